@@ -1,0 +1,20 @@
+"""genet designs convolutional networks for one GPU and one latency budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+__version__ = "0.1.0"
+__all__ = ["load"]
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The trained network in an export folder, as a torch module in eval mode."""
+    from genet.export import load as load_export  # torch is imported only when a network is asked for
+
+    return load_export(folder)

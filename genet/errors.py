@@ -1,0 +1,41 @@
+"""The one family of errors a user can cause or meet; the command line prints each as one line and exits with 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class GenetError(Exception):
+    """A fault of input, machine or evidence. The message says the law, then the value, then the way out."""
+
+
+class SpecError(GenetError):
+    """Every fault of a YAML file or of a notation, one line each, in the order of the file."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class DeviceError(GenetError):
+    """The device asked for is not there, or cannot do what was asked."""
+
+
+class DataError(GenetError):
+    """Images or labels are missing, unreadable, or do not agree between training and validation."""
+
+
+class StorageError(GenetError):
+    """A file could not be written or read back whole: a full disk, missing rights, a wrong checksum."""
+
+
+class RunError(GenetError):
+    """A run folder cannot be used this way: taken by another process, of another recipe, or a step is missing."""
+
+
+class EvidenceError(GenetError):
+    """Measurements or trials do not suffice for what was asked."""
+
+
+class NonFiniteLoss(GenetError):
+    """Training met a loss that is not a finite number and stopped before the step."""

@@ -1,0 +1,248 @@
+"""How things reach the disk: frozen records, atomic files, append-only journals, and one writer per run folder.
+
+Every write in the project goes through this module, so a kill, a full disk or a second process leaves
+either the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from genet.errors import RunError, StorageError
+
+
+def digest(data: bytes | str) -> str:
+    """SHA-256 of bytes or text, as 64 hexadecimal digits."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+class Record(BaseModel):
+    """A frozen record: what travels between the steps. Reads from and writes to one JSON file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def save(self, path: Path) -> None:
+        """Write the record as indented JSON, atomically."""
+        write_atomic(path, (self.model_dump_json(indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the record back; a damaged or foreign file is a StorageError that names it."""
+        try:
+            return cls.model_validate_json(read_bytes(path), strict=True)
+        except ValidationError as fault:
+            first = fault.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise StorageError(
+                f"{path}: must hold a {cls.__name__}, but {where}: {first['msg']}; delete the file to make it anew"
+            ) from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes; StorageError where it is missing or unreadable."""
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise StorageError(f"{path}: cannot be read ({fault.strerror})") from None
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` in one step: temporary file in the same folder, fsync, rename, fsync of the folder."""
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def written_atomically(folder: Path) -> Iterator[Path]:
+    """A temporary sibling to fill; renamed to `folder` when the block ends well, removed when it does not."""
+    with _explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
+        with _explained(folder):
+            os.chmod(temporary, 0o777 & ~_umask())
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+            _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_checked(path: Path, data: bytes) -> None:
+    """Write `data` atomically with its SHA-256 beside it: one flipped byte in a tensor would load silently."""
+    write_atomic(path, data)
+    write_atomic(path.with_name(path.name + ".sha256"), f"{digest(data)}  {path.name}\n".encode())
+
+
+def read_checked(path: Path) -> bytes:
+    """Read what `write_checked` wrote; StorageError where the checksum differs or is missing."""
+    data = read_bytes(path)
+    beside = path.with_name(path.name + ".sha256")
+    if read_bytes(beside).split()[:1] != [digest(data).encode()]:
+        raise StorageError(f"{path}: must match its SHA-256 in {beside.name}, and does not; delete both to redo the step")
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class JournalContent:
+    """What a journal holds: its records in order, and the numbers (from 1) of lines whose checksum fails."""
+
+    records: tuple[dict[str, Any], ...]
+    damaged: tuple[int, ...]
+
+
+class Journal:
+    """Append-only JSON lines, a checksum on every line, one writer at a time.
+
+    A torn last line is what a killed writer leaves: it is not read, and is cut off before the next append.
+    A damaged line elsewhere is left as evidence and its number is reported; the others are used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> JournalContent:
+        """All whole records. A journal that does not exist yet is empty."""
+        if not self.path.exists():
+            return JournalContent((), ())
+        *lines, torn = read_bytes(self.path).split(b"\n")
+        records, damaged = [], []
+        for number, line in enumerate(lines, start=1):
+            record = _parse_line(line)
+            if record is None:
+                damaged.append(number)
+            else:
+                records.append(record)
+        return JournalContent(tuple(records), tuple(damaged))
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one record; it is on the disk when this returns."""
+        with _explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b") as file:
+                _lock(file.fileno(), f"{self.path}: one writer at a time may append, and another process does; wait for it")
+                self._cut_torn_line(file.fileno())
+                file.write(_format_line(record))
+                file.flush()
+                os.fsync(file.fileno())
+
+    @staticmethod
+    def _cut_torn_line(handle: int) -> None:
+        """Truncate after the last line break, reading backwards so that long journals stay cheap to append to."""
+        size = end = os.fstat(handle).st_size
+        while end > 0:
+            start = max(0, end - 65536)
+            position = os.pread(handle, end - start, start).rfind(b"\n")
+            if position >= 0:
+                end = start + position + 1
+                break
+            end = start
+        if end != size:
+            os.ftruncate(handle, end)
+
+
+class FolderLock:
+    """Held while a process works in a run folder; a second process is refused. Falls with the process, even a killed one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Self:
+        with _explained(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(
+                self._handle,
+                f"{self._folder}: one process at a time may work in a run folder, and another does; "
+                "wait for it, or start a second run with --fresh",
+            )
+        except RunError:
+            os.close(self._handle)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+
+def _format_line(record: dict[str, Any]) -> bytes:
+    body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f'{{"sha256":"{digest(body)[:16]}","record":{body}}}\n'.encode()
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """The line's record, or None where anything of it differs from what `_format_line` wrote."""
+    try:
+        record = json.loads(line)["record"]
+        return record if _format_line(record) == line + b"\n" else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _lock(handle: int, refusal: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(refusal) from None
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an OSError of a write into one sentence with the free space."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageError(
+                f"{path}: the disk is full ({_free_space(path)} free); free some space and give the same command again"
+            ) from None
+        raise StorageError(f"{path}: cannot be written ({fault.strerror}); choose another place or change its rights") from None
+
+
+def _free_space(path: Path) -> str:
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    return f"{shutil.disk_usage(existing).free / 2**20:.1f} MiB"
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    """The process's umask; reading it means setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,57 @@
+"""A network record as a torch module."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from genet.nets.blocks import Classifier, ConvNorm, ResidualBlock
+from genet.spec.cost import body
+from genet.spec.network import Network, blocks
+
+
+class GENet(nn.Module):
+    """Stem, stages of residual blocks, 1x1 convolution, classifier: (N, channels, h, w) to (N, classes)."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        stem, *middle, head = blocks(network)
+        self.stem = ConvNorm(body(stem)[0], relu=True)
+        parts = iter(middle)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(*(ResidualBlock(block) for block in islice(parts, superblock.depth)))
+                for superblock in network.superblocks
+            )
+        )
+        self.final_conv = ConvNorm(body(head)[0], relu=True)
+        self.head = Classifier(head.width, head.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of images."""
+        return self.head(self.final_conv(self.stages(self.stem(x))))
+
+
+def build(network: Network, seed: int = 0) -> GENet:
+    """The network with fresh weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = GENet(network)
+        initialise(module)
+    return module
+
+
+def initialise(module: nn.Module) -> None:
+    """He initialisation (the paper's MSRA); the last BN of every block starts at zero, so a block starts as its shortcut."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=0.01)
+            nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, ResidualBlock):
+            nn.init.zeros_(part.convs[-1].bn.weight)

@@ -1,0 +1,312 @@
+"""A network as the GENet paper draws it (section 3.1): stem, super-blocks of equal blocks, head; and its notation.
+
+    @192x3 | Conv k3 c13 s2 | XX k3 c48 s2 d1 | ... | DW k3 c256 s1 d1 r3 | Conv k1 c1920 | 1000
+
+reads: input resolution x channels, the stem, one entry per super-block, the 1x1 head, the classes.
+`Network.parse(str(network)) == network` always holds; a network *is* its notation, its name only labels it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from genet.errors import SpecError
+from genet.files import Record, digest
+
+Kind = Literal["XX", "BL", "DW"]
+Kernel = Literal[3, 5, 7]
+Stride = Literal[1, 2]
+Count = Annotated[int, Field(ge=1)]
+
+T = TypeVar("T")
+
+MULTIPLE = 8  # timm's ByobNet rounds widths and inner widths to multiples of 8 silently, so others could not be exported
+
+
+def law(text: str, nearest: str = "") -> PydanticCustomError:
+    """A broken law for the reader to print with the value, and the nearest legal value where there is one."""
+    return PydanticCustomError("law", "{law}", {"law": text, "nearest": nearest})
+
+
+def _not_empty(items: tuple[T, ...]) -> tuple[T, ...]:
+    if not items:
+        raise law("must have at least one entry")
+    return items
+
+
+NonEmpty = AfterValidator(_not_empty)
+
+
+def nearest_multiples(value: float) -> str:
+    """The legal widths around `value`, for a message."""
+    below = int(value // MULTIPLE) * MULTIPLE
+    return f"{below} or {below + MULTIPLE}" if below > 0 else f"{MULTIPLE}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BlockType:
+    """Kind, kernel and bottleneck ratio: the paper counts each combination as a block type of its own (section 4.2)."""
+
+    kind: Kind
+    kernel: int
+    ratio: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} k{self.kernel}" + _ratio_notation(self.ratio)
+
+    def inner_width(self, width: int) -> int:
+        """Channels of the kxk convolution inside a block of `width` channels: c for XX, c*r for BL and DW."""
+        return width if self.ratio is None else round(width * self.ratio)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Block:
+    """One block in its place: what its latency and cost depend on, and nothing else.
+
+    `kind` is a block kind, or "Conv" for the stem, or "Head" for 1x1 convolution, pooling and classifier.
+    `size` is the height and width of its input in pixels; `classes` is 0 except for the head.
+    """
+
+    kind: Literal["XX", "BL", "DW", "Conv", "Head"]
+    kernel: int
+    ratio: float | None
+    in_width: int
+    width: int
+    stride: int
+    size: int
+    classes: int = 0
+
+    def __str__(self) -> str:
+        tail = f" n{self.classes}" if self.classes else ""
+        return (
+            f"{self.kind} k{self.kernel}{_ratio_notation(self.ratio)} "
+            f"c{self.in_width}>{self.width} s{self.stride} @{self.size}{tail}"
+        )
+
+    @property
+    def out_size(self) -> int:
+        """Height and width of the output, in pixels."""
+        return (self.size - 1) // self.stride + 1
+
+
+class SuperBlock(Record):
+    """A stack of `depth` equal blocks; the first has the stride, and a projection where the shapes differ."""
+
+    type: Kind
+    depth: Count
+    width: Annotated[int, Field(ge=MULTIPLE)]
+    stride: Stride
+    kernel: Kernel
+    ratio: Annotated[float | None, Field(gt=0, validate_default=True)] = None
+
+    @field_validator("width")
+    @classmethod
+    def _width_is_exportable(cls, width: int) -> int:
+        if width % MULTIPLE:
+            raise law(f"must be a multiple of {MULTIPLE}", nearest_multiples(width))
+        return width
+
+    @field_validator("ratio")
+    @classmethod
+    def _ratio_fits_the_type(cls, ratio: float | None, info: ValidationInfo) -> float | None:
+        kind, width = info.data.get("type"), info.data.get("width")
+        if kind is not None:
+            _check_ratio(kind, ratio)
+        if ratio is not None and width is not None and (width * ratio) % MULTIPLE:
+            inner = width * ratio
+            raise law(
+                f"must make the inner width a multiple of {MULTIPLE}, but {width} * {ratio:g} = {inner:g}",
+                f"inner width {nearest_multiples(inner)}",
+            )
+        return ratio
+
+    @property
+    def block_type(self) -> BlockType:
+        """Kind, kernel and ratio together."""
+        return BlockType(self.type, self.kernel, self.ratio)
+
+    def __str__(self) -> str:
+        return f"{self.type} k{self.kernel} c{self.width} s{self.stride} d{self.depth}" + _ratio_notation(self.ratio)
+
+
+def _check_ratio(kind: Kind, ratio: float | None) -> None:
+    """The laws of the paper's section 3.1: none for XX, at most 1 for BL, at least 1 for DW."""
+    if kind == "XX" and ratio is not None:
+        raise law("must be absent for XX, which has no bottleneck")
+    if kind == "BL" and (ratio is None or ratio > 1):
+        raise law("must be given and at most 1 for BL, such as 0.25")
+    if kind == "DW" and (ratio is None or ratio < 1):
+        raise law("must be given and at least 1 for DW, such as 6")
+
+
+SuperBlocks = Annotated[tuple[SuperBlock, ...], NonEmpty]
+
+
+class Stem(Record):
+    """The first convolution. Its width is free: no exporter rounds it."""
+
+    kernel: Kernel
+    width: Count
+    stride: Stride
+
+
+class Head(Record):
+    """The 1x1 convolution before average pooling and the classifier."""
+
+    width: Count
+
+
+class Input(Record):
+    """What the network reads and answers: channels, classes, and the height and width in pixels."""
+
+    channels: Count
+    classes: Annotated[int, Field(ge=2)]
+    resolution: Count
+
+
+class Network(Record):
+    """One network of the family. Equal networks have equal notations; the name is a label only."""
+
+    name: str = "network"
+    input: Input
+    stem: Stem
+    superblocks: SuperBlocks
+    head: Head
+
+    @field_validator("superblocks", mode="wrap")
+    @classmethod
+    def _total_stride_fits(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        resolution = info.data["input"].resolution if "input" in info.data else None
+        return superblocks_that_fit(value, handler, info.data.get("stem"), resolution)
+
+    def __str__(self) -> str:
+        stem = f"Conv k{self.stem.kernel} c{self.stem.width} s{self.stem.stride}"
+        entries = [f"@{self.input.resolution}x{self.input.channels}", stem]
+        entries += [str(superblock) for superblock in self.superblocks]
+        entries += [f"Conv k1 c{self.head.width}", f"{self.input.classes}"]
+        return " | ".join(entries)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the structure in trials, tables and files."""
+        return digest(str(self))[:12]
+
+    @classmethod
+    def parse(cls, notation: str, name: str = "network") -> Self:
+        """Read a notation; entries may be separated by `|` or by line breaks. SpecError names the entry at fault."""
+        entries = [entry.strip() for entry in re.split(r"[|\n]", notation) if entry.strip()]
+        if len(entries) < 5:
+            raise SpecError([f"a notation must have at least 5 entries (input, stem, super-block, head, classes), got {len(entries)}"])
+        fields = {
+            "name": name,
+            "input": _match(r"@(?P<resolution>\d+)x(?P<channels>\d+)", entries[0], "@192x3"),
+            "stem": _match(r"Conv k(?P<kernel>\d+) c(?P<width>\d+) s(?P<stride>\d+)", entries[1], "Conv k3 c32 s2"),
+            "superblocks": [_match(_SUPERBLOCK, entry, "BL k3 c640 s2 d6 r0.25") for entry in entries[2:-2]],
+            "head": _match(r"Conv k1 c(?P<width>\d+)", entries[-2], "Conv k1 c2560"),
+        }
+        fields["input"] |= _match(r"(?P<classes>\d+)", entries[-1], "1000")
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as fault:
+            raise SpecError(_notation_fault(entries, error) for error in fault.errors()) from None
+
+
+def superblocks_that_fit(
+    value: Any, handler: ValidatorFunctionWrapHandler, stem: Stem | None, resolution: int | None
+) -> Any:
+    """Validate super-blocks together with the law of their total stride, so that both kinds of fault show at once."""
+    faults: list[InitErrorDetails] = []
+    result = None
+    try:
+        result = handler(tuple(value) if isinstance(value, list) else value)  # strict reading wants a tuple here
+    except ValidationError as fault:
+        faults = [
+            {"type": error["type"], "loc": error["loc"], "input": error["input"], "ctx": error.get("ctx", {})}
+            if error["type"] != "law"
+            else {"type": law(**_law_context(error)), "loc": error["loc"], "input": error["input"]}
+            for error in fault.errors()
+        ]
+    items = value if isinstance(value, list | tuple) else ()
+    strides = [item.get("stride") if isinstance(item, dict) else getattr(item, "stride", None) for item in items]
+    if stem and resolution and all(stride in (1, 2) for stride in strides):
+        total = math.prod([stem.stride, *strides])
+        if total > resolution:  # the last feature map would have less than one pixel
+            broken = law(f"must have a total stride of at most the resolution {resolution}, but it is {total}")
+            faults.append({"type": broken, "loc": (), "input": f"{len(strides)} super-blocks"})
+    if faults:
+        raise ValidationError.from_exception_data("superblocks", faults)
+    return result
+
+
+def _law_context(error: Any) -> dict[str, str]:
+    return {"text": error["ctx"]["law"], "nearest": error["ctx"]["nearest"]}
+
+
+def blocks(network: Network) -> Iterator[Block]:
+    """Every block of the network in order, stem and head included, each with its real input width and size."""
+    stem = network.stem
+    block = Block("Conv", stem.kernel, None, network.input.channels, stem.width, stem.stride, network.input.resolution)
+    yield block
+    for superblock in network.superblocks:
+        for part in superblock_blocks(superblock, block.width, block.out_size):
+            block = part
+            yield block
+    yield Block("Head", 1, None, block.width, network.head.width, 1, block.out_size, network.input.classes)
+
+
+def superblock_blocks(superblock: SuperBlock, in_width: int, size: int) -> Iterator[Block]:
+    """The blocks of one super-block that reads `in_width` channels of `size` x `size` pixels."""
+    kind, width = superblock.block_type, superblock.width
+    first = Block(kind.kind, kind.kernel, kind.ratio, in_width, width, superblock.stride, size)
+    yield first
+    for _ in range(superblock.depth - 1):
+        yield Block(kind.kind, kind.kernel, kind.ratio, width, width, 1, first.out_size)
+
+
+_SUPERBLOCK = r"(?P<type>[A-Z]+) k(?P<kernel>\d+) c(?P<width>\d+) s(?P<stride>\d+) d(?P<depth>\d+)( r(?P<ratio>[\d.e+-]+))?"
+
+
+def _match(pattern: str, entry: str, example: str) -> dict[str, Any]:
+    found = re.fullmatch(pattern, entry)
+    if found is None:
+        raise SpecError([f"a notation's entry must look like {example!r}, got {entry!r}"])
+    return {key: _number(text) for key, text in found.groupdict().items() if text is not None}
+
+
+def _number(text: str) -> int | float | str:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _notation_fault(entries: list[str], error: Any) -> str:
+    location = error["loc"]
+    entry = entries[2 + location[1]] if location[:1] == ("superblocks",) and len(location) > 1 else " | ".join(entries)
+    return f"{entry}: {'.'.join(map(str, location))}: {error['msg']}"
+
+
+def _ratio_notation(ratio: float | None) -> str:
+    return "" if ratio is None else f" r{repr(float(ratio)).removesuffix('.0')}"

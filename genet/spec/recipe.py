@@ -1,0 +1,130 @@
+"""A recipe: one job from a search space to exported networks."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from genet.files import Record, digest
+from genet.spec.network import Count, NonEmpty, law
+from genet.spec.space import SearchSpace
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+
+
+def _budget(value: Any) -> float | str:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?x", value) and float(value[:-1]) > 0:
+        return value
+    raise law("must be milliseconds per image above 0, or a multiple of the MasterNet's latency such as 0.5x")
+
+
+Budget = Annotated[float | str, BeforeValidator(_budget)]
+
+
+def budget_ms(budget: float | str, masternet_ms: float) -> float:
+    """A budget in milliseconds per image, given the MasterNet's own milliseconds per image."""
+    return float(budget[:-1]) * masternet_ms if isinstance(budget, str) else budget
+
+
+class Data(Record):
+    """Images: `digits` (embedded), `folder` (root/train/CLASS and root/validation/CLASS), or any timm dataset name.
+
+    `nas_validation` is the share of the training images that the search validates on; it is never trained on,
+    and the final test images are never seen before the last table.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    nas_validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class Measure(Record):
+    """How latency is measured: device (`auto`, `cpu`, `cuda`, `cuda:N`), number format, memory format, batch."""
+
+    device: str = "auto"
+    dtype: Dtype = "fp32"
+    memory_format: MemoryFormat = "contiguous"
+    batch: Count = 64
+
+    @field_validator("device")
+    @classmethod
+    def _device_has_a_name(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise law("must be auto, cpu, cuda or cuda:N", "auto")
+        return device
+
+
+class Schedule(Record):
+    """SGD with Nesterov momentum, linear warm-up, then cosine; the paper's section 5. The rate is per 256 images."""
+
+    epochs: Count
+    batch: Annotated[int, Field(ge=2)] = 256
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 4e-5
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _warm_up_ends(cls, warmup: int, info: ValidationInfo) -> int:
+        if warmup >= info.data.get("epochs", warmup + 1):
+            raise law(f"must be fewer than the {info.data['epochs']} epochs")
+        return warmup
+
+
+class Select(Record):
+    """Latency budgets per image, and how many of the best candidates are measured as whole networks at a time."""
+
+    budgets: Annotated[tuple[Budget, ...], NonEmpty]
+    candidates: Count = 3
+
+    @field_validator("budgets")
+    @classmethod
+    def _budgets_differ(cls, budgets: tuple[float | str, ...]) -> tuple[float | str, ...]:
+        if len(set(budgets)) < len(budgets):
+            raise law("must all differ")
+        return budgets
+
+
+class Recipe(Record):
+    """Everything a job needs; with the seed it decides every random choice."""
+
+    name: str
+    space: SearchSpace
+    data: Data = Data()
+    measure: Measure = Measure()
+    resolution: Count | None = None  # of the MasterNet and the trials; absent: the space's largest
+    master: Schedule
+    distill: Schedule
+    select: Select
+    train: Schedule
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("resolution")
+    @classmethod
+    def _resolution_is_in_the_space(cls, resolution: int | None, info: ValidationInfo) -> int | None:
+        if resolution is not None and "space" in info.data:
+            offered = info.data["space"].input.resolutions
+            if resolution not in offered:
+                raise law(f"must be one of the space's resolutions {', '.join(map(str, offered))}")
+        return resolution
+
+    @property
+    def search_resolution(self) -> int:
+        """Resolution at which the MasterNet is trained and perturbed; budgets such as 0.5x refer to it."""
+        return self.resolution or max(self.space.input.resolutions)
+
+    @property
+    def evidence_digest(self) -> str:
+        """Names what measurements and trials depend on. Budgets and the final training are not part of it,
+
+        so changing them repeats no measurement and no trial.
+        """
+        return digest(self.model_dump_json(exclude={"name", "select", "train"}))[:12]

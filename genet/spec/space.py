@@ -1,0 +1,174 @@
+"""A search space: the MasterNet and how far each of its super-blocks may be perturbed (GENet paper, section 5).
+
+Depths, widths, kernels, ratios and types are offered per super-block; every combination of one choice per
+super-block is a network of the space. Depths never fall below 1, and the MasterNet's own choices are always there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+
+from genet.files import Record
+from genet.spec.network import (
+    MULTIPLE,
+    BlockType,
+    Count,
+    Head,
+    Input,
+    Kernel,
+    Kind,
+    Network,
+    NonEmpty,
+    Stem,
+    SuperBlock,
+    SuperBlocks,
+    law,
+    superblocks_that_fit,
+)
+
+
+class SpaceInput(Record):
+    """What all networks of the space read and answer; the resolution is searched too."""
+
+    channels: Count
+    classes: Annotated[int, Field(ge=2)]
+    resolutions: Annotated[tuple[Count, ...], NonEmpty]
+
+    @field_validator("resolutions")
+    @classmethod
+    def _resolutions_differ(cls, resolutions: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(resolutions)) < len(resolutions):
+            raise law("must all differ")
+        return resolutions
+
+
+class Ratios(Record):
+    """Bottleneck ratios on offer per kind; XX has none."""
+
+    BL: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], NonEmpty] = (0.25,)
+    DW: Annotated[tuple[Annotated[float, Field(ge=1)], ...], NonEmpty] = (6.0,)
+
+
+class Perturb(Record):
+    """Ranges around the MasterNet: widths are factors, depths are added; `samples` trials per super-block and block type."""
+
+    width: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]]
+    depth: tuple[Annotated[int, Field(le=0)], Annotated[int, Field(ge=0)]]
+    kernel: Annotated[tuple[Kernel, ...], NonEmpty]
+    ratio: Ratios = Ratios()
+    types: Annotated[tuple[Kind, ...], NonEmpty] | None = None
+    samples: Count
+
+
+class MultipleOf(Record):
+    """A plain width grid instead of the measured staircase edges."""
+
+    multiple_of: Annotated[int, Field(ge=MULTIPLE, multiple_of=MULTIPLE)]
+
+
+def _width_rule(value: Any) -> str:
+    return "grid" if isinstance(value, dict | MultipleOf) else "aligned"
+
+
+WidthRule = Annotated[
+    Annotated[Literal["wave-aligned"], Tag("aligned")] | Annotated[MultipleOf, Tag("grid")], Discriminator(_width_rule)
+]
+
+Widths = dict[tuple[int, BlockType], tuple[int, ...]]  # (super-block, block type) -> widths on offer, ascending
+
+
+class SearchSpace(Record):
+    """A MasterNet with the ranges of its perturbations."""
+
+    name: str
+    input: SpaceInput
+    stem: Stem
+    superblocks: SuperBlocks
+    head: Head
+    perturb: Perturb
+    widths: WidthRule
+
+    @field_validator("superblocks", mode="wrap")
+    @classmethod
+    def _total_stride_fits(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        smallest = min(info.data["input"].resolutions) if "input" in info.data else None
+        return superblocks_that_fit(value, handler, info.data.get("stem"), smallest)
+
+    def network(self, superblocks: tuple[SuperBlock, ...], resolution: int, name: str = "network") -> Network:
+        """The space's stem and head around the given super-blocks."""
+        reads = Input(channels=self.input.channels, classes=self.input.classes, resolution=resolution)
+        return Network(name=name, input=reads, stem=self.stem, superblocks=superblocks, head=self.head)
+
+    def masternet(self, resolution: int) -> Network:
+        """The unperturbed network."""
+        return self.network(self.superblocks, resolution, name=self.name)
+
+    def block_types(self, index: int) -> tuple[BlockType, ...]:
+        """Block types on offer for super-block `index`, the MasterNet's own first."""
+        own = self.superblocks[index].block_type
+        offered = {own: None}
+        for kind in self.perturb.types or (own.kind,):
+            ratios: tuple[float | None, ...] = (None,) if kind == "XX" else getattr(self.perturb.ratio, kind)
+            offered |= {BlockType(kind, kernel, ratio): None for kernel in self.perturb.kernel for ratio in ratios}
+        return tuple(block_type for block_type in offered if self._grid(index, block_type))
+
+    def depths(self, index: int) -> tuple[int, ...]:
+        """Depths on offer for super-block `index`, at least 1."""
+        low, high = self.perturb.depth
+        depth = self.superblocks[index].depth
+        return tuple(range(max(1, depth + low), depth + high + 1))
+
+    def widths_on_offer(self) -> Widths:
+        """Every width that could be offered, before any is dropped for lying inside a step of the staircase."""
+        return {
+            (index, block_type): self._grid(index, block_type)
+            for index in range(len(self.superblocks))
+            for block_type in self.block_types(index)
+        }
+
+    def _grid(self, index: int, block_type: BlockType) -> tuple[int, ...]:
+        """Multiples inside the range whose inner width is exportable too, and the MasterNet's own width where it is."""
+        own = self.superblocks[index].width
+        low, high = (own * factor for factor in self.perturb.width)
+        step = self.widths.multiple_of if isinstance(self.widths, MultipleOf) else MULTIPLE
+        grid = set(range(math.ceil(low / step) * step, math.floor(high) + 1, step)) | {own}
+        return tuple(sorted(width for width in grid if _exportable(block_type, width)))
+
+    def choices(self, index: int, widths: Widths) -> Iterator[SuperBlock]:
+        """Every super-block that may stand at `index`, given the widths kept."""
+        stride = self.superblocks[index].stride
+        for block_type in self.block_types(index):
+            for width in widths[index, block_type]:
+                for depth in self.depths(index):
+                    yield superblock_of(block_type, width, depth, stride)
+
+    def size(self, widths: Widths) -> int:
+        """Number of networks in the space, all resolutions counted."""
+        per_superblock = (
+            len(self.depths(index)) * sum(len(widths[index, kind]) for kind in self.block_types(index))
+            for index in range(len(self.superblocks))
+        )
+        return math.prod(per_superblock) * len(self.input.resolutions)
+
+
+def superblock_of(block_type: BlockType, width: int, depth: int, stride: int) -> SuperBlock:
+    """A super-block of the given block type."""
+    return SuperBlock.model_validate(
+        {
+            "type": block_type.kind,
+            "depth": depth,
+            "width": width,
+            "stride": stride,
+            "kernel": block_type.kernel,
+            "ratio": block_type.ratio,
+        }
+    )
+
+
+def _exportable(block_type: BlockType, width: int) -> bool:
+    inner = width * (block_type.ratio or 1)
+    return width > 0 and inner == round(inner) and round(inner) % MULTIPLE == 0
