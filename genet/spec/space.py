@@ -6,6 +6,7 @@ super-block is a network of the space. Depths never fall below 1, and the Master
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -13,8 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from genet.files import Record
+from genet.spec.cost import block_cost
 from genet.spec.network import (
     MULTIPLE,
+    Block,
     BlockType,
     Count,
     Head,
@@ -26,7 +29,9 @@ from genet.spec.network import (
     Stem,
     SuperBlock,
     SuperBlocks,
+    blocks,
     law,
+    superblock_blocks,
     superblocks_that_fit,
 )
 
@@ -137,6 +142,51 @@ class SearchSpace(Record):
         step = self.widths.multiple_of if isinstance(self.widths, MultipleOf) else MULTIPLE
         grid = set(range(math.ceil(low / step) * step, math.floor(high) + 1, step)) | {own}
         return tuple(sorted(width for width in grid if _exportable(block_type, width)))
+
+    def sizes(self, resolution: int) -> tuple[int, ...]:
+        """Height and width that each super-block reads, in pixels, and last the head."""
+        size = -(-resolution // self.stem.stride)
+        sizes = [size]
+        for superblock in self.superblocks:
+            size = -(-size // superblock.stride)
+            sizes.append(size)
+        return tuple(sizes)
+
+    def repeated_blocks(self, index: int, block_type: BlockType, widths: Widths, resolution: int) -> list[Block]:
+        """The block that a super-block repeats, once per width: a sweep over the widths on offer."""
+        size = self.sizes(resolution)[index + 1]
+        return [
+            Block(block_type.kind, block_type.kernel, block_type.ratio, width, width, 1, size)
+            for width in widths[index, block_type]
+        ]
+
+    def blocks(self, widths: Widths, resolution: int) -> list[Block]:
+        """Every block that some network of the space contains, each once, stem and heads included."""
+        stem, *_, head = blocks(self.masternet(resolution))
+        found = {stem: None}
+        incoming: tuple[int, ...] = (self.stem.width,)
+        for index, size in enumerate(self.sizes(resolution)[:-1]):
+            for block_type in self.block_types(index):
+                for width in widths[index, block_type]:
+                    whole = superblock_of(block_type, width, max(self.depths(index)), self.superblocks[index].stride)
+                    found |= {block: None for each in incoming for block in superblock_blocks(whole, each, size)}
+            incoming = tuple(sorted({w for kind in self.block_types(index) for w in widths[index, kind]}))
+        found |= {dataclasses.replace(head, in_width=width): None for width in incoming}
+        return list(found)
+
+    def smallest(self, resolution: int) -> Network:
+        """The network with the fewest MACs per super-block of the space, to see early which budgets are out of reach."""
+        widths = self.widths_on_offer()
+        chosen: list[SuperBlock] = []
+        in_width = self.stem.width
+        for index, size in enumerate(self.sizes(resolution)[:-1]):
+
+            def macs(superblock: SuperBlock, in_width: int = in_width, size: int = size) -> int:
+                return sum(block_cost(block).macs for block in superblock_blocks(superblock, in_width, size))
+
+            chosen.append(min(self.choices(index, widths), key=macs))
+            in_width = chosen[-1].width
+        return self.network(tuple(chosen), resolution)
 
     def choices(self, index: int, widths: Widths) -> Iterator[SuperBlock]:
         """Every super-block that may stand at `index`, given the widths kept."""

@@ -1,0 +1,7 @@
+"""`python -m genet` is `genet`."""
+
+import sys
+
+from genet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,72 @@
+"""From the predicted frontier to a network whose measured latency is within the budget.
+
+A sum of blocks is a prediction. Before a network is named, the best candidates are measured whole; while all of them
+break the budget the prediction is scaled by what was seen, and slower candidates are left aside.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from genet.choose.selection import Candidate
+from genet.errors import EvidenceError
+from genet.files import Record
+from genet.spec.recipe import Budget
+
+
+class Choice(Record):
+    """The answer to one budget at one resolution. Latencies are milliseconds per image.
+
+    `within` says whether the network's measured latency is within the budget. Where it is False no network is, and
+    the one named is the fastest that was measured; where it is None nothing was measured.
+    """
+
+    budget: Budget
+    budget_ms_per_image: float
+    resolution: int
+    network: str
+    predicted_accuracy: float
+    predicted_ms_per_image: float
+    measured_ms_per_image: float | None
+    within: bool | None
+
+
+class Selection(Record):
+    """All choices of a run, in the order of budgets and resolutions."""
+
+    choices: tuple[Choice, ...]
+
+
+def best_within(
+    budget_ms: float, front: Sequence[Candidate], scale: float, measure: Callable[[Candidate], float], count: int
+) -> tuple[Candidate, float]:
+    """The best candidate whose measured latency is within the budget, and that latency; all in ms per batch.
+
+    `scale` is the first guess of measured over predicted latency; `count` candidates are measured at a time.
+    Where none is within the budget the fastest one measured is returned: its latency is above the budget.
+    """
+    if not front:
+        raise EvidenceError("a selection must have candidates, and the frontier is empty")
+    seen: list[tuple[Candidate, float]] = []
+    waiting = sorted(front, key=lambda candidate: -candidate.predicted_accuracy)
+    while promising := [candidate for candidate in waiting if candidate.predicted_ms * scale <= budget_ms][:count]:
+        measured = [(candidate, measure(candidate)) for candidate in promising]
+        seen += measured
+        fitting = [pair for pair in measured if pair[1] <= budget_ms]
+        if fitting:
+            return max(fitting, key=lambda pair: pair[0].predicted_accuracy)
+        scale = max(scale, statistics.median(ms / candidate.predicted_ms for candidate, ms in measured))
+        waiting = [candidate for candidate in waiting if candidate not in promising]
+    fastest = min(front, key=lambda candidate: candidate.predicted_ms)
+    if all(candidate is not fastest for candidate, _ in seen):
+        seen.append((fastest, measure(fastest)))
+    return min(seen, key=lambda pair: pair[1])
+
+
+def best_predicted(budget_ms: float, front: Sequence[Candidate], scale: float) -> Candidate:
+    """The best candidate whose scaled prediction is within the budget; the fastest where none is."""
+    within = [candidate for candidate in front if candidate.predicted_ms * scale <= budget_ms]
+    if within:
+        return max(within, key=lambda candidate: candidate.predicted_accuracy)
+    return min(front, key=lambda candidate: candidate.predicted_ms)

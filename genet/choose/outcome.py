@@ -1,0 +1,41 @@
+"""What a job ends with: per budget the network that won, with everything that was predicted and found."""
+
+from __future__ import annotations
+
+from genet.files import Record
+from genet.spec.recipe import Budget
+
+
+class Trained(Record):
+    """A trained network. Accuracies are 0 to 1; `nas_accuracy` is on the images held out for the search."""
+
+    network: str
+    resolution: int
+    nas_accuracy: float
+    test_accuracy: float
+
+
+class Outcome(Record):
+    """One line of the last table. Latencies are milliseconds per image."""
+
+    budget: Budget
+    budget_ms_per_image: float
+    name: str
+    network: str
+    resolution: int
+    predicted_accuracy: float
+    nas_accuracy: float
+    test_accuracy: float
+    predicted_ms_per_image: float
+    measured_ms_per_image: float
+    parameters: int
+    macs: int
+    export: str  # folder, relative to the run folder
+
+
+class Outcomes(Record):
+    """The last table, with the MasterNet to compare with."""
+
+    masternet: Trained
+    masternet_ms_per_image: float
+    outcomes: tuple[Outcome, ...]

@@ -1,0 +1,74 @@
+"""A run folder at work: its recipe, and the device, images and latency table once a step asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from genet.device import open_device, read_card
+from genet.files import FolderLock
+from genet.latency.staircase import Staircases
+from genet.latency.table import LatencyTable, Setting
+from genet.nets.data import Splits, load_data
+from genet.progress import Progress
+from genet.runfolder import RunFolder
+from genet.spec.recipe import Recipe
+from genet.spec.space import Widths
+
+
+@dataclass
+class Job:
+    """A run folder at work: its recipe, and the device and the images once a step asks for them."""
+
+    folder: RunFolder
+    recipe: Recipe
+    progress: Progress
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device measured and trained on; its facts are kept in the run folder."""
+        device = open_device(self.recipe.measure.device)
+        read_card(device).save(self.folder.environment)
+        return device
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images."""
+        return load_data(self.recipe.data, self.recipe.space.input, self.recipe.seed)
+
+    @cached_property
+    def table(self) -> LatencyTable:
+        """The latency table of this device and setting."""
+        table = LatencyTable(self.folder.latency, Setting.of(read_card(self.device), self.recipe.measure))
+        if table.damaged:
+            lines = ", ".join(map(str, table.damaged))
+            self.progress.say(f"  latency.jsonl: damaged lines {lines} are left out and measured anew")
+        return table
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Resolutions on offer."""
+        return self.recipe.space.input.resolutions
+
+    def kept_widths(self, staircases: Staircases, resolution: int) -> Widths:
+        """The widths on offer at a resolution: those at staircase edges, or the plain grid."""
+        offered = self.recipe.space.widths_on_offer()
+        kept = {(s.superblock, s.block_type): s.kept for s in staircases.staircases if s.resolution == resolution}
+        return {(index, kind): kept.get((index, str(kind)), widths) for (index, kind), widths in offered.items()}
+
+
+@contextmanager
+def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> Iterator[Job]:
+    """Take a run folder for this process, for the given recipe or for the one it holds."""
+    files = RunFolder(folder)
+    if recipe is None:
+        recipe = files.recipe()  # before the lock, which would create the folder
+    with FolderLock(folder):
+        files.remove_leftovers()
+        files.adopt(recipe)
+        yield Job(files, recipe, progress)

@@ -1,0 +1,61 @@
+"""Fills the latency table: times single blocks and whole networks on the device."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from genet.errors import DeviceError
+from genet.latency.clock import Timing, measure
+from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
+from genet.nets.blocks import build_block
+from genet.nets.build import build
+from genet.spec.network import Block, Network
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def profile_blocks(
+    table: LatencyTable, wanted: Iterable[Block], device: torch.device, seed: int, measured: Callable[[], None]
+) -> None:
+    """Measure the blocks that the table lacks, in random order so that a drifting clock leans on no width."""
+    missing = table.missing(wanted)
+    random.Random(seed).shuffle(missing)
+    for block in missing:
+        images = (table.setting.batch, block.in_width, block.size, block.size)
+        timing = _time(build_block(block), images, table.setting, device, str(block))
+        table.add_block(BlockRow(block=block, ms=timing.ms, median_ms=timing.median_ms, spread=timing.spread))
+        measured()
+
+
+def profile_network(table: LatencyTable, network: Network, device: torch.device) -> float:
+    """Milliseconds per batch of the whole network: from the table where it was measured, else measured now."""
+    known = table.measured_ms(network)
+    if known is not None:
+        return known
+    size = network.input.resolution
+    images = (table.setting.batch, network.input.channels, size, size)
+    timing = _time(build(network), images, table.setting, device, str(network))
+    table.add_network(
+        NetworkRow(network=str(network), ms=timing.ms, median_ms=timing.median_ms, spread=timing.spread)
+    )
+    return timing.ms
+
+
+def _time(module: nn.Module, images: tuple[int, ...], setting: Setting, device: torch.device, what: str) -> Timing:
+    """Time a module's forward pass on random images of the shape, in inference mode."""
+    dtype, layout = DTYPES[setting.dtype], MEMORY_FORMATS[setting.memory_format]
+    # The benchmark flag lets cuDNN pick its fastest kernel, as a served model would.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        try:
+            module = module.to(device=device, dtype=dtype, memory_format=layout).eval()  # type: ignore[call-overload]
+            pixels = torch.randn(images, device=device, dtype=dtype).contiguous(memory_format=layout)
+            return measure(lambda: module(pixels), device)
+        except torch.OutOfMemoryError:
+            raise DeviceError(
+                f"{what}: must fit into the device's memory at batch {setting.batch}, and does not; lower measure.batch"
+            ) from None

@@ -1,0 +1,219 @@
+"""Images for the search and for the last word: a training set, a NAS validation set cut from it, and a test set.
+
+The NAS validation images are never trained on; the test images are read by the final evaluation only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from genet.errors import DataError, GenetError
+from genet.spec.recipe import Data
+from genet.spec.space import SpaceInput
+
+Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)
+
+
+class ImageSet(Protocol):
+    """A set of labelled images at any resolution."""
+
+    size: int
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        """All images once. With a seed: shuffled and augmented by it, and a last short batch dropped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The three sets of a job."""
+
+    train: ImageSet
+    nas_validation: ImageSet
+    test: ImageSet
+
+
+def load_data(data: Data, reads: SpaceInput, seed: int) -> Splits:
+    """The images a recipe asks for; which training images are held out depends on the seed alone.
+
+    DataError where images or classes are missing, or do not fit the space's channels and classes.
+    """
+    splits = _digits(data, reads, seed) if data.name == "digits" else _timm_dataset(data, reads, seed)
+    if min(splits.train.size, splits.nas_validation.size, splits.test.size) == 0:
+        raise DataError(
+            f"every set must hold an image, got {splits.train.size} to train, {splits.nas_validation.size} "
+            f"for the search's validation and {splits.test.size} to test; give more images or another nas_validation"
+        )
+    return splits
+
+
+class TensorImages:
+    """Images held in memory, resized bilinearly."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self._images, self._labels = images, labels
+        self.size = len(labels)
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        """See `ImageSet`."""
+        order = torch.arange(self.size)
+        if shuffle_seed is not None:
+            order = torch.randperm(self.size, generator=torch.Generator().manual_seed(shuffle_seed))
+            order = order[: max(self.size // batch * batch, min(batch, self.size))]
+        for chosen in order.split(batch):
+            small = self._images[chosen]
+            resized = torch.nn.functional.interpolate(small, (resolution, resolution), mode="bilinear")
+            yield resized, self._labels[chosen]
+
+
+class FileImages:
+    """Images that timm's readers deliver, transformed by timm: random crops and flips to train, centre crops else."""
+
+    def __init__(self, open_set: Any, chosen: np.ndarray, channels: int, workers: int) -> None:
+        self._open_set, self._chosen, self._channels, self._workers = open_set, chosen, channels, workers
+        self.size = len(chosen)
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        """See `ImageSet`."""
+        from timm.data import create_transform
+
+        training = shuffle_seed is not None
+        dataset = self._open_set()
+        dataset.transform = create_transform((self._channels, resolution, resolution), is_training=training)
+        generator = torch.Generator().manual_seed(shuffle_seed or 0)
+        loader: DataLoader[Batch] = DataLoader(
+            Subset(_Readable(dataset), self._chosen.tolist()),
+            batch,
+            shuffle=training,
+            drop_last=training and self.size >= batch,
+            num_workers=self._workers,
+            generator=generator,
+            worker_init_fn=_seed_augmentation,
+        )
+        if training and self._workers == 0:
+            _seed_augmentation(shuffle_seed or 0)
+        try:
+            yield from loader
+        except DataError as fault:  # a worker sends its traceback along; the last line is the message
+            raise DataError(str(fault).strip().splitlines()[-1].split("DataError: ")[-1]) from None
+
+
+class _Readable(Dataset[Batch]):
+    """Names the file that cannot be decoded, instead of showing the next image in its place."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Batch:
+        try:
+            return self._dataset[index]
+        except GenetError:
+            raise
+        except Exception as fault:
+            name = self._dataset.filename(index, absolute=True)
+            raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
+
+
+def _seed_augmentation(seed: int) -> None:
+    """timm's augmentations draw from Python's and numpy's global generators as well as from torch's."""
+    import random
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _digits(data: Data, reads: SpaceInput, seed: int) -> Splits:
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
+    from sklearn.datasets import load_digits
+
+    if (reads.channels, reads.classes) != (1, 10):
+        raise DataError(
+            f"digits have 1 channel and 10 classes, the space says {reads.channels} and {reads.classes}; change the space"
+        )
+    pixels, targets = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8)
+    images = (images - images.mean()) / images.std()
+    labels = torch.tensor(targets)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
+    test, training = order.split([len(labels) // 5, len(labels) - len(labels) // 5])
+    train, held_out = _hold_out(len(training), data.nas_validation, seed)
+    return Splits(
+        *(TensorImages(images[part], labels[part]) for part in (training[train], training[held_out], test))
+    )
+
+
+def _hold_out(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions to train on and positions held out for the search."""
+    order = np.random.default_rng(seed).permutation(size)
+    held_out = round(size * share)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _timm_dataset(data: Data, reads: SpaceInput, seed: int) -> Splits:
+    """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
+    os.environ.setdefault("TIMM_DATASET_MAX_RETRIES", "1")  # read when timm is imported: a corrupt image must raise
+    if data.root is None:
+        raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
+    training = _opener(data, reads, "train")
+    testing = _opener(data, reads, "validation")
+    train_set, test_set = training(), testing()
+    _check_classes(train_set, test_set, reads.classes, data.root)
+    train, held_out = _hold_out(len(train_set), data.nas_validation, seed)
+    everything = np.arange(len(test_set))
+    make = partial(FileImages, channels=reads.channels, workers=data.workers)
+    return Splits(make(training, train), make(training, held_out), make(testing, everything))
+
+
+def _opener(data: Data, reads: SpaceInput, split: str) -> Any:
+    """A function that opens a split afresh, so that each user sets a transform of its own."""
+    from timm.data import create_dataset
+
+    root, name = str(data.root), data.name
+    if name == "folder":
+        root, name = str(_split_folder(Path(root), split)), ""
+    mode = "L" if reads.channels == 1 else "RGB"
+
+    def open_set() -> Any:
+        try:
+            return create_dataset(name, root, split=split, search_split=False, input_img_mode=mode)
+        except Exception as fault:
+            raise DataError(f"{data.name} in {root}: its {split} split must be readable ({fault})") from None
+
+    return open_set
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    """ROOT/train, or ROOT/validation under one of the names it goes by."""
+    names = ("train",) if split == "train" else ("validation", "val", "test")
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise DataError(f"{root}: must hold a folder {' or '.join(names)} with one folder of images per class")
+
+
+def _check_classes(train_set: Any, test_set: Any, classes: int, root: str) -> None:
+    """The same classes on both sides, as many as the space says: a missing one would shift all labels after it."""
+    ours, theirs = (getattr(side.reader, "class_to_idx", None) for side in (train_set, test_set))
+    if ours is None or theirs is None:
+        return  # datasets whose labels are numbers carry no names that could shift
+    missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+    if missing or extra:
+        parts = [f"only train has {', '.join(missing)}"] if missing else []
+        parts += [f"only validation has {', '.join(extra)}"] if extra else []
+        raise DataError(f"{root}: train and validation must hold the same classes, but {' and '.join(parts)}")
+    if len(ours) != classes:
+        raise DataError(f"{root}: must hold the space's {classes} classes, and holds {len(ours)}; change input.classes")

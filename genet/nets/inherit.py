@@ -1,0 +1,114 @@
+"""The MasterNet's weights in a perturbed child, so that a trial starts close to what is already learnt.
+
+Every layer of the child is a selection of the parent's channels plus new ones. New channels are read with weight zero,
+new blocks start as their shortcut and larger kernels are padded with zeros, so a child that only grew (deeper, wider,
+larger kernel or ratio) computes the parent's function exactly. A child that shrank keeps the channels that the
+batch normalisations scale most. A super-block of another kind inherits the projection beside it only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genet.errors import GenetError
+from genet.nets.blocks import ConvNorm, ResidualBlock
+from genet.nets.build import GENet, build
+from genet.spec.network import Network
+
+NEW = -1  # in a channel map: the child's channel has no ancestor in the parent
+
+
+@torch.no_grad()
+def inherit(parent: GENet, network: Network, seed: int = 0) -> GENet:
+    """`network` as a module with the parent's weights; what is new depends on the seed alone.
+
+    Stem, head and the number of super-blocks must be the parent's (GenetError otherwise); any super-block may differ.
+    """
+    old = parent.network
+    if (old.stem, old.head, len(old.superblocks)) != (network.stem, network.head, len(network.superblocks)):
+        raise GenetError(
+            f"a child must have its parent's stem, head and number of super-blocks, got {network} for {old}"
+        )
+    child = build(network, seed)
+    child.stem.load_state_dict(parent.stem.state_dict())
+    incoming = torch.arange(network.stem.width)
+    for index, (superblock, ancestor) in enumerate(zip(network.superblocks, old.superblocks, strict=True)):
+        outgoing = _channel_map(_stream_importance(parent.stages[index]), superblock.width)
+        _inherit_stage(child.stages[index], parent.stages[index], incoming, outgoing, superblock.type == ancestor.type)
+        incoming = outgoing
+    _inherit_conv(child.final_conv, parent.final_conv, incoming, torch.arange(network.head.width))
+    if network.input.classes == old.input.classes:
+        child.head.load_state_dict(parent.head.state_dict())
+    return child
+
+
+def adapting_parts(module: GENet, index: int) -> tuple[nn.Module, ...]:
+    """What a trial of super-block `index` must train: the super-block, the first layer that reads it, the classifier."""
+    reader = module.stages[index + 1][0] if index + 1 < len(module.stages) else module.final_conv
+    return module.stages[index], reader, module.head
+
+
+def _inherit_stage(child: nn.Module, parent: nn.Module, incoming: Tensor, outgoing: Tensor, same_kind: bool) -> None:
+    """Fill one super-block; blocks beyond the parent's depth stay as built, which is as their shortcut."""
+    for depth, (block, ancestor) in enumerate(zip(child, parent, strict=False)):
+        reads = outgoing if depth else incoming
+        if same_kind:
+            _inherit_body(block, ancestor, reads, outgoing)
+        if block.shortcut is not None:
+            if ancestor.shortcut is not None:
+                _inherit_conv(block.shortcut, ancestor.shortcut, reads, outgoing)
+            else:
+                _select_channels(block.shortcut, reads, outgoing)
+
+
+def _inherit_body(block: ResidualBlock, ancestor: ResidualBlock, incoming: Tensor, outgoing: Tensor) -> None:
+    """Convolution by convolution; each inner map is the next one's incoming map."""
+    reads = incoming
+    *inner, last = zip(block.convs, ancestor.convs, strict=True)
+    for conv, old in inner:
+        writes = reads if conv.conv.groups > 1 else _channel_map(old.bn.weight.abs(), conv.conv.out_channels)
+        _inherit_conv(conv, old, reads, writes)
+        reads = writes
+    _inherit_conv(*last, reads, outgoing)
+
+
+def _inherit_conv(child: ConvNorm, parent: ConvNorm, incoming: Tensor, outgoing: Tensor) -> None:
+    """Copy the rows and columns that have an ancestor; an inherited row reads new columns with weight zero."""
+    weight, source = child.conv.weight, _with_kernel(parent.conv.weight, child.conv.kernel_size[0])
+    kept = outgoing != NEW
+    rows = source[outgoing[kept]]
+    if child.conv.groups == 1:
+        known = (incoming != NEW).view(1, -1, 1, 1)
+        rows = rows[:, incoming.clamp(min=0)] * known
+    weight[kept] = rows
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(child.bn, name)[kept] = getattr(parent.bn, name)[outgoing[kept]]
+
+
+def _select_channels(projection: ConvNorm, incoming: Tensor, outgoing: Tensor) -> None:
+    """A projection in the place of the parent's identity: each inherited channel reads its own ancestor."""
+    kept = outgoing != NEW
+    same = (outgoing.view(-1, 1) == incoming.view(1, -1)).to(projection.conv.weight.dtype)
+    projection.conv.weight[kept] = same[kept][:, :, None, None]
+    projection.bn.weight[kept] = (projection.bn.running_var[kept] + projection.bn.eps).sqrt()
+
+
+def _stream_importance(stage: nn.Module) -> Tensor:
+    """Per output channel of a super-block: how strongly the batch normalisations that write it scale it."""
+    scales = [block.convs[-1].bn.weight.abs() for block in stage]
+    scales += [block.shortcut.bn.weight.abs() for block in stage if block.shortcut is not None]
+    return torch.stack(scales).sum(0)
+
+
+def _channel_map(importance: Tensor, width: int) -> Tensor:
+    """For each of `width` channels its ancestor: the most important ones in their order, or all and then new ones."""
+    if width <= len(importance):
+        return importance.topk(width).indices.sort().values
+    return torch.cat([torch.arange(len(importance)), torch.full((width - len(importance),), NEW)])
+
+
+def _with_kernel(weight: Tensor, kernel: int) -> Tensor:
+    """The weight padded with zeros, or cut, around its centre."""
+    margin = (kernel - weight.shape[-1]) // 2
+    return nn.functional.pad(weight, [margin] * 4)

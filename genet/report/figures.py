@@ -1,0 +1,158 @@
+"""The figures of a report: first what they say (records that tests can judge), then the drawing of it as SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from genet.choose.certificate import Selection
+from genet.choose.selection import Candidate
+from genet.latency.staircase import Staircase, Staircases
+from genet.trials.plan import TrialResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KIND_COLOURS = {"XX": "#1b6ca8", "BL": "#c8553d", "DW": "#588157"}
+GREY = "#8a8f98"
+
+
+class StairPanel(NamedTuple):
+    """The staircases of one super-block at one resolution."""
+
+    title: str
+    stairs: tuple[Staircase, ...]
+
+
+class TrialPoint(NamedTuple):
+    """One trial: its super-block (from 1), kind, and change of accuracy against the MasterNet, in points."""
+
+    superblock: int
+    kind: str
+    points: float
+
+
+class FrontierLine(NamedTuple):
+    """The predicted frontier of one resolution: milliseconds per image, accuracy in percent."""
+
+    resolution: int
+    ms_per_image: tuple[float, ...]
+    percent: tuple[float, ...]
+
+
+class FrontierInfo(NamedTuple):
+    """Frontiers, the chosen networks (measured latency, predicted accuracy) and the budgets, all per image."""
+
+    lines: tuple[FrontierLine, ...]
+    chosen: tuple[tuple[float, float], ...]
+    budgets: tuple[float, ...]
+
+
+def staircase_info(staircases: Staircases, resolution: int) -> tuple[StairPanel, ...]:
+    """One panel per super-block."""
+    panels: dict[int, list[Staircase]] = {}
+    for stair in staircases.staircases:
+        if stair.resolution == resolution:
+            panels.setdefault(stair.superblock, []).append(stair)
+    return tuple(StairPanel(f"super-block {index + 1}", tuple(stairs)) for index, stairs in sorted(panels.items()))
+
+
+def trial_info(trials: Sequence[TrialResult], accuracy: float) -> tuple[TrialPoint, ...]:
+    """The finished trials."""
+    return tuple(
+        TrialPoint(trial.index + 1, trial.superblock.type, 100 * (trial.accuracy - accuracy))
+        for trial in trials
+        if trial.accuracy is not None
+    )
+
+
+def frontier_info(fronts: Mapping[int, Sequence[Candidate]], selection: Selection | None, batch: int) -> FrontierInfo:
+    """What the selection had to choose from, and what it chose."""
+    lines = tuple(
+        FrontierLine(
+            resolution,
+            tuple(candidate.predicted_ms / batch for candidate in front),
+            tuple(100 * candidate.predicted_accuracy for candidate in front),
+        )
+        for resolution, front in fronts.items()
+    )
+    choices = selection.choices if selection else ()
+    chosen = tuple(
+        (choice.measured_ms_per_image, 100 * choice.predicted_accuracy)
+        for choice in choices
+        if choice.within and choice.measured_ms_per_image is not None
+    )
+    return FrontierInfo(lines, chosen, tuple(dict.fromkeys(choice.budget_ms_per_image for choice in choices)))
+
+
+def draw_staircases(panels: Sequence[StairPanel]) -> str:
+    """Latency over width: a line per block type, filled points at the widths kept."""
+    figure = _figure(2.6 * len(panels) + 0.8, 2.7)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for stair in panel.stairs:
+            colour = KIND_COLOURS[stair.block_type[:2]]
+            axes.plot(stair.widths, stair.ms, color=colour, linewidth=1, label=stair.block_type)
+            axes.plot(stair.widths, stair.ms, "o", markersize=3, markerfacecolor="white", color=colour)
+            kept = [ms for width, ms in zip(stair.widths, stair.ms, strict=True) if width in stair.kept]
+            axes.plot(stair.kept, kept, "o", markersize=4, color=colour)
+        axes.set_title(panel.title, fontsize=9)
+        axes.set_xlabel("width (channels)")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=6, frameon=False)
+    figure.axes[0].set_ylabel("ms per batch")
+    return _svg(figure)
+
+
+def draw_trials(points: Sequence[TrialPoint]) -> str:
+    """Change of accuracy per super-block; the dashed line is the MasterNet."""
+    figure = _figure(6.4, 2.8)
+    axes = figure.subplots()
+    for offset, (kind, colour) in enumerate(KIND_COLOURS.items()):
+        own = [point for point in points if point.kind == kind]
+        where = [point.superblock + 0.18 * (offset - 1) for point in own]
+        axes.plot(where, [point.points for point in own], "o", markersize=4, alpha=0.7, color=colour, label=kind)
+    axes.axhline(0, color=GREY, linewidth=1, linestyle="--")
+    axes.set_xticks(sorted({point.superblock for point in points}))
+    axes.set_xlabel("super-block")
+    axes.set_ylabel("points against the MasterNet")
+    axes.legend(fontsize=7, frameon=False)
+    return _svg(figure)
+
+
+def draw_frontier(info: FrontierInfo) -> str:
+    """Predicted accuracy over latency, with budgets as vertical lines and the chosen networks as crosses."""
+    figure = _figure(6.4, 3.2)
+    axes = figure.subplots()
+    for shade, line in enumerate(info.lines):
+        axes.step(line.ms_per_image, line.percent, where="post", color=f"C{shade}", label=f"{line.resolution} px, predicted")
+    for budget in info.budgets:
+        axes.axvline(budget, color=GREY, linewidth=1, linestyle="--")
+    if info.chosen:
+        axes.plot(*zip(*info.chosen, strict=True), "x", color="black", label="chosen, latency measured")
+    axes.set_xlabel("ms per image")
+    axes.set_ylabel("predicted NAS validation accuracy (%)")
+    axes.legend(fontsize=7, frameon=False)
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an <svg> element; equal figures give equal bytes."""
+    import matplotlib as mpl
+
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+        axes.xaxis.label.set_size(8)
+        axes.yaxis.label.set_size(8)
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "genet", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

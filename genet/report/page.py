@@ -1,0 +1,67 @@
+"""A run as one HTML page that needs no network, and a network's card in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from genet.choose.certificate import Selection
+from genet.choose.outcome import Outcome, Outcomes, Trained
+from genet.choose.regression import Regression
+from genet.choose.selection import Candidate
+from genet.latency.staircase import Staircases
+from genet.latency.table import Setting
+from genet.report import figures
+from genet.spec.reader import to_yaml
+from genet.spec.recipe import Recipe
+from genet.trials.plan import TrialResult
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that a page tells; what a run has not reached yet is None or empty."""
+
+    recipe: Recipe
+    setting: Setting
+    measurements: int
+    staircases: Staircases | None
+    masternet: Trained | None
+    trials: tuple[TrialResult, ...]
+    regression: Regression | None
+    fronts: Mapping[int, tuple[Candidate, ...]]
+    selection: Selection | None
+    outcomes: Outcomes | None
+
+
+def page(story: Story) -> str:
+    """The whole page as text."""
+    stairs = figures.staircase_info(story.staircases, story.recipe.search_resolution) if story.staircases else ()
+    points = figures.trial_info(story.trials, story.masternet.nas_accuracy) if story.masternet else ()
+    batch = story.setting.batch
+    drawn = {
+        "staircases": figures.draw_staircases(stairs) if stairs else "",
+        "trials": figures.draw_trials(points) if points else "",
+        "frontier": figures.draw_frontier(figures.frontier_info(story.fronts, story.selection, batch)) if story.fronts else "",
+    }
+    return _render("page.html", story=story, drawn=drawn, recipe=to_yaml(story.recipe))
+
+
+def card(outcome: Outcome, outcomes: Outcomes, recipe: Recipe, setting: Setting) -> str:
+    """The card that goes with an exported network: what it is, what was measured where, how to load it."""
+    return _render("card.md", outcome=outcome, outcomes=outcomes, recipe=recipe, setting=setting)
+
+
+def _render(template: str, **values: object) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=template.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": lambda share: f"{share:.1%}", "ms": lambda value: f"{value:.4f}"}
+    return environment.get_template(template).render(**values)

@@ -1,0 +1,111 @@
+"""The run folder: the pipeline on disk. A file that is present is finished, for each is written atomically."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TypeVar
+
+from genet.errors import RunError
+from genet.files import Journal, Record, write_atomic
+from genet.spec.network import Network
+from genet.spec.reader import read_recipe, to_yaml
+from genet.spec.recipe import Recipe
+
+R = TypeVar("R", bound=Record)
+
+COMMAND_THAT_WRITES = {
+    "recipe.yaml": "genet run RECIPE",
+    "latency.jsonl": "genet profile RUN",
+    "staircase.json": "genet profile RUN",
+    "master.json": "genet master RUN",
+    "trials.jsonl": "genet distill RUN",
+    "regression.json": "genet fit RUN",
+    "selection.json": "genet select RUN",
+    "results.json": "genet train RUN",
+}
+
+
+class RunFolder:
+    """Names of the files in a run folder, and how to read them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.yaml"
+        self.environment = path / "environment.json"
+        self.staircase = path / "staircase.json"
+        self.master = path / "master.json"
+        self.master_weights = path / "master.safetensors"
+        self.master_checkpoint = path / "master.checkpoint"
+        self.regression = path / "regression.json"
+        self.selection = path / "selection.json"
+        self.results = path / "results.json"
+        self.report = path / "report.html"
+        self.latency = Journal(path / "latency.jsonl")
+        self.trials = Journal(path / "trials.jsonl")
+
+    def network(self, network: Network) -> Path:
+        """Folder of a selected network."""
+        return self.path / "networks" / network_name(network)
+
+    def read(self, file: Path, record: type[R]) -> R:
+        """Read a step's result; RunError names the command that makes it where it is missing."""
+        if not file.exists():
+            raise RunError(f"{file}: this step needs it, and it is not there; `{COMMAND_THAT_WRITES[file.name]}` writes it")
+        return record.load(file)
+
+    def recipe(self) -> Recipe:
+        """The recipe the run follows; RunError where the folder is no run folder."""
+        if not self.recipe_file.exists():
+            raise RunError(f"{self.path}: must be a run folder, and holds no recipe.yaml; `genet run RECIPE` makes one")
+        return read_recipe(self.recipe_file)
+
+    def adopt(self, recipe: Recipe) -> None:
+        """Make this the recipe's folder. RunError where measurements and trials in it belong to another recipe.
+
+        Other budgets, or another final training, keep the evidence and drop what follows from them.
+        """
+        if self.recipe_file.exists():
+            before = self.recipe()
+            if before.evidence_digest != recipe.evidence_digest:
+                raise RunError(
+                    f"{self.path}: must belong to this recipe, and holds a run of another (space, data, device, schedules "
+                    "or seed differ); use --fresh for a new folder, or --run FOLDER"
+                )
+            if before.select != recipe.select:
+                self.forget_selection()
+            if before.train != recipe.train:
+                shutil.rmtree(self.path / "networks", ignore_errors=True)
+            if before != recipe:
+                self.results.unlink(missing_ok=True)
+        elif self.path.exists() and any(file.name != ".lock" for file in self.path.iterdir()):
+            raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
+        write_atomic(self.recipe_file, to_yaml(recipe).encode())
+
+    def forget_selection(self) -> None:
+        """Drop what was selected and what follows from it; trained networks stay, and are used again if chosen again."""
+        for file in (self.results, self.selection):
+            file.unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Delete the temporary files of a writer that was killed. Only the holder of the folder's lock may call it."""
+        for leftover in self.path.rglob(".*.*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def network_name(network: Network) -> str:
+    """How a selected network is called: the space's name, its resolution and the start of its digest."""
+    return f"{network.name}-r{network.input.resolution}-{network.digest[:6]}"
+
+
+def default_folder(name: str, fresh: bool) -> Path:
+    """`runs/NAME`, or the newest of `runs/NAME-2`, `runs/NAME-3`...; with `fresh` the next one that is not there."""
+    numbered = {1: Path("runs") / name}
+    for folder in Path("runs").glob(f"{name}-*"):
+        if found := re.fullmatch(re.escape(name) + r"-(\d+)", folder.name):
+            numbered[int(found[1])] = folder
+    newest = max(numbered)
+    if not fresh or not numbered[newest].exists():
+        return numbered[newest]
+    return Path("runs") / f"{name}-{newest + 1}"
