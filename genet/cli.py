@@ -264,12 +264,14 @@ def _budgets(given: list[str] | None) -> tuple[Budget, ...]:
 
 
 def _print_selection(selection: Selection) -> None:
+    from genet.choose.outcome import percent
+
     rows = [
         [
             str(choice.budget),
             str(choice.resolution),
             choice.network,
-            f"{choice.predicted_accuracy:.1%}",
+            percent(choice.predicted_accuracy),
             f"{choice.budget_ms_per_image:.4f}",
             f"{choice.predicted_ms_per_image:.4f}",
             "n/a" if choice.measured_ms_per_image is None else f"{choice.measured_ms_per_image:.4f}",
@@ -280,12 +282,14 @@ def _print_selection(selection: Selection) -> None:
 
 
 def _print_outcomes(outcomes: Outcomes, folder: Path) -> None:
+    from genet.choose.outcome import percent
+
     rows = [
         [
             str(row.budget),
             row.network,
-            f"{row.predicted_accuracy:.1%}",
-            f"{row.test_accuracy:.1%}",
+            percent(row.predicted_accuracy),
+            percent(row.test_accuracy),
             f"{row.predicted_ms_per_image:.4f}",
             f"{row.measured_ms_per_image:.4f}",
             f"{row.parameters:,}",
@@ -295,11 +299,10 @@ def _print_outcomes(outcomes: Outcomes, folder: Path) -> None:
         for row in outcomes.outcomes
     ]
     masternet = outcomes.masternet
-    rows.append(["MasterNet", masternet.network, "", f"{masternet.test_accuracy:.1%}", "", f"{outcomes.masternet_ms_per_image:.4f}", "", "", ""])
-    _table(
-        ["budget", "network", "predicted accuracy", "test accuracy", "predicted ms/image", "measured ms/image", "parameters", "MACs", "export"],
-        rows,
-    )
+    measured = f"{outcomes.masternet_ms_per_image:.4f}"
+    rows.append(["MasterNet", masternet.network, "", percent(masternet.test_accuracy), "", measured, "", "", ""])
+    accuracies, latencies = ["predicted accuracy", "test accuracy"], ["predicted ms/image", "measured ms/image"]
+    _table(["budget", "network", *accuracies, *latencies, "parameters", "MACs", "export"], rows)
 
 
 def _print_unmet(selection: Selection) -> None:
@@ -319,10 +322,11 @@ def _table(head: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    terminal = sys.stdout.isatty()
     table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*(text.replace(" | ", "\n") if len(text) > 60 else text for text in row))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for row in rows:  # a notation is one line for programs, and one entry per line where people read
+        table.add_row(*(text.replace(" | ", "\n") if terminal else text for text in row))
+    Console(width=None if terminal else 1000).print(table)
 
 
 def _progress() -> Progress:

@@ -42,7 +42,7 @@ def open_device(name: str) -> torch.device:
             raise DeviceError(f"device {name} must be an NVIDIA GPU that torch can use, and there is none here; use --device cpu")
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            raise DeviceError(f"device {name} must be one of the {count} GPUs here; use cuda:0" + (f" to cuda:{count - 1}" if count > 1 else ""))
+            raise DeviceError(f"device {name} must be one of the {count} GPUs here; use cuda:{count - 1} or below")
         device = torch.device("cuda", device.index or 0)
     return device
 

@@ -37,5 +37,5 @@ class EvidenceError(GenetError):
     """Measurements or trials do not suffice for what was asked."""
 
 
-class NonFiniteLoss(GenetError):
+class NonFiniteLossError(GenetError):
     """Training met a loss that is not a finite number and stopped before the step."""

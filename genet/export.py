@@ -5,7 +5,6 @@ Each export is loaded again and compared before it counts; a failed one is an er
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from pathlib import Path
@@ -72,13 +71,17 @@ def _onnx(module: GENet) -> bytes:
     batch = torch.export.Dim("batch", min=1, max=65536)
     with _quiet():
         program = torch.onnx.export(
-            module, (example,), dynamo=True, dynamic_shapes=({0: batch},), input_names=["images"], output_names=["logits"]
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: batch},),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
         )
-    buffer = io.BytesIO()
     if program is None:
         raise GenetError("torch.onnx.export must return a program, and returned none; check the torch version")
-    program.save(buffer, external_data=False)
-    return buffer.getvalue()
+    return program.model_proto.SerializeToString()
 
 
 @torch.inference_mode()
@@ -96,7 +99,9 @@ def _compare(module: GENet, loaded: GENet, onnx: bytes) -> ExportCheck:
         (got,) = session.run(["logits"], {"images": images.numpy()})
         error = float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), 1e-12))
         if not error <= TOLERANCE:
-            raise GenetError(f"the exported ONNX must give the module's logits within {TOLERANCE:g}, and differs by {error:g} at batch {batch}")
+            raise GenetError(
+                f"the exported ONNX must give the module's logits within {TOLERANCE:g}, and differs by {error:g} at batch {batch}"
+            )
         errors.append(error)
     return ExportCheck(batches=CHECKED_BATCHES, relative_error=tuple(errors))
 

@@ -63,17 +63,18 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step: temporary file in the same folder, fsync, rename, fsync of the folder."""
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink()
             raise
         _sync_folder(path.parent)
 
@@ -87,10 +88,10 @@ def written_atomically(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         with _explained(folder):
-            os.chmod(temporary, 0o777 & ~_umask())
+            temporary.chmod(0o777 & ~_umask())
             if folder.exists():
                 shutil.rmtree(folder)
-            os.replace(temporary, folder)
+            temporary.replace(folder)
             _sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -133,7 +134,7 @@ class Journal:
         """All whole records. A journal that does not exist yet is empty."""
         if not self.path.exists():
             return JournalContent((), ())
-        *lines, torn = read_bytes(self.path).split(b"\n")
+        *lines, _torn = read_bytes(self.path).split(b"\n")
         records, damaged = [], []
         for number, line in enumerate(lines, start=1):
             record = _parse_line(line)
@@ -147,7 +148,7 @@ class Journal:
         """Add one record; it is on the disk when this returns."""
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a+b") as file:
+            with self.path.open("a+b") as file:
                 _lock(file.fileno(), f"{self.path}: one writer at a time may append, and another process does; wait for it")
                 self._cut_torn_line(file.fileno())
                 file.write(_format_line(record))

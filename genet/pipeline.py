@@ -20,7 +20,7 @@ from genet.job import Job
 from genet.latency.profile import profile_blocks, profile_network
 from genet.latency.staircase import Staircase, Staircases, edges, noise, wave_aligned
 from genet.latency.table import LatencyTable, setting_in
-from genet.nets.build import GENet, build
+from genet.nets.build import build
 from genet.nets.training import accuracy, train
 from genet.preflight import Preflight, outlook, preflight
 from genet.report.page import Story, card, page
@@ -205,7 +205,9 @@ def answer(job: Job, budgets: tuple[Budget, ...]) -> Selection:
     """The best predicted network for other budgets from what is on disk: no device, nothing written."""
     setting = setting_in(job.folder.latency)
     if setting is None:
-        raise RunError(f"{job.folder.path}: a selection needs measured latencies, and there are none; `genet profile RUN` measures")
+        raise RunError(
+            f"{job.folder.path}: a selection needs measured latencies, and there are none; `genet profile RUN` measures"
+        )
     table = LatencyTable(job.folder.latency, setting)
     fronts = frontiers(job, table)
     choices = []
@@ -224,9 +226,7 @@ def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]
     found = {}
     for resolution in job.resolutions:
         widths = job.kept_widths(staircases, resolution)
-        found[resolution] = frontier(
-            job.recipe.space, widths, resolution, regression.accuracy, regression.gain, table.ms
-        )
+        found[resolution] = frontier(job.recipe.space, widths, resolution, regression.accuracy, regression.gain, table.ms)
     return found
 
 

@@ -61,9 +61,7 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, device: torch
     masternets = {r: profile_network(table, space.masternet(r), device) for r in {*resolutions, recipe.search_resolution}}
     masternet = masternets[recipe.search_resolution] / batch
     fastest = min(profile_network(table, space.smallest(r), device) for r in resolutions) / batch
-    sweep = {
-        block for r in resolutions for index, kind in widths for block in space.repeated_blocks(index, kind, widths, r)
-    }
+    sweep = {block for r in resolutions for index, kind in widths for block in space.repeated_blocks(index, kind, widths, r)}
     wanted = {block for r in resolutions for block in space.blocks(widths, r)}
     # A rough half of the widths stays at the edges, and what is measured grows with the square of their number.
     rows = len(sweep) + (len(wanted) - len(sweep)) * (0.25 if space.widths == "wave-aligned" else 1.0)
@@ -139,7 +137,7 @@ def outlook(seen: Preflight) -> list[str]:
     for budget in seen.budgets:
         verdict = "within reach" if budget.reachable else "probably out of reach"
         lines.append(
-            f"budget {str(budget.budget):<16} {budget.ms_per_image:.4f} ms/image: {verdict}, the network with the "
+            f"budget {budget.budget!s:<16} {budget.ms_per_image:.4f} ms/image: {verdict}, the network with the "
             f"fewest MACs takes {budget.fewest_macs_ms_per_image:.4f}"
         )
     return lines

@@ -6,6 +6,11 @@ from genet.files import Record
 from genet.spec.recipe import Budget
 
 
+def percent(share: float) -> str:
+    """A share as people read it. The regression is linear and knows no ceiling, so a prediction may lie above 100 %."""
+    return "over 100%" if share > 1 else f"{share:.1%}"
+
+
 class Trained(Record):
     """A trained network. Accuracies are 0 to 1; `nas_accuracy` is on the images held out for the search."""
 

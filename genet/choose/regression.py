@@ -43,7 +43,9 @@ class Regression(Record):
             if gradient.index == index and gradient.block_type == superblock.block_type:
                 deeper, wider = superblock.depth - own.depth, superblock.width - own.width
                 return gradient.per_block * deeper + gradient.per_channel * wider
-        raise EvidenceError(f"super-block {index + 1} must have trials of {superblock.block_type}, and has none; `genet distill RUN` runs them")
+        raise EvidenceError(
+            f"super-block {index + 1} must have trials of {superblock.block_type}, and has none; `genet distill RUN` runs them"
+        )
 
     def predict(self, network: Network) -> float:
         """Predicted NAS validation accuracy of a network: the MasterNet's plus the gains of its super-blocks."""

@@ -104,7 +104,7 @@ def pareto(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
     order = np.lexsort((-gain, ms))
     best = np.maximum.accumulate(gain[order])
     rises = np.concatenate([[True], best[1:] > best[:-1]])
-    return order[rises]
+    return np.asarray(order[rises])
 
 
 def _merge(fronts: Iterable[_Front]) -> _Front:
@@ -138,4 +138,3 @@ def _candidates(
             )
         )
     return tuple(found)
-

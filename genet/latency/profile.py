@@ -40,9 +40,7 @@ def profile_network(table: LatencyTable, network: Network, device: torch.device)
     size = network.input.resolution
     images = (table.setting.batch, network.input.channels, size, size)
     timing = _time(build(network), images, table.setting, device, str(network))
-    table.add_network(
-        NetworkRow(network=str(network), ms=timing.ms, median_ms=timing.median_ms, spread=timing.spread)
-    )
+    table.add_network(NetworkRow(network=str(network), ms=timing.ms, median_ms=timing.median_ms, spread=timing.spread))
     return timing.ms
 
 

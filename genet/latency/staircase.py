@@ -7,6 +7,7 @@ wider width has a latency within (1 + eps) of c's own; this needs no profiler an
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from pydantic import model_validator
@@ -52,7 +53,7 @@ def noise(spreads: list[float]) -> float:
     if not spreads:
         raise EvidenceError("noise needs at least one measured spread")
     typical = sorted(spreads)[len(spreads) // 2]
-    return max(NOISE_FLOOR, NOISE_FACTOR * typical / 30**0.5)
+    return max(NOISE_FLOOR, NOISE_FACTOR * typical / math.sqrt(30))
 
 
 def wave_aligned(widths: tuple[int, ...], ms: tuple[float, ...], eps: float) -> tuple[int, ...]:

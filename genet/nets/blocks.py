@@ -21,9 +21,7 @@ class ConvNorm(nn.Sequential):
     def __init__(self, conv: Conv, relu: bool) -> None:
         super().__init__()
         padding = conv.kernel // 2
-        self.conv = nn.Conv2d(
-            conv.in_width, conv.width, conv.kernel, conv.stride, padding, groups=conv.groups, bias=False
-        )
+        self.conv = nn.Conv2d(conv.in_width, conv.width, conv.kernel, conv.stride, padding, groups=conv.groups, bias=False)
         self.bn = nn.BatchNorm2d(conv.width)
         if relu:
             self.relu = nn.ReLU(inplace=True)

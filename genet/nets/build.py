@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
 import torch
@@ -10,6 +11,18 @@ from torch import Tensor, nn
 from genet.nets.blocks import Classifier, ConvNorm, ResidualBlock
 from genet.spec.cost import body
 from genet.spec.network import Network, blocks
+
+
+class Stage(nn.Sequential):
+    """The blocks of one super-block."""
+
+    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
+        super().__init__(*blocks)
+
+    @property
+    def blocks(self) -> tuple[ResidualBlock, ...]:
+        """The blocks in order."""
+        return tuple(block for block in self if isinstance(block, ResidualBlock))
 
 
 class GENet(nn.Module):
@@ -21,18 +34,23 @@ class GENet(nn.Module):
         stem, *middle, head = blocks(network)
         self.stem = ConvNorm(body(stem)[0], relu=True)
         parts = iter(middle)
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(*(ResidualBlock(block) for block in islice(parts, superblock.depth)))
-                for superblock in network.superblocks
-            )
+        self.stages = nn.ModuleList(
+            Stage(ResidualBlock(block) for block in islice(parts, superblock.depth)) for superblock in network.superblocks
         )
         self.final_conv = ConvNorm(body(head)[0], relu=True)
         self.head = Classifier(head.width, head.classes)
 
+    @property
+    def superblocks(self) -> tuple[Stage, ...]:
+        """The super-blocks in order."""
+        return tuple(stage for stage in self.stages if isinstance(stage, Stage))
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch of images."""
-        return self.head(self.final_conv(self.stages(self.stem(x))))
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self.head(self.final_conv(x))
 
 
 def build(network: Network, seed: int = 0) -> GENet:

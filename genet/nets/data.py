@@ -151,9 +151,7 @@ def _digits(data: Data, reads: SpaceInput, seed: int) -> Splits:
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
     test, training = order.split([len(labels) // 5, len(labels) - len(labels) // 5])
     train, held_out = _hold_out(len(training), data.nas_validation, seed)
-    return Splits(
-        *(TensorImages(images[part], labels[part]) for part in (training[train], training[held_out], test))
-    )
+    return Splits(*(TensorImages(images[part], labels[part]) for part in (training[train], training[held_out], test)))
 
 
 def _hold_out(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

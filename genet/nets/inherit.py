@@ -8,12 +8,14 @@ batch normalisations scale most. A super-block of another kind inherits the proj
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from genet.errors import GenetError
 from genet.nets.blocks import ConvNorm, ResidualBlock
-from genet.nets.build import GENet, build
+from genet.nets.build import GENet, Stage, build
 from genet.spec.network import Network
 
 NEW = -1  # in a channel map: the child's channel has no ancestor in the parent
@@ -27,15 +29,15 @@ def inherit(parent: GENet, network: Network, seed: int = 0) -> GENet:
     """
     old = parent.network
     if (old.stem, old.head, len(old.superblocks)) != (network.stem, network.head, len(network.superblocks)):
-        raise GenetError(
-            f"a child must have its parent's stem, head and number of super-blocks, got {network} for {old}"
-        )
+        raise GenetError(f"a child must have its parent's stem, head and number of super-blocks, got {network} for {old}")
     child = build(network, seed)
     child.stem.load_state_dict(parent.stem.state_dict())
     incoming = torch.arange(network.stem.width)
-    for index, (superblock, ancestor) in enumerate(zip(network.superblocks, old.superblocks, strict=True)):
-        outgoing = _channel_map(_stream_importance(parent.stages[index]), superblock.width)
-        _inherit_stage(child.stages[index], parent.stages[index], incoming, outgoing, superblock.type == ancestor.type)
+    for stage, ancestor, new, before in zip(
+        child.superblocks, parent.superblocks, network.superblocks, old.superblocks, strict=True
+    ):
+        outgoing = _channel_map(_stream_importance(ancestor), new.width)
+        _inherit_stage(stage, ancestor, incoming, outgoing, same_kind=new.type == before.type)
         incoming = outgoing
     _inherit_conv(child.final_conv, parent.final_conv, incoming, torch.arange(network.head.width))
     if network.input.classes == old.input.classes:
@@ -45,13 +47,14 @@ def inherit(parent: GENet, network: Network, seed: int = 0) -> GENet:
 
 def adapting_parts(module: GENet, index: int) -> tuple[nn.Module, ...]:
     """What a trial of super-block `index` must train: the super-block, the first layer that reads it, the classifier."""
-    reader = module.stages[index + 1][0] if index + 1 < len(module.stages) else module.final_conv
-    return module.stages[index], reader, module.head
+    stages = module.superblocks
+    reader = stages[index + 1].blocks[0] if index + 1 < len(stages) else module.final_conv
+    return stages[index], reader, module.head
 
 
-def _inherit_stage(child: nn.Module, parent: nn.Module, incoming: Tensor, outgoing: Tensor, same_kind: bool) -> None:
+def _inherit_stage(child: Stage, parent: Stage, incoming: Tensor, outgoing: Tensor, same_kind: bool) -> None:
     """Fill one super-block; blocks beyond the parent's depth stay as built, which is as their shortcut."""
-    for depth, (block, ancestor) in enumerate(zip(child, parent, strict=False)):
+    for depth, (block, ancestor) in enumerate(zip(child.blocks, parent.blocks, strict=False)):
         reads = outgoing if depth else incoming
         if same_kind:
             _inherit_body(block, ancestor, reads, outgoing)
@@ -91,13 +94,13 @@ def _select_channels(projection: ConvNorm, incoming: Tensor, outgoing: Tensor) -
     kept = outgoing != NEW
     same = (outgoing.view(-1, 1) == incoming.view(1, -1)).to(projection.conv.weight.dtype)
     projection.conv.weight[kept] = same[kept][:, :, None, None]
-    projection.bn.weight[kept] = (projection.bn.running_var[kept] + projection.bn.eps).sqrt()
+    projection.bn.weight[kept] = math.sqrt(1 + projection.bn.eps)  # a fresh batch normalisation has variance 1
 
 
-def _stream_importance(stage: nn.Module) -> Tensor:
+def _stream_importance(stage: Stage) -> Tensor:
     """Per output channel of a super-block: how strongly the batch normalisations that write it scale it."""
-    scales = [block.convs[-1].bn.weight.abs() for block in stage]
-    scales += [block.shortcut.bn.weight.abs() for block in stage if block.shortcut is not None]
+    scales = [block.convs[-1].bn.weight.abs() for block in stage.blocks]
+    scales += [block.shortcut.bn.weight.abs() for block in stage.blocks if block.shortcut is not None]
     return torch.stack(scales).sum(0)
 
 

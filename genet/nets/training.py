@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genet.errors import NonFiniteLoss, StorageError
+from genet.errors import NonFiniteLossError, StorageError
 from genet.files import digest, read_checked, write_checked
 from genet.nets.data import ImageSet
 from genet.spec.recipe import Schedule
@@ -37,7 +37,7 @@ def train(
 ) -> None:
     """Train `module` in place (only `parts` of it, if given), from its checkpoint where there is one.
 
-    NonFiniteLoss stops before the step that would spoil the weights.
+    NonFiniteLossError stops before the step that would spoil the weights.
     """
     module.to(device).train()
     parameters = _trainable(module, parts)
@@ -54,7 +54,7 @@ def train(
             loss = loss_of(module(pixels.to(device)), labels.to(device))
             value = loss.item()
             if not math.isfinite(value):
-                raise NonFiniteLoss(
+                raise NonFiniteLossError(
                     f"the loss must stay finite, and is {value} in epoch {epoch + 1}, step {step + 1}; lower the learning rate"
                 )
             optimizer.zero_grad(set_to_none=True)

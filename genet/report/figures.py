@@ -149,8 +149,8 @@ def _svg(figure: Figure) -> str:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=7)
-        axes.xaxis.label.set_size(8)
-        axes.yaxis.label.set_size(8)
+        axes.xaxis.label.set_fontsize(8)
+        axes.yaxis.label.set_fontsize(8)
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "genet", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

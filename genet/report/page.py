@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genet.choose.certificate import Selection
-from genet.choose.outcome import Outcome, Outcomes, Trained
+from genet.choose.outcome import Outcome, Outcomes, Trained, percent
 from genet.choose.regression import Regression
 from genet.choose.selection import Candidate
 from genet.latency.staircase import Staircases
@@ -63,5 +63,5 @@ def _render(template: str, **values: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": lambda share: f"{share:.1%}", "ms": lambda value: f"{value:.4f}"}
+    environment.filters |= {"percent": percent, "ms": lambda value: f"{value:.4f}"}
     return environment.get_template(template).render(**values)

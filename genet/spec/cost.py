@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from genet.spec.network import Block, BlockType, Network, blocks
+from genet.spec.network import Block, Network, blocks, inner_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,7 @@ class Cost:
     activations: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.parameters + other.parameters, self.macs + other.macs, self.activations + other.activations
-        )
+        return Cost(self.parameters + other.parameters, self.macs + other.macs, self.activations + other.activations)
 
     def bytes(self, batch: int = 1, bytes_per_value: int = 4) -> int:
         """Memory traffic of a batch: every layer's inputs, weights and outputs once (utilization paper, equation 2)."""
@@ -61,7 +59,7 @@ def body(block: Block) -> tuple[Conv, ...]:
     if block.kind == "XX":
         first = Conv("conv1_kxk", block.in_width, width, kernel, stride, 1, size)
         return (first, Conv("conv2_kxk", width, width, kernel, 1, 1, first.out_size))
-    inner = BlockType(block.kind, kernel, block.ratio).inner_width(width)
+    inner = inner_width(width, block.ratio)
     groups = inner if block.kind == "DW" else 1
     middle = Conv("conv2_kxk", inner, inner, kernel, stride, groups, size)
     return (

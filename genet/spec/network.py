@@ -68,9 +68,10 @@ class BlockType:
     def __str__(self) -> str:
         return f"{self.kind} k{self.kernel}" + _ratio_notation(self.ratio)
 
-    def inner_width(self, width: int) -> int:
-        """Channels of the kxk convolution inside a block of `width` channels: c for XX, c*r for BL and DW."""
-        return width if self.ratio is None else round(width * self.ratio)
+
+def inner_width(width: int, ratio: float | None) -> int:
+    """Channels of the kxk convolution inside a block of `width` channels: c for XX, c*r for BL and DW."""
+    return width if ratio is None else round(width * ratio)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -216,8 +217,9 @@ class Network(Record):
         """Read a notation; entries may be separated by `|` or by line breaks. SpecError names the entry at fault."""
         entries = [entry.strip() for entry in re.split(r"[|\n]", notation) if entry.strip()]
         if len(entries) < 5:
-            raise SpecError([f"a notation must have at least 5 entries (input, stem, super-block, head, classes), got {len(entries)}"])
-        fields = {
+            parts = "input, stem, super-block, head, classes"
+            raise SpecError([f"a notation must have at least 5 entries ({parts}), got {len(entries)}"])
+        fields: dict[str, Any] = {
             "name": name,
             "input": _match(r"@(?P<resolution>\d+)x(?P<channels>\d+)", entries[0], "@192x3"),
             "stem": _match(r"Conv k(?P<kernel>\d+) c(?P<width>\d+) s(?P<stride>\d+)", entries[1], "Conv k3 c32 s2"),
@@ -231,9 +233,7 @@ class Network(Record):
             raise SpecError(_notation_fault(entries, error) for error in fault.errors()) from None
 
 
-def superblocks_that_fit(
-    value: Any, handler: ValidatorFunctionWrapHandler, stem: Stem | None, resolution: int | None
-) -> Any:
+def superblocks_that_fit(value: Any, handler: ValidatorFunctionWrapHandler, stem: Stem | None, resolution: int | None) -> Any:
     """Validate super-blocks together with the law of their total stride, so that both kinds of fault show at once."""
     faults: list[InitErrorDetails] = []
     result = None
@@ -247,9 +247,9 @@ def superblocks_that_fit(
             for error in fault.errors()
         ]
     items = value if isinstance(value, list | tuple) else ()
-    strides = [item.get("stride") if isinstance(item, dict) else getattr(item, "stride", None) for item in items]
+    strides: list[Any] = [item.get("stride") if isinstance(item, dict) else getattr(item, "stride", None) for item in items]
     if stem and resolution and all(stride in (1, 2) for stride in strides):
-        total = math.prod([stem.stride, *strides])
+        total = stem.stride * math.prod(strides)
         if total > resolution:  # the last feature map would have less than one pixel
             broken = law(f"must have a total stride of at most the resolution {resolution}, but it is {total}")
             faults.append({"type": broken, "loc": (), "input": f"{len(strides)} super-blocks"})

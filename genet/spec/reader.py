@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Record)
 class _Loader(yaml.SafeLoader):
     """YAML with the scalars people mean: 1e-4 is a number, no is a word."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to start from none)
 
 
 for _tag, _pattern, _first in (
@@ -135,7 +135,8 @@ def _compose(path: Path) -> yaml.Node:
         part.start_mark.name = str(path)
     for part in _walk(node):
         if isinstance(part, yaml.MappingNode):
-            faults += [f"{_where(key)}: a key must be a plain word" for key, _ in part.value if not isinstance(key, yaml.ScalarNode)]
+            odd = (key for key, _ in part.value if not isinstance(key, yaml.ScalarNode))
+            faults += [f"{_where(key)}: a key must be a plain word" for key in odd]
     if faults:
         raise SpecError(faults)
     return node
@@ -296,11 +297,12 @@ def _plain(node: yaml.Node) -> Any:
 
 def _child(node: yaml.Node, part: Any, key: bool) -> yaml.Node | None:
     """The node at one step of a location; the key's own node where the key itself is at fault."""
+    found: yaml.Node | None = None
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part]
+        found = node.value[part]
     if isinstance(node, yaml.MappingNode):
-        return next((name if key else value for name, value in node.value if name.value == str(part)), None)
-    return None
+        found = next((name if key else value for name, value in node.value if name.value == str(part)), None)
+    return found
 
 
 def _walk(node: yaml.Node) -> Iterator[yaml.Node]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from genet.errors import NonFiniteLoss
+from genet.errors import NonFiniteLossError
 from genet.nets.build import GENet
 from genet.nets.data import Splits
 from genet.nets.inherit import adapting_parts, inherit
@@ -37,7 +37,7 @@ class FineTune:
             parts = adapting_parts(child, trial.index)
             train(child, self.splits.train, self.schedule, self.resolution, self.device, trial.seed, parts)
             reached = accuracy(child, self.splits.nas_validation, self.resolution, self.device)
-        except NonFiniteLoss as fault:
+        except NonFiniteLossError as fault:
             failure = str(fault)
         return TrialResult(
             trial=trial.id,

@@ -48,11 +48,7 @@ def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int) 
     trials = []
     for (index, block_type), kept in widths.items():
         own = space.superblocks[index]
-        possible = [
-            superblock
-            for superblock in _superblocks(space, index, block_type, kept)
-            if superblock != own
-        ]
+        possible = [superblock for superblock in _superblocks(space, index, block_type, kept) if superblock != own]
         draw = random.Random(f"{seed}/{index}/{block_type}")
         for superblock in draw.sample(possible, min(space.perturb.samples, len(possible))):
             notation = str(child_of(space, index, superblock, resolution))

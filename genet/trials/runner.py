@@ -33,7 +33,8 @@ def read_results(journal: Journal) -> dict[str, TrialResult]:
             result = TrialResult.model_validate(record)
         except ValidationError:
             raise EvidenceError(
-                f"{journal.path}: every line must be a trial's result, got {record!r:.80}; move the file away to run the trials anew"
+                f"{journal.path}: every line must be a trial's result, got {record!r:.80}; "
+                "move the file away to run the trials anew"
             ) from None
         results[result.trial] = result
     return results
