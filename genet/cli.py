@@ -228,10 +228,17 @@ def _print_fit(job: Job) -> Answer:
 
     regression = pipeline.fit_trials(job)
     rows = [
-        [str(g.index + 1), str(g.block_type), f"{100 * g.per_block:+.2f}", f"{800 * g.per_channel:+.2f}", str(g.trials)]
+        [
+            str(g.index + 1),
+            str(g.block_type),
+            *(f"{100 * value:+.2f}" for value in (g.intercept, g.per_block, g.per_doubling)),
+            str(g.trials),
+        ]
         for g in regression.gradients
     ]
-    _table(["super-block", "block type", "points per block", "points per 8 channels", "trials"], rows)
+    _table(["super-block", "block type", "points at own size", "per block", "per doubled width", "trials"], rows)
+    if regression.left_out_error is not None:
+        print(f"error on trials left out one at a time: {100 * regression.left_out_error:.2f} points")
     return regression.model_dump(mode="json")
 
 
@@ -256,11 +263,17 @@ def _budgets(given: list[str] | None) -> tuple[Budget, ...]:
 
     if not given:
         return ()
-    values = [float(text) if text.replace(".", "", 1).isdigit() else text for text in given]
     try:
-        return Select(budgets=tuple(values)).budgets
+        return Select(budgets=tuple(map(_number, given))).budgets
     except ValidationError as fault:
         raise SpecError(f"--budget {error['msg']} (got {error['input']!r})" for error in fault.errors()) from None
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _print_selection(selection: Selection) -> None:

@@ -66,9 +66,9 @@ class Job:
 def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> Iterator[Job]:
     """Take a run folder for this process, for the given recipe or for the one it holds."""
     files = RunFolder(folder)
-    if recipe is None:
-        recipe = files.recipe()  # before the lock, which would create the folder
+    known = recipe or files.recipe()  # before the lock, which would create the folder
     with FolderLock(folder):
         files.remove_leftovers()
-        files.adopt(recipe)
-        yield Job(files, recipe, progress)
+        if recipe:
+            files.adopt(recipe)
+        yield Job(files, known, progress)

@@ -213,9 +213,10 @@ def answer(job: Job, budgets: tuple[Budget, ...]) -> Selection:
     choices = []
     for budget, ms in _budgets_ms(job, table, budgets).items():
         for front in fronts.values():
-            candidate = best_predicted(ms, front, _scale(job, table, front[0].resolution))
+            scale = _scale(job, table, front[0].resolution)
+            candidate = best_predicted(ms, front, scale)
             measured = table.measured_ms(Network.parse(candidate.network))
-            choices.append(_choice(job, budget, ms, candidate, measured))
+            choices.append(_choice(job, budget, ms, candidate, scale, measured))
     return Selection(choices=tuple(choices))
 
 
@@ -253,10 +254,10 @@ def _certified(job: Job, budget: Budget, ms: float, front: tuple[Candidate, ...]
 
     scale = _scale(job, job.table, front[0].resolution)
     candidate, measured = best_within(ms, front, scale, measure, job.recipe.select.candidates)
-    return _choice(job, budget, ms, candidate, measured)
+    return _choice(job, budget, ms, candidate, scale, measured)
 
 
-def _choice(job: Job, budget: Budget, ms: float, candidate: Candidate, measured: float | None) -> Choice:
+def _choice(job: Job, budget: Budget, ms: float, candidate: Candidate, scale: float, measured: float | None) -> Choice:
     batch = job.recipe.measure.batch
     return Choice(
         budget=budget,
@@ -264,7 +265,7 @@ def _choice(job: Job, budget: Budget, ms: float, candidate: Candidate, measured:
         resolution=candidate.resolution,
         network=candidate.network,
         predicted_accuracy=candidate.predicted_accuracy,
-        predicted_ms_per_image=candidate.predicted_ms / batch,
+        predicted_ms_per_image=candidate.predicted_ms * scale / batch,
         measured_ms_per_image=None if measured is None else measured / batch,
         within=None if measured is None else measured <= ms,
     )

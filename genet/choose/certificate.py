@@ -19,7 +19,8 @@ class Choice(Record):
     """The answer to one budget at one resolution. Latencies are milliseconds per image.
 
     `within` says whether the network's measured latency is within the budget. Where it is False no network is, and
-    the one named is the fastest that was measured; where it is None nothing was measured.
+    the one named is the fastest that was measured; where it is None nothing was measured. The predicted latency is the
+    sum of the network's blocks, corrected by what the MasterNet showed: its measured latency over its own sum.
     """
 
     budget: Budget

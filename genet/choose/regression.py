@@ -1,30 +1,44 @@
 """The regression step (GENet paper, section 4.2): pseudo-gradients of the accuracy per super-block and block type.
 
-For each super-block i and block type T the least squares solution of g1 (d - d_i) + g2 (c - c_i) = A - A*.
+The paper solves g1 (d - d_i) + g2 (c - c_i) = A - A* by least squares for each super-block i and block type T. Short
+fine-tunes break that form: they cost every trial some accuracy, and without an intercept this cost is taken for a slope,
+while a change of type alone is predicted to change nothing. So each (i, T) has an intercept a_T here, counted against
+the intercept of the MasterNet's own type, in which the cost of fine-tuning cancels; widths count by their logarithm, and
+slopes are shrunk by ridge regression, as strongly as leaving out one trial at a time says over all groups together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from genet.errors import EvidenceError
 from genet.files import Record
 from genet.spec.network import BlockType, Network, SuperBlock
 from genet.trials.plan import TrialResult
 
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)  # per (block of depth)^2 and (doubling of width)^2
+
 
 class PseudoGradient(Record):
-    """Change of accuracy per block of depth and per channel of width, with what it was learnt from."""
+    """Change of accuracy in one super-block and block type, and what it was learnt from."""
 
     index: int
     block_type: BlockType
-    per_block: float
-    per_channel: float
+    intercept: float  # at the MasterNet's depth and width, against the MasterNet
+    per_block: float  # of depth
+    per_doubling: float  # of width
     trials: int
-    residual: float  # root mean square of what the fit leaves, in accuracy
+    residual: float  # root mean square of what the fit leaves
+
+    def change(self, superblock: SuperBlock, own: SuperBlock) -> float:
+        """Predicted change for a super-block of this block type, the cost of fine-tuning included."""
+        deeper, doublings = _moves(superblock, own)
+        return self.intercept + self.per_block * deeper + self.per_doubling * doublings
 
 
 class Regression(Record):
@@ -32,6 +46,8 @@ class Regression(Record):
 
     masternet: tuple[SuperBlock, ...]
     accuracy: float  # the MasterNet's, on the NAS validation images
+    penalty: float
+    left_out_error: float | None  # root mean square error on trials left out one at a time; None where no group has two
     gradients: tuple[PseudoGradient, ...]
 
     def gain(self, index: int, superblock: SuperBlock) -> float:
@@ -39,44 +55,82 @@ class Regression(Record):
         own = self.masternet[index]
         if superblock == own:
             return 0.0
-        for gradient in self.gradients:
-            if gradient.index == index and gradient.block_type == superblock.block_type:
-                deeper, wider = superblock.depth - own.depth, superblock.width - own.width
-                return gradient.per_block * deeper + gradient.per_channel * wider
-        raise EvidenceError(
-            f"super-block {index + 1} must have trials of {superblock.block_type}, and has none; `genet distill RUN` runs them"
-        )
+        found = self._gradient(index, superblock.block_type)
+        if found is None:
+            raise EvidenceError(
+                f"super-block {index + 1} must have trials of {superblock.block_type}, and has none; "
+                "`genet distill RUN` runs them"
+            )
+        reference = self._gradient(index, own.block_type)
+        return found.change(superblock, own) - (reference.intercept if reference else 0.0)
 
     def predict(self, network: Network) -> float:
         """Predicted NAS validation accuracy of a network: the MasterNet's plus the gains of its super-blocks."""
         return self.accuracy + sum(map(self.gain, range(len(self.masternet)), network.superblocks))
 
+    def _gradient(self, index: int, block_type: BlockType) -> PseudoGradient | None:
+        return next((g for g in self.gradients if g.index == index and g.block_type == block_type), None)
+
+
+class _Group(NamedTuple):
+    """The trials of one super-block and block type as arrays: moves (n, 2) and changes of accuracy (n,)."""
+
+    moves: np.ndarray
+    changes: np.ndarray
+
 
 def fit(masternet: tuple[SuperBlock, ...], accuracy: float, results: Iterable[TrialResult]) -> Regression:
     """Fit all pseudo-gradients. Failed trials are left out; EvidenceError where none succeeded."""
-    groups: dict[tuple[int, BlockType], list[TrialResult]] = {}
+    collected: dict[tuple[int, BlockType], list[TrialResult]] = {}
     for result in results:
         if result.accuracy is not None:
-            groups.setdefault((result.index, result.superblock.block_type), []).append(result)
-    if not groups:
+            collected.setdefault((result.index, result.superblock.block_type), []).append(result)
+    if not collected:
         raise EvidenceError("the regression must have at least one finished trial, and has none; `genet distill RUN` runs them")
-    gradients = [
-        _fit_group(index, block_type, masternet[index], accuracy, groups[index, block_type])
-        for index, block_type in sorted(groups, key=lambda key: (key[0], str(key[1])))
+    groups = {
+        key: _group(collected[key], masternet[key[0]], accuracy)
+        for key in sorted(collected, key=lambda key: (key[0], str(key[1])))
+    }
+    errors = {penalty: _left_out_error(groups.values(), penalty) for penalty in PENALTIES}
+    penalty = min(PENALTIES, key=lambda penalty: errors[penalty] or 0.0)
+    return Regression(
+        masternet=masternet,
+        accuracy=accuracy,
+        penalty=penalty,
+        left_out_error=errors[penalty],
+        gradients=tuple(_fit_group(*key, group, penalty) for key, group in groups.items()),
+    )
+
+
+def _moves(superblock: SuperBlock, own: SuperBlock) -> tuple[float, float]:
+    """Blocks of depth added, and doublings of the width."""
+    return float(superblock.depth - own.depth), float(np.log2(superblock.width / own.width))
+
+
+def _group(results: list[TrialResult], own: SuperBlock, accuracy: float) -> _Group:
+    moves = np.array([_moves(result.superblock, own) for result in results])
+    return _Group(moves, np.array([(result.accuracy or 0.0) - accuracy for result in results]))
+
+
+def _left_out_error(groups: Iterable[_Group], penalty: float) -> float | None:
+    """Root mean square error over all groups of at least two trials, each trial predicted from the others."""
+    errors = [
+        group.changes - cross_val_predict(Ridge(penalty), group.moves, group.changes, cv=LeaveOneOut())
+        for group in groups
+        if len(group.changes) > 1
     ]
-    return Regression(masternet=masternet, accuracy=accuracy, gradients=tuple(gradients))
+    return float(np.sqrt(np.mean(np.concatenate(errors) ** 2))) if errors else None
 
 
-def _fit_group(index: int, block_type: BlockType, own: SuperBlock, accuracy: float, results: list[TrialResult]) -> PseudoGradient:
-    moves = np.array([[r.superblock.depth - own.depth, r.superblock.width - own.width] for r in results], float)
-    changes = np.array([(r.accuracy or 0.0) - accuracy for r in results])
-    model = LinearRegression(fit_intercept=False).fit(moves, changes)
-    left = changes - model.predict(moves)
+def _fit_group(index: int, block_type: BlockType, group: _Group, penalty: float) -> PseudoGradient:
+    model = Ridge(penalty).fit(group.moves, group.changes)
+    left = group.changes - model.predict(group.moves)
     return PseudoGradient(
         index=index,
         block_type=block_type,
+        intercept=float(model.intercept_),
         per_block=float(model.coef_[0]),
-        per_channel=float(model.coef_[1]),
-        trials=len(results),
+        per_doubling=float(model.coef_[1]),
+        trials=len(group.changes),
         residual=float(np.sqrt(np.mean(left**2))),
     )
