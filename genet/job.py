@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from genet.device import open_device, read_card
+from genet.device import DeviceCard, open_device, read_card
 from genet.files import FolderLock
 from genet.latency.staircase import Staircases
 from genet.latency.table import LatencyTable, Setting
@@ -31,10 +31,13 @@ class Job:
 
     @cached_property
     def device(self) -> torch.device:
-        """The device measured and trained on; its facts are kept in the run folder."""
-        device = open_device(self.recipe.measure.device)
-        read_card(device).save(self.folder.environment)
-        return device
+        """The device measured and trained on."""
+        return open_device(self.recipe.measure.device)
+
+    @cached_property
+    def card(self) -> DeviceCard:
+        """What could be read of the device."""
+        return read_card(self.device)
 
     @cached_property
     def splits(self) -> Splits:
@@ -44,7 +47,7 @@ class Job:
     @cached_property
     def table(self) -> LatencyTable:
         """The latency table of this device and setting."""
-        table = LatencyTable(self.folder.latency, Setting.of(read_card(self.device), self.recipe.measure))
+        table = LatencyTable(self.folder.latency, Setting.of(self.card, self.recipe.measure))
         if table.damaged:
             lines = ", ".join(map(str, table.damaged))
             self.progress.say(f"  latency.jsonl: damaged lines {lines} are left out and measured anew")
@@ -64,11 +67,17 @@ class Job:
 
 @contextmanager
 def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> Iterator[Job]:
-    """Take a run folder for this process, for the given recipe or for the one it holds."""
+    """Take a run folder for this process, for the given recipe or for the one it holds.
+
+    A recipe whose device or images are not there, or whose folder is not free for it, changes nothing on the disk.
+    """
     files = RunFolder(folder)
-    known = recipe or files.recipe()  # before the lock, which would create the folder
+    job = Job(files, recipe or files.recipe(), progress)
+    if recipe:
+        files.check_free_for(recipe)
+        _ = job.device, job.splits
     with FolderLock(folder):
         files.remove_leftovers()
         if recipe:
             files.adopt(recipe)
-        yield Job(files, known, progress)
+        yield job

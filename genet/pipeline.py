@@ -53,6 +53,7 @@ def run(job: Job) -> Outcomes:
 
 def check(job: Job) -> Preflight:
     """Pre-flight: the job's size, its expected time, and whether each budget can be met."""
+    job.card.save(job.folder.environment)
     seen = preflight(job.recipe, job.splits, job.table, job.device)
     for line in outlook(seen):
         job.progress.say(line)

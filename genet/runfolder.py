@@ -61,26 +61,31 @@ class RunFolder:
             raise RunError(f"{self.path}: must be a run folder, and holds no recipe.yaml; `genet run RECIPE` makes one")
         return read_recipe(self.recipe_file)
 
-    def adopt(self, recipe: Recipe) -> None:
-        """Make this the recipe's folder. RunError where measurements and trials in it belong to another recipe.
-
-        Other budgets, or another final training, keep the evidence and drop what follows from them.
-        """
+    def check_free_for(self, recipe: Recipe) -> None:
+        """RunError where the folder holds another recipe's trials, or files that are no run's."""
         if self.recipe_file.exists():
-            before = self.recipe()
-            if before.evidence_digest != recipe.evidence_digest:
+            if self.recipe().evidence_digest != recipe.evidence_digest:
                 raise RunError(
-                    f"{self.path}: must belong to this recipe, and holds a run of another (space, data, device, schedules "
+                    f"{self.path}: must belong to this recipe, and holds a run of another (space, data, schedules "
                     "or seed differ); use --fresh for a new folder, or --run FOLDER"
                 )
-            if before.select != recipe.select:
+        elif self.path.exists() and (not self.path.is_dir() or any(file.name != ".lock" for file in self.path.iterdir())):
+            raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
+
+    def adopt(self, recipe: Recipe) -> None:
+        """Make this the recipe's folder.
+
+        Other budgets, another device or another final training keep the trials, and drop what follows from them.
+        """
+        self.check_free_for(recipe)
+        if self.recipe_file.exists():
+            before = self.recipe()
+            if (before.select, before.measure) != (recipe.select, recipe.measure):
                 self.forget_selection()
             if before.train != recipe.train:
                 shutil.rmtree(self.path / "networks", ignore_errors=True)
             if before != recipe:
                 self.results.unlink(missing_ok=True)
-        elif self.path.exists() and any(file.name != ".lock" for file in self.path.iterdir()):
-            raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
         write_atomic(self.recipe_file, to_yaml(recipe).encode())
 
     def forget_selection(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 
 
 def _budget(value: Any) -> float | str:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
         return float(value)
     if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?x", value) and float(value[:-1]) > 0:
         return value
@@ -123,8 +124,10 @@ class Recipe(Record):
 
     @property
     def evidence_digest(self) -> str:
-        """Names what measurements and trials depend on. Budgets and the final training are not part of it,
+        """Names what the trials depend on.
 
-        so changing them repeats no measurement and no trial.
+        Budgets and the final training are not part of it, so changing them repeats nothing; nor is the way of
+        measuring, for every row of the latency table carries its own setting.
         """
-        return digest(self.model_dump_json(exclude={"name", "select", "train"}))[:12]
+        apart: dict[str, Any] = {"name": True, "measure": True, "select": True, "train": True, "data": {"workers"}}
+        return digest(self.model_dump_json(exclude=apart))[:12]

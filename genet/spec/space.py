@@ -167,8 +167,9 @@ class SearchSpace(Record):
         incoming: tuple[int, ...] = (self.stem.width,)
         for index, size in enumerate(self.sizes(resolution)[:-1]):
             for block_type in self.block_types(index):
+                depth = min(2, max(self.depths(index)))  # all blocks after the first are alike
                 for width in widths[index, block_type]:
-                    whole = superblock_of(block_type, width, max(self.depths(index)), self.superblocks[index].stride)
+                    whole = superblock_of(block_type, width, depth, self.superblocks[index].stride)
                     found |= {block: None for each in incoming for block in superblock_blocks(whole, each, size)}
             incoming = tuple(sorted({w for kind in self.block_types(index) for w in widths[index, kind]}))
         found |= {dataclasses.replace(head, in_width=width): None for width in incoming}

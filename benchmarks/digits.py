@@ -1,0 +1,62 @@
+"""The README's table and picture: the whole job on digits, from a fresh folder.
+
+    python benchmarks/digits.py            (about 3 minutes on two CPU cores)
+
+Writes benchmarks/results/digits/: results.json, environment.json, staircases.svg and table.md.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from genet.choose.outcome import Outcomes
+from genet.files import write_atomic
+from genet.latency.staircase import Staircases
+from genet.report.figures import draw_staircases, staircase_info
+
+RESULTS = Path(__file__).parent / "results" / "digits"
+
+
+def main() -> None:
+    """Run, then write down what was measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "digits"
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-m", "genet", "run", "digits", "--run", str(run)], check=True)
+        seconds = time.monotonic() - start
+        outcomes = Outcomes.load(run / "results.json")
+        for name in ("results.json", "environment.json"):
+            write_atomic(RESULTS / name, (run / name).read_bytes())
+        panels = staircase_info(Staircases.load(run / "staircase.json"), 32)
+        write_atomic(RESULTS / "staircases.svg", draw_staircases(panels).encode())
+        write_atomic(RESULTS / "table.md", table(outcomes, run / "environment.json", seconds).encode())
+
+
+def table(outcomes: Outcomes, environment: Path, seconds: float) -> str:
+    """The results as Markdown."""
+    device = json.loads(environment.read_text())
+    lines = [
+        f"{device['name']}, {device['processors']} threads, torch {device['torch']}; the whole job took {seconds:.0f} s.",
+        "",
+        "| budget | network | test accuracy | budget, ms/image | measured, ms/image | parameters | MACs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in outcomes.outcomes:
+        lines.append(
+            f"| {row.budget} | `{row.network}` | {row.test_accuracy:.1%} | {row.budget_ms_per_image:.4f} "
+            f"| {row.measured_ms_per_image:.4f} | {row.parameters:,} | {row.macs:,} |"
+        )
+    masternet = outcomes.masternet
+    lines.append(
+        f"| MasterNet | `{masternet.network}` | {masternet.test_accuracy:.1%} | | {outcomes.masternet_ms_per_image:.4f} | | |"
+    )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genet import cli
+from genet.spec.reader import shipped_files
+from tests.tiny import write_recipe
+
+GENET = [sys.executable, "-m", "genet"]
+COMMANDS = ["run", "check", "init", "profile", "master", "distill", "fit", "train", "export", "report", "select"]
+
+
+def genet(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command as a process of its own."""
+    return subprocess.run([*GENET, *arguments], capture_output=True, text=True, cwd=folder, check=False)
+
+
+def faults(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """The lines of a command that must fail with exit code 2, checked to hold no traceback."""
+    assert cli.main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert "Traceback" not in lines[0]
+    return lines
+
+
+def test_the_list_of_commands_is_frozen() -> None:
+    text = genet("--help").stdout
+    listed = [line.split()[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "]
+    assert sorted(listed) == sorted(COMMANDS)
+
+
+def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, contextlib, io\n"
+        "from genet import cli\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): cli.main(['--help'])\n"
+        "heavy = {'torch', 'timm', 'numpy', 'pydantic', 'yaml', 'rich', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_importing_genet_loads_neither_torch_nor_timm() -> None:
+    code = "import sys, genet; sys.exit(bool({'torch', 'timm'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_with_json_and_debug(command: str) -> None:
+    text = genet(command, "--help").stdout
+    assert "--json" in text
+    assert "--debug" in text
+
+
+@pytest.mark.parametrize("folder", ["recipes", "search_spaces", "search_spaces/networks"])
+def test_everything_shipped_passes_check(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, path in shipped_files(folder).items():
+        assert cli.main(["check", str(path), "--json"]) == 0
+        last = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert last["name"] == name
+        assert {"notation", "parameters", "macs", "size"} <= set(last)
+
+
+@pytest.mark.parametrize(("name", "size"), [("genet-light", 192), ("genet-normal", 192), ("genet-large", 256)])
+def test_check_counts_a_network_at_its_own_resolution(name: str, size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["size"] == size
+
+
+def test_check_says_every_fault_on_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_recipe(tmp_path)
+    path.write_text(path.read_text().replace("epochs: 3", "epochs: 0").replace("candidates", "candidate"))
+    first, second = faults(capsys, "check", str(path))
+    assert first.startswith(f"{path}:6:18: master.epochs: must be at least 1 (got 0)")
+    assert second.startswith(f"{path}:8:37: select.candidate: is not a key here; did you mean candidates?")
+
+
+def test_a_recipe_that_is_not_there_names_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = faults(capsys, "run", "digit")
+    assert "digits" in line
+    assert "did you mean digits?" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N (got 'tpu')"),
+        (["--device", "cuda:99"], "use "),
+        (["--data", "nowhere"], ""),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_nothing_behind(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (line,) = faults(capsys, "run", "cifar10", *arguments)
+    assert said in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_gpu_is_said_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    (line,) = faults(capsys, "run", "digits", "--device", "cuda")
+    assert "there is none here; use --device cpu" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["profile", "master", "distill", "fit", "select", "train", "export", "report"])
+def test_a_step_on_a_folder_that_is_no_run_changes_nothing(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = faults(capsys, command, str(tmp_path / "nowhere"))
+    assert "must be a run folder" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "fast", "0x", "nan", "inf", "x"])
+def test_a_budget_that_is_none_is_refused(budget: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = faults(capsys, "select", str(tmp_path), f"--budget={budget}")
+    assert line.startswith("--budget must be milliseconds per image above 0, or a multiple")
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = genet("check", "nowhere.yaml", "--debug")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+def test_init_writes_a_recipe_and_a_space_that_pass_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init", "my.yaml"]) == 0
+    assert cli.main(["check", "my.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["name"] == "my"
+    (line,) = faults(capsys, "init", "my.yaml")
+    assert line == "my.yaml: must not exist yet, and does; name another file"
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_after(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+
+    def a_small_disk() -> None:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk, the write fails instead of the process
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+    command = [*GENET, "run", str(path), "--run", str(tmp_path / "run")]
+    full = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=a_small_disk)
+    assert full.returncode == 2
+    assert "the disk is full" in full.stderr
+    assert len(full.stderr.splitlines()) == 1
+    after = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert after.returncode == 0, after.stderr
+    assert json.loads(after.stdout.splitlines()[-1])["outcomes"]
+
+
+def test_output_cut_off_by_a_reader_is_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([*GENET, "check", "genet-light"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,148 @@
+"""The design's floors, read from the imports: they go down only, and all thinking stays apart from torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import genet
+
+PACKAGE = Path(genet.__file__).parent
+MODULES = {
+    ".".join(("genet", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name not in ("__init__.py", "__main__.py")
+}
+# From the ground up. Folders on one floor never know each other.
+FLOORS = [
+    {"errors"},
+    {"files"},
+    {"device", "progress"},
+    {"spec"},
+    {"nets"},
+    {"latency", "trials"},
+    {"export"},
+    {"choose"},
+    {"report"},
+    {"runfolder", "preflight"},
+    {"job"},
+    {"pipeline"},
+    {"cli"},
+]
+NEVER_TORCH = [
+    "spec",
+    "choose",
+    "report",
+    "latency.table",
+    "latency.staircase",
+    "trials.plan",
+    "trials.runner",
+    "files",
+    "errors",
+    "progress",
+    "runfolder",
+    "cli",
+]
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def floor(module: str) -> int:
+    return next(level for level, rooms in enumerate(FLOORS) if room(module) in rooms)
+
+
+def imports(path: Path, inside_functions: bool = True) -> set[str]:
+    """The project's modules that a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if inside_functions else iter(tree.body)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("genet"):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(MODULES)
+            found |= inner or {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("genet.")}
+    return found & set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module: str) -> None:
+    for imported in imports(MODULES[module]):
+        same_room = room(imported) == room(module)
+        assert same_room or floor(imported) < floor(module), f"{module} imports {imported}, which is not below it"
+
+
+def test_no_module_depends_on_itself_through_others() -> None:
+    TopologicalSorter({module: imports(path) for module, path in MODULES.items()}).prepare()
+
+
+def test_no_room_is_a_lumber_room() -> None:
+    names = {part for path in PACKAGE.rglob("*") for part in path.relative_to(PACKAGE).with_suffix("").parts}
+    assert not names & {"core", "utils", "util", "common", "helpers", "tools", "misc"}
+
+
+def test_thinking_never_loads_torch_or_timm() -> None:
+    wanted = [module for module in MODULES if any(module.removeprefix("genet.").startswith(prefix) for prefix in NEVER_TORCH)]
+    assert len(wanted) > 15
+    code = f"import sys, {', '.join(['genet', *wanted])}; sys.exit(bool({{'torch', 'timm'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_the_command_line_and_progress_print() -> None:
+    for module, path in MODULES.items():
+        calls = {node.func.id for node in ast.walk(ast.parse(path.read_text())) if _is_plain_call(node)}
+        assert "print" not in calls or room(module) in ("cli", "progress"), module
+
+
+def _is_plain_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+
+
+def test_every_write_goes_through_files() -> None:
+    writers = {"write_text", "write_bytes", "open", "touch", "mkdir", "savefig", "dump", "rename", "replace"}
+    allowed = {("genet.report.figures", "savefig")}  # into memory
+    for module, path in MODULES.items():
+        if room(module) == "files":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if name in writers and (module, name) not in allowed and not _harmless(node, name):
+                    pytest.fail(f"{module}:{node.lineno} calls {name}")
+
+
+def _harmless(node: ast.Call, name: str) -> bool:
+    """str.replace(a, b), dataclasses.replace(x, ...) and os.open of the null device write nothing."""
+    owner = getattr(getattr(node.func, "value", None), "id", "")
+    return (name == "replace" and (len(node.args) == 2 or owner == "dataclasses")) or (name == "open" and owner == "os")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_and_functions_stay_small_and_explain_themselves(module: str) -> None:
+    text = MODULES[module].read_text()
+    tree = ast.parse(text)
+    assert text.count("\n") <= 400
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node) or _overrides(node) or _inner(node, tree), f"{module}.{node.name} has no docstring"
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 70, f"{module}.{node.name} is too long"
+
+
+def _overrides(node: ast.AST) -> bool:
+    """A method that only widens its parent's says what it does there."""
+    return isinstance(node, ast.FunctionDef) and node.name == "advance"
+
+
+def _inner(node: ast.AST, tree: ast.Module) -> bool:
+    """Functions inside functions are part of them."""
+    outer = [part for part in ast.walk(tree) if isinstance(part, ast.FunctionDef) and part is not node]
+    return any(node in ast.walk(part) for part in outer)

@@ -1,0 +1,233 @@
+"""The whole job on a tiny recipe: real digits, real timing, real export."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import genet
+from genet import pipeline
+from genet.choose.certificate import Selection
+from genet.choose.outcome import Outcomes
+from genet.errors import RunError
+from genet.files import Journal
+from genet.job import open_job
+from genet.latency.staircase import Staircases
+from genet.progress import Progress
+from genet.runfolder import RunFolder
+from genet.spec.network import Network
+from genet.spec.reader import read_recipe
+from genet.trials.runner import read_results
+from tests.tiny import RECIPE, write_recipe
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run from start to end."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with open_job(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
+        pipeline.run(job)
+    return RunFolder(folder / "run")
+
+
+@pytest.fixture
+def copy(finished: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of the finished run, to change."""
+    shutil.copytree(finished.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """Which files are there, and when each was written."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_run_folder_holds_every_step(finished: RunFolder) -> None:
+    for name in (
+        "recipe.yaml",
+        "environment.json",
+        "latency.jsonl",
+        "staircase.json",
+        "master.safetensors",
+        "trials.jsonl",
+        "regression.json",
+        "selection.json",
+        "results.json",
+        "report.html",
+    ):
+        assert (finished.path / name).is_file(), name
+    assert not [path for path in finished.path.rglob(".*") if path.name != ".lock"]
+
+
+def test_the_masternets_own_width_is_always_on_offer(finished: RunFolder) -> None:
+    masternet = finished.recipe().space.superblocks
+    for stair in Staircases.load(finished.staircase).staircases:
+        own = masternet[stair.superblock].width
+        assert own in stair.kept or own not in stair.widths
+
+
+def test_the_winner_was_measured_within_its_budget(finished: RunFolder) -> None:
+    outcomes = Outcomes.load(finished.results)
+    assert [outcome.budget for outcome in outcomes.outcomes] == ["0.9x"]
+    for outcome in outcomes.outcomes:
+        assert outcome.measured_ms_per_image <= outcome.budget_ms_per_image
+
+
+def test_a_budget_that_none_can_meet_is_kept_as_such(finished: RunFolder) -> None:
+    *_, impossible = Selection.load(finished.selection).choices
+    assert impossible.budget == 0.000001
+    assert impossible.within is False
+    assert impossible.measured_ms_per_image is not None
+
+
+def test_the_export_is_the_trained_network(finished: RunFolder) -> None:
+    (outcome,) = Outcomes.load(finished.results).outcomes
+    module = genet.load(finished.path / outcome.export)
+    assert str(module.network) == outcome.network
+    assert sum(parameter.numel() for parameter in module.parameters()) == outcome.parameters
+    size = outcome.resolution
+    assert module(torch.zeros(3, 1, size, size)).shape == (3, 10)
+    card = (finished.path / outcome.export).parent / "card.md"
+    assert f"{outcome.measured_ms_per_image:.4f}" in card.read_text()
+
+
+def test_running_again_repeats_nothing(copy: RunFolder) -> None:
+    before = stamps(copy.path)
+    with open_job(copy.path, Progress(), copy.recipe()) as job:
+        pipeline.run(job)
+    changed = {name for name, stamp in stamps(copy.path).items() if before.get(name) != stamp}
+    assert changed <= {"recipe.yaml", "environment.json", "regression.json", "report.html"} | {
+        name for name in before if name.endswith("card.md")
+    }
+
+
+def test_other_budgets_repeat_no_measured_block_and_no_trial(copy: RunFolder) -> None:
+    recipe = copy.recipe()
+    blocks_before = sum(record["row"] == "block" for record in copy.latency.read().records)
+    trials_before = copy.trials.read()
+    changed = recipe.model_copy(update={"select": recipe.select.model_copy(update={"budgets": ("2x",)})})
+    with open_job(copy.path, Progress(), changed) as job:
+        outcomes = pipeline.run(job)
+    assert [outcome.budget for outcome in outcomes.outcomes] == ["2x"]
+    assert sum(record["row"] == "block" for record in copy.latency.read().records) == blocks_before
+    assert copy.trials.read() == trials_before
+
+
+def test_a_folder_of_another_recipe_is_refused_and_left_alone(copy: RunFolder) -> None:
+    before = stamps(copy.path)
+    other = copy.recipe().model_copy(update={"seed": 1})
+    with pytest.raises(RunError, match="must belong to this recipe"), open_job(copy.path, Progress(), other):
+        pass
+    assert stamps(copy.path) == before
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(copy: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match="holds other files"), open_job(tmp_path / "home", Progress(), copy.recipe()):
+        pass
+    assert list(stamps(tmp_path / "home")) == ["thesis.tex"]
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(copy: RunFolder) -> None:
+    with (
+        open_job(copy.path, Progress()),
+        pytest.raises(RunError, match="one process at a time"),
+        open_job(copy.path, Progress()),
+    ):
+        pass
+
+
+def test_a_lost_trial_line_is_run_again_and_nothing_else(copy: RunFolder) -> None:
+    results = read_results(copy.trials)
+    lines = (copy.path / "trials.jsonl").read_text().splitlines(keepends=True)
+    lines[1] = lines[1].replace("accuracy", "accurocy")
+    (copy.path / "trials.jsonl").write_text("".join(lines))
+    with open_job(copy.path, Progress()) as job:
+        again = pipeline.distill(job)
+    assert {result.trial: result.accuracy for result in again} == {trial: result.accuracy for trial, result in results.items()}
+    assert len(copy.trials.read().records) == len(results)
+
+
+def test_selection_for_other_budgets_needs_no_device_and_writes_nothing(copy: RunFolder) -> None:
+    before = stamps(copy.path)
+    with open_job(copy.path, Progress()) as job:
+        selection = pipeline.answer(job, ("0.9x", 1000.0))
+        assert "device" not in vars(job)
+    assert stamps(copy.path) == before
+    small, large = selection.choices
+    assert small.predicted_ms_per_image <= small.budget_ms_per_image
+    assert large.predicted_accuracy >= small.predicted_accuracy
+    assert Network.parse(large.network)
+
+
+def test_the_same_evidence_gives_the_same_selection(copy: RunFolder) -> None:
+    before = Selection.load(copy.selection)
+    copy.selection.unlink()
+    with open_job(copy.path, Progress()) as job:
+        assert pipeline.select(job) == before
+
+
+def test_a_step_out_of_order_names_the_command_it_needs(copy: RunFolder) -> None:
+    copy.staircase.unlink()
+    with open_job(copy.path, Progress()) as job, pytest.raises(RunError, match=r"staircase\.json.*`genet profile RUN`"):
+        pipeline.distill(job)
+
+
+def test_the_report_is_one_file_that_asks_nothing_of_the_network(finished: RunFolder) -> None:
+    text = finished.report.read_text()
+    assert text.count("<svg") == 3
+    fetched = re.findall(r'(?:src|href)="(?!#)[^"]*"|url\((?!#)[^)]*\)|@import', text)
+    assert fetched == []
+    for outcome in Outcomes.load(finished.results).outcomes:
+        assert outcome.network in text
+
+
+def test_the_report_escapes_what_it_shows(copy: RunFolder) -> None:
+    text = (copy.path / "recipe.yaml").read_text()
+    (copy.path / "recipe.yaml").write_text(text.replace("name: tiny", "name: <script>alert(1)</script>", 1))
+    with open_job(copy.path, Progress()) as job:
+        pipeline.write_report(job)
+    assert "<script>" not in copy.report.read_text()
+
+
+def test_a_report_of_an_unfinished_run_tells_what_there_is(finished: RunFolder, tmp_path: Path) -> None:
+    for name in ("recipe.yaml", "latency.jsonl", "staircase.json"):
+        shutil.copy(finished.path / name, tmp_path / name)
+    with open_job(tmp_path, Progress()) as job:
+        text = pipeline.write_report(job).read_text()
+    assert "Staircases" in text
+    assert "Pseudo-gradients" not in text
+
+
+def test_a_plain_grid_of_widths_needs_no_staircase(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    space = tmp_path / "tiny-space.yaml"
+    space.write_text(space.read_text().replace("widths: wave-aligned", "widths: {multiple_of: 8}"))
+    with open_job(tmp_path / "run", Progress(), read_recipe(path)) as job:
+        assert pipeline.profile(job).staircases == ()
+        offered = job.recipe.space.widths_on_offer()
+        assert all(block in job.table for block in job.recipe.space.blocks(offered, 16))
+
+
+def test_the_environment_tells_what_was_measured_on(finished: RunFolder) -> None:
+    environment = json.loads(finished.environment.read_text())
+    assert environment["kind"] == "cpu"
+    assert environment["torch"] == torch.__version__
+    assert environment["driver"] is None
+
+
+def test_journals_are_lines_of_json_with_checksums(finished: RunFolder) -> None:
+    for journal in (finished.latency, finished.trials):
+        assert isinstance(journal, Journal)
+        for line in journal.path.read_text().splitlines():
+            assert set(json.loads(line)) == {"sha256", "record"}
+
+
+def test_the_tiny_recipe_is_what_this_file_believes() -> None:
+    assert "0.000001" in RECIPE
