@@ -89,27 +89,48 @@ def written_atomically(folder: Path) -> Iterator[Path]:
         yield temporary
         with _explained(folder):
             temporary.chmod(0o777 & ~_umask())
+            before = temporary.with_name(temporary.name + ".before")
             if folder.exists():
-                shutil.rmtree(folder)
+                folder.replace(before)
             temporary.replace(folder)
             _sync_folder(folder.parent)
+            shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_checked(path: Path, data: bytes) -> None:
-    """Write `data` atomically with its SHA-256 beside it: one flipped byte in a tensor would load silently."""
+    """Write `data` atomically with its SHA-256 beside it: one flipped byte in a tensor would load silently.
+
+    The checksum file first lists the new digest above the old ones, so that a kill between the two writes leaves a
+    file that matches one of them.
+    """
+    beside, line = _checksum_file(path), f"{digest(data)}  {path.name}\n".encode()
+    if path.exists() and beside.exists():
+        write_atomic(beside, line + read_bytes(beside))
+    else:
+        write_atomic(beside, line)
     write_atomic(path, data)
-    write_atomic(path.with_name(path.name + ".sha256"), f"{digest(data)}  {path.name}\n".encode())
+    write_atomic(beside, line)
 
 
 def read_checked(path: Path) -> bytes:
-    """Read what `write_checked` wrote; StorageError where the checksum differs or is missing."""
+    """Read what `write_checked` wrote; StorageError where no listed checksum is the file's."""
     data = read_bytes(path)
-    beside = path.with_name(path.name + ".sha256")
-    if read_bytes(beside).split()[:1] != [digest(data).encode()]:
+    beside = _checksum_file(path)
+    if digest(data).encode() not in read_bytes(beside).split():
         raise StorageError(f"{path}: must match its SHA-256 in {beside.name}, and does not; delete both to redo the step")
     return data
+
+
+def remove_checked(path: Path) -> None:
+    """Delete what `write_checked` wrote, if it is there."""
+    path.unlink(missing_ok=True)
+    _checksum_file(path).unlink(missing_ok=True)
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +169,15 @@ class Journal:
         """Add one record; it is on the disk when this returns."""
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = not self.path.exists()
             with self.path.open("a+b") as file:
                 _lock(file.fileno(), f"{self.path}: one writer at a time may append, and another process does; wait for it")
                 self._cut_torn_line(file.fileno())
                 file.write(_format_line(record))
                 file.flush()
                 os.fsync(file.fileno())
+            if new:
+                _sync_folder(self.path.parent)
 
     @staticmethod
     def _cut_torn_line(handle: int) -> None:
@@ -180,15 +204,15 @@ class FolderLock:
         with _explained(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(
-                self._handle,
-                f"{self._folder}: one process at a time may work in a run folder, and another does; "
-                "wait for it, or start a second run with --fresh",
-            )
-        except RunError:
-            os.close(self._handle)
-            raise
+            try:
+                _lock(
+                    self._handle,
+                    f"{self._folder}: one process at a time may work in a run folder, and another does; "
+                    "wait for it, or start a second run with --fresh",
+                )
+            except BaseException:
+                os.close(self._handle)
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,7 +15,7 @@ from genet.choose.regression import Regression, fit
 from genet.choose.selection import Candidate, frontier
 from genet.errors import EvidenceError, RunError
 from genet.export import export, load_weights, save_weights
-from genet.files import Record, digest, write_atomic
+from genet.files import Record, digest, remove_checked, write_atomic
 from genet.job import Job
 from genet.latency.profile import profile_blocks, profile_network
 from genet.latency.staircase import Staircase, Staircases, edges, noise, wave_aligned
@@ -146,8 +146,7 @@ def _train(job: Job, network: Network, schedule: Schedule, checkpoint: Path, wei
         nas_accuracy=accuracy(module, job.splits.nas_validation, resolution, job.device),
         test_accuracy=accuracy(module, job.splits.test, resolution, job.device),
     )
-    for leftover in (checkpoint, checkpoint.with_name(checkpoint.name + ".sha256")):
-        leftover.unlink(missing_ok=True)  # the weights are safe, so the optimizer's state is no longer needed
+    remove_checked(checkpoint)  # the weights are safe, so the optimizer's state is no longer needed
     return trained
 
 

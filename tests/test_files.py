@@ -160,6 +160,15 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path: Pa
     assert files_below(tmp_path) == {"file": b"old"}
 
 
+def test_a_reader_that_has_the_old_file_open_still_reads_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    with path.open("rb") as reader:
+        write_atomic(path, b"new and longer")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new and longer"
+
+
 def test_a_file_that_just_fits_is_written(tmp_path: Path) -> None:
     said = output_of(LIMITED + "limit(4096)\nrefused(write_atomic, Path(sys.argv[1]), b'n' * 4096)", tmp_path / "file")
     assert said == "written\n"

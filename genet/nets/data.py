@@ -49,10 +49,11 @@ def load_data(data: Data, reads: SpaceInput, seed: int) -> Splits:
     DataError where images or classes are missing, or do not fit the space's channels and classes.
     """
     splits = _digits(data, reads, seed) if data.name == "digits" else _timm_dataset(data, reads, seed)
-    if min(splits.train.size, splits.nas_validation.size, splits.test.size) == 0:
+    if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
         raise DataError(
-            f"every set must hold an image, got {splits.train.size} to train, {splits.nas_validation.size} "
-            f"for the search's validation and {splits.test.size} to test; give more images or another nas_validation"
+            f"there must be two images to train and one in every other set, got {splits.train.size} to train, "
+            f"{splits.nas_validation.size} for the search's validation and {splits.test.size} to test; "
+            "give more images or another nas_validation"
         )
     return splits
 
@@ -123,7 +124,8 @@ class _Readable(Dataset[Batch]):
         except GenetError:
             raise
         except Exception as fault:
-            name = self._dataset.filename(index, absolute=True)
+            name_of = getattr(self._dataset, "filename", None)  # torchvision's datasets cannot name their files
+            name = name_of(index, absolute=True) if name_of else f"image {index}"
             raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
 
 
@@ -205,7 +207,7 @@ def _split_folder(root: Path, split: str) -> Path:
 
 def _check_classes(train_set: Any, test_set: Any, classes: int, root: str) -> None:
     """The same classes on both sides, as many as the space says: a missing one would shift all labels after it."""
-    ours, theirs = (getattr(side.reader, "class_to_idx", None) for side in (train_set, test_set))
+    ours, theirs = (getattr(getattr(side, "reader", side), "class_to_idx", None) for side in (train_set, test_set))
     if ours is None or theirs is None:
         return  # datasets whose labels are numbers carry no names that could shift
     missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))

@@ -74,6 +74,12 @@ def inner_width(width: int, ratio: float | None) -> int:
     return width if ratio is None else round(width * ratio)
 
 
+def inner_width_is_exportable(width: int, ratio: float) -> bool:
+    """Whether c*r is a multiple of 8, up to the rounding of decimal ratios: 200 * 0.28 is a hair above 56."""
+    inner = width * ratio
+    return abs(inner - round(inner)) < 1e-6 and round(inner) % MULTIPLE == 0
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Block:
     """One block in its place: what its latency and cost depend on, and nothing else.
@@ -127,7 +133,7 @@ class SuperBlock(Record):
         kind, width = info.data.get("type"), info.data.get("width")
         if kind is not None:
             _check_ratio(kind, ratio)
-        if ratio is not None and width is not None and (width * ratio) % MULTIPLE:
+        if ratio is not None and width is not None and not inner_width_is_exportable(width, ratio):
             inner = width * ratio
             raise law(
                 f"must make the inner width a multiple of {MULTIPLE}, but {width} * {ratio:g} = {inner:g}",
@@ -219,14 +225,18 @@ class Network(Record):
         if len(entries) < 5:
             parts = "input, stem, super-block, head, classes"
             raise SpecError([f"a notation must have at least 5 entries ({parts}), got {len(entries)}"])
-        fields: dict[str, Any] = {
-            "name": name,
-            "input": _match(r"@(?P<resolution>\d+)x(?P<channels>\d+)", entries[0], "@192x3"),
-            "stem": _match(r"Conv k(?P<kernel>\d+) c(?P<width>\d+) s(?P<stride>\d+)", entries[1], "Conv k3 c32 s2"),
-            "superblocks": [_match(_SUPERBLOCK, entry, "BL k3 c640 s2 d6 r0.25") for entry in entries[2:-2]],
-            "head": _match(r"Conv k1 c(?P<width>\d+)", entries[-2], "Conv k1 c2560"),
-        }
-        fields["input"] |= _match(r"(?P<classes>\d+)", entries[-1], "1000")
+        middle = [(_SUPERBLOCK, "BL k3 c640 s2 d6 r0.25")] * (len(entries) - 4)
+        forms = [*_OPENING_ENTRIES, *middle, *_CLOSING_ENTRIES]
+        found = [re.fullmatch(pattern, entry) for (pattern, _), entry in zip(forms, entries, strict=True)]
+        if None in found:
+            pairs = zip(found, forms, entries, strict=True)
+            raise SpecError(
+                f"a notation's entry must look like {example!r}, got {entry!r}"
+                for match, (_, example), entry in pairs
+                if not match
+            )
+        reads, stem, *superblocks, head, classes = (_numbers(match) for match in found if match)
+        fields = {"name": name, "input": reads | classes, "stem": stem, "superblocks": superblocks, "head": head}
         try:
             return cls.model_validate(fields)
         except ValidationError as fault:
@@ -284,13 +294,15 @@ def superblock_blocks(superblock: SuperBlock, in_width: int, size: int) -> Itera
 
 
 _SUPERBLOCK = r"(?P<type>[A-Z]+) k(?P<kernel>\d+) c(?P<width>\d+) s(?P<stride>\d+) d(?P<depth>\d+)( r(?P<ratio>[\d.e+-]+))?"
+_OPENING_ENTRIES = (
+    (r"@(?P<resolution>\d+)x(?P<channels>\d+)", "@192x3"),
+    (r"Conv k(?P<kernel>\d+) c(?P<width>\d+) s(?P<stride>\d+)", "Conv k3 c32 s2"),
+)
+_CLOSING_ENTRIES = ((r"Conv k1 c(?P<width>\d+)", "Conv k1 c2560"), (r"(?P<classes>\d+)", "1000"))
 
 
-def _match(pattern: str, entry: str, example: str) -> dict[str, Any]:
-    found = re.fullmatch(pattern, entry)
-    if found is None:
-        raise SpecError([f"a notation's entry must look like {example!r}, got {entry!r}"])
-    return {key: _number(text) for key, text in found.groupdict().items() if text is not None}
+def _numbers(match: re.Match[str]) -> dict[str, Any]:
+    return {key: _number(text) for key, text in match.groupdict().items() if text is not None}
 
 
 def _number(text: str) -> int | float | str:
@@ -303,9 +315,18 @@ def _number(text: str) -> int | float | str:
 
 
 def _notation_fault(entries: list[str], error: Any) -> str:
-    location = error["loc"]
-    entry = entries[2 + location[1]] if location[:1] == ("superblocks",) and len(location) > 1 else " | ".join(entries)
-    return f"{entry}: {'.'.join(map(str, location))}: {error['msg']}"
+    """The entry that a validation error is about, or the whole notation for a law of the whole, and the law."""
+    place = error["loc"]
+    match place:
+        case ("superblocks", int(index), *_):
+            entry = entries[2 + index]
+        case ("input", "classes", *_):
+            entry = entries[-1]
+        case ("input" | "stem" | "head" as part, *_):
+            entry = entries[{"input": 0, "stem": 1, "head": -2}[part]]
+        case _:
+            entry = " | ".join(entries)
+    return f"{entry}: {'.'.join(map(str, place))}: {error['msg']}"
 
 
 def _ratio_notation(ratio: float | None) -> str:

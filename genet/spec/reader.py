@@ -45,8 +45,18 @@ def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     return float(loader.construct_scalar(node))
 
 
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
+    text = str(loader.construct_scalar(node))
+    return int(text) if len(text) < 20 else text  # no law allows longer ones, and Python refuses to print them
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that either YAML 1.1 or this reader would take for something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as above)
+        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+    }
 
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
@@ -81,7 +91,8 @@ def read_any(source: str | Path) -> Network | SearchSpace | Recipe:
 
 def to_yaml(record: Record) -> str:
     """The record as YAML that the reader reads back to an equal record."""
-    return yaml.safe_dump(record.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
+    values = record.model_dump(mode="json", exclude_none=True)
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def shipped_files(folder: str) -> dict[str, Path]:
@@ -147,7 +158,7 @@ def _yaml_fault(path: Path, text: str, fault: yaml.MarkedYAMLError) -> str:
     if mark is None:
         return f"{path}: must be YAML: {fault.problem}"
     line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
-    if "\t" in line:
+    if "\t" in line[: mark.column + 1]:
         column = line.index("\t") + 1
         return f"{path}:{mark.line + 1}:{column}: a tab is not allowed in YAML; indent with spaces"
     return f"{path}:{_place(mark)}: must be YAML: {fault.problem}"
@@ -202,6 +213,8 @@ def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> _Fault:
     for part in location:
         dotted += f"[{part}]" if isinstance(part, int) else f".{part}" if dotted else str(part)
     mark = node.start_mark
+    if isinstance(error["input"], tuple):  # a list of the file, as the records hold it
+        error["input"] = list(error["input"])
     law = _law(model, error, location)
     return (mark.name, mark.line, mark.column), f"{_where(node)}: {dotted + ': ' if dotted else ''}{law}"
 
@@ -211,6 +224,10 @@ def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     got = f" (got {reprlib.repr(value)})"
     match kind:
+        case "multiple_of":
+            step = context["multiple_of"]
+            nearest = value // step * step
+            return f"must be a multiple of {step}{got}; nearest {nearest or step} or {nearest + step}"
         case "missing":
             return "must be given"
         case "extra_forbidden":
@@ -266,8 +283,9 @@ def _record_type(annotation: Any) -> Any:
 
 
 def _did_you_mean(word: str, legal: Mapping[str, Any] | list[str]) -> str:
-    close = difflib.get_close_matches(word, list(legal), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    folded = {item.lower(): item for item in legal}
+    close = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.5)
+    return f"; did you mean {folded[close[0]]}?" if close else ""
 
 
 def _duplicate_keys(node: yaml.Node) -> Iterator[_Fault]:

@@ -30,6 +30,7 @@ from genet.spec.network import (
     SuperBlock,
     SuperBlocks,
     blocks,
+    inner_width_is_exportable,
     law,
     superblock_blocks,
     superblocks_that_fit,
@@ -138,7 +139,7 @@ class SearchSpace(Record):
     def _grid(self, index: int, block_type: BlockType) -> tuple[int, ...]:
         """Multiples inside the range whose inner width is exportable too, and the MasterNet's own width where it is."""
         own = self.superblocks[index].width
-        low, high = (own * factor for factor in self.perturb.width)
+        low, high = (round(own * factor, 6) for factor in self.perturb.width)  # 200 * 0.28 is a hair above 56
         step = self.widths.multiple_of if isinstance(self.widths, MultipleOf) else MULTIPLE
         grid = set(range(math.ceil(low / step) * step, math.floor(high) + 1, step)) | {own}
         return tuple(sorted(width for width in grid if _exportable(block_type, width)))
@@ -176,18 +177,21 @@ class SearchSpace(Record):
         return list(found)
 
     def smallest(self, resolution: int) -> Network:
-        """The network with the fewest MACs per super-block of the space, to see early which budgets are out of reach."""
+        """The network with the fewest MACs, to see early which budgets are out of reach."""
         widths = self.widths_on_offer()
-        chosen: list[SuperBlock] = []
-        in_width = self.stem.width
+        *_, head = blocks(self.masternet(resolution))
+        best: dict[int, tuple[int, tuple[SuperBlock, ...]]] = {self.stem.width: (0, ())}  # by outgoing width
         for index, size in enumerate(self.sizes(resolution)[:-1]):
-
-            def macs(superblock: SuperBlock, in_width: int = in_width, size: int = size) -> int:
-                return sum(block_cost(block).macs for block in superblock_blocks(superblock, in_width, size))
-
-            chosen.append(min(self.choices(index, widths), key=macs))
-            in_width = chosen[-1].width
-        return self.network(tuple(chosen), resolution)
+            longer: dict[int, tuple[int, tuple[SuperBlock, ...]]] = {}
+            shallow = [choice for choice in self.choices(index, widths) if choice.depth == min(self.depths(index))]
+            for superblock in shallow:
+                for in_width, (macs, before) in best.items():
+                    total = macs + sum(block_cost(block).macs for block in superblock_blocks(superblock, in_width, size))
+                    if superblock.width not in longer or total < longer[superblock.width][0]:
+                        longer[superblock.width] = (total, (*before, superblock))
+            best = longer
+        cost = {width: macs + block_cost(dataclasses.replace(head, in_width=width)).macs for width, (macs, _) in best.items()}
+        return self.network(best[min(cost, key=lambda width: cost[width])][1], resolution)
 
     def choices(self, index: int, widths: Widths) -> Iterator[SuperBlock]:
         """Every super-block that may stand at `index`, given the widths kept."""
@@ -221,5 +225,4 @@ def superblock_of(block_type: BlockType, width: int, depth: int, stride: int) ->
 
 
 def _exportable(block_type: BlockType, width: int) -> bool:
-    inner = width * (block_type.ratio or 1)
-    return width > 0 and inner == round(inner) and round(inner) % MULTIPLE == 0
+    return width > 0 and inner_width_is_exportable(width, block_type.ratio or 1.0)

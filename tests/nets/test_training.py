@@ -1,0 +1,313 @@
+"""The training loop: its rate, what it changes, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from genet.errors import NonFiniteLossError
+from genet.nets.build import GENet, build
+from genet.nets.data import Batch, Splits, TensorImages, load_data
+from genet.nets.inherit import adapting_parts
+from genet.nets.training import accuracy, learning_rate, train
+from genet.spec.network import Network
+from genet.spec.recipe import Data, Schedule
+from genet.spec.space import SpaceInput
+
+CPU = torch.device("cpu")
+TINY = Network.parse("@8x1 | Conv k3 c8 s1 | XX k3 c16 s2 d1 | DW k3 c16 s1 d1 r2 | BL k3 c16 s2 d1 r0.5 | Conv k1 c24 | 10")
+SCHEDULE = Schedule(epochs=4, batch=32, learning_rate=0.8, warmup_epochs=1)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Splits:
+    return load_data(Data(), SpaceInput(channels=1, classes=10, resolutions=(8,)), seed=0)
+
+
+@pytest.fixture(scope="module")
+def few(digits: Splits) -> TensorImages:
+    """A hundred digits: enough where nothing has to be learnt."""
+    pixels, labels = next(digits.train.batches(100, 8))
+    return TensorImages(pixels, labels)
+
+
+def trained(images: TensorImages, schedule: Schedule = SCHEDULE, seed: int = 0, **more: object) -> GENet:
+    module = build(TINY, seed=1)
+    train(module, images, schedule, 8, CPU, seed, **more)  # type: ignore[arg-type]
+    return module
+
+
+def differing(one: nn.Module, other: nn.Module) -> list[str]:
+    ones, others = one.state_dict(), other.state_dict()
+    return [name for name in ones if not torch.equal(ones[name], others[name])]
+
+
+# The rate
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"), [(0, 0.0), (1, 0.2), (2, 0.4), (4, 0.4 * (1 + 2**-0.5) / 2), (6, 0.2), (10, 0.0), (11, 0.0)]
+)
+def test_the_rate_rises_linearly_over_the_warm_up_and_then_falls_by_half_a_cosine(epoch: float, rate: float) -> None:
+    schedule = Schedule(epochs=10, warmup_epochs=2, learning_rate=0.4)
+    assert learning_rate(schedule, 256, epoch) == pytest.approx(rate, abs=1e-12)
+
+
+def test_the_rate_is_given_per_256_images_and_grows_with_the_batch() -> None:
+    schedule = Schedule(epochs=10, warmup_epochs=2, learning_rate=0.4)
+    rates = [learning_rate(schedule, batch, 3.5) for batch in (64, 256, 512)]
+    assert rates == pytest.approx([rates[1] / 4, rates[1], rates[1] * 2])
+
+
+def test_without_a_warm_up_the_rate_starts_at_its_peak() -> None:
+    assert learning_rate(Schedule(epochs=10, learning_rate=0.4), 256, 0.0) == 0.4
+
+
+def test_the_rate_never_jumps() -> None:
+    schedule = Schedule(epochs=10, warmup_epochs=2, learning_rate=0.4)
+    rates = [learning_rate(schedule, 256, step / 100) for step in range(1001)]
+    assert max(abs(after - before) for before, after in itertools.pairwise(rates)) <= 0.4 / 200 + 1e-12
+
+
+# What training does
+
+
+def test_a_tiny_network_learns_the_digits(digits: Splits) -> None:
+    losses: list[tuple[int, float]] = []
+    module = trained(digits.train, epoch_done=lambda epochs, loss: losses.append((epochs, loss)))
+    assert [epochs for epochs, _ in losses] == [1, 2, 3, 4]
+    assert losses[-1][1] < losses[0][1] / 2
+    assert accuracy(module, digits.test, 8, CPU) > 0.6  # chance is 0.1
+    assert not module.training
+
+
+def test_the_result_depends_on_the_seed_alone(few: TensorImages) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        one = trained(few, seed=3)
+        torch.manual_seed(2)
+        again = trained(few, seed=3)
+    assert differing(one, again) == []
+    assert "stages.0.0.conv1_kxk.conv.weight" in differing(one, trained(few, seed=4))
+
+
+def test_every_epoch_has_an_order_of_its_own(few: TensorImages) -> None:
+    seen: list[list[int]] = []
+
+    class Watched(TensorImages):
+        def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
+            epoch = list(super().batches(batch, resolution, shuffle_seed))
+            seen.append([label for _, labels in epoch for label in labels.tolist()])
+            yield from epoch
+
+    pixels, labels = next(few.batches(100, 8))
+    trained(Watched(pixels, labels))
+    assert len({tuple(epoch) for epoch in seen}) == SCHEDULE.epochs
+
+
+def test_a_set_smaller_than_the_batch_is_trained_on_whole(few: TensorImages) -> None:
+    module = trained(few, Schedule(epochs=3, batch=256, learning_rate=0.8))
+    assert "head.fc.weight" in differing(module, build(TINY, seed=1))
+
+
+def test_a_training_of_a_single_step_moves_the_weights(few: TensorImages) -> None:
+    module = trained(few, Schedule(epochs=1, batch=100, learning_rate=0.8))
+    assert "head.fc.weight" in differing(module, build(TINY, seed=1))
+
+
+def test_weight_decay_pulls_on_convolutions_and_the_classifier_but_on_no_batch_normalisation_or_bias(few: TensorImages) -> None:
+    class FirstEpochDoneError(Exception):
+        pass
+
+    def stop(_epochs: int, _loss: float) -> None:
+        raise FirstEpochDoneError
+
+    modules = []
+    for decay in (0.0, 0.5):
+        module = build(TINY, seed=1)
+        schedule = Schedule(epochs=2, batch=100, learning_rate=0.8, weight_decay=decay)
+        with pytest.raises(FirstEpochDoneError, match=r"^$"):
+            train(module, few, schedule, 8, CPU, seed=0, epoch_done=stop)  # one step, so decay acts by itself alone
+        modules.append(module)
+    decayed = {name for name in differing(*modules) if "running" not in name}
+    assert decayed == {name for name, parameter in build(TINY).named_parameters() if parameter.ndim > 1}
+
+
+def test_label_smoothing_keeps_the_loss_above_what_it_is_without(few: TensorImages) -> None:
+    losses = []
+    for smoothing in (0.0, 0.5):
+        schedule = SCHEDULE.model_copy(update={"label_smoothing": smoothing, "epochs": 8})
+        trained(few, schedule, epoch_done=lambda epochs, loss: losses.append(loss) if epochs == 8 else None)
+    assert losses[1] > losses[0] + 0.1
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_only_the_given_parts_are_trained_and_all_other_parameters_stay_bit_for_bit(few: TensorImages, index: int) -> None:
+    module = build(TINY, seed=1)
+    parts = adapting_parts(module, index)
+    train(module, few, SCHEDULE, 8, CPU, seed=0, parts=parts)
+    inside = {id(parameter) for part in parts for parameter in part.parameters()}
+    fresh = dict(build(TINY, seed=1).named_parameters())
+    moved = {name for name, parameter in module.named_parameters() if not torch.equal(parameter, fresh[name])}
+    meant = {name for name, parameter in module.named_parameters() if id(parameter) in inside}
+    assert moved <= meant
+    assert {name for name in meant if name.endswith(("conv.weight", "fc.weight", "fc.bias"))} <= moved
+
+
+# Interruptions
+
+
+class Stop:
+    """Interrupts, as a user does, when so many epochs are done."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.epochs = after, []
+
+    def __call__(self, epochs: int, _loss: float) -> None:
+        self.epochs.append(epochs)
+        if epochs == self.after:
+            raise KeyboardInterrupt("stopped by the test")
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_training_interrupted_after_an_epoch_ends_where_an_undisturbed_one_ends(few, tmp_path: Path, after: int) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt, match="stopped by the test"):
+        trained(few, checkpoint=checkpoint, epoch_done=Stop(after))
+    rest = Stop(-1)
+    continued = trained(few, checkpoint=checkpoint, epoch_done=rest)
+    assert rest.epochs == list(range(after + 1, 5))
+    assert differing(continued, trained(few)) == []
+
+
+def test_a_training_interrupted_in_the_middle_of_an_epoch_ends_where_an_undisturbed_one_ends(few, tmp_path: Path) -> None:
+    class Interrupted(TensorImages):
+        delivered = 0
+
+        def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
+            for each in super().batches(batch, resolution, shuffle_seed):
+                self.delivered += 1
+                if self.delivered == 8:  # three batches are an epoch
+                    raise KeyboardInterrupt("stopped by the test")
+                yield each
+
+    pixels, labels = next(few.batches(100, 8))
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt, match="stopped by the test"):
+        trained(Interrupted(pixels, labels), checkpoint=checkpoint)
+    rest = Stop(-1)
+    continued = trained(few, checkpoint=checkpoint, epoch_done=rest)
+    assert rest.epochs == [3, 4]
+    assert differing(continued, trained(few)) == []
+
+
+def test_only_the_parts_of_a_trial_are_trained_after_an_interruption_too(few: TensorImages, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    results = []
+    for stop in (Stop(2), Stop(-1)):
+        module = build(TINY, seed=1)
+        try:
+            train(module, few, SCHEDULE, 8, CPU, 0, adapting_parts(module, 1), checkpoint, stop)
+        except KeyboardInterrupt:
+            continue
+        results.append(module)
+    undisturbed = build(TINY, seed=1)
+    train(undisturbed, few, SCHEDULE, 8, CPU, 0, adapting_parts(undisturbed, 1))
+    assert differing(results[0], undisturbed) == []
+
+
+def test_a_finished_training_is_not_repeated(few: TensorImages, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    once = trained(few, checkpoint=checkpoint)
+    again = Stop(-1)
+    twice = trained(few, checkpoint=checkpoint, epoch_done=again)
+    assert again.epochs == []
+    assert differing(once, twice) == []
+    assert not twice.training
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_checkpoint_with_a_flipped_byte_is_not_used(few: TensorImages, tmp_path: Path, place: float) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt, match="stopped by the test"):
+        trained(few, checkpoint=checkpoint, epoch_done=Stop(2))
+    data = bytearray(checkpoint.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    checkpoint.write_bytes(data)
+    again = Stop(-1)
+    module = trained(few, checkpoint=checkpoint, epoch_done=again)
+    assert again.epochs == [1, 2, 3, 4]
+    assert differing(module, trained(few)) == []
+
+
+def test_a_checkpoint_without_its_checksum_is_not_used(few: TensorImages, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    trained(few, checkpoint=checkpoint)
+    checkpoint.with_name("checkpoint.pt.sha256").unlink()
+    again = Stop(-1)
+    trained(few, checkpoint=checkpoint, epoch_done=again)
+    assert again.epochs == [1, 2, 3, 4]
+
+
+# Losses that are not finite
+
+
+@pytest.mark.parametrize("rate", [1e6, 1e15, 1e30, 1e38])
+def test_a_loss_that_is_not_finite_stops_the_training_before_any_weight_is_spoilt(few: TensorImages, rate: float) -> None:
+    module = build(TINY, seed=1)
+    with pytest.raises(NonFiniteLossError, match=r"the loss must stay finite, and is nan in epoch \d, step \d+; lower the"):
+        train(module, few, Schedule(epochs=4, batch=32, learning_rate=rate), 8, CPU, seed=0)
+    assert [name for name, parameter in module.named_parameters() if not parameter.isfinite().all()] == []
+
+
+def test_an_image_that_is_not_finite_stops_the_training_at_its_step(few: TensorImages) -> None:
+    pixels, labels = next(few.batches(100, 8))
+    pixels = pixels.clone()
+    pixels[17] = float("nan")
+    module = build(TINY, seed=1)
+    with pytest.raises(NonFiniteLossError, match=r"is nan in epoch 1, step [123];"):
+        train(module, TensorImages(pixels, labels), Schedule(epochs=1, batch=33, learning_rate=0.1), 8, CPU, seed=0)
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
+# Accuracy
+
+
+class Told(nn.Module):
+    """Answers what is written in the first pixel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.one_hot(x[:, 0, 0, 0].long(), 10).float()
+
+
+class Constant(nn.Module):
+    """Answers class 3, whatever it is shown."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.one_hot(torch.full((len(x),), 3), 10).float()
+
+
+def written_down(labels: torch.Tensor) -> TensorImages:
+    return TensorImages(labels.float().view(-1, 1, 1, 1), labels)
+
+
+def test_a_model_that_is_always_right_has_accuracy_one_over_several_batches_and_a_short_one() -> None:
+    assert accuracy(Told(), written_down(torch.arange(603) % 10), 1, CPU) == 1.0
+
+
+def test_a_constant_model_has_the_share_of_its_class_as_accuracy() -> None:
+    labels = torch.tensor([3] * 150 + [4] * 450)
+    assert accuracy(Constant(), written_down(labels), 1, CPU) == 0.25
+    assert accuracy(Constant(), written_down(torch.tensor([1, 2])), 1, CPU) == 0.0
+
+
+def test_taking_the_accuracy_changes_nothing_of_the_module(few: TensorImages) -> None:
+    module = build(TINY, seed=1).train()
+    accuracy(module, few, 8, CPU)
+    assert differing(module, build(TINY, seed=1)) == []
+    assert not module.training
