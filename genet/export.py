@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from genet.errors import GenetError
+from genet.errors import GenetError, StorageError
 from genet.files import Record, read_checked, write_atomic, write_checked, written_atomically
 from genet.nets.build import GENet, build
 from genet.spec.network import Network
@@ -43,7 +43,10 @@ def load_weights(network: Network, path: Path) -> GENet:
     from safetensors.torch import load as load_tensors
 
     module = build(network)
-    module.load_state_dict(load_tensors(read_checked(path)))
+    try:
+        module.load_state_dict(load_tensors(read_checked(path)))
+    except RuntimeError:
+        raise StorageError(f"{path}: must hold the weights of {network}, and holds another network's") from None
     return module.eval()
 
 

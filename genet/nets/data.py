@@ -5,7 +5,7 @@ The NAS validation images are never trained on; the test images are read by the 
 
 from __future__ import annotations
 
-import os
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from genet.errors import DataError, GenetError
+from genet.errors import DataError
 from genet.spec.recipe import Data
 from genet.spec.space import SpaceInput
 
@@ -78,61 +79,72 @@ class TensorImages:
 
 
 class FileImages:
-    """Images that timm's readers deliver, transformed by timm: random crops and flips to train, centre crops else."""
+    """Images that timm's readers or torchvision's datasets deliver, transformed by timm: random crops and flips to train,
 
-    def __init__(self, open_set: Any, chosen: np.ndarray, channels: int, workers: int) -> None:
-        self._open_set, self._chosen, self._channels, self._workers = open_set, chosen, channels, workers
+    centre crops else.
+    """
+
+    def __init__(self, dataset: Any, chosen: np.ndarray, channels: int, workers: int) -> None:
+        self._dataset, self._chosen, self._channels, self._workers = dataset, chosen, channels, workers
         self.size = len(chosen)
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
         """See `ImageSet`."""
-        from timm.data import create_transform
-
         training = shuffle_seed is not None
-        dataset = self._open_set()
-        dataset.transform = create_transform((self._channels, resolution, resolution), is_training=training)
-        generator = torch.Generator().manual_seed(shuffle_seed or 0)
+        if training and self._workers == 0:
+            _seed_augmentation(shuffle_seed or 0)
         loader: DataLoader[Batch] = DataLoader(
-            Subset(_Readable(dataset), self._chosen.tolist()),
+            Subset(_Decoded(self._dataset, self._channels, resolution, training), self._chosen.tolist()),
             batch,
             shuffle=training,
             drop_last=training and self.size >= batch,
             num_workers=self._workers,
-            generator=generator,
-            worker_init_fn=_seed_augmentation,
+            generator=torch.Generator().manual_seed(shuffle_seed or 0),
+            worker_init_fn=_seed_worker,
         )
-        if training and self._workers == 0:
-            _seed_augmentation(shuffle_seed or 0)
         try:
             yield from loader
         except DataError as fault:  # a worker sends its traceback along; the last line is the message
             raise DataError(str(fault).strip().splitlines()[-1].split("DataError: ")[-1]) from None
 
 
-class _Readable(Dataset[Batch]):
-    """Names the file that cannot be decoded, instead of showing the next image in its place."""
+class _Decoded(Dataset[Batch]):
+    """Decodes and transforms. An image that does not decode is named, where timm would show the next one in its place."""
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Any, channels: int, resolution: int, training: bool) -> None:
+        from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+
+        self._dataset, self._mode = dataset, "L" if channels == 1 else "RGB"
+        colour = channels == 3
+        self._transform = create_transform(
+            (channels, resolution, resolution),
+            is_training=training,
+            mean=IMAGENET_DEFAULT_MEAN if colour else (0.5,) * channels,
+            std=IMAGENET_DEFAULT_STD if colour else (0.5,) * channels,
+        )
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Batch:
+        reader = getattr(self._dataset, "reader", None)
         try:
-            return self._dataset[index]
-        except GenetError:
-            raise
+            image, label = (reader or self._dataset)[index]
+            if reader:
+                with image:
+                    image = Image.open(image).convert(self._mode)
+            return self._transform(image.convert(self._mode)), label
         except Exception as fault:
-            name_of = getattr(self._dataset, "filename", None)  # torchvision's datasets cannot name their files
-            name = name_of(index, absolute=True) if name_of else f"image {index}"
+            name = self._dataset.filename(index, absolute=True) if reader else f"image {index}"
             raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
+
+
+def _seed_worker(_: int) -> None:
+    _seed_augmentation(torch.initial_seed())
 
 
 def _seed_augmentation(seed: int) -> None:
     """timm's augmentations draw from Python's and numpy's global generators as well as from torch's."""
-    import random
-
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -165,35 +177,24 @@ def _hold_out(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
 
 def _timm_dataset(data: Data, reads: SpaceInput, seed: int) -> Splits:
     """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
-    os.environ.setdefault("TIMM_DATASET_MAX_RETRIES", "1")  # read when timm is imported: a corrupt image must raise
     if data.root is None:
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
-    training = _opener(data, reads, "train")
-    testing = _opener(data, reads, "validation")
-    train_set, test_set = training(), testing()
+    train_set, test_set = (_open(data.name, data.root, split) for split in ("train", "validation"))
     _check_classes(train_set, test_set, reads.classes, data.root)
     train, held_out = _hold_out(len(train_set), data.nas_validation, seed)
-    everything = np.arange(len(test_set))
     make = partial(FileImages, channels=reads.channels, workers=data.workers)
-    return Splits(make(training, train), make(training, held_out), make(testing, everything))
+    return Splits(make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))))
 
 
-def _opener(data: Data, reads: SpaceInput, split: str) -> Any:
-    """A function that opens a split afresh, so that each user sets a transform of its own."""
+def _open(name: str, root: str, split: str) -> Any:
+    """A split as timm opens it."""
     from timm.data import create_dataset
 
-    root, name = str(data.root), data.name
-    if name == "folder":
-        root, name = str(_split_folder(Path(root), split)), ""
-    mode = "L" if reads.channels == 1 else "RGB"
-
-    def open_set() -> Any:
-        try:
-            return create_dataset(name, root, split=split, search_split=False, input_img_mode=mode)
-        except Exception as fault:
-            raise DataError(f"{data.name} in {root}: its {split} split must be readable ({fault})") from None
-
-    return open_set
+    folder = str(_split_folder(Path(root), split)) if name == "folder" else root
+    try:
+        return create_dataset("" if name == "folder" else name, folder, split=split, search_split=False)
+    except Exception as fault:
+        raise DataError(f"{name} in {folder}: its {split} split must be readable ({fault})") from None
 
 
 def _split_folder(root: Path, split: str) -> Path:

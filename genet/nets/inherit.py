@@ -36,7 +36,10 @@ def inherit(parent: GENet, network: Network, seed: int = 0) -> GENet:
     for stage, ancestor, new, before in zip(
         child.superblocks, parent.superblocks, network.superblocks, old.superblocks, strict=True
     ):
-        outgoing = _channel_map(_stream_importance(ancestor), new.width)
+        if stage.blocks[0].shortcut is None and ancestor.blocks[0].shortcut is None:
+            outgoing = incoming  # an identity joins the two super-blocks channel by channel
+        else:
+            outgoing = _channel_map(_stream_importance(ancestor), new.width)
         _inherit_stage(stage, ancestor, incoming, outgoing, same_kind=new.type == before.type)
         incoming = outgoing
     _inherit_conv(child.final_conv, parent.final_conv, incoming, torch.arange(network.head.width))

@@ -50,7 +50,7 @@ def train(
         total = 0.0
         for step, (pixels, labels) in enumerate(images.batches(batch, resolution, _epoch_seed(seed, epoch))):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(schedule, batch, epoch + (step + 1) / steps)
+                group["lr"] = learning_rate(schedule, batch, epoch + (step + 0.5) / steps)
             loss = loss_of(module(pixels.to(device)), labels.to(device))
             value = loss.item()
             if not math.isfinite(value):

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from genet.files import Record, digest
 from genet.spec.network import Count, NonEmpty, law
@@ -32,6 +32,12 @@ def budget_ms(budget: float | str, masternet_ms: float) -> float:
     return float(budget[:-1]) * masternet_ms if isinstance(budget, str) else budget
 
 
+def _dataset_name(name: str) -> str:
+    if name not in ("digits", "folder") and "/" not in name:
+        raise law("must be digits, folder, or a timm dataset name such as torch/cifar10", "folder")
+    return name
+
+
 class Data(Record):
     """Images: `digits` (embedded), `folder` (root/train/CLASS and root/validation/CLASS), or any timm dataset name.
 
@@ -39,7 +45,7 @@ class Data(Record):
     and the final test images are never seen before the last table.
     """
 
-    name: str = "digits"
+    name: Annotated[str, AfterValidator(_dataset_name)] = "digits"
     root: str | None = None
     nas_validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     workers: Annotated[int, Field(ge=0)] = 0
