@@ -48,14 +48,19 @@ def table(outcomes: Outcomes, environment: Path, seconds: float) -> str:
     ]
     for row in outcomes.outcomes:
         lines.append(
-            f"| {row.budget} | `{row.network}` | {row.test_accuracy:.1%} | {row.budget_ms_per_image:.4f} "
+            f"| {row.budget} | {cell(row.network)} | {row.test_accuracy:.1%} | {row.budget_ms_per_image:.4f} "
             f"| {row.measured_ms_per_image:.4f} | {row.parameters:,} | {row.macs:,} |"
         )
     masternet = outcomes.masternet
     lines.append(
-        f"| MasterNet | `{masternet.network}` | {masternet.test_accuracy:.1%} | | {outcomes.masternet_ms_per_image:.4f} | | |"
+        f"| MasterNet | {cell(masternet.network)} | {masternet.test_accuracy:.1%} | | {outcomes.masternet_ms_per_image:.4f} | | |"
     )
     return "\n".join(lines) + "\n"
+
+
+def cell(notation: str) -> str:
+    """A notation inside a Markdown table, where a bar would end the cell."""
+    return "`" + notation.replace("|", "\\|") + "`"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,11 +130,10 @@ class _Decoded(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         reader = getattr(self._dataset, "reader", None)
         try:
-            image, label = (reader or self._dataset)[index]
-            if reader:
-                with image:
-                    image = Image.open(image).convert(self._mode)
-            return self._transform(image.convert(self._mode)), label
+            source, label = (reader or self._dataset)[index]
+            with source if reader else nullcontext():  # timm's readers give open files, torchvision decoded images
+                image = (Image.open(source) if reader else source).convert(self._mode)
+            return self._transform(image), label
         except Exception as fault:
             name = self._dataset.filename(index, absolute=True) if reader else f"image {index}"
             raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
