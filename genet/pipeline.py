@@ -236,7 +236,7 @@ def _budgets_ms(job: Job, table: LatencyTable, budgets: tuple[Budget, ...]) -> d
     masternet = job.recipe.space.masternet(job.recipe.search_resolution)
     measured = table.measured_ms(masternet)
     if measured is None:
-        measured = profile_network(table, masternet, job.device)
+        measured = profile_network(table, masternet, job.device, masternet)
     batch = table.setting.batch
     return {budget: budget_ms(budget, measured / batch) * batch for budget in budgets}
 
@@ -249,8 +249,10 @@ def _scale(job: Job, table: LatencyTable, resolution: int) -> float:
 
 
 def _certified(job: Job, budget: Budget, ms: float, front: tuple[Candidate, ...]) -> Choice:
+    masternet = job.recipe.space.masternet(job.recipe.search_resolution)
+
     def measure(candidate: Candidate) -> float:
-        return profile_network(job.table, Network.parse(candidate.network), job.device)
+        return profile_network(job.table, Network.parse(candidate.network), job.device, masternet)
 
     scale = _scale(job, job.table, front[0].resolution)
     candidate, measured = best_within(ms, front, scale, measure, job.recipe.select.candidates)

@@ -58,9 +58,10 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, device: torch
     space, batch = recipe.space, recipe.measure.batch
     widths = space.widths_on_offer()
     resolutions = space.input.resolutions
-    masternets = {r: profile_network(table, space.masternet(r), device) for r in {*resolutions, recipe.search_resolution}}
+    reference = space.masternet(recipe.search_resolution)
+    masternets = {r: profile_network(table, space.masternet(r), device, reference) for r in resolutions}
     masternet = masternets[recipe.search_resolution] / batch
-    fastest = min(profile_network(table, space.smallest(r), device) for r in resolutions) / batch
+    fastest = min(profile_network(table, space.smallest(r), device, reference) for r in resolutions) / batch
     sweep = {block for r in resolutions for index, kind in widths for block in space.repeated_blocks(index, kind, widths, r)}
     wanted = {block for r in resolutions for block in space.blocks(widths, r)}
     # A rough half of the widths stays at the edges, and what is measured grows with the square of their number.

@@ -5,9 +5,10 @@ CUDA work is asynchronous, so GPU repeats are timed by events on the stream; a C
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -30,19 +31,28 @@ class Timing(Record):
     calls_per_repeat: int
 
 
-def measure(work: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> Timing:
+Work = Callable[[], object]
+
+
+def measure(work: Work, device: torch.device, repeats: int = REPEATS) -> Timing:
     """Time `work`, warmed up; EvidenceError where the clock returns no positive finite time."""
+    (timing,) = measure_in_turn((work,), device, repeats)
+    return timing
+
+
+def measure_in_turn(works: Sequence[Work], device: torch.device, repeats: int = REPEATS) -> tuple[Timing, ...]:
+    """Time several works, a repeat of each in turn, so that a machine that slows down slows all of them alike."""
     repeat_ms = _cuda_repeat if device.type == "cuda" else _cpu_repeat
-    calls = _warm_up(work, repeat_ms)
-    samples = sorted(repeat_ms(work, calls) / calls for _ in range(repeats))
-    if not 0 < samples[0] <= samples[-1] < float("inf"):
-        raise EvidenceError(f"a timing must be positive and finite, got {samples[0]} to {samples[-1]} ms")
-    return summarise(samples, calls)
+    calls = [_warm_up(work, repeat_ms) for work in works]
+    rounds = [[repeat_ms(work, n) / n for work, n in zip(works, calls, strict=True)] for _ in range(repeats)]
+    return tuple(summarise(list(samples), n) for samples, n in zip(zip(*rounds, strict=True), calls, strict=True))
 
 
 def summarise(samples_ms: list[float], calls_per_repeat: int) -> Timing:
     """The paper's trimmed mean over the repeats, with the median and the spread kept beside it."""
     samples = sorted(samples_ms)
+    if not 0 < samples[0] <= samples[-1] < math.inf:
+        raise EvidenceError(f"a timing must be positive and finite, got {samples[0]} to {samples[-1]} ms")
     cut = int(len(samples) * TRIM)
     median = statistics.median(samples)
     low, _, high = statistics.quantiles(samples, n=4) if len(samples) > 1 else (median, median, median)
@@ -55,7 +65,7 @@ def summarise(samples_ms: list[float], calls_per_repeat: int) -> Timing:
     )
 
 
-def _warm_up(work: Callable[[], object], repeat_ms: Callable[[Callable[[], object], int], float]) -> int:
+def _warm_up(work: Work, repeat_ms: Callable[[Work, int], float]) -> int:
     """Run until caches, clocks and autotuning settle; returns the calls that fill one repeat."""
     repeat_ms(work, 2)
     end = time.perf_counter() + WARM_UP_S
@@ -65,14 +75,14 @@ def _warm_up(work: Callable[[], object], repeat_ms: Callable[[Callable[[], objec
     return max(1, round(REPEAT_MS / max(fastest, 1e-3)))
 
 
-def _cpu_repeat(work: Callable[[], object], calls: int) -> float:
+def _cpu_repeat(work: Work, calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         work()
     return (time.perf_counter() - start) * 1e3
 
 
-def _cuda_repeat(work: Callable[[], object], calls: int) -> float:
+def _cuda_repeat(work: Work, calls: int) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(calls):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
 from genet.errors import DeviceError
-from genet.latency.clock import Timing, measure
+from genet.latency.clock import Timing, measure_in_turn
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
 from genet.nets.blocks import build_block
 from genet.nets.build import build
@@ -27,32 +28,47 @@ def profile_blocks(
     random.Random(seed).shuffle(missing)
     for block in missing:
         images = (table.setting.batch, block.in_width, block.size, block.size)
-        timing = _time(build_block(block), images, table.setting, device, str(block))
+        (timing,) = _time([(build_block(block), images)], table.setting, device, str(block))
         table.add_block(BlockRow(block=block, ms=timing.ms, median_ms=timing.median_ms, spread=timing.spread))
         measured()
 
 
-def profile_network(table: LatencyTable, network: Network, device: torch.device) -> float:
-    """Milliseconds per batch of the whole network: from the table where it was measured, else measured now."""
+def profile_network(table: LatencyTable, network: Network, device: torch.device, reference: Network) -> float:
+    """Milliseconds per batch of the whole network: from the table where it was measured, else measured now.
+
+    The reference network is timed in turn with it. What the reference takes now over what it took when it was first
+    measured is the drift of the machine, and is divided out, so that networks measured hours apart can be compared.
+    """
     known = table.measured_ms(network)
     if known is not None:
         return known
-    size = network.input.resolution
-    images = (table.setting.batch, network.input.channels, size, size)
-    timing = _time(build(network), images, table.setting, device, str(network))
-    table.add_network(NetworkRow(network=str(network), ms=timing.ms, median_ms=timing.median_ms, spread=timing.spread))
-    return timing.ms
+    together = [network]
+    if network != reference:
+        before = profile_network(table, reference, device, reference)
+        together.append(reference)
+    batch = table.setting.batch
+    parts = [(build(each), (batch, each.input.channels, *[each.input.resolution] * 2)) for each in together]
+    timing, *beside = _time(parts, table.setting, device, str(network))
+    drift = beside[0].ms / before if beside else 1.0
+    ms, median_ms = timing.ms / drift, timing.median_ms / drift
+    table.add_network(NetworkRow(network=str(network), ms=ms, median_ms=median_ms, spread=timing.spread, drift=drift))
+    return ms
 
 
-def _time(module: nn.Module, images: tuple[int, ...], setting: Setting, device: torch.device, what: str) -> Timing:
-    """Time a module's forward pass on random images of the shape, in inference mode."""
+def _time(
+    parts: Sequence[tuple[nn.Module, tuple[int, ...]]], setting: Setting, device: torch.device, what: str
+) -> tuple[Timing, ...]:
+    """Time modules in turn: their forward passes on random images of the given shapes, in inference mode."""
     dtype, layout = DTYPES[setting.dtype], MEMORY_FORMATS[setting.memory_format]
     # The benchmark flag lets cuDNN pick its fastest kernel, as a served model would.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
         try:
-            module = module.to(device=device, dtype=dtype, memory_format=layout).eval()  # type: ignore[call-overload]
-            pixels = torch.randn(images, device=device, dtype=dtype).contiguous(memory_format=layout)
-            return measure(lambda: module(pixels), device)
+            works = []
+            for module, images in parts:
+                ready = module.to(device=device, dtype=dtype, memory_format=layout).eval()  # type: ignore[call-overload]
+                pixels = torch.randn(images, device=device, dtype=dtype).contiguous(memory_format=layout)
+                works.append(partial(ready, pixels))
+            return measure_in_turn(works, device)
         except torch.OutOfMemoryError:
             raise DeviceError(
                 f"{what}: must fit into the device's memory at batch {setting.batch}, and does not; lower measure.batch"

@@ -50,12 +50,13 @@ class BlockRow(Record):
 
 
 class NetworkRow(Record):
-    """Measured latency of a whole network, in milliseconds per batch."""
+    """Measured latency of a whole network, in milliseconds per batch, with the machine's drift divided out."""
 
     network: str  # its notation
     ms: float
     median_ms: float
     spread: float
+    drift: float  # how much slower the machine was than when its reference network was first measured
 
 
 class LatencyTable:

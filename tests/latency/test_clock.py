@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genet.latency.clock import REPEATS, measure, summarise
+from genet.errors import EvidenceError
+from genet.latency.clock import REPEATS, measure, measure_in_turn, summarise
 
 CPU = torch.device("cpu")
 
@@ -43,6 +45,21 @@ def test_twice_the_sleep_is_twice_the_time() -> None:
     short = measure(lambda: time.sleep(0.004), CPU, repeats=10).median_ms
     long = measure(lambda: time.sleep(0.008), CPU, repeats=10).median_ms
     assert long / short == pytest.approx(2, rel=0.25)
+
+
+def test_works_measured_in_turn_alternate() -> None:
+    order: list[str] = []
+    a, b = measure_in_turn([lambda: order.append("a"), lambda: order.append("b")], CPU, repeats=3)
+    runs = [(letter, len(list(run))) for letter, run in itertools.groupby(order)]
+    assert runs[-6:] == [("a", a.calls_per_repeat), ("b", b.calls_per_repeat)] * 3
+    first, second = measure_in_turn([lambda: time.sleep(0.002), lambda: time.sleep(0.006)], CPU, repeats=5)
+    assert second.ms > 2 * first.ms
+
+
+@pytest.mark.parametrize("samples", [[0.0, 1.0], [-1.0, 1.0], [1.0, float("inf")], [1.0, float("nan")]])
+def test_a_time_that_cannot_be_is_a_fault(samples: list[float]) -> None:
+    with pytest.raises(EvidenceError, match="must be positive and finite"):
+        summarise(samples, 1)
 
 
 @pytest.mark.gpu

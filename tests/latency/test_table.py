@@ -98,10 +98,26 @@ def test_each_missing_block_is_measured_once_and_kept(tmp_path: Path) -> None:
 def test_a_network_is_measured_once_and_remembered(tmp_path: Path) -> None:
     network = tiny_recipe(tmp_path).space.masternet(16)
     assert table(tmp_path).measured_ms(network) is None
-    first = profile_network(table(tmp_path), network, CPU)
-    assert profile_network(table(tmp_path), network, CPU) == first
-    table(tmp_path).add_network(NetworkRow(network=str(network), ms=7.0, median_ms=7.0, spread=0.0))
-    assert profile_network(table(tmp_path), network, CPU) == 7.0
+    first = profile_network(table(tmp_path), network, CPU, reference=network)
+    assert profile_network(table(tmp_path), network, CPU, reference=network) == first
+    table(tmp_path).add_network(network_row(str(network), 7.0))
+    assert profile_network(table(tmp_path), network, CPU, reference=network) == 7.0
+
+
+def test_a_machine_that_has_slowed_down_since_the_reference_was_measured_is_corrected_for(tmp_path: Path) -> None:
+    space = tiny_recipe(tmp_path).space
+    reference, other = space.masternet(16), space.smallest(16)
+    honest = profile_network(table(tmp_path), reference, CPU, reference)
+    table(tmp_path).add_network(network_row(str(reference), honest / 1000))  # as if the machine had been much faster
+    corrected = profile_network(table(tmp_path), other, CPU, reference)
+    assert corrected < honest / 100
+    drifts = [r["value"]["drift"] for r in Journal(tmp_path / "latency.jsonl").read().records if r["row"] == "network"]
+    assert drifts[0] == 1.0
+    assert drifts[-1] > 100
+
+
+def network_row(network: str, ms: float) -> NetworkRow:
+    return NetworkRow(network=network, ms=ms, median_ms=ms, spread=0.0, drift=1.0)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
