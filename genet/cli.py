@@ -31,7 +31,6 @@ STEPS = {
     "fit": "fit the pseudo-gradients to the trials",
     "train": "train the selected networks from scratch",
     "export": "export the trained networks",
-    "report": "write report.html",
 }
 
 
@@ -44,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(answer, allow_nan=False))
         return 0
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        again = "the same command without --fresh" if getattr(arguments, "fresh", False) else "the same command"
+        print(f"interrupted; {again} goes on where it was", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         step = add(name, _step, text)
         step.add_argument("run", type=Path, help="a run folder")
         step.set_defaults(step=name)
+
+    report = add("report", _report, "write report.html about what there is so far")
+    report.add_argument("run", type=Path, help="a run folder")
 
     select = add("select", _select, "select the best network for each budget")
     select.add_argument("run", type=Path, help="a run folder")
@@ -205,7 +208,7 @@ def _step(arguments: argparse.Namespace) -> Answer:
                 kept = [len(stair.kept) / len(stair.widths) for stair in stairs]
                 return {"blocks": len(job.table), "staircases": len(stairs), "widths_kept": sum(kept) / max(1, len(kept))}
             case "master":
-                return pipeline.master(job).model_dump(mode="json")
+                return _print_master(job)
             case "distill":
                 results = pipeline.distill(job)
                 return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
@@ -215,12 +218,26 @@ def _step(arguments: argparse.Namespace) -> Answer:
                 outcomes = pipeline.train_selected(job)
                 _print_outcomes(outcomes, job.folder.path)
                 return outcomes.model_dump(mode="json")
-            case "export":
-                return {"exports": [str(folder) for folder in pipeline.export_selected(job)]}
             case _:
-                path = pipeline.write_report(job)
-                print(path)
-                return {"report": str(path)}
+                return {"exports": [str(folder) for folder in pipeline.export_selected(job)]}
+
+
+def _report(arguments: argparse.Namespace) -> Answer:
+    from genet import pipeline
+    from genet.job import read_job
+
+    path = pipeline.write_report(read_job(arguments.run, _progress()))
+    print(path)
+    return {"report": str(path)}
+
+
+def _print_master(job: Job) -> Answer:
+    from genet import pipeline
+    from genet.choose.outcome import percent
+
+    trained = pipeline.train_master(job)
+    print(f"accuracy on the images held out for the search: {percent(trained.nas_accuracy)}")
+    return trained.model_dump(mode="json")
 
 
 def _print_fit(job: Job) -> Answer:
@@ -244,11 +261,14 @@ def _print_fit(job: Job) -> Answer:
 
 def _select(arguments: argparse.Namespace) -> Answer:
     from genet import pipeline
-    from genet.job import open_job
+    from genet.job import open_job, read_job
 
     budgets = _budgets(arguments.budget)
-    with open_job(arguments.run, _progress()) as job:
-        selection = pipeline.answer(job, budgets) if budgets else pipeline.select(job)
+    if budgets:
+        selection = pipeline.answer(read_job(arguments.run, _progress()), budgets)
+    else:
+        with open_job(arguments.run, _progress()) as job:
+            selection = pipeline.select(job)
     _print_selection(selection)
     _print_unmet(selection)
     return selection.model_dump(mode="json")
@@ -296,6 +316,8 @@ def _print_selection(selection: Selection) -> None:
 
 def _print_outcomes(outcomes: Outcomes, folder: Path) -> None:
     from genet.choose.outcome import percent
+    from genet.spec.cost import network_cost
+    from genet.spec.network import Network
 
     rows = [
         [
@@ -312,8 +334,9 @@ def _print_outcomes(outcomes: Outcomes, folder: Path) -> None:
         for row in outcomes.outcomes
     ]
     masternet = outcomes.masternet
-    measured = f"{outcomes.masternet_ms_per_image:.4f}"
-    rows.append(["MasterNet", masternet.network, "", percent(masternet.test_accuracy), "", measured, "", "", ""])
+    measured, cost = f"{outcomes.masternet_ms_per_image:.4f}", network_cost(Network.parse(masternet.network))
+    parameters, macs = f"{cost.parameters:,}", f"{cost.macs:,}"
+    rows.append(["MasterNet", masternet.network, "", percent(masternet.test_accuracy), "", measured, parameters, macs, ""])
     accuracies, latencies = ["predicted accuracy", "test accuracy"], ["predicted ms/image", "measured ms/image"]
     _table(["budget", "network", *accuracies, *latencies, "parameters", "MACs", "export"], rows)
 
@@ -325,8 +348,8 @@ def _print_unmet(selection: Selection) -> None:
         measured = [choice.measured_ms_per_image for choice in choices if choice.measured_ms_per_image is not None]
         if measured and not any(choice.within for choice in choices):
             print(
-                f"budget {budget} ({choices[0].budget_ms_per_image:.4f} ms/image) cannot be met by any network of the space; "
-                f"the smallest that can is {min(measured):.4f} ms/image"
+                f"budget {budget} ({choices[0].budget_ms_per_image:.4f} ms/image) cannot be met by any network of the space: "
+                f"the fastest one measured takes {min(measured):.4f} ms/image, the smallest budget that can be met"
             )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,13 @@ def open_device(name: str) -> torch.device:
     return device
 
 
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one: events are recorded on the current GPU's stream, whatever tensors are elsewhere."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def read_card(device: torch.device) -> DeviceCard:
     """What this machine tells about `device`."""
     import torch
@@ -65,7 +74,7 @@ def read_card(device: torch.device) -> DeviceCard:
             memory_bytes=facts.total_memory,
             l2_bytes=getattr(facts, "L2_cache_size", None),
             capability=f"{facts.major}.{facts.minor}",
-            driver=_driver(device.index or 0),
+            driver=_driver(),
             cuda=torch.version.cuda,
             cudnn=torch.backends.cudnn.version(),
             **shared,
@@ -101,8 +110,14 @@ def _memory() -> int | None:
         return None
 
 
-def _driver(index: int) -> str | None:
-    """The NVIDIA driver's version; None without the optional nvidia-ml-py."""
+def _driver() -> str | None:
+    """The NVIDIA driver's version, as the kernel or else the optional nvidia-ml-py tells it."""
+    try:
+        found = re.search(r"Kernel Module[^\d]*([\d.]+)", Path("/proc/driver/nvidia/version").read_text())
+        if found:
+            return found[1]
+    except OSError:
+        pass
     try:
         import pynvml
 

@@ -23,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from genet.errors import RunError, StorageError
 
+TEMPORARY = ".genet-"  # what files under way are called, so that nobody else's are ever taken for leftovers
+
 
 def digest(data: bytes | str) -> str:
     """SHA-256 of bytes or text, as 64 hexadecimal digits."""
@@ -51,6 +53,12 @@ class Record(BaseModel):
             ) from None
 
 
+class Derived(Record):
+    """A record that knows the digest of what it was made from: it is finished only as long as that is unchanged."""
+
+    inputs: str
+
+
 def read_bytes(path: Path) -> bytes:
     """The file's bytes; StorageError where it is missing or unreadable."""
     try:
@@ -63,7 +71,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step: temporary file in the same folder, fsync, rename, fsync of the folder."""
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name}.")
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -84,7 +92,7 @@ def written_atomically(folder: Path) -> Iterator[Path]:
     """A temporary sibling to fill; renamed to `folder` when the block ends well, removed when it does not."""
     with _explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{TEMPORARY}{folder.name}."))
     try:
         yield temporary
         with _explained(folder):
@@ -194,6 +202,18 @@ class Journal:
             os.ftruncate(handle, end)
 
 
+_held: set[int] = set()  # handles of the locks this process holds
+
+
+def _release_in_child() -> None:
+    """A forked child, such as a data loader's worker, must not keep the lock when its parent is killed."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_release_in_child)
+
+
 class FolderLock:
     """Held while a process works in a run folder; a second process is refused. Falls with the process, even a killed one."""
 
@@ -213,9 +233,11 @@ class FolderLock:
             except BaseException:
                 os.close(self._handle)
                 raise
+            _held.add(self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _held.discard(self._handle)
         os.close(self._handle)
 
 

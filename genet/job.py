@@ -17,6 +17,7 @@ from genet.latency.table import LatencyTable, Setting
 from genet.nets.data import Splits, load_data
 from genet.progress import Progress
 from genet.runfolder import RunFolder
+from genet.spec.network import Network
 from genet.spec.recipe import Recipe
 from genet.spec.space import Widths
 
@@ -54,6 +55,11 @@ class Job:
         return table
 
     @property
+    def masternet(self) -> Network:
+        """The MasterNet at the resolution of the search: parent of the trials, measure of budgets such as 0.5x."""
+        return self.recipe.space.masternet(self.recipe.search_resolution)
+
+    @property
     def resolutions(self) -> tuple[int, ...]:
         """Resolutions on offer."""
         return self.recipe.space.input.resolutions
@@ -81,3 +87,9 @@ def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> 
         if recipe:
             files.adopt(recipe)
         yield job
+
+
+def read_job(folder: Path, progress: Progress) -> Job:
+    """A run folder to read from, also while another process works in it."""
+    files = RunFolder(folder)
+    return Job(files, files.recipe(), progress)

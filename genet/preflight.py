@@ -11,10 +11,11 @@ import time
 import torch
 from torch import nn
 
+from genet.errors import DeviceError
 from genet.files import Record
 from genet.latency.clock import REPEAT_MS, REPEATS, WARM_UP_S
 from genet.latency.profile import profile_network
-from genet.latency.table import LatencyTable
+from genet.latency.table import LatencyTable, Setting
 from genet.nets.build import build
 from genet.nets.data import Splits
 from genet.progress import duration
@@ -45,7 +46,7 @@ class Preflight(Record):
     sweep: int
     masternet_ms_per_image: float
     budgets: tuple[BudgetOutlook, ...]
-    seconds: dict[str, float]  # expected, per step, of what is not done yet
+    seconds: dict[str, float]  # expected, per step, from the start
 
     @property
     def total_seconds(self) -> float:
@@ -59,9 +60,9 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, device: torch
     widths = space.widths_on_offer()
     resolutions = space.input.resolutions
     reference = space.masternet(recipe.search_resolution)
-    masternets = {r: profile_network(table, space.masternet(r), device, reference) for r in resolutions}
+    masternets = {r: profile_network(table, space.masternet(r), device, reference).steady_ms for r in resolutions}
     masternet = masternets[recipe.search_resolution] / batch
-    fastest = min(profile_network(table, space.smallest(r), device, reference) for r in resolutions) / batch
+    fastest = min(profile_network(table, space.smallest(r), device, reference).steady_ms for r in resolutions) / batch
     sweep = {block for r in resolutions for index, kind in widths for block in space.repeated_blocks(index, kind, widths, r)}
     wanted = {block for r in resolutions for block in space.blocks(widths, r)}
     # A rough half of the widths stays at the edges, and what is measured grows with the square of their number.
@@ -116,19 +117,26 @@ def _step_seconds(recipe: Recipe, device: torch.device) -> float:
     images = torch.randn(recipe.master.batch, recipe.space.input.channels, size, size, device=device)
     labels = torch.zeros(len(images), dtype=torch.long, device=device)
     times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        loss = nn.functional.cross_entropy(module(images), labels)
-        loss.backward()
-        loss.item()  # waits for the device
-        times.append(time.perf_counter() - start)
+    try:
+        for _ in range(3):
+            start = time.perf_counter()
+            loss = nn.functional.cross_entropy(module(images), labels)
+            loss.backward()
+            loss.item()  # waits for the device
+            times.append(time.perf_counter() - start)
+    except torch.OutOfMemoryError:
+        raise DeviceError(
+            f"training at {size} pixels must fit into the device's memory, and batch {recipe.master.batch} does not; "
+            "lower master.batch"
+        ) from None
     return min(times[1:])
 
 
-def outlook(seen: Preflight) -> list[str]:
+def outlook(seen: Preflight, setting: Setting) -> list[str]:
     """The pre-flight in words."""
     steps = ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items())
     lines = [
+        f"device                  {setting.device.name}, batch {setting.batch}, {setting.dtype}, {setting.runtime}",
         f"networks in the space   {seen.networks:,}",
         f"trials                  at most {seen.trials}",
         f"measurements            at most {seen.measurements} blocks, {seen.sweep} of them to find the staircases",

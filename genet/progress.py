@@ -40,6 +40,11 @@ class Tracker:
         self.done += 1
         self.note = note or self.note
 
+    def resume_at(self, done: int) -> None:
+        """Say how much was done already, once that is known: a training that goes on begins further on."""
+        if self.done < done:
+            self.done = self._start_done = done
+
     @property
     def elapsed_s(self) -> float:
         """Seconds since this run began the work."""

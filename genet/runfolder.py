@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from pathlib import Path
 from typing import TypeVar
 
-from genet.errors import RunError
-from genet.files import Journal, Record, write_atomic
+from genet.errors import GenetError, RunError
+from genet.files import TEMPORARY, Derived, Journal, Record, write_atomic
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe, to_yaml
 from genet.spec.recipe import Recipe
 
 R = TypeVar("R", bound=Record)
+D = TypeVar("D", bound=Derived)
 
 COMMAND_THAT_WRITES = {
-    "recipe.yaml": "genet run RECIPE",
-    "latency.jsonl": "genet profile RUN",
     "staircase.json": "genet profile RUN",
     "master.json": "genet master RUN",
-    "trials.jsonl": "genet distill RUN",
     "regression.json": "genet fit RUN",
     "selection.json": "genet select RUN",
     "results.json": "genet train RUN",
@@ -36,8 +35,6 @@ class RunFolder:
         self.environment = path / "environment.json"
         self.staircase = path / "staircase.json"
         self.master = path / "master.json"
-        self.master_weights = path / "master.safetensors"
-        self.master_checkpoint = path / "master.checkpoint"
         self.regression = path / "regression.json"
         self.selection = path / "selection.json"
         self.results = path / "results.json"
@@ -54,6 +51,13 @@ class RunFolder:
         if not file.exists():
             raise RunError(f"{file}: this step needs it, and it is not there; `{COMMAND_THAT_WRITES[file.name]}` writes it")
         return record.load(file)
+
+    def read_current(self, file: Path, record: type[D], inputs: str) -> D | None:
+        """Read a result if it is there and was made from just these inputs, else None: it is to be made anew."""
+        if not file.exists():
+            return None
+        found = record.load(file)
+        return found if found.inputs == inputs else None
 
     def recipe(self) -> Recipe:
         """The recipe the run follows; RunError where the folder is no run folder."""
@@ -73,30 +77,17 @@ class RunFolder:
             raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
 
     def adopt(self, recipe: Recipe) -> None:
-        """Make this the recipe's folder.
-
-        Other budgets, another device or another final training keep the trials, and drop what follows from them.
-        """
+        """Make this the recipe's folder. Other budgets, another device or another final training keep the trials."""
         self.check_free_for(recipe)
-        if self.recipe_file.exists():
-            before = self.recipe()
-            if (before.select, before.measure) != (recipe.select, recipe.measure):
-                self.forget_selection()
-            if before.train != recipe.train:
-                shutil.rmtree(self.path / "networks", ignore_errors=True)
-            if before != recipe:
-                self.results.unlink(missing_ok=True)
         write_atomic(self.recipe_file, to_yaml(recipe).encode())
-
-    def forget_selection(self) -> None:
-        """Drop what was selected and what follows from it; trained networks stay, and are used again if chosen again."""
-        for file in (self.results, self.selection):
-            file.unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:
         """Delete the temporary files of a writer that was killed. Only the holder of the folder's lock may call it."""
-        for leftover in self.path.rglob(".*.*"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        for leftover in self.path.rglob(f"{TEMPORARY}*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def network_name(network: Network) -> str:
@@ -108,9 +99,18 @@ def default_folder(name: str, fresh: bool) -> Path:
     """`runs/NAME`, or the newest of `runs/NAME-2`, `runs/NAME-3`...; with `fresh` the next one that is not there."""
     numbered = {1: Path("runs") / name}
     for folder in Path("runs").glob(f"{name}-*"):
-        if found := re.fullmatch(re.escape(name) + r"-(\d+)", folder.name):
+        found = re.fullmatch(re.escape(name) + r"-(\d+)", folder.name)
+        if found and _is_run_of(folder, name):
             numbered[int(found[1])] = folder
     newest = max(numbered)
     if not fresh or not numbered[newest].exists():
         return numbered[newest]
-    return Path("runs") / f"{name}-{newest + 1}"
+    return next(folder for n in itertools.count(newest + 1) if not (folder := Path("runs") / f"{name}-{n}").exists())
+
+
+def _is_run_of(folder: Path, name: str) -> bool:
+    """Whether the folder's recipe has this name; a recipe called NAME-2 has folders of its own."""
+    try:
+        return RunFolder(folder).recipe().name == name
+    except GenetError:
+        return False

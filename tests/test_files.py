@@ -572,3 +572,25 @@ def test_a_run_folder_is_free_again_when_the_block_raises(tmp_path: Path) -> Non
         raise ValueError("in the block")
     with FolderLock(tmp_path / "run"):
         pass
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+    """Such as a data loader's worker, which outlives its parent by some seconds."""
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom genet.files import FolderLock\n"
+        "with FolderLock(Path(sys.argv[1])):\n"
+        "    if os.fork() == 0:\n        print(os.getpid(), flush=True)\n    time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        with pytest.raises(RunError, match="one process at a time"), FolderLock(tmp_path):
+            pass
+        parent.kill()
+        parent.wait()
+        with FolderLock(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        parent.stdout.close()

@@ -31,6 +31,7 @@ FLOORS = [
     {"report"},
     {"runfolder", "preflight"},
     {"job"},
+    {"steps"},
     {"pipeline"},
     {"cli"},
 ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +16,9 @@ import genet
 from genet import pipeline
 from genet.choose.certificate import Selection
 from genet.choose.outcome import Outcomes
-from genet.errors import RunError
+from genet.errors import EvidenceError, RunError
 from genet.files import Journal
-from genet.job import open_job
+from genet.job import open_job, read_job
 from genet.latency.staircase import Staircases
 from genet.progress import Progress
 from genet.runfolder import RunFolder
@@ -156,9 +158,9 @@ def test_a_lost_trial_line_is_run_again_and_nothing_else(copy: RunFolder) -> Non
 
 def test_selection_for_other_budgets_needs_no_device_and_writes_nothing(copy: RunFolder) -> None:
     before = stamps(copy.path)
-    with open_job(copy.path, Progress()) as job:
-        selection = pipeline.answer(job, ("0.9x", 1000.0))
-        assert "device" not in vars(job)
+    job = read_job(copy.path, Progress())
+    selection = pipeline.answer(job, ("0.9x", 1000.0))
+    assert "device" not in vars(job)
     assert stamps(copy.path) == before
     small, large = selection.choices
     assert small.predicted_ms_per_image <= small.budget_ms_per_image
@@ -190,17 +192,121 @@ def test_the_report_is_one_file_that_asks_nothing_of_the_network(finished: RunFo
 
 def test_the_report_escapes_what_it_shows(copy: RunFolder) -> None:
     text = (copy.path / "recipe.yaml").read_text()
-    (copy.path / "recipe.yaml").write_text(text.replace("name: tiny", "name: <script>alert(1)</script>", 1))
-    with open_job(copy.path, Progress()) as job:
-        pipeline.write_report(job)
+    (copy.path / "recipe.yaml").write_text(text.replace("name: digits", "name: digits\n  root: <script>alert(1)</script>", 1))
+    pipeline.write_report(read_job(copy.path, Progress()))
+    assert "&lt;script&gt;" in copy.report.read_text()
     assert "<script>" not in copy.report.read_text()
+
+
+def rewrite_trials(run: RunFolder, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Write the trials' journal again, each record changed or left out."""
+    changed = [change(record) for record in run.trials.read().records]
+    run.trials.path.unlink()
+    for record in changed:
+        if record is not None:
+            run.trials.append(record)
+
+
+def test_a_selection_from_part_of_the_trials_is_made_anew_when_the_rest_is_there(copy: RunFolder) -> None:
+    whole = Selection.load(copy.selection)
+    lost = next(record["trial"] for record in copy.trials.read().records)
+    rewrite_trials(copy, lambda record: None if record["trial"] == lost else record)
+    with open_job(copy.path, Progress()) as job:
+        pipeline.fit_trials(job)
+        assert pipeline.select(job).inputs != whole.inputs
+        pipeline.run(job)
+    assert Selection.load(copy.selection).choices == whole.choices
+
+
+def test_results_follow_a_new_selection(copy: RunFolder) -> None:
+    before = Outcomes.load(copy.results)
+    selection = Selection.load(copy.selection)
+    selection.model_copy(update={"choices": selection.choices[1:]}).save(copy.selection)
+    with open_job(copy.path, Progress()) as job:
+        assert pipeline.train_selected(job).inputs != before.inputs
+
+
+def test_a_block_type_all_of_whose_trials_failed_is_not_offered(copy: RunFolder) -> None:
+    def fail_dw_first(record: dict[str, Any]) -> dict[str, Any]:
+        failed = record["index"] == 0 and record["superblock"]["type"] == "DW"
+        return {**record, "accuracy": None, "failure": "the loss must stay finite"} if failed else record
+
+    rewrite_trials(copy, fail_dw_first)
+    with open_job(copy.path, Progress()) as job:
+        pipeline.fit_trials(job)
+        for choice in pipeline.select(job).choices:
+            assert Network.parse(choice.network).superblocks[0].type == "XX"
+
+
+def test_a_superblock_all_of_whose_trials_failed_is_said_with_the_way_out(copy: RunFolder) -> None:
+    rewrite_trials(copy, lambda record: {**record, "accuracy": None, "failure": "x"} if record["index"] == 1 else record)
+    with open_job(copy.path, Progress()) as job:
+        pipeline.fit_trials(job)
+        with pytest.raises(EvidenceError, match=r"super-block 2 must have a finished trial.*lower distill\.learning_rate"):
+            pipeline.select(job)
+
+
+@pytest.mark.parametrize("lost", ["master.safetensors", "master.json"])
+def test_a_lost_masternet_is_trained_again_to_the_same_weights(copy: RunFolder, lost: str) -> None:
+    before = (copy.path / "master.safetensors").read_bytes()
+    (copy.path / lost).unlink()
+    with open_job(copy.path, Progress()) as job:
+        pipeline.train_master(job)
+    assert (copy.path / "master.safetensors").read_bytes() == before
+
+
+def test_another_final_training_trains_the_same_networks_again(copy: RunFolder) -> None:
+    recipe = copy.recipe()
+    longer = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 3})})
+    (weights,) = (copy.path / "networks").glob("*/model.safetensors")
+    before = weights.read_bytes()
+    with open_job(copy.path, Progress(), longer) as job:
+        outcomes = pipeline.train_selected(job)
+        pipeline.export_selected(job)
+    assert weights.read_bytes() != before
+    assert (copy.path / outcomes.outcomes[0].export / "model.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_an_answer_without_a_measured_masternet_names_the_command_and_measures_nothing(copy: RunFolder) -> None:
+    records = copy.latency.read().records
+    copy.latency.path.unlink()
+    for record in records:
+        if record["row"] != "network":
+            copy.latency.append(record)
+    before = stamps(copy.path)
+    with pytest.raises(EvidenceError, match=r"lacks @16x1.*`genet profile RUN` measures it"):
+        pipeline.answer(read_job(copy.path, Progress()), ("0.9x",))
+    assert stamps(copy.path) == before
+
+
+def test_reading_a_run_needs_no_lock(copy: RunFolder) -> None:
+    with open_job(copy.path, Progress()):
+        assert pipeline.answer(read_job(copy.path, Progress()), ("0.9x",)).choices
+
+
+def test_two_budgets_with_one_network_share_a_card(copy: RunFolder) -> None:
+    recipe = copy.recipe()
+    both = recipe.model_copy(update={"select": recipe.select.model_copy(update={"budgets": ("3x", "4x")})})
+    with open_job(copy.path, Progress(), both) as job:
+        one, other = pipeline.run(job).outcomes
+    if one.name != other.name:
+        pytest.skip("this machine's clock chose two networks")
+    card = (copy.path / one.export).parent / "card.md"
+    assert "for a budget of 3x and 4x" in card.read_text()
+
+
+def test_foreign_hidden_files_are_left_alone(copy: RunFolder) -> None:
+    (copy.path / ".recipe.yaml.swp").write_text("an editor's")
+    (copy.path / ".genet-selection.json.x1").write_text("ours, torn")
+    with open_job(copy.path, Progress()):
+        assert (copy.path / ".recipe.yaml.swp").exists()
+        assert not (copy.path / ".genet-selection.json.x1").exists()
 
 
 def test_a_report_of_an_unfinished_run_tells_what_there_is(finished: RunFolder, tmp_path: Path) -> None:
     for name in ("recipe.yaml", "latency.jsonl", "staircase.json"):
         shutil.copy(finished.path / name, tmp_path / name)
-    with open_job(tmp_path, Progress()) as job:
-        text = pipeline.write_report(job).read_text()
+    text = pipeline.write_report(read_job(tmp_path, Progress())).read_text()
     assert "Staircases" in text
     assert "Pseudo-gradients" not in text
 

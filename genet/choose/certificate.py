@@ -7,11 +7,12 @@ break the budget the prediction is scaled by what was seen, and slower candidate
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from genet.choose.selection import Candidate
 from genet.errors import EvidenceError
-from genet.files import Record
+from genet.files import Derived, Record
+from genet.latency.table import Setting
 from genet.spec.recipe import Budget
 
 
@@ -33,36 +34,53 @@ class Choice(Record):
     within: bool | None
 
 
-class Selection(Record):
-    """All choices of a run, in the order of budgets and resolutions."""
+class Selection(Derived):
+    """All choices of a run, in the order of budgets and resolutions, and the setting they were measured in."""
 
+    setting: Setting
+    masternet_ms_per_image: float
     choices: tuple[Choice, ...]
 
 
 def best_within(
     budget_ms: float, front: Sequence[Candidate], scale: float, measure: Callable[[Candidate], float], count: int
 ) -> tuple[Candidate, float]:
-    """The best candidate whose measured latency is within the budget, and that latency; all in ms per batch.
+    """The best candidate measured within the budget, and its latency; all in ms per batch.
 
-    `scale` is the first guess of measured over predicted latency; `count` candidates are measured at a time.
-    Where none is within the budget the fastest one measured is returned: its latency is above the budget.
+    `scale` is the first guess of measured over predicted latency; `count` candidates are measured at a time, the best
+    predicted first. Where those that should fit do not, the fastest are measured, upwards, until `count` break the
+    budget. If all do, the fastest one measured is returned: its latency is above the budget.
     """
     if not front:
         raise EvidenceError("a selection must have candidates, and the frontier is empty")
-    seen: list[tuple[Candidate, float]] = []
+    seen: dict[str, tuple[Candidate, float]] = {}
+
+    def fits(candidate: Candidate) -> bool:
+        if candidate.network not in seen:
+            seen[candidate.network] = (candidate, measure(candidate))
+        return seen[candidate.network][1] <= budget_ms
+
     waiting = sorted(front, key=lambda candidate: -candidate.predicted_accuracy)
     while promising := [candidate for candidate in waiting if candidate.predicted_ms * scale <= budget_ms][:count]:
-        measured = [(candidate, measure(candidate)) for candidate in promising]
-        seen += measured
-        fitting = [pair for pair in measured if pair[1] <= budget_ms]
-        if fitting:
-            return max(fitting, key=lambda pair: pair[0].predicted_accuracy)
-        scale = max(scale, statistics.median(ms / candidate.predicted_ms for candidate, ms in measured))
+        if [candidate for candidate in promising if fits(candidate)]:
+            return _best(seen, budget_ms)
+        slower = statistics.median(seen[candidate.network][1] / candidate.predicted_ms for candidate in promising)
+        scale = max(scale, slower)
         waiting = [candidate for candidate in waiting if candidate not in promising]
-    fastest = min(front, key=lambda candidate: candidate.predicted_ms)
-    if all(candidate is not fastest for candidate, _ in seen):
-        seen.append((fastest, measure(fastest)))
-    return min(seen, key=lambda pair: pair[1])
+    broken = 0
+    for candidate in sorted(front, key=lambda candidate: candidate.predicted_ms):
+        broken += not fits(candidate)
+        if broken == count:
+            break
+    return _best(seen, budget_ms)
+
+
+def _best(seen: Mapping[str, tuple[Candidate, float]], budget_ms: float) -> tuple[Candidate, float]:
+    """The best predicted of those within the budget, or the fastest where none is."""
+    fitting = [pair for pair in seen.values() if pair[1] <= budget_ms]
+    if fitting:
+        return max(fitting, key=lambda pair: pair[0].predicted_accuracy)
+    return min(seen.values(), key=lambda pair: pair[1])
 
 
 def best_predicted(budget_ms: float, front: Sequence[Candidate], scale: float) -> Candidate:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from genet.files import Record
+from genet.files import Derived, Record
+from genet.latency.table import Setting
 from genet.spec.recipe import Budget
 
 
@@ -11,7 +12,7 @@ def percent(share: float) -> str:
     return "over 100%" if share > 1 else f"{share:.1%}"
 
 
-class Trained(Record):
+class Trained(Derived):
     """A trained network. Accuracies are 0 to 1; `nas_accuracy` is on the images held out for the search."""
 
     network: str
@@ -38,9 +39,10 @@ class Outcome(Record):
     export: str  # folder, relative to the run folder
 
 
-class Outcomes(Record):
-    """The last table, with the MasterNet to compare with."""
+class Outcomes(Derived):
+    """The last table, with the MasterNet to compare with, and the setting in which all latencies were measured."""
 
+    setting: Setting
     masternet: Trained
     masternet_ms_per_image: float
     outcomes: tuple[Outcome, ...]

@@ -18,7 +18,7 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from genet.errors import EvidenceError
 from genet.files import Record
-from genet.spec.network import BlockType, Network, SuperBlock
+from genet.spec.network import BlockType, SuperBlock
 from genet.trials.plan import TrialResult
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)  # per (block of depth)^2 and (doubling of width)^2
@@ -63,10 +63,6 @@ class Regression(Record):
             )
         reference = self._gradient(index, own.block_type)
         return found.change(superblock, own) - (reference.intercept if reference else 0.0)
-
-    def predict(self, network: Network) -> float:
-        """Predicted NAS validation accuracy of a network: the MasterNet's plus the gains of its super-blocks."""
-        return self.accuracy + sum(map(self.gain, range(len(self.masternet)), network.superblocks))
 
     def _gradient(self, index: int, block_type: BlockType) -> PseudoGradient | None:
         return next((g for g in self.gradients if g.index == index and g.block_type == block_type), None)

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from genet.device import current
 from genet.errors import DeviceError
 from genet.latency.clock import Timing, measure_in_turn
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
@@ -33,26 +34,26 @@ def profile_blocks(
         measured()
 
 
-def profile_network(table: LatencyTable, network: Network, device: torch.device, reference: Network) -> float:
-    """Milliseconds per batch of the whole network: from the table where it was measured, else measured now.
+def profile_network(table: LatencyTable, network: Network, device: torch.device, reference: Network) -> NetworkRow:
+    """The whole network's latency: from the table where it was measured, else measured now.
 
     The reference network is timed in turn with it. What the reference takes now over what it took when it was first
-    measured is the drift of the machine, and is divided out, so that networks measured hours apart can be compared.
+    measured is the drift of the machine, so that networks measured hours apart can be compared.
     """
-    known = table.measured_ms(network)
+    known = table.network_row(network)
     if known is not None:
         return known
     together = [network]
     if network != reference:
-        before = profile_network(table, reference, device, reference)
+        before = profile_network(table, reference, device, reference).ms
         together.append(reference)
     batch = table.setting.batch
     parts = [(build(each), (batch, each.input.channels, *[each.input.resolution] * 2)) for each in together]
     timing, *beside = _time(parts, table.setting, device, str(network))
     drift = beside[0].ms / before if beside else 1.0
-    ms, median_ms = timing.ms / drift, timing.median_ms / drift
-    table.add_network(NetworkRow(network=str(network), ms=ms, median_ms=median_ms, spread=timing.spread, drift=drift))
-    return ms
+    row = NetworkRow(network=str(network), ms=timing.ms, median_ms=timing.median_ms, spread=timing.spread, drift=drift)
+    table.add_network(row)
+    return row
 
 
 def _time(
@@ -60,8 +61,9 @@ def _time(
 ) -> tuple[Timing, ...]:
     """Time modules in turn: their forward passes on random images of the given shapes, in inference mode."""
     dtype, layout = DTYPES[setting.dtype], MEMORY_FORMATS[setting.memory_format]
-    # The benchmark flag lets cuDNN pick its fastest kernel, as a served model would.
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+    # The benchmark flag lets cuDNN pick its fastest kernel, and fp32 means what torch serves by default: TF32 where there is.
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
+    with torch.inference_mode(), flags, current(device):
         try:
             works = []
             for module, images in parts:

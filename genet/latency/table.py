@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
@@ -50,13 +50,18 @@ class BlockRow(Record):
 
 
 class NetworkRow(Record):
-    """Measured latency of a whole network, in milliseconds per batch, with the machine's drift divided out."""
+    """Measured latency of a whole network, in milliseconds per batch."""
 
     network: str  # its notation
     ms: float
     median_ms: float
     spread: float
     drift: float  # how much slower the machine was than when its reference network was first measured
+
+    @property
+    def steady_ms(self) -> float:
+        """Milliseconds per batch with the drift divided out."""
+        return self.ms / self.drift
 
 
 class LatencyTable:
@@ -94,10 +99,6 @@ class LatencyTable:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def rows(self) -> Iterator[BlockRow]:
-        """All measured blocks."""
-        return iter(self._blocks.values())
-
     def add_block(self, row: BlockRow) -> None:
         """Keep a measured block; it is on the disk when this returns."""
         self._append("block", row)
@@ -131,17 +132,30 @@ class LatencyTable:
         """Milliseconds per batch: the sum over the network's blocks."""
         return sum(self.ms(block) for block in blocks(network))
 
-    def measured_ms(self, network: Network) -> float | None:
-        """Milliseconds per batch of the whole network where it was measured, else None."""
-        row = self._networks.get(str(network))
-        return None if row is None else row.ms
+    def network_row(self, network: Network) -> NetworkRow | None:
+        """The measurement of a whole network, None where there is none."""
+        return self._networks.get(str(network))
+
+    def masternet_ms(self, masternet: Network) -> float:
+        """Milliseconds per batch of a MasterNet measured whole; EvidenceError where it was not."""
+        row = self.network_row(masternet)
+        if row is None:
+            raise EvidenceError(
+                f"the latency table must hold the MasterNet measured whole, and lacks {masternet}; "
+                "`genet profile RUN` measures it"
+            )
+        return row.steady_ms
 
     def missing(self, wanted: Iterable[Block]) -> list[Block]:
         """The blocks not yet measured, each once, in their order."""
         return [block for block in dict.fromkeys(wanted) if block not in self._blocks]
 
 
-def setting_in(journal: Journal) -> Setting | None:
-    """The setting that a journal's last rows were measured in, to read a table without its device; None if empty."""
-    found = [record["value"] for record in journal.read().records if record.get("row") == "setting"]
-    return Setting.model_validate(found[-1]) if found else None
+def find_setting(journal: Journal, wanted: str) -> Setting:
+    """The setting with a digest, to read a table without its device; EvidenceError where the journal has none of it."""
+    for record in journal.read().records:
+        if record.get("row") == "setting" and record.get("digest") == wanted:
+            return Setting.model_validate(record["value"])
+    raise EvidenceError(
+        f"{journal.path}: must hold the latencies that the staircases were found in, and does not; `genet profile RUN` measures"
+    )

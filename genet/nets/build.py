@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import islice
 
@@ -66,7 +67,8 @@ def initialise(module: nn.Module) -> None:
     """He initialisation (the paper's MSRA); the last BN of every block starts at zero, so a block starts as its shortcut."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            fan_out = part.out_channels * part.kernel_size[0] ** 2 // part.groups
+            nn.init.normal_(part.weight, std=math.sqrt(2 / fan_out))
         elif isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=0.01)
             nn.init.zeros_(part.bias)

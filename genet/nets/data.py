@@ -23,6 +23,7 @@ from genet.errors import DataError
 from genet.spec.recipe import Data
 from genet.spec.space import SpaceInput
 
+SMALL = 64  # pixels; at such sizes images are shown whole: ImageNet's crops would cut the object away
 Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)
 
 
@@ -117,9 +118,12 @@ class _Decoded(Dataset[Batch]):
 
         self._dataset, self._mode = dataset, "L" if channels == 1 else "RGB"
         colour = channels == 3
+        small = resolution <= SMALL
         self._transform = create_transform(
             (channels, resolution, resolution),
             is_training=training,
+            scale=(0.5, 1.0) if small else None,
+            crop_pct=1.0 if small else None,
             mean=IMAGENET_DEFAULT_MEAN if colour else (0.5,) * channels,
             std=IMAGENET_DEFAULT_STD if colour else (0.5,) * channels,
         )
@@ -133,10 +137,10 @@ class _Decoded(Dataset[Batch]):
             source, label = (reader or self._dataset)[index]
             with source if reader else nullcontext():  # timm's readers give open files, torchvision decoded images
                 image = (Image.open(source) if reader else source).convert(self._mode)
-            return self._transform(image), label
         except Exception as fault:
             name = self._dataset.filename(index, absolute=True) if reader else f"image {index}"
             raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
+        return self._transform(image), label
 
 
 def _seed_worker(_: int) -> None:
@@ -179,6 +183,8 @@ def _timm_dataset(data: Data, reads: SpaceInput, seed: int) -> Splits:
     """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
     if data.root is None:
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
+    if reads.channels not in (1, 3):
+        raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
     train_set, test_set = (_open(data.name, data.root, split) for split in ("train", "validation"))
     _check_classes(train_set, test_set, reads.classes, data.root)
     train, held_out = _hold_out(len(train_set), data.nas_validation, seed)

@@ -2,7 +2,8 @@
 
 Every layer of the child is a selection of the parent's channels plus new ones. New channels are read with weight zero,
 new blocks start as their shortcut and larger kernels are padded with zeros, so a child that only grew (deeper, wider,
-larger kernel or ratio) computes the parent's function exactly. A child that shrank keeps the channels that the
+larger kernel or ratio) computes the parent's function exactly, unless its growth turns a projection into an identity,
+which has no weights to inherit. A child that shrank keeps the channels that the
 batch normalisations scale most. A super-block of another kind inherits the projection beside it only.
 """
 
@@ -28,7 +29,8 @@ def inherit(parent: GENet, network: Network, seed: int = 0) -> GENet:
     Stem, head and the number of super-blocks must be the parent's (GenetError otherwise); any super-block may differ.
     """
     old = parent.network
-    if (old.stem, old.head, len(old.superblocks)) != (network.stem, network.head, len(network.superblocks)):
+    ours, theirs = ((n.input.channels, n.stem, n.head, len(n.superblocks)) for n in (network, old))
+    if ours != theirs:
         raise GenetError(f"a child must have its parent's stem, head and number of super-blocks, got {network} for {old}")
     child = build(network, seed)
     child.stem.load_state_dict(parent.stem.state_dict())

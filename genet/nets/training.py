@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from genet.errors import NonFiniteLossError, StorageError
+from genet.device import current
+from genet.errors import DeviceError, NonFiniteLossError, StorageError
 from genet.files import digest, read_checked, write_checked
 from genet.nets.data import ImageSet
 from genet.spec.recipe import Schedule
@@ -37,9 +38,33 @@ def train(
 ) -> None:
     """Train `module` in place (only `parts` of it, if given), from its checkpoint where there is one.
 
-    NonFiniteLossError stops before the step that would spoil the weights.
+    NonFiniteLossError stops before the step that would spoil the weights; DeviceError where a batch does not fit.
     """
-    module.to(device).train()
+    # Deterministic kernels, or a run that was killed would not end where an undisturbed one ends.
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True)
+    try:
+        with current(device), flags:
+            _epochs(module.to(device).train(), images, schedule, resolution, device, seed, parts, checkpoint, epoch_done)
+    except torch.OutOfMemoryError:
+        raise DeviceError(
+            f"training at {resolution} pixels must fit into the device's memory, and batch {schedule.batch} does not; "
+            "lower the schedule's batch"
+        ) from None
+    module.eval()
+
+
+def _epochs(
+    module: nn.Module,
+    images: ImageSet,
+    schedule: Schedule,
+    resolution: int,
+    device: torch.device,
+    seed: int,
+    parts: Iterable[nn.Module] | None,
+    checkpoint: Path | None,
+    epoch_done: EpochDone | None,
+) -> None:
+    """The loop itself."""
     parameters = _trainable(module, parts)
     optimizer = _optimizer(parameters, schedule)
     loss_of = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
@@ -65,7 +90,6 @@ def train(
             _save(checkpoint, module, optimizer, epoch + 1)
         if epoch_done:
             epoch_done(epoch + 1, total / steps)
-    module.eval()
 
 
 @torch.inference_mode()
@@ -120,6 +144,8 @@ def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, epoch
 
 def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Epochs already done: 0 where there is no checkpoint, or none whose checksum holds."""
+    if not path.exists():
+        return 0
     try:
         data = read_checked(path)
     except StorageError:

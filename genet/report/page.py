@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +47,9 @@ def page(story: Story) -> str:
     return _render("page.html", story=story, drawn=drawn, recipe=to_yaml(story.recipe))
 
 
-def card(outcome: Outcome, outcomes: Outcomes, recipe: Recipe, setting: Setting) -> str:
-    """The card that goes with an exported network: what it is, what was measured where, how to load it."""
-    return _render("card.md", outcome=outcome, outcomes=outcomes, recipe=recipe, setting=setting)
+def card(answers: Sequence[Outcome], outcomes: Outcomes, recipe: Recipe) -> str:
+    """The card of one exported network, which may answer several budgets: what it is, what was measured, how to load it."""
+    return _render("card.md", outcome=answers[0], answers=answers, outcomes=outcomes, recipe=recipe, setting=outcomes.setting)
 
 
 def _render(template: str, **values: object) -> str:

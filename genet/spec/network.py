@@ -51,6 +51,15 @@ def _not_empty(items: tuple[T, ...]) -> tuple[T, ...]:
 NonEmpty = AfterValidator(_not_empty)
 
 
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise law("must be made of letters, digits, dots, dashes and underscores, for it names files")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_file_name)]
+
+
 def nearest_multiples(value: float) -> str:
     """The legal widths around `value`, for a message."""
     below = int(value // MULTIPLE) * MULTIPLE
@@ -188,7 +197,7 @@ class Input(Record):
 class Network(Record):
     """One network of the family. Equal networks have equal notations; the name is a label only."""
 
-    name: str = "network"
+    name: Name = "network"
     input: Input
     stem: Stem
     superblocks: SuperBlocks

@@ -75,7 +75,7 @@ def read_space(source: str | Path) -> SearchSpace:
 
 def read_recipe(source: str | Path) -> Recipe:
     """A recipe by file or name; its `space` may be a name, a file beside it, or written out in place."""
-    return _record(Recipe, _with_space(_compose(_find(source, "recipes"))))
+    return _recipe(_compose(_find(source, "recipes")))
 
 
 def read_any(source: str | Path) -> Network | SearchSpace | Recipe:
@@ -83,10 +83,20 @@ def read_any(source: str | Path) -> Network | SearchSpace | Recipe:
     node = _compose(_find(source, "recipes", "search_spaces", "search_spaces/networks"))
     keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
     if keys & {"space", "distill", "master", "select"}:
-        return _record(Recipe, _with_space(node))
+        return _recipe(node)
     if keys & {"perturb", "widths"}:
         return _record(SearchSpace, node)
     return _record(Network, node)
+
+
+def _recipe(node: yaml.Node) -> Recipe:
+    """A recipe's tree as a record; the images' folder, like the space, is looked for beside the file."""
+    here = Path(node.start_mark.name).parent
+    recipe = _record(Recipe, _with_space(node))
+    if recipe.data.root is None:
+        return recipe
+    root = str((here / recipe.data.root).absolute())
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
 
 
 def to_yaml(record: Record) -> str:
@@ -107,7 +117,7 @@ def shipped_files(folder: str) -> dict[str, Path]:
 def _find(source: str | Path, *folders: str) -> Path:
     """The file that `source` names: a path, or the bare name of a shipped file."""
     path = Path(source)
-    if path.suffix or path.exists() or len(path.parts) > 1:
+    if path.suffix or path.is_file() or len(path.parts) != 1:
         return path
     shipped = {name: file for folder in folders for name, file in shipped_files(folder).items()}
     if str(source) in shipped:
@@ -202,7 +212,7 @@ _Fault = tuple[tuple[str, int, int], str]
 
 def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> _Fault:
     """One pydantic error as (place, line)."""
-    location = [part for part in error["loc"] if part not in ("aligned", "grid", "float", "str", "constrained-str")]
+    location = _written_location(error["loc"])
     node = root
     for depth, part in enumerate(location):
         child = _child(node, part, key=error["type"] == "extra_forbidden" and depth == len(location) - 1)
@@ -217,6 +227,16 @@ def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> _Fault:
         error["input"] = list(error["input"])
     law = _law(model, error, location)
     return (mark.name, mark.line, mark.column), f"{_where(node)}: {dotted + ': ' if dotted else ''}{law}"
+
+
+def _written_location(location: tuple[Any, ...]) -> list[Any]:
+    """The location without the names that pydantic gives to the members of a union; the file knows none of them."""
+    written: list[Any] = []
+    for part in location:
+        of_union = bool(written) and (written[-1] == "widths" or "budgets" in written)
+        if not (of_union and part in ("aligned", "grid", "float", "str")):
+            written.append(part)
+    return written
 
 
 def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from genet.files import Record, digest
-from genet.spec.network import Count, NonEmpty, law
+from genet.spec.network import Count, Name, NonEmpty, law
 from genet.spec.space import SearchSpace
 
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -42,7 +42,7 @@ class Data(Record):
     """Images: `digits` (embedded), `folder` (root/train/CLASS and root/validation/CLASS), or any timm dataset name.
 
     `nas_validation` is the share of the training images that the search validates on; it is never trained on,
-    and the final test images are never seen before the last table.
+    and the test images decide nothing: they only tell how good the trained networks are.
     """
 
     name: Annotated[str, AfterValidator(_dataset_name)] = "digits"
@@ -103,7 +103,7 @@ class Select(Record):
 class Recipe(Record):
     """Everything a job needs; with the seed it decides every random choice."""
 
-    name: str
+    name: Name
     space: SearchSpace
     data: Data = Data()
     measure: Measure = Measure()

@@ -24,6 +24,7 @@ from genet.spec.network import (
     Input,
     Kernel,
     Kind,
+    Name,
     Network,
     NonEmpty,
     Stem,
@@ -90,7 +91,7 @@ Widths = dict[tuple[int, BlockType], tuple[int, ...]]  # (super-block, block typ
 class SearchSpace(Record):
     """A MasterNet with the ranges of its perturbations."""
 
-    name: str
+    name: Name
     input: SpaceInput
     stem: Stem
     superblocks: SuperBlocks

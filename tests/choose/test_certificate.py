@@ -64,6 +64,13 @@ def test_no_named_network_breaks_a_budget_that_any_measured_one_meets(bias: floa
         assert "net1" in measured
 
 
+def test_one_wildly_slow_reading_does_not_rule_out_all_but_the_fastest() -> None:
+    slow = {"net20": 100.0, "net19": 100.0}
+    candidate, ms = best_within(20.0, front(20), 1.0, lambda c: slow.get(c.network, c.predicted_ms), count=2)
+    assert ms <= 20.0
+    assert candidate.predicted_ms >= 3
+
+
 def test_an_empty_frontier_is_said() -> None:
     with pytest.raises(EvidenceError, match="the frontier is empty"):
         best_within(1.0, [], 1.0, lambda c: 1.0, 1)

@@ -11,7 +11,7 @@ from genet.device import read_card
 from genet.errors import EvidenceError
 from genet.files import Journal
 from genet.latency.profile import profile_blocks, profile_network
-from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, setting_in
+from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, find_setting
 from genet.spec.network import Block, blocks
 from genet.spec.recipe import Measure
 from tests.tiny import tiny_recipe
@@ -51,9 +51,13 @@ def test_memory_and_operating_system_are_no_part_of_the_key(tmp_path: Path) -> N
 
 def test_the_setting_of_a_journal_can_be_read_without_its_device(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "latency.jsonl")
-    assert setting_in(journal) is None
-    table(tmp_path).add_block(row(BLOCK, 3.0))
-    assert setting_in(journal) == SETTING
+    with pytest.raises(EvidenceError, match="must hold the latencies that the staircases were found in"):
+        find_setting(journal, SETTING.digest)
+    other = SETTING.model_copy(update={"batch": 4})
+    for setting in (SETTING, other, SETTING):
+        table(tmp_path, setting).add_block(row(BLOCK, 3.0))
+    assert find_setting(journal, SETTING.digest) == SETTING
+    assert find_setting(journal, other.digest) == other
 
 
 def test_a_networks_latency_is_the_sum_of_its_blocks(tmp_path: Path) -> None:
@@ -97,23 +101,22 @@ def test_each_missing_block_is_measured_once_and_kept(tmp_path: Path) -> None:
 
 def test_a_network_is_measured_once_and_remembered(tmp_path: Path) -> None:
     network = tiny_recipe(tmp_path).space.masternet(16)
-    assert table(tmp_path).measured_ms(network) is None
+    assert table(tmp_path).network_row(network) is None
     first = profile_network(table(tmp_path), network, CPU, reference=network)
     assert profile_network(table(tmp_path), network, CPU, reference=network) == first
     table(tmp_path).add_network(network_row(str(network), 7.0))
-    assert profile_network(table(tmp_path), network, CPU, reference=network) == 7.0
+    assert profile_network(table(tmp_path), network, CPU, reference=network).ms == 7.0
 
 
 def test_a_machine_that_has_slowed_down_since_the_reference_was_measured_is_corrected_for(tmp_path: Path) -> None:
     space = tiny_recipe(tmp_path).space
     reference, other = space.masternet(16), space.smallest(16)
-    honest = profile_network(table(tmp_path), reference, CPU, reference)
+    honest = profile_network(table(tmp_path), reference, CPU, reference).ms
     table(tmp_path).add_network(network_row(str(reference), honest / 1000))  # as if the machine had been much faster
-    corrected = profile_network(table(tmp_path), other, CPU, reference)
-    assert corrected < honest / 100
-    drifts = [r["value"]["drift"] for r in Journal(tmp_path / "latency.jsonl").read().records if r["row"] == "network"]
-    assert drifts[0] == 1.0
-    assert drifts[-1] > 100
+    found = profile_network(table(tmp_path), other, CPU, reference)
+    assert found.drift > 100
+    assert found.steady_ms < honest / 100
+    assert found.ms > found.steady_ms * 100
 
 
 def network_row(network: str, ms: float) -> NetworkRow:

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from genet.choose.certificate import Choice, Selection
 from genet.choose.selection import Candidate
+from genet.device import DeviceCard
 from genet.latency.staircase import Staircase, Staircases
+from genet.latency.table import Setting
 from genet.report import figures
 from genet.spec.network import BlockType
+from genet.spec.recipe import Measure
 from genet.spec.space import superblock_of
 from genet.trials.plan import TrialResult
+
+CARD = DeviceCard(
+    kind="cpu",
+    name="some CPU",
+    processors=2,
+    memory_bytes=None,
+    l2_bytes=None,
+    capability=None,
+    driver=None,
+    cuda=None,
+    cudnn=None,
+    torch="2",
+    python="3",
+    platform="x",
+)
 
 
 def stair(index: int, resolution: int, kind: str = "XX k3") -> Staircase:
@@ -56,7 +74,9 @@ def test_failed_trials_are_not_drawn_as_points() -> None:
 
 def test_only_networks_within_their_budget_count_as_chosen() -> None:
     front = (Candidate(network="n", resolution=32, predicted_ms=64.0, predicted_accuracy=0.9),)
-    selection = Selection(choices=(choice(True, 0.18), choice(False, 0.3)))
+    setting = Setting.of(CARD, Measure())
+    choices = (choice(True, 0.18), choice(False, 0.3))
+    selection = Selection(inputs="", setting=setting, masternet_ms_per_image=0.4, choices=choices)
     info = figures.frontier_info({32: front}, selection, batch=64)
     assert info.lines[0].ms_per_image == (1.0,)
     assert info.chosen == ((0.18, 90.0),)

@@ -48,7 +48,7 @@ def networks(draw: st.DrawFn) -> Network:
     stem, stack = draw(stems), draw(stacks)
     smallest = total_stride(stem, stack)
     return Network(
-        name=draw(st.text(max_size=5)),
+        name=draw(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,4}", fullmatch=True)),
         input=Input(
             channels=draw(st.integers(1, 4)),
             classes=draw(st.integers(2, 20)),

@@ -161,7 +161,7 @@ def test_a_shipped_network_reads_back_from_what_to_yaml_writes(name: str, tmp_pa
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "no", "~", "null", "true", "12", "1.5", ".5", "1e5", "1e-4", "0x1", "é", "a: b", "# a", "a\nb", "@8", "'", '"'],
+    ["no", "null", "true", "12", "1.5", "1e5", "1e-4", "0x1", "é", "2020-01-01", "1_000"],
 )
 def test_a_name_that_looks_like_something_else_reads_back_as_text(recipe: Recipe, name: str, tmp_path: Path) -> None:
     named = recipe.model_copy(update={"name": name})

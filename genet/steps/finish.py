@@ -1,0 +1,132 @@
+"""Train, export and report: from the selection to files that run elsewhere, and the page that tells how they came about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from genet.choose.certificate import Choice, Selection
+from genet.choose.outcome import Outcome, Outcomes, Trained
+from genet.choose.regression import Regression
+from genet.errors import EvidenceError
+from genet.export import export, load_weights
+from genet.files import Record, digest, write_atomic
+from genet.job import Job
+from genet.latency.staircase import Staircases
+from genet.report.page import Story, card, page
+from genet.runfolder import RunFolder, network_name
+from genet.spec.cost import network_cost
+from genet.spec.network import Network
+from genet.spec.reader import to_yaml
+from genet.steps.learn import finished_trials, train_network
+from genet.steps.select import frontiers, table_on_disk
+
+R = TypeVar("R", bound=Record)
+
+
+def train_selected(job: Job) -> Outcomes:
+    """Train every selected network from scratch; per budget the resolution that is best after training wins.
+
+    The images held out for the search decide which is best; the test images only tell how good it is.
+    """
+    selection = job.folder.read(job.folder.selection, Selection)
+    masternet = job.folder.read(job.folder.master, Trained)
+    inputs = digest(f"{selection.model_dump_json()}/{masternet.inputs}/{job.recipe.train.model_dump_json()}")
+    known = job.folder.read_current(job.folder.results, Outcomes, inputs)
+    if known:
+        return known
+    networks = [Network.parse(notation, name=job.recipe.space.name) for notation in _chosen(selection)]
+    trained = {network: _trained(job, network) for network in networks}
+    outcomes = []
+    for budget in job.recipe.select.budgets:
+        choices = [choice for choice in selection.choices if choice.budget == budget and choice.within]
+        if choices:
+            outcomes.append(max((_outcome(job, choice, trained) for choice in choices), key=lambda o: o.nas_accuracy))
+    found = Outcomes(
+        inputs=inputs,
+        setting=selection.setting,
+        masternet=masternet,
+        masternet_ms_per_image=selection.masternet_ms_per_image,
+        outcomes=tuple(outcomes),
+    )
+    found.save(job.folder.results)
+    return found
+
+
+def _chosen(selection: Selection) -> list[str]:
+    """The networks to train, each once, though two budgets may have chosen the same."""
+    return list(dict.fromkeys(choice.network for choice in selection.choices if choice.within))
+
+
+def _trained(job: Job, network: Network) -> Trained:
+    folder = job.folder.network(network)
+    write_atomic(folder / "network.yaml", to_yaml(network).encode())
+    return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}")
+
+
+def _outcome(job: Job, choice: Choice, trained: dict[Network, Trained]) -> Outcome:
+    network = Network.parse(choice.network, name=job.recipe.space.name)
+    cost, result = network_cost(network), trained[network]
+    if choice.measured_ms_per_image is None:
+        raise EvidenceError(f"{network}: a selected network must have been measured whole; `genet select RUN` measures it")
+    return Outcome(
+        budget=choice.budget,
+        budget_ms_per_image=choice.budget_ms_per_image,
+        name=network_name(network),
+        network=choice.network,
+        resolution=choice.resolution,
+        predicted_accuracy=choice.predicted_accuracy,
+        nas_accuracy=result.nas_accuracy,
+        test_accuracy=result.test_accuracy,
+        predicted_ms_per_image=choice.predicted_ms_per_image,
+        measured_ms_per_image=choice.measured_ms_per_image,
+        parameters=cost.parameters,
+        macs=cost.macs,
+        export=str(job.folder.network(network).relative_to(job.folder.path) / "export"),
+    )
+
+
+def export_selected(job: Job) -> tuple[Path, ...]:
+    """Export the network of every budget; each export is loaded again and compared before it counts."""
+    outcomes = job.folder.read(job.folder.results, Outcomes)
+    exports = dict.fromkeys(outcome.export for outcome in outcomes.outcomes)
+    with job.progress.track("exports, each loaded again and compared", len(exports)) as tracker:
+        for name in exports:
+            folder = job.folder.path / name
+            answers = [outcome for outcome in outcomes.outcomes if outcome.export == name]
+            network = Network.parse(answers[0].network, name=answers[0].name)
+            weights = folder.parent / "model.safetensors"
+            if not _exported(folder, weights):
+                export(load_weights(network, weights), folder)
+            write_atomic(folder.parent / "card.md", card(answers, outcomes, job.recipe).encode())
+            tracker.advance(answers[0].name)
+    return tuple(job.folder.path / name for name in exports)
+
+
+def _exported(folder: Path, weights: Path) -> bool:
+    """Whether the export holds these very weights."""
+    exported = folder / weights.name
+    return exported.exists() and exported.read_bytes() == weights.read_bytes()
+
+
+def write_report(job: Job) -> Path:
+    """One self-contained page about the whole run; what is not there yet is left out."""
+    files, table = job.folder, table_on_disk(job)
+    story = Story(
+        recipe=job.recipe,
+        setting=table.setting,
+        measurements=len(table),
+        staircases=files.read(files.staircase, Staircases),
+        masternet=_if_there(files, files.master, Trained),
+        trials=finished_trials(job),
+        regression=_if_there(files, files.regression, Regression),
+        fronts=frontiers(job, table) if files.regression.exists() else {},
+        selection=_if_there(files, files.selection, Selection),
+        outcomes=_if_there(files, files.results, Outcomes),
+    )
+    write_atomic(files.report, page(story).encode())
+    return files.report
+
+
+def _if_there(files: RunFolder, path: Path, record: type[R]) -> R | None:
+    return files.read(path, record) if path.exists() else None
