@@ -34,14 +34,8 @@ class Timing(Record):
 Work = Callable[[], object]
 
 
-def measure(work: Work, device: torch.device, repeats: int = REPEATS) -> Timing:
-    """Time `work`, warmed up; EvidenceError where the clock returns no positive finite time."""
-    (timing,) = measure_in_turn((work,), device, repeats)
-    return timing
-
-
-def measure_in_turn(works: Sequence[Work], device: torch.device, repeats: int = REPEATS) -> tuple[Timing, ...]:
-    """Time several works, a repeat of each in turn, so that a machine that slows down slows all of them alike."""
+def measure(works: Sequence[Work], device: torch.device, repeats: int = REPEATS) -> tuple[Timing, ...]:
+    """Time works, warmed up, a repeat of each in turn, so that a machine that slows down slows all of them alike."""
     repeat_ms = _cuda_repeat if device.type == "cuda" else _cpu_repeat
     calls = [_warm_up(work, repeat_ms) for work in works]
     rounds = [[repeat_ms(work, n) / n for work, n in zip(works, calls, strict=True)] for _ in range(repeats)]

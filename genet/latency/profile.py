@@ -11,7 +11,7 @@ from torch import nn
 
 from genet.device import current
 from genet.errors import DeviceError
-from genet.latency.clock import Timing, measure_in_turn
+from genet.latency.clock import Timing, measure
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
 from genet.nets.blocks import build_block
 from genet.nets.build import build
@@ -70,7 +70,7 @@ def _time(
                 ready = module.to(device=device, dtype=dtype, memory_format=layout).eval()  # type: ignore[call-overload]
                 pixels = torch.randn(images, device=device, dtype=dtype).contiguous(memory_format=layout)
                 works.append(partial(ready, pixels))
-            return measure_in_turn(works, device)
+            return measure(works, device)
         except torch.OutOfMemoryError:
             raise DeviceError(
                 f"{what}: must fit into the device's memory at batch {setting.batch}, and does not; lower measure.batch"
