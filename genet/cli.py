@@ -348,8 +348,8 @@ def _print_unmet(selection: Selection) -> None:
         measured = [choice.measured_ms_per_image for choice in choices if choice.measured_ms_per_image is not None]
         if measured and not any(choice.within for choice in choices):
             print(
-                f"budget {budget} ({choices[0].budget_ms_per_image:.4f} ms/image) cannot be met by any network of the space: "
-                f"the fastest one measured takes {min(measured):.4f} ms/image, the smallest budget that can be met"
+                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) cannot be met by any network of the space: "
+                f"the fastest one measured takes {min(measured):.4g} ms/image, the smallest budget that can be met"
             )
 
 
