@@ -308,10 +308,11 @@ def _print_selection(selection: Selection) -> None:
             f"{choice.budget_ms_per_image:.4f}",
             f"{choice.predicted_ms_per_image:.4f}",
             "n/a" if choice.measured_ms_per_image is None else f"{choice.measured_ms_per_image:.4f}",
+            "n/a" if choice.within is None else "yes" if choice.within else "no",
         ]
         for choice in selection.choices
     ]
-    _table(["budget", "pixels", "network", "predicted accuracy", "budget ms", "predicted ms", "measured ms"], rows)
+    _table(["budget", "pixels", "network", "predicted accuracy", "budget ms", "predicted ms", "measured ms", "within"], rows)
 
 
 def _print_outcomes(outcomes: Outcomes, folder: Path) -> None:
@@ -348,7 +349,7 @@ def _print_unmet(selection: Selection) -> None:
         measured = [choice.measured_ms_per_image for choice in choices if choice.measured_ms_per_image is not None]
         if measured and not any(choice.within for choice in choices):
             print(
-                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) cannot be met by any network of the space: "
+                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) cannot be met by any network on offer: "
                 f"the fastest one measured takes {min(measured):.4g} ms/image, the smallest budget that can be met"
             )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,56 +41,47 @@ def train(
 
     NonFiniteLossError stops before the step that would spoil the weights; DeviceError where a batch does not fit.
     """
-    # Deterministic kernels, or a run that was killed would not end where an undisturbed one ends.
+    with _training_on(device, schedule, resolution):
+        module.to(device).train()
+        parameters = _trainable(module, parts)
+        optimizer = _optimizer(parameters, schedule)
+        loss_of = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
+        start = _resume(checkpoint, module, optimizer) if checkpoint else 0
+        batch = min(schedule.batch, images.size)
+        steps = max(1, images.size // batch)
+        for epoch in range(start, schedule.epochs):
+            total = 0.0
+            for step, (pixels, labels) in enumerate(images.batches(batch, resolution, _epoch_seed(seed, epoch))):
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(schedule, batch, epoch + (step + 0.5) / steps)
+                loss = loss_of(module(pixels.to(device)), labels.to(device))
+                value = loss.item()
+                if not math.isfinite(value):
+                    where = f"epoch {epoch + 1}, step {step + 1}"
+                    raise NonFiniteLossError(f"the loss must stay finite, and is {value} in {where}; lower the learning rate")
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += value
+            if checkpoint:
+                _save(checkpoint, module, optimizer, epoch + 1)
+            if epoch_done:
+                epoch_done(epoch + 1, total / steps)
+        module.eval()
+
+
+@contextmanager
+def _training_on(device: torch.device, schedule: Schedule, resolution: int) -> Iterator[None]:
+    """Deterministic kernels, or a killed run would not end where an undisturbed one ends; too little memory is said."""
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True)
     try:
         with current(device), flags:
-            _epochs(module.to(device).train(), images, schedule, resolution, device, seed, parts, checkpoint, epoch_done)
+            yield
     except torch.OutOfMemoryError:
         raise DeviceError(
             f"training at {resolution} pixels must fit into the device's memory, and batch {schedule.batch} does not; "
             "lower the schedule's batch"
         ) from None
-    module.eval()
-
-
-def _epochs(
-    module: nn.Module,
-    images: ImageSet,
-    schedule: Schedule,
-    resolution: int,
-    device: torch.device,
-    seed: int,
-    parts: Iterable[nn.Module] | None,
-    checkpoint: Path | None,
-    epoch_done: EpochDone | None,
-) -> None:
-    """The loop itself."""
-    parameters = _trainable(module, parts)
-    optimizer = _optimizer(parameters, schedule)
-    loss_of = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
-    start = _resume(checkpoint, module, optimizer) if checkpoint else 0
-    batch = min(schedule.batch, images.size)
-    steps = max(1, images.size // batch)
-    for epoch in range(start, schedule.epochs):
-        total = 0.0
-        for step, (pixels, labels) in enumerate(images.batches(batch, resolution, _epoch_seed(seed, epoch))):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(schedule, batch, epoch + (step + 0.5) / steps)
-            loss = loss_of(module(pixels.to(device)), labels.to(device))
-            value = loss.item()
-            if not math.isfinite(value):
-                raise NonFiniteLossError(
-                    f"the loss must stay finite, and is {value} in epoch {epoch + 1}, step {step + 1}; lower the learning rate"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += value
-        if checkpoint:
-            _save(checkpoint, module, optimizer, epoch + 1)
-        if epoch_done:
-            epoch_done(epoch + 1, total / steps)
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from genet.choose.selection import Candidate, frontier
 from genet.errors import EvidenceError
 from genet.files import digest
 from genet.job import Job
-from genet.latency.profile import profile_network
+from genet.latency.profile import CALM, profile_network
 from genet.latency.staircase import Staircases
 from genet.latency.table import LatencyTable, find_setting
 from genet.spec.network import Network
@@ -33,9 +33,20 @@ def select(job: Job) -> Selection:
             for front in fronts.values():
                 choices.append(_certified(job, budget, ms, front))
                 tracker.advance()
+    _warn_if_busy(job, table, choices)
     selection = _selection(job, table, inputs, choices)
     selection.save(job.folder.selection)
     return selection
+
+
+def _warn_if_busy(job: Job, table: LatencyTable, choices: list[Choice]) -> None:
+    rows = [table.network_row(Network.parse(choice.network)) for choice in choices]
+    worst = max((row.spread for row in rows if row), default=0.0)
+    if worst > CALM:
+        job.progress.say(
+            f"  other work disturbs this machine: repeats of one timing spread by {worst:.0%}, so take these latencies with "
+            "care, or run again with --fresh when it is quiet"
+        )
 
 
 def answer(job: Job, budgets: tuple[Budget, ...]) -> Selection:
