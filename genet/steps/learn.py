@@ -64,7 +64,8 @@ def train_network(job: Job, network: Network, schedule: Schedule, result: Path, 
 def distill(job: Job) -> tuple[TrialResult, ...]:
     """Run the trials: perturbed networks with the MasterNet's weights, fine-tuned. Returns all their results."""
     trials = planned_trials(job)
-    missing = [trial for trial in trials if trial.id not in read_results(job.folder.trials)]
+    done = {result.trial for result in finished_trials(job)}
+    missing = [trial for trial in trials if trial.id not in done]
     with job.progress.track("trials", len(trials), len(trials) - len(missing)) as tracker:
         if missing:
             weights = job.folder.master.with_suffix(".safetensors")
