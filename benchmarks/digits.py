@@ -16,7 +16,7 @@ from pathlib import Path
 
 from genet.choose.outcome import Outcomes
 from genet.files import write_atomic
-from genet.latency.staircase import Staircases
+from genet.latency.plan import Staircases
 from genet.report.figures import draw_staircases, staircase_info
 
 RESULTS = Path(__file__).parent / "results" / "digits"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-import re
+import subprocess
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 class DeviceCard(Record):
     """Facts about a device and the software that drives it; part of every latency row's key."""
 
-    kind: str  # cpu or cuda
+    kind: str  # cpu, cuda, or estimate: a GPU that is not here
     name: str
     processors: int | None  # streaming multiprocessors of a GPU, threads torch uses on a CPU
     memory_bytes: int | None
     l2_bytes: int | None
     capability: str | None
     driver: str | None
+    clocks: str | None  # the highest clocks of processors and memory that the driver allows
     cuda: str | None
     cudnn: int | None
-    torch: str
+    torch: str | None
     python: str
     platform: str
 
@@ -74,7 +75,7 @@ def read_card(device: torch.device) -> DeviceCard:
             memory_bytes=facts.total_memory,
             l2_bytes=getattr(facts, "L2_cache_size", None),
             capability=f"{facts.major}.{facts.minor}",
-            driver=_driver(),
+            **_driver_facts(str(getattr(facts, "uuid", device.index or 0))),
             cuda=torch.version.cuda,
             cudnn=torch.backends.cudnn.version(),
             **shared,
@@ -83,10 +84,11 @@ def read_card(device: torch.device) -> DeviceCard:
         kind="cpu",
         name=_cpu_name(),
         processors=torch.get_num_threads(),
-        memory_bytes=_memory(),
+        memory_bytes=_memory("MemTotal"),
         l2_bytes=None,
         capability=torch.backends.cpu.get_cpu_capability(),
         driver=None,
+        clocks=None,
         cuda=None,
         cudnn=None,
         **shared,
@@ -102,26 +104,27 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def _memory() -> int | None:
+def available_bytes() -> int | None:
+    """Memory that programs on the processor can still have; None where the system does not tell."""
+    return _memory("MemAvailable")
+
+
+def _memory(line: str) -> int | None:
     try:
-        line = Path("/proc/meminfo").read_text().splitlines()[0]
-        return int(line.split()[1]) * 1024
-    except (OSError, IndexError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(found.split()[1]) * 1024 for found in lines if found.startswith(line))
+    except (OSError, StopIteration, IndexError, ValueError):
         return None
 
 
-def _driver() -> str | None:
-    """The NVIDIA driver's version, as the kernel or else the optional nvidia-ml-py tells it."""
+def _driver_facts(gpu: str) -> dict[str, str | None]:
+    """Driver version and clock limits of a GPU, given by its UUID, as the driver's own command tells them."""
+    query = "--query-gpu=driver_version,clocks.max.sm,clocks.max.memory"
+    identity = gpu if gpu.isdigit() or gpu.startswith("GPU-") else f"GPU-{gpu}"
+    command = ["nvidia-smi", query, "--format=csv,noheader", "-i", identity]
     try:
-        found = re.search(r"Kernel Module[^\d]*([\d.]+)", Path("/proc/driver/nvidia/version").read_text())
-        if found:
-            return found[1]
-    except OSError:
-        pass
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    except Exception:  # the package is optional, and its own errors differ from version to version
-        return None
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        driver, processors, memory = (fact.strip() for fact in answer.splitlines()[0].split(","))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return {"driver": None, "clocks": None}
+    return {"driver": driver, "clocks": f"{processors} / {memory}"}

@@ -21,6 +21,14 @@ class DeviceError(GenetError):
     """The device asked for is not there, or cannot do what was asked."""
 
 
+class MeasurementError(GenetError):
+    """One thing could not be timed: no memory for it, a runtime that refuses it, or a time that cannot be."""
+
+
+class LostDeviceError(DeviceError):
+    """The device stopped answering; only a new process can use it again."""
+
+
 class DataError(GenetError):
     """Images or labels are missing, unreadable, or do not agree between training and validation."""
 

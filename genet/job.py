@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +12,12 @@ import torch
 
 from genet.device import DeviceCard, open_device, read_card
 from genet.files import FolderLock
-from genet.latency.staircase import Staircases
-from genet.latency.table import LatencyTable, Setting
+from genet.latency.evidence import read_evidence
+from genet.latency.meter import EvidenceMeter, Meter, open_meter
+from genet.latency.plan import Staircases, correction_networks
+from genet.latency.predict import Predictor
+from genet.latency.profile import ROUNDS
+from genet.latency.table import LatencyTable
 from genet.nets.data import Splits, load_data
 from genet.progress import Progress
 from genet.runfolder import RunFolder
@@ -32,8 +36,8 @@ class Job:
 
     @cached_property
     def device(self) -> torch.device:
-        """The device measured and trained on."""
-        return open_device(self.recipe.measure.device)
+        """The device trained on, and measured on unless latencies come from elsewhere."""
+        return open_device(self.recipe.measure.device if self.recipe.measure.here else "auto")
 
     @cached_property
     def card(self) -> DeviceCard:
@@ -46,13 +50,30 @@ class Job:
         return load_data(self.recipe.data, self.recipe.space.input, self.recipe.seed)
 
     @cached_property
+    def meter(self) -> Meter:
+        """Where latencies come from."""
+        if self._evidence:
+            return EvidenceMeter(self._evidence.setting)
+        return open_meter(self.recipe.measure, self.card, self.device)
+
+    @cached_property
+    def _evidence(self) -> LatencyTable | None:
+        measure = self.recipe.measure
+        return read_evidence(Path(measure.latency), measure) if measure.latency else None
+
+    @cached_property
     def table(self) -> LatencyTable:
-        """The latency table of this device and setting."""
-        table = LatencyTable(self.folder.latency, Setting.of(self.card, self.recipe.measure))
-        if table.damaged:
-            lines = ", ".join(map(str, table.damaged))
-            self.progress.say(f"  latency.jsonl: damaged lines {lines} are left out and measured anew")
+        """The latency table of this device and setting; the rows of another machine's evidence are taken into it."""
+        table = LatencyTable(self.folder.latency, self.meter.setting)
+        self._say_damaged(self.folder.latency.path.name, table)
+        if self._evidence:
+            self._say_damaged(str(self.recipe.measure.latency), self._evidence)
+            table.adopt(self._evidence)
         return table
+
+    def _say_damaged(self, name: str, table: LatencyTable) -> None:
+        if table.damaged:
+            self.progress.say(f"  {name}: damaged lines {', '.join(map(str, table.damaged))} are left out")
 
     @property
     def masternet(self) -> Network:
@@ -66,9 +87,14 @@ class Job:
 
     def kept_widths(self, staircases: Staircases, resolution: int) -> Widths:
         """The widths on offer at a resolution: those at staircase edges, or the plain grid."""
-        offered = self.recipe.space.widths_on_offer()
-        kept = {(s.superblock, s.block_type): s.kept for s in staircases.staircases if s.resolution == resolution}
-        return {(index, kind): kept.get((index, str(kind)), widths) for (index, kind), widths in offered.items()}
+        return staircases.kept_widths(self.recipe.space.widths_on_offer(), resolution)
+
+
+def predictor(job: Job, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
+    """Predicts latencies from a table, corrected by the networks that the plan has measured whole for that, and no others."""
+    networks = correction_networks(job.recipe.space, kept, job.recipe.measure.networks, job.recipe.seed)
+    rows = [row.first(ROUNDS) for network in networks if (row := table.network_row(network))]
+    return Predictor(table, job.masternet, [row for row in rows if row.reference == str(job.masternet)])
 
 
 @contextmanager
@@ -81,7 +107,7 @@ def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> 
     job = Job(files, recipe or files.recipe(), progress)
     if recipe:
         files.check_free_for(recipe)
-        _ = job.device, job.splits
+        _ = job.device, job.meter, job.splits
     with FolderLock(folder):
         files.remove_leftovers()
         if recipe:

@@ -10,7 +10,7 @@ from genet.job import Job
 from genet.steps.finish import export_selected, train_selected, write_report
 from genet.steps.learn import distill, fit_trials, train_master
 from genet.steps.measure import check, profile
-from genet.steps.select import answer, select
+from genet.steps.select import answer, select, table_of_evidence
 
 __all__ = [
     "answer",
@@ -21,6 +21,7 @@ __all__ = [
     "profile",
     "run",
     "select",
+    "table_of_evidence",
     "train_master",
     "train_selected",
     "write_report",

@@ -7,18 +7,22 @@ from the size of the machine.
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 from torch import nn
 
-from genet.errors import DeviceError
+from genet.errors import DeviceError, EvidenceError
 from genet.files import Record
 from genet.latency.clock import REPEAT_MS, REPEATS, WARM_UP_S
-from genet.latency.profile import profile_network
+from genet.latency.meter import Meter
+from genet.latency.plan import Expected, expected_rows
+from genet.latency.profile import ROUND_REPEATS, ROUNDS, measure_network
 from genet.latency.table import LatencyTable, Setting
 from genet.nets.build import build
 from genet.nets.data import Splits
 from genet.progress import duration
+from genet.spec.network import Network
 from genet.spec.recipe import Budget, Recipe, Schedule, budget_ms
 
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
@@ -29,12 +33,13 @@ class BudgetOutlook(Record):
 
     budget: Budget
     ms_per_image: float
-    fewest_macs_ms_per_image: float
+    fewest_macs_ms_per_image: float | None  # None where evidence from elsewhere does not tell
 
     @property
-    def reachable(self) -> bool:
+    def reachable(self) -> bool | None:
         """Whether the network with the fewest MACs is within the budget. Another one may be faster still."""
-        return self.fewest_macs_ms_per_image <= self.ms_per_image
+        fastest = self.fewest_macs_ms_per_image
+        return None if fastest is None else fastest <= self.ms_per_image
 
 
 class Preflight(Record):
@@ -42,8 +47,7 @@ class Preflight(Record):
 
     networks: int
     trials: int  # at most
-    measurements: int  # at most: widths inside a step are dropped after the sweep
-    sweep: int
+    rows: Expected
     masternet_ms_per_image: float
     budgets: tuple[BudgetOutlook, ...]
     seconds: dict[str, float]  # expected, per step, from the start
@@ -54,26 +58,26 @@ class Preflight(Record):
         return sum(self.seconds.values())
 
 
-def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, device: torch.device) -> Preflight:
-    """Size the job up; takes a few seconds and keeps its measurements in the table."""
-    space, batch = recipe.space, recipe.measure.batch
+def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter, device: torch.device) -> Preflight:
+    """Size the job up; takes a few seconds and keeps its measurements in the table.
+
+    EvidenceError where latencies come from a file that does not hold the MasterNet.
+    """
+    space, batch = recipe.space, table.setting.batch
     widths = space.widths_on_offer()
-    resolutions = space.input.resolutions
     reference = space.masternet(recipe.search_resolution)
-    masternets = {r: profile_network(table, space.masternet(r), device, reference).steady_ms for r in resolutions}
-    masternet = masternets[recipe.search_resolution] / batch
-    fastest = min(profile_network(table, space.smallest(r), device, reference).steady_ms for r in resolutions) / batch
-    sweep = {block for r in resolutions for index, kind in widths for block in space.repeated_blocks(index, kind, widths, r)}
-    wanted = {block for r in resolutions for block in space.blocks(widths, r)}
-    # A rough half of the widths stays at the edges, and what is measured grows with the square of their number.
-    rows = len(sweep) + (len(wanted) - len(sweep)) * (0.25 if space.widths == "wave-aligned" else 1.0)
+    whole = partial(_whole_ms, table, meter, reference)
+    masternets = {r: whole(space.masternet(r)) for r in space.input.resolutions}
+    masternet = table.masternet_ms(reference) / batch
+    smallest = [ms for r in space.input.resolutions if (ms := whole(space.smallest(r))) is not None]
+    fastest = min(smallest) / batch if smallest else None
+    rows = expected_rows(space, recipe.measure.networks)
     samples = (min(space.perturb.samples, len(space.depths(index)) * len(kept)) for (index, _), kept in widths.items())
     trials = sum(samples)
     return Preflight(
         networks=space.size(widths),
         trials=trials,
-        measurements=len(wanted | sweep),
-        sweep=len(sweep),
+        rows=rows,
         masternet_ms_per_image=masternet,
         budgets=tuple(
             BudgetOutlook(
@@ -83,17 +87,29 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, device: torch
             )
             for budget in recipe.select.budgets
         ),
-        seconds=_seconds(recipe, splits, device, masternets, rows, trials),
+        seconds=_seconds(recipe, splits, device, [ms for ms in masternets.values() if ms is not None], rows, trials),
     )
 
 
+def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Network) -> float | None:
+    """Milliseconds per batch of a whole network; None where evidence from elsewhere does not hold it."""
+    try:
+        return measure_network(table, meter, network, reference).ratio * table.masternet_ms(reference)
+    except EvidenceError:
+        return None
+
+
 def _seconds(
-    recipe: Recipe, splits: Splits, device: torch.device, masternets: dict[int, float], rows: float, trials: int
+    recipe: Recipe, splits: Splits, device: torch.device, masternets: list[float], rows: Expected, trials: int
 ) -> dict[str, float]:
     """Expected seconds per step, from the timed MasterNet and one timed training step."""
     space, search = recipe.space, recipe.search_resolution
     depth = sum(superblock.depth for superblock in space.superblocks) + 2
-    block_ms = max(REPEAT_MS, sum(masternets.values()) / len(masternets) / depth)
+    network_ms = sum(masternets) / max(1, len(masternets))
+    block_ms = max(REPEAT_MS, network_ms / depth)
+    per_row = REPEATS + 4
+    profile = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
+    profile += rows.networks * 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms)
     step_s = _step_seconds(recipe, device)
 
     def training(schedule: Schedule) -> float:
@@ -102,7 +118,7 @@ def _seconds(
 
     networks = sum(training(recipe.train) * (r / search) ** 2 for r in space.input.resolutions) * len(recipe.select.budgets)
     return {
-        "profile": rows * (WARM_UP_S + (REPEATS + 4) * block_ms / 1e3),
+        "profile": profile / 1e3 + rows.rows * WARM_UP_S if recipe.measure.here else 0.0,
         "master": training(recipe.master),
         "distill": trials * training(recipe.distill),
         "train": networks,
@@ -136,17 +152,17 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
     """The pre-flight in words."""
     steps = ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items())
     lines = [
-        f"device                  {setting.device.name}, batch {setting.batch}, {setting.dtype}, {setting.runtime}",
+        f"latencies               {setting}",
         f"networks in the space   {seen.networks:,}",
         f"trials                  at most {seen.trials}",
-        f"measurements            at most {seen.measurements} blocks, {seen.sweep} of them to find the staircases",
+        f"measurements            about {seen.rows.rows} blocks, {seen.rows.sweep} of them to find the staircases, and "
+        f"{seen.rows.networks} whole networks",
         f"expected time           about {duration(seen.total_seconds)} from the start ({steps})",
-        f"MasterNet's latency     {seen.masternet_ms_per_image:.4f} ms/image, measured",
+        f"MasterNet's latency     {seen.masternet_ms_per_image:.4f} ms/image, {'estimated' if setting.estimate else 'measured'}",
     ]
     for budget in seen.budgets:
+        known = budget.fewest_macs_ms_per_image is not None
         verdict = "within reach" if budget.reachable else "probably out of reach"
-        lines.append(
-            f"budget {budget.budget!s:<16} {budget.ms_per_image:.4f} ms/image: {verdict}, the network with the "
-            f"fewest MACs takes {budget.fewest_macs_ms_per_image:.4f}"
-        )
+        prospect = f": {verdict}, the network with the fewest MACs takes {budget.fewest_macs_ms_per_image:.4f}" if known else ""
+        lines.append(f"budget {budget.budget!s:<16} {budget.ms_per_image:.4f} ms/image{prospect}")
     return lines

@@ -16,7 +16,21 @@ from genet.spec.reader import shipped_files
 from tests.tiny import write_recipe
 
 GENET = [sys.executable, "-m", "genet"]
-COMMANDS = ["run", "check", "init", "profile", "master", "distill", "fit", "train", "export", "report", "select"]
+COMMANDS = [
+    "run",
+    "check",
+    "init",
+    "profile",
+    "master",
+    "distill",
+    "fit",
+    "train",
+    "export",
+    "report",
+    "select",
+    "latency",
+    "staircase",
+]
 
 
 def genet(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -94,7 +108,9 @@ def test_a_recipe_that_is_not_there_names_those_that_are(capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N (got 'tpu')"),
+        (["--device", "tpu"], "--device must be auto, cpu, cuda, cuda:N or estimate:GPU (got 'tpu')"),
+        (["--device", "estimate:v1000"], "did you mean v100"),
+        (["--latency", "nowhere.jsonl"], "must be an evidence file such as RUN/latency.jsonl, and is not there"),
         (["--device", "cuda:99"], "use "),
         (["--data", "nowhere"], ""),
     ],

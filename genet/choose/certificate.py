@@ -1,13 +1,16 @@
-"""From the predicted frontier to a network whose measured latency is within the budget.
+"""From the predicted frontier to a network that is certified to be within the budget.
 
-A sum of blocks is a prediction. Before a network is named, the best candidates are measured whole; while all of them
-break the budget the prediction is scaled by what was seen, and slower candidates are left aside.
+A sum of blocks is a prediction. Before a network is named it is measured whole, in turn with the MasterNet, until the
+confidence interval of its latency is clear of the budget. Where it breaks the budget, what it showed corrects the
+predictions, and the selection is solved again.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from genet.choose.selection import Candidate
 from genet.errors import EvidenceError
@@ -15,13 +18,26 @@ from genet.files import Derived, Record
 from genet.latency.table import Setting
 from genet.spec.recipe import Budget
 
+CONFIDENCE = 0.999  # of an interval: of many selections none should be broken
+PATIENCE = 4  # times `candidates` measurements are spent before the fastest networks are tried
+
+
+class Certificate(Record):
+    """A network's latency, measured whole: the mean of its rounds and half the width of its confidence interval.
+
+    `within` is True or False where the interval is clear of the budget, None where it straddles it.
+    """
+
+    ms: float
+    interval_ms: float
+    within: bool | None
+
 
 class Choice(Record):
     """The answer to one budget at one resolution. Latencies are milliseconds per image.
 
-    `within` says whether the network's measured latency is within the budget. Where it is False no network is, and
-    the one named is the fastest that was measured; where it is None nothing was measured. The predicted latency is the
-    sum of the network's blocks, corrected by what the MasterNet showed: its measured latency over its own sum.
+    `within` is True for a network that is certified, False where none is: the one named is then the fastest measured.
+    None: nothing was measured here, and the prediction decides. `interval_ms_per_image` is half of the confidence interval.
     """
 
     budget: Budget
@@ -31,6 +47,7 @@ class Choice(Record):
     predicted_accuracy: float
     predicted_ms_per_image: float
     measured_ms_per_image: float | None
+    interval_ms_per_image: float | None
     within: bool | None
 
 
@@ -39,53 +56,90 @@ class Selection(Derived):
 
     setting: Setting
     masternet_ms_per_image: float
+    prediction_error: float | None  # mean relative error of predictions on networks left out of the correction
     choices: tuple[Choice, ...]
 
 
-def best_within(
-    budget_ms: float, front: Sequence[Candidate], scale: float, measure: Callable[[Candidate], float], count: int
-) -> tuple[Candidate, float]:
-    """The best candidate measured within the budget, and its latency; all in ms per batch.
+def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, reference_error: float = 0.0) -> Certificate:
+    """Judge the rounds of a network: its latency over the reference's, in each.
 
-    `scale` is the first guess of measured over predicted latency; `count` candidates are measured at a time, the best
-    predicted first. Where those that should fit do not, the fastest are measured, upwards, until `count` break the
-    budget. If all do, the fastest one measured is returned: its latency is above the budget.
+    `reference_error` is half the relative interval of the reference's own latency, 0 for budgets that are multiples of it.
+    """
+    mean = statistics.fmean(ratios)
+    half = math.hypot(half_interval(ratios), reference_error * mean)
+    low, high, limit = mean - half, mean + half, budget_ms / reference_ms
+    within = True if high <= limit else False if low > limit else None
+    return Certificate(ms=mean * reference_ms, interval_ms=half * reference_ms, within=within)
+
+
+def half_interval(samples: Sequence[float]) -> float:
+    """Half the width of the confidence interval of a mean (Student's t); infinite for a single sample that could vary."""
+    if len(samples) < 2:
+        return math.inf
+    from scipy.special import stdtrit
+
+    error = statistics.stdev(samples) / math.sqrt(len(samples))
+    return error * float(stdtrit(len(samples) - 1, (1 + CONFIDENCE) / 2)) if error else 0.0
+
+
+class Certified(NamedTuple):
+    """A candidate with its certificate, and what was predicted before it was measured, in ms per batch."""
+
+    candidate: Candidate
+    predicted_ms: float
+    certificate: Certificate
+
+
+def best_certified(
+    budget_ms: float,
+    front: Sequence[Candidate],
+    predict: Callable[[Candidate], float],
+    certify: Callable[[Candidate], Certificate],
+    count: int,
+) -> Certified:
+    """The best candidate that is certified to be within the budget; all in ms per batch.
+
+    `predict` is asked anew after every measurement, for it has learnt from it. How far the last prediction was off is
+    taken to hold for its neighbours too, so that the next candidate is the best that should then fit. About `count`
+    candidates are measured. Where none of those fits, the fastest are measured, upwards, until `count` break the budget;
+    if all do, the fastest one measured is returned, and its certificate says so.
     """
     if not front:
         raise EvidenceError("a selection must have candidates, and the frontier is empty")
-    seen: dict[str, tuple[Candidate, float]] = {}
+    seen: dict[str, Certified] = {}
 
-    def fits(candidate: Candidate) -> bool:
-        if candidate.network not in seen:
-            seen[candidate.network] = (candidate, measure(candidate))
-        return seen[candidate.network][1] <= budget_ms
+    def measure(candidate: Candidate) -> Certified:
+        seen[candidate.network] = Certified(candidate, predict(candidate), certify(candidate))
+        return seen[candidate.network]
 
-    waiting = sorted(front, key=lambda candidate: -candidate.predicted_accuracy)
-    while promising := [candidate for candidate in waiting if candidate.predicted_ms * scale <= budget_ms][:count]:
-        if [candidate for candidate in promising if fits(candidate)]:
-            return _best(seen, budget_ms)
-        slower = statistics.median(seen[candidate.network][1] / candidate.predicted_ms for candidate in promising)
-        scale = max(scale, slower)
-        waiting = [candidate for candidate in waiting if candidate not in promising]
-    broken = 0
-    for candidate in sorted(front, key=lambda candidate: candidate.predicted_ms):
-        broken += not fits(candidate)
-        if broken == count:
+    slower = 1.0
+    while len(seen) < count or (not _within(seen) and len(seen) < PATIENCE * count):
+        best = max((found.candidate.predicted_accuracy for found in _within(seen)), default=-math.inf)
+        better = [candidate for candidate in front if candidate.network not in seen and candidate.predicted_accuracy > best]
+        promising = [candidate for candidate in better if predict(candidate) * slower <= budget_ms]
+        if not promising:
             break
-    return _best(seen, budget_ms)
-
-
-def _best(seen: Mapping[str, tuple[Candidate, float]], budget_ms: float) -> tuple[Candidate, float]:
-    """The best predicted of those within the budget, or the fastest where none is."""
-    fitting = [pair for pair in seen.values() if pair[1] <= budget_ms]
+        _, predicted_ms, found = measure(max(promising, key=lambda candidate: candidate.predicted_accuracy))
+        slower = (found.ms + (found.interval_ms if found.within is None else 0.0)) / predicted_ms
+    if not _within(seen):
+        broken = 0
+        for candidate in sorted(front, key=lambda candidate: candidate.predicted_ms):
+            broken += not (seen.get(candidate.network) or measure(candidate)).certificate.within
+            if broken == count:
+                break
+    fitting = _within(seen)
     if fitting:
-        return max(fitting, key=lambda pair: pair[0].predicted_accuracy)
-    return min(seen.values(), key=lambda pair: pair[1])
+        return max(fitting, key=lambda found: found.candidate.predicted_accuracy)
+    return min(seen.values(), key=lambda found: found.certificate.ms)
 
 
-def best_predicted(budget_ms: float, front: Sequence[Candidate], scale: float) -> Candidate:
-    """The best candidate whose scaled prediction is within the budget; the fastest where none is."""
-    within = [candidate for candidate in front if candidate.predicted_ms * scale <= budget_ms]
+def _within(seen: dict[str, Certified]) -> list[Certified]:
+    return [found for found in seen.values() if found.certificate.within]
+
+
+def best_predicted(budget_ms: float, front: Sequence[Candidate], predict: Callable[[Candidate], float]) -> Candidate:
+    """The best candidate that is predicted to be within the budget; the fastest where none is."""
+    within = [candidate for candidate in front if predict(candidate) <= budget_ms]
     if within:
         return max(within, key=lambda candidate: candidate.predicted_accuracy)
-    return min(front, key=lambda candidate: candidate.predicted_ms)
+    return min(front, key=predict)

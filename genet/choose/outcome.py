@@ -33,7 +33,8 @@ class Outcome(Record):
     nas_accuracy: float
     test_accuracy: float
     predicted_ms_per_image: float
-    measured_ms_per_image: float
+    measured_ms_per_image: float | None  # None where latencies are another machine's evidence
+    interval_ms_per_image: float | None
     parameters: int
     macs: int
     export: str  # folder, relative to the run folder

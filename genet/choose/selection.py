@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genet.errors import EvidenceError
 from genet.files import Record
+from genet.latency.ops import network_ops
 from genet.spec.network import Block, SuperBlock, blocks, superblock_blocks
 from genet.spec.space import SearchSpace, Widths
 
@@ -26,7 +28,8 @@ class Candidate(Record):
 
     network: str  # its notation
     resolution: int
-    predicted_ms: float  # per batch
+    ops: int  # kernels of one pass
+    predicted_ms: float  # per batch, the sum of its blocks
     predicted_accuracy: float
 
 
@@ -80,6 +83,7 @@ def _advance(
             ms = np.array([superblock_ms(offered[choice], in_width, size, block_ms) for choice in members])
             gained = np.array([gains[choice] for choice in members])
             best = pareto(ms, gained)
+            best = best[np.isfinite(ms[best])]  # what could not be measured is not on offer
             positions = np.repeat(np.arange(len(front.ms)), len(best))
             chosen = np.tile(np.array(members)[best], len(front.ms))
             grown.append(
@@ -89,7 +93,11 @@ def _advance(
                     np.column_stack([np.full(len(chosen), in_width), positions, chosen]),
                 )
             )
-        after[width] = _merge(grown)
+        merged = _merge(grown)
+        if len(merged.ms):
+            after[width] = merged
+    if not after:
+        raise EvidenceError("every super-block must have a block that could be measured, and one has none; see latency.jsonl")
     return after
 
 
@@ -101,6 +109,8 @@ def superblock_ms(superblock: SuperBlock, in_width: int, size: int, block_ms: Bl
 
 def pareto(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Positions of the points that none beats in both, ascending in `ms`; of equal points the first."""
+    if not len(ms):
+        return np.empty(0, int)
     order = np.lexsort((-gain, ms))
     best = np.maximum.accumulate(gain[order])
     rises = np.concatenate([[True], best[1:] > best[:-1]])
@@ -133,6 +143,7 @@ def _candidates(
             Candidate(
                 network=str(network),
                 resolution=resolution,
+                ops=len(network_ops(network)),
                 predicted_ms=float(ms[point]),
                 predicted_accuracy=float(gain[point]),
             )

@@ -1,6 +1,8 @@
 """One clock for CPU and CUDA: warm-up, 30 repeats, the mean without the highest and lowest tenth (GENet paper, section 3.2).
 
-CUDA work is asynchronous, so GPU repeats are timed by events on the stream; a CPU repeat by `perf_counter`.
+The contract: works that are compared are timed in turn, one repeat of each after the other, so that a machine that slows
+down slows all of them alike; a repeat lasts long enough for the timer; the first repeats, while caches, clocks and
+autotuning settle, are not counted. CUDA work is asynchronous, so a GPU's repeats are timed by events on the stream.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from genet.errors import EvidenceError
+from genet.errors import MeasurementError
 from genet.files import Record
 
 REPEATS = 30
 TRIM = 0.1  # of the repeats, at each end
-WARM_UP_S = 0.02
+WARM_UP_S = 0.02  # at least
+UNSETTLED_S = 0.5  # at most: a machine that does not settle is seen in the spread
+SETTLED = 0.05  # three repeats in a row that differ by less have settled
 REPEAT_MS = 1.0  # a repeat runs the work as often as this takes, so that the timer's own grain is far below it
 
 
@@ -27,46 +31,41 @@ class Timing(Record):
     ms: float
     median_ms: float
     spread: float
-    repeats: int
-    calls_per_repeat: int
 
 
 Work = Callable[[], object]
 
 
 def measure(works: Sequence[Work], device: torch.device, repeats: int = REPEATS) -> tuple[Timing, ...]:
-    """Time works, warmed up, a repeat of each in turn, so that a machine that slows down slows all of them alike."""
+    """Time works, warmed up, a repeat of each in turn."""
     repeat_ms = _cuda_repeat if device.type == "cuda" else _cpu_repeat
     calls = [_warm_up(work, repeat_ms) for work in works]
     rounds = [[repeat_ms(work, n) / n for work, n in zip(works, calls, strict=True)] for _ in range(repeats)]
-    return tuple(summarise(list(samples), n) for samples, n in zip(zip(*rounds, strict=True), calls, strict=True))
+    return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
 
 
-def summarise(samples_ms: list[float], calls_per_repeat: int) -> Timing:
+def summarise(samples_ms: list[float]) -> Timing:
     """The paper's trimmed mean over the repeats, with the median and the spread kept beside it."""
     samples = sorted(samples_ms)
-    if not 0 < samples[0] <= samples[-1] < math.inf:
-        raise EvidenceError(f"a timing must be positive and finite, got {samples[0]} to {samples[-1]} ms")
+    if not all(0 < sample < math.inf for sample in samples):
+        raise MeasurementError(f"a timing must be positive and finite, got {samples[0]} to {samples[-1]} ms")
     cut = int(len(samples) * TRIM)
     median = statistics.median(samples)
     low, _, high = statistics.quantiles(samples, n=4) if len(samples) > 1 else (median, median, median)
-    return Timing(
-        ms=statistics.fmean(samples[cut : len(samples) - cut]),
-        median_ms=median,
-        spread=(high - low) / median,
-        repeats=len(samples),
-        calls_per_repeat=calls_per_repeat,
-    )
+    return Timing(ms=statistics.fmean(samples[cut : len(samples) - cut]), median_ms=median, spread=(high - low) / median)
 
 
 def _warm_up(work: Work, repeat_ms: Callable[[Work, int], float]) -> int:
-    """Run until caches, clocks and autotuning settle; returns the calls that fill one repeat."""
+    """Run until three repeats in a row agree; returns the calls that fill one repeat."""
     repeat_ms(work, 2)
-    end = time.perf_counter() + WARM_UP_S
-    fastest = repeat_ms(work, 1)
-    while time.perf_counter() < end:
-        fastest = min(fastest, repeat_ms(work, 1))
-    return max(1, round(REPEAT_MS / max(fastest, 1e-3)))
+    start = time.perf_counter()
+    seen = [repeat_ms(work, 1)]
+    while (elapsed := time.perf_counter() - start) < UNSETTLED_S:
+        last = seen[-3:]
+        if elapsed >= WARM_UP_S and len(last) == 3 and max(last) <= min(last) * (1 + SETTLED):
+            break
+        seen.append(repeat_ms(work, 1))
+    return max(1, round(REPEAT_MS / max(min(seen), 1e-3)))
 
 
 def _cpu_repeat(work: Work, calls: int) -> float:

@@ -1,86 +1,184 @@
-"""Fills the latency table: times single blocks and whole networks on the device."""
+"""Fills the latency table: blocks in context and in random order between readings of a sentinel, and whole networks."""
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from genet.device import current
-from genet.errors import DeviceError
-from genet.latency.clock import Timing, measure
-from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
-from genet.nets.blocks import build_block
-from genet.nets.build import build
+from genet.errors import EvidenceError, LostDeviceError, MeasurementError
+from genet.latency.ops import block_ops, network_ops
+from genet.latency.part import chain, whole
+from genet.latency.sweep import SHORT, Sweep, next_widths
+from genet.latency.table import BlockRow, LatencyTable, NetworkRow, is_repeated, standard_error
+from genet.spec.cost import block_cost
 from genet.spec.network import Block, Network
 
-CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
-ATTEMPTS = 3
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+if TYPE_CHECKING:
+    from genet.latency.meter import Meter
+
+DRIFT = 0.02  # a sentinel that moves by more between two readings flags the rows in between
+GROUP_S = 5.0  # between two readings of the sentinel, and what a killed run may have to measure again
+GROUP_ROWS = 32
+ROUND_REPEATS = 10
+ROUNDS = 3  # at least, of a whole network: 30 repeats in all
+REFERENCE_ROUNDS = 10
 
 
 def profile_blocks(
-    table: LatencyTable, wanted: Iterable[Block], device: torch.device, seed: int, measured: Callable[[], None]
-) -> None:
-    """Measure the blocks that the table lacks, in random order so that a drifting clock leans on no width."""
+    table: LatencyTable, meter: Meter, wanted: Iterable[Block], sentinel: Block, seed: int, measured: Callable[[], None]
+) -> int:
+    """Measure the blocks that the table lacks, in random order so that a drifting clock leans on no width.
+
+    Every few seconds the sentinel is timed again. Where it moved by more than 2 % the rows in between are measured once
+    more and the calmer of both counts; what drift is left stays with the row, and is divided out. Returns the number of
+    rows that keep such a mark. A block that cannot be measured is a recorded failure.
+    """
     missing = table.missing(wanted)
     random.Random(seed).shuffle(missing)
-    for block in missing:
-        images = (table.setting.batch, block.in_width, block.size, block.size)
-        (timing,) = _time([(build_block(block), images)], table.setting, device, str(block))
-        table.add_block(BlockRow(block=block, ms=timing.ms, median_ms=timing.median_ms, spread=timing.spread))
-        measured()
+    marked = 0
+    if not missing:
+        return marked
+    race = meter.prepare([chain([sentinel])])
+
+    def read() -> float:
+        table.add_sentinel(race()[0].ms)
+        return table.sentinel_ms[-1]
+
+    before = read()
+    while missing:
+        group = _group(table, meter, missing, before, measured)
+        after = read()
+        if _moved(before, after):
+            again = [_block_row(meter, row.block) for row in group]
+            then = read()
+            if abs(math.log(then / after)) < abs(math.log(after / before)):
+                group, before, after = again, after, then
+            else:
+                after = then
+        drift = math.sqrt(before * after) / table.sentinel_ms[0]
+        marked += len(group) if _moved(before, after) else 0
+        for row in group:
+            table.add_block(row.model_copy(update={"drift": drift}))
+        before = after
+    return marked
 
 
-def profile_network(table: LatencyTable, network: Network, device: torch.device, reference: Network) -> NetworkRow:
-    """The whole network's latency: from the table where it was measured, else measured now.
-
-    The reference network is timed in turn with it. What the reference takes now over what it took when it was first
-    measured is the drift of the machine, so that networks measured hours apart can be compared.
-    """
-    known = table.network_row(network)
-    if known is not None:
-        return known
-    together = [network]
-    if network != reference:
-        before = profile_network(table, reference, device, reference).ms
-        together.append(reference)
-    batch = table.setting.batch
-    parts = [(build(each), (batch, each.input.channels, *[each.input.resolution] * 2)) for each in together]
-    timing, *beside = _time(parts, table.setting, device, str(network))
-    drift = beside[0].ms / before if beside else 1.0
-    row = NetworkRow(network=str(network), ms=timing.ms, median_ms=timing.median_ms, spread=timing.spread, drift=drift)
-    table.add_network(row)
-    return row
+def _moved(before: float, after: float) -> bool:
+    return abs(math.log(after / before)) > DRIFT
 
 
-def _unrest(timings: tuple[Timing, ...]) -> float:
-    return max(timing.spread for timing in timings)
-
-
-def _time(
-    parts: Sequence[tuple[nn.Module, tuple[int, ...]]], setting: Setting, device: torch.device, what: str
-) -> tuple[Timing, ...]:
-    """Time modules in turn: their forward passes on random images of the given shapes, in inference mode."""
-    dtype, layout = DTYPES[setting.dtype], MEMORY_FORMATS[setting.memory_format]
-    # The benchmark flag lets cuDNN pick its fastest kernel, and fp32 means what torch serves by default: TF32 where there is.
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
-    with torch.inference_mode(), flags, current(device):
+def _group(
+    table: LatencyTable, meter: Meter, missing: list[Block], sentinel_ms: float, measured: Callable[[], None]
+) -> list[BlockRow]:
+    """The rows of some seconds, taken off `missing`. What was measured before a device was lost is kept."""
+    rows: list[BlockRow] = []
+    start = time.monotonic()
+    while missing and len(rows) < GROUP_ROWS and time.monotonic() - start < GROUP_S:
+        block = missing.pop()
         try:
-            works = []
-            for module, images in parts:
-                ready = module.to(device=device, dtype=dtype, memory_format=layout).eval()  # type: ignore[call-overload]
-                pixels = torch.randn(images, device=device, dtype=dtype).contiguous(memory_format=layout)
-                works.append(partial(ready, pixels))
-            attempts: list[tuple[Timing, ...]] = []
-            while len(attempts) < ATTEMPTS and not (attempts and _unrest(attempts[-1]) <= CALM):
-                attempts.append(measure(works, device))
-            return min(attempts, key=_unrest)
-        except torch.OutOfMemoryError:
-            raise DeviceError(
-                f"{what}: must fit into the device's memory at batch {setting.batch}, and does not; lower measure.batch"
-            ) from None
+            rows.append(_block_row(meter, block))
+        except LostDeviceError as fault:
+            rows.append(BlockRow(block=block, ops=len(block_ops(block)), failure=str(fault)))
+            for row in rows:
+                table.add_block(row.model_copy(update={"drift": sentinel_ms / table.sentinel_ms[0]}))
+            raise
+        measured()
+    return rows
+
+
+def _block_row(meter: Meter, block: Block) -> BlockRow:
+    """A block that is repeated costs half of what three in a row take longer than one: what is paid once cancels."""
+    row = BlockRow(block=block, ops=len(block_ops(block)))
+    try:
+        if not is_repeated(block):
+            (timing,) = meter.prepare([chain([block])])()
+            return row.model_copy(update=timing.model_dump())
+        one, three = meter.prepare([chain([block]), chain([block] * 3)])()
+    except MeasurementError as fault:
+        return row.model_copy(update={"failure": str(fault)})
+    ms, median_ms = (three.ms - one.ms) / 2, (three.median_ms - one.median_ms) / 2
+    if min(ms, median_ms) <= 0:
+        return row.model_copy(update={"failure": "three blocks in a row must take longer than one, and were timed as faster"})
+    spread = math.hypot(three.spread * three.median_ms, one.spread * one.median_ms) / 2 / median_ms
+    return row.model_copy(update={"ms": ms, "median_ms": median_ms, "spread": spread})
+
+
+def few_rounds(row: NetworkRow) -> bool:
+    """Enough for a prediction to be held against: 30 repeats in all."""
+    return len(row.ms) >= ROUNDS
+
+
+def many_rounds(row: NetworkRow) -> bool:
+    """Enough for the MasterNet, which all others are held against."""
+    return len(row.ms) >= REFERENCE_ROUNDS
+
+
+def measure_network(
+    table: LatencyTable,
+    meter: Meter,
+    network: Network,
+    reference: Network,
+    enough: Callable[[NetworkRow], bool] = few_rounds,
+) -> NetworkRow:
+    """A whole network timed in turn with the reference, round by round until `enough`; the table keeps all rounds.
+
+    Rounds already in the table count, and no more of them than it takes: what is answered does not depend on what else was
+    measured later. MeasurementError where it cannot be timed.
+    """
+    row = table.network_row(network)
+    row = row if row is not None and row.reference == str(reference) else None
+    for count in range(ROUNDS, len(row.ms) + 1 if row else 0):
+        if row and enough(row.first(count)):
+            return row.first(count)
+    race = meter.prepare([whole(network)] if network == reference else [whole(network), whole(reference)])
+    while True:
+        timings = race(ROUND_REPEATS)
+        row = NetworkRow(
+            network=str(network),
+            reference=str(reference),
+            ops=len(network_ops(network)),
+            ms=(*(row.ms if row else ()), timings[0].ms),
+            reference_ms=(*(row.reference_ms if row else ()), timings[-1].ms),
+            spread=max(timing.spread for timing in timings),
+        )
+        if len(row.ms) >= ROUNDS and enough(row):
+            table.add_network(row)
+            return row
+
+
+def profile_sweep(
+    table: LatencyTable, meter: Meter, at_width: Mapping[int, tuple[Block, ...]], measured: Callable[[], None]
+) -> tuple[Sweep, tuple[int, ...]]:
+    """Latency over width of a block, layer or super-block, measured where its staircase may step; and the MACs per batch.
+
+    `at_width` gives the blocks it is made of at every width on offer. A short grid is measured whole. EvidenceError where
+    fewer than two widths can be measured.
+    """
+    grid = sorted(at_width)
+    sentinel = at_width[grid[len(grid) // 2]][0]
+    while True:
+        known = {width: ms for width in grid if (ms := _sum_ms(table, at_width[width])) is not None}
+        finite = {width: ms for width, ms in known.items() if ms < math.inf}
+        offered = [width for width in grid if width in finite or width not in known]
+        wanted = next_widths(offered, finite, table.noise) if len(grid) >= SHORT else [w for w in grid if w not in known]
+        if not wanted:
+            break
+        profile_blocks(table, meter, [block for width in wanted for block in at_width[width]], sentinel, 0, measured)
+    if len(finite) < 2:
+        failure = next((row.failure for row in table.block_rows if row.failure), "the range has one width")
+        raise EvidenceError(f"a staircase must have at least 2 widths that can be measured, and has {len(finite)}: {failure}")
+    sigma = tuple(max(table.noise, _standard_error(table, at_width[width])) for width in finite)
+    macs = tuple(table.setting.batch * sum(block_cost(block).macs for block in at_width[width]) for width in finite)
+    return Sweep(widths=tuple(finite), ms=tuple(finite.values()), sigma=sigma), macs
+
+
+def _sum_ms(table: LatencyTable, parts: Sequence[Block]) -> float | None:
+    rows = [table.block_row(block) for block in parts]
+    return None if None in rows else sum(row.steady_ms for row in rows if row)
+
+
+def _standard_error(table: LatencyTable, parts: Sequence[Block]) -> float:
+    return max(standard_error(row.spread or 0.0) for block in parts if (row := table.block_row(block)))

@@ -1,34 +1,45 @@
-"""The latency table: measured blocks of one device and setting, and a network's latency as the sum of its blocks."""
+"""The latency table: measured blocks and networks of one setting, and a network's latency as the sum of its blocks.
+
+On the disk it is a journal that anyone can pass on: every row carries the digest of its setting, and the setting is in
+the journal too. Rows of different settings never mix.
+"""
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
+import itertools
+import math
+import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from genet.device import DeviceCard
 from genet.errors import EvidenceError
 from genet.files import Journal, Record, digest
+from genet.spec.cost import SINGLE, shortcut
 from genet.spec.network import Block, Network, blocks
-from genet.spec.recipe import Measure
+from genet.spec.recipe import Dtype, Measure, MemoryFormat, Runtime
 
 
 class Setting(Record):
     """All that a latency depends on beside the block itself. Rows of different settings never mix."""
 
     device: DeviceCard
-    runtime: str
-    dtype: str
-    memory_format: str
+    runtime: Runtime
+    dtype: Dtype
+    memory_format: MemoryFormat
     batch: int
 
     @classmethod
     def of(cls, card: DeviceCard, measure: Measure) -> Setting:
-        """The setting in which a recipe measures on a device."""
+        """The setting in which a recipe measures on a device; on a GPU, `auto` is CUDA graphs."""
+        automatic: Runtime = "eager" if card.kind == "cpu" else "cudagraph"
         return cls(
             device=card,
-            runtime="eager",
+            runtime=automatic if measure.runtime == "auto" else measure.runtime,
             dtype=measure.dtype,
             memory_format=measure.memory_format,
             batch=measure.batch,
@@ -39,29 +50,73 @@ class Setting(Record):
         """Twelve digits that stand for the setting in every row of a journal; facts that cannot move a latency are left out."""
         return digest(self.model_dump_json(exclude={"device": {"memory_bytes", "python", "platform"}}))[:12]
 
+    @property
+    def estimate(self) -> bool:
+        """Whether the latencies come from a model of a device that was not there."""
+        return self.device.kind == "estimate"
+
+    def __str__(self) -> str:
+        device = self.device
+        software = [f"{name} {version}" for name, version in (("driver", device.driver), ("torch", device.torch)) if version]
+        return ", ".join(
+            [device.name, f"batch {self.batch}", self.dtype, self.memory_format.replace("_", " "), self.runtime, *software]
+        )
+
 
 class BlockRow(Record):
-    """Measured latency of one block, in milliseconds per batch."""
+    """Latency of one block in context, in milliseconds per batch; or why it has none."""
 
     block: Block
-    ms: float
-    median_ms: float
-    spread: float
-
-
-class NetworkRow(Record):
-    """Measured latency of a whole network, in milliseconds per batch."""
-
-    network: str  # its notation
-    ms: float
-    median_ms: float
-    spread: float
-    drift: float  # how much slower the machine was than when its reference network was first measured
+    ops: int  # kernels
+    ms: float | None = None
+    median_ms: float | None = None
+    spread: float | None = None  # interquartile range of the repeats over the median
+    drift: float = 1.0  # how much slower the machine was than when the table was begun, as the sentinel tells
+    failure: str | None = None
 
     @property
     def steady_ms(self) -> float:
-        """Milliseconds per batch with the drift divided out."""
-        return self.ms / self.drift
+        """Milliseconds per batch with the drift divided out; infinite where the block could not be measured."""
+        return math.inf if self.ms is None else self.ms / self.drift
+
+
+class NetworkRow(Record):
+    """Latency of a whole network, in milliseconds per batch: rounds in which it was timed in turn with a reference.
+
+    The reference (the MasterNet) tells how fast the machine was in each round. Its own row has itself as reference.
+    """
+
+    network: str  # its notation
+    reference: str
+    ops: int
+    ms: tuple[float, ...]
+    reference_ms: tuple[float, ...]
+    spread: float
+
+    @model_validator(mode="after")
+    def _rounds_are_pairs(self) -> NetworkRow:
+        if not self.ms or len(self.ms) != len(self.reference_ms):
+            raise ValueError("a network's row must have rounds, each with the reference's latency")
+        return self
+
+    def first(self, count: int) -> NetworkRow:
+        """The row of its first rounds alone."""
+        return self.model_copy(update={"ms": self.ms[:count], "reference_ms": self.reference_ms[:count]})
+
+    @property
+    def mean_ms(self) -> float:
+        """Milliseconds per batch on the plain clock."""
+        return statistics.fmean(self.ms)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Its latency over the reference's, round by round: what the machine's drift cannot touch."""
+        return tuple(own / other for own, other in zip(self.ms, self.reference_ms, strict=True))
+
+    @property
+    def ratio(self) -> float:
+        """The mean of the ratios."""
+        return statistics.fmean(self.ratios)
 
 
 class LatencyTable:
@@ -71,6 +126,8 @@ class LatencyTable:
         self._journal, self.setting = journal, setting
         self._blocks: dict[Block, BlockRow] = {}
         self._networks: dict[str, NetworkRow] = {}
+        self.sentinel_ms: list[float] = []
+        self._incoming: dict[Block, list[int]] | None = None
         content = journal.read()
         self.damaged = content.damaged
         settings = {record.get("digest") for record in content.records if record.get("row") == "setting"}
@@ -81,16 +138,21 @@ class LatencyTable:
 
     def _replay(self, record: dict[str, Any]) -> None:
         try:
-            if record["row"] == "block":
-                block_row = BlockRow.model_validate(record["value"])
-                self._blocks[block_row.block] = block_row
-            else:
-                network_row = NetworkRow.model_validate(record["value"])
-                self._networks[network_row.network] = network_row
-        except (ValidationError, KeyError) as fault:
+            match record["row"]:
+                case "block":
+                    block_row = BlockRow.model_validate(record["value"])
+                    self._blocks[block_row.block] = block_row
+                case "network":
+                    network_row = NetworkRow.model_validate(record["value"])
+                    self._networks[network_row.network] = network_row
+                case "sentinel":
+                    self.sentinel_ms.append(float(record["value"]))
+                case other:
+                    raise KeyError(other)
+        except (ValidationError, KeyError, TypeError, ValueError) as fault:
             raise EvidenceError(
-                f"{self._journal.path}: every row must be a block or a network, got {record!r:.80} ({type(fault).__name__}); "
-                "move the file away to measure anew"
+                f"{self._journal.path}: every row must be a block, a network or a sentinel, got {record!r:.80} "
+                f"({type(fault).__name__}); move the file away to measure anew"
             ) from None
 
     def __contains__(self, block: Block) -> bool:
@@ -99,34 +161,89 @@ class LatencyTable:
     def __len__(self) -> int:
         return len(self._blocks)
 
+    @property
+    def noise(self) -> float:
+        """Relative standard deviation from one reading of the sentinel to the next; 0 before there are three."""
+        pairs = list(itertools.pairwise(self.sentinel_ms))
+        if len(pairs) < 2:
+            return 0.0
+        changes = [abs(math.log(after / before)) for before, after in pairs]
+        return 1.48 * statistics.median(changes) / math.sqrt(2)  # the median is not moved by the steps of a drifting clock
+
+    @property
+    def block_rows(self) -> tuple[BlockRow, ...]:
+        """All rows of blocks."""
+        return tuple(self._blocks.values())
+
+    @property
+    def network_rows(self) -> tuple[NetworkRow, ...]:
+        """All rows of whole networks."""
+        return tuple(self._networks.values())
+
     def add_block(self, row: BlockRow) -> None:
         """Keep a measured block; it is on the disk when this returns."""
-        self._append("block", row)
+        self._append("block", row.model_dump(mode="json"))
         self._blocks[row.block] = row
+        self._incoming = None
 
     def add_network(self, row: NetworkRow) -> None:
         """Keep a measured network; it is on the disk when this returns."""
-        self._append("network", row)
+        self._append("network", row.model_dump(mode="json"))
         self._networks[row.network] = row
 
-    def _append(self, kind: str, row: Record) -> None:
+    def add_sentinel(self, ms: float) -> None:
+        """Keep what the sentinel took."""
+        self._append("sentinel", ms)
+        self.sentinel_ms.append(ms)
+
+    def _append(self, kind: str, value: object) -> None:
         if not self._setting_written:
             self._journal.append({"row": "setting", "digest": self.setting.digest, "value": self.setting.model_dump(mode="json")})
             self._setting_written = True
-        self._journal.append({"row": kind, "setting": self.setting.digest, "value": row.model_dump(mode="json")})
+        self._journal.append({"row": kind, "setting": self.setting.digest, "value": value})
+
+    def adopt(self, other: LatencyTable) -> None:
+        """Take over the rows of another machine's evidence for this setting that are not here yet."""
+        for row in other.block_rows:
+            if row.block not in self._blocks:
+                self.add_block(row)
+        for network_row in other.network_rows:
+            if network_row.network not in self._networks:
+                self.add_network(network_row)
+        for ms in other.sentinel_ms[len(self.sentinel_ms) :]:
+            self.add_sentinel(ms)
+
+    def block_row(self, block: Block) -> BlockRow | None:
+        """The row of a block, None where there is none."""
+        return self._blocks.get(block)
 
     def ms(self, block: Block) -> float:
-        """Milliseconds per batch of a measured block; EvidenceError for one that was never measured."""
-        try:
-            return self._blocks[block].ms
-        except KeyError:
+        """Milliseconds per batch of a block, infinite for one that could not be measured.
+
+        A block that reads a width between two measured ones is interpolated: the channels read enter a convolution's
+        work linearly, while those written make the stairs. EvidenceError where that is not possible either.
+        """
+        row = self._blocks.get(block)
+        if row is not None:
+            return row.steady_ms
+        measured = self._incoming_widths().get(_any_reader(block), [])
+        place = bisect.bisect(measured, block.in_width)
+        if is_repeated(block) or not 0 < place < len(measured):
             raise EvidenceError(
                 f"the latency table must hold every block of the network, and lacks {block}; `genet profile RUN` measures it"
-            ) from None
+            )
+        low, high = measured[place - 1], measured[place]
+        low_ms, high_ms = (self._blocks[dataclasses.replace(block, in_width=width)].steady_ms for width in (low, high))
+        return low_ms + (high_ms - low_ms) * (block.in_width - low) / (high - low)
 
-    def spread(self, block: Block) -> float:
-        """Interquartile range over the median of a measured block's repeats."""
-        return self._blocks[block].spread
+    def _incoming_widths(self) -> dict[Block, list[int]]:
+        """For every kind of block that reads another's output: the input widths measured, ascending."""
+        if self._incoming is None:
+            self._incoming = {}
+            for block, row in self._blocks.items():
+                if row.ms is not None and not is_repeated(block):
+                    bisect.insort(self._incoming.setdefault(_any_reader(block), []), block.in_width)
+        return self._incoming
 
     def predict_ms(self, network: Network) -> float:
         """Milliseconds per batch: the sum over the network's blocks."""
@@ -137,25 +254,62 @@ class LatencyTable:
         return self._networks.get(str(network))
 
     def masternet_ms(self, masternet: Network) -> float:
-        """Milliseconds per batch of a MasterNet measured whole; EvidenceError where it was not."""
+        """Milliseconds per batch of the MasterNet measured whole; EvidenceError where it was not."""
         row = self.network_row(masternet)
         if row is None:
             raise EvidenceError(
                 f"the latency table must hold the MasterNet measured whole, and lacks {masternet}; "
                 "`genet profile RUN` measures it"
             )
-        return row.steady_ms
+        return row.mean_ms
 
     def missing(self, wanted: Iterable[Block]) -> list[Block]:
-        """The blocks not yet measured, each once, in their order."""
+        """The blocks not yet measured, each once, in their order. A recorded failure is an answer."""
         return [block for block in dict.fromkeys(wanted) if block not in self._blocks]
+
+
+def scatter(rows: Iterable[BlockRow]) -> float:
+    """The sentinel's noise as the drifts of these rows alone tell it, so that rows measured later do not change it.
+
+    A drift is the mean of two readings, and neighbours share one: their difference has 0.71 of one reading's deviation.
+    """
+    drifts = list(dict.fromkeys(row.drift for row in rows))
+    changes = [abs(math.log(after / before)) for before, after in itertools.pairwise(drifts)]
+    return 1.48 * statistics.median(changes) / 0.71 if len(changes) > 1 else 0.0
+
+
+def standard_error(spread: float) -> float:
+    """Relative standard error of the trimmed mean of 30 repeats with an interquartile range of `spread` medians."""
+    return 0.74 * spread / math.sqrt(30)
+
+
+def is_repeated(block: Block) -> bool:
+    """A block with an identity shortcut: it cannot stand for one with a projection."""
+    return block.kind not in SINGLE and shortcut(block) is None
+
+
+def _any_reader(block: Block) -> Block:
+    return dataclasses.replace(block, in_width=0)
+
+
+def settings(journal: Journal) -> dict[str, Setting]:
+    """The settings that a journal has rows of, by their digests, in the order of the journal."""
+    found = {}
+    for record in journal.read().records:
+        if record.get("row") == "setting":
+            try:
+                found[str(record["digest"])] = Setting.model_validate(record["value"])
+            except (ValidationError, KeyError):
+                continue  # of a version that knew other facts of a device; its rows belong to no setting of today
+    return found
 
 
 def find_setting(journal: Journal, wanted: str) -> Setting:
     """The setting with a digest, to read a table without its device; EvidenceError where the journal has none of it."""
-    for record in journal.read().records:
-        if record.get("row") == "setting" and record.get("digest") == wanted:
-            return Setting.model_validate(record["value"])
-    raise EvidenceError(
-        f"{journal.path}: must hold the latencies that the staircases were found in, and does not; `genet profile RUN` measures"
-    )
+    try:
+        return settings(journal)[wanted]
+    except KeyError:
+        raise EvidenceError(
+            f"{journal.path}: must hold the latencies that the staircases were found in, and does not; "
+            "`genet profile RUN` measures"
+        ) from None

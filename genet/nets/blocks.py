@@ -73,6 +73,6 @@ class HeadBlock(nn.Sequential):
 
 def build_block(block: Block) -> nn.Module:
     """The module of one block, whatever its kind."""
-    if block.kind == "Conv":
+    if block.kind in ("Conv", "Depthwise"):
         return ConvNorm(body(block)[0], relu=True)
     return HeadBlock(block) if block.kind == "Head" else ResidualBlock(block)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from genet.choose.certificate import Selection
 from genet.choose.selection import Candidate
-from genet.latency.staircase import Staircase, Staircases
+from genet.latency.plan import PlacedStaircase, Staircases
 from genet.trials.plan import TrialResult
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class StairPanel(NamedTuple):
     """The staircases of one super-block at one resolution."""
 
     title: str
-    stairs: tuple[Staircase, ...]
+    stairs: tuple[PlacedStaircase, ...]
 
 
 class TrialPoint(NamedTuple):
@@ -51,9 +51,9 @@ class FrontierInfo(NamedTuple):
 
 def staircase_info(staircases: Staircases, resolution: int) -> tuple[StairPanel, ...]:
     """One panel per super-block."""
-    panels: dict[int, list[Staircase]] = {}
+    panels: dict[int, list[PlacedStaircase]] = {}
     for stair in staircases.staircases:
-        if stair.resolution == resolution:
+        if stair.resolution == resolution and stair.staircase:
             panels.setdefault(stair.superblock, []).append(stair)
     return tuple(StairPanel(f"super-block {index + 1}", tuple(stairs)) for index, stairs in sorted(panels.items()))
 
@@ -88,25 +88,27 @@ def frontier_info(fronts: Mapping[int, Sequence[Candidate]], selection: Selectio
 
 def draw_staircases(panels: Sequence[StairPanel]) -> str:
     """Latency over width: a line per block type, filled points at the widths kept."""
-    figure = _figure(2.6 * len(panels) + 0.8, 2.7)
+    figure = figure_of(2.6 * len(panels) + 0.8, 2.7)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for stair in panel.stairs:
-            colour = KIND_COLOURS[stair.block_type[:2]]
-            axes.plot(stair.widths, stair.ms, color=colour, linewidth=1, label=stair.block_type)
+        for place in panel.stairs:
+            stair, colour = place.staircase, KIND_COLOURS[place.block_type[:2]]
+            if stair is None:
+                continue
+            axes.plot(stair.widths, stair.ms, color=colour, linewidth=1, label=place.block_type)
             axes.plot(stair.widths, stair.ms, "o", markersize=3, markerfacecolor="white", color=colour)
-            kept = [ms for width, ms in zip(stair.widths, stair.ms, strict=True) if width in stair.kept]
-            axes.plot(stair.kept, kept, "o", markersize=4, color=colour)
+            kept = {width: ms for width, ms in zip(stair.widths, stair.ms, strict=True) if width in place.kept}
+            axes.plot(list(kept), list(kept.values()), "o", markersize=4, color=colour)
         axes.set_title(panel.title, fontsize=9)
         axes.set_xlabel("width (channels)")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=6, frameon=False)
     figure.axes[0].set_ylabel("ms per batch")
-    return _svg(figure)
+    return svg(figure)
 
 
 def draw_trials(points: Sequence[TrialPoint]) -> str:
     """Change of accuracy per super-block; the dashed line is the MasterNet."""
-    figure = _figure(6.4, 2.8)
+    figure = figure_of(6.4, 2.8)
     axes = figure.subplots()
     for offset, (kind, colour) in enumerate(KIND_COLOURS.items()):
         own = [point for point in points if point.kind == kind]
@@ -117,12 +119,12 @@ def draw_trials(points: Sequence[TrialPoint]) -> str:
     axes.set_xlabel("super-block")
     axes.set_ylabel("points against the MasterNet")
     axes.legend(fontsize=7, frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def draw_frontier(info: FrontierInfo) -> str:
     """Predicted accuracy over latency, with budgets as vertical lines and the chosen networks as crosses."""
-    figure = _figure(6.4, 3.2)
+    figure = figure_of(6.4, 3.2)
     axes = figure.subplots()
     for shade, line in enumerate(info.lines):
         axes.step(line.ms_per_image, line.percent, where="post", color=f"C{shade}", label=f"{line.resolution} px, predicted")
@@ -133,16 +135,17 @@ def draw_frontier(info: FrontierInfo) -> str:
     axes.set_xlabel("ms per image")
     axes.set_ylabel("predicted NAS validation accuracy (%)")
     axes.legend(fontsize=7, frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The figure as an <svg> element; equal figures give equal bytes."""
     import matplotlib as mpl
 

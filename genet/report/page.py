@@ -10,7 +10,7 @@ from genet.choose.certificate import Selection
 from genet.choose.outcome import Outcome, Outcomes, Trained, percent
 from genet.choose.regression import Regression
 from genet.choose.selection import Candidate
-from genet.latency.staircase import Staircases
+from genet.latency.plan import Staircases
 from genet.latency.table import Setting
 from genet.report import figures
 from genet.spec.reader import to_yaml
@@ -44,12 +44,25 @@ def page(story: Story) -> str:
         "trials": figures.draw_trials(points) if points else "",
         "frontier": figures.draw_frontier(figures.frontier_info(story.fronts, story.selection, batch)) if story.fronts else "",
     }
-    return _render("page.html", story=story, drawn=drawn, recipe=to_yaml(story.recipe))
+    return _render("page.html", story=story, drawn=drawn, recipe=to_yaml(story.recipe), found=_found(story.setting))
 
 
 def card(answers: Sequence[Outcome], outcomes: Outcomes, recipe: Recipe) -> str:
     """The card of one exported network, which may answer several budgets: what it is, what was measured, how to load it."""
-    return _render("card.md", outcome=answers[0], answers=answers, outcomes=outcomes, recipe=recipe, setting=outcomes.setting)
+    return _render(
+        "card.md",
+        outcome=answers[0],
+        answers=answers,
+        outcomes=outcomes,
+        recipe=recipe,
+        setting=outcomes.setting,
+        found=_found(outcomes.setting),
+    )
+
+
+def _found(setting: Setting) -> str:
+    """What a model of a device says is never called measured."""
+    return "estimated" if setting.estimate else "measured"
 
 
 def _render(template: str, **values: object) -> str:
@@ -63,5 +76,9 @@ def _render(template: str, **values: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "ms": lambda value: f"{value:.4f}"}
+    environment.filters |= {
+        "percent": percent,
+        "ms": lambda value: "n/a" if value is None else f"{value:.4f}",
+        "plus_minus": lambda half: f" ± {half:.4f}" if half else "",
+    }
     return environment.get_template(template).render(**values)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from genet.spec.network import Block, Network, blocks, inner_width
 
+SINGLE = ("Conv", "Depthwise", "Head")  # blocks of one convolution, without a shortcut
+
 
 @dataclass(frozen=True, slots=True)
 class Conv:
@@ -54,8 +56,9 @@ class Cost:
 def body(block: Block) -> tuple[Conv, ...]:
     """The convolutions on the main path of a block (GENet paper, figure 1b); the stride sits at the first kxk."""
     kernel, stride, width, size = block.kernel, block.stride, block.width, block.size
-    if block.kind in ("Conv", "Head"):
-        return (Conv("conv", block.in_width, width, kernel, stride, 1, size),)
+    if block.kind in SINGLE:
+        groups = width if block.kind == "Depthwise" else 1
+        return (Conv("conv", block.in_width, width, kernel, stride, groups, size),)
     if block.kind == "XX":
         first = Conv("conv1_kxk", block.in_width, width, kernel, stride, 1, size)
         return (first, Conv("conv2_kxk", width, width, kernel, 1, 1, first.out_size))
@@ -71,7 +74,7 @@ def body(block: Block) -> tuple[Conv, ...]:
 
 def shortcut(block: Block) -> Conv | None:
     """The 1x1 projection beside the body where the shapes differ (figure 1c), else None: an identity."""
-    if block.kind in ("Conv", "Head") or (block.stride == 1 and block.in_width == block.width):
+    if block.kind in SINGLE or (block.stride == 1 and block.in_width == block.width):
         return None
     return Conv("shortcut", block.in_width, block.width, 1, block.stride, 1, block.size)
 

@@ -93,11 +93,12 @@ def inner_width_is_exportable(width: int, ratio: float) -> bool:
 class Block:
     """One block in its place: what its latency and cost depend on, and nothing else.
 
-    `kind` is a block kind, or "Conv" for the stem, or "Head" for 1x1 convolution, pooling and classifier.
+    `kind` is a block kind, or "Conv" for the stem or any one convolution, "Depthwise" for a depthwise one, or "Head" for
+    1x1 convolution, pooling and classifier.
     `size` is the height and width of its input in pixels; `classes` is 0 except for the head.
     """
 
-    kind: Literal["XX", "BL", "DW", "Conv", "Head"]
+    kind: Literal["XX", "BL", "DW", "Conv", "Depthwise", "Head"]
     kernel: int
     ratio: float | None
     in_width: int

@@ -14,6 +14,8 @@ from genet.spec.space import SearchSpace
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
+DEVICE_NAMES = r"auto|cpu|cuda(:\d+)?|estimate:[\w -]+"
+Runtime = Literal["auto", "eager", "cudagraph", "compile", "onnxruntime", "tensorrt"]
 
 
 def _budget(value: Any) -> float | str:
@@ -52,19 +54,32 @@ class Data(Record):
 
 
 class Measure(Record):
-    """How latency is measured: device (`auto`, `cpu`, `cuda`, `cuda:N`), number format, memory format, batch."""
+    """How latency is measured, or where it is read from.
+
+    `device` is `auto`, `cpu`, `cuda`, `cuda:N`, or `estimate:GPU` for a GPU that is not here. `runtime` is what runs the
+    network; `auto` is CUDA graphs on a GPU and eager elsewhere. `latency` names an evidence file of another machine, whose
+    rows are then used in place of measurements. `networks` random networks are measured whole to correct predictions.
+    """
 
     device: str = "auto"
+    runtime: Runtime = "auto"
     dtype: Dtype = "fp32"
     memory_format: MemoryFormat = "contiguous"
     batch: Count = 64
+    networks: Annotated[int, Field(ge=3, le=20)] = 20
+    latency: str | None = None
 
     @field_validator("device")
     @classmethod
     def _device_has_a_name(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-            raise law("must be auto, cpu, cuda or cuda:N", "auto")
+        if not re.fullmatch(DEVICE_NAMES, device):
+            raise law("must be auto, cpu, cuda, cuda:N or estimate:GPU", "auto")
         return device
+
+    @property
+    def here(self) -> bool:
+        """Whether latency is measured on this machine."""
+        return self.latency is None and not self.device.startswith("estimate:")
 
 
 class Schedule(Record):

@@ -8,11 +8,10 @@ from typing import TypeVar
 from genet.choose.certificate import Choice, Selection
 from genet.choose.outcome import Outcome, Outcomes, Trained
 from genet.choose.regression import Regression
-from genet.errors import EvidenceError
 from genet.export import export, load_weights
 from genet.files import Record, digest, write_atomic
 from genet.job import Job
-from genet.latency.staircase import Staircases
+from genet.latency.plan import Staircases
 from genet.report.page import Story, card, page
 from genet.runfolder import RunFolder, network_name
 from genet.spec.cost import network_cost
@@ -39,7 +38,7 @@ def train_selected(job: Job) -> Outcomes:
     trained = {network: _trained(job, network) for network in networks}
     outcomes = []
     for budget in job.recipe.select.budgets:
-        choices = [choice for choice in selection.choices if choice.budget == budget and choice.within]
+        choices = [choice for choice in selection.choices if choice.budget == budget and choice.within is not False]
         if choices:
             outcomes.append(max((_outcome(job, choice, trained) for choice in choices), key=lambda o: o.nas_accuracy))
     found = Outcomes(
@@ -55,7 +54,7 @@ def train_selected(job: Job) -> Outcomes:
 
 def _chosen(selection: Selection) -> list[str]:
     """The networks to train, each once, though two budgets may have chosen the same."""
-    return list(dict.fromkeys(choice.network for choice in selection.choices if choice.within))
+    return list(dict.fromkeys(choice.network for choice in selection.choices if choice.within is not False))
 
 
 def _trained(job: Job, network: Network) -> Trained:
@@ -67,8 +66,6 @@ def _trained(job: Job, network: Network) -> Trained:
 def _outcome(job: Job, choice: Choice, trained: dict[Network, Trained]) -> Outcome:
     network = Network.parse(choice.network, name=job.recipe.space.name)
     cost, result = network_cost(network), trained[network]
-    if choice.measured_ms_per_image is None:
-        raise EvidenceError(f"{network}: a selected network must have been measured whole; `genet select RUN` measures it")
     return Outcome(
         budget=choice.budget,
         budget_ms_per_image=choice.budget_ms_per_image,
@@ -80,6 +77,7 @@ def _outcome(job: Job, choice: Choice, trained: dict[Network, Trained]) -> Outco
         test_accuracy=result.test_accuracy,
         predicted_ms_per_image=choice.predicted_ms_per_image,
         measured_ms_per_image=choice.measured_ms_per_image,
+        interval_ms_per_image=choice.interval_ms_per_image,
         parameters=cost.parameters,
         macs=cost.macs,
         export=str(job.folder.network(network).relative_to(job.folder.path) / "export"),

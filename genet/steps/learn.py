@@ -10,7 +10,7 @@ from genet.errors import RunError
 from genet.export import load_weights, save_weights
 from genet.files import digest, remove_checked
 from genet.job import Job
-from genet.latency.staircase import Staircases
+from genet.latency.plan import Staircases
 from genet.nets.build import build
 from genet.nets.training import accuracy, train
 from genet.spec.network import Network

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from genet.device import DeviceCard
-from genet.errors import RunError
-from genet.job import Job
-from genet.latency.profile import profile_blocks, profile_network
-from genet.latency.staircase import Staircase, Staircases, edges, noise, wave_aligned
+from genet.errors import EvidenceError, MeasurementError, RunError
+from genet.job import Job, predictor
+from genet.latency.plan import Staircases, correction_networks, find_staircases, places, rows_needed, sweep_blocks
+from genet.latency.profile import few_rounds, many_rounds, measure_network, profile_blocks
 from genet.preflight import Preflight, outlook, preflight
-from genet.spec.network import Block, BlockType, blocks
+from genet.spec.network import Block, blocks
 from genet.spec.space import Widths
 
 
@@ -18,7 +18,7 @@ def check(job: Job) -> Preflight:
     """Pre-flight: the job's size, its expected time, and whether each budget can be met."""
     _same_kind_of_device(job)
     job.card.save(job.folder.environment)
-    seen = preflight(job.recipe, job.splits, job.table, job.device)
+    seen = preflight(job.recipe, job.splits, job.table, job.meter, job.device)
     for line in outlook(seen, job.table.setting):
         job.progress.say(line)
     return seen
@@ -36,30 +36,49 @@ def _same_kind_of_device(job: Job) -> None:
 
 
 def profile(job: Job) -> Staircases:
-    """Measure the latency of every block on offer, and keep the widths at the edges of the device's staircase.
+    """Measure the latency of the blocks on offer, and keep the widths at the edges of the device's staircase.
 
-    First the repeated block of each super-block and block type over all widths gives the staircases; then the
-    blocks that the kept widths need are measured with their real input widths, and the MasterNet whole.
+    First the repeated block of each super-block and block type, at the widths where its staircase may step; then the
+    blocks that the kept widths need with their real input widths, and the MasterNet and random networks whole, which
+    correct what is predicted from blocks.
     """
-    space = job.recipe.space
-    offered = space.widths_on_offer()
     setting = job.table.setting.digest
     if not job.folder.staircase.exists() or job.folder.read(job.folder.staircase, Staircases).setting != setting:
-        places = [(r, index, kind) for r in job.resolutions for index, kind in offered]
-        if space.widths != "wave-aligned":
-            places = []
-        sweep = [block for r, index, kind in places for block in space.repeated_blocks(index, kind, offered, r)]
-        _measure(job, sweep, "latency over widths")
-        found = tuple(_staircase(job, *place, offered) for place in places)
-        Staircases(setting=setting, staircases=found).save(job.folder.staircase)
+        if not job.recipe.measure.latency:
+            _sweep(job)
+        find_staircases(job.recipe.space, job.table).save(job.folder.staircase)
     staircases = job.folder.read(job.folder.staircase, Staircases)
-    wanted = [block for r in job.resolutions for block in space.blocks(job.kept_widths(staircases, r), r)]
-    masternets = [job.masternet, *(space.masternet(r) for r in job.resolutions)]
-    wanted += [block for network in masternets for block in blocks(network)]
-    _measure(job, wanted, "latency of blocks on offer")
-    for network in masternets:
-        profile_network(job.table, network, job.device, reference=job.masternet)
+    kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
+    wanted = [*rows_needed(job.recipe.space, kept), *blocks(job.masternet)]
+    if job.recipe.measure.latency:
+        _check_evidence(job, wanted)
+    else:
+        _measure(job, wanted, "latency of blocks on offer")
+        _measure_networks(job, kept)
+    correction = predictor(job, job.table, kept).correction
+    if correction.left_out_error is not None:
+        job.progress.say(
+            f"  predictions: {correction.scale:.3f} x sum of blocks {correction.offset_ms:+.3g} ms, off by "
+            f"{correction.left_out_error:.1%} on average over {correction.networks} networks left out one at a time"
+        )
     return staircases
+
+
+def _sweep(job: Job) -> None:
+    """Measure the sweeps, all places in turn, until no step of any is left to locate."""
+    everywhere = places(job.recipe.space)
+    own = [superblock.width for superblock in job.recipe.space.superblocks]
+    if not everywhere:
+        return
+    marked = 0
+    with job.progress.track("latency over widths", len({block for place in everywhere for block in place.sweep})) as tracker:
+        while True:
+            wanted = [block for place in everywhere for block in sweep_blocks(place, own[place.superblock], job.table)]
+            if not wanted:
+                break
+            marked += _profile(job, wanted, tracker.advance)
+        tracker.total = tracker.done  # the widths inside steps need no measurement
+    _say_marked(job, marked)
 
 
 def _measure(job: Job, asked: Iterable[Block], title: str) -> None:
@@ -67,23 +86,51 @@ def _measure(job: Job, asked: Iterable[Block], title: str) -> None:
     wanted = list(dict.fromkeys(asked))
     missing = len(job.table.missing(wanted))
     with job.progress.track(title, len(wanted), len(wanted) - missing) as tracker:
-        profile_blocks(job.table, wanted, job.device, job.recipe.seed, tracker.advance)
+        marked = _profile(job, wanted, tracker.advance)
+    _say_marked(job, marked)
+    failed = [row for block in wanted if (row := job.table.block_row(block)) and row.failure]
+    if failed:
+        job.progress.say(f"  {len(failed)} blocks could not be measured and are not on offer, such as {failed[0].failure}")
 
 
-def _staircase(job: Job, resolution: int, index: int, kind: BlockType, offered: Widths) -> Staircase:
-    """One staircase from the table; the MasterNet's own width always stays."""
-    widths = offered[index, kind]
-    sweep = job.recipe.space.repeated_blocks(index, kind, offered, resolution)
-    ms = tuple(job.table.ms(block) for block in sweep)
-    eps = noise([job.table.spread(block) for block in sweep])
-    own = {job.recipe.space.superblocks[index].width} & set(widths)
-    return Staircase(
-        superblock=index,
-        resolution=resolution,
-        block_type=str(kind),
-        widths=widths,
-        ms=ms,
-        eps=eps,
-        edges=edges(widths, ms, eps),
-        kept=tuple(sorted({*wave_aligned(widths, ms, eps), *own})),
-    )
+def _profile(job: Job, wanted: Iterable[Block], measured: object) -> int:
+    middle = list(blocks(job.masternet))
+    sentinel = middle[len(middle) // 2]
+    return profile_blocks(job.table, job.meter, wanted, sentinel, job.recipe.seed, measured)  # type: ignore[arg-type]
+
+
+def _say_marked(job: Job, marked: int) -> None:
+    if marked:
+        job.progress.say(
+            f"  {marked} rows were taken while the machine's speed moved by over 2 %, and again; the drift is divided out"
+        )
+
+
+def _measure_networks(job: Job, kept: dict[int, Widths]) -> None:
+    """The MasterNet at every resolution, and random networks, whole."""
+    networks = (job.masternet, *correction_networks(job.recipe.space, kept, job.recipe.measure.networks, job.recipe.seed))
+    with job.progress.track("random networks measured whole", len(networks)) as tracker:
+        for network in networks:
+            enough = many_rounds if network == job.masternet else few_rounds
+            try:
+                measure_network(job.table, job.meter, network, job.masternet, enough)
+            except MeasurementError as fault:
+                if network == job.masternet:
+                    raise
+                job.progress.say(f"  {fault}")
+            tracker.advance()
+
+
+def _check_evidence(job: Job, wanted: list[Block]) -> None:
+    """The evidence of another machine must be of this space: what it lacks cannot be measured here."""
+    lacking = []
+    for block in dict.fromkeys(wanted):
+        try:
+            job.table.ms(block)
+        except EvidenceError:
+            lacking.append(block)
+    if lacking:
+        raise EvidenceError(
+            f"{job.recipe.measure.latency}: must hold the blocks of this space, and lacks {len(lacking)}, such as {lacking[0]}; "
+            f"measure them on {job.table.setting.device.name} with `genet profile RUN` of this very recipe"
+        )

@@ -1,23 +1,40 @@
-"""Select: for each budget and resolution the best predicted network that was measured to be within the budget."""
+"""Select: for each budget and resolution the best predicted network that is certified to be within the budget."""
 
 from __future__ import annotations
 
-from genet.choose.certificate import Choice, Selection, best_predicted, best_within
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from genet.choose.certificate import (
+    Certificate,
+    Choice,
+    Selection,
+    best_certified,
+    best_predicted,
+    certificate,
+    half_interval,
+)
 from genet.choose.regression import Regression
 from genet.choose.selection import Candidate, frontier
 from genet.errors import EvidenceError
 from genet.files import digest
-from genet.job import Job
-from genet.latency.profile import CALM, profile_network
-from genet.latency.staircase import Staircases
-from genet.latency.table import LatencyTable, find_setting
+from genet.job import Job, predictor
+from genet.latency.evidence import read_evidence
+from genet.latency.meter import CALM
+from genet.latency.plan import Staircases, find_staircases
+from genet.latency.predict import Predictor
+from genet.latency.profile import measure_network
+from genet.latency.table import LatencyTable, NetworkRow, find_setting
 from genet.spec.network import Network
 from genet.spec.recipe import Budget, budget_ms
 from genet.spec.space import Widths
 
+MOST_ROUNDS = 20  # of a network whose interval will not come clear of the budget
+
 
 def select(job: Job) -> Selection:
-    """Choose by what is predicted, and measure the candidates whole, on the device."""
+    """Choose by what is predicted, and certify on the device; on evidence from elsewhere, by what is predicted alone."""
     table, regression = job.table, job.folder.read(job.folder.regression, Regression)
     staircases = job.folder.read(job.folder.staircase, Staircases)
     evidence = (regression.model_dump_json(), staircases.model_dump_json(), job.recipe.select.model_dump_json())
@@ -25,21 +42,28 @@ def select(job: Job) -> Selection:
     known = job.folder.read_current(job.folder.selection, Selection, inputs)
     if known:
         return known
-    fronts = frontiers(job, table)
-    budgets = _budgets_ms(job, table, job.recipe.select.budgets)
-    choices = []
-    with job.progress.track("selecting and measuring whole networks", len(budgets) * len(fronts)) as tracker:
-        for budget, ms in budgets.items():
-            for front in fronts.values():
-                choices.append(_certified(job, budget, ms, front))
-                tracker.advance()
-    _warn_if_busy(job, table, choices)
-    selection = _selection(job, table, inputs, choices)
+    if job.recipe.measure.latency:
+        selection = answer(job, job.recipe.select.budgets, table).model_copy(update={"inputs": inputs})
+    else:
+        selection = _certified_selection(job, table, inputs)
+        _warn_if_busy(job, table, selection.choices)
     selection.save(job.folder.selection)
     return selection
 
 
-def _warn_if_busy(job: Job, table: LatencyTable, choices: list[Choice]) -> None:
+def _certified_selection(job: Job, table: LatencyTable, inputs: str) -> Selection:
+    fronts, prediction = frontiers(job, table), predictor(job, table, _kept(job, table))
+    budgets, error = _budgets_ms(job, table, job.recipe.select.budgets), prediction.correction.left_out_error
+    choices = []
+    with job.progress.track("selecting, each network measured whole", len(budgets) * len(fronts)) as tracker:
+        for budget, ms in budgets.items():
+            for front in fronts.values():
+                choices.append(_certified_choice(job, prediction, budget, ms, front))
+                tracker.advance()
+    return _selection(job, table, inputs, choices, error)
+
+
+def _warn_if_busy(job: Job, table: LatencyTable, choices: tuple[Choice, ...]) -> None:
     rows = [table.network_row(Network.parse(choice.network)) for choice in choices]
     worst = max((row.spread for row in rows if row), default=0.0)
     if worst > CALM:
@@ -49,19 +73,21 @@ def _warn_if_busy(job: Job, table: LatencyTable, choices: list[Choice]) -> None:
         )
 
 
-def answer(job: Job, budgets: tuple[Budget, ...]) -> Selection:
-    """The best predicted network for other budgets from what is on disk: no device, nothing written."""
-    table = table_on_disk(job)
-    fronts = frontiers(job, table)
+def answer(job: Job, budgets: tuple[Budget, ...], table: LatencyTable | None = None) -> Selection:
+    """The best predicted network for other budgets, or on another device's evidence: nothing measured, nothing written."""
+    table = table or table_on_disk(job)
+    prediction = predictor(job, table, _kept(job, table))
     choices = []
     for budget, ms in _budgets_ms(job, table, budgets).items():
-        for front in fronts.values():
-            scale = _scale(job, table, front[0].resolution)
-            candidate = best_predicted(ms, front, scale)
+        for front in frontiers(job, table).values():
+            candidate = best_predicted(ms, front, partial(_predicted_ms, prediction))
             row = table.network_row(Network.parse(candidate.network))
-            measured = None if row is None else row.steady_ms if isinstance(budget, str) else row.ms
-            choices.append(_choice(table, budget, ms, candidate, scale, measured))
-    return _selection(job, table, "", choices)
+            found = _judge(job, table, row, budget, ms) if row else None
+            choice = _choice(table, budget, ms, candidate, _predicted_ms(prediction, candidate), found)
+            if found is None and choice.predicted_ms_per_image > choice.budget_ms_per_image:
+                choice = choice.model_copy(update={"within": False})
+            choices.append(choice)
+    return _selection(job, table, "", choices, prediction.correction.left_out_error)
 
 
 def table_on_disk(job: Job) -> LatencyTable:
@@ -70,15 +96,31 @@ def table_on_disk(job: Job) -> LatencyTable:
     return LatencyTable(job.folder.latency, find_setting(job.folder.latency, staircases.setting))
 
 
+def table_of_evidence(job: Job, path: Path) -> LatencyTable:
+    """The latency table of another device; what lines of the file are damaged is said."""
+    table = read_evidence(path, job.recipe.measure)
+    if table.damaged:
+        job.progress.say(f"  {path}: damaged lines {', '.join(map(str, table.damaged))} are left out")
+    job.progress.say(f"  latencies of {table.setting}")
+    return table
+
+
 def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]:
     """The exact frontier of every resolution, from what is on disk; block types without evidence are left out."""
     regression = job.folder.read(job.folder.regression, Regression)
-    staircases = job.folder.read(job.folder.staircase, Staircases)
     found = {}
-    for resolution in job.resolutions:
-        widths = _with_evidence(job, regression, job.kept_widths(staircases, resolution))
+    for resolution, kept in _kept(job, table).items():
+        widths = _with_evidence(job, regression, kept)
         found[resolution] = frontier(job.recipe.space, widths, resolution, regression.accuracy, regression.gain, table.ms)
     return found
+
+
+def _kept(job: Job, table: LatencyTable) -> dict[int, Widths]:
+    """The widths on offer on the table's device, which need not be the one that the run was measured on."""
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    if staircases.setting != table.setting.digest:
+        staircases = find_staircases(job.recipe.space, table)
+    return {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
 
 
 def _with_evidence(job: Job, regression: Regression, widths: Widths) -> Widths:
@@ -100,29 +142,46 @@ def _budgets_ms(job: Job, table: LatencyTable, budgets: tuple[Budget, ...]) -> d
     return {budget: budget_ms(budget, masternet) * batch for budget in budgets}
 
 
-def _scale(job: Job, table: LatencyTable, resolution: int) -> float:
-    """Measured over predicted latency of the MasterNet: the first correction of every prediction."""
-    masternet = job.recipe.space.masternet(resolution)
-    return table.masternet_ms(masternet) / table.predict_ms(masternet)
+def _predicted_ms(prediction: Predictor, candidate: Candidate) -> float:
+    return prediction.correction.ms(candidate.predicted_ms, candidate.ops)
 
 
-def _certified(job: Job, budget: Budget, ms: float, front: tuple[Candidate, ...]) -> Choice:
-    """Measure candidates until one is within the budget.
+def _certified_choice(job: Job, prediction: Predictor, budget: Budget, ms: float, front: tuple[Candidate, ...]) -> Choice:
+    """Certify candidates until one is within the budget; each measured network refines the predictions of the rest."""
+    table = prediction.table
 
-    A budget that is a multiple of the MasterNet's latency is held against latencies with the machine's drift since the
-    MasterNet was measured divided out; a budget in milliseconds against the plain clock.
+    def certify(candidate: Candidate) -> Certificate:
+
+        def enough(row: NetworkRow) -> bool:
+            return _judge(job, table, row, budget, ms).within is not None or len(row.ms) >= MOST_ROUNDS
+
+        row = measure_network(table, job.meter, Network.parse(candidate.network), job.masternet, enough)
+        prediction.learn(row)
+        return _judge(job, table, row, budget, ms)
+
+    count = job.recipe.select.candidates
+    candidate, predicted_ms, found = best_certified(ms, front, partial(_predicted_ms, prediction), certify, count)
+    return _choice(table, budget, ms, candidate, predicted_ms, found)
+
+
+def _judge(job: Job, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:
+    """A multiple of the MasterNet's latency is held against ratios to it, which no drift of the machine can touch.
+
+    A budget in milliseconds must hold at the speed at which the MasterNet was measured and at that of the network's own
+    rounds, whichever is slower, and bears the uncertainty of the MasterNet's latency too.
     """
+    reference = table.network_row(job.masternet)
+    if reference is None or row.reference != str(job.masternet):
+        raise EvidenceError(f"{row.network}: must have been measured in turn with the MasterNet, and was not")
+    if isinstance(budget, str):
+        return certificate(row.ratios, reference.mean_ms, ms)
+    slower = max(reference.mean_ms, fmean(row.reference_ms))
+    return certificate(row.ratios, slower, ms, half_interval(reference.ms) / reference.mean_ms)
 
-    def measure(candidate: Candidate) -> float:
-        row = profile_network(job.table, Network.parse(candidate.network), job.device, reference=job.masternet)
-        return row.steady_ms if isinstance(budget, str) else row.ms
 
-    scale = _scale(job, job.table, front[0].resolution)
-    candidate, measured = best_within(ms, front, scale, measure, job.recipe.select.candidates)
-    return _choice(job.table, budget, ms, candidate, scale, measured)
-
-
-def _choice(table: LatencyTable, budget: Budget, ms: float, candidate: Candidate, scale: float, measured: float | None) -> Choice:
+def _choice(
+    table: LatencyTable, budget: Budget, ms: float, candidate: Candidate, predicted_ms: float, found: Certificate | None
+) -> Choice:
     batch = table.setting.batch
     return Choice(
         budget=budget,
@@ -130,12 +189,18 @@ def _choice(table: LatencyTable, budget: Budget, ms: float, candidate: Candidate
         resolution=candidate.resolution,
         network=candidate.network,
         predicted_accuracy=candidate.predicted_accuracy,
-        predicted_ms_per_image=candidate.predicted_ms * scale / batch,
-        measured_ms_per_image=None if measured is None else measured / batch,
-        within=None if measured is None else measured <= ms,
+        predicted_ms_per_image=predicted_ms / batch,
+        measured_ms_per_image=found.ms / batch if found else None,
+        interval_ms_per_image=found.interval_ms / batch if found else None,
+        within=bool(found.within) if found else None,
     )
 
 
-def _selection(job: Job, table: LatencyTable, inputs: str, choices: list[Choice]) -> Selection:
-    masternet = table.masternet_ms(job.masternet) / table.setting.batch
-    return Selection(inputs=inputs, setting=table.setting, masternet_ms_per_image=masternet, choices=tuple(choices))
+def _selection(job: Job, table: LatencyTable, inputs: str, choices: list[Choice], error: float | None) -> Selection:
+    return Selection(
+        inputs=inputs,
+        setting=table.setting,
+        masternet_ms_per_image=table.masternet_ms(job.masternet) / table.setting.batch,
+        prediction_error=error,
+        choices=tuple(choices),
+    )

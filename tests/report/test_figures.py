@@ -5,9 +5,13 @@ from __future__ import annotations
 from genet.choose.certificate import Choice, Selection
 from genet.choose.selection import Candidate
 from genet.device import DeviceCard
-from genet.latency.staircase import Staircase, Staircases
+from genet.latency.curves import Curve, Curves
+from genet.latency.plan import PlacedStaircase, Staircases
+from genet.latency.staircase import analyse
+from genet.latency.sweep import Sweep
 from genet.latency.table import Setting
 from genet.report import figures
+from genet.report.latency_figures import draw_curves, draw_staircase
 from genet.spec.network import BlockType
 from genet.spec.recipe import Measure
 from genet.spec.space import superblock_of
@@ -21,6 +25,7 @@ CARD = DeviceCard(
     l2_bytes=None,
     capability=None,
     driver=None,
+    clocks=None,
     cuda=None,
     cudnn=None,
     torch="2",
@@ -29,17 +34,9 @@ CARD = DeviceCard(
 )
 
 
-def stair(index: int, resolution: int, kind: str = "XX k3") -> Staircase:
-    return Staircase(
-        superblock=index,
-        resolution=resolution,
-        block_type=kind,
-        widths=(8, 16),
-        ms=(1.0, 2.0),
-        eps=0.02,
-        edges=(8,),
-        kept=(8, 16),
-    )
+def stair(index: int, resolution: int, kind: str = "XX k3") -> PlacedStaircase:
+    found = analyse(Sweep(widths=(8, 16), ms=(1.0, 2.0), sigma=(0.01, 0.01)))
+    return PlacedStaircase(superblock=index, resolution=resolution, block_type=kind, staircase=found, kept=(8, 16))
 
 
 def choice(within: bool, measured: float | None) -> Choice:
@@ -51,6 +48,7 @@ def choice(within: bool, measured: float | None) -> Choice:
         predicted_accuracy=0.9,
         predicted_ms_per_image=0.19,
         measured_ms_per_image=measured,
+        interval_ms_per_image=None,
         within=within,
     )
 
@@ -73,10 +71,10 @@ def test_failed_trials_are_not_drawn_as_points() -> None:
 
 
 def test_only_networks_within_their_budget_count_as_chosen() -> None:
-    front = (Candidate(network="n", resolution=32, predicted_ms=64.0, predicted_accuracy=0.9),)
+    front = (Candidate(network="n", resolution=32, ops=1, predicted_ms=64.0, predicted_accuracy=0.9),)
     setting = Setting.of(CARD, Measure())
     choices = (choice(True, 0.18), choice(False, 0.3))
-    selection = Selection(inputs="", setting=setting, masternet_ms_per_image=0.4, choices=choices)
+    selection = Selection(inputs="", setting=setting, masternet_ms_per_image=0.4, prediction_error=None, choices=choices)
     info = figures.frontier_info({32: front}, selection, batch=64)
     assert info.lines[0].ms_per_image == (1.0,)
     assert info.chosen == ((0.18, 90.0),)
@@ -89,3 +87,19 @@ def test_equal_figures_are_equal_bytes_and_self_contained() -> None:
     assert first == second
     assert first.startswith("<svg")
     assert 'href="http' not in first
+
+
+def test_a_staircase_is_drawn_with_utilization_and_with_throughput_where_the_macs_are_known() -> None:
+    sweep = Sweep(widths=(8, 16, 24, 32), ms=(1.0, 1.0, 2.0, 2.0), sigma=(0.01,) * 4)
+    plain, counted = draw_staircase(analyse(sweep), "t"), draw_staircase(analyse(sweep, (1, 2, 3, 4)), "t")
+    assert plain.startswith("<svg")
+    assert counted.count('id="axes_') == 3
+    assert plain.count('id="axes_') == 2
+
+
+def test_curves_over_width_are_drawn_over_parameters_too_and_missing_points_left_out() -> None:
+    curve = Curve(name="XX", values=(8, 16), ms=(1.0, None), parameters=(10, 40))
+    over = {name: Curves(variable=name, device="d", estimate=True, batch=64, curves=(curve,)) for name in ("width", "size")}
+    assert draw_curves(over["width"]).count('id="axes_') == 2
+    assert draw_curves(over["size"]).count('id="axes_') == 1
+    assert draw_curves(over["width"]) == draw_curves(over["width"])

@@ -296,7 +296,7 @@ RECIPE_FAULTS = [
     (
         "unknown device",
         ("device: auto", "device: gpu"),
-        ("4:19: measure.device: must be auto, cpu, cuda or cuda:N (got 'gpu'); nearest auto",),
+        ("4:19: measure.device: must be auto, cpu, cuda, cuda:N or estimate:GPU (got 'gpu'); nearest auto",),
     ),
     (
         "unknown number format",

@@ -1,0 +1,181 @@
+"""The parts of benchmarks/gpu.sh, each resumable: what was measured stays in journals under benchmarks/results/DEVICE/."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from prediction import report
+
+from genet import pipeline
+from genet.commands.printing import progress
+from genet.device import open_device, read_card
+from genet.errors import GenetError
+from genet.files import Journal, write_atomic
+from genet.job import Job, open_job
+from genet.latency.meter import DeviceMeter
+from genet.latency.part import read_part
+from genet.latency.plan import Staircases
+from genet.latency.table import Setting
+from genet.report.figures import draw_staircases, staircase_info
+from genet.report.latency_figures import draw_staircase
+from genet.runfolder import RunFolder
+from genet.spec.reader import read_recipe
+from genet.spec.recipe import Measure, Recipe
+
+MORE_IS_LEFT = 75
+NETWORKS = (
+    *(f"genet-{size}" for size in ("light", "normal", "large")),
+    *(f"timm:gernet_{size}" for size in "sml"),
+    *(f"timm:resnet{depth}" for depth in (18, 34, 50, 152)),
+    *(f"timm:regnety_{size}" for size in ("002", "004", "006", "008")),
+    "timm:mobilenetv2_100",
+    *(f"timm:efficientnet_b{size}" for size in range(4)),
+)
+SMALL_NETWORKS = ("XX k3 c16 @8", "BL k3 c32 r0.25 @8", "timm:test_byobnet")
+
+
+def main() -> int:
+    """Run one part; 75 where it was interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--small", action="store_true", help="the processor and the smallest settings, to try the script out")
+    arguments = parser.parse_args()
+    try:
+        PARTS[arguments.part](arguments.small)
+    except KeyboardInterrupt:
+        return MORE_IS_LEFT
+    except GenetError as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    return 0
+
+
+def checks(small: bool) -> None:
+    """Every test that needs a GPU."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *(["tests/test_device.py"] if small else [])]
+    code = subprocess.run(command, check=False).returncode
+    write_atomic(results(small) / "checks.txt", f"{' '.join(command[1:])} ended with {code}\n".encode())
+    if code not in (0, 5):  # 5: no test was selected
+        raise SystemExit(code)
+
+
+def table(small: bool) -> None:
+    """The latency table of masternet.yaml at 224 pixels, with the time it took."""
+    start = time.monotonic()
+    with profiled(small) as job:
+        before = len(job.table)
+        pipeline.profile(job)
+        seconds = time.monotonic() - start
+        rows, failed = len(job.table), sum(row.failure is not None for row in job.table.block_rows)
+        note = (
+            f"{job.table.setting}\n{rows} block rows ({failed} failed), {rows - before} of them in this call of {seconds:.0f} s; "
+            f"{len(job.table.network_rows)} whole networks; sentinel scatter {job.table.noise:.2%}\n"
+        )
+        journal = Journal(results(small) / "table.jsonl")
+        journal.append({"rows": rows - before, "seconds": seconds})
+        total = sum(record["seconds"] for record in journal.read().records)
+        write_atomic(results(small) / "table.txt", (note + f"all calls together: {total:.0f} s\n").encode())
+        print(note)
+
+
+def staircases(small: bool) -> None:
+    """Pictures and edges of every staircase of the table."""
+    with profiled(small) as job:
+        found = Staircases.load(job.folder.staircase)
+        lines = []
+        for place in found.staircases:
+            if place.staircase:
+                name = f"super-block {place.superblock + 1}, {place.block_type}, {place.resolution} px"
+                edges = ", ".join(map(str, place.staircase.edges)) or "none"
+                lines.append(f"{name}: {place.staircase.pattern}; edges {edges}; kept {', '.join(map(str, place.kept))}")
+                file = f"{place.superblock + 1}-{str(place.block_type).replace(' ', '-')}.svg"
+                write_atomic(results(small) / "staircases" / file, draw_staircase(place.staircase, name).encode())
+        write_atomic(results(small) / "staircases.txt", ("\n".join(lines) + "\n").encode())
+        panels = staircase_info(found, job.recipe.search_resolution)
+        write_atomic(results(small) / "staircases.svg", draw_staircases(panels).encode())
+
+
+def prediction(small: bool) -> None:
+    """Predicted against measured over networks that the correction has not seen."""
+    with profiled(small) as job:
+        pipeline.profile(job)
+        write_atomic(results(small) / "prediction.md", report(job, 3 if small else 50).encode())
+
+
+def networks(small: bool) -> None:
+    """Whole networks at batch 64 in FP16 under each runtime; each is measured once and kept."""
+    device = open_device("cpu" if small else "cuda")
+    journal = Journal(results(small) / "networks.jsonl")
+    runtimes = ("eager",) if small else ("eager", "cudagraph", "compile")
+    known = {(record["network"], record["setting"]) for record in journal.read().records}
+    for runtime in runtimes:
+        wanted = Measure(runtime=runtime, dtype="fp32" if small else "fp16", batch=2 if small else 64)
+        meter = DeviceMeter(Setting.of(read_card(device), wanted), device)
+        for name in SMALL_NETWORKS if small else NETWORKS:
+            if (name, meter.setting.digest) in known:
+                continue
+            record: dict[str, object] = {"network": name, "setting": meter.setting.digest, "runtime": runtime}
+            try:
+                (timing,) = meter.prepare([read_part(name)])()
+                record |= {"ms": timing.ms, "spread": timing.spread, "ms_per_image": timing.ms / wanted.batch}
+            except GenetError as fault:
+                record |= {"failure": str(fault)}
+            journal.append(record)
+            print(record)
+    write_atomic(results(small) / "networks.md", networks_table(journal, runtimes).encode())
+
+
+def networks_table(journal: Journal, runtimes: tuple[str, ...]) -> str:
+    """Milliseconds per image as Markdown, a column per runtime."""
+    ms = {(r["network"], r["runtime"]): f"{r['ms_per_image']:.4f}" if "ms" in r else "failed" for r in journal.read().records}
+    lines = ["| network | " + " | ".join(runtimes) + " |", "|---" * (len(runtimes) + 1) + "|"]
+    for name in dict.fromkeys(name for name, _ in ms):
+        lines.append(f"| {name} | " + " | ".join(ms.get((name, runtime), "n/a") for runtime in runtimes) + " |")
+    return "\n".join(lines) + "\n"
+
+
+PARTS: dict[str, Callable[[bool], None]] = {
+    "checks": checks,
+    "table": table,
+    "staircases": staircases,
+    "prediction": prediction,
+    "networks": networks,
+}
+
+
+def profiled(small: bool) -> AbstractContextManager[Job]:
+    """The run folder of the table as a job; made where it is not there yet."""
+    folder = results(small) / "run"
+    RunFolder(folder).adopt(recipe(small))
+    return open_job(folder, progress())
+
+
+def recipe(small: bool) -> Recipe:
+    """masternet.yaml at 224 pixels in FP16 on the GPU, without images: nothing is trained here."""
+    whole = read_recipe("digits" if small else "genet-imagenet")
+    size = 24 if small else 224
+    space = whole.space.model_copy(update={"input": whole.space.input.model_copy(update={"resolutions": (size,)})})
+    if small:
+        narrow = space.perturb.model_copy(update={"width": (0.9, 1.2), "types": None})
+        space = space.model_copy(update={"perturb": narrow})
+    measure = Measure(device="cpu", batch=2, networks=3) if small else Measure(device="cuda", dtype="fp16")
+    return whole.model_copy(update={"space": space, "measure": measure, "resolution": size, "data": whole.data})
+
+
+def results(small: bool) -> Path:
+    """Where the results of this device go; the facts of the device are written there first."""
+    card = read_card(open_device("cpu" if small else "cuda"))
+    name = "dry-run" if small else card.name.lower().replace(" ", "-")
+    folder = Path(__file__).parent / "results" / name
+    card.save(folder / "environment.json")
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

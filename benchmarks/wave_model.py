@@ -1,0 +1,219 @@
+"""How good is the analytic device model? Held against published timings that none of its constants were fitted to.
+
+    python benchmarks/wave_model.py --data FOLDER --papers FOLDER      (2 to 3 minutes on one CPU core)
+
+FOLDER of data: timm_benchmark_rtx3090_amp_nhwc.csv (timm's results) and v100_tensorrt_fp16_conv.csv.gz (the layer timings
+of Alibaba's TinyNAS as CSV). FOLDER of papers: genet_table7_v100_fp16.csv. Writes benchmarks/results/wave_model.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, median
+
+import timm
+import torch
+from scipy.stats import spearmanr
+from timm.models.efficientnet import _gen_mobilenet_v2
+from torch import nn
+
+from genet.files import write_atomic
+from genet.latency.analytic import LAUNCH_MS, TILES, estimate, scale_of, tiled
+from genet.latency.hardware import find_gpu
+from genet.latency.ops import Op, conv_op, network_ops
+from genet.latency.residual import Residual, Timed
+from genet.latency.trace import module_ops
+from genet.spec.cost import Conv
+from genet.spec.reader import read_network
+
+TABLE7, RTX3090, LAYERS = "genet_table7_v100_fp16.csv", "timm_benchmark_rtx3090_amp_nhwc.csv", "v100_tensorrt_fp16_conv.csv.gz"
+NETWORKS = Path(__file__).parent.parent / "search_spaces" / "networks"
+BATCH = 64  # of table 7's last column
+EVERY = 3  # of timm's rows, for the time it takes to trace them all
+OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm)
+TIMM = {"ResNet-18": "resnet18", "ResNet-34": "resnet34", "ResNet-50": "resnet50", "ResNet-152": "resnet152"}
+TIMM |= {f"RegNetY-{mega}00MF": f"regnety_00{mega}" for mega in (2, 4, 6, 8)} | {"MnasNet-1.0": "mnasnet_100"}
+EFFICIENTNETS = {"EfficientNet-B0": 224, "EfficientNet-B1": 240, "EfficientNet-B2": 260, "EfficientNet-B3": 300}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Agreement of an estimate with measurements: rank correlation, the scale, and relative errors after it."""
+
+    count: int
+    spearman: float
+    scale: float
+    mean_error: float
+    median_error: float
+    worst: str
+
+
+def main() -> None:
+    """Score the three tables and write the page."""
+    parser = argparse.ArgumentParser(description="Score the analytic device model on published timings.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--papers", type=Path, required=True)
+    given = parser.parse_args()
+    missing = [path for path in (given.data / RTX3090, given.data / LAYERS, given.papers / TABLE7) if not path.is_file()]
+    if missing:
+        raise SystemExit(f"the benchmark needs {missing[0]}, which is not there; give the folder that has it")
+    warnings.simplefilter("ignore")
+    page = "\n".join([*networks_page(given.papers / TABLE7, given.data / RTX3090), *layers_page(given.data / LAYERS)])
+    write_atomic(Path(__file__).parent / "results" / "wave_model.md", (page + "\n").encode())
+    print(page)
+
+
+def networks_page(table7: Path, rtx3090: Path) -> list[str]:
+    """Whole networks: order, and error after one scale factor."""
+    lines = ["# The analytic device model against published timings", "", "Written by `benchmarks/wave_model.py`.", ""]
+    lines += ["| whole networks | n | Spearman | scale | mean error | median error | furthest |", "|---|---|---|---|---|---|---|"]
+    lines += [_row("GENet paper, table 7: V100, fp16, eager, batch 64", score_table7(table7))]
+    lines += [_row("timm's RTX 3090, amp, channels_last, own batch and size", score_rtx3090(rtx3090)), ""]
+    lines += ["One scale factor per table, the median of measured over estimated; no constant was fitted to a network.", ""]
+    lines += [
+        "Table 7: the host's 40 us per operation are read off the table's batch-1 column. Swish counts as two kernels and a"
+    ]
+    lines += ["grouped convolution as one launch per group, as in PyTorch and cuDNN of 2020."]
+    lines += [f"RTX 3090: every {EVERY}rd row of timm's file, CNNs with batch normalisation only, whose convolutions are dense"]
+    lines += ["or depthwise and whose other operations are gates (multiplications) and concatenations; no batch matrix product."]
+    return lines
+
+
+def score_table7(path: Path) -> Score:
+    """Table 7 at batch 64."""
+    names, measured, estimated = [], [], []
+    for row in csv.DictReader(path.read_text().splitlines()):
+        ops = paper_ops(row["model"])
+        if ops:
+            names.append(row["model"])
+            measured.append(BATCH * float(row["ms_per_image_b64"]))
+            estimated.append(estimate(ops, find_gpu("v100"), BATCH, "fp16", "eager").ms)
+    return score(names, measured, estimated)
+
+
+def paper_ops(name: str) -> tuple[Op, ...]:
+    """The kernels of a network of the paper's table; none where neither timm nor the project has it."""
+    if name.startswith("GENet-"):
+        return network_ops(read_network(NETWORKS / f"{name.lower()}.yaml"))
+    size = EFFICIENTNETS.get(name, 224)
+    with torch.device("meta"):
+        if name in TIMM:
+            module = timm.create_model(TIMM[name])
+        elif name in EFFICIENTNETS:
+            module = timm.create_model(name.lower().replace("-", "_"))
+        elif name.startswith("MobileNetV2-"):
+            module = _gen_mobilenet_v2("mobilenetv2_100", float(name.removeprefix("MobileNetV2-")))
+        else:
+            return ()
+    return module_ops(module, (3, size, size))
+
+
+def score_rtx3090(path: Path) -> Score:
+    """timm's own figures; `infer_step_time` is milliseconds per batch. Compared per image, for batches differ."""
+    names, measured, estimated = [], [], []
+    for row in list(csv.DictReader(path.read_text().splitlines()))[::EVERY]:
+        size, batch = int(row["infer_img_size"]), int(row["infer_batch_size"])
+        ops = plain_cnn_ops(row["model"].split(".")[0], size)
+        if ops:
+            names.append(row["model"])
+            measured.append(float(row["infer_step_time"]) / batch)
+            estimated.append(estimate(ops, find_gpu("rtx-3090"), batch, "fp16", "eager").ms / batch)
+    return score(names, measured, estimated)
+
+
+def plain_cnn_ops(name: str, size: int) -> tuple[Op, ...]:
+    """The kernels of a timm model that the rule on the page admits; none for all others."""
+    if not timm.is_model(name):
+        return ()
+    with torch.device("meta"):
+        module = timm.create_model(name)
+    if any(isinstance(layer, OTHER_NORMS) for layer in module.modules()):
+        return ()
+    ops = module_ops(module, (3, size, size))
+    grouped = any(op.kind == "conv" and op.groups > 1 and not op.depthwise for op in ops)
+    others = {op.name.rsplit(".")[-1] for op in ops if op.kind == "other"}
+    return () if grouped or others - {"mul", "cat"} else ops
+
+
+def layers_page(path: Path) -> list[str]:
+    """Single dense convolutions: what the waves are worth, the steps they make, and what a residual adds."""
+    rows, smooth = read_layers(path)
+    count = f"{len(rows)} dense convolutions, V100, TensorRT, fp16"
+    lines = ["", f"| {count} | Spearman | scale | mean error | median error |", "|---|---|---|---|---|"]
+    for name, estimated in (("whole waves", [row.estimated_ms for row in rows]), ("last wave by its fill", smooth)):
+        found = score([], [row.measured_ms for row in rows], estimated)
+        errors = f"{found.scale:.2f} | {found.mean_error:.1%} | {found.median_error:.1%}"
+        lines.append(f"| {name} | {found.spearman:.3f} | {errors} |")
+    ranks = steps(rows, [row.estimated_ms for row in rows]), steps(rows, smooth)
+    lines += ["", f"Steps from width to width (batch 64, up to 8 px, {ranks[0][1]} steps), Spearman of measured and estimated:"]
+    lines += [f"{ranks[0][0]:.2f} with whole waves, {ranks[1][0]:.2f} without.", ""]
+    lines += ["| residual learned from | mean error on 4,000 other layers | median error |", "|---|---|---|"]
+    random.Random(0).shuffle(rows)
+    for known in (300, 1000):
+        errors_left = residual_errors(rows[:known], rows[-4000:])
+        lines.append(f"| {known} layers | {fmean(errors_left):.1%} | {median(errors_left):.1%} |")
+    return lines
+
+
+def read_layers(path: Path) -> tuple[list[Timed], list[float]]:
+    """The dense rows with their estimates, and the estimates in which a last wave costs only its filled share."""
+    gpu, rows, smooth = find_gpu("v100"), [], []
+    with gzip.open(path, "rt") as lines:
+        for row in csv.DictReader(lines):
+            if row["conv"] != "Regular":
+                continue
+            numbers = (int(row[key]) for key in ("in_channels", "out_channels", "kernel", "stride"))
+            op, batch = conv_op(Conv("", *numbers, 1, int(row["in_size"])), row["add_fused"]), int(row["batch"])
+            op = replace(op, read=op.read + int(row["add_fused"]) * op.written)
+            ms = estimate([op], gpu, batch, "fp16", "tensorrt").ms
+            rows.append(Timed((op,), batch, float(row["latency_ms"]), ms))
+            compute = min(total - lost for total, _, lost in (tiled(op, gpu, batch, "fp16", *tile) for tile in TILES))
+            smooth.append(LAUNCH_MS + max(compute, op.bytes(batch, 2) / gpu.bandwidth_gbs * 1e-6))
+    return rows, smooth
+
+
+def steps(rows: Sequence[Timed], estimated: Sequence[float]) -> tuple[float, int]:
+    """Rank correlation of the latency's ratios between neighbouring widths of one layer, at the end of a network."""
+    layers: dict[tuple[object, ...], list[tuple[int, float, float]]] = {}
+    for row, ms in zip(rows, estimated, strict=True):
+        op = row.ops[0]
+        if row.batch == BATCH and op.rows <= 64:
+            key = (op.in_width, op.kernel, op.rows, op.read - (op.name == "1") * op.written, op.name)
+            layers.setdefault(key, []).append((op.width, row.measured_ms, ms))
+    pairs = [(a, b) for layer in layers.values() for a, b in pairwise(sorted(layer)) if a[0] < b[0]]
+    ranks = spearmanr([b[1] / a[1] for a, b in pairs], [b[2] / a[2] for a, b in pairs])
+    return float(ranks.statistic), len(pairs)
+
+
+def residual_errors(known: Sequence[Timed], asked: Sequence[Timed]) -> list[float]:
+    """Relative errors on layers the residual has not seen."""
+    factors = Residual(known).factors([(row.ops, row.batch) for row in asked])
+    return [abs(row.estimated_ms * factor / row.measured_ms - 1) for row, factor in zip(asked, factors, strict=True)]
+
+
+def score(names: Sequence[str], measured: Sequence[float], estimated: Sequence[float], scale: float | None = None) -> Score:
+    """The score of estimates; with a scale given they are scaled already."""
+    factor = scale_of(measured, estimated) if scale is None else 1.0
+    errors = [factor * guess / true - 1 for true, guess in zip(measured, estimated, strict=True)]
+    worst = max(zip(errors, names, strict=True), key=lambda pair: abs(pair[0])) if names else None
+    sizes = [abs(error) for error in errors]
+    furthest = "" if worst is None else f"{worst[1]} {worst[0]:+.0%}"
+    ranks = float(spearmanr(measured, estimated).statistic)
+    return Score(len(errors), ranks, scale or factor, fmean(sizes), median(sizes), furthest)
+
+
+def _row(name: str, found: Score) -> str:
+    errors = f"{found.mean_error:.1%} | {found.median_error:.1%} | {found.worst}"
+    return f"| {name} | {found.count} | {found.spearman:.3f} | {found.scale:.2f} | {errors} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Commands on files: check what a user wrote, and write a start for one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from genet.errors import RunError
+from genet.files import write_atomic
+from genet.latency.plan import expected_rows
+from genet.spec.cost import network_cost
+from genet.spec.network import Network
+from genet.spec.reader import read_any, shipped_files
+from genet.spec.recipe import Measure, Recipe
+
+Answer = dict[str, Any]
+
+
+def check(arguments: argparse.Namespace) -> Answer:
+    """`genet check`: every fault of a file, or what it costs."""
+    record = read_any(arguments.file)
+    answer: Answer = {"name": record.name}
+    if isinstance(record, Network):
+        network = record
+    else:
+        space = record.space if isinstance(record, Recipe) else record
+        widths, networks = space.widths_on_offer(), (record.measure if isinstance(record, Recipe) else Measure()).networks
+        network = space.masternet(record.search_resolution if isinstance(record, Recipe) else max(space.input.resolutions))
+        answer |= {
+            "networks": space.size(widths),
+            "block_types": len(widths),
+            "trials_at_most": space.perturb.samples * len(widths),
+            "blocks_to_measure_about": expected_rows(space, networks).rows,
+            "networks_to_measure": expected_rows(space, networks).networks,
+        }
+    cost = network_cost(network)
+    size = network.input.resolution
+    answer |= {
+        "notation": str(network),
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "bytes": cost.bytes(),
+        "size": size,
+        "digest": network.digest,
+    }
+    for key, value in answer.items():
+        print(f"{key.replace('_', ' '):<22} {value:,}" if isinstance(value, int) else f"{key:<22} {value}")
+    return answer
+
+
+def init(arguments: argparse.Namespace) -> Answer:
+    """`genet init`: a commented recipe and search space."""
+    recipe: Path = arguments.file
+    space = recipe.with_name(f"{recipe.stem}-space.yaml")
+    for file in (recipe, space):
+        if file.exists():
+            raise RunError(f"{file}: must not exist yet, and does; name another file")
+    for file, shipped in ((recipe, "recipe"), (space, "space")):
+        text = shipped_files("templates")[shipped].read_text()
+        write_atomic(file, text.replace("NAME", recipe.stem).encode())
+    print(f"wrote {recipe} and {space}; then: genet check {recipe} && genet run {recipe} --data FOLDER")
+    return {"recipe": str(recipe), "space": str(space)}

@@ -1,0 +1,214 @@
+"""Commands on a run folder: the whole job and each of its steps."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from genet import pipeline
+from genet.choose.certificate import Selection
+from genet.choose.outcome import Outcomes, percent
+from genet.commands.measuring import checked_measure
+from genet.commands.printing import milliseconds, progress, table
+from genet.errors import RunError, SpecError
+from genet.job import Job, open_job, read_job
+from genet.latency.table import Setting
+from genet.runfolder import default_folder
+from genet.spec.cost import network_cost
+from genet.spec.network import Network
+from genet.spec.reader import read_recipe
+from genet.spec.recipe import Budget, Data, Recipe, Select
+
+Answer = dict[str, Any]
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """`genet run`: the whole job, or what of it is left."""
+    recipe = _override(read_recipe(arguments.recipe), arguments)
+    folder = arguments.run or default_folder(recipe.name, arguments.fresh)
+    if arguments.run and arguments.fresh and folder.exists():
+        raise RunError(f"{folder}: --fresh must name a new folder, and this one exists; give another --run")
+
+    with open_job(folder, progress(), recipe) as job:
+        job.progress.say(f"{recipe.name} in {folder}")
+        outcomes = pipeline.run(job)
+        _print_outcomes(outcomes, job.folder.path)
+        _print_unmet(pipeline.select(job))
+        job.progress.say(f"report: {job.folder.report}")
+    return {"run": str(folder), "report": str(job.folder.report), **outcomes.model_dump(mode="json")}
+
+
+def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """The recipe with what the command line says; checked again like the file."""
+
+    data, measure = recipe.data, recipe.measure.model_dump()
+    if arguments.data:
+        data = Data.model_validate({**data.model_dump(), "root": str(Path(arguments.data).absolute())})
+    if arguments.device:
+        measure |= {"device": arguments.device, "latency": None}
+    if arguments.latency:
+        measure["latency"] = str(Path(arguments.latency).absolute())
+    return recipe.model_copy(update={"data": data, "measure": checked_measure(measure)})
+
+
+def step(arguments: argparse.Namespace) -> Answer:
+    """`genet profile|master|distill|fit|train|export`: one step on a run folder."""
+    with open_job(arguments.run, progress()) as job:
+        match arguments.step:
+            case "profile":
+                return _print_profile(job)
+            case "master":
+                return _print_master(job)
+            case "distill":
+                results = pipeline.distill(job)
+                return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
+            case "fit":
+                return _print_fit(job)
+            case "train":
+                outcomes = pipeline.train_selected(job)
+                _print_outcomes(outcomes, job.folder.path)
+                return outcomes.model_dump(mode="json")
+            case _:
+                return {"exports": [str(folder) for folder in pipeline.export_selected(job)]}
+
+
+def report(arguments: argparse.Namespace) -> Answer:
+    """`genet report`: the page about what there is so far."""
+    path = pipeline.write_report(read_job(arguments.run, progress()))
+    print(path)
+    return {"report": str(path)}
+
+
+def _print_profile(job: Job) -> Answer:
+    stairs = pipeline.profile(job).staircases
+    offered = {(index, str(kind)): len(widths) for (index, kind), widths in job.recipe.space.widths_on_offer().items()}
+    kept = [len(stair.kept) / offered[stair.superblock, stair.block_type] for stair in stairs]
+    return {
+        "blocks": len(job.table),
+        "failed": sum(row.failure is not None for row in job.table.block_rows),
+        "networks": len(job.table.network_rows),
+        "staircases": len(stairs),
+        "edges": sum(len(stair.staircase.edges) for stair in stairs if stair.staircase),
+        "widths_kept": sum(kept) / max(1, len(kept)),
+        "noise": job.table.noise,
+        "estimate": job.table.setting.estimate,
+    }
+
+
+def _print_master(job: Job) -> Answer:
+    trained = pipeline.train_master(job)
+    print(f"accuracy on the images held out for the search: {percent(trained.nas_accuracy)}")
+    return trained.model_dump(mode="json")
+
+
+def _print_fit(job: Job) -> Answer:
+    regression = pipeline.fit_trials(job)
+    rows = [
+        [
+            str(g.index + 1),
+            str(g.block_type),
+            *(f"{100 * value:+.2f}" for value in (g.intercept, g.per_block, g.per_doubling)),
+            str(g.trials),
+        ]
+        for g in regression.gradients
+    ]
+    table(["super-block", "block type", "points at own size", "per block", "per doubled width", "trials"], rows)
+    if regression.left_out_error is not None:
+        print(f"error on trials left out one at a time: {100 * regression.left_out_error:.2f} points")
+    return regression.model_dump(mode="json")
+
+
+def select(arguments: argparse.Namespace) -> Answer:
+    """`genet select`: certified on the device, or answered from evidence for other budgets or another device."""
+    budgets = _budgets(arguments.budget)
+    if budgets or arguments.latency:
+        job = read_job(arguments.run, progress())
+        table_elsewhere = pipeline.table_of_evidence(job, arguments.latency) if arguments.latency else None
+        selection = pipeline.answer(job, budgets or job.recipe.select.budgets, table_elsewhere)
+    else:
+        with open_job(arguments.run, progress()) as job:
+            selection = pipeline.select(job)
+    _print_selection(selection)
+    _print_unmet(selection)
+    return {"estimate": selection.setting.estimate, **selection.model_dump(mode="json")}
+
+
+def _budgets(given: list[str] | None) -> tuple[Budget, ...]:
+    """Budgets of the command line, each a number or a multiple."""
+    if not given:
+        return ()
+    try:
+        return Select(budgets=tuple(map(_number, given))).budgets
+    except ValidationError as fault:
+        raise SpecError(f"--budget {error['msg']} (got {error['input']!r})" for error in fault.errors()) from None
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _print_selection(selection: Selection) -> None:
+    if selection.prediction_error is not None:
+        print(f"{selection.setting}: predictions are off by {selection.prediction_error:.1%} on average")
+    rows = [
+        [
+            str(choice.budget),
+            str(choice.resolution),
+            choice.network,
+            percent(choice.predicted_accuracy),
+            milliseconds(choice.budget_ms_per_image),
+            milliseconds(choice.predicted_ms_per_image),
+            milliseconds(choice.measured_ms_per_image, choice.interval_ms_per_image),
+            "n/a" if choice.within is None else "yes" if choice.within else "no",
+        ]
+        for choice in selection.choices
+    ]
+    found = found_ms(selection.setting)
+    table(["budget", "pixels", "network", "predicted accuracy", "budget ms", "predicted ms", found, "within"], rows)
+
+
+def _print_outcomes(outcomes: Outcomes, folder: Path) -> None:
+    rows = [
+        [
+            str(row.budget),
+            row.network,
+            percent(row.predicted_accuracy),
+            percent(row.test_accuracy),
+            milliseconds(row.predicted_ms_per_image),
+            milliseconds(row.measured_ms_per_image, row.interval_ms_per_image),
+            f"{row.parameters:,}",
+            f"{row.macs:,}",
+            str(folder / row.export),
+        ]
+        for row in outcomes.outcomes
+    ]
+    masternet = outcomes.masternet
+    found, cost = milliseconds(outcomes.masternet_ms_per_image), network_cost(Network.parse(masternet.network))
+    parameters, macs = f"{cost.parameters:,}", f"{cost.macs:,}"
+    rows.append(["MasterNet", masternet.network, "", percent(masternet.test_accuracy), "", found, parameters, macs, ""])
+    accuracies, latencies = ["predicted accuracy", "test accuracy"], ["predicted ms/image", found_ms(outcomes.setting) + "/image"]
+    table(["budget", "network", *accuracies, *latencies, "parameters", "MACs", "export"], rows)
+
+
+def found_ms(setting: Setting) -> str:
+    """The head of a column of latencies: what a model of a device says is never called measured."""
+    return "estimated ms" if setting.estimate else "measured ms"
+
+
+def _print_unmet(selection: Selection) -> None:
+    """Say plainly which budgets no network meets, and the smallest that one does."""
+    for budget in dict.fromkeys(choice.budget for choice in selection.choices):
+        choices = [choice for choice in selection.choices if choice.budget == budget]
+        measured = [choice.measured_ms_per_image for choice in choices if choice.measured_ms_per_image is not None]
+        if measured and not any(choice.within for choice in choices):
+            how = "estimated" if selection.setting.estimate else "measured"
+            print(
+                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) cannot be met by any network on offer: "
+                f"the fastest one {how} takes {min(measured):.4g} ms/image, the smallest budget that can be met"
+            )

@@ -1,0 +1,33 @@
+"""How the commands print: tables, progress, milliseconds."""
+
+from __future__ import annotations
+
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from genet.progress import LinePrinter, LiveBar, Progress
+
+
+def table(head: list[str], rows: list[list[str]]) -> None:
+    """A plain table, as wide as the terminal; unbroken lines where programs read."""
+    terminal = sys.stdout.isatty()
+    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:  # a notation is one line for programs, and one entry per line where people read
+        table.add_row(*(text.replace(" | ", "\n") if terminal else text for text in row))
+    Console(width=None if terminal else 1000).print(table)
+
+
+def progress() -> Progress:
+    """A live bar on a terminal, plain lines elsewhere."""
+    console = Console()
+    return LiveBar(console) if console.is_terminal else LinePrinter(console)
+
+
+def milliseconds(ms: float | None, interval: float | None = None) -> str:
+    """Milliseconds with four digits, and half of their interval; n/a where nothing was measured."""
+    if ms is None:
+        return "n/a"
+    return f"{ms:.4f}" if not interval else f"{ms:.4f} ± {interval:.4f}"

@@ -1,0 +1,120 @@
+"""Latency evidence as a file: read where its device is not, and compared with another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from genet.errors import EvidenceError
+from genet.files import Journal, Record
+from genet.latency.table import LatencyTable, Setting, settings
+from genet.spec.recipe import Measure
+
+
+def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
+    """The table in an evidence file. Of several settings the one that the recipe asks for is taken.
+
+    EvidenceError where the file has no latencies, or none or several that fit.
+    """
+    found = _settings(path)
+    fitting = [setting for setting in found if wanted is None or len(found) == 1 or _fits(setting, wanted)]
+    if len(fitting) != 1:
+        known = "; ".join(map(str, fitting or found))
+        raise EvidenceError(
+            f"{path}: must hold one setting that fits what is asked, and holds {len(fitting)} (known: {known}); "
+            "set measure's runtime, dtype, memory_format and batch to it, or pass a file with one setting"
+        )
+    return LatencyTable(Journal(path), fitting[0])
+
+
+def _settings(path: Path) -> tuple[Setting, ...]:
+    if not path.is_file():
+        raise EvidenceError(f"{path}: must be an evidence file such as RUN/latency.jsonl, and is not there")
+    found = tuple(settings(Journal(path)).values())
+    if not found:
+        raise EvidenceError(f"{path}: must hold latencies of some setting, and holds none; `genet profile RUN` writes them")
+    return found
+
+
+def _fits(setting: Setting, wanted: Measure) -> bool:
+    same_runtime = wanted.runtime in ("auto", setting.runtime)
+    return same_runtime and _conditions(setting)[1:] == (wanted.dtype, wanted.memory_format, wanted.batch)
+
+
+def _conditions(setting: Setting) -> tuple[object, ...]:
+    return setting.runtime, setting.dtype, setting.memory_format, setting.batch
+
+
+class Moved(Record):
+    """One row of two evidence files: what was measured, in milliseconds per batch, before and after."""
+
+    name: str
+    before_ms: float
+    after_ms: float
+
+    @property
+    def change(self) -> float:
+        """Relative change."""
+        return self.after_ms / self.before_ms - 1
+
+
+class Difference(Record):
+    """What moved between two settings: the facts of the key that differ, and every row that both have, most moved first.
+
+    `floor` is the relative change that the scatter of both sentinels makes by itself.
+    """
+
+    before: Setting
+    after: Setting
+    facts: tuple[tuple[str, str, str], ...]
+    rows: tuple[Moved, ...]
+    only_before: int
+    only_after: int
+    floor: float
+
+
+def differences(before: Path, after: Path) -> tuple[Difference, ...]:
+    """Compare two evidence files, setting by setting. EvidenceError where no two settings are of the same conditions.
+
+    Settings are paired by runtime, number format, memory format and batch; device and software are what may differ.
+    """
+    pairs = [(a, b) for a in _settings(before) for b in _settings(after) if _conditions(a) == _conditions(b)]
+    if not pairs:
+        raise EvidenceError(
+            f"{before} and {after}: must share a runtime, dtype, memory format and batch, and share none "
+            f"({'; '.join(map(str, _settings(before)))} against {'; '.join(map(str, _settings(after)))})"
+        )
+    return tuple(difference(LatencyTable(Journal(before), a), LatencyTable(Journal(after), b)) for a, b in pairs)
+
+
+def difference(before: LatencyTable, after: LatencyTable) -> Difference:
+    """Compare two tables row by row."""
+    old, new = _latencies(before), _latencies(after)
+    rows = [Moved(name=name, before_ms=old[name], after_ms=new[name]) for name in old if name in new]
+    return Difference(
+        before=before.setting,
+        after=after.setting,
+        facts=_facts(before.setting, after.setting),
+        rows=tuple(sorted(rows, key=lambda row: -abs(math.log(row.after_ms / row.before_ms)))),
+        only_before=len(old.keys() - new.keys()),
+        only_after=len(new.keys() - old.keys()),
+        floor=3 * math.hypot(before.noise, after.noise),
+    )
+
+
+def _latencies(table: LatencyTable) -> dict[str, float]:
+    """Plain latencies: the drift within one file is not divided out, for between two it is what one looks for."""
+    found = {str(row.block): row.ms for row in table.block_rows if row.ms is not None}
+    return found | {row.network: row.mean_ms for row in table.network_rows}
+
+
+def _facts(before: Setting, after: Setting) -> tuple[tuple[str, str, str], ...]:
+    a, b = before.device.model_dump(), after.device.model_dump()
+    return tuple((name, str(a[name]), str(b[name])) for name in a if a[name] != b[name])
+
+
+def portable_widths(kept: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The widths that are wave-aligned on every device."""
+    common = set(kept[0]).intersection(*kept[1:])
+    return tuple(sorted(common))

@@ -1,0 +1,238 @@
+"""Where latencies come from: the device at hand, the estimate of one that is not here, or an evidence file alone.
+
+All three answer the same question, so everything above them works with any; a setting tells them apart in every row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from genet.device import DeviceCard, available_bytes, current
+from genet.errors import EvidenceError, LostDeviceError, MeasurementError
+from genet.latency.analytic import Estimate, corrected, estimate, scale_of
+from genet.latency.clock import REPEATS, Timing, measure
+from genet.latency.hardware import Gpu, find_gpu
+from genet.latency.layers import time_layers
+from genet.latency.ops import Op, block_ops
+from genet.latency.part import Part
+from genet.latency.residual import Residual, Timed
+from genet.latency.runtimes import prepare
+from genet.latency.table import BlockRow, Setting
+from genet.spec.recipe import Measure
+
+CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
+ATTEMPTS = 3
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+class Race(Protocol):
+    """Times parts that are ready, a repeat of each in turn."""
+
+    def __call__(self, repeats: int = REPEATS) -> tuple[Timing, ...]:
+        """One timing per part."""
+
+
+class Meter(Protocol):
+    """Times parts in one setting. MeasurementError where one cannot be timed, DeviceError where none can."""
+
+    @property
+    def setting(self) -> Setting:
+        """The key of every row."""
+
+    def prepare(self, parts: Sequence[Part]) -> Race:
+        """Make parts ready to be timed in turn, as often as the caller likes."""
+
+
+def open_meter(wanted: Measure, card: DeviceCard, device: torch.device) -> Meter:
+    """The meter for what a recipe or a user wants: the device at hand, or the estimate of another."""
+    if wanted.device.startswith("estimate:"):
+        return EstimateMeter(wanted, find_gpu(wanted.device.removeprefix("estimate:")))
+    return DeviceMeter(Setting.of(card, wanted), device)
+
+
+@dataclass(frozen=True)
+class DeviceMeter:
+    """Measures on the device at hand."""
+
+    setting: Setting
+    device: torch.device
+
+    def prepare(self, parts: Sequence[Part]) -> Race:
+        """Build the parts with fresh weights on the device, on random images; what a time depends on is their shape."""
+        with self._at_work(parts):
+            runtime = self.setting.runtime
+            if runtime == "eager" and self.device.type == "cuda" and not any(part.whole for part in parts):
+                runtime = "cudagraph"
+            works = prepare(runtime, [(self._module(part), self._images(part)) for part in parts])
+
+        def race(repeats: int = REPEATS) -> tuple[Timing, ...]:
+            with self._at_work(parts):
+                attempts = [measure(works, self.device, repeats)]
+                while len(attempts) < ATTEMPTS and _unrest(attempts[-1]) > CALM:
+                    attempts.append(measure(works, self.device, repeats))
+                return min(attempts, key=_unrest)
+
+        return race
+
+    def layers(self, part: Part, passes: int = 10) -> tuple[tuple[str, str, float], ...]:
+        """Name, kind and milliseconds of every layer in eager mode, the median of some passes, in the order they run."""
+        with self._at_work([part]):
+            return time_layers(self._module(part), self._images(part), passes)
+
+    def _module(self, part: Part) -> nn.Module:
+        """Weights are made on the device: for a table of thousands of blocks, copying them would take longer than timing."""
+        with torch.device("meta"):
+            module = part.build()
+        module = module.to(dtype=DTYPES[self.setting.dtype]).to_empty(device=self.device).eval()
+        for name, weights in (*module.named_parameters(), *module.named_buffers()):
+            if weights.is_floating_point():
+                weights.normal_(std=0.05) if "running_var" not in name else weights.fill_(1)
+            else:
+                weights.zero_()
+        return module.to(memory_format=MEMORY_FORMATS[self.setting.memory_format])
+
+    def _images(self, part: Part) -> Tensor:
+        shape = (self.setting.batch, *part.image)
+        pixels = torch.randn(shape, device=self.device, dtype=DTYPES[self.setting.dtype])
+        return pixels.contiguous(memory_format=MEMORY_FORMATS[self.setting.memory_format])
+
+    @contextmanager
+    def _at_work(self, parts: Sequence[Part]) -> Iterator[None]:
+        """Inference on the device, with cuDNN's own choice of kernels, and its faults in words.
+
+        fp32 means what torch serves by default: TF32 where there is.
+        """
+        if self.device.type == "cpu":
+            self._check_memory(parts)
+        flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
+        try:
+            with torch.inference_mode(), flags, current(self.device):
+                yield
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            raise self._too_large(parts, torch.cuda.mem_get_info(self.device)[0]) from None
+        except torch.AcceleratorError as fault:
+            what = str(fault).splitlines()[0]
+            raise LostDeviceError(
+                f"{self.setting.device.name}: must answer, and stopped while {parts[0].name} was timed ({what}); the same "
+                "command goes on without it"
+            ) from None
+
+    def _check_memory(self, parts: Sequence[Part]) -> None:
+        """A CPU's allocator may promise more memory than there is, and the system then kills the process."""
+        free = available_bytes()
+        if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
+            raise self._too_large(parts, free)
+
+    def _too_large(self, parts: Sequence[Part], free: int) -> MeasurementError:
+        part = max(parts, key=lambda part: self._bytes(part, self.setting.batch))
+        fits = self.setting.batch
+        while fits > 1 and self._bytes(part, fits) > free / 2:
+            fits //= 2
+        return MeasurementError(
+            f"{part.name}: must fit into memory at batch {self.setting.batch}, and does not; "
+            f"batch {min(fits, max(1, self.setting.batch // 2))} should"
+        )
+
+    def _bytes(self, part: Part, batch: int) -> int:
+        """Memory of one pass: weights, images, and the largest input and output of a kernel, twice for its workspace."""
+        ops = part.ops()
+        largest = max((op.read + op.written for op in ops), default=0)
+        values = sum(op.weights for op in ops) + 2 * batch * largest
+        return values * DTYPES[self.setting.dtype].itemsize
+
+
+def _unrest(timings: tuple[Timing, ...]) -> float:
+    return max(timing.spread for timing in timings)
+
+
+@dataclass(frozen=True)
+class EstimateMeter:
+    """Answers from the wave model of a GPU that is not here; its setting is labelled so, and with what corrects it."""
+
+    wanted: Measure
+    gpu: Gpu
+    scale: float = 1.0
+    residual: Residual | None = None
+    rows: int = 0  # that the residual was learnt from
+
+    @property
+    def setting(self) -> Setting:
+        """The setting of the estimate; the device's name says what it is."""
+        calibration = f" x {self.scale:.4g}" * (self.scale != 1) + f" corrected by {self.rows} rows" * (self.rows > 0)
+        return Setting.of(estimate_card(self.gpu, f"estimate:{self.gpu.key}{calibration}"), self.wanted)
+
+    def prepare(self, parts: Sequence[Part]) -> Race:
+        """The estimates, which no repetition changes."""
+        found = [(part, self.estimate(part)) for part in parts]
+        estimates = [estimate.ms if part.whole else estimate.device_ms for part, estimate in found]
+        timings = tuple(Timing(ms=ms, median_ms=ms, spread=0.0) for ms in estimates)
+        return lambda repeats=REPEATS: timings
+
+    def estimate(self, part: Part) -> Estimate:
+        """The whole estimate of a part, calibrated."""
+        groups = part.groups()
+        factors = (
+            self.residual.factors([(group, self.wanted.batch) for group in groups]) if self.residual else (1.0,) * len(groups)
+        )
+        per_op = [self.scale * factor for factor, group in zip(factors, groups, strict=True) for _ in group]
+        return corrected(self._plain(part.ops()), per_op, self.scale)
+
+    def scaled_by(self, known: Sequence[tuple[Part, float]]) -> EstimateMeter:
+        """With one factor more: what some networks really take, in ms per batch."""
+        if not known:
+            return self
+        factor = scale_of([ms for _, ms in known], [self.estimate(part).ms for part, _ in known])
+        return dataclasses.replace(self, scale=self.scale * factor)
+
+    def corrected_by(self, rows: Sequence[BlockRow]) -> EstimateMeter:
+        """With the residual of measured rows of that GPU: a few hundred of them halve what the model gets wrong."""
+        timed = [(block_ops(row.block), row.steady_ms) for row in rows if row.ms is not None]
+        learnt = [Timed(ops, self.wanted.batch, ms, self._plain(ops).device_ms) for ops, ms in timed]
+        return dataclasses.replace(self, residual=Residual(learnt), rows=len(learnt))
+
+    def _plain(self, ops: Sequence[Op]) -> Estimate:
+        setting = self.setting
+        return estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime)
+
+
+def estimate_card(gpu: Gpu, name: str) -> DeviceCard:
+    """The card of a GPU that is not here: what is published of it, and nothing of this machine's software."""
+    return DeviceCard(
+        kind="estimate",
+        name=name,
+        processors=gpu.sms,
+        memory_bytes=None,
+        l2_bytes=None,
+        capability=None,
+        driver=None,
+        clocks=None,
+        cuda=None,
+        cudnn=None,
+        torch=None,
+        python=platform.python_version(),
+        platform="n/a",
+    )
+
+
+@dataclass(frozen=True)
+class EvidenceMeter:
+    """Stands for a device that is elsewhere: what its evidence file does not hold cannot be timed here."""
+
+    setting: Setting
+
+    def prepare(self, parts: Sequence[Part]) -> Race:
+        """Refuses; EvidenceError names what is missing."""
+        raise EvidenceError(
+            f"the evidence of {self.setting.device.name} must hold {parts[0].name}, and does not; measure it there with "
+            "`genet profile RUN` of this very space, or leave --latency away"
+        )

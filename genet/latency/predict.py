@@ -1,0 +1,124 @@
+"""A whole network's latency from its blocks': their sum, corrected by what random whole networks showed.
+
+A sum misses what happens between blocks (caches, fusion, what is paid once per pass), and in eager mode a network of
+many small kernels waits for the host: its latency is then kernels x host cost, whatever their widths.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from genet.errors import EvidenceError
+from genet.files import Record
+from genet.latency.ops import network_ops
+from genet.latency.table import LatencyTable, NetworkRow
+from genet.spec.network import Network
+
+
+class Correction(Record):
+    """latency = max(scale * sum + offset, kernels * host cost), in milliseconds per batch."""
+
+    scale: float
+    offset_ms: float
+    host_ms: float  # per kernel
+    networks: int  # it was fitted on
+    left_out_error: float | None  # mean relative error on networks left out of the fit one at a time
+
+    def ms(self, sum_ms: float, ops: int) -> float:
+        """Milliseconds per batch of a network whose blocks take `sum_ms` together and launch `ops` kernels."""
+        return max(self.scale * sum_ms + self.offset_ms, self.host_ms * ops)
+
+
+class Whole(Record):
+    """A network measured whole beside the sum of its blocks."""
+
+    sum_ms: float
+    ops: int
+    ms: float
+
+
+def fit_correction(wholes: Sequence[Whole]) -> Correction:
+    """The correction that errs least, relatively, on networks left out one at a time.
+
+    Forms from the plainest: a scale, a scale and an offset, and either with a host cost. EvidenceError without a network.
+    """
+    if not wholes:
+        raise EvidenceError("a correction must have a network measured whole, and there is none; `genet profile RUN` measures")
+    hosts = [0.0, *sorted({whole.ms / whole.ops for whole in wholes})] if len(wholes) >= 5 else [0.0]
+    forms = list(itertools.product((False, True) if len(wholes) >= 5 else (False,), hosts))
+    errors = [_left_out_error(wholes, *form) for form in forms]
+    best = 0
+    for form in range(1, len(forms)):
+        if errors[form] < 0.95 * errors[best]:  # a richer form must pay
+            best = form
+    scale, offset = _fit(wholes, *forms[best])
+    error = errors[best] if len(wholes) > 1 else None
+    return Correction(scale=scale, offset_ms=offset, host_ms=forms[best][1], networks=len(wholes), left_out_error=error)
+
+
+def _left_out_error(wholes: Sequence[Whole], with_offset: bool, host_ms: float) -> float:
+    if len(wholes) < 2:
+        return math.inf
+    errors = []
+    for left_out in range(len(wholes)):
+        rest = [whole for number, whole in enumerate(wholes) if number != left_out]
+        scale, offset = _fit(rest, with_offset, host_ms)
+        one = wholes[left_out]
+        errors.append(abs(max(scale * one.sum_ms + offset, host_ms * one.ops) / one.ms - 1))
+    return statistics.fmean(errors)
+
+
+def _fit(wholes: Sequence[Whole], with_offset: bool, host_ms: float) -> tuple[float, float]:
+    """Least squares of the relative errors, over the networks that the device and not the host decides."""
+    device = [whole for whole in wholes if whole.ms > 1.02 * host_ms * whole.ops]
+    if len(device) < 3:
+        device = list(wholes)
+    sums, ms = np.array([whole.sum_ms for whole in device]), np.array([whole.ms for whole in device])
+    if with_offset:
+        columns = np.column_stack([sums / ms, 1 / ms])
+        (scale, offset), *_ = np.linalg.lstsq(columns, np.ones(len(ms)), rcond=None)
+        if scale > 0:
+            return float(scale), float(offset)
+    ratios = sums / ms
+    return float(ratios.sum() / (ratios**2).sum()), 0.0
+
+
+class Predictor:
+    """Predicts every network whose blocks a table holds, corrected by networks measured whole.
+
+    `rows` are those networks; EvidenceError where the table cannot predict a single one of them.
+    """
+
+    def __init__(self, table: LatencyTable, masternet: Network, rows: Iterable[NetworkRow]) -> None:
+        self.table, self._masternet_ms = table, table.masternet_ms(masternet)
+        self._wholes = [whole for row in rows if (whole := self._whole(row))]
+        self.correction = fit_correction(self._wholes)
+
+    def learn(self, row: NetworkRow) -> None:
+        """Correct what is predicted from now on by one more network measured whole."""
+        whole = self._whole(row)
+        if whole:
+            self._wholes.append(whole)
+            self.correction = fit_correction(self._wholes)
+
+    def ms(self, network: Network) -> float:
+        """Predicted milliseconds per batch; EvidenceError where a block of it is not in the table."""
+        return self.correction.ms(self.table.predict_ms(network), len(network_ops(network)))
+
+    def _whole(self, row: NetworkRow) -> Whole | None:
+        """A row beside the sum of its blocks; None where the table lacks one, as for a network outside the kept widths."""
+        try:
+            sum_ms = self.table.predict_ms(Network.parse(row.network))
+        except EvidenceError:
+            return None
+        return Whole(sum_ms=sum_ms, ops=row.ops, ms=row.ratio * self._masternet_ms) if sum_ms < math.inf else None
+
+
+def relative_errors(predicted: Iterable[float], measured: Iterable[float]) -> tuple[float, ...]:
+    """Predicted over measured, minus one."""
+    return tuple(p / m - 1 for p, m in zip(predicted, measured, strict=True))

@@ -1,0 +1,69 @@
+"""What the analytic model gets wrong on one device, learned from a few hundred timed layers or blocks.
+
+The model gives the shape, nearest neighbours give the correction: log(measured / estimated) over logarithmic features.
+Far from anything measured the correction is that of the nearest rows, never an extrapolated slope.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genet.errors import EvidenceError
+from genet.latency.ops import Op
+
+NEIGHBOURS = 5
+APART = 8.0  # octaves between depthwise and dense layers: neither ever corrects the other while it has rows of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One layer or block that was timed: its kernels, the batch, and milliseconds per batch measured and estimated."""
+
+    ops: tuple[Op, ...]
+    batch: int
+    measured_ms: float
+    estimated_ms: float
+
+
+class Residual:
+    """A correction by the nearest timed rows. EvidenceError for too few rows, or times that are not above 0."""
+
+    def __init__(self, rows: Sequence[Timed]) -> None:
+        if len(rows) < NEIGHBOURS:
+            raise EvidenceError(f"a residual needs at least {NEIGHBOURS} timed rows, got {len(rows)}; time some more layers")
+        wrong = [row for row in rows if not (0 < row.measured_ms < math.inf and 0 < row.estimated_ms < math.inf)]
+        if wrong:
+            raise EvidenceError(f"a residual needs milliseconds above 0, got {wrong[0].measured_ms}; time that layer again")
+        self._nearest = _nearest(rows)
+
+    def factors(self, asked: Sequence[tuple[tuple[Op, ...], int]]) -> tuple[float, ...]:
+        """Measured over estimated to expect, for each pair of kernels and batch."""
+        if not asked:
+            return ()
+        logs = self._nearest.predict(np.array([features(ops, batch) for ops, batch in asked]))
+        return tuple(float(factor) for factor in np.exp(logs))
+
+
+def features(ops: tuple[Op, ...], batch: int) -> tuple[float, ...]:
+    """Octaves of the largest product's M, N and K, its kernel (twice, for kernels choose the algorithm) and how many
+    values it reads per position and channel (its stride), of values moved in all, and whether it is grouped or depthwise.
+    """
+    main = max(ops, key=lambda op: op.macs)
+    area = main.kernel[0] * main.kernel[1]
+    moved = sum(op.bytes(batch, 1) for op in ops)
+    per_position = main.read / max(1, main.rows * main.in_width)
+    sizes = (batch * main.rows, main.width, main.in_width // main.groups * area, area, per_position, moved)
+    return (*(math.log2(max(size, 2**-8)) for size in sizes), APART * (main.groups > 1), APART * main.depthwise)
+
+
+def _nearest(rows: Sequence[Timed]) -> Any:
+    from sklearn.neighbors import KNeighborsRegressor  # a second to import, and only calibration needs it
+
+    logs = np.log([row.measured_ms / row.estimated_ms for row in rows])
+    places = np.array([features(row.ops, row.batch) for row in rows])
+    return KNeighborsRegressor(NEIGHBOURS, weights="distance").fit(places, logs)

@@ -1,0 +1,386 @@
+"""Profiling: on this machine's own processor, and on a simulated device whose speed and faults are known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from genet.device import read_card
+from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
+from genet.files import Journal
+from genet.latency.clock import Timing
+from genet.latency.meter import DeviceMeter
+from genet.latency.ops import network_ops
+from genet.latency.part import Part, read_blocks, with_width
+from genet.latency.profile import ROUNDS, measure_network, profile_blocks, profile_sweep
+from genet.latency.staircase import analyse
+from genet.latency.table import LatencyTable, NetworkRow, Setting
+from genet.spec.network import Block, Network
+from genet.spec.recipe import Measure
+from tests.tiny import tiny_recipe
+
+CPU = torch.device("cpu")
+SETTING = Setting.of(read_card(CPU), Measure(batch=2))
+SENTINEL = Block("Conv", 3, None, 8, 8, 1, 8)
+KINDS = (
+    Block("Conv", 3, None, 3, 16, 2, 16),
+    Block("Depthwise", 3, None, 16, 16, 1, 16),
+    Block("XX", 3, None, 16, 16, 1, 8),
+    Block("XX", 3, None, 8, 16, 2, 8),
+    Block("BL", 3, 0.5, 32, 32, 1, 8),
+    Block("BL", 5, 0.25, 16, 32, 1, 8),
+    Block("DW", 3, 3.0, 16, 16, 1, 8),
+    Block("DW", 5, 6.0, 8, 16, 2, 8),
+    Block("Head", 1, None, 16, 32, 1, 4, 10),
+)
+
+
+class Simulated:
+    """A device that takes `ms(part)`, slower by `speed(number of the timing)`; counts how often each part was timed."""
+
+    def __init__(self, ms: Callable[[Part], float], speed: Callable[[int], float] = lambda _: 1.0) -> None:
+        self.setting = SETTING
+        self.timed: Counter[str] = Counter()
+        self._ms, self._speed, self._clock = ms, speed, itertools.count()
+
+    def prepare(self, parts: Sequence[Part]) -> Callable[..., tuple[Timing, ...]]:
+        known = [self._ms(part) for part in parts]
+
+        def race(repeats: int = 30) -> tuple[Timing, ...]:
+            speed = self._speed(next(self._clock))
+            self.timed.update(part.name for part in parts)
+            return tuple(Timing(ms=ms * speed, median_ms=ms * speed, spread=0.001) for ms in known)
+
+        return race
+
+
+def table(folder: Path, setting: Setting = SETTING) -> LatencyTable:
+    return LatencyTable(Journal(folder / "latency.jsonl"), setting)
+
+
+def convolutions(count: int) -> list[Block]:
+    """Blocks that are no repeated ones, with different widths."""
+    return [Block("Conv", 3, None, 8, 8 * number, 1, 8) for number in range(2, count + 2)]
+
+
+def by_width(part: Part) -> float:
+    """A millisecond per eight channels written, the same for every block of a chain."""
+    found = re.search(r">(\d+)", part.name)
+    assert found is not None
+    return int(found[1]) / 8 * len(part.groups())
+
+
+def quiet() -> None:
+    """Nobody watches."""
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_every_kind_of_block_is_measured_on_this_machine(tmp_path: Path, dtype: str, memory_format: str) -> None:
+    setting = SETTING.model_copy(update={"dtype": dtype, "memory_format": memory_format})
+    measured = table(tmp_path, setting)
+    ticks: list[int] = []
+    profile_blocks(measured, DeviceMeter(setting, CPU), KINDS, SENTINEL, 0, lambda: ticks.append(1))
+    assert len(ticks) == len(measured) == len(KINDS)
+    for row in table(tmp_path, setting).block_rows:
+        assert row.failure is None
+        assert 0 < row.steady_ms < math.inf
+        assert row.ops > 0
+
+
+def test_a_block_asked_for_twice_is_measured_once_and_never_again(tmp_path: Path) -> None:
+    meter, wanted = Simulated(by_width), convolutions(5)
+    profile_blocks(table(tmp_path), meter, [*wanted, *wanted[:2]], SENTINEL, 0, quiet)
+    assert [meter.timed[str(block)] for block in wanted] == [1] * 5
+    assert profile_blocks(table(tmp_path), Simulated(lambda _: math.nan), wanted, SENTINEL, 0, quiet) == 0
+
+
+def test_what_a_stopped_run_had_measured_is_not_measured_again(tmp_path: Path) -> None:
+    wanted = convolutions(80)
+    left = iter(range(50))
+
+    def stopped() -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        profile_blocks(table(tmp_path), Simulated(by_width), wanted, SENTINEL, 0, stopped)
+    kept = len(table(tmp_path))
+    assert 0 < kept < 80
+    meter = Simulated(by_width)
+    profile_blocks(table(tmp_path), meter, wanted, SENTINEL, 0, quiet)
+    assert sum(meter.timed[str(block)] for block in wanted) == 80 - kept
+    assert len(table(tmp_path)) == 80
+
+
+def test_the_order_is_random_and_the_seeds(tmp_path: Path) -> None:
+    wanted = convolutions(12)
+
+    def order(folder: str, seed: int) -> list[str]:
+        meter = Simulated(by_width)
+        profile_blocks(table(tmp_path / folder), meter, wanted, SENTINEL, seed, quiet)
+        return [name for name in meter.timed if name != str(SENTINEL)]
+
+    assert order("a", 1) == order("b", 1) != order("c", 2)
+    assert order("d", 1) != [str(block) for block in wanted]
+
+
+def test_a_repeated_block_costs_half_of_what_three_take_longer_than_one(tmp_path: Path) -> None:
+    repeated, first = Block("XX", 3, None, 16, 16, 1, 8), Block("XX", 3, None, 8, 16, 2, 8)
+    measured = table(tmp_path)
+    profile_blocks(measured, Simulated(lambda part: 5.0 + 2.0 * len(part.groups())), [repeated, first], SENTINEL, 0, quiet)
+    assert measured.ms(repeated) == pytest.approx(2.0)  # what is paid once per pass has cancelled
+    assert measured.ms(first) == pytest.approx(7.0)
+
+
+def test_three_blocks_that_are_timed_as_faster_than_one_are_a_failure(tmp_path: Path) -> None:
+    repeated = Block("XX", 3, None, 16, 16, 1, 8)
+    measured = table(tmp_path)
+    profile_blocks(measured, Simulated(lambda part: 5.0 - len(part.groups())), [repeated], SENTINEL, 0, quiet)
+    (row,) = measured.block_rows
+    assert row.failure == "three blocks in a row must take longer than one, and were timed as faster"
+    assert measured.ms(repeated) == math.inf
+
+
+def test_a_block_that_cannot_be_timed_is_a_failed_row_and_the_others_go_on(tmp_path: Path) -> None:
+    wanted = convolutions(6)
+
+    def ms(part: Part) -> float:
+        if part.name == str(wanted[2]):
+            raise MeasurementError("it must fit into memory, and does not")
+        return by_width(part)
+
+    profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL, 0, quiet)
+    found = table(tmp_path)
+    assert [row.failure for row in found.block_rows if row.failure] == ["it must fit into memory, and does not"]
+    assert [found.ms(block) for block in wanted] == [2.0, 3.0, math.inf, 5.0, 6.0, 7.0]
+    assert found.missing(wanted) == []
+
+
+def test_a_device_that_is_lost_leaves_its_rows_and_the_block_that_it_was_lost_at(tmp_path: Path) -> None:
+    wanted = convolutions(20)
+    tried: list[str] = []
+
+    def ms(part: Part) -> float:
+        if part.name != str(SENTINEL):
+            tried.append(part.name)
+        if len(tried) == 11:
+            raise LostDeviceError(f"the device stopped while {part.name} was timed")
+        return by_width(part)
+
+    with pytest.raises(LostDeviceError, match="stopped while"):
+        profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL, 0, quiet)
+    found = table(tmp_path)
+    assert {str(row.block) for row in found.block_rows} == set(tried)
+    assert [str(row.block) for row in found.block_rows if row.failure] == [tried[10]]
+    again = Simulated(by_width)
+    profile_blocks(found, again, wanted, SENTINEL, 0, quiet)
+    assert not any(again.timed[name] for name in tried)  # what killed the device is not given to it again
+    assert len(table(tmp_path)) == 20
+
+
+def test_a_machine_that_slows_down_midway_is_corrected_for(tmp_path: Path) -> None:
+    wanted = convolutions(90)
+    measured = table(tmp_path)
+    marked = profile_blocks(measured, Simulated(by_width, lambda n: 1.0 if n < 50 else 1.1), wanted, SENTINEL, 0, quiet)
+    assert marked == 0  # the rows in between were measured again, and the sentinel then stood still
+    drifts = {round(row.drift, 6) for row in measured.block_rows}
+    assert drifts == {1.0, 1.1}
+    for block in wanted:
+        row = measured.block_row(block)
+        assert row is not None
+        assert row.steady_ms == pytest.approx(block.width / 8, rel=0.01)
+        assert row.ms == pytest.approx(row.drift * block.width / 8)
+
+
+def test_a_slow_drift_is_divided_out_of_every_row(tmp_path: Path) -> None:
+    wanted = convolutions(120)
+    measured = table(tmp_path)
+    profile_blocks(measured, Simulated(by_width, lambda n: 1.0005**n), wanted, SENTINEL, 0, quiet)
+    assert max(row.drift for row in measured.block_rows) > 1.04
+    for block in wanted:
+        assert measured.ms(block) == pytest.approx(block.width / 8, rel=0.01)
+
+
+def test_rows_of_a_later_session_are_brought_to_the_speed_of_the_first(tmp_path: Path) -> None:
+    wanted = convolutions(8)
+    profile_blocks(table(tmp_path), Simulated(by_width), wanted[:4], SENTINEL, 0, quiet)
+    profile_blocks(table(tmp_path), Simulated(by_width, lambda _: 1.3), wanted, SENTINEL, 0, quiet)
+    assert [table(tmp_path).ms(block) for block in wanted] == pytest.approx([block.width / 8 for block in wanted])
+
+
+def test_rows_are_measured_once_while_the_sentinel_stands_still(tmp_path: Path) -> None:
+    meter, wanted = Simulated(by_width, lambda n: 1.0 + 0.015 * (n % 2)), convolutions(6)
+    assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL, 0, quiet) == 0
+    assert [meter.timed[str(block)] for block in wanted] == [1] * 6
+
+
+def test_rows_between_two_readings_of_a_sentinel_that_moved_are_measured_once_more(tmp_path: Path) -> None:
+    meter, wanted = Simulated(by_width, lambda n: 1.0 if n < 4 else 1.05), convolutions(6)
+    assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL, 0, quiet) == 0
+    assert [meter.timed[str(block)] for block in wanted] == [2] * 6
+    assert len(table(tmp_path)) == 6
+
+
+def test_rows_of_a_machine_that_never_stands_still_are_marked_and_kept(tmp_path: Path) -> None:
+    meter, wanted = Simulated(by_width, lambda n: 1.05**n), convolutions(6)
+    assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL, 0, quiet) == 6
+    assert [meter.timed[str(block)] for block in wanted] == [2] * 6
+    assert all(row.drift > 1.1 for row in table(tmp_path).block_rows)
+
+
+def networks(folder: Path) -> tuple[Network, Network]:
+    space = tiny_recipe(folder).space
+    return space.smallest(16), space.masternet(16)
+
+
+def whole_ms(part: Part) -> float:
+    return float(len(part.ops()))
+
+
+def test_a_whole_network_is_timed_in_turn_with_the_reference_until_it_is_enough(tmp_path: Path) -> None:
+    network, master = networks(tmp_path)
+    row = measure_network(table(tmp_path), Simulated(whole_ms, lambda n: 1.0 + n / 10), network, master)
+    assert len(row.ms) == ROUNDS
+    assert row.ratios == pytest.approx([len(network_ops(network)) / len(network_ops(master))] * ROUNDS)
+    assert table(tmp_path).network_row(network) == row
+    more = measure_network(table(tmp_path), Simulated(whole_ms), network, master, lambda row: len(row.ms) >= 7)
+    assert len(more.ms) == 7
+    assert more.ms[:ROUNDS] == row.ms  # rounds on the disk count
+
+
+def test_rounds_on_the_disk_that_are_enough_are_not_added_to(tmp_path: Path) -> None:
+    network, master = networks(tmp_path)
+    row = measure_network(table(tmp_path), Simulated(whole_ms), network, master)
+    meter = Simulated(whole_ms)
+    assert measure_network(table(tmp_path), meter, network, master) == row
+    assert not meter.timed
+
+
+def test_rounds_beside_another_reference_do_not_count(tmp_path: Path) -> None:
+    network, master = networks(tmp_path)
+    measure_network(table(tmp_path), Simulated(whole_ms, lambda _: 5.0), network, network)
+    row = measure_network(table(tmp_path), Simulated(whole_ms), network, master)
+    assert row.ms == (whole_ms_of(network),) * ROUNDS
+    assert row.reference == str(master)
+
+
+def test_fewer_rounds_than_a_prediction_can_be_held_against_are_never_enough(tmp_path: Path) -> None:
+    network, master = networks(tmp_path)
+    assert len(measure_network(table(tmp_path), Simulated(whole_ms), network, master, lambda _: True).ms) == ROUNDS
+
+
+def test_the_reference_is_its_own_reference(tmp_path: Path) -> None:
+    _, master = networks(tmp_path)
+    row = measure_network(table(tmp_path), Simulated(whole_ms, lambda n: 1.0 + n), master, master)
+    assert row.ms == row.reference_ms
+    assert row.ratio == 1
+
+
+def test_a_whole_network_is_measured_on_this_machine(tmp_path: Path) -> None:
+    network, master = networks(tmp_path)
+    row = measure_network(table(tmp_path), DeviceMeter(SETTING, CPU), network, master, _two_more_rounds)
+    assert len(row.ms) == ROUNDS + 2
+    assert all(0 < ms < math.inf for ms in (*row.ms, *row.reference_ms))
+
+
+def _two_more_rounds(row: NetworkRow) -> bool:
+    return len(row.ms) >= ROUNDS + 2
+
+
+def whole_ms_of(network: Network) -> float:
+    return float(len(network_ops(network)))
+
+
+GRID = range(8, 521, 8)
+
+
+def sweep_of(notation: str, grid: Sequence[int] = GRID) -> dict[int, tuple[Block, ...]]:
+    return {width: read_blocks(with_width(notation, width)) for width in grid}
+
+
+def stairs(tread: int, widest: int = 10**6) -> Callable[[Part], float]:
+    """A device that works in tiles of `tread` channels; what is wider than `widest` does not fit."""
+
+    def ms(part: Part) -> float:
+        found = re.search(r">(\d+)", part.name)
+        assert found is not None
+        if int(found[1]) > widest:
+            raise MeasurementError("it must fit into memory, and does not")
+        return 0.1 + math.ceil(int(found[1]) / tread) * len(part.groups())
+
+    return ms
+
+
+@pytest.mark.parametrize("notation", ["XX k3 c64 @14", "Conv k3 c64>128 @14", "XX k3 c64>64 d3 s2 @14"])
+@pytest.mark.parametrize("tread", [96, 128])
+def test_a_sweep_finds_every_planted_edge_with_a_fraction_of_the_widths(tmp_path: Path, tread: int, notation: str) -> None:
+    at_width = sweep_of(notation)
+    sweep, macs = profile_sweep(table(tmp_path), Simulated(stairs(tread)), at_width, quiet)
+    assert len(sweep.widths) == len(macs) <= len(at_width) / 2
+    assert analyse(sweep).edges == tuple(range(tread, max(GRID), tread))
+
+
+def test_a_short_grid_is_measured_whole(tmp_path: Path) -> None:
+    at_width = sweep_of("XX k3 c64 @14", range(8, 81, 8))
+    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(32)), at_width, quiet)
+    assert sweep.widths == tuple(at_width)
+    assert sweep.ms == pytest.approx([math.ceil(width / 32) for width in at_width])
+
+
+def test_a_sweep_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    at_width = sweep_of("XX k3 c64 @14")
+    left = iter(range(6))
+
+    def stopped() -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        profile_sweep(table(tmp_path), Simulated(stairs(128)), at_width, stopped)
+    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(128)), at_width, quiet)
+    again = Simulated(stairs(128))
+    assert profile_sweep(table(tmp_path), again, at_width, quiet)[0] == sweep
+    assert not again.timed
+    assert analyse(sweep).edges == (128, 256, 384, 512)
+
+
+def test_widths_that_do_not_fit_are_left_out_of_a_sweep(tmp_path: Path) -> None:
+    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(128, widest=400)), sweep_of("XX k3 c64 @14"), quiet)
+    assert max(sweep.widths) <= 400
+    assert analyse(sweep).edges == (128, 256, 384)
+
+
+def test_a_sweep_most_of_whose_widths_do_not_fit_is_read_from_those_that_do(tmp_path: Path) -> None:
+    """EvidenceError is for fewer than two widths that can be measured; here are 25."""
+    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(64, widest=200)), sweep_of("XX k3 c64 @14"), quiet)
+    assert analyse(sweep).edges == (64, 128, 192)
+
+
+def test_a_staircase_of_a_single_width_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match="at least 2 widths that can be measured, and has 1"):
+        profile_sweep(table(tmp_path), Simulated(stairs(64)), sweep_of("XX k3 c64 @14", [64]), quiet)
+
+
+def test_a_staircase_of_which_nothing_fits_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(GenetError, match="must fit into memory") as caught:
+        profile_sweep(table(tmp_path), Simulated(stairs(64, widest=1)), sweep_of("XX k3 c64 @14"), quiet)
+    assert "\n" not in str(caught.value)
+
+
+def test_sweeps_of_two_blocks_in_one_table_do_not_take_each_other_for_drift(tmp_path: Path) -> None:
+    """Each sweep has a sentinel of its own, ten times as fast in one as in the other."""
+    small, large = sweep_of("XX k3 c64 @7", range(8, 81, 8)), sweep_of("XX k3 c64 @70", range(8, 81, 8))
+    meter = Simulated(lambda part: part.image[1] / 7 * (1 + len(part.groups())))
+    for at_width in (small, large):
+        profile_sweep(table(tmp_path), meter, at_width, quiet)
+    found = table(tmp_path)
+    assert {round(found.ms(blocks[0]), 6) for blocks in small.values()} == {1.0}
+    assert {round(found.ms(blocks[0]), 6) for blocks in large.values()} == {10.0}
