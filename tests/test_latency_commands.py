@@ -12,6 +12,7 @@ from genet.choose.certificate import Selection
 from genet.choose.outcome import Outcomes
 from genet.files import Journal
 from genet.job import open_job
+from genet.latency.table import LatencyTable, settings
 from genet.progress import Progress
 from genet.runfolder import RunFolder
 from genet.spec.reader import read_recipe
@@ -60,13 +61,24 @@ def test_a_calibrated_network_reads_back_what_it_was_calibrated_with(capsys: pyt
     assert "must go with --device estimate" in fault(capsys, "latency", "genet-light", "--calibrate", "genet-light=1")
 
 
-def test_an_estimate_is_corrected_by_the_evidence_of_its_gpu(measured: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_estimate_is_corrected_by_the_evidence_of_its_gpu_and_of_no_other(
+    measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     notation = str(read_recipe(measured.recipe_file).space.masternet(16))
     graphs = ("--device", "estimate:v100", "--runtime", "cudagraph")
     plain = answer(capsys, "latency", notation, *graphs)
-    corrected = answer(capsys, "latency", notation, *graphs, "--calibrate", str(measured.latency.path))
+    assert "must be corrected by rows of that GPU" in fault(
+        capsys, "latency", notation, *graphs, "--calibrate", str(measured.latency.path)
+    )
+    (setting,) = settings(measured.latency).values()
+    gpu = setting.model_copy(
+        update={"device": setting.device.model_copy(update={"name": "Tesla V100-SXM2-16GB", "kind": "cuda"})}
+    )
+    evidence = LatencyTable(Journal(tmp_path / "v100.jsonl"), gpu)
+    evidence.adopt(LatencyTable(measured.latency, setting))
+    corrected = answer(capsys, "latency", notation, *graphs, "--calibrate", str(tmp_path / "v100.jsonl"))
     assert "corrected by" in corrected["device"]
-    assert corrected["ms"] != pytest.approx(plain["ms"])
+    assert corrected["ms"] > 2 * plain["ms"]  # the rows are those of a processor
 
 
 def test_a_measurement_here_lists_the_layers_in_order(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
     files = [text for text in calibrations if Path(text).is_file()]
     corrected = meter
     for file in files:
-        corrected = corrected.corrected_by(read_evidence(Path(file), meter.wanted).block_rows)
+        corrected = corrected.corrected_by(read_evidence(Path(file), meter.wanted))
     return corrected.scaled_by([_known(text) for text in calibrations if text not in files])
 
 

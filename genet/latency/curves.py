@@ -20,7 +20,8 @@ VARIABLES = ("batch", "size", "width")
 class Curve(Record):
     """Latency of one thing over a variable, in milliseconds per batch; None where it did not fit into memory.
 
-    `parameters` is the size of its network at each value, so that things can be compared at equal capacity too.
+    `parameters` counts the weights of its convolutions and linear layers at each value, so that things can be compared at
+    equal capacity too.
     """
 
     name: str
@@ -84,7 +85,7 @@ def measure_curves(
         meter = meter_at(value if variable == "batch" else None)
         for name, ms in zip(parts, _times(list(parts.values()), meter), strict=True):
             found[name, value] = ms
-            parameters[name, value] = sum(op.weights for op in parts[name].ops())
+            parameters[name, value] = sum(op.weights for op in parts[name].ops() if op.macs)
         measured()
     if not any(found.values()):
         raise EvidenceError(f"{', '.join(names)}: must fit into memory at some {variable}, and fits at none; take smaller ones")

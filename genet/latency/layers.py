@@ -48,11 +48,11 @@ def _cpu_mark() -> Mark:
 
 
 def _cuda_marks() -> Callable[[], Mark]:
-    origin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    origin = torch.cuda.Event(enable_timing=True)
     origin.record()
 
     def mark() -> Mark:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event = torch.cuda.Event(enable_timing=True)
         event.record()
         return lambda: float(origin.elapsed_time(event))
 

@@ -19,13 +19,13 @@ from genet.device import DeviceCard, available_bytes, current
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.analytic import Estimate, corrected, estimate, scale_of
 from genet.latency.clock import REPEATS, Timing, measure
-from genet.latency.hardware import Gpu, find_gpu
+from genet.latency.hardware import Gpu, find_gpu, similar_gpu
 from genet.latency.layers import time_layers
 from genet.latency.ops import Op, block_ops
 from genet.latency.part import Part
 from genet.latency.residual import Residual, Timed
-from genet.latency.runtimes import prepare
-from genet.latency.table import BlockRow, Setting
+from genet.latency.runtimes import WAITING, prepare
+from genet.latency.table import LatencyTable, Setting
 from genet.spec.recipe import Measure
 
 CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
@@ -74,11 +74,13 @@ class DeviceMeter:
                 runtime = "cudagraph"
             works = prepare(runtime, [(self._module(part), self._images(part)) for part in parts])
 
+        clock = torch.device("cpu") if runtime in WAITING else self.device
+
         def race(repeats: int = REPEATS) -> tuple[Timing, ...]:
             with self._at_work(parts):
-                attempts = [measure(works, self.device, repeats)]
+                attempts = [measure(works, clock, repeats)]
                 while len(attempts) < ATTEMPTS and _unrest(attempts[-1]) > CALM:
-                    attempts.append(measure(works, self.device, repeats))
+                    attempts.append(measure(works, clock, repeats))
                 return min(attempts, key=_unrest)
 
         return race
@@ -194,10 +196,22 @@ class EstimateMeter:
         factor = scale_of([ms for _, ms in known], [self.estimate(part).ms for part, _ in known])
         return dataclasses.replace(self, scale=self.scale * factor)
 
-    def corrected_by(self, rows: Sequence[BlockRow]) -> EstimateMeter:
-        """With the residual of measured rows of that GPU: a few hundred of them halve what the model gets wrong."""
-        timed = [(block_ops(row.block), row.steady_ms) for row in rows if row.ms is not None]
-        learnt = [Timed(ops, self.wanted.batch, ms, self._plain(ops).device_ms) for ops, ms in timed]
+    def corrected_by(self, evidence: LatencyTable) -> EstimateMeter:
+        """With the residual of measured rows of that GPU, which a few hundred of them make worth having.
+
+        EvidenceError where the rows are of another device.
+        """
+        setting = evidence.setting
+        if similar_gpu(setting.device.name) != self.gpu:
+            raise EvidenceError(
+                f"--calibrate: an estimate of {self.gpu.name} must be corrected by rows of that GPU, and these are of "
+                f"{setting.device.name}; measure there with `genet profile RUN`"
+            )
+        rows = [(block_ops(row.block), row.steady_ms) for row in evidence.block_rows if row.ms is not None]
+        learnt = [
+            Timed(ops, setting.batch, ms, estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime).device_ms)
+            for ops, ms in rows
+        ]
         return dataclasses.replace(self, residual=Residual(learnt), rows=len(learnt))
 
     def _plain(self, ops: Sequence[Op]) -> Estimate:

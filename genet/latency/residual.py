@@ -1,6 +1,6 @@
 """What the analytic model gets wrong on one device, learned from a few hundred timed layers or blocks.
 
-The model gives the shape, nearest neighbours give the correction: log(measured / estimated) over logarithmic features.
+The model gives the shape, an ensemble of trees the correction: log(measured / estimated) over logarithmic features.
 Far from anything measured the correction is that of the nearest rows, never an extrapolated slope.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 from genet.errors import EvidenceError
 from genet.latency.ops import Op
 
-NEIGHBOURS = 5
-APART = 8.0  # octaves between depthwise and dense layers: neither ever corrects the other while it has rows of its own
+FEWEST = 5
+TREES = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +31,21 @@ class Timed:
 
 
 class Residual:
-    """A correction by the nearest timed rows. EvidenceError for too few rows, or times that are not above 0."""
+    """A correction learnt from timed rows. EvidenceError for too few rows, or times that are not above 0."""
 
     def __init__(self, rows: Sequence[Timed]) -> None:
-        if len(rows) < NEIGHBOURS:
-            raise EvidenceError(f"a residual needs at least {NEIGHBOURS} timed rows, got {len(rows)}; time some more layers")
+        if len(rows) < FEWEST:
+            raise EvidenceError(f"a residual needs at least {FEWEST} timed rows, got {len(rows)}; time some more layers")
         wrong = [row for row in rows if not (0 < row.measured_ms < math.inf and 0 < row.estimated_ms < math.inf)]
         if wrong:
             raise EvidenceError(f"a residual needs milliseconds above 0, got {wrong[0].measured_ms}; time that layer again")
-        self._nearest = _nearest(rows)
+        self._trees = _trees(rows)
 
     def factors(self, asked: Sequence[tuple[tuple[Op, ...], int]]) -> tuple[float, ...]:
         """Measured over estimated to expect, for each pair of kernels and batch."""
         if not asked:
             return ()
-        logs = self._nearest.predict(np.array([features(ops, batch) for ops, batch in asked]))
+        logs = self._trees.predict(np.array([features(ops, batch) for ops, batch in asked]))
         return tuple(float(factor) for factor in np.exp(logs))
 
 
@@ -58,12 +58,12 @@ def features(ops: tuple[Op, ...], batch: int) -> tuple[float, ...]:
     moved = sum(op.bytes(batch, 1) for op in ops)
     per_position = main.read / max(1, main.rows * main.in_width)
     sizes = (batch * main.rows, main.width, main.in_width // main.groups * area, area, per_position, moved)
-    return (*(math.log2(max(size, 2**-8)) for size in sizes), APART * (main.groups > 1), APART * main.depthwise)
+    return (*(math.log2(max(size, 2**-8)) for size in sizes), float(main.groups > 1), float(main.depthwise))
 
 
-def _nearest(rows: Sequence[Timed]) -> Any:
-    from sklearn.neighbors import KNeighborsRegressor  # a second to import, and only calibration needs it
+def _trees(rows: Sequence[Timed]) -> Any:
+    from sklearn.ensemble import ExtraTreesRegressor  # a second to import, and only calibration needs it
 
     logs = np.log([row.measured_ms / row.estimated_ms for row in rows])
     places = np.array([features(row.ops, row.batch) for row in rows])
-    return KNeighborsRegressor(NEIGHBOURS, weights="distance").fit(places, logs)
+    return ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=0).fit(places, logs)

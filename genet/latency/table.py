@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import importlib.metadata
 import itertools
 import math
 import statistics
@@ -29,6 +30,7 @@ class Setting(Record):
 
     device: DeviceCard
     runtime: Runtime
+    package: str | None  # version of the runtime's own package, where it is not torch
     dtype: Dtype
     memory_format: MemoryFormat
     batch: int
@@ -37,9 +39,11 @@ class Setting(Record):
     def of(cls, card: DeviceCard, measure: Measure) -> Setting:
         """The setting in which a recipe measures on a device; on a GPU, `auto` is CUDA graphs."""
         automatic: Runtime = "eager" if card.kind == "cpu" else "cudagraph"
+        runtime = automatic if measure.runtime == "auto" else measure.runtime
         return cls(
             device=card,
-            runtime=automatic if measure.runtime == "auto" else measure.runtime,
+            runtime=runtime,
+            package=_version(runtime) if runtime in ("onnxruntime", "tensorrt") and card.kind != "estimate" else None,
             dtype=measure.dtype,
             memory_format=measure.memory_format,
             batch=measure.batch,
@@ -57,10 +61,18 @@ class Setting(Record):
 
     def __str__(self) -> str:
         device = self.device
-        software = [f"{name} {version}" for name, version in (("driver", device.driver), ("torch", device.torch)) if version]
+        versions = (("driver", device.driver), ("torch", device.torch), (self.runtime, self.package))
+        software = [f"{name} {version}" for name, version in versions if version]
         return ", ".join(
             [device.name, f"batch {self.batch}", self.dtype, self.memory_format.replace("_", " "), self.runtime, *software]
         )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 class BlockRow(Record):
@@ -234,14 +246,16 @@ class LatencyTable:
             )
         low, high = measured[place - 1], measured[place]
         low_ms, high_ms = (self._blocks[dataclasses.replace(block, in_width=width)].steady_ms for width in (low, high))
+        if max(low_ms, high_ms) == math.inf:  # a neighbour could not be measured, so this one is not on offer either
+            return math.inf
         return low_ms + (high_ms - low_ms) * (block.in_width - low) / (high - low)
 
     def _incoming_widths(self) -> dict[Block, list[int]]:
         """For every kind of block that reads another's output: the input widths measured, ascending."""
         if self._incoming is None:
             self._incoming = {}
-            for block, row in self._blocks.items():
-                if row.ms is not None and not is_repeated(block):
+            for block in self._blocks:
+                if not is_repeated(block):
                     bisect.insort(self._incoming.setdefault(_any_reader(block), []), block.in_width)
         return self._incoming
 

@@ -44,11 +44,11 @@ def _on_meta(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo).to("meta")
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(TorchDispatchMode):
     """Writes down every kernel; forward hooks tell in which module it is."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.ops: list[Op] = []
         self._stack = [("", True)]
         self._weights: dict[int, Tensor] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}

@@ -151,8 +151,11 @@ def test_a_network_whose_interval_straddles_the_budget_is_not_within_it() -> Non
 
 
 def test_where_all_are_unclear_the_fastest_is_named_and_is_not_within() -> None:
-    found = best_certified(5.0, front(10), predicted, lambda c: certificate((c.predicted_ms,), 1.0, 5.0), count=2)
-    assert found.certificate.within is None
+    def certify(candidate: Candidate) -> Certificate:
+        return certificate((0.01 * candidate.predicted_ms, 1.99 * candidate.predicted_ms), 1.0, 5.0)
+
+    found = best_certified(5.0, front(10), predicted, certify, count=2)
+    assert (found.candidate.network, found.certificate.within) == ("net1", None)
 
 
 def test_one_wildly_slow_reading_does_not_rule_out_all_but_the_fastest() -> None:
@@ -256,7 +259,7 @@ def selection(seed: int) -> Outcome:
         ratios.append(statistics.fmean(rounds) / candidate.predicted_ms)
         return certificate(rounds, 1.0, budget)
 
-    found = best_certified(budget, candidates, lambda c: statistics.fmean(ratios) * c.predicted_ms, certify, count=5)
+    found = best_certified(budget, candidates, lambda c: statistics.fmean(ratios) * c.predicted_ms, certify, count=3)
     fitting = [n for n in range(SIZE) if device.true_ratio[f"net{n}"] <= budget]
     named = int(found.candidate.network.removeprefix("net"))
     return Outcome(
@@ -268,7 +271,7 @@ def selection(seed: int) -> Outcome:
     )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_of_a_hundred_selections_on_a_noisy_device_no_certified_one_is_broken(seed: int) -> None:
     outcomes = [selection(1000 * seed + number) for number in range(100)]
     certified = [outcome for outcome in outcomes if outcome.certified]

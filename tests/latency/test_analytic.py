@@ -19,7 +19,7 @@ from genet.errors import EvidenceError, SpecError
 from genet.latency.analytic import LAUNCH_MS, TILES, corrected, estimate, scale_of, tiled, wave_edges, waves
 from genet.latency.hardware import GPUS, find_gpu
 from genet.latency.ops import Op, network_ops
-from genet.latency.residual import NEIGHBOURS, Residual, Timed
+from genet.latency.residual import FEWEST, Residual, Timed
 from genet.spec.network import Network
 from tests.spec.strategies import networks
 
@@ -218,7 +218,7 @@ def test_a_residual_corrects_what_it_has_seen_and_keeps_depthwise_apart() -> Non
 
 
 def test_a_residual_refuses_too_few_rows_and_times_that_cannot_be() -> None:
-    with pytest.raises(EvidenceError, match=f"at least {NEIGHBOURS} timed rows, got 4"):
+    with pytest.raises(EvidenceError, match=f"at least {FEWEST} timed rows, got 4"):
         Residual([timed(1.0, conv())] * 4)
     with pytest.raises(EvidenceError, match=r"above 0, got 0\.0"):
         Residual([timed(0.0, conv())] * 5)
@@ -253,7 +253,7 @@ def test_the_genet_papers_networks_keep_their_order_and_are_off_by_little(bench:
 
 @pytest.mark.slow
 def test_the_order_of_timms_networks_is_kept(bench: ModuleType) -> None:
-    found = bench.score_rtx3090(published("data", "timm_benchmark_rtx3090_amp_nhwc.csv"))
+    found, _ = bench.score_rtx3090(published("data", "timm_benchmark_rtx3090_amp_nhwc.csv"))
     assert found.count >= 60
     assert found.spearman >= 0.97
     assert found.mean_error <= 0.12

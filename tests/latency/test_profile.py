@@ -256,6 +256,17 @@ def test_a_whole_network_is_timed_in_turn_with_the_reference_until_it_is_enough(
     assert more.ms[:ROUNDS] == row.ms  # rounds on the disk count
 
 
+def test_what_few_rounds_tell_does_not_change_when_more_were_measured_later(tmp_path: Path) -> None:
+    network, master = networks(tmp_path)
+    meter = Simulated(whole_ms, lambda n: 1.0 + n / 10)
+    few = measure_network(table(tmp_path), meter, network, master)
+    many = measure_network(table(tmp_path), meter, network, master, lambda row: len(row.ms) >= 9)
+    assert measure_network(table(tmp_path), Simulated(whole_ms), network, master) == few
+    found = table(tmp_path).network_row(network)
+    assert found == many, "the table keeps all rounds"
+    assert len(many.ms) == 9
+
+
 def test_rounds_on_the_disk_that_are_enough_are_not_added_to(tmp_path: Path) -> None:
     network, master = networks(tmp_path)
     row = measure_network(table(tmp_path), Simulated(whole_ms), network, master)
@@ -367,6 +378,11 @@ def test_a_sweep_most_of_whose_widths_do_not_fit_is_read_from_those_that_do(tmp_
 def test_a_staircase_of_a_single_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match="at least 2 widths that can be measured, and has 1"):
         profile_sweep(table(tmp_path), Simulated(stairs(64)), sweep_of("XX k3 c64 @14", [64]), quiet)
+
+
+def test_a_long_range_of_which_only_the_narrowest_fits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match="at least 2 widths that can be measured, and has 1: it must fit into memory"):
+        profile_sweep(table(tmp_path), Simulated(stairs(64, widest=8)), sweep_of("XX k3 c64 @14"), quiet)
 
 
 def test_a_staircase_of_which_nothing_fits_is_refused_in_one_line(tmp_path: Path) -> None:

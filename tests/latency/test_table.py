@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from genet.device import DeviceCard, read_card
 from genet.errors import EvidenceError
 from genet.files import Journal
-from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, find_setting, is_repeated, settings
+from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, find_setting, is_repeated, scatter, settings
 from genet.spec.network import Block, blocks
 from genet.spec.recipe import Measure
 from tests.tiny import tiny_recipe
@@ -102,17 +103,29 @@ def test_memory_operating_system_and_python_are_no_part_of_the_key(tmp_path: Pat
     assert BLOCK in table(tmp_path, with_card(memory_bytes=1, platform="other", python="3.99"))
 
 
-def test_auto_is_cuda_graphs_on_a_gpu_and_eager_elsewhere() -> None:
+def test_auto_is_cuda_graphs_on_a_gpu_whether_it_is_here_or_estimated_and_eager_elsewhere() -> None:
     def runtime(kind: str, wanted: str = "auto") -> str:
         return Setting.of(CARD.model_copy(update={"kind": kind}), Measure.model_validate({"runtime": wanted})).runtime
 
-    assert (runtime("cuda"), runtime("cpu"), runtime("estimate")) == ("cudagraph", "eager", "eager")
+    assert (runtime("cuda"), runtime("estimate"), runtime("cpu")) == ("cudagraph", "cudagraph", "eager")
     assert (runtime("cuda", "eager"), runtime("cpu", "compile")) == ("eager", "compile")
+
+
+def test_the_version_of_a_runtimes_own_package_is_part_of_the_key(tmp_path: Path) -> None:
+    import onnxruntime
+
+    setting = Setting.of(CARD, Measure(batch=2, runtime="onnxruntime"))
+    assert setting.package == onnxruntime.__version__
+    assert f"onnxruntime {onnxruntime.__version__}" in str(setting)
+    assert SETTING.package is None
+    table(tmp_path, setting).add_block(row(BLOCK, 3.0))
+    assert BLOCK not in table(tmp_path, setting.model_copy(update={"package": "0.1"}))
+    assert Setting.of(CARD.model_copy(update={"kind": "estimate"}), Measure(runtime="onnxruntime")).package is None
 
 
 def test_a_setting_reads_as_its_facts_and_leaves_out_what_is_not_known() -> None:
     card: DeviceCard = CARD.model_copy(update={"name": "GPU X", "driver": "550", "torch": "2.9"})
-    setting = Setting(device=card, runtime="eager", dtype="fp16", memory_format="channels_last", batch=64)
+    setting = SETTING.model_copy(update={"device": card, "dtype": "fp16", "memory_format": "channels_last", "batch": 64})
     assert str(setting) == "GPU X, batch 64, fp16, channels last, eager, driver 550, torch 2.9"
     bare = setting.model_copy(update={"device": card.model_copy(update={"driver": None, "torch": None})})
     assert str(bare) == "GPU X, batch 64, fp16, channels last, eager"
@@ -327,3 +340,19 @@ def test_the_settings_of_a_journal_can_be_read_without_their_devices(tmp_path: P
         table(tmp_path, setting).add_block(row(BLOCK, 3.0))
     assert settings(journal) == {SETTING.digest: SETTING, other.digest: other}
     assert find_setting(journal, other.digest) == other
+
+
+def test_the_first_rounds_of_a_network_are_a_row_of_their_own() -> None:
+    found = network_row("net", (2.0, 6.0, 9.0), (4.0, 6.0, 9.0))
+    assert found.first(2) == network_row("net", (2.0, 6.0), (4.0, 6.0))
+    assert found.first(9) == found
+
+
+def test_scatter_tells_the_noise_of_the_sentinel_from_the_drifts_of_rows_alone() -> None:
+    draw = random.Random(0)
+    readings = [math.exp(draw.gauss(0, 0.01)) for _ in range(600)]
+    drifts = [math.sqrt(before * after) for before, after in itertools.pairwise(readings)]
+    rows = [row(reading(8 * number), 1.0, drift) for number, drift in enumerate(drifts, start=1) for _ in range(3)]
+    assert scatter(rows) == pytest.approx(0.01, rel=0.2)
+    assert scatter(rows[:6]) == scatter([]) == 0  # one change tells nothing
+    assert scatter([row(BLOCK, 1.0)] * 9) == 0
