@@ -82,7 +82,7 @@ def written(job: Job, prediction: Predictor, errors: np.ndarray, predicted: list
             f"# Predicted against measured: {job.recipe.name}",
             "",
             f"{table.setting}; space of {job.recipe.space.size(offered):,} networks, {len(table)} block rows, correction fitted "
-            f"on {correction.networks} networks ({correction.scale:.3f} x sum {correction.offset_ms:+.4g} ms, host "
+            f"on {correction.networks} networks ({correction.scale:.3f} x sum + {correction.kernel_ms:.4g} ms per kernel; host "
             f"{correction.host_ms:.4g} ms per kernel). Made by `python benchmarks/prediction.py --recipe {job.recipe.name}`.",
             "",
             "| figure | value | target |",

@@ -19,7 +19,7 @@ from genet.latency.table import Setting
 from genet.spec.recipe import Budget
 
 CONFIDENCE = 0.999  # of an interval: of many selections none should be broken
-PATIENCE = 4  # times `candidates` measurements are spent before the fastest networks are tried
+PATIENCE = 4  # times `candidates` measurements are spent on a budget before it counts as out of reach
 
 
 class Certificate(Record):
@@ -83,50 +83,43 @@ def half_interval(samples: Sequence[float]) -> float:
 
 
 class Certified(NamedTuple):
-    """A candidate with its certificate, and what was predicted before it was measured, in ms per batch."""
+    """A candidate, as predicted before it was measured, with its certificate."""
 
     candidate: Candidate
-    predicted_ms: float
     certificate: Certificate
 
 
 def best_certified(
     budget_ms: float,
-    front: Sequence[Candidate],
-    predict: Callable[[Candidate], float],
+    solve: Callable[[], Sequence[Candidate]],
     certify: Callable[[Candidate], Certificate],
     count: int,
 ) -> Certified:
     """The best candidate that is certified to be within the budget; all in ms per batch.
 
-    `predict` is asked anew after every measurement, for it has learnt from it. How far the last prediction was off is
-    taken to hold for its neighbours too, so that the next candidate is the best that should then fit. About `count`
-    candidates are measured. Where none of those fits, the fastest are measured, upwards, until `count` break the budget;
-    if all do, the fastest one measured is returned, and its certificate says so.
+    `solve` gives the frontier, and is asked anew after every measurement, which has corrected the predictions. How far the
+    last one was off is taken to hold for its neighbours too, so that the next candidate is the best that should fit. About
+    `count` candidates are measured. Where none should fit, up to `count` of the fastest are measured; if none is certified, the
+    fastest one measured is returned, and its certificate says so.
     """
-    if not front:
-        raise EvidenceError("a selection must have candidates, and the frontier is empty")
     seen: dict[str, Certified] = {}
-
-    def measure(candidate: Candidate) -> Certified:
-        seen[candidate.network] = Certified(candidate, predict(candidate), certify(candidate))
-        return seen[candidate.network]
-
-    slower = 1.0
+    slower, hopeless = 1.0, 0
     while len(seen) < count or (not _within(seen) and len(seen) < PATIENCE * count):
         best = max((found.candidate.predicted_accuracy for found in _within(seen)), default=-math.inf)
+        front = solve()
+        if not front:
+            raise EvidenceError("a selection must have candidates, and the frontier is empty")
         better = [candidate for candidate in front if candidate.network not in seen and candidate.predicted_accuracy > best]
-        promising = [candidate for candidate in better if predict(candidate) * slower <= budget_ms]
-        if not promising:
+        promising = [candidate for candidate in better if candidate.predicted_ms * slower <= budget_ms]
+        if not better or (not promising and (_within(seen) or hopeless == count)):
             break
-        _, predicted_ms, found = measure(max(promising, key=lambda candidate: candidate.predicted_accuracy))
-        slower = (found.ms + (found.interval_ms if found.within is None else 0.0)) / predicted_ms
-    if not _within(seen):
-        broken = 0
-        for candidate in sorted(front, key=lambda candidate: candidate.predicted_ms):
-            broken += not (seen.get(candidate.network) or measure(candidate)).certificate.within
-            if broken == count:
-                break
+        if promising:
+            chosen = max(promising, key=lambda candidate: candidate.predicted_accuracy)
+        else:
+            chosen, hopeless = min(better, key=lambda candidate: candidate.predicted_ms), hopeless + 1
+        found = certify(chosen)
+        seen[chosen.network] = Certified(chosen, found)
+        slower = (found.ms + (found.interval_ms if found.within is None else 0.0)) / chosen.predicted_ms
     fitting = _within(seen)
     if fitting:
         return max(fitting, key=lambda found: found.candidate.predicted_accuracy)
@@ -137,9 +130,9 @@ def _within(seen: dict[str, Certified]) -> list[Certified]:
     return [found for found in seen.values() if found.certificate.within]
 
 
-def best_predicted(budget_ms: float, front: Sequence[Candidate], predict: Callable[[Candidate], float]) -> Candidate:
+def best_predicted(budget_ms: float, front: Sequence[Candidate]) -> Candidate:
     """The best candidate that is predicted to be within the budget; the fastest where none is."""
-    within = [candidate for candidate in front if predict(candidate) <= budget_ms]
+    within = [candidate for candidate in front if candidate.predicted_ms <= budget_ms]
     if within:
         return max(within, key=lambda candidate: candidate.predicted_accuracy)
-    return min(front, key=predict)
+    return min(front, key=lambda candidate: candidate.predicted_ms)

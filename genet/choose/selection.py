@@ -15,7 +15,6 @@ import numpy as np
 
 from genet.errors import EvidenceError
 from genet.files import Record
-from genet.latency.ops import network_ops
 from genet.spec.network import Block, SuperBlock, blocks, superblock_blocks
 from genet.spec.space import SearchSpace, Widths
 
@@ -28,8 +27,7 @@ class Candidate(Record):
 
     network: str  # its notation
     resolution: int
-    ops: int  # kernels of one pass
-    predicted_ms: float  # per batch, the sum of its blocks
+    predicted_ms: float  # per batch
     predicted_accuracy: float
 
 
@@ -143,7 +141,6 @@ def _candidates(
             Candidate(
                 network=str(network),
                 resolution=resolution,
-                ops=len(network_ops(network)),
                 predicted_ms=float(ms[point]),
                 predicted_accuracy=float(gain[point]),
             )

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from genet.device import DeviceCard, available_bytes, current
+from genet.device import DeviceCard, available_bytes, current, keep_memory
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.analytic import Estimate, corrected, estimate, scale_of
 from genet.latency.clock import REPEATS, Timing, measure
@@ -56,6 +56,8 @@ def open_meter(wanted: Measure, card: DeviceCard, device: torch.device) -> Meter
     """The meter for what a recipe or a user wants: the device at hand, or the estimate of another."""
     if wanted.device.startswith("estimate:"):
         return EstimateMeter(wanted, find_gpu(wanted.device.removeprefix("estimate:")))
+    if device.type == "cpu":
+        keep_memory()
     return DeviceMeter(Setting.of(card, wanted), device)
 
 

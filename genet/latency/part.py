@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TOKENS = {"k": "kernel", "c": "width", "s": "stride", "d": "depth", "r": "ratio", "@": "size"}
+NUMBERS = {"width": r"\d+(>\d+)?", "ratio": r"\d+(\.\d+)?"}
 EXAMPLES = "'BL k3 c64 r0.25 @14', 'Conv k3 c64>128 s2 @56' or 'DW k5 c32>96 s2 d4 r6 @28'"
 
 
@@ -112,7 +113,7 @@ def read_part(text: str, size: int | None = None) -> Part:
     """
     if text.startswith("timm:"):
         return timm_model(text.removeprefix("timm:"), size)
-    if re.match(r"[A-Za-z]+ k\d", text):
+    if re.match(r"[A-Za-z]+ [kcsdr@]\d", text):
         return chain(read_blocks(text, size))
     network = Network.parse(text) if "|" in text else read_network(text)
     if size:
@@ -131,7 +132,7 @@ def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:
     fields: dict[str, str] = {}
     for token in tokens:
         name = TOKENS.get(token[0])
-        if name is None or name in fields or not re.fullmatch(r"\d+(>\d+)?" if name == "width" else r"[\d.]+", token[1:]):
+        if name is None or name in fields or not re.fullmatch(NUMBERS.get(name, r"\d+"), token[1:]):
             raise SpecError([f"a block must look like {EXAMPLES}, got {token!r} in {text!r}"])
         fields[name] = token[1:]
     missing = [name for name in ("kernel", "width", "size") if name not in fields and not (name == "size" and size)]

@@ -30,7 +30,7 @@ class PlacedStaircase(Record):
     """The staircase of one block type at one super-block and resolution, and the widths that stay on offer there.
 
     Kept are the wave-aligned widths, and the MasterNet's own. Without a staircase (the plain grid of `multiple_of`, or too
-    few widths that could be measured) all are kept.
+    few widths that could be measured) all that could be measured are kept.
     """
 
     superblock: int
@@ -97,15 +97,17 @@ def _sigma(place: Place, table: LatencyTable) -> float:
 def find_staircases(space: SearchSpace, table: LatencyTable) -> Staircases:
     """The staircases that the table's rows show. EvidenceError where a place has no row at all."""
     everywhere = places(space)
-    noise = scatter(row for place in everywhere for block in place.sweep if (row := table.block_row(block)))
+    swept = {block for place in everywhere for block in place.sweep}
+    noise = scatter(row for row in table.block_rows if row.block in swept)  # in the order of measuring
     own = [superblock.width for superblock in space.superblocks]
     found = tuple(_staircase(place, own[place.superblock], table, noise) for place in everywhere)
     return Staircases(setting=table.setting.digest, staircases=found)
 
 
 def _staircase(place: Place, own_width: int, table: LatencyTable, noise: float) -> PlacedStaircase:
-    rows = [row for block in place.sweep if (row := table.block_row(block)) and row.ms is not None]
-    if not rows:
+    answered = [row for block in place.sweep if (row := table.block_row(block))]
+    rows = [row for row in answered if row.ms is not None]
+    if not answered:
         raise EvidenceError(
             f"super-block {place.superblock + 1} must have a latency for some width of {place.block_type} at "
             f"{place.resolution} pixels, and has none in {table.setting}; `genet profile RUN` of this very space measures it"

@@ -15,23 +15,29 @@ import numpy as np
 
 from genet.errors import EvidenceError
 from genet.files import Record
-from genet.latency.ops import network_ops
+from genet.latency.ops import block_ops, network_ops
 from genet.latency.table import LatencyTable, NetworkRow
-from genet.spec.network import Network
+from genet.spec.network import Block, Network
+
+ROUNDING = 1e-6  # relative errors that close are equal
 
 
 class Correction(Record):
-    """latency = max(scale * sum + offset, kernels * host cost), in milliseconds per batch."""
+    """latency = max(scale * sum + kernels * cost between kernels, kernels * host cost), in milliseconds per batch."""
 
     scale: float
-    offset_ms: float
-    host_ms: float  # per kernel
+    kernel_ms: float  # what a kernel costs in a network beyond what its block took by itself
+    host_ms: float  # what the host needs per kernel
     networks: int  # it was fitted on
     left_out_error: float | None  # mean relative error on networks left out of the fit one at a time
 
     def ms(self, sum_ms: float, ops: int) -> float:
         """Milliseconds per batch of a network whose blocks take `sum_ms` together and launch `ops` kernels."""
-        return max(self.scale * sum_ms + self.offset_ms, self.host_ms * ops)
+        return max(self.device_ms(sum_ms, ops), self.host_ms * ops)
+
+    def device_ms(self, ms: float, ops: int) -> float:
+        """Its device time, or that of a single block: what adds up over the blocks of a network."""
+        return self.scale * ms + self.kernel_ms * ops
 
 
 class Whole(Record):
@@ -45,7 +51,7 @@ class Whole(Record):
 def fit_correction(wholes: Sequence[Whole]) -> Correction:
     """The correction that errs least, relatively, on networks left out one at a time.
 
-    Forms from the plainest: a scale, a scale and an offset, and either with a host cost. EvidenceError without a network.
+    Forms from the plainest: a scale, a scale and a cost per kernel, either with a host cost. EvidenceError without a network.
     """
     if not wholes:
         raise EvidenceError("a correction must have a network measured whole, and there is none; `genet profile RUN` measures")
@@ -54,36 +60,36 @@ def fit_correction(wholes: Sequence[Whole]) -> Correction:
     errors = [_left_out_error(wholes, *form) for form in forms]
     best = 0
     for form in range(1, len(forms)):
-        if errors[form] < 0.95 * errors[best]:  # a richer form must pay
+        if errors[form] < 0.95 * errors[best] - ROUNDING:  # a richer form must pay
             best = form
-    scale, offset = _fit(wholes, *forms[best])
+    scale, kernel_ms = _fit(wholes, *forms[best])
     error = errors[best] if len(wholes) > 1 else None
-    return Correction(scale=scale, offset_ms=offset, host_ms=forms[best][1], networks=len(wholes), left_out_error=error)
+    return Correction(scale=scale, kernel_ms=kernel_ms, host_ms=forms[best][1], networks=len(wholes), left_out_error=error)
 
 
-def _left_out_error(wholes: Sequence[Whole], with_offset: bool, host_ms: float) -> float:
+def _left_out_error(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -> float:
     if len(wholes) < 2:
         return math.inf
     errors = []
     for left_out in range(len(wholes)):
         rest = [whole for number, whole in enumerate(wholes) if number != left_out]
-        scale, offset = _fit(rest, with_offset, host_ms)
+        scale, kernel_ms = _fit(rest, per_kernel, host_ms)
         one = wholes[left_out]
-        errors.append(abs(max(scale * one.sum_ms + offset, host_ms * one.ops) / one.ms - 1))
+        errors.append(abs(max(scale * one.sum_ms + kernel_ms * one.ops, host_ms * one.ops) / one.ms - 1))
     return statistics.fmean(errors)
 
 
-def _fit(wholes: Sequence[Whole], with_offset: bool, host_ms: float) -> tuple[float, float]:
+def _fit(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -> tuple[float, float]:
     """Least squares of the relative errors, over the networks that the device and not the host decides."""
     device = [whole for whole in wholes if whole.ms > 1.02 * host_ms * whole.ops]
-    if len(device) < 3:
-        device = list(wholes)
+    if not device:  # the sums are then only known to be no longer than what was measured
+        return min(1.0, *(whole.ms / whole.sum_ms for whole in wholes)), 0.0
     sums, ms = np.array([whole.sum_ms for whole in device]), np.array([whole.ms for whole in device])
-    if with_offset:
-        columns = np.column_stack([sums / ms, 1 / ms])
-        (scale, offset), *_ = np.linalg.lstsq(columns, np.ones(len(ms)), rcond=None)
-        if scale > 0:
-            return float(scale), float(offset)
+    if per_kernel and len(device) >= 3:
+        columns = np.column_stack([sums / ms, [whole.ops / whole.ms for whole in device]])
+        (scale, kernel_ms), *_ = np.linalg.lstsq(columns, np.ones(len(ms)), rcond=None)
+        if scale > 0 and kernel_ms > 0:
+            return float(scale), float(kernel_ms)
     ratios = sums / ms
     return float(ratios.sum() / (ratios**2).sum()), 0.0
 
@@ -105,6 +111,10 @@ class Predictor:
         if whole:
             self._wholes.append(whole)
             self.correction = fit_correction(self._wholes)
+
+    def block_ms(self, block: Block) -> float:
+        """Predicted device milliseconds per batch that a block adds to a network."""
+        return self.correction.device_ms(self.table.ms(block), len(block_ops(block)))
 
     def ms(self, network: Network) -> float:
         """Predicted milliseconds per batch; EvidenceError where a block of it is not in the table."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
@@ -44,49 +45,56 @@ def profile_blocks(
     race = meter.prepare([chain([sentinel])])
 
     def read() -> float:
-        table.add_sentinel(race()[0].ms)
-        return table.sentinel_ms[-1]
+        table.add_sentinel(sentinel, race()[0].ms)
+        return table.sentinels[str(sentinel)][-1]
 
     before = read()
     while missing:
-        group = _group(table, meter, missing, before, measured)
-        after = read()
-        if _moved(before, after):
-            again = [_block_row(meter, row.block) for row in group]
-            then = read()
-            if abs(math.log(then / after)) < abs(math.log(after / before)):
-                group, before, after = again, after, then
-            else:
-                after = then
-        drift = math.sqrt(before * after) / table.sentinel_ms[0]
-        marked += len(group) if _moved(before, after) else 0
-        for row in group:
-            table.add_block(row.model_copy(update={"drift": drift}))
-        before = after
+        window = _Window([], before, before)
+        try:
+            for row in _group(meter, missing):
+                window.rows.append(row)
+                measured()
+            window.after = before = read()
+            if window.moved > DRIFT:
+                again = _Window([_block_row(meter, row.block) for row in window.rows], before, before)
+                again.after = before = read()
+                window = min(window, again, key=lambda each: each.moved)
+        finally:  # also where the device is lost: what was measured before is kept
+            drift = math.sqrt(window.before * window.after) / table.sentinels[str(sentinel)][0]
+            for row in window.rows:
+                table.add_block(row.model_copy(update={"drift": drift}))
+        marked += len(window.rows) if window.moved > DRIFT else 0
     return marked
 
 
-def _moved(before: float, after: float) -> bool:
-    return abs(math.log(after / before)) > DRIFT
+@dataclass
+class _Window:
+    """The rows measured between two readings of the sentinel."""
+
+    rows: list[BlockRow]
+    before: float
+    after: float
+
+    @property
+    def moved(self) -> float:
+        """How far the machine's speed moved meanwhile, relatively."""
+        return abs(math.log(self.after / self.before))
 
 
-def _group(
-    table: LatencyTable, meter: Meter, missing: list[Block], sentinel_ms: float, measured: Callable[[], None]
-) -> list[BlockRow]:
-    """The rows of some seconds, taken off `missing`. What was measured before a device was lost is kept."""
-    rows: list[BlockRow] = []
+def _group(meter: Meter, missing: list[Block]) -> Iterator[BlockRow]:
+    """The rows of some seconds, taken off `missing`. The block at which a device is lost is a failure like others."""
     start = time.monotonic()
-    while missing and len(rows) < GROUP_ROWS and time.monotonic() - start < GROUP_S:
+    for _ in range(GROUP_ROWS):
+        if not missing or time.monotonic() - start > GROUP_S:
+            return
         block = missing.pop()
         try:
-            rows.append(_block_row(meter, block))
+            row = _block_row(meter, block)
         except LostDeviceError as fault:
-            rows.append(BlockRow(block=block, ops=len(block_ops(block)), failure=str(fault)))
-            for row in rows:
-                table.add_block(row.model_copy(update={"drift": sentinel_ms / table.sentinel_ms[0]}))
+            yield BlockRow(block=block, ops=len(block_ops(block)), failure=str(fault))
             raise
-        measured()
-    return rows
+        yield row
 
 
 def _block_row(meter: Meter, block: Block) -> BlockRow:

@@ -26,7 +26,7 @@ SIGMA = "sigma"
 TOLERANCE = 0.03  # rises below this share of the latency are not looked into
 SIGMAS = 3.5  # nor those that noise makes: 2.5 standard errors of a difference
 STEADIEST = 0.002  # clocks of a GPU are not steadier than this
-SHORT = 24  # a grid of fewer widths is measured whole
+SHORT = 40  # a grid of fewer widths is measured whole
 FEWEST = 8  # measurements that any sweep may take, however short its grid
 PATIENCE = 8  # one call spends the eighth part of what is left
 COARSE = 12  # about one in so many widths belongs to the first look
@@ -156,17 +156,26 @@ def next_widths(grid: Sequence[int], measured: Mapping[int, float], sigma: float
     """The widths of `grid` to measure next; empty when every edge is located or a third of the grid is spent.
 
     `grid` ascends; `measured` maps widths to ms, `sigma` is their relative standard error. All that was decided before is
-    read from `measured`, so a sweep that was stopped goes on where it was. A grid below 24 widths may spend 8. Each call
+    read from `measured`, so a sweep that was stopped goes on where it was. A short grid may spend 8. Each call
     asks for a few of the largest rises, so that the first edges found tell where to look for the others.
     """
+    if not grid:
+        return ()
     known = [(index, measured[width]) for index, width in enumerate(grid) if width in measured]
     left = max(FEWEST, len(grid) // 3) - len(known)
     first = [width for width in _first_look(grid) if width not in measured]
     if first or left <= 0:
         return tuple(first[: max(left, 0)])
+    if len(known) < 2:
+        return ()
     rising = _rising(grid, known, max(sigma, STEADIEST))
     stride = _stride(grid, [grid[a] for _, a, b in rising if b == a + 1])
     wide = sorted((interval for interval in rising if interval[2] > interval[1] + 1), reverse=True)
+    if not wide:  # equal steps may have passed for a slope: what is left goes into the widest rises
+        pairs = itertools.pairwise(known)
+        wide = sorted(
+            ((b - a, a, b) for (a, low), (b, high) in pairs if b > a + 1 and high > (1 + TOLERANCE) * low), reverse=True
+        )
     return tuple(sorted(grid[_split(grid, a, b, stride)] for _, a, b in wide[: math.ceil(left / PATIENCE)]))
 
 

@@ -138,7 +138,7 @@ class LatencyTable:
         self._journal, self.setting = journal, setting
         self._blocks: dict[Block, BlockRow] = {}
         self._networks: dict[str, NetworkRow] = {}
-        self.sentinel_ms: list[float] = []
+        self.sentinels: dict[str, list[float]] = {}  # the readings of each, in milliseconds
         self._incoming: dict[Block, list[int]] | None = None
         content = journal.read()
         self.damaged = content.damaged
@@ -158,7 +158,8 @@ class LatencyTable:
                     network_row = NetworkRow.model_validate(record["value"])
                     self._networks[network_row.network] = network_row
                 case "sentinel":
-                    self.sentinel_ms.append(float(record["value"]))
+                    reading = record["value"]
+                    self.sentinels.setdefault(str(reading["block"]), []).append(float(reading["ms"]))
                 case other:
                     raise KeyError(other)
         except (ValidationError, KeyError, TypeError, ValueError) as fault:
@@ -176,7 +177,7 @@ class LatencyTable:
     @property
     def noise(self) -> float:
         """Relative standard deviation from one reading of the sentinel to the next; 0 before there are three."""
-        pairs = list(itertools.pairwise(self.sentinel_ms))
+        pairs = [pair for readings in self.sentinels.values() for pair in itertools.pairwise(readings)]
         if len(pairs) < 2:
             return 0.0
         changes = [abs(math.log(after / before)) for before, after in pairs]
@@ -203,10 +204,10 @@ class LatencyTable:
         self._append("network", row.model_dump(mode="json"))
         self._networks[row.network] = row
 
-    def add_sentinel(self, ms: float) -> None:
-        """Keep what the sentinel took."""
-        self._append("sentinel", ms)
-        self.sentinel_ms.append(ms)
+    def add_sentinel(self, block: Block | str, ms: float) -> None:
+        """Keep what a sentinel took."""
+        self._append("sentinel", {"block": str(block), "ms": ms})
+        self.sentinels.setdefault(str(block), []).append(ms)
 
     def _append(self, kind: str, value: object) -> None:
         if not self._setting_written:
@@ -222,8 +223,9 @@ class LatencyTable:
         for network_row in other.network_rows:
             if network_row.network not in self._networks:
                 self.add_network(network_row)
-        for ms in other.sentinel_ms[len(self.sentinel_ms) :]:
-            self.add_sentinel(ms)
+        for block, readings in other.sentinels.items():
+            for ms in readings[len(self.sentinels.get(block, ())) :]:
+                self.add_sentinel(block, ms)
 
     def block_row(self, block: Block) -> BlockRow | None:
         """The row of a block, None where there is none."""

@@ -58,7 +58,7 @@ def profile(job: Job) -> Staircases:
     correction = predictor(job, job.table, kept).correction
     if correction.left_out_error is not None:
         job.progress.say(
-            f"  predictions: {correction.scale:.3f} x sum of blocks {correction.offset_ms:+.3g} ms, off by "
+            f"  predictions: {correction.scale:.3f} x sum of blocks + {correction.kernel_ms:.3g} ms per kernel, off by "
             f"{correction.left_out_error:.1%} on average over {correction.networks} networks left out one at a time"
         )
     return staircases

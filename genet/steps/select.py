@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +23,7 @@ from genet.files import digest
 from genet.job import Job, predictor
 from genet.latency.evidence import read_evidence
 from genet.latency.meter import CALM
+from genet.latency.ops import network_ops
 from genet.latency.plan import Staircases, find_staircases
 from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
@@ -52,13 +54,16 @@ def select(job: Job) -> Selection:
 
 
 def _certified_selection(job: Job, table: LatencyTable, inputs: str) -> Selection:
-    fronts, prediction = frontiers(job, table), predictor(job, table, _kept(job, table))
+    kept = _kept(job, table)
+    prediction = predictor(job, table, kept)
     budgets, error = _budgets_ms(job, table, job.recipe.select.budgets), prediction.correction.left_out_error
     choices = []
-    with job.progress.track("selecting, each network measured whole", len(budgets) * len(fronts)) as tracker:
+    with job.progress.track("selecting, each network measured whole", len(budgets) * len(kept)) as tracker:
         for budget, ms in budgets.items():
-            for front in fronts.values():
-                choices.append(_certified_choice(job, prediction, budget, ms, front))
+            for resolution, widths in kept.items():
+                choices.append(
+                    _certified_choice(job, prediction, budget, ms, partial(_front, job, prediction, resolution, widths))
+                )
                 tracker.advance()
     return _selection(job, table, inputs, choices, error)
 
@@ -76,18 +81,18 @@ def _warn_if_busy(job: Job, table: LatencyTable, choices: tuple[Choice, ...]) ->
 def answer(job: Job, budgets: tuple[Budget, ...], table: LatencyTable | None = None) -> Selection:
     """The best predicted network for other budgets, or on another device's evidence: nothing measured, nothing written."""
     table = table or table_on_disk(job)
-    prediction = predictor(job, table, _kept(job, table))
+    error = predictor(job, table, _kept(job, table)).correction.left_out_error
     choices = []
     for budget, ms in _budgets_ms(job, table, budgets).items():
         for front in frontiers(job, table).values():
-            candidate = best_predicted(ms, front, partial(_predicted_ms, prediction))
+            candidate = best_predicted(ms, front)
             row = table.network_row(Network.parse(candidate.network))
             found = _judge(job, table, row, budget, ms) if row else None
-            choice = _choice(table, budget, ms, candidate, _predicted_ms(prediction, candidate), found)
+            choice = _choice(table, budget, ms, candidate, found)
             if found is None and choice.predicted_ms_per_image > choice.budget_ms_per_image:
                 choice = choice.model_copy(update={"within": False})
             choices.append(choice)
-    return _selection(job, table, "", choices, prediction.correction.left_out_error)
+    return _selection(job, table, "", choices, error)
 
 
 def table_on_disk(job: Job) -> LatencyTable:
@@ -107,12 +112,27 @@ def table_of_evidence(job: Job, path: Path) -> LatencyTable:
 
 def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]:
     """The exact frontier of every resolution, from what is on disk; block types without evidence are left out."""
+    kept = _kept(job, table)
+    prediction = predictor(job, table, kept)
+    return {resolution: _front(job, prediction, resolution, widths) for resolution, widths in kept.items()}
+
+
+def _front(job: Job, prediction: Predictor, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
+    """The frontier under the present correction; no network is faster than the host that launches it."""
     regression = job.folder.read(job.folder.regression, Regression)
-    found = {}
-    for resolution, kept in _kept(job, table).items():
-        widths = _with_evidence(job, regression, kept)
-        found[resolution] = frontier(job.recipe.space, widths, resolution, regression.accuracy, regression.gain, table.ms)
-    return found
+    widths = _with_evidence(job, regression, kept)
+    found = frontier(job.recipe.space, widths, resolution, regression.accuracy, regression.gain, prediction.block_ms)
+    host_ms = prediction.correction.host_ms
+    return tuple(
+        candidate.model_copy(update={"predicted_ms": max(candidate.predicted_ms, host_ms * _kernels(candidate))})
+        if host_ms
+        else candidate
+        for candidate in found
+    )
+
+
+def _kernels(candidate: Candidate) -> int:
+    return len(network_ops(Network.parse(candidate.network)))
 
 
 def _kept(job: Job, table: LatencyTable) -> dict[int, Widths]:
@@ -142,11 +162,9 @@ def _budgets_ms(job: Job, table: LatencyTable, budgets: tuple[Budget, ...]) -> d
     return {budget: budget_ms(budget, masternet) * batch for budget in budgets}
 
 
-def _predicted_ms(prediction: Predictor, candidate: Candidate) -> float:
-    return prediction.correction.ms(candidate.predicted_ms, candidate.ops)
-
-
-def _certified_choice(job: Job, prediction: Predictor, budget: Budget, ms: float, front: tuple[Candidate, ...]) -> Choice:
+def _certified_choice(
+    job: Job, prediction: Predictor, budget: Budget, ms: float, solve: Callable[[], tuple[Candidate, ...]]
+) -> Choice:
     """Certify candidates until one is within the budget; each measured network refines the predictions of the rest."""
     table = prediction.table
 
@@ -159,9 +177,8 @@ def _certified_choice(job: Job, prediction: Predictor, budget: Budget, ms: float
         prediction.learn(row)
         return _judge(job, table, row, budget, ms)
 
-    count = job.recipe.select.candidates
-    candidate, predicted_ms, found = best_certified(ms, front, partial(_predicted_ms, prediction), certify, count)
-    return _choice(table, budget, ms, candidate, predicted_ms, found)
+    candidate, found = best_certified(ms, solve, certify, job.recipe.select.candidates)
+    return _choice(table, budget, ms, candidate, found)
 
 
 def _judge(job: Job, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:
@@ -179,9 +196,7 @@ def _judge(job: Job, table: LatencyTable, row: NetworkRow, budget: Budget, ms: f
     return certificate(row.ratios, slower, ms, half_interval(reference.ms) / reference.mean_ms)
 
 
-def _choice(
-    table: LatencyTable, budget: Budget, ms: float, candidate: Candidate, predicted_ms: float, found: Certificate | None
-) -> Choice:
+def _choice(table: LatencyTable, budget: Budget, ms: float, candidate: Candidate, found: Certificate | None) -> Choice:
     batch = table.setting.batch
     return Choice(
         budget=budget,
@@ -189,7 +204,7 @@ def _choice(
         resolution=candidate.resolution,
         network=candidate.network,
         predicted_accuracy=candidate.predicted_accuracy,
-        predicted_ms_per_image=predicted_ms / batch,
+        predicted_ms_per_image=candidate.predicted_ms / batch,
         measured_ms_per_image=found.ms / batch if found else None,
         interval_ms_per_image=found.interval_ms / batch if found else None,
         within=bool(found.within) if found else None,

@@ -34,7 +34,7 @@ def write(path: Path, ms: Iterable[float | None], setting: Setting = SETTING, se
         failure = "does not fit" if latency is None else None
         table.add_block(BlockRow(block=block, ops=5, ms=latency, median_ms=latency, spread=0.01, failure=failure))
     for reading in sentinel:
-        table.add_sentinel(reading)
+        table.add_sentinel("sentinel", reading)
     return path
 
 

@@ -165,8 +165,7 @@ def test_a_sweep_ends_and_has_found_the_planted_edges_with_half_of_the_widths(tm
 
 def test_a_sweep_of_the_papers_third_superblock_finds_its_edges_among_25_widths(tmp_path: Path) -> None:
     place = next(place for place in places(MASTERNET) if str(place.block_type) == "BL k3 r0.25" and place.superblock == 2)
-    widths = [block.width for block in place.sweep]
-    assert SHORT <= len(widths) <= 30
+    assert len(place.sweep) <= 30
     measured = table(tmp_path)
     swept(place, 512, measured, stairs(256))
     known = {block.width for block in place.sweep if block in measured}

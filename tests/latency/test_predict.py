@@ -26,13 +26,13 @@ from tests.tiny import tiny_recipe
 SETTING = Setting.of(read_card(torch.device("cpu")), Measure(batch=2))
 
 
-def wholes(count: int, scale: float, offset: float = 0.0, host: float = 0.0, noise: float = 0.0, seed: int = 0) -> list[Whole]:
+def wholes(count: int, scale: float, kernel: float = 0.0, host: float = 0.0, noise: float = 0.0, seed: int = 0) -> list[Whole]:
     """Networks of 1 to 10 ms and 30 to 90 kernels that keep to the law exactly, up to the noise."""
     draw = random.Random(seed)
     found = []
     for _ in range(count):
         sum_ms, ops = draw.uniform(1, 10), draw.randrange(30, 90)
-        ms = max(scale * sum_ms + offset, host * ops) * math.exp(draw.gauss(0, noise))
+        ms = max(scale * sum_ms + kernel * ops, host * ops) * math.exp(draw.gauss(0, noise))
         found.append(Whole(sum_ms=sum_ms, ops=ops, ms=ms))
     return found
 
@@ -57,11 +57,11 @@ def test_a_scale_is_recovered_exactly(count: int, scale: float) -> None:
     assert found.networks == count
 
 
-@pytest.mark.parametrize("offset", [-0.5, 0.4, 2.0])
-def test_a_scale_and_an_offset_are_recovered_exactly(offset: float) -> None:
-    found = fit_correction(wholes(12, 1.3, offset))
+@pytest.mark.parametrize("kernel", [0.004, 0.03])
+def test_a_scale_and_a_cost_per_kernel_are_recovered_exactly(kernel: float) -> None:
+    found = fit_correction(wholes(12, 1.3, kernel))
     assert found.scale == pytest.approx(1.3)
-    assert found.offset_ms == pytest.approx(offset)
+    assert found.kernel_ms == pytest.approx(kernel)
     assert found.left_out_error == pytest.approx(0, abs=1e-9)
 
 
@@ -96,13 +96,13 @@ def test_the_rounding_of_exact_numbers_is_not_taken_for_a_host(scale: float) -> 
 
 
 def test_a_few_networks_get_the_plainest_form() -> None:
-    found = fit_correction(wholes(4, 1.3, offset=2.0, host=0.1))
-    assert (found.offset_ms, found.host_ms) == (0.0, 0.0)
+    found = fit_correction(wholes(4, 1.3, kernel=0.05, host=0.1))
+    assert (found.kernel_ms, found.host_ms) == (0.0, 0.0)
 
 
 def test_a_single_network_gives_a_scale_and_no_error() -> None:
     assert fit_correction([Whole(sum_ms=2.0, ops=9, ms=3.0)]) == Correction(
-        scale=1.5, offset_ms=0.0, host_ms=0.0, networks=1, left_out_error=None
+        scale=1.5, kernel_ms=0.0, host_ms=0.0, networks=1, left_out_error=None
     )
 
 
@@ -130,7 +130,7 @@ def test_the_correction_errs_no_more_on_left_out_networks_than_a_plain_scale(mea
 def test_a_richer_form_is_chosen_only_where_it_pays(measured: list[Whole]) -> None:
     found = fit_correction(measured)
     assert found.left_out_error is not None
-    if found.offset_ms or found.host_ms:
+    if found.kernel_ms or found.host_ms:
         assert found.left_out_error < 0.95 * plain_error(measured) + 1e-9
 
 

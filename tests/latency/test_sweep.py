@@ -135,9 +135,9 @@ def test_an_edge_at_a_round_width_costs_one_measurement_beside_it() -> None:
     assert next_widths(GRID, measured | {192: 1.0, 200: 2.0}, 0.0) == ()
 
 
-def test_a_slope_alone_is_not_looked_into() -> None:
+def test_a_slope_alone_is_looked_into_within_the_third_for_equal_steps_look_like_one() -> None:
     curve = {width: 1 + 0.005 * width for width in GRID}
-    assert set(sampled(GRID, curve, 0.01)) == set(next_widths(GRID, {}, 0.01))
+    assert len(next_widths(GRID, {}, 0.01)) < len(sampled(GRID, curve, 0.01)) <= len(GRID) // 3
 
 
 def test_wider_and_faster_ends() -> None:

@@ -54,11 +54,11 @@ def test_all_kinds_of_rows_are_there_after_opening_again(tmp_path: Path) -> None
     written = table(tmp_path)
     written.add_block(row(BLOCK, 3.0))
     written.add_network(network_row("net", (2.0, 3.0), (4.0, 4.0)))
-    written.add_sentinel(0.5)
+    written.add_sentinel(BLOCK, 0.5)
     found = table(tmp_path)
     assert found.block_rows == (row(BLOCK, 3.0),)
     assert found.network_rows == (network_row("net", (2.0, 3.0), (4.0, 4.0)),)
-    assert found.sentinel_ms == [0.5]
+    assert found.sentinels == {str(BLOCK): [0.5]}
     assert BLOCK in found
     assert len(found) == 1
 
@@ -91,9 +91,9 @@ def test_rows_of_different_settings_never_mix(tmp_path: Path, other: Setting) ->
     first = table(tmp_path)
     first.add_block(row(BLOCK, 3.0))
     first.add_network(network_row("net", (2.0,), (4.0,)))
-    first.add_sentinel(1.0)
+    first.add_sentinel(BLOCK, 1.0)
     empty = table(tmp_path, other)
-    assert (empty.block_rows, empty.network_rows, empty.sentinel_ms) == ((), (), [])
+    assert (empty.block_rows, empty.network_rows, empty.sentinels) == ((), (), {})
     empty.add_block(row(BLOCK, 7.0))
     assert (table(tmp_path).ms(BLOCK), table(tmp_path, other).ms(BLOCK)) == (3.0, 7.0)
 
@@ -272,13 +272,13 @@ def test_rows_of_other_evidence_are_taken_over_once_and_never_replace_own_ones(t
     second = dataclasses.replace(BLOCK, size=8)
     mine.add_block(row(BLOCK, 1.0))
     mine.add_network(network_row("a", (1.0,), (1.0,)))
-    mine.add_sentinel(1.0)
+    mine.add_sentinel(BLOCK, 1.0)
     for block in (BLOCK, second):
         theirs.add_block(row(block, 9.0))
     for name in ("a", "b"):
         theirs.add_network(network_row(name, (9.0,), (9.0,)))
     for ms in (1.0, 2.0, 3.0):
-        theirs.add_sentinel(ms)
+        theirs.add_sentinel(BLOCK, ms)
     for _ in range(2):
         mine.adopt(theirs)
         lines = len((tmp_path / "latency.jsonl").read_text().splitlines())
@@ -286,20 +286,20 @@ def test_rows_of_other_evidence_are_taken_over_once_and_never_replace_own_ones(t
     found = table(tmp_path)
     assert (found.ms(BLOCK), found.ms(second)) == (1.0, 9.0)
     assert [(each.network, each.mean_ms) for each in found.network_rows] == [("a", 1.0), ("b", 9.0)]
-    assert found.sentinel_ms == [1.0, 2.0, 3.0]
+    assert found.sentinels == {str(BLOCK): [1.0, 2.0, 3.0]}
 
 
 def test_noise_is_how_far_two_readings_of_the_sentinel_differ(tmp_path: Path) -> None:
     measured = table(tmp_path)
     assert measured.noise == 0
     for _ in range(2):
-        measured.add_sentinel(1.0)
+        measured.add_sentinel(BLOCK, 1.0)
     assert measured.noise == 0  # two readings are one difference, which tells nothing
     draw = random.Random(0)
-    measured.sentinel_ms[:] = [math.exp(draw.gauss(0, 0.01)) for _ in range(400)]
+    measured.sentinels[str(BLOCK)][:] = [math.exp(draw.gauss(0, 0.01)) for _ in range(400)]
     assert measured.noise == pytest.approx(0.01, rel=0.2)
     for index in range(200, 400):
-        measured.sentinel_ms[index] *= 1.5  # one step of the clock
+        measured.sentinels[str(BLOCK)][index] *= 1.5  # one step of the clock
     assert measured.noise == pytest.approx(0.01, rel=0.2)
 
 

@@ -71,7 +71,7 @@ def test_failed_trials_are_not_drawn_as_points() -> None:
 
 
 def test_only_networks_within_their_budget_count_as_chosen() -> None:
-    front = (Candidate(network="n", resolution=32, ops=1, predicted_ms=64.0, predicted_accuracy=0.9),)
+    front = (Candidate(network="n", resolution=32, predicted_ms=64.0, predicted_accuracy=0.9),)
     setting = Setting.of(CARD, Measure())
     choices = (choice(True, 0.18), choice(False, 0.3))
     selection = Selection(inputs="", setting=setting, masternet_ms_per_image=0.4, prediction_error=None, choices=choices)
