@@ -12,6 +12,7 @@ from genet.commands.measuring import calibrated, measure_of, meter_of
 from genet.commands.printing import milliseconds, progress, table
 from genet.errors import SpecError
 from genet.files import write_atomic
+from genet.latency.clock import REPEATS
 from genet.latency.curves import Curves, measure_curves, read_sweep_option
 from genet.latency.evidence import Difference, differences
 from genet.latency.meter import Meter
@@ -46,7 +47,11 @@ def latency(arguments: argparse.Namespace) -> Answer:
 
 
 def _read(part: Part, meter: Meter) -> Reading:
-    reading = read_latency(part, meter)
+    if meter.setting.estimate:
+        reading = read_latency(part, meter)
+    else:
+        with progress().track("repeats", REPEATS) as tracker:
+            reading = read_latency(part, meter, tracker.advance)
     how = "estimated, not measured" if reading.setting.estimate else f"repeats spread by {reading.spread:.1%}"
     image = f"{milliseconds(reading.ms_per_image)} ms per image"
     print(

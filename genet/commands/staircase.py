@@ -100,6 +100,8 @@ def _print(found: Staircase, source: str, estimate: bool | None) -> None:
         for width, ms, utilization, rate in zip(found.widths, found.ms, found.utilization, throughput, strict=True)
     ]
     table(["width", "ms per batch", "utilization U", "throughput T, TFLOP/s", "", "candidate"], rows)
+    plateaus = (f"{tread.first}-{tread.last} ({milliseconds(tread.ms)} ms)" for tread in found.treads)
+    print(f"plateaus: {', '.join(plateaus)}")
     print(f"edges: {', '.join(map(str, found.edges)) or 'none'}")
     print(f"candidates: {', '.join(map(str, found.candidates))}")
 

@@ -36,11 +36,16 @@ class Timing(Record):
 Work = Callable[[], object]
 
 
-def measure(works: Sequence[Work], device: torch.device, repeats: int = REPEATS) -> tuple[Timing, ...]:
-    """Time works, warmed up, a repeat of each in turn."""
+def measure(
+    works: Sequence[Work], device: torch.device, repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None
+) -> tuple[Timing, ...]:
+    """Time works, warmed up, a repeat of each in turn; `repeated` is called after each round."""
     repeat_ms = _cuda_repeat if device.type == "cuda" else _cpu_repeat
     calls = [_warm_up(work, repeat_ms) for work in works]
-    rounds = [[repeat_ms(work, n) / n for work, n in zip(works, calls, strict=True)] for _ in range(repeats)]
+    rounds = []
+    for _ in range(repeats):
+        rounds.append([repeat_ms(work, n) / n for work, n in zip(works, calls, strict=True)])
+        repeated()
     return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,8 +37,8 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 class Race(Protocol):
     """Times parts that are ready, a repeat of each in turn."""
 
-    def __call__(self, repeats: int = REPEATS) -> tuple[Timing, ...]:
-        """One timing per part."""
+    def __call__(self, repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
+        """One timing per part; `repeated` is called after each round, for who waits."""
 
 
 class Meter(Protocol):
@@ -78,9 +78,9 @@ class DeviceMeter:
 
         clock = torch.device("cpu") if runtime in WAITING else self.device
 
-        def race(repeats: int = REPEATS) -> tuple[Timing, ...]:
+        def race(repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
             with self._at_work(parts):
-                attempts = [measure(works, clock, repeats)]
+                attempts = [measure(works, clock, repeats, repeated)]
                 while len(attempts) < ATTEMPTS and _unrest(attempts[-1]) > CALM:
                     attempts.append(measure(works, clock, repeats))
                 return min(attempts, key=_unrest)
@@ -180,7 +180,7 @@ class EstimateMeter:
         found = [(part, self.estimate(part)) for part in parts]
         estimates = [estimate.ms if part.whole else estimate.device_ms for part, estimate in found]
         timings = tuple(Timing(ms=ms, median_ms=ms, spread=0.0) for ms in estimates)
-        return lambda repeats=REPEATS: timings
+        return lambda repeats=REPEATS, repeated=lambda: None: timings
 
     def estimate(self, part: Part) -> Estimate:
         """The whole estimate of a part, calibrated."""

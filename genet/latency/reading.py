@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from genet.files import Record
@@ -49,11 +49,11 @@ class Reading(Record):
         return self.ms / self.setting.batch
 
 
-def read_latency(part: Part, meter: Meter) -> Reading:
-    """Time a network whole, and its layers; or estimate both."""
+def read_latency(part: Part, meter: Meter, repeated: Callable[[], None] = lambda: None) -> Reading:
+    """Time a network whole, and its layers; or estimate both. `repeated` is called after each of the clock's repeats."""
     if isinstance(meter, EstimateMeter):
         return _estimated(part, meter)
-    (timing,) = meter.prepare([part])()
+    (timing,) = meter.prepare([part])(repeated=repeated)
     device_ms: float | None = None
     layers: tuple[Layer, ...] = ()
     if isinstance(meter, DeviceMeter):
