@@ -12,9 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
+from genet.choose.certificate import Selection
 from genet.choose.outcome import Outcomes
+from genet.commands.printing import milliseconds
 from genet.files import write_atomic
 from genet.latency.plan import Staircases
 from genet.report.figures import draw_staircases, staircase_info
@@ -32,9 +35,24 @@ def main() -> None:
         outcomes = Outcomes.load(run / "results.json")
         for name in ("results.json", "environment.json"):
             write_atomic(RESULTS / name, (run / name).read_bytes())
-        panels = staircase_info(Staircases.load(run / "staircase.json"), 32)
-        write_atomic(RESULTS / "staircases.svg", draw_staircases(panels).encode())
-        write_atomic(RESULTS / "table.md", table(outcomes, run / "environment.json", seconds).encode())
+        stairs, selection = Staircases.load(run / "staircase.json"), Selection.load(run / "selection.json")
+        write_atomic(RESULTS / "staircases.svg", draw_staircases(staircase_info(stairs, 32)).encode())
+        text = table(outcomes, run / "environment.json", seconds) + evidence(stairs, selection)
+        write_atomic(RESULTS / "table.md", text.encode())
+
+
+def evidence(stairs: Staircases, selection: Selection) -> str:
+    """What the networks rest on: staircases, predictions, certificates."""
+    found = [place.staircase for place in stairs.staircases if place.staircase]
+    patterns = Counter(stair.pattern for stair in found)
+    edges = sum(len(stair.edges) for stair in found)
+    certified = sum(choice.within is True for choice in selection.choices)
+    error = "n/a" if selection.prediction_error is None else f"{selection.prediction_error:.1%}"
+    return (
+        f"\n{edges} edges in {len(found)} sweeps ({', '.join(f'{count} {name}' for name, count in patterns.items())}). "
+        f"Predictions off by {error} on networks left out of the correction. "
+        f"{certified} of {len(selection.choices)} selections certified.\n"
+    )
 
 
 def table(outcomes: Outcomes, environment: Path, seconds: float) -> str:
@@ -49,7 +67,7 @@ def table(outcomes: Outcomes, environment: Path, seconds: float) -> str:
     for row in outcomes.outcomes:
         lines.append(
             f"| {row.budget} | {cell(row.network)} | {row.test_accuracy:.1%} | {row.budget_ms_per_image:.4f} "
-            f"| {row.measured_ms_per_image:.4f} | {row.parameters:,} | {row.macs:,} |"
+            f"| {milliseconds(row.measured_ms_per_image, row.interval_ms_per_image)} | {row.parameters:,} | {row.macs:,} |"
         )
     masternet = outcomes.masternet
     lines.append(

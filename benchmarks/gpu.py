@@ -15,7 +15,7 @@ from prediction import report
 from genet import pipeline
 from genet.commands.printing import progress
 from genet.device import open_device, read_card
-from genet.errors import GenetError
+from genet.errors import GenetError, MeasurementError
 from genet.files import Journal, write_atomic
 from genet.job import Job, open_job
 from genet.latency.meter import DeviceMeter
@@ -67,18 +67,19 @@ def checks(small: bool) -> None:
 
 def table(small: bool) -> None:
     """The latency table of masternet.yaml at 224 pixels, with the time it took."""
-    start = time.monotonic()
+    journal = Journal(results(small) / "table.jsonl")
     with profiled(small) as job:
-        before = len(job.table)
-        pipeline.profile(job)
-        seconds = time.monotonic() - start
+        before, start = len(job.table), time.monotonic()
+        try:
+            pipeline.profile(job)
+        finally:  # an interrupted call counts too
+            seconds = time.monotonic() - start
+            journal.append({"rows": len(job.table) - before, "seconds": seconds})
         rows, failed = len(job.table), sum(row.failure is not None for row in job.table.block_rows)
         note = (
             f"{job.table.setting}\n{rows} block rows ({failed} failed), {rows - before} of them in this call of {seconds:.0f} s; "
             f"{len(job.table.network_rows)} whole networks; sentinel scatter {job.table.noise:.2%}\n"
         )
-        journal = Journal(results(small) / "table.jsonl")
-        journal.append({"rows": rows - before, "seconds": seconds})
         total = sum(record["seconds"] for record in journal.read().records)
         write_atomic(results(small) / "table.txt", (note + f"all calls together: {total:.0f} s\n").encode())
         print(note)
@@ -113,6 +114,7 @@ def networks(small: bool) -> None:
     device = open_device("cpu" if small else "cuda")
     journal = Journal(results(small) / "networks.jsonl")
     runtimes = ("eager",) if small else ("eager", "cudagraph", "compile")
+    current: set[str] = set()
     known = {(record["network"], record["setting"]) for record in journal.read().records}
     for runtime in runtimes:
         wanted = Measure(runtime=runtime, dtype="fp32" if small else "fp16", batch=2 if small else 64)
@@ -120,20 +122,23 @@ def networks(small: bool) -> None:
         for name in SMALL_NETWORKS if small else NETWORKS:
             if (name, meter.setting.digest) in known:
                 continue
-            record: dict[str, object] = {"network": name, "setting": meter.setting.digest, "runtime": runtime}
+            setting = meter.setting.model_dump(mode="json")
+            record: dict[str, object] = {"network": name, "setting": meter.setting.digest, "runtime": runtime, "key": setting}
             try:
                 (timing,) = meter.prepare([read_part(name)])()
                 record |= {"ms": timing.ms, "spread": timing.spread, "ms_per_image": timing.ms / wanted.batch}
-            except GenetError as fault:
+            except MeasurementError as fault:
                 record |= {"failure": str(fault)}
             journal.append(record)
-            print(record)
-    write_atomic(results(small) / "networks.md", networks_table(journal, runtimes).encode())
+            print({name: value for name, value in record.items() if name != "key"})
+        current.add(meter.setting.digest)
+    write_atomic(results(small) / "networks.md", networks_table(journal, runtimes, current).encode())
 
 
-def networks_table(journal: Journal, runtimes: tuple[str, ...]) -> str:
-    """Milliseconds per image as Markdown, a column per runtime."""
-    ms = {(r["network"], r["runtime"]): f"{r['ms_per_image']:.4f}" if "ms" in r else "failed" for r in journal.read().records}
+def networks_table(journal: Journal, runtimes: tuple[str, ...], current: set[str]) -> str:
+    """Milliseconds per image as Markdown, a column per runtime, of today's settings alone."""
+    rows = [record for record in journal.read().records if record["setting"] in current]
+    ms = {(r["network"], r["runtime"]): f"{r['ms_per_image']:.4f}" if "ms" in r else "failed" for r in rows}
     lines = ["| network | " + " | ".join(runtimes) + " |", "|---" * (len(runtimes) + 1) + "|"]
     for name in dict.fromkeys(name for name, _ in ms):
         lines.append(f"| {name} | " + " | ".join(ms.get((name, runtime), "n/a") for runtime in runtimes) + " |")

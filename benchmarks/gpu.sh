@@ -16,7 +16,7 @@ if [[ "${1:-}" == --small ]]; then small=(--small); shift; fi
 parts=("$@")
 if [[ ${#parts[@]} -eq 0 ]]; then parts=(checks table staircases prediction networks); fi
 
-left=0
+failed=0
 for part in "${parts[@]}"; do
     echo "== $part"
     # An interrupt is what a user would send: what was measured is kept, and the next call goes on.
@@ -24,8 +24,8 @@ for part in "${parts[@]}"; do
     code=$?
     case $code in
         0) ;;
-        75 | 124 | 130) echo "$part: more is left; give the same command again"; left=75 ;;
-        *) echo "$part: failed with $code"; exit "$code" ;;
+        75 | 124 | 130 | 137) echo "$part: more is left; give the same command again"; exit 75 ;;
+        *) echo "$part: failed with $code"; failed=$code ;;
     esac
 done
-exit $left
+exit $failed

@@ -21,7 +21,7 @@ from genet.commands.printing import progress
 from genet.files import write_atomic
 from genet.job import Job, open_job, predictor
 from genet.latency.part import whole
-from genet.latency.plan import Staircases, random_networks
+from genet.latency.plan import Staircases, correction_networks, random_networks
 from genet.latency.predict import Predictor, relative_errors
 from genet.latency.profile import measure_network
 from genet.latency.repeat import repeatability
@@ -59,7 +59,7 @@ def report(job: Job, count: int) -> str:
     staircases = Staircases.load(job.folder.staircase)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
     prediction = predictor(job, job.table, kept)
-    seen = {row.network for row in job.table.network_rows}
+    seen = {str(network) for network in correction_networks(job.recipe.space, kept, job.recipe.measure.networks, job.recipe.seed)}
     fresh = [n for n in random_networks(job.recipe.space, kept, 2 * count, job.recipe.seed + 1) if str(n) not in seen][:count]
     predicted = [prediction.ms(network) for network in fresh]
     measured = []

@@ -110,7 +110,7 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
 def _add_latency_commands(add) -> None:  # type: ignore[no-untyped-def]
     latency = add("latency", "latency.latency", "measure or estimate a network's latency, whole and per layer")
     latency.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{NETWORK}; or: diff EVIDENCE EVIDENCE")
-    latency.add_argument("--size", type=int, metavar="PIXELS", help="resolution (default: the network's own)")
+    latency.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: the network's own)")
     latency.add_argument(
         "--sweep", metavar="NAME=RANGE", help="over batch, size or width: batch=1..128, width=32..512:8, size=7,14"
     )
@@ -134,6 +134,12 @@ def _add_latency_commands(add) -> None:  # type: ignore[no-untyped-def]
     for command in (latency, stairs):
         _add_measure(command)
         command.add_argument("--picture", metavar="FILE", type=Path, help="draw it as SVG")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on (got {text!r})")
+    return int(text)
 
 
 def _add_measure(command: argparse.ArgumentParser) -> None:

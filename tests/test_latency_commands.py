@@ -78,7 +78,7 @@ def test_an_estimate_is_corrected_by_the_evidence_of_its_gpu_and_of_no_other(
     evidence.adopt(LatencyTable(measured.latency, setting))
     corrected = answer(capsys, "latency", notation, *graphs, "--calibrate", str(tmp_path / "v100.jsonl"))
     assert "corrected by" in corrected["device"]
-    assert corrected["ms"] > 2 * plain["ms"]  # the rows are those of a processor
+    assert corrected["ms"] > 1.2 * plain["ms"]  # the rows are those of a processor
 
 
 def test_a_measurement_here_lists_the_layers_in_order(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from genet.choose.selection import Candidate
-from genet.errors import EvidenceError
+from genet.errors import EvidenceError, MeasurementError
 from genet.files import Derived, Record
 from genet.latency.table import Setting
 from genet.spec.recipe import Budget
@@ -103,13 +103,18 @@ def best_certified(
     fastest one measured is returned, and its certificate says so.
     """
     seen: dict[str, Certified] = {}
+    failures: dict[str, MeasurementError] = {}
     slower, hopeless = 1.0, 0
-    while len(seen) < count or (not _within(seen) and len(seen) < PATIENCE * count):
+    while len(seen) + len(failures) < (count if _within(seen) else PATIENCE * count):
         best = max((found.candidate.predicted_accuracy for found in _within(seen)), default=-math.inf)
         front = solve()
         if not front:
             raise EvidenceError("a selection must have candidates, and the frontier is empty")
-        better = [candidate for candidate in front if candidate.network not in seen and candidate.predicted_accuracy > best]
+        better = [
+            candidate
+            for candidate in front
+            if candidate.network not in {*seen, *failures} and candidate.predicted_accuracy > best
+        ]
         promising = [candidate for candidate in better if candidate.predicted_ms * slower <= budget_ms]
         if not better or (not promising and (_within(seen) or hopeless == count)):
             break
@@ -117,9 +122,15 @@ def best_certified(
             chosen = max(promising, key=lambda candidate: candidate.predicted_accuracy)
         else:
             chosen, hopeless = min(better, key=lambda candidate: candidate.predicted_ms), hopeless + 1
-        found = certify(chosen)
+        try:
+            found = certify(chosen)
+        except MeasurementError as fault:
+            failures[chosen.network] = fault
+            continue
         seen[chosen.network] = Certified(chosen, found)
         slower = (found.ms + (found.interval_ms if found.within is None else 0.0)) / chosen.predicted_ms
+    if not seen:
+        raise next(iter(failures.values()))
     fitting = _within(seen)
     if fitting:
         return max(fitting, key=lambda found: found.candidate.predicted_accuracy)

@@ -207,8 +207,10 @@ def _print_unmet(selection: Selection) -> None:
         choices = [choice for choice in selection.choices if choice.budget == budget]
         measured = [choice.measured_ms_per_image for choice in choices if choice.measured_ms_per_image is not None]
         if measured and not any(choice.within for choice in choices):
+            uppers = [c.measured_ms_per_image + (c.interval_ms_per_image or 0) for c in choices if c.measured_ms_per_image]
+            smallest = min(uppers)
             how = "estimated" if selection.setting.estimate else "measured"
             print(
-                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) cannot be met by any network on offer: "
-                f"the fastest one {how} takes {min(measured):.4g} ms/image, the smallest budget that can be met"
+                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) is met for certain by no network on offer: "
+                f"the fastest one {how} takes {min(measured):.4g} ms/image; a budget from {smallest:.4g} on can be met"
             )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genet.commands.measuring import calibrated, measure_of, meter_of
+from genet.commands.measuring import calibrated, measure_of, meter_of, say_damaged
 from genet.commands.printing import milliseconds, progress, table
 from genet.errors import SpecError
 from genet.files import write_atomic
 from genet.latency.clock import REPEATS
 from genet.latency.curves import Curves, measure_curves, read_sweep_option
 from genet.latency.evidence import Difference, differences
-from genet.latency.meter import Meter
+from genet.latency.meter import EstimateMeter, Meter
 from genet.latency.part import Part, read_part, whole
 from genet.latency.reading import Reading, read_latency
 from genet.latency.repeat import Repeatability, repeatability
@@ -105,10 +106,13 @@ def _answer(reading: Reading) -> Answer:
 def _sweep(names: Sequence[str], arguments: argparse.Namespace) -> Answer:
     variable, values = read_sweep_option(arguments.sweep)
     wanted = measure_of(arguments)
+    usual = calibrated(meter_of(wanted), arguments.calibrate or [])  # at the batch of --batch, whatever is swept
 
     def meter_at(batch: int | None) -> Meter:
-        meter = meter_of(wanted if batch is None else wanted.model_copy(update={"batch": batch}))
-        return calibrated(meter, arguments.calibrate or [])
+        if batch is None:
+            return usual
+        other = wanted.model_copy(update={"batch": batch})
+        return dataclasses.replace(usual, wanted=other) if isinstance(usual, EstimateMeter) else meter_of(other)
 
     with progress().track(f"latency over {variable}", len(values)) as tracker:
         curves = measure_curves(names, variable, values, meter_at, arguments.size, tracker.advance)
@@ -154,6 +158,8 @@ def _diff(files: Sequence[str]) -> Answer:
     if len(files) != 2:
         raise SpecError([f"genet latency diff must be given two evidence files such as RUN/latency.jsonl (got {len(files)})"])
     found = differences(Path(files[0]), Path(files[1]))
+    for file in files:
+        say_damaged(Path(file))
     for one in found:
         _print_difference(one)
     return {"differences": [one.model_dump(mode="json") | {"median_change": _median_change(one)} for one in found]}

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
+from genet.files import Journal
 from genet.latency.evidence import read_evidence
 from genet.latency.meter import EstimateMeter, Meter, open_meter
 from genet.latency.part import Part, read_part
@@ -58,10 +59,21 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
     if not isinstance(meter, EstimateMeter):
         raise EvidenceError("--calibrate must go with --device estimate:GPU: a device that is here is measured as it is")
     files = [text for text in calibrations if Path(text).is_file()]
+    if len(files) > 1:
+        raise SpecError([f"--calibrate must name one evidence file at most (got {', '.join(files)})"])
     corrected = meter
     for file in files:
-        corrected = corrected.corrected_by(read_evidence(Path(file), meter.wanted))
+        evidence = read_evidence(Path(file), meter.wanted.model_copy(update={"runtime": "auto"}))
+        say_damaged(Path(file))
+        corrected = corrected.corrected_by(evidence)
     return corrected.scaled_by([_known(text) for text in calibrations if text not in files])
+
+
+def say_damaged(file: Path) -> None:
+    """Name the lines of an evidence file that are not used."""
+    damaged = Journal(file).read().damaged
+    if damaged:
+        print(f"{file}: damaged lines {', '.join(map(str, damaged))} are left out")
 
 
 def _known(text: str) -> tuple[Part, float]:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from genet.commands.measuring import measure_of, meter_of
+from genet.commands.measuring import measure_of, meter_of, say_damaged
 from genet.commands.printing import milliseconds, progress, table
 from genet.errors import SpecError
 from genet.files import Journal, write_atomic
@@ -108,6 +108,8 @@ def _print(found: Staircase, source: str, estimate: bool | None) -> None:
 
 def _compare(first: Path, second: Path) -> Answer:
     found = portability(read_evidence(first), read_evidence(second))
+    for file in (first, second):
+        say_damaged(file)
     _print_portability(found)
     return found.model_dump(mode="json")
 

@@ -20,7 +20,6 @@ from typing import Literal
 from genet.errors import EvidenceError, SpecError
 from genet.latency.hardware import Gpu
 from genet.latency.ops import Op
-from genet.spec.network import MULTIPLE
 from genet.spec.recipe import Dtype, Runtime
 
 # Rows and columns of the output that one thread block computes, and the share of the peak it reaches for long sums.
@@ -43,7 +42,6 @@ GROUP_WIDTH = 32  # a group is padded to this many channels, at half of the peak
 LAUNCH_MS = 0.004
 FUSED = ("compile", "onnxruntime", "tensorrt")  # these put normalisation and activation into the producing kernel
 FUSED_KINDS = ("norm", "activation", "swish", "add")
-FLAT = 0.04  # two neighbouring widths within this share lie on one tread
 
 Bound = Literal["device", "host"]
 
@@ -111,22 +109,6 @@ def _summed(ops: tuple[OpEstimate, ...], host_ms: float, kernels: int) -> Estima
     device_ms, tail_ms = math.fsum(op.ms for op in ops), math.fsum(op.tail_ms for op in ops)
     bound: Bound = "host" if host_ms > device_ms else "device"
     return Estimate(max(device_ms, host_ms), device_ms, host_ms, kernels, bound, tail_ms, ops)
-
-
-def wave_edges(op: Op, gpu: Gpu, batch: int, dtype: Dtype, widest: int) -> tuple[int, ...]:
-    """The widths, multiples of 8 below `widest`, after which a dense convolution's time steps up by more than 4 %.
-
-    EvidenceError for batch 1, where kernels split the sum and the model's treads are not those of the device, and for
-    convolutions with groups, which show no stairs.
-    """
-    if batch == 1:
-        raise EvidenceError("edges need a batch of at least 2, got 1; measure the staircase, or ask for a larger batch")
-    if op.kind not in ("conv", "linear") or op.groups > 1:
-        raise EvidenceError(f"edges need a dense convolution or linear layer, got {op.name}; choose another layer")
-    widths = range(MULTIPLE, widest + 1, MULTIPLE)
-    times = [_op_estimate(_widened(op, width), gpu, batch, dtype, fused=False).ms for width in widths]
-    pairs = zip(widths, times, times[1:], strict=False)
-    return tuple(width for width, here, there in pairs if there > (1 + FLAT) * here)
 
 
 def waves(blocks: int, slots: int) -> int:
@@ -231,8 +213,3 @@ def _padded(channels: int) -> int:
 
 def _filled(total: int) -> float:
     return total / (total + FILL)
-
-
-def _widened(op: Op, width: int) -> Op:
-    weights = width * op.in_width * op.kernel[0] * op.kernel[1]
-    return dataclasses.replace(op, width=width, written=op.rows * width, weights=weights)

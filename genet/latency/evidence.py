@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from genet.errors import EvidenceError
@@ -13,12 +12,12 @@ from genet.spec.recipe import Measure
 
 
 def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
-    """The table in an evidence file. Of several settings the one that the recipe asks for is taken.
+    """The table in an evidence file: of its settings the one that is `wanted`, or its only one.
 
     EvidenceError where the file has no latencies, or none or several that fit.
     """
     found = _settings(path)
-    fitting = [setting for setting in found if wanted is None or len(found) == 1 or _fits(setting, wanted)]
+    fitting = [setting for setting in found if wanted is None or _fits(setting, wanted)]
     if len(fitting) != 1:
         known = "; ".join(map(str, fitting or found))
         raise EvidenceError(
@@ -112,9 +111,3 @@ def _latencies(table: LatencyTable) -> dict[str, float]:
 def _facts(before: Setting, after: Setting) -> tuple[tuple[str, str, str], ...]:
     a, b = before.device.model_dump(), after.device.model_dump()
     return tuple((name, str(a[name]), str(b[name])) for name in a if a[name] != b[name])
-
-
-def portable_widths(kept: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The widths that are wave-aligned on every device."""
-    common = set(kept[0]).intersection(*kept[1:])
-    return tuple(sorted(common))

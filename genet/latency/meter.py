@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genet.device import DeviceCard, available_bytes, current, keep_memory
-from genet.errors import EvidenceError, LostDeviceError, MeasurementError
+from genet.errors import DeviceError, EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.analytic import Estimate, corrected, estimate, scale_of
 from genet.latency.clock import REPEATS, Timing, measure
 from genet.latency.hardware import Gpu, find_gpu, similar_gpu
@@ -24,7 +24,7 @@ from genet.latency.layers import time_layers
 from genet.latency.ops import Op, block_ops
 from genet.latency.part import Part
 from genet.latency.residual import Residual, Timed
-from genet.latency.runtimes import WAITING, prepare
+from genet.latency.runtimes import ONE_LAYOUT, WAITING, prepare
 from genet.latency.table import LatencyTable, Setting
 from genet.spec.recipe import Measure
 
@@ -72,9 +72,10 @@ class DeviceMeter:
         """Build the parts with fresh weights on the device, on random images; what a time depends on is their shape."""
         with self._at_work(parts):
             runtime = self.setting.runtime
-            if runtime == "eager" and self.device.type == "cuda" and not any(part.whole for part in parts):
-                runtime = "cudagraph"
-            works = prepare(runtime, [(self._module(part), self._images(part)) for part in parts])
+            if runtime in ONE_LAYOUT and self.setting.memory_format != "contiguous":
+                raise DeviceError(f"runtime {runtime} must have memory format contiguous, and got {self.setting.memory_format}")
+            modules = [(self._module(part), self._images(part)) for part in parts]
+            works = prepare(runtime, modules, kernels_alone=not any(part.whole for part in parts))
 
         clock = torch.device("cpu") if runtime in WAITING else self.device
 

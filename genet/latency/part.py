@@ -80,7 +80,10 @@ def timm_model(name: str, size: int | None) -> Part:
         nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
         raise SpecError([f"timm:{name} must be the name of a timm model, and is none{hint}"])
-    channels, height, width = timm.models.get_pretrained_cfg(name, allow_unregistered=True).input_size
+    try:
+        channels, height, width = timm.models.get_pretrained_cfg(name, allow_unregistered=True).input_size
+    except (RuntimeError, AttributeError) as fault:
+        raise SpecError([f"timm:{name} must be a model that timm has a configuration of ({fault})"]) from None
     image = (channels, size or height, size or width)
 
     def build() -> nn.Module:
@@ -90,7 +93,11 @@ def timm_model(name: str, size: int | None) -> Part:
     def groups() -> tuple[tuple[Op, ...], ...]:
         from genet.latency.trace import module_ops
 
-        return tuple(_by_convolution(module_ops(build(), image)))
+        try:
+            return tuple(_by_convolution(module_ops(build(), image)))
+        except (RuntimeError, AssertionError, ValueError) as fault:
+            why = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+            raise SpecError([f"timm:{name} must run on images of {image[1]} x {image[2]} pixels, and does not: {why}"]) from None
 
     return Part(f"timm:{name}", image, groups, build)
 

@@ -48,14 +48,15 @@ class Whole(Record):
     ms: float
 
 
-def fit_correction(wholes: Sequence[Whole]) -> Correction:
+def fit_correction(wholes: Sequence[Whole], waits_for_host: bool = True) -> Correction:
     """The correction that errs least, relatively, on networks left out one at a time.
 
-    Forms from the plainest: a scale, a scale and a cost per kernel, either with a host cost. EvidenceError without a network.
+    Forms from the plainest: a scale, a scale and a cost per kernel, either with a host cost where the
+    device may wait for its host. EvidenceError without a network.
     """
     if not wholes:
         raise EvidenceError("a correction must have a network measured whole, and there is none; `genet profile RUN` measures")
-    hosts = [0.0, *sorted({whole.ms / whole.ops for whole in wholes})] if len(wholes) >= 5 else [0.0]
+    hosts = [0.0, *sorted({whole.ms / whole.ops for whole in wholes})] if waits_for_host and len(wholes) >= 5 else [0.0]
     forms = list(itertools.product((False, True) if len(wholes) >= 5 else (False,), hosts))
     errors = [_left_out_error(wholes, *form) for form in forms]
     best = 0
@@ -102,15 +103,16 @@ class Predictor:
 
     def __init__(self, table: LatencyTable, masternet: Network, rows: Iterable[NetworkRow]) -> None:
         self.table, self._masternet_ms = table, table.masternet_ms(masternet)
+        self._waits = table.setting.device.kind != "cpu" and table.setting.runtime == "eager"
         self._wholes = [whole for row in rows if (whole := self._whole(row))]
-        self.correction = fit_correction(self._wholes)
+        self.correction = fit_correction(self._wholes, self._waits)
 
     def learn(self, row: NetworkRow) -> None:
         """Correct what is predicted from now on by one more network measured whole."""
         whole = self._whole(row)
         if whole:
             self._wholes.append(whole)
-            self.correction = fit_correction(self._wholes)
+            self.correction = fit_correction(self._wholes, self._waits)
 
     def block_ms(self, block: Block) -> float:
         """Predicted device milliseconds per batch that a block adds to a network."""

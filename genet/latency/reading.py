@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from genet.errors import MeasurementError
 from genet.files import Record
 from genet.latency.analytic import Estimate, estimate
 from genet.latency.hardware import similar_gpu
@@ -77,7 +78,10 @@ def _device_ms(part: Part, meter: DeviceMeter) -> float | None:
     if meter.device.type != "cuda" or meter.setting.runtime != "eager":
         return None
     graphs = meter.setting.model_copy(update={"runtime": "cudagraph"})
-    return DeviceMeter(graphs, meter.device).prepare([part])()[0].ms
+    try:
+        return DeviceMeter(graphs, meter.device).prepare([part])()[0].ms
+    except MeasurementError:  # it cannot be captured
+        return None
 
 
 def _tail_share(part: Part, setting: Setting) -> float:

@@ -21,14 +21,16 @@ from genet.errors import DeviceError, MeasurementError
 from genet.latency.clock import Work
 
 
-def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]]) -> tuple[Work, ...]:
+def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alone: bool = False) -> tuple[Work, ...]:
     """One forward pass of each module on its images as a work of the given runtime.
 
+    With `kernels_alone` what a GPU's host needs to launch them is taken out, as where parts of a network are timed.
     DeviceError where the runtime is not there, MeasurementError where it refuses a module.
     """
-    if runtime == "compile":
-        torch.compiler.reset()  # its limit of compilations would count the modules of a whole table otherwise
-    return tuple(RUNTIMES[runtime](module, images) for module, images in parts)
+    works = (RUNTIMES[runtime](module, images) for module, images in parts)
+    if kernels_alone and runtime in ("eager", "compile") and parts[0][1].device.type == "cuda":
+        return tuple(_captured(work) for work in works)
+    return tuple(works)
 
 
 def _eager(module: nn.Module, images: Tensor) -> Work:
@@ -38,17 +40,28 @@ def _eager(module: nn.Module, images: Tensor) -> Work:
 def _cudagraph(module: nn.Module, images: Tensor) -> Work:
     """The kernels alone, recorded once and replayed: what the host costs to launch them is not in the time."""
     _need_cuda("cudagraph", images)
+    return _captured(partial(module, images))
+
+
+def _captured(work: Work) -> Work:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
-            module(images)
+            work()
     torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = module(images)
+    try:
+        with torch.cuda.graph(graph):
+            output = work()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as fault:  # it synchronises, say; where the device itself is lost, this raises again
+        torch.cuda.synchronize()
+        raise MeasurementError(f"a CUDA graph must capture it, and does not: {_first_line(fault)}") from fault
 
-    def replay(_keep: tuple[object, ...] = (module, images, output)) -> None:
+    def replay(_keep: tuple[object, ...] = (work, output)) -> None:
         graph.replay()
 
     return replay
@@ -56,9 +69,13 @@ def _cudagraph(module: nn.Module, images: Tensor) -> Work:
 
 def _compile(module: nn.Module, images: Tensor) -> Work:
     """torch.compile for these very shapes; compiled here, before the clock starts."""
-    compiled = torch.compile(module, fullgraph=True, dynamic=False)
+    names: dict[str, Any] = {"module": module}
+    exec("def forward(images): return module(images)", names)  # code of its own: compilations are counted per code
+    compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)
     try:
         compiled(images)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as fault:  # whatever the compiler behind torch.compile raises
         raise MeasurementError(f"torch.compile must compile it, and does not: {_first_line(fault)}") from fault
     return partial(compiled, images)
@@ -69,17 +86,19 @@ def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    try:
-        session = runtime.InferenceSession(_onnx(module, images), options, providers=_providers(runtime, images))
-    except Exception as fault:  # onnxruntime raises classes of its own C++ binding
-        raise MeasurementError(f"ONNX Runtime must load it, and does not: {_first_line(fault)}") from fault
-    binding = session.io_binding()
-    device = images.device.type
+    providers, model, device = _providers(runtime, images), _onnx(module, images), images.device.type
     place = {"device_type": device, "device_id": images.device.index or 0}
-    binding.bind_input(
-        "images", element_type=_onnx_type(images), shape=tuple(images.shape), buffer_ptr=images.data_ptr(), **place
-    )
-    binding.bind_output("answer", device)
+    try:
+        session = runtime.InferenceSession(model, options, providers=providers)
+        binding = session.io_binding()
+        shape, kind = tuple(images.shape), ONNX_TYPES[images.dtype]
+        binding.bind_input("images", element_type=kind, shape=shape, buffer_ptr=images.data_ptr(), **place)
+        binding.bind_output("answer", device)
+        session.run_with_iobinding(binding)
+    except Exception as fault:  # onnxruntime raises classes of its own C++ binding
+        raise MeasurementError(f"ONNX Runtime must run it, and does not: {_first_line(fault)}") from fault
+    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise DeviceError("ONNX Runtime must run on the GPU, and fell back to the processor; see its own log, or --runtime eager")
 
     def run(_keep: Tensor = images) -> None:
         session.run_with_iobinding(binding)
@@ -120,11 +139,14 @@ def _tensorrt(module: nn.Module, images: Tensor) -> Work:
     context.set_tensor_address("answer", answer.data_ptr())
 
     def run(_keep: tuple[object, ...] = (engine, images, answer)) -> None:
-        context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+        if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise MeasurementError("TensorRT must enqueue it, and does not; its own log says why")
 
-    return run
+    return _captured(run)  # on the default stream TensorRT would synchronise by itself
 
 
+ONNX_TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # their numbers in ONNX; numpy has no bfloat16
+ONE_LAYOUT = ("onnxruntime", "tensorrt")  # ONNX knows no memory format
 WAITING = ("onnxruntime",)  # works of these return when the device has answered, so the host's clock times them
 RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Work]] = {
     "eager": _eager,
@@ -153,11 +175,6 @@ def _onnx(module: nn.Module, images: Tensor) -> bytes:
         except Exception as fault:  # the exporter raises whatever the tracing met
             raise MeasurementError(f"it must export to ONNX, and does not: {_first_line(fault)}") from fault
     return buffer.getvalue()
-
-
-def _onnx_type(images: Tensor) -> int:
-    """The element type's number in ONNX, whose bfloat16 numpy does not have."""
-    return {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}[images.dtype]
 
 
 def _need_cuda(runtime: str, images: Tensor) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import importlib.metadata
+import importlib
 import itertools
 import math
 import statistics
@@ -70,8 +70,8 @@ class Setting(Record):
 
 def _version(package: str) -> str | None:
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return str(importlib.import_module(package).__version__)
+    except ImportError:
         return None
 
 
@@ -142,8 +142,7 @@ class LatencyTable:
         self._incoming: dict[Block, list[int]] | None = None
         content = journal.read()
         self.damaged = content.damaged
-        settings = {record.get("digest") for record in content.records if record.get("row") == "setting"}
-        self._setting_written = setting.digest in settings
+        self._setting_written = False  # written again by every session: one damaged line must not cost a whole file
         for record in content.records:
             if record.get("setting") == setting.digest:
                 self._replay(record)

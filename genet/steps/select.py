@@ -32,7 +32,7 @@ from genet.spec.network import Network
 from genet.spec.recipe import Budget, budget_ms
 from genet.spec.space import Widths
 
-MOST_ROUNDS = 20  # of a network whose interval will not come clear of the budget
+LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
 
 
 def select(job: Job) -> Selection:
@@ -103,7 +103,7 @@ def table_on_disk(job: Job) -> LatencyTable:
 
 def table_of_evidence(job: Job, path: Path) -> LatencyTable:
     """The latency table of another device; what lines of the file are damaged is said."""
-    table = read_evidence(path, job.recipe.measure)
+    table = read_evidence(path)
     if table.damaged:
         job.progress.say(f"  {path}: damaged lines {', '.join(map(str, table.damaged))} are left out")
     job.progress.say(f"  latencies of {table.setting}")
@@ -171,7 +171,8 @@ def _certified_choice(
     def certify(candidate: Candidate) -> Certificate:
 
         def enough(row: NetworkRow) -> bool:
-            return _judge(job, table, row, budget, ms).within is not None or len(row.ms) >= MOST_ROUNDS
+            looked = len(row.ms) in LOOKS  # often looking would make chance look like certainty
+            return looked and (len(row.ms) == LOOKS[-1] or _judge(job, table, row, budget, ms).within is not None)
 
         row = measure_network(table, job.meter, Network.parse(candidate.network), job.masternet, enough)
         prediction.learn(row)

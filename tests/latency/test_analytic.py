@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genet.errors import EvidenceError, SpecError
-from genet.latency.analytic import LAUNCH_MS, TILES, corrected, estimate, scale_of, tiled, wave_edges, waves
+from genet.latency.analytic import LAUNCH_MS, TILES, corrected, estimate, scale_of, tiled, waves
 from genet.latency.hardware import GPUS, find_gpu
 from genet.latency.ops import Op, network_ops
 from genet.latency.residual import FEWEST, Residual, Timed
@@ -68,17 +68,6 @@ def test_the_time_of_one_wave_is_the_one_computed_by_hand() -> None:
 def test_two_small_tiles_share_a_processor() -> None:
     assert tiled(conv(width=64, size=1), V100, 64 * 160, "fp16", 64, 64, 0.46)[1] == 1
     assert tiled(conv(width=64, size=1), V100, 64 * 161, "fp16", 64, 64, 0.46)[1] == 2
-
-
-def test_the_edges_of_a_low_resolution_layer_on_a_v100_are_those_of_its_tiles() -> None:
-    assert wave_edges(conv(in_width=512, size=7), V100, 64, "fp16", 1600) == (192, 384, 768, 1152, 1536)
-
-
-def test_edges_refuse_what_the_model_cannot_know() -> None:
-    with pytest.raises(EvidenceError, match="batch of at least 2, got 1"):
-        wave_edges(conv(), V100, 1, "fp16", 512)
-    with pytest.raises(EvidenceError, match="dense convolution"):
-        wave_edges(conv(groups=64), V100, 64, "fp16", 512)
 
 
 def test_a_normalisation_takes_its_traffic_at_four_fifths_of_the_bandwidth() -> None:

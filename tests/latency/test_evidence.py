@@ -12,7 +12,7 @@ import torch
 from genet.device import read_card
 from genet.errors import EvidenceError
 from genet.files import Journal
-from genet.latency.evidence import differences, portable_widths, read_evidence
+from genet.latency.evidence import differences, read_evidence
 from genet.latency.portability import portability
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
 from genet.spec.network import Block
@@ -55,12 +55,14 @@ def test_a_file_without_latencies_is_named(tmp_path: Path) -> None:
         read_evidence(tmp_path / "text")
 
 
-def test_the_only_setting_is_taken_whatever_the_recipe_asks_for(tmp_path: Path) -> None:
+def test_the_only_setting_is_taken_where_nothing_else_is_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [1.0, None, 3.0])
-    for wanted in (None, Measure(batch=2), Measure(batch=64, dtype="bf16", runtime="tensorrt")):
+    for wanted in (None, Measure(batch=2)):
         table = read_evidence(path, wanted)
         assert table.setting == SETTING
         assert [table.ms(block) for block in BLOCKS] == [1.0, math.inf, 3.0]
+    with pytest.raises(EvidenceError, match="set measure's runtime, dtype, memory_format and batch"):
+        read_evidence(path, Measure(batch=2, dtype="bf16"))
 
 
 def test_of_several_settings_the_one_that_fits_the_recipe_is_taken(tmp_path: Path) -> None:
@@ -224,9 +226,3 @@ def test_files_that_share_no_staircase_are_refused(tmp_path: Path) -> None:
     few = read_evidence(write(tmp_path / "c.jsonl", [1.0, 2.0]))
     with pytest.raises(EvidenceError, match="share none"):
         portability(few, few)
-
-
-def test_widths_that_suit_every_device_are_those_that_each_keeps() -> None:
-    assert portable_widths([(8, 16, 32), (16, 24, 32), (32, 16)]) == (16, 32)
-    assert portable_widths([(32, 8)]) == (8, 32)
-    assert portable_widths([(8,), (16,)]) == ()

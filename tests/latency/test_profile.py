@@ -140,13 +140,13 @@ def test_a_repeated_block_costs_half_of_what_three_take_longer_than_one(tmp_path
     assert measured.ms(first) == pytest.approx(7.0)
 
 
-def test_three_blocks_that_are_timed_as_faster_than_one_are_a_failure(tmp_path: Path) -> None:
+def test_where_noise_swallows_two_of_three_blocks_a_third_of_the_three_counts(tmp_path: Path) -> None:
     repeated = Block("XX", 3, None, 16, 16, 1, 8)
     measured = table(tmp_path)
     profile_blocks(measured, Simulated(lambda part: 5.0 - len(part.groups())), [repeated], SENTINEL, 0, quiet)
     (row,) = measured.block_rows
-    assert row.failure == "three blocks in a row must take longer than one, and were timed as faster"
-    assert measured.ms(repeated) == math.inf
+    assert row.failure is None
+    assert row.ms == pytest.approx((5.0 - 3) / 3)
 
 
 def test_a_block_that_cannot_be_timed_is_a_failed_row_and_the_others_go_on(tmp_path: Path) -> None:
