@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -26,8 +27,11 @@ def command(recipe: Path, run: Path) -> list[str]:
 
 def progress_made(run: Path) -> str:
     """Changes with every step forward: the run's files and the lengths of its journals."""
-    files = sorted(run.rglob("*.js*")) if run.exists() else []
-    return repr([(str(file), file.stat().st_size) for file in files if file.exists()])
+    seen = []
+    for file in sorted(run.rglob("*.js*")) if run.exists() else []:
+        with contextlib.suppress(FileNotFoundError):  # a temporary file may be gone by now
+            seen.append((str(file), file.stat().st_size))
+    return repr(seen)
 
 
 def kill_after_progress(recipe: Path, run: Path, steps: int, how: signal.Signals) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from genet.commands.measuring import calibrated, measure_of, meter_of, say_damaged
 from genet.commands.printing import milliseconds, progress, table
-from genet.errors import SpecError
+from genet.errors import EvidenceError, SpecError
 from genet.files import write_atomic
 from genet.latency.clock import REPEATS
 from genet.latency.curves import Curves, measure_curves, read_sweep_option
@@ -42,7 +42,8 @@ def latency(arguments: argparse.Namespace) -> Answer:
         return _sweep(names, arguments)
     if arguments.picture:
         raise SpecError(["--picture must go with --sweep, which is what is drawn (got none)"])
-    readings = [_read(read_part(name, arguments.size), meter) for name in names]
+    parts = [read_part(name, arguments.size) for name in names]
+    readings = [_read(part, meter) for part in parts]
     answers = [_answer(reading) for reading in readings]
     return answers[0] if len(answers) == 1 else {"networks": answers}
 
@@ -83,7 +84,8 @@ def _print_layers(reading: Reading) -> None:
         for layer in shown
     ]
     if rows:
-        table(["layer", "kind", "ms", "share", "waves", "lost in the last, ms"], rows)
+        told = "ms" if reading.setting.runtime in ("eager", reading.layers_runtime) else f"ms in {reading.layers_runtime} mode"
+        table(["layer", "kind", told, "share", "waves", "lost in the last, ms"], rows)
     if len(shown) < len(reading.layers):
         print(f"  the {MOST_LAYERS} slowest of {len(reading.layers)} layers; --json has all")
 
@@ -138,6 +140,10 @@ def _cell(ms: float | None, images: int) -> str:
 
 
 def _repeatability(names: Sequence[str], meter: Meter, size: int | None) -> Answer:
+    if meter.setting.estimate:
+        raise EvidenceError(
+            "--repeatability must be of a device that is here: an estimate always gives the same (got an estimate)"
+        )
     usual = read_space(USUAL)
     parts = [read_part(name, size) for name in names] or [whole(usual.masternet(max(usual.input.resolutions)))]
     found: list[Repeatability] = []

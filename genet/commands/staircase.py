@@ -9,7 +9,7 @@ from typing import Any
 
 from genet.commands.measuring import measure_of, meter_of, say_damaged
 from genet.commands.printing import milliseconds, progress, table
-from genet.errors import SpecError
+from genet.errors import EvidenceError, SpecError
 from genet.files import Journal, write_atomic
 from genet.latency.curves import read_range
 from genet.latency.evidence import read_evidence
@@ -25,7 +25,7 @@ from genet.spec.network import MULTIPLE, Block
 
 Answer = dict[str, Any]
 PATTERNS = {
-    "stairs": "latency steps up at the edges; the widths before them are wave-aligned",
+    "stairs": "latency steps up at the edges, and the widths before them are wave-aligned; a rising tread keeps some of its own",
     "slope": "no stair: latency rises evenly, as for depthwise convolutions; every multiple of 8 stays a candidate",
     "flat": "no stair: width is free over this whole range, so only the widest is a candidate",
 }
@@ -59,6 +59,9 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(arguments.evidence or Path(folder) / "latency.jsonl")
         rows = LatencyTable(journal, meter.setting)
+        content = journal.read()
+        if content.damaged and not content.records:
+            raise EvidenceError(f"{journal.path}: must be a journal of latencies or a new file, and is neither; name another")
         if rows.damaged:
             print(f"{journal.path}: damaged lines {', '.join(map(str, rows.damaged))} are left out and measured anew")
         with progress().track("latency over widths", len({block for blocks in at_width.values() for block in blocks})) as tracker:

@@ -56,7 +56,7 @@ def read_range(text: str, option: str, doubling: bool = False, step: int = 8) ->
         if doubling and not found[3] and low > 0:
             values = [low << power for power in range(high.bit_length() + 1) if low << power <= high]
         else:
-            values = list(range(low, high + 1, max(1, int(found[3] or step))))
+            values = list(range(low, high + 1, int(found[3] or step))) if found[3] != "0" else []
     elif re.fullmatch(r"\d+(,\d+)*", text):
         values = sorted(set(map(int, text.split(","))))
     else:

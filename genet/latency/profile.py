@@ -170,12 +170,13 @@ def profile_sweep(
     fewer than two widths can be measured.
     """
     grid = sorted(at_width)
+    sampled = len(grid) >= SHORT and not table.setting.estimate  # an estimate costs nothing
     sentinel = at_width[grid[0]][0]  # the narrowest fits into memory if any does
     while True:
         known = {width: ms for width in grid if (ms := _sum_ms(table, at_width[width])) is not None}
         finite = {width: ms for width, ms in known.items() if ms < math.inf}
         offered = [width for width in grid if width in finite or width not in known]
-        wanted = next_widths(offered, finite, table.noise) if len(grid) >= SHORT else [w for w in grid if w not in known]
+        wanted = next_widths(offered, finite, table.noise) if sampled else [w for w in grid if w not in known]
         if not wanted:
             break
         profile_blocks(table, meter, [block for width in wanted for block in at_width[width]], sentinel, 0, measured)

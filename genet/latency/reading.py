@@ -43,6 +43,7 @@ class Reading(Record):
     bound: Literal["device", "host"] | None
     tail_ms: float | None
     layers: tuple[Layer, ...]
+    layers_runtime: str  # measured layers are always those of eager mode: other runtimes do not keep them apart
 
     @property
     def ms_per_image(self) -> float:
@@ -70,6 +71,7 @@ def read_latency(part: Part, meter: Meter, repeated: Callable[[], None] = lambda
         bound=None if device_ms is None else "host" if timing.ms > BOUND * device_ms else "device",
         tail_ms=_tail_share(part, meter.setting) * timing.ms if similar_gpu(meter.setting.device.name) else None,
         layers=layers,
+        layers_runtime="eager",
     )
 
 
@@ -104,6 +106,7 @@ def _estimated(part: Part, meter: EstimateMeter) -> Reading:
         bound=found.bound if part.whole else None,
         tail_ms=found.tail_ms,
         layers=tuple(_layers(found)),
+        layers_runtime=meter.setting.runtime,
     )
 
 
