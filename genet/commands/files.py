@@ -27,12 +27,13 @@ def check(arguments: argparse.Namespace) -> Answer:
         space = record.space if isinstance(record, Recipe) else record
         widths, networks = space.widths_on_offer(), (record.measure if isinstance(record, Recipe) else Measure()).networks
         network = space.masternet(record.search_resolution if isinstance(record, Recipe) else max(space.input.resolutions))
+        expected = expected_rows(space, networks)
         answer |= {
             "networks": space.size(widths),
             "block_types": len(widths),
             "trials_at_most": space.perturb.samples * len(widths),
-            "blocks_to_measure_about": expected_rows(space, networks).rows,
-            "networks_to_measure": expected_rows(space, networks).networks,
+            "blocks_to_measure_about": expected.rows,
+            "networks_to_measure": expected.networks,
         }
     cost = network_cost(network)
     size = network.input.resolution

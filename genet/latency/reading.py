@@ -69,7 +69,7 @@ def read_latency(part: Part, meter: Meter, repeated: Callable[[], None] = lambda
         ops=len(part.ops()),
         device_ms=device_ms,
         bound=None if device_ms is None else "host" if timing.ms > BOUND * device_ms else "device",
-        tail_ms=_tail_share(part, meter.setting) * timing.ms if similar_gpu(meter.setting.device.name) else None,
+        tail_ms=_tail_ms(part, meter.setting, timing.ms),
         layers=layers,
         layers_runtime="eager",
     )
@@ -86,12 +86,13 @@ def _device_ms(part: Part, meter: DeviceMeter) -> float | None:
         return None
 
 
-def _tail_share(part: Part, setting: Setting) -> float:
+def _tail_ms(part: Part, setting: Setting, ms: float) -> float | None:
+    """The modelled share of a measured time; None for a device that the wave model does not know."""
     gpu = similar_gpu(setting.device.name)
     if gpu is None:
-        return 0.0
+        return None
     modelled = estimate(part.ops(), gpu, setting.batch, setting.dtype, setting.runtime)
-    return modelled.tail_ms / modelled.device_ms
+    return ms * modelled.tail_ms / modelled.device_ms
 
 
 def _estimated(part: Part, meter: EstimateMeter) -> Reading:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from genet.device import DeviceCard
 from genet.errors import EvidenceError, MeasurementError, RunError
@@ -93,10 +93,10 @@ def _measure(job: Job, asked: Iterable[Block], title: str) -> None:
         job.progress.say(f"  {len(failed)} blocks could not be measured and are not on offer, such as {failed[0].failure}")
 
 
-def _profile(job: Job, wanted: Iterable[Block], measured: object) -> int:
+def _profile(job: Job, wanted: Iterable[Block], measured: Callable[[], None]) -> int:
     middle = list(blocks(job.masternet))
     sentinel = middle[len(middle) // 2]
-    return profile_blocks(job.table, job.meter, wanted, sentinel, job.recipe.seed, measured)  # type: ignore[arg-type]
+    return profile_blocks(job.table, job.meter, wanted, sentinel, job.recipe.seed, measured)
 
 
 def _say_marked(job: Job, marked: int) -> None:

@@ -81,10 +81,12 @@ def _warn_if_busy(job: Job, table: LatencyTable, choices: tuple[Choice, ...]) ->
 def answer(job: Job, budgets: tuple[Budget, ...], table: LatencyTable | None = None) -> Selection:
     """The best predicted network for other budgets, or on another device's evidence: nothing measured, nothing written."""
     table = table or table_on_disk(job)
-    error = predictor(job, table, _kept(job, table)).correction.left_out_error
+    kept = _kept(job, table)
+    prediction = predictor(job, table, kept)
+    fronts = [_front(job, prediction, resolution, widths) for resolution, widths in kept.items()]
     choices = []
     for budget, ms in _budgets_ms(job, table, budgets).items():
-        for front in frontiers(job, table).values():
+        for front in fronts:
             candidate = best_predicted(ms, front)
             row = table.network_row(Network.parse(candidate.network))
             found = _judge(job, table, row, budget, ms) if row else None
@@ -92,7 +94,7 @@ def answer(job: Job, budgets: tuple[Budget, ...], table: LatencyTable | None = N
             if found is None and choice.predicted_ms_per_image > choice.budget_ms_per_image:
                 choice = choice.model_copy(update={"within": False})
             choices.append(choice)
-    return _selection(job, table, "", choices, error)
+    return _selection(job, table, "", choices, prediction.correction.left_out_error)
 
 
 def table_on_disk(job: Job) -> LatencyTable:
