@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from genet.choose.outcome import Trained
 from genet.choose.regression import PENALTIES
 from genet.runfolder import RunFolder
-from genet.trials.runner import read_results
+from genet.trials.results import read_results
 
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
@@ -29,7 +29,7 @@ def main(run: RunFolder) -> None:
     masternet = run.recipe().space.superblocks
     groups: dict[tuple[int, str], list[tuple[float, float, float, float]]] = {}
     for result in read_results(run.trials).values():
-        if result.accuracy is not None:
+        if result.accuracy is not None and not (result.also or result.control):
             own, new = masternet[result.index], result.superblock
             row = (new.depth - own.depth, new.width - own.width, np.log2(new.width / own.width), result.accuracy - accuracy)
             groups.setdefault((result.index, str(new.block_type)), []).append(row)

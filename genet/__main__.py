@@ -4,4 +4,5 @@ import sys
 
 from genet.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # the worker processes of the trials read this file too
+    sys.exit(main())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -29,6 +30,7 @@ NETWORK = "a network file, a notation, blocks such as 'BL k3 c64 r0.25 @14', or 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it ends well, 2 for a fault, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         module, function = arguments.command.split(".")
         answer = getattr(import_module(f"genet.commands.{module}"), function)(arguments)
@@ -39,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = "the same command without --fresh" if getattr(arguments, "fresh", False) else "the same command"
         print(f"interrupted; {again} goes on where it was", file=sys.stderr)
         return 130
+    except Terminated:
+        print("terminated; the same command goes on where it was", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -49,6 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(str(fault), file=sys.stderr)
         return 2
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: the running step is dropped, what is on the disk stays."""
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nobody disturbs the cleaning up
+    raise Terminated
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +104,11 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
         step = add(name, "job.step", text)
         step.add_argument("run", type=Path, help="a run folder")
         step.set_defaults(step=name)
+        if name == "distill":
+            step.add_argument("--status", action="store_true", help="where the trials stand; from any terminal, while they run")
+            step.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
+            _add_runner(step)
+    _add_runner(whole)
 
     report = add("report", "job.report", "write report.html about what there is so far")
     report.add_argument("run", type=Path, help="a run folder")
@@ -105,6 +124,19 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
     select.add_argument(
         "--latency", metavar="FILE", type=Path, help="select for the device of this latency.jsonl; nothing is written"
     )
+
+
+def _add_runner(command: argparse.ArgumentParser) -> None:
+    """Who runs the trials."""
+    command.add_argument(
+        "--runner",
+        choices=("auto", "in-process", "processes", "ray"),
+        default="auto",
+        help="who runs the trials; auto: one process per GPU, or this one where there is one device",
+    )
+    command.add_argument("--workers", type=_positive, metavar="N", help="processes in all (default: one per GPU, or 2)")
+    command.add_argument("--trials-per-gpu", type=_positive, metavar="N", default=1, help="small networks side by side on a GPU")
+    command.add_argument("--address", metavar="A", help="of a running Ray cluster (default: one on this machine)")
 
 
 def _add_latency_commands(add) -> None:  # type: ignore[no-untyped-def]

@@ -51,6 +51,13 @@ def open_device(name: str) -> torch.device:
     return device
 
 
+def gpus_here() -> int:
+    """NVIDIA GPUs that torch can use."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def current(device: torch.device) -> AbstractContextManager[object]:
     """Makes a GPU the current one: events are recorded on the current GPU's stream, whatever tensors are elsewhere."""
     import torch

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 from genet.choose.outcome import Outcomes
 from genet.job import Job
+from genet.steps.distill import OpenRunner, distill, finished_trials, pace, planned_trials, standings
 from genet.steps.finish import export_selected, train_selected, write_report
-from genet.steps.learn import distill, fit_trials, train_master
+from genet.steps.learn import fit_trials, train_master
 from genet.steps.measure import check, profile
 from genet.steps.select import answer, select, table_of_evidence
+from genet.trials.workers import open_runner
 
 __all__ = [
     "answer",
     "check",
     "distill",
     "export_selected",
+    "finished_trials",
     "fit_trials",
+    "pace",
+    "planned_trials",
     "profile",
     "run",
     "select",
+    "standings",
     "table_of_evidence",
     "train_master",
     "train_selected",
@@ -28,12 +34,12 @@ __all__ = [
 ]
 
 
-def run(job: Job) -> Outcomes:
-    """From a recipe to trained and exported networks."""
+def run(job: Job, runner: OpenRunner = open_runner) -> Outcomes:
+    """From a recipe to trained and exported networks; `runner` opens who runs the trials."""
     check(job)
     profile(job)
     train_master(job)
-    distill(job)
+    distill(job, runner)
     fit_trials(job)
     select(job)
     outcomes = train_selected(job)

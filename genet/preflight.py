@@ -1,18 +1,18 @@
 """Before any hour is spent: how large the job is, how long it will take here, and which budgets can be met at all.
 
-The MasterNet and the network with the fewest MACs are timed whole, and one training step is timed; nothing is guessed
-from the size of the machine.
+The MasterNet and the network with the fewest MACs are timed whole, a training step is timed, and so are a few steps of a trial
+in every super-block; nothing is guessed from the size of the machine.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import nn
 
-from genet.errors import DeviceError, EvidenceError
+from genet.errors import EvidenceError
 from genet.files import Record
 from genet.latency.clock import REPEAT_MS, REPEATS, WARM_UP_S
 from genet.latency.meter import Meter
@@ -20,10 +20,14 @@ from genet.latency.plan import Expected, expected_rows
 from genet.latency.profile import ROUND_REPEATS, ROUNDS, measure_network
 from genet.latency.table import LatencyTable, Setting
 from genet.nets.build import build
-from genet.nets.data import Splits
+from genet.nets.data import Splits, TensorImages
+from genet.nets.training import train
 from genet.progress import duration
 from genet.spec.network import Network
 from genet.spec.recipe import Budget, Recipe, Schedule, budget_ms
+from genet.trials.group import Course
+from genet.trials.plan import Trial, plan_trials
+from genet.trials.probe import expected_seconds
 
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
 
@@ -72,11 +76,10 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
     smallest = [ms for r in space.input.resolutions if (ms := whole(space.smallest(r))) is not None]
     fastest = min(smallest) / batch if smallest else None
     rows = expected_rows(space, recipe.measure.networks)
-    samples = (min(space.perturb.samples, len(space.depths(index)) * len(kept)) for (index, _), kept in widths.items())
-    trials = sum(samples)
+    trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
     return Preflight(
         networks=space.size(widths),
-        trials=trials,
+        trials=len(trials),
         rows=rows,
         masternet_ms_per_image=masternet,
         budgets=tuple(
@@ -100,7 +103,7 @@ def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Ne
 
 
 def _seconds(
-    recipe: Recipe, splits: Splits, device: torch.device, masternets: list[float], rows: Expected, trials: int
+    recipe: Recipe, splits: Splits, device: torch.device, masternets: list[float], rows: Expected, trials: Sequence[Trial]
 ) -> dict[str, float]:
     """Expected seconds per step, from the timed MasterNet and one timed training step."""
     space, search = recipe.space, recipe.search_resolution
@@ -111,6 +114,7 @@ def _seconds(
     profile = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
     profile += rows.networks * 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms)
     step_s = _step_seconds(recipe, device)
+    untrained = Course(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
 
     def training(schedule: Schedule) -> float:
         batch = min(schedule.batch, splits.train.size)
@@ -120,7 +124,7 @@ def _seconds(
     return {
         "profile": profile / 1e3 + rows.rows * WARM_UP_S if recipe.measure.here else 0.0,
         "master": training(recipe.master),
-        "distill": trials * training(recipe.distill),
+        "distill": expected_seconds(untrained, trials, device),
         "train": networks,
         "export": EXPORT_S * len(recipe.select.budgets),
     }
@@ -128,23 +132,14 @@ def _seconds(
 
 def _step_seconds(recipe: Recipe, device: torch.device) -> float:
     """Seconds of one training step of the MasterNet; the faster of two after a warm-up."""
-    size = recipe.search_resolution
-    module = build(recipe.space.masternet(size)).to(device).train()
-    images = torch.randn(recipe.master.batch, recipe.space.input.channels, size, size, device=device)
-    labels = torch.zeros(len(images), dtype=torch.long, device=device)
-    times = []
-    try:
-        for _ in range(3):
-            start = time.perf_counter()
-            loss = nn.functional.cross_entropy(module(images), labels)
-            loss.backward()
-            loss.item()  # waits for the device
-            times.append(time.perf_counter() - start)
-    except torch.OutOfMemoryError:
-        raise DeviceError(
-            f"training at {size} pixels must fit into the device's memory, and batch {recipe.master.batch} does not; "
-            "lower master.batch"
-        ) from None
+    size, schedule = recipe.search_resolution, recipe.master
+    images = torch.randn(schedule.batch, recipe.space.input.channels, size, size)
+    seen = TensorImages(images, torch.zeros(len(images), dtype=torch.long))
+    module, times = build(recipe.space.masternet(size)), []
+    for _ in range(3):
+        start = time.perf_counter()
+        train(module, seen, schedule.model_copy(update={"epochs": 1, "warmup_epochs": 0}), size, device, seed=0)
+        times.append(time.perf_counter() - start)
     return min(times[1:])
 
 

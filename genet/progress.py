@@ -6,14 +6,25 @@ The pipeline speaks through this small interface and knows nothing of terminals;
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Count:
+    """A piece of work of `total` steps, of which `done` were done in an earlier run. A part of another has no time of its own."""
+
+    title: str
+    total: int
+    done: int = 0
+    part: bool = False
 
 
 class Progress:
@@ -24,26 +35,49 @@ class Progress:
 
     @contextmanager
     def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
-        """A counted piece of work of `total` steps, of which `done` were done in an earlier run."""
-        yield Tracker(total, done)
+        """One counted piece of work."""
+        with self.tracks([Count(title, total, done)]) as (tracker,):
+            yield tracker
+
+    @contextmanager
+    def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
+        """Several pieces of work that go on side by side."""
+        yield [Tracker(count) for count in counts]
 
 
 class Tracker:
     """Counts steps and knows the time left from the pace of this run."""
 
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.done, self.note = total, done, ""
-        self._start, self._start_done = time.monotonic(), done
+    def __init__(self, count: Count) -> None:
+        self.count, self.total, self.done, self.note = count, count.total, count.done, ""
+        self._ahead = 0.0  # of the steps that are under way
+        self._start, self._start_done = time.monotonic(), count.done
 
     def advance(self, note: str = "") -> None:
         """One step is done; `note` is the latest thing worth knowing."""
         self.done += 1
         self.note = note or self.note
+        self._moved()
+
+    def walk(self, steps: float) -> None:
+        """Work was done on steps that are under way; `arrive` counts a step whose work was walked."""
+        self._ahead += steps
+        self._moved()
+
+    def arrive(self, note: str = "") -> None:
+        """One step that was walked is done."""
+        self._ahead -= 1
+        self.advance(note)
 
     def resume_at(self, done: int) -> None:
         """Say how much was done already, once that is known: a training that goes on begins further on."""
         if self.done < done:
             self.done = self._start_done = done
+
+    @property
+    def position(self) -> float:
+        """Steps done, with what is under way."""
+        return self.done + self._ahead
 
     @property
     def elapsed_s(self) -> float:
@@ -52,9 +86,22 @@ class Tracker:
 
     @property
     def left_s(self) -> float | None:
-        """Expected seconds left; None before the first step of this run."""
-        steps = self.done - self._start_done
-        return None if steps == 0 else self.elapsed_s / steps * (self.total - self.done)
+        """Expected seconds left; None before this run has done anything."""
+        steps = self.position - self._start_done
+        return None if steps <= 0 else max(0.0, self.elapsed_s / steps * (self.total - self.position))
+
+    @property
+    def state(self) -> str:
+        """Where the work is, in words; how long it takes is said of whole works only."""
+        counted = f"{self.done}/{self.total}"
+        if self.count.part:
+            return counted
+        if self.done >= self.total:
+            return f"{counted}, done in {duration(self.elapsed_s)}"
+        return f"{counted}, {duration(self.left_s)} left" if self.left_s is not None else f"{counted}, starting"
+
+    def _moved(self) -> None:
+        """Something was done: a chance to show it."""
 
 
 class LinePrinter(Progress):
@@ -68,67 +115,63 @@ class LinePrinter(Progress):
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
-        """A line at the start, every ten seconds and at the end."""
-        tracker = _LineTracker(title, total, done, self)
-        tracker.speak()
-        yield tracker
-        tracker.speak()
+    def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
+        """A line for each at the start, every ten seconds while something moves, and at the end."""
+        trackers = [_LineTracker(count, self) for count in counts]
+        for tracker in trackers:
+            tracker.speak()
+        yield list(trackers)
+        for tracker in trackers:
+            tracker.speak()
 
 
 class _LineTracker(Tracker):
-    def __init__(self, title: str, total: int, done: int, printer: LinePrinter) -> None:
-        super().__init__(total, done)
-        self._title, self._printer, self._spoken = title, printer, 0.0
+    def __init__(self, count: Count, printer: LinePrinter) -> None:
+        super().__init__(count)
+        self._printer, self._spoken, self._said = printer, 0.0, ""
 
-    def advance(self, note: str = "") -> None:
-        super().advance(note)
-        if time.monotonic() - self._spoken > LINE_EVERY_S and self.done < self.total:
+    def _moved(self) -> None:
+        if time.monotonic() - self._spoken > LINE_EVERY_S:
             self.speak()
 
     def speak(self) -> None:
-        """Print the state of the work."""
-        self._spoken = time.monotonic()
-        if self.done >= self.total:
-            state = f"done in {duration(self.elapsed_s)}"
-        else:
-            state = f"{duration(self.left_s)} left" if self.left_s is not None else "starting"
-        note = f"  {self.note}" if self.note else ""
-        self._printer.say(f"  {self._title}: {self.done}/{self.total}, {state}{note}")
+        """Print the state of the work, unless that is what was printed last."""
+        line = _line(self)
+        if line != self._said:
+            self._printer.say(line)
+        self._spoken, self._said = time.monotonic(), line
+
+
+def _line(tracker: Tracker) -> str:
+    note = f"  {tracker.note}" if tracker.note else ""
+    return f"  {tracker.count.title}: {tracker.state}{note}"
 
 
 class LiveBar(LinePrinter):
-    """A moving bar with the time left, for terminals."""
+    """Moving bars with the time left, for terminals."""
 
     @contextmanager
-    def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
-        """A bar that ends as one line."""
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
+        """Bars that end as one line each."""
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]} left  {task.fields[note]}"),
-        )
+        columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.fields[state]}  {task.fields[note]}"))
         with Bars(*columns, console=self._console, transient=True) as bars:
-            task = bars.add_task(title, total=total, completed=done, left="?", note="")
-            tracker = _BarTracker(total, done, bars, task)
-            yield tracker
-        note = f"  {tracker.note}" if tracker.note else ""
-        self.say(f"  {title}: {tracker.done}/{total}, done in {duration(tracker.elapsed_s)}{note}")
+            trackers = [_BarTracker(count, bars) for count in counts]
+            yield list(trackers)
+        for tracker in trackers:
+            self.say(_line(tracker))
 
 
 class _BarTracker(Tracker):
-    def __init__(self, total: int, done: int, bars: object, task: object) -> None:
-        super().__init__(total, done)
-        self._bars, self._task = bars, task
+    def __init__(self, count: Count, bars: Any) -> None:
+        super().__init__(count)
+        self._bars, self._task = bars, bars.add_task(count.title, total=count.total, state="", note="")
+        self._moved()
 
-    def advance(self, note: str = "") -> None:
-        super().advance(note)
-        left = "?" if self.left_s is None else duration(self.left_s)
-        self._bars.update(self._task, completed=self.done, left=left, note=self.note)  # type: ignore[attr-defined]
+    def _moved(self) -> None:
+        self._bars.update(self._task, total=self.total, completed=self.position, state=self.state, note=self.note)
 
 
 def duration(seconds: float) -> str:

@@ -24,8 +24,11 @@ from genet.progress import Progress
 from genet.runfolder import RunFolder
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe
-from genet.trials.runner import read_results
+from genet.trials.results import read_results
 from tests.tiny import RECIPE, write_recipe
+
+
+NOT_FINITE = {"kind": "non-finite loss", "message": "the loss must stay finite"}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +155,7 @@ def test_a_lost_trial_line_is_run_again_and_nothing_else(copy: RunFolder) -> Non
     (copy.path / "trials.jsonl").write_text("".join(lines))
     with open_job(copy.path, Progress()) as job:
         again = pipeline.distill(job)
-    assert {result.trial: result.accuracy for result in again} == {trial: result.accuracy for trial, result in results.items()}
+    assert {result.id: result.accuracy for result in again} == {trial: result.accuracy for trial, result in results.items()}
     assert len(copy.trials.read().records) == len(results)
 
 
@@ -209,8 +212,8 @@ def rewrite_trials(run: RunFolder, change: Callable[[dict[str, Any]], dict[str, 
 
 def test_a_selection_from_part_of_the_trials_is_made_anew_when_the_rest_is_there(copy: RunFolder) -> None:
     whole = Selection.load(copy.selection)
-    lost = next(record["trial"] for record in copy.trials.read().records)
-    rewrite_trials(copy, lambda record: None if record["trial"] == lost else record)
+    lost = next(record["network"] for record in copy.trials.read().records if not record["control"])
+    rewrite_trials(copy, lambda record: None if record["network"] == lost else record)
     with open_job(copy.path, Progress()) as job:
         pipeline.fit_trials(job)
         assert pipeline.select(job).inputs != whole.inputs
@@ -229,7 +232,7 @@ def test_results_follow_a_new_selection(copy: RunFolder) -> None:
 def test_a_block_type_all_of_whose_trials_failed_is_not_offered(copy: RunFolder) -> None:
     def fail_dw_first(record: dict[str, Any]) -> dict[str, Any]:
         failed = record["index"] == 0 and record["superblock"]["type"] == "DW"
-        return {**record, "accuracy": None, "failure": "the loss must stay finite"} if failed else record
+        return {**record, "accuracy": None, "failure": NOT_FINITE} if failed else record
 
     rewrite_trials(copy, fail_dw_first)
     with open_job(copy.path, Progress()) as job:
@@ -238,12 +241,16 @@ def test_a_block_type_all_of_whose_trials_failed_is_not_offered(copy: RunFolder)
             assert Network.parse(choice.network).superblocks[0].type == "XX"
 
 
-def test_a_superblock_all_of_whose_trials_failed_is_said_with_the_way_out(copy: RunFolder) -> None:
-    rewrite_trials(copy, lambda record: {**record, "accuracy": None, "failure": "x"} if record["index"] == 1 else record)
+def test_a_superblock_all_of_whose_trials_failed_keeps_the_masternets_own_and_is_named(copy: RunFolder) -> None:
+    rewrite_trials(copy, lambda record: {**record, "accuracy": None, "failure": NOT_FINITE} if record["index"] == 1 else record)
+    said: list[str] = []
     with open_job(copy.path, Progress()) as job:
+        job.progress.say = said.append  # type: ignore[method-assign]
+        pipeline.distill(job)
         pipeline.fit_trials(job)
-        with pytest.raises(EvidenceError, match=r"super-block 2 must have a finished trial.*lower distill\.learning_rate"):
-            pipeline.select(job)
+        own = job.recipe.space.superblocks[1]
+        assert {Network.parse(choice.network).superblocks[1] for choice in pipeline.select(job).choices} == {own}
+    assert [line for line in said if "super-block 2" in line and "lacks evidence" in line]
 
 
 @pytest.mark.parametrize("lost", ["master.safetensors", "master.json"])

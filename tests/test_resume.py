@@ -17,7 +17,7 @@ import pytest
 from genet.choose.certificate import Selection
 from genet.choose.outcome import Outcomes
 from genet.runfolder import RunFolder
-from genet.trials.runner import read_results
+from genet.trials.results import read_results
 from tests.tiny import write_recipe
 
 

@@ -19,7 +19,7 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from genet.errors import EvidenceError
 from genet.files import Record
 from genet.spec.network import BlockType, SuperBlock
-from genet.trials.plan import TrialResult
+from genet.trials.results import TrialResult
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)  # per (block of depth)^2 and (doubling of width)^2
 
@@ -50,17 +50,14 @@ class Regression(Record):
     left_out_error: float | None  # root mean square error on trials left out one at a time; None where no group has two
     gradients: tuple[PseudoGradient, ...]
 
-    def gain(self, index: int, superblock: SuperBlock) -> float:
-        """Predicted change of accuracy from putting `superblock` at `index`; EvidenceError for a block type without trials."""
+    def gain(self, index: int, superblock: SuperBlock) -> float | None:
+        """Predicted change of accuracy from putting `superblock` at `index`; None for a block type without trials."""
         own = self.masternet[index]
         if superblock == own:
             return 0.0
         found = self._gradient(index, superblock.block_type)
         if found is None:
-            raise EvidenceError(
-                f"super-block {index + 1} must have trials of {superblock.block_type}, and has none; "
-                "`genet distill RUN` runs them"
-            )
+            return None
         reference = self._gradient(index, own.block_type)
         return found.change(superblock, own) - (reference.intercept if reference else 0.0)
 
@@ -76,11 +73,16 @@ class _Group(NamedTuple):
 
 
 def fit(masternet: tuple[SuperBlock, ...], accuracy: float, results: Iterable[TrialResult]) -> Regression:
-    """Fit all pseudo-gradients. Failed trials are left out; EvidenceError where none succeeded."""
+    """Fit all pseudo-gradients. Failed trials are left out, and joint ones, which only audit; EvidenceError where none is left.
+
+    A control trial is one more of the MasterNet's own type, at its own depth and width.
+    """
     collected: dict[tuple[int, BlockType], list[TrialResult]] = {}
     for result in results:
-        if result.accuracy is not None:
+        if result.accuracy is not None and not result.also:
             collected.setdefault((result.index, result.superblock.block_type), []).append(result)
+    for key in [key for key, found in collected.items() if all(each.control for each in found)]:
+        del collected[key]  # a control alone says nothing about changes
     if not collected:
         raise EvidenceError("the regression must have at least one finished trial, and has none; `genet distill RUN` runs them")
     groups = {

@@ -19,7 +19,7 @@ from genet.spec.network import Block, SuperBlock, blocks, superblock_blocks
 from genet.spec.space import SearchSpace, Widths
 
 BlockMs = Callable[[Block], float]
-Gain = Callable[[int, SuperBlock], float]
+Gain = Callable[[int, SuperBlock], float | None]  # None where there is no evidence
 
 
 class Candidate(Record):
@@ -45,17 +45,19 @@ def frontier(
 ) -> tuple[Candidate, ...]:
     """Every non-dominated network of the space at a resolution, fastest first.
 
-    `accuracy` is the MasterNet's, `gain` the predicted change per super-block, `block_ms` the latency of a block.
+    `accuracy` is the MasterNet's, `gain` the predicted change per super-block, `block_ms` the latency of a block. What has
+    no predicted change is not on offer; a super-block without any keeps the MasterNet's own.
     """
     stem, *_, head = blocks(space.masternet(resolution))
     start = _Front(np.array([block_ms(stem)]), np.array([accuracy]), np.full((1, 3), -1))
     stages: list[dict[int, _Front]] = [{stem.width: start}]
     choices: list[list[SuperBlock]] = []
     for index, size in enumerate(space.sizes(resolution)[:-1]):
-        offered = list(space.choices(index, widths))
-        choices.append(offered)
-        gains = [gain(index, superblock) for superblock in offered]
-        stages.append(_advance(stages[-1], offered, gains, size, block_ms))
+        possible = {superblock: gain(index, superblock) for superblock in space.choices(index, widths)}
+        known = {superblock: change for superblock, change in possible.items() if change is not None}
+        known = known or {space.superblocks[index]: 0.0}
+        choices.append(list(known))
+        stages.append(_advance(stages[-1], choices[-1], list(known.values()), size, block_ms))
     ends = {
         width: _Front(
             front.ms + block_ms(dataclasses.replace(head, in_width=width)),

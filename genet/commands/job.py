@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ from genet.commands.printing import milliseconds, progress, table
 from genet.errors import RunError, SpecError
 from genet.job import Job, open_job, read_job
 from genet.latency.table import Setting
+from genet.progress import duration
 from genet.runfolder import default_folder
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe
 from genet.spec.recipe import Budget, Data, Recipe, Select
+from genet.steps.distill import Standing
+from genet.trials.runner import Runner
+from genet.trials.workers import open_runner
 
 Answer = dict[str, Any]
 
@@ -34,7 +40,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     with open_job(folder, progress(), recipe) as job:
         job.progress.say(f"{recipe.name} in {folder}")
-        outcomes = pipeline.run(job)
+        outcomes = pipeline.run(job, partial(_runner, arguments))
         _print_outcomes(outcomes, job.folder.path)
         _print_unmet(pipeline.select(job))
         job.progress.say(f"report: {job.folder.report}")
@@ -56,6 +62,8 @@ def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
 
 def step(arguments: argparse.Namespace) -> Answer:
     """`genet profile|master|distill|fit|train|export`: one step on a run folder."""
+    if arguments.step == "distill" and arguments.status:
+        return _print_status(read_job(arguments.run, progress()))
     with open_job(arguments.run, progress()) as job:
         match arguments.step:
             case "profile":
@@ -63,7 +71,8 @@ def step(arguments: argparse.Namespace) -> Answer:
             case "master":
                 return _print_master(job)
             case "distill":
-                results = pipeline.distill(job)
+                results = pipeline.distill(job, partial(_runner, arguments), arguments.retry)
+                _print_standings(job)
                 return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
             case "fit":
                 return _print_fit(job)
@@ -96,6 +105,43 @@ def _print_profile(job: Job) -> Answer:
         "noise": job.table.noise,
         "estimate": job.table.setting.estimate,
     }
+
+
+def _runner(arguments: argparse.Namespace, device: str) -> Runner:
+    """The runner that the command line asks for."""
+    return open_runner(device, arguments.runner, arguments.workers, arguments.trials_per_gpu, arguments.address)
+
+
+def _print_status(job: Job) -> Answer:
+    """`genet distill RUN --status`: reads what is on disk, and disturbs nobody."""
+    standings = _print_standings(job)
+    seen = pipeline.pace(job)
+    if seen:
+        ago, left = time.time() - seen.updated, "n/a" if seen.left_s is None else duration(seen.left_s)
+        print(f"{seen.position:.1f} of {seen.total} trials, {seen.workers} at work, {left} left, as told {duration(ago)} ago")
+    else:
+        print("no process is at work on the trials; `genet distill RUN` goes on with them")
+    return {
+        "superblocks": [standing.model_dump(mode="json") for standing in standings],
+        "pace": seen.model_dump(mode="json") if seen else None,
+    }
+
+
+def _print_standings(job: Job) -> tuple[Standing, ...]:
+    standings = pipeline.standings(pipeline.planned_trials(job), pipeline.finished_trials(job))
+    rows = [
+        [
+            str(standing.index + 1),
+            f"{standing.done}/{standing.planned}",
+            str(standing.failed),
+            *("n/a" if share is None else percent(share) for share in (standing.control, standing.best)),
+            standing.best_superblock or "n/a",
+            "n/a" if standing.seconds_per_trial is None else f"{standing.seconds_per_trial:.1f}",
+        ]
+        for standing in standings
+    ]
+    table(["super-block", "trials", "failed", "MasterNet's own", "best", "as", "seconds each"], rows)
+    return standings
 
 
 def _print_master(job: Job) -> Answer:

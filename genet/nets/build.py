@@ -46,6 +46,19 @@ class GENet(nn.Module):
         """The super-blocks in order."""
         return tuple(stage for stage in self.stages if isinstance(stage, Stage))
 
+    def before(self, index: int) -> nn.Sequential:
+        """Stem and super-blocks up to `index`, itself not among them; the modules are the network's own."""
+        return nn.Sequential(self.stem, *self.superblocks[:index])
+
+    def since(self, index: int) -> nn.Sequential:
+        """Super-block `index` and all after it; `since(i)(before(i)(x))` is the network's answer."""
+        return nn.Sequential(*self.superblocks[index:], self.final_conv, self.head)
+
+    def reader(self, index: int) -> nn.Module:
+        """The first layer that reads super-block `index`: a block, or the 1x1 convolution after the last."""
+        stages = self.superblocks
+        return stages[index + 1].blocks[0] if index + 1 < len(stages) else self.final_conv
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch of images."""
         x = self.stem(x)

@@ -50,13 +50,6 @@ def inherit(parent: GENet, network: Network, seed: int = 0) -> GENet:
     return child
 
 
-def adapting_parts(module: GENet, index: int) -> tuple[nn.Module, ...]:
-    """What a trial of super-block `index` must train: the super-block, the first layer that reads it, the classifier."""
-    stages = module.superblocks
-    reader = stages[index + 1].blocks[0] if index + 1 < len(stages) else module.final_conv
-    return stages[index], reader, module.head
-
-
 def _inherit_stage(child: Stage, parent: Stage, incoming: Tensor, outgoing: Tensor, same_kind: bool) -> None:
     """Fill one super-block; blocks beyond the parent's depth stay as built, which is as their shortcut."""
     for depth, (block, ancestor) in enumerate(zip(child.blocks, parent.blocks, strict=False)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def train(
     """
     batch = min(schedule.batch, images.size)
     steps = max(1, images.size // batch)
-    with training_on(device, schedule, resolution):
+    with _memory_said(schedule, resolution), computing_on(device):
         module.to(device).to(memory_format=torch.channels_last).train()
         learner = Learner(module, schedule, parts)
         loss_of = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
@@ -103,25 +103,17 @@ class Learner:
 
 
 @contextmanager
-def training_on(device: torch.device, schedule: Schedule, resolution: int) -> Iterator[None]:
-    """Deterministic kernels, or a killed run would not end where an undisturbed one ends; too little memory is said."""
+def computing_on(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels, or a killed run would not end where an undisturbed one ends; 16 bits where the device is a GPU."""
     if device.type == "cpu":
         keep_memory()  # page faults alone made a step three times as long
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True)
-    try:
-        with current(device), flags, mixed_precision(device):
-            yield
-    except torch.OutOfMemoryError:
-        raise DeviceError(
-            f"training at {resolution} pixels must fit into the device's memory, and batch {schedule.batch} does not; "
-            "lower the schedule's batch"
-        ) from None
-
-
-def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Convolutions in 16 bits where the device is a GPU."""
     dtype = _number_format(device)
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    with (
+        current(device),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True),
+        torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+    ):
+        yield
 
 
 def _number_format(device: torch.device) -> torch.dtype:
@@ -161,7 +153,7 @@ def _trainable(module: nn.Module, parts: Iterable[nn.Module] | None) -> list[nn.
     if parts is None:
         return list(module.parameters())
     module.requires_grad_(False)
-    chosen = [parameter for part in parts for parameter in part.parameters()]
+    chosen = list(dict.fromkeys(parameter for part in parts for parameter in part.parameters()))  # parts may overlap
     for parameter in chosen:
         parameter.requires_grad_(True)
     return chosen
@@ -175,6 +167,17 @@ def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.opti
     ]
     nesterov = schedule.momentum > 0
     return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum, nesterov=nesterov)
+
+
+@contextmanager
+def _memory_said(schedule: Schedule, resolution: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise DeviceError(
+            f"training at {resolution} pixels must fit into the device's memory, and batch {schedule.batch} does not; "
+            "lower the schedule's batch"
+        ) from None
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from genet.choose.certificate import Selection
 from genet.choose.selection import Candidate
 from genet.latency.plan import PlacedStaircase, Staircases
-from genet.trials.plan import TrialResult
+from genet.trials.results import TrialResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

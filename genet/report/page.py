@@ -15,7 +15,7 @@ from genet.latency.table import Setting
 from genet.report import figures
 from genet.spec.reader import to_yaml
 from genet.spec.recipe import Recipe
-from genet.trials.plan import TrialResult
+from genet.trials.results import TrialResult
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,27 @@ class Schedule(Record):
         return warmup
 
 
+Mode = Literal["whole", "superblock", "local", "features"]
+
+
+class Distill(Schedule):
+    """The trials: how long a perturbed network is fine-tuned, what of it is trained, and which perturbations are tried.
+
+    `mode` is what is trained: the `whole` network; the replaced `superblock` alone (the paper's section 4.2); `local`, the
+    super-block with the first block after it and the classifier; or `features`, the super-block and that first block, which
+    learn to reproduce the MasterNet's activations without labels. `sampling` spreads the perturbations over depth and
+    width by plan, or draws them at random as the paper does. `joint` adds trials of two perturbations at once, as a share
+    of all trials, to tell how far effects add up. A trial whose validation curve has not risen for `patience` epochs ends
+    early; one that takes longer than `time_limit_s` is given up.
+    """
+
+    mode: Mode = "local"
+    sampling: Literal["designed", "random"] = "designed"
+    joint: Annotated[float, Field(ge=0, le=1)] = 0.0
+    patience: Count = 3
+    time_limit_s: Annotated[float, Field(gt=0)] | None = None
+
+
 class Select(Record):
     """Latency budgets per image, and how many of the best candidates are measured as whole networks at a time."""
 
@@ -124,7 +145,7 @@ class Recipe(Record):
     measure: Measure = Measure()
     resolution: Count | None = None  # of the MasterNet and the trials; absent: the space's largest
     master: Schedule
-    distill: Schedule
+    distill: Distill
     select: Select
     train: Schedule
     seed: Annotated[int, Field(ge=0)] = 0
@@ -151,4 +172,5 @@ class Recipe(Record):
         measuring, for every row of the latency table carries its own setting.
         """
         apart: dict[str, Any] = {"name": True, "measure": True, "select": True, "train": True, "data": {"workers"}}
+        apart |= {"distill": {"time_limit_s"}}
         return digest(self.model_dump_json(exclude=apart))[:12]

@@ -17,7 +17,8 @@ from genet.runfolder import RunFolder, network_name
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import to_yaml
-from genet.steps.learn import finished_trials, train_network
+from genet.steps.distill import finished_trials
+from genet.steps.learn import train_network
 from genet.steps.select import frontiers, table_on_disk
 
 R = TypeVar("R", bound=Record)

@@ -1,4 +1,4 @@
-"""Master, distill and fit: what the trials teach about accuracy. And the one way in which this project trains a network."""
+"""Master and fit: the parent of the trials, and what they teach about accuracy. And the way in which networks are trained."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from pathlib import Path
 
 from genet.choose.outcome import Trained
 from genet.choose.regression import Regression, fit
-from genet.errors import RunError
-from genet.export import load_weights, save_weights
+from genet.export import save_weights
 from genet.files import digest, remove_checked
 from genet.job import Job
-from genet.latency.plan import Staircases
 from genet.nets.build import build
 from genet.nets.training import accuracy, train
 from genet.spec.network import Network
 from genet.spec.recipe import Schedule
-from genet.trials.finetune import FineTune
-from genet.trials.plan import Trial, TrialResult, plan_trials
-from genet.trials.runner import in_process, read_results, run_trials
+from genet.steps.distill import finished_trials, planned_trials
 
 
 def train_master(job: Job) -> Trained:
@@ -59,40 +55,6 @@ def train_network(job: Job, network: Network, schedule: Schedule, result: Path, 
     trained.save(result)
     remove_checked(checkpoint)  # the result is safe, so the optimizer's state is no longer needed
     return trained
-
-
-def distill(job: Job) -> tuple[TrialResult, ...]:
-    """Run the trials: perturbed networks with the MasterNet's weights, fine-tuned. Returns all their results."""
-    trials = planned_trials(job)
-    done = {result.trial for result in finished_trials(job)}
-    missing = [trial for trial in trials if trial.id not in done]
-    with job.progress.track("trials", len(trials), len(trials) - len(missing)) as tracker:
-        if missing:
-            weights = job.folder.master.with_suffix(".safetensors")
-            if not (job.folder.master.exists() and weights.exists()):
-                raise RunError(f"{weights}: the trials need the MasterNet, and it is not there; `genet master RUN` trains it")
-            masternet = load_weights(job.masternet, weights)
-            work = FineTune(masternet, job.splits, job.recipe.distill, job.recipe.search_resolution, job.device)
-            run_trials(missing, job.folder.trials, in_process, work, lambda found: tracker.advance(_note(found)))
-    return finished_trials(job)
-
-
-def planned_trials(job: Job) -> tuple[Trial, ...]:
-    """The trials of this run; they depend on the recipe and on the staircases found."""
-    staircases = job.folder.read(job.folder.staircase, Staircases)
-    resolution = job.recipe.search_resolution
-    return plan_trials(job.recipe.space, job.kept_widths(staircases, resolution), resolution, job.recipe.seed)
-
-
-def finished_trials(job: Job) -> tuple[TrialResult, ...]:
-    """The results of the planned trials so far. The journal may hold others, of other staircases."""
-    results = read_results(job.folder.trials)
-    return tuple(results[trial.id] for trial in planned_trials(job) if trial.id in results)
-
-
-def _note(result: TrialResult) -> str:
-    found = f"failed: {result.failure}" if result.accuracy is None else f"{result.accuracy:.1%}"
-    return f"super-block {result.index + 1} as {result.superblock}: {found}"
 
 
 def fit_trials(job: Job) -> Regression:

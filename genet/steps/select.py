@@ -122,8 +122,7 @@ def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]
 def _front(job: Job, prediction: Predictor, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
     """The frontier under the present correction; no network is faster than the host that launches it."""
     regression = job.folder.read(job.folder.regression, Regression)
-    widths = _with_evidence(job, regression, kept)
-    found = frontier(job.recipe.space, widths, resolution, regression.accuracy, regression.gain, prediction.block_ms)
+    found = frontier(job.recipe.space, kept, resolution, regression.accuracy, regression.gain, prediction.block_ms)
     host_ms = prediction.correction.host_ms
     return tuple(
         candidate.model_copy(update={"predicted_ms": max(candidate.predicted_ms, host_ms * _kernels(candidate))})
@@ -143,18 +142,6 @@ def _kept(job: Job, table: LatencyTable) -> dict[int, Widths]:
     if staircases.setting != table.setting.digest:
         staircases = find_staircases(job.recipe.space, table)
     return {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
-
-
-def _with_evidence(job: Job, regression: Regression, widths: Widths) -> Widths:
-    """Nothing is offered of a block type all of whose trials failed; EvidenceError where nothing at all would be left."""
-    learnt = {(gradient.index, gradient.block_type) for gradient in regression.gradients}
-    for index in range(len(job.recipe.space.superblocks)):
-        if not any(i == index for i, _ in learnt):
-            raise EvidenceError(
-                f"super-block {index + 1} must have a finished trial, and has none; `genet distill RUN` runs missing trials; "
-                "where they failed, lower distill.learning_rate in the recipe and use --fresh"
-            )
-    return {key: kept if key in learnt else () for key, kept in widths.items()}
 
 
 def _budgets_ms(job: Job, table: LatencyTable, budgets: tuple[Budget, ...]) -> dict[Budget, float]:

@@ -1,49 +1,92 @@
-"""One trial: build the child, inherit the MasterNet's weights, fine-tune what must adapt, take its accuracy."""
+"""The work of a runner: a group of trials on one device, in as many at a time as fit, with every failure told by kind."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+import math
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
-from genet.errors import NonFiniteLossError
-from genet.nets.build import GENet
-from genet.nets.data import Splits
-from genet.nets.inherit import adapting_parts, inherit
-from genet.nets.training import accuracy, train
+from genet.device import available_bytes, open_device
+from genet.errors import DataError, LostDeviceError
+from genet.spec.cost import network_cost
 from genet.spec.network import Network
-from genet.spec.recipe import Schedule
-from genet.trials.plan import Trial, TrialResult
+from genet.trials.group import Course, fine_tune
+from genet.trials.plan import Trial
+from genet.trials.results import Event, FailureKind, Stride, failed
+
+BYTES_PER_PARAMETER = 16  # weight, gradient, momentum, and room for a 16-bit copy
+SHARE_OF_MEMORY = 0.5  # the rest is for activations
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """Calling it with a trial runs the trial; the result depends on the trial and its seed alone."""
+    """Calling it with trials of one super-block runs them; it can be sent to another process.
 
-    parent: GENet
-    splits: Splits
-    schedule: Schedule
-    resolution: int
-    device: torch.device
+    A trial's result depends on the course and its own seed, not on its group, the worker or the order.
+    """
 
-    def __call__(self, trial: Trial) -> TrialResult:
-        """Run one trial. A loss that is not finite is a failed trial, never accuracy 0."""
-        start = time.perf_counter()
-        reached: float | None = None
-        failure: str | None = None
+    course: Course
+    device: str
+
+    def on(self, device: str) -> FineTune:
+        """The same work on another device."""
+        return replace(self, device=device)
+
+    def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
+        """Run the trials in groups that fit into memory; a group that does not is tried once more in two halves.
+
+        LostDeviceError where the device stops answering: only another process can go on.
+        """
+        device = open_device(self.device)
+        at_once = _trials_at_once(trials, device)
+        for start in range(0, len(trials), at_once):
+            yield from self._attempt(trials[start : start + at_once], device, halve=True)
+
+    def _attempt(self, trials: Sequence[Trial], device: torch.device, halve: bool) -> Iterator[Event]:
+        left, walked = list(trials), 0.0
         try:
-            child = inherit(self.parent, Network.parse(trial.network), trial.seed)
-            parts = adapting_parts(child, trial.index)
-            train(child, self.splits.train, self.schedule, self.resolution, self.device, trial.seed, parts)
-            reached = accuracy(child, self.splits.nas_validation, self.resolution, self.device)
-        except NonFiniteLossError as fault:
-            failure = str(fault)
-        return TrialResult(
-            trial=trial.id,
-            index=trial.index,
-            superblock=trial.superblock,
-            accuracy=reached,
-            failure=failure,
-            seconds=time.perf_counter() - start,
-        )
+            for event in fine_tune(self.course, trials, device):
+                if isinstance(event, Stride):
+                    walked += event.trials
+                else:
+                    left = [trial for trial in left if trial.id != event.id]
+                yield event
+            return
+        except Exception as fault:
+            kind, message = _told(fault)
+        finished = len(trials) - len(left)
+        yield Stride(finished - walked)  # what the others did is lost
+        if kind == "out of memory" and halve:
+            torch.cuda.empty_cache()
+            middle = math.ceil(len(left) / 2)
+            for half in filter(None, (left[:middle], left[middle:])):
+                yield from self._attempt(half, device, halve=False)
+        else:
+            yield from (failed(trial, kind, message, len(trials)) for trial in left)
+            yield Stride(len(left))
+
+
+def _told(fault: Exception) -> tuple[FailureKind, str]:
+    """The kind of a failure, and one line about it."""
+    text = (str(fault).strip().splitlines() or [""])[0]
+    if isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault):
+        return "out of memory", "a trial must fit into the device's memory, alone if need be; lower distill.batch"
+    if isinstance(fault, DataError):
+        return "data", str(fault)
+    if isinstance(fault, LostDeviceError) or "CUDA error" in text:
+        raise LostDeviceError(f"the device stopped answering ({text}); give the same command again") from fault
+    last = traceback.extract_tb(fault.__traceback__)[-1]
+    return "bug", f"{type(fault).__name__}: {text} ({Path(last.filename).name}:{last.lineno})"
+
+
+def _trials_at_once(trials: Sequence[Trial], device: torch.device) -> int:
+    """How many trials of this size fit side by side."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
+    if free is None:
+        return len(trials)
+    largest = max(network_cost(Network.parse(trial.network)).parameters for trial in trials)
+    return max(1, int(free * SHARE_OF_MEMORY / (largest * BYTES_PER_PARAMETER)))

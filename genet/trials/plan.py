@@ -1,62 +1,133 @@
-"""Which perturbed networks to fine-tune: the distillation step's random blocks (GENet paper, section 4.2)."""
+"""Which perturbed networks to fine-tune: the distillation step's blocks (GENet paper, section 4.2).
+
+The paper draws them at random. `designed` spreads them instead: first the corners of depth and width, where a slope shows
+most, then always the perturbation farthest from those taken. Every super-block has a control trial, the MasterNet
+itself fine-tuned like the others, so that more training is not taken for a better structure.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from genet.files import Record, digest
 from genet.spec.network import BlockType, Network, SuperBlock
+from genet.spec.recipe import Distill
 from genet.spec.space import SearchSpace, Widths, superblock_of
 
 
-class Trial(Record):
-    """One perturbed fine-tune: super-block `index` of the MasterNet becomes `superblock`."""
+class Change(Record):
+    """Super-block `index` (from 0) of the MasterNet becomes `superblock`."""
 
     index: int
     superblock: SuperBlock
+
+
+class Trial(Change):
+    """One perturbed fine-tune, or a `control`: the MasterNet itself.
+
+    `also` holds a second perturbation where the trial audits whether effects add up.
+    """
+
+    also: tuple[Change, ...] = ()
+    control: bool = False
     network: str  # the child's notation
     seed: int
 
     @property
     def id(self) -> str:
-        """Names the trial in the journal: the child's digest."""
-        return digest(self.network)[:12]
+        """Names the trial in the journal: where it stands, and the child."""
+        return digest(f"{self.index}/{self.network}")[:12]
+
+    @property
+    def last(self) -> int:
+        """The last super-block that is perturbed."""
+        return max(change.index for change in (self, *self.also))
 
 
-class TrialResult(Record):
-    """What a trial found: NAS validation accuracy (0 to 1), or why it failed."""
+def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, distill: Distill) -> tuple[Trial, ...]:
+    """A control per super-block, `perturb.samples` perturbations per super-block and block type, and joint ones.
 
-    trial: str
-    index: int
-    superblock: SuperBlock
-    accuracy: float | None
-    failure: str | None
-    seconds: float
-
-
-def child_of(space: SearchSpace, index: int, superblock: SuperBlock, resolution: int) -> Network:
-    """The MasterNet with one super-block replaced."""
-    superblocks = (*space.superblocks[:index], superblock, *space.superblocks[index + 1 :])
-    return space.network(superblocks, resolution)
-
-
-def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int) -> tuple[Trial, ...]:
-    """`perturb.samples` different perturbations per super-block and block type, uniform over depth and width.
-
-    Where fewer exist, all of them. The MasterNet itself is not among them. The draw depends on the seed alone.
+    No perturbation is repeated; where fewer exist, all are tried. The plan depends on the arguments alone.
     """
-    trials = []
+
+    def trial(index: int, superblock: SuperBlock, **more: Any) -> Trial:
+        also = more.get("also", ())
+        network = str(_child(space, (Change(index=index, superblock=superblock), *also), resolution))
+        drawn = int(digest(f"{seed}/{index}/{network}")[:12], 16)
+        return Trial(index=index, superblock=superblock, network=network, seed=drawn, **more)
+
+    controls = [trial(index, own, control=True) for index, own in enumerate(space.superblocks)]
+    perturbed = []
     for (index, block_type), kept in widths.items():
-        own = space.superblocks[index]
-        possible = [superblock for superblock in _superblocks(space, index, block_type, kept) if superblock != own]
+        possible = [each for each in _superblocks(space, index, block_type, kept) if each != space.superblocks[index]]
         draw = random.Random(f"{seed}/{index}/{block_type}")
-        for superblock in draw.sample(possible, min(space.perturb.samples, len(possible))):
-            notation = str(child_of(space, index, superblock, resolution))
-            trial_seed = int(digest(f"{seed}/{notation}")[:12], 16)
-            trials.append(Trial(index=index, superblock=superblock, network=notation, seed=trial_seed))
-    return tuple(trials)
+        count = min(space.perturb.samples, len(possible))
+        taken = draw.sample(possible, count) if distill.sampling == "random" else _spread(possible, count, draw)
+        perturbed += [trial(index, superblock) for superblock in taken]
+    pairs = _pairs(perturbed, round(distill.joint * len(perturbed)), random.Random(f"{seed}/joint"))
+    joint = [trial(one.index, one.superblock, also=(Change(index=o.index, superblock=o.superblock),)) for one, o in pairs]
+    return (*controls, *perturbed, *joint)
+
+
+def groups(trials: Iterable[Trial], workers: int) -> list[tuple[Trial, ...]]:
+    """Trials that share a super-block, and so the frozen part before it; the dearest first, cut so that no worker is idle.
+
+    A group of every super-block is enough for one worker; several get about two groups each.
+    """
+    by_index = {index: tuple(group) for index, group in itertools.groupby(sorted(trials, key=_index), key=_index)}
+    largest = max(map(len, by_index.values()), default=1)
+    if workers > 1:
+        largest = min(largest, math.ceil(sum(map(len, by_index.values())) / (2 * workers)))
+    return [group[k : k + largest] for group in by_index.values() for k in range(0, len(group), largest)]
+
+
+def _index(trial: Trial) -> int:
+    return trial.index
+
+
+def _child(space: SearchSpace, changes: Iterable[Change], resolution: int) -> Network:
+    """The MasterNet with some super-blocks replaced."""
+    superblocks = list(space.superblocks)
+    for change in changes:
+        superblocks[change.index] = change.superblock
+    return space.network(tuple(superblocks), resolution)
 
 
 def _superblocks(space: SearchSpace, index: int, block_type: BlockType, kept: tuple[int, ...]) -> list[SuperBlock]:
     stride = space.superblocks[index].stride
     return [superblock_of(block_type, width, depth, stride) for depth in space.depths(index) for width in kept]
+
+
+def _spread(possible: Sequence[SuperBlock], count: int, draw: random.Random) -> list[SuperBlock]:
+    """`count` of them: corners of depth and log-width first, then always the farthest from all taken; ties are drawn."""
+    if not possible:
+        return []
+    places = _places(possible)
+    order = draw.sample(list(possible), len(possible))  # ties fall to the first of a drawn order
+    corners = [each for each in order if set(places[each]) <= {0.0, 1.0}]
+    taken: list[SuperBlock] = []
+    while len(taken) < count:
+        left = [each for each in corners if each not in taken] or [each for each in order if each not in taken]
+        taken.append(max(left, key=lambda each: min((math.dist(places[each], places[one]) for one in taken), default=0.0)))
+    return taken
+
+
+def _places(possible: Sequence[SuperBlock]) -> dict[SuperBlock, tuple[float, float]]:
+    """Depth and log-width of each, from 0 (least of all) to 1 (most)."""
+    depths, widths = [each.depth for each in possible], [math.log2(each.width) for each in possible]
+
+    def share(value: float, values: Sequence[float]) -> float:
+        return (value - min(values)) / ((max(values) - min(values)) or 1.0)
+
+    return {each: (share(each.depth, depths), share(math.log2(each.width), widths)) for each in possible}
+
+
+def _pairs(trials: Sequence[Trial], count: int, draw: random.Random) -> list[tuple[Trial, Trial]]:
+    """Different pairs of trials of different super-blocks; each pair in the order of the network."""
+    possible = [(one, other) for one, other in itertools.combinations(trials, 2) if one.index != other.index]
+    chosen = draw.sample(possible, min(count, len(possible)))
+    return [(one, other) if one.index < other.index else (other, one) for one, other in chosen]

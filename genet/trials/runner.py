@@ -1,56 +1,67 @@
-"""Runs the trials that the journal lacks; each finished one is in the journal before the next begins."""
+"""Runs the trials that the journal lacks; each finished one is in the journal before anybody hears of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Protocol
-
-from pydantic import ValidationError
 
 from genet.errors import EvidenceError
 from genet.files import Journal
-from genet.trials.plan import Trial, TrialResult
+from genet.trials.plan import Trial
+from genet.trials.results import Event, TrialResult
+
+ALIKE = 3  # trials that fail alike by a bug or by the data, before the rest is not tried
 
 
-class Runner(Protocol):
-    """How trials are executed: yields one result per trial, in any order, as soon as it is there."""
+class Work(Protocol):
+    """What is done with a group of trials of one super-block. It can be pickled."""
 
-    def __call__(self, trials: Iterable[Trial], work: Callable[[Trial], TrialResult]) -> Iterator[TrialResult]:
-        """Run `work` on every trial."""
+    def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
+        """Run the group; yields one result per trial, and strides in between that add up to the number of trials."""
+        ...
+
+    def on(self, device: str) -> Work:
+        """The same work on another device."""
         ...
 
 
-def in_process(trials: Iterable[Trial], work: Callable[[Trial], TrialResult]) -> Iterator[TrialResult]:
-    """One trial after the other, in this process."""
-    return map(work, trials)
+class Runner(Protocol):
+    """How groups of trials are executed. Every trial gets one result, whatever happens to those who run it."""
+
+    workers: int
+
+    def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
+        """Run `work` on every group; yields events in any order, as soon as they are there. Closing it stops all work."""
+        ...
 
 
-def read_results(journal: Journal) -> dict[str, TrialResult]:
-    """Trial id -> result. A damaged line counts as a trial not run."""
-    results = {}
-    for record in journal.read().records:
-        try:
-            result = TrialResult.model_validate(record)
-        except ValidationError:
-            raise EvidenceError(
-                f"{journal.path}: every line must be a trial's result, got {record!r:.80}; "
-                "move the file away to run the trials anew"
-            ) from None
-        results[result.trial] = result
-    return results
+class InProcess:
+    """One group after the other, in this process."""
+
+    workers = 1
+
+    def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
+        """See `Runner`."""
+        for group in groups:
+            yield from work(group)
 
 
 def run_trials(
-    trials: Iterable[Trial],
-    journal: Journal,
-    runner: Runner,
-    work: Callable[[Trial], TrialResult],
-    finished: Callable[[TrialResult], None],
-) -> dict[str, TrialResult]:
-    """Run what is missing and return every trial's result by id."""
-    results = read_results(journal)
-    for result in runner([trial for trial in trials if trial.id not in results], work):
-        journal.append(result.model_dump(mode="json"))
-        results[result.trial] = result
-        finished(result)
-    return results
+    groups: Iterable[Sequence[Trial]], journal: Journal, runner: Runner, work: Work, tell: Callable[[Event], None]
+) -> None:
+    """Run the groups; only this function writes the journal.
+
+    EvidenceError after three trials that failed alike by a bug or by the images: the others would too.
+    """
+    alike: Counter[str] = Counter()
+    with closing(runner(groups, work)) as events:
+        for event in events:
+            if isinstance(event, TrialResult):
+                journal.append(event.model_dump(mode="json"))
+            tell(event)
+            if isinstance(event, TrialResult) and event.failure and event.failure.kind in ("bug", "data"):
+                alike[event.failure.message] += 1
+                if alike[event.failure.message] == ALIKE:
+                    raise EvidenceError(f"{ALIKE} trials must not fail alike, and did: {event.failure}; the rest was not tried")

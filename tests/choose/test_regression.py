@@ -10,7 +10,8 @@ from genet.choose.regression import Regression, fit
 from genet.errors import EvidenceError
 from genet.spec.network import BlockType, SuperBlock
 from genet.spec.space import superblock_of
-from genet.trials.plan import TrialResult
+from genet.trials.plan import Change, Trial
+from genet.trials.results import TrialResult, failed
 
 XX, DW = BlockType("XX", 3), BlockType("DW", 3, 2.0)
 MASTERNET = (superblock_of(XX, 32, 3, 2), superblock_of(DW, 64, 2, 2))
@@ -18,10 +19,8 @@ MOVES = [(16, 2), (16, 4), (64, 2), (64, 4), (32, 5), (64, 3)]
 
 
 def trial(index: int, superblock: SuperBlock, accuracy: float | None) -> TrialResult:
-    failure = "out of luck" if accuracy is None else None
-    return TrialResult(
-        trial=f"{index}{superblock}", index=index, superblock=superblock, accuracy=accuracy, failure=failure, seconds=1
-    )
+    planned = Trial(index=index, superblock=superblock, network=f"{index}{superblock}", seed=0)
+    return failed(planned, "bug", "out of luck") if accuracy is None else TrialResult(**dict(planned), accuracy=accuracy)
 
 
 def trials(kind: BlockType, per_block: float, per_doubling: float, shift: float) -> list[TrialResult]:
@@ -98,7 +97,21 @@ def test_all_trials_failed_is_said() -> None:
         fit(MASTERNET, 0.8, [trial(0, MASTERNET[0], None)])
 
 
-def test_a_block_type_without_trials_is_named() -> None:
+def test_nothing_is_predicted_of_a_block_type_without_trials() -> None:
     regression = fit(MASTERNET, 0.8, trials(XX, 0.01, 0.02, 0))
-    with pytest.raises(EvidenceError, match=r"super-block 1 must have trials of DW k3 r2"):
-        regression.gain(0, superblock_of(DW, 32, 3, 2))
+    assert regression.gain(0, superblock_of(DW, 32, 3, 2)) is None
+
+
+def test_joint_trials_and_a_control_that_stands_alone_teach_nothing_about_changes() -> None:
+    alone = trial(1, MASTERNET[1], 0.7).model_copy(update={"control": True})
+    joint = trial(0, superblock_of(XX, 64, 3, 2), 0.1)
+    joint = joint.model_copy(update={"also": (Change(index=1, superblock=superblock_of(DW, 32, 2, 2)),)})
+    plain = trials(XX, 0.01, 0.02, 0)
+    assert fit(MASTERNET, 0.8, [*plain, alone, joint]) == fit(MASTERNET, 0.8, plain)
+
+
+def test_a_control_is_one_more_trial_of_the_masternets_own_type() -> None:
+    control = trial(0, MASTERNET[0], 0.75).model_copy(update={"control": True})
+    (gradient,) = fit(MASTERNET, 0.8, [*trials(XX, 0.0, 0.0, -0.05), control]).gradients
+    assert gradient.trials == len(MOVES) + 1
+    assert gradient.intercept == pytest.approx(-0.05)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genet.errors import GenetError
 from genet.nets.blocks import ConvNorm
 from genet.nets.build import GENet, build
-from genet.nets.inherit import adapting_parts, inherit
+from genet.nets.inherit import inherit
 from genet.spec.network import Network, SuperBlock
 
 KINDS = ("XX", "BL", "DW")
@@ -408,11 +408,3 @@ def test_a_child_with_another_stem_head_or_number_of_super_blocks_is_refused(res
     child = network_of(parent.network.superblocks, rest)
     with pytest.raises(GenetError, match="a child must have its parent's stem, head and number of super-blocks"):
         inherit(parent, child)
-
-
-def test_a_trial_trains_its_super_block_the_first_layer_that_reads_it_and_the_classifier() -> None:
-    module = build(parent_network(KINDS))
-    stages = module.superblocks
-    assert adapting_parts(module, 0) == (stages[0], stages[1].blocks[0], module.head)
-    assert adapting_parts(module, 1) == (stages[1], stages[2].blocks[0], module.head)
-    assert adapting_parts(module, 2) == (stages[2], module.final_conv, module.head)

@@ -13,7 +13,6 @@ from torch import nn
 from genet.errors import NonFiniteLossError
 from genet.nets.build import GENet, build
 from genet.nets.data import Batch, Splits, TensorImages, load_data
-from genet.nets.inherit import adapting_parts
 from genet.nets.training import accuracy, learning_rate, train
 from genet.spec.network import Network
 from genet.spec.recipe import Data, Schedule
@@ -40,6 +39,10 @@ def trained(images: TensorImages, schedule: Schedule = SCHEDULE, seed: int = 0, 
     module = build(TINY, seed=1)
     train(module, images, schedule, 8, CPU, seed, **more)  # type: ignore[arg-type]
     return module
+
+
+def local_parts(module: GENet, index: int) -> tuple[nn.Module, ...]:
+    return module.superblocks[index], module.reader(index), module.head
 
 
 def differing(one: nn.Module, other: nn.Module) -> list[str]:
@@ -149,7 +152,7 @@ def test_label_smoothing_keeps_the_loss_above_what_it_is_without(few: TensorImag
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_only_the_given_parts_are_trained_and_all_other_parameters_stay_bit_for_bit(few: TensorImages, index: int) -> None:
     module = build(TINY, seed=1)
-    parts = adapting_parts(module, index)
+    parts = local_parts(module, index)
     train(module, few, SCHEDULE, 8, CPU, seed=0, parts=parts)
     inside = {id(parameter) for part in parts for parameter in part.parameters()}
     fresh = dict(build(TINY, seed=1).named_parameters())
@@ -212,12 +215,12 @@ def test_only_the_parts_of_a_trial_are_trained_after_an_interruption_too(few: Te
     for stop in (Stop(2), Stop(-1)):
         module = build(TINY, seed=1)
         try:
-            train(module, few, SCHEDULE, 8, CPU, 0, adapting_parts(module, 1), checkpoint, stop)
+            train(module, few, SCHEDULE, 8, CPU, 0, local_parts(module, 1), checkpoint, stop)
         except KeyboardInterrupt:
             continue
         results.append(module)
     undisturbed = build(TINY, seed=1)
-    train(undisturbed, few, SCHEDULE, 8, CPU, 0, adapting_parts(undisturbed, 1))
+    train(undisturbed, few, SCHEDULE, 8, CPU, 0, local_parts(undisturbed, 1))
     assert differing(results[0], undisturbed) == []
 
 
@@ -260,7 +263,10 @@ def test_a_checkpoint_without_its_checksum_is_not_used(few: TensorImages, tmp_pa
 @pytest.mark.parametrize("rate", [1e6, 1e15, 1e30, 1e38])
 def test_a_loss_that_is_not_finite_stops_the_training_before_any_weight_is_spoilt(few: TensorImages, rate: float) -> None:
     module = build(TINY, seed=1)
-    with pytest.raises(NonFiniteLossError, match=r"the loss and its gradients must stay finite, and the loss is \S+ in epoch \d, step \d+; lower the"):
+    with pytest.raises(
+        NonFiniteLossError,
+        match=r"the loss and its gradients must stay finite, and the loss is \S+ in epoch \d, step \d+; lower the",
+    ):
         train(module, few, Schedule(epochs=4, batch=32, learning_rate=rate), 8, CPU, seed=0)
     assert [name for name, parameter in module.named_parameters() if not parameter.isfinite().all()] == []
 

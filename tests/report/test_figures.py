@@ -15,7 +15,7 @@ from genet.report.latency_figures import draw_curves, draw_staircase
 from genet.spec.network import BlockType
 from genet.spec.recipe import Measure
 from genet.spec.space import superblock_of
-from genet.trials.plan import TrialResult
+from genet.trials.results import TrialResult
 
 CARD = DeviceCard(
     kind="cpu",
@@ -62,10 +62,7 @@ def test_staircases_are_grouped_by_superblock_at_one_resolution() -> None:
 
 def test_failed_trials_are_not_drawn_as_points() -> None:
     superblock = superblock_of(BlockType("XX", 3), 16, 1, 1)
-    results = [
-        TrialResult(trial=str(a), index=1, superblock=superblock, accuracy=a, failure=None if a else "x", seconds=0)
-        for a in (0.9, None)
-    ]
+    results = [TrialResult(index=1, superblock=superblock, network=str(a), seed=0, accuracy=a) for a in (0.9, None)]
     (point,) = figures.trial_info(results, 0.95)
     assert (point.superblock, point.kind, round(point.points, 6)) == (2, "XX", -5)
 

@@ -1,0 +1,191 @@
+"""Distill: the trials, run by one worker or many, and where they stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from genet.errors import RunError
+from genet.export import load_weights
+from genet.files import Record
+from genet.job import Job
+from genet.latency.plan import Staircases
+from genet.progress import Count, Tracker, duration
+from genet.trials.finetune import FineTune
+from genet.trials.group import Course
+from genet.trials.plan import Trial, groups, plan_trials
+from genet.trials.probe import expected_seconds
+from genet.trials.results import TRIED_AGAIN, Event, Stride, TrialResult, read_results
+from genet.trials.runner import Runner, run_trials
+from genet.trials.workers import open_runner
+
+PACE_EVERY_S = 2.0
+OpenRunner = Callable[[str], Runner]  # for a recipe's device
+
+
+class Pace(Record):
+    """How fast the trials go, written every few seconds for those who look from outside."""
+
+    workers: int
+    position: float  # trials done, with what is under way
+    total: int
+    elapsed_s: float
+    left_s: float | None
+    updated: float  # seconds since 1970
+
+
+def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> tuple[TrialResult, ...]:
+    """Run the trials: perturbed networks with the MasterNet's weights, fine-tuned. Returns all their results.
+
+    Trials that failed by the machine or the images are run again; with `retry` all but those whose loss was not finite.
+    """
+    planned = planned_trials(job)
+    results = {result.id: result for result in finished_trials(job)}
+    missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
+    if missing:
+        weights = job.folder.master.with_suffix(".safetensors")
+        if not (job.folder.master.exists() and weights.exists()):
+            raise RunError(f"{weights}: the trials need the MasterNet, and it is not there; `genet master RUN` trains it")
+        opened = runner(job.recipe.measure.device if job.recipe.measure.here else "auto")
+        work = FineTune(course(job), str(job.device))
+        cost = expected_seconds(work.course, missing, job.device) / opened.workers
+        job.progress.say(f"  {len(missing)} trials to run, about {duration(cost)} with {opened.workers} at work")
+        with _shown(job, planned, missing, results, opened.workers) as tell:
+            run_trials(groups(missing, opened.workers), job.folder.trials, opened, work, tell)
+    found = finished_trials(job)
+    _say_what_lacks(job, planned, found)
+    return found
+
+
+def course(job: Job) -> Course:
+    """What all trials of the run have in common."""
+    recipe = job.recipe
+    masternet = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors"))
+    return Course(masternet, job.splits, recipe.distill, recipe.search_resolution, recipe.seed)
+
+
+def planned_trials(job: Job) -> tuple[Trial, ...]:
+    """The trials of this run; they depend on the recipe and on the staircases found."""
+    recipe, resolution = job.recipe, job.recipe.search_resolution
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    return plan_trials(recipe.space, job.kept_widths(staircases, resolution), resolution, recipe.seed, recipe.distill)
+
+
+def finished_trials(job: Job) -> tuple[TrialResult, ...]:
+    """The results of the planned trials so far. The journal may hold others, of other staircases."""
+    results = read_results(job.folder.trials)
+    return tuple(results[trial.id] for trial in planned_trials(job) if trial.id in results)
+
+
+def _again(result: TrialResult, retry: bool) -> bool:
+    """Whether a trial that has a result is to be run again."""
+    if result.failure is None:
+        return False
+    return result.failure.kind in TRIED_AGAIN or (retry and result.failure.kind != "non-finite loss")
+
+
+class Standing(Record):
+    """Where the trials of one super-block stand."""
+
+    index: int
+    planned: int
+    done: int
+    failed: int
+    control: float | None  # accuracy of the MasterNet fine-tuned likewise
+    best: float | None
+    best_superblock: str | None
+    seconds_per_trial: float | None
+
+    def __str__(self) -> str:
+        return "" if self.best is None else f"best {self.best:.1%} as {self.best_superblock}"
+
+
+def standings(planned: Iterable[Trial], results: Iterable[TrialResult]) -> tuple[Standing, ...]:
+    """Per super-block; joint trials are counted with their first."""
+    planned, results = list(planned), list(results)
+    found = []
+    for index in sorted({trial.index for trial in planned}):
+        here = [result for result in results if result.index == index]
+        good = [result for result in here if result.accuracy is not None]
+        single = [result for result in good if not result.also]
+        best = max(single, key=lambda result: result.accuracy or 0.0, default=None)
+        found.append(
+            Standing(
+                index=index,
+                planned=sum(trial.index == index for trial in planned),
+                done=len(here),
+                failed=len(here) - len(good),
+                control=next((result.accuracy for result in single if result.control), None),
+                best=best.accuracy if best else None,
+                best_superblock=str(best.superblock) if best else None,
+                seconds_per_trial=sum(result.seconds.total for result in good) / len(good) if good else None,
+            )
+        )
+    return tuple(found)
+
+
+def pace(job: Job) -> Pace | None:
+    """What the process at work wrote last; None where none has."""
+    return Pace.load(job.folder.trials_pace) if job.folder.trials_pace.exists() else None
+
+
+@contextmanager
+def _shown(
+    job: Job, planned: Sequence[Trial], missing: Sequence[Trial], results: dict[str, TrialResult], workers: int
+) -> Iterator[Callable[[Event], None]]:
+    """Progress of all trials and of every super-block, and the file that tells it to other terminals."""
+    counted = {trial.id for trial in missing}
+    kept = {id: result for id, result in results.items() if id not in counted}
+
+    def count(title: str, trials: Sequence[Trial], part: bool) -> Count:
+        return Count(title, len(trials), sum(trial.id in kept for trial in trials), part)
+
+    indices = sorted({trial.index for trial in planned})
+    parts = [count(f"  super-block {index + 1}", [t for t in planned if t.index == index], True) for index in indices]
+    with job.progress.tracks([count("trials", planned, False), *parts]) as (whole, *each):
+        by_index = dict(zip(indices, each, strict=True))
+        written = 0.0
+
+        def tell(event: Event) -> None:
+            nonlocal written
+            if isinstance(event, Stride):
+                whole.walk(event.trials)
+            else:
+                kept[event.id] = event
+                whole.arrive(_note(event))
+                here = [trial for trial in planned if trial.index == event.index]
+                (standing,) = standings(here, [kept[trial.id] for trial in here if trial.id in kept])
+                by_index[event.index].advance(str(standing))
+            if time.monotonic() - written > PACE_EVERY_S:
+                _pace_of(whole, workers).save(job.folder.trials_pace)
+                written = time.monotonic()
+
+        yield tell
+    job.folder.trials_pace.unlink(missing_ok=True)
+
+
+def _pace_of(tracker: Tracker, workers: int) -> Pace:
+    return Pace(
+        workers=workers,
+        position=tracker.position,
+        total=tracker.total,
+        elapsed_s=tracker.elapsed_s,
+        left_s=tracker.left_s,
+        updated=time.time(),
+    )
+
+
+def _note(result: TrialResult) -> str:
+    found = f"failed, {result.failure}" if result.failure else f"{result.accuracy:.1%}"
+    return f"super-block {result.index + 1} as {result.superblock}: {found}"
+
+
+def _say_what_lacks(job: Job, planned: Sequence[Trial], found: Sequence[TrialResult]) -> None:
+    """Which super-blocks have failed trials, and which have no evidence at all."""
+    for standing in standings(planned, found):
+        kinds = sorted({str(r.failure.kind) for r in found if r.index == standing.index and r.failure})
+        if kinds:
+            left = standing.planned - standing.failed
+            lacks = f"{left} of {standing.planned} are left" if left > 1 else "it lacks evidence, and keeps the MasterNet's own"
+            job.progress.say(f"  super-block {standing.index + 1}: {standing.failed} trials failed ({', '.join(kinds)}); {lacks}")

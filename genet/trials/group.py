@@ -1,0 +1,249 @@
+"""A group of trials of one super-block, fine-tuned side by side.
+
+All trials of a super-block see the same batches, so one loader feeds the group. Where the part before the super-block is
+frozen it answers as the MasterNet does, whatever stands behind it: it is computed once per batch for the whole group, and
+nothing is back-propagated through it. A trial's result does not depend on who else is in its group.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genet.errors import NonFiniteLossError
+from genet.files import digest
+from genet.nets.build import GENet
+from genet.nets.data import Batch, Splits
+from genet.nets.inherit import inherit
+from genet.nets.training import EVALUATION_BATCH, Learner, computing_on, epoch_seed, learning_rate, on_device
+from genet.spec.network import Network
+from genet.spec.recipe import Distill
+from genet.trials.plan import Trial
+from genet.trials.results import Event, FailureKind, Seconds, Stride, TrialResult, failed, settled
+
+NORM_IMAGES = 2048  # read to take the statistics of batch normalisations anew
+STRIDE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all trials of a search have in common. `seed` decides batches and augmentation."""
+
+    parent: GENet
+    splits: Splits
+    distill: Distill
+    resolution: int
+    seed: int
+
+
+def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Module, ...]:
+    """What the trial trains, by the mode; frozen is all else."""
+    indices = (trial.index, *(change.index for change in trial.also))
+    stages = tuple(child.superblocks[index] for index in indices)
+    readers = tuple(child.reader(index) for index in indices)
+    match distill.mode:
+        case "whole":
+            return (child,)
+        case "superblock":
+            return stages
+        case "local":
+            return tuple(dict.fromkeys((*stages, *readers, child.head)))
+        case "features":
+            return tuple(dict.fromkeys((*stages, *readers)))
+
+
+class _Child:
+    """One trial under way."""
+
+    def __init__(self, trial: Trial, course: Course, device: torch.device) -> None:
+        child = inherit(course.parent, Network.parse(trial.network), trial.seed)
+        whole = course.distill.mode == "whole"
+        self.trial = trial
+        self.rest: nn.Module = child if whole else child.since(trial.index)
+        self.rest.to(device).to(memory_format=torch.channels_last)
+        self.body = _body(child, trial)
+        self.learner = Learner(self.rest, course.distill, trained_parts(child, trial, course.distill))
+        self.curve: list[float] = []
+        self.cools_from: int | None = None  # the epoch in which a settled trial brings its rate down to zero
+        self.seconds = dict.fromkeys(Seconds.model_fields, 0.0)
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds so far, with its share of what the group has in common."""
+        return sum(self.seconds.values())
+
+    def rate(self, schedule: Distill, batch: int, epoch: float) -> float:
+        """The schedule's rate; a settled trial's falls to zero within one last epoch."""
+        if self.cools_from is None:
+            return learning_rate(schedule, batch, epoch)
+        return learning_rate(schedule, batch, self.cools_from) * (1 - (epoch - self.cools_from))
+
+
+def _body(network: GENet, trial: Trial) -> nn.Sequential:
+    """From the first perturbed super-block to the first block after the last, where the shapes meet the MasterNet's again."""
+    return nn.Sequential(*network.superblocks[trial.index : trial.last + 1], network.reader(trial.last))
+
+
+def fine_tune(course: Course, trials: Sequence[Trial], device: torch.device) -> Iterator[Event]:
+    """Run trials of one super-block side by side; yields each result as soon as it is there, and strides in between.
+
+    A loss that is not finite fails its own trial only. Errors of memory or data are the whole group's, and are raised.
+    """
+    return _Group(course, trials, device).run()
+
+
+class _Group:
+    """The trials under way, and what they have in common."""
+
+    def __init__(self, course: Course, trials: Sequence[Trial], device: torch.device) -> None:
+        self.course, self.device, self.size = course, device, len(trials)
+        self.children = [_Child(trial, course, device) for trial in trials]  # those still under way
+        index, distill = trials[0].index, course.distill
+        self.prefix: nn.Module = nn.Identity() if distill.mode == "whole" else course.parent.before(index)
+        self.targets: dict[int, nn.Module] = {}  # by the last super-block perturbed; empty where labels are learnt
+        if distill.mode == "features":
+            self.targets = {trial.last: _body(course.parent, trial) for trial in trials}
+        for module in (self.prefix, *self.targets.values()):
+            module.to(device).to(memory_format=torch.channels_last).eval()
+        self.batch = min(distill.batch, course.splits.train.size)
+        self.steps = max(1, course.splits.train.size // self.batch)  # per epoch
+        self.seed = int(digest(f"{course.seed}/{index}")[:12], 16)
+        self.stride, self.spoken = 0.0, time.monotonic()
+
+    def run(self) -> Iterator[Event]:
+        epochs = self.course.distill.epochs
+        for epoch in range(epochs):
+            for step, shown in enumerate(self._batches(epoch)):
+                yield from self._step(shown, epoch, step)
+                yield from self._walked(at_least_s=STRIDE_S)
+            for child in self._ends(epoch):
+                self.children.remove(child)
+                self.stride += 1 - (epoch + 1) / epochs
+                yield self._result(child)
+            yield from self._walked()
+            if not self.children:
+                return
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        """The training images of an epoch, shuffled and augmented alike for all trials of the super-block."""
+        images = self.course.splits.train.batches(self.batch, self.course.resolution, epoch_seed(self.seed, epoch))
+        batches = on_device(images, self.device)
+        while self.children:
+            with self._timing("images", self.children):
+                shown = next(batches, None)
+            if shown is None:
+                return
+            yield shown
+
+    def _step(self, shown: Batch, epoch: int, step: int) -> list[Event]:
+        """One batch for all children; returns those that failed."""
+        distill = self.course.distill
+        failures: list[Event] = []
+        loss_of = nn.CrossEntropyLoss(label_smoothing=distill.label_smoothing)
+        pixels, labels = shown
+        with computing_on(self.device):
+            with self._timing("prefix", self.children), torch.no_grad():
+                shared = self.prefix(pixels)
+                targets = {last: body(shared) for last, body in self.targets.items()}
+            for child in list(self.children):
+                try:
+                    with self._timing("training", [child]):
+                        if self.targets:
+                            loss = _difference(child.body(shared), targets[child.trial.last])
+                        else:
+                            loss = loss_of(child.rest(shared), labels)
+                        rate = child.rate(distill, self.batch, epoch + (step + 0.5) / self.steps)
+                        child.learner.step(loss, rate, f"epoch {epoch + 1}, step {step + 1}")
+                    self.stride += 1 / (distill.epochs * self.steps)
+                    if distill.time_limit_s and child.spent_s > distill.time_limit_s:
+                        failures.append(self._failure(child, "time limit", _over(distill.time_limit_s)))
+                except NonFiniteLossError as fault:
+                    failures.append(self._failure(child, "non-finite loss", str(fault)))
+        return failures
+
+    def _ends(self, epoch: int) -> list[_Child]:
+        """Take every child's accuracy after an epoch; returns those that have finished, and lets settled ones cool down."""
+        distill = self.course.distill
+        last = [child for child in self.children if epoch + 1 == distill.epochs or child.cools_from == epoch]
+        if last:
+            self._take_statistics(last)
+        self._validate()
+        for child in self.children:
+            if child.cools_from is None and settled(child.curve, self.course.splits.nas_validation.size, distill.patience):
+                child.cools_from = epoch + 1
+        return last
+
+    def _take_statistics(self, children: Sequence[_Child]) -> None:
+        """Average the statistics of all batch normalisations that read something new, over training images."""
+        norms = [part for child in children for part in child.rest.modules() if isinstance(part, nn.BatchNorm2d)]
+        usual = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over all batches
+        for pixels, _ in itertools.islice(self._batches(self.course.distill.epochs), math.ceil(NORM_IMAGES / self.batch)):
+            with computing_on(self.device), torch.no_grad():
+                with self._timing("prefix", children):
+                    shared = self.prefix(pixels)
+                for child in children:
+                    with self._timing("validation", [child]):
+                        child.rest(shared)
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
+
+    def _validate(self) -> None:
+        """Add a point to every child's learning curve."""
+        images, children = self.course.splits.nas_validation, self.children
+        right = torch.zeros(len(children), dtype=torch.long, device=self.device)
+        for child in children:
+            child.rest.eval()
+        with self._timing("validation", children), computing_on(self.device), torch.inference_mode():
+            for pixels, labels in on_device(images.batches(EVALUATION_BATCH, self.course.resolution), self.device):
+                shared = self.prefix(pixels)
+                for number, child in enumerate(children):
+                    right[number] += (child.rest(shared).argmax(1) == labels).sum()
+        for child, count in zip(children, right.tolist(), strict=True):
+            child.curve.append(count / images.size)
+            child.rest.train()
+
+    def _result(self, child: _Child) -> TrialResult:
+        return TrialResult(
+            **dict(child.trial),
+            accuracy=child.curve[-1],
+            curve=tuple(child.curve),
+            group=self.size,
+            seconds=Seconds(**child.seconds),
+        )
+
+    def _failure(self, child: _Child, kind: FailureKind, message: str) -> TrialResult:
+        self.children.remove(child)
+        return failed(child.trial, kind, message, self.size, Seconds(**child.seconds))
+
+    def _walked(self, at_least_s: float = 0.0) -> Iterator[Event]:
+        """What was done since the last stride, every now and then."""
+        if time.monotonic() - self.spoken >= at_least_s:
+            yield Stride(self.stride)
+            self.stride, self.spoken = 0.0, time.monotonic()
+
+    @contextmanager
+    def _timing(self, kind: str, children: Sequence[_Child]) -> Iterator[None]:
+        """Charge what is done inside to these children, in equal parts."""
+        start = time.perf_counter()
+        yield
+        for child in children:
+            child.seconds[kind] += (time.perf_counter() - start) / len(children)
+
+
+def _difference(found: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of activations, as a share of the target's variance."""
+    return nn.functional.mse_loss(found.float(), target.float()) / target.float().var()
+
+
+def _over(limit_s: float) -> str:
+    return f"a trial must end within {limit_s:g} s, and this one did not; raise distill.time_limit_s or lower its epochs"

@@ -1,0 +1,166 @@
+"""Trials in several processes of this machine: one per GPU, several per GPU where networks are small, or some on a CPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import torch
+
+from genet.errors import LostDeviceError, RunError
+from genet.trials.plan import Trial
+from genet.trials.results import Event, Stride, failed
+from genet.trials.runner import Work
+
+GRACE_S = 5.0  # for a worker to end by itself
+
+
+@dataclass(frozen=True)
+class _Task:
+    trials: tuple[Trial, ...]
+    again: bool = False  # a worker was killed over it before
+
+    def halves(self) -> list[_Task]:
+        """The same trials in two tasks, so that the trial that kills its worker takes fewer others with it."""
+        middle = (len(self.trials) + 1) // 2
+        return [_Task(half, again=True) for half in (self.trials[:middle], self.trials[middle:]) if half]
+
+
+class Processes:
+    """One worker process per entry of `devices`. A killed worker is replaced, and its trials are tried once more."""
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self._devices = tuple(devices)
+        self.workers = len(self._devices)
+
+    def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
+        """See `Runner`. RunError where a worker does not even start."""
+        waiting = deque(_Task(tuple(group)) for group in groups)
+        threads = max(1, torch.get_num_threads() // self.workers)
+        slots = [_Slot(device, pickle.dumps(work.on(device)), threads) for device in self._devices[: len(waiting)]]
+        try:
+            while waiting or any(slot.task for slot in slots):
+                for slot in slots:
+                    if waiting and slot.task is None:
+                        slot.give(waiting.popleft())
+                wait([slot.pipe for slot in slots if slot.task])
+                for slot in slots:
+                    yield from slot.events()
+                    if slot.task and slot.dead:
+                        yield from slot.bury(waiting)
+        finally:
+            for slot in slots:
+                slot.stop()
+            for slot in slots:
+                slot.end()
+
+
+class _Slot:
+    """A device with its worker process and the task that it works on."""
+
+    def __init__(self, device: str, work: bytes, threads: int) -> None:
+        self._device, self._work, self._threads = device, work, threads
+        self.task: _Task | None = None
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._process: SpawnProcess = context.Process(
+            target=_serve, args=(theirs, self._threads), name=f"trials on {self._device}"
+        )
+        self._process.start()
+        theirs.close()
+        self.ready = self.dead = False
+        self._send(self._work)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self.pipe.send_bytes(data)
+        except OSError:
+            self.dead = True
+
+    def give(self, task: _Task) -> None:
+        """Have the worker begin a task."""
+        self.task, self._left, self._walked = task, {trial.id: trial for trial in task.trials}, 0.0
+        self._send(pickle.dumps(task.trials))
+
+    def events(self) -> Generator[Event]:
+        """What the worker has said since."""
+        while self.task and not self.dead and self.pipe.poll():
+            try:
+                event = pickle.loads(self.pipe.recv_bytes())
+            except (EOFError, OSError):
+                self.dead = True
+                return
+            if event is None:
+                self.ready, self.task = True, self.task if not self.ready else None
+                continue
+            if isinstance(event, Stride):
+                self._walked += event.trials
+            else:
+                del self._left[event.id]
+            yield event
+
+    def bury(self, waiting: deque[_Task]) -> Generator[Event]:
+        """After the worker's death: its unfinished trials go back to those waiting, or fail if it is the second time."""
+        self._process.join(GRACE_S)
+        code = self._process.exitcode
+        if not self.ready:
+            raise RunError(f"a worker on {self._device} must start, and ended with exit code {code}; use --runner in-process")
+        assert self.task is not None
+        left = _Task(tuple(self._left.values()))
+        yield Stride(len(self.task.trials) - len(left.trials) - self._walked)
+        if self.task.again:
+            yield from (
+                failed(trial, "worker killed", f"its process ended twice, with exit code {code}") for trial in left.trials
+            )
+            yield Stride(len(left.trials))
+        else:
+            waiting.extendleft(left.halves())
+        self.task = None
+        self.pipe.close()
+        self._start()
+
+    def stop(self) -> None:
+        """Ask the worker to end."""
+        self._process.terminate()
+
+    def end(self) -> None:
+        """See the worker end, or kill it."""
+        self._process.join(GRACE_S)
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
+
+def _serve(pipe: Connection, threads: int) -> None:
+    """A worker's life: take the work, then one task after the other, until the parent ends it or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_the_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    work: Work = pickle.loads(pipe.recv_bytes())
+    pipe.send_bytes(pickle.dumps(None))
+    try:
+        while True:
+            for event in work(pickle.loads(pipe.recv_bytes())):
+                pipe.send_bytes(pickle.dumps(event))
+            pipe.send_bytes(pickle.dumps(None))
+    except (EOFError, BrokenPipeError, LostDeviceError):
+        os._exit(1)  # the parent is gone, or the device is: another process goes on
+
+
+def _die_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

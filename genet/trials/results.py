@@ -1,0 +1,90 @@
+"""What trials leave behind: an accuracy with its learning curve and its cost, or how the trial failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from genet.errors import EvidenceError
+from genet.files import Journal, Record
+from genet.trials.plan import Trial
+
+FailureKind = Literal["out of memory", "non-finite loss", "data", "time limit", "worker killed", "bug"]
+TRIED_AGAIN: tuple[FailureKind, ...] = ("data", "worker killed", "bug")  # not the network's doing: the next command tries again
+
+
+class Failure(Record):
+    """How a trial failed; never an accuracy of 0."""
+
+    kind: FailureKind
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+class Seconds(Record):
+    """Where a trial's time went; what a group shares is divided among its trials."""
+
+    images: float = 0.0  # reading and augmenting
+    prefix: float = 0.0  # the frozen part before the super-block
+    training: float = 0.0
+    validation: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.images + self.prefix + self.training + self.validation
+
+
+class TrialResult(Trial):
+    """What a trial found: NAS validation accuracy (0 to 1) after the last epoch, or why there is none."""
+
+    accuracy: float | None
+    failure: Failure | None = None
+    curve: tuple[float, ...] = ()  # NAS validation accuracy after every epoch
+    group: int = 1  # trials that shared batches and prefix with it, itself included
+    seconds: Seconds = Seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Stride:
+    """Work done since the last event, in trials; taken back (negative) where a group has to begin again."""
+
+    trials: float
+
+
+Event = Stride | TrialResult
+
+
+def failed(trial: Trial, kind: FailureKind, message: str, group: int = 1, seconds: Seconds | None = None) -> TrialResult:
+    """The result of a trial that failed."""
+    failure = Failure(kind=kind, message=message)
+    return TrialResult(**dict(trial), accuracy=None, failure=failure, group=group, seconds=seconds or Seconds())
+
+
+def settled(curve: Sequence[float], images: int, patience: int) -> bool:
+    """Whether the best of the last `patience` epochs is no more than one standard error above the best before them."""
+    if len(curve) <= patience:
+        return False
+    before = max(curve[:-patience])
+    return max(curve[-patience:]) - before <= math.sqrt(before * (1 - before) / images)
+
+
+def read_results(journal: Journal) -> dict[str, TrialResult]:
+    """Trial id -> result, the latest where there are two. A damaged line counts as a trial not run."""
+    results = {}
+    for record in journal.read().records:
+        try:
+            result = TrialResult.model_validate(record)
+        except ValidationError:
+            raise EvidenceError(
+                f"{journal.path}: every line must be a trial's result, got {record!r:.80}; "
+                "move the file away to run the trials anew"
+            ) from None
+        results[result.id] = result
+    return results

@@ -1,0 +1,34 @@
+"""Who runs the trials, by name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from genet.device import gpus_here, open_device
+from genet.trials.on_ray import OnRay
+from genet.trials.processes import Processes
+from genet.trials.runner import InProcess, Runner
+
+RunnerName = Literal["auto", "in-process", "processes", "ray"]
+
+
+def open_runner(
+    device: str, name: RunnerName = "auto", workers: int | None = None, trials_per_gpu: int = 1, address: str | None = None
+) -> Runner:
+    """The runner of that name for a recipe's device; `auto` is a process per GPU where there are several, else this process.
+
+    GenetError where Ray is asked for and not installed; DeviceError where the device is not there.
+    """
+    first = str(open_device(device))
+    devices = [first]
+    if first.startswith("cuda"):
+        if device in ("auto", "cuda"):
+            devices = [f"cuda:{number}" for number in range(gpus_here())]
+        devices = devices * trials_per_gpu
+    if workers:
+        devices = [devices[number % len(devices)] for number in range(workers)]
+    if name == "ray":
+        return OnRay(address, first, trials_per_gpu)
+    if name == "in-process" or (name == "auto" and len(devices) == 1):
+        return InProcess()
+    return Processes(devices if len(devices) > 1 or workers else devices * 2)
