@@ -3,35 +3,65 @@
     python benchmarks/trials.py --data CIFAR10       CIFAR10 holds train/CLASS/*.jpg and test/CLASS/*.jpg
 
 Everything is kept under benchmarks/results/trials as it is found, so a run that is stopped goes on where it was; hours on two
-cores. Parts can be asked for by name: `truth`.
+cores. `--help` names its parts. The networks of the truth and of the trials depend on no part's result but the MasterNet's.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import math
 import multiprocessing
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import torch
+from scipy.stats import kendalltau
 
-from genet.files import Journal, digest
-from genet.nets.build import build
-from genet.nets.data import load_data
+from genet.choose.regression import fit
+from genet.device import read_card
+from genet.export import load_weights, save_weights
+from genet.files import Journal, Record, digest
+from genet.nets.build import GENet, build
+from genet.nets.data import FirstImages, Splits, load_data
 from genet.nets.training import accuracy, train
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe
-from genet.spec.recipe import Recipe
+from genet.spec.recipe import Mode, Recipe
+from genet.trials.course import Course
+from genet.trials.finetune import FineTune
+from genet.trials.group import NORM_IMAGES
+from genet.trials.plan import Trial, groups, plan_trials
+from genet.trials.processes import Processes
+from genet.trials.results import Seconds, TrialResult, read_results
+from genet.trials.runner import run_trials
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "trials"
 PER_CLASS = 900
 TRUTH_NETWORKS, TRUTH_SEEDS = 20, (0, 1, 2)
 CPU = torch.device("cpu")
+MODES: tuple[Mode, ...] = ("local", "features", "whole")
+LENGTHS, SEEDS = (1, 2, 4, 8), (0, 1, 2)
+CELLS = [(mode, epochs, 0) for epochs in LENGTHS for mode in MODES]
+CELLS += [(mode, epochs, seed) for epochs in LENGTHS for seed in SEEDS[1:] for mode in MODES]
+WAYS: dict[str, tuple[Mode, bool]] = {  # mode, and whether every trial runs alone
+    "whole": ("whole", False),
+    "superblock": ("superblock", False),
+    "superblock, each alone": ("superblock", True),
+    "local": ("local", False),
+    "local, each alone": ("local", True),
+    "features": ("features", False),
+}
+PART = 960  # images on which costs are timed
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def few_images(source: Path, folder: Path) -> Path:
@@ -69,7 +99,7 @@ def train_truth(recipe: Recipe, notation: str, seed: int) -> dict[str, object]:
     return {"network": notation, "seed": seed, "accuracy": reached, "seconds": round(time.perf_counter() - start, 1)}
 
 
-def run_truth(recipe: Recipe) -> None:
+def run_truth(recipe: Recipe, _: Path) -> None:
     """Train what the journal lacks, two networks at a time; a seed is finished for all networks before the next begins."""
     journal = Journal(RESULTS / "truth.jsonl")
     known = {(record["network"], record["seed"]) for record in journal.read().records}
@@ -82,10 +112,196 @@ def run_truth(recipe: Recipe) -> None:
             print(f"{number}/{len(missing)} {record['accuracy']:.4f} {record['seconds']} s {record['network']}", flush=True)
 
 
+def masternet(recipe: Recipe, work: Path) -> GENet:
+    """The parent of all trials, trained once; the same weights wherever it is trained on this machine."""
+    weights = work / "master.safetensors"
+    network = recipe.space.masternet(recipe.search_resolution)
+    if not weights.exists():
+        splits, module = load_data(recipe.data, recipe.space.input, recipe.seed), build(network)
+        train(
+            module, splits.train, recipe.master, recipe.search_resolution, CPU, recipe.seed, checkpoint=work / "master.checkpoint"
+        )
+        save_weights(module, weights)
+    return load_weights(network, weights)
+
+
+def evidence(mode: Mode, epochs: int, seed: int) -> Journal:
+    """The trials of one cell of the table."""
+    return Journal(RESULTS / f"{mode}-{epochs}-{seed}.jsonl")
+
+
+def course_of(recipe: Recipe, parent: GENet, mode: Mode, epochs: int, seed: int) -> Course:
+    """Trials of this mode and length; the seed decides batches, augmentation and new weights, not which trials there are."""
+    distill = recipe.distill.model_copy(update={"mode": mode, "epochs": epochs})
+    return Course(parent, load_data(recipe.data, recipe.space.input, recipe.seed), distill, recipe.search_resolution, seed)
+
+
+def planned(recipe: Recipe, seed: int) -> list[Trial]:
+    """The same perturbations for every seed, with new weights of their own."""
+    space = recipe.space
+    trials = plan_trials(space, space.widths_on_offer(), recipe.search_resolution, recipe.seed, recipe.distill)
+    return [trial.model_copy(update={"seed": int(digest(f"{seed}/{trial.id}")[:12], 16)}) for trial in trials]
+
+
+def run_trials_of_all_cells(recipe: Recipe, work: Path) -> None:
+    """Every mode and length, the short ones first and over again with other seeds."""
+    parent = masternet(recipe, work)
+    for mode, epochs, seed in CELLS:
+        journal = evidence(mode, epochs, seed)
+        known, start = read_results(journal), time.perf_counter()
+        missing = [trial for trial in planned(recipe, seed) if trial.id not in known]
+        runner = Processes(["cpu", "cpu"])
+        work_of_cell = FineTune(course_of(recipe, parent, mode, epochs, seed), "cpu")
+        run_trials(groups(missing, runner.workers), journal, runner, work_of_cell, lambda _: None)
+        print(f"{mode}, {epochs} epochs, seed {seed}: {len(missing)} trials in {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def predictions(
+    recipe: Recipe, parent_accuracy: float, mode: Mode, epochs: int, seed: int, networks: list[str]
+) -> list[float] | None:
+    """What the regression on one cell's trials predicts for the networks; None where the cell is not finished."""
+    results = read_results(evidence(mode, epochs, seed))
+    if any(trial.id not in results for trial in planned(recipe, seed)):
+        return None
+    regression = fit(recipe.space.superblocks, parent_accuracy, results.values())
+    return [sum(regression.gain(i, s) or 0.0 for i, s in enumerate(Network.parse(n).superblocks)) for n in networks]
+
+
+def measure_costs(recipe: Recipe, work: Path) -> None:
+    """Seconds per trial and epoch of every way, and where they go; timed in turn, on a part of the images."""
+    parent = masternet(recipe, work)
+    found: dict[str, dict[str, float]] = {}
+    for _ in range(2):
+        for way, (mode, alone) in WAYS.items():
+            course = course_of(recipe, parent, mode, 1, 0)
+            few = Splits(
+                FirstImages(course.splits.train, PART), FirstImages(course.splits.nas_validation, PART), course.splits.test
+            )
+            work_of_way = FineTune(dataclasses.replace(course, splits=few), str(DEVICE))
+            together = groups(planned(recipe, 0), workers=1)
+            each = [[trial] for group in together for trial in group] if alone else together
+            results = [event for group in each for event in work_of_way(group) if isinstance(event, TrialResult)]
+            scale = dict.fromkeys(Seconds.model_fields, course.splits.train.size / PART)
+            scale |= {"validation": course.splits.nas_validation.size / PART, "statistics": NORM_IMAGES / PART}
+            seconds = {kind: scale[kind] * fmean(getattr(r.seconds, kind) for r in results) for kind in scale}
+            if way not in found or sum(seconds.values()) < sum(found[way].values()):
+                found[way] = seconds
+            print(way, {kind: round(value, 2) for kind, value in seconds.items()}, flush=True)
+    Costs(device=read_card(DEVICE).name, seconds=found).save(RESULTS / f"costs-{DEVICE.type}.json")
+
+
+class Costs(Record):
+    """Per way of running trials: seconds per trial, of one epoch and (statistics) at its end."""
+
+    device: str
+    seconds: dict[str, dict[str, float]]
+
+    def of(self, way: str, epochs: int) -> float:
+        """Seconds of a trial of so many epochs."""
+        parts = self.seconds[way]
+        return parts["statistics"] + epochs * sum(value for kind, value in parts.items() if kind != "statistics")
+
+
+class Truth:
+    """Accuracies of the networks trained from scratch: networks x seeds."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.networks = [str(network) for network in truth_networks(recipe)]
+        found = {(r["network"], r["seed"]): r["accuracy"] for r in Journal(RESULTS / "truth.jsonl").read().records}
+        self.accuracies = np.array([[found[network, seed] for seed in TRUTH_SEEDS] for network in self.networks])
+        self.mean = self.accuracies.mean(1)
+
+    def ceiling(self) -> list[float]:
+        """Kendall's tau of every seed with the mean of the others: what no prediction can be expected to better by much."""
+        seeds = range(len(TRUTH_SEEDS))
+        return [tau(self.accuracies[:, seed], np.delete(self.accuracies, seed, axis=1).mean(1)) for seed in seeds]
+
+
+def tau(one: np.ndarray, other: np.ndarray) -> float:
+    """Kendall's rank correlation."""
+    return float(kendalltau(one, other).statistic)
+
+
+def standard_error(statistic: Callable[[np.ndarray], float], size: int) -> float:
+    """Over 1,000 draws of the networks with replacement."""
+    draw = np.random.default_rng(0)
+    return float(np.nanstd([statistic(draw.integers(0, size, size)) for _ in range(1000)]))
+
+
+def write_table(recipe: Recipe, work: Path) -> None:
+    """The table of modes and lengths beside the ceiling and what costs nothing."""
+    truth, costs = Truth(recipe), Costs.load(RESULTS / f"costs-{DEVICE.type}.json")
+    parent = masternet(recipe, work)
+    splits = load_data(recipe.data, recipe.space.input, recipe.seed)
+    reached = accuracy(parent, splits.nas_validation, recipe.search_resolution, CPU)
+    size, low, high = len(truth.networks), truth.mean.min(), truth.mean.max()
+    ceiling = truth.ceiling()
+    lines = [
+        f"{size} networks x {len(TRUTH_SEEDS)} seeds trained from scratch: {low:.1%} to {high:.1%}; one seed has a standard deviation "
+        f"of {100 * truth.accuracies.std(1, ddof=1).mean():.2f} points. MasterNet {reached:.1%}. Costs: {costs.device}.",
+        "",
+        f"Ceiling: Kendall of one seed with the mean of the others: {', '.join(f'{each:.2f}' for each in ceiling)}.",
+        "",
+        "| what costs nothing | Kendall | standard error |",
+        "|---|---|---|",
+    ]
+    for name, proxy in proxies(truth.networks).items():
+        error = standard_error(lambda k, proxy=proxy: tau(proxy[k], truth.mean[k]), size)
+        lines.append(f"| {name} | {tau(proxy, truth.mean):.2f} | {error:.2f} |")
+    head = [f"trial seed {seed}" for seed in SEEDS]
+    lines += ["", f"| mode | epochs | seconds per trial | {' | '.join(head)} | standard error | spread of a trial, points |"]
+    lines.append("|---" * (5 + len(SEEDS)) + "|")
+    for mode, epochs in itertools.product(MODES, LENGTHS):
+        taus, errors = [], []
+        for seed in SEEDS:
+            predicted = predictions(recipe, reached, mode, epochs, seed, truth.networks)
+            taus.append("" if predicted is None else f"{tau(predicted, truth.mean):.2f}")
+            if predicted is not None:
+                errors.append(standard_error(lambda k, p=predicted: tau(p[k], truth.mean[k]), size))
+        error = f"{fmean(errors):.2f}" if errors else ""
+        lines.append(
+            f"| {mode} | {epochs} | {costs.of(mode, epochs):.1f} | {' | '.join(taus)} | {error} | {spread(recipe, mode, epochs)} |"
+        )
+    lines += [
+        "",
+        "| way, 1 epoch | " + " | ".join(Seconds.model_fields) + " | in all |",
+        "|---" * (2 + len(Seconds.model_fields)) + "|",
+    ]
+    for way, seconds in costs.seconds.items():
+        parts = " | ".join(f"{seconds[kind]:.2f}" for kind in Seconds.model_fields)
+        lines.append(f"| {way} | {parts} | {sum(seconds.values()):.2f} |")
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "table.md").write_text(
+        "# What a trial trains, and for how long\n\n`python benchmarks/trials.py --data CIFAR10`\n\n" + text
+    )
+    print(text)
+
+
+def proxies(networks: list[str]) -> dict[str, np.ndarray]:
+    """What can be read off a network without training anything."""
+    parsed = [Network.parse(notation) for notation in networks]
+    return {
+        "sum of log-widths": np.array([sum(math.log2(s.width) for s in network.superblocks) for network in parsed]),
+        "sum of depths": np.array([sum(s.depth for s in network.superblocks) for network in parsed]),
+        "log-parameters": np.array([math.log2(network_cost(network).parameters) for network in parsed]),
+        "log-MACs": np.array([math.log2(network_cost(network).macs) for network in parsed]),
+    }
+
+
+def spread(recipe: Recipe, mode: Mode, epochs: int) -> str:
+    """Standard deviation of a trial's accuracy over seeds, in points, once what all trials of a seed share is taken out."""
+    found = [read_results(evidence(mode, epochs, seed)) for seed in SEEDS]
+    finished = [results for results in found if all(trial.id in results for trial in planned(recipe, 0))]
+    if len(finished) < 2:
+        return ""
+    rows = np.array([[results[trial.id].accuracy or np.nan for trial in planned(recipe, 0)] for results in finished])
+    return f"{100 * np.nanmean((rows - np.nanmean(rows, axis=1, keepdims=True)).std(0, ddof=1)):.2f}"
+
+
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["truth"])
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}; all in this order")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/trials-benchmark"), help="where the images' links and weights go")
     arguments = parser.parse_args()
@@ -93,8 +309,10 @@ def main() -> None:
     root = few_images(arguments.data, arguments.work / "images")
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": str(root.absolute())})})
     for part in arguments.parts:
-        {"truth": run_truth}[part](recipe)
+        PARTS[part](recipe, arguments.work)
 
+
+PARTS = {"truth": run_truth, "costs": measure_costs, "trials": run_trials_of_all_cells, "table": write_table}
 
 if __name__ == "__main__":
     main()

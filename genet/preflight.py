@@ -25,7 +25,7 @@ from genet.nets.training import train
 from genet.progress import duration
 from genet.spec.network import Network
 from genet.spec.recipe import Budget, Recipe, Schedule, budget_ms
-from genet.trials.group import Course
+from genet.trials.course import Course
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.probe import expected_seconds
 

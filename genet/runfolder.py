@@ -41,6 +41,7 @@ class RunFolder:
         self.report = path / "report.html"
         self.latency = Journal(path / "latency.jsonl")
         self.trials = Journal(path / "trials.jsonl")
+        self.trials_under_way = path / "trials"
         self.trials_pace = path / "trials.pace.json"
 
     def network(self, network: Network) -> Path:

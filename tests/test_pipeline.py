@@ -27,7 +27,6 @@ from genet.spec.reader import read_recipe
 from genet.trials.results import read_results
 from tests.tiny import RECIPE, write_recipe
 
-
 NOT_FINITE = {"kind": "non-finite loss", "message": "the loss must stay finite"}
 
 

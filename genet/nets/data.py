@@ -5,6 +5,8 @@ The NAS validation images are never trained on; the test images are read by the 
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -32,8 +34,11 @@ class ImageSet(Protocol):
 
     size: int
 
-    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """All images once. With a seed: shuffled and augmented by it, and a last short batch dropped."""
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+        """All images once, but for the first `skip` batches. With a seed: shuffled and augmented by it, and a last short
+
+        batch dropped; what an image looks like then depends on the seed and the image alone.
+        """
         ...
 
 
@@ -68,16 +73,33 @@ class TensorImages:
         self._images, self._labels = images, labels
         self.size = len(labels)
 
-    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """See `ImageSet`."""
-        order = torch.arange(self.size)
-        if shuffle_seed is not None:
-            order = torch.randperm(self.size, generator=torch.Generator().manual_seed(shuffle_seed))
-            order = order[: max(self.size // batch * batch, min(batch, self.size))]
-        for chosen in order.split(batch):
+        for chosen in _order(self.size, batch, shuffle_seed, skip).split(batch):
             small = self._images[chosen]
             resized = torch.nn.functional.interpolate(small, (resolution, resolution), mode="bilinear")
             yield resized, self._labels[chosen]
+
+
+def _order(size: int, batch: int, shuffle_seed: int | None, skip: int) -> Tensor:
+    """Positions of the images in the order in which they are shown."""
+    if shuffle_seed is None:
+        return torch.arange(size)[skip * batch :]
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(shuffle_seed))
+    return order[skip * batch : max(size // batch * batch, min(batch, size))]
+
+
+@dataclass
+class FirstImages:
+    """The first batches of a set, with `size` images or a few more: enough to time something."""
+
+    images: ImageSet
+    size: int
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+        """See `ImageSet`."""
+        count = math.ceil(self.size / batch) - skip
+        return itertools.islice(self.images.batches(batch, resolution, shuffle_seed, skip), count)
 
 
 class FileImages:
@@ -90,20 +112,11 @@ class FileImages:
         self._dataset, self._chosen, self._channels, self._workers = dataset, chosen, channels, workers
         self.size = len(chosen)
 
-    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """See `ImageSet`."""
-        training = shuffle_seed is not None
-        if training and self._workers == 0:
-            _seed_augmentation(shuffle_seed or 0)
-        loader: DataLoader[Batch] = DataLoader(
-            Subset(_Decoded(self._dataset, self._channels, resolution, training), self._chosen.tolist()),
-            batch,
-            shuffle=training,
-            drop_last=training and self.size >= batch,
-            num_workers=self._workers,
-            generator=torch.Generator().manual_seed(shuffle_seed or 0),
-            worker_init_fn=_seed_worker,
-        )
+        chosen = self._chosen[_order(self.size, batch, shuffle_seed, skip).numpy()]
+        decoded = _Decoded(self._dataset, self._channels, resolution, shuffle_seed)
+        loader: DataLoader[Batch] = DataLoader(Subset(decoded, chosen.tolist()), batch, num_workers=self._workers)
         try:
             yield from loader
         except DataError as fault:  # a worker sends its traceback along; the last line is the message
@@ -113,15 +126,15 @@ class FileImages:
 class _Decoded(Dataset[Batch]):
     """Decodes and transforms. An image that does not decode is named, where timm would show the next one in its place."""
 
-    def __init__(self, dataset: Any, channels: int, resolution: int, training: bool) -> None:
+    def __init__(self, dataset: Any, channels: int, resolution: int, seed: int | None) -> None:
         from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 
-        self._dataset, self._mode = dataset, "L" if channels == 1 else "RGB"
+        self._dataset, self._mode, self._seed = dataset, "L" if channels == 1 else "RGB", seed
         colour = channels == 3
         small = resolution <= SMALL
         self._transform = create_transform(
             (channels, resolution, resolution),
-            is_training=training,
+            is_training=seed is not None,
             scale=(0.5, 1.0) if small else None,
             crop_pct=1.0 if small else None,
             mean=IMAGENET_DEFAULT_MEAN if colour else (0.5,) * channels,
@@ -140,18 +153,16 @@ class _Decoded(Dataset[Batch]):
         except Exception as fault:
             name = self._dataset.filename(index, absolute=True) if reader else f"image {index}"
             raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
+        if self._seed is not None:
+            _seed_augmentation(self._seed + index)
         return self._transform(image), label
-
-
-def _seed_worker(_: int) -> None:
-    _seed_augmentation(torch.initial_seed())
 
 
 def _seed_augmentation(seed: int) -> None:
     """timm's augmentations draw from Python's and numpy's global generators as well as from torch's."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
 
 
 def _digits(data: Data, reads: SpaceInput, seed: int) -> Splits:

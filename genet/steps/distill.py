@@ -12,8 +12,8 @@ from genet.files import Record
 from genet.job import Job
 from genet.latency.plan import Staircases
 from genet.progress import Count, Tracker, duration
+from genet.trials.course import Course
 from genet.trials.finetune import FineTune
-from genet.trials.group import Course
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.probe import expected_seconds
 from genet.trials.results import TRIED_AGAIN, Event, Stride, TrialResult, read_results
@@ -62,7 +62,7 @@ def course(job: Job) -> Course:
     """What all trials of the run have in common."""
     recipe = job.recipe
     masternet = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors"))
-    return Course(masternet, job.splits, recipe.distill, recipe.search_resolution, recipe.seed)
+    return Course(masternet, job.splits, recipe.distill, recipe.search_resolution, recipe.seed, job.folder.trials_under_way)
 
 
 def planned_trials(job: Job) -> tuple[Trial, ...]:

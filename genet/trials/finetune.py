@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +15,9 @@ from genet.device import available_bytes, open_device
 from genet.errors import DataError, LostDeviceError
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
-from genet.trials.group import Course, fine_tune
+from genet.trials.checkpoint import Checkpoints, Place
+from genet.trials.course import Course
+from genet.trials.group import fine_tune
 from genet.trials.plan import Trial
 from genet.trials.results import Event, FailureKind, Stride, failed
 
@@ -34,17 +37,23 @@ class FineTune:
 
     def on(self, device: str) -> FineTune:
         """The same work on another device."""
-        return replace(self, device=device)
+        return dataclasses.replace(self, device=device)
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
-        """Run the trials in groups that fit into memory; a group that does not is tried once more in two halves.
+        """Run the trials in groups that fit into memory and have come equally far.
+
+        A group that does not fit after all is tried once more in two halves.
 
         LostDeviceError where the device stops answering: only another process can go on.
         """
-        device = open_device(self.device)
+        device, checkpoints = open_device(self.device), Checkpoints(self.course)
         at_once = _trials_at_once(trials, device)
-        for start in range(0, len(trials), at_once):
-            yield from self._attempt(trials[start : start + at_once], device, halve=True)
+        by_place: dict[Place, list[Trial]] = {}
+        for trial in trials:
+            by_place.setdefault(checkpoints.place(trial), []).append(trial)
+        for equally_far in by_place.values():
+            for start in range(0, len(equally_far), at_once):
+                yield from self._attempt(equally_far[start : start + at_once], device, halve=True)
 
     def _attempt(self, trials: Sequence[Trial], device: torch.device, halve: bool) -> Iterator[Event]:
         left, walked = list(trials), 0.0

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,27 +20,18 @@ from torch import Tensor, nn
 from genet.errors import NonFiniteLossError
 from genet.files import digest
 from genet.nets.build import GENet
-from genet.nets.data import Batch, Splits
+from genet.nets.data import Batch
 from genet.nets.inherit import inherit
 from genet.nets.training import EVALUATION_BATCH, Learner, computing_on, epoch_seed, learning_rate, on_device
 from genet.spec.network import Network
 from genet.spec.recipe import Distill
+from genet.trials.checkpoint import BEGINNING, Checkpoints, Place
+from genet.trials.course import Course
 from genet.trials.plan import Trial
 from genet.trials.results import Event, FailureKind, Seconds, Stride, TrialResult, failed, settled
 
 NORM_IMAGES = 2048  # read to take the statistics of batch normalisations anew
 STRIDE_S = 1.0
-
-
-@dataclass(frozen=True)
-class Course:
-    """What all trials of a search have in common. `seed` decides batches and augmentation."""
-
-    parent: GENet
-    splits: Splits
-    distill: Distill
-    resolution: int
-    seed: int
 
 
 def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Module, ...]:
@@ -74,6 +65,17 @@ class _Child:
         self.cools_from: int | None = None  # the epoch in which a settled trial brings its rate down to zero
         self.seconds = dict.fromkeys(Seconds.model_fields, 0.0)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on."""
+        plain = {"curve": self.curve, "cools_from": self.cools_from, "seconds": self.seconds}
+        return {"rest": self.rest.state_dict(), "learner": self.learner.state(), **plain}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`."""
+        self.rest.load_state_dict(state["rest"])
+        self.learner.restore(state["learner"])
+        self.curve, self.cools_from, self.seconds = state["curve"], state["cools_from"], state["seconds"]
+
     @property
     def spent_s(self) -> float:
         """Seconds so far, with its share of what the group has in common."""
@@ -95,6 +97,7 @@ def fine_tune(course: Course, trials: Sequence[Trial], device: torch.device) -> 
     """Run trials of one super-block side by side; yields each result as soon as it is there, and strides in between.
 
     A loss that is not finite fails its own trial only. Errors of memory or data are the whole group's, and are raised.
+    Trials with checkpoints must all have come equally far.
     """
     return _Group(course, trials, device).run()
 
@@ -115,28 +118,43 @@ class _Group:
         self.batch = min(distill.batch, course.splits.train.size)
         self.steps = max(1, course.splits.train.size // self.batch)  # per epoch
         self.seed = int(digest(f"{course.seed}/{index}")[:12], 16)
-        self.stride, self.spoken = 0.0, time.monotonic()
+        self.checkpoints = Checkpoints(course)
+        self.start = self.checkpoints.place(trials[0])
+        if self.start != BEGINNING:
+            for child in self.children:
+                child.restore(self.checkpoints.read(child.trial, device))
+        self.stride, self.spoken = self._walked_before * len(trials), time.monotonic()
+
+    @property
+    def _walked_before(self) -> float:
+        """What a checkpoint tells of every trial, as a share of it."""
+        return (self.start.epoch + self.start.step / self.steps) / self.course.distill.epochs
 
     def run(self) -> Iterator[Event]:
+        """Epoch by epoch, until every trial has its result."""
         epochs = self.course.distill.epochs
-        for epoch in range(epochs):
-            for step, shown in enumerate(self._batches(epoch)):
+        for epoch in range(self.start.epoch, epochs):
+            first = self.start.step if epoch == self.start.epoch else 0
+            for step, shown in enumerate(self._batches(epoch, first), start=first):
                 yield from self._step(shown, epoch, step)
                 yield from self._walked(at_least_s=STRIDE_S)
+                if self.checkpoints.due:
+                    self.checkpoints.write({child.trial: child.state for child in self.children}, Place(epoch, step + 1))
             for child in self._ends(epoch):
                 self.children.remove(child)
                 self.stride += 1 - (epoch + 1) / epochs
                 yield self._result(child)
+                self.checkpoints.forget(child.trial)
             yield from self._walked()
             if not self.children:
                 return
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int, skip: int = 0, kind: str = "images") -> Iterator[Batch]:
         """The training images of an epoch, shuffled and augmented alike for all trials of the super-block."""
-        images = self.course.splits.train.batches(self.batch, self.course.resolution, epoch_seed(self.seed, epoch))
-        batches = on_device(images, self.device)
+        images, resolution = self.course.splits.train, self.course.resolution
+        batches = on_device(images.batches(self.batch, resolution, epoch_seed(self.seed, epoch), skip), self.device)
         while self.children:
-            with self._timing("images", self.children):
+            with self._timing(kind, self.children):
                 shown = next(batches, None)
             if shown is None:
                 return
@@ -187,13 +205,12 @@ class _Group:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain average over all batches
-        for pixels, _ in itertools.islice(self._batches(self.course.distill.epochs), math.ceil(NORM_IMAGES / self.batch)):
-            with computing_on(self.device), torch.no_grad():
-                with self._timing("prefix", children):
-                    shared = self.prefix(pixels)
+        batches = self._batches(self.course.distill.epochs, kind="statistics")
+        for pixels, _ in itertools.islice(batches, math.ceil(NORM_IMAGES / self.batch)):
+            with self._timing("statistics", children), computing_on(self.device), torch.no_grad():
+                shared = self.prefix(pixels)
                 for child in children:
-                    with self._timing("validation", [child]):
-                        child.rest(shared)
+                    child.rest(shared)
         for norm, momentum in zip(norms, usual, strict=True):
             norm.momentum = momentum
 
@@ -223,6 +240,7 @@ class _Group:
 
     def _failure(self, child: _Child, kind: FailureKind, message: str) -> TrialResult:
         self.children.remove(child)
+        self.checkpoints.forget(child.trial)
         return failed(child.trial, kind, message, self.size, Seconds(**child.seconds))
 
     def _walked(self, at_least_s: float = 0.0) -> Iterator[Event]:

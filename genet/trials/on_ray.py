@@ -98,9 +98,11 @@ class _Paces:
         self._walked: dict[int, float] = {}
 
     def walk(self, number: int, trials: float) -> None:
+        """A group has come this much further."""
         self._walked[number] = self._walked.get(number, 0.0) + trials
 
     def walked(self) -> dict[int, float]:
+        """Group number -> trials walked."""
         return self._walked
 
 

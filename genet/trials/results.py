@@ -33,12 +33,13 @@ class Seconds(Record):
     images: float = 0.0  # reading and augmenting
     prefix: float = 0.0  # the frozen part before the super-block
     training: float = 0.0
+    statistics: float = 0.0  # of the batch normalisations, taken anew at the end
     validation: float = 0.0
 
     @property
     def total(self) -> float:
         """All of it."""
-        return self.images + self.prefix + self.training + self.validation
+        return self.images + self.prefix + self.training + self.statistics + self.validation
 
 
 class TrialResult(Trial):

@@ -1,84 +1,313 @@
-"""What every runner must do, whichever way it executes trials."""
+"""What every runner must do, whichever way it executes trials, and whoever of its workers dies."""
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
+import torch
 
-from genet.errors import EvidenceError
+from genet.errors import EvidenceError, RunError
 from genet.files import Journal
-from genet.trials.plan import Trial, TrialResult, plan_trials
-from genet.trials.runner import Runner, in_process, read_results, run_trials
+from genet.nets.build import build
+from genet.nets.data import Splits, TensorImages, load_data
+from genet.spec.recipe import Distill, Recipe
+from genet.trials.finetune import FineTune
+from genet.trials.group import Course
+from genet.trials.on_ray import OnRay
+from genet.trials.plan import Trial, groups, plan_trials
+from genet.trials.processes import Processes
+from genet.trials.results import Event, Stride, TrialResult, failed, read_results
+from genet.trials.runner import InProcess, Runner, Work, run_trials
 from tests.tiny import tiny_recipe
 
-RUNNERS = {"in-process": in_process}
+SHORT = Distill(epochs=1, batch=128, learning_rate=0.1)
+RUNNERS: dict[str, Callable[[], Runner]] = {
+    "in-process": InProcess,
+    "processes": lambda: Processes(["cpu", "cpu"]),
+    "ray": lambda: OnRay(None, "cpu"),
+}
 
 
-@pytest.fixture(params=RUNNERS)
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Workers inherit the number; sums in one order, so that equal means equal."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """A small cluster for all tests; its start takes longer than they do."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module", params=RUNNERS)
 def runner(request: pytest.FixtureRequest) -> Runner:
-    return RUNNERS[request.param]
+    if request.param == "ray":
+        request.getfixturevalue("ray_here")
+    return RUNNERS[request.param]()
 
 
-@pytest.fixture
-def trials(tmp_path: Path) -> tuple[Trial, ...]:
-    space = tiny_recipe(tmp_path).space
-    return plan_trials(space, space.widths_on_offer(), 16, 0)
+@pytest.fixture(scope="module", params=["processes", "ray"])
+def apart(request: pytest.FixtureRequest) -> Runner:
+    """The runners whose workers can die without their parent."""
+    if request.param == "ray":
+        request.getfixturevalue("ray_here")
+    return RUNNERS[request.param]()
 
 
-def work(trial: Trial) -> TrialResult:
-    """A stand-in for training: the contract is about bookkeeping."""
-    return TrialResult(
-        trial=trial.id,
-        index=trial.index,
-        superblock=trial.superblock,
-        accuracy=trial.superblock.width / 100,
-        failure=None,
-        seconds=0.0,
-    )
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return tiny_recipe(tmp_path_factory.mktemp("recipe"))
 
 
-class Killed(BaseException):
-    """Stands for a signal."""
+@pytest.fixture(scope="module")
+def trials(recipe: Recipe) -> tuple[Trial, ...]:
+    return plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, SHORT)
 
 
-def test_every_trial_gets_its_own_result(runner: Runner, trials: tuple[Trial, ...], tmp_path: Path) -> None:
-    results = run_trials(trials, Journal(tmp_path / "t.jsonl"), runner, work, lambda _: None)
-    assert results == {trial.id: work(trial) for trial in trials}
+# Work that can be sent to another process
 
 
-def test_finished_trials_are_not_run_again(runner: Runner, trials: tuple[Trial, ...], tmp_path: Path) -> None:
-    journal, ran = Journal(tmp_path / "t.jsonl"), []
-    run_trials(trials[:2], journal, runner, work, lambda _: None)
-    run_trials(trials, journal, runner, work, lambda result: ran.append(result.trial))
-    assert sorted(ran) == sorted(trial.id for trial in trials[2:])
+def answer(trial: Trial) -> TrialResult:
+    return TrialResult(**dict(trial), accuracy=trial.seed % 1000 / 1000)
 
 
-def test_a_result_is_on_the_disk_before_the_user_hears_of_it(runner: Runner, trials: tuple[Trial, ...], tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "t.jsonl")
-    run_trials(trials, journal, runner, work, lambda result: _must_hold(journal, result))
+class OnAnyDevice:
+    """Stands in for training: the contract is about bookkeeping."""
+
+    def on(self, device: str) -> Self:
+        return self
+
+    def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
+        for trial in trials:
+            yield Stride(0.25)
+            yield self.result(trial)
+            yield Stride(0.75)
+
+    def result(self, trial: Trial) -> TrialResult:
+        return answer(trial)
 
 
-def _must_hold(journal: Journal, result: TrialResult) -> None:
-    assert read_results(journal)[result.trial] == result
+@dataclass
+class Slow(OnAnyDevice):
+    """Leaves a file for every trial begun, and takes its time."""
+
+    folder: Path
+
+    def result(self, trial: Trial) -> TrialResult:
+        (self.folder / trial.id).touch()
+        time.sleep(0.3)
+        return answer(trial)
 
 
-def test_a_kill_loses_only_the_trial_at_work(runner: Runner, trials: tuple[Trial, ...], tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "t.jsonl")
+@dataclass
+class Buggy(OnAnyDevice):
+    """Fails all trials alike but one."""
 
-    def dies_at_the_third(trial: Trial) -> TrialResult:
-        if trial == trials[2]:
-            raise Killed
-        return work(trial)
+    good: str
 
-    with pytest.raises(Killed):
-        run_trials(trials, journal, runner, dies_at_the_third, lambda _: None)
-    assert set(read_results(journal)) == {trial.id for trial in trials[:2]}
-    assert len(run_trials(trials, journal, runner, work, lambda _: None)) == len(trials)
+    def result(self, trial: Trial) -> TrialResult:
+        return answer(trial) if trial.id == self.good else failed(trial, "bug", "ZeroDivisionError: x (blocks.py:7)")
 
 
-def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "t.jsonl")
-    journal.append({"trial": "abc"})
-    with pytest.raises(EvidenceError, match=r"t\.jsonl: every line must be a trial's result"):
-        read_results(journal)
+@dataclass
+class Deadly(OnAnyDevice):
+    """One trial kills its worker: whenever it is tried, or as long as there is no mark that it was."""
+
+    killer: str
+    mark: Path
+    always: bool
+
+    def result(self, trial: Trial) -> TrialResult:
+        if trial.id == self.killer and (self.always or not self.mark.exists()):
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer(trial)
+
+
+class DoesNotArrive(OnAnyDevice):
+    """Can be sent, and not be received."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refused, ()
+
+
+def _refused() -> None:
+    raise ImportError("this work is not known here")
+
+
+def walked(events: Sequence[Event]) -> float:
+    return sum(event.trials for event in events if isinstance(event, Stride))
+
+
+def results_of(events: Sequence[Event]) -> list[TrialResult]:
+    return [event for event in events if isinstance(event, TrialResult)]
+
+
+def events_of(runner: Runner, groups: Sequence[Sequence[Trial]], work: Work) -> list[Event]:
+    with closing(runner(groups, work)) as events:
+        return list(events)
+
+
+# When all is well
+
+
+@dataclass
+class Told:
+    """What `tell` heard, and what the journal held when it did."""
+
+    events: list[Event]
+    journaled: list[bool]
+
+
+@pytest.fixture(scope="module")
+def told(runner: Runner, trials: tuple[Trial, ...], tmp_path_factory: pytest.TempPathFactory) -> Told:
+    journal, heard = Journal(tmp_path_factory.mktemp("run") / "trials.jsonl"), Told([], [])
+
+    def tell(event: Event) -> None:
+        heard.events.append(event)
+        if isinstance(event, TrialResult):
+            heard.journaled.append(read_results(journal).get(event.id) == event)
+
+    run_trials(groups(trials, runner.workers), journal, runner, OnAnyDevice(), tell)
+    return heard
+
+
+def test_every_trial_has_one_result_which_is_its_own(told: Told, trials: tuple[Trial, ...]) -> None:
+    found = results_of(told.events)
+    assert len(found) == len(trials)
+    assert {result.id: result for result in found} == {trial.id: answer(trial) for trial in trials}
+
+
+def test_a_result_is_in_the_journal_before_anybody_hears_of_it(told: Told, trials: tuple[Trial, ...]) -> None:
+    assert told.journaled == [True] * len(trials)
+
+
+def test_strides_add_up_to_the_trials(told: Told, trials: tuple[Trial, ...]) -> None:
+    assert walked(told.events) == pytest.approx(len(trials))
+
+
+def test_without_trials_there_is_nothing_to_do(runner: Runner) -> None:
+    assert events_of(runner, [], OnAnyDevice()) == []
+
+
+def test_a_runner_says_how_many_work_side_by_side(runner: Runner) -> None:
+    assert runner.workers == (1 if isinstance(runner, InProcess) else 2)
+
+
+def test_closing_the_events_stops_the_work(runner: Runner, trials: tuple[Trial, ...], tmp_path: Path) -> None:
+    with closing(runner([[trial] for trial in trials], Slow(tmp_path))) as events:
+        next(event for event in events if isinstance(event, TrialResult))
+    time.sleep(0.5)  # what was begun may end
+    begun = len(list(tmp_path.iterdir()))
+    assert 1 <= begun < len(trials)
+    time.sleep(1)
+    assert len(list(tmp_path.iterdir())) == begun
+
+
+def test_three_trials_that_fail_alike_stop_the_rest_and_all_results_so_far_are_kept(
+    runner: Runner, trials: tuple[Trial, ...], tmp_path: Path
+) -> None:
+    journal, heard = Journal(tmp_path / "trials.jsonl"), list[Event]()
+    alone = [[trial] for trial in trials]
+    with pytest.raises(EvidenceError, match=r"3 trials must not fail alike, and did: bug: ZeroDivisionError: x \(blocks\.py:7\)"):
+        run_trials(alone, journal, runner, Buggy(trials[0].id), heard.append)
+    kept = read_results(journal)
+    assert kept == {result.id: result for result in results_of(heard)}
+    assert sum(result.failure is not None for result in kept.values()) == 3
+    if isinstance(runner, InProcess):
+        assert kept[trials[0].id] == answer(trials[0])
+
+
+def test_trials_that_fail_each_in_their_own_way_stop_nothing(trials: tuple[Trial, ...], tmp_path: Path) -> None:
+    class Varied(OnAnyDevice):
+        def result(self, trial: Trial) -> TrialResult:
+            return failed(trial, "bug", trial.id)
+
+    run_trials([trials], Journal(tmp_path / "trials.jsonl"), InProcess(), Varied(), lambda _: None)
+    assert len(read_results(Journal(tmp_path / "trials.jsonl"))) == len(trials)
+
+
+def test_many_trials_that_are_the_networks_own_fault_stop_nothing(trials: tuple[Trial, ...], tmp_path: Path) -> None:
+    class Diverging(OnAnyDevice):
+        def result(self, trial: Trial) -> TrialResult:
+            return failed(trial, "non-finite loss", "the loss must stay finite")
+
+    run_trials([trials], Journal(tmp_path / "trials.jsonl"), InProcess(), Diverging(), lambda _: None)
+    assert len(read_results(Journal(tmp_path / "trials.jsonl"))) == len(trials)
+
+
+@pytest.fixture(scope="module")
+def fine_tune(recipe: Recipe) -> FineTune:
+    """The real work on a few hundred digits."""
+    whole = load_data(recipe.data, recipe.space.input, 0)
+    sets = (TensorImages(*next(images.batches(256, 8))) for images in (whole.train, whole.nas_validation, whole.test))
+    return FineTune(Course(build(recipe.space.masternet(16)), Splits(*sets), SHORT, 16, seed=3), "cpu")
+
+
+@pytest.fixture(scope="module")
+def accuracies(fine_tune: FineTune, trials: tuple[Trial, ...]) -> dict[str, float | None]:
+    """Of every trial alone."""
+    return {result.id: result.accuracy for trial in trials for result in results_of(list(fine_tune([trial])))}
+
+
+def test_the_accuracies_are_the_same_whoever_runs_the_trials(
+    runner: Runner, trials: tuple[Trial, ...], fine_tune: FineTune, accuracies: dict[str, float | None]
+) -> None:
+    found = results_of(events_of(runner, groups(trials, runner.workers), fine_tune))
+    assert {result.id: result.accuracy for result in found} == accuracies
+    assert None not in accuracies.values()
+    assert len(set(accuracies.values())) > 1
+
+
+# When a worker dies
+
+
+def test_a_worker_killed_once_changes_nothing(apart: Runner, trials: tuple[Trial, ...], tmp_path: Path) -> None:
+    work = Deadly(trials[-1].id, tmp_path / "died", always=False)
+    events = events_of(apart, groups(trials, 1), work)
+    found = results_of(events)
+    assert (tmp_path / "died").exists()
+    assert len(found) == len(trials)
+    assert {result.id: result for result in found} == {trial.id: answer(trial) for trial in trials}
+    assert walked(events) == pytest.approx(len(trials))
+
+
+def test_a_trial_that_always_kills_its_worker_fails_and_other_groups_do_not(
+    apart: Runner, trials: tuple[Trial, ...], tmp_path: Path
+) -> None:
+    first, second = groups(trials, 1)
+    killer = second[2]
+    events = events_of(apart, [first, second], Deadly(killer.id, tmp_path / "died", always=True))
+    found = {result.id: result for result in results_of(events)}
+    assert len(results_of(events)) == len(found) == len(trials)
+    failure = found[killer.id].failure
+    assert failure is not None
+    assert failure.kind == "worker killed"
+    assert found[killer.id].accuracy is None
+    assert {id: found[id] for id in (trial.id for trial in first)} == {trial.id: answer(trial) for trial in first}
+    assert {result.failure.kind for result in found.values() if result.failure} == {"worker killed"}
+    if isinstance(apart, Processes):
+        assert sum(result.failure is not None for result in found.values()) <= len(second) / 2  # those of its half
+    assert walked(events) == pytest.approx(len(trials))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_does_not_start_is_said_and_nothing_is_tried_for_ever(trials: tuple[Trial, ...]) -> None:
+    with pytest.raises(RunError, match="a worker on cpu must start, and ended with exit code 1; use --runner in-process"):
+        events_of(Processes(["cpu"]), [trials], DoesNotArrive())

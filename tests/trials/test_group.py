@@ -1,0 +1,557 @@
+"""Trials side by side: each as if it were alone and trained the plain way, and every way in which one can fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from genet.errors import DataError, LostDeviceError
+from genet.files import digest
+from genet.nets.build import GENet, Stage, build
+from genet.nets.data import Batch, Splits, TensorImages, load_data
+from genet.nets.inherit import inherit
+from genet.nets.training import Learner, accuracy, epoch_seed, learning_rate, train
+from genet.spec.network import Network
+from genet.spec.recipe import Distill, Mode, Recipe, Schedule
+from genet.trials.finetune import FineTune
+from genet.trials.group import Course, _Child, _Group, fine_tune, trained_parts
+from genet.trials.plan import Trial, plan_trials
+from genet.trials.results import Event, FailureKind, Stride, TrialResult
+from tests.tiny import tiny_recipe
+
+CPU = torch.device("cpu")
+SHORT = Distill(epochs=2, batch=128, learning_rate=0.1, patience=9)
+MODES: tuple[Mode, ...] = get_args(Mode)
+EveryMode = pytest.mark.parametrize("mode", MODES)
+BothSuperblocks = pytest.mark.parametrize("index", [0, 1])
+Outcome = tuple[float | None, tuple[float, ...], FailureKind | None]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal means equal."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return tiny_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def splits(recipe: Recipe) -> Splits:
+    """Some hundred digits: enough to learn a little."""
+    whole = load_data(recipe.data, recipe.space.input, 0)
+    train_set, held_out = (next(images.batches(count, 8)) for images, count in ((whole.train, 512), (whole.nas_validation, 250)))
+    return Splits(TensorImages(*train_set), TensorImages(*held_out), whole.test)
+
+
+@pytest.fixture(scope="module")
+def weights(recipe: Recipe, splits: Splits) -> dict[str, Tensor]:
+    """A MasterNet that knows some digits."""
+    module = build(recipe.space.masternet(16), seed=1)
+    train(module, splits.train, Schedule(epochs=4, batch=64, learning_rate=0.4), 16, CPU, 0)
+    return module.state_dict()
+
+
+@pytest.fixture
+def course(recipe: Recipe, splits: Splits, weights: dict[str, Tensor]) -> Course:
+    return Course(parent(recipe, weights), splits, SHORT, 16, seed=7)
+
+
+@pytest.fixture(scope="module")
+def trials(recipe: Recipe) -> tuple[Trial, ...]:
+    return plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, SHORT.model_copy(update={"joint": 0.3}))
+
+
+def parent(recipe: Recipe, weights: dict[str, Tensor]) -> GENet:
+    module = build(recipe.space.masternet(16))
+    module.load_state_dict(weights)
+    return module
+
+
+def changed(course: Course, **distill: Any) -> Course:
+    return dataclasses.replace(course, distill=course.distill.model_copy(update=distill))
+
+
+def trained_on(course: Course, images: TensorImages) -> Course:
+    return dataclasses.replace(course, splits=dataclasses.replace(course.splits, train=images))
+
+
+def of(trials: Sequence[Trial], index: int) -> list[Trial]:
+    return [trial for trial in trials if trial.index == index]
+
+
+def ran(course: Course, trials: Sequence[Trial]) -> dict[str, TrialResult]:
+    return by_id(fine_tune(course, trials, CPU))
+
+
+def by_id(events: Iterator[Event]) -> dict[str, TrialResult]:
+    return {event.id: event for event in events if isinstance(event, TrialResult)}
+
+
+def outcome(result: TrialResult) -> Outcome:
+    return result.accuracy, result.curve, result.failure.kind if result.failure else None
+
+
+def kinds(results: dict[str, TrialResult]) -> list[FailureKind | None]:
+    return [result.failure.kind if result.failure else None for result in results.values()]
+
+
+def walked(events: Sequence[Event]) -> float:
+    return sum(event.trials for event in events if isinstance(event, Stride))
+
+
+def shown(images: TensorImages) -> Batch:
+    """All images of a set, unshuffled, at their own size."""
+    return next(images.batches(images.size, 8))
+
+
+# Side by side as if alone
+
+
+@EveryMode
+@BothSuperblocks
+def test_a_groups_results_are_those_of_each_trial_alone_in_any_order(
+    course: Course, trials: tuple[Trial, ...], mode: Mode, index: int
+) -> None:
+    course, group = changed(course, mode=mode), of(trials, index)
+    together = ran(course, group)
+    backwards = ran(course, group[::-1])
+    assert set(together) == {trial.id for trial in group}
+    assert len({result.curve for result in together.values()}) > 1
+    for trial in group:
+        (alone,) = ran(course, [trial]).values()
+        assert outcome(together[trial.id]) == outcome(backwards[trial.id]) == outcome(alone)
+        assert alone.accuracy == alone.curve[-1]
+        assert (alone.group, together[trial.id].group) == (1, len(group))
+
+
+@EveryMode
+def test_the_masternet_stays_as_it_was(course: Course, trials: tuple[Trial, ...], weights: dict[str, Tensor], mode: Mode) -> None:
+    before = {name: tensor.clone() for name, tensor in course.parent.state_dict().items()}
+    for index in (0, 1):
+        ran(changed(course, mode=mode), of(trials, index))
+    assert [name for name, tensor in course.parent.state_dict().items() if not torch.equal(tensor, before[name])] == []
+
+
+def meant_parts(rest: nn.Module, trial: Trial, mode: Mode) -> list[nn.Module]:
+    """What a mode trains, written down by hand for a network of two super-blocks."""
+    if mode == "whole":
+        return [rest]
+    assert isinstance(rest, nn.Sequential)
+    *stages, final_conv, head = rest
+    first_after = [stage[0] for stage in stages[1:] if isinstance(stage, Stage)] + [final_conv]
+    parts: list[nn.Module] = [stages[0], *(stages[1:] if trial.also else [])]
+    if mode != "superblock":
+        parts += first_after[:2] if trial.also else first_after[:1]
+    return [*parts, head] if mode == "local" else parts
+
+
+@EveryMode
+@BothSuperblocks
+def test_the_parts_of_the_mode_are_trained_and_no_others(
+    course: Course, trials: tuple[Trial, ...], mode: Mode, index: int
+) -> None:
+    group = _Group(changed(course, mode=mode), of(trials, index), CPU)
+    children = list(group.children)
+    before = [[parameter.detach().clone() for parameter in child.rest.parameters()] for child in children]
+    list(group.run())
+    for child, fresh in zip(children, before, strict=True):
+        named = list(child.rest.named_parameters())
+        moved = {name for (name, now), then in zip(named, fresh, strict=True) if not torch.equal(now, then)}
+        inside = {id(p) for part in meant_parts(child.rest, child.trial, mode) for p in part.parameters()}
+        meant = {name for name, parameter in named if id(parameter) in inside}
+        assert moved <= meant
+        assert {name for name in meant if name.endswith(("conv.weight", "fc.weight"))} <= moved
+
+
+@EveryMode
+def test_the_learners_parts_are_those_of_the_mode(course: Course, trials: tuple[Trial, ...], mode: Mode) -> None:
+    for trial in trials:
+        child = inherit(course.parent, Network.parse(trial.network), trial.seed)
+        parts = trained_parts(child, trial, course.distill.model_copy(update={"mode": mode}))
+        rest = child if mode == "whole" else child.since(trial.index)
+        found, meant = ({id(p) for part in some for p in part.parameters()} for some in (parts, meant_parts(rest, trial, mode)))
+        assert found == meant
+
+
+# As trained the plain way
+
+
+def plainly(course: Course, trial: Trial) -> tuple[GENet, list[float]]:
+    """The whole child in every step, nothing shared; the part before the super-block in the MasterNet's state."""
+    distill, images = course.distill, course.splits.train
+    child = inherit(course.parent, Network.parse(trial.network), trial.seed).to(memory_format=torch.channels_last)
+    learner = Learner(child, distill, trained_parts(child, trial, distill))
+    seed = int(digest(f"{course.seed}/{trial.index}")[:12], 16)
+    frozen: list[nn.Module] = [] if distill.mode == "whole" else [child.stem, *child.superblocks[: trial.index]]
+    behind = [part for part in child.modules() if not any(part in set(each.modules()) for each in frozen)]
+    curve = []
+
+    def in_training() -> None:
+        child.train()
+        for part in frozen:
+            part.eval()
+
+    for epoch in range(distill.epochs):
+        in_training()
+        steps = images.size // distill.batch
+        for step, (pixels, labels) in enumerate(images.batches(distill.batch, 16, epoch_seed(seed, epoch))):
+            if distill.mode == "features":
+                with torch.no_grad():
+                    target = seen(course.parent.eval(), trial, pixels)
+                loss = (seen(child, trial, pixels) - target).square().mean() / target.var()
+            else:
+                loss = nn.functional.cross_entropy(child(pixels), labels, label_smoothing=distill.label_smoothing)
+            learner.step(loss, learning_rate(distill, distill.batch, epoch + (step + 0.5) / steps), "")
+        if epoch + 1 == distill.epochs:
+            norms = [part for part in behind if isinstance(part, nn.BatchNorm2d)]
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+            with torch.no_grad():
+                for pixels, _ in images.batches(distill.batch, 16, epoch_seed(seed, distill.epochs)):
+                    child(pixels)
+        curve.append(accuracy(child, course.splits.nas_validation, 16, CPU))
+    return child, curve
+
+
+def seen(network: GENet, trial: Trial, pixels: Tensor) -> Tensor:
+    """What the first block after the last perturbed super-block answers."""
+    x = network.stem(pixels)
+    for stage in network.superblocks[: trial.last + 1]:
+        x = stage(x)
+    return network.reader(trial.last)(x)
+
+
+@EveryMode
+@BothSuperblocks
+def test_a_trial_with_a_shared_prefix_is_the_one_trained_the_plain_way(
+    course: Course, trials: tuple[Trial, ...], mode: Mode, index: int
+) -> None:
+    course = changed(course, mode=mode, warmup_epochs=1, label_smoothing=0.1)
+    group = _Group(course, of(trials, index), CPU)
+    children = list(group.children)
+    results = by_id(group.run())
+    for child in children:
+        plain, curve = plainly(course, child.trial)
+        expected = plain if mode == "whole" else plain.since(index)
+        assert results[child.trial.id].curve == pytest.approx(curve, abs=2 / course.splits.nas_validation.size)
+        for name, tensor in child.rest.state_dict().items():
+            torch.testing.assert_close(
+                tensor, expected.state_dict()[name], rtol=1e-3, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_the_prefix_is_computed_once_per_batch_however_many_trials_share_it(course: Course, trials: tuple[Trial, ...]) -> None:
+    computed = []
+    course.parent.stem.register_forward_hook(lambda *_: computed.append(1))
+    counts = []
+    for group in (of(trials, 1)[:1], of(trials, 1)):
+        ran(course, group)
+        counts.append(len(computed))
+        computed.clear()
+    assert counts[0] == counts[1] > 0
+
+
+def test_nothing_is_remembered_for_gradients_of_the_prefix(course: Course, trials: tuple[Trial, ...]) -> None:
+    ran(course, of(trials, 1))
+    assert all(parameter.grad is None for parameter in course.parent.parameters())
+
+
+def test_features_are_learnt_without_a_single_label(course: Course, trials: tuple[Trial, ...]) -> None:
+    pixels, labels = shown(course.splits.train)
+    for mode, blind in (("features", True), ("local", False)):
+        asked = changed(course, mode=mode)
+        right = ran(asked, of(trials, 0))
+        nonsense = ran(trained_on(asked, TensorImages(pixels, (labels + 1) % 10)), of(trials, 0))
+        assert ([outcome(r) for r in right.values()] == [outcome(r) for r in nonsense.values()]) is blind
+
+
+def test_features_are_learnt_although_no_label_is_a_class(course: Course, trials: tuple[Trial, ...]) -> None:
+    pixels, labels = shown(course.splits.train)
+    asked = changed(course, mode="features")
+    results = ran(trained_on(asked, TensorImages(pixels, torch.full_like(labels, -1))), of(trials, 0))
+    assert kinds(results) == [None] * len(results)
+
+
+def test_learning_features_brings_a_child_closer_to_the_masternet(course: Course, trials: tuple[Trial, ...]) -> None:
+    pixels, _ = next(course.splits.train.batches(256, 16))
+    asked = changed(course, mode="features", epochs=6, learning_rate=0.5)
+    for trial in of(trials, 0):
+        target = seen(course.parent.eval(), trial, pixels)
+        child = inherit(course.parent, Network.parse(trial.network), trial.seed).train()
+        group = _Group(asked, [trial], CPU)
+        (learnt,) = group.children
+        list(group.run())
+        with torch.no_grad():
+            before, after = seen(child, trial, pixels), learnt.body.train()(group.prefix(pixels))
+        if not trial.control:  # which has nothing to learn
+            assert (after - target).square().mean() < 0.8 * (before - target).square().mean()
+
+
+def test_statistics_of_all_batch_normalisations_are_taken_anew(course: Course, trials: tuple[Trial, ...]) -> None:
+    group = _Group(changed(course, mode="features"), of(trials, 0), CPU)
+    children = list(group.children)
+    list(group.run())
+    for child in children:
+        assert isinstance(child.rest, nn.Sequential)
+        norm, before = child.rest[-2].bn, course.parent.final_conv.bn  # far behind what was trained
+        assert not torch.equal(norm.running_mean, before.running_mean)
+        norms = [part for part in child.rest.modules() if isinstance(part, nn.BatchNorm2d)]
+        assert {int(part.num_batches_tracked) for part in norms} == {512 // 128}
+        assert {part.momentum for part in norms} == {0.1}
+
+
+def test_the_search_seed_decides_batches_and_so_the_results(course: Course, trials: tuple[Trial, ...]) -> None:
+    one, other = (ran(dataclasses.replace(course, seed=seed), of(trials, 0)) for seed in (1, 2))
+    assert [r.curve for r in one.values()] != [r.curve for r in other.values()]
+
+
+def test_every_trial_is_charged_for_its_time_and_what_is_shared_is_divided(course: Course, trials: tuple[Trial, ...]) -> None:
+    results = list(ran(course, of(trials, 1)).values())
+    for result in results:
+        assert min(result.seconds.images, result.seconds.prefix, result.seconds.training, result.seconds.validation) > 0
+    for shared in ("images", "prefix"):
+        shares = [getattr(result.seconds, shared) for result in results]
+        assert max(shares) < 2 * min(shares)
+
+
+# Early ends
+
+
+def test_a_trial_that_has_settled_ends_after_one_more_epoch(course: Course, trials: tuple[Trial, ...]) -> None:
+    still = changed(course, epochs=30, patience=2, learning_rate=1e-12, mode="superblock")
+    events = list(fine_tune(still, of(trials, 1), CPU))
+    control = next(result for result in by_id(iter(events)).values() if result.control)
+    assert len(control.curve) == 2 + 1 + 1  # its patience, one before it, and the epoch in which its rate falls to zero
+    assert control.accuracy == control.curve[-1]
+    assert max(len(result.curve) for result in by_id(iter(events)).values()) < 30
+    assert walked(events) == pytest.approx(len(of(trials, 1)))
+
+
+def test_a_trial_goes_to_its_last_epoch_where_its_patience_is_longer(course: Course, trials: tuple[Trial, ...]) -> None:
+    still = changed(course, epochs=4, patience=4, learning_rate=1e-12)
+    assert {len(result.curve) for result in ran(still, of(trials, 1)).values()} == {4}
+
+
+def test_settling_early_is_each_trials_own_affair(course: Course, trials: tuple[Trial, ...]) -> None:
+    asked = changed(course, epochs=8, patience=1)
+    together = ran(asked, of(trials, 0))
+    assert len({len(result.curve) for result in together.values()}) > 1
+    for trial in of(trials, 0):
+        assert outcome(ran(asked, [trial])[trial.id]) == outcome(together[trial.id])
+
+
+def test_the_rate_of_a_settled_trial_falls_from_the_schedules_to_zero_within_an_epoch(
+    course: Course, trials: tuple[Trial, ...]
+) -> None:
+    schedule = course.distill.model_copy(update={"epochs": 10})
+    child = _Child(trials[0], course, CPU)
+    assert child.rate(schedule, 128, 3.5) == learning_rate(schedule, 128, 3.5)
+    child.cools_from = 4
+    rates = [child.rate(schedule, 128, epoch) for epoch in (4.0, 4.5, 5.0)]
+    assert rates == pytest.approx([learning_rate(schedule, 128, 4), learning_rate(schedule, 128, 4) / 2, 0.0])
+
+
+# Failures
+
+
+@pytest.fixture
+def poisoned(course: Course) -> Course:
+    """In the MasterNet's first super-block a weight is infinite: its own kind inherits it, another kind does not."""
+    with torch.no_grad():
+        course.parent.superblocks[0].blocks[0].convs[0].conv.weight[:] = float("inf")
+    return course
+
+
+def test_a_loss_that_is_not_finite_fails_its_own_trial_only(poisoned: Course, trials: tuple[Trial, ...]) -> None:
+    group = of([trial for trial in trials if not trial.also], 0)
+    results = ran(poisoned, group)
+    for trial in group:
+        if trial.superblock.type == "XX":
+            assert results[trial.id].accuracy is None
+            assert results[trial.id].failure is not None
+            assert results[trial.id].failure.kind == "non-finite loss"
+            assert "in epoch 1, step 1" in results[trial.id].failure.message
+        else:
+            assert results[trial.id].accuracy is not None
+            assert outcome(results[trial.id]) == outcome(ran(poisoned, [trial])[trial.id])
+    assert set(kinds(results)) == {None, "non-finite loss"}
+
+
+@EveryMode
+def test_an_absurd_rate_fails_all_trials_and_gives_none_an_accuracy(
+    course: Course, trials: tuple[Trial, ...], mode: Mode
+) -> None:
+    results = ran(changed(course, mode=mode, learning_rate=1e30, epochs=3), of(trials, 0))
+    assert kinds(results) == ["non-finite loss"] * len(of(trials, 0))
+    assert all(result.accuracy is None for result in results.values())
+
+
+def test_a_trial_over_its_time_limit_is_given_up_and_says_so(course: Course, trials: tuple[Trial, ...]) -> None:
+    results = ran(changed(course, time_limit_s=1e-9), of(trials, 1))
+    assert kinds(results) == ["time limit"] * len(of(trials, 1))
+    for result in results.values():
+        assert result.accuracy is None
+        assert result.failure is not None
+        assert "must end within 1e-09 s" in result.failure.message
+        assert result.seconds.total > 1e-9
+
+
+def test_a_generous_time_limit_changes_nothing(course: Course, trials: tuple[Trial, ...]) -> None:
+    limited, free = ran(changed(course, time_limit_s=1e6), of(trials, 1)), ran(course, of(trials, 1))
+    assert [outcome(result) for result in limited.values()] == [outcome(result) for result in free.values()]
+
+
+class Faulty(TensorImages):
+    """Raises at one of its batches, counted over all epochs."""
+
+    def __init__(self, images: TensorImages, fault: Exception, at: int) -> None:
+        super().__init__(*shown(images))
+        self._fault, self._left = fault, at
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        for each in super().batches(batch, resolution, shuffle_seed):
+            if self._left == 0:
+                raise self._fault
+            self._left -= 1
+            yield each
+
+
+def faulty(course: Course, fault: Exception, at: int = 2) -> FineTune:
+    images = course.splits.train
+    assert isinstance(images, TensorImages)
+    return FineTune(trained_on(course, Faulty(images, fault, at)), "cpu")
+
+
+def test_an_image_that_cannot_be_read_fails_the_whole_group_by_its_data(course: Course, trials: tuple[Trial, ...]) -> None:
+    results = by_id(faulty(course, DataError("cat.png: must be an image"))(of(trials, 0)))
+    assert kinds(results) == ["data"] * len(of(trials, 0))
+    assert {result.failure.message for result in results.values() if result.failure} == {"cat.png: must be an image"}
+
+
+def test_a_fault_of_the_program_is_told_with_its_place(course: Course, trials: tuple[Trial, ...]) -> None:
+    results = by_id(faulty(course, ZeroDivisionError("division by zero\nmore"))(of(trials, 0)))
+    line = next(n for n, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "raise self._fault" in text)
+    assert kinds(results) == ["bug"] * len(of(trials, 0))
+    messages = {result.failure.message for result in results.values() if result.failure}
+    assert messages == {f"ZeroDivisionError: division by zero (test_group.py:{line})"}
+
+
+def test_a_trial_that_has_its_result_keeps_it_when_the_rest_of_its_group_fails(
+    poisoned: Course, trials: tuple[Trial, ...]
+) -> None:
+    group = of([trial for trial in trials if not trial.also], 0)
+    results = by_id(faulty(poisoned, DataError("cat.png"), at=5)(group))
+    expected = {trial.id: "non-finite loss" if trial.superblock.type == "XX" else "data" for trial in group}
+    assert {id: result.failure.kind for id, result in results.items() if result.failure} == expected
+
+
+@pytest.mark.parametrize("fault", [LostDeviceError("gone"), RuntimeError("CUDA error: an illegal memory access")])
+def test_a_lost_device_is_no_trials_failure(course: Course, trials: tuple[Trial, ...], fault: Exception) -> None:
+    with pytest.raises(LostDeviceError, match="the device stopped answering"):
+        list(faulty(course, fault)(of(trials, 0)))
+
+
+def under_way() -> int:
+    """Trials whose networks are in memory."""
+    return sum(type(each) is _Child for each in gc.get_objects())
+
+
+class Crowded(TensorImages):
+    """Has no memory for more than so many trials at once."""
+
+    def __init__(self, images: TensorImages, room: int) -> None:
+        super().__init__(*shown(images))
+        gc.collect()
+        self._room = room + under_way()
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        for number, each in enumerate(super().batches(batch, resolution, shuffle_seed)):
+            if number == 1 and under_way() > self._room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            yield each
+
+
+def crowded(course: Course, room: int) -> FineTune:
+    images = course.splits.train
+    assert isinstance(images, TensorImages)
+    return FineTune(trained_on(course, Crowded(images, room)), "cpu")
+
+
+def test_a_group_without_room_is_run_in_two_halves_with_the_same_results(course: Course, trials: tuple[Trial, ...]) -> None:
+    group = of(trials, 0)[:5]
+    results = by_id(crowded(course, room=3)(group))
+    expected = ran(course, group)
+    assert {id: outcome(result) for id, result in results.items()} == {id: outcome(r) for id, r in expected.items()}
+    assert [results[trial.id].group for trial in group] == [3, 3, 3, 2, 2]
+
+
+def test_a_half_without_room_fails_by_memory_and_the_other_half_has_its_results(
+    course: Course, trials: tuple[Trial, ...]
+) -> None:
+    group = of(trials, 0)[:5]
+    results = by_id(crowded(course, room=2)(group))
+    assert [kind for kind in map(outcome, (results[trial.id] for trial in group)) if kind[2]] == [(None, (), "out of memory")] * 3
+    assert [results[trial.id].accuracy is None for trial in group] == [True, True, True, False, False]
+
+
+def test_a_single_trial_without_room_fails_by_memory(course: Course, trials: tuple[Trial, ...]) -> None:
+    (result,) = by_id(crowded(course, room=0)(of(trials, 0)[:1])).values()
+    assert outcome(result) == (None, (), "out of memory")
+    assert result.failure is not None
+    assert "lower distill.batch" in result.failure.message
+
+
+def test_memory_that_a_processor_lacks_is_known_by_its_words(course: Course, trials: tuple[Trial, ...]) -> None:
+    fault = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    results = by_id(faulty(course, fault)(of(trials, 0)[:2]))
+    assert kinds(results) == ["out of memory"] * 2
+
+
+# Strides
+
+
+STRIDES = {
+    "all end well": lambda course: FineTune(course, "cpu"),
+    "some lose their loss": lambda course: FineTune(spoilt(course), "cpu"),
+    "all lose their loss": lambda course: FineTune(changed(course, learning_rate=1e30, epochs=3), "cpu"),
+    "time is over": lambda course: FineTune(changed(course, time_limit_s=1e-9), "cpu"),
+    "settled": lambda course: FineTune(changed(course, epochs=9, patience=1), "cpu"),
+    "no image": lambda course: faulty(course, DataError("cat.png"), at=5),
+    "a bug": lambda course: faulty(course, ZeroDivisionError("x"), at=0),
+    "in halves": partial(crowded, room=4),
+    "in halves, one in vain": partial(crowded, room=3),
+    "no room at all": partial(crowded, room=0),
+}
+
+
+def spoilt(course: Course) -> Course:
+    with torch.no_grad():
+        course.parent.superblocks[0].blocks[0].convs[0].conv.weight[:] = float("inf")
+    return course
+
+
+@pytest.mark.parametrize("how", STRIDES)
+def test_strides_add_up_to_the_trials_and_every_trial_has_one_result(course: Course, trials: tuple[Trial, ...], how: str) -> None:
+    group = of(trials, 0)
+    events = list(STRIDES[how](course)(group))
+    assert sorted(event.id for event in events if isinstance(event, TrialResult)) == sorted(trial.id for trial in group)
+    assert walked(events) == pytest.approx(len(group))
+
+
+def test_the_work_goes_to_another_device_with_the_same_course(course: Course) -> None:
+    assert FineTune(course, "cpu").on("cuda:1") == FineTune(course, "cuda:1")
