@@ -3,28 +3,23 @@
     python benchmarks/trials.py --data CIFAR10       CIFAR10 holds train/CLASS/*.jpg and test/CLASS/*.jpg
 
 Everything is kept under benchmarks/results/trials as it is found, so a run that is stopped goes on where it was; hours on two
-cores. `--help` names its parts. The networks of the truth and of the trials depend on no part's result but the MasterNet's.
+cores. `--help` names its parts. `python benchmarks/trials_table.py` makes the table of what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import math
 import multiprocessing
 import random
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import torch
-from scipy.stats import kendalltau
 
-from genet.choose.regression import fit
 from genet.device import read_card
 from genet.export import load_weights, save_weights
 from genet.files import Journal, Record, digest
@@ -112,6 +107,13 @@ def run_truth(recipe: Recipe, _: Path) -> None:
             print(f"{number}/{len(missing)} {record['accuracy']:.4f} {record['seconds']} s {record['network']}", flush=True)
 
 
+class Parent(Record):
+    """The MasterNet and its accuracy on the images held out."""
+
+    network: str
+    accuracy: float
+
+
 def masternet(recipe: Recipe, work: Path) -> GENet:
     """The parent of all trials, trained once; the same weights wherever it is trained on this machine."""
     weights = work / "master.safetensors"
@@ -122,6 +124,8 @@ def masternet(recipe: Recipe, work: Path) -> GENet:
             module, splits.train, recipe.master, recipe.search_resolution, CPU, recipe.seed, checkpoint=work / "master.checkpoint"
         )
         save_weights(module, weights)
+        reached = accuracy(module, splits.nas_validation, recipe.search_resolution, CPU)
+        Parent(network=str(network), accuracy=reached).save(RESULTS / "masternet.json")
     return load_weights(network, weights)
 
 
@@ -156,17 +160,6 @@ def run_trials_of_all_cells(recipe: Recipe, work: Path) -> None:
         print(f"{mode}, {epochs} epochs, seed {seed}: {len(missing)} trials in {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def predictions(
-    recipe: Recipe, parent_accuracy: float, mode: Mode, epochs: int, seed: int, networks: list[str]
-) -> list[float] | None:
-    """What the regression on one cell's trials predicts for the networks; None where the cell is not finished."""
-    results = read_results(evidence(mode, epochs, seed))
-    if any(trial.id not in results for trial in planned(recipe, seed)):
-        return None
-    regression = fit(recipe.space.superblocks, parent_accuracy, results.values())
-    return [sum(regression.gain(i, s) or 0.0 for i, s in enumerate(Network.parse(n).superblocks)) for n in networks]
-
-
 def measure_costs(recipe: Recipe, work: Path) -> None:
     """Seconds per trial and epoch of every way, and where they go; timed in turn, on a part of the images."""
     parent = masternet(recipe, work)
@@ -181,8 +174,8 @@ def measure_costs(recipe: Recipe, work: Path) -> None:
             together = groups(planned(recipe, 0), workers=1)
             each = [[trial] for group in together for trial in group] if alone else together
             results = [event for group in each for event in work_of_way(group) if isinstance(event, TrialResult)]
-            scale = dict.fromkeys(Seconds.model_fields, course.splits.train.size / PART)
-            scale |= {"validation": course.splits.nas_validation.size / PART, "statistics": NORM_IMAGES / PART}
+            scale = dict.fromkeys(Seconds.model_fields, train_set.size / PART)
+            scale |= {"validation": held_out.size / PART, "statistics": NORM_IMAGES / PART}
             seconds = {kind: scale[kind] * fmean(getattr(r.seconds, kind) for r in results) for kind in scale}
             if way not in found or sum(seconds.values()) < sum(found[way].values()):
                 found[way] = seconds
@@ -202,102 +195,6 @@ class Costs(Record):
         return parts["statistics"] + epochs * sum(value for kind, value in parts.items() if kind != "statistics")
 
 
-class Truth:
-    """Accuracies of the networks trained from scratch: networks x seeds."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.networks = [str(network) for network in truth_networks(recipe)]
-        found = {(r["network"], r["seed"]): r["accuracy"] for r in Journal(RESULTS / "truth.jsonl").read().records}
-        self.accuracies = np.array([[found[network, seed] for seed in TRUTH_SEEDS] for network in self.networks])
-        self.mean = self.accuracies.mean(1)
-
-    def ceiling(self) -> list[float]:
-        """Kendall's tau of every seed with the mean of the others: what no prediction can be expected to better by much."""
-        seeds = range(len(TRUTH_SEEDS))
-        return [tau(self.accuracies[:, seed], np.delete(self.accuracies, seed, axis=1).mean(1)) for seed in seeds]
-
-
-def tau(one: np.ndarray, other: np.ndarray) -> float:
-    """Kendall's rank correlation."""
-    return float(kendalltau(one, other).statistic)
-
-
-def standard_error(statistic: Callable[[np.ndarray], float], size: int) -> float:
-    """Over 1,000 draws of the networks with replacement."""
-    draw = np.random.default_rng(0)
-    return float(np.nanstd([statistic(draw.integers(0, size, size)) for _ in range(1000)]))
-
-
-def write_table(recipe: Recipe, work: Path) -> None:
-    """The table of modes and lengths beside the ceiling and what costs nothing."""
-    truth, costs = Truth(recipe), Costs.load(RESULTS / f"costs-{DEVICE.type}.json")
-    parent = masternet(recipe, work)
-    splits = load_data(recipe.data, recipe.space.input, recipe.seed)
-    reached = accuracy(parent, splits.nas_validation, recipe.search_resolution, CPU)
-    size, low, high = len(truth.networks), truth.mean.min(), truth.mean.max()
-    ceiling = truth.ceiling()
-    lines = [
-        f"{size} networks x {len(TRUTH_SEEDS)} seeds trained from scratch: {low:.1%} to {high:.1%}; one seed has a standard deviation "
-        f"of {100 * truth.accuracies.std(1, ddof=1).mean():.2f} points. MasterNet {reached:.1%}. Costs: {costs.device}.",
-        "",
-        f"Ceiling: Kendall of one seed with the mean of the others: {', '.join(f'{each:.2f}' for each in ceiling)}.",
-        "",
-        "| what costs nothing | Kendall | standard error |",
-        "|---|---|---|",
-    ]
-    for name, proxy in proxies(truth.networks).items():
-        error = standard_error(lambda k, proxy=proxy: tau(proxy[k], truth.mean[k]), size)
-        lines.append(f"| {name} | {tau(proxy, truth.mean):.2f} | {error:.2f} |")
-    head = [f"trial seed {seed}" for seed in SEEDS]
-    lines += ["", f"| mode | epochs | seconds per trial | {' | '.join(head)} | standard error | spread of a trial, points |"]
-    lines.append("|---" * (5 + len(SEEDS)) + "|")
-    for mode, epochs in itertools.product(MODES, LENGTHS):
-        taus, errors = [], []
-        for seed in SEEDS:
-            predicted = predictions(recipe, reached, mode, epochs, seed, truth.networks)
-            taus.append("" if predicted is None else f"{tau(predicted, truth.mean):.2f}")
-            if predicted is not None:
-                errors.append(standard_error(lambda k, p=predicted: tau(p[k], truth.mean[k]), size))
-        error = f"{fmean(errors):.2f}" if errors else ""
-        lines.append(
-            f"| {mode} | {epochs} | {costs.of(mode, epochs):.1f} | {' | '.join(taus)} | {error} | {spread(recipe, mode, epochs)} |"
-        )
-    lines += [
-        "",
-        "| way, 1 epoch | " + " | ".join(Seconds.model_fields) + " | in all |",
-        "|---" * (2 + len(Seconds.model_fields)) + "|",
-    ]
-    for way, seconds in costs.seconds.items():
-        parts = " | ".join(f"{seconds[kind]:.2f}" for kind in Seconds.model_fields)
-        lines.append(f"| {way} | {parts} | {sum(seconds.values()):.2f} |")
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "table.md").write_text(
-        "# What a trial trains, and for how long\n\n`python benchmarks/trials.py --data CIFAR10`\n\n" + text
-    )
-    print(text)
-
-
-def proxies(networks: list[str]) -> dict[str, np.ndarray]:
-    """What can be read off a network without training anything."""
-    parsed = [Network.parse(notation) for notation in networks]
-    return {
-        "sum of log-widths": np.array([sum(math.log2(s.width) for s in network.superblocks) for network in parsed]),
-        "sum of depths": np.array([sum(s.depth for s in network.superblocks) for network in parsed]),
-        "log-parameters": np.array([math.log2(network_cost(network).parameters) for network in parsed]),
-        "log-MACs": np.array([math.log2(network_cost(network).macs) for network in parsed]),
-    }
-
-
-def spread(recipe: Recipe, mode: Mode, epochs: int) -> str:
-    """Standard deviation of a trial's accuracy over seeds, in points, once what all trials of a seed share is taken out."""
-    found = [read_results(evidence(mode, epochs, seed)) for seed in SEEDS]
-    finished = [results for results in found if all(trial.id in results for trial in planned(recipe, 0))]
-    if len(finished) < 2:
-        return ""
-    rows = np.array([[results[trial.id].accuracy or np.nan for trial in planned(recipe, 0)] for results in finished])
-    return f"{100 * np.nanmean((rows - np.nanmean(rows, axis=1, keepdims=True)).std(0, ddof=1)):.2f}"
-
-
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -312,7 +209,7 @@ def main() -> None:
         PARTS[part](recipe, arguments.work)
 
 
-PARTS = {"truth": run_truth, "costs": measure_costs, "trials": run_trials_of_all_cells, "table": write_table}
+PARTS = {"truth": run_truth, "costs": measure_costs, "trials": run_trials_of_all_cells}
 
 if __name__ == "__main__":
     main()
