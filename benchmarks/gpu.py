@@ -10,7 +10,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import torch
 from prediction import report
+from scaling import report as scaling_report
+from trials import costs_of_all_ways
+from trials_table import costs_table
 
 from genet import pipeline
 from genet.commands.printing import progress
@@ -22,6 +26,8 @@ from genet.latency.meter import DeviceMeter
 from genet.latency.part import read_part
 from genet.latency.plan import Staircases
 from genet.latency.table import Setting
+from genet.nets.build import build
+from genet.nets.data import Splits, TensorImages
 from genet.report.figures import draw_staircases, staircase_info
 from genet.report.latency_figures import draw_staircase
 from genet.runfolder import RunFolder
@@ -145,12 +151,42 @@ def networks_table(journal: Journal, runtimes: tuple[str, ...], current: set[str
     return "\n".join(lines) + "\n"
 
 
+def trials(small: bool) -> None:
+    """What a trial costs by mode, for 32x32 images and for the paper's MasterNet at 224 pixels; several trials on one GPU."""
+    device = open_device("cpu" if small else "cuda")
+    little = read_recipe(Path(__file__).parent / "trials.yaml")
+    paper = read_recipe("genet-imagenet")
+    few = paper.space.perturb.model_copy(update={"samples": 1})
+    paper = paper.model_copy(update={"space": paper.space.model_copy(update={"perturb": few})})
+    lines = [f"# Cost of a trial, images in memory\n\n{read_card(device).name}"]
+    for name, job, batch, images in (("32x32", little, 256, 2048), ("the paper's MasterNet, 224 pixels", paper, 64, 256)):
+        if small and job is paper:
+            continue
+        job = job.model_copy(update={"distill": job.distill.model_copy(update={"batch": 32 if small else batch})})
+        count = 64 if small else images
+        parent = build(job.space.masternet(job.search_resolution))
+        costs = costs_of_all_ways(job, parent, random_images(job, count), count, device)
+        lines += [f"\n{name}, batch {job.distill.batch}, {count} images an epoch\n", costs_table(costs)]
+        write_atomic(results(small) / "trials.md", "\n".join(lines).encode())
+    if not small:
+        lines += ["\n# Small networks side by side\n", scaling_report(str(device))]
+    write_atomic(results(small) / "trials.md", "\n".join(lines).encode())
+
+
+def random_images(recipe: Recipe, count: int) -> Splits:
+    """Costs do not depend on what is seen."""
+    size, reads = recipe.search_resolution, recipe.space.input
+    images = TensorImages(torch.randn(count, reads.channels, size, size), torch.randint(0, reads.classes, (count,)))
+    return Splits(images, images, images)
+
+
 PARTS: dict[str, Callable[[bool], None]] = {
     "checks": checks,
     "table": table,
     "staircases": staircases,
     "prediction": prediction,
     "networks": networks,
+    "trials": trials,
 }
 
 

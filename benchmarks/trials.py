@@ -9,7 +9,6 @@ cores. `--help` names its parts. `python benchmarks/trials_table.py` makes the t
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import multiprocessing
 import random
@@ -56,7 +55,6 @@ WAYS: dict[str, tuple[Mode, bool]] = {  # mode, and whether every trial runs alo
     "features": ("features", False),
 }
 PART = 960  # images on which costs are timed
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def few_images(source: Path, folder: Path) -> Path:
@@ -161,26 +159,33 @@ def run_trials_of_all_cells(recipe: Recipe, work: Path) -> None:
 
 
 def measure_costs(recipe: Recipe, work: Path) -> None:
-    """Seconds per trial and epoch of every way, and where they go; timed in turn, on a part of the images."""
-    parent = masternet(recipe, work)
+    """Seconds per trial and epoch of every way, and where they go."""
+    parent, splits = masternet(recipe, work), load_data(recipe.data, recipe.space.input, recipe.seed)
+    seconds = costs_of_all_ways(recipe, parent, splits, PART, CPU)
+    Costs(device=read_card(CPU).name, seconds=seconds).save(RESULTS / "costs-cpu.json")
+
+
+def costs_of_all_ways(
+    recipe: Recipe, parent: GENet, splits: Splits, part: int, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Seconds per trial of one epoch by way and kind, timed in turn on `part` images; the faster of two rounds."""
     found: dict[str, dict[str, float]] = {}
+    few = Splits(FirstImages(splits.train, part), FirstImages(splits.nas_validation, part), splits.test)
+    read = min(NORM_IMAGES, splits.train.size) / min(NORM_IMAGES, part)  # for statistics
+    scale = dict.fromkeys(Seconds.model_fields, splits.train.size / part)
+    scale |= {"validation": splits.nas_validation.size / part, "statistics": read}
     for _ in range(2):
         for way, (mode, alone) in WAYS.items():
-            course = course_of(recipe, parent, mode, 1, 0)
-            few = Splits(
-                FirstImages(course.splits.train, PART), FirstImages(course.splits.nas_validation, PART), course.splits.test
-            )
-            work_of_way = FineTune(dataclasses.replace(course, splits=few), str(DEVICE))
+            distill = recipe.distill.model_copy(update={"mode": mode, "epochs": 1})
+            fine_tune = FineTune(Course(parent, few, distill, recipe.search_resolution, 0), str(device))
             together = groups(planned(recipe, 0), workers=1)
             each = [[trial] for group in together for trial in group] if alone else together
-            results = [event for group in each for event in work_of_way(group) if isinstance(event, TrialResult)]
-            scale = dict.fromkeys(Seconds.model_fields, train_set.size / PART)
-            scale |= {"validation": held_out.size / PART, "statistics": NORM_IMAGES / PART}
+            results = [event for group in each for event in fine_tune(group) if isinstance(event, TrialResult)]
             seconds = {kind: scale[kind] * fmean(getattr(r.seconds, kind) for r in results) for kind in scale}
             if way not in found or sum(seconds.values()) < sum(found[way].values()):
                 found[way] = seconds
             print(way, {kind: round(value, 2) for kind, value in seconds.items()}, flush=True)
-    Costs(device=read_card(DEVICE).name, seconds=found).save(RESULTS / f"costs-{DEVICE.type}.json")
+    return found
 
 
 class Costs(Record):

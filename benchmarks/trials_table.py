@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import fmean
 
 import numpy as np
@@ -95,16 +95,22 @@ def main() -> None:
         cells = [mode, str(epochs), f"{costs.of(mode, epochs):.1f}", *taus]
         cells += [f"{fmean(errors):.2f}" if errors else "", spread(recipe, mode, epochs)]
         lines.append(f"| {' | '.join(cells)} |")
-    kinds = list(Seconds.model_fields)
-    lines += ["", f"| way, 1 epoch | {' | '.join(kinds)} | in all |", "|---" * (2 + len(kinds)) + "|"]
-    for way, seconds in costs.seconds.items():
-        parts = " | ".join(f"{seconds[kind]:.2f}" for kind in kinds)
-        lines.append(f"| {way} | {parts} | {sum(seconds.values()):.2f} |")
+    lines += ["", costs_table(costs.seconds)]
     text = "\n".join(lines) + "\n"
     (RESULTS / "table.md").write_text(
         "# What a trial trains, and for how long\n\n`python benchmarks/trials.py --data CIFAR10`\n\n" + text
     )
     print(text)
+
+
+def costs_table(costs: Mapping[str, Mapping[str, float]]) -> str:
+    """Where the seconds of a trial of one epoch go."""
+    kinds = list(Seconds.model_fields)
+    lines = [f"| seconds per trial of 1 epoch | {' | '.join(kinds)} | in all |", "|---" * (2 + len(kinds)) + "|"]
+    for way, seconds in costs.items():
+        parts = " | ".join(f"{seconds[kind]:.3f}" for kind in kinds)
+        lines.append(f"| {way} | {parts} | {sum(seconds.values()):.3f} |")
+    return "\n".join(lines)
 
 
 def proxies(networks: list[str]) -> dict[str, np.ndarray]:

@@ -118,8 +118,8 @@ def test_what_is_the_networks_own_doing_is_not_tried_again_by_itself() -> None:
 
 
 def test_the_seconds_of_a_trial_are_all_of_its_parts() -> None:
-    parts = dict(zip(Seconds.model_fields, (1.0, 2.0, 4.0, 8.0), strict=True))
-    assert Seconds(**parts).total == 15.0
+    parts = {part: 2.0**number for number, part in enumerate(Seconds.model_fields)}
+    assert Seconds(**parts).total == 2.0 ** len(parts) - 1
 
 
 @given(written=st.lists(results, max_size=5))
