@@ -26,7 +26,7 @@ class StairPanel(NamedTuple):
 
 
 class TrialPoint(NamedTuple):
-    """One trial: its super-block (from 1), kind, and change of accuracy against the MasterNet, in points."""
+    """One trial: its super-block (from 1), kind, and change of accuracy against the MasterNet fine-tuned likewise, in points."""
 
     superblock: int
     kind: str
@@ -59,11 +59,16 @@ def staircase_info(staircases: Staircases, resolution: int) -> tuple[StairPanel,
 
 
 def trial_info(trials: Sequence[TrialResult], accuracy: float) -> tuple[TrialPoint, ...]:
-    """The finished trials."""
+    """The finished perturbations of one super-block, each against the control of its super-block.
+
+    Where there is none, against the MasterNet before any fine-tuning.
+    """
+    found = [(trial, trial.accuracy) for trial in trials if trial.accuracy is not None]
+    controls = {trial.index: reached for trial, reached in found if trial.control}
     return tuple(
-        TrialPoint(trial.index + 1, trial.superblock.type, 100 * (trial.accuracy - accuracy))
-        for trial in trials
-        if trial.accuracy is not None
+        TrialPoint(trial.index + 1, trial.superblock.type, 100 * (reached - controls.get(trial.index, accuracy)))
+        for trial, reached in found
+        if not (trial.control or trial.also)
     )
 
 
@@ -107,7 +112,7 @@ def draw_staircases(panels: Sequence[StairPanel]) -> str:
 
 
 def draw_trials(points: Sequence[TrialPoint]) -> str:
-    """Change of accuracy per super-block; the dashed line is the MasterNet."""
+    """Change of accuracy per super-block; the dashed line is the control, the MasterNet fine-tuned likewise."""
     figure = figure_of(6.4, 2.8)
     axes = figure.subplots()
     for offset, (kind, colour) in enumerate(KIND_COLOURS.items()):
@@ -117,7 +122,7 @@ def draw_trials(points: Sequence[TrialPoint]) -> str:
     axes.axhline(0, color=GREY, linewidth=1, linestyle="--")
     axes.set_xticks(sorted({point.superblock for point in points}))
     axes.set_xlabel("super-block")
-    axes.set_ylabel("points against the MasterNet")
+    axes.set_ylabel("points against its control")
     axes.legend(fontsize=7, frameon=False)
     return svg(figure)
 

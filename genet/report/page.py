@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from genet.choose.regression import Regression
 from genet.choose.selection import Candidate
 from genet.latency.plan import Staircases
 from genet.latency.table import Setting
+from genet.progress import duration
 from genet.report import figures
 from genet.spec.reader import to_yaml
 from genet.spec.recipe import Recipe
@@ -44,7 +46,15 @@ def page(story: Story) -> str:
         "trials": figures.draw_trials(points) if points else "",
         "frontier": figures.draw_frontier(figures.frontier_info(story.fronts, story.selection, batch)) if story.fronts else "",
     }
-    return _render("page.html", story=story, drawn=drawn, recipe=to_yaml(story.recipe), found=_found(story.setting))
+    return _render(
+        "page.html",
+        story=story,
+        drawn=drawn,
+        recipe=to_yaml(story.recipe),
+        found=_found(story.setting),
+        spent=duration(sum(trial.seconds.total for trial in story.trials)),
+        failures=Counter(trial.failure.kind for trial in story.trials if trial.failure),
+    )
 
 
 def card(answers: Sequence[Outcome], outcomes: Outcomes, recipe: Recipe) -> str:

@@ -67,6 +67,14 @@ def test_failed_trials_are_not_drawn_as_points() -> None:
     assert (point.superblock, point.kind, round(point.points, 6)) == (2, "XX", -5)
 
 
+def test_trials_are_drawn_against_the_control_of_their_super_block() -> None:
+    superblock = superblock_of(BlockType("XX", 3), 16, 1, 1)
+    control = TrialResult(index=1, superblock=superblock, network="own", seed=0, control=True, accuracy=0.92)
+    trial = TrialResult(index=1, superblock=superblock, network="other", seed=0, accuracy=0.9)
+    (point,) = figures.trial_info([control, trial], 0.95)
+    assert round(point.points, 6) == -2
+
+
 def test_only_networks_within_their_budget_count_as_chosen() -> None:
     front = (Candidate(network="n", resolution=32, predicted_ms=64.0, predicted_accuracy=0.9),)
     setting = Setting.of(CARD, Measure())
