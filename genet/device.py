@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 import subprocess
 from contextlib import AbstractContextManager, nullcontext
@@ -116,6 +117,7 @@ KEPT_BYTES = 2**31 - 1  # as much as the C library takes for an answer
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
+@functools.cache
 def keep_memory() -> bool:
     """Have the C library keep freed memory instead of giving it back to the system; False where it does not listen.
 

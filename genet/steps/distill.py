@@ -12,6 +12,7 @@ from genet.files import Record
 from genet.job import Job
 from genet.latency.plan import Staircases
 from genet.progress import Count, Tracker, duration
+from genet.trials.checkpoint import Checkpoints
 from genet.trials.course import Course
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
@@ -145,7 +146,7 @@ def _shown(
     parts = [count(f"  super-block {index + 1}", [t for t in planned if t.index == index], True) for index in indices]
     with job.progress.tracks([count("trials", planned, False), *parts]) as (whole, *each):
         by_index = dict(zip(indices, each, strict=True))
-        written = 0.0
+        written, checkpoints = 0.0, Checkpoints(job.folder.trials_under_way)
 
         def tell(event: Event) -> None:
             nonlocal written
@@ -153,6 +154,7 @@ def _shown(
                 whole.walk(event.trials)
             else:
                 kept[event.id] = event
+                checkpoints.forget(event)
                 whole.arrive(_note(event))
                 here = [trial for trial in planned if trial.index == event.index]
                 (standing,) = standings(here, [kept[trial.id] for trial in here if trial.id in kept])

@@ -6,6 +6,7 @@ All trials of a group are saved together, each in a file of its own that names h
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,6 @@ import torch
 
 from genet.errors import StorageError
 from genet.files import read_checked, remove_checked, write_checked
-from genet.trials.course import Course
 from genet.trials.plan import Trial
 
 SHARE = 20  # saving takes at most one part in so many of the time
@@ -32,10 +32,10 @@ BEGINNING = Place(0, 0)
 
 
 class Checkpoints:
-    """The checkpoints of a search's trials; none where the course has no folder."""
+    """The checkpoints of a search's trials; none where there is no folder for them."""
 
-    def __init__(self, course: Course) -> None:
-        self._folder, self._every_s = course.folder, course.checkpoint_every_s
+    def __init__(self, folder: Path | None, every_s: float = math.inf) -> None:
+        self._folder, self._every_s = folder, every_s
         self._next = time.monotonic() + self._every_s
 
     @property
@@ -69,7 +69,7 @@ class Checkpoints:
         return state
 
     def forget(self, trial: Trial) -> None:
-        """The trial is done."""
+        """The trial's result is in the journal: only who writes that may forget."""
         for path in self._files(trial):
             remove_checked(path)
 

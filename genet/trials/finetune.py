@@ -46,7 +46,7 @@ class FineTune:
 
         LostDeviceError where the device stops answering: only another process can go on.
         """
-        device, checkpoints = open_device(self.device), Checkpoints(self.course)
+        device, checkpoints = open_device(self.device), Checkpoints(self.course.folder)
         at_once = _trials_at_once(trials, device)
         by_place: dict[Place, list[Trial]] = {}
         for trial in trials:

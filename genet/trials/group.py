@@ -118,7 +118,7 @@ class _Group:
         self.batch = min(distill.batch, course.splits.train.size)
         self.steps = max(1, course.splits.train.size // self.batch)  # per epoch
         self.seed = int(digest(f"{course.seed}/{index}")[:12], 16)
-        self.checkpoints = Checkpoints(course)
+        self.checkpoints = Checkpoints(course.folder, course.checkpoint_every_s)
         self.start = self.checkpoints.place(trials[0])
         if self.start != BEGINNING:
             for child in self.children:
@@ -140,11 +140,10 @@ class _Group:
                 yield from self._walked(at_least_s=STRIDE_S)
                 if self.checkpoints.due:
                     self.checkpoints.write({child.trial: child.state for child in self.children}, Place(epoch, step + 1))
-            for child in self._ends(epoch):
+            for child in self._ends(epoch) if self.children else ():
                 self.children.remove(child)
                 self.stride += 1 - (epoch + 1) / epochs
                 yield self._result(child)
-                self.checkpoints.forget(child.trial)
             yield from self._walked()
             if not self.children:
                 return
@@ -166,6 +165,7 @@ class _Group:
         failures: list[Event] = []
         loss_of = nn.CrossEntropyLoss(label_smoothing=distill.label_smoothing)
         pixels, labels = shown
+        done = (epoch + step / self.steps) / distill.epochs  # of every child, as a share of it
         with computing_on(self.device):
             with self._timing("prefix", self.children), torch.no_grad():
                 shared = self.prefix(pixels)
@@ -179,11 +179,13 @@ class _Group:
                             loss = loss_of(child.rest(shared), labels)
                         rate = child.rate(distill, self.batch, epoch + (step + 0.5) / self.steps)
                         child.learner.step(loss, rate, f"epoch {epoch + 1}, step {step + 1}")
-                    self.stride += 1 / (distill.epochs * self.steps)
-                    if distill.time_limit_s and child.spent_s > distill.time_limit_s:
-                        failures.append(self._failure(child, "time limit", _over(distill.time_limit_s)))
                 except NonFiniteLossError as fault:
-                    failures.append(self._failure(child, "non-finite loss", str(fault)))
+                    failures.append(self._failure(child, "non-finite loss", str(fault), done))
+                    continue
+                if distill.time_limit_s and child.spent_s > distill.time_limit_s:
+                    failures.append(self._failure(child, "time limit", _over(distill.time_limit_s), done))
+                else:
+                    self.stride += 1 / (distill.epochs * self.steps)
         return failures
 
     def _ends(self, epoch: int) -> list[_Child]:
@@ -238,9 +240,9 @@ class _Group:
             seconds=Seconds(**child.seconds),
         )
 
-    def _failure(self, child: _Child, kind: FailureKind, message: str) -> TrialResult:
+    def _failure(self, child: _Child, kind: FailureKind, message: str, done: float) -> TrialResult:
         self.children.remove(child)
-        self.checkpoints.forget(child.trial)
+        self.stride += 1 - done
         return failed(child.trial, kind, message, self.size, Seconds(**child.seconds))
 
     def _walked(self, at_least_s: float = 0.0) -> Iterator[Event]:

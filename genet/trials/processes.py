@@ -116,7 +116,8 @@ class _Slot:
         code = self._process.exitcode
         if not self.ready:
             raise RunError(f"a worker on {self._device} must start, and ended with exit code {code}; use --runner in-process")
-        assert self.task is not None
+        if self.task is None:
+            return
         left = _Task(tuple(self._left.values()))
         yield Stride(len(self.task.trials) - len(left.trials) - self._walked)
         if self.task.again:

@@ -423,8 +423,8 @@ class Faulty(TensorImages):
         super().__init__(*shown(images))
         self._fault, self._left = fault, at
 
-    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        for each in super().batches(batch, resolution, shuffle_seed):
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+        for each in super().batches(batch, resolution, shuffle_seed, skip):
             if self._left == 0:
                 raise self._fault
             self._left -= 1
@@ -479,8 +479,8 @@ class Crowded(TensorImages):
         gc.collect()
         self._room = room + under_way()
 
-    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        for number, each in enumerate(super().batches(batch, resolution, shuffle_seed)):
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+        for number, each in enumerate(super().batches(batch, resolution, shuffle_seed, skip)):
             if number == 1 and under_way() > self._room:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             yield each
