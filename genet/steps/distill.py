@@ -41,6 +41,9 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> 
 
     Trials that failed by the machine or the images are run again; with `retry` all but those whose loss was not finite.
     """
+    damaged = job.folder.trials.read().damaged
+    if damaged:
+        job.progress.say(f"  trials.jsonl: damaged lines {', '.join(map(str, damaged))} are left out, and their trials run again")
     planned = planned_trials(job)
     results = {result.id: result for result in finished_trials(job)}
     missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]

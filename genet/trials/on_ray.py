@@ -33,7 +33,7 @@ class OnRay:
         """See `Runner`."""
         ray = self._ray
         task = ray.remote(_run).options(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES)
-        paces = ray.remote(_Paces).options(num_cpus=0).remote()
+        paces = ray.remote(_Paces).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
         shared = ray.put(work.on("cuda:0" if self._gpus else "cpu"))
         running = {task.remote(shared, tuple(group), number, paces): (number, group) for number, group in enumerate(groups)}
         seen = dict.fromkeys(range(len(running)), 0.0)
@@ -71,6 +71,13 @@ def _connect(address: str | None) -> tuple[Any, bool]:
             f"--address must be that of a running Ray cluster, got {address!r}; `ray start --head` starts one"
         ) from None
     return ray, True
+
+
+def _on_this_node(ray: Any) -> Any:
+    """With the driver, so that no other node takes it along when it is lost."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _run(work: Work, group: tuple[Trial, ...], number: int, paces: Any) -> list[TrialResult]:

@@ -19,8 +19,8 @@ from genet.files import Journal
 from genet.nets.build import build
 from genet.nets.data import Splits, TensorImages, load_data
 from genet.spec.recipe import Distill, Recipe
+from genet.trials.course import Course
 from genet.trials.finetune import FineTune
-from genet.trials.group import Course
 from genet.trials.on_ray import OnRay
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.processes import Processes

@@ -21,8 +21,10 @@ from genet.nets.inherit import inherit
 from genet.nets.training import Learner, accuracy, epoch_seed, learning_rate, train
 from genet.spec.network import Network
 from genet.spec.recipe import Distill, Mode, Recipe, Schedule
+from genet.trials.checkpoint import Place
+from genet.trials.course import Course
 from genet.trials.finetune import FineTune
-from genet.trials.group import Course, _Child, _Group, fine_tune, trained_parts
+from genet.trials.group import _Child, _Group, fine_tune, trained_parts
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.results import Event, FailureKind, Stride, TrialResult
 from tests.tiny import tiny_recipe
@@ -555,3 +557,95 @@ def test_strides_add_up_to_the_trials_and_every_trial_has_one_result(course: Cou
 
 def test_the_work_goes_to_another_device_with_the_same_course(course: Course) -> None:
     assert FineTune(course, "cpu").on("cuda:1") == FineTune(course, "cuda:1")
+
+
+# Checkpoints
+
+
+class UserStops(BaseException):
+    """Stands for Ctrl-C."""
+
+
+class Stopped(TensorImages):
+    """Is stopped when so many training batches were given, be it at the end of an epoch."""
+
+    def __init__(self, images: TensorImages, after: int) -> None:
+        super().__init__(*shown(images))
+        self._left = after
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+        for each in super().batches(batch, resolution, shuffle_seed, skip):
+            if self._left == 0:
+                raise UserStops
+            self._left -= 1
+            yield each
+        if self._left == 0:
+            raise UserStops
+
+
+def stopped(course: Course, after: int) -> Course:
+    images = course.splits.train
+    assert isinstance(images, TensorImages)
+    return trained_on(course, Stopped(images, after))
+
+
+def saving(course: Course, folder: Path, mode: Mode = "local") -> Course:
+    return dataclasses.replace(changed(course, mode=mode), folder=folder, checkpoint_every_s=0.0)
+
+
+@EveryMode
+@pytest.mark.parametrize("after", [1, 3, 4, 5, 8])
+def test_trials_that_go_on_from_any_step_end_as_undisturbed_ones(
+    course: Course, trials: tuple[Trial, ...], tmp_path: Path, mode: Mode, after: int
+) -> None:
+    course, steps = changed(course, mode=mode), 512 // SHORT.batch
+    expected = ran(course, of(trials, 1))
+    group = _Group(stopped(saving(course, tmp_path, mode), after), of(trials, 1), CPU)
+    with pytest.raises(UserStops):
+        list(group.run())
+    place = Place((after - 1) // steps, (after - 1) % steps + 1)
+    group.checkpoints.write({child.trial: child.state for child in group.children}, place)
+    events = list(FineTune(saving(course, tmp_path, mode), "cpu")(of(trials, 1)))
+    assert {id: outcome(r) for id, r in by_id(iter(events)).items()} == {id: outcome(r) for id, r in expected.items()}
+    assert walked(events) == pytest.approx(len(expected))
+
+
+def test_a_group_that_is_stopped_goes_on_from_what_it_saved_by_itself(
+    course: Course, trials: tuple[Trial, ...], tmp_path: Path
+) -> None:
+    expected = ran(course, of(trials, 0))
+    with pytest.raises(UserStops):
+        list(FineTune(stopped(saving(course, tmp_path), 7), "cpu")(of(trials, 0)))
+    saved = {path.name.split(".")[0] for path in tmp_path.glob("*.checkpoint")}
+    assert saved == {trial.id for trial in of(trials, 0)}
+    given = Stopped(course.splits.train, 10**6)  # type: ignore[arg-type]
+    again = by_id(FineTune(trained_on(saving(course, tmp_path), given), "cpu")(of(trials, 0)))
+    assert {id: outcome(r) for id, r in again.items()} == {id: outcome(r) for id, r in expected.items()}
+    assert 10**6 - given._left < 8 + 4, "batches before the checkpoint are not learnt again"
+
+
+@pytest.mark.parametrize("loss", ["gone", "damaged"])
+def test_a_trial_whose_checkpoint_is_lost_begins_anew_and_the_others_go_on(
+    course: Course, trials: tuple[Trial, ...], tmp_path: Path, loss: str
+) -> None:
+    expected = ran(course, of(trials, 0))
+    with pytest.raises(UserStops):
+        list(FineTune(stopped(saving(course, tmp_path), 5), "cpu")(of(trials, 0)))
+    lost = min(tmp_path.glob("*.checkpoint"))
+    if loss == "gone":
+        lost.unlink()
+    else:
+        data = bytearray(lost.read_bytes())
+        data[len(data) // 2] ^= 1
+        lost.write_bytes(data)
+    again = by_id(FineTune(saving(course, tmp_path), "cpu")(of(trials, 0)))
+    assert {id: outcome(r) for id, r in again.items()} == {id: outcome(r) for id, r in expected.items()}
+    assert sorted(result.group for result in again.values()) == [1, *[len(expected) - 1] * (len(expected) - 1)]
+
+
+def test_without_a_folder_nothing_is_saved(
+    course: Course, trials: tuple[Trial, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran(dataclasses.replace(course, checkpoint_every_s=0.0), of(trials, 1))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,84 @@
+"""A Ray cluster of several nodes on this machine, one of which is killed in mid-run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from genet.nets.build import build
+from genet.nets.data import load_data
+from genet.spec.recipe import Distill
+from genet.trials.course import Course
+from genet.trials.finetune import FineTune
+from genet.trials.plan import Trial, groups, plan_trials
+from genet.trials.results import Event, TrialResult
+from tests.tiny import tiny_recipe
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'genet[ray]'")
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+
+
+@dataclasses.dataclass(frozen=True)
+class Slowly:
+    """Fine-tunes, and tells in a file of each attempt when it begins, so that a node can be killed over it."""
+
+    work: FineTune
+    folder: Path
+
+    def on(self, device: str) -> Slowly:
+        """See `Work`."""
+        return dataclasses.replace(self, work=self.work.on(device))
+
+    def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
+        """See `Work`."""
+        (self.folder / f"{trials[0].id}-{time.time_ns()}").touch()
+        time.sleep(4)
+        yield from self.work(trials)
+
+
+def test_a_node_killed_in_mid_run_changes_no_result(tmp_path: Path) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from genet.trials.on_ray import OnRay
+
+    torch.set_num_threads(1)
+    recipe = tiny_recipe(tmp_path)
+    distill = Distill(epochs=1, batch=128, learning_rate=0.1)
+    splits = load_data(recipe.data, recipe.space.input, 0)
+    work = FineTune(Course(build(recipe.space.masternet(16)), splits, distill, 16, 0), "cpu")
+    trials = plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, distill)
+    alone = {event.id: event for group in groups(trials, 1) for event in work(group) if isinstance(event, TrialResult)}
+
+    started = tmp_path / "started"
+    started.mkdir()
+    ray.shutdown()
+    memory = 100 * 2**20
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": memory})
+    doomed = cluster.add_node(num_cpus=1, object_store_memory=memory)
+    cluster.add_node(num_cpus=1, object_store_memory=memory)
+    cluster.wait_for_nodes()
+    try:
+        runner = OnRay(cluster.address, "cpu")
+        assert runner.workers == 3
+        found: dict[str, TrialResult] = {}
+        alive = True
+        for event in runner(groups(trials, runner.workers), Slowly(work, started)):
+            if alive and len(list(started.iterdir())) >= 3:
+                cluster.remove_node(doomed, allow_graceful=False)
+                alive = False
+            if isinstance(event, TrialResult):
+                assert event.id not in found, "one result per trial"
+                found[event.id] = event
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert not alive
+    attempts = len(list(started.iterdir()))
+    assert attempts > len(groups(trials, 3)), "the lost node's group was run again"
+    assert {id: result.curve for id, result in found.items()} == {id: result.curve for id, result in alone.items()}
