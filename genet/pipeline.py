@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from genet.choose.outcome import Outcomes
 from genet.job import Job
-from genet.steps.distill import OpenRunner, distill, finished_trials, pace, planned_trials, standings
+from genet.steps.distill import OpenRunner, distill, finished_trials, pace, planned_trials
 from genet.steps.finish import export_selected, train_selected, write_report
 from genet.steps.learn import fit_trials, train_master
 from genet.steps.measure import check, profile
@@ -26,7 +26,6 @@ __all__ = [
     "profile",
     "run",
     "select",
-    "standings",
     "table_of_evidence",
     "train_master",
     "train_selected",

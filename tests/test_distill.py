@@ -29,6 +29,7 @@ from genet.spec.reader import read_recipe
 from genet.trials.plan import Change, Trial
 from genet.trials.results import FailureKind, Seconds, TrialResult, failed, read_results
 from genet.trials.runner import InProcess
+from genet.trials.standing import standings
 from tests.tiny import RECIPE, SPACE, write_recipe
 
 LONGER = RECIPE.replace("{epochs: 1, batch: 128,", "{epochs: 4, patience: 1, batch: 128, joint: 0.2,")
@@ -182,7 +183,7 @@ def test_standings_count_trials_failures_and_the_best_single_perturbation(prepar
     also = Change(index=1, superblock=next(t.superblock for t in planned(prepared) if t.index == 1 and not t.control))
     joint = one.model_copy(update={"also": (also,), "network": "of both"})
     results = [found(control, 0.5), found(one, 0.6), failed(other, "time limit", "x"), found(third, 0.4), found(joint, 0.9)]
-    here, there = pipeline.standings([*planned(prepared), joint], results)
+    here, there = standings([*planned(prepared), joint], results)
     assert here.planned == sum(trial.index == 0 for trial in planned(prepared)) + 1
     assert (here.done, here.failed, here.control, here.best) == (5, 1, 0.5, 0.6)
     assert here.best_superblock == str(one.superblock)

@@ -24,11 +24,12 @@ from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe
 from genet.spec.recipe import Budget, Data, Recipe, Select
-from genet.steps.distill import Standing
 from genet.trials.runner import Runner
+from genet.trials.standing import Standing, standings
 from genet.trials.workers import open_runner
 
 Answer = dict[str, Any]
+SILENCE_S = 60.0  # of a process at work on the trials, before it may be thought dead
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -114,21 +115,23 @@ def _runner(arguments: argparse.Namespace, device: str) -> Runner:
 
 def _print_status(job: Job) -> Answer:
     """`genet distill RUN --status`: reads what is on disk, and disturbs nobody."""
-    standings = _print_standings(job)
+    found = _print_standings(job)
     seen = pipeline.pace(job)
     if seen:
         ago, left = time.time() - seen.updated, "n/a" if seen.left_s is None else duration(seen.left_s)
         print(f"{seen.position:.1f} of {seen.total} trials, {seen.workers} at work, {left} left, as told {duration(ago)} ago")
+        if ago > SILENCE_S:
+            print("if nobody is at work any more, `genet distill RUN` goes on where it was")
     else:
         print("no process is at work on the trials; `genet distill RUN` goes on with them")
     return {
-        "superblocks": [standing.model_dump(mode="json") for standing in standings],
+        "superblocks": [standing.model_dump(mode="json") for standing in found],
         "pace": seen.model_dump(mode="json") if seen else None,
     }
 
 
 def _print_standings(job: Job) -> tuple[Standing, ...]:
-    standings = pipeline.standings(pipeline.planned_trials(job), pipeline.finished_trials(job))
+    found = standings(pipeline.planned_trials(job), pipeline.finished_trials(job))
     rows = [
         [
             str(standing.index + 1),
@@ -138,10 +141,10 @@ def _print_standings(job: Job) -> tuple[Standing, ...]:
             standing.best_superblock or "n/a",
             "n/a" if standing.seconds_per_trial is None else f"{standing.seconds_per_trial:.1f}",
         ]
-        for standing in standings
+        for standing in found
     ]
     table(["super-block", "trials", "failed", "MasterNet's own", "best", "as", "seconds each"], rows)
-    return standings
+    return found
 
 
 def _print_master(job: Job) -> Answer:

@@ -75,7 +75,8 @@ class TensorImages:
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """See `ImageSet`."""
-        for chosen in _order(self.size, batch, shuffle_seed, skip).split(batch):
+        order = _order(self.size, batch, shuffle_seed, skip)
+        for chosen in order.split(batch) if len(order) else ():
             small = self._images[chosen]
             resized = torch.nn.functional.interpolate(small, (resolution, resolution), mode="bilinear")
             yield resized, self._labels[chosen]
@@ -98,7 +99,7 @@ class FirstImages:
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """See `ImageSet`."""
-        count = math.ceil(self.size / batch) - skip
+        count = max(0, math.ceil(self.size / batch) - skip)
         return itertools.islice(self.images.batches(batch, resolution, shuffle_seed, skip), count)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from genet.errors import RunError
@@ -19,6 +19,7 @@ from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.probe import expected_seconds
 from genet.trials.results import TRIED_AGAIN, Event, Stride, TrialResult, read_results
 from genet.trials.runner import Runner, run_trials
+from genet.trials.standing import standings
 from genet.trials.workers import open_runner
 
 PACE_EVERY_S = 2.0
@@ -47,6 +48,7 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> 
     planned = planned_trials(job)
     results = {result.id: result for result in finished_trials(job)}
     missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
+    Checkpoints(job.folder.trials_under_way).sweep(missing)
     if missing:
         weights = job.folder.master.with_suffix(".safetensors")
         if not (job.folder.master.exists() and weights.exists()):
@@ -89,46 +91,6 @@ def _again(result: TrialResult, retry: bool) -> bool:
     return result.failure.kind in TRIED_AGAIN or (retry and result.failure.kind != "non-finite loss")
 
 
-class Standing(Record):
-    """Where the trials of one super-block stand."""
-
-    index: int
-    planned: int
-    done: int
-    failed: int
-    control: float | None  # accuracy of the MasterNet fine-tuned likewise
-    best: float | None
-    best_superblock: str | None
-    seconds_per_trial: float | None
-
-    def __str__(self) -> str:
-        return "" if self.best is None else f"best {self.best:.1%} as {self.best_superblock}"
-
-
-def standings(planned: Iterable[Trial], results: Iterable[TrialResult]) -> tuple[Standing, ...]:
-    """Per super-block; joint trials are counted with their first."""
-    planned, results = list(planned), list(results)
-    found = []
-    for index in sorted({trial.index for trial in planned}):
-        here = [result for result in results if result.index == index]
-        good = [result for result in here if result.accuracy is not None]
-        single = [result for result in good if not result.also]
-        best = max(single, key=lambda result: result.accuracy or 0.0, default=None)
-        found.append(
-            Standing(
-                index=index,
-                planned=sum(trial.index == index for trial in planned),
-                done=len(here),
-                failed=len(here) - len(good),
-                control=next((result.accuracy for result in single if result.control), None),
-                best=best.accuracy if best else None,
-                best_superblock=str(best.superblock) if best else None,
-                seconds_per_trial=sum(result.seconds.total for result in good) / len(good) if good else None,
-            )
-        )
-    return tuple(found)
-
-
 def pace(job: Job) -> Pace | None:
     """What the process at work wrote last; None where none has."""
     return Pace.load(job.folder.trials_pace) if job.folder.trials_pace.exists() else None
@@ -166,8 +128,10 @@ def _shown(
                 _pace_of(whole, workers).save(job.folder.trials_pace)
                 written = time.monotonic()
 
-        yield tell
-    job.folder.trials_pace.unlink(missing_ok=True)
+        try:
+            yield tell
+        finally:
+            job.folder.trials_pace.unlink(missing_ok=True)
 
 
 def _pace_of(tracker: Tracker, workers: int) -> Pace:
@@ -191,6 +155,6 @@ def _say_what_lacks(job: Job, planned: Sequence[Trial], found: Sequence[TrialRes
     for standing in standings(planned, found):
         kinds = sorted({str(r.failure.kind) for r in found if r.index == standing.index and r.failure})
         if kinds:
-            left = standing.planned - standing.failed
-            lacks = f"{left} of {standing.planned} are left" if left > 1 else "it lacks evidence, and keeps the MasterNet's own"
+            left = sum(r.index == standing.index and r.failure is None and not (r.control or r.also) for r in found)
+            lacks = f"{left} are left to learn from" if left else "it lacks evidence, and keeps the MasterNet's own"
             job.progress.say(f"  super-block {standing.index + 1}: {standing.failed} trials failed ({', '.join(kinds)}); {lacks}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +72,13 @@ class Checkpoints:
         """The trial's result is in the journal: only who writes that may forget."""
         for path in self._files(trial):
             remove_checked(path)
+
+    def sweep(self, wanted: Iterable[Trial]) -> None:
+        """Delete what belongs to none of these trials."""
+        ids = {trial.id for trial in wanted}
+        for path in self._folder.glob("*.checkpoint") if self._folder else ():
+            if path.name.split(".")[0] not in ids:
+                remove_checked(path)
 
     def _files(self, trial: Trial) -> list[Path]:
         """Checkpoints of the trial that are whole; a kill between two writes may leave two."""

@@ -7,6 +7,7 @@ nothing is back-propagated through it. A trial's result does not depend on who e
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
@@ -109,12 +110,12 @@ class _Group:
         self.course, self.device, self.size = course, device, len(trials)
         self.children = [_Child(trial, course, device) for trial in trials]  # those still under way
         index, distill = trials[0].index, course.distill
-        self.prefix: nn.Module = nn.Identity() if distill.mode == "whole" else course.parent.before(index)
+        parent = copy.deepcopy(course.parent)  # children inherit from one that stays where it is
+        parent.to(device).to(memory_format=torch.channels_last).eval()
+        self.prefix: nn.Module = nn.Identity() if distill.mode == "whole" else parent.before(index)
         self.targets: dict[int, nn.Module] = {}  # by the last super-block perturbed; empty where labels are learnt
         if distill.mode == "features":
-            self.targets = {trial.last: _body(course.parent, trial) for trial in trials}
-        for module in (self.prefix, *self.targets.values()):
-            module.to(device).to(memory_format=torch.channels_last).eval()
+            self.targets = {trial.last: _body(parent, trial) for trial in trials}
         self.batch = min(distill.batch, course.splits.train.size)
         self.steps = max(1, course.splits.train.size // self.batch)  # per epoch
         self.seed = int(digest(f"{course.seed}/{index}")[:12], 16)
@@ -256,8 +257,9 @@ class _Group:
         """Charge what is done inside to these children, in equal parts."""
         start = time.perf_counter()
         yield
+        spent = time.perf_counter() - start
         for child in children:
-            child.seconds[kind] += (time.perf_counter() - start) / len(children)
+            child.seconds[kind] += spent / len(children)
 
 
 def _difference(found: Tensor, target: Tensor) -> Tensor:

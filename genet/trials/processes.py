@@ -21,21 +21,23 @@ from genet.trials.results import Event, Stride, failed
 from genet.trials.runner import Work
 
 GRACE_S = 5.0  # for a worker to end by itself
+DEATHS = 2  # after which a trial that was alone with its worker is not tried again
 
 
 @dataclass(frozen=True)
 class _Task:
     trials: tuple[Trial, ...]
-    again: bool = False  # a worker was killed over it before
+    deaths: int = 0  # of workers that were at it
 
-    def halves(self) -> list[_Task]:
-        """The same trials in two tasks, so that the trial that kills its worker takes fewer others with it."""
-        middle = (len(self.trials) + 1) // 2
-        return [_Task(half, again=True) for half in (self.trials[:middle], self.trials[middle:]) if half]
+    def parts(self) -> list[_Task]:
+        """The same trials in smaller tasks, so that the one that kills its worker is found and takes no others with it."""
+        size = (len(self.trials) + 1) // 2 if self.deaths == 0 else 1
+        starts = range(0, len(self.trials), size)
+        return [_Task(self.trials[start : start + size], self.deaths + 1) for start in starts]
 
 
 class Processes:
-    """One worker process per entry of `devices`. A killed worker is replaced, and its trials are tried once more."""
+    """One worker process per entry of `devices`. A killed worker is replaced; its trials are tried in halves, then alone."""
 
     def __init__(self, devices: Sequence[str]) -> None:
         self._devices = tuple(devices)
@@ -47,6 +49,8 @@ class Processes:
         threads = max(1, torch.get_num_threads() // self.workers)
         slots = [_Slot(device, pickle.dumps(work.on(device)), threads) for device in self._devices[: len(waiting)]]
         try:
+            for slot in slots:
+                slot.start()
             while waiting or any(slot.task for slot in slots):
                 for slot in slots:
                     if waiting and slot.task is None:
@@ -69,18 +73,16 @@ class _Slot:
     def __init__(self, device: str, work: bytes, threads: int) -> None:
         self._device, self._work, self._threads = device, work, threads
         self.task: _Task | None = None
-        self._start()
+        self._process: SpawnProcess | None = None
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Begin a worker's life. It is sent its work with its first task, so that several can begin at once."""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process: SpawnProcess = context.Process(
-            target=_serve, args=(theirs, self._threads), name=f"trials on {self._device}"
-        )
+        self._process = context.Process(target=_serve, args=(theirs, self._threads), name=f"trials on {self._device}")
         self._process.start()
         theirs.close()
-        self.ready = self.dead = False
-        self._send(self._work)
+        self._ready = self._knows_work = self.dead = False
 
     def _send(self, data: bytes) -> None:
         try:
@@ -89,8 +91,13 @@ class _Slot:
             self.dead = True
 
     def give(self, task: _Task) -> None:
-        """Have the worker begin a task."""
+        """Have the worker begin a task; a new one, if the last was killed."""
+        if self._process is None:
+            self.start()
         self.task, self._left, self._walked = task, {trial.id: trial for trial in task.trials}, 0.0
+        if not self._knows_work:
+            self._send(self._work)
+            self._knows_work = True
         self._send(pickle.dumps(task.trials))
 
     def events(self) -> Generator[Event]:
@@ -102,7 +109,7 @@ class _Slot:
                 self.dead = True
                 return
             if event is None:
-                self.ready, self.task = True, self.task if not self.ready else None
+                self._ready, self.task = True, self.task if not self._ready else None
                 continue
             if isinstance(event, Stride):
                 self._walked += event.trials
@@ -111,36 +118,34 @@ class _Slot:
             yield event
 
     def bury(self, waiting: deque[_Task]) -> Generator[Event]:
-        """After the worker's death: its unfinished trials go back to those waiting, or fail if it is the second time."""
-        self._process.join(GRACE_S)
-        code = self._process.exitcode
-        if not self.ready:
-            raise RunError(f"a worker on {self._device} must start, and ended with exit code {code}; use --runner in-process")
-        if self.task is None:
+        """After the worker's death: its unfinished trials go back to those waiting, or fail if there is nothing left to try."""
+        if self.task is None or self._process is None:
             return
-        left = _Task(tuple(self._left.values()))
-        yield Stride(len(self.task.trials) - len(left.trials) - self._walked)
-        if self.task.again:
-            yield from (
-                failed(trial, "worker killed", f"its process ended twice, with exit code {code}") for trial in left.trials
-            )
-            yield Stride(len(left.trials))
+        task, left = self.task, tuple(self._left.values())
+        self.end()
+        code = self._process.exitcode
+        self.task = self._process = None
+        if not self._ready:
+            raise RunError(f"a worker on {self._device} must start, and ended with exit code {code}; use --runner in-process")
+        yield Stride(len(task.trials) - len(left) - self._walked)
+        if task.deaths < DEATHS:
+            waiting.extendleft(_Task(left, task.deaths).parts())
         else:
-            waiting.extendleft(left.halves())
-        self.task = None
-        self.pipe.close()
-        self._start()
+            yield from (failed(trial, "worker killed", f"{DEATHS + 1} times, with exit code {code}") for trial in left)
+            yield Stride(len(left))
 
     def stop(self) -> None:
         """Ask the worker to end."""
-        self._process.terminate()
+        if self._process:
+            self._process.terminate()
 
     def end(self) -> None:
         """See the worker end, or kill it."""
-        self._process.join(GRACE_S)
-        self._process.kill()
-        self._process.join()
-        self.pipe.close()
+        if self._process:
+            self._process.join(GRACE_S)
+            self._process.kill()
+            self._process.join()
+            self.pipe.close()
 
 
 def _serve(pipe: Connection, threads: int) -> None:

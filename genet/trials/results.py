@@ -65,7 +65,7 @@ Event = Stride | TrialResult
 def failed(trial: Trial, kind: FailureKind, message: str, group: int = 1, seconds: Seconds | None = None) -> TrialResult:
     """The result of a trial that failed."""
     failure = Failure(kind=kind, message=message)
-    return TrialResult(**dict(trial), accuracy=None, failure=failure, group=group, seconds=seconds or Seconds())
+    return TrialResult(**{**dict(trial), "accuracy": None, "failure": failure}, group=group, seconds=seconds or Seconds())
 
 
 def settled(curve: Sequence[float], images: int, patience: int) -> bool:
