@@ -10,12 +10,14 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from genet import __version__
 
+CLEANING_UP_S = 15.0
 STEPS = {
     "profile": "measure the latency of every block on offer and find the staircases",
     "master": "train the MasterNet",
@@ -62,6 +64,9 @@ class Terminated(BaseException):
 
 def _terminate(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nobody disturbs the cleaning up
+    last_resort = threading.Timer(CLEANING_UP_S, os._exit, [128 + signal.SIGTERM])  # an exception may be swallowed
+    last_resort.daemon = True
+    last_resort.start()
     raise Terminated
 
 

@@ -137,6 +137,28 @@ def available_bytes() -> int | None:
     return _memory("MemAvailable")
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Memory on the device that this process can still have, what it holds unused included; None where nobody tells."""
+    import torch
+
+    if device.type != "cuda":
+        return available_bytes()
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + held)
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Let other processes have the GPU memory that this one holds unused."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
+
+
 def _memory(line: str) -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -49,6 +49,7 @@ class Regression(Record):
     penalty: float
     left_out_error: float | None  # root mean square error on trials left out one at a time; None where no group has two
     gradients: tuple[PseudoGradient, ...]
+    fine_tuning: dict[int, float]  # super-block -> what fine-tuning changed in the MasterNet itself, by its control trial
 
     def gain(self, index: int, superblock: SuperBlock) -> float | None:
         """Predicted change of accuracy from putting `superblock` at `index`; None for a block type without trials."""
@@ -59,7 +60,7 @@ class Regression(Record):
         if found is None:
             return None
         reference = self._gradient(index, own.block_type)
-        return found.change(superblock, own) - (reference.intercept if reference else 0.0)
+        return found.change(superblock, own) - (reference.intercept if reference else self.fine_tuning.get(index, 0.0))
 
     def _gradient(self, index: int, block_type: BlockType) -> PseudoGradient | None:
         return next((g for g in self.gradients if g.index == index and g.block_type == block_type), None)
@@ -78,11 +79,12 @@ def fit(masternet: tuple[SuperBlock, ...], accuracy: float, results: Iterable[Tr
     A control trial is one more of the MasterNet's own type, at its own depth and width.
     """
     collected: dict[tuple[int, BlockType], list[TrialResult]] = {}
+    results = list(results)
     for result in results:
         if result.accuracy is not None and not result.also:
             collected.setdefault((result.index, result.superblock.block_type), []).append(result)
     for key in [key for key, found in collected.items() if all(each.control for each in found)]:
-        del collected[key]  # a control alone says nothing about changes
+        del collected[key]  # a control alone says nothing about changes of its type
     if not collected:
         raise EvidenceError("the regression must have at least one finished trial, and has none; `genet distill RUN` runs them")
     groups = {
@@ -97,6 +99,7 @@ def fit(masternet: tuple[SuperBlock, ...], accuracy: float, results: Iterable[Tr
         penalty=penalty,
         left_out_error=errors[penalty],
         gradients=tuple(_fit_group(*key, group, penalty) for key, group in groups.items()),
+        fine_tuning={r.index: r.accuracy - accuracy for r in results if r.control and r.accuracy is not None},
     )
 
 

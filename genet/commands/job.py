@@ -24,6 +24,7 @@ from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe
 from genet.spec.recipe import Budget, Data, Recipe, Select
+from genet.trials.audit import additivity
 from genet.trials.runner import Runner
 from genet.trials.standing import Standing, standings
 from genet.trials.workers import open_runner
@@ -167,7 +168,13 @@ def _print_fit(job: Job) -> Answer:
     table(["super-block", "block type", "points at own size", "per block", "per doubled width", "trials"], rows)
     if regression.left_out_error is not None:
         print(f"error on trials left out one at a time: {100 * regression.left_out_error:.2f} points")
-    return regression.model_dump(mode="json")
+    audit = additivity(pipeline.finished_trials(job))
+    if audit:
+        print(
+            f"{audit.joint_trials} joint trials differ by {100 * audit.interaction:.2f} points from the sum of their parts, "
+            f"which is {100 * audit.effect:.2f} (root mean square)"
+        )
+    return {**regression.model_dump(mode="json"), "additivity": audit.model_dump(mode="json") if audit else None}
 
 
 def select(arguments: argparse.Namespace) -> Answer:

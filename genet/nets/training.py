@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,10 @@ def train(
             total = 0.0
             shown = on_device(images.batches(batch, resolution, epoch_seed(seed, epoch)), device)
             for step, (pixels, labels) in enumerate(shown):
+                with mixed_precision(device):
+                    loss = loss_of(module(pixels), labels)
                 rate = learning_rate(schedule, batch, epoch + (step + 0.5) / steps)
-                total += learner.step(loss_of(module(pixels), labels), rate, f"epoch {epoch + 1}, step {step + 1}")
+                total += learner.step(loss, rate, f"epoch {epoch + 1}, step {step + 1}")
             if checkpoint:
                 _save(checkpoint, module, learner, epoch + 1)
             if epoch_done:
@@ -68,7 +70,7 @@ class Learner:
     def __init__(self, module: nn.Module, schedule: Schedule, parts: Iterable[nn.Module] | None = None) -> None:
         parameters = _trainable(module, parts)
         self._optimizer = _optimizer(parameters, schedule)
-        self._scaler = torch.amp.GradScaler(enabled=_number_format(parameters[0].device) == torch.float16)
+        self._scaler = torch.amp.GradScaler(enabled=number_format(parameters[0].device) == torch.float16)
 
     def step(self, loss: Tensor, rate: float, where: str) -> float:
         """One step down at this learning rate; returns the loss. NonFiniteLossError, before the step, where it would spoil."""
@@ -104,19 +106,20 @@ class Learner:
 
 @contextmanager
 def computing_on(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels, or a killed run would not end where an undisturbed one ends; 16 bits where the device is a GPU."""
+    """Deterministic kernels, or a killed run would not end where an undisturbed one ends."""
     if device.type == "cpu":
         keep_memory()  # page faults alone made a step three times as long
-    dtype = _number_format(device)
-    with (
-        current(device),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True),
-        torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-    ):
+    with current(device), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True):
         yield
 
 
-def _number_format(device: torch.device) -> torch.dtype:
+def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Convolutions in 16 bits on a GPU. One context per step: within it the weights' copies in 16 bits are kept."""
+    dtype = number_format(device)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def number_format(device: torch.device) -> torch.dtype:
     """bf16 on GPUs that have it in hardware (Ampere and later), fp16 on older ones, fp32 elsewhere."""
     if device.type != "cuda":
         return torch.float32
@@ -134,8 +137,9 @@ def accuracy(module: nn.Module, images: ImageSet, resolution: int, device: torch
     """Share of images classified rightly, 0 to 1."""
     module.to(device).to(memory_format=torch.channels_last).eval()
     right = torch.zeros((), dtype=torch.long, device=device)
-    for pixels, labels in on_device(images.batches(EVALUATION_BATCH, resolution), device):
-        right += (module(pixels).argmax(1) == labels).sum()
+    with computing_on(device), mixed_precision(device):
+        for pixels, labels in on_device(images.batches(EVALUATION_BATCH, resolution), device):
+            right += (module(pixels).argmax(1) == labels).sum()
     return int(right) / images.size
 
 

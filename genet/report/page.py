@@ -17,6 +17,7 @@ from genet.progress import duration
 from genet.report import figures
 from genet.spec.reader import to_yaml
 from genet.spec.recipe import Recipe
+from genet.trials.audit import additivity
 from genet.trials.results import TrialResult
 
 
@@ -52,6 +53,7 @@ def page(story: Story) -> str:
         drawn=drawn,
         recipe=to_yaml(story.recipe),
         found=_found(story.setting),
+        audit=additivity(story.trials),
         spent=duration(sum(trial.seconds.total for trial in story.trials)),
         failures=Counter(trial.failure.kind for trial in story.trials if trial.failure),
     )

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from genet.device import give_back_memory
 from genet.errors import RunError
 from genet.export import load_weights
 from genet.files import Record
 from genet.job import Job
 from genet.latency.plan import Staircases
 from genet.progress import Count, Tracker, duration
-from genet.trials.checkpoint import Checkpoints
+from genet.trials.checkpoint import forget
 from genet.trials.course import Course
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
@@ -48,15 +49,18 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> 
     planned = planned_trials(job)
     results = {result.id: result for result in finished_trials(job)}
     missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
-    Checkpoints(job.folder.trials_under_way).sweep(missing)
+    forget(job.folder.trials_under_way, {trial.id for trial in planned} - {trial.id for trial in missing})
     if missing:
         weights = job.folder.master.with_suffix(".safetensors")
         if not (job.folder.master.exists() and weights.exists()):
             raise RunError(f"{weights}: the trials need the MasterNet, and it is not there; `genet master RUN` trains it")
         opened = runner(job.recipe.measure.device if job.recipe.measure.here else "auto")
         work = FineTune(course(job), str(job.device))
-        cost = expected_seconds(work.course, missing, job.device) / opened.workers
-        job.progress.say(f"  {len(missing)} trials to run, about {duration(cost)} with {opened.workers} at work")
+        expected = "not known yet how long they take"
+        if opened.speed:
+            expected = f"about {duration(expected_seconds(work.course, missing, job.device) / opened.speed)}"
+        give_back_memory(job.device)
+        job.progress.say(f"  {len(missing)} trials to run by {opened.workers} at a time, {expected}")
         with _shown(job, planned, missing, results, opened.workers) as tell:
             run_trials(groups(missing, opened.workers), job.folder.trials, opened, work, tell)
     found = finished_trials(job)
@@ -68,7 +72,9 @@ def course(job: Job) -> Course:
     """What all trials of the run have in common."""
     recipe = job.recipe
     masternet = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors"))
-    return Course(masternet, job.splits, recipe.distill, recipe.search_resolution, recipe.seed, job.folder.trials_under_way)
+    return Course(
+        masternet, job.splits, recipe.distill, recipe.search_resolution, recipe.seed, job.folder.trials_under_way.absolute()
+    )
 
 
 def planned_trials(job: Job) -> tuple[Trial, ...]:
@@ -111,7 +117,7 @@ def _shown(
     parts = [count(f"  super-block {index + 1}", [t for t in planned if t.index == index], True) for index in indices]
     with job.progress.tracks([count("trials", planned, False), *parts]) as (whole, *each):
         by_index = dict(zip(indices, each, strict=True))
-        written, checkpoints = 0.0, Checkpoints(job.folder.trials_under_way)
+        written = 0.0
 
         def tell(event: Event) -> None:
             nonlocal written
@@ -119,7 +125,8 @@ def _shown(
                 whole.walk(event.trials)
             else:
                 kept[event.id] = event
-                checkpoints.forget(event)
+                if event.failure is None or event.failure.kind not in TRIED_AGAIN:
+                    forget(job.folder.trials_under_way, {event.id})
                 whole.arrive(_note(event))
                 here = [trial for trial in planned if trial.index == event.index]
                 (standing,) = standings(here, [kept[trial.id] for trial in here if trial.id in kept])

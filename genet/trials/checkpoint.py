@@ -5,17 +5,19 @@ All trials of a group are saved together, each in a file of its own that names h
 
 from __future__ import annotations
 
+import contextlib
 import io
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from genet.errors import StorageError
-from genet.files import read_checked, remove_checked, write_checked
+from genet.files import digest, read_checked, remove_checked, write_checked
+from genet.nets.training import number_format
+from genet.trials.course import Course
 from genet.trials.plan import Trial
 
 SHARE = 20  # saving takes at most one part in so many of the time
@@ -32,10 +34,11 @@ BEGINNING = Place(0, 0)
 
 
 class Checkpoints:
-    """The checkpoints of a search's trials; none where there is no folder for them."""
+    """The checkpoints of a course's trials on a kind of device; none where the course has no folder for them."""
 
-    def __init__(self, folder: Path | None, every_s: float = math.inf) -> None:
-        self._folder, self._every_s = folder, every_s
+    def __init__(self, course: Course, device: torch.device) -> None:
+        self._folder, self._every_s = course.folder, course.checkpoint_every_s
+        self._course = digest(f"{course.digest}/{number_format(device)}")[:8]  # other weights must not be gone on with
         self._next = time.monotonic() + self._every_s
 
     @property
@@ -44,51 +47,46 @@ class Checkpoints:
         return self._folder is not None and time.monotonic() >= self._next
 
     def write(self, states: Mapping[Trial, Callable[[], dict[str, Any]]], place: Place) -> None:
-        """Save these trials; what they had saved before is deleted."""
+        """Save these trials; what they had saved before is deleted. A full disk makes them do without."""
         if self._folder is None:
             return
         start = time.monotonic()
-        for trial, state in states.items():
-            before = self._files(trial)
-            buffer = io.BytesIO()
-            torch.save(state(), buffer)
-            write_checked(self._folder / f"{trial.id}.{place.epoch}.{place.step}.checkpoint", buffer.getvalue())
-            for path in before:
-                remove_checked(path)
+        with contextlib.suppress(StorageError):
+            for trial, state in states.items():
+                before = self._files(trial)
+                buffer = io.BytesIO()
+                torch.save(state(), buffer)
+                name = f"{trial.id}-{self._course}.{place.epoch}.{place.step}.checkpoint"
+                write_checked(self._folder / name, buffer.getvalue())
+                for path in before:
+                    remove_checked(path)
         now = time.monotonic()
         self._next = now + max(self._every_s, SHARE * (now - start))
 
     def place(self, trial: Trial) -> Place:
         """Where the trial can go on."""
-        return max((_place(path) for path in self._files(trial)), default=BEGINNING)
+        return max((_place(path) for path in self._files(trial) if _whole(path)), default=BEGINNING)
 
     def read(self, trial: Trial, device: torch.device) -> dict[str, Any]:
         """The state saved at `place`."""
-        (path,) = [path for path in self._files(trial) if _place(path) == self.place(trial)]
+        path = max(filter(_whole, self._files(trial)), key=_place)
         state: dict[str, Any] = torch.load(io.BytesIO(read_checked(path)), map_location=device, weights_only=True)
         return state
 
-    def forget(self, trial: Trial) -> None:
-        """The trial's result is in the journal: only who writes that may forget."""
-        for path in self._files(trial):
-            remove_checked(path)
-
-    def sweep(self, wanted: Iterable[Trial]) -> None:
-        """Delete what belongs to none of these trials."""
-        ids = {trial.id for trial in wanted}
-        for path in self._folder.glob("*.checkpoint") if self._folder else ():
-            if path.name.split(".")[0] not in ids:
-                remove_checked(path)
-
     def _files(self, trial: Trial) -> list[Path]:
-        """Checkpoints of the trial that are whole; a kill between two writes may leave two."""
-        if self._folder is None:
-            return []
-        return [path for path in self._folder.glob(f"{trial.id}.*.checkpoint") if _whole(path)]
+        """Checkpoints of the trial; a kill between two writes may leave two."""
+        return list(self._folder.glob(f"{trial.id}-{self._course}.*.checkpoint")) if self._folder else []
+
+
+def forget(folder: Path, ids: Set[str]) -> None:
+    """Delete all checkpoints of these trials. Only who has written their results into the journal may do so."""
+    for path in folder.glob("*.checkpoint*"):
+        if path.name.split("-")[0] in ids:
+            remove_checked(path.with_name(path.name.removesuffix(".sha256")))
 
 
 def _place(path: Path) -> Place:
-    epoch, step = path.name.split(".")[1:3]
+    _, epoch, step, _ = path.name.split(".")
     return Place(int(epoch), int(step))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from genet.files import digest
 from genet.nets.build import GENet
 from genet.nets.data import Splits
 from genet.spec.recipe import Distill
@@ -24,3 +27,11 @@ class Course:
     seed: int
     folder: Path | None = None
     checkpoint_every_s: float = 600.0
+
+    @cached_property
+    def digest(self) -> str:
+        """Names what its trials depend on, the MasterNet's weights among it."""
+        weights = hashlib.sha256()
+        for tensor in self.parent.state_dict().values():
+            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest(f"{self.distill.model_dump_json()}/{self.resolution}/{self.seed}/{weights.hexdigest()}")

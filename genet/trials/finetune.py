@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from genet.device import available_bytes, open_device
+from genet.device import free_bytes, give_back_memory, open_device
 from genet.errors import DataError, LostDeviceError
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
@@ -23,6 +23,7 @@ from genet.trials.results import Event, FailureKind, Stride, failed
 
 BYTES_PER_PARAMETER = 16  # weight, gradient, momentum, and room for a 16-bit copy
 SHARE_OF_MEMORY = 0.5  # the rest is for activations
+NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "unable to find an engine")  # as drivers say it
 
 
 @dataclass(frozen=True)
@@ -34,28 +35,37 @@ class FineTune:
 
     course: Course
     device: str
+    share: float = 1.0  # of the device's memory
 
-    def on(self, device: str) -> FineTune:
-        """The same work on another device."""
-        return dataclasses.replace(self, device=device)
+    def on(self, device: str, share: float = 1.0) -> FineTune:
+        """See `Work`."""
+        return dataclasses.replace(self, device=device, share=share)
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
         """Run the trials in groups that fit into memory and have come equally far.
 
-        A group that does not fit after all is tried once more in two halves.
+        A group that does not fit after all is tried again in halves, down to every trial alone.
 
         LostDeviceError where the device stops answering: only another process can go on.
         """
-        device, checkpoints = open_device(self.device), Checkpoints(self.course.folder)
-        at_once = _trials_at_once(trials, device)
+        device = open_device(self.device)
+        checkpoints, at_once = Checkpoints(self.course, device), self._trials_at_once(trials, device)
         by_place: dict[Place, list[Trial]] = {}
         for trial in trials:
             by_place.setdefault(checkpoints.place(trial), []).append(trial)
         for equally_far in by_place.values():
             for start in range(0, len(equally_far), at_once):
-                yield from self._attempt(equally_far[start : start + at_once], device, halve=True)
+                yield from self._attempt(equally_far[start : start + at_once], device)
 
-    def _attempt(self, trials: Sequence[Trial], device: torch.device, halve: bool) -> Iterator[Event]:
+    def _trials_at_once(self, trials: Sequence[Trial], device: torch.device) -> int:
+        """How many trials of this size fit side by side."""
+        free = free_bytes(device)
+        if free is None:
+            return len(trials)
+        largest = max(network_cost(Network.parse(trial.network)).parameters for trial in trials)
+        return max(1, int(free * self.share * SHARE_OF_MEMORY / (largest * BYTES_PER_PARAMETER)))
+
+    def _attempt(self, trials: Sequence[Trial], device: torch.device) -> Iterator[Event]:
         left, walked = list(trials), 0.0
         try:
             for event in fine_tune(self.course, trials, device):
@@ -69,11 +79,11 @@ class FineTune:
             kind, message = _told(fault)
         finished = len(trials) - len(left)
         yield Stride(finished - walked)  # what the others did is lost
-        if kind == "out of memory" and halve:
-            torch.cuda.empty_cache()
+        if kind in ("out of memory", "worker killed") and len(left) > 1:
+            give_back_memory(device)
             middle = math.ceil(len(left) / 2)
             for half in filter(None, (left[:middle], left[middle:])):
-                yield from self._attempt(half, device, halve=False)
+                yield from self._attempt(half, device)
         else:
             yield from (failed(trial, kind, message, len(trials)) for trial in left)
             yield Stride(len(left))
@@ -82,20 +92,13 @@ class FineTune:
 def _told(fault: Exception) -> tuple[FailureKind, str]:
     """The kind of a failure, and one line about it."""
     text = (str(fault).strip().splitlines() or [""])[0]
-    if isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault):
-        return "out of memory", "a trial must fit into the device's memory, alone if need be; lower distill.batch"
+    if isinstance(fault, torch.OutOfMemoryError) or any(sign in str(fault) for sign in NO_MEMORY):
+        return "out of memory", "a trial must fit into the device's memory, if need be alone; lower distill.batch"
     if isinstance(fault, DataError):
         return "data", str(fault)
+    if text.startswith("DataLoader worker"):
+        return "worker killed", f"a process that decodes images ended ({text})"
     if isinstance(fault, LostDeviceError) or "CUDA error" in text:
         raise LostDeviceError(f"the device stopped answering ({text}); give the same command again") from fault
     last = traceback.extract_tb(fault.__traceback__)[-1]
     return "bug", f"{type(fault).__name__}: {text} ({Path(last.filename).name}:{last.lineno})"
-
-
-def _trials_at_once(trials: Sequence[Trial], device: torch.device) -> int:
-    """How many trials of this size fit side by side."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
-    if free is None:
-        return len(trials)
-    largest = max(network_cost(Network.parse(trial.network)).parameters for trial in trials)
-    return max(1, int(free * SHARE_OF_MEMORY / (largest * BYTES_PER_PARAMETER)))

@@ -23,7 +23,7 @@ from genet.files import digest
 from genet.nets.build import GENet
 from genet.nets.data import Batch
 from genet.nets.inherit import inherit
-from genet.nets.training import EVALUATION_BATCH, Learner, computing_on, epoch_seed, learning_rate, on_device
+from genet.nets.training import EVALUATION_BATCH, Learner, computing_on, epoch_seed, learning_rate, mixed_precision, on_device
 from genet.spec.network import Network
 from genet.spec.recipe import Distill
 from genet.trials.checkpoint import BEGINNING, Checkpoints, Place
@@ -119,7 +119,7 @@ class _Group:
         self.batch = min(distill.batch, course.splits.train.size)
         self.steps = max(1, course.splits.train.size // self.batch)  # per epoch
         self.seed = int(digest(f"{course.seed}/{index}")[:12], 16)
-        self.checkpoints = Checkpoints(course.folder, course.checkpoint_every_s)
+        self.checkpoints = Checkpoints(course, device)
         self.start = self.checkpoints.place(trials[0])
         if self.start != BEGINNING:
             for child in self.children:
@@ -149,12 +149,16 @@ class _Group:
             if not self.children:
                 return
 
-    def _batches(self, epoch: int, skip: int = 0, kind: str = "images") -> Iterator[Batch]:
+    def _shown(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The training images of an epoch, shuffled and augmented alike for all trials of the super-block."""
         images, resolution = self.course.splits.train, self.course.resolution
-        batches = on_device(images.batches(self.batch, resolution, epoch_seed(self.seed, epoch), skip), self.device)
+        return on_device(images.batches(self.batch, resolution, epoch_seed(self.seed, epoch), skip), self.device)
+
+    def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
+        """An epoch's batches to train on, as long as there is somebody to train."""
+        batches = self._shown(epoch, skip)
         while self.children:
-            with self._timing(kind, self.children):
+            with self._timing("images", self.children):
                 shown = next(batches, None)
             if shown is None:
                 return
@@ -168,16 +172,17 @@ class _Group:
         pixels, labels = shown
         done = (epoch + step / self.steps) / distill.epochs  # of every child, as a share of it
         with computing_on(self.device):
-            with self._timing("prefix", self.children), torch.no_grad():
+            with self._timing("prefix", self.children), mixed_precision(self.device), torch.no_grad():
                 shared = self.prefix(pixels)
                 targets = {last: body(shared) for last, body in self.targets.items()}
             for child in list(self.children):
                 try:
                     with self._timing("training", [child]):
-                        if self.targets:
-                            loss = _difference(child.body(shared), targets[child.trial.last])
-                        else:
-                            loss = loss_of(child.rest(shared), labels)
+                        with mixed_precision(self.device):
+                            if self.targets:
+                                loss = _difference(child.body(shared), targets[child.trial.last])
+                            else:
+                                loss = loss_of(child.rest(shared), labels)
                         rate = child.rate(distill, self.batch, epoch + (step + 0.5) / self.steps)
                         child.learner.step(loss, rate, f"epoch {epoch + 1}, step {step + 1}")
                 except NonFiniteLossError as fault:
@@ -197,7 +202,7 @@ class _Group:
             self._take_statistics(last)
         self._validate()
         for child in self.children:
-            if child.cools_from is None and settled(child.curve, self.course.splits.nas_validation.size, distill.patience):
+            if child.cools_from is None and settled(child.curve[distill.warmup_epochs :], distill.patience):
                 child.cools_from = epoch + 1
         return last
 
@@ -208,9 +213,9 @@ class _Group:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain average over all batches
-        batches = self._batches(self.course.distill.epochs, kind="statistics")
-        for pixels, _ in itertools.islice(batches, math.ceil(NORM_IMAGES / self.batch)):
-            with self._timing("statistics", children), computing_on(self.device), torch.no_grad():
+        with self._timing("statistics", children), computing_on(self.device), mixed_precision(self.device), torch.no_grad():
+            batches = self._shown(self.course.distill.epochs)
+            for pixels, _ in itertools.islice(batches, math.ceil(NORM_IMAGES / self.batch)):
                 shared = self.prefix(pixels)
                 for child in children:
                     child.rest(shared)
@@ -223,7 +228,12 @@ class _Group:
         right = torch.zeros(len(children), dtype=torch.long, device=self.device)
         for child in children:
             child.rest.eval()
-        with self._timing("validation", children), computing_on(self.device), torch.inference_mode():
+        with (
+            self._timing("validation", children),
+            computing_on(self.device),
+            mixed_precision(self.device),
+            torch.inference_mode(),
+        ):
             for pixels, labels in on_device(images.batches(EVALUATION_BATCH, self.course.resolution), self.device):
                 shared = self.prefix(pixels)
                 for number, child in enumerate(children):
@@ -255,11 +265,17 @@ class _Group:
     @contextmanager
     def _timing(self, kind: str, children: Sequence[_Child]) -> Iterator[None]:
         """Charge what is done inside to these children, in equal parts."""
-        start = time.perf_counter()
+        start = self._now()
         yield
-        spent = time.perf_counter() - start
+        spent = self._now() - start
         for child in children:
             child.seconds[kind] += spent / len(children)
+
+    def _now(self) -> float:
+        """Seconds, once the device has done all it was told to."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
 def _difference(found: Tensor, target: Tensor) -> Tensor:

@@ -1,17 +1,18 @@
 """Trials on a Ray cluster, for those who outgrow one machine.
 
 Groups are Ray tasks: Ray finds them a GPU, and runs them again elsewhere when a node is lost. Work and weights travel once
-through Ray's object store; images must lie under the same path on all nodes. Only the driver writes the journal.
+through Ray's object store; images must lie under the same path on all nodes. Only the driver writes the journal, a group's
+results when the whole group is done.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
-from genet.errors import GenetError, LostDeviceError
+from genet.errors import DeviceError, GenetError, LostDeviceError
 from genet.trials.plan import Trial
 from genet.trials.results import Event, Stride, TrialResult, failed
 from genet.trials.runner import Work
@@ -21,33 +22,56 @@ LOOK_S = 1.0
 
 
 class OnRay:
-    """Every group is a task with a GPU of its own, or a share of one; without GPUs, with a CPU core."""
+    """Every group is a task with a GPU of its own, or a share of one; on a cluster without GPUs, with a CPU core.
+
+    `device` is the recipe's: `cpu` asks for no GPU, `cuda` for nothing else.
+    """
+
+    speed = None
 
     def __init__(self, address: str | None, device: str, trials_per_gpu: int = 1) -> None:
         self._ray, self._ours = _connect(address)
-        self._gpus = 1 / trials_per_gpu if device.startswith("cuda") else 0
         resources = self._ray.cluster_resources()
-        self.workers = max(1, int(resources.get("GPU", 0) * trials_per_gpu if self._gpus else resources.get("CPU", 1)))
+        gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
+        if device.startswith("cuda") and not gpus:
+            raise DeviceError("a recipe for cuda must have GPUs in the Ray cluster, and it has none; `ray start --num-gpus N`")
+        self._share = 1 / trials_per_gpu
+        self._gpus = self._share if gpus else 0
+        self.workers = gpus * trials_per_gpu or int(resources.get("CPU", 0))
+        if not self.workers:
+            raise DeviceError("a Ray cluster must have a GPU or a CPU core, and this one has none; `ray start --num-cpus N`")
 
     def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
         """See `Runner`."""
         ray = self._ray
         task = ray.remote(_run).options(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES)
         paces = ray.remote(_Paces).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
-        shared = ray.put(work.on("cuda:0" if self._gpus else "cpu"))
-        running = {task.remote(shared, tuple(group), number, paces): (number, group) for number, group in enumerate(groups)}
-        seen = dict.fromkeys(range(len(running)), 0.0)
+        shared = ray.put(work.on("cuda:0", self._share) if self._gpus else work.on("cpu"))
+        running: dict[Any, tuple[Trial, ...]] = {}
+
+        def submit(group: Sequence[Trial]) -> None:
+            running[task.remote(shared, tuple(group), paces)] = tuple(group)
+
+        for group in groups:
+            submit(group)
+        seen: dict[str, float] = {}  # by the group's first trial: how far it has been told to be
         try:
             while running:
                 done, _ = ray.wait(list(running), timeout=LOOK_S)
                 walked = ray.get(paces.walked.remote())
-                for number, _ in running.values():
-                    yield Stride(walked.get(number, 0.0) - seen[number])
-                    seen[number] = walked.get(number, 0.0)
+                for group in running.values():
+                    name = group[0].id
+                    yield Stride(walked.get(name, 0.0) - seen.get(name, 0.0))
+                    seen[name] = walked.get(name, 0.0)
                 for reference in done:
-                    number, group = running.pop(reference)
-                    yield from _results(ray, reference, group)
-                    yield Stride(len(group) - seen[number])
+                    group = running.pop(reference)
+                    results = _results(ray, reference, group)
+                    told = seen.pop(group[0].id)
+                    yield Stride(len(results) - told)
+                    yield from results
+                    if not results:  # the one that kills its workers takes no others with it
+                        for trial in group:
+                            submit((trial,))
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -66,9 +90,10 @@ def _connect(address: str | None) -> tuple[Any, bool]:
         return ray, False
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except ConnectionError:
+    except (ConnectionError, ValueError, RuntimeError) as fault:
+        reason = str(fault).strip().splitlines()[0]
         raise GenetError(
-            f"--address must be that of a running Ray cluster, got {address!r}; `ray start --head` starts one"
+            f"--address must be that of a running Ray cluster of this version, got {address!r} ({reason}); `ray start --head`"
         ) from None
     return ray, True
 
@@ -80,43 +105,52 @@ def _on_this_node(ray: Any) -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _run(work: Work, group: tuple[Trial, ...], number: int, paces: Any) -> list[TrialResult]:
+def _run(work: Work, group: tuple[Trial, ...], paces: Any) -> list[TrialResult]:
     """The task: a group's results; its strides go to the actor that the driver looks at."""
     import torch
 
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    results = []
+    name, results = group[0].id, []
+    paces.begin.remote(name)
     try:
         for event in work(group):
             if isinstance(event, TrialResult):
                 results.append(event)
             else:
-                paces.walk.remote(number, event.trials)
+                paces.walk.remote(name, event.trials)
     except LostDeviceError:
         os._exit(1)  # Ray runs the group again in another process
     return results
 
 
 class _Paces:
-    """An actor: how far every group has come, for the driver's progress."""
+    """An actor: how far every group has come, for the driver's progress. A group is named by its first trial."""
 
     def __init__(self) -> None:
-        self._walked: dict[int, float] = {}
+        self._walked: dict[str, float] = {}
 
-    def walk(self, number: int, trials: float) -> None:
+    def begin(self, name: str) -> None:
+        """A group begins, perhaps anew."""
+        self._walked[name] = 0.0
+
+    def walk(self, name: str, trials: float) -> None:
         """A group has come this much further."""
-        self._walked[number] = self._walked.get(number, 0.0) + trials
+        self._walked[name] += trials
 
-    def walked(self) -> dict[int, float]:
-        """Group number -> trials walked."""
+    def walked(self) -> dict[str, float]:
+        """Group -> trials walked."""
         return self._walked
 
 
-def _results(ray: Any, reference: Any, group: Sequence[Trial]) -> Iterator[Event]:
-    """A finished task's results; those of a task whose workers died as often as it was tried."""
+def _results(ray: Any, reference: Any, group: Sequence[Trial]) -> list[TrialResult]:
+    """A finished task's results; none where its workers died as often as it was tried and it can be divided still."""
     try:
-        yield from ray.get(reference)
+        found: list[TrialResult] = ray.get(reference)
+        return found
+    except ray.exceptions.RayTaskError as fault:
+        reason = str(fault).strip().splitlines()[-1]
+        return [failed(trial, "bug", f"on a node of the cluster: {reason}") for trial in group]
     except ray.exceptions.RayError as fault:
         reason = str(fault).strip().splitlines()[0]
-        yield from (failed(trial, "worker killed", f"{RETRIES + 1} times ({reason})") for trial in group)
+        return [failed(trial, "worker killed", f"{RETRIES + 1} times ({reason})") for trial in group] if len(group) == 1 else []

@@ -21,6 +21,7 @@ from genet.trials.results import Event, Stride, failed
 from genet.trials.runner import Work
 
 GRACE_S = 5.0  # for a worker to end by itself
+STARTS = 3  # of a worker that fail in a row, before it is given up
 DEATHS = 2  # after which a trial that was alone with its worker is not tried again
 
 
@@ -31,7 +32,7 @@ class _Task:
 
     def parts(self) -> list[_Task]:
         """The same trials in smaller tasks, so that the one that kills its worker is found and takes no others with it."""
-        size = (len(self.trials) + 1) // 2 if self.deaths == 0 else 1
+        size = max(1, (len(self.trials) + 1) // 2) if self.deaths == 0 else 1
         starts = range(0, len(self.trials), size)
         return [_Task(self.trials[start : start + size], self.deaths + 1) for start in starts]
 
@@ -42,12 +43,14 @@ class Processes:
     def __init__(self, devices: Sequence[str]) -> None:
         self._devices = tuple(devices)
         self.workers = len(self._devices)
+        self.speed = float(len(set(self._devices)))  # several on one device share it
 
     def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
         """See `Runner`. RunError where a worker does not even start."""
         waiting = deque(_Task(tuple(group)) for group in groups)
-        threads = max(1, torch.get_num_threads() // self.workers)
-        slots = [_Slot(device, pickle.dumps(work.on(device)), threads) for device in self._devices[: len(waiting)]]
+        devices = self._devices[: len(waiting)]
+        threads = max(1, torch.get_num_threads() // max(1, len(devices)))
+        slots = [_Slot(d, pickle.dumps(work.on(d, 1 / devices.count(d))), threads) for d in devices]
         try:
             for slot in slots:
                 slot.start()
@@ -74,6 +77,7 @@ class _Slot:
         self._device, self._work, self._threads = device, work, threads
         self.task: _Task | None = None
         self._process: SpawnProcess | None = None
+        self._failed_starts = 0  # in a row
 
     def start(self) -> None:
         """Begin a worker's life. It is sent its work with its first task, so that several can begin at once."""
@@ -125,8 +129,14 @@ class _Slot:
         self.end()
         code = self._process.exitcode
         self.task = self._process = None
+        self._failed_starts = 0 if self._ready else self._failed_starts + 1
+        if self._failed_starts == STARTS:
+            raise RunError(
+                f"a worker on {self._device} must start, and ended {STARTS} times, with exit code {code}; use --runner in-process"
+            )
         if not self._ready:
-            raise RunError(f"a worker on {self._device} must start, and ended with exit code {code}; use --runner in-process")
+            waiting.appendleft(task)
+            return
         yield Stride(len(task.trials) - len(left) - self._walked)
         if task.deaths < DEATHS:
             waiting.extendleft(_Task(left, task.deaths).parts())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -68,12 +67,9 @@ def failed(trial: Trial, kind: FailureKind, message: str, group: int = 1, second
     return TrialResult(**{**dict(trial), "accuracy": None, "failure": failure}, group=group, seconds=seconds or Seconds())
 
 
-def settled(curve: Sequence[float], images: int, patience: int) -> bool:
-    """Whether the best of the last `patience` epochs is no more than one standard error above the best before them."""
-    if len(curve) <= patience:
-        return False
-    before = max(curve[:-patience])
-    return max(curve[-patience:]) - before <= math.sqrt(before * (1 - before) / images)
+def settled(curve: Sequence[float], patience: int | None) -> bool:
+    """Whether none of the last `patience` epochs was better than the best before them; never where patience is None."""
+    return patience is not None and len(curve) > patience and max(curve[-patience:]) <= max(curve[:-patience])
 
 
 def read_results(journal: Journal) -> dict[str, TrialResult]:

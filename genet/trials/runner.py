@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Protocol
@@ -22,15 +21,23 @@ class Work(Protocol):
         """Run the group; yields one result per trial, and strides in between that add up to the number of trials."""
         ...
 
-    def on(self, device: str) -> Work:
-        """The same work on another device."""
+    def on(self, device: str, share: float = 1.0) -> Work:
+        """The same work on another device, of whose memory it may use this share."""
         ...
 
 
 class Runner(Protocol):
     """How groups of trials are executed. Every trial gets one result, whatever happens to those who run it."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """Groups at a time."""
+        ...
+
+    @property
+    def speed(self) -> float | None:
+        """How many times as fast as this process alone; None where that is not known beforehand."""
+        ...
 
     def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
         """Run `work` on every group; yields events in any order, as soon as they are there. Closing it stops all work."""
@@ -40,7 +47,7 @@ class Runner(Protocol):
 class InProcess:
     """One group after the other, in this process."""
 
-    workers = 1
+    workers, speed = 1, 1.0
 
     def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
         """See `Runner`."""
@@ -53,15 +60,21 @@ def run_trials(
 ) -> None:
     """Run the groups; only this function writes the journal.
 
-    EvidenceError after three trials that failed alike by a bug or by the images: the others would too.
+    EvidenceError after three trials of different super-blocks, or of one that is all there is, that failed alike by a bug or
+    by the images: the others would too.
     """
-    alike: Counter[str] = Counter()
+    groups = list(groups)
+    enough = min(2, len({trial.index for group in groups for trial in group}))
+    alike: dict[str, list[int]] = {}  # the super-blocks of the trials that failed by this message
     with closing(runner(groups, work)) as events:
         for event in events:
             if isinstance(event, TrialResult):
                 journal.append(event.model_dump(mode="json"))
             tell(event)
             if isinstance(event, TrialResult) and event.failure and event.failure.kind in ("bug", "data"):
-                alike[event.failure.message] += 1
-                if alike[event.failure.message] == ALIKE:
-                    raise EvidenceError(f"{ALIKE} trials must not fail alike, and did: {event.failure}; the rest was not tried")
+                found = alike.setdefault(event.failure.message, [])
+                found.append(event.index)
+                if len(found) >= ALIKE and len(set(found)) >= enough:
+                    raise EvidenceError(
+                        f"trials must not fail alike, and {len(found)} did: {event.failure}; the rest was not tried"
+                    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from genet.device import gpus_here, open_device
+from genet.errors import GenetError
 from genet.trials.on_ray import OnRay
 from genet.trials.processes import Processes
 from genet.trials.runner import InProcess, Runner
@@ -17,18 +18,23 @@ def open_runner(
 ) -> Runner:
     """The runner of that name for a recipe's device; `auto` is a process per GPU where there are several, else this process.
 
-    GenetError where Ray is asked for and not installed; DeviceError where the device is not there.
+    GenetError for options that do not go together and where Ray is asked for and not installed; DeviceError where the
+    device is not there.
     """
+    if address and name != "ray":
+        raise GenetError(f"--address must go with --runner ray, got --runner {name}; leave it out")
+    if workers and name in ("ray", "in-process"):
+        raise GenetError(f"--workers must go with --runner processes, got --runner {name}; leave it out")
+    if name == "ray":
+        return OnRay(address, device, trials_per_gpu)
     first = str(open_device(device))
-    devices = [first]
-    if first.startswith("cuda"):
-        if device in ("auto", "cuda"):
-            devices = [f"cuda:{number}" for number in range(gpus_here())]
-        devices = devices * trials_per_gpu
+    if trials_per_gpu > 1 and not first.startswith("cuda"):
+        raise GenetError(f"--trials-per-gpu must have a GPU, and the trials run on {first}; use --runner processes --workers N")
+    all_gpus = first.startswith("cuda") and device in ("auto", "cuda")
+    devices = [f"cuda:{number}" for number in range(gpus_here())] if all_gpus else [first]
+    devices = devices * trials_per_gpu
     if workers:
         devices = [devices[number % len(devices)] for number in range(workers)]
-    if name == "ray":
-        return OnRay(address, first, trials_per_gpu)
     if name == "in-process" or (name == "auto" and len(devices) == 1):
         return InProcess()
     return Processes(devices if len(devices) > 1 or workers else devices * 2)

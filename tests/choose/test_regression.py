@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,7 +109,15 @@ def test_joint_trials_and_a_control_that_stands_alone_teach_nothing_about_change
     joint = trial(0, superblock_of(XX, 64, 3, 2), 0.1)
     joint = joint.model_copy(update={"also": (Change(index=1, superblock=superblock_of(DW, 32, 2, 2)),)})
     plain = trials(XX, 0.01, 0.02, 0)
-    assert fit(MASTERNET, 0.8, [*plain, alone, joint]) == fit(MASTERNET, 0.8, plain)
+    assert fit(MASTERNET, 0.8, [*plain, alone, joint]).gradients == fit(MASTERNET, 0.8, plain).gradients
+
+
+def test_a_control_that_stands_alone_still_takes_the_cost_of_fine_tuning_out_of_other_types(tmp_path: Path) -> None:
+    control = trial(0, MASTERNET[0], 0.7).model_copy(update={"control": True})
+    regression = fit(MASTERNET, 0.8, [*trials(DW, 0.0, 0.0, -0.1), control])
+    assert regression.gain(0, superblock_of(DW, 32, 3, 2)) == pytest.approx(0.0)
+    regression.save(tmp_path / "regression.json")
+    assert Regression.load(tmp_path / "regression.json") == regression
 
 
 def test_a_control_is_one_more_trial_of_the_masternets_own_type() -> None:

@@ -89,6 +89,14 @@ def test_a_tiny_network_learns_the_digits(digits: Splits) -> None:
     assert not module.training
 
 
+def test_a_tiny_network_learns_in_16_bits_too(few: TensorImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: there copies of the weights are kept within a step, and must not be kept for longer."""
+    monkeypatch.setattr("genet.nets.training.number_format", lambda _: torch.bfloat16)
+    losses: list[float] = []
+    trained(few, SCHEDULE.model_copy(update={"epochs": 15}), epoch_done=lambda _, loss: losses.append(loss))
+    assert losses[-1] < losses[0] / 2
+
+
 def test_the_result_depends_on_the_seed_alone(few: TensorImages) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)

@@ -30,9 +30,9 @@ class Slowly:
     work: FineTune
     folder: Path
 
-    def on(self, device: str) -> Slowly:
+    def on(self, device: str, share: float = 1.0) -> Slowly:
         """See `Work`."""
-        return dataclasses.replace(self, work=self.work.on(device))
+        return dataclasses.replace(self, work=self.work.on(device, share))
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
         """See `Work`."""
