@@ -134,7 +134,7 @@ def evidence(mode: Mode, epochs: int, seed: int) -> Journal:
 
 def course_of(recipe: Recipe, parent: GENet, mode: Mode, epochs: int, seed: int) -> Course:
     """Trials of this mode and length; the seed decides batches, augmentation and new weights, not which trials there are."""
-    distill = recipe.distill.model_copy(update={"mode": mode, "epochs": epochs, "patience": None})
+    distill = recipe.distill.model_copy(update={"mode": mode, "epochs": epochs, "patience": 0})
     return Course(parent, load_data(recipe.data, recipe.space.input, recipe.seed), distill, recipe.search_resolution, seed)
 
 

@@ -112,13 +112,13 @@ class Distill(Schedule):
     learn to reproduce the MasterNet's activations without labels. `sampling` spreads the perturbations over depth and
     width by plan, or draws them at random as the paper does. `joint` adds trials of two perturbations at once, as a share
     of all trials, to tell how far effects add up. A trial whose validation curve has not risen for `patience` epochs after
-    the warm-up ends early; null: none does. One that has taken longer than `time_limit_s` after a step is given up.
+    the warm-up ends early; with 0 none does. One that has taken longer than `time_limit_s` after a step is given up.
     """
 
     mode: Mode = "local"
     sampling: Literal["designed", "random"] = "designed"
     joint: Annotated[float, Field(ge=0, le=1)] = 0.0
-    patience: Count | None = 3
+    patience: Annotated[int, Field(ge=0)] = 3
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
 
 

@@ -67,9 +67,9 @@ def failed(trial: Trial, kind: FailureKind, message: str, group: int = 1, second
     return TrialResult(**{**dict(trial), "accuracy": None, "failure": failure}, group=group, seconds=seconds or Seconds())
 
 
-def settled(curve: Sequence[float], patience: int | None) -> bool:
-    """Whether none of the last `patience` epochs was better than the best before them; never where patience is None."""
-    return patience is not None and len(curve) > patience and max(curve[-patience:]) <= max(curve[:-patience])
+def settled(curve: Sequence[float], patience: int) -> bool:
+    """Whether none of the last `patience` epochs was better than the best before them; never where patience is 0."""
+    return 0 < patience < len(curve) and max(curve[-patience:]) <= max(curve[:-patience])
 
 
 def read_results(journal: Journal) -> dict[str, TrialResult]:
