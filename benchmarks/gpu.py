@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from prediction import report
 from scaling import report as scaling_report
-from trials import costs_of_all_ways
+from trials import Costs, costs_of_all_ways
 from trials_table import costs_table
 
 from genet import pipeline
@@ -164,8 +164,12 @@ def trials(small: bool) -> None:
             continue
         job = job.model_copy(update={"distill": job.distill.model_copy(update={"batch": 32 if small else batch})})
         count = 64 if small else images
-        parent = build(job.space.masternet(job.search_resolution))
-        costs = costs_of_all_ways(job, parent, random_images(job, count), count, device)
+        kept = results(small) / f"trials-{job.search_resolution}.json"
+        if not kept.exists():
+            parent = build(job.space.masternet(job.search_resolution))
+            seconds = costs_of_all_ways(job, parent, random_images(job, count), count, device)
+            Costs(device=read_card(device).name, seconds=seconds).save(kept)
+        costs = Costs.load(kept).seconds
         lines += [f"\n{name}, batch {job.distill.batch}, {count} images an epoch\n", costs_table(costs)]
         write_atomic(results(small) / "trials.md", "\n".join(lines).encode())
     if not small:

@@ -23,6 +23,7 @@ from genet.spec.reader import read_recipe, read_space
 from genet.spec.recipe import Recipe
 from genet.trials.course import Course
 from genet.trials.finetune import FineTune
+from genet.trials.group import STRIDE_S
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.processes import Processes
 from genet.trials.results import Event, TrialResult
@@ -34,7 +35,7 @@ RESULTS = 3000  # handed to the driver at once
 class Instant:
     """A runner whose trials take no time: what is left is the driver."""
 
-    workers = 1
+    workers, speed = 1, 1.0
 
     def __call__(self, given: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
         """A result for every trial."""
@@ -53,12 +54,13 @@ def report(device: str) -> str:
     recipe = read_recipe("digits")
     space = recipe.space
     trials = plan_trials(space, space.widths_on_offer(), recipe.search_resolution, 0, recipe.distill)
-    lines = [f"{read_card(torch.device(device)).name}, {torch.get_num_threads()} threads; {len(trials)} trials of digits", ""]
-    lines += ["| workers | seconds, their start included | trials per hour |", "|---|---|---|"]
+    torch.set_num_threads(1)
+    lines = [f"{read_card(torch.device(device)).name}, one thread per worker; {len(trials)} trials of digits", ""]
+    lines += ["| workers | seconds until they work | seconds of work | trials per hour of work |", "|---|---|---|---|"]
     for workers in (1, 2, 4) if device != "cpu" else (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            seconds = seconds_of(recipe, trials, Processes([device] * workers), Path(folder), device)
-        lines.append(f"| {workers} | {seconds:.1f} | {3600 * len(trials) / seconds:.0f} |")
+            start, work = seconds_of(recipe, trials, Processes([device] * workers), Path(folder), device)
+        lines.append(f"| {workers} | {start:.1f} | {work:.1f} | {3600 * len(trials) / work:.0f} |")
     many = [(trial,) for trial in trials] * (RESULTS // len(trials))
     nothing = FineTune(Course(build(space.masternet(32)), *(None,) * 4), device)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
@@ -76,14 +78,17 @@ def report(device: str) -> str:
     return "\n".join(lines)
 
 
-def seconds_of(recipe: Recipe, trials: Sequence[Trial], runner: Processes, folder: Path, device: str) -> float:
-    """Wall seconds of all trials."""
+def seconds_of(recipe: Recipe, trials: Sequence[Trial], runner: Processes, folder: Path, device: str) -> tuple[float, float]:
+    """Wall seconds until the first worker tells of its work, and from then to the end."""
     splits = load_data(recipe.data, recipe.space.input, recipe.seed)
     parent = build(recipe.space.masternet(recipe.search_resolution))
     work = FineTune(Course(parent, splits, recipe.distill, recipe.search_resolution, 0), device)
+    heard: list[float] = []
     start = time.perf_counter()
-    run_trials(groups(trials, runner.workers), Journal(folder / "trials.jsonl"), runner, work, lambda _: None)
-    return time.perf_counter() - start
+    journal = Journal(folder / "trials.jsonl")
+    run_trials(groups(trials, runner.workers), journal, runner, work, lambda _: heard.append(time.perf_counter()))
+    first = heard[0] - STRIDE_S  # it is told a stride after it began
+    return first - start, time.perf_counter() - first
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ import torch
 
 from genet.device import read_card
 from genet.export import load_weights, save_weights
-from genet.files import Journal, Record, digest
+from genet.files import Journal, Record, digest, write_atomic
 from genet.nets.build import GENet, build
 from genet.nets.data import FirstImages, Splits, load_data
 from genet.nets.training import accuracy, train
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
-from genet.spec.reader import read_recipe
+from genet.spec.reader import read_recipe, to_yaml
 from genet.spec.recipe import Mode, Recipe
 from genet.trials.course import Course
 from genet.trials.finetune import FineTune
@@ -54,7 +54,15 @@ WAYS: dict[str, tuple[Mode, bool]] = {  # mode, and whether every trial runs alo
     "local, each alone": ("local", True),
     "features": ("features", False),
 }
-PART = 960  # images on which costs are timed
+PART = 1024  # images on which costs are timed: whole batches of training and of validation
+
+
+def keep_to(recipe: Recipe) -> None:
+    """What was found with another recipe must not be mixed with what this one finds."""
+    file, ours = RESULTS / "recipe.yaml", to_yaml(recipe)
+    if file.exists() and file.read_text() != ours:
+        raise SystemExit(f"{RESULTS} must hold results of this recipe, and holds another's; move it away or undo the change")
+    write_atomic(file, ours.encode())
 
 
 def few_images(source: Path, folder: Path) -> Path:
@@ -121,9 +129,9 @@ def masternet(recipe: Recipe, work: Path) -> GENet:
         train(
             module, splits.train, recipe.master, recipe.search_resolution, CPU, recipe.seed, checkpoint=work / "master.checkpoint"
         )
-        save_weights(module, weights)
         reached = accuracy(module, splits.nas_validation, recipe.search_resolution, CPU)
         Parent(network=str(network), accuracy=reached).save(RESULTS / "masternet.json")
+        save_weights(module, weights)
     return load_weights(network, weights)
 
 
@@ -208,6 +216,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/trials-benchmark"), help="where the images' links and weights go")
     arguments = parser.parse_args()
     recipe = read_recipe(HERE / "trials.yaml")
+    keep_to(recipe)
     root = few_images(arguments.data, arguments.work / "images")
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": str(root.absolute())})})
     for part in arguments.parts:

@@ -24,6 +24,8 @@ from genet.spec.reader import read_recipe
 from genet.spec.recipe import Mode, Recipe
 from genet.trials.results import Seconds, read_results
 
+PAPER_EPOCHS = 30
+
 
 def predictions(
     recipe: Recipe, parent_accuracy: float, mode: Mode, epochs: int, seed: int, networks: list[str]
@@ -46,8 +48,8 @@ class Truth:
         self.accuracies = np.array([[found[network, seed] for seed in TRUTH_SEEDS] for network in self.networks])
         self.mean = self.accuracies.mean(1)
 
-    def ceiling(self) -> list[float]:
-        """Kendall's tau of every seed with the mean of the others: what no prediction can be expected to better by much."""
+    def agreement(self) -> list[float]:
+        """Kendall's tau of every seed with the mean of the others; to predict the mean of all is a little easier."""
         seeds = range(len(TRUTH_SEEDS))
         return [tau(self.accuracies[:, seed], np.delete(self.accuracies, seed, axis=1).mean(1)) for seed in seeds]
 
@@ -64,43 +66,77 @@ def standard_error(statistic: Callable[[np.ndarray], float], size: int) -> float
 
 
 def main() -> None:
-    """The table of modes and lengths beside the ceiling and what costs nothing."""
+    """Write and print the table."""
     recipe = read_recipe(HERE / "trials.yaml")
     truth, costs = Truth(recipe), Costs.load(RESULTS / "costs-cpu.json")
     reached = Parent.load(RESULTS / "masternet.json").accuracy
-    size, low, high = len(truth.networks), truth.mean.min(), truth.mean.max()
-    ceiling, deviation = truth.ceiling(), 100 * truth.accuracies.std(1, ddof=1).mean()
+    low, high, deviation = truth.mean.min(), truth.mean.max(), 100 * math.sqrt(truth.accuracies.var(1, ddof=1).mean())
     lines = [
-        f"{size} networks x {len(TRUTH_SEEDS)} seeds trained from scratch: {low:.1%} to {high:.1%}; standard deviation of one "
-        f"seed {deviation:.2f} points. MasterNet {reached:.1%}. Costs: {costs.device}.",
+        "# What a trial trains, and for how long",
         "",
-        f"Ceiling: Kendall of one seed with the mean of the others: {', '.join(f'{each:.2f}' for each in ceiling)}.",
+        f"{len(truth.networks)} networks x {len(TRUTH_SEEDS)} seeds trained from scratch: {low:.1%} to {high:.1%}; standard "
+        f"deviation of one seed {deviation:.2f} points. MasterNet {reached:.1%}. Costs: {costs.device}.",
+        f"Agreement of one seed with the mean of the others, Kendall: {', '.join(f'{each:.2f}' for each in truth.agreement())}.",
         "",
-        "| what costs nothing | Kendall | standard error |",
-        "|---|---|---|",
+        *proxy_table(truth),
+        "",
+        *mode_table(recipe, truth, costs, reached),
+        "",
+        costs_table(costs.seconds),
+        "",
     ]
+    (RESULTS / "table.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+def proxy_table(truth: Truth) -> list[str]:
+    """How well the truth is ranked by what costs nothing."""
+    lines = ["| what costs nothing | Kendall | standard error |", "|---|---|---|"]
     for name, proxy in proxies(truth.networks).items():
-        error = standard_error(lambda k, proxy=proxy: tau(proxy[k], truth.mean[k]), size)
+        error = standard_error(lambda k, proxy=proxy: tau(proxy[k], truth.mean[k]), len(truth.networks))
         lines.append(f"| {name} | {tau(proxy, truth.mean):.2f} | {error:.2f} |")
-    head = [f"trial seed {seed}" for seed in SEEDS]
-    lines += ["", f"| mode | epochs | seconds per trial | {' | '.join(head)} | standard error | spread of a trial, points |"]
-    lines.append("|---" * (5 + len(SEEDS)) + "|")
-    for mode, epochs in itertools.product(MODES, LENGTHS):
-        taus, errors = [], []
-        for seed in SEEDS:
-            predicted = predictions(recipe, reached, mode, epochs, seed, truth.networks)
-            taus.append("" if predicted is None else f"{tau(predicted, truth.mean):.2f}")
-            if predicted is not None:
-                errors.append(standard_error(lambda k, p=predicted: tau(p[k], truth.mean[k]), size))
-        cells = [mode, str(epochs), f"{costs.of(mode, epochs):.1f}", *taus]
-        cells += [f"{fmean(errors):.2f}" if errors else "", spread(recipe, mode, epochs)]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", costs_table(costs.seconds)]
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "table.md").write_text(
-        "# What a trial trains, and for how long\n\n`python benchmarks/trials.py --data CIFAR10`\n\n" + text
-    )
-    print(text)
+    return lines
+
+
+def mode_table(recipe: Recipe, truth: Truth, costs: Costs, reached: float) -> list[str]:
+    """Cost and Kendall of every mode and length, over all trial seeds that are finished; differences are paired."""
+    found = {
+        (mode, epochs): [
+            p for seed in SEEDS if (p := predictions(recipe, reached, mode, epochs, seed, truth.networks)) is not None
+        ]
+        for mode, epochs in itertools.product(MODES, LENGTHS)
+    }
+
+    def fidelity(cell: tuple[Mode, int], networks: np.ndarray) -> float:
+        return fmean(tau(predicted[networks], truth.mean[networks]) for predicted in found[cell])
+
+    size = len(truth.networks)
+    everybody = np.arange(size)
+    whole = max((cell for cell in found if cell[0] == "whole" and found[cell]), key=lambda cell: fidelity(cell, everybody))
+    paper = costs.of("superblock, each alone", PAPER_EPOCHS)
+    lines = [
+        f"Against the whole network at its best length, {whole[1]} epochs, and the paper's way, the super-block alone for "
+        f"{PAPER_EPOCHS} epochs ({paper:.0f} s):",
+        "",
+        "| mode | epochs | seconds per trial | times cheaper than whole | than the paper's | trial seeds | Kendall "
+        "| standard error | less than whole's by | standard error | spread of a trial, points |",
+        "|---" * 11 + "|",
+    ]
+    for cell, predicted in found.items():
+        if predicted:
+            seconds, mine = costs.of(*cell), fidelity(cell, everybody)
+            error = standard_error(lambda k, cell=cell: fidelity(cell, k), size)
+            less = standard_error(lambda k, cell=cell: fidelity(whole, k) - fidelity(cell, k), size)
+            cells = [*map(str, cell), f"{seconds:.1f}", f"{costs.of(*whole) / seconds:.1f}", f"{paper / seconds:.1f}"]
+            cells += [
+                str(len(predicted)),
+                f"{mine:.2f}",
+                f"{error:.2f}",
+                f"{fidelity(whole, everybody) - mine:+.2f}",
+                f"{less:.2f}",
+            ]
+            lines.append(f"| {' | '.join([*cells, spread(recipe, *cell)])} |")
+    return lines
 
 
 def costs_table(costs: Mapping[str, Mapping[str, float]]) -> str:
@@ -130,8 +166,9 @@ def spread(recipe: Recipe, mode: Mode, epochs: int) -> str:
     finished = [results for results in found if all(trial.id in results for trial in planned(recipe, 0))]
     if len(finished) < 2:
         return ""
-    rows = np.array([[results[trial.id].accuracy or np.nan for trial in planned(recipe, 0)] for results in finished])
-    return f"{100 * np.nanmean((rows - np.nanmean(rows, axis=1, keepdims=True)).std(0, ddof=1)):.2f}"
+    reached = [[results[trial.id].accuracy for trial in planned(recipe, 0)] for results in finished]
+    rows = np.array([[np.nan if share is None else share for share in row] for row in reached])
+    return f"{100 * math.sqrt(np.nanmean((rows - np.nanmean(rows, axis=1, keepdims=True)).var(0, ddof=1))):.2f}"
 
 
 if __name__ == "__main__":
