@@ -228,6 +228,17 @@ def test_a_finished_run_selects_for_another_device_and_writes_nothing(
     assert {path: path.stat().st_mtime_ns for path in measured.path.rglob("*")} == before
 
 
+def test_evidence_of_the_same_device_with_other_widths_is_selected_from_by_its_own_staircases(
+    measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = measured.latency.path.read_text().splitlines(keepends=True)
+    narrower = tmp_path / "narrower.jsonl"
+    narrower.write_text("".join(line for line in lines if '"width":24' not in line and '"in_width":24' not in line))
+    assert len(narrower.read_text()) < measured.latency.path.stat().st_size
+    found = answer(capsys, "select", str(measured.path), "--latency", str(narrower))
+    assert all("c24" not in choice["network"] for choice in found["choices"])  # type: ignore[index,attr-defined]
+
+
 def test_evidence_of_another_space_is_refused_and_broken_lines_are_named(
     measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

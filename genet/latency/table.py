@@ -13,6 +13,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError, model_validator
@@ -146,6 +147,11 @@ class LatencyTable:
         for record in content.records:
             if record.get("setting") == setting.digest:
                 self._replay(record)
+
+    @property
+    def path(self) -> Path:
+        """The journal's file."""
+        return self._journal.path
 
     def _replay(self, record: dict[str, Any]) -> None:
         try:

@@ -137,9 +137,9 @@ def _kernels(candidate: Candidate) -> int:
 
 
 def _kept(job: Job, table: LatencyTable) -> dict[int, Widths]:
-    """The widths on offer on the table's device, which need not be the one that the run was measured on."""
+    """The widths on offer by the table's own staircases: those of another file need not be the run's, even of one device."""
     staircases = job.folder.read(job.folder.staircase, Staircases)
-    if staircases.setting != table.setting.digest:
+    if staircases.setting != table.setting.digest or table.path != job.folder.latency.path:
         staircases = find_staircases(job.recipe.space, table)
     return {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
 
