@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-import torch
 
 from genet.errors import EvidenceError, RunError
 from genet.files import Journal
@@ -28,21 +27,13 @@ from genet.trials.results import Event, Stride, TrialResult, failed, read_result
 from genet.trials.runner import InProcess, Runner, Work, run_trials
 from tests.tiny import tiny_recipe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = Distill(epochs=1, batch=128, learning_rate=0.1)
 RUNNERS: dict[str, Callable[[], Runner]] = {
     "in-process": InProcess,
     "processes": lambda: Processes(["cpu", "cpu"]),
     "ray": lambda: OnRay(None, "cpu"),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Workers inherit the number; sums in one order, so that equal means equal."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -30,20 +30,12 @@ from genet.trials.results import Event, FailureKind, Stride, TrialResult, settle
 from tests.tiny import tiny_recipe
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = Distill(epochs=2, batch=128, learning_rate=0.1, patience=9)
 MODES: tuple[Mode, ...] = get_args(Mode)
 EveryMode = pytest.mark.parametrize("mode", MODES)
 BothSuperblocks = pytest.mark.parametrize("index", [0, 1])
 Outcome = tuple[float | None, tuple[float, ...], FailureKind | None]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that equal means equal."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
