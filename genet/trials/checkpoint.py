@@ -38,7 +38,9 @@ class Checkpoints:
 
     def __init__(self, course: Course, device: torch.device) -> None:
         self._folder, self._every_s = course.folder, course.checkpoint_every_s
-        self._course = digest(f"{course.digest}/{number_format(device)}")[:8]  # other weights must not be gone on with
+        self._course = ""  # named, for other weights must not be gone on with
+        if course.folder:
+            self._course = digest(f"{course.digest}/{number_format(device)}")[:8]
         self._next = time.monotonic() + self._every_s
 
     @property

@@ -122,6 +122,17 @@ def test_how_latency_is_measured_and_images_are_read_leaves_the_evidence_of_tria
     assert changed.evidence_digest == recipe.evidence_digest
 
 
+@pytest.mark.parametrize("change", [{"mode": "features"}, {"sampling": "random"}, {"joint": 0.1}, {"patience": 0}])
+def test_how_trials_are_run_changes_the_evidence_and_how_long_they_may_take_does_not(
+    recipe: Recipe, change: dict[str, Any]
+) -> None:
+    def digest_with(**fields: Any) -> str:
+        return recipe.model_copy(update={"distill": recipe.distill.model_copy(update=fields)}).evidence_digest
+
+    assert digest_with(**change) != recipe.evidence_digest
+    assert digest_with(time_limit_s=60.0) == recipe.evidence_digest
+
+
 def test_one_width_of_the_space_changes_the_evidence(recipe: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "changed.yaml"
     path.write_text(to_yaml(recipe).replace("width: 96", "width: 112"))
