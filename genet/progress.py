@@ -51,7 +51,7 @@ class Tracker:
     def __init__(self, count: Count) -> None:
         self.count, self.total, self.done, self.note = count, count.total, count.done, ""
         self._ahead = 0.0  # of the steps that are under way
-        self._start, self._start_done = time.monotonic(), count.done
+        self._start, self._start_done = time.monotonic(), float(count.done)
 
     def advance(self, note: str = "") -> None:
         """One step is done; `note` is the latest thing worth knowing."""
@@ -59,9 +59,10 @@ class Tracker:
         self.note = note or self.note
         self._moved()
 
-    def walk(self, steps: float) -> None:
-        """Work was done on steps that are under way; `arrive` counts a step whose work was walked."""
+    def walk(self, steps: float, earlier: bool = False) -> None:
+        """Work was done, here or in an earlier run, on steps that are under way; `arrive` counts a step that was walked."""
         self._ahead += steps
+        self._start_done += steps if earlier else 0
         self._moved()
 
     def arrive(self, note: str = "") -> None:

@@ -47,7 +47,7 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> 
     if damaged:
         job.progress.say(f"  trials.jsonl: damaged lines {', '.join(map(str, damaged))} are left out, and their trials run again")
     planned = planned_trials(job)
-    results = {result.id: result for result in finished_trials(job)}
+    results = {result.id: result for result in _results_of(job, planned)}
     missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
     forget(job.folder.trials_under_way, {trial.id for trial in planned} - {trial.id for trial in missing})
     if missing:
@@ -56,14 +56,14 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> 
             raise RunError(f"{weights}: the trials need the MasterNet, and it is not there; `genet master RUN` trains it")
         opened = runner(job.recipe.measure.device if job.recipe.measure.here else "auto")
         work = FineTune(course(job), str(job.device))
-        expected = "not known yet how long they take"
-        if opened.speed:
-            expected = f"about {duration(expected_seconds(work.course, missing, job.device) / opened.speed)}"
-        give_back_memory(job.device)
-        job.progress.say(f"  {len(missing)} trials to run by {opened.workers} at a time, {expected}")
         with _shown(job, planned, missing, results, opened.workers) as tell:
+            expected = "not known yet how long they take"
+            if opened.speed:
+                expected = f"about {duration(expected_seconds(work.course, missing, job.device) / opened.speed)}"
+            give_back_memory(job.device)
+            job.progress.say(f"  {len(missing)} trials to run by {opened.workers} at a time, {expected}")
             run_trials(groups(missing, opened.workers), job.folder.trials, opened, work, tell)
-    found = finished_trials(job)
+    found = _results_of(job, planned)
     _say_what_lacks(job, planned, found)
     return found
 
@@ -86,8 +86,12 @@ def planned_trials(job: Job) -> tuple[Trial, ...]:
 
 def finished_trials(job: Job) -> tuple[TrialResult, ...]:
     """The results of the planned trials so far. The journal may hold others, of other staircases."""
+    return _results_of(job, planned_trials(job))
+
+
+def _results_of(job: Job, planned: Sequence[Trial]) -> tuple[TrialResult, ...]:
     results = read_results(job.folder.trials)
-    return tuple(results[trial.id] for trial in planned_trials(job) if trial.id in results)
+    return tuple(results[trial.id] for trial in planned if trial.id in results)
 
 
 def _again(result: TrialResult, retry: bool) -> bool:
@@ -122,7 +126,7 @@ def _shown(
         def tell(event: Event) -> None:
             nonlocal written
             if isinstance(event, Stride):
-                whole.walk(event.trials)
+                whole.walk(event.trials, event.earlier)
             else:
                 kept[event.id] = event
                 if event.failure is None or event.failure.kind not in TRIED_AGAIN:
@@ -135,6 +139,7 @@ def _shown(
                 _pace_of(whole, workers).save(job.folder.trials_pace)
                 written = time.monotonic()
 
+        _pace_of(whole, workers).save(job.folder.trials_pace)
         try:
             yield tell
         finally:

@@ -124,7 +124,7 @@ class _Group:
         if self.start != BEGINNING:
             for child in self.children:
                 child.restore(self.checkpoints.read(child.trial, device))
-        self.stride, self.spoken = self._walked_before * len(trials), time.monotonic()
+        self.stride, self.spoken = 0.0, time.monotonic()
 
     @property
     def _walked_before(self) -> float:
@@ -134,6 +134,8 @@ class _Group:
     def run(self) -> Iterator[Event]:
         """Epoch by epoch, until every trial has its result."""
         epochs = self.course.distill.epochs
+        if self.start != BEGINNING:
+            yield Stride(self._walked_before * self.size, earlier=True)
         for epoch in range(self.start.epoch, epochs):
             first = self.start.step if epoch == self.start.epoch else 0
             for step, shown in enumerate(self._batches(epoch, first), start=first):

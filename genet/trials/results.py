@@ -56,6 +56,7 @@ class Stride:
     """Work done since the last event, in trials; taken back (negative) where a group has to begin again."""
 
     trials: float
+    earlier: bool = False  # done by an earlier run, and read from its checkpoints
 
 
 Event = Stride | TrialResult
