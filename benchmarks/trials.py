@@ -19,7 +19,7 @@ from statistics import fmean
 
 import torch
 
-from genet.device import read_card
+from genet.device import keep_memory, read_card
 from genet.export import load_weights, save_weights
 from genet.files import Journal, Record, digest, write_atomic
 from genet.nets.build import GENet, build
@@ -44,8 +44,8 @@ TRUTH_NETWORKS, TRUTH_SEEDS = 20, (0, 1, 2)
 CPU = torch.device("cpu")
 MODES: tuple[Mode, ...] = ("local", "features", "whole")
 LENGTHS, SEEDS = (1, 2, 4, 8), (0, 1, 2)
-CELLS = [(mode, epochs, 0) for epochs in LENGTHS for mode in MODES]
-CELLS += [(mode, epochs, seed) for epochs in LENGTHS for seed in SEEDS[1:] for mode in MODES]
+CELLS = [(mode, epochs, seed) for seed in SEEDS for epochs in LENGTHS for mode in MODES]
+CELLS.sort(key=lambda cell: cell[1] * (3 if cell[2] else 1))  # the short ones first, and one seed of each before the others
 WAYS: dict[str, tuple[Mode, bool]] = {  # mode, and whether every trial runs alone
     "whole": ("whole", False),
     "superblock": ("superblock", False),
@@ -92,6 +92,7 @@ def truth_networks(recipe: Recipe) -> list[Network]:
 def train_truth(recipe: Recipe, notation: str, seed: int) -> dict[str, object]:
     """One network trained from scratch; its accuracy on the images held out."""
     torch.set_num_threads(1)
+    keep_memory()
     start, network = time.perf_counter(), Network.parse(notation)
     splits = load_data(recipe.data, recipe.space.input, recipe.seed)
     module = build(network, int(digest(f"{seed}/{network}")[:12], 16))
@@ -154,7 +155,7 @@ def planned(recipe: Recipe, seed: int) -> list[Trial]:
 
 
 def run_trials_of_all_cells(recipe: Recipe, work: Path) -> None:
-    """Every mode and length, the short ones first and over again with other seeds."""
+    """Every mode and length, with every seed."""
     parent = masternet(recipe, work)
     for mode, epochs, seed in CELLS:
         journal = evidence(mode, epochs, seed)

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import kendalltau
 from trials import HERE, LENGTHS, MODES, RESULTS, SEEDS, TRUTH_SEEDS, Costs, Parent, evidence, planned, truth_networks
 
-from genet.choose.regression import fit
+from genet.choose.fit import fit
 from genet.files import Journal
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
@@ -25,6 +25,7 @@ from genet.spec.recipe import Mode, Recipe
 from genet.trials.results import Seconds, read_results
 
 PAPER_EPOCHS = 30
+HELD_OUT = 4000  # images
 
 
 def predictions(
@@ -34,7 +35,8 @@ def predictions(
     results = read_results(evidence(mode, epochs, seed))
     if any(trial.id not in results for trial in planned(recipe, seed)):
         return None
-    regression = fit(recipe.space.superblocks, parent_accuracy, results.values())
+    masternet = recipe.space.masternet(recipe.search_resolution)
+    regression = fit(masternet, parent_accuracy, results.values(), HELD_OUT)
     parsed = [Network.parse(notation) for notation in networks]
     return np.array([sum(regression.gain(i, s) or 0.0 for i, s in enumerate(network.superblocks)) for network in parsed])
 

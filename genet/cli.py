@@ -22,7 +22,6 @@ STEPS = {
     "profile": "measure the latency of every block on offer and find the staircases",
     "master": "train the MasterNet",
     "distill": "run the trials: fine-tunes of perturbed networks",
-    "fit": "fit the pseudo-gradients to the trials",
     "train": "train the selected networks from scratch",
     "export": "export the trained networks",
 }
@@ -118,7 +117,11 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
     report = add("report", "job.report", "write report.html about what there is so far")
     report.add_argument("run", type=Path, help="a run folder")
 
-    select = add("select", "job.select", "select the best network for each budget")
+    fit = add("fit", "choose.fit", "learn from the trials what each super-block's depth, width and type are worth")
+    fit.add_argument("run", type=Path, help="a run folder")
+    fit.add_argument("--model", choices=("auto", "paper"), default="auto", help="paper: the paper's own form")
+
+    select = add("select", "choose.select", "select the best network for each budget")
     select.add_argument("run", type=Path, help="a run folder")
     select.add_argument(
         "--budget",

@@ -13,11 +13,12 @@ def percent(share: float) -> str:
 
 
 class Trained(Derived):
-    """A trained network. Accuracies are 0 to 1; `nas_accuracy` is on the images held out for the search."""
+    """A trained network. Accuracies are 0 to 1; `nas_accuracy` is on the `nas_images` held out for the search."""
 
     network: str
     resolution: int
     nas_accuracy: float
+    nas_images: int
     test_accuracy: float
 
 

@@ -1,137 +1,155 @@
-"""The regression step (GENet paper, section 4.2): pseudo-gradients of the accuracy per super-block and block type.
+"""The regression (GENet paper, section 4.2) as the other steps see it: what it predicts, and how sure it is.
 
-The paper solves g1 (d - d_i) + g2 (c - c_i) = A - A* by least squares for each super-block i and block type T. Short
-fine-tunes break that form: they cost every trial some accuracy, and without an intercept this cost is taken for a slope,
-while a change of type alone is predicted to change nothing. So each (i, T) has an intercept a_T here, counted against
-the intercept of the MasterNet's own type, in which the cost of fine-tuning cancels; widths count by their logarithm, and
-slopes are shrunk by ridge regression, as strongly as leaving out one trial at a time says over all groups together.
+`genet.choose.fit` makes it from trials.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+import math
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from genet.errors import EvidenceError
+from genet.choose.terms import Scale, Terms
 from genet.files import Record
-from genet.spec.network import BlockType, SuperBlock
-from genet.trials.results import TrialResult
+from genet.spec.network import BlockType, Network, SuperBlock
 
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)  # per (block of depth)^2 and (doubling of width)^2
+Model = Literal["auto", "paper"]
+UNKNOWNS = 3  # per super-block and block type: what the type is worth, and two slopes
+
+
+class Estimate(Record):
+    """A value and its standard error."""
+
+    value: float
+    error: float
 
 
 class PseudoGradient(Record):
-    """Change of accuracy in one super-block and block type, and what it was learnt from."""
+    """What the trials of one super-block and block type taught. Changes are of accuracy (0 to 1)."""
 
     index: int
     block_type: BlockType
-    intercept: float  # at the MasterNet's depth and width, against the MasterNet
-    per_block: float  # of depth
-    per_doubling: float  # of width
-    trials: int
-    residual: float  # root mean square of what the fit leaves
+    at_own_size: Estimate  # of the type, at the MasterNet's depth and width, against the MasterNet
+    per_block: Estimate  # the next block of depth
+    per_doubling: Estimate  # of the width
+    trials: int  # finished perturbations
+    depths: tuple[int, int]  # the least and the most that was tried, the MasterNet's own included where it is of the type
+    widths: tuple[int, int]
 
-    def change(self, superblock: SuperBlock, own: SuperBlock) -> float:
-        """Predicted change for a super-block of this block type, the cost of fine-tuning included."""
-        deeper, doublings = _moves(superblock, own)
-        return self.intercept + self.per_block * deeper + self.per_doubling * doublings
+    @property
+    def missing(self) -> int:
+        """How many trials it lacks to have an effect and slopes of its own; what it lacks, others lend."""
+        return max(0, UNKNOWNS - self.trials)
+
+
+class Quality(Record):
+    """How well the trials of one super-block are predicted, each left out once."""
+
+    index: int
+    trials: int  # with its control
+    left_out_error: float  # root mean square
+    kendall: float | None  # between predicted and found; None for fewer than three
+    leverage: float  # largest share that a trial has in its own prediction
 
 
 class Regression(Record):
     """Predicts the accuracy of any network of the space from the MasterNet's."""
 
-    masternet: tuple[SuperBlock, ...]
+    model: Model
+    masternet: str  # its notation
     accuracy: float  # the MasterNet's, on the NAS validation images
-    penalty: float
-    left_out_error: float | None  # root mean square error on trials left out one at a time; None where no group has two
-    gradients: tuple[PseudoGradient, ...]
+    width: Scale
+    depth: Scale
+    penalty: float  # of the ridge; 0 where nothing is shrunk
+    coefficients: dict[str, float]  # of the terms, in points of 1
+    covariance: tuple[tuple[float, ...], ...]  # of the coefficients, in their order
     fine_tuning: dict[int, float]  # super-block -> what fine-tuning changed in the MasterNet itself, by its control trial
+    gradients: tuple[PseudoGradient, ...]
+    quality: tuple[Quality, ...]
+    left_out_errors: dict[str, float]  # of this and other models: root mean square, on trials left out one at a time
+
+    @property
+    def left_out_error(self) -> float | None:
+        """Root mean square error on trials left out one at a time."""
+        return self.left_out_errors.get(self.model)
 
     def gain(self, index: int, superblock: SuperBlock) -> float | None:
         """Predicted change of accuracy from putting `superblock` at `index`; None for a block type without trials."""
-        own = self.masternet[index]
-        if superblock == own:
+        if superblock == self._own[index]:
             return 0.0
-        found = self._gradient(index, superblock.block_type)
-        if found is None:
+        if (index, superblock.block_type) not in self._tried:
             return None
-        reference = self._gradient(index, own.block_type)
-        return found.change(superblock, own) - (reference.intercept if reference else self.fine_tuning.get(index, 0.0))
+        return sum(self.coefficients.get(name, 0.0) * value for name, value in self._terms(index, superblock).items())
 
-    def _gradient(self, index: int, block_type: BlockType) -> PseudoGradient | None:
-        return next((g for g in self.gradients if g.index == index and g.block_type == block_type), None)
+    def difference(self, one: Network, other: Network) -> Estimate:
+        """Predicted accuracy of a network over another's."""
+        effects: dict[str, float] = {}
+        for sign, network in ((1, one), (-1, other)):
+            for index, superblock in enumerate(network.superblocks):
+                for name, value in self._terms(index, superblock).items():
+                    effects[name] = effects.get(name, 0.0) + sign * value
+        return self._estimate(effects)
+
+    def beyond_trials(self, network: Network) -> tuple[int, ...]:
+        """The super-blocks (from 0) that are deeper, shallower, wider or narrower than anything tried of their block type."""
+        found = {(g.index, g.block_type): g for g in self.gradients}
+        beyond = []
+        for index, superblock in enumerate(network.superblocks):
+            tried = found.get((index, superblock.block_type))
+            inside = tried and _inside(superblock.depth, tried.depths) and _inside(superblock.width, tried.widths)
+            if superblock != self._own[index] and not inside:
+                beyond.append(index)
+        return tuple(beyond)
+
+    def gradient(self, index: int, block_type: BlockType, trials: int, tried: tuple[SuperBlock, ...]) -> PseudoGradient:
+        """The pseudo-gradient of a block type in its place, from the terms; `tried` are the super-blocks that had trials."""
+        own = self._own[index]
+        depths, widths = [each.depth for each in tried], [each.width for each in tried]
+
+        def sized(depth: int, width: int) -> dict[str, float]:
+            kind = {"type": block_type.kind, "kernel": block_type.kernel, "ratio": block_type.ratio}
+            return self._terms(index, own.model_copy(update={**kind, "depth": depth, "width": width}))  # not to be built
+
+        here = sized(own.depth, own.width)
+        return PseudoGradient(
+            index=index,
+            block_type=block_type,
+            at_own_size=self._estimate(here),
+            per_block=self._estimate(_minus(sized(own.depth + 1, own.width), here)),
+            per_doubling=self._estimate(_minus(sized(own.depth, 2 * own.width), here)),
+            trials=trials,
+            depths=(min(depths), max(depths)),
+            widths=(min(widths), max(widths)),
+        )
+
+    def _estimate(self, terms: dict[str, float]) -> Estimate:
+        x = np.array([terms.get(name, 0.0) for name in self.coefficients])
+        coefficients, covariance = self._fitted
+        return Estimate(value=float(x @ coefficients), error=math.sqrt(max(0.0, float(x @ covariance @ x))))
+
+    @cached_property
+    def _fitted(self) -> tuple[np.ndarray, np.ndarray]:
+        size = len(self.coefficients)
+        return np.array(list(self.coefficients.values())), np.array(self.covariance).reshape(size, size)
+
+    @cached_property
+    def _terms(self) -> Terms:
+        return Terms(Network.parse(self.masternet), self.width, self.depth)
+
+    @cached_property
+    def _own(self) -> tuple[SuperBlock, ...]:
+        return Network.parse(self.masternet).superblocks
+
+    @cached_property
+    def _tried(self) -> frozenset[tuple[int, BlockType]]:
+        return frozenset((gradient.index, gradient.block_type) for gradient in self.gradients)
 
 
-class _Group(NamedTuple):
-    """The trials of one super-block and block type as arrays: moves (n, 2) and changes of accuracy (n,)."""
-
-    moves: np.ndarray
-    changes: np.ndarray
+def _inside(value: int, interval: tuple[int, int]) -> bool:
+    return interval[0] <= value <= interval[1]
 
 
-def fit(masternet: tuple[SuperBlock, ...], accuracy: float, results: Iterable[TrialResult]) -> Regression:
-    """Fit all pseudo-gradients. Failed trials are left out, and joint ones, which only audit; EvidenceError where none is left.
-
-    A control trial is one more of the MasterNet's own type, at its own depth and width.
-    """
-    collected: dict[tuple[int, BlockType], list[TrialResult]] = {}
-    results = list(results)
-    for result in results:
-        if result.accuracy is not None and not result.also:
-            collected.setdefault((result.index, result.superblock.block_type), []).append(result)
-    for key in [key for key, found in collected.items() if all(each.control for each in found)]:
-        del collected[key]  # a control alone says nothing about changes of its type
-    if not collected:
-        raise EvidenceError("the regression must have at least one finished trial, and has none; `genet distill RUN` runs them")
-    groups = {
-        key: _group(collected[key], masternet[key[0]], accuracy)
-        for key in sorted(collected, key=lambda key: (key[0], str(key[1])))
-    }
-    errors = {penalty: _left_out_error(groups.values(), penalty) for penalty in PENALTIES}
-    penalty = min(PENALTIES, key=lambda penalty: errors[penalty] or 0.0)
-    return Regression(
-        masternet=masternet,
-        accuracy=accuracy,
-        penalty=penalty,
-        left_out_error=errors[penalty],
-        gradients=tuple(_fit_group(*key, group, penalty) for key, group in groups.items()),
-        fine_tuning={r.index: r.accuracy - accuracy for r in results if r.control and r.accuracy is not None},
-    )
-
-
-def _moves(superblock: SuperBlock, own: SuperBlock) -> tuple[float, float]:
-    """Blocks of depth added, and doublings of the width."""
-    return float(superblock.depth - own.depth), float(np.log2(superblock.width / own.width))
-
-
-def _group(results: list[TrialResult], own: SuperBlock, accuracy: float) -> _Group:
-    moves = np.array([_moves(result.superblock, own) for result in results])
-    return _Group(moves, np.array([(result.accuracy or 0.0) - accuracy for result in results]))
-
-
-def _left_out_error(groups: Iterable[_Group], penalty: float) -> float | None:
-    """Root mean square error over all groups of at least two trials, each trial predicted from the others."""
-    errors = [
-        group.changes - cross_val_predict(Ridge(penalty), group.moves, group.changes, cv=LeaveOneOut())
-        for group in groups
-        if len(group.changes) > 1
-    ]
-    return float(np.sqrt(np.mean(np.concatenate(errors) ** 2))) if errors else None
-
-
-def _fit_group(index: int, block_type: BlockType, group: _Group, penalty: float) -> PseudoGradient:
-    model = Ridge(penalty).fit(group.moves, group.changes)
-    left = group.changes - model.predict(group.moves)
-    return PseudoGradient(
-        index=index,
-        block_type=block_type,
-        intercept=float(model.intercept_),
-        per_block=float(model.coef_[0]),
-        per_doubling=float(model.coef_[1]),
-        trials=len(group.changes),
-        residual=float(np.sqrt(np.mean(left**2))),
-    )
+def _minus(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0.0) - other.get(name, 0.0) for name in {**one, **other}}

@@ -2,149 +2,188 @@
 
 The paper draws random structures; but predicted accuracy is a sum over super-blocks, and so is latency once the width
 that a super-block reads is known. Dynamic programming over (super-block, outgoing width), keeping for each the choices
-that no other beats in both, therefore finds the best network for every budget at once.
+that no other beats in both, therefore finds the best network for every budget at once. Where the host that launches
+kernels may be the slower side, kernels are counted too, and the states are (super-block, outgoing width, kernels).
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from genet.choose.offers import Offer, Offers
 from genet.errors import EvidenceError
 from genet.files import Record
-from genet.spec.network import Block, SuperBlock, blocks, superblock_blocks
-from genet.spec.space import SearchSpace, Widths
-
-BlockMs = Callable[[Block], float]
-Gain = Callable[[int, SuperBlock], float | None]  # None where there is no evidence
 
 
 class Candidate(Record):
-    """A network on the frontier: no network of the space is predicted to be both faster and better."""
+    """A network that may be chosen, with what is predicted of it."""
 
     network: str  # its notation
     resolution: int
     predicted_ms: float  # per batch
     predicted_accuracy: float
+    parameters: int
+
+
+SLICES = 256
+State = tuple[int, int]  # outgoing width, kernels so far (0 where they do not count)
 
 
 @dataclass(frozen=True, slots=True)
 class _Front:
-    """Non-dominated ways to one state, ascending in latency and gain, each with where it came from."""
+    """Ways to one state that few others beat, each with where it came from."""
 
     ms: np.ndarray
     gain: np.ndarray
-    came_from: np.ndarray  # (n, 3): incoming width, position in that state's front, choice of the super-block
+    parameters: np.ndarray
+    before: np.ndarray  # number of the state before
+    position: np.ndarray  # in that state's front
+    choice: np.ndarray  # of the super-block
+
+    def __getitem__(self, kept: np.ndarray) -> _Front:
+        return _Front(*(getattr(self, name)[kept] for name in self.__slots__))
 
 
-def frontier(
-    space: SearchSpace, widths: Widths, resolution: int, accuracy: float, gain: Gain, block_ms: BlockMs
-) -> tuple[Candidate, ...]:
-    """Every non-dominated network of the space at a resolution, fastest first.
+def frontier(offers: Offers, layers: int = 1) -> tuple[Candidate, ...]:
+    """Every network that no other is predicted to beat in both latency and accuracy, fastest first.
 
-    `accuracy` is the MasterNet's, `gain` the predicted change per super-block, `block_ms` the latency of a block. What has
-    no predicted change is not on offer; a super-block without any keeps the MasterNet's own.
+    Of two that are alike in both, the one with fewer parameters. With more `layers`, also what is on the frontier once the
+    networks of the layers before are taken out: the `layers` best networks for any budget are among them.
     """
-    stem, *_, head = blocks(space.masternet(resolution))
-    start = _Front(np.array([block_ms(stem)]), np.array([accuracy]), np.full((1, 3), -1))
-    stages: list[dict[int, _Front]] = [{stem.width: start}]
-    choices: list[list[SuperBlock]] = []
-    for index, size in enumerate(space.sizes(resolution)[:-1]):
-        possible = {superblock: gain(index, superblock) for superblock in space.choices(index, widths)}
-        known = {superblock: change for superblock, change in possible.items() if change is not None}
-        known = known or {space.superblocks[index]: 0.0}
-        choices.append(list(known))
-        stages.append(_advance(stages[-1], choices[-1], list(known.values()), size, block_ms))
-    ends = {
-        width: _Front(
-            front.ms + block_ms(dataclasses.replace(head, in_width=width)),
-            front.gain,
-            front.came_from,
-        )
-        for width, front in stages[-1].items()
-    }
-    return _candidates(space, resolution, stages, ends, choices)
+    stem_ms, parameters, kernels = offers.stem
+    zero = np.zeros(1, int)
+    start = _Front(np.array([stem_ms]), np.array([offers.accuracy]), np.array([parameters]), zero, zero, zero)
+    (stem_width,) = offers.superblocks[0].reads
+    stages: list[dict[State, _Front]] = [{(stem_width, kernels if offers.host_ms else 0): start}]
+    for offer in offers.superblocks:
+        stages.append(_advance(stages[-1], offer, bool(offers.host_ms), layers))
+    ends = []
+    for number, ((width, kernels), front) in enumerate(stages[-1].items()):
+        head_ms, head_parameters, head_kernels = offers.head[width]
+        ms = np.maximum(front.ms + head_ms, offers.host_ms * (kernels + head_kernels))
+        here = np.arange(len(ms))
+        ends.append(_Front(ms, front.gain, front.parameters + head_parameters, np.full(len(ms), number), here, here))
+    return tuple(_candidates(offers, stages, _best(ends, layers)))
 
 
-def _advance(
-    before: dict[int, _Front], offered: list[SuperBlock], gains: list[float], size: int, block_ms: BlockMs
-) -> dict[int, _Front]:
-    """One super-block further: for every outgoing width the best of all incoming fronts and choices."""
-    by_width: dict[int, list[int]] = {}
-    for choice, superblock in enumerate(offered):
-        by_width.setdefault(superblock.width, []).append(choice)
-    after = {}
-    for width, members in by_width.items():
-        grown = []
-        for in_width, front in before.items():
-            ms = np.array([superblock_ms(offered[choice], in_width, size, block_ms) for choice in members])
-            gained = np.array([gains[choice] for choice in members])
-            best = pareto(ms, gained)
-            best = best[np.isfinite(ms[best])]  # what could not be measured is not on offer
-            positions = np.repeat(np.arange(len(front.ms)), len(best))
-            chosen = np.tile(np.array(members)[best], len(front.ms))
-            grown.append(
-                _Front(
-                    np.add.outer(front.ms, ms[best]).ravel(),
-                    np.add.outer(front.gain, gained[best]).ravel(),
-                    np.column_stack([np.full(len(chosen), in_width), positions, chosen]),
-                )
-            )
-        merged = _merge(grown)
-        if len(merged.ms):
-            after[width] = merged
-    if not after:
+def _advance(before: dict[State, _Front], offer: Offer, counted: bool, layers: int) -> dict[State, _Front]:
+    """One super-block further: for every state after it the best of all fronts before it and all choices."""
+    grown: dict[State, list[_Front]] = {}
+    width_of = np.array([choice.width for choice in offer.choices])
+    for number, ((in_width, kernels), front) in enumerate(before.items()):
+        row = offer.reads[in_width]
+        ms, launched = offer.ms[row], offer.kernels[row] if counted else np.zeros(len(width_of), int)
+        for width, more in {*zip(width_of.tolist(), launched.tolist(), strict=True)}:
+            members = np.flatnonzero((width_of == width) & (launched == more) & np.isfinite(ms))
+            kept = members[_layers(ms[members], offer.gain[members], offer.parameters[row, members], layers)]
+            if len(kept):
+                state = (width, kernels + more if counted else 0)
+                grown.setdefault(state, []).append(_grow(front, number, offer, row, kept))
+    if not grown:
         raise EvidenceError("every super-block must have a block that could be measured, and one has none; see latency.jsonl")
-    return after
+    return {state: _best(fronts, layers) for state, fronts in sorted(grown.items())}
 
 
-def superblock_ms(superblock: SuperBlock, in_width: int, size: int, block_ms: BlockMs) -> float:
-    """Latency of a super-block that reads `in_width` channels of `size` x `size` pixels: the sum of its blocks'."""
-    first, *rest = superblock_blocks(superblock, in_width, size)
-    return block_ms(first) + (len(rest) * block_ms(rest[0]) if rest else 0.0)
+def _grow(front: _Front, number: int, offer: Offer, row: int, choices: np.ndarray) -> _Front:
+    """Every way of a front with every choice."""
+    ways, size = len(front.ms), len(front.ms) * len(choices)
+    return _Front(
+        ms=np.add.outer(front.ms, offer.ms[row, choices]).ravel(),
+        gain=np.add.outer(front.gain, offer.gain[choices]).ravel(),
+        parameters=np.add.outer(front.parameters, offer.parameters[row, choices]).ravel(),
+        before=np.full(size, number),
+        position=np.repeat(np.arange(ways), len(choices)),
+        choice=np.tile(choices, ways),
+    )
 
 
-def pareto(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Positions of the points that none beats in both, ascending in `ms`; of equal points the first."""
-    if not len(ms):
-        return np.empty(0, int)
-    order = np.lexsort((-gain, ms))
+def _best(fronts: Sequence[_Front], layers: int) -> _Front:
+    joined = _Front(*(np.concatenate([getattr(front, name) for front in fronts]) for name in _Front.__slots__))
+    return joined[_layers(joined.ms, joined.gain, joined.parameters, layers)]
+
+
+def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = None) -> np.ndarray:
+    """Positions of the points that none beats in both, ascending in `ms`; of equal points the one with fewest parameters."""
+    hopeful = _hopeful(ms, gain)
+    keys = [-gain[hopeful], ms[hopeful]]
+    order = hopeful[np.lexsort(keys if parameters is None else [parameters[hopeful], *keys])]
     best = np.maximum.accumulate(gain[order])
-    rises = np.concatenate([[True], best[1:] > best[:-1]])
-    return np.asarray(order[rises])
+    return np.asarray(order[np.concatenate([[True], best[1:] > best[:-1]])[: len(order)]])
 
 
-def _merge(fronts: Iterable[_Front]) -> _Front:
-    parts = list(fronts)
-    ms, gain = np.concatenate([part.ms for part in parts]), np.concatenate([part.gain for part in parts])
-    keep = pareto(ms, gain)
-    return _Front(ms[keep], gain[keep], np.concatenate([part.came_from for part in parts])[keep])
+def _hopeful(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Positions of the points that none of a faster slice of latencies beats: a few of many, found without sorting them."""
+    if len(ms) < 4 * SLICES or ms.min() == ms.max():
+        return np.arange(len(ms))
+    place = ((ms - ms.min()) * ((SLICES - 1) / (ms.max() - ms.min()))).astype(int)
+    best = np.full(SLICES + 1, -np.inf)
+    np.maximum.at(best, place + 1, gain)
+    return np.flatnonzero(gain > np.maximum.accumulate(best)[place])
 
 
-def _candidates(
-    space: SearchSpace, resolution: int, stages: list[dict[int, _Front]], ends: dict[int, _Front], choices: list[list[SuperBlock]]
-) -> tuple[Candidate, ...]:
-    """Walk back from every point of the last front and write its network down."""
-    widths = np.concatenate([np.full(len(front.ms), width) for width, front in ends.items()])
-    positions = np.concatenate([np.arange(len(front.ms)) for front in ends.values()])
-    ms = np.concatenate([front.ms for front in ends.values()])
-    gain = np.concatenate([front.gain for front in ends.values()])
-    found = []
-    for point in pareto(ms, gain):
-        width, position, superblocks = int(widths[point]), int(positions[point]), []
-        for stage, offered in zip(reversed(stages[1:]), reversed(choices), strict=True):
-            width, position, choice = map(int, stage[width].came_from[position])
-            superblocks.append(offered[choice])
-        network = space.network(tuple(reversed(superblocks)), resolution)
-        found.append(
-            Candidate(
-                network=str(network),
-                resolution=resolution,
-                predicted_ms=float(ms[point]),
-                predicted_accuracy=float(gain[point]),
-            )
+def _layers(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray, layers: int) -> np.ndarray:
+    """Positions of the frontier, and of the frontiers of what is left, ascending in `ms`."""
+    left = np.arange(len(ms))
+    kept: list[np.ndarray] = []
+    for _ in range(layers):
+        front = pareto(ms[left], gain[left], parameters[left])
+        kept.append(left[front])
+        left = np.delete(left, front)
+    every = np.concatenate(kept)
+    return every if layers == 1 else every[np.argsort(ms[every], kind="stable")]
+
+
+def _candidates(offers: Offers, stages: list[dict[State, _Front]], ends: _Front) -> Iterable[Candidate]:
+    """Walk back from every end and write its network down."""
+    fronts = [list(stage.values()) for stage in stages[1:]]
+    for end in range(len(ends.ms)):
+        state, position = int(ends.before[end]), int(ends.position[end])
+        choices: list[int] = []
+        for stage in reversed(fronts):
+            front = stage[state]
+            choices.append(int(front.choice[position]))
+            state, position = int(front.before[position]), int(front.position[position])
+        yield Candidate(
+            network=str(offers.network(choices[::-1])),
+            resolution=offers.resolution,
+            predicted_ms=float(ends.ms[end]),
+            predicted_accuracy=float(ends.gain[end]),
+            parameters=int(ends.parameters[end]),
         )
-    return tuple(found)
+
+
+def drawn(offers: Offers, count: int, seed: int) -> tuple[Candidate, ...]:
+    """The paper's way: of `count` random structures those that no other of them beats, fastest first."""
+    draw = np.random.default_rng(seed)
+    picks = [draw.integers(len(offer.choices), size=count) for offer in offers.superblocks]
+    stem_ms, parameters, kernels = (np.full(count, value) for value in offers.stem)
+    ms, gain, row = stem_ms, np.full(count, offers.accuracy), np.zeros(count, int)
+    for offer, picked, reads in zip(offers.superblocks, picks, _rows_after(offers), strict=True):
+        ms, gain = ms + offer.ms[row, picked], gain + offer.gain[picked]
+        parameters, kernels = parameters + offer.parameters[row, picked], kernels + offer.kernels[row, picked]
+        row = reads[picked]
+    head = np.array(list(offers.head.values()))[row]
+    ms = np.maximum(ms + head[:, 0], offers.host_ms * (kernels + head[:, 2]))
+    parameters = parameters + head[:, 1].astype(int)
+    possible = np.flatnonzero(np.isfinite(ms))
+    best = possible[pareto(ms[possible], gain[possible], parameters[possible])]
+    return tuple(
+        Candidate(
+            network=str(offers.network([int(picked[one]) for picked in picks])),
+            resolution=offers.resolution,
+            predicted_ms=float(ms[one]),
+            predicted_accuracy=float(gain[one]),
+            parameters=int(parameters[one]),
+        )
+        for one in best
+    )
+
+
+def _rows_after(offers: Offers) -> Iterable[np.ndarray]:
+    """For every super-block: choice -> the row of what comes after it."""
+    after = [*(offer.reads for offer in offers.superblocks[1:]), {width: row for row, width in enumerate(offers.head)}]
+    for offer, reads in zip(offers.superblocks, after, strict=True):
+        yield np.array([reads[choice.width] for choice in offer.choices])

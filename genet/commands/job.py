@@ -8,23 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from genet import pipeline
-from genet.choose.certificate import Selection
 from genet.choose.outcome import Outcomes, percent
+from genet.commands.choose import print_unmet
 from genet.commands.measuring import checked_measure
-from genet.commands.printing import milliseconds, progress, table
-from genet.errors import RunError, SpecError
+from genet.commands.printing import found_ms, milliseconds, progress, table
+from genet.errors import RunError
 from genet.job import Job, open_job, read_job
-from genet.latency.table import Setting
 from genet.progress import duration
 from genet.runfolder import default_folder
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe
-from genet.spec.recipe import Budget, Data, Recipe, Select
-from genet.trials.audit import additivity
+from genet.spec.recipe import Data, Recipe
 from genet.trials.runner import Runner
 from genet.trials.standing import Standing, standings
 from genet.trials.workers import open_runner
@@ -44,7 +40,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         job.progress.say(f"{recipe.name} in {folder}")
         outcomes = pipeline.run(job, partial(_runner, arguments))
         _print_outcomes(outcomes, job.folder.path)
-        _print_unmet(pipeline.select(job))
+        print_unmet(pipeline.select(job))
         job.progress.say(f"report: {job.folder.report}")
     return {"run": str(folder), "report": str(job.folder.report), **outcomes.model_dump(mode="json")}
 
@@ -63,7 +59,7 @@ def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
 
 
 def step(arguments: argparse.Namespace) -> Answer:
-    """`genet profile|master|distill|fit|train|export`: one step on a run folder."""
+    """`genet profile|master|distill|train|export`: one step on a run folder."""
     if arguments.step == "distill" and arguments.status:
         return _print_status(read_job(arguments.run, progress()))
     with open_job(arguments.run, progress()) as job:
@@ -76,8 +72,6 @@ def step(arguments: argparse.Namespace) -> Answer:
                 results = pipeline.distill(job, partial(_runner, arguments), arguments.retry)
                 _print_standings(job)
                 return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
-            case "fit":
-                return _print_fit(job)
             case "train":
                 outcomes = pipeline.train_selected(job)
                 _print_outcomes(outcomes, job.folder.path)
@@ -154,81 +148,6 @@ def _print_master(job: Job) -> Answer:
     return trained.model_dump(mode="json")
 
 
-def _print_fit(job: Job) -> Answer:
-    regression = pipeline.fit_trials(job)
-    rows = [
-        [
-            str(g.index + 1),
-            str(g.block_type),
-            *(f"{100 * value:+.2f}" for value in (g.intercept, g.per_block, g.per_doubling)),
-            str(g.trials),
-        ]
-        for g in regression.gradients
-    ]
-    table(["super-block", "block type", "points at own size", "per block", "per doubled width", "trials"], rows)
-    if regression.left_out_error is not None:
-        print(f"error on trials left out one at a time: {100 * regression.left_out_error:.2f} points")
-    audit = additivity(pipeline.finished_trials(job))
-    if audit:
-        print(
-            f"{audit.joint_trials} joint trials differ by {100 * audit.interaction:.2f} points from the sum of their parts, "
-            f"which is {100 * audit.effect:.2f} (root mean square)"
-        )
-    return {**regression.model_dump(mode="json"), "additivity": audit.model_dump(mode="json") if audit else None}
-
-
-def select(arguments: argparse.Namespace) -> Answer:
-    """`genet select`: certified on the device, or answered from evidence for other budgets or another device."""
-    budgets = _budgets(arguments.budget)
-    if budgets or arguments.latency:
-        job = read_job(arguments.run, progress())
-        table_elsewhere = pipeline.table_of_evidence(job, arguments.latency) if arguments.latency else None
-        selection = pipeline.answer(job, budgets or job.recipe.select.budgets, table_elsewhere)
-    else:
-        with open_job(arguments.run, progress()) as job:
-            selection = pipeline.select(job)
-    _print_selection(selection)
-    _print_unmet(selection)
-    return {"estimate": selection.setting.estimate, **selection.model_dump(mode="json")}
-
-
-def _budgets(given: list[str] | None) -> tuple[Budget, ...]:
-    """Budgets of the command line, each a number or a multiple."""
-    if not given:
-        return ()
-    try:
-        return Select(budgets=tuple(map(_number, given))).budgets
-    except ValidationError as fault:
-        raise SpecError(f"--budget {error['msg']} (got {error['input']!r})" for error in fault.errors()) from None
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _print_selection(selection: Selection) -> None:
-    if selection.prediction_error is not None:
-        print(f"{selection.setting}: predictions are off by {selection.prediction_error:.1%} on average")
-    rows = [
-        [
-            str(choice.budget),
-            str(choice.resolution),
-            choice.network,
-            percent(choice.predicted_accuracy),
-            milliseconds(choice.budget_ms_per_image),
-            milliseconds(choice.predicted_ms_per_image),
-            milliseconds(choice.measured_ms_per_image, choice.interval_ms_per_image),
-            "n/a" if choice.within is None else "yes" if choice.within else "no",
-        ]
-        for choice in selection.choices
-    ]
-    found = found_ms(selection.setting)
-    table(["budget", "pixels", "network", "predicted accuracy", "budget ms", "predicted ms", found, "within"], rows)
-
-
 def _print_outcomes(outcomes: Outcomes, folder: Path) -> None:
     rows = [
         [
@@ -250,23 +169,3 @@ def _print_outcomes(outcomes: Outcomes, folder: Path) -> None:
     rows.append(["MasterNet", masternet.network, "", percent(masternet.test_accuracy), "", found, parameters, macs, ""])
     accuracies, latencies = ["predicted accuracy", "test accuracy"], ["predicted ms/image", found_ms(outcomes.setting) + "/image"]
     table(["budget", "network", *accuracies, *latencies, "parameters", "MACs", "export"], rows)
-
-
-def found_ms(setting: Setting) -> str:
-    """The head of a column of latencies: what a model of a device says is never called measured."""
-    return "estimated ms" if setting.estimate else "measured ms"
-
-
-def _print_unmet(selection: Selection) -> None:
-    """Say plainly which budgets no network meets, and the smallest that one does."""
-    for budget in dict.fromkeys(choice.budget for choice in selection.choices):
-        choices = [choice for choice in selection.choices if choice.budget == budget]
-        measured = [choice.measured_ms_per_image for choice in choices if choice.measured_ms_per_image is not None]
-        if measured and not any(choice.within for choice in choices):
-            uppers = [c.measured_ms_per_image + (c.interval_ms_per_image or 0) for c in choices if c.measured_ms_per_image]
-            smallest = min(uppers)
-            how = "estimated" if selection.setting.estimate else "measured"
-            print(
-                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) is met for certain by no network on offer: "
-                f"the fastest one {how} takes {min(measured):.4g} ms/image; a budget from {smallest:.4g} on can be met"
-            )

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from genet.latency.table import Setting
 from genet.progress import LinePrinter, LiveBar, Progress
 
 
@@ -31,3 +32,8 @@ def milliseconds(ms: float | None, interval: float | None = None) -> str:
     if ms is None:
         return "n/a"
     return f"{ms:.4f}" if not interval else f"{ms:.4f} ± {interval:.4f}"
+
+
+def found_ms(setting: Setting) -> str:
+    """The head of a column of latencies: what a model of a device says is never called measured."""
+    return "estimated ms" if setting.estimate else "measured ms"

@@ -8,6 +8,7 @@ the modules that are really built, and a test holds the two together.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -60,6 +61,16 @@ def block_ops(block: Block) -> tuple[Op, ...]:
     if block.kind in ("Conv", "Depthwise"):
         return tuple(_conv_norm(body(block)[0], "", relu=True))
     return tuple(_head(block) if block.kind == "Head" else _residual(block))
+
+
+def kernel_count(block: Block) -> int:
+    """How many kernels a block launches; only its kind and whether its shortcut projects decide that."""
+    return _kernel_count(block.kind, shortcut(block) is not None)
+
+
+@functools.cache
+def _kernel_count(kind: Literal["XX", "BL", "DW", "Conv", "Depthwise", "Head"], projects: bool) -> int:
+    return len(block_ops(Block(kind, 1, 1.0, 16 if projects else 8, 8, 1, 1, 1)))
 
 
 def network_ops(network: Network) -> tuple[Op, ...]:

@@ -6,6 +6,7 @@ many small kernels waits for the host: its latency is then kernels x host cost, 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import statistics
@@ -15,7 +16,7 @@ import numpy as np
 
 from genet.errors import EvidenceError
 from genet.files import Record
-from genet.latency.ops import block_ops, network_ops
+from genet.latency.ops import kernel_count, network_ops
 from genet.latency.table import LatencyTable, NetworkRow
 from genet.spec.network import Block, Network
 
@@ -114,9 +115,12 @@ class Predictor:
             self._wholes.append(whole)
             self.correction = fit_correction(self._wholes, self._waits)
 
-    def block_ms(self, block: Block) -> float:
-        """Predicted device milliseconds per batch that a block adds to a network."""
-        return self.correction.device_ms(self.table.ms(block), len(block_ops(block)))
+    def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
+        """Predicted device milliseconds per batch that a block adds to a network, for each width that it may read."""
+        own = np.array(in_widths) == block.width
+        same, other = (kernel_count(dataclasses.replace(block, in_width=width)) for width in (block.width, block.width + 1))
+        ms = self.table.reading_ms(block, in_widths)
+        return self.correction.scale * ms + self.correction.kernel_ms * np.where(own, same, other)
 
     def ms(self, network: Network) -> float:
         """Predicted milliseconds per batch; EvidenceError where a block of it is not in the table."""

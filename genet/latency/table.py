@@ -6,16 +6,16 @@ the journal too. Rows of different settings never mix.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import importlib
 import itertools
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError, model_validator
 
 from genet.device import DeviceCard
@@ -140,7 +140,7 @@ class LatencyTable:
         self._blocks: dict[Block, BlockRow] = {}
         self._networks: dict[str, NetworkRow] = {}
         self.sentinels: dict[str, list[float]] = {}  # the readings of each, in milliseconds
-        self._incoming: dict[Block, list[int]] | None = None
+        self._curve_of: dict[Block, tuple[np.ndarray, np.ndarray]] | None = None
         content = journal.read()
         self.damaged = content.damaged
         self._setting_written = False  # written again by every session: one damaged line must not cost a whole file
@@ -202,7 +202,7 @@ class LatencyTable:
         """Keep a measured block; it is on the disk when this returns."""
         self._append("block", row.model_dump(mode="json"))
         self._blocks[row.block] = row
-        self._incoming = None
+        self._curve_of = None
 
     def add_network(self, row: NetworkRow) -> None:
         """Keep a measured network; it is on the disk when this returns."""
@@ -237,34 +237,48 @@ class LatencyTable:
         return self._blocks.get(block)
 
     def ms(self, block: Block) -> float:
-        """Milliseconds per batch of a block, infinite for one that could not be measured.
-
-        A block that reads a width between two measured ones is interpolated: the channels read enter a convolution's
-        work linearly, while those written make the stairs. EvidenceError where that is not possible either.
-        """
+        """Milliseconds per batch of a block, infinite for one that could not be measured; EvidenceError where it lacks."""
         row = self._blocks.get(block)
-        if row is not None:
-            return row.steady_ms
-        measured = self._incoming_widths().get(_any_reader(block), [])
-        place = bisect.bisect(measured, block.in_width)
-        if is_repeated(block) or not 0 < place < len(measured):
+        return row.steady_ms if row else float(self.reading_ms(block, [block.in_width])[0])
+
+    def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
+        """The same for each width that a block may read.
+
+        One that reads a width between two measured ones is interpolated: the channels read enter a convolution's work
+        linearly, while those written make the stairs. One with an identity shortcut stands for itself alone.
+        """
+        wanted = np.array(in_widths)
+        widths, ms = self._curves().get(_any_reader(block), (wanted[:0], np.empty(0)))
+        own = (wanted == block.width) if is_repeated(dataclasses.replace(block, in_width=block.width)) else wanted < 0
+        alone = own | (len(widths) == 0) | (wanted < widths[:1].sum()) | (wanted > widths[-1:].sum())
+        found = np.full(len(wanted), np.inf)
+        if not alone.all():
+            with np.errstate(invalid="ignore"):  # beside one that could not be measured, none is on offer either
+                found = np.nan_to_num(np.interp(wanted, widths, ms), nan=np.inf, posinf=np.inf)
+        for place in np.flatnonzero(alone):
+            found[place] = self._measured_ms(dataclasses.replace(block, in_width=int(wanted[place])))
+        return found
+
+    def _measured_ms(self, block: Block) -> float:
+        row = self._blocks.get(block)
+        if row is None:
             raise EvidenceError(
                 f"the latency table must hold every block of the network, and lacks {block}; `genet profile RUN` measures it"
             )
-        low, high = measured[place - 1], measured[place]
-        low_ms, high_ms = (self._blocks[dataclasses.replace(block, in_width=width)].steady_ms for width in (low, high))
-        if max(low_ms, high_ms) == math.inf:  # a neighbour could not be measured, so this one is not on offer either
-            return math.inf
-        return low_ms + (high_ms - low_ms) * (block.in_width - low) / (high - low)
+        return row.steady_ms
 
-    def _incoming_widths(self) -> dict[Block, list[int]]:
-        """For every kind of block that reads another's output: the input widths measured, ascending."""
-        if self._incoming is None:
-            self._incoming = {}
-            for block in self._blocks:
+    def _curves(self) -> dict[Block, tuple[np.ndarray, np.ndarray]]:
+        """For every kind of block that reads another's output: the input widths measured, ascending, and their latencies."""
+        if self._curve_of is None:
+            found: dict[Block, dict[int, float]] = {}
+            for block, row in self._blocks.items():
                 if not is_repeated(block):
-                    bisect.insort(self._incoming.setdefault(_any_reader(block), []), block.in_width)
-        return self._incoming
+                    found.setdefault(_any_reader(block), {})[block.in_width] = row.steady_ms
+            self._curve_of = {
+                block: (np.array(sorted(by_width)), np.array([by_width[width] for width in sorted(by_width)]))
+                for block, by_width in found.items()
+            }
+        return self._curve_of
 
     def predict_ms(self, network: Network) -> float:
         """Milliseconds per batch: the sum over the network's blocks."""

@@ -90,6 +90,7 @@ def _render(template: str, **values: object) -> str:
     )
     environment.filters |= {
         "percent": percent,
+        "points": lambda estimate: f"{100 * estimate.value:+.2f} ± {100 * estimate.error:.2f}",
         "ms": lambda value: "n/a" if value is None else f"{value:.4f}",
         "plus_minus": lambda half: f" ± {half:.4f}" if half else "",
     }

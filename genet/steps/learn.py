@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from genet.choose.fit import fit
 from genet.choose.outcome import Trained
-from genet.choose.regression import Regression, fit
+from genet.choose.regression import UNKNOWNS, Model, Regression
 from genet.export import save_weights
 from genet.files import digest, remove_checked
 from genet.job import Job
@@ -14,6 +15,11 @@ from genet.nets.training import accuracy, train
 from genet.spec.network import Network
 from genet.spec.recipe import Schedule
 from genet.steps.distill import finished_trials, planned_trials
+
+WITHOUT: dict[Model, str] = {
+    "auto": "what they cannot tell is taken from the slopes that all super-blocks share",
+    "paper": "its slopes are the smallest of many that fit; --model auto shares slopes among super-blocks",
+}
 
 
 def train_master(job: Job) -> Trained:
@@ -50,6 +56,7 @@ def train_network(job: Job, network: Network, schedule: Schedule, result: Path, 
         network=str(network),
         resolution=resolution,
         nas_accuracy=accuracy(module, job.splits.nas_validation, resolution, job.device),
+        nas_images=job.splits.nas_validation.size,
         test_accuracy=accuracy(module, job.splits.test, resolution, job.device),
     )
     trained.save(result)
@@ -57,13 +64,19 @@ def train_network(job: Job, network: Network, schedule: Schedule, result: Path, 
     return trained
 
 
-def fit_trials(job: Job) -> Regression:
-    """Fit the pseudo-gradients to the trials in the journal, and say which super-blocks lack evidence."""
+def fit_trials(job: Job, model: Model = "auto") -> Regression:
+    """Fit the regression to the trials in the journal, and say where evidence is lacking."""
     trained = job.folder.read(job.folder.master, Trained)
     results = finished_trials(job)
-    regression = fit(job.recipe.space.superblocks, trained.nas_accuracy, results)
+    regression = fit(job.masternet, trained.nas_accuracy, results, trained.nas_images, model)
     missing = len(planned_trials(job)) - len(results)
     if missing:
         job.progress.say(f"  {missing} planned trials are not run yet; `genet distill RUN` runs them")
+    for gradient in regression.gradients:
+        if gradient.missing:
+            job.progress.say(
+                f"  super-block {gradient.index + 1} as {gradient.block_type}: {gradient.trials} finished trials for "
+                f"{UNKNOWNS} unknowns, {gradient.missing} are missing; {WITHOUT[model]}"
+            )
     regression.save(job.folder.regression)
     return regression

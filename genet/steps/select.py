@@ -16,6 +16,7 @@ from genet.choose.certificate import (
     certificate,
     half_interval,
 )
+from genet.choose.offers import Offers, tabulate
 from genet.choose.regression import Regression
 from genet.choose.selection import Candidate, frontier
 from genet.errors import EvidenceError
@@ -23,7 +24,6 @@ from genet.files import digest
 from genet.job import Job, predictor
 from genet.latency.evidence import read_evidence
 from genet.latency.meter import CALM
-from genet.latency.ops import network_ops
 from genet.latency.plan import Staircases, find_staircases
 from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
@@ -120,20 +120,22 @@ def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]
 
 
 def _front(job: Job, prediction: Predictor, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
-    """The frontier under the present correction; no network is faster than the host that launches it."""
+    """The frontier under the present correction."""
+    return frontier(offers(job, prediction, resolution, kept))
+
+
+def offers(job: Job, prediction: Predictor, resolution: int, kept: Widths) -> Offers:
+    """What the selection chooses from at a resolution, under the present correction."""
     regression = job.folder.read(job.folder.regression, Regression)
-    found = frontier(job.recipe.space, kept, resolution, regression.accuracy, regression.gain, prediction.block_ms)
-    host_ms = prediction.correction.host_ms
-    return tuple(
-        candidate.model_copy(update={"predicted_ms": max(candidate.predicted_ms, host_ms * _kernels(candidate))})
-        if host_ms
-        else candidate
-        for candidate in found
+    return tabulate(
+        job.recipe.space,
+        kept,
+        resolution,
+        regression.accuracy,
+        regression.gain,
+        prediction.reading_ms,
+        prediction.correction.host_ms,
     )
-
-
-def _kernels(candidate: Candidate) -> int:
-    return len(network_ops(Network.parse(candidate.network)))
 
 
 def _kept(job: Job, table: LatencyTable) -> dict[int, Widths]:

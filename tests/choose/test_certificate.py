@@ -22,7 +22,7 @@ RATIOS = (0.98, 0.99, 1.0, 1.01, 1.02)
 def front(size: int) -> list[Candidate]:
     """Candidates of 1, 2, 3... ms whose predicted accuracy rises with their latency."""
     return [
-        Candidate(network=f"net{n}", resolution=32, predicted_ms=float(n), predicted_accuracy=0.5 + n / 1000)
+        Candidate(network=f"net{n}", resolution=32, predicted_ms=float(n), predicted_accuracy=0.5 + n / 1000, parameters=n)
         for n in range(1, size + 1)
     ]
 
@@ -250,7 +250,13 @@ class Outcome:
 def selection(seed: int) -> Outcome:
     draw = random.Random(seed)
     candidates = [
-        Candidate(network=f"net{n}", resolution=32, predicted_ms=10 ** (n / SIZE - 1), predicted_accuracy=math.log(2 + n) / 10)
+        Candidate(
+            network=f"net{n}",
+            resolution=32,
+            predicted_ms=10 ** (n / SIZE - 1),
+            predicted_accuracy=math.log(2 + n) / 10,
+            parameters=n,
+        )
         for n in range(SIZE)
     ]
     device = Device(draw)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from genet.choose.selection import frontier, pareto, superblock_ms
-from genet.spec.network import Block, Network, SuperBlock, blocks
+from genet.choose.offers import Offers, tabulate
+from genet.choose.selection import drawn, frontier, pareto
+from genet.latency.ops import network_ops
+from genet.spec.cost import network_cost
+from genet.spec.network import Block, Network, SuperBlock, blocks, superblock_blocks
 from genet.spec.reader import read_space
 from genet.spec.space import SearchSpace, Widths
 
@@ -22,21 +27,27 @@ DIGITS = read_space("digits")
 class Instance:
     """A small space with random gains and random latencies, the same for the same seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, host_ms: float = 0.0) -> None:
         draw = random.Random(seed)
         self.space: SearchSpace = DIGITS.model_copy(update={"superblocks": DIGITS.superblocks[: draw.choice([2, 3])]})
         offered = self.space.widths_on_offer()
         self.widths: Widths = {key: tuple(sorted(draw.sample(kept, min(2, len(kept))))) for key, kept in offered.items()}
-        self._seed = seed
+        self._seed, self.host_ms = seed, host_ms
         self.ties = draw.random() < 0.3
 
     def ms(self, block: Block) -> float:
         draw = random.Random(f"{self._seed}/{block}").uniform(0.1, 2.0)
         return round(draw, 1) if self.ties else draw
 
+    def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
+        return np.array([self.ms(dataclasses.replace(block, in_width=width)) for width in in_widths])
+
     def gain(self, index: int, superblock: SuperBlock) -> float:
         draw = random.Random(f"{self._seed}/{index}/{superblock}").uniform(-0.1, 0.05)
         return round(draw, 2) if self.ties else draw
+
+    def offers(self) -> Offers:
+        return tabulate(self.space, self.widths, 32, 0.9, self.gain, self.reading_ms, self.host_ms)
 
     def networks(self) -> list[Network]:
         """All of them."""
@@ -46,13 +57,19 @@ class Instance:
     def score(self, network: Network) -> tuple[float, float]:
         """Latency and accuracy, summed the plain way."""
         ms = sum(self.ms(block) for block in blocks(network))
-        return ms, 0.9 + sum(self.gain(i, superblock) for i, superblock in enumerate(network.superblocks))
+        accuracy = 0.9 + sum(self.gain(i, superblock) for i, superblock in enumerate(network.superblocks))
+        return max(ms, self.host_ms * len(network_ops(network))), accuracy
+
+    def ranked(self) -> list[tuple[float, float]]:
+        """Latency and accuracy of all networks, the most accurate first."""
+        return sorted(map(self.score, self.networks()), key=lambda score: -score[1])
 
 
+@pytest.mark.parametrize("host_ms", [0.0, 0.1], ids=["the device decides", "the host may decide"])
 @pytest.mark.parametrize("seed", range(8))
-def test_the_frontier_is_brute_forces_frontier(seed: int) -> None:
-    instance = Instance(seed)
-    found = frontier(instance.space, instance.widths, 32, 0.9, instance.gain, instance.ms)
+def test_the_frontier_is_brute_forces_frontier(seed: int, host_ms: float) -> None:
+    instance = Instance(seed, host_ms)
+    found = frontier(instance.offers())
     scores = np.array([instance.score(network) for network in instance.networks()])
     best = scores[pareto(scores[:, 0].round(9), scores[:, 1].round(9))]
     got = np.array([(c.predicted_ms, c.predicted_accuracy) for c in found])
@@ -63,22 +80,63 @@ def test_the_frontier_is_brute_forces_frontier(seed: int) -> None:
         assert got[got[:, 0] <= budget + 1e-9][:, 1].max() == pytest.approx(reachable[:, 1].max(), abs=1e-9)
 
 
+def test_some_instance_is_decided_by_its_host() -> None:
+    bound = [Instance(seed, 0.1) for seed in range(8)]
+    assert any(frontier(instance.offers()) != frontier(Instance(seed).offers()) for seed, instance in enumerate(bound))
+
+
 @pytest.mark.parametrize("seed", range(8))
-def test_every_candidate_scores_what_it_says(seed: int) -> None:
-    instance = Instance(seed)
-    for candidate in frontier(instance.space, instance.widths, 32, 0.9, instance.gain, instance.ms):
+@pytest.mark.parametrize("how", ["exact", "exact, three layers", "drawn"])
+def test_every_candidate_scores_what_it_says(seed: int, how: str) -> None:
+    instance = Instance(seed, host_ms=0.05)
+    offers = instance.offers()
+    found = drawn(offers, 100, seed) if how == "drawn" else frontier(offers, 3 if "three" in how else 1)
+    for candidate in found:
         network = Network.parse(candidate.network)
         assert (candidate.predicted_ms, candidate.predicted_accuracy) == pytest.approx(instance.score(network))
+        assert candidate.parameters == network_cost(network).parameters
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_three_layers_hold_the_three_best_networks_of_every_budget(seed: int) -> None:
+    instance = Instance(seed)
+    ranked, found = instance.ranked(), frontier(instance.offers(), layers=3)
+    for budget in np.linspace(min(ms for ms, _ in ranked), max(ms for ms, _ in ranked), 7):
+        best = [accuracy for ms, accuracy in ranked if ms <= budget + 1e-9][:3]
+        got = sorted((c.predicted_accuracy for c in found if c.predicted_ms <= budget + 1e-9), reverse=True)[:3]
+        assert got == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_networks_alike_in_both_the_one_with_fewest_parameters_is_chosen(seed: int) -> None:
+    instance = Instance(seed)
+    flat = tabulate(instance.space, instance.widths, 32, 0.9, lambda *_: 0.0, lambda _, reads: np.zeros(len(reads)), host_ms=0.0)
+    (only,) = frontier(flat)
+    assert only.parameters == min(network_cost(network).parameters for network in instance.networks())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_draw_is_better_than_the_exact_frontier(seed: int) -> None:
+    offers = Instance(seed).offers()
+    exact, random_ones = frontier(offers), drawn(offers, 50, seed)
+    for one in random_ones:
+        assert (
+            max(c.predicted_accuracy for c in exact if c.predicted_ms <= one.predicted_ms + 1e-9) >= one.predicted_accuracy - 1e-9
+        )
 
 
 @pytest.mark.parametrize("seed", range(100, 120))
 def test_the_optimum_is_integer_programmings(seed: int) -> None:
     instance = Instance(seed)
-    front = frontier(instance.space, instance.widths, 32, 0.9, instance.gain, instance.ms)
+    front = frontier(instance.offers())
     low, high = front[0].predicted_ms, front[-1].predicted_ms
     budget = low + (high - low) * random.Random(seed).random()
     best = max(c.predicted_accuracy for c in front if c.predicted_ms <= budget)
     assert best == pytest.approx(solve_by_milp(instance, budget), abs=1e-6)
+
+
+def superblock_ms(instance: Instance, superblock: SuperBlock, in_width: int, size: int) -> float:
+    return sum(instance.ms(block) for block in superblock_blocks(superblock, in_width, size))
 
 
 def solve_by_milp(instance: Instance, budget: float) -> float:
@@ -91,7 +149,7 @@ def solve_by_milp(instance: Instance, budget: float) -> float:
         offered = list(space.choices(index, widths))
         for in_width, superblock in itertools.product(sorted(incoming), offered):
             variables.append((index, in_width, superblock.width))
-            costs.append(superblock_ms(superblock, in_width, size, instance.ms))
+            costs.append(superblock_ms(instance, superblock, in_width, size))
             gains.append(instance.gain(index, superblock))
             if index == len(space.superblocks) - 1:
                 costs[-1] += instance.ms(Block("Head", 1, None, superblock.width, head.width, 1, head.size, head.classes))
@@ -115,6 +173,17 @@ def solve_by_milp(instance: Instance, budget: float) -> float:
         options={"mip_rel_gap": 0},
     )
     return float(0.9 - result.fun)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6), st.sampled_from([10, 2000, 20000]), st.sampled_from([1, 3]))
+def test_pareto_of_many_points_is_that_of_sorting_them(seed: int, count: int, digits: int) -> None:
+    draw = np.random.default_rng(seed)
+    ms, gain = draw.random(count).round(digits), draw.random(count).round(digits)
+    kept = pareto(ms, gain)
+    order = np.lexsort((-gain, ms))
+    best = np.maximum.accumulate(gain[order])
+    assert kept.tolist() == order[np.concatenate([[True], best[1:] > best[:-1]])].tolist()
 
 
 @settings(max_examples=50)

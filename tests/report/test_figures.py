@@ -76,7 +76,7 @@ def test_trials_are_drawn_against_the_control_of_their_super_block() -> None:
 
 
 def test_only_networks_within_their_budget_count_as_chosen() -> None:
-    front = (Candidate(network="n", resolution=32, predicted_ms=64.0, predicted_accuracy=0.9),)
+    front = (Candidate(network="n", resolution=32, predicted_ms=64.0, predicted_accuracy=0.9, parameters=1),)
     setting = Setting.of(CARD, Measure())
     choices = (choice(True, 0.18), choice(False, 0.3))
     selection = Selection(inputs="", setting=setting, masternet_ms_per_image=0.4, prediction_error=None, choices=choices)

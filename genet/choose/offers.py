@@ -1,0 +1,124 @@
+"""What every super-block offers, tabulated: what each choice is predicted to gain, and what it costs by the width it reads.
+
+The selection, the paper's random draw and the explanation of a choice all read these tables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genet.latency.ops import kernel_count
+from genet.spec.cost import block_cost
+from genet.spec.network import Block, Network, SuperBlock, blocks, superblock_blocks
+from genet.spec.space import SearchSpace, Widths
+
+ReadingMs = Callable[[Block, Sequence[int]], np.ndarray]  # latency of a block that reads each of these widths
+Gain = Callable[[int, SuperBlock], float | None]  # None where there is no evidence
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The choices for one super-block; what they cost is of shape (widths read, choices)."""
+
+    choices: tuple[SuperBlock, ...]
+    reads: dict[int, int]  # width -> row
+    gain: np.ndarray  # (choices,), predicted change of accuracy
+    ms: np.ndarray  # per batch; infinite for what could not be measured
+    parameters: np.ndarray
+    kernels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Offers:
+    """All super-blocks of a space at one resolution, with the stem before them and the head after."""
+
+    space: SearchSpace
+    resolution: int
+    accuracy: float  # of the MasterNet
+    stem: tuple[float, int, int]  # ms, parameters, kernels
+    superblocks: tuple[Offer, ...]
+    head: dict[int, tuple[float, int, int]]  # by the width read
+    host_ms: float  # per kernel: no network is faster than the host that launches it; 0 where that does not matter
+
+    def network(self, choices: Sequence[int]) -> Network:
+        """The network of one choice per super-block."""
+        picked = (offer.choices[choice] for offer, choice in zip(self.superblocks, choices, strict=True))
+        return self.space.network(tuple(picked), self.resolution)
+
+
+def tabulate(
+    space: SearchSpace,
+    widths: Widths,
+    resolution: int,
+    accuracy: float,
+    gain: Gain,
+    reading_ms: ReadingMs,
+    host_ms: float = 0.0,
+) -> Offers:
+    """The offers of a space at a resolution.
+
+    What has no predicted gain is not on offer; a super-block without any keeps the MasterNet's own.
+    """
+    stem, *_, head = blocks(space.masternet(resolution))
+    reads: tuple[int, ...] = (stem.width,)
+    offers = []
+    for index, size in enumerate(space.sizes(resolution)[:-1]):
+        gains = {choice: gain(index, choice) for choice in space.choices(index, widths)}
+        known = {choice: change for choice, change in gains.items() if change is not None}
+        offers.append(_offer(known or {space.superblocks[index]: 0.0}, reads, size, reading_ms))
+        reads = tuple(sorted({choice.width for choice in offers[-1].choices}))
+    head_ms = reading_ms(head, reads)
+    return Offers(
+        space=space,
+        resolution=resolution,
+        accuracy=accuracy,
+        stem=(float(reading_ms(stem, [stem.in_width])[0]), block_cost(stem).parameters, kernel_count(stem)),
+        superblocks=tuple(offers),
+        head={
+            width: (float(ms), block_cost(dataclasses.replace(head, in_width=width)).parameters, kernel_count(head))
+            for width, ms in zip(reads, head_ms, strict=True)
+        },
+        host_ms=host_ms,
+    )
+
+
+def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, reading_ms: ReadingMs) -> Offer:
+    """Choices that differ in depth alone share their first and their repeated block."""
+    choices = sorted(gains, key=lambda choice: (choice.width, str(choice.block_type), choice.depth))
+    shape = (len(reads), len(choices))
+    ms, parameters, kernels = np.empty(shape), np.empty(shape, int), np.empty(shape, int)
+    column = 0
+    for _, alike in itertools.groupby(choices, key=lambda choice: (choice.width, choice.block_type)):
+        depths = np.array([choice.depth for choice in alike])
+        deepest = choices[column + len(depths) - 1]
+        first, *rest = superblock_blocks(deepest, reads[0], size)
+        here = np.s_[:, column : column + len(depths)]
+        costs = _first_costs(first, reads)
+        for table, firsts, repeated in (
+            (ms, reading_ms(first, reads), float(reading_ms(rest[0], [rest[0].in_width])[0]) if rest else 0.0),
+            (parameters, costs[0], block_cost(rest[0]).parameters if rest else 0),
+            (kernels, costs[1], kernel_count(rest[0]) if rest else 0),
+        ):
+            table[here] = np.add.outer(firsts, np.where(depths > 1, (depths - 1) * repeated, 0))  # 0 x infinity is 0 here
+        column += len(depths)
+    gain = np.array([gains[choice] for choice in choices])
+    return Offer(tuple(choices), {width: row for row, width in enumerate(reads)}, gain, ms, parameters, kernels)
+
+
+def _first_costs(first: Block, reads: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Parameters and kernels of a first block by the width it reads; both are exact.
+
+    Parameters are linear in that width, but for the projection, which only a stride or another width than its own needs.
+    """
+    other = dataclasses.replace(first, in_width=first.width + 1)
+    another = dataclasses.replace(first, in_width=first.width + 2)
+    same = dataclasses.replace(first, in_width=first.width)
+    base, slope = block_cost(other).parameters, block_cost(another).parameters - block_cost(other).parameters
+    own = np.array(reads) == first.width
+    parameters = np.where(own, block_cost(same).parameters, base + slope * (np.array(reads) - other.in_width))
+    return parameters, np.where(own, kernel_count(same), kernel_count(other))
