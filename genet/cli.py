@@ -110,6 +110,9 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
         step.set_defaults(step=name)
         if name == "distill":
             step.add_argument("--status", action="store_true", help="where the trials stand; from any terminal, while they run")
+            step.add_argument(
+                "--more", type=_positive, metavar="N", nargs="?", const=6, help="run the N trials that select --next N names"
+            )
             step.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
             _add_runner(step)
     _add_runner(whole)
@@ -129,9 +132,18 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
         metavar="B",
         help="ms per image or a multiple of the MasterNet's such as 0.5x; answered from what is on disk, nothing is written",
     )
+    select.add_argument("--next", metavar="N", type=_positive, help="name the N trials that would make the choice surer")
     select.add_argument(
         "--latency", metavar="FILE", type=Path, help="select for the device of this latency.jsonl; nothing is written"
     )
+
+    proof = add(
+        "validate", "choose.validate", "train networks that the regression never saw, and hold its predictions against them"
+    )
+    proof.add_argument("run", type=Path, help="a run folder")
+    proof.add_argument("--n", type=_positive, default=20, help="how many networks (default: 20)")
+    proof.add_argument("--epochs", type=_positive, help="of each training (default: a quarter of the recipe's)")
+    proof.add_argument("--trainings", type=_positive, default=1, help="of each network, with different seeds (default: 1)")
 
 
 def _add_runner(command: argparse.ArgumentParser) -> None:

@@ -7,28 +7,35 @@ from __future__ import annotations
 
 from genet.choose.outcome import Outcomes
 from genet.job import Job
-from genet.steps.distill import OpenRunner, distill, finished_trials, pace, planned_trials
+from genet.steps.distill import OpenRunner, ask_for, distill, finished_trials, pace, planned_trials
+from genet.steps.explain import explanations, proposals
 from genet.steps.finish import export_selected, train_selected, write_report
 from genet.steps.learn import fit_trials, train_master
 from genet.steps.measure import check, profile
-from genet.steps.select import answer, select, table_of_evidence
+from genet.steps.select import answer, select, table_of_evidence, table_on_disk
+from genet.steps.validate import validate_predictions
 from genet.trials.workers import open_runner
 
 __all__ = [
     "answer",
+    "ask_for",
     "check",
     "distill",
+    "explanations",
     "export_selected",
     "finished_trials",
     "fit_trials",
     "pace",
     "planned_trials",
     "profile",
+    "proposals",
     "run",
     "select",
     "table_of_evidence",
+    "table_on_disk",
     "train_master",
     "train_selected",
+    "validate_predictions",
     "write_report",
 ]
 

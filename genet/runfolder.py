@@ -43,10 +43,16 @@ class RunFolder:
         self.trials = Journal(path / "trials.jsonl")
         self.trials_under_way = path / "trials"
         self.trials_pace = path / "trials.pace.json"
+        self.more_trials = path / "trials.more.json"
+        self.validation = path / "validation.json"
 
     def network(self, network: Network) -> Path:
         """Folder of a selected network."""
         return self.path / "networks" / network_name(network)
+
+    def validated(self, network: Network, repeat: int) -> Path:
+        """File about a network trained to check the predictions, once more for every repeat."""
+        return self.path / "validation" / f"{network_name(network)}-{repeat}.json"
 
     def read(self, file: Path, record: type[R]) -> R:
         """Read a step's result; RunError names the command that makes it where it is missing."""

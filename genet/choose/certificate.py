@@ -59,6 +59,11 @@ class Selection(Derived):
     prediction_error: float | None  # mean relative error of predictions on networks left out of the correction
     choices: tuple[Choice, ...]
 
+    @property
+    def answers(self) -> tuple[Choice, ...]:
+        """The choices whose networks are not known to break their budgets."""
+        return tuple(choice for choice in self.choices if choice.within is not False)
+
 
 def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, reference_error: float = 0.0) -> Certificate:
     """Judge the rounds of a network: its latency over the reference's, in each.

@@ -20,13 +20,15 @@ from scipy.stats import kendalltau
 from sklearn.linear_model import LinearRegression, Ridge
 
 from genet.choose.regression import Model, Quality, Regression
-from genet.choose.terms import SHARED, Scale, Terms
+from genet.choose.terms import SHARED, Scale, Terms, fine_tuning_terms
 from genet.errors import EvidenceError
 from genet.spec.network import BlockType, Network
 from genet.trials.results import TrialResult
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SCALES: tuple[Scale, ...] = ("log2", "linear")
+LOGARITHMS: tuple[Scale, Scale] = ("log2", "log2")
+PAYS = 0.95  # of the error with logarithms: another form must come below it
 TRUSTED, TYPED = 10.0, 0.5  # how much freer than a super-block's slopes what all share is, and what a type in its place has
 LEAST = 1e-4  # accuracy that shared terms bring at least: where trials tell nothing, more is still better
 
@@ -77,6 +79,7 @@ class _Solution:
 
     coefficients: dict[str, float]
     covariance: np.ndarray
+    noise: float
     left_out: np.ndarray
     leverage: np.ndarray
 
@@ -90,7 +93,9 @@ def _auto(evidence: _Evidence) -> _Fit:
     def error(form: tuple[Scale, Scale], penalty: float) -> float:
         return _rms(_solve(rows[form], evidence.changes, even, penalty).left_out - evidence.changes)
 
-    form, penalty = min(itertools.product(rows, PENALTIES), key=lambda choice: error(*choice))
+    best = {form: min(PENALTIES, key=lambda penalty: error(form, penalty)) for form in rows}
+    form = min(rows, key=lambda form: error(form, best[form]) * (1 if form == LOGARITHMS else 1 / PAYS))
+    penalty = best[form]
     weights = _weights(evidence, error(form, penalty))
     found = _solve(rows[form], evidence.changes, weights, penalty)
     return _Fit(_regression("auto", evidence, form, penalty, found), found.left_out, found.leverage)
@@ -107,7 +112,7 @@ def _rows(evidence: _Evidence, terms: Terms) -> list[dict[str, float]]:
         row = terms(result.index, result.superblock)
         if len(types[result.index]) == 1:
             row = {name: value for name, value in row.items() if not name.startswith(f"{place} {kind} ")}
-        rows.append({**row, "fine-tuning": 1.0, f"{place} fine-tuning": 1.0})
+        rows.append(row | fine_tuning_terms(result.index))
     return rows
 
 
@@ -137,18 +142,19 @@ def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.nd
         held |= below
     inverse = np.linalg.inv(scaled.T @ (weights[:, None] * scaled) + penalty * np.eye(len(free)))
     leverage = np.einsum("ij,jk,ik,i->i", scaled, inverse, scaled, weights)
-    residuals = changes - matrix @ coefficients
-    variance = float(weights @ residuals**2) / max(1.0, len(changes) - leverage.sum())
+    missed = (changes - matrix @ coefficients) / (1 - leverage)  # by each trial's prediction from the others
+    variance = float(weights @ missed**2) / len(changes)  # the form was chosen by the same trials, so residuals would flatter
     trust = np.array([_trust(names[place]) for place in free])
     covariance = np.zeros((len(names), len(names)))
     covariance[np.ix_(free, free)] = variance * inverse * np.outer(trust, trust)
-    left_out = changes - residuals / (1 - leverage)
-    return _Solution(dict(zip(names, coefficients.tolist(), strict=True)), covariance, left_out, leverage)
+    named = dict(zip(names, coefficients.tolist(), strict=True))
+    return _Solution(named, covariance, math.sqrt(variance), changes - missed, leverage)
 
 
 def _weights(evidence: _Evidence, error: float) -> np.ndarray:
     """One over each trial's variance: of counting right answers among so many images, and of what is left beside."""
-    shares = np.array([result.accuracy or 0.0 for result in evidence.results])
+    right = np.array([result.accuracy or 0.0 for result in evidence.results]) * evidence.images
+    shares = (right + 1) / (evidence.images + 2)  # all right of so many is no proof of never wrong
     counting = shares * (1 - shares) / evidence.images
     variance = counting + max(error**2 - float(counting.mean()), 0.1 * error**2, 1e-12)
     return np.asarray(variance.mean() / variance)
@@ -165,17 +171,20 @@ def _paper(evidence: _Evidence) -> _Fit:
     coefficients: dict[str, float] = {}
     covariance = np.zeros((2 * len(groups), 2 * len(groups)))
     left_out, leverage = np.full(size, np.nan), np.zeros(size)
+    squares, freedom = 0.0, 0
     for number, (group, members) in enumerate(groups.items()):
         names = [f"{group} depth", f"{group} width"]
         found = [terms(result.index, result.superblock) for result in map(evidence.results.__getitem__, members)]
         moves, changes = np.array([[row[name] for name in names] for row in found]), evidence.changes[members]
         slopes, spread, leverage[members] = _least_squares(moves, changes)
         coefficients |= dict(zip(names, slopes.tolist(), strict=True))
+        squares += float(((changes - moves @ slopes) ** 2).sum())
+        freedom += len(members) - 2
         covariance[2 * number : 2 * number + 2, 2 * number : 2 * number + 2] = spread
         for place, row_number in enumerate(members if len(members) > 1 else ()):
             others = np.arange(len(members)) != place
             left_out[row_number] = moves[place] @ _least_squares(moves[others], changes[others])[0]
-    solution = _Solution(coefficients, covariance, left_out, leverage)
+    solution = _Solution(coefficients, covariance, math.sqrt(squares / max(1, freedom)), left_out, leverage)
     return _Fit(_regression("paper", evidence, ("linear", "linear"), 0.0, solution), left_out, leverage)
 
 
@@ -201,6 +210,7 @@ def _regression(model: Model, evidence: _Evidence, form: tuple[Scale, Scale], pe
         penalty=penalty,
         coefficients=found.coefficients,
         covariance=tuple(map(tuple, found.covariance.tolist())),
+        noise=found.noise,
         fine_tuning=controls,
         gradients=(),
         quality=(),
@@ -215,7 +225,7 @@ def _described(fitted: _Fit, evidence: _Evidence, errors: dict[str, float]) -> R
     for result in evidence.results:
         tried.setdefault((result.index, result.superblock.block_type), []).append(result)
     gradients = tuple(
-        regression.gradient(index, kind, sum(not r.control for r in found), tuple(r.superblock for r in found))
+        regression.gradient(index, kind, tuple(r.superblock for r in found if not r.control))
         for (index, kind), found in sorted(tried.items(), key=lambda item: (item[0][0], str(item[0][1])))
         if any(not result.control for result in found)
     )

@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,14 @@ class Offer:
     kernels: np.ndarray
 
 
+class Totals(NamedTuple):
+    """Milliseconds per batch, accuracy and parameters of many networks."""
+
+    ms: np.ndarray
+    accuracy: np.ndarray
+    parameters: np.ndarray
+
+
 @dataclass(frozen=True)
 class Offers:
     """All super-blocks of a space at one resolution, with the stem before them and the head after."""
@@ -49,6 +58,20 @@ class Offers:
         """The network of one choice per super-block."""
         picked = (offer.choices[choice] for offer, choice in zip(self.superblocks, choices, strict=True))
         return self.space.network(tuple(picked), self.resolution)
+
+    def totals(self, picks: np.ndarray) -> Totals:
+        """What is predicted of many networks, each a row of one choice per super-block."""
+        count = len(picks)
+        ms, parameters, kernels = (np.full(count, value) for value in self.stem)
+        accuracy, row = np.full(count, self.accuracy), np.zeros(count, int)
+        after = [*(offer.reads for offer in self.superblocks[1:]), {width: row for row, width in enumerate(self.head)}]
+        for offer, picked, reads in zip(self.superblocks, picks.T, after, strict=True):
+            ms, accuracy = ms + offer.ms[row, picked], accuracy + offer.gain[picked]
+            parameters, kernels = parameters + offer.parameters[row, picked], kernels + offer.kernels[row, picked]
+            row = np.array([reads[choice.width] for choice in offer.choices])[picked]
+        head = np.array(list(self.head.values()))[row]
+        ms = np.maximum(ms + head[:, 0], self.host_ms * (kernels + head[:, 2]))
+        return Totals(ms, accuracy, parameters + head[:, 1].astype(int))
 
 
 def tabulate(

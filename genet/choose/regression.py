@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from genet.choose.terms import Scale, Terms
+from genet.choose.terms import Scale, Terms, fine_tuning_terms
 from genet.files import Record
 from genet.spec.network import BlockType, Network, SuperBlock
 
@@ -65,6 +66,7 @@ class Regression(Record):
     penalty: float  # of the ridge; 0 where nothing is shrunk
     coefficients: dict[str, float]  # of the terms, in points of 1
     covariance: tuple[tuple[float, ...], ...]  # of the coefficients, in their order
+    noise: float  # standard deviation of a trial around what is predicted
     fine_tuning: dict[int, float]  # super-block -> what fine-tuning changed in the MasterNet itself, by its control trial
     gradients: tuple[PseudoGradient, ...]
     quality: tuple[Quality, ...]
@@ -83,14 +85,23 @@ class Regression(Record):
             return None
         return sum(self.coefficients.get(name, 0.0) * value for name, value in self._terms(index, superblock).items())
 
+    def accuracy_of(self, network: Network) -> float:
+        """Predicted accuracy, block types without trials included."""
+        return self.accuracy + self._estimate(self.vector(network)).value
+
     def difference(self, one: Network, other: Network) -> Estimate:
         """Predicted accuracy of a network over another's."""
-        effects: dict[str, float] = {}
-        for sign, network in ((1, one), (-1, other)):
-            for index, superblock in enumerate(network.superblocks):
-                for name, value in self._terms(index, superblock).items():
-                    effects[name] = effects.get(name, 0.0) + sign * value
-        return self._estimate(effects)
+        return self._estimate(self.vector(one) - self.vector(other))
+
+    def vector(self, network: Network) -> np.ndarray:
+        """What the coefficients are multiplied by for a network: the terms of its super-blocks, summed; (coefficients,)."""
+        return sum(
+            (self._vector(self._terms(*each)) for each in enumerate(network.superblocks)), np.zeros(len(self.coefficients))
+        )
+
+    def reading(self, index: int, superblock: SuperBlock) -> np.ndarray:
+        """The same for the accuracy of a trial, which fine-tuning has changed too."""
+        return self._vector(self._terms(index, superblock) | fine_tuning_terms(index))
 
     def beyond_trials(self, network: Network) -> tuple[int, ...]:
         """The super-blocks (from 0) that are deeper, shallower, wider or narrower than anything tried of their block type."""
@@ -103,29 +114,33 @@ class Regression(Record):
                 beyond.append(index)
         return tuple(beyond)
 
-    def gradient(self, index: int, block_type: BlockType, trials: int, tried: tuple[SuperBlock, ...]) -> PseudoGradient:
-        """The pseudo-gradient of a block type in its place, from the terms; `tried` are the super-blocks that had trials."""
+    def gradient(self, index: int, block_type: BlockType, tried: tuple[SuperBlock, ...]) -> PseudoGradient:
+        """The pseudo-gradient of a block type in its place, from the terms; `tried` are the perturbations that finished."""
         own = self._own[index]
-        depths, widths = [each.depth for each in tried], [each.width for each in tried]
+        known = (*tried, own) if own.block_type == block_type else tried
+        depths, widths = [each.depth for each in known], [each.width for each in known]
 
-        def sized(depth: int, width: int) -> dict[str, float]:
+        def sized(depth: int, width: int) -> np.ndarray:
             kind = {"type": block_type.kind, "kernel": block_type.kernel, "ratio": block_type.ratio}
-            return self._terms(index, own.model_copy(update={**kind, "depth": depth, "width": width}))  # not to be built
+            made = own.model_copy(update={**kind, "depth": depth, "width": width})  # not to be built
+            return self._vector(self._terms(index, made))
 
         here = sized(own.depth, own.width)
         return PseudoGradient(
             index=index,
             block_type=block_type,
             at_own_size=self._estimate(here),
-            per_block=self._estimate(_minus(sized(own.depth + 1, own.width), here)),
-            per_doubling=self._estimate(_minus(sized(own.depth, 2 * own.width), here)),
-            trials=trials,
+            per_block=self._estimate(sized(own.depth + 1, own.width) - here),
+            per_doubling=self._estimate(sized(own.depth, 2 * own.width) - here),
+            trials=len(tried),
             depths=(min(depths), max(depths)),
             widths=(min(widths), max(widths)),
         )
 
-    def _estimate(self, terms: dict[str, float]) -> Estimate:
-        x = np.array([terms.get(name, 0.0) for name in self.coefficients])
+    def _vector(self, terms: Mapping[str, float]) -> np.ndarray:
+        return np.array([terms.get(name, 0.0) for name in self.coefficients])
+
+    def _estimate(self, x: np.ndarray) -> Estimate:
         coefficients, covariance = self._fitted
         return Estimate(value=float(x @ coefficients), error=math.sqrt(max(0.0, float(x @ covariance @ x))))
 
@@ -149,7 +164,3 @@ class Regression(Record):
 
 def _inside(value: int, interval: tuple[int, int]) -> bool:
     return interval[0] <= value <= interval[1]
-
-
-def _minus(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    return {name: one.get(name, 0.0) - other.get(name, 0.0) for name in {**one, **other}}

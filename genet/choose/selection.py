@@ -158,32 +158,17 @@ def _candidates(offers: Offers, stages: list[dict[State, _Front]], ends: _Front)
 def drawn(offers: Offers, count: int, seed: int) -> tuple[Candidate, ...]:
     """The paper's way: of `count` random structures those that no other of them beats, fastest first."""
     draw = np.random.default_rng(seed)
-    picks = [draw.integers(len(offer.choices), size=count) for offer in offers.superblocks]
-    stem_ms, parameters, kernels = (np.full(count, value) for value in offers.stem)
-    ms, gain, row = stem_ms, np.full(count, offers.accuracy), np.zeros(count, int)
-    for offer, picked, reads in zip(offers.superblocks, picks, _rows_after(offers), strict=True):
-        ms, gain = ms + offer.ms[row, picked], gain + offer.gain[picked]
-        parameters, kernels = parameters + offer.parameters[row, picked], kernels + offer.kernels[row, picked]
-        row = reads[picked]
-    head = np.array(list(offers.head.values()))[row]
-    ms = np.maximum(ms + head[:, 0], offers.host_ms * (kernels + head[:, 2]))
-    parameters = parameters + head[:, 1].astype(int)
-    possible = np.flatnonzero(np.isfinite(ms))
-    best = possible[pareto(ms[possible], gain[possible], parameters[possible])]
+    picks = np.column_stack([draw.integers(len(offer.choices), size=count) for offer in offers.superblocks])
+    found = offers.totals(picks)
+    possible = np.flatnonzero(np.isfinite(found.ms))
+    best = possible[pareto(*(values[possible] for values in found))]
     return tuple(
         Candidate(
-            network=str(offers.network([int(picked[one]) for picked in picks])),
+            network=str(offers.network(picks[one].tolist())),
             resolution=offers.resolution,
-            predicted_ms=float(ms[one]),
-            predicted_accuracy=float(gain[one]),
-            parameters=int(parameters[one]),
+            predicted_ms=float(found.ms[one]),
+            predicted_accuracy=float(found.accuracy[one]),
+            parameters=int(found.parameters[one]),
         )
         for one in best
     )
-
-
-def _rows_after(offers: Offers) -> Iterable[np.ndarray]:
-    """For every super-block: choice -> the row of what comes after it."""
-    after = [*(offer.reads for offer in offers.superblocks[1:]), {width: row for row, width in enumerate(offers.head)}]
-    for offer, reads in zip(offers.superblocks, after, strict=True):
-        yield np.array([reads[choice.width] for choice in offer.choices])

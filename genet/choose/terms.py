@@ -66,6 +66,11 @@ class Terms:
         return math.log2(superblock.depth / own.depth) if self._depth == "log2" else float(superblock.depth - own.depth)
 
 
+def fine_tuning_terms(index: int) -> dict[str, float]:
+    """What fine-tuning changes in every trial of a super-block, its control included."""
+    return {"fine-tuning": 1.0, f"{index + 1} fine-tuning": 1.0}
+
+
 def _places(masternet: Network, parameters: int) -> list[_Place]:
     """Where every super-block of the MasterNet stands."""
     _, *middle, head = blocks(masternet)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from genet import pipeline
-from genet.choose.certificate import Selection
+from genet.choose.certificate import Choice, Selection
+from genet.choose.explain import NEARBY, Explanation
+from genet.choose.more import Proposal
 from genet.choose.outcome import percent
 from genet.choose.regression import Estimate, Regression
 from genet.commands.printing import found_ms, milliseconds, progress, table
 from genet.errors import SpecError
-from genet.job import open_job, read_job
+from genet.job import Job, open_job, read_job
+from genet.latency.table import LatencyTable
 from genet.spec.recipe import Budget, Select
 from genet.trials.audit import additivity
 
@@ -74,14 +78,98 @@ def select(arguments: argparse.Namespace) -> Answer:
     budgets = _budgets(arguments.budget)
     if budgets or arguments.latency:
         job = read_job(arguments.run, progress())
-        table_elsewhere = pipeline.table_of_evidence(job, arguments.latency) if arguments.latency else None
-        selection = pipeline.answer(job, budgets or job.recipe.select.budgets, table_elsewhere)
-    else:
-        with open_job(arguments.run, progress()) as job:
-            selection = pipeline.select(job)
+        evidence = pipeline.table_of_evidence(job, arguments.latency) if arguments.latency else pipeline.table_on_disk(job)
+        return _selected(job, pipeline.answer(job, budgets or job.recipe.select.budgets, evidence), evidence, arguments.next)
+    with open_job(arguments.run, progress()) as job:
+        return _selected(job, pipeline.select(job), job.table, arguments.next)
+
+
+def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int | None) -> Answer:
+    """Print a selection, why it came about, and the trials that would make it surer."""
     _print_selection(selection)
     print_unmet(selection)
-    return {"estimate": selection.setting.estimate, **selection.model_dump(mode="json")}
+    explained = pipeline.explanations(job, selection, evidence)
+    for choice, why in zip(selection.answers, explained, strict=True):
+        _print_explanation(choice, why, selection.setting.batch)
+    answer = {
+        "estimate": selection.setting.estimate,
+        **selection.model_dump(mode="json"),
+        "explanations": [why.model_dump(mode="json") for why in explained],
+    }
+    if more:
+        proposed = pipeline.proposals(job, explained, more)
+        _print_proposals(proposed)
+        answer["next"] = [proposal.model_dump(mode="json") for proposal in proposed]
+    return answer
+
+
+def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
+    print(f"why, for budget {choice.budget} at {choice.resolution} pixels: {choice.network}")
+    if why.price is not None:
+        print(
+            f"  {NEARBY:.0%} more latency would buy {100 * NEARBY * why.price * why.budget_ms:+.2f} points of predicted accuracy"
+        )
+    rows = [
+        [
+            str(step.index + 1),
+            step.direction,
+            step.superblock,
+            f"{step.ms / batch:+.4f}",
+            points(step.accuracy),
+            "" if step.over_budget_ms is None else f"over the budget by {step.over_budget_ms / batch:.4f} ms",
+        ]
+        for step in why.steps
+    ]
+    table(["super-block", "one step", "to", "ms/image", "points", ""], rows)
+    for rival in why.rivals:
+        told = "told apart" if rival.apart else "cannot be told apart by these trials"
+        print(f"  next best: {rival.network}: {points(rival.behind)} points behind, {rival.parameters:,} parameters; {told}")
+    if why.beyond_trials:
+        places = ", ".join(str(index + 1) for index in why.beyond_trials)
+        print(f"  super-blocks {places} are of sizes outside what the trials tried: there the prediction extrapolates")
+
+
+def _print_proposals(proposals: Sequence[Proposal]) -> None:
+    if not proposals:
+        print("the trials tell the selected networks from the next best; no further ones are needed")
+        return
+    print(
+        "trials that would best tell the selected networks from the next best, per minute; `genet distill RUN --more N` runs them"
+    )
+    rows = [
+        [
+            str(proposal.trial.index + 1),
+            str(proposal.trial.superblock),
+            "n/a" if proposal.seconds is None else f"{proposal.seconds:.1f}",
+            f"{proposal.share:.0%}",
+        ]
+        for proposal in proposals
+    ]
+    table(["super-block", "as", "seconds", "of the doubt it should take away"], rows)
+
+
+def validate(arguments: argparse.Namespace) -> Answer:
+    """`genet validate`: what the predictions are worth, on networks trained from scratch."""
+    with open_job(arguments.run, progress()) as job:
+        found = pipeline.validate_predictions(job, arguments.n, arguments.epochs, arguments.trainings)
+    ranks = [("the regression", found.accuracy), *found.free.items()]
+    table(
+        ["predicted by", "Kendall", "standard error", "Spearman"],
+        [[name, *(f"{value:.2f}" for value in (a.kendall, a.error, a.spearman))] for name, a in ranks],
+    )
+    if found.ceiling:
+        shares = ", ".join(f"{value:.2f}" for value in found.ceiling)
+        print(f"one training of each agrees with the mean of the others, Kendall: {shares}; no prediction can do much better")
+    print(
+        f"{len(found.verdicts)} networks, {found.epochs} epochs each: predictions are {100 * found.bias:+.1f} points off on "
+        f"average, and {100 * found.left:.1f} points once that is taken out (root mean square)"
+    )
+    if found.advantage is not None:
+        error = "n/a" if found.advantage_error is None else f"{100 * found.advantage_error:.2f}"
+        print(f"the frontier's networks reach {100 * found.advantage:+.2f} ± {error} points over random ones as fast")
+    if found.latency is not None and found.latency_error is not None:
+        print(f"latency: off by {found.latency_error:.1%} on average, Kendall {found.latency.kendall:.2f}")
+    return found.model_dump(mode="json")
 
 
 def _budgets(given: list[str] | None) -> tuple[Budget, ...]:

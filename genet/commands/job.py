@@ -69,6 +69,8 @@ def step(arguments: argparse.Namespace) -> Answer:
             case "master":
                 return _print_master(job)
             case "distill":
+                if arguments.more:
+                    _ask_for_more(job, arguments.more)
                 results = pipeline.distill(job, partial(_runner, arguments), arguments.retry)
                 _print_standings(job)
                 return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
@@ -78,6 +80,17 @@ def step(arguments: argparse.Namespace) -> Answer:
                 return outcomes.model_dump(mode="json")
             case _:
                 return {"exports": [str(folder) for folder in pipeline.export_selected(job)]}
+
+
+def _ask_for_more(job: Job, count: int) -> None:
+    """Take the trials into the plan that `genet select RUN --next` names, unless what was asked for before is not run yet."""
+    if len(pipeline.finished_trials(job)) < len(pipeline.planned_trials(job)):
+        job.progress.say("  planned trials are not run yet: these first, without more")
+        return
+    selection = pipeline.select(job)
+    proposals = pipeline.proposals(job, pipeline.explanations(job, selection, job.table), count)
+    pipeline.ask_for(job, [proposal.trial for proposal in proposals])
+    job.progress.say(f"  {len(proposals)} more trials, to tell the selected networks from the next best")
 
 
 def report(arguments: argparse.Namespace) -> Answer:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genet.choose.certificate import Selection
+from genet.choose.explain import NEARBY, Explanation
+from genet.choose.fidelity import Validation
 from genet.choose.outcome import Outcome, Outcomes, Trained, percent
 from genet.choose.regression import Regression
 from genet.choose.selection import Candidate
@@ -34,6 +36,8 @@ class Story:
     regression: Regression | None
     fronts: Mapping[int, tuple[Candidate, ...]]
     selection: Selection | None
+    explanations: tuple[Explanation, ...]
+    validation: Validation | None
     outcomes: Outcomes | None
 
 
@@ -54,6 +58,7 @@ def page(story: Story) -> str:
         recipe=to_yaml(story.recipe),
         found=_found(story.setting),
         audit=additivity(story.trials),
+        nearby=NEARBY,
         spent=duration(sum(trial.seconds.total for trial in story.trials)),
         failures=Counter(trial.failure.kind for trial in story.trials if trial.failure),
     )

@@ -123,10 +123,15 @@ class Distill(Schedule):
 
 
 class Select(Record):
-    """Latency budgets per image, and how many of the best candidates are measured as whole networks at a time."""
+    """Latency budgets per image, and how many of the best candidates are measured as whole networks at a time.
+
+    `method: random` is the paper's: the best of so many random `structures`; `exact` needs none.
+    """
 
     budgets: Annotated[tuple[Budget, ...], NonEmpty]
     candidates: Count = 3
+    method: Literal["exact", "random"] = "exact"
+    structures: Count = 100_000
 
     @field_validator("budgets")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from genet.device import give_back_memory
@@ -36,6 +36,12 @@ class Pace(Record):
     elapsed_s: float
     left_s: float | None
     updated: float  # seconds since 1970
+
+
+class MoreTrials(Record):
+    """Trials asked for beyond the recipe's, in the order of asking."""
+
+    trials: tuple[Trial, ...]
 
 
 def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> tuple[TrialResult, ...]:
@@ -78,10 +84,23 @@ def course(job: Job) -> Course:
 
 
 def planned_trials(job: Job) -> tuple[Trial, ...]:
-    """The trials of this run; they depend on the recipe and on the staircases found."""
+    """The trials of this run; they depend on the recipe, on the staircases found, and on what was asked for since."""
     recipe, resolution = job.recipe, job.recipe.search_resolution
     staircases = job.folder.read(job.folder.staircase, Staircases)
-    return plan_trials(recipe.space, job.kept_widths(staircases, resolution), resolution, recipe.seed, recipe.distill)
+    kept = job.kept_widths(staircases, resolution)
+    planned = plan_trials(recipe.space, kept, resolution, recipe.seed, recipe.distill)
+    return (*planned, *(trial for trial in more_trials(job) if trial not in planned))
+
+
+def more_trials(job: Job) -> tuple[Trial, ...]:
+    """The trials asked for beyond the recipe's."""
+    return MoreTrials.load(job.folder.more_trials).trials if job.folder.more_trials.exists() else ()
+
+
+def ask_for(job: Job, trials: Iterable[Trial]) -> None:
+    """Take more trials into the plan; the next `distill` runs them."""
+    asked = dict.fromkeys([*more_trials(job), *trials])
+    MoreTrials(trials=tuple(asked)).save(job.folder.more_trials)
 
 
 def finished_trials(job: Job) -> tuple[TrialResult, ...]:

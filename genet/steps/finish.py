@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from genet.choose.certificate import Choice, Selection
+from genet.choose.fidelity import Validation
 from genet.choose.outcome import Outcome, Outcomes, Trained
 from genet.choose.regression import Regression
 from genet.export import export, load_weights
@@ -18,6 +19,7 @@ from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import to_yaml
 from genet.steps.distill import finished_trials
+from genet.steps.explain import explanations
 from genet.steps.learn import train_network
 from genet.steps.select import frontiers, table_on_disk
 
@@ -39,7 +41,7 @@ def train_selected(job: Job) -> Outcomes:
     trained = {network: _trained(job, network) for network in networks}
     outcomes = []
     for budget in job.recipe.select.budgets:
-        choices = [choice for choice in selection.choices if choice.budget == budget and choice.within is not False]
+        choices = [choice for choice in selection.answers if choice.budget == budget]
         if choices:
             outcomes.append(max((_outcome(job, choice, trained) for choice in choices), key=lambda o: o.nas_accuracy))
     found = Outcomes(
@@ -55,7 +57,7 @@ def train_selected(job: Job) -> Outcomes:
 
 def _chosen(selection: Selection) -> list[str]:
     """The networks to train, each once, though two budgets may have chosen the same."""
-    return list(dict.fromkeys(choice.network for choice in selection.choices if choice.within is not False))
+    return list(dict.fromkeys(choice.network for choice in selection.answers))
 
 
 def _trained(job: Job, network: Network) -> Trained:
@@ -111,6 +113,7 @@ def _exported(folder: Path, weights: Path) -> bool:
 def write_report(job: Job) -> Path:
     """One self-contained page about the whole run; what is not there yet is left out."""
     files, table = job.folder, table_on_disk(job)
+    selection = _if_there(files, files.selection, Selection)
     story = Story(
         recipe=job.recipe,
         setting=table.setting,
@@ -120,7 +123,9 @@ def write_report(job: Job) -> Path:
         trials=finished_trials(job),
         regression=_if_there(files, files.regression, Regression),
         fronts=frontiers(job, table) if files.regression.exists() else {},
-        selection=_if_there(files, files.selection, Selection),
+        selection=selection,
+        explanations=explanations(job, selection, table) if selection else (),
+        validation=_if_there(files, files.validation, Validation),
         outcomes=_if_there(files, files.results, Outcomes),
     )
     write_atomic(files.report, page(story).encode())

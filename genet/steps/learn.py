@@ -12,6 +12,7 @@ from genet.files import digest, remove_checked
 from genet.job import Job
 from genet.nets.build import build
 from genet.nets.training import accuracy, train
+from genet.progress import Tracker
 from genet.spec.network import Network
 from genet.spec.recipe import Schedule
 from genet.steps.distill import finished_trials, planned_trials
@@ -28,28 +29,39 @@ def train_master(job: Job) -> Trained:
 
 
 def train_network(job: Job, network: Network, schedule: Schedule, result: Path, title: str) -> Trained:
-    """Train a network from scratch, unless `result` and the weights beside it tell that it was trained just so.
-
-    A training that was interrupted goes on from its last whole epoch.
-    """
-    recipe = job.recipe
-    inputs = digest(f"{network}/{schedule.model_dump_json()}/{recipe.data.model_dump_json()}/{recipe.seed}")
-    weights = result.with_suffix(".safetensors")
-    known = job.folder.read_current(result, Trained, inputs)
-    if known and weights.exists():
+    """Train a network from scratch, unless `result` and the weights beside it tell that it was trained just so."""
+    known = trained_before(job, network, schedule, result)
+    if known:
         return known
-    seed = int(digest(f"{recipe.seed}/{network}")[:12], 16)
+    with job.progress.track(title, schedule.epochs) as tracker:
+        return train_anew(job, network, schedule, result, tracker)
+
+
+def trained_before(job: Job, network: Network, schedule: Schedule, result: Path, repeat: int = 0) -> Trained | None:
+    """What a training left that was just this one."""
+    known = job.folder.read_current(result, Trained, _inputs(job, network, schedule, repeat))
+    return known if known and result.with_suffix(".safetensors").exists() else None
+
+
+def train_anew(
+    job: Job, network: Network, schedule: Schedule, result: Path, tracker: Tracker, repeat: int = 0, before: int = 0
+) -> Trained:
+    """Train a network from scratch; one that was interrupted goes on from its last whole epoch.
+
+    Every `repeat` has a seed of its own. The tracker counts epochs, of which `before` are other networks'.
+    """
+    inputs, weights = _inputs(job, network, schedule, repeat), result.with_suffix(".safetensors")
+    seed = int(digest(f"{_drawn(job, repeat)}/{network}")[:12], 16)
     module = build(network, seed)
     resolution = network.input.resolution
     checkpoint = result.with_suffix(f".{inputs[:8]}.checkpoint")
-    with job.progress.track(title, schedule.epochs) as tracker:
 
-        def epoch_done(epoch: int, loss: float) -> None:
-            tracker.resume_at(epoch - 1)
-            tracker.advance(f"loss {loss:.3f}")
+    def epoch_done(epoch: int, loss: float) -> None:
+        tracker.resume_at(before + epoch - 1)
+        tracker.advance(f"loss {loss:.3f}")
 
-        images, device = job.splits.train, job.device
-        train(module, images, schedule, resolution, device, seed, checkpoint=checkpoint, epoch_done=epoch_done)
+    images, device = job.splits.train, job.device
+    train(module, images, schedule, resolution, device, seed, checkpoint=checkpoint, epoch_done=epoch_done)
     save_weights(module, weights)
     trained = Trained(
         inputs=inputs,
@@ -62,6 +74,14 @@ def train_network(job: Job, network: Network, schedule: Schedule, result: Path, 
     trained.save(result)
     remove_checked(checkpoint)  # the result is safe, so the optimizer's state is no longer needed
     return trained
+
+
+def _inputs(job: Job, network: Network, schedule: Schedule, repeat: int) -> str:
+    return digest(f"{network}/{schedule.model_dump_json()}/{job.recipe.data.model_dump_json()}/{_drawn(job, repeat)}")
+
+
+def _drawn(job: Job, repeat: int) -> str:
+    return f"{job.recipe.seed}/{repeat}" if repeat else f"{job.recipe.seed}"
 
 
 def fit_trials(job: Job, model: Model = "auto") -> Regression:

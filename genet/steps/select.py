@@ -18,7 +18,7 @@ from genet.choose.certificate import (
 )
 from genet.choose.offers import Offers, tabulate
 from genet.choose.regression import Regression
-from genet.choose.selection import Candidate, frontier
+from genet.choose.selection import Candidate, drawn, frontier
 from genet.errors import EvidenceError
 from genet.files import digest
 from genet.job import Job, predictor
@@ -54,7 +54,7 @@ def select(job: Job) -> Selection:
 
 
 def _certified_selection(job: Job, table: LatencyTable, inputs: str) -> Selection:
-    kept = _kept(job, table)
+    kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
     budgets, error = _budgets_ms(job, table, job.recipe.select.budgets), prediction.correction.left_out_error
     choices = []
@@ -81,7 +81,7 @@ def _warn_if_busy(job: Job, table: LatencyTable, choices: tuple[Choice, ...]) ->
 def answer(job: Job, budgets: tuple[Budget, ...], table: LatencyTable | None = None) -> Selection:
     """The best predicted network for other budgets, or on another device's evidence: nothing measured, nothing written."""
     table = table or table_on_disk(job)
-    kept = _kept(job, table)
+    kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
     fronts = [_front(job, prediction, resolution, widths) for resolution, widths in kept.items()]
     choices = []
@@ -114,14 +114,15 @@ def table_of_evidence(job: Job, path: Path) -> LatencyTable:
 
 def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]:
     """The exact frontier of every resolution, from what is on disk; block types without evidence are left out."""
-    kept = _kept(job, table)
+    kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
     return {resolution: _front(job, prediction, resolution, widths) for resolution, widths in kept.items()}
 
 
 def _front(job: Job, prediction: Predictor, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
-    """The frontier under the present correction."""
-    return frontier(offers(job, prediction, resolution, kept))
+    """What is chosen from under the present correction: the exact frontier, or the best of random structures."""
+    offered, how = offers(job, prediction, resolution, kept), job.recipe.select
+    return frontier(offered) if how.method == "exact" else drawn(offered, how.structures, job.recipe.seed)
 
 
 def offers(job: Job, prediction: Predictor, resolution: int, kept: Widths) -> Offers:
@@ -138,7 +139,7 @@ def offers(job: Job, prediction: Predictor, resolution: int, kept: Widths) -> Of
     )
 
 
-def _kept(job: Job, table: LatencyTable) -> dict[int, Widths]:
+def kept_widths(job: Job, table: LatencyTable) -> dict[int, Widths]:
     """The widths on offer by the table's own staircases: those of another file need not be the run's, even of one device."""
     staircases = job.folder.read(job.folder.staircase, Staircases)
     if staircases.setting != table.setting.digest or table.path != job.folder.latency.path:

@@ -11,6 +11,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from genet.files import Record, digest
@@ -54,23 +55,37 @@ def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, 
     No perturbation is repeated; where fewer exist, all are tried. The plan depends on the arguments alone.
     """
 
-    def trial(index: int, superblock: SuperBlock, **more: Any) -> Trial:
-        also = more.get("also", ())
-        network = str(_child(space, (Change(index=index, superblock=superblock), *also), resolution))
-        drawn = int(digest(f"{seed}/{index}/{network}")[:12], 16)
-        return Trial(index=index, superblock=superblock, network=network, seed=drawn, **more)
-
-    controls = [trial(index, own, control=True) for index, own in enumerate(space.superblocks)]
+    make = partial(_trial, space, resolution, seed)
+    controls = [make(index, own, control=True) for index, own in enumerate(space.superblocks)]
     perturbed = []
     for (index, block_type), kept in widths.items():
         possible = [each for each in _superblocks(space, index, block_type, kept) if each != space.superblocks[index]]
         draw = random.Random(f"{seed}/{index}/{block_type}")
         count = min(space.perturb.samples, len(possible))
         taken = draw.sample(possible, count) if distill.sampling == "random" else _spread(possible, count, draw)
-        perturbed += [trial(index, superblock) for superblock in taken]
+        perturbed += [make(index, superblock) for superblock in taken]
     pairs = _pairs(perturbed, round(distill.joint * len(perturbed)), random.Random(f"{seed}/joint"))
-    joint = [trial(one.index, one.superblock, also=(Change(index=o.index, superblock=o.superblock),)) for one, o in pairs]
+    joint = [make(one.index, one.superblock, also=(Change(index=o.index, superblock=o.superblock),)) for one, o in pairs]
     return (*controls, *perturbed, *joint)
+
+
+def possible_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int) -> tuple[Trial, ...]:
+    """Every trial of one perturbation, whether planned or not."""
+    make = partial(_trial, space, resolution, seed)
+    own = space.superblocks
+    return tuple(
+        make(index, superblock)
+        for (index, block_type), kept in widths.items()
+        for superblock in _superblocks(space, index, block_type, kept)
+        if superblock != own[index]
+    )
+
+
+def _trial(space: SearchSpace, resolution: int, seed: int, index: int, superblock: SuperBlock, **more: Any) -> Trial:
+    also = more.get("also", ())
+    network = str(_child(space, (Change(index=index, superblock=superblock), *also), resolution))
+    drawn = int(digest(f"{seed}/{index}/{network}")[:12], 16)
+    return Trial(index=index, superblock=superblock, network=network, seed=drawn, **more)
 
 
 def groups(trials: Iterable[Trial], workers: int) -> list[tuple[Trial, ...]]:

@@ -1,0 +1,56 @@
+"""Explain: why the selected networks were chosen, and which trials would make the choice surer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from genet.choose.certificate import Choice, Selection
+from genet.choose.explain import Explanation, explain
+from genet.choose.more import Proposal, propose
+from genet.choose.regression import Regression
+from genet.choose.selection import frontier
+from genet.job import Job, predictor
+from genet.latency.plan import Staircases
+from genet.latency.table import LatencyTable
+from genet.spec.network import Network
+from genet.steps.distill import finished_trials, planned_trials
+from genet.steps.select import kept_widths, offers
+from genet.trials.plan import Trial, possible_trials
+
+RIVALS = 3  # of every choice
+
+
+def explanations(job: Job, selection: Selection, table: LatencyTable) -> tuple[Explanation, ...]:
+    """Why each answer of a selection was chosen, by what is predicted from a latency table."""
+    regression = job.folder.read(job.folder.regression, Regression)
+    kept = kept_widths(job, table)
+    prediction = predictor(job, table, kept)
+    on_offer = {resolution: offers(job, prediction, resolution, widths) for resolution, widths in kept.items()}
+    layers = {resolution: frontier(offered, RIVALS + 1) for resolution, offered in on_offer.items()}
+
+    def explained(choice: Choice) -> Explanation:
+        network, limit = Network.parse(choice.network), choice.budget_ms_per_image * table.setting.batch
+        return explain(on_offer[choice.resolution], regression, layers[choice.resolution], network, limit, RIVALS)
+
+    return tuple(map(explained, selection.answers))
+
+
+def proposals(job: Job, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
+    """The trials that would best tell the selected networks from their rivals, by what they should take away of the doubt."""
+    regression, recipe = job.folder.read(job.folder.regression, Regression), job.recipe
+    rivals = [(Network.parse(why.network), Network.parse(r.network)) for why in explained for r in why.rivals if not r.apart]
+    if not rivals:
+        return ()
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    kept = job.kept_widths(staircases, recipe.search_resolution)
+    known = {trial.id for trial in planned_trials(job)}
+    possible = possible_trials(recipe.space, kept, recipe.search_resolution, recipe.seed)
+    taken: dict[int, list[float]] = {}
+    for result in finished_trials(job):
+        taken.setdefault(result.index, []).append(result.seconds.total)
+
+    def seconds(trial: Trial) -> float | None:
+        return fmean(taken[trial.index]) if trial.index in taken else None
+
+    return propose(regression, rivals, [trial for trial in possible if trial.id not in known], seconds, count)

@@ -1,0 +1,78 @@
+"""Validate: train networks that the regression never saw, and hold the predictions against them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from genet.choose.fidelity import Subject, Validation, Verdict, subjects, validate
+from genet.choose.selection import frontier
+from genet.errors import EvidenceError
+from genet.job import Job, predictor
+from genet.latency.profile import measure_network
+from genet.latency.table import LatencyTable
+from genet.spec.network import Network
+from genet.spec.recipe import Schedule
+from genet.steps.distill import planned_trials
+from genet.steps.learn import train_anew, trained_before
+from genet.steps.select import kept_widths, offers
+
+TITLE = "epochs of networks that the regression never saw"
+FEWEST = 4  # networks, of which one is of the frontier
+
+
+def validate_predictions(job: Job, count: int, epochs: int | None = None, trainings: int = 1) -> Validation:
+    """Train `count` networks from scratch, each so many times, and measure them; what was done before is not repeated.
+
+    They are trained as the recipe trains what it selects, for a quarter of its epochs unless told otherwise.
+    """
+    if count < FEWEST:
+        raise EvidenceError(f"a validation must train at least {FEWEST} networks, got {count}; `--n 20` is a good number")
+    schedule = _shorter(job.recipe.train, epochs or max(1, job.recipe.train.epochs // 4))
+    table, resolution = job.table, job.recipe.search_resolution
+    kept = kept_widths(job, table)
+    offered = offers(job, predictor(job, table, kept), resolution, kept[resolution])
+    known = {str(job.masternet), *(trial.network for trial in planned_trials(job))}
+    chosen = subjects(offered, frontier(offered), known, count, job.recipe.seed)
+    accuracies = _accuracies(job, chosen, schedule, trainings)
+    measured = _measured_ms(job, table, chosen)
+    verdicts = [
+        Verdict(subject=subject, accuracies=reached, measured_ms=ms)
+        for subject, reached, ms in zip(chosen, accuracies, measured, strict=True)
+    ]
+    found = validate(verdicts, schedule.epochs)
+    found.save(job.folder.validation)
+    return found
+
+
+def _shorter(schedule: Schedule, epochs: int) -> Schedule:
+    return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": min(schedule.warmup_epochs, epochs - 1)})
+
+
+def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainings: int) -> list[tuple[float, ...]]:
+    """NAS validation accuracies: of every network one per training."""
+    wanted = [(Network.parse(s.network, name=job.recipe.space.name), k) for k in range(trainings) for s in chosen]
+    before = {each: trained_before(job, each[0], schedule, job.folder.validated(*each), each[1]) for each in wanted}
+    done = sum(schedule.epochs for known in before.values() if known)
+    reached: dict[tuple[str, int], float] = {}
+    with job.progress.track(TITLE, schedule.epochs * len(wanted), done) as tracker:
+        for network, repeat in wanted:
+            known, file = before[network, repeat], job.folder.validated(network, repeat)
+            if known is None:
+                known = train_anew(job, network, schedule, file, tracker, repeat, done)
+                done += schedule.epochs
+            reached[str(network), repeat] = known.nas_accuracy
+    return [tuple(reached[subject.network, repeat] for repeat in range(trainings)) for subject in chosen]
+
+
+def _measured_ms(job: Job, table: LatencyTable, chosen: Sequence[Subject]) -> list[float | None]:
+    """Milliseconds per batch as predictions have them; None where latencies are another machine's evidence."""
+    if not job.recipe.measure.here:
+        return [None] * len(chosen)
+    masternet_ms = table.masternet_ms(job.masternet)
+    found: list[float | None] = []
+    with job.progress.track("measuring them", len(chosen)) as tracker:
+        for subject in chosen:
+            row = measure_network(table, job.meter, Network.parse(subject.network), job.masternet)
+            found.append(row.ratio * masternet_ms)
+            tracker.advance()
+    return found
