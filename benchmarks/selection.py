@@ -1,0 +1,309 @@
+"""The selection: is it exact, what does it take on the GENet paper's own space, and what are aligned widths worth?
+
+    python benchmarks/selection.py                 all parts, about 15 minutes on two CPU cores
+    python benchmarks/selection.py exact paper     some of them: exact, paper, growth, alignment
+
+Writes benchmarks/results/selection/PART.md. `paper` and `growth` take latencies from the wave model of a V100, and gains that
+are made up (drawn once per super-block and block type): how long a selection takes hardly depends on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from genet import pipeline
+from genet.choose.offers import Offers, tabulate
+from genet.choose.selection import Candidate, drawn, frontier
+from genet.commands.printing import progress
+from genet.files import write_atomic
+from genet.job import Job, open_job, predictor
+from genet.latency.plan import Staircases
+from genet.latency.predict import Predictor
+from genet.latency.profile import measure_network
+from genet.progress import Progress
+from genet.runfolder import RunFolder
+from genet.spec.network import Network, SuperBlock
+from genet.spec.reader import read_recipe
+from genet.spec.recipe import Recipe
+from genet.spec.space import MultipleOf, SearchSpace
+
+RESULTS = Path(__file__).parent / "results" / "selection"
+INSTANCES, STRUCTURES, ONE_BY_ONE = 200, 1_000_000, 2_000
+GROWTH_STEPS = (64, 32, 16, 8)
+BUDGETS = (0.9, 0.7, 0.5)  # of the MasterNet's latency
+
+
+def exact() -> str:
+    """The optimum of random instances against integer programming's."""
+    space, worst, sizes = read_recipe("digits").space, 0.0, []
+    for seed in range(INSTANCES):
+        draw = random.Random(seed)
+        small = space.model_copy(update={"superblocks": space.superblocks[: draw.choice([2, 3])]})
+        widths = {key: tuple(sorted(draw.sample(kept, min(4, len(kept))))) for key, kept in small.widths_on_offer().items()}
+        noise = np.random.default_rng(seed)
+        gains: dict[tuple[int, SuperBlock], float] = {}
+        offers = tabulate(
+            small,
+            widths,
+            32,
+            0.9,
+            lambda i, s, gains=gains, draw=draw: gains.setdefault((i, s), draw.gauss(0, 0.02)),  # type: ignore[misc]
+            lambda _, reads, noise=noise: noise.uniform(0.1, 2.0, len(reads)),  # type: ignore[misc]
+        )
+        front = frontier(offers)
+        limit = front[0].predicted_ms + (front[-1].predicted_ms - front[0].predicted_ms) * draw.random()
+        best = max(candidate.predicted_accuracy for candidate in front if candidate.predicted_ms <= limit)
+        worst = max(worst, abs(best - optimum(offers, limit)))
+        sizes.append(math.prod(len(offer.choices) for offer in offers.superblocks))
+    return (
+        f"# The optimum against integer programming\n\n{INSTANCES} random instances of {min(sizes):,} to {max(sizes):,} "
+        f"networks, each with a random budget: the largest difference between the frontier's best and `scipy.optimize.milp`'s is "
+        f"{worst:.1e} of accuracy.\n"
+    )
+
+
+def optimum(offers: Offers, limit_ms: float) -> float:
+    """The best accuracy within a budget, by integer programming: a binary per (super-block, width read, choice)."""
+    places = [
+        (index, read, choice, row, column)
+        for index, offer in enumerate(offers.superblocks)
+        for read, row in offer.reads.items()
+        for column, choice in enumerate(offer.choices)
+    ]
+    last = len(offers.superblocks) - 1
+    ms = [
+        offers.superblocks[i].ms[row, column] + (offers.head[choice.width][0] if i == last else 0.0)
+        for i, _, choice, row, column in places
+    ]
+    gains = np.array([offers.superblocks[i].gain[column] for i, *_, column in places])
+    rows: list[list[float]] = [[float(i == index) for i, *_ in places] for index in range(last + 1)]
+    bounds = [(1.0, 1.0)] * len(rows)
+    for index in range(last):
+        for width in offers.superblocks[index + 1].reads:
+            rows.append(
+                [float(i == index and c.width == width) - float(i == index + 1 and read == width) for i, read, c, *_ in places]
+            )
+            bounds.append((0.0, 0.0))
+    rows.append(ms)
+    bounds.append((-np.inf, limit_ms - offers.stem[0]))
+    lower, upper = zip(*bounds, strict=True)
+    found = milp(
+        -gains,
+        constraints=LinearConstraint(np.array(rows), lower, upper),
+        integrality=np.ones(len(places)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0},
+    )
+    return float(offers.accuracy - found.fun)
+
+
+class MadeUp:
+    """Gains of no evidence, for timing: more width and depth are better, each block type has an effect of its own."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+
+    def __call__(self, index: int, superblock: SuperBlock) -> float:
+        """The change of accuracy."""
+        own = self._space.superblocks[index]
+        kind = (
+            random.Random(f"{index}/{superblock.block_type}").gauss(0, 0.01) if superblock.block_type != own.block_type else 0.0
+        )
+        return kind + (0.01 + 0.002 * index) * math.log2(superblock.width / own.width) + 0.002 * (superblock.depth - own.depth)
+
+
+def on_v100(recipe: Recipe, folder: Path) -> Job:
+    """A run folder with the wave model's latencies of the recipe's space."""
+    measure = recipe.measure.model_copy(update={"device": "estimate:v100"})
+    files = RunFolder(folder)
+    files.adopt(recipe.model_copy(update={"measure": measure}))
+    job = Job(files, files.recipe(), Progress())
+    pipeline.profile(job)
+    return job
+
+
+def offers_of(job: Job) -> Callable[[int], Offers]:
+    """Resolution -> offers, with made-up gains."""
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
+    prediction, space = predictor(job, job.table, kept), job.recipe.space
+    gain = MadeUp(space)
+    return lambda resolution: tabulate(space, kept[resolution], resolution, 0.75, gain, prediction.reading_ms)
+
+
+def paper() -> str:
+    """The paper's own space: the whole frontier against random generation."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = on_v100(read_recipe("genet-imagenet"), Path(folder) / "run")
+        make, lines, worse = offers_of(job), [], 0
+        for resolution in job.resolutions:
+            start = time.process_time()
+            offers = make(resolution)
+            tabulated = time.process_time()
+            front = frontier(offers)
+            solved = time.process_time()
+            random_ones = drawn(offers, STRUCTURES, 0)
+            drawn_s = time.process_time() - solved
+            one_s = one_by_one(offers, job, resolution)
+            gap = gaps(front, random_ones)
+            worse += sum(each < -1e-9 for each in gap)
+            size = math.prod(len(offer.choices) for offer in offers.superblocks)
+            lines.append(
+                f"| {resolution} | {size:.1e} | {len(front)} | {tabulated - start:.2f} | {solved - tabulated:.2f} "
+                f"| {drawn_s:.2f} | {one_s * STRUCTURES:,.0f} | {(solved - start) / (one_s * STRUCTURES):.2%} | {100 * max(gap):.2f} |"
+            )
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    head = (
+        "| pixels | networks | on the frontier | tables, s | frontier, s | a million drawn from the tables, s "
+        "| a million made one by one, s | frontier with tables over that | most points that the draw misses |"
+    )
+    return "\n".join(
+        [
+            "# The paper's own space, selected exactly",
+            "",
+            "`masternet.yaml`, wave-aligned widths, all types, kernels and ratios; latencies of a V100 by the wave model, gains",
+            "made up. CPU seconds of one core. One by one: a structure is drawn, made and predicted as the paper does it;",
+            f"{ONE_BY_ONE:,} were timed, and the figure is that times the million. Drawn from the tables: the same draw as arrays,",
+            "over the tables that the exact selection made.",
+            "",
+            head,
+            "|---" * 9 + "|",
+            *lines,
+            "",
+            f"The exact frontier is worse than the best of a million for {worse} of {3 * len(LEVELS)} budgets. Largest memory of "
+            f"the whole process, the draw included: {memory:.2f} GB.",
+            "",
+        ]
+    )
+
+
+LEVELS = np.linspace(0.05, 1.0, 20)  # of the way from the fastest to the slowest on the frontier
+
+
+def gaps(front: tuple[Candidate, ...], others: tuple[Candidate, ...]) -> list[float]:
+    """By how much the exact optimum is better than the best of the draw, at budgets over the whole frontier."""
+    low, high = front[0].predicted_ms, front[-1].predicted_ms
+    found = []
+    for limit in low + (high - low) * LEVELS:
+        exact_best = max(c.predicted_accuracy for c in front if c.predicted_ms <= limit)
+        drawn_best = max((c.predicted_accuracy for c in others if c.predicted_ms <= limit), default=-math.inf)
+        found.append(min(exact_best - drawn_best, 1.0))
+    return found
+
+
+def one_by_one(offers: Offers, job: Job, resolution: int) -> float:
+    """CPU seconds to draw one structure, make its network and predict its latency and accuracy."""
+    draw, gain, table = random.Random(0), MadeUp(job.recipe.space), job.table
+    start = time.process_time()
+    for _ in range(ONE_BY_ONE):
+        network = job.recipe.space.network(tuple(draw.choice(offer.choices) for offer in offers.superblocks), resolution)
+        table.predict_ms(network)
+        sum(gain(index, superblock) for index, superblock in enumerate(network.superblocks))
+    return (time.process_time() - start) / ONE_BY_ONE
+
+
+def growth() -> str:
+    """How time grows with the options and with the super-blocks."""
+    recipe, lines = read_recipe("genet-imagenet"), []
+    recipe = recipe.model_copy(update={"resolution": None})
+    inputs = recipe.space.input.model_copy(update={"resolutions": (224,)})
+    for step in GROWTH_STEPS:
+        space = recipe.space.model_copy(update={"input": inputs, "widths": MultipleOf(multiple_of=step)})
+        lines.append(timed(recipe.model_copy(update={"space": space}), f"widths in multiples of {step}"))
+    for count in (5, 6, 8, 10):
+        blocks = (*recipe.space.superblocks[:4], *[recipe.space.superblocks[4]] * (count - 4))
+        space = recipe.space.model_copy(update={"input": inputs, "superblocks": blocks, "widths": MultipleOf(multiple_of=32)})
+        lines.append(timed(recipe.model_copy(update={"space": space}), f"{count} super-blocks, multiples of 32"))
+    head = "| space | choices per super-block | networks | tables, s | frontier, s | on the frontier |"
+    return "\n".join(
+        ["# How the selection's time grows", "", "224 pixels; otherwise as in paper.md.", "", head, "|---" * 6 + "|", *lines, ""]
+    )
+
+
+def timed(recipe: Recipe, name: str) -> str:
+    """One line of the table of growth."""
+    with tempfile.TemporaryDirectory() as folder:
+        make = offers_of(on_v100(recipe, Path(folder) / "run"))
+        start = time.process_time()
+        offers = make(224)
+        tabulated = time.process_time()
+        front = frontier(offers)
+        solved = time.process_time()
+    counts = [len(offer.choices) for offer in offers.superblocks]
+    print(name, counts, f"{solved - tabulated:.2f} s", flush=True)
+    return (
+        f"| {name} | {', '.join(map(str, counts))} | {math.prod(counts):.1e} | {tabulated - start:.2f} "
+        f"| {solved - tabulated:.2f} | {len(front)} |"
+    )
+
+
+def alignment() -> str:
+    """Widths at the edges of this machine's staircase against all multiples of 8: both selected, both measured whole."""
+    recipe = read_recipe("digits")
+    grid = recipe.space.model_copy(update={"widths": MultipleOf(multiple_of=8)})
+    ways = {"wave-aligned": recipe, "multiples of 8": recipe.model_copy(update={"space": grid})}
+    lines = []
+    for name, asked in ways.items():
+        with tempfile.TemporaryDirectory() as folder:
+            RunFolder(Path(folder) / "run").adopt(asked)
+            with open_job(Path(folder) / "run", progress()) as job:
+                start = time.perf_counter()
+                pipeline.profile(job)
+                lines += [f"| {name} | {len(job.table)} | {time.perf_counter() - start:.0f} | {row} |" for row in selected(job)]
+    return "\n".join(
+        [
+            "# What aligned widths are worth here",
+            "",
+            "The digits space, gains made up (the same for both). For each budget the network predicted best, measured whole.",
+            "",
+            "| widths | rows measured | seconds | budget | predicted, of the MasterNet's | measured | predicted accuracy |",
+            "|---" * 7 + "|",
+            *lines,
+            "",
+        ]
+    )
+
+
+def selected(job: Job) -> list[str]:
+    """Per budget: the network predicted best, with its measured latency, in shares of the MasterNet's."""
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    resolution = job.recipe.search_resolution
+    kept = {each: job.kept_widths(staircases, each) for each in job.resolutions}
+    prediction: Predictor = predictor(job, job.table, kept)
+    masternet_ms = job.table.masternet_ms(job.masternet)
+    gain = MadeUp(job.recipe.space)
+    front = frontier(tabulate(job.recipe.space, kept[resolution], resolution, 0.9, gain, prediction.reading_ms))
+    rows = []
+    for budget in BUDGETS:
+        within = [candidate for candidate in front if candidate.predicted_ms <= budget * masternet_ms]
+        best = max(within, key=lambda candidate: candidate.predicted_accuracy)
+        row = measure_network(job.table, job.meter, Network.parse(best.network), job.masternet)
+        rows.append(f"{budget}x | {best.predicted_ms / masternet_ms:.3f} | {row.ratio:.3f} | {best.predicted_accuracy:.4f}")
+    return rows
+
+
+PARTS: dict[str, Callable[[], str]] = {"exact": exact, "paper": paper, "growth": growth, "alignment": alignment}
+
+
+def main() -> None:
+    """Run the parts asked for and write each down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}")
+    for part in parser.parse_args().parts:
+        text = PARTS[part]()
+        print(text)
+        write_atomic(RESULTS / f"{part}.md", text.encode())
+
+
+if __name__ == "__main__":
+    main()
