@@ -30,22 +30,6 @@ from tests.tiny import RECIPE, write_recipe
 NOT_FINITE = {"kind": "non-finite loss", "message": "the loss must stay finite"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run from start to end."""
-    folder = tmp_path_factory.mktemp("tiny")
-    with open_job(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
-        pipeline.run(job)
-    return RunFolder(folder / "run")
-
-
-@pytest.fixture
-def copy(finished: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the finished run, to change."""
-    shutil.copytree(finished.path, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
-
-
 def stamps(folder: Path) -> dict[str, int]:
     """Which files are there, and when each was written."""
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

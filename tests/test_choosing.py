@@ -1,0 +1,125 @@
+"""The commands that choose, on a finished tiny run: fit, select with its reasons, more trials, validation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genet import pipeline
+from genet.choose.certificate import Selection
+from genet.choose.fidelity import Validation
+from genet.choose.regression import Regression
+from genet.cli import main
+from genet.job import read_job
+from genet.progress import Progress
+from genet.runfolder import RunFolder
+from genet.trials.results import read_results
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    """The JSON line of a command that ends well."""
+    capsys.readouterr()
+    assert main([*map(str, arguments), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_papers_model_can_be_asked_for_and_both_errors_are_told(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Regression.load(copy.regression)
+    found = answer(capsys, "fit", copy.path, "--model", "paper")
+    assert before.model == "auto"
+    assert found["model"] == "paper"
+    assert {"auto", "paper", "no change"} >= set(found["left_out_errors"]) >= {"auto", "no change"}
+    assert Regression.load(copy.regression).model == "paper"
+
+
+def test_a_selection_follows_another_model(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = copy.read(copy.selection, Selection)
+    answer(capsys, "fit", copy.path, "--model", "paper")
+    answer(capsys, "select", copy.path)
+    assert copy.read(copy.selection, Selection).inputs != before.inputs
+
+
+def test_too_few_trials_are_named_with_what_is_missing(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "fit", copy.path)
+    main(["fit", str(copy.path)])
+    said = capsys.readouterr().out
+    gradients = Regression.load(copy.regression).gradients
+    assert all(gradient.trials <= 2 for gradient in gradients)
+    for gradient in gradients:
+        line = next(x for x in said.splitlines() if f"super-block {gradient.index + 1} as {gradient.block_type}:" in x)
+        assert f"{gradient.trials} finished trials for 3 unknowns, {3 - gradient.trials} are missing" in line
+
+
+def test_every_answer_is_explained(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "select", copy.path)
+    answers = [choice for choice in found["choices"] if choice["within"] is not False]
+    assert answers
+    assert [why["network"] for why in found["explanations"]] == [choice["network"] for choice in answers]
+    for why in found["explanations"]:
+        assert {step["direction"] for step in why["steps"]} <= {"wider", "narrower", "deeper", "shallower"}
+        assert why["steps"]
+
+
+def test_the_next_trials_are_named_and_nothing_is_written(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = stamps(copy.path)
+    found = answer(capsys, "select", copy.path, "--next", 2)
+    planned = {trial.id for trial in pipeline.planned_trials(read_job(copy.path, Progress()))}
+    proposed = [proposal["trial"]["network"] for proposal in found["next"]]
+    assert 0 < len(proposed) <= 2
+    assert not {trial.network for trial in pipeline.planned_trials(read_job(copy.path, Progress()))} & set(proposed)
+    assert planned == set(read_results(copy.trials))
+    assert stamps(copy.path) == before
+
+
+def test_more_trials_are_those_that_were_named_and_stay_in_the_plan(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    named = [p["trial"]["network"] for p in answer(capsys, "select", copy.path, "--next", 2)["next"]]
+    before = len(read_results(copy.trials))
+    answer(capsys, "distill", copy.path, "--more", 2)
+    after = read_results(copy.trials)
+    assert sorted(result.network for result in list(after.values())[before:]) == sorted(named)
+    assert len(after) == before + len(named)
+    assert answer(capsys, "distill", copy.path)["trials"] == len(after), "asked once more, nothing is run"
+    assert len(read_results(copy.trials)) == len(after)
+
+
+def test_structures_can_be_drawn_as_the_paper_does(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    text = copy.recipe_file.read_text().replace("method: exact", "method: random").replace("structures: 100000", "structures: 1")
+    copy.recipe_file.write_text(text)
+    found = answer(capsys, "select", copy.path, "--budget", "1.5x")
+    (why,) = found["explanations"]
+    assert why["short_of_best"] > 0, "one structure drawn is not the best of all"
+
+
+def test_a_validation_trains_what_no_trial_was_of_and_repeats_nothing(
+    copy: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = answer(capsys, "validate", copy.path, "--n", 4, "--trainings", 2)
+    networks = {verdict["subject"]["network"] for verdict in found["verdicts"]}
+    trials = {result.network for result in read_results(copy.trials).values()}
+    assert len(networks) == 4
+    assert not networks & trials
+    assert [verdict["subject"]["role"] for verdict in found["verdicts"]].count("frontier") == 1
+    assert all(len(verdict["accuracies"]) == 2 for verdict in found["verdicts"])
+    assert len(found["ceiling"]) == 2
+    before = stamps(copy.path / "validation")
+    assert answer(capsys, "validate", copy.path, "--n", 4, "--trainings", 2)["verdicts"] == found["verdicts"]
+    assert stamps(copy.path / "validation") == before
+    lost = next(path for path in (copy.path / "validation").glob("*.json"))
+    lost.unlink()
+    assert answer(capsys, "validate", copy.path, "--n", 4, "--trainings", 2)["verdicts"] == found["verdicts"]
+    assert "networks that no trial was of" in pipeline.write_report(read_job(copy.path, Progress())).read_text()
+    assert Validation.load(copy.validation).epochs == found["epochs"]
+
+
+def test_a_validation_of_too_few_networks_is_refused_in_one_line(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(copy.path), "--n", "2"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not copy.validation.exists()
