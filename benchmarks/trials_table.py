@@ -16,9 +16,10 @@ import numpy as np
 from scipy.stats import kendalltau
 from trials import HERE, LENGTHS, MODES, RESULTS, SEEDS, TRUTH_SEEDS, Costs, Parent, evidence, planned, truth_networks
 
+from genet.choose.fidelity import agreement, ceiling, free_proxies
 from genet.choose.fit import fit
+from genet.choose.regression import Model
 from genet.files import Journal
-from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe
 from genet.spec.recipe import Mode, Recipe
@@ -29,16 +30,15 @@ HELD_OUT = 4000  # images
 
 
 def predictions(
-    recipe: Recipe, parent_accuracy: float, mode: Mode, epochs: int, seed: int, networks: list[str]
+    recipe: Recipe, parent_accuracy: float, mode: Mode, epochs: int, seed: int, networks: list[str], model: Model = "auto"
 ) -> np.ndarray | None:
     """What the regression on one cell's trials predicts for the networks; None where the cell is not finished."""
     results = read_results(evidence(mode, epochs, seed))
     if any(trial.id not in results for trial in planned(recipe, seed)):
         return None
     masternet = recipe.space.masternet(recipe.search_resolution)
-    regression = fit(masternet, parent_accuracy, results.values(), HELD_OUT)
-    parsed = [Network.parse(notation) for notation in networks]
-    return np.array([sum(regression.gain(i, s) or 0.0 for i, s in enumerate(network.superblocks)) for network in parsed])
+    regression = fit(masternet, parent_accuracy, results.values(), HELD_OUT, model)
+    return np.array([regression.accuracy_of(Network.parse(notation)) for notation in networks])
 
 
 class Truth:
@@ -49,11 +49,6 @@ class Truth:
         found = {(r["network"], r["seed"]): r["accuracy"] for r in Journal(RESULTS / "truth.jsonl").read().records}
         self.accuracies = np.array([[found[network, seed] for seed in TRUTH_SEEDS] for network in self.networks])
         self.mean = self.accuracies.mean(1)
-
-    def agreement(self) -> list[float]:
-        """Kendall's tau of every seed with the mean of the others; to predict the mean of all is a little easier."""
-        seeds = range(len(TRUTH_SEEDS))
-        return [tau(self.accuracies[:, seed], np.delete(self.accuracies, seed, axis=1).mean(1)) for seed in seeds]
 
 
 def tau(one: np.ndarray, other: np.ndarray) -> float:
@@ -73,12 +68,13 @@ def main() -> None:
     truth, costs = Truth(recipe), Costs.load(RESULTS / "costs-cpu.json")
     reached = Parent.load(RESULTS / "masternet.json").accuracy
     low, high, deviation = truth.mean.min(), truth.mean.max(), 100 * math.sqrt(truth.accuracies.var(1, ddof=1).mean())
+    limits = ", ".join(f"{each:.2f}" for each in ceiling(truth.accuracies))
     lines = [
         "# What a trial trains, and for how long",
         "",
         f"{len(truth.networks)} networks x {len(TRUTH_SEEDS)} seeds trained from scratch: {low:.1%} to {high:.1%}; standard "
         f"deviation of one seed {deviation:.2f} points. MasterNet {reached:.1%}. Costs: {costs.device}.",
-        f"Agreement of one seed with the mean of the others, Kendall: {', '.join(f'{each:.2f}' for each in truth.agreement())}.",
+        f"Agreement of one seed with the mean of the others, Kendall: {limits}.",
         "",
         *proxy_table(truth),
         "",
@@ -94,9 +90,9 @@ def main() -> None:
 def proxy_table(truth: Truth) -> list[str]:
     """How well the truth is ranked by what costs nothing."""
     lines = ["| what costs nothing | Kendall | standard error |", "|---|---|---|"]
-    for name, proxy in proxies(truth.networks).items():
-        error = standard_error(lambda k, proxy=proxy: tau(proxy[k], truth.mean[k]), len(truth.networks))
-        lines.append(f"| {name} | {tau(proxy, truth.mean):.2f} | {error:.2f} |")
+    for name, proxy in free_proxies([Network.parse(notation) for notation in truth.networks]).items():
+        found = agreement(proxy, truth.mean)
+        lines.append(f"| {name} | {found.kendall:.2f} | {found.error:.2f} |")
     return lines
 
 
@@ -149,17 +145,6 @@ def costs_table(costs: Mapping[str, Mapping[str, float]]) -> str:
         parts = " | ".join(f"{seconds[kind]:.3f}" for kind in kinds)
         lines.append(f"| {way} | {parts} | {sum(seconds.values()):.3f} |")
     return "\n".join(lines)
-
-
-def proxies(networks: list[str]) -> dict[str, np.ndarray]:
-    """What can be read off a network without training anything."""
-    parsed = [Network.parse(notation) for notation in networks]
-    return {
-        "sum of log-widths": np.array([sum(math.log2(s.width) for s in network.superblocks) for network in parsed]),
-        "sum of depths": np.array([sum(s.depth for s in network.superblocks) for network in parsed]),
-        "log-parameters": np.array([math.log2(network_cost(network).parameters) for network in parsed]),
-        "log-MACs": np.array([math.log2(network_cost(network).macs) for network in parsed]),
-    }
 
 
 def spread(recipe: Recipe, mode: Mode, epochs: int) -> str:
