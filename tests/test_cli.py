@@ -24,6 +24,7 @@ COMMANDS = [
     "master",
     "distill",
     "fit",
+    "validate",
     "train",
     "export",
     "report",

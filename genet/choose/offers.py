@@ -117,7 +117,7 @@ def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, re
     ms, parameters, kernels = np.empty(shape), np.empty(shape, int), np.empty(shape, int)
     column = 0
     for _, alike in itertools.groupby(choices, key=lambda choice: (choice.width, choice.block_type)):
-        depths = np.array([choice.depth for choice in alike])
+        depths = [choice.depth for choice in alike]
         deepest = choices[column + len(depths) - 1]
         first, *rest = superblock_blocks(deepest, reads[0], size)
         here = np.s_[:, column : column + len(depths)]
@@ -127,7 +127,8 @@ def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, re
             (parameters, costs[0], block_cost(rest[0]).parameters if rest else 0),
             (kernels, costs[1], kernel_count(rest[0]) if rest else 0),
         ):
-            table[here] = np.add.outer(firsts, np.where(depths > 1, (depths - 1) * repeated, 0))  # 0 x infinity is 0 here
+            rest_of_it = [(depth - 1) * repeated if depth > 1 else 0 for depth in depths]  # none of what is infinite is 0
+            table[here] = np.add.outer(firsts, rest_of_it)
         column += len(depths)
     gain = np.array([gains[choice] for choice in choices])
     return Offer(tuple(choices), {width: row for row, width in enumerate(reads)}, gain, ms, parameters, kernels)

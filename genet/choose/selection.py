@@ -8,6 +8,7 @@ kernels may be the slower side, kernels are counted too, and the states are (sup
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class Candidate(Record):
 
 
 SLICES = 256
+NOTHING = "every super-block must have a block that could be measured, and so must the head; one has none, see latency.jsonl"
 State = tuple[int, int]  # outgoing width, kernels so far (0 where they do not count)
 
 
@@ -63,9 +65,12 @@ def frontier(offers: Offers, layers: int = 1) -> tuple[Candidate, ...]:
     ends = []
     for number, ((width, kernels), front) in enumerate(stages[-1].items()):
         head_ms, head_parameters, head_kernels = offers.head[width]
-        ms = np.maximum(front.ms + head_ms, offers.host_ms * (kernels + head_kernels))
-        here = np.arange(len(ms))
-        ends.append(_Front(ms, front.gain, front.parameters + head_parameters, np.full(len(ms), number), here, here))
+        if math.isfinite(head_ms):
+            ms = np.maximum(front.ms + head_ms, offers.host_ms * (kernels + head_kernels))
+            here = np.arange(len(ms))
+            ends.append(_Front(ms, front.gain, front.parameters + head_parameters, np.full(len(ms), number), here, here))
+    if not ends:
+        raise EvidenceError(NOTHING)
     return tuple(_candidates(offers, stages, _best(ends, layers)))
 
 
@@ -83,7 +88,7 @@ def _advance(before: dict[State, _Front], offer: Offer, counted: bool, layers: i
                 state = (width, kernels + more if counted else 0)
                 grown.setdefault(state, []).append(_grow(front, number, offer, row, kept))
     if not grown:
-        raise EvidenceError("every super-block must have a block that could be measured, and one has none; see latency.jsonl")
+        raise EvidenceError(NOTHING)
     return {state: _best(fronts, layers) for state, fronts in sorted(grown.items())}
 
 
