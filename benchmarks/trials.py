@@ -1,9 +1,12 @@
-"""Decides by measurement what a trial trains and for how long: modes x epochs against networks trained from scratch.
+"""Trials of many kinds against networks trained from scratch, in two studies.
 
-    python benchmarks/trials.py --data CIFAR10       CIFAR10 holds train/CLASS/*.jpg and test/CLASS/*.jpg
+    python benchmarks/trials.py --data CIFAR10                      CIFAR10 holds train/CLASS/*.jpg and test/CLASS/*.jpg
+    python benchmarks/trials.py --data CIFAR10 --study fidelity
 
-Everything is kept under benchmarks/results/trials as it is found, so a run that is stopped goes on where it was; hours on two
-cores. `--help` names its parts. `python benchmarks/trials_table.py` makes the table of what is there.
+`trials` decides what a trial trains and for how long: depth and width alone are perturbed. `fidelity` asks how far the
+regression's predictions hold where block types change too. Everything is kept under benchmarks/results/STUDY as it is found,
+so a run that is stopped goes on where it was; hours on two cores. `--help` names the parts. `python benchmarks/trials_table.py`
+and `python benchmarks/fidelity.py` make the tables of what is there.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import multiprocessing
 import random
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -38,14 +42,49 @@ from genet.trials.results import Seconds, TrialResult, read_results
 from genet.trials.runner import run_trials
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "trials"
 PER_CLASS = 900
-TRUTH_NETWORKS, TRUTH_SEEDS = 20, (0, 1, 2)
+TRUTH_SEEDS = (0, 1, 2)
 CPU = torch.device("cpu")
-MODES: tuple[Mode, ...] = ("local", "features", "whole")
-LENGTHS, SEEDS = (1, 2, 4, 8), (0, 1, 2)
-CELLS = [(mode, epochs, seed) for seed in SEEDS for epochs in LENGTHS for mode in MODES]
-CELLS.sort(key=lambda cell: cell[1] * (3 if cell[2] else 1))  # the short ones first, and one seed of each before the others
+
+
+@dataclass(frozen=True)
+class Study:
+    """A recipe, NAME.yaml, with the networks trained from scratch and the trials held against them."""
+
+    name: str
+    networks: int
+    spread: bool  # evenly from the fewest parameters to the most, else as they are drawn
+    modes: tuple[Mode, ...]
+    lengths: tuple[int, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @property
+    def results(self) -> Path:
+        """Where what is found is kept."""
+        return HERE / "results" / self.name
+
+    def recipe(self) -> Recipe:
+        """The recipe, without the images' folder."""
+        return read_recipe(HERE / f"{self.name}.yaml")
+
+    @property
+    def cells(self) -> list[tuple[Mode, int, int]]:
+        """Mode, epochs and seed of all trials: the short ones first, and one seed of each before the others."""
+        found = [(mode, epochs, seed) for seed in self.seeds for epochs in self.lengths for mode in self.modes]
+        return sorted(found, key=lambda cell: cell[1] * (3 if cell[2] else 1))
+
+    def evidence(self, mode: Mode, epochs: int, seed: int) -> Journal:
+        """The trials of one cell."""
+        return Journal(self.results / f"{mode}-{epochs}-{seed}.jsonl")
+
+
+STUDIES = {
+    study.name: study
+    for study in (
+        Study("trials", networks=20, spread=True, modes=("local", "features", "whole"), lengths=(1, 2, 4, 8)),
+        Study("fidelity", networks=20, spread=False, modes=("local", "features"), lengths=(1, 2)),
+    )
+}
 WAYS: dict[str, tuple[Mode, bool]] = {  # mode, and whether every trial runs alone
     "whole": ("whole", False),
     "superblock": ("superblock", False),
@@ -57,11 +96,13 @@ WAYS: dict[str, tuple[Mode, bool]] = {  # mode, and whether every trial runs alo
 PART = 1024  # images on which costs are timed: whole batches of training and of validation
 
 
-def keep_to(recipe: Recipe) -> None:
+def keep_to(study: Study, recipe: Recipe) -> None:
     """What was found with another recipe must not be mixed with what this one finds."""
-    file, ours = RESULTS / "recipe.yaml", to_yaml(recipe)
+    file, ours = study.results / "recipe.yaml", to_yaml(recipe)
     if file.exists() and file.read_text() != ours:
-        raise SystemExit(f"{RESULTS} must hold results of this recipe, and holds another's; move it away or undo the change")
+        raise SystemExit(
+            f"{study.results} must hold results of this recipe, and holds another's; move it away or undo the change"
+        )
     write_atomic(file, ours.encode())
 
 
@@ -77,16 +118,19 @@ def few_images(source: Path, folder: Path) -> Path:
     return folder
 
 
-def truth_networks(recipe: Recipe) -> list[Network]:
-    """Random networks of the space, spread evenly from the fewest parameters drawn to the most."""
-    space, draw = recipe.space, random.Random(0)
+def truth_networks(study: Study) -> list[Network]:
+    """Random networks of the space; none is a single perturbation."""
+    recipe, draw = study.recipe(), random.Random(0)
+    space = recipe.space
     widths = space.widths_on_offer()
     choices = [list(space.choices(index, widths)) for index in range(len(space.superblocks))]
-    pool = [space.network(tuple(map(draw.choice, choices)), recipe.search_resolution) for _ in range(2000)]
-    size = {network: math.log(network_cost(network).parameters) for network in pool}
+    drawn = [space.network(tuple(map(draw.choice, choices)), recipe.search_resolution) for _ in range(2000)]
+    if not study.spread:
+        return drawn[: study.networks]
+    size = {network: math.log(network_cost(network).parameters) for network in drawn}
     low, high = min(size.values()), max(size.values())
-    targets = (low + (high - low) * k / (TRUTH_NETWORKS - 1) for k in range(TRUTH_NETWORKS))
-    return [min(pool, key=lambda network: abs(size[network] - target)) for target in targets]
+    targets = (low + (high - low) * k / (study.networks - 1) for k in range(study.networks))
+    return [min(drawn, key=lambda network: abs(size[network] - target)) for target in targets]
 
 
 def train_truth(recipe: Recipe, notation: str, seed: int) -> dict[str, object]:
@@ -101,11 +145,11 @@ def train_truth(recipe: Recipe, notation: str, seed: int) -> dict[str, object]:
     return {"network": notation, "seed": seed, "accuracy": reached, "seconds": round(time.perf_counter() - start, 1)}
 
 
-def run_truth(recipe: Recipe, _: Path) -> None:
+def run_truth(study: Study, recipe: Recipe, _: Path) -> None:
     """Train what the journal lacks, two networks at a time; a seed is finished for all networks before the next begins."""
-    journal = Journal(RESULTS / "truth.jsonl")
+    journal = Journal(study.results / "truth.jsonl")
     known = {(record["network"], record["seed"]) for record in journal.read().records}
-    wanted = [(str(network), seed) for seed in TRUTH_SEEDS for network in truth_networks(recipe)]
+    wanted = [(str(network), seed) for seed in TRUTH_SEEDS for network in truth_networks(study)]
     missing = [each for each in wanted if each not in known]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for number, done in enumerate(as_completed([pool.submit(train_truth, recipe, *each) for each in missing]), start=1):
@@ -121,7 +165,7 @@ class Parent(Record):
     accuracy: float
 
 
-def masternet(recipe: Recipe, work: Path) -> GENet:
+def masternet(study: Study, recipe: Recipe, work: Path) -> GENet:
     """The parent of all trials, trained once; the same weights wherever it is trained on this machine."""
     weights = work / "master.safetensors"
     network = recipe.space.masternet(recipe.search_resolution)
@@ -131,14 +175,9 @@ def masternet(recipe: Recipe, work: Path) -> GENet:
             module, splits.train, recipe.master, recipe.search_resolution, CPU, recipe.seed, checkpoint=work / "master.checkpoint"
         )
         reached = accuracy(module, splits.nas_validation, recipe.search_resolution, CPU)
-        Parent(network=str(network), accuracy=reached).save(RESULTS / "masternet.json")
+        Parent(network=str(network), accuracy=reached).save(study.results / "masternet.json")
         save_weights(module, weights)
     return load_weights(network, weights)
-
-
-def evidence(mode: Mode, epochs: int, seed: int) -> Journal:
-    """The trials of one cell of the table."""
-    return Journal(RESULTS / f"{mode}-{epochs}-{seed}.jsonl")
 
 
 def course_of(recipe: Recipe, parent: GENet, mode: Mode, epochs: int, seed: int) -> Course:
@@ -154,11 +193,11 @@ def planned(recipe: Recipe, seed: int) -> list[Trial]:
     return [trial.model_copy(update={"seed": int(digest(f"{seed}/{trial.id}")[:12], 16)}) for trial in trials]
 
 
-def run_trials_of_all_cells(recipe: Recipe, work: Path) -> None:
+def run_trials_of_all_cells(study: Study, recipe: Recipe, work: Path) -> None:
     """Every mode and length, with every seed."""
-    parent = masternet(recipe, work)
-    for mode, epochs, seed in CELLS:
-        journal = evidence(mode, epochs, seed)
+    parent = masternet(study, recipe, work)
+    for mode, epochs, seed in study.cells:
+        journal = study.evidence(mode, epochs, seed)
         known, start = read_results(journal), time.perf_counter()
         missing = [trial for trial in planned(recipe, seed) if trial.id not in known]
         runner = Processes(["cpu", "cpu"])
@@ -167,11 +206,11 @@ def run_trials_of_all_cells(recipe: Recipe, work: Path) -> None:
         print(f"{mode}, {epochs} epochs, seed {seed}: {len(missing)} trials in {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def measure_costs(recipe: Recipe, work: Path) -> None:
+def measure_costs(study: Study, recipe: Recipe, work: Path) -> None:
     """Seconds per trial and epoch of every way, and where they go."""
-    parent, splits = masternet(recipe, work), load_data(recipe.data, recipe.space.input, recipe.seed)
+    parent, splits = masternet(study, recipe, work), load_data(recipe.data, recipe.space.input, recipe.seed)
     seconds = costs_of_all_ways(recipe, parent, splits, PART, CPU)
-    Costs(device=read_card(CPU).name, seconds=seconds).save(RESULTS / "costs-cpu.json")
+    Costs(device=read_card(CPU).name, seconds=seconds).save(study.results / "costs-cpu.json")
 
 
 def costs_of_all_ways(
@@ -214,14 +253,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}; all in this order")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/trials-benchmark"), help="where the images' links and weights go")
+    parser.add_argument("--study", choices=STUDIES, default="trials")
+    parser.add_argument("--work", type=Path, help="where the images' links and weights go (default: runs/STUDY-benchmark)")
     arguments = parser.parse_args()
-    recipe = read_recipe(HERE / "trials.yaml")
-    keep_to(recipe)
-    root = few_images(arguments.data, arguments.work / "images")
+    study = STUDIES[arguments.study]
+    recipe, work = study.recipe(), arguments.work or Path(f"runs/{study.name}-benchmark")
+    keep_to(study, recipe)
+    root = few_images(arguments.data, work / "images")
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": str(root.absolute())})})
     for part in arguments.parts:
-        PARTS[part](recipe, arguments.work)
+        PARTS[part](study, recipe, work)
 
 
 PARTS = {"truth": run_truth, "costs": measure_costs, "trials": run_trials_of_all_cells}

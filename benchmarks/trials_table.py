@@ -14,15 +14,14 @@ from statistics import fmean
 
 import numpy as np
 from scipy.stats import kendalltau
-from trials import HERE, LENGTHS, MODES, RESULTS, SEEDS, TRUTH_SEEDS, Costs, Parent, evidence, planned, truth_networks
+from trials import STUDIES, TRUTH_SEEDS, Costs, Parent, Study, planned, truth_networks
 
 from genet.choose.fidelity import agreement, ceiling, free_proxies
 from genet.choose.fit import fit
 from genet.choose.regression import Model
 from genet.files import Journal
 from genet.spec.network import Network
-from genet.spec.reader import read_recipe
-from genet.spec.recipe import Mode, Recipe
+from genet.spec.recipe import Mode
 from genet.trials.results import Seconds, read_results
 
 PAPER_EPOCHS = 30
@@ -30,23 +29,24 @@ HELD_OUT = 4000  # images
 
 
 def predictions(
-    recipe: Recipe, parent_accuracy: float, mode: Mode, epochs: int, seed: int, networks: list[str], model: Model = "auto"
+    study: Study, mode: Mode, epochs: int, seed: int, networks: list[str], model: Model = "auto"
 ) -> np.ndarray | None:
     """What the regression on one cell's trials predicts for the networks; None where the cell is not finished."""
-    results = read_results(evidence(mode, epochs, seed))
+    recipe, results = study.recipe(), read_results(study.evidence(mode, epochs, seed))
     if any(trial.id not in results for trial in planned(recipe, seed)):
         return None
     masternet = recipe.space.masternet(recipe.search_resolution)
-    regression = fit(masternet, parent_accuracy, results.values(), HELD_OUT, model)
+    reached = Parent.load(study.results / "masternet.json").accuracy
+    regression = fit(masternet, reached, results.values(), HELD_OUT, model)
     return np.array([regression.accuracy_of(Network.parse(notation)) for notation in networks])
 
 
 class Truth:
     """Accuracies of the networks trained from scratch: networks x seeds."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.networks = [str(network) for network in truth_networks(recipe)]
-        found = {(r["network"], r["seed"]): r["accuracy"] for r in Journal(RESULTS / "truth.jsonl").read().records}
+    def __init__(self, study: Study) -> None:
+        self.networks = [str(network) for network in truth_networks(study)]
+        found = {(r["network"], r["seed"]): r["accuracy"] for r in Journal(study.results / "truth.jsonl").read().records}
         self.accuracies = np.array([[found[network, seed] for seed in TRUTH_SEEDS] for network in self.networks])
         self.mean = self.accuracies.mean(1)
 
@@ -64,9 +64,9 @@ def standard_error(statistic: Callable[[np.ndarray], float], size: int) -> float
 
 def main() -> None:
     """Write and print the table."""
-    recipe = read_recipe(HERE / "trials.yaml")
-    truth, costs = Truth(recipe), Costs.load(RESULTS / "costs-cpu.json")
-    reached = Parent.load(RESULTS / "masternet.json").accuracy
+    study = STUDIES["trials"]
+    truth, costs = Truth(study), Costs.load(study.results / "costs-cpu.json")
+    reached = Parent.load(study.results / "masternet.json").accuracy
     low, high, deviation = truth.mean.min(), truth.mean.max(), 100 * math.sqrt(truth.accuracies.var(1, ddof=1).mean())
     limits = ", ".join(f"{each:.2f}" for each in ceiling(truth.accuracies))
     lines = [
@@ -78,12 +78,12 @@ def main() -> None:
         "",
         *proxy_table(truth),
         "",
-        *mode_table(recipe, truth, costs, reached),
+        *mode_table(study, truth, costs),
         "",
         costs_table(costs.seconds),
         "",
     ]
-    (RESULTS / "table.md").write_text("\n".join(lines))
+    (study.results / "table.md").write_text("\n".join(lines))
     print("\n".join(lines))
 
 
@@ -96,13 +96,11 @@ def proxy_table(truth: Truth) -> list[str]:
     return lines
 
 
-def mode_table(recipe: Recipe, truth: Truth, costs: Costs, reached: float) -> list[str]:
+def mode_table(study: Study, truth: Truth, costs: Costs) -> list[str]:
     """Cost and Kendall of every mode and length, over all trial seeds that are finished; differences are paired."""
     found = {
-        (mode, epochs): [
-            p for seed in SEEDS if (p := predictions(recipe, reached, mode, epochs, seed, truth.networks)) is not None
-        ]
-        for mode, epochs in itertools.product(MODES, LENGTHS)
+        (mode, epochs): [p for seed in study.seeds if (p := predictions(study, mode, epochs, seed, truth.networks)) is not None]
+        for mode, epochs in itertools.product(study.modes, study.lengths)
     }
 
     def fidelity(cell: tuple[Mode, int], networks: np.ndarray) -> float:
@@ -133,7 +131,7 @@ def mode_table(recipe: Recipe, truth: Truth, costs: Costs, reached: float) -> li
                 f"{fidelity(whole, everybody) - mine:+.2f}",
                 f"{less:.2f}",
             ]
-            lines.append(f"| {' | '.join([*cells, spread(recipe, *cell)])} |")
+            lines.append(f"| {' | '.join([*cells, spread(study, *cell)])} |")
     return lines
 
 
@@ -147,13 +145,14 @@ def costs_table(costs: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def spread(recipe: Recipe, mode: Mode, epochs: int) -> str:
+def spread(study: Study, mode: Mode, epochs: int) -> str:
     """Standard deviation of a trial's accuracy over seeds, in points, once what all trials of a seed share is taken out."""
-    found = [read_results(evidence(mode, epochs, seed)) for seed in SEEDS]
-    finished = [results for results in found if all(trial.id in results for trial in planned(recipe, 0))]
+    trials = planned(study.recipe(), 0)
+    found = [read_results(study.evidence(mode, epochs, seed)) for seed in study.seeds]
+    finished = [results for results in found if all(trial.id in results for trial in trials)]
     if len(finished) < 2:
         return ""
-    reached = [[results[trial.id].accuracy for trial in planned(recipe, 0)] for results in finished]
+    reached = [[results[trial.id].accuracy for trial in trials] for results in finished]
     rows = np.array([[np.nan if share is None else share for share in row] for row in reached])
     return f"{100 * math.sqrt(np.nanmean((rows - np.nanmean(rows, axis=1, keepdims=True)).var(0, ddof=1))):.2f}"
 

@@ -111,6 +111,15 @@ def test_no_subject_is_known() -> None:
     assert not {subject.network for subject in chosen} & known
 
 
+def test_no_network_of_a_small_space_is_chosen_twice() -> None:
+    """Of 546, each drawn dozens of times."""
+    small = SPACE.model_copy(update={"superblocks": SPACE.superblocks[:2]})
+    offers = tabulate(small, small.widths_on_offer(), 32, ACCURACY, WORLD.gain, reading_ms)
+    chosen = [subject.network for subject in subjects(offers, frontier(offers), set(), 40, 0)]
+    assert len(chosen) > 30
+    assert len(set(chosen)) == len(chosen)
+
+
 def test_where_all_of_the_frontier_is_known_the_others_are_random() -> None:
     chosen = subjects(on_offer(), front(), {candidate.network for candidate in front()}, 8, 0)
     assert [subject.role for subject in chosen] == ["random"] * 8
@@ -205,7 +214,7 @@ def luck(count: int, seed: int) -> list[float]:
     return [draw.uniform(0.3, 0.9) for _ in range(count)]
 
 
-@pytest.mark.parametrize("offset", [0.0, 0.125, -0.0625])
+@pytest.mark.parametrize("offset", [0.0, -0.125])
 def test_predictions_that_are_off_by_the_same_everywhere_are_perfect_but_for_their_bias(offset: float) -> None:
     reached = [0.25 + place / 64 for place in range(9)]
     random.Random(0).shuffle(reached)
@@ -360,7 +369,7 @@ def test_predictions_or_accuracies_that_are_all_the_same_agree_by_0_and_can_be_w
     assert Validation.model_validate_json(result.model_dump_json()) == result
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.1, 0.3])), min_size=3, max_size=5))
 def test_no_agreement_is_not_a_number_however_much_is_tied(pairs: list[tuple[float, float]]) -> None:
     """The record itself refuses what is not a number."""

@@ -201,7 +201,8 @@ def test_a_network_is_made_of_the_choices_picked() -> None:
 
 def test_what_has_no_gain_is_not_on_offer_and_all_else_is() -> None:
     def known(index: int, superblock: SuperBlock) -> float | None:
-        return None if (superblock.type == "DW" and index == 0) or superblock.width == 48 else gain(index, superblock)
+        gone = (superblock.type == "DW" and index == 0) or superblock.width == 48
+        return None if gone else 0.0 if superblock.depth == 1 else gain(index, superblock)
 
     widths = SPACE.widths_on_offer()
     offers = tabulate(SPACE, widths, SIZE, ACCURACY, known, reading(block_ms))
@@ -259,8 +260,13 @@ def test_a_superblock_of_which_nothing_could_be_measured_leaves_no_network() -> 
     """Only the last super-block has a stride."""
     some = frontier(tabulated(ms=failing(lambda block: block.stride == 2 and block.kind != "XX")))
     assert {Network.parse(candidate.network).superblocks[2].type for candidate in some} == {"XX"}
-    with pytest.raises(EvidenceError, match="every super-block must have a block that could be measured"):
+    with pytest.raises(EvidenceError, match="must have a block that could be measured"):
         frontier(tabulated(ms=failing(lambda block: block.stride == 2)))
+
+
+def test_where_no_head_could_be_measured_there_is_no_network_either() -> None:
+    with pytest.raises(EvidenceError):
+        frontier(tabulated(SHORT, ms=failing(lambda block: block.kind == "Head")))
 
 
 # from a table of measured blocks
@@ -283,10 +289,25 @@ def table(folder: Path, rows: dict[Block, float | None]) -> LatencyTable:
 
 def test_a_table_reads_many_widths_at_once_as_it_reads_each_alone(tmp_path: Path) -> None:
     block = Block("XX", 3, None, 8, 32, 1, 4)
-    known = {8: 1.0, 16: 2.0, 32: 0.5, 48: 6.0, 64: None, 80: 3.0, 96: 5.0}
+    known = {8: 1.0, 16: 2.0, 32: 0.5, 48: 6.0, 64: None, 80: 3.0, 96: 5.0, 104: None, 120: None}
     made = table(tmp_path, {dataclasses.replace(block, in_width=width): ms for width, ms in known.items()})
-    widths = [48, 8, 12, 16, 24, 32, 40, 56, 64, 72, 80, 88, 96]
-    by_hand = [6.0, 1.0, 1.5, 2.0, 3.0, 0.5, 5.0, math.inf, math.inf, math.inf, 3.0, 4.0, 5.0]  # 32 repeats: it is no bracket
+    widths = [48, 8, 12, 16, 24, 32, 40, 56, 64, 72, 80, 88, 96, 112]
+    by_hand = [
+        6.0,
+        1.0,
+        1.5,
+        2.0,
+        3.0,
+        0.5,
+        5.0,
+        math.inf,
+        math.inf,
+        math.inf,
+        3.0,
+        4.0,
+        5.0,
+        math.inf,
+    ]  # 32 repeats: it is no bracket
     assert made.reading_ms(block, widths).tolist() == pytest.approx(by_hand)
     assert [made.ms(dataclasses.replace(block, in_width=width)) for width in widths] == pytest.approx(by_hand)
     assert made.reading_ms(block, [80, 8]).tolist() == [3.0, 1.0]  # in the order asked for
