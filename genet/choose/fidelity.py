@@ -74,7 +74,7 @@ def subjects(offers: Offers, front: Sequence[Candidate], known: set[str], count:
     A quarter is of the frontier, spread evenly over it; the last half is spread evenly over what is predicted.
     """
     draw = np.random.default_rng(seed)
-    picks = np.column_stack([draw.integers(len(offer.choices), size=DRAWN) for offer in offers.superblocks])
+    picks = np.unique([draw.integers(len(offer.choices), size=DRAWN) for offer in offers.superblocks], axis=1).T
     found = offers.totals(picks)
     picks, found = picks[np.isfinite(found.ms)], type(found)(*(values[np.isfinite(found.ms)] for values in found))
     taken = set(known)

@@ -16,7 +16,7 @@ class Proposal(Record):
     """A trial worth running, and how much it is expected to narrow the differences between rivals."""
 
     trial: Trial
-    seconds: float | None  # what it should take; None where no trial has told yet
+    seconds: float  # what it should take
     share: float  # of the variance of these differences that it should take away, after the proposals before it
 
 
@@ -24,7 +24,7 @@ def propose(
     regression: Regression,
     rivals: Sequence[tuple[Network, Network]],
     possible: Iterable[Trial],
-    seconds: Callable[[Trial], float | None],
+    seconds: Callable[[Trial], float],
     count: int,
 ) -> tuple[Proposal, ...]:
     """The `count` trials that take away most of the variance of the rivals' differences per second, one after the other.
@@ -36,9 +36,9 @@ def propose(
     covariance = np.array(regression.covariance).reshape(len(regression.coefficients), -1)
     differences = np.array([regression.vector(one) - regression.vector(other) for one, other in rivals])
     readings = np.array([regression.reading(trial.index, trial.superblock) for trial in trials])
-    costs = np.array([seconds(trial) or 1.0 for trial in trials])
+    costs = np.array([seconds(trial) for trial in trials])
     found: list[Proposal] = []
-    while len(found) < count and trials:
+    while len(found) < count and trials and rivals:
         open_variance = float(np.einsum("ij,jk,ik->", differences, covariance, differences))
         heard = readings @ covariance  # (trials, coefficients)
         noise = regression.noise**2 + np.einsum("ij,ij->i", heard, readings)

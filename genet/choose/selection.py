@@ -30,7 +30,7 @@ class Candidate(Record):
 
 
 SLICES = 256
-NOTHING = "every super-block must have a block that could be measured, and so must the head; one has none, see latency.jsonl"
+NOTHING = "stem, head and every super-block must have a block that could be measured, and one has none; see latency.jsonl"
 State = tuple[int, int]  # outgoing width, kernels so far (0 where they do not count)
 
 
@@ -56,6 +56,8 @@ def frontier(offers: Offers, layers: int = 1) -> tuple[Candidate, ...]:
     networks of the layers before are taken out: the `layers` best networks for any budget are among them.
     """
     stem_ms, parameters, kernels = offers.stem
+    if not math.isfinite(stem_ms):
+        raise EvidenceError(NOTHING)
     zero = np.zeros(1, int)
     start = _Front(np.array([stem_ms]), np.array([offers.accuracy]), np.array([parameters]), zero, zero, zero)
     (stem_width,) = offers.superblocks[0].reads

@@ -140,7 +140,7 @@ def _print_proposals(proposals: Sequence[Proposal]) -> None:
         [
             str(proposal.trial.index + 1),
             str(proposal.trial.superblock),
-            "n/a" if proposal.seconds is None else f"{proposal.seconds:.1f}",
+            f"{proposal.seconds:.1f}",
             f"{proposal.share:.0%}",
         ]
         for proposal in proposals

@@ -47,10 +47,11 @@ def proposals(job: Job, explained: Sequence[Explanation], count: int) -> tuple[P
     known = {trial.id for trial in planned_trials(job)}
     possible = possible_trials(recipe.space, kept, recipe.search_resolution, recipe.seed)
     taken: dict[int, list[float]] = {}
-    for result in finished_trials(job):
+    for result in (each for each in finished_trials(job) if each.accuracy is not None):
         taken.setdefault(result.index, []).append(result.seconds.total)
+    usual = fmean(each for found in taken.values() for each in found)
 
-    def seconds(trial: Trial) -> float | None:
-        return fmean(taken[trial.index]) if trial.index in taken else None
+    def seconds(trial: Trial) -> float:
+        return fmean(taken.get(trial.index, [usual]))
 
     return propose(regression, rivals, [trial for trial in possible if trial.id not in known], seconds, count)

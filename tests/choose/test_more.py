@@ -77,7 +77,7 @@ def prior() -> np.ndarray:
     return covariance + RIDGE * np.eye(len(covariance))
 
 
-def proposed(pairs: Sequence[Pair], count: int, seconds: Callable[[Trial], float | None] = even) -> tuple[Proposal, ...]:
+def proposed(pairs: Sequence[Pair], count: int, seconds: Callable[[Trial], float] = even) -> tuple[Proposal, ...]:
     return propose(regression(), pairs, NEW, seconds, count)
 
 
@@ -147,12 +147,6 @@ def test_a_trial_that_tells_little_is_proposed_where_it_costs_next_to_nothing() 
     for cost, expected in ((10.0, first.trial), (1e-9, last.trial)):
         found = proposed(rivals(0), 1, lambda trial, cost=cost: cost if trial == last.trial else 10.0)
         assert [proposal.trial for proposal in found] == [expected]
-
-
-def test_where_no_trial_has_told_how_long_it_takes_the_most_telling_one_is_proposed_without_a_time() -> None:
-    known, unknown = proposed(rivals(0), 4), proposed(rivals(0), 4, lambda _: None)
-    assert [proposal.trial for proposal in unknown] == [proposal.trial for proposal in known]
-    assert {proposal.seconds for proposal in unknown} == {None}
 
 
 def test_more_noise_leaves_more_doubt() -> None:
