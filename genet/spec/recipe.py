@@ -112,7 +112,8 @@ class Distill(Schedule):
     learn to reproduce the MasterNet's activations without labels. `sampling` spreads the perturbations over depth and
     width by plan, or draws them at random as the paper does. `joint` adds trials of two perturbations at once, as a share
     of all trials, to tell how far effects add up. A trial whose validation curve has not risen for `patience` epochs after
-    the warm-up ends early; with 0 none does. One that has taken longer than `time_limit_s` after a step is given up.
+    the warm-up ends early; with 0 none does. One that has taken longer than `time_limit_s` after a step is given
+    up, and a worker process that says nothing for so long is killed and its trials tried again.
     """
 
     mode: Mode = "local"

@@ -37,6 +37,11 @@ class FineTune:
     device: str
     share: float = 1.0  # of the device's memory
 
+    @property
+    def silence_s(self) -> float | None:
+        """A trial looks at its limit after every step, and a step that never ends is none: the same limit for silence."""
+        return self.course.distill.time_limit_s
+
     def on(self, device: str, share: float = 1.0) -> FineTune:
         """See `Work`."""
         return dataclasses.replace(self, device=device, share=share)

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from genet.trials.plan import Trial
 from genet.trials.results import Event, Stride, failed
 from genet.trials.runner import Work
 
+LOOK_S = 1.0
 GRACE_S = 5.0  # for a worker to end by itself
 STARTS = 3  # of a worker that fail in a row, before it is given up
 DEATHS = 2  # after which a trial that was alone with its worker is not tried again
@@ -38,7 +40,7 @@ class _Task:
 
 
 class Processes:
-    """One worker process per entry of `devices`. A killed worker is replaced; its trials are tried in halves, then alone."""
+    """One worker process per entry of `devices`. One killed or silent is replaced; its trials are tried in halves, then alone."""
 
     def __init__(self, devices: Sequence[str]) -> None:
         self._devices = tuple(devices)
@@ -58,9 +60,10 @@ class Processes:
                 for slot in slots:
                     if waiting and slot.task is None:
                         slot.give(waiting.popleft())
-                wait([slot.pipe for slot in slots if slot.task])
+                wait([slot.pipe for slot in slots if slot.task], LOOK_S if work.silence_s else None)
                 for slot in slots:
                     yield from slot.events()
+                    slot.end_if_silent(work.silence_s)
                     if slot.task and slot.dead:
                         yield from slot.bury(waiting)
         finally:
@@ -103,6 +106,7 @@ class _Slot:
             self._send(self._work)
             self._knows_work = True
         self._send(pickle.dumps(task.trials))
+        self._heard = time.monotonic()
 
     def events(self) -> Generator[Event]:
         """What the worker has said since."""
@@ -112,6 +116,7 @@ class _Slot:
             except (EOFError, OSError):
                 self.dead = True
                 return
+            self._heard = time.monotonic()
             if event is None:
                 self._ready, self.task = True, self.task if not self._ready else None
                 continue
@@ -120,6 +125,12 @@ class _Slot:
             else:
                 del self._left[event.id]
             yield event
+
+    def end_if_silent(self, limit_s: float | None) -> None:
+        """Kill a worker at work that has said nothing for longer than that."""
+        if limit_s and self.task and self._process and self._ready and time.monotonic() - self._heard > limit_s:
+            self._process.kill()
+            self.dead = True
 
     def bury(self, waiting: deque[_Task]) -> Generator[Event]:
         """After the worker's death: its unfinished trials go back to those waiting, or fail if there is nothing left to try."""

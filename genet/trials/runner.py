@@ -21,6 +21,11 @@ class Work(Protocol):
         """Run the group; yields one result per trial, and strides in between that add up to the number of trials."""
         ...
 
+    @property
+    def silence_s(self) -> float | None:
+        """Seconds without an event after which whoever is at it hangs; None where silence tells nothing."""
+        ...
+
     def on(self, device: str, share: float = 1.0) -> Work:
         """The same work on another device, of whose memory it may use this share."""
         ...

@@ -81,6 +81,8 @@ def answer(trial: Trial) -> TrialResult:
 class OnAnyDevice:
     """Stands in for training: the contract is about bookkeeping."""
 
+    silence_s: float | None = None
+
     def on(self, device: str, share: float = 1.0) -> Self:
         return self
 
@@ -128,6 +130,21 @@ class Deadly(OnAnyDevice):
         if trial.id == self.killer and (self.always or not self.mark.exists()):
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return answer(trial)
+
+
+@dataclass
+class Hangs(OnAnyDevice):
+    """One trial never ends the first time it is tried."""
+
+    sleeper: str
+    mark: Path
+    silence_s: float | None = 1.0
+
+    def result(self, trial: Trial) -> TrialResult:
+        if trial.id == self.sleeper and not self.mark.exists():
+            self.mark.touch()
+            time.sleep(10**6)
         return answer(trial)
 
 
@@ -302,6 +319,13 @@ def test_a_worker_killed_once_changes_nothing(apart: Runner, trials: tuple[Trial
     assert len(found) == len(trials)
     assert {result.id: result for result in found} == {trial.id: answer(trial) for trial in trials}
     assert walked(events) == pytest.approx(len(trials))
+
+
+def test_a_worker_that_hangs_is_killed_and_its_trials_are_tried_again(trials: tuple[Trial, ...], tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "trials.jsonl")
+    run_trials(groups(trials, 2), journal, RUNNERS["processes"](), Hangs(trials[0].id, tmp_path / "mark"), lambda _: None)
+    assert (tmp_path / "mark").exists()
+    assert read_results(journal) == {trial.id: answer(trial) for trial in trials}
 
 
 def test_a_trial_that_always_kills_its_worker_fails_and_other_groups_do_not(
