@@ -16,10 +16,9 @@ from trials import STUDIES, TRUTH_SEEDS, Study, planned
 from trials_table import Truth, predictions
 
 from genet.choose.fidelity import agreement, ceiling, free_proxies
-from genet.choose.regression import Model
 from genet.files import Journal, write_atomic
 from genet.spec.network import Network
-from genet.spec.recipe import Mode
+from genet.spec.recipe import Mode, Model
 from genet.trials.results import read_results
 
 MODELS: tuple[Model, ...] = ("auto", "paper")

@@ -18,10 +18,9 @@ from trials import STUDIES, TRUTH_SEEDS, Costs, Parent, Study, planned, truth_ne
 
 from genet.choose.fidelity import agreement, ceiling, free_proxies
 from genet.choose.fit import fit
-from genet.choose.regression import Model
 from genet.files import Journal
 from genet.spec.network import Network
-from genet.spec.recipe import Mode
+from genet.spec.recipe import Mode, Model
 from genet.trials.results import Seconds, read_results
 
 PAPER_EPOCHS = 30

@@ -110,9 +110,7 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
         step.set_defaults(step=name)
         if name == "distill":
             step.add_argument("--status", action="store_true", help="where the trials stand; from any terminal, while they run")
-            step.add_argument(
-                "--more", type=_positive, metavar="N", nargs="?", const=6, help="run the N trials that select --next N names"
-            )
+            step.add_argument("--more", type=_positive, metavar="N", help="run the N trials that select --next N names")
             step.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
             _add_runner(step)
     _add_runner(whole)
@@ -122,7 +120,7 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
 
     fit = add("fit", "choose.fit", "learn from the trials what each super-block's depth, width and type are worth")
     fit.add_argument("run", type=Path, help="a run folder")
-    fit.add_argument("--model", choices=("auto", "paper"), default="auto", help="paper: the paper's own form")
+    fit.add_argument("--model", choices=("auto", "paper"), help="paper: the paper's own form (default: the recipe's fit.model)")
 
     select = add("select", "choose.select", "select the best network for each budget")
     select.add_argument("run", type=Path, help="a run folder")

@@ -144,11 +144,3 @@ def best_certified(
 
 def _within(seen: dict[str, Certified]) -> list[Certified]:
     return [found for found in seen.values() if found.certificate.within]
-
-
-def best_predicted(budget_ms: float, front: Sequence[Candidate]) -> Candidate:
-    """The best candidate that is predicted to be within the budget; the fastest where none is."""
-    within = [candidate for candidate in front if candidate.predicted_ms <= budget_ms]
-    if within:
-        return max(within, key=lambda candidate: candidate.predicted_accuracy)
-    return min(front, key=lambda candidate: candidate.predicted_ms)

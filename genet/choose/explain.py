@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Literal
-
-import numpy as np
 
 from genet.choose.offers import Offers
 from genet.choose.regression import Estimate, Regression
-from genet.choose.selection import Candidate
+from genet.choose.selection import Solved
 from genet.files import Record
 from genet.spec.network import Network, SuperBlock
 
 APART = 1.96  # standard errors of a difference, from which on two networks are told apart
-NEARBY = 0.1  # share of the budget over which its price is taken
+NEARBY = 0.1  # share of the budget, to tell what more of it would buy
+RIVALS, LOOKED_AT = 3, 12  # named, and looked at in case some are known to break the budget
 
 Direction = Literal["wider", "narrower", "deeper", "shallower"]
 
@@ -49,63 +47,64 @@ class Rival(Record):
 
 
 class Explanation(Record):
-    """Why this network: all latencies are per batch, as predicted."""
+    """Why this network. Latencies are per batch, as predicted of networks like it: by what it was measured at, where it was."""
 
     network: str
     resolution: int
     budget_ms: float
-    short_of_best: float  # predicted accuracy that the exact optimum within the budget has over it
-    price: float | None  # accuracy for one more millisecond per batch; None where the frontier ends
+    short_of_best: float  # accuracy that the best network predicted to be within the budget has over it
+    more: float  # accuracy that a tenth more latency would buy
+    slowest_ms: float  # of the frontier: a longer budget buys nothing
     steps: tuple[Step, ...]
     rivals: tuple[Rival, ...]
     beyond_trials: tuple[int, ...]  # super-blocks (from 0) of sizes that no trial came near
 
 
 def explain(
-    offers: Offers, regression: Regression, layers: Sequence[Candidate], network: Network, budget_ms: float, rivals: int
+    solved: Solved,
+    regression: Regression,
+    network: Network,
+    budget_ms: float,
+    measured_ms: float | None = None,
+    broken: Container[str] = (),
 ) -> Explanation:
-    """Explain one choice; `layers` is the frontier with the layers below it that hold so many rivals."""
+    """Explain one choice, which took `measured_ms`; networks that were measured and broke the budget are no rivals of it."""
+    offers = solved.offers
+    scale = measured_ms / offers.predict(network).ms if measured_ms and offers.holds(network) else 1.0
+    limit = budget_ms / scale
+    best, nearby = (solved.best(limit * share, 1) for share in (1.0, 1 + NEARBY))
+    reached = best[0].predicted_accuracy if best else regression.accuracy_of(network)
     return Explanation(
         network=str(network),
         resolution=offers.resolution,
         budget_ms=budget_ms,
-        short_of_best=max(0.0, _best(layers, budget_ms, -math.inf) - regression.accuracy_of(network)),
-        price=_price(layers, budget_ms),
-        steps=tuple(_steps(offers, regression, network, budget_ms)),
-        rivals=tuple(_rivals(regression, layers, network, budget_ms, rivals)),
+        short_of_best=max(0.0, reached - regression.accuracy_of(network)),
+        more=nearby[0].predicted_accuracy - reached if nearby else 0.0,
+        slowest_ms=scale * solved.frontier()[-1].predicted_ms,
+        steps=tuple(_steps(offers, regression, network, budget_ms, scale)),
+        rivals=tuple(_rivals(solved, regression, network, limit, scale, broken)),
         beyond_trials=regression.beyond_trials(network),
     )
 
 
-def _price(front: Sequence[Candidate], budget_ms: float) -> float | None:
-    """The slope of the frontier over a tenth of the budget to either side."""
-    low, high = (1 - NEARBY) * budget_ms, (1 + NEARBY) * budget_ms
-    worse = _best(front, low, -math.inf)
-    return (_best(front, high, worse) - worse) / (high - low) if math.isfinite(worse) else None
-
-
-def _best(front: Sequence[Candidate], limit_ms: float, none: float) -> float:
-    return max((c.predicted_accuracy for c in front if c.predicted_ms <= limit_ms), default=none)
-
-
-def _steps(offers: Offers, regression: Regression, network: Network, budget_ms: float) -> Iterator[Step]:
+def _steps(offers: Offers, regression: Regression, network: Network, budget_ms: float, scale: float) -> Iterator[Step]:
     """One step to every side; none for a network that is not on offer, as where the evidence has changed since."""
-    pairs = list(zip(offers.superblocks, network.superblocks, strict=True))
-    if not all(own in offer.choices for offer, own in pairs):
+    if not offers.holds(network):
         return
-    places = [offer.choices.index(own) for offer, own in pairs]
-    own_ms = float(offers.totals(np.array([places])).ms[0])
-    for index, (offer, own) in enumerate(pairs):
+    own_ms = offers.predict(network).ms
+    for index, (offer, own) in enumerate(zip(offers.superblocks, network.superblocks, strict=True)):
         for direction, choice in _neighbours(offer.choices, own):
-            picks = [*places[:index], offer.choices.index(choice), *places[index + 1 :]]
-            ms = float(offers.totals(np.array([picks])).ms[0])
+            superblocks = (*network.superblocks[:index], choice, *network.superblocks[index + 1 :])
+            other = network.model_copy(update={"superblocks": superblocks})
+            more_ms = scale * (offers.predict(other).ms - own_ms)
+            over = scale * own_ms + more_ms - budget_ms
             yield Step(
                 index=index,
                 direction=direction,
                 superblock=str(choice),
-                ms=ms - own_ms,
-                accuracy=regression.difference(offers.network(picks), network),
-                over_budget_ms=ms - budget_ms if ms > budget_ms else None,
+                ms=more_ms,
+                accuracy=regression.difference(other, network),
+                over_budget_ms=over if over > 0 else None,
             )
 
 
@@ -120,15 +119,16 @@ def _neighbours(choices: Sequence[SuperBlock], own: SuperBlock) -> Iterator[tupl
 
 
 def _rivals(
-    regression: Regression, layers: Sequence[Candidate], network: Network, budget_ms: float, count: int
+    solved: Solved, regression: Regression, network: Network, limit_ms: float, scale: float, broken: Container[str]
 ) -> Iterator[Rival]:
     """The best of the others within the budget; of equals the one with fewer parameters first."""
-    within = [c for c in layers if c.predicted_ms <= budget_ms and c.network != str(network)]
-    for candidate in sorted(within, key=lambda c: (-c.predicted_accuracy, c.parameters))[:count]:
+    found = solved.best(limit_ms, LOOKED_AT)
+    others = [candidate for candidate in found if candidate.network != str(network) and candidate.network not in broken]
+    for candidate in others[:RIVALS]:
         behind = regression.difference(network, Network.parse(candidate.network))
         yield Rival(
             network=candidate.network,
-            predicted_ms=candidate.predicted_ms,
+            predicted_ms=scale * candidate.predicted_ms,
             parameters=candidate.parameters,
             behind=behind,
             apart=abs(behind.value) > APART * behind.error,

@@ -12,12 +12,13 @@ from scipy.stats import kendalltau, spearmanr
 
 from genet.choose.offers import Offers
 from genet.choose.selection import Candidate
-from genet.files import Record
+from genet.files import Derived, Record
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
 
 DRAWN = 20_000  # random networks to find some of a certain latency or accuracy among
 
+AS_FAST = 0.03  # relative difference of latencies
 Role = Literal["frontier", "random, as fast", "random"]
 
 
@@ -52,7 +53,7 @@ class Agreement(Record):
     spearman: float
 
 
-class Validation(Record):
+class Validation(Derived):
     """What the predictions were worth, on networks that no trial was of."""
 
     epochs: int
@@ -81,6 +82,8 @@ def subjects(offers: Offers, front: Sequence[Candidate], known: set[str], count:
 
     def nearest(values: np.ndarray, target: float, role: Role, partner: str | None = None) -> Subject | None:
         for one in np.argsort(np.abs(values - target), kind="stable")[:200]:
+            if partner and abs(values[one] / target - 1) > AS_FAST:
+                return None
             network = str(offers.network(picks[one].tolist()))
             if network not in taken:
                 taken.add(network)
@@ -107,7 +110,7 @@ def _evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     return [candidates[math.floor((k + 0.5) * len(candidates) / count)] for k in range(count)]
 
 
-def validate(verdicts: Sequence[Verdict], epochs: int) -> Validation:
+def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Validation:
     """Hold what was found against what was predicted; at least three networks."""
     predicted = np.array([verdict.subject.predicted_accuracy for verdict in verdicts])
     found = np.array([verdict.accuracy for verdict in verdicts])
@@ -117,6 +120,7 @@ def validate(verdicts: Sequence[Verdict], epochs: int) -> Validation:
     ms, measured = np.array(latencies).T if latencies else (np.empty(0), np.empty(0))
     left = predicted - found - (predicted - found).mean()
     return Validation(
+        inputs=inputs,
         epochs=epochs,
         verdicts=tuple(verdicts),
         accuracy=agreement(predicted, found),

@@ -4,13 +4,12 @@ The paper solves g1 (d - d_i) + g2 (c - c_i) = A - A* by least squares for each 
 Short fine-tunes break that form. They cost every trial some accuracy, which without an intercept is taken for a slope; a
 change of type alone is predicted to change nothing; and nine noisy trials decide two slopes by themselves. `auto` is one
 ridge regression over all trials instead. What all trials of a super-block lose by fine-tuning is a term of its own, a block
-type has its own effect, and slopes are shrunk, first towards those that the whole network shares and with them towards
-plain width, depth and parameters, as strongly as trials left out one at a time say.
+type has its own effect, and slopes are shrunk towards one that the whole network shares, of plain size, as strongly as
+trials left out one at a time say; size alone is left where more than that does not predict them clearly better.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,21 +18,31 @@ import numpy as np
 from scipy.stats import kendalltau
 from sklearn.linear_model import LinearRegression, Ridge
 
-from genet.choose.regression import Model, Quality, Regression
-from genet.choose.terms import SHARED, Scale, Terms, fine_tuning_terms
+from genet.choose.regression import Quality, Regression
+from genet.choose.terms import SIZE, Scale, Terms, fine_tuning_terms, trust
 from genet.errors import EvidenceError
 from genet.spec.network import BlockType, Network
+from genet.spec.recipe import Model
 from genet.trials.results import TrialResult
 
+Form = tuple[Scale, Scale]  # of widths, of depths
+
+LOGARITHMS: Form = ("log2", "log2")
+OTHERS: tuple[Form, ...] = (("log2", "linear"), ("linear", "log2"), ("linear", "linear"))
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-SCALES: tuple[Scale, ...] = ("log2", "linear")
-LOGARITHMS: tuple[Scale, Scale] = ("log2", "log2")
-PAYS = 0.95  # of the error with logarithms: another form must come below it
-TRUSTED, TYPED = 10.0, 0.5  # how much freer than a super-block's slopes what all share is, and what a type in its place has
-LEAST = 1e-4  # accuracy that shared terms bring at least: where trials tell nothing, more is still better
+ALONE = 1e6  # the penalty under which size alone is left
+PAYS = 0.95  # of the error of a plainer form: a richer one must come below it
+LEAST = 1e-4  # accuracy that a doubled size brings at least: where trials tell nothing, more is still better
 
 
-def fit(masternet: Network, accuracy: float, results: Iterable[TrialResult], images: int, model: Model = "auto") -> Regression:
+def fit(
+    masternet: Network,
+    accuracy: float,
+    results: Iterable[TrialResult],
+    images: int,
+    model: Model = "auto",
+    inputs: str = "",
+) -> Regression:
     """Fit a regression to trials of the MasterNet, whose accuracy and theirs were taken on so many images.
 
     Failed trials are left out, and joint ones, which only audit; EvidenceError where no perturbation is left.
@@ -47,10 +56,10 @@ def fit(masternet: Network, accuracy: float, results: Iterable[TrialResult], ima
     changes = np.array([(result.accuracy or 0.0) - accuracy for result in good])
     evidence = _Evidence(masternet, accuracy, tuple(good), changes, images)
     fits = {"auto": _auto(evidence), "paper": _paper(evidence)}
-    errors = {name: error for name, found in fits.items() if (error := _error(found, evidence)) is not None}
-    apart = np.array([not result.control for result in good])
-    errors["no change"] = _rms(changes[apart])
-    return _described(fits[model], evidence, errors)
+    left_out = {name: found.solution.left_out for name, found in fits.items()}
+    left_out["size alone"] = _solve(_rows(evidence, LOGARITHMS), changes, np.ones(len(changes)), ALONE).left_out
+    left_out["no change"] = np.zeros(len(changes))
+    return _described(fits[model], evidence, _errors(left_out, evidence), inputs)
 
 
 @dataclass(frozen=True)
@@ -65,17 +74,8 @@ class _Evidence:
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """A regression without its description, what it predicts for every trial from the others, and each trial's leverage."""
-
-    regression: Regression
-    left_out: np.ndarray  # (trials,), not a number where there are no others
-    leverage: np.ndarray
-
-
-@dataclass(frozen=True)
 class _Solution:
-    """A ridge regression of given terms; `left_out` are predictions of each row from the others."""
+    """Coefficients of terms; for every trial what is predicted from the others (nan where that is nothing), and its leverage."""
 
     coefficients: dict[str, float]
     covariance: np.ndarray
@@ -84,25 +84,46 @@ class _Solution:
     leverage: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """A solution with the form that it is of."""
+
+    model: Model
+    form: Form
+    penalty: float
+    solution: _Solution
+
+
+def _errors(left_out: dict[str, np.ndarray], evidence: _Evidence) -> dict[str, float]:
+    """Root mean square errors over the perturbations that all can predict from the others; none for who can predict none."""
+    perturbed = np.array([not result.control for result in evidence.results])
+    able = {name: values for name, values in left_out.items() if np.isfinite(values[perturbed]).any()}
+    shared = perturbed & np.all([np.isfinite(values) for values in able.values()], axis=0)
+    return {name: _rms((values - evidence.changes)[shared]) for name, values in able.items()}
+
+
 def _auto(evidence: _Evidence) -> _Fit:
-    """The form and the penalty that predict left-out trials best, then refitted with every trial weighted by its noise."""
-    scales = itertools.product(SCALES, SCALES)
-    rows = {(width, depth): _rows(evidence, Terms(evidence.masternet, width, depth)) for width, depth in scales}
+    """From the plainest form to the richest, each kept only where it pays; then every trial is weighted by its noise."""
+    rows = {form: _rows(evidence, form) for form in (LOGARITHMS, *OTHERS)}
     even = np.ones(len(evidence.changes))
 
-    def error(form: tuple[Scale, Scale], penalty: float) -> float:
+    def error(form: Form, penalty: float) -> float:
         return _rms(_solve(rows[form], evidence.changes, even, penalty).left_out - evidence.changes)
 
-    best = {form: min(PENALTIES, key=lambda penalty: error(form, penalty)) for form in rows}
-    form = min(rows, key=lambda form: error(form, best[form]) * (1 if form == LOGARITHMS else 1 / PAYS))
-    penalty = best[form]
-    weights = _weights(evidence, error(form, penalty))
-    found = _solve(rows[form], evidence.changes, weights, penalty)
-    return _Fit(_regression("auto", evidence, form, penalty, found), found.left_out, found.leverage)
+    def best(forms: Sequence[Form]) -> tuple[Form, float]:
+        return min(((form, penalty) for form in forms for penalty in PENALTIES), key=lambda choice: error(*choice))
+
+    kept = (LOGARITHMS, ALONE)
+    for richer in (best([LOGARITHMS]), best(OTHERS)):
+        if error(*richer) < PAYS * error(*kept):
+            kept = richer
+    weights = _weights(evidence, error(*kept))
+    return _Fit("auto", *kept, _solve(rows[kept[0]], evidence.changes, weights, kept[1]))
 
 
-def _rows(evidence: _Evidence, terms: Terms) -> list[dict[str, float]]:
+def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
     """The terms of every trial; slopes per type only where a super-block has several."""
+    terms = Terms(evidence.masternet, *form)
     types: dict[int, set[BlockType]] = {}
     for result in evidence.results:
         types.setdefault(result.index, set()).add(result.superblock.block_type)
@@ -116,39 +137,38 @@ def _rows(evidence: _Evidence, terms: Terms) -> list[dict[str, float]]:
     return rows
 
 
-def _trust(name: str) -> float:
-    """How large a coefficient may be before it counts as large; the columns of the ridge are scaled by it."""
-    if name in SHARED or name == "fine-tuning":
-        return TRUSTED
-    typed_slope = name.endswith((" width", " depth")) and len(name.split()) > 2
-    return TYPED if typed_slope else 1.0
-
-
 def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.ndarray, penalty: float) -> _Solution:
-    """The ridge regression, in which shared terms bring at least `LEAST`: one that would bring less is held there."""
-    names = sorted({name for row in rows for name, value in row.items() if value})
+    """The ridge regression, in which size brings at least `LEAST`: where it would bring less it is held there.
+
+    Terms that no trial moved stay in: what is not known of them is in the covariance.
+    """
+    names = sorted({name for row in rows for name in row})
     matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-    held = np.zeros(len(names), bool)
-    while True:
-        free = [place for place in range(len(names)) if not held[place]]
-        offset = LEAST * matrix[:, held].sum(1)
-        scaled = matrix[:, free] * [_trust(names[place]) for place in free]
-        ridge = Ridge(penalty, fit_intercept=False).fit(scaled, changes - offset, weights)
-        coefficients = np.full(len(names), LEAST)
-        coefficients[free] = ridge.coef_ * [_trust(names[place]) for place in free]
-        below = np.array([name in SHARED for name in names]) & (coefficients < LEAST)
-        if not below.any():
-            break
-        held |= below
-    inverse = np.linalg.inv(scaled.T @ (weights[:, None] * scaled) + penalty * np.eye(len(free)))
+    trusted = np.array([trust(name) for name in names])
+    free = np.ones(len(names), bool)
+    coefficients = _ridge(matrix * trusted, changes, weights, penalty) * trusted
+    size = names.index(SIZE)
+    if coefficients[size] < LEAST:
+        free[size] = False
+        coefficients[free] = (
+            _ridge((matrix * trusted)[:, free], changes - LEAST * matrix[:, size], weights, penalty) * trusted[free]
+        )
+        coefficients[size] = LEAST
+    scaled = (matrix * trusted)[:, free]
+    told = scaled.T @ (weights[:, None] * scaled)
+    inverse = np.linalg.inv(told + penalty * np.eye(len(told)))
     leverage = np.einsum("ij,jk,ik,i->i", scaled, inverse, scaled, weights)
     missed = (changes - matrix @ coefficients) / (1 - leverage)  # by each trial's prediction from the others
     variance = float(weights @ missed**2) / len(changes)  # the form was chosen by the same trials, so residuals would flatter
-    trust = np.array([_trust(names[place]) for place in free])
+    doubt = np.linalg.inv(told + min(penalty, max(PENALTIES)) * np.eye(len(told)))  # size alone is a choice, no knowledge
     covariance = np.zeros((len(names), len(names)))
-    covariance[np.ix_(free, free)] = variance * inverse * np.outer(trust, trust)
+    covariance[np.ix_(free, free)] = variance * doubt * np.outer(trusted[free], trusted[free])
     named = dict(zip(names, coefficients.tolist(), strict=True))
     return _Solution(named, covariance, math.sqrt(variance), changes - missed, leverage)
+
+
+def _ridge(matrix: np.ndarray, changes: np.ndarray, weights: np.ndarray, penalty: float) -> np.ndarray:
+    return np.asarray(Ridge(penalty, fit_intercept=False).fit(matrix, changes, weights).coef_)
 
 
 def _weights(evidence: _Evidence, error: float) -> np.ndarray:
@@ -162,7 +182,8 @@ def _weights(evidence: _Evidence, error: float) -> np.ndarray:
 
 def _paper(evidence: _Evidence) -> _Fit:
     """Two slopes for every super-block and block type, by least squares, linear and without an intercept."""
-    terms = Terms(evidence.masternet, "linear", "linear")
+    form: Form = ("linear", "linear")
+    terms = Terms(evidence.masternet, *form)
     groups: dict[str, list[int]] = {}
     for row, result in enumerate(evidence.results):
         if not result.control:
@@ -176,83 +197,67 @@ def _paper(evidence: _Evidence) -> _Fit:
         names = [f"{group} depth", f"{group} width"]
         found = [terms(result.index, result.superblock) for result in map(evidence.results.__getitem__, members)]
         moves, changes = np.array([[row[name] for name in names] for row in found]), evidence.changes[members]
-        slopes, spread, leverage[members] = _least_squares(moves, changes)
-        coefficients |= dict(zip(names, slopes.tolist(), strict=True))
+        slopes, inverse = _least_squares(moves, changes), np.linalg.pinv(moves.T @ moves)
+        leverage[members] = np.einsum("ij,jk,ik->i", moves, inverse, moves)
         squares += float(((changes - moves @ slopes) ** 2).sum())
-        freedom += len(members) - 2
-        covariance[2 * number : 2 * number + 2, 2 * number : 2 * number + 2] = spread
+        freedom += len(members) - int(np.linalg.matrix_rank(moves))
+        coefficients |= dict(zip(names, slopes.tolist(), strict=True))
+        covariance[2 * number : 2 * number + 2, 2 * number : 2 * number + 2] = inverse
         for place, row_number in enumerate(members if len(members) > 1 else ()):
             others = np.arange(len(members)) != place
-            left_out[row_number] = moves[place] @ _least_squares(moves[others], changes[others])[0]
-    solution = _Solution(coefficients, covariance, math.sqrt(squares / max(1, freedom)), left_out, leverage)
-    return _Fit(_regression("paper", evidence, ("linear", "linear"), 0.0, solution), left_out, leverage)
+            left_out[row_number] = moves[place] @ _least_squares(moves[others], changes[others])
+    variance = squares / freedom if freedom else float(np.mean(evidence.changes**2))  # of one group alone it may be 0 by chance
+    solution = _Solution(coefficients, variance * covariance, math.sqrt(variance), left_out, leverage)
+    return _Fit("paper", form, 0.0, solution)
 
 
-def _least_squares(moves: np.ndarray, changes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slopes, the smallest of all that fit where there are many; their covariance; every row's leverage."""
-    slopes = LinearRegression(fit_intercept=False).fit(moves, changes).coef_
-    inverse = np.linalg.pinv(moves.T @ moves)
-    residuals = changes - moves @ slopes
-    variance = float(residuals @ residuals) / max(1, len(changes) - np.linalg.matrix_rank(moves))
-    return slopes, variance * inverse, np.einsum("ij,jk,ik->i", moves, inverse, moves)
+def _least_squares(moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
+    """Slopes; the smallest of all that fit where there are many."""
+    return np.asarray(LinearRegression(fit_intercept=False).fit(moves, changes).coef_)
 
 
-def _regression(model: Model, evidence: _Evidence, form: tuple[Scale, Scale], penalty: float, found: _Solution) -> Regression:
-    controls = {
-        result.index: float(change) for result, change in zip(evidence.results, evidence.changes, strict=True) if result.control
-    }
-    return Regression(
-        model=model,
-        masternet=str(evidence.masternet),
-        accuracy=evidence.accuracy,
-        width=form[0],
-        depth=form[1],
-        penalty=penalty,
-        coefficients=found.coefficients,
-        covariance=tuple(map(tuple, found.covariance.tolist())),
-        noise=found.noise,
-        fine_tuning=controls,
-        gradients=(),
-        quality=(),
-        left_out_errors={},
-    )
-
-
-def _described(fitted: _Fit, evidence: _Evidence, errors: dict[str, float]) -> Regression:
+def _described(fitted: _Fit, evidence: _Evidence, errors: dict[str, float], inputs: str) -> Regression:
     """The regression with its pseudo-gradients and how good they are."""
-    regression = fitted.regression
     tried: dict[tuple[int, BlockType], list[TrialResult]] = {}
     for result in evidence.results:
         tried.setdefault((result.index, result.superblock.block_type), []).append(result)
+    quality = (_quality(index, fitted.solution, evidence) for index in sorted({index for index, _ in tried}))
+    regression = Regression(
+        inputs=inputs,
+        model=fitted.model,
+        masternet=str(evidence.masternet),
+        accuracy=evidence.accuracy,
+        width=fitted.form[0],
+        depth=fitted.form[1],
+        penalty=fitted.penalty,
+        coefficients=fitted.solution.coefficients,
+        covariance=tuple(map(tuple, fitted.solution.covariance.tolist())),
+        noise=fitted.solution.noise,
+        gradients=(),
+        quality=tuple(filter(None, quality)),
+        left_out_errors=errors,
+    )
     gradients = tuple(
         regression.gradient(index, kind, tuple(r.superblock for r in found if not r.control))
         for (index, kind), found in sorted(tried.items(), key=lambda item: (item[0][0], str(item[0][1])))
         if any(not result.control for result in found)
     )
-    quality = tuple(_quality(index, fitted, evidence) for index in sorted({index for index, _ in tried}))
-    described = {"gradients": gradients, "quality": tuple(filter(None, quality)), "left_out_errors": errors}
-    return regression.model_copy(update=described)
+    return regression.model_copy(update={"gradients": gradients})
 
 
-def _quality(index: int, fitted: _Fit, evidence: _Evidence) -> Quality | None:
-    mine = np.array([r.index == index for r in evidence.results]) & np.isfinite(fitted.left_out)
+def _quality(index: int, solution: _Solution, evidence: _Evidence) -> Quality | None:
+    mine = np.array([r.index == index for r in evidence.results]) & np.isfinite(solution.left_out)
     if not mine.any():
         return None
-    predicted, found = fitted.left_out[mine], evidence.changes[mine]
+    predicted, found = solution.left_out[mine], evidence.changes[mine]
     tau = float(kendalltau(predicted, found).statistic) if len(found) > 2 else math.nan
     return Quality(
         index=index,
         trials=len(found),
         left_out_error=_rms(predicted - found),
         kendall=None if math.isnan(tau) else tau,
-        leverage=float(fitted.leverage[mine].max()),
+        leverage=float(solution.leverage[mine].max()),
     )
-
-
-def _error(fitted: _Fit, evidence: _Evidence) -> float | None:
-    """Over the perturbations alone, so that models with and without controls can be compared."""
-    apart = np.array([not result.control for result in evidence.results]) & np.isfinite(fitted.left_out)
-    return _rms((fitted.left_out - evidence.changes)[apart]) if apart.any() else None
 
 
 def _rms(errors: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -28,10 +29,24 @@ class Offer:
 
     choices: tuple[SuperBlock, ...]
     reads: dict[int, int]  # width -> row
+    widths: np.ndarray  # (choices,)
     gain: np.ndarray  # (choices,), predicted change of accuracy
     ms: np.ndarray  # per batch; infinite for what could not be measured
     parameters: np.ndarray
     kernels: np.ndarray
+
+    @cached_property
+    def place(self) -> dict[SuperBlock, int]:
+        """Where each choice stands."""
+        return {choice: column for column, choice in enumerate(self.choices)}
+
+
+class Prediction(NamedTuple):
+    """Milliseconds per batch, accuracy and parameters of one network."""
+
+    ms: float
+    accuracy: float
+    parameters: int
 
 
 class Totals(NamedTuple):
@@ -59,6 +74,16 @@ class Offers:
         picked = (offer.choices[choice] for offer, choice in zip(self.superblocks, choices, strict=True))
         return self.space.network(tuple(picked), self.resolution)
 
+    def holds(self, network: Network) -> bool:
+        """Whether every super-block of a network is on offer."""
+        return all(own in offer.place for offer, own in zip(self.superblocks, network.superblocks, strict=True))
+
+    def predict(self, network: Network) -> Prediction:
+        """What is predicted of a network that is on offer."""
+        places = [offer.place[own] for offer, own in zip(self.superblocks, network.superblocks, strict=True)]
+        found = self.totals(np.array([places]))
+        return Prediction(float(found.ms[0]), float(found.accuracy[0]), int(found.parameters[0]))
+
     def totals(self, picks: np.ndarray) -> Totals:
         """What is predicted of many networks, each a row of one choice per super-block."""
         count = len(picks)
@@ -68,7 +93,7 @@ class Offers:
         for offer, picked, reads in zip(self.superblocks, picks.T, after, strict=True):
             ms, accuracy = ms + offer.ms[row, picked], accuracy + offer.gain[picked]
             parameters, kernels = parameters + offer.parameters[row, picked], kernels + offer.kernels[row, picked]
-            row = np.array([reads[choice.width] for choice in offer.choices])[picked]
+            row = np.array([reads[width] for width in offer.widths.tolist()])[picked]
         head = np.array(list(self.head.values()))[row]
         ms = np.maximum(ms + head[:, 0], self.host_ms * (kernels + head[:, 2]))
         return Totals(ms, accuracy, parameters + head[:, 1].astype(int))
@@ -130,8 +155,8 @@ def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, re
             rest_of_it = [(depth - 1) * repeated if depth > 1 else 0 for depth in depths]  # none of what is infinite is 0
             table[here] = np.add.outer(firsts, rest_of_it)
         column += len(depths)
-    gain = np.array([gains[choice] for choice in choices])
-    return Offer(tuple(choices), {width: row for row, width in enumerate(reads)}, gain, ms, parameters, kernels)
+    widths, gain = np.array([choice.width for choice in choices]), np.array([gains[choice] for choice in choices])
+    return Offer(tuple(choices), {width: row for row, width in enumerate(reads)}, widths, gain, ms, parameters, kernels)
 
 
 def _first_costs(first: Block, reads: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from genet.choose.terms import Scale, Terms, fine_tuning_terms
-from genet.files import Record
+from genet.files import Derived, Record
 from genet.spec.network import BlockType, Network, SuperBlock
-
-Model = Literal["auto", "paper"]
-UNKNOWNS = 3  # per super-block and block type: what the type is worth, and two slopes
+from genet.spec.recipe import Model
 
 
 class Estimate(Record):
@@ -36,13 +33,14 @@ class PseudoGradient(Record):
     per_block: Estimate  # the next block of depth
     per_doubling: Estimate  # of the width
     trials: int  # finished perturbations
+    unknowns: int  # two slopes, and what the type is worth where it is not the MasterNet's own
     depths: tuple[int, int]  # the least and the most that was tried, the MasterNet's own included where it is of the type
     widths: tuple[int, int]
 
     @property
     def missing(self) -> int:
         """How many trials it lacks to have an effect and slopes of its own; what it lacks, others lend."""
-        return max(0, UNKNOWNS - self.trials)
+        return max(0, self.unknowns - self.trials)
 
 
 class Quality(Record):
@@ -55,7 +53,7 @@ class Quality(Record):
     leverage: float  # largest share that a trial has in its own prediction
 
 
-class Regression(Record):
+class Regression(Derived):
     """Predicts the accuracy of any network of the space from the MasterNet's."""
 
     model: Model
@@ -67,7 +65,6 @@ class Regression(Record):
     coefficients: dict[str, float]  # of the terms, in points of 1
     covariance: tuple[tuple[float, ...], ...]  # of the coefficients, in their order
     noise: float  # standard deviation of a trial around what is predicted
-    fine_tuning: dict[int, float]  # super-block -> what fine-tuning changed in the MasterNet itself, by its control trial
     gradients: tuple[PseudoGradient, ...]
     quality: tuple[Quality, ...]
     left_out_errors: dict[str, float]  # of this and other models: root mean square, on trials left out one at a time
@@ -133,6 +130,7 @@ class Regression(Record):
             per_block=self._estimate(sized(own.depth + 1, own.width) - here),
             per_doubling=self._estimate(sized(own.depth, 2 * own.width) - here),
             trials=len(tried),
+            unknowns=2 if self.model == "paper" or block_type == own.block_type else 3,
             depths=(min(depths), max(depths)),
             widths=(min(widths), max(widths)),
         )

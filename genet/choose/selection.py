@@ -8,9 +8,12 @@ kernels may be the slower side, kernels are counted too, and the states are (sup
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +33,7 @@ class Candidate(Record):
 
 
 SLICES = 256
+ROUNDING = 1e-9  # relative: sums of the same blocks in another order
 NOTHING = "stem, head and every super-block must have a block that could be measured, and one has none; see latency.jsonl"
 State = tuple[int, int]  # outgoing width, kernels so far (0 where they do not count)
 
@@ -49,49 +53,136 @@ class _Front:
         return _Front(*(getattr(self, name)[kept] for name in self.__slots__))
 
 
-def frontier(offers: Offers, layers: int = 1) -> tuple[Candidate, ...]:
+def frontier(offers: Offers) -> tuple[Candidate, ...]:
     """Every network that no other is predicted to beat in both latency and accuracy, fastest first.
 
-    Of two that are alike in both, the one with fewer parameters. With more `layers`, also what is on the frontier once the
-    networks of the layers before are taken out: the `layers` best networks for any budget are among them.
+    Of two that are alike in both, the one with fewer parameters (where the host decides latencies, as its parts compare).
     """
-    stem_ms, parameters, kernels = offers.stem
-    if not math.isfinite(stem_ms):
-        raise EvidenceError(NOTHING)
-    zero = np.zeros(1, int)
-    start = _Front(np.array([stem_ms]), np.array([offers.accuracy]), np.array([parameters]), zero, zero, zero)
-    (stem_width,) = offers.superblocks[0].reads
-    stages: list[dict[State, _Front]] = [{(stem_width, kernels if offers.host_ms else 0): start}]
-    for offer in offers.superblocks:
-        stages.append(_advance(stages[-1], offer, bool(offers.host_ms), layers))
-    ends = []
-    for number, ((width, kernels), front) in enumerate(stages[-1].items()):
-        head_ms, head_parameters, head_kernels = offers.head[width]
-        if math.isfinite(head_ms):
-            ms = np.maximum(front.ms + head_ms, offers.host_ms * (kernels + head_kernels))
-            here = np.arange(len(ms))
-            ends.append(_Front(ms, front.gain, front.parameters + head_parameters, np.full(len(ms), number), here, here))
-    if not ends:
-        raise EvidenceError(NOTHING)
-    return tuple(_candidates(offers, stages, _best(ends, layers)))
+    return Solved(offers).frontier()
 
 
-def _advance(before: dict[State, _Front], offer: Offer, counted: bool, layers: int) -> dict[State, _Front]:
+class Solved:
+    """The dynamic programme of some offers, solved once for all budgets."""
+
+    def __init__(self, offers: Offers) -> None:
+        stem_ms, parameters, kernels = offers.stem
+        if not math.isfinite(stem_ms):
+            raise EvidenceError(NOTHING)
+        zero = np.zeros(1, int)
+        start = _Front(np.array([stem_ms]), np.array([offers.accuracy]), np.array([parameters]), zero, zero, zero)
+        (stem_width,) = offers.superblocks[0].reads
+        self.offers, self._counted = offers, bool(offers.host_ms)
+        self._stages: list[dict[State, _Front]] = [{(stem_width, kernels if self._counted else 0): start}]
+        for offer in offers.superblocks:
+            self._stages.append(_advance(self._stages[-1], offer, self._counted))
+
+    def frontier(self) -> tuple[Candidate, ...]:
+        """See `frontier`."""
+        ends = []
+        for number, ((width, kernels), front) in enumerate(self._stages[-1].items()):
+            head_ms, head_parameters, head_kernels = self.offers.head[width]
+            if math.isfinite(head_ms):
+                ms = np.maximum(front.ms + head_ms, self.offers.host_ms * (kernels + head_kernels))
+                here = np.arange(len(ms))
+                ends.append(_Front(ms, front.gain, front.parameters + head_parameters, np.full(len(ms), number), here, here))
+        if not ends:
+            raise EvidenceError(NOTHING)
+        return tuple(_candidates(self.offers, self._stages, _best(ends)))
+
+    def best(self, limit_ms: float, count: int) -> tuple[Candidate, ...]:
+        """The `count` networks of the highest predicted accuracy within a latency, the best first; fewer where there are fewer.
+
+        From the last super-block to the first: what is decided behind a place, and the best that its front can still add
+        within the rest of the budget. What promises most is decided further, so the first to be complete are the best.
+        """
+        numbers = itertools.count()
+        waiting: list[tuple[float, int, _Partial]] = []
+
+        def push(partials: Iterable[_Partial]) -> None:
+            for partial in partials:
+                heapq.heappush(waiting, (-partial.promise, next(numbers), partial))
+
+        push(self._endings(limit_ms * (1 + ROUNDING)))
+        found: list[tuple[int, ...]] = []
+        while waiting and len(found) < count:
+            _, _, partial = heapq.heappop(waiting)
+            if len(partial.choices) == len(self.offers.superblocks):
+                found.append(partial.choices)
+            else:
+                push(self._longer(partial))
+        return self._as_candidates(found)
+
+    def _endings(self, limit_ms: float) -> Iterator[_Partial]:
+        for (width, kernels), front in self._stages[-1].items():
+            head_ms, _, head_kernels = self.offers.head[width]
+            left = limit_ms - head_ms
+            if self.offers.host_ms * (kernels + head_kernels) <= limit_ms and front.ms[0] <= left:
+                promise = float(_promises(front, np.array([left]))[0])
+                yield _Partial(promise, (width, kernels), left, 0.0, ())
+
+    def _longer(self, partial: _Partial) -> list[_Partial]:
+        """One super-block more decided: for every state before it its most promising choices."""
+        place = len(self.offers.superblocks) - len(partial.choices) - 1
+        offer, (width, kernels) = self.offers.superblocks[place], partial.state
+        found = []
+        for (in_width, launched), front in self._stages[place].items():
+            row = offer.reads[in_width]
+            fits = offer.widths == width
+            if self._counted:
+                fits = fits & (offer.kernels[row] == kernels - launched)
+            members = np.flatnonzero(fits & (offer.ms[row] <= partial.left_ms - front.ms[0]))
+            left = partial.left_ms - offer.ms[row, members]
+            promises = partial.gain + offer.gain[members] + _promises(front, left)
+            found += [
+                _Partial(
+                    float(promises[k]),
+                    (in_width, launched),
+                    float(left[k]),
+                    partial.gain + float(offer.gain[members[k]]),
+                    (int(members[k]), *partial.choices),
+                )
+                for k in range(len(members))
+            ]
+        return found
+
+    def _as_candidates(self, found: Sequence[tuple[int, ...]]) -> tuple[Candidate, ...]:
+        if not found:
+            return ()
+        totals = self.offers.totals(np.array(found))
+        candidates = [_candidate(self.offers, choices, *values) for choices, *values in zip(found, *totals, strict=True)]
+        return tuple(sorted(candidates, key=lambda candidate: (-candidate.predicted_accuracy, candidate.parameters)))
+
+
+class _Partial(NamedTuple):
+    """The super-blocks from one on, decided, and what is left for those before it."""
+
+    promise: float  # the accuracy that the best of its completions reaches
+    state: State  # that they read
+    left_ms: float
+    gain: float  # of what is decided
+    choices: tuple[int, ...]
+
+
+def _promises(front: _Front, left_ms: np.ndarray) -> np.ndarray:
+    """The best gain of a front within each latency; all have one."""
+    return np.asarray(front.gain[np.searchsorted(front.ms, left_ms, side="right") - 1])
+
+
+def _advance(before: dict[State, _Front], offer: Offer, counted: bool) -> dict[State, _Front]:
     """One super-block further: for every state after it the best of all fronts before it and all choices."""
     grown: dict[State, list[_Front]] = {}
-    width_of = np.array([choice.width for choice in offer.choices])
     for number, ((in_width, kernels), front) in enumerate(before.items()):
         row = offer.reads[in_width]
-        ms, launched = offer.ms[row], offer.kernels[row] if counted else np.zeros(len(width_of), int)
-        for width, more in {*zip(width_of.tolist(), launched.tolist(), strict=True)}:
-            members = np.flatnonzero((width_of == width) & (launched == more) & np.isfinite(ms))
-            kept = members[_layers(ms[members], offer.gain[members], offer.parameters[row, members], layers)]
+        ms, launched = offer.ms[row], offer.kernels[row] if counted else np.zeros(len(offer.choices), int)
+        for width, more in {*zip(offer.widths.tolist(), launched.tolist(), strict=True)}:
+            members = np.flatnonzero((offer.widths == width) & (launched == more) & np.isfinite(ms))
+            kept = members[pareto(ms[members], offer.gain[members], offer.parameters[row, members])]
             if len(kept):
                 state = (width, kernels + more if counted else 0)
                 grown.setdefault(state, []).append(_grow(front, number, offer, row, kept))
     if not grown:
         raise EvidenceError(NOTHING)
-    return {state: _best(fronts, layers) for state, fronts in sorted(grown.items())}
+    return {state: _best(fronts) for state, fronts in sorted(grown.items())}
 
 
 def _grow(front: _Front, number: int, offer: Offer, row: int, choices: np.ndarray) -> _Front:
@@ -107,9 +198,9 @@ def _grow(front: _Front, number: int, offer: Offer, row: int, choices: np.ndarra
     )
 
 
-def _best(fronts: Sequence[_Front], layers: int) -> _Front:
+def _best(fronts: Sequence[_Front]) -> _Front:
     joined = _Front(*(np.concatenate([getattr(front, name) for front in fronts]) for name in _Front.__slots__))
-    return joined[_layers(joined.ms, joined.gain, joined.parameters, layers)]
+    return joined[pareto(joined.ms, joined.gain, joined.parameters)]
 
 
 def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = None) -> np.ndarray:
@@ -131,18 +222,6 @@ def _hopeful(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
     return np.flatnonzero(gain > np.maximum.accumulate(best)[place])
 
 
-def _layers(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray, layers: int) -> np.ndarray:
-    """Positions of the frontier, and of the frontiers of what is left, ascending in `ms`."""
-    left = np.arange(len(ms))
-    kept: list[np.ndarray] = []
-    for _ in range(layers):
-        front = pareto(ms[left], gain[left], parameters[left])
-        kept.append(left[front])
-        left = np.delete(left, front)
-    every = np.concatenate(kept)
-    return every if layers == 1 else every[np.argsort(ms[every], kind="stable")]
-
-
 def _candidates(offers: Offers, stages: list[dict[State, _Front]], ends: _Front) -> Iterable[Candidate]:
     """Walk back from every end and write its network down."""
     fronts = [list(stage.values()) for stage in stages[1:]]
@@ -153,13 +232,17 @@ def _candidates(offers: Offers, stages: list[dict[State, _Front]], ends: _Front)
             front = stage[state]
             choices.append(int(front.choice[position]))
             state, position = int(front.before[position]), int(front.position[position])
-        yield Candidate(
-            network=str(offers.network(choices[::-1])),
-            resolution=offers.resolution,
-            predicted_ms=float(ends.ms[end]),
-            predicted_accuracy=float(ends.gain[end]),
-            parameters=int(ends.parameters[end]),
-        )
+        yield _candidate(offers, choices[::-1], ends.ms[end], ends.gain[end], ends.parameters[end])
+
+
+def _candidate(offers: Offers, choices: Sequence[int], ms: float, accuracy: float, parameters: int) -> Candidate:
+    return Candidate(
+        network=str(offers.network(choices)),
+        resolution=offers.resolution,
+        predicted_ms=float(ms),
+        predicted_accuracy=float(accuracy),
+        parameters=int(parameters),
+    )
 
 
 def drawn(offers: Offers, count: int, seed: int) -> tuple[Candidate, ...]:
@@ -169,13 +252,4 @@ def drawn(offers: Offers, count: int, seed: int) -> tuple[Candidate, ...]:
     found = offers.totals(picks)
     possible = np.flatnonzero(np.isfinite(found.ms))
     best = possible[pareto(*(values[possible] for values in found))]
-    return tuple(
-        Candidate(
-            network=str(offers.network(picks[one].tolist())),
-            resolution=offers.resolution,
-            predicted_ms=float(found.ms[one]),
-            predicted_accuracy=float(found.accuracy[one]),
-            parameters=int(found.parameters[one]),
-        )
-        for one in best
-    )
+    return tuple(_candidate(offers, picks[one].tolist(), *(values[one] for values in found)) for one in best)

@@ -1,62 +1,39 @@
 """What the regression sees of a super-block: terms by name, each with a value that is 0 for the MasterNet's own.
 
-Some terms are shared by the whole network and cost nothing to believe in: more width, more depth and more parameters
-seldom hurt. The others belong to a super-block (`2 width`), to a block type (`DW k3 r6`), or to a type in its place
-(`2 DW k3 r6 width`), and only trials can tell what they are worth.
+`size` costs nothing to believe in: more width and more depth seldom hurt. The other terms say how a super-block departs from
+that (`2 width`), a block type (`DW k3 r6`), or a type in its place (`2 DW k3 r6 width`), and only trials can tell.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Literal
 
-from genet.spec.cost import block_cost, network_cost
-from genet.spec.network import Block, Network, SuperBlock, blocks, superblock_blocks
+from genet.spec.network import Network, SuperBlock
 
 Scale = Literal["linear", "log2"]
-SHARED = ("width", "depth", "parameters")
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a super-block stands in the MasterNet."""
-
-    own: SuperBlock
-    in_width: int
-    size: int
-    reader: Block  # the first block after it
-    elsewhere: int  # parameters of all other blocks
-
-    def parameters(self, superblock: SuperBlock) -> int:
-        """Of the MasterNet with this super-block in the place of its own."""
-        first, *rest = superblock_blocks(superblock, self.in_width, self.size)
-        reader = dataclasses.replace(self.reader, in_width=superblock.width)
-        repeated = len(rest) * block_cost(rest[0]).parameters if rest else 0
-        return self.elsewhere + block_cost(first).parameters + repeated + block_cost(reader).parameters
+SIZE, FINE_TUNING = "size", "fine-tuning"
 
 
 class Terms:
     """How the change from the MasterNet's super-block to another is described.
 
     Widths and depths count by their logarithms or linearly; a linear width is in widths of the MasterNet's own, so that
-    twice as wide is 1 either way. Parameters count in doublings of the whole network's.
+    twice as wide is 1 either way. Size is half the logarithm of a super-block's parameters: width counts once, depth half.
     """
 
     def __init__(self, masternet: Network, width: Scale, depth: Scale) -> None:
-        self._width, self._depth = width, depth
-        self._parameters = network_cost(masternet).parameters
-        self._places = _places(masternet, self._parameters)
+        self._own, self._width, self._depth = masternet.superblocks, width, depth
 
     def __call__(self, index: int, superblock: SuperBlock) -> dict[str, float]:
         """The terms of `superblock` at `index` (from 0)."""
-        place, kind = self._places[index], superblock.block_type
-        moves = {"width": self._wider(superblock, place.own), "depth": self._deeper(superblock, place.own)}
-        terms = {**moves, "parameters": math.log2(place.parameters(superblock) / self._parameters)}
+        own, kind = self._own[index], superblock.block_type
+        moves = {"width": self._wider(superblock, own), "depth": self._deeper(superblock, own)}
+        size = math.log2(superblock.width / own.width) + math.log2(superblock.depth / own.depth) / 2
+        terms = {SIZE: size, "depth": moves["depth"]}
         for name, value in moves.items():
             terms[f"{index + 1} {name}"] = terms[f"{index + 1} {kind} {name}"] = value
-        return terms if kind == place.own.block_type else {**terms, str(kind): 1.0, f"{index + 1} {kind}": 1.0}
+        return terms if kind == own.block_type else {**terms, str(kind): 1.0, f"{index + 1} {kind}": 1.0}
 
     def _wider(self, superblock: SuperBlock, own: SuperBlock) -> float:
         ratio = superblock.width / own.width
@@ -68,17 +45,12 @@ class Terms:
 
 def fine_tuning_terms(index: int) -> dict[str, float]:
     """What fine-tuning changes in every trial of a super-block, its control included."""
-    return {"fine-tuning": 1.0, f"{index + 1} fine-tuning": 1.0}
+    return {FINE_TUNING: 1.0, f"{index + 1} {FINE_TUNING}": 1.0}
 
 
-def _places(masternet: Network, parameters: int) -> list[_Place]:
-    """Where every super-block of the MasterNet stands."""
-    _, *middle, head = blocks(masternet)
-    places, start = [], 0
-    for own in masternet.superblocks:
-        first, end = middle[start], start + own.depth
-        reader = [*middle, head][end]
-        mine = sum(block_cost(block).parameters for block in (*middle[start:end], reader))
-        places.append(_Place(own, first.in_width, first.size, reader, parameters - mine))
-        start = end
-    return places
+def trust(name: str) -> float:
+    """How large a coefficient may be before it counts as large: what all share is free, a type's slope in its place is not."""
+    if name in (SIZE, FINE_TUNING):
+        return 1000.0
+    typed_slope = name.endswith((" width", " depth")) and len(name.split()) > 2
+    return 0.5 if typed_slope else 1.0

@@ -105,10 +105,14 @@ def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int 
 
 def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
     print(f"why, for budget {choice.budget} at {choice.resolution} pixels: {choice.network}")
-    if why.price is not None:
+    if why.short_of_best > 0:
+        print(f"  the best of all that are predicted to be within the budget is {100 * why.short_of_best:.2f} points better")
+    if why.budget_ms >= why.slowest_ms:
         print(
-            f"  {NEARBY:.0%} more latency would buy {100 * NEARBY * why.price * why.budget_ms:+.2f} points of predicted accuracy"
+            f"  the budget is more than any network needs: the slowest worth having takes {why.slowest_ms / batch:.4f} ms/image"
         )
+    else:
+        print(f"  {NEARBY:.0%} more latency would buy {100 * why.more:+.2f} points of predicted accuracy")
     rows = [
         [
             str(step.index + 1),
@@ -131,7 +135,7 @@ def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
 
 def _print_proposals(proposals: Sequence[Proposal]) -> None:
     if not proposals:
-        print("the trials tell the selected networks from the next best; no further ones are needed")
+        print("no further trials are named: no answer has a rival in doubt, or none that is left to try would tell more")
         return
     print(
         "trials that would best tell the selected networks from the next best, per minute; `genet distill RUN --more N` runs them"
@@ -159,7 +163,7 @@ def validate(arguments: argparse.Namespace) -> Answer:
     )
     if found.ceiling:
         shares = ", ".join(f"{value:.2f}" for value in found.ceiling)
-        print(f"one training of each agrees with the mean of the others, Kendall: {shares}; no prediction can do much better")
+        print(f"one training of each agrees with the mean of the others, Kendall: {shares}; that is the noise of training")
     print(
         f"{len(found.verdicts)} networks, {found.epochs} epochs each: predictions are {100 * found.bias:+.1f} points off on "
         f"average, and {100 * found.left:.1f} points once that is taken out (root mean square)"
@@ -214,7 +218,7 @@ def print_unmet(selection: Selection) -> None:
     for budget in dict.fromkeys(choice.budget for choice in selection.choices):
         choices = [choice for choice in selection.choices if choice.budget == budget]
         measured = [choice.measured_ms_per_image for choice in choices if choice.measured_ms_per_image is not None]
-        if measured and not any(choice.within for choice in choices):
+        if measured and all(choice.within is False for choice in choices):
             uppers = [c.measured_ms_per_image + (c.interval_ms_per_image or 0) for c in choices if c.measured_ms_per_image]
             smallest = min(uppers)
             how = "estimated" if selection.setting.estimate else "measured"

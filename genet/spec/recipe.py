@@ -22,7 +22,8 @@ def _budget(value: Any) -> float | str:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
         return float(value)
     if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?x", value) and float(value[:-1]) > 0:
-        return value
+        number, _, fraction = value[:-1].partition(".")
+        return f"{int(number)}.{fraction.rstrip('0') or '0'}x" if fraction else value  # 0.5x and 0.50x are one budget
     raise law("must be milliseconds per image above 0, or a multiple of the MasterNet's latency such as 0.5x")
 
 
@@ -123,6 +124,15 @@ class Distill(Schedule):
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
 
 
+Model = Literal["auto", "paper"]
+
+
+class Fit(Record):
+    """Which regression the trials are fitted by: the `paper`'s form, or `auto`, shrunk towards plain size."""
+
+    model: Model = "auto"
+
+
 class Select(Record):
     """Latency budgets per image, and how many of the best candidates are measured as whole networks at a time.
 
@@ -152,6 +162,7 @@ class Recipe(Record):
     resolution: Count | None = None  # of the MasterNet and the trials; absent: the space's largest
     master: Schedule
     distill: Distill
+    fit: Fit = Fit()
     select: Select
     train: Schedule
     seed: Annotated[int, Field(ge=0)] = 0
@@ -177,6 +188,6 @@ class Recipe(Record):
         Budgets and the final training are not part of it, so changing them repeats nothing; nor is the way of
         measuring, for every row of the latency table carries its own setting.
         """
-        apart: dict[str, Any] = {"name": True, "measure": True, "select": True, "train": True, "data": {"workers"}}
+        apart: dict[str, Any] = {"name": True, "measure": True, "fit": True, "select": True, "train": True, "data": {"workers"}}
         apart |= {"distill": {"time_limit_s"}}
         return digest(self.model_dump_json(exclude=apart))[:12]

@@ -8,37 +8,36 @@ from statistics import fmean
 from genet.choose.certificate import Choice, Selection
 from genet.choose.explain import Explanation, explain
 from genet.choose.more import Proposal, propose
-from genet.choose.regression import Regression
-from genet.choose.selection import frontier
+from genet.choose.selection import Solved
 from genet.job import Job, predictor
 from genet.latency.plan import Staircases
 from genet.latency.table import LatencyTable
 from genet.spec.network import Network
 from genet.steps.distill import finished_trials, planned_trials
-from genet.steps.select import kept_widths, offers
+from genet.steps.learn import current_regression
+from genet.steps.select import judge, kept_widths, offers
 from genet.trials.plan import Trial, possible_trials
-
-RIVALS = 3  # of every choice
 
 
 def explanations(job: Job, selection: Selection, table: LatencyTable) -> tuple[Explanation, ...]:
     """Why each answer of a selection was chosen, by what is predicted from a latency table."""
-    regression = job.folder.read(job.folder.regression, Regression)
-    kept = kept_widths(job, table)
-    prediction = predictor(job, table, kept)
-    on_offer = {resolution: offers(job, prediction, resolution, widths) for resolution, widths in kept.items()}
-    layers = {resolution: frontier(offered, RIVALS + 1) for resolution, offered in on_offer.items()}
+    regression, kept = current_regression(job), kept_widths(job, table)
+    prediction, batch = predictor(job, table, kept), table.setting.batch
+    solved = {resolution: Solved(offers(job, prediction, regression, resolution, kept[resolution])) for resolution in kept}
 
     def explained(choice: Choice) -> Explanation:
-        network, limit = Network.parse(choice.network), choice.budget_ms_per_image * table.setting.batch
-        return explain(on_offer[choice.resolution], regression, layers[choice.resolution], network, limit, RIVALS)
+        network, budget_ms = Network.parse(choice.network), choice.budget_ms_per_image * batch
+        measured = choice.measured_ms_per_image
+        rows = (row for row in table.network_rows if row.reference == str(job.masternet))
+        broken = {row.network for row in rows if judge(job, table, row, choice.budget, budget_ms).within is False}
+        return explain(solved[choice.resolution], regression, network, budget_ms, measured and measured * batch, broken)
 
     return tuple(map(explained, selection.answers))
 
 
 def proposals(job: Job, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
     """The trials that would best tell the selected networks from their rivals, by what they should take away of the doubt."""
-    regression, recipe = job.folder.read(job.folder.regression, Regression), job.recipe
+    regression, recipe = current_regression(job), job.recipe
     rivals = [(Network.parse(why.network), Network.parse(r.network)) for why in explained for r in why.rivals if not r.apart]
     if not rivals:
         return ()

@@ -8,7 +8,6 @@ from typing import TypeVar
 from genet.choose.certificate import Choice, Selection
 from genet.choose.fidelity import Validation
 from genet.choose.outcome import Outcome, Outcomes, Trained
-from genet.choose.regression import Regression
 from genet.export import export, load_weights
 from genet.files import Record, digest, write_atomic
 from genet.job import Job
@@ -20,7 +19,7 @@ from genet.spec.network import Network
 from genet.spec.reader import to_yaml
 from genet.steps.distill import finished_trials
 from genet.steps.explain import explanations
-from genet.steps.learn import train_network
+from genet.steps.learn import current_regression, train_network
 from genet.steps.select import frontiers, table_on_disk
 
 R = TypeVar("R", bound=Record)
@@ -113,7 +112,8 @@ def _exported(folder: Path, weights: Path) -> bool:
 def write_report(job: Job) -> Path:
     """One self-contained page about the whole run; what is not there yet is left out."""
     files, table = job.folder, table_on_disk(job)
-    selection = _if_there(files, files.selection, Selection)
+    selection, validation = _if_there(files, files.selection, Selection), _if_there(files, files.validation, Validation)
+    regression = current_regression(job) if files.regression.exists() else None
     story = Story(
         recipe=job.recipe,
         setting=table.setting,
@@ -121,11 +121,11 @@ def write_report(job: Job) -> Path:
         staircases=files.read(files.staircase, Staircases),
         masternet=_if_there(files, files.master, Trained),
         trials=finished_trials(job),
-        regression=_if_there(files, files.regression, Regression),
+        regression=regression,
         fronts=frontiers(job, table) if files.regression.exists() else {},
         selection=selection,
         explanations=explanations(job, selection, table) if selection else (),
-        validation=_if_there(files, files.validation, Validation),
+        validation=validation if validation and regression and validation.inputs == regression.inputs else None,
         outcomes=_if_there(files, files.results, Outcomes),
     )
     write_atomic(files.report, page(story).encode())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genet.choose.fit import fit
 from genet.choose.outcome import Trained
-from genet.choose.regression import UNKNOWNS, Model, Regression
+from genet.choose.regression import Regression
 from genet.export import save_weights
 from genet.files import digest, remove_checked
 from genet.job import Job
@@ -14,7 +14,7 @@ from genet.nets.build import build
 from genet.nets.training import accuracy, train
 from genet.progress import Tracker
 from genet.spec.network import Network
-from genet.spec.recipe import Schedule
+from genet.spec.recipe import Model, Schedule
 from genet.steps.distill import finished_trials, planned_trials
 
 WITHOUT: dict[Model, str] = {
@@ -84,19 +84,35 @@ def _drawn(job: Job, repeat: int) -> str:
     return f"{job.recipe.seed}/{repeat}" if repeat else f"{job.recipe.seed}"
 
 
-def fit_trials(job: Job, model: Model = "auto") -> Regression:
-    """Fit the regression to the trials in the journal, and say where evidence is lacking."""
-    trained = job.folder.read(job.folder.master, Trained)
-    results = finished_trials(job)
-    regression = fit(job.masternet, trained.nas_accuracy, results, trained.nas_images, model)
-    missing = len(planned_trials(job)) - len(results)
+def fit_trials(job: Job, model: Model | None = None) -> Regression:
+    """Fit the regression to the trials in the journal, and say where evidence is lacking; the recipe's model if none is named."""
+    regression = _fitted(job, model or job.recipe.fit.model)
+    missing = len(planned_trials(job)) - len(finished_trials(job))
     if missing:
         job.progress.say(f"  {missing} planned trials are not run yet; `genet distill RUN` runs them")
     for gradient in regression.gradients:
         if gradient.missing:
             job.progress.say(
                 f"  super-block {gradient.index + 1} as {gradient.block_type}: {gradient.trials} finished trials for "
-                f"{UNKNOWNS} unknowns, {gradient.missing} are missing; {WITHOUT[model]}"
+                f"{gradient.unknowns} unknowns, {gradient.missing} are missing; {WITHOUT[regression.model]}"
             )
     regression.save(job.folder.regression)
     return regression
+
+
+def current_regression(job: Job) -> Regression:
+    """The run's regression; fitted anew, and not saved, where its trials or the MasterNet have changed since."""
+    known = job.folder.read(job.folder.regression, Regression)
+    return known if known.inputs == _evidence_digest(job, known.model) else _fitted(job, known.model)
+
+
+def _fitted(job: Job, model: Model) -> Regression:
+    trained = job.folder.read(job.folder.master, Trained)
+    inputs = _evidence_digest(job, model)
+    return fit(job.masternet, trained.nas_accuracy, finished_trials(job), trained.nas_images, model, inputs)
+
+
+def _evidence_digest(job: Job, model: Model) -> str:
+    master = job.folder.read(job.folder.master, Trained)
+    found = ((result.id, result.accuracy) for result in finished_trials(job))
+    return digest(f"{model}/{master.inputs}/{master.nas_accuracy}/{sorted(found, key=str)}")

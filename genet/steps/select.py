@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +12,6 @@ from genet.choose.certificate import (
     Choice,
     Selection,
     best_certified,
-    best_predicted,
     certificate,
     half_interval,
 )
@@ -31,13 +30,17 @@ from genet.latency.table import LatencyTable, NetworkRow, find_setting
 from genet.spec.network import Network
 from genet.spec.recipe import Budget, budget_ms
 from genet.spec.space import Widths
+from genet.steps.learn import current_regression
 
 LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
 
 
 def select(job: Job) -> Selection:
     """Choose by what is predicted, and certify on the device; on evidence from elsewhere, by what is predicted alone."""
-    table, regression = job.table, job.folder.read(job.folder.regression, Regression)
+    table, regression = job.table, current_regression(job)
+    if regression != job.folder.read(job.folder.regression, Regression):
+        job.progress.say("  the trials have changed since they were fitted: fitted anew")
+        regression.save(job.folder.regression)
     staircases = job.folder.read(job.folder.staircase, Staircases)
     evidence = (regression.model_dump_json(), staircases.model_dump_json(), job.recipe.select.model_dump_json())
     inputs = digest("/".join((table.setting.digest, *evidence)))
@@ -47,13 +50,13 @@ def select(job: Job) -> Selection:
     if job.recipe.measure.latency:
         selection = answer(job, job.recipe.select.budgets, table).model_copy(update={"inputs": inputs})
     else:
-        selection = _certified_selection(job, table, inputs)
+        selection = _certified_selection(job, table, regression, inputs)
         _warn_if_busy(job, table, selection.choices)
     selection.save(job.folder.selection)
     return selection
 
 
-def _certified_selection(job: Job, table: LatencyTable, inputs: str) -> Selection:
+def _certified_selection(job: Job, table: LatencyTable, regression: Regression, inputs: str) -> Selection:
     kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
     budgets, error = _budgets_ms(job, table, job.recipe.select.budgets), prediction.correction.left_out_error
@@ -61,9 +64,8 @@ def _certified_selection(job: Job, table: LatencyTable, inputs: str) -> Selectio
     with job.progress.track("selecting, each network measured whole", len(budgets) * len(kept)) as tracker:
         for budget, ms in budgets.items():
             for resolution, widths in kept.items():
-                choices.append(
-                    _certified_choice(job, prediction, budget, ms, partial(_front, job, prediction, resolution, widths))
-                )
+                solve = partial(_front, job, prediction, regression, resolution, widths)
+                choices.append(_certified_choice(job, prediction, budget, ms, solve))
                 tracker.advance()
     return _selection(job, table, inputs, choices, error)
 
@@ -83,18 +85,32 @@ def answer(job: Job, budgets: tuple[Budget, ...], table: LatencyTable | None = N
     table = table or table_on_disk(job)
     kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
-    fronts = [_front(job, prediction, resolution, widths) for resolution, widths in kept.items()]
-    choices = []
-    for budget, ms in _budgets_ms(job, table, budgets).items():
-        for front in fronts:
-            candidate = best_predicted(ms, front)
-            row = table.network_row(Network.parse(candidate.network))
-            found = _judge(job, table, row, budget, ms) if row else None
-            choice = _choice(table, budget, ms, candidate, found)
-            if found is None and choice.predicted_ms_per_image > choice.budget_ms_per_image:
-                choice = choice.model_copy(update={"within": False})
-            choices.append(choice)
+    regression = current_regression(job)
+    fronts = [_front(job, prediction, regression, resolution, widths) for resolution, widths in kept.items()]
+    choices = [
+        _answered(job, table, front, budget, ms) for budget, ms in _budgets_ms(job, table, budgets).items() for front in fronts
+    ]
     return _selection(job, table, "", choices, prediction.correction.left_out_error)
+
+
+def _answered(job: Job, table: LatencyTable, front: Sequence[Candidate], budget: Budget, ms: float) -> Choice:
+    """The best that is predicted to be within the budget, or that was measured and does not break it; else the fastest."""
+    found = {
+        candidate.network: judge(job, table, row, budget, ms)
+        for candidate in front
+        if (row := table.network_row(Network.parse(candidate.network))) and row.reference == str(job.masternet)
+    }
+
+    def fits(candidate: Candidate) -> bool:
+        known = found.get(candidate.network)
+        return known.within is not False if known else candidate.predicted_ms <= ms
+
+    fitting = [candidate for candidate in front if fits(candidate)]
+    if fitting:
+        best = max(fitting, key=lambda candidate: candidate.predicted_accuracy)
+        return _choice(table, budget, ms, best, found.get(best.network))
+    fastest = min(front, key=lambda candidate: candidate.predicted_ms)
+    return _choice(table, budget, ms, fastest, found.get(fastest.network)).model_copy(update={"within": False})
 
 
 def table_on_disk(job: Job) -> LatencyTable:
@@ -116,18 +132,18 @@ def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]
     """The exact frontier of every resolution, from what is on disk; block types without evidence are left out."""
     kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
-    return {resolution: _front(job, prediction, resolution, widths) for resolution, widths in kept.items()}
+    regression = current_regression(job)
+    return {resolution: _front(job, prediction, regression, resolution, widths) for resolution, widths in kept.items()}
 
 
-def _front(job: Job, prediction: Predictor, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
+def _front(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
     """What is chosen from under the present correction: the exact frontier, or the best of random structures."""
-    offered, how = offers(job, prediction, resolution, kept), job.recipe.select
+    offered, how = offers(job, prediction, regression, resolution, kept), job.recipe.select
     return frontier(offered) if how.method == "exact" else drawn(offered, how.structures, job.recipe.seed)
 
 
-def offers(job: Job, prediction: Predictor, resolution: int, kept: Widths) -> Offers:
+def offers(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> Offers:
     """What the selection chooses from at a resolution, under the present correction."""
-    regression = job.folder.read(job.folder.regression, Regression)
     return tabulate(
         job.recipe.space,
         kept,
@@ -164,17 +180,17 @@ def _certified_choice(
 
         def enough(row: NetworkRow) -> bool:
             looked = len(row.ms) in LOOKS  # often looking would make chance look like certainty
-            return looked and (len(row.ms) == LOOKS[-1] or _judge(job, table, row, budget, ms).within is not None)
+            return looked and (len(row.ms) == LOOKS[-1] or judge(job, table, row, budget, ms).within is not None)
 
         row = measure_network(table, job.meter, Network.parse(candidate.network), job.masternet, enough)
         prediction.learn(row)
-        return _judge(job, table, row, budget, ms)
+        return judge(job, table, row, budget, ms)
 
     candidate, found = best_certified(ms, solve, certify, job.recipe.select.candidates)
-    return _choice(table, budget, ms, candidate, found)
+    return _choice(table, budget, ms, candidate, found.model_copy(update={"within": bool(found.within)}))
 
 
-def _judge(job: Job, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:
+def judge(job: Job, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:
     """A multiple of the MasterNet's latency is held against ratios to it, which no drift of the machine can touch.
 
     A budget in milliseconds must hold at the speed at which the MasterNet was measured and at that of the network's own
@@ -200,7 +216,7 @@ def _choice(table: LatencyTable, budget: Budget, ms: float, candidate: Candidate
         predicted_ms_per_image=candidate.predicted_ms / batch,
         measured_ms_per_image=found.ms / batch if found else None,
         interval_ms_per_image=found.interval_ms / batch if found else None,
-        within=bool(found.within) if found else None,
+        within=found.within if found else None,
     )
 
 

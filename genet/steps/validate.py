@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from genet.choose.fidelity import Subject, Validation, Verdict, subjects, validate
 from genet.choose.selection import frontier
-from genet.errors import EvidenceError
+from genet.errors import EvidenceError, MeasurementError, NonFiniteLossError
 from genet.job import Job, predictor
 from genet.latency.profile import measure_network
 from genet.latency.table import LatencyTable
 from genet.spec.network import Network
 from genet.spec.recipe import Schedule
 from genet.steps.distill import planned_trials
-from genet.steps.learn import train_anew, trained_before
+from genet.steps.learn import current_regression, train_anew, trained_before
 from genet.steps.select import kept_widths, offers
 
-TITLE = "epochs of networks that the regression never saw"
+TITLE = "training them, epochs"
 FEWEST = 4  # networks, of which one is of the frontier
 
 
@@ -28,18 +28,21 @@ def validate_predictions(job: Job, count: int, epochs: int | None = None, traini
     if count < FEWEST:
         raise EvidenceError(f"a validation must train at least {FEWEST} networks, got {count}; `--n 20` is a good number")
     schedule = _shorter(job.recipe.train, epochs or max(1, job.recipe.train.epochs // 4))
-    table, resolution = job.table, job.recipe.search_resolution
+    table, resolution, regression = job.table, job.recipe.search_resolution, current_regression(job)
     kept = kept_widths(job, table)
-    offered = offers(job, predictor(job, table, kept), resolution, kept[resolution])
+    offered = offers(job, predictor(job, table, kept), regression, resolution, kept[resolution])
     known = {str(job.masternet), *(trial.network for trial in planned_trials(job))}
     chosen = subjects(offered, frontier(offered), known, count, job.recipe.seed)
-    accuracies = _accuracies(job, chosen, schedule, trainings)
     measured = _measured_ms(job, table, chosen)
+    accuracies = _accuracies(job, [subject for subject in chosen if subject.network in measured], schedule, trainings)
     verdicts = [
-        Verdict(subject=subject, accuracies=reached, measured_ms=ms)
-        for subject, reached, ms in zip(chosen, accuracies, measured, strict=True)
+        Verdict(subject=subject, accuracies=accuracies[subject.network], measured_ms=measured[subject.network])
+        for subject in chosen
+        if len(accuracies.get(subject.network, ())) == trainings
     ]
-    found = validate(verdicts, schedule.epochs)
+    if len(verdicts) < FEWEST:
+        raise EvidenceError(f"a validation must have at least {FEWEST} networks that could be trained, and has {len(verdicts)}")
+    found = validate(verdicts, schedule.epochs, inputs=regression.inputs)
     found.save(job.folder.validation)
     return found
 
@@ -48,31 +51,43 @@ def _shorter(schedule: Schedule, epochs: int) -> Schedule:
     return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": min(schedule.warmup_epochs, epochs - 1)})
 
 
-def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainings: int) -> list[tuple[float, ...]]:
-    """NAS validation accuracies: of every network one per training."""
+def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainings: int) -> dict[str, tuple[float, ...]]:
+    """NAS validation accuracies: of every network one per training. One that cannot be trained is said and left out."""
     wanted = [(Network.parse(s.network, name=job.recipe.space.name), k) for k in range(trainings) for s in chosen]
     before = {each: trained_before(job, each[0], schedule, job.folder.validated(*each), each[1]) for each in wanted}
     done = sum(schedule.epochs for known in before.values() if known)
-    reached: dict[tuple[str, int], float] = {}
+    reached: dict[str, tuple[float, ...]] = {}
     with job.progress.track(TITLE, schedule.epochs * len(wanted), done) as tracker:
         for network, repeat in wanted:
             known, file = before[network, repeat], job.folder.validated(network, repeat)
             if known is None:
-                known = train_anew(job, network, schedule, file, tracker, repeat, done)
-                done += schedule.epochs
-            reached[str(network), repeat] = known.nas_accuracy
-    return [tuple(reached[subject.network, repeat] for repeat in range(trainings)) for subject in chosen]
+                try:
+                    known = train_anew(job, network, schedule, file, tracker, repeat, done)
+                except NonFiniteLossError as fault:
+                    job.progress.say(f"  {network}: left out, {fault}")
+                    continue
+                finally:
+                    done += schedule.epochs
+                    tracker.resume_at(done)
+            reached[str(network)] = (*reached.get(str(network), ()), known.nas_accuracy)
+    return reached
 
 
-def _measured_ms(job: Job, table: LatencyTable, chosen: Sequence[Subject]) -> list[float | None]:
-    """Milliseconds per batch as predictions have them; None where latencies are another machine's evidence."""
+def _measured_ms(job: Job, table: LatencyTable, chosen: Sequence[Subject]) -> dict[str, float | None]:
+    """Milliseconds per batch as predictions have them, None where latencies are another machine's evidence.
+
+    A network that cannot be measured is said and left out.
+    """
     if not job.recipe.measure.here:
-        return [None] * len(chosen)
+        return dict.fromkeys(subject.network for subject in chosen)
     masternet_ms = table.masternet_ms(job.masternet)
-    found: list[float | None] = []
-    with job.progress.track("measuring them", len(chosen)) as tracker:
+    found: dict[str, float | None] = {}
+    with job.progress.track("measuring networks that no trial was of", len(chosen)) as tracker:
         for subject in chosen:
-            row = measure_network(table, job.meter, Network.parse(subject.network), job.masternet)
-            found.append(row.ratio * masternet_ms)
+            try:
+                row = measure_network(table, job.meter, Network.parse(subject.network), job.masternet)
+                found[subject.network] = row.ratio * masternet_ms
+            except MeasurementError as fault:
+                job.progress.say(f"  {subject.network}: left out, {fault}")
             tracker.advance()
     return found

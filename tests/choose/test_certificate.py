@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genet.choose.certificate import Certificate, best_certified, best_predicted, certificate, half_interval
+from genet.choose.certificate import Certificate, best_certified, certificate, half_interval
 from genet.choose.selection import Candidate
 from genet.errors import EvidenceError
 
@@ -198,12 +198,6 @@ def test_no_network_is_named_as_within_that_was_measured_above(bias: float, budg
 def test_an_empty_frontier_is_said() -> None:
     with pytest.raises(EvidenceError, match="the frontier is empty"):
         best_certified(1.0, solving([]), exactly(1.0), 1)
-
-
-def test_without_a_device_the_prediction_decides() -> None:
-    assert best_predicted(5.0, front(10)).network == "net5"
-    assert best_predicted(5.0, solving(front(10), [2.0])()).network == "net2"
-    assert best_predicted(0.1, front(10)).network == "net1"
 
 
 MOST_ROUNDS = 20  # as in the select step
