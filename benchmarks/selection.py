@@ -23,7 +23,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from genet import pipeline
 from genet.choose.offers import Offers, tabulate
-from genet.choose.selection import Candidate, drawn, frontier
+from genet.choose.selection import Candidate, Solved, drawn, frontier
 from genet.commands.printing import progress
 from genet.files import write_atomic
 from genet.job import Job, open_job, predictor
@@ -38,7 +38,7 @@ from genet.spec.recipe import Recipe
 from genet.spec.space import MultipleOf, SearchSpace
 
 RESULTS = Path(__file__).parent / "results" / "selection"
-INSTANCES, STRUCTURES, ONE_BY_ONE = 200, 1_000_000, 2_000
+INSTANCES, STRUCTURES, ONE_BY_ONE, BEST = 200, 1_000_000, 2_000, 12
 GROWTH_STEPS = (64, 32, 16, 8)
 BUDGETS = (0.9, 0.7, 0.5)  # of the MasterNet's latency
 
@@ -112,9 +112,15 @@ class MadeUp:
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
+        self._known: dict[tuple[int, SuperBlock], float] = {}
 
     def __call__(self, index: int, superblock: SuperBlock) -> float:
         """The change of accuracy."""
+        if (index, superblock) not in self._known:
+            self._known[index, superblock] = self._made_up(index, superblock)
+        return self._known[index, superblock]
+
+    def _made_up(self, index: int, superblock: SuperBlock) -> float:
         own = self._space.superblocks[index]
         kind = (
             random.Random(f"{index}/{superblock.block_type}").gauss(0, 0.01) if superblock.block_type != own.block_type else 0.0
@@ -150,22 +156,25 @@ def paper() -> str:
             start = time.process_time()
             offers = make(resolution)
             tabulated = time.process_time()
-            front = frontier(offers)
+            solution = Solved(offers)
+            front = solution.frontier()
             solved = time.process_time()
+            solution.best((front[0].predicted_ms + front[-1].predicted_ms) / 2, BEST)
+            best_s = time.process_time() - solved
             random_ones = drawn(offers, STRUCTURES, 0)
-            drawn_s = time.process_time() - solved
+            drawn_s = time.process_time() - solved - best_s
             one_s = one_by_one(offers, job, resolution)
             gap = gaps(front, random_ones)
             worse += sum(each < -1e-9 for each in gap)
             size = math.prod(len(offer.choices) for offer in offers.superblocks)
             share = (solved - start) / (one_s * STRUCTURES)
             lines.append(
-                f"| {resolution} | {size:.1e} | {len(front)} | {tabulated - start:.2f} | {solved - tabulated:.2f} "
+                f"| {resolution} | {size:.1e} | {len(front)} | {tabulated - start:.2f} | {solved - tabulated:.2f} | {best_s:.2f} "
                 f"| {drawn_s:.2f} | {one_s * STRUCTURES:,.0f} | {share:.2%} | {100 * max(gap):.2f} |"
             )
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     head = (
-        "| pixels | networks | on the frontier | tables, s | frontier, s | a million drawn from the tables, s "
+        "| pixels | networks | on the frontier | tables, s | frontier, s | the 12 best of a budget, s | a million drawn from the tables, s "
         "| a million made one by one, s | frontier with tables over that | most points that the draw misses |"
     )
     return "\n".join(
@@ -178,7 +187,7 @@ def paper() -> str:
             "arrays, over the tables that the exact selection made.",
             "",
             head,
-            "|---" * 9 + "|",
+            "|---" * 10 + "|",
             *lines,
             "",
             f"The exact frontier is worse than the best of a million for {worse} of {3 * len(LEVELS)} budgets. Largest memory of "

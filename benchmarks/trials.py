@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
+import operator
 import random
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -125,8 +126,9 @@ def truth_networks(study: Study) -> list[Network]:
     widths = space.widths_on_offer()
     choices = [list(space.choices(index, widths)) for index in range(len(space.superblocks))]
     drawn = [space.network(tuple(map(draw.choice, choices)), recipe.search_resolution) for _ in range(2000)]
+    drawn = [network for network in drawn if sum(map(operator.ne, network.superblocks, space.superblocks)) > 1]
     if not study.spread:
-        return drawn[: study.networks]
+        return list(dict.fromkeys(drawn))[: study.networks]
     size = {network: math.log(network_cost(network).parameters) for network in drawn}
     low, high = min(size.values()), max(size.values())
     targets = (low + (high - low) * k / (study.networks - 1) for k in range(study.networks))

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 
 from genet.choose import fit as fitting
 from genet.choose.fit import LEAST, fit
-from genet.choose.regression import Model, Regression
-from genet.choose.terms import SHARED
+from genet.choose.regression import Regression
 from genet.errors import EvidenceError
 from genet.spec.network import BlockType, Network, SuperBlock
 from genet.spec.reader import read_space
-from genet.spec.recipe import Distill
+from genet.spec.recipe import Distill, Model
 from genet.spec.space import superblock_of
 from genet.trials.plan import Change, Trial, plan_trials
 from genet.trials.results import TrialResult, failed
@@ -123,11 +122,12 @@ def noisy_fit(model: Model = "auto") -> Regression:
 
 @pytest.fixture
 def one_penalty(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets the regression choose nothing: one penalty, and widths and depths by their logarithms."""
+    """Lets the regression choose nothing: one penalty, widths and depths by their logarithms, and never size alone."""
 
     def only(penalty: float) -> None:
         monkeypatch.setattr(fitting, "PENALTIES", (penalty,))
-        monkeypatch.setattr(fitting, "SCALES", ("log2",))
+        monkeypatch.setattr(fitting, "OTHERS", (fitting.LOGARITHMS,))
+        monkeypatch.setattr(fitting, "PAYS", math.inf)
 
     return only
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genet.choose.terms import SHARED, Scale, Terms
-from genet.spec.cost import network_cost
+from genet.choose.terms import FINE_TUNING, SIZE, Scale, Terms, fine_tuning_terms, trust
 from genet.spec.network import BlockType, SuperBlock
 from genet.spec.reader import read_space
 from genet.spec.space import SearchSpace, superblock_of
 
+SHARED = {"size", "depth"}
 SPACES = ("digits", "cifar10", "masternet")
 SCALES: tuple[Scale, ...] = get_args(Scale)
 SCALED = pytest.mark.parametrize("scale", SCALES)
@@ -41,21 +41,6 @@ def terms_of(name: str, width: Scale = "log2", depth: Scale = "log2", resolution
     return Terms(space.masternet(resolution or space.input.resolutions[0]), width, depth)
 
 
-def parameters(name: str, index: int, superblock: SuperBlock) -> int:
-    """Of the whole network with one super-block replaced, counted block by block."""
-    space = space_of(name)
-    superblocks = [*space.superblocks[:index], superblock, *space.superblocks[index + 1 :]]
-    return network_cost(space.network(tuple(superblocks), space.input.resolutions[0])).parameters
-
-
-def assert_parameters_are_those_of_the_whole_network(name: str, index: int, superblock: SuperBlock) -> None:
-    whole = (
-        parameters(name, index, superblock)
-        / network_cost(space_of(name).masternet(space_of(name).input.resolutions[0])).parameters
-    )
-    assert terms_of(name)(index, superblock)["parameters"] == pytest.approx(math.log2(whole), rel=1e-12, abs=1e-15)
-
-
 @SHIPPED
 @pytest.mark.parametrize("width", SCALES)
 @pytest.mark.parametrize("depth", SCALES)
@@ -64,25 +49,31 @@ def test_no_term_of_the_masternets_own_superblocks_has_an_effect(name: str, widt
         assert set(terms_of(name, width, depth)(index, own).values()) == {0.0}
 
 
-def test_parameters_are_log2_of_the_whole_networks_ratio_for_every_choice_of_a_space() -> None:
-    last = len(space_of("digits").superblocks) - 1
-    assert {index for index, _ in choices("digits")} == set(range(last + 1))  # the last is read by the head
-    for index, superblock in choices("digits"):
-        assert_parameters_are_those_of_the_whole_network("digits", index, superblock)
-
-
-@settings(max_examples=40)
-@given(st.sampled_from(SPACES[1:]), st.data())
-def test_parameters_are_log2_of_the_whole_networks_ratio_in_spaces_of_many_types(name: str, data: st.DataObject) -> None:
-    index, superblock = data.draw(st.sampled_from(choices(name)))
-    assert_parameters_are_those_of_the_whole_network(name, index, superblock)
+@SHIPPED
+def test_size_is_log2_of_the_width_ratio_and_half_that_of_the_depth_for_every_choice_of_a_space(name: str) -> None:
+    """On either scale of the others: size is always in logarithms."""
+    found = {(width, depth): terms_of(name, width, depth) for width in SCALES for depth in SCALES}
+    for index, superblock in choices(name):
+        own = space_of(name).superblocks[index]
+        size = math.log2(superblock.width**2 * superblock.depth / (own.width**2 * own.depth)) / 2
+        for terms in found.values():
+            assert terms(index, superblock)["size"] == pytest.approx(size, rel=1e-12, abs=1e-15)
 
 
 @SHIPPED
-def test_parameters_count_the_block_that_reads_the_superblock(name: str) -> None:
-    """The first block of the next super-block, and the head's after the last: both grow with the width before them."""
+def test_twice_as_wide_is_as_large_as_four_times_as_deep(name: str) -> None:
     for index, own in enumerate(space_of(name).superblocks):
-        assert_parameters_are_those_of_the_whole_network(name, index, own.model_copy(update={"width": 2 * own.width}))
+        wide, deep = own.model_copy(update={"width": 2 * own.width}), own.model_copy(update={"depth": 4 * own.depth})
+        assert terms_of(name)(index, wide)["size"] == terms_of(name)(index, deep)["size"] == 1.0
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(SPACES), st.data())
+def test_of_two_superblocks_that_differ_in_one_way_the_larger_has_the_larger_size(name: str, data: st.DataObject) -> None:
+    index, one = data.draw(st.sampled_from(choices(name)))
+    way = data.draw(st.sampled_from(("width", "depth")))
+    other = one.model_copy(update={way: data.draw(st.integers(getattr(one, way) + 1, 2 * getattr(one, way)))})
+    assert terms_of(name)(index, one)["size"] < terms_of(name)(index, other)["size"]
 
 
 @SCALED
@@ -90,7 +81,7 @@ def test_parameters_count_the_block_that_reads_the_superblock(name: str) -> None
 def test_twice_as_wide_is_one_on_either_scale(name: str, scale: Scale) -> None:
     for index, own in enumerate(space_of(name).superblocks):
         wide = terms_of(name, width=scale)(index, own.model_copy(update={"width": 2 * own.width}))
-        assert wide["width"] == pytest.approx(1.0)
+        assert wide[f"{index + 1} width"] == pytest.approx(1.0)
         assert wide["depth"] == 0
 
 
@@ -98,7 +89,7 @@ def test_twice_as_wide_is_one_on_either_scale(name: str, scale: Scale) -> None:
 def test_half_as_wide_is_a_doubling_less_or_half_a_width_less(scale: Scale, value: float) -> None:
     own = space_of("digits").superblocks[2]
     half = own.model_copy(update={"width": own.width // 2})
-    assert terms_of("digits", width=scale)(2, half)["width"] == pytest.approx(value)
+    assert terms_of("digits", width=scale)(2, half)["3 width"] == pytest.approx(value)
 
 
 @pytest.mark.parametrize(("scale", "value"), [("log2", 1.0), ("linear", 3.0)])
@@ -106,14 +97,16 @@ def test_twice_as_deep_is_one_doubling_or_as_many_blocks(scale: Scale, value: fl
     own = space_of("digits").superblocks[2]  # three blocks deep
     deep = terms_of("digits", depth=scale)(2, own.model_copy(update={"depth": 2 * own.depth}))
     assert deep["depth"] == pytest.approx(value)
-    assert deep["width"] == 0
+    assert deep["3 width"] == 0
 
 
 @SCALED
 def test_the_scale_of_the_widths_leaves_the_depths_alone_and_the_other_way_round(scale: Scale) -> None:
     for index, superblock in choices("digits"):
-        assert terms_of("digits", scale, "log2")(index, superblock)["depth"] == terms_of("digits")(index, superblock)["depth"]
-        assert terms_of("digits", "log2", scale)(index, superblock)["width"] == terms_of("digits")(index, superblock)["width"]
+        found = terms_of("digits")(index, superblock)
+        depth, width = f"{index + 1} depth", f"{index + 1} width"
+        assert terms_of("digits", scale, "log2")(index, superblock)[depth] == found[depth]
+        assert terms_of("digits", "log2", scale)(index, superblock)[width] == found[width]
 
 
 @settings(max_examples=60)
@@ -132,14 +125,16 @@ def test_another_kernel_or_ratio_alone_is_another_type() -> None:
     own = space_of("cifar10").superblocks[3]  # DW k3 r3
     for kind in (BlockType("DW", 5, 3.0), BlockType("DW", 3, 6.0)):
         found = terms_of("cifar10")(3, superblock_of(kind, own.width, own.depth, own.stride))
-        assert (found[str(kind)], found[f"4 {kind}"], found["width"], found["depth"]) == (1.0, 1.0, 0.0, 0.0)
+        assert (found[str(kind)], found[f"4 {kind}"], found["size"], found["4 width"], found["depth"]) == (1.0, 1.0, 0.0, 0.0, 0.0)
 
 
-def test_a_move_counts_the_same_for_the_network_the_superblock_and_the_type_in_its_place() -> None:
+@SCALED
+def test_a_move_counts_the_same_for_the_superblock_and_the_type_in_its_place_and_a_deeper_one_for_all(scale: Scale) -> None:
     for index, superblock in choices("digits"):
-        found = terms_of("digits")(index, superblock)
+        found = terms_of("digits", scale, scale)(index, superblock)
         for move in ("width", "depth"):
-            assert found[move] == found[f"{index + 1} {move}"] == found[f"{index + 1} {superblock.block_type} {move}"]
+            assert found[f"{index + 1} {move}"] == found[f"{index + 1} {superblock.block_type} {move}"]
+        assert found["depth"] == found[f"{index + 1} depth"]
 
 
 @settings(max_examples=40)
@@ -148,10 +143,34 @@ def test_two_places_have_only_the_shared_terms_and_those_of_a_type_in_common(dat
     one, other = (data.draw(st.sampled_from(choices("masternet"))) for _ in range(2))
     if one[0] != other[0]:
         common = set(terms_of("masternet")(*one)) & set(terms_of("masternet")(*other))
-        assert common - {str(one[1].block_type)} == set(SHARED)
+        assert common - {str(one[1].block_type)} == SHARED
 
 
 def test_the_resolution_changes_no_term() -> None:
     small, large = (terms_of("digits", resolution=resolution) for resolution in space_of("digits").input.resolutions)
     for index, superblock in choices("digits"):
         assert small(index, superblock) == large(index, superblock)
+
+
+def test_fine_tuning_has_a_term_for_all_and_one_for_the_superblock() -> None:
+    assert fine_tuning_terms(2) == {"fine-tuning": 1.0, "3 fine-tuning": 1.0}
+
+
+def test_no_term_of_a_superblock_is_one_of_fine_tuning() -> None:
+    for name in SPACES:
+        for index, superblock in choices(name):
+            assert not set(terms_of(name)(index, superblock)) & set(fine_tuning_terms(index))
+
+
+@SHIPPED
+def test_what_all_share_is_trusted_most_and_a_types_slope_in_its_place_least(name: str) -> None:
+    """Of every term there is: size and fine-tuning are next to free, the shared deviation of depths is not."""
+    for index, superblock in choices(name):
+        kind = superblock.block_type
+        least = {f"{index + 1} {kind} width", f"{index + 1} {kind} depth"}
+        for term in (*terms_of(name)(index, superblock), *fine_tuning_terms(index)):
+            trusted = trust(term)
+            if term in (SIZE, FINE_TUNING):
+                assert trusted >= 100
+            else:
+                assert trusted == (0.5 if term in least else 1.0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from genet.choose.offers import Offers, tabulate
-from genet.choose.selection import drawn, frontier, pareto
+from genet.choose.selection import Solved, drawn, frontier, pareto
 from genet.latency.ops import network_ops
 from genet.spec.cost import network_cost
 from genet.spec.network import Block, Network, SuperBlock, blocks, superblock_blocks
@@ -86,25 +86,24 @@ def test_some_instance_is_decided_by_its_host() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("how", ["exact", "exact, three layers", "drawn"])
+@pytest.mark.parametrize("how", ["frontier", "best", "drawn"])
 def test_every_candidate_scores_what_it_says(seed: int, how: str) -> None:
     instance = Instance(seed, host_ms=0.05)
     offers = instance.offers()
-    found = drawn(offers, 100, seed) if how == "drawn" else frontier(offers, 3 if "three" in how else 1)
-    for candidate in found:
+    ways = {"frontier": frontier, "best": lambda offers: Solved(offers).best(3.0, 50), "drawn": lambda o: drawn(o, 100, seed)}
+    for candidate in ways[how](offers):
         network = Network.parse(candidate.network)
         assert (candidate.predicted_ms, candidate.predicted_accuracy) == pytest.approx(instance.score(network))
         assert candidate.parameters == network_cost(network).parameters
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_three_layers_hold_the_three_best_networks_of_every_budget(seed: int) -> None:
+def test_the_three_best_networks_of_a_budget_are_brute_forces(seed: int) -> None:
     instance = Instance(seed)
-    ranked, found = instance.ranked(), frontier(instance.offers(), layers=3)
+    ranked, solved = instance.ranked(), Solved(instance.offers())
     for budget in np.linspace(min(ms for ms, _ in ranked), max(ms for ms, _ in ranked), 7):
         best = [accuracy for ms, accuracy in ranked if ms <= budget + 1e-9][:3]
-        got = sorted((c.predicted_accuracy for c in found if c.predicted_ms <= budget + 1e-9), reverse=True)[:3]
-        assert got == pytest.approx(best, abs=1e-9)
+        assert [c.predicted_accuracy for c in solved.best(budget + 1e-9, 3)] == pytest.approx(best, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(8))
