@@ -174,8 +174,9 @@ def paper() -> str:
             )
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     head = (
-        "| pixels | networks | on the frontier | tables, s | frontier, s | the 12 best of a budget, s | a million drawn from the tables, s "
-        "| a million made one by one, s | frontier with tables over that | most points that the draw misses |"
+        "| pixels | networks | on the frontier | tables, s | frontier, s | the 12 best of a budget, s "
+        "| a million drawn from the tables, s | a million made one by one, s | frontier with tables over that "
+        "| most points that the draw misses |"
     )
     return "\n".join(
         [

@@ -96,16 +96,17 @@ class Solved:
         within the rest of the budget. What promises most is decided further, so the first to be complete are the best.
         """
         numbers = itertools.count()
-        waiting: list[tuple[float, int, _Partial]] = []
+        waiting: list[tuple[float, int, int, _Partial]] = []
 
         def push(partials: Iterable[_Partial]) -> None:
-            for partial in partials:
-                heapq.heappush(waiting, (-partial.promise, next(numbers), partial))
+            for partial in partials:  # of equals the one decided furthest, or all of them would be looked at side by side
+                order = (-round(partial.promise, 12), -len(partial.choices), next(numbers))
+                heapq.heappush(waiting, (*order, partial))
 
         push(self._endings(limit_ms * (1 + ROUNDING)))
         found: list[tuple[int, ...]] = []
         while waiting and len(found) < count:
-            _, _, partial = heapq.heappop(waiting)
+            *_, partial = heapq.heappop(waiting)
             if len(partial.choices) == len(self.offers.superblocks):
                 found.append(partial.choices)
             else:
@@ -130,7 +131,8 @@ class Solved:
             fits = offer.widths == width
             if self._counted:
                 fits = fits & (offer.kernels[row] == kernels - launched)
-            members = np.flatnonzero(fits & (offer.ms[row] <= partial.left_ms - front.ms[0]))
+            fits = fits & np.isfinite(offer.ms[row]) & (offer.ms[row] <= partial.left_ms - front.ms[0])
+            members = np.flatnonzero(fits)
             left = partial.left_ms - offer.ms[row, members]
             promises = partial.gain + offer.gain[members] + _promises(front, left)
             found += [
@@ -165,7 +167,7 @@ class _Partial(NamedTuple):
 
 def _promises(front: _Front, left_ms: np.ndarray) -> np.ndarray:
     """The best gain of a front within each latency; all have one."""
-    return np.asarray(front.gain[np.searchsorted(front.ms, left_ms, side="right") - 1])
+    return np.asarray(front.gain[np.maximum(np.searchsorted(front.ms, left_ms, side="right") - 1, 0)])
 
 
 def _advance(before: dict[State, _Front], offer: Offer, counted: bool) -> dict[State, _Front]:

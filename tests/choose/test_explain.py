@@ -1,4 +1,4 @@
-"""Why a network was chosen: steps, price and rivals, held against all networks of a small space."""
+"""Why a network was chosen: steps, what more latency buys and rivals, held against all networks of a small space."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genet.choose.explain import Explanation, explain
+from genet.choose.explain import LOOKED_AT, NEARBY, RIVALS, Explanation, explain
 from genet.choose.fit import fit
 from genet.choose.offers import Offers, tabulate
 from genet.choose.regression import Regression
-from genet.choose.selection import Candidate, frontier
+from genet.choose.selection import Solved
 from genet.latency.ops import network_ops
 from genet.spec.cost import network_cost
 from genet.spec.network import Block, Network, SuperBlock, blocks
@@ -33,7 +33,6 @@ DIGITS = read_space("digits")
 SPACE = DIGITS.model_copy(update={"superblocks": DIGITS.superblocks[:2]})
 WIDTHS = SPACE.widths_on_offer()
 PLAN = plan_trials(SPACE, WIDTHS, 32, 0, Distill(epochs=1, learning_rate=0.1))
-RIVALS = 3
 HOST_MS = 0.17
 HOSTS = pytest.mark.parametrize("host_ms", [0.0, HOST_MS], ids=["the device decides", "the host may decide"])
 
@@ -67,10 +66,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class Case:
-    """All networks of the space beside the tables made of it."""
+    """All networks of the space beside what was solved of its tables."""
 
-    offers: Offers
-    layers: tuple[Candidate, ...]
+    solved: Solved
     every: tuple[Scored, ...]
 
     def budgets(self) -> list[float]:
@@ -81,8 +79,8 @@ class Case:
         """The networks within a budget, the most accurate first."""
         return sorted((one for one in self.every if one.ms <= budget), key=lambda one: -one.accuracy)
 
-    def why(self, network: Network, budget: float, rivals: int = RIVALS) -> Explanation:
-        return explain(self.offers, regression(), self.layers, network, budget, rivals)
+    def why(self, network: Network, budget: float, measured_ms: float | None = None, broken: Container[str] = ()) -> Explanation:
+        return explain(self.solved, regression(), network, budget, measured_ms, broken)
 
 
 def table(widths: Widths = WIDTHS, host_ms: float = 0.0) -> Offers:
@@ -91,13 +89,12 @@ def table(widths: Widths = WIDTHS, host_ms: float = 0.0) -> Offers:
 
 @cache
 def case(host_ms: float = 0.0) -> Case:
-    offers = table(host_ms=host_ms)
     every = []
     for superblocks in itertools.product(*(SPACE.choices(index, WIDTHS) for index in range(2))):
         network = SPACE.network(superblocks, 32)
         ms = max(sum(map(block_ms, blocks(network))), host_ms * len(network_ops(network)))
         every.append(Scored(network, ms, regression().accuracy_of(network)))
-    return Case(offers, frontier(offers, RIVALS + 1), tuple(every))
+    return Case(Solved(table(host_ms=host_ms)), tuple(every))
 
 
 def scored(host_ms: float, network: Network) -> Scored:
@@ -162,13 +159,17 @@ def test_a_step_is_over_the_budget_exactly_where_the_whole_network_then_is_and_b
     assert 0.1 < np.mean(over) < 0.9
 
 
+def changed(network: Network, index: int, superblock: str) -> Network:
+    """The network with what a step writes down."""
+    (choice,) = (each for each in SPACE.choices(index, WIDTHS) if str(each) == superblock)
+    return SPACE.network((*network.superblocks[:index], choice, *network.superblocks[index + 1 :]), 32)
+
+
 def test_a_step_that_takes_all_of_the_budget_is_within_it() -> None:
     network = SPACE.masternet(32)
     steps = case().why(network, math.floor(scored(0.0, network).ms)).steps
     wider = next(step for step in steps if step.direction == "wider" and step.over_budget_ms)
-    picks = [offer.choices.index(own) for offer, own in zip(case().offers.superblocks, network.superblocks, strict=True)]
-    picks[wider.index] = [str(choice) for choice in case().offers.superblocks[wider.index].choices].index(wider.superblock)
-    exactly = float(case().offers.totals(np.array([picks])).ms[0])
+    exactly = case().solved.offers.predict(changed(network, wider.index, wider.superblock)).ms
     for budget, fits in ((exactly, True), (math.nextafter(exactly, 0.0), False)):
         (again,) = (s for s in case().why(network, budget).steps if (s.index, s.direction) == (wider.index, "wider"))
         assert (again.over_budget_ms is None) == fits
@@ -189,7 +190,7 @@ def test_where_a_width_is_not_on_offer_the_next_one_is_the_step() -> None:
     thinned = {key: tuple(w for w in kept if w != 24 or key[0] == 0) for key, kept in WIDTHS.items()}
     own = SPACE.superblocks[1]  # 32 wide; the next narrower is 24, then 16
     assert 24 in WIDTHS[1, own.block_type]
-    why = explain(table(thinned), regression(), case().layers, SPACE.masternet(32), 9.0, RIVALS)
+    why = explain(Solved(table(thinned)), regression(), SPACE.masternet(32), 9.0)
     (narrower,) = (step for step in why.steps if (step.index, step.direction) == (1, "narrower"))
     assert narrower.superblock == str(own.model_copy(update={"width": 16}))
 
@@ -197,32 +198,83 @@ def test_where_a_width_is_not_on_offer_the_next_one_is_the_step() -> None:
 def test_a_network_that_is_not_on_offer_has_no_steps() -> None:
     thinned = {key: tuple(w for w in kept if w != 32) for key, kept in WIDTHS.items()}
     masternet = SPACE.masternet(32)
-    gone = explain(table(thinned), regression(), case().layers, masternet, 9.0, RIVALS)
+    gone, measured = (explain(Solved(table(thinned)), regression(), masternet, 9.0, ms) for ms in (None, 99.0))
+    assert gone == measured  # there is nothing to compare it with
     assert gone.steps == ()
     assert len(gone.rivals) == RIVALS
     assert case().why(masternet, 9.0).steps
 
 
-# price
+# what more latency buys
 
 
 @HOSTS
-def test_the_price_is_the_slope_of_the_frontier_around_the_budget(host_ms: float) -> None:
-    prices = []
+def test_a_tenth_more_latency_buys_what_the_best_network_then_has_over_the_best_of_the_budget(host_ms: float) -> None:
+    bought = []
     for budget in np.linspace(case(host_ms).budgets()[0], case(host_ms).budgets()[-1], 9).tolist():
-        price = case(host_ms).why(SPACE.masternet(32), budget).price
-        low, high = (case(host_ms).within(budget * share) for share in (0.9, 1.1))
-        if low:
-            assert price == pytest.approx((high[0].accuracy - low[0].accuracy) / (0.2 * budget), abs=1e-12)
-            prices.append(price)
-        else:
-            assert price is None
-    assert len(prices) < 9
-    assert max(prices) > 0.001
+        now, then = (case(host_ms).within(budget * share)[0].accuracy for share in (1.0, 1 + NEARBY))
+        bought.append(then - now)
+        for network in (SPACE.masternet(32), *some_networks(2)):
+            assert case(host_ms).why(network, budget).more == pytest.approx(then - now, abs=1e-12)
+    assert (NEARBY, min(bought) >= 0, max(bought) > 0.001) == (0.1, True, True)
 
 
-def test_there_is_nothing_to_buy_beyond_the_slowest_network() -> None:
-    assert case().why(SPACE.masternet(32), 2 * case().budgets()[-1]).price == 0
+@HOSTS
+def test_beyond_the_slowest_of_the_frontier_there_is_nothing_to_buy_and_before_it_there_is(host_ms: float) -> None:
+    best = case(host_ms).within(math.inf)[0]
+    for network in some_networks(3):
+        slowest = case(host_ms).why(network, 9.0).slowest_ms
+        assert slowest == pytest.approx(best.ms)
+        beyond, before = (case(host_ms).why(network, share * slowest) for share in (1.001, 0.999))
+        assert (beyond.more, before.more > 0) == (0, True)
+        assert case(host_ms).why(network, 2 * slowest).more == 0
+
+
+def test_below_the_fastest_network_there_is_nothing_to_compare_with() -> None:
+    network, fastest = SPACE.masternet(32), min(one.ms for one in case().every)
+    hopeless = case().why(network, 0.8 * fastest)
+    assert (hopeless.short_of_best, hopeless.more, hopeless.rivals) == (0, 0, ())
+    assert hopeless.steps
+    nearly = case().why(network, 0.95 * fastest)
+    then = case().within(0.95 * fastest * (1 + NEARBY))[0].accuracy
+    assert (nearly.short_of_best, nearly.rivals) == (0, ())
+    assert nearly.more == pytest.approx(then - regression().accuracy_of(network), abs=1e-12)
+
+
+# where the network was measured
+
+
+@HOSTS
+@pytest.mark.parametrize("share", [0.8, 1.0, 1.25])
+def test_all_latencies_are_those_of_networks_as_much_slower_than_predicted_as_the_one_measured(
+    share: float, host_ms: float
+) -> None:
+    for network, budget in itertools.product(some_networks(3), case(host_ms).budgets()[::2]):
+        predicted = case(host_ms).solved.offers.predict(network).ms
+        plain = case(host_ms).why(network, budget / share)
+        scaled = case(host_ms).why(network, budget, share * predicted)
+        assert scaled.budget_ms == budget
+        assert scaled.slowest_ms == pytest.approx(share * plain.slowest_ms)
+        assert (scaled.short_of_best, scaled.more) == pytest.approx((plain.short_of_best, plain.more), abs=1e-12)
+        assert [rival.network for rival in scaled.rivals] == [rival.network for rival in plain.rivals]
+        assert [rival.predicted_ms for rival in scaled.rivals] == pytest.approx([share * r.predicted_ms for r in plain.rivals])
+        assert all(rival.predicted_ms <= budget for rival in scaled.rivals)
+        for one, other in zip(scaled.steps, plain.steps, strict=True):
+            assert (one.index, one.direction, one.superblock) == (other.index, other.direction, other.superblock)
+            assert one.accuracy == other.accuracy
+            assert one.ms == pytest.approx(share * other.ms)
+            over = other.over_budget_ms
+            assert one.over_budget_ms == (None if over is None else pytest.approx(share * over))
+
+
+def test_a_network_that_was_measured_at_all_of_its_budget_is_one_of_those_within_it() -> None:
+    for network in some_networks(20):
+        own, budget = scored(0.0, network), 7.5
+        best = case().within(own.ms * (1 + 1e-9))[0]
+        why = case().why(network, budget, budget)
+        assert why.short_of_best == pytest.approx(best.accuracy - own.accuracy, abs=1e-12)
+        assert all(rival.predicted_ms <= budget * (1 + 1e-9) for rival in why.rivals)
+        assert why.slowest_ms == pytest.approx(case().within(math.inf)[0].ms * budget / own.ms)
 
 
 # how good the choice is
@@ -265,19 +317,35 @@ def test_the_rivals_are_the_best_of_the_others_within_the_budget(host_ms: float)
                 assert rival.behind == regression().difference(chosen, one.network)
 
 
+def test_rivals_are_at_most_three_of_the_best_twelve() -> None:
+    assert (RIVALS, LOOKED_AT) == (3, 12)
+    fastest = sorted(one.ms for one in case().every)
+    for count in range(1, 6):
+        rivals = case().why(case().within(fastest[0])[0].network, fastest[count - 1] + 1e-9).rivals
+        assert len(rivals) == min(RIVALS, count - 1)
+
+
+@HOSTS
+def test_networks_that_broke_the_budget_are_no_rivals_and_the_next_ones_take_their_place(host_ms: float) -> None:
+    for budget in case(host_ms).budgets()[1:]:
+        chosen, *others = (str(one.network) for one in case(host_ms).within(budget)[:LOOKED_AT])
+        for broken in ((), {others[0]}, {others[1], chosen}, set(others[:8]), set(others[:9]), set(others)):
+            rivals = case(host_ms).why(Network.parse(chosen), budget, broken=broken).rivals
+            assert [rival.network for rival in rivals] == [other for other in others if other not in broken][:RIVALS]
+
+
 def test_of_equally_accurate_rivals_those_with_fewest_parameters_come_first() -> None:
-    networks = some_networks(5)
-    facts = zip(networks, (0.7, 0.7, 0.8, 0.7, 0.6), (30, 10, 99, 20, 1), strict=True)
-    layers = [
-        Candidate(network=str(network), resolution=32, predicted_ms=2.0, predicted_accuracy=accuracy, parameters=parameters)
-        for network, accuracy, parameters in facts
-    ]
-    chosen = SPACE.masternet(32)
-    for count, parameters in ((9, [99, 10, 20, 30, 1]), (3, [99, 10, 20]), (0, [])):
-        why = explain(case().offers, regression(), layers, chosen, 2.0, count)
-        assert [rival.parameters for rival in why.rivals] == parameters
-    assert explain(case().offers, regression(), layers, chosen, 1.9, 9).rivals == ()
-    assert [r.parameters for r in explain(case().offers, regression(), layers, networks[1], 2.0, 9).rivals] == [99, 20, 30, 1]
+    flat = Solved(tabulate(SPACE, WIDTHS, 32, ACCURACY, lambda *_: 0.0, reading_ms))
+    fastest = sorted(one.ms for one in case().every)
+    orders = set()
+    for count in range(4, LOOKED_AT):
+        *_, chosen = case().within(fastest[count - 1] + 1e-9)
+        others = [one.network for one in case().within(fastest[count - 1] + 1e-9)[:-1]]
+        rivals = explain(flat, regression(), chosen.network, fastest[count - 1] + 1e-9).rivals
+        sizes = sorted(network_cost(network).parameters for network in others)
+        assert [rival.parameters for rival in rivals] == sizes[:RIVALS]
+        orders.add(tuple(rival.network for rival in rivals))
+    assert len(orders) > 1
 
 
 def doubted(share: float) -> Regression:
@@ -286,28 +354,24 @@ def doubted(share: float) -> Regression:
     return Regression(**{**dict(regression()), "covariance": tuple(map(tuple, covariance.tolist()))})
 
 
-@settings(max_examples=15)
-@given(st.data())
-def test_rivals_are_apart_exactly_beyond_1_96_standard_errors(data: st.DataObject) -> None:
-    chosen, other = data.draw(st.permutations(some_networks(12)).map(lambda networks: networks[:2]))
-    candidate = Candidate(network=str(other), resolution=32, predicted_ms=1.0, predicted_accuracy=0.5, parameters=1)
+@settings(max_examples=8)
+@given(st.sampled_from(range(12)), st.sampled_from(range(5)), st.sampled_from(range(RIVALS)))
+def test_rivals_are_apart_exactly_beyond_1_96_standard_errors(place: int, budget: int, rank: int) -> None:
+    chosen, limit_ms = some_networks(12)[place], case().budgets()[budget]
+    other = Network.parse(case().why(chosen, limit_ms).rivals[rank].network)
     difference = regression().difference(chosen, other)
     limit = abs(difference.value) / (1.96 * difference.error)
     for share, apart in ((0.999 * limit, True), (1.001 * limit, False), (0.2 * limit, True), (5 * limit, False)):
-        (rival,) = explain(case().offers, doubted(share), [candidate], chosen, 1.0, 1).rivals
+        rival = explain(case().solved, doubted(share), chosen, limit_ms).rivals[rank]
+        assert rival.network == str(other)
         assert rival.behind.value == pytest.approx(difference.value)
         assert rival.apart == apart
 
 
 def test_some_rivals_are_apart_and_some_are_not() -> None:
-    best, *others = case().within(math.inf)
-    layers = [
-        Candidate(network=str(one.network), resolution=32, predicted_ms=one.ms, predicted_accuracy=one.accuracy, parameters=1)
-        for one in others[::20]
-    ]
-    rivals = explain(case().offers, regression(), layers, best.network, 99.0, len(layers)).rivals
-    assert len(rivals) == len(layers)
-    assert {rival.apart for rival in rivals} == {True, False}
+    best, *_, worst = case().within(math.inf)
+    apart = [[rival.apart for rival in case().why(one.network, 99.0).rivals] for one in (best, worst)]
+    assert apart == [[False] * RIVALS, [True] * RIVALS]
 
 
 # what else it says
@@ -317,7 +381,7 @@ def test_an_explanation_names_its_network_its_budget_and_what_lies_beyond_the_tr
     narrow = fit(SPACE.masternet(32), ACCURACY, NOISY.results(t for t in PLAN if t.superblock.width <= 32), IMAGES)
     found = set()
     for network in some_networks(20):
-        why = explain(case().offers, narrow, case().layers, network, 7.5, RIVALS)
+        why = explain(case().solved, narrow, network, 7.5)
         assert (why.network, why.resolution, why.budget_ms) == (str(network), 32, 7.5)
         assert set(why.beyond_trials) >= {index for index, each in enumerate(network.superblocks) if each.width > 32}
         assert why.beyond_trials == narrow.beyond_trials(network)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genet.choose.fidelity import Subject, Validation, Verdict, agreement, ceiling, free_proxies, subjects, validate
+from genet.choose.fidelity import AS_FAST, Subject, Validation, Verdict, agreement, ceiling, free_proxies, subjects, validate
 from genet.choose.offers import Offers, ReadingMs, tabulate
 from genet.choose.selection import Candidate, frontier
 from genet.spec.cost import network_cost
@@ -113,11 +113,31 @@ def test_no_subject_is_known() -> None:
 
 def test_no_network_of_a_small_space_is_chosen_twice() -> None:
     """Of 546, each drawn dozens of times."""
-    small = SPACE.model_copy(update={"superblocks": SPACE.superblocks[:2]})
-    offers = tabulate(small, small.widths_on_offer(), 32, ACCURACY, WORLD.gain, reading_ms)
-    chosen = [subject.network for subject in subjects(offers, frontier(offers), set(), 40, 0)]
+    chosen = [subject.network for subject in subjects(small(), frontier(small()), set(), 40, 0)]
     assert len(chosen) > 30
     assert len(set(chosen)) == len(chosen)
+
+
+@cache
+def small() -> Offers:
+    """Of 546 networks."""
+    space = SPACE.model_copy(update={"superblocks": SPACE.superblocks[:2]})
+    return tabulate(space, space.widths_on_offer(), 32, ACCURACY, WORLD.gain, reading_ms)
+
+
+@cache
+def small_networks() -> dict[str, float]:
+    """All of them, with their latencies."""
+    picks = list(itertools.product(*(range(len(offer.choices)) for offer in small().superblocks)))
+    return dict(zip((str(small().network(choices)) for choices in picks), small().totals(np.array(picks)).ms, strict=True))
+
+
+def test_a_network_drawn_often_stands_for_itself_alone() -> None:
+    """All but a few are known, each of them drawn dozens of times: the few are found nevertheless."""
+    known = set(random.Random(0).sample(sorted(small_networks()), 300))
+    chosen = subjects(small(), (), known, 20, 0)
+    assert [subject.role for subject in chosen] == ["random"] * 20
+    assert not {subject.network for subject in chosen} & known
 
 
 def test_where_all_of_the_frontier_is_known_the_others_are_random() -> None:
@@ -145,6 +165,33 @@ def test_every_subject_of_the_frontier_has_a_partner_that_is_as_fast() -> None:
     for subject in chosen["random, as fast"]:
         target = own[subject.partner or ""]
         assert abs(subject.predicted_ms - target) <= np.sort(np.abs(others - target))[15]
+
+
+@pytest.mark.parametrize("count", [8, 40, 80])
+def test_a_network_of_the_frontier_has_a_partner_exactly_where_another_is_as_fast_to_3_percent(count: int) -> None:
+    """All networks of the small space are drawn; those of the frontier are no partners, nor is one twice."""
+    chosen = by_role(subjects(small(), frontier(small()), set(), count, 0))
+    assert len(chosen["frontier"]) == min(count // 4, len(frontier(small())))
+    partners = {subject.partner: subject for subject in chosen["random, as fast"]}
+    assert AS_FAST == 0.03
+    left = set(small_networks()) - {subject.network for subject in chosen["frontier"]}
+    for subject in chosen["frontier"]:
+        as_fast = {name: abs(small_networks()[name] / subject.predicted_ms - 1) for name in left}
+        assert (subject.network in partners) == (min(as_fast.values()) <= AS_FAST)
+        if subject.network in partners:
+            partner = partners[subject.network].network
+            assert as_fast[partner] == min(as_fast.values())
+            left.remove(partner)
+
+
+@pytest.mark.parametrize(("slower", "partners"), [(0.98, 1), (1.02, 1), (1.04, 0), (10.0, 0)])
+def test_a_network_of_the_frontier_that_nothing_is_as_fast_as_stays_without_a_partner(slower: float, partners: int) -> None:
+    slowest = slower * max(small_networks().values())
+    alone = frontier(small())[-1].model_copy(update={"predicted_ms": slowest})
+    chosen = by_role(subjects(small(), [alone], set(), 6, 0))
+    assert [subject.network for subject in chosen["frontier"]] == [alone.network]
+    assert [subject.partner for subject in chosen["random, as fast"]] == [alone.network] * partners
+    assert len(chosen["random"]) == 4  # nothing takes the partner's place
 
 
 def test_random_subjects_are_spread_evenly_over_what_is_predicted() -> None:
@@ -214,14 +261,14 @@ def luck(count: int, seed: int) -> list[float]:
     return [draw.uniform(0.3, 0.9) for _ in range(count)]
 
 
-@pytest.mark.parametrize("offset", [0.0, -0.125])
-def test_predictions_that_are_off_by_the_same_everywhere_are_perfect_but_for_their_bias(offset: float) -> None:
+def test_predictions_that_are_off_by_the_same_everywhere_are_perfect_but_for_their_bias() -> None:
+    offset = -0.125
     reached = [0.25 + place / 64 for place in range(9)]
     random.Random(0).shuffle(reached)
     result = validate(verdicts([value + offset for value in reached], [(value,) for value in reached]), 7)
     assert (result.accuracy.kendall, result.accuracy.spearman, result.accuracy.error) == pytest.approx((1, 1, 0))
     assert (result.bias, result.left) == pytest.approx((offset, 0.0), abs=1e-12)
-    assert result.epochs == 7
+    assert (result.epochs, result.inputs) == (7, "")
     assert result.ceiling == ()
 
 
@@ -276,13 +323,6 @@ def paired(gains: Sequence[float]) -> list[Verdict]:
             subject = Subject(network=str(network), role=role, partner=partner, predicted_accuracy=reached, predicted_ms=1.0)
             found.append(Verdict(subject=subject, accuracies=(reached - 0.01, reached + 0.01), measured_ms=None))
     return found
-
-
-def test_the_advantage_is_the_mean_difference_of_the_pairs() -> None:
-    gains = [0.05, -0.01, 0.03, 0.02]
-    result = validate(paired(gains), 1)
-    assert result.advantage == pytest.approx(fmean(gains))
-    assert result.advantage_error == pytest.approx(stdev(gains) / math.sqrt(len(gains)))
 
 
 def test_one_pair_has_an_advantage_without_an_error_and_no_pair_has_none() -> None:
@@ -369,7 +409,7 @@ def test_predictions_or_accuracies_that_are_all_the_same_agree_by_0_and_can_be_w
     assert Validation.model_validate_json(result.model_dump_json()) == result
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.1, 0.3])), min_size=3, max_size=5))
 def test_no_agreement_is_not_a_number_however_much_is_tied(pairs: list[tuple[float, float]]) -> None:
     """The record itself refuses what is not a number."""
@@ -379,9 +419,13 @@ def test_no_agreement_is_not_a_number_however_much_is_tied(pairs: list[tuple[flo
         assert (result.kendall, result.spearman) == (0, 0)
 
 
-def test_a_validation_with_everything_in_it_comes_back_from_json_as_it_was() -> None:
-    made = [verdict.model_copy(update={"measured_ms": 1.0 + k / 8}) for k, verdict in enumerate(paired([0.05, -0.01, 0.03]))]
-    result = validate(made, 3)
-    assert None not in (result.advantage, result.advantage_error, result.latency, result.latency_error)
+def test_the_advantage_is_the_mean_difference_of_the_pairs_and_all_comes_back_from_json_as_it_was() -> None:
+    gains = [0.05, -0.01, 0.03, 0.02]
+    made = [verdict.model_copy(update={"measured_ms": 1.0 + k / 8}) for k, verdict in enumerate(paired(gains))]
+    result = validate(made, 3, "digest")
+    assert (result.epochs, result.inputs) == (3, "digest")
+    assert result.advantage == pytest.approx(fmean(gains))
+    assert result.advantage_error == pytest.approx(stdev(gains) / math.sqrt(len(gains)))
+    assert None not in (result.latency, result.latency_error)
     assert len(result.ceiling) == 2
     assert Validation.model_validate_json(result.model_dump_json()) == result

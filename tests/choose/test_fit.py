@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
 from genet.choose import fit as fitting
 from genet.choose.fit import LEAST, fit
@@ -88,6 +89,12 @@ def sized(index: int, kind: BlockType | None = None, width: int | None = None, d
     return superblock_of(kind or own.block_type, width or own.width, depth or own.depth, own.stride)
 
 
+def size_of(index: int, superblock: SuperBlock) -> float:
+    """Logarithm of the width, and half that of the depth, against the MasterNet's own."""
+    own = OWN[index]
+    return math.log2(superblock.width / own.width) + math.log2(superblock.depth / own.depth) / 2
+
+
 def gains(regression: Regression, choices: Sequence[tuple[int, SuperBlock]] = CHOICES) -> list[float]:
     found = [regression.gain(*choice) for choice in choices]
     return [gain for gain in found if gain is not None]
@@ -153,7 +160,7 @@ def test_slopes_of_accuracies_linear_in_log_width_and_log_depth_are_found(
         assert gradient.at_own_size.value == pytest.approx(kind if gradient.block_type != own.block_type else 0.0, abs=worst)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(st.floats(0.005, 0.05), st.floats(0.005, 0.05), st.floats(-0.1, -0.01))
 def test_gains_linear_in_log_width_and_log_depth_are_found(width: float, depth: float, kind: float) -> None:
     """Of every super-block of the space, tried or not, whatever form was chosen."""
@@ -167,7 +174,7 @@ def test_the_masternets_own_superblocks_gain_nothing_tried_or_not() -> None:
     assert gains(regression, list(enumerate(OWN))) == [0.0] * len(OWN)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(st.floats(-0.1, 0.1))
 def test_what_fine_tuning_costs_every_trial_changes_no_prediction(cost: float) -> None:
     free = plain_fit()
@@ -182,7 +189,7 @@ def test_what_fine_tuning_costs_every_trial_changes_noisy_predictions_by_a_tenth
     assert apart(paid, free) < 0.1 * 0.1
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(st.sampled_from([1, 3]), st.floats(-0.1, 0.1))
 def test_what_fine_tuning_costs_one_superblock_changes_predictions_by_a_fortieth_of_it_at_most(index: int, cost: float) -> None:
     free = plain_fit()
@@ -192,7 +199,9 @@ def test_what_fine_tuning_costs_one_superblock_changes_predictions_by_a_fortieth
 
 def test_fine_tuning_is_what_it_changed_in_the_control_trial() -> None:
     regression = fit(MASTERNET, ACCURACY, World(costs={1: -0.04, 3: 0.01}).results(FEW), IMAGES)
-    assert regression.fine_tuning == pytest.approx({1: -0.04, 3: 0.01})
+    coefficients = np.array(list(regression.coefficients.values()))
+    found = {index: float(regression.reading(index, OWN[index]) @ coefficients) for index in (1, 3)}
+    assert found == pytest.approx({1: -0.04, 3: 0.01}, abs=0.0005)
 
 
 def test_a_control_takes_the_cost_of_fine_tuning_out_of_other_types() -> None:
@@ -203,7 +212,7 @@ def test_a_control_takes_the_cost_of_fine_tuning_out_of_other_types() -> None:
     assert gains(regression, [(1, sized(1, kind=DW)), (3, sized(3, kind=XX))]) == pytest.approx([0.0, 0.0], abs=0.001)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(st.floats(0.01, 0.2), st.integers(0, 99))
 def test_a_type_that_is_worse_at_every_size_is_predicted_worse(loss: float, seed: int) -> None:
     world = World(another_type=-loss, noise=loss / 10, seed=seed, costs=everywhere(-0.02))
@@ -223,8 +232,10 @@ def test_noise_without_a_trend_is_shrunk_until_more_is_better() -> None:
     flat = World(per_doubling=0.0, deeper=0.0, another_type=0.0)
     lucky = [flat.result(t).model_copy(update={"accuracy": ACCURACY + sign * 0.02}) for t in FEW for sign in (1, -1)]
     regression = fit(MASTERNET, ACCURACY, lucky, IMAGES)
-    assert regression.penalty == max(fitting.PENALTIES)
-    assert max(map(abs, gains(regression))) < 0.002
+    assert regression.penalty == fitting.ALONE
+    assert regression.coefficients["size"] == LEAST
+    moved = [choice for choice in CHOICES if choice[0] in (1, 3)]
+    assert gains(regression, moved) == pytest.approx([LEAST * size_of(*choice) for choice in moved], abs=1e-7)
     for index in (1, 3):
         for kind in SPACE.block_types(index):
             wider = [gains(regression, [(index, sized(index, kind, width=w))])[0] for w in WIDTHS[index, kind]]
@@ -243,12 +254,57 @@ def test_pure_noise_moves_predictions_less_than_it_moved_the_trials(seed: int) -
     assert rms(gains(regression)) < 0.75 * rms(gains(paper))
 
 
-@settings(max_examples=8)
+@cache
+def drawn() -> tuple[Network, ...]:
+    """Random networks of the space."""
+    draw = random.Random(0)
+    offered = [[each for place, each in CHOICES if place == index] for index in range(len(OWN))]
+    return tuple(SPACE.network(tuple(map(draw.choice, offered)), 32) for _ in range(100))
+
+
+def agreement(of: Callable[[int, SuperBlock], float], regression: Regression | None = None) -> float:
+    """Kendall's tau of random networks ranked by the regression, or by size alone, with what is summed over super-blocks."""
+
+    def summed(network: Network, each: Callable[[int, SuperBlock], float]) -> float:
+        return sum(each(index, superblock) for index, superblock in enumerate(network.superblocks))
+
+    ranked = [summed(network, size_of) if regression is None else regression.accuracy_of(network) for network in drawn()]
+    return float(kendalltau(ranked, [summed(network, of) for network in drawn()]).statistic)
+
+
+def ranked_by_size(noise: float, costs: dict[int, float], seeds: Iterable[int]) -> int:
+    """Under how many seeds pure noise leaves the ranking to size."""
+    worlds = (World(0.0, 0.0, 0.0, costs=costs, noise=noise, seed=seed) for seed in seeds)
+    return sum(agreement(size_of, fit(MASTERNET, ACCURACY, world.results(), IMAGES)) >= 0.8 for world in worlds)
+
+
+def test_pure_noise_mostly_leaves_the_ranking_to_size() -> None:
+    """In 10 of 15 draws at least; in the others slopes of luck predict left-out trials better than size alone by `PAYS`."""
+    draws = ((0.005, 0.0, range(5)), (0.02, -0.02, range(5, 10)), (0.05, -0.05, range(10, 15)))
+    assert sum(ranked_by_size(noise, everywhere(cost), seeds) for noise, cost, seeds in draws) >= 10
+
+
+@pytest.mark.xfail(strict=True, reason="size alone has next to no fine-tuning term per super-block, so it loses to luck")
+def test_pure_noise_leaves_the_ranking_to_size_where_fine_tuning_costs_superblocks_differently() -> None:
+    assert ranked_by_size(0.005, {0: -0.005, 1: -0.01, 2: -0.015, 3: -0.02}, range(5)) >= 4
+
+
+@pytest.mark.parametrize("slope", [0.0005, 0.003])
+def test_a_weak_trend_is_seldom_ranked_worse_than_by_size_alone(slope: float) -> None:
+    """In one of six draws at most, in which luck is taken for slopes."""
+    found = []
+    for seed in range(6):
+        world = World(slope, slope, 0.0, noise=0.01, seed=seed)
+        regression = fit(MASTERNET, ACCURACY, world.results(), IMAGES)
+        found.append(agreement(world.gain, regression) - agreement(world.gain))
+    assert sum(more >= -0.05 for more in found) >= 5
+
+
+@settings(max_examples=5)
 @given(st.floats(-0.03, 0.03), st.floats(-0.03, 0.03), st.integers(0, 99))
-def test_shared_terms_are_never_worth_less_than_the_least(width: float, depth: float, seed: int) -> None:
+def test_size_is_never_worth_less_than_the_least(width: float, depth: float, seed: int) -> None:
     world = World(per_doubling=width, deeper=depth, noise=0.01, seed=seed)
-    coefficients = fit(MASTERNET, ACCURACY, world.results(FEW), IMAGES).coefficients
-    assert min(coefficients[name] for name in SHARED) >= LEAST
+    assert fit(MASTERNET, ACCURACY, world.results(FEW), IMAGES).coefficients["size"] >= LEAST
 
 
 def test_a_type_with_one_trial_borrows_the_slopes_of_the_others() -> None:
@@ -266,7 +322,7 @@ def test_a_superblock_of_few_trials_borrows_the_slopes_of_the_others_in_part() -
     few = [trial(3, sized(3, kind=kind)) for kind in SPACE.block_types(3)[1:]] + [trial(3, sized(3, depth=3))]
     regression = fit(MASTERNET, ACCURACY, World().results([*(t for t in PLAN if t.index != 3 or t.control), *few]), IMAGES)
     mine = [gradient for gradient in regression.gradients if gradient.index == 3]
-    assert [gradient.missing for gradient in mine] == [2, 2, 2]
+    assert [gradient.missing for gradient in mine] == [2, 1, 2]  # nobody has to learn what the MasterNet's own type is worth
     assert [gradient.per_doubling.value for gradient in mine] == pytest.approx([0.02] * 3, rel=0.25)
 
 
@@ -304,7 +360,7 @@ def test_nothing_is_predicted_of_a_block_type_without_trials(model: Model) -> No
 def test_a_control_is_no_trial_of_the_masternets_own_type_but_belongs_to_what_was_tried() -> None:
     deep = [trial(1, OWN[1], control=True), *(trial(1, sized(1, width=w, depth=3)) for w in (40, 48))]
     (gradient,) = fit(MASTERNET, ACCURACY, NOISY.results(deep), IMAGES).gradients
-    assert (gradient.trials, gradient.missing) == (2, 1)
+    assert (gradient.trials, gradient.missing) == (2, 0)
     assert (gradient.depths, gradient.widths) == ((2, 3), (32, 48))
 
 
@@ -323,23 +379,21 @@ def test_without_a_finished_perturbation_the_command_that_makes_some_is_named(re
 
 
 @settings(max_examples=10)
-@given(st.sampled_from([0.03, 1.0, 30.0]), st.integers(2, 12), st.integers(0, 999))
-def test_left_out_predictions_are_those_of_a_ridge_without_the_row(penalty: float, count: int, seed: int) -> None:
-    """No term is shared here, so none is held at the least that it must bring."""
+@given(st.sampled_from([0.03, 1.0, 30.0]), st.sampled_from([1.0, -1.0]), st.integers(2, 12), st.integers(0, 999))
+def test_left_out_predictions_are_those_of_a_ridge_without_the_row(penalty: float, slope: float, count: int, seed: int) -> None:
+    """Size is worth so much, or so little, that it is held at its least with no row or with any."""
     draw = np.random.default_rng(seed)
-    rows = [{name: float(draw.normal()) for name in ("1 width", "1 DW k3 width", "fine-tuning")} for _ in range(count)]
-    changes, weights = draw.normal(size=count), draw.uniform(0.2, 2.0, size=count)
+    rows = [{name: float(draw.normal()) for name in ("1 width", "1 DW k3 width", "depth")} for _ in range(count)]
+    rows = [row | {"size": float(draw.uniform(0.5, 1.5) * draw.choice([-1, 1]))} for row in rows]
+    changes = np.array([slope * row["size"] for row in rows]) + draw.normal(0, 0.05, size=count)
+    weights = draw.uniform(0.2, 2.0, size=count)
     found = fitting._solve(rows, changes, weights, penalty)
     for row in range(count):
         others = np.arange(count) != row
         refit = fitting._solve([rows[other] for other in np.flatnonzero(others)], changes[others], weights[others], penalty)
         predicted = sum(refit.coefficients[name] * value for name, value in rows[row].items())
-        assert found.left_out[row] == pytest.approx(predicted, abs=1e-8)
-
-
-def at_least(regression: Regression) -> set[str]:
-    """The shared terms that would bring less, were they not held."""
-    return {name for name in SHARED if regression.coefficients[name] == LEAST}
+        assert (found.coefficients["size"] == LEAST) == (refit.coefficients["size"] == LEAST) == (slope < 0)
+        assert found.left_out[row] == pytest.approx(predicted, abs=1e-6)
 
 
 def test_the_left_out_error_is_that_of_fits_without_each_trial(one_penalty: Callable[[float], None]) -> None:
@@ -349,7 +403,7 @@ def test_the_left_out_error_is_that_of_fits_without_each_trial(one_penalty: Call
     errors = []
     for result in results:
         others = fit(MASTERNET, ACCURACY, [other for other in results if other != result], COUNTLESS)
-        assert at_least(others) == at_least(regression)
+        assert min(others.coefficients["size"], regression.coefficients["size"]) > LEAST  # with no trial left out is it held
         if not result.control:
             (gain,) = gains(others, [(result.index, result.superblock)])
             tuned = others.coefficients["fine-tuning"] + others.coefficients[f"{result.index + 1} fine-tuning"]
@@ -371,9 +425,9 @@ def test_the_papers_left_out_error_is_that_of_fits_without_each_trial(one_penalt
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_errors_of_both_models_and_of_predicting_no_change_are_told_whichever_is_fitted(model: Model) -> None:
+def test_errors_of_both_models_of_size_alone_and_of_no_change_are_told_whichever_is_fitted(model: Model) -> None:
     regression = noisy_fit(model)
-    assert set(regression.left_out_errors) == {"auto", "paper", "no change"}
+    assert set(regression.left_out_errors) == {"auto", "paper", "size alone", "no change"}
     assert regression.left_out_errors == noisy_fit("auto").left_out_errors
     assert regression.left_out_error == regression.left_out_errors[model]
     changes = [(result.accuracy or 0.0) - ACCURACY for result in NOISY.results() if not result.control]
@@ -383,6 +437,69 @@ def test_errors_of_both_models_and_of_predicting_no_change_are_told_whichever_is
 def test_where_accuracies_have_a_trend_left_out_trials_are_predicted_better_than_by_no_change() -> None:
     errors = noisy_fit().left_out_errors
     assert errors["auto"] < 0.6 * errors["no change"]
+
+
+@pytest.mark.parametrize("penalty", [0.3, fitting.ALONE])
+def test_all_left_out_errors_are_over_the_perturbations_that_the_paper_can_predict(
+    one_penalty: Callable[[float], None], penalty: float
+) -> None:
+    """A type's only trial teaches the others, but counts in no error."""
+    one_penalty(penalty)
+    lone = World(per_doubling=0.05, deeper=0.05).result(trial(3, sized(3, kind=XX, width=96)))
+    several = World(per_doubling=0.05, deeper=0.05, noise=0.01).results([t for t in FEW if t.index == 1])
+    errors = fit(MASTERNET, ACCURACY, [*several, lone], COUNTLESS).left_out_errors
+    changes, missed = [], []
+    for result in several:
+        if not result.control:
+            others = fit(MASTERNET, ACCURACY, [lone, *(other for other in several if other != result)], COUNTLESS)
+            predicted = others.reading(result.index, result.superblock) @ list(others.coefficients.values())
+            changes.append((result.accuracy or 0.0) - ACCURACY)
+            missed.append(predicted - changes[-1])
+    assert errors["auto"] == pytest.approx(rms(missed), rel=1e-4)
+    assert errors["no change"] == pytest.approx(rms(changes))
+    assert errors["paper"] == pytest.approx(fit(MASTERNET, ACCURACY, several, COUNTLESS).left_out_errors["paper"])
+    assert (errors["size alone"] == pytest.approx(errors["auto"])) == (penalty == fitting.ALONE)
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.02])
+@pytest.mark.parametrize("tried", ["widths", "depths"])
+def test_a_direction_that_was_not_tried_in_a_superblock_is_in_doubt(tried: str, noise: float) -> None:
+    """What other super-blocks lend it tells no network from the MasterNet with certainty."""
+    if tried == "widths":
+        mine, moves = [sized(1, width=width) for width in (16, 24, 40, 48)], [sized(1, depth=3), sized(1, depth=1)]
+    else:
+        mine, moves = [sized(1, depth=depth) for depth in (1, 3, 4)], [sized(1, width=48), sized(1, width=16)]
+    some = [*(t for t in PLAN if t.index != 1 or t.control), *(trial(1, each) for each in mine)]
+    lent, learnt = (fit(MASTERNET, ACCURACY, World(noise=noise).results(each), IMAGES) for each in (some, PLAN))
+    for moved in moves:
+        network = MASTERNET.model_copy(update={"superblocks": (OWN[0], moved, *OWN[2:])})
+        found = lent.difference(network, MASTERNET)
+        assert found.error > learnt.difference(network, MASTERNET).error > 0
+        assert abs(found.value) < 2 * found.error
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.02])
+def test_depths_that_were_tried_nowhere_have_an_error(noise: float) -> None:
+    wide = [trial(index, sized(index, width=w)) for index in range(len(OWN)) for w in WIDTHS[index, OWN[index].block_type]]
+    wide = [t for t in PLAN if t.control] + [t for t in wide if t.superblock != OWN[t.index]]
+    regression = fit(MASTERNET, ACCURACY, World(noise=noise).results(wide), IMAGES)
+    assert len(regression.gradients) == len(OWN)
+    for gradient in regression.gradients:
+        assert gradient.per_block.error > 0.05 * noise
+
+
+def test_the_papers_slopes_from_two_trials_are_in_doubt() -> None:
+    """As many trials as unknowns leave no residual to judge by; what the changes are is then taken for noise."""
+    two = [trial(index, each) for index in (1, 3) for kind in SPACE.block_types(index) for each in corners(index, kind)]
+    regression = fit(MASTERNET, ACCURACY, NOISY.results(two), IMAGES, "paper")
+    assert [(gradient.trials, gradient.missing) for gradient in regression.gradients] == [(2, 0)] * 6
+    assert min(g.per_block.error for g in regression.gradients) > 0.001
+    assert min(g.per_doubling.error for g in regression.gradients) > 0.001
+
+
+def corners(index: int, kind: BlockType) -> tuple[SuperBlock, SuperBlock]:
+    """Two perturbations that tell both slopes."""
+    return sized(index, kind, depth=OWN[index].depth + 1), sized(index, kind, width=OWN[index].width // 2)
 
 
 def test_the_quality_of_the_superblocks_adds_up_to_the_left_out_error() -> None:
@@ -454,7 +571,9 @@ def test_the_difference_of_networks_is_that_of_their_gains_and_turns_with_them(
     summed = [sum(gains(regression, list(enumerate(network.superblocks)))) for network in (one, other)]
     assert forth.value == pytest.approx(summed[0] - summed[1], abs=1e-12)
     assert (forth.value, forth.error) == pytest.approx((-back.value, back.error), abs=1e-12)
-    assert (forth.error > 1e-6) == (one != other)
+    told = regression.vector(one) - regression.vector(other)
+    assert (forth.error > 1e-6) == bool(told.any())
+    assert model == "paper" or bool(told.any()) == (one != other)  # the paper has no term for a type at the MasterNet's size
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -574,7 +693,7 @@ def test_the_paper_takes_a_cost_of_fine_tuning_for_slopes_which_auto_does_not() 
 def test_the_paper_has_no_left_out_error_where_every_type_has_one_trial() -> None:
     lone = [trial(1, sized(1, depth=3)), trial(1, sized(1, kind=DW, width=48)), trial(3, sized(3, width=96))]
     regression = fit(MASTERNET, ACCURACY, World().results(lone), IMAGES, "paper")
-    assert set(regression.left_out_errors) == {"auto", "no change"}
+    assert set(regression.left_out_errors) == {"auto", "size alone", "no change"}
     assert regression.left_out_error is None
     assert regression.quality == ()
 
@@ -596,7 +715,7 @@ def test_the_same_trials_make_the_same_regression(model: Model) -> None:
     assert fit(MASTERNET, ACCURACY, NOISY.results(), IMAGES, model) == noisy_fit(model)
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(st.sampled_from(MODELS), st.randoms(use_true_random=False))
 def test_the_order_of_the_trials_does_not_matter(model: Model, draw: random.Random) -> None:
     results = NOISY.results()
@@ -611,4 +730,4 @@ def test_the_order_of_the_trials_does_not_matter(model: Model, draw: random.Rand
 def test_one_trial_alone_is_predicted_from_nothing_and_so_as_well_as_by_no_change() -> None:
     regression = fit(MASTERNET, ACCURACY, World().results([trial(3, sized(3, width=96))]), IMAGES)
     assert regression.left_out_error == pytest.approx(regression.left_out_errors["no change"], rel=0.01)
-    assert [gradient.missing for gradient in regression.gradients] == [2]
+    assert [gradient.missing for gradient in regression.gradients] == [1]

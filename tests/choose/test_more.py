@@ -158,6 +158,10 @@ def test_more_noise_leaves_more_doubt() -> None:
 # nothing to propose
 
 
+def test_where_there_are_no_rivals_nothing_is_proposed() -> None:
+    assert proposed([], 3) == propose(regression(), [], (), even, 3) == ()
+
+
 def test_where_nothing_is_in_doubt_nothing_is_proposed() -> None:
     nothing = np.zeros((len(regression().coefficients),) * 2)
     sure = Regression(**{**dict(regression()), "covariance": tuple(map(tuple, nothing.tolist()))})

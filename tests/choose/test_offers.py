@@ -196,7 +196,40 @@ def test_a_network_is_made_of_the_choices_picked() -> None:
         assert (network.input.resolution, network.stem, network.head) == (SIZE, SPACE.stem, SPACE.head)
 
 
+@pytest.mark.parametrize("host_ms", [0.0, 0.13], ids=["the device decides", "the host may decide"])
+def test_of_one_network_on_offer_the_same_is_predicted_as_of_its_choices(host_ms: float) -> None:
+    offers = tabulated(host_ms=host_ms)
+    picks = random_picks(offers, 20, seed=1)
+    for place, choices in enumerate(picks.tolist()):
+        network, found = offers.network(choices), offers.totals(picks)
+        assert offers.holds(network)
+        assert offers.predict(network) == (found.ms[place], found.accuracy[place], found.parameters[place])
+        device, host = sum(map(block_ms, blocks(network))), host_ms * len(network_ops(network))
+        assert offers.predict(network).ms == pytest.approx(max(device, host))
+        assert offers.predict(network).parameters == network_cost(network).parameters
+
+
+def test_every_choice_of_a_superblock_has_its_place() -> None:
+    for offer in tabulated().superblocks:
+        assert list(offer.place) == list(offer.choices)
+        assert list(offer.place.values()) == list(range(len(offer.choices)))
+
+
 # what is not on offer
+
+
+def test_a_network_is_held_where_all_its_superblocks_are_on_offer() -> None:
+    widths = SPACE.widths_on_offer()
+    thinned = {key: tuple(w for w in kept if w != 24 or key[0] != 1) for key, kept in widths.items()}
+    every, fewer = (tabulate(SPACE, of, SIZE, ACCURACY, gain, reading(block_ms)) for of in (widths, thinned))
+    networks = [every.network(choices) for choices in random_picks(every, 60).tolist()]
+    gone = [network.superblocks[1].width == 24 for network in networks]
+    assert 0 < sum(gone) < len(gone)
+    assert [fewer.holds(network) for network in networks] == [not each for each in gone]
+    assert all(map(every.holds, networks))
+    kept = [network for network, missing in zip(networks, gone, strict=True) if not missing]
+    for network in kept:
+        assert fewer.predict(network) == every.predict(network)
 
 
 def test_what_has_no_gain_is_not_on_offer_and_all_else_is() -> None:

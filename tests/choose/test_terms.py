@@ -49,7 +49,7 @@ def test_no_term_of_the_masternets_own_superblocks_has_an_effect(name: str, widt
         assert set(terms_of(name, width, depth)(index, own).values()) == {0.0}
 
 
-@SHIPPED
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
 def test_size_is_log2_of_the_width_ratio_and_half_that_of_the_depth_for_every_choice_of_a_space(name: str) -> None:
     """On either scale of the others: size is always in logarithms."""
     found = {(width, depth): terms_of(name, width, depth) for width in SCALES for depth in SCALES}
@@ -67,7 +67,7 @@ def test_twice_as_wide_is_as_large_as_four_times_as_deep(name: str) -> None:
         assert terms_of(name)(index, wide)["size"] == terms_of(name)(index, deep)["size"] == 1.0
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.sampled_from(SPACES), st.data())
 def test_of_two_superblocks_that_differ_in_one_way_the_larger_has_the_larger_size(name: str, data: st.DataObject) -> None:
     index, one = data.draw(st.sampled_from(choices(name)))
@@ -125,7 +125,13 @@ def test_another_kernel_or_ratio_alone_is_another_type() -> None:
     own = space_of("cifar10").superblocks[3]  # DW k3 r3
     for kind in (BlockType("DW", 5, 3.0), BlockType("DW", 3, 6.0)):
         found = terms_of("cifar10")(3, superblock_of(kind, own.width, own.depth, own.stride))
-        assert (found[str(kind)], found[f"4 {kind}"], found["size"], found["4 width"], found["depth"]) == (1.0, 1.0, 0.0, 0.0, 0.0)
+        assert (found[str(kind)], found[f"4 {kind}"], found["size"], found["4 width"], found["depth"]) == (
+            1.0,
+            1.0,
+            0.0,
+            0.0,
+            0.0,
+        )
 
 
 @SCALED
@@ -137,7 +143,7 @@ def test_a_move_counts_the_same_for_the_superblock_and_the_type_in_its_place_and
         assert found["depth"] == found[f"{index + 1} depth"]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.data())
 def test_two_places_have_only_the_shared_terms_and_those_of_a_type_in_common(data: st.DataObject) -> None:
     one, other = (data.draw(st.sampled_from(choices("masternet"))) for _ in range(2))
