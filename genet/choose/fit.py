@@ -30,8 +30,9 @@ Form = tuple[Scale, Scale]  # of widths, of depths
 LOGARITHMS: Form = ("log2", "log2")
 OTHERS: tuple[Form, ...] = (("log2", "linear"), ("linear", "log2"), ("linear", "linear"))
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-ALONE = 1e6  # the penalty under which size alone is left
-PAYS = 0.95  # of the error of a plainer form: a richer one must come below it
+ALONE = 1e4  # the penalty under which size alone is left
+PAYS = 0.9  # of the error of a plainer form: a richer one must come below it
+SURE = 1.0  # the penalty that counts as knowledge at most, for standard errors
 LEAST = 1e-4  # accuracy that a doubled size brings at least: where trials tell nothing, more is still better
 
 
@@ -160,7 +161,7 @@ def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.nd
     leverage = np.einsum("ij,jk,ik,i->i", scaled, inverse, scaled, weights)
     missed = (changes - matrix @ coefficients) / (1 - leverage)  # by each trial's prediction from the others
     variance = float(weights @ missed**2) / len(changes)  # the form was chosen by the same trials, so residuals would flatter
-    doubt = np.linalg.inv(told + min(penalty, max(PENALTIES)) * np.eye(len(told)))  # size alone is a choice, no knowledge
+    doubt = np.linalg.inv(told + min(penalty, SURE) * np.eye(len(told)))  # to shrink is a choice, and no knowledge
     covariance = np.zeros((len(names), len(names)))
     covariance[np.ix_(free, free)] = variance * doubt * np.outer(trusted[free], trusted[free])
     named = dict(zip(names, coefficients.tolist(), strict=True))
@@ -168,7 +169,7 @@ def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.nd
 
 
 def _ridge(matrix: np.ndarray, changes: np.ndarray, weights: np.ndarray, penalty: float) -> np.ndarray:
-    return np.asarray(Ridge(penalty, fit_intercept=False).fit(matrix, changes, weights).coef_)
+    return np.asarray(Ridge(penalty, fit_intercept=False, solver="svd").fit(matrix, changes, weights).coef_)
 
 
 def _weights(evidence: _Evidence, error: float) -> np.ndarray:

@@ -49,8 +49,8 @@ def fine_tuning_terms(index: int) -> dict[str, float]:
 
 
 def trust(name: str) -> float:
-    """How large a coefficient may be before it counts as large: what all share is free, a type's slope in its place is not."""
-    if name in (SIZE, FINE_TUNING):
-        return 1000.0
+    """How large a coefficient may be before it counts as large: size and fine-tuning are free, a type's slope in place is not."""
+    if name == SIZE or name.endswith(FINE_TUNING):
+        return 300.0
     typed_slope = name.endswith((" width", " depth")) and len(name.split()) > 2
     return 0.5 if typed_slope else 1.0

@@ -235,7 +235,7 @@ def test_noise_without_a_trend_is_shrunk_until_more_is_better() -> None:
     assert regression.penalty == fitting.ALONE
     assert regression.coefficients["size"] == LEAST
     moved = [choice for choice in CHOICES if choice[0] in (1, 3)]
-    assert gains(regression, moved) == pytest.approx([LEAST * size_of(*choice) for choice in moved], abs=1e-7)
+    assert gains(regression, moved) == pytest.approx([LEAST * size_of(*choice) for choice in moved], abs=1e-6)
     for index in (1, 3):
         for kind in SPACE.block_types(index):
             wider = [gains(regression, [(index, sized(index, kind, width=w))])[0] for w in WIDTHS[index, kind]]
@@ -284,7 +284,6 @@ def test_pure_noise_mostly_leaves_the_ranking_to_size() -> None:
     assert sum(ranked_by_size(noise, everywhere(cost), seeds) for noise, cost, seeds in draws) >= 10
 
 
-@pytest.mark.xfail(strict=True, reason="size alone has next to no fine-tuning term per super-block, so it loses to luck")
 def test_pure_noise_leaves_the_ranking_to_size_where_fine_tuning_costs_superblocks_differently() -> None:
     assert ranked_by_size(0.005, {0: -0.005, 1: -0.01, 2: -0.015, 3: -0.02}, range(5)) >= 4
 
