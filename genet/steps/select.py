@@ -103,7 +103,9 @@ def _answered(job: Job, table: LatencyTable, front: Sequence[Candidate], budget:
 
     def fits(candidate: Candidate) -> bool:
         known = found.get(candidate.network)
-        return known.within is not False if known else candidate.predicted_ms <= ms
+        if known and known.within is None:
+            return known.ms <= ms
+        return bool(known.within) if known else candidate.predicted_ms <= ms
 
     fitting = [candidate for candidate in front if fits(candidate)]
     if fitting:
