@@ -37,6 +37,7 @@ from genet.nets.data import load_data
 from genet.nets.training import accuracy, train
 from genet.spec.network import MULTIPLE, Network
 from genet.spec.recipe import Recipe, Select
+from genet.steps.learn import current_regression
 from genet.steps.select import kept_widths, offers
 from genet.trials.workers import open_runner
 
@@ -123,7 +124,7 @@ def designs(job: Job) -> Iterable[Design]:
 def random_ones(job: Job, budget: str, limit: float) -> Iterable[Design]:
     """Random networks of the space whose measured latency is within a tenth below the limit."""
     kept, resolution = kept_widths(job, job.table), job.recipe.search_resolution
-    offered = offers(job, predictor(job, job.table, kept), resolution, kept[resolution])
+    offered = offers(job, predictor(job, job.table, kept), current_regression(job), resolution, kept[resolution])
     draw = np.random.default_rng(int(100 * limit))
     picks = np.column_stack([draw.integers(len(offer.choices), size=DRAWN) for offer in offered.superblocks])
     shares = offered.totals(picks).ms / job.table.masternet_ms(job.masternet)
