@@ -173,7 +173,7 @@ def trials(small: bool) -> None:
         lines += [f"\n{name}, batch {job.distill.batch}, {count} images an epoch\n", costs_table(costs)]
         write_atomic(results(small) / "trials.md", "\n".join(lines).encode())
     if not small:
-        lines += ["\n# Small networks side by side\n", scaling_report(str(device))]
+        lines += ["", scaling_report(str(device))]
     write_atomic(results(small) / "trials.md", "\n".join(lines).encode())
 
 

@@ -91,9 +91,7 @@ def _ask_for_more(job: Job, count: int) -> None:
     proposals = pipeline.proposals(job, pipeline.explanations(job, selection, job.table), count)
     pipeline.ask_for(job, [proposal.trial for proposal in proposals])
     minutes = sum(proposal.seconds for proposal in proposals) / 60
-    job.progress.say(
-        f"  {len(proposals)} more trials, about {minutes:.1f} minutes of one worker, to tell the selected networks from the next best"
-    )
+    job.progress.say(f"  {len(proposals)} more trials, to tell the selected networks from the next best: about {minutes:.1f} min")
 
 
 def report(arguments: argparse.Namespace) -> Answer:

@@ -57,7 +57,9 @@ def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainin
     before = {each: trained_before(job, each[0], schedule, job.folder.validated(*each), each[1]) for each in wanted}
     done = sum(schedule.epochs for known in before.values() if known)
     missing = len(wanted) - done // schedule.epochs
-    job.progress.say(f"  {missing} trainings of {schedule.epochs} epochs each are to be run; what is finished is kept if you stop")
+    job.progress.say(
+        f"  {missing} trainings of {schedule.epochs} epochs each are left to run; a stop loses none that is finished"
+    )
     reached: dict[str, tuple[float, ...]] = {}
     with job.progress.track(TITLE, schedule.epochs * len(wanted), done) as tracker:
         for network, repeat in wanted:
