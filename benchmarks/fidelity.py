@@ -15,10 +15,11 @@ import numpy as np
 from trials import STUDIES, TRUTH_SEEDS, Study, planned
 from trials_table import Truth, predictions
 
-from genet.choose.fidelity import agreement, ceiling, free_proxies
+from genet.choose.fidelity import agreement, ceiling, free_proxies, perfect
 from genet.files import Journal, write_atomic
 from genet.spec.network import Network
 from genet.spec.recipe import Mode, Model
+from genet.trials.audit import additivity
 from genet.trials.results import read_results
 
 MODELS: tuple[Model, ...] = ("auto", "paper")
@@ -39,14 +40,17 @@ def report(study: Study) -> str:
     truth, recipe = Truth(study), study.recipe()
     seconds = sum(record["seconds"] for record in Journal(study.results / "truth.jsonl").read().records) / len(TRUTH_SEEDS)
     limits = ", ".join(f"{value:.2f}" for value in ceiling(truth.accuracies))
+    noise = 100 * float(np.sqrt(truth.accuracies.var(1, ddof=1).mean() / len(TRUTH_SEEDS)))
     lines = [
         "# Predicted against trained",
         "",
         f"{len(truth.networks)} networks of `{study.name}-space.yaml` on CIFAR-10 (5,000 images, 32x32), {recipe.train.epochs} "
-        f"epochs from scratch with {len(TRUTH_SEEDS)} seeds each: {truth.mean.min():.1%} to {truth.mean.max():.1%}. Kendall with",
-        f"their mean; one seed agrees with the mean of the others at {limits}. Standard errors over networks drawn with",
-        "replacement. Evidence: seconds of all trials over those of training the networks once, one thread each "
-        f"({seconds:.0f} s); the MasterNet's own training, {recipe.master.epochs} epochs, comes on top.",
+        f"epochs from scratch with {len(TRUTH_SEEDS)} seeds each: {truth.mean.min():.1%} to {truth.mean.max():.1%}.",
+        f"Kendall with their mean, whose standard error is {noise:.2f} points: a prediction without fault could expect "
+        f"{perfect(truth.accuracies):.2f},",
+        f"and one seed agrees with the mean of the others at {limits}. Standard errors over networks drawn with replacement.",
+        f"Evidence: seconds of all trials over those of training the networks once, one thread each ({seconds:.0f} s); the",
+        f"MasterNet's own training, {recipe.master.epochs} epochs, comes on top.",
         "",
         "| predicted by | trial seeds | Kendall | standard error | Spearman | evidence |",
         "|---" * 6 + "|",
@@ -56,7 +60,7 @@ def report(study: Study) -> str:
         lines.append(f"| {name} | | {found.kendall:.2f} | {found.error:.2f} | {found.spearman:.2f} | 0 |")
     for mode, epochs, model in itertools.product(study.modes, study.lengths, MODELS):
         lines += row(study, truth, mode, epochs, model, seconds)
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *interactions(study, truth), ""])
 
 
 def row(study: Study, truth: Truth, mode: Mode, epochs: int, model: Model, truth_seconds: float) -> list[str]:
@@ -71,6 +75,43 @@ def row(study: Study, truth: Truth, mode: Mode, epochs: int, model: Model, truth
     name = f"{model}, {mode} for {epochs} epoch{'s' if epochs > 1 else ''}"
     share = float(np.mean(spent)) / truth_seconds
     return [f"| {name} | {len(found)} | {kendall:.2f} | {error:.2f} | {spearman:.2f} | {share:.1%} |"]
+
+
+def interactions(study: Study, truth: Truth) -> list[str]:
+    """Do effects add up? Trained accuracy over the predicted sum of effects: a line, or a bend, which all pairs share."""
+    lines = [
+        "Do effects add up? Accuracy trained over accuracy predicted by `auto`, a sum of effects, as a line and with a bend (its",
+        "square: one interaction for all pairs of super-blocks). Error on networks left out one at a time, points, mean over",
+        "trial seeds; beside it what joint trials, where there are any, differ by from the sum of their parts, in points.",
+        "",
+        "| evidence | slope of the line | error of the line | with a bend | joint trials | their interaction | their effect |",
+        "|---" * 7 + "|",
+    ]
+    for mode, epochs in itertools.product(study.modes, study.lengths):
+        by_seed = {seed: predictions(study, mode, epochs, seed, truth.networks) for seed in study.seeds}
+        fits = [bends(values, truth.mean) for values in by_seed.values() if values is not None]
+        if fits:
+            slope, line, bend = np.mean(fits, axis=0)
+            finished = [seed for seed, values in by_seed.items() if values is not None]
+            audits = [additivity(read_results(study.evidence(mode, epochs, seed)).values()) for seed in finished]
+            found = [audit for audit in audits if audit]
+            joint = ("", "", "")
+            if found:
+                rms = (100 * fmean(getattr(audit, name) for audit in found) for name in ("interaction", "effect"))
+                joint = (str(sum(audit.joint_trials for audit in found)), *(f"{value:.2f}" for value in rms))
+            name = f"{mode} for {epochs} epoch{'s' if epochs > 1 else ''}"
+            lines.append(f"| {name} | {slope:.2f} | {100 * line:.2f} | {100 * bend:.2f} | {' | '.join(joint)} |")
+    return lines
+
+
+def bends(predicted: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
+    """Slope of a line through predicted and found accuracies; left-out errors of it and of a parabola, root mean square."""
+    x = predicted - predicted.mean()
+    errors = []
+    for matrix in (np.column_stack([np.ones_like(x), x]), np.column_stack([np.ones_like(x), x, x**2])):
+        hat = matrix @ np.linalg.pinv(matrix)
+        errors.append(float(np.sqrt(np.mean(((found - hat @ found) / (1 - np.diag(hat))) ** 2))))
+    return float(x @ (found - found.mean()) / (x @ x)), errors[0], errors[1]
 
 
 def spent_seconds(study: Study, mode: Mode, epochs: int, seed: int) -> float:

@@ -61,6 +61,7 @@ class Validation(Derived):
     accuracy: Agreement
     free: dict[str, Agreement]  # what costs nothing, by name
     ceiling: tuple[float, ...]  # Kendall of every training with the mean of the others; empty for one training each
+    perfect: float | None  # Kendall that a prediction without fault could expect; None for one training each
     bias: float  # mean of predicted minus trained accuracy: the trials' schedule is another
     left: float  # root mean square of what is left of the difference
     advantage: float | None  # mean accuracy of the frontier's networks over random ones as fast; None without pairs
@@ -113,6 +114,7 @@ def _evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
 def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Validation:
     """Hold what was found against what was predicted; at least three networks."""
     predicted = np.array([verdict.subject.predicted_accuracy for verdict in verdicts])
+    trained = np.array([verdict.accuracies for verdict in verdicts])
     found = np.array([verdict.accuracy for verdict in verdicts])
     networks = [Network.parse(verdict.subject.network) for verdict in verdicts]
     gains = _advantages(verdicts)
@@ -125,7 +127,8 @@ def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Vali
         verdicts=tuple(verdicts),
         accuracy=agreement(predicted, found),
         free={name: agreement(values, found) for name, values in free_proxies(networks).items()},
-        ceiling=ceiling(np.array([verdict.accuracies for verdict in verdicts])),
+        ceiling=ceiling(trained),
+        perfect=perfect(trained),
         bias=float((predicted - found).mean()),
         left=float(np.sqrt(np.mean(left**2))),
         advantage=fmean(gains) if gains else None,
@@ -154,6 +157,22 @@ def ceiling(accuracies: np.ndarray) -> tuple[float, ...]:
     if trainings < 2:
         return ()
     return tuple(_kendall(accuracies[:, k], np.delete(accuracies, k, axis=1).mean(1)) for k in range(trainings))
+
+
+def perfect(accuracies: np.ndarray) -> float | None:
+    """Kendall that a prediction without fault could expect with the mean over trainings, for that is noisy too.
+
+    (networks, trainings) -> the mean over 200 draws; None for one training each. What spread the means owe to noise is taken
+    out of them first.
+    """
+    trainings = accuracies.shape[1]
+    if trainings < 2:
+        return None
+    means, noise = accuracies.mean(1), float(np.sqrt(accuracies.var(1, ddof=1).mean() / trainings))
+    spread = float(means.var(ddof=1))
+    true = means.mean() + (means - means.mean()) * math.sqrt(max(0.0, 1 - noise**2 / spread)) if spread else means
+    draw = np.random.default_rng(0)
+    return fmean(_kendall(true, true + draw.normal(0, noise, len(true))) for _ in range(200))
 
 
 def free_proxies(networks: Sequence[Network]) -> Mapping[str, np.ndarray]:

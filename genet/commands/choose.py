@@ -161,9 +161,10 @@ def validate(arguments: argparse.Namespace) -> Answer:
         ["predicted by", "Kendall", "standard error", "Spearman"],
         [[name, *(f"{value:.2f}" for value in (a.kendall, a.error, a.spearman))] for name, a in ranks],
     )
-    if found.ceiling:
+    if found.perfect is not None:
         shares = ", ".join(f"{value:.2f}" for value in found.ceiling)
         print(f"one training of each agrees with the mean of the others, Kendall: {shares}; that is the noise of training")
+        print(f"a prediction without fault could expect {found.perfect:.2f}")
     print(
         f"{len(found.verdicts)} networks, {found.epochs} epochs each: predictions are {100 * found.bias:+.1f} points off on "
         f"average, and {100 * found.left:.1f} points once that is taken out (root mean square)"

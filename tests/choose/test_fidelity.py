@@ -16,7 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genet.choose.fidelity import AS_FAST, Subject, Validation, Verdict, agreement, ceiling, free_proxies, subjects, validate
+from genet.choose.fidelity import (
+    AS_FAST,
+    Subject,
+    Validation,
+    Verdict,
+    agreement,
+    ceiling,
+    free_proxies,
+    perfect,
+    subjects,
+    validate,
+)
 from genet.choose.offers import Offers, ReadingMs, tabulate
 from genet.choose.selection import Candidate, frontier
 from genet.spec.cost import network_cost
@@ -350,6 +361,22 @@ def test_two_trainings_have_the_same_ceiling_and_one_has_none() -> None:
     one, other = luck(8, 0), luck(8, 1)
     assert ceiling(np.array([one, other]).T) == pytest.approx((kendall(one, other),) * 2)
     assert ceiling(np.array([one]).T) == ()
+
+
+def test_a_prediction_without_fault_is_expected_to_agree_as_the_truth_itself_does_with_its_noisy_trainings() -> None:
+    draw, expected, reached = np.random.default_rng(0), [], []
+    for _ in range(25):
+        true = draw.normal(0, 1, 25)
+        trainings = true[:, None] + draw.normal(0, 1.2, (25, 3))
+        expected.append(perfect(trainings))
+        reached.append(kendall(true, trainings.mean(1)))
+    assert fmean(expected) == pytest.approx(fmean(reached), abs=0.05)
+
+
+def test_without_noise_a_prediction_without_fault_agrees_fully_and_of_one_training_each_nothing_is_known() -> None:
+    true = np.array(luck(8, 0))
+    assert perfect(np.array([true, true]).T) == pytest.approx(1)
+    assert perfect(true[:, None]) is None
 
 
 def test_what_costs_nothing_is_widths_depths_parameters_and_macs() -> None:
