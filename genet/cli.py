@@ -120,7 +120,11 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
 
     fit = add("fit", "choose.fit", "learn from the trials what each super-block's depth, width and type are worth")
     fit.add_argument("run", type=Path, help="a run folder")
-    fit.add_argument("--model", choices=("auto", "paper"), help="paper: the paper's own form (default: the recipe's fit.model)")
+    fit.add_argument(
+        "--model",
+        choices=("auto", "paper"),
+        help="what the selection predicts by from now on; paper: the paper's own form (default: the recipe's fit.model)",
+    )
 
     select = add("select", "choose.select", "select the best network for each budget")
     select.add_argument("run", type=Path, help="a run folder")
@@ -130,7 +134,9 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
         metavar="B",
         help="ms per image or a multiple of the MasterNet's such as 0.5x; answered from what is on disk, nothing is written",
     )
-    select.add_argument("--next", metavar="N", type=_positive, help="name the N trials that would make the choice surer")
+    select.add_argument(
+        "--next", metavar="N", type=_positive, help="select, and name the N trials that would make the choice surer"
+    )
     select.add_argument(
         "--latency", metavar="FILE", type=Path, help="select for the device of this latency.jsonl; nothing is written"
     )
@@ -152,7 +158,9 @@ def _add_runner(command: argparse.ArgumentParser) -> None:
         default="auto",
         help="who runs the trials; auto: one process per GPU, or this one where there is one device",
     )
-    command.add_argument("--workers", type=_positive, metavar="N", help="processes in all (default: one per GPU, or 2)")
+    command.add_argument(
+        "--workers", type=_positive, metavar="N", help="with --runner processes, how many in all (default: one per GPU, or 2)"
+    )
     command.add_argument("--trials-per-gpu", type=_positive, metavar="N", default=1, help="small networks side by side on a GPU")
     command.add_argument("--address", metavar="A", help="of a running Ray cluster (default: one on this machine)")
 

@@ -241,6 +241,21 @@ class FolderLock:
         os.close(self._handle)
 
 
+def is_worked_in(folder: Path) -> bool:
+    """Whether a process works in a run folder just now."""
+    try:
+        handle = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _format_line(record: dict[str, Any]) -> bytes:
     body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return f'{{"sha256":"{digest(body)[:16]}","record":{body}}}\n'.encode()

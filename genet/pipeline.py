@@ -10,7 +10,7 @@ from genet.job import Job
 from genet.steps.distill import OpenRunner, ask_for, distill, finished_trials, pace, planned_trials
 from genet.steps.explain import explanations, proposals
 from genet.steps.finish import export_selected, train_selected, write_report
-from genet.steps.learn import fit_trials, train_master
+from genet.steps.learn import current_regression, fit_trials, train_master
 from genet.steps.measure import check, profile
 from genet.steps.select import answer, select, table_of_evidence, table_on_disk
 from genet.steps.validate import validate_predictions
@@ -20,6 +20,7 @@ __all__ = [
     "answer",
     "ask_for",
     "check",
+    "current_regression",
     "distill",
     "explanations",
     "export_selected",

@@ -51,7 +51,8 @@ class Tracker:
     def __init__(self, count: Count) -> None:
         self.count, self.total, self.done, self.note = count, count.total, count.done, ""
         self._ahead = 0.0  # of the steps that are under way
-        self._start, self._start_done = time.monotonic(), float(count.done)
+        self._start = self._paced_from = time.monotonic()
+        self._start_done, self._walks = float(count.done), False
 
     def advance(self, note: str = "") -> None:
         """One step is done; `note` is the latest thing worth knowing."""
@@ -63,6 +64,8 @@ class Tracker:
         """Work was done, here or in an earlier run, on steps that are under way; `arrive` counts a step that was walked."""
         self._ahead += steps
         self._start_done += steps if earlier else 0
+        if steps > 0 and not (earlier or self._walks):  # what came before the first strides were not steps
+            self._walks, self._paced_from, self._start_done = True, time.monotonic(), self.position
         self._moved()
 
     def arrive(self, note: str = "") -> None:
@@ -89,7 +92,8 @@ class Tracker:
     def left_s(self) -> float | None:
         """Expected seconds left; None before this run has done anything."""
         steps = self.position - self._start_done
-        return None if steps <= 0 else max(0.0, self.elapsed_s / steps * (self.total - self.position))
+        paced_s = time.monotonic() - self._paced_from
+        return None if steps <= 0 else max(0.0, paced_s / steps * (self.total - self.position))
 
     @property
     def state(self) -> str:

@@ -13,9 +13,11 @@ from genet.choose.certificate import Selection
 from genet.choose.fidelity import Validation
 from genet.choose.regression import Regression
 from genet.cli import main
+from genet.commands.choose import print_unmet
 from genet.job import read_job
 from genet.progress import Progress
 from genet.runfolder import RunFolder
+from genet.spec.recipe import Model
 from genet.steps.select import frontiers, table_on_disk
 from genet.trials.results import read_results
 
@@ -26,6 +28,11 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, 
     assert main([*map(str, arguments), "--json"]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return found
+
+
+def current_inputs(run: RunFolder, model: Model) -> str:
+    """What a regression of this model is made from."""
+    return pipeline.fit_trials(read_job(run.path, Progress()), model).inputs
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -47,6 +54,31 @@ def test_a_selection_follows_another_model(copy: RunFolder, capsys: pytest.Captu
     answer(capsys, "fit", copy.path, "--model", "paper")
     answer(capsys, "select", copy.path)
     assert copy.read(copy.selection, Selection).inputs != before.inputs
+
+
+def test_a_selection_names_the_model_that_predicts_and_the_one_that_would_do_so_better(
+    copy: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, "fit", copy.path, "--model", "auto")
+    assert main(["select", str(copy.path), "--budget", "0.5x"]) == 0
+    assert "accuracies predicted by model auto, off by " in capsys.readouterr().out
+    found = Regression.load(copy.regression)
+    worse = found.model_copy(update={"model": "paper", "left_out_errors": {"auto": 0.01, "paper": 0.13}})
+    worse.model_copy(update={"inputs": current_inputs(copy, "paper")}).save(copy.regression)
+    assert main(["select", str(copy.path), "--budget", "0.5x"]) == 0
+    said = capsys.readouterr().out
+    assert "predicted by model paper, off by 13.00 points on trials left out one at a time; auto by 1.00, see `genet fit" in said
+
+
+def test_a_budget_that_no_network_is_predicted_to_meet_is_said_to_be_out_of_reach(
+    copy: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = pipeline.answer(read_job(copy.path, Progress()), ("0.0001x", "50x"))
+    unmeasured = tuple(choice.model_copy(update={"measured_ms_per_image": None}) for choice in found.choices)
+    print_unmet(found.model_copy(update={"choices": unmeasured}))
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("budget 0.0001x ")
+    assert "is out of reach: no network on offer is predicted to be within it, the fastest at " in said
 
 
 def test_too_few_trials_are_named_with_what_is_missing(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

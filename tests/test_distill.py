@@ -248,6 +248,41 @@ def test_results_of_trials_that_are_not_planned_are_left_out(finished: RunFolder
     assert [result.id for result in results] == [trial.id for trial in planned(finished)]
 
 
+@pytest.mark.parametrize("command", [["run", "digits"], ["distill", "RUN"]])
+@pytest.mark.parametrize(
+    ("options", "law"),
+    [
+        (["--runner", "in-process", "--workers", "2"], "--workers must go with --runner processes"),
+        (["--address", "127.0.0.1:6379"], "--address must go with --runner ray"),
+        (["--runner", "ray", "--address", "127.0.0.1:1"], "--address must be that of a running Ray cluster"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_before_anything_is_done(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], options: list[str], law: str
+) -> None:
+    name, what = command
+    target = [str(run.path)] if what == "RUN" else [what, "--run", str(tmp_path / "new")]
+    assert main([name, *target, *options]) == 2
+    assert law in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert lines(run) == 0
+
+
+def test_a_damaged_line_is_told_until_its_trial_has_run_again(finished: RunFolder) -> None:
+    whole = finished.trials.path.read_bytes().splitlines(keepends=True)
+    finished.trials.path.write_bytes(b"".join([whole[0].replace(b"accuracy", b"aCcuracy"), *whole[1:]]))
+    said: list[str] = []
+
+    class Heard(Progress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    for _ in range(2):
+        with open_job(finished.path, Heard()) as job:
+            pipeline.distill(job, lambda _: InProcess())
+    assert sum("damaged lines 1 are left out" in text for text in said) == 1
+
+
 # Signals
 
 
@@ -284,6 +319,21 @@ def test_when_a_run_was_told_to_end_no_process_is_said_to_be_at_work(
     terminated: Ended, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status(copied(terminated.run, tmp_path), capsys)["pace"] is None
+
+
+def test_of_a_killed_process_that_was_at_work_the_status_says_that_none_is(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with distilling(run) as process:
+        while process.poll() is None and not run.trials_pace.exists():
+            time.sleep(0.001)
+        while process.poll() is None and status(run, capsys)["pace"] is None:
+            pass
+        at_work = process.poll() is None
+        process.kill()
+    assert at_work, "the status told so while it was"
+    assert run.trials_pace.exists()
+    assert status(run, capsys)["pace"] is None
 
 
 def test_the_same_command_ends_as_an_undisturbed_run(terminated: Ended, undisturbed: RunFolder, tmp_path: Path) -> None:

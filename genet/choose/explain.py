@@ -52,6 +52,7 @@ class Explanation(Record):
     network: str
     resolution: int
     budget_ms: float
+    measured_over_predicted: float  # its latency; 1 where it was not measured
     short_of_best: float  # accuracy that the best network predicted to be within the budget has over it
     more: float  # accuracy that a tenth more latency would buy
     slowest_ms: float  # of the frontier: a longer budget buys nothing
@@ -78,6 +79,7 @@ def explain(
         network=str(network),
         resolution=offers.resolution,
         budget_ms=budget_ms,
+        measured_over_predicted=scale,
         short_of_best=max(0.0, reached - regression.accuracy_of(network)),
         more=nearby[0].predicted_accuracy - reached if nearby else 0.0,
         slowest_ms=scale * solved.frontier()[-1].predicted_ms,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from genet import pipeline
 from genet.choose.certificate import Choice, Selection
-from genet.choose.explain import NEARBY, Explanation
+from genet.choose.explain import APART, NEARBY, Explanation
 from genet.choose.more import Proposal
 from genet.choose.outcome import percent
 from genet.choose.regression import Estimate, Regression
@@ -18,10 +18,11 @@ from genet.commands.printing import found_ms, milliseconds, progress, table
 from genet.errors import SpecError
 from genet.job import Job, open_job, read_job
 from genet.latency.table import LatencyTable
-from genet.spec.recipe import Budget, Select
+from genet.spec.recipe import Budget, Model, Select
 from genet.trials.audit import additivity
 
 Answer = dict[str, Any]
+LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how trials that are not enough are helped
 
 
 def fit(arguments: argparse.Namespace) -> Answer:
@@ -45,7 +46,7 @@ def _print_gradients(regression: Regression) -> None:
             str(g.index + 1),
             str(g.block_type),
             *map(points, (g.at_own_size, g.per_block, g.per_doubling)),
-            f"{g.trials}{', pooled' if g.missing else ''}",
+            f"{g.trials}{LACKS[regression.model] if g.missing else ''}",
         ]
         for g in regression.gradients
     ]
@@ -86,6 +87,7 @@ def select(arguments: argparse.Namespace) -> Answer:
 
 def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int | None) -> Answer:
     """Print a selection, why it came about, and the trials that would make it surer."""
+    _print_model(pipeline.current_regression(job))
     _print_selection(selection)
     print_unmet(selection)
     explained = pipeline.explanations(job, selection, evidence)
@@ -103,9 +105,23 @@ def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int 
     return answer
 
 
+def _print_model(regression: Regression) -> None:
+    """By what accuracies are predicted, and whether another model would predict them better."""
+    mine, errors = regression.left_out_error, regression.left_out_errors
+    other = min((name for name in ("auto", "paper") if name in errors), key=errors.__getitem__, default=regression.model)
+    better = f"; {other} by {100 * errors[other]:.2f}, see `genet fit RUN --model {other}`" if other != regression.model else ""
+    off = "n/a" if mine is None else f"{100 * mine:.2f}"
+    print(f"accuracies predicted by model {regression.model}, off by {off} points on trials left out one at a time{better}")
+
+
 def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
     print(f"why, for budget {choice.budget} at {choice.resolution} pixels: {choice.network}")
-    if why.short_of_best > 0:
+    if why.short_of_best > 0 and why.measured_over_predicted < 1:
+        print(
+            f"  it takes {1 - why.measured_over_predicted:.1%} less than predicted; were that so of all, the best within the "
+            f"budget would be {100 * why.short_of_best:.2f} points better"
+        )
+    elif why.short_of_best > 0:
         print(f"  the best of all that are predicted to be within the budget is {100 * why.short_of_best:.2f} points better")
     if why.budget_ms >= why.slowest_ms:
         print(
@@ -127,7 +143,12 @@ def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
     table(["super-block", "one step", "to", "ms/image", "points", ""], rows)
     for rival in why.rivals:
         told = "told apart" if rival.apart else "cannot be told apart by these trials"
-        print(f"  next best: {rival.network}: {points(rival.behind)} points behind, {rival.parameters:,} parameters; {told}")
+        told += f" (by {APART} standard errors)"
+        side = "behind" if rival.behind.value >= 0 else "ahead"
+        print(
+            f"  next best: {rival.network}: {abs(100 * rival.behind.value):.2f} ± {100 * rival.behind.error:.2f} points {side}, "
+            f"{rival.parameters:,} parameters; {told}"
+        )
     if why.beyond_trials:
         places = ", ".join(str(index + 1) for index in why.beyond_trials)
         print(f"  super-blocks {places} are of sizes outside what the trials tried: there the prediction extrapolates")
@@ -167,7 +188,8 @@ def validate(arguments: argparse.Namespace) -> Answer:
         print(f"a prediction without fault could expect {found.perfect:.2f}")
     print(
         f"{len(found.verdicts)} networks, {found.epochs} epochs each: predictions are {100 * found.bias:+.1f} points off on "
-        f"average, and {100 * found.left:.1f} points once that is taken out (root mean square)"
+        f"average, and {100 * found.left:.1f} points once that is taken out (root mean square). Predicted is what trials reach, "
+        "with the MasterNet's weights to start from: training from scratch is held against it by rank"
     )
     if found.advantage is not None:
         error = "n/a" if found.advantage_error is None else f"{100 * found.advantage_error:.2f}"
@@ -196,7 +218,7 @@ def _number(text: str) -> float | str:
 
 def _print_selection(selection: Selection) -> None:
     if selection.prediction_error is not None:
-        print(f"{selection.setting}: predictions are off by {selection.prediction_error:.1%} on average")
+        print(f"{selection.setting}: predictions of random networks are off by {selection.prediction_error:.1%} on average")
     rows = [
         [
             str(choice.budget),
@@ -219,7 +241,15 @@ def print_unmet(selection: Selection) -> None:
     for budget in dict.fromkeys(choice.budget for choice in selection.choices):
         choices = [choice for choice in selection.choices if choice.budget == budget]
         measured = [choice.measured_ms_per_image for choice in choices if choice.measured_ms_per_image is not None]
-        if measured and all(choice.within is False for choice in choices):
+        if any(choice.within is not False for choice in choices):
+            continue
+        if not measured:
+            fastest = min(choice.predicted_ms_per_image for choice in choices)
+            print(
+                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) is out of reach: no network on offer is "
+                f"predicted to be within it, the fastest at {fastest:.4g} ms/image"
+            )
+        else:
             uppers = [c.measured_ms_per_image + (c.interval_ms_per_image or 0) for c in choices if c.measured_ms_per_image]
             smallest = min(uppers)
             how = "estimated" if selection.setting.estimate else "measured"

@@ -23,14 +23,14 @@ from genet.spec.reader import read_recipe
 from genet.spec.recipe import Data, Recipe
 from genet.trials.runner import Runner
 from genet.trials.standing import Standing, standings
-from genet.trials.workers import open_runner
+from genet.trials.workers import check_options, open_runner
 
 Answer = dict[str, Any]
-SILENCE_S = 60.0  # of a process at work on the trials, before it may be thought dead
 
 
 def run(arguments: argparse.Namespace) -> Answer:
     """`genet run`: the whole job, or what of it is left."""
+    check_options(arguments.runner, arguments.workers, arguments.address)
     recipe = _override(read_recipe(arguments.recipe), arguments)
     folder = arguments.run or default_folder(recipe.name, arguments.fresh)
     if arguments.run and arguments.fresh and folder.exists():
@@ -61,6 +61,8 @@ def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
 def step(arguments: argparse.Namespace) -> Answer:
     """`genet profile|master|distill|train|export`: one step on a run folder."""
     if arguments.step == "distill" and arguments.status:
+        if arguments.more or arguments.retry:
+            raise RunError("--status only looks, and --more and --retry run trials; give them without --status")
         return _print_status(read_job(arguments.run, progress()))
     with open_job(arguments.run, progress()) as job:
         match arguments.step:
@@ -85,10 +87,13 @@ def step(arguments: argparse.Namespace) -> Answer:
 def _ask_for_more(job: Job, count: int) -> None:
     """Take the trials into the plan that `genet select RUN --next` names, unless what was asked for before is not run yet."""
     if len(pipeline.finished_trials(job)) < len(pipeline.planned_trials(job)):
-        job.progress.say("  planned trials are not run yet: these first, without more")
+        asked = f"; delete {job.folder.more_trials} to withdraw those asked for" if job.folder.more_trials.exists() else ""
+        job.progress.say(f"  planned trials are not run yet: these first, without more{asked}")
         return
     selection = pipeline.select(job)
     proposals = pipeline.proposals(job, pipeline.explanations(job, selection, job.table), count)
+    if len(proposals) < count:
+        job.progress.say(f"  of {count} more trials there are {len(proposals)}: no other would tell anything")
     pipeline.ask_for(job, [proposal.trial for proposal in proposals])
     minutes = sum(proposal.seconds for proposal in proposals) / 60
     job.progress.say(f"  {len(proposals)} more trials, to tell the selected networks from the next best: about {minutes:.1f} min")
@@ -129,8 +134,6 @@ def _print_status(job: Job) -> Answer:
     if seen:
         ago, left = time.time() - seen.updated, "n/a" if seen.left_s is None else duration(seen.left_s)
         print(f"{seen.position:.1f} of {seen.total} trials, {seen.workers} at work, {left} left, as told {duration(ago)} ago")
-        if ago > SILENCE_S:
-            print("if nobody is at work any more, `genet distill RUN` goes on where it was")
     else:
         print("no process is at work on the trials; `genet distill RUN` goes on with them")
     return {

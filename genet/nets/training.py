@@ -81,7 +81,7 @@ class Learner:
         value = loss.item()
         if not (math.isfinite(value) and self._finite_gradients()):
             raise NonFiniteLossError(
-                f"the loss and its gradients must stay finite, and the loss is {value} in {where}; lower the learning rate"
+                f"the loss and its gradients must stay finite, and the loss is {value} in {where}; lower learning_rate"
             )
         self._scaler.step(self._optimizer)
         self._scaler.update()

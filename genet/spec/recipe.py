@@ -108,16 +108,16 @@ Mode = Literal["whole", "superblock", "local", "features"]
 class Distill(Schedule):
     """The trials: how long a perturbed network is fine-tuned, what of it is trained, and which perturbations are tried.
 
-    `mode` is what is trained: the `whole` network; the replaced `superblock` alone (the paper's section 4.2); `local`, the
-    super-block with the first block after it and the classifier; or `features`, the super-block and that first block, which
-    learn to reproduce the MasterNet's activations without labels. `sampling` spreads the perturbations over depth and
+    `mode` is what is trained: `features`, the replaced super-block and the first block after it, which learn to reproduce the
+    MasterNet's activations without labels; `local`, these two and the classifier, with labels; the replaced `superblock`
+    alone (the paper's section 4.2); or the `whole` network. `sampling` spreads the perturbations over depth and
     width by plan, or draws them at random as the paper does. `joint` adds trials of two perturbations at once, as a share
     of all trials, to tell how far effects add up. A trial whose validation curve has not risen for `patience` epochs after
     the warm-up ends early; with 0 none does. One that has taken longer than `time_limit_s` after a step is given
     up, and a worker process that says nothing for so long is killed and its trials tried again.
     """
 
-    mode: Mode = "local"
+    mode: Mode = "features"
     sampling: Literal["designed", "random"] = "designed"
     joint: Annotated[float, Field(ge=0, le=1)] = 0.0
     patience: Annotated[int, Field(ge=0)] = 3

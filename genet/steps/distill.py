@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from genet.device import give_back_memory
 from genet.errors import RunError
 from genet.export import load_weights
-from genet.files import Record
+from genet.files import Record, is_worked_in
 from genet.job import Job
 from genet.latency.plan import Staircases
 from genet.progress import Count, Tracker, duration
@@ -49,12 +49,14 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> 
 
     Trials that failed by the machine or the images are run again; with `retry` all but those whose loss was not finite.
     """
-    damaged = job.folder.trials.read().damaged
-    if damaged:
-        job.progress.say(f"  trials.jsonl: damaged lines {', '.join(map(str, damaged))} are left out, and their trials run again")
     planned = planned_trials(job)
     results = {result.id: result for result in _results_of(job, planned)}
     missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
+    damaged = job.folder.trials.read().damaged
+    if damaged and len(results) < len(planned):
+        job.progress.say(f"  trials.jsonl: damaged lines {', '.join(map(str, damaged))} are left out, and their trials run again")
+    if retry and not missing:
+        job.progress.say("  no trial is left to run again")
     forget(job.folder.trials_under_way, {trial.id for trial in planned} - {trial.id for trial in missing})
     if missing:
         weights = job.folder.master.with_suffix(".safetensors")
@@ -121,8 +123,10 @@ def _again(result: TrialResult, retry: bool) -> bool:
 
 
 def pace(job: Job) -> Pace | None:
-    """What the process at work wrote last; None where none has."""
-    return Pace.load(job.folder.trials_pace) if job.folder.trials_pace.exists() else None
+    """What the process at work wrote last; None where none works. One that was killed leaves a file, but no lock."""
+    if not (job.folder.trials_pace.exists() and is_worked_in(job.folder.path)):
+        return None
+    return Pace.load(job.folder.trials_pace)
 
 
 @contextmanager

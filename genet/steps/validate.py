@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genet.choose.fidelity import Subject, Validation, Verdict, subjects, validate
+from genet.choose.regression import Regression
 from genet.choose.selection import frontier
 from genet.errors import EvidenceError, MeasurementError, NonFiniteLossError
 from genet.job import Job, predictor
@@ -29,6 +30,8 @@ def validate_predictions(job: Job, count: int, epochs: int | None = None, traini
         raise EvidenceError(f"a validation must train at least {FEWEST} networks, got {count}; `--n 20` is a good number")
     schedule = _shorter(job.recipe.train, epochs or max(1, job.recipe.train.epochs // 4))
     table, resolution, regression = job.table, job.recipe.search_resolution, current_regression(job)
+    if regression != job.folder.read(job.folder.regression, Regression):
+        job.progress.say("  the trials have changed since they were fitted: fitted anew for this")
     kept = kept_widths(job, table)
     offered = offers(job, predictor(job, table, kept), regression, resolution, kept[resolution])
     known = {str(job.masternet), *(trial.network for trial in planned_trials(job))}

@@ -26,7 +26,7 @@ class Course:
     resolution: int
     seed: int
     folder: Path | None = None
-    checkpoint_every_s: float = 600.0
+    checkpoint_every_s: float = 60.0
 
     @cached_property
     def digest(self) -> str:

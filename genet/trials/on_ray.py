@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
+import threading
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
@@ -19,6 +22,7 @@ from genet.trials.runner import Work
 
 RETRIES = 2  # of a task whose worker or node is lost
 LOOK_S = 1.0
+ANSWERS_S = 5.0
 
 
 class OnRay:
@@ -82,12 +86,14 @@ class OnRay:
 def _connect(address: str | None) -> tuple[Any, bool]:
     """Ray, connected; and whether it was connected here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ours = signal.getsignal(signal.SIGTERM)
     try:
         import ray
     except ImportError:
         raise GenetError("--runner ray needs Ray, and it is not installed; pip install 'genet[ray]'") from None
     if ray.is_initialized():
         return ray, False
+    check_address(address)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as fault:
@@ -95,7 +101,20 @@ def _connect(address: str | None) -> tuple[Any, bool]:
         raise GenetError(
             f"--address must be that of a running Ray cluster of this version, got {address!r} ({reason}); `ray start --head`"
         ) from None
+    if threading.current_thread() is threading.main_thread():  # Ray puts handlers of its own in its place
+        signal.signal(signal.SIGTERM, ours)
     return ray, True
+
+
+def check_address(address: str | None) -> None:
+    """GenetError where nobody answers at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWERS_S).close()
+    except (OSError, OverflowError) as fault:
+        raise GenetError(f"--address must be that of a running Ray cluster, and at {address!r} is none ({fault})") from None
 
 
 def _on_this_node(ray: Any) -> Any:

@@ -6,11 +6,20 @@ from typing import Literal
 
 from genet.device import gpus_here, open_device
 from genet.errors import GenetError
-from genet.trials.on_ray import OnRay
+from genet.trials.on_ray import OnRay, check_address
 from genet.trials.processes import Processes
 from genet.trials.runner import InProcess, Runner
 
 RunnerName = Literal["auto", "in-process", "processes", "ray"]
+
+
+def check_options(name: RunnerName, workers: int | None, address: str | None) -> None:
+    """GenetError for options that do not go together, and where nobody answers at the address of a Ray cluster."""
+    if address and name != "ray":
+        raise GenetError(f"--address must go with --runner ray, got --runner {name}; leave it out")
+    if workers and name in ("ray", "in-process"):
+        raise GenetError(f"--workers must go with --runner processes, got --runner {name}; leave it out")
+    check_address(address)
 
 
 def open_runner(
@@ -21,10 +30,7 @@ def open_runner(
     GenetError for options that do not go together and where Ray is asked for and not installed; DeviceError where the
     device is not there.
     """
-    if address and name != "ray":
-        raise GenetError(f"--address must go with --runner ray, got --runner {name}; leave it out")
-    if workers and name in ("ray", "in-process"):
-        raise GenetError(f"--workers must go with --runner processes, got --runner {name}; leave it out")
+    check_options(name, workers, address)
     if name == "ray":
         return OnRay(address, device, trials_per_gpu)
     first = str(open_device(device))

@@ -122,7 +122,7 @@ def test_how_latency_is_measured_and_images_are_read_leaves_the_evidence_of_tria
     assert changed.evidence_digest == recipe.evidence_digest
 
 
-@pytest.mark.parametrize("change", [{"mode": "features"}, {"sampling": "random"}, {"joint": 0.1}, {"patience": 0}])
+@pytest.mark.parametrize("change", [{"mode": "local"}, {"sampling": "random"}, {"joint": 0.1}, {"patience": 0}])
 def test_how_trials_are_run_changes_the_evidence_and_how_long_they_may_take_does_not(
     recipe: Recipe, change: dict[str, Any]
 ) -> None:

@@ -366,10 +366,13 @@ def test_the_rate_of_a_settled_trial_falls_from_the_schedules_to_zero_within_an_
 
 @pytest.fixture
 def poisoned(course: Course) -> Course:
-    """In the MasterNet's first super-block a weight is infinite: its own kind inherits it, another kind does not."""
+    """In the MasterNet's first super-block a weight is infinite: its own kind inherits it, another kind does not.
+
+    Trials learn labels, for the MasterNet's features are infinite too.
+    """
     with torch.no_grad():
         course.parent.superblocks[0].blocks[0].convs[0].conv.weight[:] = float("inf")
-    return course
+    return changed(course, mode="local")
 
 
 def test_a_loss_that_is_not_finite_fails_its_own_trial_only(poisoned: Course, trials: tuple[Trial, ...]) -> None:
@@ -535,7 +538,7 @@ STRIDES = {
 def spoilt(course: Course) -> Course:
     with torch.no_grad():
         course.parent.superblocks[0].blocks[0].convs[0].conv.weight[:] = float("inf")
-    return course
+    return changed(course, mode="local")
 
 
 @pytest.mark.parametrize("how", STRIDES)

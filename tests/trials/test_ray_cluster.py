@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from genet import pipeline
+from genet.job import open_job
 from genet.nets.build import build
 from genet.nets.data import load_data
+from genet.progress import Progress
 from genet.spec.recipe import Distill
 from genet.trials.course import Course
 from genet.trials.finetune import FineTune
@@ -39,6 +45,20 @@ class Slowly:
         (self.folder / f"{trials[0].id}-{time.time_ns()}").touch()
         time.sleep(4)
         yield from self.work(trials)
+
+
+def test_a_run_on_ray_told_to_end_does_so_as_any_other(tmp_path: Path) -> None:
+    with open_job(tmp_path / "run", Progress(), tiny_recipe(tmp_path)) as job:
+        pipeline.profile(job)
+        pipeline.train_master(job)
+    command = [sys.executable, "-m", "genet", "distill", str(tmp_path / "run"), "--runner", "ray"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not (tmp_path / "run" / "trials.pace.json").exists():
+            time.sleep(0.01)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert said.decode() == "terminated; the same command goes on where it was\n"
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_a_node_killed_in_mid_run_changes_no_result(tmp_path: Path) -> None:
