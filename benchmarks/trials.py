@@ -70,9 +70,8 @@ class Study:
 
     @property
     def cells(self) -> list[tuple[Mode, int, int]]:
-        """Mode, epochs and seed of all trials: the short ones first, and one seed of each before the others."""
-        found = [(mode, epochs, seed) for seed in self.seeds for epochs in self.lengths for mode in self.modes]
-        return sorted(found, key=lambda cell: cell[1] * (3 if cell[2] else 1))
+        """Mode, epochs and seed of all trials: one seed of each before the others, and the short ones first."""
+        return [(mode, epochs, seed) for seed in self.seeds for epochs in self.lengths for mode in self.modes]
 
     def evidence(self, mode: Mode, epochs: int, seed: int) -> Journal:
         """The trials of one cell."""
