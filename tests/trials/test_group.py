@@ -583,7 +583,7 @@ def stopped(course: Course, after: int) -> Course:
     return trained_on(course, Stopped(images, after))
 
 
-def saving(course: Course, folder: Path, mode: Mode = "local") -> Course:
+def saving(course: Course, folder: Path, mode: Mode = "features") -> Course:
     return dataclasses.replace(changed(course, mode=mode), folder=folder, checkpoint_every_s=0.0)
 
 
