@@ -10,19 +10,17 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from genet import __version__
+from genet.ending import Terminated, terminate
 
-CLEANING_UP_S = 15.0
 STEPS = {
     "profile": "measure the latency of every block on offer and find the staircases",
     "master": "train the MasterNet",
     "distill": "run the trials: fine-tunes of perturbed networks",
-    "train": "train the selected networks from scratch",
     "export": "export the trained networks",
 }
 NETWORK = "a network file, a notation, blocks such as 'BL k3 c64 r0.25 @14', or a timm model such as timm:resnet50"
@@ -31,7 +29,7 @@ NETWORK = "a network file, a notation, blocks such as 'BL k3 c64 r0.25 @14', or 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it ends well, 2 for a fault, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         module, function = arguments.command.split(".")
         answer = getattr(import_module(f"genet.commands.{module}"), function)(arguments)
@@ -55,18 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(str(fault), file=sys.stderr)
         return 2
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived: the running step is dropped, what is on the disk stays."""
-
-
-def _terminate(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nobody disturbs the cleaning up
-    last_resort = threading.Timer(CLEANING_UP_S, os._exit, [128 + signal.SIGTERM])  # an exception may be swallowed
-    last_resort.daemon = True
-    last_resort.start()
-    raise Terminated
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,6 +100,14 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
             step.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
             _add_runner(step)
     _add_runner(whole)
+
+    train = add("train", "train.train", "train the selected networks of a run from scratch, or any network by a recipe")
+    train.add_argument("what", help="a run folder; or with --recipe a network file, name or notation")
+    train.add_argument("--network", metavar="NAME", help="of a run: this one of the selected networks only")
+    train.add_argument("--recipe", help="a recipe for the training of one network: a file, or a name that comes with genet")
+    train.add_argument("--into", metavar="FOLDER", type=Path, help="where a network goes (default: runs/NETWORK-RECIPE)")
+    train.add_argument("--data", metavar="FOLDER", help="where the images lie")
+    train.add_argument("--device", help="auto, cpu, cuda or cuda:N")
 
     report = add("report", "job.report", "write report.html about what there is so far")
     report.add_argument("run", type=Path, help="a run folder")

@@ -9,10 +9,11 @@ from genet.choose.outcome import Outcomes
 from genet.job import Job
 from genet.steps.distill import OpenRunner, ask_for, distill, finished_trials, pace, planned_trials
 from genet.steps.explain import explanations, proposals
-from genet.steps.finish import export_selected, train_selected, write_report
+from genet.steps.finish import export_selected, train_one_selected, train_selected, write_report
 from genet.steps.learn import current_regression, fit_trials, train_master
 from genet.steps.measure import check, profile
 from genet.steps.select import answer, select, table_of_evidence, table_on_disk
+from genet.steps.train import train_network_into
 from genet.steps.validate import validate_predictions
 from genet.trials.workers import open_runner
 
@@ -35,6 +36,8 @@ __all__ = [
     "table_of_evidence",
     "table_on_disk",
     "train_master",
+    "train_network_into",
+    "train_one_selected",
     "train_selected",
     "validate_predictions",
     "write_report",

@@ -20,7 +20,7 @@ MODULES = {
 }
 # From the ground up. Folders on one floor never know each other.
 FLOORS = [
-    {"errors"},
+    {"errors", "ending"},
     {"files"},
     {"device", "progress"},
     {"spec"},

@@ -12,7 +12,7 @@ from genet.latency.plan import expected_rows
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_any, shipped_files
-from genet.spec.recipe import Measure, Recipe
+from genet.spec.recipe import Measure, Recipe, TrainingRecipe
 
 Answer = dict[str, Any]
 
@@ -21,6 +21,9 @@ def check(arguments: argparse.Namespace) -> Answer:
     """`genet check`: every fault of a file, or what it costs."""
     record = read_any(arguments.file)
     answer: Answer = {"name": record.name}
+    if isinstance(record, TrainingRecipe):
+        answer |= record.train.model_dump(mode="json", exclude_none=True)
+        return _printed(answer)
     if isinstance(record, Network):
         network = record
     else:
@@ -45,8 +48,12 @@ def check(arguments: argparse.Namespace) -> Answer:
         "size": size,
         "digest": network.digest,
     }
+    return _printed(answer)
+
+
+def _printed(answer: Answer) -> Answer:
     for key, value in answer.items():
-        print(f"{key.replace('_', ' '):<22} {value:,}" if isinstance(value, int) else f"{key:<22} {value}")
+        print(f"{key.replace('_', ' '):<22} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' '):<22} {value}")
     return answer
 
 

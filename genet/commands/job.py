@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     with open_job(folder, progress(), recipe) as job:
         job.progress.say(f"{recipe.name} in {folder}")
         outcomes = pipeline.run(job, partial(_runner, arguments))
-        _print_outcomes(outcomes, job.folder.path)
+        print_outcomes(outcomes, job.folder.path)
         print_unmet(pipeline.select(job))
         job.progress.say(f"report: {job.folder.report}")
     return {"run": str(folder), "report": str(job.folder.report), **outcomes.model_dump(mode="json")}
@@ -59,7 +59,7 @@ def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
 
 
 def step(arguments: argparse.Namespace) -> Answer:
-    """`genet profile|master|distill|train|export`: one step on a run folder."""
+    """`genet profile|master|distill|export`: one step on a run folder."""
     if arguments.step == "distill" and arguments.status:
         if arguments.more or arguments.retry:
             raise RunError("--status only looks, and --more and --retry run trials; give them without --status")
@@ -76,10 +76,6 @@ def step(arguments: argparse.Namespace) -> Answer:
                 results = pipeline.distill(job, partial(_runner, arguments), arguments.retry)
                 _print_standings(job)
                 return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
-            case "train":
-                outcomes = pipeline.train_selected(job)
-                _print_outcomes(outcomes, job.folder.path)
-                return outcomes.model_dump(mode="json")
             case _:
                 return {"exports": [str(folder) for folder in pipeline.export_selected(job)]}
 
@@ -165,7 +161,8 @@ def _print_master(job: Job) -> Answer:
     return trained.model_dump(mode="json")
 
 
-def _print_outcomes(outcomes: Outcomes, folder: Path) -> None:
+def print_outcomes(outcomes: Outcomes, folder: Path) -> None:
+    """The last table."""
     rows = [
         [
             str(row.budget),

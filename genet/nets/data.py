@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -29,10 +29,22 @@ SMALL = 64  # pixels; at such sizes images are shown whole: ImageNet's crops wou
 Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)
 
 
+class View(NamedTuple):
+    """How training images are augmented beyond crops and flips, and which part of every batch a process sees."""
+
+    augment: str | None = None  # timm's name of a policy
+    erasing: float = 0.0  # share of the images that a rectangle is erased of
+    rank: int = 0
+    ranks: int = 1
+
+
+PLAIN = View()
+
+
 class ImageSet(Protocol):
     """A set of labelled images at any resolution."""
 
-    size: int
+    size: int  # of all processes together
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """All images once, but for the first `skip` batches. With a seed: shuffled and augmented by it, and a last short
@@ -51,12 +63,14 @@ class Splits:
     test: ImageSet
 
 
-def load_data(data: Data, reads: SpaceInput, seed: int) -> Splits:
+def load_data(data: Data, reads: SpaceInput, seed: int, view: View = PLAIN) -> Splits:
     """The images a recipe asks for; which training images are held out depends on the seed alone.
 
     DataError where images or classes are missing, or do not fit the space's channels and classes.
     """
-    splits = _digits(data, reads, seed) if data.name == "digits" else _timm_dataset(data, reads, seed)
+    if view.augment:
+        _check_policy(view.augment, reads.channels)
+    splits = (_digits if data.name == "digits" else _timm_dataset)(data, reads, seed, view)
     if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
         raise DataError(
             f"there must be two images to train and one in every other set, got {splits.train.size} to train, "
@@ -66,28 +80,66 @@ def load_data(data: Data, reads: SpaceInput, seed: int) -> Splits:
     return splits
 
 
+def _check_policy(policy: str, channels: int) -> None:
+    from timm.data import create_transform
+
+    if channels != 3:
+        raise DataError(f"augment must have images of three channels, and these have {channels} (got {policy!r}); leave it out")
+    try:
+        create_transform((3, 32, 32), is_training=True, auto_augment=policy)
+    except Exception as fault:
+        raise DataError(
+            f"augment must be a policy by timm's name, such as original or rand-m9 (got {policy!r}: {fault})"
+        ) from None
+
+
 class TensorImages:
     """Images held in memory, resized bilinearly."""
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self._images, self._labels = images, labels
+    def __init__(self, images: Tensor, labels: Tensor, view: View = PLAIN) -> None:
+        self._images, self._labels, self._view = images, labels, view
         self.size = len(labels)
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """See `ImageSet`."""
-        order = _order(self.size, batch, shuffle_seed, skip)
-        for chosen in order.split(batch) if len(order) else ():
+        order = _order(self.size, batch, shuffle_seed, skip, self._view)
+        for chosen in order.split(batch // self._view.ranks) if len(order) else ():
             small = self._images[chosen]
             resized = torch.nn.functional.interpolate(small, (resolution, resolution), mode="bilinear")
+            if shuffle_seed is not None and self._view.erasing:
+                resized = self._erased(resized, shuffle_seed, chosen)
             yield resized, self._labels[chosen]
 
+    def _erased(self, images: Tensor, seed: int, chosen: Tensor) -> Tensor:
+        from timm.data.random_erasing import RandomErasing
 
-def _order(size: int, batch: int, shuffle_seed: int | None, skip: int) -> Tensor:
-    """Positions of the images in the order in which they are shown."""
+        erase, images = RandomErasing(self._view.erasing, device="cpu"), images.clone()
+        for image, index in zip(images, chosen.tolist(), strict=True):
+            _seed_augmentation(seed + index)
+            image.copy_(erase(image))
+        return images
+
+
+def _order(size: int, batch: int, shuffle_seed: int | None, skip: int, view: View = PLAIN) -> Tensor:
+    """Positions of the images in the order in which this process shows them; `batch` is all processes' together.
+
+    Of a training batch a process gets as many images from the front as from the back, mirrored, for mixup mixes the first
+    with the last: so pairs stay together however many processes there are.
+    """
     if shuffle_seed is None:
-        return torch.arange(size)[skip * batch :]
+        return torch.arange(size)[skip * batch :][view.rank :: view.ranks]
     order = torch.randperm(size, generator=torch.Generator().manual_seed(shuffle_seed))
-    return order[skip * batch : max(size // batch * batch, min(batch, size))]
+    order = order[skip * batch : max(size // batch * batch, min(batch, size))]
+    if view.ranks == 1 or not len(order):
+        return order
+    if batch % (2 * view.ranks) or size < batch:
+        raise DataError(
+            f"a batch must divide evenly among {view.ranks} processes, in pairs, and be no larger than the {size} training "
+            f"images (got {batch}); change the schedule's batch"
+        )
+    half = batch // (2 * view.ranks)
+    steps, front = order.view(-1, batch), view.rank * half
+    return torch.cat([steps[:, front : front + half], steps[:, batch - front - half : batch - front]], dim=1).flatten()
 
 
 @dataclass
@@ -109,15 +161,17 @@ class FileImages:
     centre crops else.
     """
 
-    def __init__(self, dataset: Any, chosen: np.ndarray, channels: int, workers: int) -> None:
-        self._dataset, self._chosen, self._channels, self._workers = dataset, chosen, channels, workers
+    def __init__(self, dataset: Any, chosen: np.ndarray, channels: int, workers: int, view: View = PLAIN) -> None:
+        self._dataset, self._chosen, self._channels, self._workers, self._view = dataset, chosen, channels, workers, view
         self.size = len(chosen)
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """See `ImageSet`."""
-        chosen = self._chosen[_order(self.size, batch, shuffle_seed, skip).numpy()]
-        decoded = _Decoded(self._dataset, self._channels, resolution, shuffle_seed)
-        loader: DataLoader[Batch] = DataLoader(Subset(decoded, chosen.tolist()), batch, num_workers=self._workers)
+        chosen = self._chosen[_order(self.size, batch, shuffle_seed, skip, self._view).numpy()]
+        decoded = Subset(_Decoded(self._dataset, self._channels, resolution, shuffle_seed, self._view), chosen.tolist())
+        loader: DataLoader[Batch] = DataLoader(
+            decoded, batch // self._view.ranks, num_workers=self._workers, pin_memory=torch.cuda.is_available()
+        )
         try:
             yield from loader
         except DataError as fault:  # a worker sends its traceback along; the last line is the message
@@ -127,7 +181,7 @@ class FileImages:
 class _Decoded(Dataset[Batch]):
     """Decodes and transforms. An image that does not decode is named, where timm would show the next one in its place."""
 
-    def __init__(self, dataset: Any, channels: int, resolution: int, seed: int | None) -> None:
+    def __init__(self, dataset: Any, channels: int, resolution: int, seed: int | None, view: View) -> None:
         from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 
         self._dataset, self._mode, self._seed = dataset, "L" if channels == 1 else "RGB", seed
@@ -138,6 +192,8 @@ class _Decoded(Dataset[Batch]):
             is_training=seed is not None,
             scale=(0.5, 1.0) if small else None,
             crop_pct=1.0 if small else None,
+            auto_augment=view.augment,
+            re_prob=view.erasing,
             mean=IMAGENET_DEFAULT_MEAN if colour else (0.5,) * channels,
             std=IMAGENET_DEFAULT_STD if colour else (0.5,) * channels,
         )
@@ -166,7 +222,7 @@ def _seed_augmentation(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def _digits(data: Data, reads: SpaceInput, seed: int) -> Splits:
+def _digits(data: Data, reads: SpaceInput, seed: int, view: View) -> Splits:
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
     from sklearn.datasets import load_digits
 
@@ -181,7 +237,7 @@ def _digits(data: Data, reads: SpaceInput, seed: int) -> Splits:
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
     test, training = order.split([len(labels) // 5, len(labels) - len(labels) // 5])
     train, held_out = _hold_out(len(training), data.nas_validation, seed)
-    return Splits(*(TensorImages(images[part], labels[part]) for part in (training[train], training[held_out], test)))
+    return Splits(*(TensorImages(images[part], labels[part], view) for part in (training[train], training[held_out], test)))
 
 
 def _hold_out(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -191,7 +247,7 @@ def _hold_out(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def _timm_dataset(data: Data, reads: SpaceInput, seed: int) -> Splits:
+def _timm_dataset(data: Data, reads: SpaceInput, seed: int, view: View) -> Splits:
     """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
     if data.root is None:
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
@@ -200,7 +256,7 @@ def _timm_dataset(data: Data, reads: SpaceInput, seed: int) -> Splits:
     train_set, test_set = (_open(data.name, data.root, split) for split in ("train", "validation"))
     _check_classes(train_set, test_set, reads.classes, data.root)
     train, held_out = _hold_out(len(train_set), data.nas_validation, seed)
-    make = partial(FileImages, channels=reads.channels, workers=data.workers)
+    make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view)
     return Splits(make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))))
 
 

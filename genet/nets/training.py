@@ -1,30 +1,45 @@
-"""How networks are trained here: the loop behind the MasterNet and the final networks, and the step it shares with trials.
+"""How networks are trained here: the loop behind the MasterNet and the final networks.
 
-A run's result depends on its seed alone: batches come from (seed, epoch), so a run that continues from its last
-whole epoch ends where an undisturbed one ends. Everything is computed in channels_last, which a CPU likes as much as a
-GPU does, and on a GPU in 16 bits where that is safe (autocast).
+A run's result depends on its seed alone: batches come from (seed, epoch), so a run that continues from its last checkpoint
+ends where an undisturbed one ends, bit for bit on the same machine.
 """
 
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genet.device import current, keep_memory
-from genet.errors import DeviceError, NonFiniteLossError, StorageError
-from genet.files import digest, read_checked, write_checked
-from genet.nets.data import Batch, ImageSet
-from genet.spec.recipe import Schedule
+from genet.ending import Ending, Terminated
+from genet.errors import DataError, DeviceError, NonFiniteLossError, RunError, StorageError
+from genet.files import Record, digest, read_checked, remove_checked, write_checked
+from genet.nets.data import ImageSet
+from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device
+from genet.nets.world import ALONE, World
+from genet.spec.recipe import Schedule, Training
 
 EVALUATION_BATCH = 256
+CHECKPOINT_S = 600.0  # within a long epoch; at the end of every epoch too
 EpochDone = Callable[[int, float], None]  # epochs done, mean training loss of the last one
+
+
+class BadBatch(Record):
+    """The facts of a batch whose loss was not finite; pixels and labels are this process's own."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    loss: str
+    labels: tuple[int, ...]
+    finite_pixels: float  # share
+    largest_pixel: str
 
 
 def train(
@@ -34,143 +49,271 @@ def train(
     resolution: int,
     device: torch.device,
     seed: int,
-    parts: Iterable[nn.Module] | None = None,
     checkpoint: Path | None = None,
     epoch_done: EpochDone | None = None,
+    teacher: nn.Module | None = None,
+    world: World = ALONE,
 ) -> None:
-    """Train `module` in place (only `parts` of it, if given), from its checkpoint where there is one.
+    """Train `module` in place, from its checkpoint where there is one; with averaged weights (EMA) it ends with these.
 
-    NonFiniteLossError stops before the step that would spoil the weights; DeviceError where a batch does not fit.
+    NonFiniteLossError stops before the step that would spoil the weights, with the batch's facts beside the checkpoint;
+    DeviceError where a batch does not fit. Told to end (SIGTERM), it saves first.
     """
-    batch = min(schedule.batch, images.size)
-    steps = max(1, images.size // batch)
-    with _memory_said(schedule, resolution), computing_on(device):
+    training = Training.model_validate(schedule.model_dump())
+    with _memory_said(schedule, resolution), computing_on(device), Ending() as ending:
         module.to(device).to(memory_format=torch.channels_last).train()
-        learner = Learner(module, schedule, parts)
-        loss_of = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
-        start = _resume(checkpoint, module, learner) if checkpoint else 0
-        for epoch in range(start, schedule.epochs):
-            total = 0.0
-            shown = on_device(images.batches(batch, resolution, epoch_seed(seed, epoch)), device)
-            for step, (pixels, labels) in enumerate(shown):
-                with mixed_precision(device):
-                    loss = loss_of(module(pixels), labels)
-                rate = learning_rate(schedule, batch, epoch + (step + 0.5) / steps)
-                total += learner.step(loss, rate, f"epoch {epoch + 1}, step {step + 1}")
-            if checkpoint:
-                _save(checkpoint, module, learner, epoch + 1)
-            if epoch_done:
-                epoch_done(epoch + 1, total / steps)
-        module.eval()
+        _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending).run(epoch_done)
+    module.eval()
 
 
-class Learner:
-    """A module's parameters under training, with their optimizer: all of them, or those of some parts."""
+class _Loop:
+    """A training under way."""
 
-    def __init__(self, module: nn.Module, schedule: Schedule, parts: Iterable[nn.Module] | None = None) -> None:
-        parameters = _trainable(module, parts)
-        self._optimizer = _optimizer(parameters, schedule)
-        self._scaler = torch.amp.GradScaler(enabled=number_format(parameters[0].device) == torch.float16)
-
-    def step(self, loss: Tensor, rate: float, where: str) -> float:
-        """One step down at this learning rate; returns the loss. NonFiniteLossError, before the step, where it would spoil."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
-        value = loss.item()
-        if not (math.isfinite(value) and self._finite_gradients()):
-            raise NonFiniteLossError(
-                f"the loss and its gradients must stay finite, and the loss is {value} in {where}; lower learning_rate"
+    def __init__(
+        self,
+        module: nn.Module,
+        images: ImageSet,
+        training: Training,
+        resolution: int,
+        device: torch.device,
+        seed: int,
+        checkpoint: Path | None,
+        teacher: nn.Module | None,
+        world: World,
+        ending: Ending,
+    ) -> None:
+        self.module, self.images, self.training, self.resolution = module, images, training, resolution
+        self.device, self.seed, self.world, self.ending = device, seed, world, ending
+        self.batch = min(training.batch, images.size)
+        even = 2 * world.size * training.accumulate if training.mixup or world.size > 1 else training.accumulate
+        self.batch -= self.batch % even if self.batch < training.batch else 0
+        if self.batch % even or not self.batch:
+            raise DataError(
+                f"a batch must divide into {world.size} processes x {training.accumulate} parts of it, in pairs where images are "
+                f"mixed (got {self.batch} of {images.size} images); change the schedule's batch"
             )
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        return value
+        self.steps = max(1, images.size // self.batch)  # per epoch
+        self.joined = world.joined(module)
+        self.learner = Learner(module, training, clip=training.clip)
+        self.averaged = _averaged(module, training.ema)
+        self.loss_of = _Loss(training, classes_of(module), teacher.to(device).eval() if teacher else None)
+        self.checkpoints = Checkpoints(checkpoint) if checkpoint else None
+        self.epoch, self.step, self.total = 0, 0, 0.0  # whole epochs, steps of the next, and its loss so far
+        self.saved = time.monotonic()
 
-    def _finite_gradients(self) -> bool:
-        """Whether all gradients are finite; in fp16 the scaler skips the steps where they are not."""
-        if self._scaler.is_enabled():
-            return True
-        gradients = [p.grad for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
-        return bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+    def run(self, epoch_done: EpochDone | None) -> None:
+        """From where it was to the end."""
+        state = self.checkpoints.read() if self.checkpoints else None
+        if state:
+            self.restore(state)
+        place = float(self.epoch * self.steps + self.step)
+        (places,) = self.world.total(place)
+        if places != place * self.world.size:
+            raise RunError("all processes must go on from one checkpoint, and do not; let them share the folder")
+        while self.epoch < self.training.epochs:
+            try:
+                for pixels, labels in self.shown():
+                    self.descend(pixels, labels)
+                    self.save_if_due()
+            except RuntimeError:
+                if self.ending.asked:  # the signal reached the processes that decode images too
+                    self.end()
+                raise
+            loss = self.total / self.steps
+            self.epoch, self.step, self.total = self.epoch + 1, 0, 0.0
+            self.save()
+            if epoch_done:
+                epoch_done(self.epoch, loss)
+        if self.averaged is not None:
+            self.module.load_state_dict(self.averaged.module.state_dict())
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on."""
-        return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+    def shown(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is left of the epoch."""
+        order = epoch_seed(self.seed, self.epoch)
+        batches = self.images.batches(self.batch, self.resolution, order, self.step)
+        return on_device(batches, self.device)
+
+    def descend(self, pixels: Tensor, labels: Tensor) -> None:
+        """One step."""
+        rate = learning_rate(self.training, self.batch, self.epoch + (self.step + 0.5) / self.steps)
+        parts = self.training.accumulate
+        mixed, targets = self.loss_of.mixed(pixels, labels, epoch_seed(self.seed, self.epoch) + self.step)
+        value = 0.0
+        for number, (seen, wanted) in enumerate(zip(mixed.chunk(parts), targets.chunk(parts), strict=True), start=1):
+            share = len(seen) / len(mixed)
+            with self.apart(number < parts):
+                with mixed_precision(self.device):
+                    loss = share * self.loss_of(self.joined(seen), seen, wanted)
+                self.learner.add(loss)
+            value += loss.item()
+        value, ended = (each / self.world.size for each in self.world.total(value, float(self.ending.asked)))
+        where = f"epoch {self.epoch + 1}, step {self.step + 1}"
+        try:
+            self.total += self.learner.descend(value, rate, where)
+        except NonFiniteLossError as fault:
+            self.note(fault, pixels, labels, rate, value)
+            raise
+        if self.averaged is not None:
+            self.averaged.update(self.module)
+        self.step += 1
+        if ended:
+            self.end()
+
+    def end(self) -> Never:
+        """Save and stop; what is left of the epoch is shown when it goes on."""
+        self.save()
+        self.world.wait()  # the others stay until the first has saved, or they would be thought to have failed
+        raise Terminated
+
+    def apart(self, more: bool) -> Any:
+        """Gradients travel between processes with the last part of a batch only."""
+        return self.joined.no_sync() if more and isinstance(self.joined, nn.parallel.DistributedDataParallel) else nullcontext()
+
+    def save_if_due(self) -> None:
+        """Within a long epoch."""
+        if self.step < self.steps and time.monotonic() - self.saved > CHECKPOINT_S:
+            self.save()
+
+    def save(self) -> None:
+        """A checkpoint, if there is a place for it; of several processes one writes it."""
+        if self.checkpoints and self.world.first:
+            averaged = {"averaged": self.averaged.module.state_dict()} if self.averaged is not None else {}
+            place = {"epoch": self.epoch, "step": self.step, "total": self.total}
+            state = {"module": self.module.state_dict(), "learner": self.learner.state(), **place, **averaged}
+            self.checkpoints.write(state)
+        self.saved = time.monotonic()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`."""
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        """Go on from a checkpoint."""
+        self.module.load_state_dict(state["module"])
+        self.learner.restore(state["learner"])
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(state["averaged"])
+        self.epoch, self.step, self.total = state["epoch"], state["step"], state["total"]
+
+    def note(self, fault: NonFiniteLossError, pixels: Tensor, labels: Tensor, rate: float, loss: float) -> None:
+        """Write the batch's facts beside the checkpoint, and say so."""
+        if not (self.checkpoints and self.world.first):
+            return
+        finite = pixels.isfinite()
+        file = self.checkpoints.path.with_suffix(".bad-batch.json")
+        BadBatch(
+            epoch=self.epoch + 1,
+            step=self.step + 1,
+            learning_rate=rate,
+            loss=str(loss),
+            labels=tuple(labels.tolist()),
+            finite_pixels=float(finite.float().mean()),
+            largest_pixel=str(float(pixels.abs().max())),
+        ).save(file)
+        fault.args = (f"{fault}; the batch's facts are in {file}",)
 
 
-@contextmanager
-def computing_on(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels, or a killed run would not end where an undisturbed one ends."""
-    if device.type == "cpu":
-        keep_memory()  # page faults alone made a step three times as long
-    with current(device), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True):
-        yield
+class _Loss:
+    """Cross-entropy with the labels, softened, mixed and taught as the training says."""
+
+    def __init__(self, training: Training, classes: int, teacher: nn.Module | None) -> None:
+        self._training, self._classes, self._teacher = training, classes, teacher
+
+    def mixed(self, pixels: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Images and targets: labels as they are, or shares of classes where images are mixed."""
+        if not self._training.mixup:
+            return pixels, labels
+        from timm.data import Mixup
+
+        np.random.seed(seed % 2**32)  # timm draws from numpy's global generator
+        mix = Mixup(self._training.mixup, label_smoothing=self._training.label_smoothing, num_classes=self._classes)
+        found: tuple[Tensor, Tensor] = mix(pixels.clone(), labels)
+        return found
+
+    def __call__(self, logits: Tensor, pixels: Tensor, targets: Tensor) -> Tensor:
+        smoothing = 0.0 if targets.is_floating_point() else self._training.label_smoothing
+        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        if self._teacher is None:
+            return loss
+        with torch.no_grad():
+            taught = self._teacher(pixels).softmax(1)
+        return 0.5 * loss + 0.5 * nn.functional.cross_entropy(logits, taught)
 
 
-def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Convolutions in 16 bits on a GPU. One context per step: within it the weights' copies in 16 bits are kept."""
-    dtype = number_format(device)
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+def classes_of(module: nn.Module) -> int:
+    """How many classes a network tells apart: the width of its last linear layer."""
+    return [part for part in module.modules() if isinstance(part, nn.Linear)][-1].out_features
 
 
-def number_format(device: torch.device) -> torch.dtype:
-    """bf16 on GPUs that have it in hardware (Ampere and later), fp16 on older ones, fp32 elsewhere."""
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+class Checkpoints:
+    """Two files in turn, so that a damaged one costs the way since the other, and not the training."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = [path, path.with_name(path.name + ".other")]
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Save over the older of the two; what is kept of the other is whole until this one is."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_checked(self._files[0], buffer.getvalue())
+        self._files.reverse()
+
+    def read(self) -> dict[str, Any] | None:
+        """The state that has come furthest of those that are whole; None where there is none."""
+        found = [(state, file) for file in self._files if (state := _whole(file))]
+        if not found:
+            return None
+        state, newest = max(found, key=lambda each: (each[0]["epoch"], each[0]["step"]))
+        self._files.sort(key=lambda file: file == newest)
+        return state
+
+    def remove(self) -> None:
+        """Delete both, once the result is safe."""
+        for file in self._files:
+            remove_checked(file)
 
 
-def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches as a module on `device` reads them fastest."""
-    for pixels, labels in batches:
-        yield pixels.to(device, memory_format=torch.channels_last, non_blocking=True), labels.to(device, non_blocking=True)
+def _whole(path: Path) -> dict[str, Any] | None:
+    """The state in a file; None where it is missing, damaged, or of an earlier version."""
+    try:
+        data = read_checked(path)
+    except StorageError:
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return state if "step" in state else None
+
+
+def _averaged(module: nn.Module, decay: float | None) -> Any:
+    """timm's averaged weights; None where none are asked for."""
+    if decay is None:
+        return None
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(module, decay=decay)
+
+
+def accuracy(module: nn.Module, images: ImageSet, resolution: int, device: torch.device, world: World = ALONE) -> float:
+    """Share of images classified rightly, 0 to 1; every image counts once, however many processes look at them."""
+    module.to(device).to(memory_format=torch.channels_last).eval()
+    with mixed_precision(device):
+        (share,) = top(module, (1,), images, resolution, device, world)
+    return share
 
 
 @torch.inference_mode()
-def accuracy(module: nn.Module, images: ImageSet, resolution: int, device: torch.device) -> float:
-    """Share of images classified rightly, 0 to 1."""
-    module.to(device).to(memory_format=torch.channels_last).eval()
-    right = torch.zeros((), dtype=torch.long, device=device)
-    with computing_on(device), mixed_precision(device):
+def top(
+    answers: Callable[[Tensor], Tensor],
+    ks: tuple[int, ...],
+    images: ImageSet,
+    resolution: int,
+    device: torch.device,
+    world: World = ALONE,
+) -> tuple[float, ...]:
+    """Per k: the share of images whose label is among the k likeliest of the answers, (N, classes) for (N, C, H, W)."""
+    right = torch.zeros(len(ks), dtype=torch.long, device=device)
+    with computing_on(device):
         for pixels, labels in on_device(images.batches(EVALUATION_BATCH, resolution), device):
-            right += (module(pixels).argmax(1) == labels).sum()
-    return int(right) / images.size
-
-
-def learning_rate(schedule: Schedule, batch: int, epoch: float) -> float:
-    """Linear warm-up to the rate for this batch size, then half a cosine to zero. `epoch` counts fractions."""
-    peak = schedule.learning_rate * batch / 256
-    if epoch < schedule.warmup_epochs:
-        return peak * epoch / schedule.warmup_epochs
-    done = (epoch - schedule.warmup_epochs) / (schedule.epochs - schedule.warmup_epochs)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def _trainable(module: nn.Module, parts: Iterable[nn.Module] | None) -> list[nn.Parameter]:
-    """The parameters to train; all others are frozen, so nothing is computed for their sake."""
-    if parts is None:
-        return list(module.parameters())
-    module.requires_grad_(False)
-    chosen = list(dict.fromkeys(parameter for part in parts for parameter in part.parameters()))  # parts may overlap
-    for parameter in chosen:
-        parameter.requires_grad_(True)
-    return chosen
-
-
-def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum; as in timm, batch normalisation and biases are not decayed."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    nesterov = schedule.momentum > 0
-    return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum, nesterov=nesterov)
+            logits = answers(pixels)
+            best = logits.topk(min(max(ks), logits.shape[1])).indices == labels[:, None]
+            right += torch.stack([best[:, :k].any(1).sum() for k in ks])
+    return tuple(total / images.size for total in world.total(*right.tolist()))
 
 
 @contextmanager
@@ -180,30 +323,10 @@ def _memory_said(schedule: Schedule, resolution: int) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise DeviceError(
             f"training at {resolution} pixels must fit into the device's memory, and batch {schedule.batch} does not; "
-            "lower the schedule's batch"
+            "lower the schedule's batch, or compute it in parts (accumulate)"
         ) from None
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
     """Decides an epoch's order and augmentation."""
     return int(digest(f"{seed}/{epoch}")[:12], 16)
-
-
-def _save(path: Path, module: nn.Module, learner: Learner, epochs: int) -> None:
-    buffer = io.BytesIO()
-    torch.save({"module": module.state_dict(), "learner": learner.state(), "epochs": epochs}, buffer)
-    write_checked(path, buffer.getvalue())
-
-
-def _resume(path: Path, module: nn.Module, learner: Learner) -> int:
-    """Epochs already done: 0 where there is no checkpoint, or none whose checksum holds."""
-    if not path.exists():
-        return 0
-    try:
-        data = read_checked(path)
-    except StorageError:
-        return 0
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    module.load_state_dict(state["module"])
-    learner.restore(state["learner"])
-    return int(state["epochs"])

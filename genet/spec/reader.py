@@ -20,7 +20,7 @@ import genet
 from genet.errors import SpecError
 from genet.files import Record
 from genet.spec.network import Network
-from genet.spec.recipe import Recipe
+from genet.spec.recipe import Data, Recipe, TrainingRecipe
 from genet.spec.space import SearchSpace
 
 R = TypeVar("R", bound=Record)
@@ -78,12 +78,19 @@ def read_recipe(source: str | Path) -> Recipe:
     return _recipe(_compose(_find(source, "recipes")))
 
 
-def read_any(source: str | Path) -> Network | SearchSpace | Recipe:
-    """A recipe (it has `space`), a search space (it has `perturb` or `widths`) or else a network."""
-    node = _compose(_find(source, "recipes", "search_spaces", "search_spaces/networks"))
+def read_training(source: str | Path) -> TrainingRecipe:
+    """A recipe for the training of a single network, by file or name."""
+    return _training(_compose(_find(source, "recipes/training")))
+
+
+def read_any(source: str | Path) -> Network | SearchSpace | Recipe | TrainingRecipe:
+    """A recipe (it has `space`), a search space (`perturb` or `widths`), the training of one network (`train`), or a network."""
+    node = _compose(_find(source, "recipes/training", "recipes", "search_spaces", "search_spaces/networks"))
     keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
     if keys & {"space", "distill", "master", "select"}:
         return _recipe(node)
+    if "train" in keys:
+        return _training(node)
     if keys & {"perturb", "widths"}:
         return _record(SearchSpace, node)
     return _record(Network, node)
@@ -91,12 +98,19 @@ def read_any(source: str | Path) -> Network | SearchSpace | Recipe:
 
 def _recipe(node: yaml.Node) -> Recipe:
     """A recipe's tree as a record; the images' folder, like the space, is looked for beside the file."""
-    here = Path(node.start_mark.name).parent
     recipe = _record(Recipe, _with_space(node))
-    if recipe.data.root is None:
-        return recipe
-    root = str((here / recipe.data.root).absolute())
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
+    return recipe.model_copy(update={"data": _located(node, recipe.data)})
+
+
+def _training(node: yaml.Node) -> TrainingRecipe:
+    recipe = _record(TrainingRecipe, node)
+    return recipe.model_copy(update={"data": _located(node, recipe.data)})
+
+
+def _located(node: yaml.Node, data: Data) -> Data:
+    """The images' folder, looked for beside the file."""
+    here = Path(node.start_mark.name).parent
+    return data if data.root is None else data.model_copy(update={"root": str((here / data.root).absolute())})
 
 
 def to_yaml(record: Record) -> str:

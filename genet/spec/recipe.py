@@ -102,6 +102,50 @@ class Schedule(Record):
         return warmup
 
 
+class Training(Schedule):
+    """The training of a network that is to serve: a schedule, and what the paper's section 5 adds to it; all off by default.
+
+    `augment` is a policy by timm's name, such as `original` (AutoAugment) or `rand-m9-mstd0.5`; `erasing` the share of images
+    that a rectangle is erased of; `mixup` the alpha of its Beta distribution. A `teacher`, a timm model such as
+    `timm:resnet152` or the folder of a trained network, gives soft labels that count as much as the true ones. `ema` is the
+    decay of averaged weights, which are then the result. Gradients are clipped to a norm of `clip`, and a batch may be
+    computed in several parts (`accumulate`) where it does not fit at once.
+    """
+
+    augment: str | None = None
+    erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    teacher: str | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    clip: Annotated[float, Field(gt=0)] | None = None
+    accumulate: Count = 1
+
+    @field_validator("accumulate")
+    @classmethod
+    def _parts_have_two_images(cls, accumulate: int, info: ValidationInfo) -> int:
+        batch = info.data.get("batch", 2 * accumulate)
+        if batch % accumulate or batch // accumulate < 2:
+            raise law(f"must divide the batch of {batch} into parts of two images or more")
+        return accumulate
+
+
+class TrainingRecipe(Record):
+    """The training of a single network, whichever it is: `genet train NETWORK --recipe FILE`."""
+
+    name: Name
+    data: Data
+    device: str = "auto"
+    train: Training
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_here(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise law("must be auto, cpu, cuda or cuda:N", "auto")
+        return device
+
+
 Mode = Literal["whole", "superblock", "local", "features"]
 
 
@@ -164,7 +208,7 @@ class Recipe(Record):
     distill: Distill
     fit: Fit = Fit()
     select: Select
-    train: Schedule
+    train: Training
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("resolution")

@@ -8,10 +8,12 @@ from typing import TypeVar
 from genet.choose.certificate import Choice, Selection
 from genet.choose.fidelity import Validation
 from genet.choose.outcome import Outcome, Outcomes, Trained
+from genet.errors import RunError
 from genet.export import export, load_weights
 from genet.files import Record, digest, write_atomic
 from genet.job import Job
 from genet.latency.plan import Staircases
+from genet.nets.world import ALONE, World
 from genet.report.page import Story, card, page
 from genet.runfolder import RunFolder, network_name
 from genet.spec.cost import network_cost
@@ -25,7 +27,7 @@ from genet.steps.select import frontiers, table_on_disk
 R = TypeVar("R", bound=Record)
 
 
-def train_selected(job: Job) -> Outcomes:
+def train_selected(job: Job, world: World = ALONE) -> Outcomes:
     """Train every selected network from scratch; per budget the resolution that is best after training wins.
 
     The images held out for the search decide which is best; the test images only tell how good it is.
@@ -37,7 +39,7 @@ def train_selected(job: Job) -> Outcomes:
     if known:
         return known
     networks = [Network.parse(notation, name=job.recipe.space.name) for notation in _chosen(selection)]
-    trained = {network: _trained(job, network) for network in networks}
+    trained = {network: _trained(job, network, world) for network in networks}
     outcomes = []
     for budget in job.recipe.select.budgets:
         choices = [choice for choice in selection.answers if choice.budget == budget]
@@ -50,8 +52,20 @@ def train_selected(job: Job) -> Outcomes:
         masternet_ms_per_image=selection.masternet_ms_per_image,
         outcomes=tuple(outcomes),
     )
-    found.save(job.folder.results)
+    if world.first:
+        found.save(job.folder.results)
     return found
+
+
+def train_one_selected(job: Job, name: str, world: World = ALONE) -> Trained:
+    """Train one of the selected networks, by its name or notation; RunError where none is called so."""
+    selection = job.folder.read(job.folder.selection, Selection)
+    networks = [Network.parse(notation, name=job.recipe.space.name) for notation in _chosen(selection)]
+    for network in networks:
+        if name in (network_name(network), str(network)):
+            return _trained(job, network, world)
+    names = ", ".join(map(network_name, networks))
+    raise RunError(f"--network must be one of the selected networks, {names or 'of which there is none'} (got {name!r})")
 
 
 def _chosen(selection: Selection) -> list[str]:
@@ -59,10 +73,11 @@ def _chosen(selection: Selection) -> list[str]:
     return list(dict.fromkeys(choice.network for choice in selection.answers))
 
 
-def _trained(job: Job, network: Network) -> Trained:
+def _trained(job: Job, network: Network, world: World) -> Trained:
     folder = job.folder.network(network)
-    write_atomic(folder / "network.yaml", to_yaml(network).encode())
-    return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}")
+    if world.first:
+        write_atomic(folder / "network.yaml", to_yaml(network).encode())
+    return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}", world)
 
 
 def _outcome(job: Job, choice: Choice, trained: dict[Network, Trained]) -> Outcome:

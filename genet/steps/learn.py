@@ -1,4 +1,4 @@
-"""Master and fit: the parent of the trials, and what they teach about accuracy. And the way in which networks are trained."""
+"""Master and fit: the parent of the trials, and what they teach about accuracy."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from pathlib import Path
 from genet.choose.fit import fit
 from genet.choose.outcome import Trained
 from genet.choose.regression import Regression
-from genet.export import save_weights
-from genet.files import digest, remove_checked
+from genet.files import digest
 from genet.job import Job
-from genet.nets.build import build
-from genet.nets.training import accuracy, train
-from genet.progress import Tracker
+from genet.nets.world import ALONE, World
 from genet.spec.network import Network
-from genet.spec.recipe import Model, Schedule
+from genet.spec.recipe import Model, Schedule, Training
 from genet.steps.distill import finished_trials, planned_trials
+from genet.steps.train import Lesson, train_anew, trained_before
 
 WITHOUT: dict[Model, str] = {
     "auto": "what they cannot tell is taken from the slopes that all super-blocks share",
@@ -28,60 +26,21 @@ def train_master(job: Job) -> Trained:
     return train_network(job, job.masternet, job.recipe.master, job.folder.master, "training the MasterNet")
 
 
-def train_network(job: Job, network: Network, schedule: Schedule, result: Path, title: str) -> Trained:
+def train_network(job: Job, network: Network, schedule: Schedule, result: Path, title: str, world: World = ALONE) -> Trained:
     """Train a network from scratch, unless `result` and the weights beside it tell that it was trained just so."""
-    known = trained_before(job, network, schedule, result)
+    lesson = lesson_of(job, network, schedule)
+    known = trained_before(lesson, result)
+    world.wait()  # all have looked before the first of them writes
     if known:
         return known
+    splits = lesson.splits(world) if isinstance(schedule, Training) else job.splits
     with job.progress.track(title, schedule.epochs) as tracker:
-        return train_anew(job, network, schedule, result, tracker)
+        return train_anew(lesson, result, job.device, splits, tracker, world=world)
 
 
-def trained_before(job: Job, network: Network, schedule: Schedule, result: Path, repeat: int = 0) -> Trained | None:
-    """What a training left that was just this one."""
-    known = job.folder.read_current(result, Trained, _inputs(job, network, schedule, repeat))
-    return known if known and result.with_suffix(".safetensors").exists() else None
-
-
-def train_anew(
-    job: Job, network: Network, schedule: Schedule, result: Path, tracker: Tracker, repeat: int = 0, before: int = 0
-) -> Trained:
-    """Train a network from scratch; one that was interrupted goes on from its last whole epoch.
-
-    Every `repeat` has a seed of its own. The tracker counts epochs, of which `before` are other networks'.
-    """
-    inputs, weights = _inputs(job, network, schedule, repeat), result.with_suffix(".safetensors")
-    seed = int(digest(f"{_drawn(job, repeat)}/{network}")[:12], 16)
-    module = build(network, seed)
-    resolution = network.input.resolution
-    checkpoint = result.with_suffix(f".{inputs[:8]}.checkpoint")
-
-    def epoch_done(epoch: int, loss: float) -> None:
-        tracker.resume_at(before + epoch - 1)
-        tracker.advance(f"loss {loss:.3f}")
-
-    images, device = job.splits.train, job.device
-    train(module, images, schedule, resolution, device, seed, checkpoint=checkpoint, epoch_done=epoch_done)
-    save_weights(module, weights)
-    trained = Trained(
-        inputs=inputs,
-        network=str(network),
-        resolution=resolution,
-        nas_accuracy=accuracy(module, job.splits.nas_validation, resolution, job.device),
-        nas_images=job.splits.nas_validation.size,
-        test_accuracy=accuracy(module, job.splits.test, resolution, job.device),
-    )
-    trained.save(result)
-    remove_checked(checkpoint)  # the result is safe, so the optimizer's state is no longer needed
-    return trained
-
-
-def _inputs(job: Job, network: Network, schedule: Schedule, repeat: int) -> str:
-    return digest(f"{network}/{schedule.model_dump_json()}/{job.recipe.data.model_dump_json()}/{_drawn(job, repeat)}")
-
-
-def _drawn(job: Job, repeat: int) -> str:
-    return f"{job.recipe.seed}/{repeat}" if repeat else f"{job.recipe.seed}"
+def lesson_of(job: Job, network: Network, schedule: Schedule, repeat: int = 0) -> Lesson:
+    """A network trained on the job's images."""
+    return Lesson(network, schedule, job.recipe.data, job.recipe.seed, repeat)
 
 
 def fit_trials(job: Job, model: Model | None = None) -> Regression:

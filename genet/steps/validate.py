@@ -14,8 +14,9 @@ from genet.latency.table import LatencyTable
 from genet.spec.network import Network
 from genet.spec.recipe import Schedule
 from genet.steps.distill import planned_trials
-from genet.steps.learn import current_regression, train_anew, trained_before
+from genet.steps.learn import current_regression, lesson_of
 from genet.steps.select import kept_widths, offers
+from genet.steps.train import train_anew, trained_before
 
 TITLE = "training them, epochs"
 FEWEST = 4  # networks, of which one is of the frontier
@@ -57,19 +58,21 @@ def _shorter(schedule: Schedule, epochs: int) -> Schedule:
 def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainings: int) -> dict[str, tuple[float, ...]]:
     """NAS validation accuracies: of every network one per training. One that cannot be trained is said and left out."""
     wanted = [(Network.parse(s.network, name=job.recipe.space.name), k) for k in range(trainings) for s in chosen]
-    before = {each: trained_before(job, each[0], schedule, job.folder.validated(*each), each[1]) for each in wanted}
+    before = {each: trained_before(lesson_of(job, each[0], schedule, each[1]), job.folder.validated(*each)) for each in wanted}
     done = sum(schedule.epochs for known in before.values() if known)
     missing = len(wanted) - done // schedule.epochs
     job.progress.say(
         f"  {missing} trainings of {schedule.epochs} epochs each are left to run; a stop loses none that is finished"
     )
     reached: dict[str, tuple[float, ...]] = {}
+    splits = lesson_of(job, job.masternet, schedule).splits() if missing else job.splits
     with job.progress.track(TITLE, schedule.epochs * len(wanted), done) as tracker:
         for network, repeat in wanted:
             known, file = before[network, repeat], job.folder.validated(network, repeat)
             if known is None:
                 try:
-                    known = train_anew(job, network, schedule, file, tracker, repeat, done)
+                    lesson = lesson_of(job, network, schedule, repeat)
+                    known = train_anew(lesson, file, job.device, splits, tracker, done)
                 except NonFiniteLossError as fault:
                     job.progress.say(f"  {network}: left out, {fault}")
                     continue

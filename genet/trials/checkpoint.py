@@ -16,7 +16,7 @@ import torch
 
 from genet.errors import StorageError
 from genet.files import digest, read_checked, remove_checked, write_checked
-from genet.nets.training import number_format
+from genet.nets.learner import number_format
 from genet.trials.course import Course
 from genet.trials.plan import Trial
 

@@ -23,7 +23,8 @@ from genet.files import digest
 from genet.nets.build import GENet
 from genet.nets.data import Batch
 from genet.nets.inherit import inherit
-from genet.nets.training import EVALUATION_BATCH, Learner, computing_on, epoch_seed, learning_rate, mixed_precision, on_device
+from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device
+from genet.nets.training import EVALUATION_BATCH, epoch_seed
 from genet.spec.network import Network
 from genet.spec.recipe import Distill
 from genet.trials.checkpoint import BEGINNING, Checkpoints, Place

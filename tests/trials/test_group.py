@@ -18,7 +18,8 @@ from genet.files import digest
 from genet.nets.build import GENet, Stage, build
 from genet.nets.data import Batch, Splits, TensorImages, load_data
 from genet.nets.inherit import inherit
-from genet.nets.training import Learner, accuracy, epoch_seed, learning_rate, train
+from genet.nets.learner import Learner, learning_rate
+from genet.nets.training import accuracy, epoch_seed, train
 from genet.spec.network import Network
 from genet.spec.recipe import Distill, Mode, Recipe, Schedule
 from genet.trials.checkpoint import Place

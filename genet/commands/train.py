@@ -1,0 +1,83 @@
+"""`genet train`, of a run or of any network."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from genet import pipeline
+from genet.choose.outcome import percent
+from genet.commands.job import print_outcomes
+from genet.commands.printing import progress
+from genet.device import open_device
+from genet.errors import GenetError, RunError
+from genet.files import FolderLock
+from genet.job import open_job, read_job
+from genet.nets.world import World, join
+from genet.progress import Progress
+from genet.spec.network import Network
+from genet.spec.reader import read_network, read_training
+from genet.spec.recipe import Data, TrainingRecipe
+
+Answer = dict[str, Any]
+
+
+def train(arguments: argparse.Namespace) -> Answer:
+    """`genet train`: the selected networks of a run, one of them, or any network by a recipe.
+
+    By this process, or by several that torchrun began, of which the first writes and speaks.
+    """
+    world = join()
+    arguments.json = arguments.json and world.first
+    try:
+        if arguments.recipe:
+            return _train_network(arguments, world)
+        if not Path(arguments.what).is_dir():
+            raise RunError(f"{arguments.what}: must be a run folder, or a network with --recipe RECIPE; genet train --help")
+        given = [f"--{name}" for name in ("into", "data", "device") if getattr(arguments, name)]
+        if given:
+            raise GenetError(f"{' and '.join(given)} must go with --recipe, and {arguments.what} is a run; leave them out")
+        return _train_run(Path(arguments.what), arguments.network, world)
+    finally:
+        world.leave()
+
+
+def _train_run(folder: Path, name: str | None, world: World) -> Answer:
+    with open_job(folder, progress()) if world.first else nullcontext(read_job(folder, Progress())) as job:
+        if name:
+            trained = pipeline.train_one_selected(job, name, world)
+            if world.first:
+                print(f"{name}: test accuracy {percent(trained.test_accuracy)}")
+            return trained.model_dump(mode="json")
+        outcomes = pipeline.train_selected(job, world)
+        if world.first:
+            print_outcomes(outcomes, job.folder.path)
+        return outcomes.model_dump(mode="json")
+
+
+def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
+    if arguments.network:
+        raise GenetError("--network must go with a run folder, and --recipe with a network; leave one of them out")
+    network, recipe = _network(arguments.what), _override(read_training(arguments.recipe), arguments)
+    folder = arguments.into or Path("runs") / f"{network.name}-{recipe.name}"
+    shown = progress() if world.first else Progress()
+    with FolderLock(folder) if world.first else nullcontext():
+        trained = pipeline.train_network_into(folder, network, recipe, open_device(recipe.device), shown, world)
+    if world.first:
+        print(f"{folder}: test accuracy {percent(trained.test_accuracy)}; weights and network.yaml are in it")
+    return {"folder": str(folder), **trained.model_dump(mode="json")}
+
+
+def _network(text: str) -> Network:
+    """A network by file, name or notation."""
+    return Network.parse(text) if "|" in text else read_network(text)
+
+
+def _override(recipe: TrainingRecipe, arguments: argparse.Namespace) -> TrainingRecipe:
+    """The recipe with what the command line says."""
+    if arguments.data:
+        data = Data.model_validate({**recipe.data.model_dump(), "root": str(Path(arguments.data).absolute())})
+        recipe = recipe.model_copy(update={"data": data})
+    return recipe.model_copy(update={"device": arguments.device}) if arguments.device else recipe

@@ -1,0 +1,46 @@
+"""How a process ends when it is told to (SIGTERM): at once, or where the work at hand can be gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any, Never, Self
+
+CLEANING_UP_S = 15.0
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: the running step is dropped, what is on the disk stays."""
+
+
+def terminate(*_: object) -> Never:
+    """The handler of SIGTERM: ends at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nobody disturbs the cleaning up
+    last_resort = threading.Timer(CLEANING_UP_S, os._exit, [128 + signal.SIGTERM])  # an exception may be swallowed
+    last_resort.daemon = True
+    last_resort.start()
+    raise Terminated
+
+
+class Ending:
+    """Within it the first SIGTERM only asks: work that is not safe at any moment looks at `asked`, saves and stops."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+        if self.asked and kind is None:  # asked when there was nothing left to look
+            raise Terminated
+
+    def _ask(self, *_: object) -> None:
+        """Repeats, as when a whole group of processes is told, do not disturb the saving."""
+        self.asked = True

@@ -1,0 +1,208 @@
+"""One network trained from scratch into a file: the MasterNet, a selected network, or any network file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from genet.choose.outcome import Trained
+from genet.errors import GenetError, RunError
+from genet.export import load, save_weights
+from genet.files import digest, write_atomic
+from genet.nets.build import build
+from genet.nets.data import Splits, View, load_data
+from genet.nets.training import Checkpoints, EpochDone, accuracy, classes_of, train
+from genet.nets.world import ALONE, World
+from genet.progress import Progress, Tracker
+from genet.spec.network import Network
+from genet.spec.reader import to_yaml
+from genet.spec.recipe import Data, Schedule, Training, TrainingRecipe
+from genet.spec.space import SpaceInput
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A network, how it is trained, and on what. Every `repeat` has weights and an order of images of its own."""
+
+    network: Network
+    schedule: Schedule
+    data: Data
+    seed: int
+    repeat: int = 0
+
+    @property
+    def inputs(self) -> str:
+        """Names all that the result depends on."""
+        return digest(f"{self.network}/{self.schedule.model_dump_json()}/{self.data.model_dump_json()}/{self._drawn}")
+
+    @property
+    def weights_seed(self) -> int:
+        """Decides new weights and the order of the images."""
+        return int(digest(f"{self._drawn}/{self.network}")[:12], 16)
+
+    @property
+    def _drawn(self) -> str:
+        return f"{self.seed}/{self.repeat}" if self.repeat else f"{self.seed}"
+
+    def splits(self, world: World = ALONE) -> Splits:
+        """The images, augmented as the training says; of every batch this process's part."""
+        reads, training = self.network.input, Training.model_validate(self.schedule.model_dump())
+        view = View(training.augment, training.erasing, world.rank, world.size)
+        known = SpaceInput(channels=reads.channels, classes=self.network.input.classes, resolutions=(reads.resolution,))
+        return load_data(self.data, known, self.seed, view)
+
+
+def trained_before(lesson: Lesson, result: Path) -> Trained | None:
+    """What a training left that was just this one."""
+    if not (result.exists() and result.with_suffix(".safetensors").exists()):
+        return None
+    known = Trained.load(result)
+    return known if known.inputs == lesson.inputs else None
+
+
+def train_anew(
+    lesson: Lesson, result: Path, device: torch.device, splits: Splits, tracker: Tracker, before: int = 0, world: World = ALONE
+) -> Trained:
+    """Train a network from scratch; one that was interrupted goes on from its last checkpoint.
+
+    The tracker counts epochs, of which `before` are other networks'. Of several processes the first writes.
+    """
+    network, inputs, device = lesson.network, lesson.inputs, world.device(device)
+    module, resolution = build(network, lesson.weights_seed), network.input.resolution
+    checkpoint = result.with_suffix(f".{inputs[:8]}.checkpoint")
+    train(
+        module,
+        splits.train,
+        lesson.schedule,
+        resolution,
+        device,
+        lesson.weights_seed,
+        checkpoint=checkpoint,
+        epoch_done=_telling(tracker, before, splits.train.size, result.with_suffix(".events") if world.first else None),
+        teacher=_teacher(lesson),
+        world=world,
+    )
+    nas, test = (accuracy(module, images, resolution, device, world) for images in (splits.nas_validation, splits.test))
+    trained = Trained(
+        inputs=inputs,
+        network=str(network),
+        resolution=resolution,
+        nas_accuracy=nas,
+        nas_images=splits.nas_validation.size,
+        test_accuracy=test,
+    )
+    if world.first:
+        save_weights(module, result.with_suffix(".safetensors"))
+        trained.save(result)
+        Checkpoints(checkpoint).remove()  # the result is safe, so the optimizer's state is no longer needed
+    world.wait()
+    return trained
+
+
+def train_network_into(
+    folder: Path, network: Network, recipe: TrainingRecipe, device: torch.device, progress: Progress, world: World = ALONE
+) -> Trained:
+    """Train any network into a folder of its own; what is there of just this training is not repeated.
+
+    RunError where the folder holds another network or the training of another recipe.
+    """
+    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed)
+    result = folder / "model.json"
+    known = trained_before(lesson, result)
+    if not known:
+        _check_free(folder, network, recipe)
+        _teacher(lesson)  # nothing is written for a training that cannot be
+    splits = lesson.splits(world)
+    world.wait()  # all have looked before the first of them writes
+    if known:
+        return known
+    if world.first:
+        write_atomic(folder / "network.yaml", to_yaml(network).encode())
+        write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
+    with progress.track(f"training {network.name}", recipe.train.epochs) as tracker:
+        return train_anew(lesson, result, device, splits, tracker, world=world)
+
+
+def _check_free(folder: Path, network: Network, recipe: TrainingRecipe) -> None:
+    if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
+        return  # nothing was paid for here
+    for name, ours in (("network.yaml", network), ("recipe.yaml", recipe)):
+        file = folder / name
+        if file.exists() and file.read_text() != to_yaml(ours):
+            raise RunError(f"{file}: must be that of this training, and is another's; give another --into FOLDER")
+
+
+def _telling(tracker: Tracker, before: int, images: int, events: Path | None) -> EpochDone:
+    """Tell of every epoch: on the tracker, and as TensorBoard events where that is installed."""
+    writer, began = _writer(events) if events else None, time.monotonic()
+
+    def epoch_done(epoch: int, loss: float) -> None:
+        nonlocal began
+        now = time.monotonic()
+        pace, began = images / (now - began), now
+        tracker.resume_at(before + epoch - 1)
+        tracker.advance(f"loss {loss:.3f}, {pace:.0f} images/s")
+        if writer:
+            writer.add_scalar("loss", loss, epoch)
+            writer.add_scalar("images per second", pace, epoch)
+            writer.flush()
+
+    return epoch_done
+
+
+def _writer(folder: Path) -> SummaryWriter | None:
+    with suppress(ImportError):
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder))
+    return None
+
+
+def _teacher(lesson: Lesson) -> nn.Module | None:
+    """The teacher of a training that has one.
+
+    GenetError where it cannot be had, cannot look at the network's images, or tells other classes apart.
+    """
+    name = lesson.schedule.teacher if isinstance(lesson.schedule, Training) else None
+    if name is None:
+        return None
+    teacher, reads = _opened(name), lesson.network.input
+    try:
+        with torch.inference_mode():
+            teacher.eval()(torch.zeros(1, reads.channels, reads.resolution, reads.resolution))
+        classes = classes_of(teacher)
+    except (RuntimeError, IndexError) as fault:
+        raise GenetError(
+            f"a teacher must look at images of {reads.channels} x {reads.resolution} x {reads.resolution}, and {name} does not "
+            f"({fault})"
+        ) from None
+    if classes != lesson.network.input.classes:
+        raise GenetError(
+            f"a teacher must tell the network's {lesson.network.input.classes} classes apart, and {name} tells {classes}"
+        )
+    return teacher
+
+
+def _opened(name: str) -> nn.Module:
+    if not name.startswith("timm:"):
+        try:
+            return load(name)
+        except GenetError as fault:
+            raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, not {name} ({fault})") from None
+    import timm
+
+    create: Callable[..., nn.Module] = timm.create_model
+    try:
+        return create(name.removeprefix("timm:"), pretrained=True)
+    except Exception as fault:
+        raise GenetError(f"a teacher must be a timm model with weights, and {name} cannot be had ({fault})") from None
