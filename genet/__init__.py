@@ -15,6 +15,6 @@ __all__ = ["load"]
 
 def load(folder: str | Path) -> nn.Module:
     """The trained network in an export folder, as a torch module in eval mode."""
-    from genet.export import load as load_export  # torch is imported only when a network is asked for
+    from genet.nets.weights import load as load_network  # torch is imported only when a network is asked for
 
-    return load_export(folder)
+    return load_network(folder)

@@ -21,7 +21,6 @@ STEPS = {
     "profile": "measure the latency of every block on offer and find the staircases",
     "master": "train the MasterNet",
     "distill": "run the trials: fine-tunes of perturbed networks",
-    "export": "export the trained networks",
 }
 NETWORK = "a network file, a notation, blocks such as 'BL k3 c64 r0.25 @14', or a timm model such as timm:resnet50"
 
@@ -71,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _add_job_commands(add)
+    _add_network_commands(add)
     _add_latency_commands(add)
     return parser
 
@@ -100,14 +100,6 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
             step.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
             _add_runner(step)
     _add_runner(whole)
-
-    train = add("train", "train.train", "train the selected networks of a run from scratch, or any network by a recipe")
-    train.add_argument("what", help="a run folder; or with --recipe a network file, name or notation")
-    train.add_argument("--network", metavar="NAME", help="of a run: this one of the selected networks only")
-    train.add_argument("--recipe", help="a recipe for the training of one network: a file, or a name that comes with genet")
-    train.add_argument("--into", metavar="FOLDER", type=Path, help="where a network goes (default: runs/NETWORK-RECIPE)")
-    train.add_argument("--data", metavar="FOLDER", help="where the images lie")
-    train.add_argument("--device", help="auto, cpu, cuda or cuda:N")
 
     report = add("report", "job.report", "write report.html about what there is so far")
     report.add_argument("run", type=Path, help="a run folder")
@@ -142,6 +134,44 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
     proof.add_argument("--n", type=_positive, default=20, help="how many networks (default: 20)")
     proof.add_argument("--epochs", type=_positive, help="of each training (default: a quarter of the recipe's)")
     proof.add_argument("--trainings", type=_positive, default=1, help="of each network, with different seeds (default: 1)")
+
+
+def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
+    train = add("train", "train.train", "train the selected networks of a run from scratch, or any network by a recipe")
+    train.add_argument("what", help="a run folder; or with --recipe a network file, name or notation")
+    train.add_argument("--network", metavar="NAME", help="of a run: this one of the selected networks only")
+    train.add_argument("--recipe", help="a recipe for the training of one network: a file, or a name that comes with genet")
+    train.add_argument("--into", metavar="FOLDER", type=Path, help="where a network goes (default: runs/NETWORK-RECIPE)")
+    train.add_argument("--data", metavar="FOLDER", help="where the images lie")
+    train.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+
+    export = add("export", "export.export", "write trained networks for other runtimes, each loaded again and compared")
+    export.add_argument("what", type=Path, metavar="RUN|FOLDER", help="a run folder, or the folder of one trained network")
+    export.add_argument("--network", metavar="NAME", help="of a run: this one of its networks only")
+    export.add_argument(
+        "--format",
+        action="append",
+        metavar="F",
+        help="safetensors, timm, onnx, onnx-fp16, onnx-int8, pt2, genet-string (default: all)",
+    )
+    export.add_argument("--data", metavar="FOLDER", help="of one network: the images to calibrate INT8 with, and to test on")
+
+    evaluate = add("eval", "export.evaluate", "take the accuracy of an exported network or of a timm model on test images")
+    evaluate.add_argument("what", metavar="NETWORK", help="a network's folder, a .onnx or .pt2 file, or timm:MODEL")
+    evaluate.add_argument("--data", required=True, metavar="FOLDER", help="holds validation/CLASS/*.jpg; or digits")
+    evaluate.add_argument("--format", metavar="F", help="of an export folder: the format to run (default: safetensors)")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N; ONNX files run on the processor")
+
+    take = add("import", "export.import_", "take in a network from elsewhere, with its weights where there are some")
+    take.add_argument(
+        "what", metavar="NETWORK", help="timm:MODEL, a folder of timm's or genet's, MODULE:BYOMODELCFG, or a GENet string"
+    )
+    take.add_argument("--into", required=True, metavar="FOLDER", type=Path, help="where its network.yaml and weights go")
+    take.add_argument(
+        "--size", type=_positive, metavar="PIXELS", default=224, help="of a structure alone: its resolution (default: 224)"
+    )
+    take.add_argument("--classes", type=_positive, metavar="N", default=1000, help="of a structure alone (default: 1000)")
+    take.add_argument("--channels", type=_positive, metavar="N", default=3, help="of a ByoModelCfg (default: 3)")
 
 
 def _add_runner(command: argparse.ArgumentParser) -> None:

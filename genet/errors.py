@@ -47,3 +47,9 @@ class EvidenceError(GenetError):
 
 class NonFiniteLossError(GenetError):
     """Training met a loss that is not a finite number and stopped before the step."""
+
+
+def first_line(fault: Exception) -> str:
+    """The first line of what another library raised, for a message of ours."""
+    text = str(fault).strip()
+    return text.splitlines()[0][:200] if text else type(fault).__name__

@@ -9,7 +9,8 @@ from genet.choose.outcome import Outcomes
 from genet.job import Job
 from genet.steps.distill import OpenRunner, ask_for, distill, finished_trials, pace, planned_trials
 from genet.steps.explain import explanations, proposals
-from genet.steps.finish import export_selected, train_one_selected, train_selected, write_report
+from genet.steps.export import export_folder, export_selected
+from genet.steps.finish import train_one_selected, train_selected, write_report
 from genet.steps.learn import current_regression, fit_trials, train_master
 from genet.steps.measure import check, profile
 from genet.steps.select import answer, select, table_of_evidence, table_on_disk
@@ -24,6 +25,7 @@ __all__ = [
     "current_regression",
     "distill",
     "explanations",
+    "export_folder",
     "export_selected",
     "finished_trials",
     "fit_trials",

@@ -113,32 +113,32 @@ def _seconds(
     per_row = REPEATS + 4
     profile = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
     profile += rows.networks * 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms)
-    step_s = _step_seconds(recipe, device)
+    batch = min(recipe.train.batch, splits.train.size)
+    step_s = _step_seconds(recipe, batch, device)
     untrained = Course(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
 
     def training(schedule: Schedule) -> float:
-        batch = min(schedule.batch, splits.train.size)
-        return schedule.epochs * (splits.train.size // batch) * step_s * batch / recipe.master.batch
+        return schedule.epochs * splits.train.size * step_s / batch
 
     networks = sum(training(recipe.train) * (r / search) ** 2 for r in space.input.resolutions) * len(recipe.select.budgets)
     return {
         "profile": profile / 1e3 + rows.rows * WARM_UP_S if recipe.measure.here else 0.0,
-        "master": training(recipe.master),
+        "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
         "distill": expected_seconds(untrained, trials, device),
         "train": networks,
         "export": EXPORT_S * len(recipe.select.budgets),
     }
 
 
-def _step_seconds(recipe: Recipe, device: torch.device) -> float:
+def _step_seconds(recipe: Recipe, batch: int, device: torch.device) -> float:
     """Seconds of one training step of the MasterNet; the faster of two after a warm-up."""
-    size, schedule = recipe.search_resolution, recipe.master
-    images = torch.randn(schedule.batch, recipe.space.input.channels, size, size)
+    size, schedule = recipe.search_resolution, Schedule(epochs=1, batch=batch, learning_rate=recipe.train.learning_rate)
+    images = torch.randn(batch, recipe.space.input.channels, size, size)
     seen = TensorImages(images, torch.zeros(len(images), dtype=torch.long))
     module, times = build(recipe.space.masternet(size)), []
     for _ in range(3):
         start = time.perf_counter()
-        train(module, seen, schedule.model_copy(update={"epochs": 1, "warmup_epochs": 0}), size, device, seed=0)
+        train(module, seen, schedule, size, device, seed=0)
         times.append(time.perf_counter() - start)
     return min(times[1:])
 

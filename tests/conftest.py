@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -12,7 +13,13 @@ from hypothesis import settings
 from genet.progress import Progress
 from genet.runfolder import RunFolder
 from genet.spec.reader import read_recipe
+from genet.spec.recipe import Data
 from tests.tiny import write_recipe
+
+if TYPE_CHECKING:
+    from genet.export.record import Exports
+    from genet.nets.build import GENet
+    from genet.nets.data import Splits
 
 settings.register_profile("genet", deadline=None)
 settings.load_profile("genet")
@@ -46,3 +53,33 @@ def copy(finished: RunFolder, tmp_path: Path) -> RunFolder:
     """A copy of the finished run, to change."""
     shutil.copytree(finished.path, tmp_path / "run")
     return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    """Images for the small network."""
+    from genet.nets.data import load_data
+    from tests.small import NETWORK
+
+    return load_data(Data(), NETWORK.input, seed=0)
+
+
+@pytest.fixture(scope="session")
+def module() -> GENet:
+    """The small network."""
+    from genet.nets.build import build
+    from tests.small import NETWORK, with_own_statistics
+
+    return with_own_statistics(build(NETWORK, seed=1)).eval()
+
+
+@pytest.fixture(scope="session")
+def exported(module: GENet, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exports]:
+    """The small network exported in every format over the remains of an older export, into a folder without parents."""
+    from genet.export.exports import export
+    from genet.export.format import Subject
+
+    folder = tmp_path_factory.mktemp("small") / "deep" / "export"
+    (folder / "old").mkdir(parents=True)
+    (folder / "old" / "leftover.bin").write_bytes(b"of another network")
+    return folder, export(Subject(module, splits.train), folder, test=splits.test)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from genet.cli import main
-from genet.export import load_weights
 from genet.nets.training import Checkpoints
+from genet.nets.weights import load_weights
 from genet.spec.network import Network
 from genet.spec.reader import read_any, read_network, shipped_files
 from genet.spec.recipe import TrainingRecipe
@@ -136,9 +136,9 @@ def test_a_teacher_that_cannot_teach_is_refused(
     if teacher == "TRAINED":
         wide = NETWORK.replace("@16x1", "@16x3")
         (tmp_path / "trained").mkdir()
-        from genet.export import save_weights
         from genet.files import write_atomic
         from genet.nets.build import build
+        from genet.nets.weights import save_weights
         from genet.spec.reader import to_yaml
 
         write_atomic(tmp_path / "trained" / "network.yaml", to_yaml(Network.parse(wide)).encode())

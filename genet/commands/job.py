@@ -59,7 +59,7 @@ def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
 
 
 def step(arguments: argparse.Namespace) -> Answer:
-    """`genet profile|master|distill|export`: one step on a run folder."""
+    """`genet profile|master|distill`: one step on a run folder."""
     if arguments.step == "distill" and arguments.status:
         if arguments.more or arguments.retry:
             raise RunError("--status only looks, and --more and --retry run trials; give them without --status")
@@ -70,14 +70,12 @@ def step(arguments: argparse.Namespace) -> Answer:
                 return _print_profile(job)
             case "master":
                 return _print_master(job)
-            case "distill":
+            case _:
                 if arguments.more:
                     _ask_for_more(job, arguments.more)
                 results = pipeline.distill(job, partial(_runner, arguments), arguments.retry)
                 _print_standings(job)
                 return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
-            case _:
-                return {"exports": [str(folder) for folder in pipeline.export_selected(job)]}
 
 
 def _ask_for_more(job: Job, count: int) -> None:

@@ -124,8 +124,7 @@ def read_part(text: str, size: int | None = None) -> Part:
         return chain(read_blocks(text, size))
     network = Network.parse(text) if "|" in text else read_network(text)
     if size:
-        notation = re.sub(r"@\d+x", f"@{size}x", str(network))
-        network = Network.parse(notation, name=network.name)
+        network = network.at(size)
     return dataclasses.replace(whole(network), name=network.name if "|" not in text else text)
 
 

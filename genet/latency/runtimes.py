@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genet.errors import DeviceError, MeasurementError
+from genet.errors import DeviceError, MeasurementError, first_line
 from genet.latency.clock import Work
 
 
@@ -59,7 +59,7 @@ def _captured(work: Work) -> Work:
         raise
     except RuntimeError as fault:  # it synchronises, say; where the device itself is lost, this raises again
         torch.cuda.synchronize()
-        raise MeasurementError(f"a CUDA graph must capture it, and does not: {_first_line(fault)}") from fault
+        raise MeasurementError(f"a CUDA graph must capture it, and does not: {first_line(fault)}") from fault
 
     def replay(_keep: tuple[object, ...] = (work, output)) -> None:
         graph.replay()
@@ -77,7 +77,7 @@ def _compile(module: nn.Module, images: Tensor) -> Work:
     except torch.OutOfMemoryError:
         raise
     except Exception as fault:  # whatever the compiler behind torch.compile raises
-        raise MeasurementError(f"torch.compile must compile it, and does not: {_first_line(fault)}") from fault
+        raise MeasurementError(f"torch.compile must compile it, and does not: {first_line(fault)}") from fault
     return partial(compiled, images)
 
 
@@ -96,7 +96,7 @@ def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
         binding.bind_output("answer", device)
         session.run_with_iobinding(binding)
     except Exception as fault:  # onnxruntime raises classes of its own C++ binding
-        raise MeasurementError(f"ONNX Runtime must run it, and does not: {_first_line(fault)}") from fault
+        raise MeasurementError(f"ONNX Runtime must run it, and does not: {first_line(fault)}") from fault
     if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise DeviceError("ONNX Runtime must run on the GPU, and fell back to the processor; see its own log, or --runtime eager")
 
@@ -173,7 +173,7 @@ def _onnx(module: nn.Module, images: Tensor) -> bytes:
                 output_names=["answer"],
             )
         except Exception as fault:  # the exporter raises whatever the tracing met
-            raise MeasurementError(f"it must export to ONNX, and does not: {_first_line(fault)}") from fault
+            raise MeasurementError(f"it must export to ONNX, and does not: {first_line(fault)}") from fault
     return buffer.getvalue()
 
 
@@ -189,8 +189,3 @@ def _import(package: str, install: str) -> ModuleType:
         return import_module(package)
     except ImportError:
         raise DeviceError(f"runtime {package} must have its package, and it is not installed: pip install '{install}'") from None
-
-
-def _first_line(fault: Exception) -> str:
-    text = str(fault).strip()
-    return text.splitlines()[0][:200] if text else type(fault).__name__

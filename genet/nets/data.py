@@ -22,20 +22,43 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from genet.errors import DataError
+from genet.spec.network import Input
 from genet.spec.recipe import Data
 from genet.spec.space import SpaceInput
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the paper, torchvision and timm alike
+DEFAULT_CROP = 0.875  # of ImageNet's evaluations
 SMALL = 64  # pixels; at such sizes images are shown whole: ImageNet's crops would cut the object away
 Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)
 
 
+class Shown(NamedTuple):
+    """How images are shown that are not augmented: resized, cropped to the centre, and normalised per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float  # the share of an image's edge that is left of it
+    interpolation: str = "bilinear"
+
+
+def shown_at(channels: int, resolution: int) -> Shown:
+    """How this project shows images of a folder or of timm's datasets."""
+    crop = 1.0 if resolution <= SMALL else DEFAULT_CROP
+    colour = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+    return Shown(*colour, crop)
+
+
 class View(NamedTuple):
-    """How training images are augmented beyond crops and flips, and which part of every batch a process sees."""
+    """How training images are augmented beyond crops and flips, which part of every batch a process sees, and how images
+
+    are shown to a network that was trained elsewhere.
+    """
 
     augment: str | None = None  # timm's name of a policy
     erasing: float = 0.0  # share of the images that a rectangle is erased of
     rank: int = 0
     ranks: int = 1
+    shown: Shown | None = None  # this project's way where it is None
 
 
 PLAIN = View()
@@ -63,7 +86,7 @@ class Splits:
     test: ImageSet
 
 
-def load_data(data: Data, reads: SpaceInput, seed: int, view: View = PLAIN) -> Splits:
+def load_data(data: Data, reads: Input | SpaceInput, seed: int, view: View = PLAIN) -> Splits:
     """The images a recipe asks for; which training images are held out depends on the seed alone.
 
     DataError where images or classes are missing, or do not fit the space's channels and classes.
@@ -78,6 +101,18 @@ def load_data(data: Data, reads: SpaceInput, seed: int, view: View = PLAIN) -> S
             "give more images or another nas_validation"
         )
     return splits
+
+
+def load_test(data: Data, reads: Input | SpaceInput, shown: Shown | None = None) -> ImageSet:
+    """The test images alone, shown in a way of its own if one is given. DataError as for `load_data`."""
+    if data.name == "digits":
+        return _digits(data, reads, 0, PLAIN).test
+    _check_located(data, reads)
+    images = _open(data.name, str(data.root), "validation")
+    _check_class_count(images, reads.classes, str(data.root))
+    if not len(images):
+        raise DataError(f"{data.root}: must hold at least one image to test with, and holds none")
+    return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
 
 
 def _check_policy(policy: str, channels: int) -> None:
@@ -182,20 +217,20 @@ class _Decoded(Dataset[Batch]):
     """Decodes and transforms. An image that does not decode is named, where timm would show the next one in its place."""
 
     def __init__(self, dataset: Any, channels: int, resolution: int, seed: int | None, view: View) -> None:
-        from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+        from timm.data import create_transform
 
         self._dataset, self._mode, self._seed = dataset, "L" if channels == 1 else "RGB", seed
-        colour = channels == 3
-        small = resolution <= SMALL
+        shown = view.shown or shown_at(channels, resolution)
         self._transform = create_transform(
             (channels, resolution, resolution),
             is_training=seed is not None,
-            scale=(0.5, 1.0) if small else None,
-            crop_pct=1.0 if small else None,
+            interpolation=shown.interpolation,
+            scale=(0.5, 1.0) if resolution <= SMALL else None,
+            crop_pct=shown.crop,
             auto_augment=view.augment,
             re_prob=view.erasing,
-            mean=IMAGENET_DEFAULT_MEAN if colour else (0.5,) * channels,
-            std=IMAGENET_DEFAULT_STD if colour else (0.5,) * channels,
+            mean=shown.mean,
+            std=shown.std,
         )
 
     def __len__(self) -> int:
@@ -222,7 +257,7 @@ def _seed_augmentation(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def _digits(data: Data, reads: SpaceInput, seed: int, view: View) -> Splits:
+def _digits(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Splits:
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
     from sklearn.datasets import load_digits
 
@@ -247,42 +282,51 @@ def _hold_out(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def _timm_dataset(data: Data, reads: SpaceInput, seed: int, view: View) -> Splits:
+def _timm_dataset(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Splits:
     """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
+    root = _check_located(data, reads)
+    train_set, test_set = (_open(data.name, root, split) for split in ("train", "validation"))
+    _check_classes(train_set, test_set, reads.classes, root)
+    train, held_out = _hold_out(len(train_set), data.nas_validation, seed)
+    make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view)
+    return Splits(make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))))
+
+
+def _check_located(data: Data, reads: Input | SpaceInput) -> str:
     if data.root is None:
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
     if reads.channels not in (1, 3):
         raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
-    train_set, test_set = (_open(data.name, data.root, split) for split in ("train", "validation"))
-    _check_classes(train_set, test_set, reads.classes, data.root)
-    train, held_out = _hold_out(len(train_set), data.nas_validation, seed)
-    make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view)
-    return Splits(make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))))
+    return data.root
 
 
 def _open(name: str, root: str, split: str) -> Any:
     """A split as timm opens it."""
     from timm.data import create_dataset
 
-    folder = str(_split_folder(Path(root), split)) if name == "folder" else root
+    place = str(_split_place(Path(root), split)) if name == "folder" else root
+    fresh = {"cache_tarinfo": False} if place.endswith(".tar") else {}  # timm would keep what it found in a pickle
     try:
-        return create_dataset("" if name == "folder" else name, folder, split=split, search_split=False)
+        return create_dataset("" if name == "folder" else name, place, split=split, search_split=False, **fresh)
     except Exception as fault:
-        raise DataError(f"{name} in {folder}: its {split} split must be readable ({fault})") from None
+        raise DataError(f"{name} in {place}: its {split} split must be readable ({fault})") from None
 
 
-def _split_folder(root: Path, split: str) -> Path:
-    """ROOT/train, or ROOT/validation under one of the names it goes by."""
-    names = ("train",) if split == "train" else ("validation", "val", "test")
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    raise DataError(f"{root}: must hold a folder {' or '.join(names)} with one folder of images per class")
+def _split_place(root: Path, split: str) -> Path:
+    """ROOT/train or ROOT/train.tar, ROOT/validation under one of the names it goes by."""
+    names = {"train": ("train",), "validation": ("validation", "val", "test")}
+    for name in names[split]:
+        for place in (root / name, root / f"{name}.tar"):
+            if place.exists():
+                return place
+    raise DataError(
+        f"{root}: must hold {' or '.join(names[split])}, a folder with one folder of images per class or a .tar of it"
+    )
 
 
 def _check_classes(train_set: Any, test_set: Any, classes: int, root: str) -> None:
     """The same classes on both sides, as many as the space says: a missing one would shift all labels after it."""
-    ours, theirs = (getattr(getattr(side, "reader", side), "class_to_idx", None) for side in (train_set, test_set))
+    ours, theirs = _class_names(train_set), _class_names(test_set)
     if ours is None or theirs is None:
         return  # datasets whose labels are numbers carry no names that could shift
     missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
@@ -290,5 +334,19 @@ def _check_classes(train_set: Any, test_set: Any, classes: int, root: str) -> No
         parts = [f"only train has {', '.join(missing)}"] if missing else []
         parts += [f"only validation has {', '.join(extra)}"] if extra else []
         raise DataError(f"{root}: train and validation must hold the same classes, but {' and '.join(parts)}")
-    if len(ours) != classes:
-        raise DataError(f"{root}: must hold the space's {classes} classes, and holds {len(ours)}; change input.classes")
+    _check_class_count(train_set, classes, root)
+
+
+def _check_class_count(images: Any, classes: int, root: str) -> None:
+    names = _class_names(images)
+    if names is not None and len(names) != classes:
+        raise DataError(
+            f"{root}: must hold the network's {classes} classes, and holds {len(names)}; give others, or change input.classes"
+        )
+
+
+def _class_names(images: Any) -> dict[str, int] | None:
+    """The classes' names with their labels, where a dataset has them."""
+    source = getattr(images, "reader", images)
+    names: dict[str, int] | None = getattr(source, "class_to_idx", None) or getattr(source, "class_name_to_idx", None)
+    return names

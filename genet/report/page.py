@@ -1,16 +1,16 @@
-"""A run as one HTML page that needs no network, and a network's card in Markdown."""
+"""A run as one HTML page that needs no network."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from genet.choose.certificate import Selection
 from genet.choose.explain import NEARBY, Explanation
 from genet.choose.fidelity import Validation
-from genet.choose.outcome import Outcome, Outcomes, Trained, percent
+from genet.choose.outcome import Outcomes, Trained, percent
 from genet.choose.regression import Regression
 from genet.choose.selection import Candidate
 from genet.latency.plan import Staircases
@@ -51,12 +51,12 @@ def page(story: Story) -> str:
         "trials": figures.draw_trials(points) if points else "",
         "frontier": figures.draw_frontier(figures.frontier_info(story.fronts, story.selection, batch)) if story.fronts else "",
     }
-    return _render(
+    return render(
         "page.html",
         story=story,
         drawn=drawn,
         recipe=to_yaml(story.recipe),
-        found=_found(story.setting),
+        found=found_in(story.setting),
         audit=additivity(story.trials),
         nearby=NEARBY,
         spent=duration(sum(trial.seconds.total for trial in story.trials)),
@@ -64,25 +64,13 @@ def page(story: Story) -> str:
     )
 
 
-def card(answers: Sequence[Outcome], outcomes: Outcomes, recipe: Recipe) -> str:
-    """The card of one exported network, which may answer several budgets: what it is, what was measured, how to load it."""
-    return _render(
-        "card.md",
-        outcome=answers[0],
-        answers=answers,
-        outcomes=outcomes,
-        recipe=recipe,
-        setting=outcomes.setting,
-        found=_found(outcomes.setting),
-    )
-
-
-def _found(setting: Setting) -> str:
+def found_in(setting: Setting) -> str:
     """What a model of a device says is never called measured."""
     return "estimated" if setting.estimate else "measured"
 
 
-def _render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
+    """A template of this folder with values filled in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

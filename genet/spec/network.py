@@ -228,6 +228,10 @@ class Network(Record):
         """Twelve hexadecimal digits that name the structure in trials, tables and files."""
         return digest(str(self))[:12]
 
+    def at(self, resolution: int) -> Self:
+        """The same network for images of another resolution. SpecError where its strides do not fit."""
+        return self.parse(re.sub(r"^@\d+x", f"@{resolution}x", str(self)), self.name)
+
     @classmethod
     def parse(cls, notation: str, name: str = "network") -> Self:
         """Read a notation; entries may be separated by `|` or by line breaks. SpecError names the entry at fault."""

@@ -20,7 +20,7 @@ import genet
 from genet.errors import SpecError
 from genet.files import Record
 from genet.spec.network import Network
-from genet.spec.recipe import Data, Recipe, TrainingRecipe
+from genet.spec.recipe import Data, Recipe, Taken, TrainingRecipe
 from genet.spec.space import SearchSpace
 
 R = TypeVar("R", bound=Record)
@@ -97,9 +97,12 @@ def read_any(source: str | Path) -> Network | SearchSpace | Recipe | TrainingRec
 
 
 def _recipe(node: yaml.Node) -> Recipe:
-    """A recipe's tree as a record; the images' folder, like the space, is looked for beside the file."""
+    """A recipe's tree as a record; the folders it names, like the space, are looked for beside the file."""
     recipe = _record(Recipe, _with_space(node))
-    return recipe.model_copy(update={"data": _located(node, recipe.data)})
+    master = recipe.master
+    if isinstance(master, Taken):
+        master = Taken(folder=str((Path(node.start_mark.name).parent / master.folder).absolute()))
+    return recipe.model_copy(update={"data": _located(node, recipe.data), "master": master})
 
 
 def _training(node: yaml.Node) -> TrainingRecipe:
@@ -115,7 +118,7 @@ def _located(node: yaml.Node, data: Data) -> Data:
 
 def to_yaml(record: Record) -> str:
     """The record as YAML that the reader reads back to an equal record."""
-    values = record.model_dump(mode="json", exclude_none=True)
+    values = record.model_dump(mode="json", exclude_none=True, by_alias=True)
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=120)
 
 
@@ -247,8 +250,8 @@ def _written_location(location: tuple[Any, ...]) -> list[Any]:
     """The location without the names that pydantic gives to the members of a union; the file knows none of them."""
     written: list[Any] = []
     for part in location:
-        of_union = bool(written) and (written[-1] == "widths" or "budgets" in written)
-        if not (of_union and part in ("aligned", "grid", "float", "str")):
+        of_union = bool(written) and (written[-1] in ("widths", "master") or "budgets" in written)
+        if not (of_union and part in ("aligned", "grid", "trained", "taken", "float", "str")):
             written.append(part)
     return written
 

@@ -6,7 +6,16 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 from genet.files import Record, digest
 from genet.spec.network import Count, Name, NonEmpty, law
@@ -129,6 +138,21 @@ class Training(Schedule):
         return accumulate
 
 
+class Taken(Record):
+    """A MasterNet that was trained before: the folder of a network of just its structure, with weights (`genet import`)."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    folder: Annotated[str, Field(alias="from")]
+
+
+def _master_form(value: Any) -> str:
+    return "taken" if isinstance(value, Taken) or (isinstance(value, dict) and "from" in value) else "trained"
+
+
+Master = Annotated[Annotated[Schedule, Tag("trained")] | Annotated[Taken, Tag("taken")], Discriminator(_master_form)]
+
+
 class TrainingRecipe(Record):
     """The training of a single network, whichever it is: `genet train NETWORK --recipe FILE`."""
 
@@ -204,7 +228,7 @@ class Recipe(Record):
     data: Data = Data()
     measure: Measure = Measure()
     resolution: Count | None = None  # of the MasterNet and the trials; absent: the space's largest
-    master: Schedule
+    master: Master
     distill: Distill
     fit: Fit = Fit()
     select: Select

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from genet.device import give_back_memory
 from genet.errors import RunError
-from genet.export import load_weights
 from genet.files import Record, is_worked_in
 from genet.job import Job
 from genet.latency.plan import Staircases
+from genet.nets.weights import load_weights
 from genet.progress import Count, Tracker, duration
 from genet.trials.checkpoint import forget
 from genet.trials.course import Course

@@ -1,4 +1,4 @@
-"""Train, export and report: from the selection to files that run elsewhere, and the page that tells how they came about."""
+"""Train and report: from the selection to trained networks, and the page that tells how they came about."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from genet.choose.certificate import Choice, Selection
 from genet.choose.fidelity import Validation
 from genet.choose.outcome import Outcome, Outcomes, Trained
 from genet.errors import RunError
-from genet.export import export, load_weights
 from genet.files import Record, digest, write_atomic
 from genet.job import Job
 from genet.latency.plan import Staircases
 from genet.nets.world import ALONE, World
-from genet.report.page import Story, card, page
+from genet.report.page import Story, page
 from genet.runfolder import RunFolder, network_name
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
@@ -99,29 +98,6 @@ def _outcome(job: Job, choice: Choice, trained: dict[Network, Trained]) -> Outco
         macs=cost.macs,
         export=str(job.folder.network(network).relative_to(job.folder.path) / "export"),
     )
-
-
-def export_selected(job: Job) -> tuple[Path, ...]:
-    """Export the network of every budget; each export is loaded again and compared before it counts."""
-    outcomes = job.folder.read(job.folder.results, Outcomes)
-    exports = dict.fromkeys(outcome.export for outcome in outcomes.outcomes)
-    with job.progress.track("exports, each loaded again and compared", len(exports)) as tracker:
-        for name in exports:
-            folder = job.folder.path / name
-            answers = [outcome for outcome in outcomes.outcomes if outcome.export == name]
-            network = Network.parse(answers[0].network, name=answers[0].name)
-            weights = folder.parent / "model.safetensors"
-            if not _exported(folder, weights):
-                export(load_weights(network, weights), folder)
-            write_atomic(folder.parent / "card.md", card(answers, outcomes, job.recipe).encode())
-            tracker.advance(answers[0].name)
-    return tuple(job.folder.path / name for name in exports)
-
-
-def _exported(folder: Path, weights: Path) -> bool:
-    """Whether the export holds these very weights."""
-    exported = folder / weights.name
-    return exported.exists() and exported.read_bytes() == weights.read_bytes()
 
 
 def write_report(job: Job) -> Path:

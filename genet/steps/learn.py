@@ -7,11 +7,14 @@ from pathlib import Path
 from genet.choose.fit import fit
 from genet.choose.outcome import Trained
 from genet.choose.regression import Regression
+from genet.errors import RunError
 from genet.files import digest
 from genet.job import Job
+from genet.nets.training import accuracy
+from genet.nets.weights import load, save_weights, weights_bytes
 from genet.nets.world import ALONE, World
 from genet.spec.network import Network
-from genet.spec.recipe import Model, Schedule, Training
+from genet.spec.recipe import Model, Schedule, Taken, Training
 from genet.steps.distill import finished_trials, planned_trials
 from genet.steps.train import Lesson, train_anew, trained_before
 
@@ -22,8 +25,38 @@ WITHOUT: dict[Model, str] = {
 
 
 def train_master(job: Job) -> Trained:
-    """Train the MasterNet, the parent of all trials."""
-    return train_network(job, job.masternet, job.recipe.master, job.folder.master, "training the MasterNet")
+    """Train the MasterNet, the parent of all trials; or take one that was trained before."""
+    master = job.recipe.master
+    if isinstance(master, Taken):
+        return _take_master(job, Path(master.folder))
+    return train_network(job, job.masternet, master, job.folder.master, "training the MasterNet")
+
+
+def _take_master(job: Job, folder: Path) -> Trained:
+    """Copy a trained network of the MasterNet's structure into the run, with its accuracies on the run's images.
+
+    RunError where it is another network, or not the one that the run's trials started from.
+    """
+    module, recipe = load(folder), job.recipe
+    ours, theirs = job.masternet, module.network.at(job.masternet.input.resolution)
+    if ours != theirs:
+        raise RunError(f"master.from: {folder} must hold the space's MasterNet, {ours}, and holds {theirs}; change one of them")
+    inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.model_dump_json()}/{recipe.seed}")
+    known = job.folder.read_current(job.folder.master, Trained, inputs)
+    if known:
+        return known
+    if job.folder.master.exists() and job.folder.trials.read().records:
+        raise RunError(
+            f"master.from: {folder} must hold the weights that the run's trials started from; give --fresh for new trials"
+        )
+    size, sets = ours.input.resolution, (job.splits.nas_validation, job.splits.test)
+    nas, test = (accuracy(module, images, size, job.device) for images in sets)
+    save_weights(module, job.folder.master.with_suffix(".safetensors"))
+    trained = Trained(
+        inputs=inputs, network=str(ours), resolution=size, nas_accuracy=nas, nas_images=sets[0].size, test_accuracy=test
+    )
+    trained.save(job.folder.master)
+    return trained
 
 
 def train_network(job: Job, network: Network, schedule: Schedule, result: Path, title: str, world: World = ALONE) -> Trained:

@@ -14,17 +14,16 @@ from torch import nn
 
 from genet.choose.outcome import Trained
 from genet.errors import GenetError, RunError
-from genet.export import load, save_weights
 from genet.files import digest, write_atomic
 from genet.nets.build import build
 from genet.nets.data import Splits, View, load_data
 from genet.nets.training import Checkpoints, EpochDone, accuracy, classes_of, train
+from genet.nets.weights import load, save_weights
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
 from genet.spec.network import Network
 from genet.spec.reader import to_yaml
 from genet.spec.recipe import Data, Schedule, Training, TrainingRecipe
-from genet.spec.space import SpaceInput
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -56,10 +55,9 @@ class Lesson:
 
     def splits(self, world: World = ALONE) -> Splits:
         """The images, augmented as the training says; of every batch this process's part."""
-        reads, training = self.network.input, Training.model_validate(self.schedule.model_dump())
+        training = Training.model_validate(self.schedule.model_dump())
         view = View(training.augment, training.erasing, world.rank, world.size)
-        known = SpaceInput(channels=reads.channels, classes=self.network.input.classes, resolutions=(reads.resolution,))
-        return load_data(self.data, known, self.seed, view)
+        return load_data(self.data, self.network.input, self.seed, view)
 
 
 def trained_before(lesson: Lesson, result: Path) -> Trained | None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from genet.export import save_weights
 from genet.nets.build import build
 from genet.nets.data import View, load_data
 from genet.nets.training import accuracy, train
+from genet.nets.weights import save_weights
 from genet.nets.world import join
 from genet.spec.network import Network
 from genet.spec.recipe import Data, Training

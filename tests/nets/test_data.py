@@ -273,7 +273,7 @@ def test_a_class_folder_without_an_image_counts_as_missing(folder: Path) -> None
 
 
 def test_a_wrong_number_of_classes_is_refused_with_both_numbers(folder: Path) -> None:
-    with pytest.raises(DataError, match="must hold the space's 4 classes, and holds 3"):
+    with pytest.raises(DataError, match="must hold the network's 4 classes, and holds 3"):
         loaded(folder, SpaceInput(channels=3, classes=4, resolutions=(16,)))
 
 

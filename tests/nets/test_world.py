@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from genet.export import load_weights
 from genet.nets.data import load_data
 from genet.nets.training import accuracy
+from genet.nets.weights import load_weights
 from genet.spec.recipe import Data
 from genet.spec.space import SpaceInput
 from tests.nets import one_of_several

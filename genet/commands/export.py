@@ -1,0 +1,129 @@
+"""Commands on trained networks: write them for other runtimes, take their accuracy, and take in networks from elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genet import pipeline
+from genet.choose.outcome import percent
+from genet.commands.printing import progress, table
+from genet.device import open_device
+from genet.errors import GenetError
+from genet.export.importing import import_network
+from genet.export.opening import Opened, open_network
+from genet.export.record import EVIDENCE_FILE, Exports
+from genet.files import FolderLock, write_atomic
+from genet.job import open_job
+from genet.nets.data import load_test
+from genet.nets.training import EVALUATION_BATCH, top
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights
+from genet.runfolder import RunFolder
+from genet.spec.network import Input
+from genet.spec.reader import to_yaml
+from genet.spec.recipe import Data
+
+Answer = dict[str, Any]
+
+
+def export(arguments: argparse.Namespace) -> Answer:
+    """`genet export`: the networks of a run, or the one in a folder."""
+    what, formats = arguments.what, tuple(arguments.format or ())
+    if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
+        if arguments.data:
+            raise GenetError(
+                f"--data must go with the folder of one network, and {what} is a run, which has its own; leave it out"
+            )
+        with open_job(what, progress()) as job:
+            folders = pipeline.export_selected(job, formats, arguments.network)
+    elif arguments.network:
+        raise GenetError(f"--network must go with a run folder, and {what} holds a single network; leave it out")
+    else:
+        with FolderLock(what):
+            pipeline.export_folder(what, formats, _images(arguments.data), progress())
+        folders = (what / "export",)
+    found = [Exports.load(folder / EVIDENCE_FILE) for folder in folders]
+    for folder, exports in zip(folders, found, strict=True):
+        _print_exports(folder, exports)
+    return {
+        "exports": [str(folder) for folder in folders],
+        "formats": {str(folder): each.model_dump(mode="json") for folder, each in zip(folders, found, strict=True)},
+    }
+
+
+def _print_exports(folder: Path, exports: Exports) -> None:
+    print(folder)
+    rows = [
+        [
+            each.format,
+            next(reversed(each.files)),
+            f"{max(each.relative_error):.1e}",
+            "" if each.accuracy is None else percent(each.accuracy),
+        ]
+        for each in exports.exported
+    ]
+    table(["format", "file", "largest difference of logits", "test accuracy"], rows)
+    for name, why in exports.left_out.items():
+        print(f"  {name} is left out: {why}")
+
+
+def evaluate(arguments: argparse.Namespace) -> Answer:
+    """`genet eval`: top-1 and top-5 of any trained network."""
+    device = open_device(arguments.device)
+    opened = open_network(arguments.what, device, arguments.format)
+    images = load_test(_images(arguments.data) or Data(), opened.reads, opened.shown)
+    began = time.monotonic()
+    with progress().track("images", math.ceil(images.size / EVALUATION_BATCH)) as tracker:
+
+        def answers(pixels: torch.Tensor) -> torch.Tensor:
+            found = opened.answers(pixels)
+            tracker.advance()
+            return found
+
+        first, fifth = top(answers, (1, 5), images, opened.reads.resolution, opened.device)
+    seconds = time.monotonic() - began
+    told = "" if opened.reads.classes <= 5 else f", top-5 {percent(fifth)}"
+    print(
+        f"{arguments.what}: top-1 {percent(first)}{told} of {images.size:,} images, in {_where(opened)}, "
+        f"{images.size / seconds:.0f} images/s with their decoding"
+    )
+    return {
+        "top1": first,
+        "top5": fifth,
+        "images": images.size,
+        "seconds": seconds,
+        "runtime": opened.runtime,
+        "device": str(opened.device),
+    }
+
+
+def _where(opened: Opened) -> str:
+    return f"{opened.runtime} on {opened.device}"
+
+
+def _images(text: str | None) -> Data | None:
+    """Images by folder, or those that come along."""
+    if text is None:
+        return None
+    return Data(name="digits") if text == "digits" and not Path(text).exists() else Data(name="folder", root=text)
+
+
+def import_(arguments: argparse.Namespace) -> Answer:
+    """`genet import`: a network from elsewhere into a folder, with its weights where there are some."""
+    folder: Path = arguments.into
+    if (folder / NETWORK_FILE).exists():
+        raise GenetError(f"{folder}: must hold no network yet, and does; give another --into FOLDER")
+    reads = Input(channels=arguments.channels, classes=arguments.classes, resolution=arguments.size)
+    found = import_network(arguments.what, reads, folder.absolute().name)
+    with FolderLock(folder):
+        if found.module is not None:
+            save_weights(found.module, folder / WEIGHTS_FILE)
+        write_atomic(folder / NETWORK_FILE, to_yaml(found.network).encode())
+    weights = f"without weights: {found.without}" if found.without else "with its weights"
+    print(f"{folder}: {found.network}, {weights}")
+    return {"folder": str(folder), "network": str(found.network), "weights": found.module is not None}

@@ -1,0 +1,99 @@
+"""What a format is: files made of a trained network, and how they are loaded again."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from genet.errors import GenetError
+from genet.nets.build import GENet
+from genet.nets.data import ImageSet
+from genet.nets.fuse import fused
+
+Answers = Callable[[Tensor], Tensor]  # images (N, channels, h, w) in fp32 to logits (N, classes), on the CPU
+
+
+def _nothing(subject: Subject) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write a network.
+
+    Its logits may differ from the network's by `tolerance`, as a share of the largest; None where they are told and not
+    judged. `loading` are the lines of Python that give its answers, with FOLDER for where it lies. `refuses` says why a
+    network cannot be written so, None where it can.
+    """
+
+    name: str
+    purpose: str
+    files: Callable[[Subject], dict[str, bytes]]
+    answers: Callable[[Path], Answers]
+    loading: str
+    tolerance: float | None
+    judged: bool = False  # whether its accuracy is worth a pass over the test images
+    refuses: Callable[[Subject], str | None] = _nothing
+
+
+class Subject:
+    """What is exported: a network with its weights on the CPU, and images to calibrate with where there are some."""
+
+    def __init__(self, module: GENet, calibration: ImageSet | None = None) -> None:
+        self.module = module.cpu().to(memory_format=torch.contiguous_format).eval()
+        self.calibration = calibration
+
+    def images(self, batch: int) -> Tensor:
+        """Random images to compare logits on, the same every time."""
+        reads = self.module.network.input
+        shape = (batch, reads.channels, reads.resolution, reads.resolution)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """The fused network, traced for any batch size. The example has two images: one would be taken for a constant."""
+        with quiet():
+            return torch.export.export(fused(self.module), (self.images(2),), dynamic_shapes=self.sizes)
+
+    @cached_property
+    def onnx(self) -> bytes:
+        """The fused network as one self-contained ONNX file."""
+        with quiet():
+            found = torch.onnx.export(
+                self.program,
+                dynamo=True,
+                dynamic_shapes=self.sizes,
+                input_names=["images"],
+                output_names=["logits"],
+                verbose=False,
+            )
+        if found is None:
+            raise GenetError("torch.onnx.export must return a program, and returned none; check the torch version")
+        data: bytes = found.model_proto.SerializeToString()
+        return data
+
+    @cached_property
+    def sizes(self) -> tuple[dict[int, torch.export.Dim]]:
+        """What of the images' shape is free: the batch."""
+        return ({0: torch.export.Dim("batch", min=1, max=65536)},)
+
+
+class quiet(warnings.catch_warnings):  # noqa: N801 (used as a function)
+    """Exporters report their own deprecations and steps; none of them is the user's."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        self._level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *fault: object) -> None:
+        logging.disable(self._level)
+        super().__exit__(*fault)  # type: ignore[arg-type]

@@ -1,0 +1,156 @@
+"""The network for ONNX Runtime and TensorRT: fp32, fp16, INT8 with explicit quantization; fused, any batch size."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from genet.errors import GenetError, StorageError, first_line
+from genet.export.format import Answers, Format, Subject, quiet
+from genet.files import read_checked
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 32
+FILES = {"onnx": "model.onnx", "onnx-fp16": "model.fp16.onnx", "onnx-int8": "model.int8.onnx"}
+
+
+def _fp32(subject: Subject) -> dict[str, bytes]:
+    return {FILES["onnx"]: subject.onnx}
+
+
+def _fp16(subject: Subject) -> dict[str, bytes]:
+    """Every tensor in fp16 but images and logits, which stay fp32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    with quiet():
+        model = OnnxModel(convert_float_to_float16(_parsed(subject.onnx), keep_io_types=True))
+        model.topological_sort()  # the conversion leaves its casts at the end
+    return {FILES["onnx-fp16"]: model.model.SerializeToString()}
+
+
+def _int8(subject: Subject) -> dict[str, bytes]:
+    """Symmetric, as TensorRT wants it: weights per channel, activations per tensor by the ranges that training images reach."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        file = Path(folder) / FILES["onnx-int8"]
+        quantize_static(
+            _parsed(subject.onnx),
+            file,
+            _calibration_reader(subject),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        )
+        return {file.name: file.read_bytes()}
+
+
+def _calibration_reader(subject: Subject) -> Any:
+    """Training images in a random order, as ONNX Runtime asks for them."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    images = subject.calibration
+    if images is None:
+        raise GenetError(str(_needs_images(subject)))
+    batch, size = min(CALIBRATION_BATCH, images.size), subject.module.network.input.resolution
+    batches: Iterator[tuple[Tensor, Tensor]] = iter(images.batches(batch, size, shuffle_seed=0))
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        left = CALIBRATION_IMAGES
+
+        def get_next(self) -> dict[str, Any] | None:
+            found = next(batches, None) if self.left > 0 else None
+            if found is None:
+                return None
+            self.left -= len(found[0])
+            return {"images": found[0].numpy()}
+
+    return Reader()
+
+
+def _needs_images(subject: Subject) -> str | None:
+    return None if subject.calibration else "it is calibrated on training images, and none are given (--data)"
+
+
+def _parsed(data: bytes) -> ModelProto:
+    import onnx
+
+    return onnx.load_from_string(data)
+
+
+def open_session(data: bytes, name: str) -> Any:
+    """An ONNX file in ONNX Runtime, on the processor, with as many threads as torch has. StorageError where it is none."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as fault:  # onnxruntime raises classes of its own C++ binding
+        raise StorageError(f"{name}: must be a model that ONNX Runtime can run, and is not ({first_line(fault)})") from None
+
+
+def session_answers(session: Any) -> Answers:
+    """What a session answers to images."""
+    name = session.get_inputs()[0].name
+
+    def answers(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: images.contiguous().numpy()})[0])
+
+    return answers
+
+
+def _opened(name: str) -> Callable[[Path], Answers]:
+    def answers(folder: Path) -> Answers:
+        file = folder / FILES[name]
+        return session_answers(open_session(read_checked(file), str(file)))
+
+    return answers
+
+
+def _loading(file: str) -> str:
+    return (
+        "import onnxruntime\n"
+        f'session = onnxruntime.InferenceSession("FOLDER/{file}", providers=["CPUExecutionProvider"])\n'
+        'network = lambda images: session.run(["logits"], {"images": images.numpy()})[0]'
+    )
+
+
+ONNX = Format(
+    name="onnx",
+    purpose="ONNX Runtime, TensorRT and others, in fp32",
+    files=_fp32,
+    answers=_opened("onnx"),
+    loading=_loading(FILES["onnx"]),
+    tolerance=1e-4,
+    judged=True,
+)
+ONNX_FP16 = Format(
+    name="onnx-fp16",
+    purpose="TensorRT, strongly typed: fp16 but for images and logits",
+    files=_fp16,
+    answers=_opened("onnx-fp16"),
+    loading=_loading(FILES["onnx-fp16"]),
+    tolerance=None,
+)
+ONNX_INT8 = Format(
+    name="onnx-int8",
+    purpose="INT8 with explicit Q/DQ nodes",
+    files=_int8,
+    answers=_opened("onnx-int8"),
+    loading=_loading(FILES["onnx-int8"]),
+    tolerance=None,
+    judged=True,
+    refuses=_needs_images,
+)

@@ -1,0 +1,204 @@
+"""A network as timm's ByobNet: the same tensors under the same names, in a model that runs without this project; and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from genet.errors import GenetError, SpecError
+from genet.export.format import Answers, Format, Subject
+from genet.files import read_bytes
+from genet.nets.data import shown_at
+from genet.nets.weights import WEIGHTS_FILE, weights_bytes
+from genet.spec.network import Network
+
+FOLDER = "timm"
+CONFIG_FILE = "config.json"
+ARCHITECTURE = "gernet_l"  # of timm's: any with this stem, downsampling and head would do
+STEMS = {3: "3x3", 7: "7x7"}
+LARGEST_STRIDE = 32  # beyond it timm dilates, unless it is told the stride
+
+
+def timm_arguments(network: Network) -> dict[str, Any]:
+    """What timm must be told of a network, blocks as plain values. GenetError where timm has no such network."""
+    stem = network.stem
+    if stem.stride != 2 or stem.kernel not in STEMS or len(network.superblocks) < 2:
+        raise GenetError(
+            "a network for timm must have a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, and has stride "
+            f"{stem.stride}, kernel {stem.kernel} and {len(network.superblocks)}; leave the format timm out"
+        )
+    stride = stem.stride * math.prod(superblock.stride for superblock in network.superblocks)
+    frame = {"stem_type": STEMS[stem.kernel], "stem_chs": stem.width, "num_features": network.head.width}
+    return {**frame, **({"output_stride": stride} if stride > LARGEST_STRIDE else {}), "blocks": _blocks(network)}
+
+
+def _blocks(network: Network) -> list[dict[str, Any]]:
+    """Every super-block as the fields of timm's ByoBlockCfg."""
+    return [
+        {
+            "type": "basic" if block.type == "XX" else "bottle",
+            "d": block.depth,
+            "c": block.width,
+            "s": block.stride,
+            "gs": 1 if block.type == "DW" else 0,
+            "br": block.ratio or 1.0,
+            **({} if block.kernel == 3 else {"block_kwargs": {"kernel_size": block.kernel}}),
+        }
+        for block in network.superblocks
+    ]
+
+
+def from_timm(arguments: Mapping[str, Any], resolution: int, channels: int, classes: int, name: str) -> Network:
+    """The network that timm's ByobNet is with these fields of its ByoModelCfg. SpecError lists what no network here has."""
+    blocks = [_plain(block) for block in arguments.get("blocks", ())]
+    faults = [
+        f"{field} of a timm model must be {' or '.join(map(repr, legal))} to be a network here (got {arguments[field]!r})"
+        for field, legal in {**FIELDS, "stem_type": tuple(STEMS.values())}.items()
+        if field in arguments and arguments[field] not in legal
+    ]
+    kernels = {form: kernel for kernel, form in STEMS.items()}
+    entries = [
+        f"@{resolution}x{channels}",
+        f"Conv k{kernels.get(arguments.get('stem_type', '3x3'), 3)} c{arguments.get('stem_chs', 32)} s2",
+    ]
+    for place, block in enumerate(blocks, start=1):
+        fault, entry = _entry(block)
+        faults += [f"block {place} of a timm model {fault}"] * bool(fault)
+        entries.append(entry)
+    if not blocks or not arguments.get("num_features"):
+        faults.append("a timm model must have blocks and a 1x1 convolution after them (num_features) to be a network here")
+    if faults:
+        raise SpecError(faults)
+    return Network.parse(" | ".join([*entries, f"Conv k1 c{arguments['num_features']}", str(classes)]), name)
+
+
+FIELDS: dict[str, tuple[Any, ...]] = {  # of ByoModelCfg, with what a network here has
+    "downsample": ("conv1x1",),
+    "stem_pool": (None, ""),
+    "width_factor": (1.0,),
+    "act_layer": ("relu",),
+    "norm_layer": ("batchnorm",),
+    "aa_layer": ("", None),
+    "head_type": ("classifier",),
+    "attn_layer": (None,),
+    "self_attn_layer": (None,),
+    "block_kwargs": ({},),
+}
+
+
+def _plain(block: Any) -> dict[str, Any]:
+    return block if isinstance(block, dict) else vars(block)
+
+
+def _entry(block: Mapping[str, Any]) -> tuple[str, str]:
+    """What is wrong with a block of timm's, or its entry in the notation."""
+    kind, group, ratio = block.get("type"), block.get("gs") or 0, float(block.get("br", 1.0))
+    extra = {key: value for key, value in (block.get("block_kwargs") or {}).items() if key != "kernel_size"}
+    if block.get("attn_layer") or block.get("self_attn_layer") or extra:
+        return f"must have neither attention nor other settings than its kernel (got {dict(block)})", ""
+    kernel = (block.get("block_kwargs") or {}).get("kernel_size", 3)
+    size = f"k{kernel} c{block['c']} s{block.get('s', 2)} d{block['d']}"
+    match kind, group:
+        case "basic", 0 if ratio == 1:
+            return "", f"XX {size}"
+        case "bottle", 0 | 1:
+            return "", f"{'DW' if group else 'BL'} {size} r{ratio!r}".removesuffix(".0")
+    return f"must be basic with ratio 1, or bottle, full or depthwise (got {kind}, ratio {ratio:g}, group size {group})", ""
+
+
+def to_timm(network: Network) -> nn.Module:
+    """timm's model of this structure, with fresh weights."""
+    import timm
+    from timm.models.byobnet import ByoBlockCfg
+
+    reads, arguments = network.input, timm_arguments(network)
+    arguments["blocks"] = tuple(ByoBlockCfg(**block) for block in arguments["blocks"])
+    model: nn.Module = timm.create_model(ARCHITECTURE, num_classes=reads.classes, in_chans=reads.channels, **arguments)
+    return model
+
+
+def _files(subject: Subject) -> dict[str, bytes]:
+    """As timm keeps its own models: a config.json and the weights."""
+    network = subject.module.network
+    reads, shown = network.input, shown_at(network.input.channels, network.input.resolution)
+    size = (reads.channels, reads.resolution, reads.resolution)
+    config = {
+        "architecture": ARCHITECTURE,
+        "num_classes": reads.classes,
+        "num_features": network.head.width,
+        "global_pool": "avg",
+        "model_args": {**timm_arguments(network), "in_chans": reads.channels},
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": size,
+            "fixed_input_size": False,
+            "interpolation": shown.interpolation,
+            "crop_pct": shown.crop,
+            "crop_mode": "center",
+            "mean": shown.mean,
+            "std": shown.std,
+            "num_classes": reads.classes,
+            "pool_size": None,
+            "first_conv": "stem.conv",
+            "classifier": "head.fc",
+        },
+    }
+    text = json.dumps(config, indent=2) + "\n"
+    return {f"{FOLDER}/{CONFIG_FILE}": text.encode(), f"{FOLDER}/{WEIGHTS_FILE}": weights_bytes(subject.module)}
+
+
+def open_timm(folder: Path) -> nn.Module:
+    """The model in a folder that timm's own format keeps it in."""
+    import timm
+    from timm.models.byobnet import ByoBlockCfg
+
+    config = read_config(folder)
+    blocks = config.get("model_args", {}).get("blocks")
+    given = {"blocks": tuple(ByoBlockCfg(**block) for block in blocks)} if blocks else {}
+    model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True, **given)
+    return model.eval()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a timm model's folder; SpecError where it is none."""
+    file = folder / CONFIG_FILE
+    try:
+        config = json.loads(read_bytes(file))
+    except ValueError as fault:
+        raise SpecError([f"{file}: must be the config.json of a timm model, and is no JSON ({fault})"]) from None
+    if not isinstance(config, dict) or "architecture" not in config:
+        raise SpecError([f"{file}: must be the config.json of a timm model, and names no architecture"])
+    return config
+
+
+def _refuses(subject: Subject) -> str | None:
+    try:
+        timm_arguments(subject.module.network)
+    except GenetError as fault:
+        return str(fault)
+    return None
+
+
+def _answers(folder: Path) -> Answers:
+    return open_timm(folder / FOLDER)
+
+
+TIMM = Format(
+    name="timm",
+    purpose="plain timm, without genet",
+    files=_files,
+    answers=_answers,
+    loading=(
+        "import json, timm\n"
+        f'blocks = json.load(open("FOLDER/{FOLDER}/{CONFIG_FILE}"))["model_args"]["blocks"]\n'
+        f'network = timm.create_model("local-dir:FOLDER/{FOLDER}", pretrained=True, '
+        "blocks=tuple(timm.models.byobnet.ByoBlockCfg(**block) for block in blocks)).eval()"
+    ),
+    tolerance=1e-6,
+    refuses=_refuses,
+)

@@ -1,0 +1,81 @@
+"""The network for torch: safetensors with its network.yaml, a torch.export program, and the GENet paper's own notation."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from genet.errors import StorageError, first_line
+from genet.export.format import Answers, Format, Subject, quiet
+from genet.files import read_bytes, read_checked
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load, load_weights, weights_bytes
+from genet.spec.genet_string import from_genet_string, to_genet_string
+from genet.spec.reader import read_network, to_yaml
+
+PROGRAM_FILE, STRING_FILE = "model.pt2", "network.txt"
+
+
+def _own(subject: Subject) -> dict[str, bytes]:
+    module = subject.module
+    return {NETWORK_FILE: to_yaml(module.network).encode(), WEIGHTS_FILE: weights_bytes(module)}
+
+
+def _program(subject: Subject) -> dict[str, bytes]:
+    buffer = io.BytesIO()
+    with quiet():
+        torch.export.save(subject.program, buffer)
+    return {PROGRAM_FILE: buffer.getvalue()}
+
+
+def open_program(data: bytes, name: str) -> torch.export.ExportedProgram:
+    """A torch.export program; StorageError where the bytes are none."""
+    try:
+        with quiet():
+            return torch.export.load(io.BytesIO(data))
+    except Exception as fault:  # whatever its zip, JSON and graph readers raise
+        raise StorageError(f"{name}: must be a program of torch.export, and is none ({first_line(fault)})") from None
+
+
+def _program_answers(folder: Path) -> Answers:
+    file = folder / PROGRAM_FILE
+    return cast("Answers", open_program(read_checked(file), str(file)).module())
+
+
+def _string(subject: Subject) -> dict[str, bytes]:
+    return {STRING_FILE: (to_genet_string(subject.module.network) + "\n").encode()}
+
+
+def _from_string(folder: Path) -> Answers:
+    """The network that the line reads back to, with the weights beside it."""
+    reads = read_network(folder / NETWORK_FILE).input
+    text = read_bytes(folder / STRING_FILE).decode()
+    return load_weights(from_genet_string(text, reads.resolution, reads.classes), folder / WEIGHTS_FILE)
+
+
+SAFETENSORS = Format(
+    name="safetensors",
+    purpose="genet itself, to go on with",
+    files=_own,
+    answers=load,
+    loading='import genet\nnetwork = genet.load("FOLDER")',
+    tolerance=0.0,
+)
+PT2 = Format(
+    name="pt2",
+    purpose="torch alone; batch normalisation fused, any batch size",
+    files=_program,
+    answers=_program_answers,
+    loading='import torch\nnetwork = torch.export.load("FOLDER/model.pt2").module()',
+    tolerance=1e-4,
+)
+STRING = Format(
+    name="genet-string",
+    purpose="the notation of the GENet paper's own code; the structure alone",
+    files=_string,
+    answers=_from_string,
+    loading="",
+    tolerance=0.0,
+)

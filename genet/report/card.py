@@ -1,0 +1,40 @@
+"""The card of a trained network in Markdown: what it is, what was measured, how to load each format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genet.choose.outcome import Outcome, Outcomes, Trained
+from genet.export.record import Exports
+from genet.report.page import found_in, render
+from genet.spec.cost import network_cost
+from genet.spec.network import Network
+
+
+@dataclass(frozen=True)
+class Card:
+    """The facts of a card. A network of a run answers budgets; one that was trained elsewhere has neither recipe nor accuracy."""
+
+    network: Network
+    exports: Exports
+    data: str | None = None
+    training: str | None = None  # the schedule in YAML
+    trained: Trained | None = None
+    outcomes: Outcomes | None = None
+    answers: tuple[Outcome, ...] = ()
+
+
+def card(facts: Card) -> str:
+    """The card's text."""
+    setting = facts.outcomes.setting if facts.outcomes else None
+    return render(
+        "card.md",
+        facts=facts,
+        network=facts.network,
+        reads=facts.network.input,
+        cost=network_cost(facts.network),
+        exports=facts.exports,
+        outcome=facts.answers[0] if facts.answers else None,
+        setting=setting,
+        found=found_in(setting) if setting else "",
+    )

@@ -1,0 +1,203 @@
+"""Exports: whole or not at all, kept as long as they are the network's own, compared before they count."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import genet
+from genet.errors import GenetError, StorageError
+from genet.export import exports as writing
+from genet.export.exports import FORMATS, export
+from genet.export.format import Subject
+from genet.export.record import EVIDENCE_FILE, Exports
+from genet.nets.build import GENet, build
+from genet.nets.data import Splits
+from genet.nets.weights import load_weights, save_weights
+from genet.spec.network import Network
+from genet.spec.reader import read_network
+from tests.small import NETWORK, with_own_statistics
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def logits(module: torch.nn.Module, batch: int) -> np.ndarray:
+    images = torch.randn(batch, 1, 12, 12, generator=torch.Generator().manual_seed(9))
+    with torch.inference_mode():
+        return module(images).numpy()
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_export_replaces_the_whole_folder_by_its_files_and_leaves_nothing_beside_it(exported) -> None:
+    folder, found = exported
+    files = {name for each in found.exported for name in each.files}
+    assert contents(folder).keys() == files | {f"{name}.sha256" for name in files} | {EVIDENCE_FILE}
+    assert [path.name for path in folder.parent.iterdir()] == ["export"]
+    assert [each.format for each in found.exported] == list(FORMATS)
+    assert Exports.load(folder / EVIDENCE_FILE) == found
+
+
+def test_the_network_reads_back_as_it_was_with_its_name(exported) -> None:
+    network = read_network(exported[0] / "network.yaml")
+    assert network == NETWORK
+    assert network.name == "small"
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_the_loaded_network_gives_the_modules_logits_bit_for_bit(module: GENet, exported, batch: int) -> None:
+    loaded = genet.load(str(exported[0]))
+    assert not loaded.training
+    assert np.array_equal(logits(loaded, batch), logits(module, batch))
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnx-fp16", "onnx-int8"])
+def test_an_onnx_file_holds_its_weights_itself_and_leaves_the_batch_free(exported, name: str) -> None:
+    (file,) = next(each.files for each in exported[1].exported if each.format == name)
+    model = onnx.load(exported[0] / file, load_external_data=False)
+    onnx.checker.check_model(model)
+    assert [tensor.name for tensor in model.graph.initializer if tensor.external_data] == []
+    (given,), (answer,) = model.graph.input, model.graph.output
+    assert (given.name, answer.name) == ("images", "logits")
+    assert [size.dim_value for size in given.type.tensor_type.shape.dim] == [0, 1, 12, 12]
+    assert given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def kinds(folder: Path, file: str) -> set[str]:
+    return {node.op_type for node in onnx.load(folder / file).graph.node}
+
+
+def weight_types(folder: Path, file: str) -> set[int]:
+    return {tensor.data_type for tensor in onnx.load(folder / file).graph.initializer if len(tensor.dims) == 4}
+
+
+def test_batch_normalisation_is_fused_in_all_onnx_files(exported) -> None:
+    for file in ("model.onnx", "model.fp16.onnx", "model.int8.onnx"):
+        assert "BatchNormalization" not in kinds(exported[0], file)
+        assert "Conv" in kinds(exported[0], file)
+
+
+def test_fp16_and_int8_files_hold_weights_of_their_type(exported) -> None:
+    assert weight_types(exported[0], "model.onnx") == {onnx.TensorProto.FLOAT}
+    assert weight_types(exported[0], "model.fp16.onnx") == {onnx.TensorProto.FLOAT16}
+    assert weight_types(exported[0], "model.int8.onnx") == {onnx.TensorProto.INT8}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds(exported[0], "model.int8.onnx")
+
+
+def test_int8_is_symmetric_as_tensorrt_wants_it(exported) -> None:
+    graph = onnx.load(exported[0] / "model.int8.onnx").graph
+    zeros = {node.input[2] for node in graph.node if node.op_type == "DequantizeLinear" and len(node.input) > 2}
+    found = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in zeros]
+    assert found
+    assert all((zero == 0).all() for zero in found)
+
+
+def test_accuracies_of_onnx_before_and_after_int8_are_told_with_their_images(exported, splits: Splits) -> None:
+    accuracies = {each.format: each.accuracy for each in exported[1].exported}
+    assert exported[1].test_images == splits.test.size
+    assert {name for name, share in accuracies.items() if share is not None} == {"onnx", "onnx-int8"}
+
+
+def test_without_images_int8_is_left_out_with_the_reason(module: GENet, tmp_path: Path) -> None:
+    found = export(Subject(module), tmp_path / "export", ("genet-string",))
+    assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
+    assert set(export(Subject(module), tmp_path / "all").left_out) == {"onnx-int8"}
+    with pytest.raises(GenetError, match="the format onnx-int8 cannot be written: it is calibrated on training images"):
+        export(Subject(module), tmp_path / "export", ("onnx-int8",))
+
+
+def test_what_is_there_of_this_very_network_is_not_made_again(module: GENet, splits: Splits, copy: Path) -> None:
+    before = stamps(copy)
+    export(Subject(module, splits.train), copy, test=splits.test)
+    assert stamps(copy) == before
+
+
+def test_a_format_more_keeps_the_others(module: GENet, tmp_path: Path) -> None:
+    export(Subject(module), tmp_path / "export", ("timm",))
+    before = contents(tmp_path / "export")
+    found = export(Subject(module), tmp_path / "export", ("genet-string",))
+    after = contents(tmp_path / "export")
+    assert [each.format for each in found.exported] == ["safetensors", "timm", "genet-string"]
+    assert {name: data for name, data in before.items() if name != EVIDENCE_FILE}.items() <= after.items()
+
+
+def test_a_damaged_file_is_made_anew(module: GENet, splits: Splits, copy: Path) -> None:
+    good = (copy / "network.txt").read_bytes()
+    (copy / "network.txt").write_bytes(b"ConvKX")
+    export(Subject(module, splits.train), copy, test=splits.test)
+    assert (copy / "network.txt").read_bytes() == good
+
+
+def test_the_formats_of_other_weights_are_not_kept(copy: Path) -> None:
+    other = with_own_statistics(build(NETWORK, seed=5), seed=6).eval()
+    found = export(Subject(other), copy, ("genet-string",))
+    assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
+    assert not (copy / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_an_export_that_fails_its_comparison_leaves_what_was_there_before(module, tmp_path: Path, monkeypatch, existed) -> None:
+    strict = dataclasses.replace(FORMATS["genet-string"], tolerance=-1.0)
+    monkeypatch.setitem(writing.FORMATS, "genet-string", strict)
+    folder = tmp_path / "export"
+    if existed:
+        folder.mkdir()
+        (folder / "network.yaml").write_text("of an older export")
+    with pytest.raises(
+        GenetError, match="exported genet-string must give the network's logits within -1 of the largest, and differs"
+    ):
+        export(Subject(module), folder, ("genet-string",))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == (["export", "network.yaml"] if existed else [])
+
+
+def test_logits_that_are_not_finite_are_refused_whatever_the_format_allows(tmp_path: Path) -> None:
+    broken = with_own_statistics(build(NETWORK)).eval()
+    with torch.no_grad():
+        broken.head.fc.bias[0] = torch.inf
+    with pytest.raises(GenetError, match="the exported safetensors must give"):
+        export(Subject(broken), tmp_path / "export", ("safetensors",))
+
+
+def test_a_format_that_is_none_is_told_with_the_nearest(module: GENet, tmp_path: Path) -> None:
+    with pytest.raises(GenetError, match=r"--format must be one of safetensors, .* \(got onx-int8\); nearest: onnx-int8"):
+        export(Subject(module), tmp_path / "export", ("onx-int8",))
+
+
+@pytest.mark.parametrize("place", [0.1, 0.9])
+def test_a_flipped_byte_in_the_weights_is_noticed_when_loading(copy: Path, place: float) -> None:
+    path = copy / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=r"model\.safetensors: must match its SHA-256"):
+        genet.load(copy)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.sha256"])
+def test_a_missing_file_of_the_weights_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(StorageError, match=rf"{name}: cannot be read"):
+        genet.load(copy)
+
+
+def test_weights_of_another_network_are_refused_with_the_file(copy: Path) -> None:
+    other = Network.parse(str(NETWORK).replace("c24", "c32"))
+    with pytest.raises(GenetError, match=r"model\.safetensors"):
+        load_weights(other, copy / "model.safetensors")
+
+
+def test_saved_weights_load_bit_for_bit(tmp_path: Path) -> None:
+    module = with_own_statistics(build(NETWORK, seed=2), seed=3)
+    save_weights(module, tmp_path / "weights.safetensors")
+    ours, theirs = module.state_dict(), load_weights(NETWORK, tmp_path / "weights.safetensors").state_dict()
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []

@@ -1,0 +1,95 @@
+"""timm's form of a network, and back: the same logits, and what either side does not have."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from timm.models.byobnet import model_cfgs
+
+from genet.errors import GenetError, SpecError
+from genet.export.timm_form import from_timm, timm_arguments, to_timm
+from genet.nets.build import build
+from genet.spec.network import Network
+from genet.spec.reader import read_network
+from tests.small import with_own_statistics
+from tests.spec.strategies import networks
+
+DEEP = (
+    "@128x3 | Conv k7 c13 s2 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1 | XX k3 c16 s2 d2 | XX k3 c16 s2 d1 | "
+    "DW k5 c24 s2 d1 r2 | BL k7 c32 s1 d2 r0.5 | Conv k1 c32 | 10"
+)
+
+
+@pytest.mark.parametrize(
+    "notation", ["genet-light", DEEP, "@16x1 | Conv k3 c8 s2 | XX k3 c8 s1 d1 | DW k5 c24 s2 d1 r2 | Conv k1 c32 | 10"]
+)
+def test_timms_form_has_the_same_logits(notation: str) -> None:
+    network = Network.parse(notation) if "|" in notation else read_network(notation)
+    module, model = with_own_statistics(build(network)).eval(), to_timm(network).eval()
+    model.load_state_dict(module.state_dict())
+    reads = network.input
+    images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted, found = module(images), model(images)
+    assert float((wanted - found).abs().max() / wanted.abs().max()) < 1e-6
+
+
+@settings(max_examples=50)
+@given(network=networks().filter(lambda one: one.stem.stride == 2 and one.stem.kernel in (3, 7) and len(one.superblocks) > 1))
+def test_a_network_comes_back_from_timms_fields(network: Network) -> None:
+    reads = network.input
+    assert from_timm(timm_arguments(network), reads.resolution, reads.channels, reads.classes, network.name) == network
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("gernet_l", "genet-large"), ("gernet_m", "genet-normal"), ("gernet_s", "genet-light")]
+)
+def test_timms_gernets_are_the_papers_networks(model: str, name: str) -> None:
+    network = read_network(name)
+    found = from_timm(vars(model_cfgs[model]), network.input.resolution, 3, 1000, name)
+    assert found.superblocks == network.superblocks
+    assert found == network
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        "Conv k3 c8 s1 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1",
+        "Conv k5 c8 s2 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1",
+        "Conv k3 c8 s2 | XX k3 c16 s2 d1",
+    ],
+)
+def test_what_timm_does_not_have_is_said(middle: str) -> None:
+    with pytest.raises(GenetError, match=r"must have a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, and has"):
+        timm_arguments(Network.parse(f"@16x1 | {middle} | Conv k1 c32 | 10"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"act_layer": "silu"}, "act_layer of a timm model must be 'relu' .* \\(got 'silu'\\)"),
+        ({"stem_pool": "maxpool"}, "stem_pool of a timm model must be None"),
+        ({"stem_type": "deep"}, "stem_type of a timm model must be '3x3' or '7x7'"),
+        ({"num_features": 0}, "a 1x1 convolution after them"),
+        ({"blocks": ()}, "must have blocks"),
+    ],
+)
+def test_what_no_network_here_has_is_said(changes: dict[str, Any], law: str) -> None:
+    fields = vars(dataclasses.replace(model_cfgs["gernet_l"], **changes))
+    with pytest.raises(SpecError, match=law):
+        from_timm(fields, 224, 3, 1000, "it")
+
+
+def test_all_faults_of_a_timm_model_are_told_at_once() -> None:
+    blocks = [
+        {"type": "rep", "d": 1, "c": 8},
+        {"type": "bottle", "d": 1, "c": 8, "gs": 4},
+        {"type": "basic", "d": 1, "c": 8, "attn_layer": "se"},
+    ]
+    with pytest.raises(SpecError) as fault:
+        from_timm({"blocks": blocks, "num_features": 8, "act_layer": "silu"}, 32, 3, 10, "it")
+    assert len(fault.value.faults) == 4

@@ -1,0 +1,91 @@
+"""A MasterNet that was trained before: `master: {from: FOLDER}`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from genet import pipeline
+from genet.choose.outcome import Trained
+from genet.errors import RunError, SpecError
+from genet.files import write_atomic
+from genet.job import Job
+from genet.nets.build import build
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights
+from genet.progress import Progress
+from genet.runfolder import RunFolder
+from genet.spec.network import Network
+from genet.spec.reader import read_recipe, to_yaml
+from genet.spec.recipe import Taken
+from tests.tiny import RECIPE, tiny_recipe, write_recipe
+
+FROM = RECIPE.replace("master: {epochs: 3, batch: 64, learning_rate: 0.4}", "master: {from: trained}")
+
+
+def put(folder: Path, network: Network, seed: int = 7) -> None:
+    """A network with weights in a folder."""
+    write_atomic(folder / NETWORK_FILE, to_yaml(network).encode())
+    save_weights(build(network, seed), folder / WEIGHTS_FILE)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    put(tmp_path / "trained", tiny_recipe(tmp_path).space.masternet(16))
+    return Job(RunFolder(tmp_path / "run"), read_recipe(write_recipe(tmp_path, FROM)), Progress())
+
+
+def test_it_becomes_the_runs_masternet_weight_by_weight(job: Job, tmp_path: Path) -> None:
+    trained = pipeline.train_master(job)
+    ours = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors")).state_dict()
+    theirs = build(job.masternet, 7).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert Trained.load(job.folder.master) == trained
+    assert 0 <= trained.nas_accuracy <= 1
+
+
+def test_its_weights_may_come_from_another_resolution(job: Job, tmp_path: Path) -> None:
+    put(tmp_path / "trained", job.masternet.at(32))
+    assert pipeline.train_master(job).resolution == 16
+
+
+def test_taken_once_it_is_not_taken_again(job: Job) -> None:
+    pipeline.train_master(job)
+    before = job.folder.master.stat().st_mtime_ns
+    pipeline.train_master(job)
+    assert job.folder.master.stat().st_mtime_ns == before
+
+
+def test_other_weights_under_trials_are_refused(job: Job, tmp_path: Path) -> None:
+    pipeline.train_master(job)
+    job.folder.trials.append({"a": "trial"})
+    put(tmp_path / "trained", job.masternet, seed=8)
+    with pytest.raises(RunError, match="must hold the weights that the run's trials started from"):
+        pipeline.train_master(job)
+
+
+def test_another_network_is_refused_with_both_notations(job: Job, tmp_path: Path) -> None:
+    put(tmp_path / "trained", Network.parse(str(job.masternet).replace("c16", "c24", 1)))
+    with pytest.raises(RunError, match=r"must hold the space's MasterNet, .*c16.*, and holds .*c24"):
+        pipeline.train_master(job)
+
+
+def test_the_folder_is_looked_for_beside_the_recipe_and_reads_back(job: Job, tmp_path: Path) -> None:
+    assert job.recipe.master == Taken(folder=str(tmp_path / "trained"))
+    (tmp_path / "again.yaml").write_text(to_yaml(job.recipe))
+    assert read_recipe(tmp_path / "again.yaml") == job.recipe
+
+
+@pytest.mark.parametrize(
+    ("master", "law"),
+    [
+        ("{from: 3}", r"master\.from: must be text"),
+        ("{from: trained, epochs: 3}", r"master\.epochs: "),
+        ("{epochs: three}", r"master\.epochs: "),
+        ("trained", r"master: "),
+    ],
+)
+def test_faults_are_told_where_they_stand(tmp_path: Path, master: str, law: str) -> None:
+    with pytest.raises(SpecError, match=law):
+        read_recipe(write_recipe(tmp_path, FROM.replace("{from: trained}", master)))
