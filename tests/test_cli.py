@@ -19,6 +19,7 @@ GENET = [sys.executable, "-m", "genet"]
 COMMANDS = [
     "run",
     "check",
+    "import",
     "init",
     "profile",
     "master",
@@ -26,6 +27,7 @@ COMMANDS = [
     "fit",
     "validate",
     "train",
+    "eval",
     "export",
     "report",
     "select",
