@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from prediction import report
 from scaling import report as scaling_report
+from serving import serve
+from serving import table as serving_table
 from trials import Costs, costs_of_all_ways
 from trials_table import costs_table
 
@@ -184,6 +186,16 @@ def random_images(recipe: Recipe, count: int) -> Splits:
     return Splits(images, images, images)
 
 
+def serving(small: bool) -> None:
+    """One network in every runtime of torch, beside timm's own model of it."""
+    device = open_device("cpu" if small else "cuda")
+    found = serve(
+        "@32x3 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | Conv k1 c8 | 10" if small else "genet-large", device, 64
+    )
+    found.save(results(small) / "serving.json")
+    write_atomic(results(small) / "serving.md", serving_table([found]).encode())
+
+
 PARTS: dict[str, Callable[[bool], None]] = {
     "checks": checks,
     "table": table,
@@ -191,6 +203,7 @@ PARTS: dict[str, Callable[[bool], None]] = {
     "prediction": prediction,
     "networks": networks,
     "trials": trials,
+    "serving": serving,
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from genet.cli import main
-from genet.nets.training import Checkpoints
+from genet.nets.training import Checkpoints, Preempted
 from genet.nets.weights import load_weights
 from genet.spec.network import Network
 from genet.spec.reader import read_any, read_network, shipped_files
@@ -95,10 +95,13 @@ def test_told_to_end_it_saves_and_the_same_command_ends_with_the_weights_of_an_u
     state = Checkpoints(saved).read()
     assert state is not None
     assert 0 < state["epoch"] < 30
+    mark = Preempted.load(saved.with_suffix(".preempted.json"))
+    assert (mark.epochs, mark.steps) == (state["epoch"], state["step"])
     with training(recipe, tmp_path / "told") as process:
         assert process.wait(120) == 0
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("undisturbed", "told"))
     assert one == other
+    assert not list((tmp_path / "told").glob("*.preempted.json"))
 
 
 def test_two_processes_train_one_network(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

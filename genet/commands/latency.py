@@ -9,9 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from genet.commands.measuring import calibrated, measure_of, meter_of, say_damaged
 from genet.commands.printing import milliseconds, progress, table
+from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
+from genet.export.record import EVIDENCE_FILE
+from genet.export.serving import Served, serving_times
 from genet.files import write_atomic
 from genet.latency.clock import REPEATS
 from genet.latency.curves import Curves, measure_curves, read_sweep_option
@@ -33,6 +38,10 @@ def latency(arguments: argparse.Namespace) -> Answer:
     names: list[str] = arguments.networks
     if names and names[0] == "diff":
         return _diff(names[1:])
+    places = (place for name in names for place in (Path(name), Path(name) / "export"))
+    exported = [place for place in places if (place / EVIDENCE_FILE).exists()]
+    if exported and not (arguments.sweep or arguments.repeatability or arguments.device.startswith("estimate:")):
+        return _exports(exported, arguments)
     meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
     if arguments.repeatability:
         return _repeatability(names, meter, arguments.size)
@@ -46,6 +55,35 @@ def latency(arguments: argparse.Namespace) -> Answer:
     readings = [_read(part, meter) for part in parts]
     answers = [_answer(reading) for reading in readings]
     return answers[0] if len(answers) == 1 else {"networks": answers}
+
+
+def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
+    """Every format of exported networks, each in its own runtime."""
+    names: list[str] = arguments.networks
+    usual = {"size": None, "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous"}
+    given = [f"--{name.replace('_', '-')}" for name, value in usual.items() if getattr(arguments, name) != value]
+    if given or len(folders) < len(names):
+        raise SpecError(
+            [
+                f"an export's formats must be timed as they are, without other networks (got {', '.join(given or names)}); "
+                f"genet latency {folders[0]}/network.yaml takes everything"
+            ]
+        )
+    device, answers = open_device(arguments.device), {}
+    for folder in folders:
+        with progress().track("repeats of all formats in turn", REPEATS) as tracker:
+            found = serving_times(folder, device, arguments.batch, tracker.advance)
+        print(f"{folder}\n  {read_card(device).name}, batch {arguments.batch}, {torch.get_num_threads()} threads")
+        rows = [[one.format, one.runtime, *_speed(one, arguments.batch)] for one in found]
+        table(["format", "runtime", "ms per batch", "ms per image", "images/s", "repeats spread by"], rows)
+        answers[str(folder)] = [one.model_dump(mode="json") for one in found]
+    return {"device": read_card(device).name, "batch": arguments.batch, "exports": answers}
+
+
+def _speed(one: Served, batch: int) -> list[str]:
+    if one.ms is None:
+        return ["n/a", "n/a", "n/a", str(one.failure)]
+    return [milliseconds(one.ms), milliseconds(one.ms / batch), f"{1e3 * batch / one.ms:,.0f}", f"{one.spread:.1%}"]
 
 
 def _read(part: Part, meter: Meter) -> Reading:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from genet.errors import GenetError, SpecError
+from genet.errors import GenetError, SpecError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject
 from genet.files import read_bytes
 from genet.nets.data import shown_at
@@ -160,7 +160,12 @@ def open_timm(folder: Path) -> nn.Module:
     config = read_config(folder)
     blocks = config.get("model_args", {}).get("blocks")
     given = {"blocks": tuple(ByoBlockCfg(**block) for block in blocks)} if blocks else {}
-    model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True, **given)
+    try:
+        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True, **given)
+    except (RuntimeError, TypeError, OSError) as fault:
+        raise StorageError(
+            f"{folder}: must hold the weights of the model that its {CONFIG_FILE} describes, and does not ({first_line(fault)})"
+        ) from None
     return model.eval()
 
 

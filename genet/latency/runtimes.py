@@ -82,18 +82,24 @@ def _compile(module: nn.Module, images: Tensor) -> Work:
 
 
 def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
+    return onnx_work(_onnx(module, images), images)
+
+
+def onnx_work(model: bytes, images: Tensor) -> Work:
+    """An ONNX model's answer to these images in ONNX Runtime, where the images are. See `prepare` for its errors."""
     runtime = _import("onnxruntime", "onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    providers, model, device = _providers(runtime, images), _onnx(module, images), images.device.type
+    providers, device = _providers(runtime, images), images.device.type
     place = {"device_type": device, "device_id": images.device.index or 0}
     try:
         session = runtime.InferenceSession(model, options, providers=providers)
+        (given,), (answer,) = session.get_inputs(), session.get_outputs()
         binding = session.io_binding()
         shape, kind = tuple(images.shape), ONNX_TYPES[images.dtype]
-        binding.bind_input("images", element_type=kind, shape=shape, buffer_ptr=images.data_ptr(), **place)
-        binding.bind_output("answer", device)
+        binding.bind_input(given.name, element_type=kind, shape=shape, buffer_ptr=images.data_ptr(), **place)
+        binding.bind_output(answer.name, device)
         session.run_with_iobinding(binding)
     except Exception as fault:  # onnxruntime raises classes of its own C++ binding
         raise MeasurementError(f"ONNX Runtime must run it, and does not: {first_line(fault)}") from fault

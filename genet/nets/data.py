@@ -197,12 +197,13 @@ class FileImages:
     """
 
     def __init__(self, dataset: Any, chosen: np.ndarray, channels: int, workers: int, view: View = PLAIN) -> None:
-        self._dataset, self._chosen, self._channels, self._workers, self._view = dataset, chosen, channels, workers, view
+        self._dataset, self._channels, self._workers, self._view = dataset, channels, workers, view
+        self.positions = chosen  # of these images in the dataset
         self.size = len(chosen)
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """See `ImageSet`."""
-        chosen = self._chosen[_order(self.size, batch, shuffle_seed, skip, self._view).numpy()]
+        chosen = self.positions[_order(self.size, batch, shuffle_seed, skip, self._view).numpy()]
         decoded = Subset(_Decoded(self._dataset, self._channels, resolution, shuffle_seed, self._view), chosen.tolist())
         loader: DataLoader[Batch] = DataLoader(
             decoded, batch // self._view.ranks, num_workers=self._workers, pin_memory=torch.cuda.is_available()

@@ -10,6 +10,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Never
 
@@ -27,6 +28,7 @@ from genet.spec.recipe import Schedule, Training
 
 EVALUATION_BATCH = 256
 CHECKPOINT_S = 600.0  # within a long epoch; at the end of every epoch too
+PREEMPTED, BAD_BATCH = ".preempted.json", ".bad-batch.json"
 EpochDone = Callable[[int, float], None]  # epochs done, mean training loss of the last one
 
 
@@ -40,6 +42,14 @@ class BadBatch(Record):
     labels: tuple[int, ...]
     finite_pixels: float  # share
     largest_pixel: str
+
+
+class Preempted(Record):
+    """Left beside the checkpoint by a training that was told to end (SIGTERM), until it goes on."""
+
+    epochs: int  # whole ones done
+    steps: int  # of the next
+    at: str  # ISO 8601, UTC
 
 
 def train(
@@ -106,6 +116,8 @@ class _Loop:
         state = self.checkpoints.read() if self.checkpoints else None
         if state:
             self.restore(state)
+        if self.checkpoints and self.world.first:
+            self.checkpoints.forget_the_last_end()
         place = float(self.epoch * self.steps + self.step)
         (places,) = self.world.total(place)
         if places != place * self.world.size:
@@ -162,6 +174,9 @@ class _Loop:
     def end(self) -> Never:
         """Save and stop; what is left of the epoch is shown when it goes on."""
         self.save()
+        if self.checkpoints and self.world.first:
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            Preempted(epochs=self.epoch, steps=self.step, at=at).save(self.checkpoints.beside(PREEMPTED))
         self.world.wait()  # the others stay until the first has saved, or they would be thought to have failed
         raise Terminated
 
@@ -196,7 +211,7 @@ class _Loop:
         if not (self.checkpoints and self.world.first):
             return
         finite = pixels.isfinite()
-        file = self.checkpoints.path.with_suffix(".bad-batch.json")
+        file = self.checkpoints.beside(BAD_BATCH)
         BadBatch(
             epoch=self.epoch + 1,
             step=self.step + 1,
@@ -247,6 +262,15 @@ class Checkpoints:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files = [path, path.with_name(path.name + ".other")]
+
+    def beside(self, mark: str) -> Path:
+        """A file that is named after them."""
+        return self.path.with_suffix(mark)
+
+    def forget_the_last_end(self) -> None:
+        """Delete what an earlier process left to say why it ended."""
+        for mark in (PREEMPTED, BAD_BATCH):
+            self.beside(mark).unlink(missing_ok=True)
 
     def write(self, state: dict[str, Any]) -> None:
         """Save over the older of the two; what is kept of the other is whole until this one is."""

@@ -55,6 +55,11 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
 def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progress: Progress) -> Exports:
     """Export the network in a folder of its own; on the images given, or those it was trained on where its recipe is there."""
     check_formats(formats)
+    if not (folder / WEIGHTS_FILE).exists():
+        raise RunError(
+            f"{folder}: must hold trained weights, and holds a network alone; `genet train {folder}/network.yaml --recipe RECIPE "
+            f"--into {folder}` trains it"
+        )
     module = load(folder)
     network = module.network
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import struct
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,6 +279,28 @@ def test_a_wrong_number_of_classes_is_refused_with_both_numbers(folder: Path) ->
         loaded(folder, SpaceInput(channels=3, classes=4, resolutions=(16,)))
 
 
+def test_a_tar_of_each_split_holds_the_same_images_as_the_folders(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    packed = tmp_path_factory.mktemp("packed")
+    for split in ("train", "validation"):
+        with tarfile.open(packed / f"{split}.tar", "w") as tar:
+            tar.add(folder / split, arcname=".")
+    ours, theirs = loaded(folder), loaded(packed)
+    for one, other in ((ours.train, theirs.train), (ours.nas_validation, theirs.nas_validation), (ours.test, theirs.test)):
+        for (pixels, labels), (same, classes) in zip(one.batches(4, 16), other.batches(4, 16), strict=True):
+            assert torch.equal(pixels, same)
+            assert torch.equal(labels, classes)
+    assert sorted(path.name for path in packed.iterdir()) == ["train.tar", "validation.tar"], "nothing is left beside them"
+
+
+def test_a_class_missing_from_a_tar_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / "validation" / "bee")
+    with tarfile.open(folder / "validation.tar", "w") as tar:
+        tar.add(folder / "validation", arcname=".")
+    shutil.rmtree(folder / "validation")
+    with pytest.raises(DataError, match=r"must hold the same classes, but only train has bee$"):
+        loaded(folder)
+
+
 @pytest.mark.usefixtures("files_closed")
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("content", [b"no image", b""], ids=["garbage", "nothing"])
@@ -309,12 +333,12 @@ def test_an_empty_train_folder_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(("split", "named"), [("train", "train"), ("validation", "validation or val or test")])
 def test_a_missing_split_folder_is_named(folder: Path, split: str, named: str) -> None:
     (folder / split).rename(folder / "elsewhere")
-    with pytest.raises(DataError, match=f"must hold a folder {named} with one folder of images per class"):
+    with pytest.raises(DataError, match=f"must hold {named}, a folder with one folder of images per class or a .tar of it"):
         loaded(folder)
 
 
 def test_a_root_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere: must hold a folder train"):
+    with pytest.raises(DataError, match="nowhere: must hold train, a folder"):
         loaded(tmp_path / "nowhere")
 
 

@@ -1,0 +1,140 @@
+"""Images per second of one network in every runtime, beside timm's own model of the same structure.
+
+    python benchmarks/serving.py [--batch 64] [--network NETWORK ...]      minutes on two cores
+
+All works of a network are timed in turn; timm's model is served every way that ours is. Writes benchmarks/results/serving/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import io
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from genet.device import keep_memory, read_card
+from genet.export.exports import export
+from genet.export.format import Subject, quiet
+from genet.export.onnx_formats import FILES
+from genet.export.timm_form import to_timm
+from genet.export.torch_formats import PROGRAM_FILE, open_program
+from genet.files import Record, write_atomic
+from genet.latency.clock import Timing, Work, measure
+from genet.latency.runtimes import onnx_work, prepare
+from genet.nets.build import build
+from genet.nets.data import TensorImages
+from genet.nets.fuse import fused
+from genet.spec.network import Network
+from genet.spec.reader import read_network
+
+RESULTS = Path(__file__).parent / "results" / "serving"
+NETWORKS = (
+    "@32x3 | Conv k3 c16 s2 | XX k3 c48 s1 d1 | XX k3 c64 s2 d1 | BL k3 c128 s1 d2 r0.5 | DW k3 c96 s2 d1 r3 | Conv k1 c256 | 10",
+    "genet-light",
+)
+
+TORCH_RUNTIMES = {"cpu": ("eager", "compile"), "cuda": ("eager", "cudagraph", "compile")}
+
+
+class Served(Record):
+    """Milliseconds per batch by whose model and how it was served."""
+
+    network: str
+    device: str
+    threads: int
+    batch: int
+    timings: dict[str, Timing]
+
+
+def works_of(network: Network, images: Tensor) -> dict[str, Work]:
+    """Ours and timm's, each in every runtime; both with weights of one network, on images as the runtime likes them."""
+    module = build(network).eval()
+    model = to_timm(network).eval()
+    model.load_state_dict(module.state_dict())
+    last = images.contiguous(memory_format=torch.channels_last)
+    works: dict[str, Work] = {}
+    for whose, one in (("genet", module), ("timm", model), ("genet, fused", fused(module))):
+        one = one.to(images.device)
+        like = copy.deepcopy(one).to(memory_format=torch.channels_last)
+        for runtime in TORCH_RUNTIMES[images.device.type]:
+            works[f"{whose}: {runtime}"] = prepare(runtime, [(one, images)])[0]
+            works[f"{whose}: {runtime}, channels_last"] = prepare(runtime, [(like, last)])[0]
+    if images.device.type == "cuda":
+        return works  # the files' runtime waits for the device, which the events of another do not see
+    with torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        size, reads = network.input.resolution, network.input
+        calibration = TensorImages(torch.randn(64, reads.channels, size, size), torch.zeros(64, dtype=torch.long))
+        export(Subject(module, calibration), Path(folder), ("onnx", "onnx-fp16", "onnx-int8", "pt2"))
+        for name, file in FILES.items():
+            works[f"genet: {name}"] = onnx_work((Path(folder) / file).read_bytes(), images)
+        program = open_program((Path(folder) / PROGRAM_FILE).read_bytes(), PROGRAM_FILE).module()
+        works["genet: pt2"] = prepare("eager", [(program, images)])[0]
+        works["timm: onnx"] = onnx_work(_timms_onnx(model.to(memory_format=torch.contiguous_format), images), images)
+    return works
+
+
+def _timms_onnx(model: nn.Module, images: Tensor) -> bytes:
+    """As timm's own export script does it: torch's exporter on the model as it is."""
+    buffer = io.BytesIO()
+    with quiet():
+        torch.onnx.export(model, (images,), buffer, dynamo=False, input_names=["images"], output_names=["logits"])  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def table(found: list[Served]) -> str:
+    """Images per second, with the ratio of the best of ours to the best of timm's."""
+    lines = ["# The same network in every runtime, ours and timm's", ""]
+    for served in found:
+        speed = {name: 1e3 * served.batch / timing.ms for name, timing in served.timings.items()}
+        ours = [name for name in speed if name.startswith("genet") and not name.endswith(("fp16", "int8"))]
+        fp32 = max(ours, key=speed.__getitem__)
+        theirs = max((name for name in speed if name.startswith("timm")), key=speed.__getitem__)
+        lines += [
+            f"`{served.network}`, {served.device}, {served.threads} threads, batch {served.batch}",
+            "",
+            "| served as | images/s | repeats spread by |",
+            "|---|---|---|",
+        ]
+        order = sorted(speed, key=speed.__getitem__, reverse=True)
+        lines += [f"| {name} | {speed[name]:,.0f} | {served.timings[name].spread:.1%} |" for name in order]
+        ratio = speed[fp32] / speed[theirs]
+        lines += ["", f"Best fp32 of ours over the best of timm's: **{ratio:.2f}** ({fp32} over {theirs}).", ""]
+    return "\n".join(lines)
+
+
+def serve(name: str, device: torch.device, batch: int) -> Served:
+    """Time one network in every runtime that is here."""
+    network = Network.parse(name) if "|" in name else read_network(name)
+    reads = network.input
+    if device.type == "cpu":
+        keep_memory()
+    images = torch.randn(batch, reads.channels, reads.resolution, reads.resolution, device=device)
+    with torch.inference_mode():
+        works = works_of(network, images)
+        timings = dict(zip(works, measure(list(works.values()), device), strict=True))
+    return Served(
+        network=str(network), device=read_card(device).name, threads=torch.get_num_threads(), batch=batch, timings=timings
+    )
+
+
+def main() -> None:
+    """Time the networks and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", action="append")
+    parser.add_argument("--batch", type=int, default=64)
+    arguments = parser.parse_args()
+    found = []
+    for name in arguments.network or NETWORKS:
+        found.append(serve(name, torch.device("cpu"), arguments.batch))
+        print(table(found[-1:]), flush=True)
+    for number, served in enumerate(found):
+        served.save(RESULTS / f"{number}.json")
+    write_atomic(RESULTS / "table.md", table(found).encode())
+
+
+if __name__ == "__main__":
+    main()

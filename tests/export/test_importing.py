@@ -1,0 +1,83 @@
+"""Networks taken in from elsewhere: the same structure, the same weights, or one line why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from timm.models.byobnet import model_cfgs
+
+from genet.errors import GenetError, SpecError
+from genet.export.format import Subject
+from genet.export.importing import import_network
+from genet.nets.build import GENet
+from genet.spec.genet_string import to_genet_string
+from genet.spec.network import Input
+from genet.spec.reader import read_network
+from tests.small import NETWORK
+
+READS = Input(channels=1, classes=10, resolution=12)
+LARGE = model_cfgs["gernet_l"]  # named by a test as MODULE:ATTRIBUTE
+
+
+@pytest.mark.parametrize("part", ["timm", "."])
+def test_a_folder_of_timms_or_of_our_own_comes_with_its_weights(exported, module: GENet, part: str) -> None:
+    found = import_network(str(exported[0] / part), READS, "small")
+    assert found.network == NETWORK
+    assert found.without is None
+    assert found.module is not None
+    images = Subject(module).images(4)
+    with torch.inference_mode():
+        assert np.array_equal(found.module.eval()(images).numpy(), module(images).numpy())
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_genet_string_is_a_structure_alone(tmp_path: Path, as_file: bool) -> None:
+    text = to_genet_string(NETWORK)
+    (tmp_path / "it.txt").write_text(text)
+    found = import_network(str(tmp_path / "it.txt") if as_file else text, READS, "small")
+    assert found.network == NETWORK
+    assert found.module is None
+    assert found.without == "the notation holds none"
+
+
+def test_a_byomodelcfg_is_named_by_its_module() -> None:
+    found = import_network("tests.export.test_importing:LARGE", Input(channels=3, classes=1000, resolution=256), "large")
+    assert found.network == read_network("genet-large")
+    assert found.module is None
+
+
+def test_weights_that_are_anothers_are_refused(exported, tmp_path: Path) -> None:
+    shutil.copytree(exported[0] / "timm", tmp_path / "timm")
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    config["model_args"]["blocks"][0]["c"] = 32
+    (tmp_path / "timm" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(GenetError, match=r"timm: must hold the weights of the model that its config.json describes"):
+        import_network(str(tmp_path / "timm"), READS, "small")
+
+
+@pytest.mark.parametrize(
+    ("what", "law"),
+    [
+        ("timm:resnet50", r"must be one of its ByobNets, such as gernet_l, .*\(got resnet50\)"),
+        ("timm:gernet_xl", "must be the name of a timm model"),
+        ("nowhere", "must be timm:MODEL, a folder with config.json"),
+        ("no.such.module:CFG", "must be MODULE:ATTRIBUTE that can be imported"),
+        ("tests.export.test_importing:READS", "must be timm's ByoModelCfg, and is a Input"),
+        ("ConvKX(3,8", "a GENet string must be made of"),
+    ],
+)
+def test_what_cannot_be_taken_in_says_what_can(what: str, law: str) -> None:
+    with pytest.raises(GenetError, match=law):
+        import_network(what, READS, "it")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{"])
+def test_a_config_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(SpecError, match=r"config\.json: must be the config\.json of a timm model"):
+        import_network(str(tmp_path), READS, "it")

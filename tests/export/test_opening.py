@@ -1,0 +1,82 @@
+"""Trained networks opened again, whatever they were saved as."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from genet.errors import GenetError
+from genet.export.exports import FORMATS
+from genet.export.format import Subject
+from genet.export.opening import open_network
+from genet.nets.build import GENet
+from genet.nets.data import shown_at
+from tests.small import NETWORK
+
+CPU = torch.device("cpu")
+RUNNABLE = ["safetensors", "timm", "onnx", "onnx-fp16", "onnx-int8", "pt2"]
+
+
+@pytest.mark.parametrize("form", RUNNABLE)
+@pytest.mark.parametrize("above", [False, True])
+def test_a_format_is_opened_from_its_folder_or_the_one_above(exported, module: GENet, form: str, above: bool) -> None:
+    folder = exported[0].parent if above else exported[0]
+    if above and form == "safetensors":
+        pytest.skip("the folder above holds the network itself, where it is one's")
+    opened = open_network(str(folder), CPU, form)
+    images = Subject(module).images(3)
+    with torch.inference_mode():
+        assert opened.answers(images).shape == (3, 10)
+    assert opened.reads == NETWORK.input
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.int8.onnx", "model.pt2", "timm", "."])
+def test_a_file_says_itself_what_it_reads(exported, file: str) -> None:
+    assert open_network(str(exported[0] / file), CPU).reads == NETWORK.input
+
+
+def test_a_timm_model_is_shown_images_its_own_way(exported, tmp_path: Path) -> None:
+    own = open_network(str(exported[0] / "timm"), CPU).shown
+    assert own == shown_at(1, 12)
+    shutil.copytree(exported[0] / "timm", tmp_path / "timm")
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    config["pretrained_cfg"] |= {"mean": [0.1], "std": [0.2], "crop_pct": 0.9, "interpolation": "bicubic"}
+    (tmp_path / "timm" / "config.json").write_text(json.dumps(config))
+    assert open_network(str(tmp_path / "timm"), CPU).shown == ((0.1,), (0.2,), 0.9, "bicubic")
+
+
+def test_a_file_from_elsewhere_needs_no_checksum_but_one_beside_it_must_hold(exported, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    shutil.copy(exported[0] / "model.onnx", file)
+    assert open_network(str(file), CPU).reads == NETWORK.input
+    (tmp_path / "model.onnx.sha256").write_text(f"{'0' * 64}  model.onnx\n")
+    with pytest.raises(GenetError, match="must match its SHA-256"):
+        open_network(str(file), CPU)
+
+
+@pytest.mark.parametrize(("name", "law"), [("a.onnx", "ONNX Runtime can run"), ("a.pt2", "a program of torch.export")])
+@pytest.mark.parametrize("data", [b"", b"no model", b"PK\x03\x04 and more"])
+def test_a_file_that_is_no_model_is_refused_and_never_unpickled(tmp_path: Path, name: str, law: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(GenetError, match=f"{name}: must be .*{law}"):
+        open_network(str(tmp_path / name), CPU)
+
+
+def test_what_is_no_network_says_what_one_is(tmp_path: Path) -> None:
+    with pytest.raises(GenetError, match=r"must be a network's folder \(network.yaml, .* or timm:MODEL"):
+        open_network(str(tmp_path), CPU)
+
+
+def test_a_format_that_is_not_there_names_the_command_that_writes_it(exported, tmp_path: Path) -> None:
+    for name in ("network.yaml", "model.safetensors", "model.safetensors.sha256"):
+        shutil.copy(exported[0] / name, tmp_path / name)
+    with pytest.raises(GenetError, match=r"must hold the format onnx, .* `genet export .* --format onnx` writes it"):
+        open_network(str(tmp_path), CPU, "onnx")
+
+
+def test_every_format_but_the_notation_can_be_opened() -> None:
+    assert {*RUNNABLE, "genet-string"} == set(FORMATS)

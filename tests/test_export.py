@@ -1,0 +1,148 @@
+"""`genet export`, `genet eval`, `genet import` and `genet latency FOLDER` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from genet import cli
+from genet.choose.outcome import Outcomes
+from genet.export.record import Exports
+from genet.files import digest
+from genet.nets.data import load_test
+from genet.nets.training import accuracy
+from genet.nets.weights import load
+from genet.runfolder import RunFolder
+from genet.spec.recipe import Data
+from tests.small import NETWORK
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert cli.main([*arguments, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.main(arguments) == 2
+    return capsys.readouterr().err.strip()
+
+
+@pytest.fixture
+def trained(exported, tmp_path: Path) -> Path:
+    """The folder of a network with weights, as `genet import` or `genet train` leaves it."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for name in ("network.yaml", "model.safetensors", "model.safetensors.sha256"):
+        shutil.copy(exported[0] / name, folder / name)
+    return folder
+
+
+def test_a_runs_export_has_all_formats_and_its_card_all_of_the_evidence(finished: RunFolder) -> None:
+    (outcome,) = Outcomes.load(finished.results).outcomes
+    folder = finished.path / outcome.export
+    exports = Exports.load(folder / "exports.json")
+    card = (folder.parent / "card.md").read_text()
+    assert not exports.left_out
+    for each in exports.exported:
+        assert f"| {each.format} | {each.purpose} |" in card
+        for name, known in each.files.items():
+            assert digest((folder / name).read_bytes()) == known
+            assert f"{known}  export/{name}" in card
+    for fact in (outcome.network, f"{outcome.measured_ms_per_image:.4f}", "licence", "torch ", "epochs: 2", "| data | digits |"):
+        assert fact in card
+
+
+def test_the_cards_lines_run_where_the_card_lies(finished: RunFolder) -> None:
+    (outcome,) = Outcomes.load(finished.results).outcomes
+    card = (finished.path / outcome.export).parent / "card.md"
+    text = card.read_text().split("\npt2:\n")[1].split("\n\n")[0]
+    script = "\n".join(line.strip() for line in text.splitlines()) + "\nprint(network(torch.zeros(2, 1, 16, 16)).shape)"
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, cwd=card.parent, capture_output=True, text=True, check=True)
+    assert done.stdout == "torch.Size([2, 10])\n"
+
+
+def test_one_network_of_a_run_and_one_format_may_be_asked_for(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    (outcome,) = Outcomes.load(copy.results).outcomes
+    shutil.rmtree(copy.path / outcome.export)
+    found = answer(capsys, "export", str(copy.path), "--network", outcome.name, "--format", "genet-string")
+    (exports,) = found["formats"].values()
+    assert [each["format"] for each in exports["exported"]] == ["safetensors", "genet-string"]
+    assert "must be one of the trained networks" in fault(capsys, "export", str(copy.path), "--network", "other")
+    assert "--data must go with the folder of one network" in fault(capsys, "export", str(copy.path), "--data", "digits")
+
+
+def test_a_network_without_images_leaves_int8_out_and_with_images_has_it(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (without,) = answer(capsys, "export", str(trained))["formats"].values()
+    assert list(without["left_out"]) == ["onnx-int8"]
+    assert "Left out: onnx-int8" in (trained / "card.md").read_text()
+    (found,) = answer(capsys, "export", str(trained), "--data", "digits")["formats"].values()
+    assert not found["left_out"]
+    assert found["test_images"] == 359
+
+
+def test_every_format_has_the_accuracy_that_the_network_has(exported, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, images = exported[0], load_test(Data(), NETWORK.input)
+    wanted = accuracy(load(folder), images, 12, torch.device("cpu"))
+    for form in ("safetensors", "timm", "onnx", "onnx-fp16", "pt2"):
+        found = answer(capsys, "eval", str(folder), "--format", form, "--data", "digits", "--device", "cpu")
+        assert found["images"] == 359
+        assert abs(found["top1"] - wanted) <= (2 / 359 if form == "onnx-fp16" else 0)
+        assert found["top5"] >= found["top1"]
+
+
+def test_images_of_other_classes_are_refused(exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in ("ant", "bee"):
+        (tmp_path / "validation" / label).mkdir(parents=True)
+        shutil.copy(Path(__file__).parent.parent / "README.md", tmp_path / "validation" / label / "image.png")
+    told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path))
+    assert "must hold the network's 10 classes, and holds 2" in told
+    told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "validation"))
+    assert "must hold validation or val or test" in told
+
+
+def test_a_network_that_is_taken_in_can_be_exported_again(exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = tmp_path / "taken"
+    found = answer(capsys, "import", str(exported[0] / "timm"), "--into", str(taken))
+    assert found == {"folder": str(taken), "network": str(NETWORK), "weights": True}
+    assert answer(capsys, "export", str(taken), "--format", "timm")["exports"] == [str(taken / "export")]
+    for name in ("config.json", "model.safetensors"):
+        assert (taken / "export" / "timm" / name).read_bytes() == (exported[0] / "timm" / name).read_bytes()
+    assert "must hold no network yet" in fault(capsys, "import", str(exported[0] / "timm"), "--into", str(taken))
+
+
+def test_a_structure_alone_cannot_be_exported_and_says_how_it_gets_weights(
+    exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    line = str(exported[0] / "network.txt")
+    assert answer(capsys, "import", line, "--into", str(taken), "--size", "12", "--classes", "10")["weights"] is False
+    assert "`genet train" in fault(capsys, "export", str(taken))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_every_format_of_an_export_is_timed_in_its_own_runtime(exported, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = answer(capsys, "latency", str(exported[0]), "--batch", "2", "--device", "cpu")["exports"].values()
+    assert {one["format"]: one["runtime"] for one in found} == {
+        "safetensors": "eager",
+        "timm": "eager",
+        "pt2": "eager",
+        "onnx": "onnxruntime",
+        "onnx-fp16": "onnxruntime",
+        "onnx-int8": "onnxruntime",
+    }
+    assert all(one["ms"] > 0 for one in found)
+    told = fault(capsys, "latency", str(exported[0]), "--runtime", "compile")
+    assert "must be timed as they are, without other networks (got --runtime)" in told
+
+
+def test_a_folders_network_is_estimated_by_its_structure(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "latency", str(trained), "--device", "estimate:v100")["estimate"] is True
