@@ -135,6 +135,11 @@ def rows_needed(space: SearchSpace, kept: Mapping[int, Widths]) -> Iterator[Bloc
         yield from blocks(space.masternet(resolution))
 
 
+def grid_rows(space: SearchSpace) -> int:
+    """How many blocks the table of all widths on offer would hold: what a search that does not look for edges measures."""
+    return len(set(rows_needed(space, dict.fromkeys(space.input.resolutions, space.widths_on_offer()))))
+
+
 def _thinned(every: list[Block]) -> Iterator[Block]:
     """Of all blocks that differ in the width they read alone, those at the ends and in the middle."""
     readers: dict[Block, list[Block]] = {}

@@ -30,6 +30,7 @@ class Story:
     recipe: Recipe
     setting: Setting
     measurements: int
+    grid_rows: int  # that a table of all widths, at staircase edges or not, would need
     staircases: Staircases | None
     masternet: Trained | None
     trials: tuple[TrialResult, ...]

@@ -11,7 +11,7 @@ from genet.choose.outcome import Outcome, Outcomes, Trained
 from genet.errors import RunError
 from genet.files import Record, digest, write_atomic
 from genet.job import Job
-from genet.latency.plan import Staircases
+from genet.latency.plan import Staircases, grid_rows
 from genet.nets.world import ALONE, World
 from genet.report.page import Story, page
 from genet.runfolder import RunFolder, network_name
@@ -109,6 +109,7 @@ def write_report(job: Job) -> Path:
         recipe=job.recipe,
         setting=table.setting,
         measurements=len(table),
+        grid_rows=grid_rows(job.recipe.space),
         staircases=files.read(files.staircase, Staircases),
         masternet=_if_there(files, files.master, Trained),
         trials=finished_trials(job),

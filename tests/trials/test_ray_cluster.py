@@ -47,6 +47,7 @@ class Slowly:
         yield from self.work(trials)
 
 
+@pytest.mark.slow
 def test_a_run_on_ray_told_to_end_does_so_as_any_other(tmp_path: Path) -> None:
     with open_job(tmp_path / "run", Progress(), tiny_recipe(tmp_path)) as job:
         pipeline.profile(job)
