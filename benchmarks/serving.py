@@ -1,8 +1,9 @@
 """Images per second of one network in every runtime, beside timm's own model of the same structure.
 
-    python benchmarks/serving.py [--batch 64] [--network NETWORK ...]      minutes on two cores
+    python benchmarks/serving.py [--batch 64] [--network NETWORK]...      minutes on two cores
 
-All works of a network are timed in turn; timm's model is served every way that ours is. Writes benchmarks/results/serving/.
+All works of a network are timed in turn. timm's model is served in torch, compiled or not, in both memory formats, and by ONNX
+Runtime from torch's exporter; ours in the same ways and as it is exported. Writes benchmarks/results/serving/.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from genet.files import Record, write_atomic
 from genet.latency.clock import Timing, Work, measure
 from genet.latency.runtimes import onnx_work, prepare
 from genet.nets.build import build
-from genet.nets.data import TensorImages
+from genet.nets.data import Splits, TensorImages
 from genet.nets.fuse import fused
 from genet.spec.network import Network
 from genet.spec.reader import read_network
@@ -67,8 +68,8 @@ def works_of(network: Network, images: Tensor) -> dict[str, Work]:
         return works  # the files' runtime waits for the device, which the events of another do not see
     with torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         size, reads = network.input.resolution, network.input
-        calibration = TensorImages(torch.randn(64, reads.channels, size, size), torch.zeros(64, dtype=torch.long))
-        export(Subject(module, calibration), Path(folder), ("onnx", "onnx-fp16", "onnx-int8", "pt2"))
+        random = TensorImages(torch.randn(64, reads.channels, size, size), torch.zeros(64, dtype=torch.long))
+        export(Subject(module, Splits(random, random, random)), Path(folder), ("onnx", "onnx-fp16", "onnx-int8", "pt2"))
         for name, file in FILES.items():
             works[f"genet: {name}"] = onnx_work((Path(folder) / file).read_bytes(), images)
         program = open_program((Path(folder) / PROGRAM_FILE).read_bytes(), PROGRAM_FILE).module()

@@ -47,7 +47,7 @@ def with_genet(data: Data, seed: int, into: Path) -> dict[str, float]:
     module = build(NETWORK, seed)
     train(module, splits.train, RECIPE, SIZE, CPU, seed)
     reached = accuracy(module, splits.test, SIZE, CPU)
-    exports = export(Subject(module, splits.train), into, ("onnx", "onnx-int8"), splits.test)
+    exports = export(Subject(module, splits, data.identity), into, ("onnx", "onnx-int8"))
     return {"test": reached} | {each.format: each.accuracy for each in exports.exported if each.accuracy is not None}
 
 
@@ -108,6 +108,14 @@ def one(side: str, data: Data, seed: int, work: Path) -> dict[str, object]:
     return {"side": side, "seed": seed, **SIDES[side](data, seed, work / f"{side}-{seed}")}
 
 
+def keep_to(study: str) -> None:
+    """What was found with another network or recipe must not be mixed with what this one finds."""
+    file = RESULTS / "study.txt"
+    if file.exists() and file.read_text() != study:
+        raise SystemExit(f"{RESULTS} must hold results of this study, and holds another's; move it away or undo the change")
+    write_atomic(file, study.encode())
+
+
 def table(known: dict[tuple[str, int], dict[str, float]]) -> str:
     """Accuracies of both sides with their spread, and of the ONNX files."""
     lines = [
@@ -146,6 +154,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/training-benchmark"), help="where the exports go")
     arguments = parser.parse_args()
     data = Data(name="folder", root=str(arguments.data.absolute()), nas_validation=HELD_OUT)
+    keep_to(f"{NETWORK}\n{RECIPE.model_dump_json()}\n{HELD_OUT}\n")
     journal = Journal(RESULTS / "trained.jsonl")
     known = {(record["side"], record["seed"]) for record in journal.read().records}
     missing = [(side, seed) for seed in SEEDS for side in SIDES if (side, seed) not in known]

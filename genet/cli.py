@@ -160,7 +160,7 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
     evaluate.add_argument("what", metavar="NETWORK", help="a network's folder, a .onnx or .pt2 file, or timm:MODEL")
     evaluate.add_argument("--data", required=True, metavar="FOLDER", help="holds validation/CLASS/*.jpg; or digits")
     evaluate.add_argument("--format", metavar="F", help="of an export folder: the format to run (default: safetensors)")
-    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N; ONNX files run on the processor")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N; .onnx and .pt2 files run on the processor")
 
     take = add("import", "export.import_", "take in a network from elsewhere, with its weights where there are some")
     take.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
+import re
 import subprocess
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -39,6 +40,8 @@ def open_device(name: str) -> torch.device:
     """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`; DeviceError where it is not there."""
     import torch
 
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise DeviceError(f"device must be auto, cpu, cuda or cuda:N (got {name})")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

@@ -113,7 +113,7 @@ def write_checked(path: Path, data: bytes) -> None:
     The checksum file first lists the new digest above the old ones, so that a kill between the two writes leaves a
     file that matches one of them.
     """
-    beside, line = checksum_file(path), f"{digest(data)}  {path.name}\n".encode()
+    beside, line = _checksum_file(path), f"{digest(data)}  {path.name}\n".encode()
     if path.exists() and beside.exists():
         write_atomic(beside, line + read_bytes(beside))
     else:
@@ -125,20 +125,24 @@ def write_checked(path: Path, data: bytes) -> None:
 def read_checked(path: Path) -> bytes:
     """Read what `write_checked` wrote; StorageError where no listed checksum is the file's."""
     data = read_bytes(path)
-    beside = checksum_file(path)
+    beside = _checksum_file(path)
     if digest(data).encode() not in read_bytes(beside).split():
         raise StorageError(f"{path}: must match its SHA-256 in {beside.name}, and does not; delete both to redo the step")
     return data
 
 
+def read_from_elsewhere(path: Path) -> bytes:
+    """Read a file that anyone may have written: checked where its checksum lies beside it."""
+    return read_checked(path) if _checksum_file(path).exists() else read_bytes(path)
+
+
 def remove_checked(path: Path) -> None:
     """Delete what `write_checked` wrote, if it is there."""
     path.unlink(missing_ok=True)
-    checksum_file(path).unlink(missing_ok=True)
+    _checksum_file(path).unlink(missing_ok=True)
 
 
-def checksum_file(path: Path) -> Path:
-    """Where the SHA-256 of a checked file lies."""
+def _checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 

@@ -82,4 +82,4 @@ def exported(module: GENet, splits: Splits, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("small") / "deep" / "export"
     (folder / "old").mkdir(parents=True)
     (folder / "old" / "leftover.bin").write_bytes(b"of another network")
-    return folder, export(Subject(module, splits.train), folder, test=splits.test)
+    return folder, export(Subject(module, splits, "digits"), folder)

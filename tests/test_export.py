@@ -54,7 +54,7 @@ def test_a_runs_export_has_all_formats_and_its_card_all_of_the_evidence(finished
         for name, known in each.files.items():
             assert digest((folder / name).read_bytes()) == known
             assert f"{known}  export/{name}" in card
-    for fact in (outcome.network, f"{outcome.measured_ms_per_image:.4f}", "licence", "torch ", "epochs: 2", "| data | digits |"):
+    for fact in (outcome.network, f"{outcome.measured_ms_per_image:.4f}", "licence", "torch ", "epochs: 2", "| data | digits: "):
         assert fact in card
 
 
@@ -86,7 +86,9 @@ def test_a_network_without_images_leaves_int8_out_and_with_images_has_it(
     assert "Left out: onnx-int8" in (trained / "card.md").read_text()
     (found,) = answer(capsys, "export", str(trained), "--data", "digits")["formats"].values()
     assert not found["left_out"]
-    assert found["test_images"] == 359
+    assert {each["test_images"] for each in found["exported"] if each["accuracy"] is not None} == {359}
+    (still,) = answer(capsys, "export", str(trained), "--format", "timm")["formats"].values()
+    assert still == found, "another call for one format takes none away"
 
 
 def test_every_format_has_the_accuracy_that_the_network_has(exported, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,6 +128,29 @@ def test_a_structure_alone_cannot_be_exported_and_says_how_it_gets_weights(
     line = str(exported[0] / "network.txt")
     assert answer(capsys, "import", line, "--into", str(taken), "--size", "12", "--classes", "10")["weights"] is False
     assert "`genet train" in fault(capsys, "export", str(taken))
+
+
+def test_a_network_inside_a_run_is_exported_by_the_run(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    (outcome,) = Outcomes.load(copy.results).outcomes
+    folder = (copy.path / outcome.export).parent
+    told = fault(capsys, "export", str(folder))
+    assert f"genet export {copy.path} --network {folder.name}" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "law"),
+    [
+        (["eval", "FOLDER", "--data", "digits", "--device", "gpu"], "device must be auto, cpu, cuda or cuda:N"),
+        (["import", "ConvKX(3", "--into", "there", "--classes", "1"], "--classes: must tell two classes apart"),
+        (["latency", "FOLDER", "--batch", "0"], "--batch must be greater than"),
+        (["latency", "FOLDER", "--picture", "a.svg"], "must be timed as they are"),
+        (["export", "FOLDER", "--format", "onx"], "--format must be one of"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(
+    exported, capsys: pytest.CaptureFixture[str], arguments: list[str], law: str
+) -> None:
+    assert law in fault(capsys, *(str(exported[0]) if each == "FOLDER" else each for each in arguments))
 
 
 @pytest.mark.usefixtures("one_thread")

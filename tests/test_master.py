@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def test_taken_once_it_is_not_taken_again(job: Job) -> None:
     before = job.folder.master.stat().st_mtime_ns
     pipeline.train_master(job)
     assert job.folder.master.stat().st_mtime_ns == before
+
+
+def test_the_run_keeps_a_copy_of_its_own(job: Job, tmp_path: Path) -> None:
+    taken = pipeline.train_master(job)
+    shutil.rmtree(tmp_path / "trained")
+    assert pipeline.train_master(job) == taken
+
+
+def test_more_processes_to_decode_images_change_nothing(job: Job) -> None:
+    taken = pipeline.train_master(job)
+    job.folder.trials.append({"a": "trial"})
+    job.recipe = job.recipe.model_copy(update={"data": job.recipe.data.model_copy(update={"workers": 2})})
+    assert pipeline.train_master(job) == taken
 
 
 def test_other_weights_under_trials_are_refused(job: Job, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from genet.choose.outcome import percent
 from genet.commands.printing import progress, table
 from genet.device import open_device
 from genet.errors import GenetError
+from genet.export.exports import check_formats
 from genet.export.importing import import_network
-from genet.export.opening import Opened, open_network
+from genet.export.opening import input_of, open_network
 from genet.export.record import EVIDENCE_FILE, Exports
 from genet.files import FolderLock, write_atomic
 from genet.job import open_job
@@ -24,9 +25,9 @@ from genet.nets.data import load_test
 from genet.nets.training import EVALUATION_BATCH, top
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights
 from genet.runfolder import RunFolder
-from genet.spec.network import Input
 from genet.spec.reader import to_yaml
 from genet.spec.recipe import Data
+from genet.spec.shown import shown_at
 
 Answer = dict[str, Any]
 
@@ -34,6 +35,7 @@ Answer = dict[str, Any]
 def export(arguments: argparse.Namespace) -> Answer:
     """`genet export`: the networks of a run, or the one in a folder."""
     what, formats = arguments.what, tuple(arguments.format or ())
+    check_formats(formats)
     if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
         if arguments.data:
             raise GenetError(
@@ -41,11 +43,13 @@ def export(arguments: argparse.Namespace) -> Answer:
             )
         with open_job(what, progress()) as job:
             folders = pipeline.export_selected(job, formats, arguments.network)
+    elif what.absolute().parent.name == "networks" and RunFolder(what.absolute().parent.parent).recipe_file.exists():
+        raise GenetError(f"{what}: is a run's, which knows its images; genet export {what.parent.parent} --network {what.name}")
     elif arguments.network:
         raise GenetError(f"--network must go with a run folder, and {what} holds a single network; leave it out")
     else:
         with FolderLock(what):
-            pipeline.export_folder(what, formats, _images(arguments.data), progress())
+            pipeline.export_folder(what, formats, _images(arguments.data) if arguments.data else None, progress())
         folders = (what / "export",)
     found = [Exports.load(folder / EVIDENCE_FILE) for folder in folders]
     for folder, exports in zip(folders, found, strict=True):
@@ -76,7 +80,7 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
     """`genet eval`: top-1 and top-5 of any trained network."""
     device = open_device(arguments.device)
     opened = open_network(arguments.what, device, arguments.format)
-    images = load_test(_images(arguments.data) or Data(), opened.reads, opened.shown)
+    images = load_test(_images(arguments.data), opened.reads, opened.shown)
     began = time.monotonic()
     with progress().track("images", math.ceil(images.size / EVALUATION_BATCH)) as tracker:
 
@@ -89,7 +93,8 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
     seconds = time.monotonic() - began
     told = "" if opened.reads.classes <= 5 else f", top-5 {percent(fifth)}"
     print(
-        f"{arguments.what}: top-1 {percent(first)}{told} of {images.size:,} images, in {_where(opened)}, "
+        f"{arguments.what}: top-1 {percent(first)}{told} of {images.size:,} images at {opened.reads.resolution} pixels, in "
+        f"{opened.runtime} on {opened.device}, "
         f"{images.size / seconds:.0f} images/s with their decoding"
     )
     return {
@@ -102,14 +107,8 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
     }
 
 
-def _where(opened: Opened) -> str:
-    return f"{opened.runtime} on {opened.device}"
-
-
-def _images(text: str | None) -> Data | None:
+def _images(text: str) -> Data:
     """Images by folder, or those that come along."""
-    if text is None:
-        return None
     return Data(name="digits") if text == "digits" and not Path(text).exists() else Data(name="folder", root=text)
 
 
@@ -118,7 +117,7 @@ def import_(arguments: argparse.Namespace) -> Answer:
     folder: Path = arguments.into
     if (folder / NETWORK_FILE).exists():
         raise GenetError(f"{folder}: must hold no network yet, and does; give another --into FOLDER")
-    reads = Input(channels=arguments.channels, classes=arguments.classes, resolution=arguments.size)
+    reads = input_of("--classes", arguments.channels, arguments.classes, arguments.size)
     found = import_network(arguments.what, reads, folder.absolute().name)
     with FolderLock(folder):
         if found.module is not None:
@@ -126,4 +125,7 @@ def import_(arguments: argparse.Namespace) -> Answer:
         write_atomic(folder / NETWORK_FILE, to_yaml(found.network).encode())
     weights = f"without weights: {found.without}" if found.without else "with its weights"
     print(f"{folder}: {found.network}, {weights}")
+    usual = shown_at(found.network.input.channels, found.network.input.resolution)
+    if found.shown not in (None, usual):
+        print(f"  it was shown images as {found.shown}, and is shown them here as {usual}: its accuracy may differ")
     return {"folder": str(folder), "network": str(found.network), "weights": found.module is not None}

@@ -38,7 +38,7 @@ def latency(arguments: argparse.Namespace) -> Answer:
     names: list[str] = arguments.networks
     if names and names[0] == "diff":
         return _diff(names[1:])
-    places = (place for name in names for place in (Path(name), Path(name) / "export"))
+    places = (place for name in names if "|" not in name for place in (Path(name), Path(name) / "export"))
     exported = [place for place in places if (place / EVIDENCE_FILE).exists()]
     if exported and not (arguments.sweep or arguments.repeatability or arguments.device.startswith("estimate:")):
         return _exports(exported, arguments)
@@ -60,7 +60,8 @@ def latency(arguments: argparse.Namespace) -> Answer:
 def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
     """Every format of exported networks, each in its own runtime."""
     names: list[str] = arguments.networks
-    usual = {"size": None, "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous"}
+    measure_of(arguments)
+    usual = {"calibrate": None, "picture": None, "size": None, "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous"}
     given = [f"--{name.replace('_', '-')}" for name, value in usual.items() if getattr(arguments, name) != value]
     if given or len(folders) < len(names):
         raise SpecError(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from genet.errors import GenetError, StorageError
+from genet.errors import GenetError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject
 from genet.export.onnx_formats import ONNX, ONNX_FP16, ONNX_INT8
 from genet.export.record import EVIDENCE_FILE, Exported, Exports
 from genet.export.timm_form import TIMM
 from genet.export.torch_formats import PT2, SAFETENSORS, STRING
-from genet.files import digest, write_checked, written_atomically
-from genet.nets.data import ImageSet
+from genet.files import digest, read_checked, write_checked, written_atomically
 from genet.nets.training import top
 from genet.nets.weights import weights_bytes
 
@@ -36,13 +36,7 @@ def check_formats(names: Sequence[str]) -> None:
             raise GenetError(f"--format must be one of {', '.join(FORMATS)} (got {name}){nearest}")
 
 
-def export(
-    subject: Subject,
-    folder: Path,
-    names: Sequence[str] = (),
-    test: ImageSet | None = None,
-    done: Callable[[str], None] = lambda name: None,
-) -> Exports:
+def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Callable[[str], None] = lambda name: None) -> Exports:
     """Write the formats named, or all that can be, into `folder`, whole or not at all; those there of this very network stay.
 
     The network's own format is always among them. GenetError where one that is named cannot be written, or where one does
@@ -53,8 +47,8 @@ def export(
     refusals = {name: why for name in wanted if (why := FORMATS[name].refuses(subject))}
     if names and refusals:
         raise GenetError("; ".join(f"the format {name} cannot be written: {why}" for name, why in refusals.items()))
-    weights = digest(weights_bytes(subject.module))
-    kept = _still_there(folder, weights, test)
+    inputs = digest(f"{subject.network.name}/{subject.network}/{digest(weights_bytes(subject.module))}")
+    kept = _still_there(folder, inputs, subject)
     missing = [FORMATS[name] for name in wanted if name not in kept and name not in refusals]
     if not missing:
         return Exports.load(folder / EVIDENCE_FILE)
@@ -62,49 +56,59 @@ def export(
         for each in kept.values():
             _copy(each, folder, temporary)
         for form in missing:
-            kept[form.name] = _exported(form, subject, temporary, test)
+            kept[form.name] = _exported(form, subject, temporary)
             done(form.name)
         exports = Exports(
-            inputs=weights,
-            network=str(subject.module.network),
-            test_images=test.size if test else None,
+            inputs=inputs,
+            network=str(subject.network),
             exported=tuple(kept[name] for name in FORMATS if name in kept),
-            left_out=refusals,
-            packages={name: version(name) for name in PACKAGES},
+            left_out={name: why for name, why in refusals.items() if name not in kept},
         )
         exports.save(temporary / EVIDENCE_FILE)
     return exports
 
 
-def _still_there(folder: Path, weights: str, test: ImageSet | None) -> dict[str, Exported]:
-    """What an earlier export left whole, of these weights and compared on as many images."""
+def _still_there(folder: Path, inputs: str, subject: Subject) -> dict[str, Exported]:
+    """What an earlier export left whole of this very network, and not with other images than those given now."""
     try:
         known = Exports.load(folder / EVIDENCE_FILE)
     except StorageError:
         return {}
-    if known.inputs != weights or known.test_images != (test.size if test else None):
+    if known.inputs != inputs:
         return {}
-    return {each.format: each for each in known.exported if _is_whole(each, folder)}
+    return {each.format: each for each in known.exported if _is_whole(each, folder) and _is_current(each, subject)}
 
 
 def _is_whole(each: Exported, folder: Path) -> bool:
-    return all((folder / name).exists() and digest((folder / name).read_bytes()) == known for name, known in each.files.items())
+    try:
+        return all(digest(read_checked(folder / name)) == known for name, known in each.files.items())
+    except StorageError:
+        return False
+
+
+def _is_current(each: Exported, subject: Subject) -> bool:
+    """Without images all are; with some, those that used these, or could not use any."""
+    if not subject.splits:
+        return True
+    return each.source == (subject.source if FORMATS[each.format].judged else None)
 
 
 def _copy(each: Exported, folder: Path, temporary: Path) -> None:
     for name in each.files:
-        write_checked(temporary / name, (folder / name).read_bytes())
+        write_checked(temporary / name, read_checked(folder / name))
 
 
 @torch.inference_mode()
-def _exported(form: Format, subject: Subject, folder: Path, test: ImageSet | None) -> Exported:
+def _exported(form: Format, subject: Subject, folder: Path) -> Exported:
     """Write one format, load it again, and hold its logits against the network's."""
-    files = form.files(subject)
-    for name, data in files.items():
-        write_checked(folder / name, data)
-    answers = form.answers(folder)
-    errors = tuple(_relative_error(form, subject, answers, batch) for batch in BATCHES)
-    size = subject.module.network.input.resolution
+    with _explained(form):
+        files = form.files(subject)
+        for name, data in files.items():
+            write_checked(folder / name, data)
+        answers = form.answers(folder)
+        errors = tuple(_relative_error(form, subject, answers, batch) for batch in BATCHES)
+        test = subject.splits.test if subject.splits and form.judged else None
+        accuracy = top(answers, (1,), test, subject.network.input.resolution, CPU)[0] if test else None
     return Exported(
         format=form.name,
         purpose=form.purpose,
@@ -112,16 +116,37 @@ def _exported(form: Format, subject: Subject, folder: Path, test: ImageSet | Non
         files={name: digest(data) for name, data in files.items()},
         batches=BATCHES,
         relative_error=errors,
-        accuracy=top(answers, (1,), test, size, CPU)[0] if test and form.judged else None,
+        accuracy=accuracy,
+        test_images=test.size if test else None,
+        source=subject.source if test else None,
+        packages={name: import_module(name).__version__ for name in PACKAGES},
     )
 
 
+@contextmanager
+def _explained(form: Format) -> Iterator[None]:
+    """Turn what other libraries raise into one sentence."""
+    try:
+        yield
+    except GenetError:
+        raise
+    except ImportError as fault:
+        raise GenetError(
+            f"the format {form.name} must have its packages, and {fault.name} cannot be imported; pip install {fault.name}"
+        ) from None
+    except Exception as fault:  # whatever an exporter or a runtime raises
+        raise GenetError(
+            f"the format {form.name} must be written and loaded again, and is not ({first_line(fault)}); leave it out"
+        ) from fault
+
+
 def _relative_error(form: Format, subject: Subject, answers: Answers, batch: int) -> float:
-    images = subject.images(batch)
-    wanted, found = subject.module(images), answers(images)
-    error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
-    allowed = math.inf if form.tolerance is None else form.tolerance
-    if not (found.shape == wanted.shape and math.isfinite(error) and error <= allowed):
-        law = "finite logits" if form.tolerance is None else f"the network's logits within {form.tolerance:g} of the largest"
-        raise GenetError(f"the exported {form.name} must give {law}, and differs by {error:g} at batch {batch}")
+    wanted, found = subject.logits(batch), answers(subject.images(batch))
+    same = found.shape == wanted.shape
+    error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) if same else math.inf
+    if not error <= form.tolerance:
+        raise GenetError(
+            f"the exported {form.name} must give the network's logits within {form.tolerance:g} of the largest, and differs by "
+            f"{error:g} at batch {batch}"
+        )
     return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from genet.errors import GenetError
 from genet.nets.build import GENet
-from genet.nets.data import ImageSet
+from genet.nets.data import Splits
 from genet.nets.fuse import fused
+from genet.spec.shown import Shown, shown_at
 
 Answers = Callable[[Tensor], Tensor]  # images (N, channels, h, w) in fp32 to logits (N, classes), on the CPU
 
@@ -28,33 +30,47 @@ def _nothing(subject: Subject) -> str | None:
 class Format:
     """One way to write a network.
 
-    Its logits may differ from the network's by `tolerance`, as a share of the largest; None where they are told and not
-    judged. `loading` are the lines of Python that give its answers, with FOLDER for where it lies. `refuses` says why a
+    `place` is what of its files one opens. Its logits may differ from the network's by `tolerance`, as a share of the
+    largest. `loading` are the lines of Python that give its answers, with FOLDER for where it lies. `refuses` says why a
     network cannot be written so, None where it can.
     """
 
     name: str
     purpose: str
+    place: str
     files: Callable[[Subject], dict[str, bytes]]
     answers: Callable[[Path], Answers]
     loading: str
-    tolerance: float | None
+    tolerance: float
     judged: bool = False  # whether its accuracy is worth a pass over the test images
     refuses: Callable[[Subject], str | None] = _nothing
 
 
 class Subject:
-    """What is exported: a network with its weights on the CPU, and images to calibrate with where there are some."""
+    """What is exported: a network with its weights, and images, where there are some, to calibrate, compare and test with.
 
-    def __init__(self, module: GENet, calibration: ImageSet | None = None) -> None:
-        self.module = module.cpu().to(memory_format=torch.contiguous_format).eval()
-        self.calibration = calibration
+    `source` names the images: an export that others were used for is not this one. `shown` is how they are normalised.
+    """
+
+    def __init__(self, module: GENet, splits: Splits | None = None, source: str = "", shown: Shown | None = None) -> None:
+        self.module = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()
+        self.network, self.splits, self.source = module.network, splits, source
+        self.shown = shown or shown_at(module.network.input.channels, module.network.input.resolution)
+        self._logits: dict[int, Tensor] = {}
 
     def images(self, batch: int) -> Tensor:
-        """Random images to compare logits on, the same every time."""
-        reads = self.module.network.input
+        """Images to compare logits on, the same every time: of the training set, or random ones."""
+        reads = self.network.input
+        if self.splits and self.splits.train.size >= batch:
+            return next(self.splits.train.batches(batch, reads.resolution, shuffle_seed=batch))[0]
         shape = (batch, reads.channels, reads.resolution, reads.resolution)
         return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
+
+    def logits(self, batch: int) -> Tensor:
+        """The network's own answers to them."""
+        if batch not in self._logits:
+            self._logits[batch] = self.module(self.images(batch))
+        return self._logits[batch]
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,26 @@ import torch
 from torch import nn
 
 from genet.errors import GenetError, SpecError, first_line
-from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config
+from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config, shown_to
 from genet.files import read_bytes
 from genet.nets.build import GENet, build
-from genet.nets.weights import NETWORK_FILE, load
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load
 from genet.spec.genet_string import from_genet_string
 from genet.spec.network import Input, Network
+from genet.spec.reader import read_network
+from genet.spec.shown import Shown
 
 CLOSE = 1e-5  # of the largest logit
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A network, its weights where they could be had, and else why not."""
+    """A network, its weights where they could be had, and else why not; how images were shown to it, where that is known."""
 
     network: Network
     module: GENet | None
     without: str | None = None
+    shown: Shown | None = None
 
 
 def import_network(what: str, reads: Input, name: str) -> Imported:
@@ -37,44 +39,68 @@ def import_network(what: str, reads: Input, name: str) -> Imported:
 
     `reads` is what a structure alone does not tell. SpecError lists what no network here can be.
     """
+    if what.startswith("ConvKX("):
+        return Imported(from_genet_string(what, reads.resolution, reads.classes, name), None, "the notation holds none")
     if what.startswith("timm:"):
         return _from_model(what.removeprefix("timm:"), name)
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", what):
+        sizes = reads.resolution, reads.channels, reads.classes
+        return Imported(from_timm(_configuration(what), *sizes, name), None, "a ByoModelCfg holds none")
     folder = Path(what)
-    if (folder / CONFIG_FILE).exists():
-        config = read_config(folder)
-        arguments = {**_registered(config["architecture"]), **config.get("model_args", {})}
-        return _with_weights(arguments, open_timm(folder), name)
-    if (folder / NETWORK_FILE).exists():
+    if (folder / CONFIG_FILE).is_file():
+        return _from_timm_folder(folder, name)
+    if (folder / NETWORK_FILE).is_file():
+        if not (folder / WEIGHTS_FILE).exists():
+            return Imported(read_network(folder / NETWORK_FILE), None, "the folder holds none")
         module = load(folder)
         return Imported(module.network, module)
-    if folder.is_file() or what.startswith("ConvKX("):
-        text = read_bytes(folder).decode(errors="replace") if folder.is_file() else what
-        return Imported(from_genet_string(text, reads.resolution, reads.classes, name), None, "the notation holds none")
-    if re.fullmatch(r"[\w.]+:\w+", what):
-        return Imported(from_timm(_configuration(what), *_sizes(reads), name), None, "a ByoModelCfg holds none")
+    if folder.is_file():
+        return import_network(_text(folder), reads, name)
     raise GenetError(
         f"{what}: must be timm:MODEL, a folder with config.json or network.yaml, MODULE:ATTRIBUTE, or a GENet string or its file"
     )
 
 
-def _sizes(reads: Input) -> tuple[int, int, int]:
-    return reads.resolution, reads.channels, reads.classes
+def _text(file: Path) -> str:
+    """A file's GENet string; SpecError where it holds something else."""
+    text = read_bytes(file).decode(errors="replace").strip()
+    if not text.startswith("ConvKX("):
+        raise SpecError([f"{file}: must hold a GENet string, which begins with ConvKX( (got {text[:40]!r})"])
+    return text
 
 
 def _from_model(model_name: str, name: str) -> Imported:
     """A timm model by name, with its trained weights if they can be had."""
     import timm
 
-    if not timm.is_model(model_name.split(".")[0]):
+    architecture, _, tag = model_name.partition(".")
+    config = timm.get_pretrained_cfg(model_name) if timm.is_model(architecture) and _has_tag(architecture, tag) else None
+    if config is None:
         raise SpecError([f"timm:{model_name} must be the name of a timm model, and is none"])
-    arguments = _registered(model_name.split(".")[0])
+    arguments, (channels, resolution, _) = _registered(architecture), config.input_size
     try:
-        return _with_weights(arguments, timm.create_model(model_name, pretrained=True).eval(), name)
-    except (OSError, RuntimeError) as fault:  # no network, or no weights
-        config = timm.get_pretrained_cfg(model_name)
-        channels, resolution, _ = config.input_size
+        model = timm.create_model(model_name, pretrained=True)
+    except Exception as fault:  # no network, or no weights
         network = from_timm(arguments, resolution, channels, config.num_classes, name)
         return Imported(network, None, f"they cannot be had ({first_line(fault)})")
+    return _with_weights(from_timm(arguments, resolution, channels, config.num_classes, name), model.eval())
+
+
+def _has_tag(architecture: str, tag: str) -> bool:
+    import timm
+
+    return not tag or f"{architecture}.{tag}" in timm.list_models(f"{architecture}*", pretrained=True)
+
+
+def _from_timm_folder(folder: Path, name: str) -> Imported:
+    config = read_config(folder)
+    arguments = {**_registered(config["architecture"]), **config["model_args"]}
+    about = config.get("pretrained_cfg") or {}
+    channels, resolution, _ = about.get("input_size", (3, 224, 224))
+    network = from_timm(arguments, resolution, arguments.get("in_chans", channels), config["num_classes"], name)
+    if not (folder / WEIGHTS_FILE).exists():
+        return Imported(network, None, "the folder holds none")
+    return _with_weights(network, open_timm(folder))
 
 
 def _registered(architecture: str) -> dict[str, Any]:
@@ -91,7 +117,7 @@ def _configuration(what: str) -> dict[str, Any]:
     module, attribute = what.split(":")
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as fault:
+    except Exception as fault:  # whatever a user's module raises
         raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({fault})") from None
     if not dataclasses.is_dataclass(found) or not hasattr(found, "blocks"):
         raise GenetError(f"{what} must be timm's ByoModelCfg, and is a {type(found).__name__}")
@@ -99,19 +125,17 @@ def _configuration(what: str) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _with_weights(arguments: Mapping[str, Any], model: nn.Module, name: str) -> Imported:
-    """The same structure here with the same weights, and the same logits."""
-    config: Any = model.pretrained_cfg
-    channels, resolution, _ = config["input_size"]
-    network = from_timm(arguments, resolution, model.in_chans, model.num_classes, name)  # type: ignore[arg-type]
-    module = build(network)
+def _with_weights(network: Network, model: nn.Module) -> Imported:
+    """The network with timm's weights, and the same logits."""
+    module, reads = build(network), network.input
     try:
         module.load_state_dict(model.state_dict())
     except RuntimeError as fault:
-        raise GenetError(f"{name}: its weights must be those of {network}, and are not ({first_line(fault)})") from None
-    images = torch.randn(2, channels, resolution, resolution, generator=torch.Generator().manual_seed(0))
+        raise GenetError(f"{network.name}: its weights must be those of {network}, and are not ({first_line(fault)})") from None
+    size = (2, reads.channels, reads.resolution, reads.resolution)
+    images = torch.randn(size, generator=torch.Generator().manual_seed(0))
     wanted, found = model(images), module.eval()(images)
     error = float((wanted - found).abs().max() / wanted.abs().max())
     if not error <= CLOSE:
-        raise GenetError(f"{name}: the imported network must give its logits within {CLOSE:g}, and differs by {error:g}")
-    return Imported(network, module)
+        raise GenetError(f"{network.name}: the imported network must give its logits within {CLOSE:g}, and differs by {error:g}")
+    return Imported(network, module, shown=shown_to(model))

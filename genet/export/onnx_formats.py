@@ -13,6 +13,7 @@ from torch import Tensor
 from genet.errors import GenetError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject, quiet
 from genet.files import read_checked
+from genet.latency.runtimes import session_options
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -37,7 +38,10 @@ def _fp16(subject: Subject) -> dict[str, bytes]:
 
 
 def _int8(subject: Subject) -> dict[str, bytes]:
-    """Symmetric, as TensorRT wants it: weights per channel, activations per tensor by the ranges that training images reach."""
+    """Symmetric and with biases in fp32, as TensorRT wants it: weights per channel, activations per tensor by the ranges that
+
+    training images reach.
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -50,7 +54,7 @@ def _int8(subject: Subject) -> dict[str, bytes]:
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         )
         return {file.name: file.read_bytes()}
 
@@ -59,10 +63,10 @@ def _calibration_reader(subject: Subject) -> Any:
     """Training images in a random order, as ONNX Runtime asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    images = subject.calibration
-    if images is None:
+    if subject.splits is None:
         raise GenetError(str(_needs_images(subject)))
-    batch, size = min(CALIBRATION_BATCH, images.size), subject.module.network.input.resolution
+    images = subject.splits.train
+    batch, size = min(CALIBRATION_BATCH, images.size), subject.network.input.resolution
     batches: Iterator[tuple[Tensor, Tensor]] = iter(images.batches(batch, size, shuffle_seed=0))
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -79,7 +83,7 @@ def _calibration_reader(subject: Subject) -> Any:
 
 
 def _needs_images(subject: Subject) -> str | None:
-    return None if subject.calibration else "it is calibrated on training images, and none are given (--data)"
+    return None if subject.splits else "it is calibrated on training images, and none are given (--data)"
 
 
 def _parsed(data: bytes) -> ModelProto:
@@ -92,11 +96,8 @@ def open_session(data: bytes, name: str) -> Any:
     """An ONNX file in ONNX Runtime, on the processor, with as many threads as torch has. StorageError where it is none."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(data, session_options(onnxruntime), providers=["CPUExecutionProvider"])
     except Exception as fault:  # onnxruntime raises classes of its own C++ binding
         raise StorageError(f"{name}: must be a model that ONNX Runtime can run, and is not ({first_line(fault)})") from None
 
@@ -130,6 +131,7 @@ def _loading(file: str) -> str:
 ONNX = Format(
     name="onnx",
     purpose="ONNX Runtime, TensorRT and others, in fp32",
+    place=FILES["onnx"],
     files=_fp32,
     answers=_opened("onnx"),
     loading=_loading(FILES["onnx"]),
@@ -139,18 +141,20 @@ ONNX = Format(
 ONNX_FP16 = Format(
     name="onnx-fp16",
     purpose="TensorRT, strongly typed: fp16 but for images and logits",
+    place=FILES["onnx-fp16"],
     files=_fp16,
     answers=_opened("onnx-fp16"),
     loading=_loading(FILES["onnx-fp16"]),
-    tolerance=None,
+    tolerance=0.05,
 )
 ONNX_INT8 = Format(
     name="onnx-int8",
     purpose="INT8 with explicit Q/DQ nodes",
+    place=FILES["onnx-int8"],
     files=_int8,
     answers=_opened("onnx-int8"),
     loading=_loading(FILES["onnx-int8"]),
-    tolerance=None,
+    tolerance=0.5,
     judged=True,
     refuses=_needs_images,
 )

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from genet.errors import GenetError, SpecError, first_line
-from genet.export.exports import check_formats
+from genet.export.exports import FORMATS, check_formats
 from genet.export.format import Answers
-from genet.export.onnx_formats import FILES, open_session, session_answers
-from genet.export.timm_form import CONFIG_FILE, FOLDER, open_timm
-from genet.export.torch_formats import PROGRAM_FILE, open_program
-from genet.files import checksum_file, read_bytes, read_checked
-from genet.nets.data import Shown
+from genet.export.onnx_formats import open_session, session_answers
+from genet.export.timm_form import CONFIG_FILE, open_timm, shown_to
+from genet.export.torch_formats import open_program
+from genet.files import read_from_elsewhere
 from genet.nets.weights import NETWORK_FILE, load
 from genet.spec.network import Input
+from genet.spec.shown import Shown
 
 CPU = torch.device("cpu")
 
@@ -39,19 +39,16 @@ def open_network(what: str, device: torch.device, form: str | None = None) -> Op
 
     GenetError where it is none of these, or damaged.
     """
-    place = Path(what)
-    if form:
-        check_formats([form])
-        place = _place_of(place, form)
     if what.startswith("timm:"):
-        return _timm(_pretrained(what.removeprefix("timm:")), device)
+        return _timm(what, _pretrained(what.removeprefix("timm:")), device)
+    place = _place_of(Path(what), form) if form else Path(what)
     if place.suffix == ".onnx":
         return _onnx(place)
     if place.suffix == ".pt2":
         return _program(place)
-    if (place / CONFIG_FILE).exists():
-        return _timm(open_timm(place), device)
-    if (place / NETWORK_FILE).exists():
+    if (place / CONFIG_FILE).is_file():
+        return _timm(what, open_timm(place), device)
+    if (place / NETWORK_FILE).is_file():
         module = load(place).to(device)
         return Opened(module, module.network.input, "torch", device)
     raise GenetError(
@@ -61,46 +58,52 @@ def open_network(what: str, device: torch.device, form: str | None = None) -> Op
 
 def _place_of(folder: Path, form: str) -> Path:
     """Where a format lies in an export's folder, or in the one above it."""
-    names = {**FILES, "pt2": PROGRAM_FILE, "timm": FOLDER}
-    if form not in names:
-        return folder
-    for place in (folder / names[form], folder / "export" / names[form]):
+    check_formats([form])
+    name = FORMATS[form].place
+    if not FORMATS[form].loading:
+        raise GenetError(f"--format must be one that can run, and {form} is a structure alone; leave it out")
+    for place in (folder / name, folder / "export" / name):
         if place.exists():
             return place
     raise GenetError(f"{folder}: must hold the format {form}, and does not; `genet export {folder} --format {form}` writes it")
 
 
-def _data(file: Path) -> bytes:
-    """A file's bytes, checked where its checksum lies beside it."""
-    return read_checked(file) if checksum_file(file).exists() else read_bytes(file)
-
-
 def _onnx(file: Path) -> Opened:
-    session = open_session(_data(file), str(file))
+    session = open_session(read_from_elsewhere(file), str(file))
+    shapes = [given.shape for given in session.get_inputs() if given.type == "tensor(float)"]
     answers = session_answers(session)
-    return Opened(answers, _reads(file, session.get_inputs()[0].shape, answers), "onnxruntime")
+    return Opened(answers, _reads(file, shapes if len(session.get_inputs()) == 1 else [], answers), "onnxruntime")
 
 
 def _program(file: Path) -> Opened:
-    program = open_program(_data(file), str(file))
+    program = open_program(read_from_elsewhere(file), str(file))
     answers = cast("Answers", program.module())
-    images = program.example_inputs[0][0] if program.example_inputs and program.example_inputs[0] else None
-    shape = list(images.shape) if isinstance(images, torch.Tensor) else []
-    return Opened(answers, _reads(file, ["batch", *shape[1:]], answers), "torch.export")
+    images = program.example_inputs[0] if program.example_inputs else ()
+    shapes = [["batch", *image.shape[1:]] for image in images if isinstance(image, torch.Tensor)]
+    return Opened(answers, _reads(file, shapes, answers), "torch.export")
 
 
 @torch.inference_mode()
-def _reads(file: Path, shape: list[Any], answers: Answers) -> Input:
+def _reads(file: Path, shapes: list[list[Any]], answers: Answers) -> Input:
     """What a file reads, by its own word and a try."""
-    if (
-        len(shape) != 4
-        or isinstance(shape[0], int)
-        or not all(isinstance(size, int) for size in shape[1:])
-        or shape[2] != shape[3]
-    ):
-        raise SpecError([f"{file}: must read images of one square size at any batch size (got {shape})"])
-    classes = answers(torch.zeros(2, *shape[1:])).shape[-1]
-    return Input(channels=shape[1], classes=classes, resolution=shape[2])
+    law = f"{file}: must read images of one square size in fp32, any number at a time, and answer with logits"
+    if len(shapes) != 1 or len(shapes[0]) != 4 or not all(isinstance(size, int) for size in shapes[0][1:]):
+        raise SpecError([f"{law} (it reads {shapes})"])
+    _, channels, height, width = shapes[0]
+    try:
+        logits = answers(torch.zeros(3, channels, height, width))
+    except Exception as fault:  # whatever a runtime raises
+        raise SpecError([f"{law} ({first_line(fault)})"]) from None
+    if height != width or logits.ndim != 2 or len(logits) != 3:
+        raise SpecError([f"{law} (it answers {tuple(logits.shape)} to {(3, channels, height, width)})"])
+    return input_of(str(file), channels, logits.shape[1], height)
+
+
+def input_of(what: str, channels: int, classes: int, resolution: int) -> Input:
+    """What a network reads and answers; SpecError where there are fewer than two classes."""
+    if classes < 2:
+        raise SpecError([f"{what}: must tell two classes apart or more (got {classes})"])
+    return Input(channels=channels, classes=classes, resolution=resolution)
 
 
 def _pretrained(name: str) -> nn.Module:
@@ -113,11 +116,9 @@ def _pretrained(name: str) -> nn.Module:
     return model.eval()
 
 
-def _timm(model: Any, device: torch.device) -> Opened:
-    from timm.data import resolve_data_config
-
-    config = resolve_data_config(model=model)
-    channels, height, _ = config["input_size"]
-    reads = Input(channels=channels, classes=model.num_classes, resolution=height)
-    shown = Shown(tuple(config["mean"]), tuple(config["std"]), config["crop_pct"], config["interpolation"])
-    return Opened(model.to(device), reads, "torch", device, shown)
+def _timm(what: str, model: Any, device: torch.device) -> Opened:
+    """As its own configuration says that it was trained."""
+    channels, height, width = model.pretrained_cfg["input_size"]
+    if height != width:
+        raise SpecError([f"{what}: must read images of one square size (got {height} x {width})"])
+    return Opened(model.to(device), input_of(what, channels, model.num_classes, height), "torch", device, shown_to(model))

@@ -11,8 +11,8 @@ class Exported(Record):
     """One format that was written, loaded again and compared.
 
     `relative_error` is the largest difference between its logits and the network's over the largest logit, for every one of
-    `batches`; `accuracy` its share of right answers on the test images, where that was asked. `loading` are lines of Python,
-    with FOLDER for where it lies.
+    `batches`; `accuracy` its share of right answers on the test images, where that was asked. `source` names the images that
+    it was calibrated or tested with. `loading` are lines of Python, with FOLDER for where it lies.
     """
 
     format: str
@@ -22,13 +22,14 @@ class Exported(Record):
     batches: tuple[int, ...]
     relative_error: tuple[float, ...]
     accuracy: float | None
+    test_images: int | None
+    source: str | None
+    packages: dict[str, str]  # that wrote it, with their versions
 
 
 class Exports(Derived):
-    """All formats in a folder, and why others are not there. `inputs` is the SHA-256 of the weights."""
+    """All formats in a folder, and why others are not there. `inputs` names the network and its weights."""
 
     network: str
-    test_images: int | None
     exported: tuple[Exported, ...]
     left_out: dict[str, str]
-    packages: dict[str, str]  # that wrote them, with their versions

@@ -12,10 +12,10 @@ from torch import nn
 
 from genet.errors import GenetError, SpecError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject
-from genet.files import read_bytes
-from genet.nets.data import shown_at
+from genet.files import read_bytes, read_from_elsewhere
 from genet.nets.weights import WEIGHTS_FILE, weights_bytes
 from genet.spec.network import Network
+from genet.spec.shown import Shown
 
 FOLDER = "timm"
 CONFIG_FILE = "config.json"
@@ -114,18 +114,15 @@ def _entry(block: Mapping[str, Any]) -> tuple[str, str]:
 def to_timm(network: Network) -> nn.Module:
     """timm's model of this structure, with fresh weights."""
     import timm
-    from timm.models.byobnet import ByoBlockCfg
 
-    reads, arguments = network.input, timm_arguments(network)
-    arguments["blocks"] = tuple(ByoBlockCfg(**block) for block in arguments["blocks"])
+    reads, arguments = network.input, with_blocks(timm_arguments(network))
     model: nn.Module = timm.create_model(ARCHITECTURE, num_classes=reads.classes, in_chans=reads.channels, **arguments)
     return model
 
 
 def _files(subject: Subject) -> dict[str, bytes]:
     """As timm keeps its own models: a config.json and the weights."""
-    network = subject.module.network
-    reads, shown = network.input, shown_at(network.input.channels, network.input.resolution)
+    network, reads, shown = subject.network, subject.network.input, subject.shown
     size = (reads.channels, reads.resolution, reads.resolution)
     config = {
         "architecture": ARCHITECTURE,
@@ -139,7 +136,7 @@ def _files(subject: Subject) -> dict[str, bytes]:
             "fixed_input_size": False,
             "interpolation": shown.interpolation,
             "crop_pct": shown.crop,
-            "crop_mode": "center",
+            "crop_mode": shown.crop_mode,
             "mean": shown.mean,
             "std": shown.std,
             "num_classes": reads.classes,
@@ -153,49 +150,81 @@ def _files(subject: Subject) -> dict[str, bytes]:
 
 
 def open_timm(folder: Path) -> nn.Module:
-    """The model in a folder that timm's own format keeps it in."""
-    import timm
-    from timm.models.byobnet import ByoBlockCfg
+    """The model in a folder of timm's own format, in eval mode; only safetensors are read, and checked where their sum lies by.
 
-    config = read_config(folder)
-    blocks = config.get("model_args", {}).get("blocks")
-    given = {"blocks": tuple(ByoBlockCfg(**block) for block in blocks)} if blocks else {}
+    SpecError or StorageError where the folder holds no such model.
+    """
+    import timm
+    from safetensors.torch import load
+
+    config, data = read_config(folder), read_from_elsewhere(folder / WEIGHTS_FILE)
     try:
-        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True, **given)
-    except (RuntimeError, TypeError, OSError) as fault:
+        model: nn.Module = timm.create_model(
+            config["architecture"],
+            pretrained=False,
+            pretrained_cfg=config.get("pretrained_cfg"),
+            num_classes=config["num_classes"],
+            **with_blocks(config["model_args"]),
+        )
+        model.load_state_dict(load(data))
+    except Exception as fault:  # whatever timm's models and the reader of tensors raise
         raise StorageError(
             f"{folder}: must hold the weights of the model that its {CONFIG_FILE} describes, and does not ({first_line(fault)})"
         ) from None
     return model.eval()
 
 
+def shown_to(model: Any) -> Shown:
+    """How images are shown to a timm model, by its own configuration."""
+    from timm.data import resolve_data_config
+
+    config = resolve_data_config(model=model)
+    means, deviations = (tuple(config[name]) for name in ("mean", "std"))
+    return Shown(means, deviations, config["crop_pct"], config["interpolation"], config["crop_mode"])
+
+
+def with_blocks(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A ByobNet's arguments as timm takes them, which are plain values in a file."""
+    from timm.models.byobnet import ByoBlockCfg
+
+    blocks = arguments.get("blocks")
+    return {**arguments, **({"blocks": tuple(ByoBlockCfg(**block) for block in blocks)} if blocks else {})}
+
+
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a timm model's folder; SpecError where it is none."""
+    """The config.json of a timm model's folder, with its architecture, classes and arguments; SpecError where it is none."""
     file = folder / CONFIG_FILE
     try:
         config = json.loads(read_bytes(file))
     except ValueError as fault:
         raise SpecError([f"{file}: must be the config.json of a timm model, and is no JSON ({fault})"]) from None
-    if not isinstance(config, dict) or "architecture" not in config:
-        raise SpecError([f"{file}: must be the config.json of a timm model, and names no architecture"])
-    return config
+    usual = {"model_args": {}, "num_classes": 1000, **(config if isinstance(config, dict) else {})}
+    if not (isinstance(usual.get("architecture"), str) and isinstance(usual["model_args"], dict)):
+        raise SpecError([f"{file}: must be the config.json of a timm model, and names no architecture (got {config!s:.60})"])
+    return usual
 
 
 def _refuses(subject: Subject) -> str | None:
     try:
-        timm_arguments(subject.module.network)
+        timm_arguments(subject.network)
     except GenetError as fault:
         return str(fault)
     return None
 
 
 def _answers(folder: Path) -> Answers:
-    return open_timm(folder / FOLDER)
+    """As its card says, by timm alone."""
+    import timm
+
+    blocks = with_blocks(read_config(folder / FOLDER)["model_args"])["blocks"]
+    model: nn.Module = timm.create_model(f"local-dir:{folder / FOLDER}", pretrained=True, blocks=blocks)
+    return model.eval()
 
 
 TIMM = Format(
     name="timm",
     purpose="plain timm, without genet",
+    place=FOLDER,
     files=_files,
     answers=_answers,
     loading=(

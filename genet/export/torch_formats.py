@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +18,7 @@ from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load, load_weights, w
 from genet.spec.genet_string import from_genet_string, to_genet_string
 from genet.spec.reader import read_network, to_yaml
 
+SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 PROGRAM_FILE, STRING_FILE = "model.pt2", "network.txt"
 
 
@@ -31,12 +35,26 @@ def _program(subject: Subject) -> dict[str, bytes]:
 
 
 def open_program(data: bytes, name: str) -> torch.export.ExportedProgram:
-    """A torch.export program; StorageError where the bytes are none."""
+    """A torch.export program; StorageError where the bytes are none, or hold more than tensors: those would be unpickled."""
     try:
-        with quiet():
+        with quiet(), tensors_alone():
             return torch.export.load(io.BytesIO(data))
     except Exception as fault:  # whatever its zip, JSON and graph readers raise
         raise StorageError(f"{name}: must be a program of torch.export, and is none ({first_line(fault)})") from None
+
+
+@contextmanager
+def tensors_alone() -> Iterator[None]:
+    """torch's own switch that no file is unpickled but for tensors; its loader of programs would, where that fails."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = before
 
 
 def _program_answers(folder: Path) -> Answers:
@@ -58,6 +76,7 @@ def _from_string(folder: Path) -> Answers:
 SAFETENSORS = Format(
     name="safetensors",
     purpose="genet itself, to go on with",
+    place=".",
     files=_own,
     answers=load,
     loading='import genet\nnetwork = genet.load("FOLDER")',
@@ -66,6 +85,7 @@ SAFETENSORS = Format(
 PT2 = Format(
     name="pt2",
     purpose="torch alone; batch normalisation fused, any batch size",
+    place=PROGRAM_FILE,
     files=_program,
     answers=_program_answers,
     loading='import torch\nnetwork = torch.export.load("FOLDER/model.pt2").module()',
@@ -74,6 +94,7 @@ PT2 = Format(
 STRING = Format(
     name="genet-string",
     purpose="the notation of the GENet paper's own code; the structure alone",
+    place=STRING_FILE,
     files=_string,
     answers=_from_string,
     loading="",

@@ -88,13 +88,10 @@ def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
 def onnx_work(model: bytes, images: Tensor) -> Work:
     """An ONNX model's answer to these images in ONNX Runtime, where the images are. See `prepare` for its errors."""
     runtime = _import("onnxruntime", "onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
     providers, device = _providers(runtime, images), images.device.type
     place = {"device_type": device, "device_id": images.device.index or 0}
     try:
-        session = runtime.InferenceSession(model, options, providers=providers)
+        session = runtime.InferenceSession(model, session_options(runtime), providers=providers)
         (given,), (answer,) = session.get_inputs(), session.get_outputs()
         binding = session.io_binding()
         shape, kind = tuple(images.shape), ONNX_TYPES[images.dtype]
@@ -111,6 +108,14 @@ def onnx_work(model: bytes, images: Tensor) -> Work:
         binding.synchronize_outputs()  # it has streams of its own, which the events of another do not see
 
     return run
+
+
+def session_options(runtime: ModuleType) -> Any:
+    """ONNX Runtime with as many threads as torch has, and silent but for faults."""
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return options
 
 
 def _providers(runtime: ModuleType, images: Tensor) -> list[Any]:

@@ -24,28 +24,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from genet.errors import DataError
 from genet.spec.network import Input
 from genet.spec.recipe import Data
+from genet.spec.shown import SMALL, Shown, shown_at
 from genet.spec.space import SpaceInput
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the paper, torchvision and timm alike
-DEFAULT_CROP = 0.875  # of ImageNet's evaluations
-SMALL = 64  # pixels; at such sizes images are shown whole: ImageNet's crops would cut the object away
 Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)
-
-
-class Shown(NamedTuple):
-    """How images are shown that are not augmented: resized, cropped to the centre, and normalised per channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop: float  # the share of an image's edge that is left of it
-    interpolation: str = "bilinear"
-
-
-def shown_at(channels: int, resolution: int) -> Shown:
-    """How this project shows images of a folder or of timm's datasets."""
-    crop = 1.0 if resolution <= SMALL else DEFAULT_CROP
-    colour = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    return Shown(*colour, crop)
 
 
 class View(NamedTuple):
@@ -107,11 +89,11 @@ def load_test(data: Data, reads: Input | SpaceInput, shown: Shown | None = None)
     """The test images alone, shown in a way of its own if one is given. DataError as for `load_data`."""
     if data.name == "digits":
         return _digits(data, reads, 0, PLAIN).test
-    _check_located(data, reads)
-    images = _open(data.name, str(data.root), "validation")
-    _check_class_count(images, reads.classes, str(data.root))
+    root = _check_located(data, reads)
+    images = _open(data.name, root, "validation")
+    _check_class_count(images, reads.classes, root)
     if not len(images):
-        raise DataError(f"{data.root}: must hold at least one image to test with, and holds none")
+        raise DataError(f"{root}: must hold at least one image to test with, and holds none")
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
 
 
@@ -228,6 +210,7 @@ class _Decoded(Dataset[Batch]):
             interpolation=shown.interpolation,
             scale=(0.5, 1.0) if resolution <= SMALL else None,
             crop_pct=shown.crop,
+            crop_mode=shown.crop_mode,
             auto_augment=view.augment,
             re_prob=view.erasing,
             mean=shown.mean,

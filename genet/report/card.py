@@ -9,6 +9,7 @@ from genet.export.record import Exports
 from genet.report.page import found_in, render
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
+from genet.spec.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Card:
 
     network: Network
     exports: Exports
+    shown: Shown
     data: str | None = None
     training: str | None = None  # the schedule in YAML
     trained: Trained | None = None
@@ -26,6 +28,7 @@ class Card:
 
 def card(facts: Card) -> str:
     """The card's text."""
+    tested = {each.test_images for each in facts.exports.exported if each.test_images}
     setting = facts.outcomes.setting if facts.outcomes else None
     return render(
         "card.md",
@@ -34,6 +37,7 @@ def card(facts: Card) -> str:
         reads=facts.network.input,
         cost=network_cost(facts.network),
         exports=facts.exports,
+        tested=max(tested, default=None),
         outcome=facts.answers[0] if facts.answers else None,
         setting=setting,
         found=found_in(setting) if setting else "",

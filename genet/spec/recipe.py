@@ -62,6 +62,11 @@ class Data(Record):
     nas_validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     workers: Annotated[int, Field(ge=0)] = 0
 
+    @property
+    def identity(self) -> str:
+        """What decides which images there are: all but how many processes decode them."""
+        return self.model_dump_json(exclude={"workers"})
+
 
 class Measure(Record):
     """How latency is measured, or where it is read from.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from genet.choose.outcome import Outcomes, Trained
@@ -10,7 +11,7 @@ from genet.errors import RunError
 from genet.export.exports import FORMATS, check_formats, export
 from genet.export.format import Subject
 from genet.export.record import Exports
-from genet.files import write_atomic
+from genet.files import digest, write_atomic
 from genet.job import Job
 from genet.nets.build import GENet
 from genet.nets.data import Splits, load_data
@@ -20,6 +21,7 @@ from genet.report.card import Card, card
 from genet.spec.network import Network
 from genet.spec.reader import read_training, to_yaml
 from genet.spec.recipe import Data
+from genet.spec.shown import shown_at, shown_of
 
 
 def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
@@ -33,17 +35,20 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
     if not folders:
         names = ", ".join(dict.fromkeys(outcome.name for outcome in outcomes.outcomes))
         raise RunError(f"--network must be one of the trained networks, {names or 'of which there is none'} (got {name!r})")
-    with job.progress.track("exports, each loaded again and compared", len(folders) * len(formats or FORMATS)) as tracker:
-        for number, (place, first) in enumerate(folders.items()):
+    recipe, count = job.recipe, len(_all(formats))
+    with job.progress.track("exports, each loaded again and compared", len(folders) * count) as tracker:
+        for number, (place, first) in enumerate(folders.items(), start=1):
             folder = (job.folder.path / place).parent
-            tracker.resume_at(number * len(formats or FORMATS))
             network = Network.parse(first.network, name=first.name)
-            exports = _exported(load_weights(network, folder / WEIGHTS_FILE), folder, formats, job.splits, tracker)
+            module = load_weights(network, folder / WEIGHTS_FILE)
+            exports = _exported(module, folder, formats, _Images(recipe.data, job.splits, recipe.seed), tracker)
+            tracker.resume_at(number * count)
             facts = Card(
                 network,
                 exports,
-                data=job.recipe.data.name,
-                training=to_yaml(job.recipe.train),
+                shown_of(recipe.data, network.input.channels, network.input.resolution),
+                data=_told(recipe.data, job.splits),
+                training=to_yaml(recipe.train),
                 trained=Trained.load(folder / "model.json"),
                 outcomes=outcomes,
                 answers=tuple(outcome for outcome in outcomes.outcomes if outcome.export == place),
@@ -61,16 +66,18 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
             f"--into {folder}` trains it"
         )
     module = load(folder)
-    network = module.network
+    network, reads = module.network, module.network.input
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
-    images = data or (recipe.data if recipe else None)
-    splits = load_data(images, network.input, recipe.seed if recipe else 0) if images else None
-    with progress.track("exports, each loaded again and compared", len(formats or FORMATS)) as tracker:
-        exports = _exported(module, folder, formats, splits, tracker)
+    source, seed = data or (recipe.data if recipe else None), recipe.seed if recipe else 0
+    images = _Images(source, load_data(source, reads, seed), seed) if source else None
+    with progress.track("exports, each loaded again and compared", len(_all(formats))) as tracker:
+        exports = _exported(module, folder, formats, images, tracker)
+        tracker.resume_at(tracker.total)
     facts = Card(
         network,
         exports,
-        data=images.name if images else None,
+        shown_of(source, reads.channels, reads.resolution) if source else shown_at(reads.channels, reads.resolution),
+        data=_told(recipe.data, images.splits) if recipe and images and not data else None,
         training=to_yaml(recipe.train) if recipe else None,
         trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
     )
@@ -78,6 +85,35 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     return exports
 
 
-def _exported(module: GENet, folder: Path, formats: Sequence[str], splits: Splits | None, tracker: Tracker) -> Exports:
-    subject = Subject(module, splits.train if splits else None)
-    return export(subject, folder / "export", formats, splits.test if splits else None, tracker.advance)
+@dataclass(frozen=True)
+class _Images:
+    """Images to calibrate, compare and test with, and what decides which they are."""
+
+    data: Data
+    splits: Splits
+    seed: int
+
+    @property
+    def source(self) -> str:
+        return digest(f"{self.data.identity}/{self.seed}/{self.splits.test.size}")[:12]
+
+
+def _exported(module: GENet, folder: Path, formats: Sequence[str], images: _Images | None, tracker: Tracker) -> Exports:
+    if images is None:
+        return export(Subject(module), folder / "export", formats, tracker.advance)
+    shown = shown_of(images.data, module.network.input.channels, module.network.input.resolution)
+    return export(Subject(module, images.splits, images.source, shown), folder / "export", formats, tracker.advance)
+
+
+def _all(formats: Sequence[str]) -> set[str]:
+    """The network's own format is always among them."""
+    return {"safetensors", *(formats or FORMATS)}
+
+
+def _told(data: Data, splits: Splits) -> str:
+    """Which images a network was trained, chosen and tested on."""
+    where = f" in {data.root}" if data.root else ""
+    return (
+        f"{data.name}{where}: {splits.train.size:,} images to train on, {splits.nas_validation.size:,} held out of them, "
+        f"{splits.test.size:,} to test"
+    )

@@ -11,7 +11,7 @@ from genet.errors import RunError
 from genet.files import digest
 from genet.job import Job
 from genet.nets.training import accuracy
-from genet.nets.weights import load, save_weights, weights_bytes
+from genet.nets.weights import WEIGHTS_FILE, load, save_weights, weights_bytes
 from genet.nets.world import ALONE, World
 from genet.spec.network import Network
 from genet.spec.recipe import Model, Schedule, Taken, Training
@@ -37,13 +37,16 @@ def _take_master(job: Job, folder: Path) -> Trained:
 
     RunError where it is another network, or not the one that the run's trials started from.
     """
-    module, recipe = load(folder), job.recipe
+    recipe, weights = job.recipe, job.folder.master.with_suffix(".safetensors")
+    if job.folder.master.exists() and weights.exists() and not (folder / WEIGHTS_FILE).exists():
+        return Trained.load(job.folder.master)  # the run has its own copy
+    module = load(folder)
     ours, theirs = job.masternet, module.network.at(job.masternet.input.resolution)
     if ours != theirs:
         raise RunError(f"master.from: {folder} must hold the space's MasterNet, {ours}, and holds {theirs}; change one of them")
-    inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.model_dump_json()}/{recipe.seed}")
+    inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.identity}/{recipe.seed}")
     known = job.folder.read_current(job.folder.master, Trained, inputs)
-    if known:
+    if known and weights.exists():
         return known
     if job.folder.master.exists() and job.folder.trials.read().records:
         raise RunError(
@@ -51,7 +54,7 @@ def _take_master(job: Job, folder: Path) -> Trained:
         )
     size, sets = ours.input.resolution, (job.splits.nas_validation, job.splits.test)
     nas, test = (accuracy(module, images, size, job.device) for images in sets)
-    save_weights(module, job.folder.master.with_suffix(".safetensors"))
+    save_weights(module, weights)
     trained = Trained(
         inputs=inputs, network=str(ours), resolution=size, nas_accuracy=nas, nas_images=sets[0].size, test_accuracy=test
     )

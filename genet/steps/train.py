@@ -42,7 +42,7 @@ class Lesson:
     @property
     def inputs(self) -> str:
         """Names all that the result depends on."""
-        return digest(f"{self.network}/{self.schedule.model_dump_json()}/{self.data.model_dump_json()}/{self._drawn}")
+        return digest(f"{self.network}/{self.schedule.model_dump_json()}/{self.data.identity}/{self._drawn}")
 
     @property
     def weights_seed(self) -> int:

@@ -54,7 +54,7 @@ def test_its_files_are_there_with_the_sums_listed_and_a_checksum_beside_each(exp
 def test_its_logits_were_compared_at_one_and_many_images(exported: tuple[Path, Exports], name: str) -> None:
     found, law = of(exported[1], name), FORMATS[name].tolerance
     assert found.batches == (1, 7, 64)
-    assert all(0 <= error <= (1.0 if law is None else law) for error in found.relative_error)
+    assert all(0 <= error <= law for error in found.relative_error)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
@@ -67,7 +67,7 @@ def test_loaded_again_it_answers_as_the_network_does(
     images = Subject(module).images(batch)
     with torch.inference_mode():
         wanted, found = module(images), FORMATS[name].answers(exported[0])(images)
-    allowed = {"onnx-fp16": 0.01, "onnx-int8": 0.6}.get(name, FORMATS[name].tolerance or 0.0)
+    allowed = FORMATS[name].tolerance * (2 if name == "onnx-int8" else 1)  # random images are none it was calibrated for
     assert found.dtype == torch.float32
     assert float((wanted - found).abs().max()) <= allowed * float(wanted.abs().max())
     assert batch == 1 or np.ptp(wanted.numpy(), axis=0).min() > 1e-3, "the logits do depend on the image"
@@ -93,5 +93,5 @@ def test_the_lines_of_its_card_load_it_in_a_process_of_its_own(
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, cwd=tmp_path, capture_output=True, timeout=120)
     with torch.inference_mode():
         wanted = module(pixels).numpy()
-    allowed = {"onnx-fp16": 0.01, "onnx-int8": 0.6}.get(name, FORMATS[name].tolerance or 0.0)
+    allowed = FORMATS[name].tolerance * (2 if name == "onnx-int8" else 1)  # random images are none it was calibrated for
     assert np.abs(np.load(answers) - wanted).max() <= allowed * np.abs(wanted).max()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,11 +101,12 @@ def test_int8_is_symmetric_as_tensorrt_wants_it(exported) -> None:
     found = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in zeros]
     assert found
     assert all((zero == 0).all() for zero in found)
+    assert {zero.dtype for zero in found} == {np.dtype(np.int8)}, "biases stay fp32"
 
 
 def test_accuracies_of_onnx_before_and_after_int8_are_told_with_their_images(exported, splits: Splits) -> None:
     accuracies = {each.format: each.accuracy for each in exported[1].exported}
-    assert exported[1].test_images == splits.test.size
+    assert {each.test_images for each in exported[1].exported if each.accuracy is not None} == {splits.test.size}
     assert {name for name, share in accuracies.items() if share is not None} == {"onnx", "onnx-int8"}
 
 
@@ -117,7 +120,7 @@ def test_without_images_int8_is_left_out_with_the_reason(module: GENet, tmp_path
 
 def test_what_is_there_of_this_very_network_is_not_made_again(module: GENet, splits: Splits, copy: Path) -> None:
     before = stamps(copy)
-    export(Subject(module, splits.train), copy, test=splits.test)
+    export(Subject(module, splits, "digits"), copy)
     assert stamps(copy) == before
 
 
@@ -130,11 +133,49 @@ def test_a_format_more_keeps_the_others(module: GENet, tmp_path: Path) -> None:
     assert {name: data for name, data in before.items() if name != EVIDENCE_FILE}.items() <= after.items()
 
 
+def test_what_images_were_used_for_stays_without_images_and_is_made_again_with_others(
+    module: GENet, splits: Splits, copy: Path
+) -> None:
+    before = stamps(copy)
+    export(Subject(module), copy, ("timm",))
+    assert stamps(copy) == before
+    found = export(Subject(module, splits, "others"), copy, ("onnx-int8",))
+    sources = {each.format: each.source for each in found.exported}
+    assert sources.pop("onnx-int8") == "others"
+    assert "onnx" not in sources, "its accuracy was of other images"
+    assert set(sources) == {"safetensors", "timm", "onnx-fp16", "pt2", "genet-string"}
+
+
+def test_the_same_weights_at_another_resolution_are_another_network(exported, tmp_path: Path) -> None:
+    weights = exported[0] / "model.safetensors"
+    shutil.copytree(exported[0], tmp_path / "export")
+    larger = load_weights(NETWORK.at(16), weights)
+    found = export(Subject(larger), tmp_path / "export", ("genet-string",))
+    assert found.network == str(NETWORK.at(16))
+    assert read_network(tmp_path / "export" / "network.yaml") == NETWORK.at(16)
+    assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
+
+
+def test_what_a_librarys_exporter_raises_is_one_line(module: GENet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("no such operator\nand much more")
+
+    monkeypatch.setattr(torch.export, "save", broken)
+    with pytest.raises(GenetError, match=r"the format pt2 must be written and loaded again, and is not \(no such operator\)"):
+        export(Subject(module), tmp_path / "export", ("pt2",))
+    monkeypatch.setitem(sys.modules, "onnxruntime.transformers.float16", None)
+    with pytest.raises(GenetError, match=r"the format onnx-fp16 must have its packages, .* pip install onnxruntime"):
+        export(Subject(module), tmp_path / "export", ("onnx-fp16",))
+    assert not (tmp_path / "export").exists()
+
+
 def test_a_damaged_file_is_made_anew(module: GENet, splits: Splits, copy: Path) -> None:
     good = (copy / "network.txt").read_bytes()
     (copy / "network.txt").write_bytes(b"ConvKX")
-    export(Subject(module, splits.train), copy, test=splits.test)
+    (copy / "model.pt2.sha256").unlink()
+    export(Subject(module, splits, "digits"), copy)
     assert (copy / "network.txt").read_bytes() == good
+    assert (copy / "model.pt2.sha256").exists()
 
 
 def test_the_formats_of_other_weights_are_not_kept(copy: Path) -> None:

@@ -45,6 +45,19 @@ def test_a_genet_string_is_a_structure_alone(tmp_path: Path, as_file: bool) -> N
     assert found.without == "the notation holds none"
 
 
+@pytest.mark.parametrize("part", ["timm", "."])
+def test_a_folder_without_weights_is_a_structure_alone(exported, tmp_path: Path, part: str) -> None:
+    shutil.copytree(exported[0] / part, tmp_path / "bare")
+    (tmp_path / "bare" / "model.safetensors").unlink()
+    found = import_network(str(tmp_path / "bare"), READS, "small")
+    assert (found.network, found.module, found.without) == (NETWORK, None, "the folder holds none")
+
+
+def test_a_string_longer_than_a_file_name_may_be_is_read() -> None:
+    named = to_genet_string(NETWORK).replace("ConvKX(", f"ConvKX({'uuid' * 80}|", 1)
+    assert import_network(named, READS, "small").network == NETWORK
+
+
 def test_a_byomodelcfg_is_named_by_its_module() -> None:
     found = import_network("tests.export.test_importing:LARGE", Input(channels=3, classes=1000, resolution=256), "large")
     assert found.network == read_network("genet-large")
@@ -65,6 +78,7 @@ def test_weights_that_are_anothers_are_refused(exported, tmp_path: Path) -> None
     [
         ("timm:resnet50", r"must be one of its ByobNets, such as gernet_l, .*\(got resnet50\)"),
         ("timm:gernet_xl", "must be the name of a timm model"),
+        ("timm:gernet_l.no_such_tag", "must be the name of a timm model"),
         ("nowhere", "must be timm:MODEL, a folder with config.json"),
         ("no.such.module:CFG", "must be MODULE:ATTRIBUTE that can be imported"),
         ("tests.export.test_importing:READS", "must be timm's ByoModelCfg, and is a Input"),
@@ -76,7 +90,13 @@ def test_what_cannot_be_taken_in_says_what_can(what: str, law: str) -> None:
         import_network(what, READS, "it")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{"])
+def test_a_text_that_is_no_genet_string_is_named_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / "it.txt").write_text("timm:gernet_l")
+    with pytest.raises(SpecError, match=r"it\.txt: must hold a GENet string"):
+        import_network(str(tmp_path / "it.txt"), READS, "it")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{", '{"architecture": "gernet_l", "model_args": null}'])
 def test_a_config_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(SpecError, match=r"config\.json: must be the config\.json of a timm model"):

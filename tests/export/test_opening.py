@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -14,7 +17,7 @@ from genet.export.exports import FORMATS
 from genet.export.format import Subject
 from genet.export.opening import open_network
 from genet.nets.build import GENet
-from genet.nets.data import shown_at
+from genet.spec.shown import shown_at
 from tests.small import NETWORK
 
 CPU = torch.device("cpu")
@@ -40,13 +43,12 @@ def test_a_file_says_itself_what_it_reads(exported, file: str) -> None:
 
 
 def test_a_timm_model_is_shown_images_its_own_way(exported, tmp_path: Path) -> None:
-    own = open_network(str(exported[0] / "timm"), CPU).shown
-    assert own == shown_at(1, 12)
+    assert open_network(str(exported[0] / "timm"), CPU).shown == shown_at(1, 12)
     shutil.copytree(exported[0] / "timm", tmp_path / "timm")
     config = json.loads((tmp_path / "timm" / "config.json").read_text())
     config["pretrained_cfg"] |= {"mean": [0.1], "std": [0.2], "crop_pct": 0.9, "interpolation": "bicubic"}
     (tmp_path / "timm" / "config.json").write_text(json.dumps(config))
-    assert open_network(str(tmp_path / "timm"), CPU).shown == ((0.1,), (0.2,), 0.9, "bicubic")
+    assert open_network(str(tmp_path / "timm"), CPU).shown == ((0.1,), (0.2,), 0.9, "bicubic", "center")
 
 
 def test_a_file_from_elsewhere_needs_no_checksum_but_one_beside_it_must_hold(exported, tmp_path: Path) -> None:
@@ -64,6 +66,67 @@ def test_a_file_that_is_no_model_is_refused_and_never_unpickled(tmp_path: Path, 
     (tmp_path / name).write_bytes(data)
     with pytest.raises(GenetError, match=f"{name}: must be .*{law}"):
         open_network(str(tmp_path / name), CPU)
+
+
+class Trap:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.file,)
+
+
+def test_a_program_that_hides_a_pickle_is_refused_and_the_pickle_not_read(exported, tmp_path: Path) -> None:
+    buffer, caught = io.BytesIO(), tmp_path / "caught"
+    torch.save(Trap(caught), buffer)
+    with zipfile.ZipFile(exported[0] / "model.pt2") as whole, zipfile.ZipFile(tmp_path / "a.pt2", "w") as trapped:
+        inside = [name for name in whole.namelist() if "sample_inputs" in name]
+        assert inside
+        for name in whole.namelist():
+            trapped.writestr(name, buffer.getvalue() if name in inside else whole.read(name))
+    with pytest.raises(GenetError, match=r"must be a program of torch\.export"):
+        open_network(str(tmp_path / "a.pt2"), CPU)
+    assert not caught.exists()
+
+
+def test_a_flipped_byte_in_timms_weights_is_noticed(exported, tmp_path: Path) -> None:
+    shutil.copytree(exported[0] / "timm", tmp_path / "timm")
+    data = bytearray((tmp_path / "timm" / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "timm" / "model.safetensors").write_bytes(data)
+    with pytest.raises(GenetError, match="must match its SHA-256"):
+        open_network(str(tmp_path / "timm"), CPU)
+
+
+@pytest.mark.parametrize("change", [{"model_args": {"blocks": [{"nonsense": 1}]}}, {"num_classes": 3}, {"architecture": "none"}])
+def test_a_timm_folder_whose_config_describes_another_model_is_refused(exported, tmp_path: Path, change: dict) -> None:
+    shutil.copytree(exported[0] / "timm", tmp_path / "timm")
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    (tmp_path / "timm" / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(GenetError, match=r"timm: must hold the weights of the model that its config\.json describes"):
+        open_network(str(tmp_path / "timm"), CPU)
+
+
+@pytest.mark.parametrize("kind", ["half", "two inputs", "one class"])
+def test_a_foreign_onnx_file_that_is_no_classifier_of_images_is_one_line(tmp_path: Path, kind: str) -> None:
+    kinds = onnx.TensorProto.FLOAT16 if kind == "half" else onnx.TensorProto.FLOAT
+    images = onnx.helper.make_tensor_value_info("images", kinds, ["n", 1, 8, 8])
+    answer = onnx.helper.make_tensor_value_info("answer", kinds, None)
+    more = [onnx.helper.make_tensor_value_info("more", kinds, ["n", 1, 8, 8])] if kind == "two inputs" else []
+    node = onnx.helper.make_node("ReduceMean", ["images"], ["mean"], axes=[2, 3], keepdims=0)
+    last = onnx.helper.make_node("Identity", ["mean"], ["answer"])
+    graph = onnx.helper.make_graph([node, last], "graph", [images, *more], [answer])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(GenetError, match=r"a\.onnx: must (read images of one square size|tell two classes apart)"):
+        open_network(str(tmp_path / "a.onnx"), CPU)
+
+
+def test_the_notation_alone_cannot_run(exported) -> None:
+    with pytest.raises(GenetError, match="genet-string is a structure alone"):
+        open_network(str(exported[0]), CPU, "genet-string")
 
 
 def test_what_is_no_network_says_what_one_is(tmp_path: Path) -> None:
