@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 from genet.cli import main
+from genet.files import write_atomic
+from genet.nets.build import build
 from genet.nets.training import Checkpoints, Preempted
-from genet.nets.weights import load_weights
+from genet.nets.weights import load_weights, save_weights
 from genet.spec.network import Network
-from genet.spec.reader import read_any, read_network, shipped_files
+from genet.spec.reader import read_any, read_network, read_training, shipped_files, to_yaml
 from genet.spec.recipe import TrainingRecipe
+from genet.steps.train import Lesson
 
 NETWORK = "@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | DW k3 c24 s2 d1 r2 | Conv k1 c32 | 10"
 RECIPE = """
@@ -132,26 +135,41 @@ def test_what_cannot_be_trained_is_said_in_one_line_and_nothing_is_written(
     assert not (tmp_path / "net" / "network.yaml").exists()
 
 
-@pytest.mark.parametrize("teacher", ["timm:resnet10", "TRAINED", "empty"])
-def test_a_teacher_that_cannot_teach_is_refused(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: str
-) -> None:
-    if teacher == "TRAINED":
-        wide = NETWORK.replace("@16x1", "@16x3")
-        (tmp_path / "trained").mkdir()
-        from genet.files import write_atomic
-        from genet.nets.build import build
-        from genet.nets.weights import save_weights
-        from genet.spec.reader import to_yaml
+def put_teacher(folder: Path, notation: str, seed: int = 0) -> None:
+    network = Network.parse(notation)
+    write_atomic(folder / "network.yaml", to_yaml(network).encode())
+    save_weights(build(network, seed), folder / "model.safetensors")
 
-        write_atomic(tmp_path / "trained" / "network.yaml", to_yaml(Network.parse(wide)).encode())
-        save_weights(build(Network.parse(wide)), tmp_path / "trained" / "model.safetensors")
-        teacher = str(tmp_path / "trained")
+
+@pytest.mark.parametrize(
+    ("teacher", "law"),
+    [
+        ("timm:resnet10", "a teacher must be timm:MODEL or a trained network's folder, and timm:resnet10 is not"),
+        ("empty", "a teacher must be timm:MODEL or a trained network's folder, and "),
+        (NETWORK.replace("@16x1", "@16x3"), "a teacher must look at images of 1 x 16 x 16"),
+        (NETWORK.removesuffix("10") + "7", "a teacher must tell the network's 10 classes apart, and "),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: str, law: str
+) -> None:
+    if "|" in teacher:
+        put_teacher(tmp_path / "trained", teacher)
+        teacher = "trained"
     recipe.write_text(RECIPE.replace("ema: 0.9", f"teacher: {teacher}"))
-    said = refused(capsys, NETWORK, "--recipe", recipe, "--into", tmp_path / "net")
-    laws = ("a teacher must be a timm model with weights", "a teacher must look at images of 1 x 16 x 16")
-    laws = (*laws, "a teacher must be timm:MODEL or a trained network's folder, not empty")
-    assert any(law in said for law in laws)
+    assert law in refused(capsys, NETWORK, "--recipe", recipe, "--into", tmp_path / "net")
+    assert not (tmp_path / "net" / "network.yaml").exists()
+
+
+def test_a_teacher_is_looked_for_beside_the_recipe_and_its_weights_are_part_of_the_training(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(RECIPE.replace("ema: 0.9", "teacher: trained"))
+    read = read_training(recipe)
+    assert read.train.teacher == str(recipe.parent / "trained")
+    names = []
+    for seed in (0, 1, 0):
+        put_teacher(recipe.parent / "trained", NETWORK, seed)
+        names.append(Lesson(Network.parse(NETWORK), read.train, read.data, 0).inputs)
+    assert names[0] == names[2] != names[1]
 
 
 @pytest.mark.parametrize("name", sorted(shipped_files("recipes/training")))

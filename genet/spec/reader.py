@@ -20,7 +20,7 @@ import genet
 from genet.errors import SpecError
 from genet.files import Record
 from genet.spec.network import Network
-from genet.spec.recipe import Data, Recipe, Taken, TrainingRecipe
+from genet.spec.recipe import Data, Recipe, Taken, Training, TrainingRecipe
 from genet.spec.space import SearchSpace
 
 R = TypeVar("R", bound=Record)
@@ -101,19 +101,26 @@ def _recipe(node: yaml.Node) -> Recipe:
     recipe = _record(Recipe, _with_space(node))
     master = recipe.master
     if isinstance(master, Taken):
-        master = Taken(folder=str((Path(node.start_mark.name).parent / master.folder).absolute()))
-    return recipe.model_copy(update={"data": _located(node, recipe.data), "master": master})
+        master = Taken(folder=_beside_the_file(node, master.folder))
+    return recipe.model_copy(update={"master": master, **_located(node, recipe.data, recipe.train)})
 
 
 def _training(node: yaml.Node) -> TrainingRecipe:
     recipe = _record(TrainingRecipe, node)
-    return recipe.model_copy(update={"data": _located(node, recipe.data)})
+    return recipe.model_copy(update=_located(node, recipe.data, recipe.train))
 
 
-def _located(node: yaml.Node, data: Data) -> Data:
-    """The images' folder, looked for beside the file."""
-    here = Path(node.start_mark.name).parent
-    return data if data.root is None else data.model_copy(update={"root": str((here / data.root).absolute())})
+def _located(node: yaml.Node, data: Data, train: Training) -> dict[str, Record]:
+    """The folders of the images and of a teacher, looked for beside the file."""
+    if data.root is not None:
+        data = data.model_copy(update={"root": _beside_the_file(node, data.root)})
+    if train.teacher is not None and not train.teacher.startswith("timm:"):
+        train = train.model_copy(update={"teacher": _beside_the_file(node, train.teacher)})
+    return {"data": data, "train": train}
+
+
+def _beside_the_file(node: yaml.Node, folder: str) -> str:
+    return str((Path(node.start_mark.name).parent / folder).absolute())
 
 
 def to_yaml(record: Record) -> str:

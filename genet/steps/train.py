@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ import torch
 from torch import nn
 
 from genet.choose.outcome import Trained
-from genet.errors import GenetError, RunError
-from genet.files import digest, write_atomic
+from genet.errors import GenetError, RunError, first_line
+from genet.export.opening import open_network
+from genet.files import digest, read_bytes, write_atomic
 from genet.nets.build import build
 from genet.nets.data import Splits, View, load_data
-from genet.nets.training import Checkpoints, EpochDone, accuracy, classes_of, train
-from genet.nets.weights import load, save_weights
+from genet.nets.training import Checkpoints, EpochDone, accuracy, train
+from genet.nets.weights import WEIGHTS_FILE, save_weights
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
 from genet.spec.network import Network
@@ -27,6 +27,8 @@ from genet.spec.recipe import Data, Schedule, Training, TrainingRecipe
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,18 @@ class Lesson:
 
     @property
     def inputs(self) -> str:
-        """Names all that the result depends on."""
-        return digest(f"{self.network}/{self.schedule.model_dump_json()}/{self.data.identity}/{self._drawn}")
+        """Names all that the result depends on, a teacher's weights among them."""
+        taught = f"/{digest(read_bytes(file))}" if (file := self._teachers_weights) and file.exists() else ""
+        return digest(f"{self.network}/{self.schedule.model_dump_json()}/{self.data.identity}/{self._drawn}{taught}")
+
+    @property
+    def teacher(self) -> str | None:
+        """The teacher's name, if there is one."""
+        return self.schedule.teacher if isinstance(self.schedule, Training) else None
+
+    @property
+    def _teachers_weights(self) -> Path | None:
+        return None if self.teacher is None or self.teacher.startswith("timm:") else Path(self.teacher) / WEIGHTS_FILE
 
     @property
     def weights_seed(self) -> int:
@@ -171,36 +183,25 @@ def _teacher(lesson: Lesson) -> nn.Module | None:
 
     GenetError where it cannot be had, cannot look at the network's images, or tells other classes apart.
     """
-    name = lesson.schedule.teacher if isinstance(lesson.schedule, Training) else None
+    name = lesson.teacher
     if name is None:
         return None
-    teacher, reads = _opened(name), lesson.network.input
+    try:
+        opened, reads = open_network(name, CPU), lesson.network.input
+    except GenetError as fault:
+        raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, and {name} is not ({fault})") from None
+    teacher = opened.answers
+    if not isinstance(teacher, nn.Module):
+        raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, and {name} is a file for {opened.runtime}")
     try:
         with torch.inference_mode():
             teacher.eval()(torch.zeros(1, reads.channels, reads.resolution, reads.resolution))
-        classes = classes_of(teacher)
-    except (RuntimeError, IndexError) as fault:
+    except RuntimeError as fault:
         raise GenetError(
             f"a teacher must look at images of {reads.channels} x {reads.resolution} x {reads.resolution}, and {name} does not "
-            f"({fault})"
+            f"({first_line(fault)})"
         ) from None
-    if classes != lesson.network.input.classes:
-        raise GenetError(
-            f"a teacher must tell the network's {lesson.network.input.classes} classes apart, and {name} tells {classes}"
-        )
+    if opened.reads.classes != reads.classes:
+        told = opened.reads.classes
+        raise GenetError(f"a teacher must tell the network's {reads.classes} classes apart, and {name} tells {told}")
     return teacher
-
-
-def _opened(name: str) -> nn.Module:
-    if not name.startswith("timm:"):
-        try:
-            return load(name)
-        except GenetError as fault:
-            raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, not {name} ({fault})") from None
-    import timm
-
-    create: Callable[..., nn.Module] = timm.create_model
-    try:
-        return create(name.removeprefix("timm:"), pretrained=True)
-    except Exception as fault:
-        raise GenetError(f"a teacher must be a timm model with weights, and {name} cannot be had ({fault})") from None
