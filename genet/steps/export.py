@@ -95,6 +95,7 @@ class _Images:
 
     @property
     def source(self) -> str:
+        """Names them."""
         return digest(f"{self.data.identity}/{self.seed}/{self.splits.test.size}")[:12]
 
 
