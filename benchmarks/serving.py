@@ -1,9 +1,10 @@
 """Images per second of one network in every runtime, beside timm's own model of the same structure.
 
-    python benchmarks/serving.py [--batch 64] [--network NETWORK]...      minutes on two cores
+    python benchmarks/serving.py      minutes on two cores
 
-All works of a network are timed in turn. timm's model is served in torch, compiled or not, in both memory formats, and by ONNX
-Runtime from torch's exporter; ours in the same ways and as it is exported. Writes benchmarks/results/serving/.
+Every work is timed by itself, in several rounds over all. timm's model is served in torch, compiled or not, in both memory
+formats, and by ONNX Runtime from torch's exporter; ours in the same ways and as it is exported. Writes
+benchmarks/results/serving/.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from genet.export.onnx_formats import FILES
 from genet.export.timm_form import to_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
 from genet.files import Record, write_atomic
-from genet.latency.clock import Timing, Work, measure
+from genet.latency.clock import Timing, Work, measure_apart
 from genet.latency.runtimes import onnx_work, prepare
 from genet.nets.build import build
 from genet.nets.data import Splits, TensorImages
@@ -33,10 +34,11 @@ from genet.spec.network import Network
 from genet.spec.reader import read_network
 
 RESULTS = Path(__file__).parent / "results" / "serving"
-NETWORKS = (
-    "@32x3 | Conv k3 c16 s2 | XX k3 c48 s1 d1 | XX k3 c64 s2 d1 | BL k3 c128 s1 d2 r0.5 | DW k3 c96 s2 d1 r3 | Conv k1 c256 | 10",
-    "genet-light",
-)
+NETWORKS = {  # and their batches
+    "@32x3 | Conv k3 c16 s2 | XX k3 c48 s1 d1 | XX k3 c64 s2 d1 | BL k3 c128 s1 d2 r0.5 | DW k3 c96 s2 d1 r3 | Conv k1 c256 | "
+    "10": 64,
+    "genet-light": 16,
+}
 
 TORCH_RUNTIMES = {"cpu": ("eager", "compile"), "cuda": ("eager", "cudagraph", "compile")}
 
@@ -90,14 +92,14 @@ def table(found: list[Served]) -> str:
     """Images per second, with the ratio of the best of ours to the best of timm's."""
     lines = ["# The same network in every runtime, ours and timm's", ""]
     for served in found:
-        speed = {name: 1e3 * served.batch / timing.ms for name, timing in served.timings.items()}
+        speed = {name: 1e3 * served.batch / timing.median_ms for name, timing in served.timings.items()}
         ours = [name for name in speed if name.startswith("genet") and not name.endswith(("fp16", "int8"))]
         fp32 = max(ours, key=speed.__getitem__)
         theirs = max((name for name in speed if name.startswith("timm")), key=speed.__getitem__)
         lines += [
             f"`{served.network}`, {served.device}, {served.threads} threads, batch {served.batch}",
             "",
-            "| served as | images/s | repeats spread by |",
+            "| served as | images/s | rounds spread by |",
             "|---|---|---|",
         ]
         order = sorted(speed, key=speed.__getitem__, reverse=True)
@@ -116,24 +118,20 @@ def serve(name: str, device: torch.device, batch: int) -> Served:
     images = torch.randn(batch, reads.channels, reads.resolution, reads.resolution, device=device)
     with torch.inference_mode():
         works = works_of(network, images)
-        timings = dict(zip(works, measure(list(works.values()), device), strict=True))
+        timings = dict(zip(works, measure_apart(list(works.values()), device), strict=True))
     return Served(
         network=str(network), device=read_card(device).name, threads=torch.get_num_threads(), batch=batch, timings=timings
     )
 
 
 def main() -> None:
-    """Time the networks and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", action="append")
-    parser.add_argument("--batch", type=int, default=64)
-    arguments = parser.parse_args()
+    """Time the networks at their batches and write the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     found = []
-    for name in arguments.network or NETWORKS:
-        found.append(serve(name, torch.device("cpu"), arguments.batch))
+    for number, (name, batch) in enumerate(NETWORKS.items()):
+        found.append(serve(name, torch.device("cpu"), batch))
+        found[-1].save(RESULTS / f"{number}.json")
         print(table(found[-1:]), flush=True)
-    for number, served in enumerate(found):
-        served.save(RESULTS / f"{number}.json")
     write_atomic(RESULTS / "table.md", table(found).encode())
 
 

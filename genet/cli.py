@@ -168,10 +168,10 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
     )
     take.add_argument("--into", required=True, metavar="FOLDER", type=Path, help="where its network.yaml and weights go")
     take.add_argument(
-        "--size", type=_positive, metavar="PIXELS", default=224, help="of a structure alone: its resolution (default: 224)"
+        "--size", type=_positive, metavar="PIXELS", default=224, help="of a GENet string or a configuration (default: 224)"
     )
-    take.add_argument("--classes", type=_positive, metavar="N", default=1000, help="of a structure alone (default: 1000)")
-    take.add_argument("--channels", type=_positive, metavar="N", default=3, help="of a ByoModelCfg (default: 3)")
+    take.add_argument("--classes", type=_positive, metavar="N", default=1000, help="of such a structure (default: 1000)")
+    take.add_argument("--channels", type=_positive, metavar="N", default=3, help="of a configuration (default: 3)")
 
 
 def _add_runner(command: argparse.ArgumentParser) -> None:

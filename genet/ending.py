@@ -24,23 +24,35 @@ def terminate(*_: object) -> Never:
 
 
 class Ending:
-    """Within it the first SIGTERM only asks: work that is not safe at any moment looks at `asked`, saves and stops."""
+    """Within it the first SIGTERM or Ctrl-C only asks: work that is not safe at any moment looks at `asked`, saves and stops.
+
+    A second Ctrl-C ends at once.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: Any = None
+        self._fault: type[BaseException] = Terminated
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         if self.asked and kind is None:  # asked when there was nothing left to look
-            raise Terminated
+            self.end()
 
-    def _ask(self, *_: object) -> None:
-        """Repeats, as when a whole group of processes is told, do not disturb the saving."""
+    def end(self) -> Never:
+        """What it was asked by."""
+        raise self._fault
+
+    def _ask(self, number: int, *_: object) -> None:
+        """A repeated SIGTERM, as when a whole group of processes is told, does not disturb the saving."""
+        if number == signal.SIGINT:
+            if self.asked:
+                raise KeyboardInterrupt
+            self._fault = KeyboardInterrupt
         self.asked = True

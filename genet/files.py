@@ -127,7 +127,7 @@ def read_checked(path: Path) -> bytes:
     data = read_bytes(path)
     beside = _checksum_file(path)
     if digest(data).encode() not in read_bytes(beside).split():
-        raise StorageError(f"{path}: must match its SHA-256 in {beside.name}, and does not; delete both to redo the step")
+        raise StorageError(f"{path}: must match its SHA-256 in {beside.name}, and does not; take it from a copy, or make it anew")
     return data
 
 
@@ -232,8 +232,7 @@ class FolderLock:
             try:
                 _lock(
                     self._handle,
-                    f"{self._folder}: one process at a time may work in a run folder, and another does; "
-                    "wait for it, or start a second run with --fresh",
+                    f"{self._folder}: one process at a time may work in a folder, and another does; wait for it, or give another",
                 )
             except BaseException:
                 os.close(self._handle)

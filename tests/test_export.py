@@ -54,7 +54,8 @@ def test_a_runs_export_has_all_formats_and_its_card_all_of_the_evidence(finished
         for name, known in each.files.items():
             assert digest((folder / name).read_bytes()) == known
             assert f"{known}  export/{name}" in card
-    for fact in (outcome.network, f"{outcome.measured_ms_per_image:.4f}", "licence", "torch ", "epochs: 2", "| data | digits: "):
+    facts = (outcome.network, f"{outcome.measured_ms_per_image:.4f}", "licence", "torch ", "epochs: 2", "| data | digits: ")
+    for fact in (*facts, "logits, of 0, 1, 2, 3"):
         assert fact in card
 
 
@@ -105,6 +106,10 @@ def test_images_of_other_classes_are_refused(exported, tmp_path: Path, capsys: p
     for label in ("ant", "bee"):
         (tmp_path / "validation" / label).mkdir(parents=True)
         shutil.copy(Path(__file__).parent.parent / "README.md", tmp_path / "validation" / label / "image.png")
+    for label in "abcdefghij":
+        shutil.copytree(tmp_path / "validation" / "ant", tmp_path / "ten" / "validation" / label)
+    told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "ten"))
+    assert "must hold the network's own classes, and lacks 0, 1, 2, 3, 4 and 5 more and has a, b, c, d, e and 5 more" in told
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path))
     assert "must hold the network's 10 classes, and holds 2" in told
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "validation"))
@@ -127,7 +132,7 @@ def test_a_structure_alone_cannot_be_exported_and_says_how_it_gets_weights(
     taken = tmp_path / "taken"
     line = str(exported[0] / "network.txt")
     assert answer(capsys, "import", line, "--into", str(taken), "--size", "12", "--classes", "10")["weights"] is False
-    assert "`genet train" in fault(capsys, "export", str(taken))
+    assert "genet train" in fault(capsys, "export", str(taken))
 
 
 def test_a_network_inside_a_run_is_exported_by_the_run(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,12 +150,16 @@ def test_a_network_inside_a_run_is_exported_by_the_run(copy: RunFolder, capsys: 
         (["latency", "FOLDER", "--batch", "0"], "--batch must be greater than"),
         (["latency", "FOLDER", "--picture", "a.svg"], "must be timed as they are"),
         (["export", "FOLDER", "--format", "onx"], "--format must be one of"),
+        (["export", "FOLDER"], "is an export already"),
+        (["export", "nowhere"], "must be a run folder, or the folder of a trained network"),
+        (["eval", "FOLDER/model.onnx", "--format", "onnx", "--data", "digits"], "is a file; leave --format out"),
+        (["latency", "FOLDER/model.onnx"], "an exported file must be timed with its folder"),
     ],
 )
 def test_options_that_cannot_be_are_one_line(
     exported, capsys: pytest.CaptureFixture[str], arguments: list[str], law: str
 ) -> None:
-    assert law in fault(capsys, *(str(exported[0]) if each == "FOLDER" else each for each in arguments))
+    assert law in fault(capsys, *(each.replace("FOLDER", str(exported[0])) for each in arguments))
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -10,6 +10,7 @@ import torch
 
 from genet import pipeline
 from genet.choose.outcome import Trained
+from genet.cli import main
 from genet.errors import RunError, SpecError
 from genet.files import write_atomic
 from genet.job import Job
@@ -81,8 +82,18 @@ def test_other_weights_under_trials_are_refused(job: Job, tmp_path: Path) -> Non
 
 def test_another_network_is_refused_with_both_notations(job: Job, tmp_path: Path) -> None:
     put(tmp_path / "trained", Network.parse(str(job.masternet).replace("c16", "c24", 1)))
-    with pytest.raises(RunError, match=r"must hold the space's MasterNet, .*c16.*, and holds .*c24"):
+    with pytest.raises(SpecError, match=r"must hold the space's MasterNet with trained weights, .*c16.*, and holds .*c24"):
         pipeline.train_master(job)
+
+
+@pytest.mark.parametrize("missing", ["network.yaml", "model.safetensors"])
+def test_a_check_of_the_recipe_tells_what_the_folder_lacks(
+    job: Job, tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(tmp_path / "tiny.yaml")]) == 0
+    (tmp_path / "trained" / missing).unlink()
+    assert main(["check", str(tmp_path / "tiny.yaml")]) == 2
+    assert f"must hold the space's MasterNet with trained weights, and holds no {missing}" in capsys.readouterr().err
 
 
 def test_the_folder_is_looked_for_beside_the_recipe_and_reads_back(job: Job, tmp_path: Path) -> None:
@@ -95,7 +106,7 @@ def test_the_folder_is_looked_for_beside_the_recipe_and_reads_back(job: Job, tmp
     ("master", "law"),
     [
         ("{from: 3}", r"master\.from: must be text"),
-        ("{from: trained, epochs: 3}", r"master\.epochs: "),
+        ("{from: trained, epochs: 3}", r"master\.epochs: is not a key here$"),
         ("{epochs: three}", r"master\.epochs: "),
         ("trained", r"master: "),
     ],

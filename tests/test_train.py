@@ -74,11 +74,11 @@ def test_a_folder_of_another_training_is_left_alone(recipe: Path, tmp_path: Path
     assert "network.yaml: must be that of this training" in refused(capsys, other, "--recipe", recipe, "--into", tmp_path / "net")
 
 
-def training(recipe: Path, into: Path, *before: str) -> subprocess.Popen[bytes]:
+def training(recipe: Path, into: Path, *before: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     """`genet train`, under way."""
     command = [sys.executable, *before, "-m", "genet", "train", NETWORK, "--recipe", str(recipe), "--into", str(into)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.PIPE)
 
 
 def test_told_to_end_it_saves_and_the_same_command_ends_with_the_weights_of_an_undisturbed_one(
@@ -133,6 +133,43 @@ def test_what_cannot_be_trained_is_said_in_one_line_and_nothing_is_written(
     assert law in said
     assert said.count("\n") == 1
     assert not (tmp_path / "net" / "network.yaml").exists()
+
+
+def test_ctrl_c_saves_its_very_step_too_and_going_on_is_told(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(RECIPE.replace("epochs: 3", "epochs: 12"))
+    into = tmp_path / "net"
+    with training(recipe, into) as process:
+        while process.poll() is None and not list(into.glob("*.checkpoint")):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b"interrupted; the same command goes on where it was\n"
+    (mark,) = into.glob("*.preempted.json")
+    assert Preempted.load(mark).epochs > 0
+    (into / mark.name.replace(".preempted.json", ".checkpoint.other")).write_bytes(b"damaged")
+    with training(recipe, into, output=subprocess.PIPE) as process:
+        said, _ = process.communicate()
+        assert process.returncode == 0
+    assert "going on after" in said.decode() or "beginning anew" in said.decode()
+    assert "checkpoint.other: damaged, and left out" in said.decode()
+
+
+def test_imported_weights_are_not_trained_over(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_teacher(tmp_path / "net", NETWORK)
+    before = (tmp_path / "net" / "model.safetensors").read_bytes()
+    said = refused(capsys, tmp_path / "net", "--recipe", recipe, "--into", tmp_path / "net")
+    assert "must hold no weights from elsewhere" in said
+    assert (tmp_path / "net" / "model.safetensors").read_bytes() == before
+
+
+def test_a_network_is_named_by_its_folder_and_ends_with_its_labels(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_atomic(tmp_path / "net" / "network.yaml", to_yaml(Network.parse(NETWORK)).encode())
+    assert "is the folder of one network; genet train" in refused(capsys, tmp_path / "net")
+    trained(capsys, tmp_path / "net", "--recipe", recipe, "--into", tmp_path / "net")
+    assert (tmp_path / "net" / "labels.txt").read_text().split() == list("0123456789")
 
 
 def put_teacher(folder: Path, notation: str, seed: int = 0) -> None:

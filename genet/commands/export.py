@@ -23,11 +23,11 @@ from genet.files import FolderLock, write_atomic
 from genet.job import open_job
 from genet.nets.data import load_test
 from genet.nets.training import EVALUATION_BATCH, top
-from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights, write_labels
 from genet.runfolder import RunFolder
 from genet.spec.reader import to_yaml
 from genet.spec.recipe import Data
-from genet.spec.shown import shown_at
+from genet.spec.shown import Shown, shown_at
 
 Answer = dict[str, Any]
 
@@ -36,6 +36,10 @@ def export(arguments: argparse.Namespace) -> Answer:
     """`genet export`: the networks of a run, or the one in a folder."""
     what, formats = arguments.what, tuple(arguments.format or ())
     check_formats(formats)
+    if (what / EVIDENCE_FILE).exists():
+        raise GenetError(f"{what}: is an export already; genet export {what.parent} adds formats to it")
+    if not ((what / NETWORK_FILE).exists() or RunFolder(what).recipe_file.exists()):
+        raise GenetError(f"{what}: must be a run folder, or the folder of a trained network (network.yaml), and is neither")
     if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
         if arguments.data:
             raise GenetError(
@@ -49,6 +53,7 @@ def export(arguments: argparse.Namespace) -> Answer:
         raise GenetError(f"--network must go with a run folder, and {what} holds a single network; leave it out")
     else:
         with FolderLock(what):
+            RunFolder(what).remove_leftovers()
             pipeline.export_folder(what, formats, _images(arguments.data) if arguments.data else None, progress())
         folders = (what / "export",)
     found = [Exports.load(folder / EVIDENCE_FILE) for folder in folders]
@@ -80,7 +85,7 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
     """`genet eval`: top-1 and top-5 of any trained network."""
     device = open_device(arguments.device)
     opened = open_network(arguments.what, device, arguments.format)
-    images = load_test(_images(arguments.data), opened.reads, opened.shown)
+    images = load_test(_images(arguments.data), opened.reads, opened.shown, opened.labels)
     began = time.monotonic()
     with progress().track("images", math.ceil(images.size / EVALUATION_BATCH)) as tracker:
 
@@ -92,10 +97,10 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
         first, fifth = top(answers, (1, 5), images, opened.reads.resolution, opened.device)
     seconds = time.monotonic() - began
     told = "" if opened.reads.classes <= 5 else f", top-5 {percent(fifth)}"
+    form = f" as {arguments.format}" if arguments.format else ""
     print(
-        f"{arguments.what}: top-1 {percent(first)}{told} of {images.size:,} images at {opened.reads.resolution} pixels, in "
-        f"{opened.runtime} on {opened.device}, "
-        f"{images.size / seconds:.0f} images/s with their decoding"
+        f"{arguments.what}{form}: top-1 {percent(first)}{told} of {images.size:,} images at {opened.reads.resolution} pixels, "
+        f"in {opened.runtime} on {opened.device}, {images.size / seconds:.0f} images/s with their decoding"
     )
     return {
         "top1": first,
@@ -103,8 +108,14 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
         "images": images.size,
         "seconds": seconds,
         "runtime": opened.runtime,
+        "format": arguments.format,
         "device": str(opened.device),
     }
+
+
+def _way(shown: Shown) -> str:
+    mean, deviation = (" ".join(map("{:g}".format, each)) for each in (shown.mean, shown.std))
+    return f"{shown.interpolation}, {100 * shown.crop:g} % of the {shown.crop_mode}, mean {mean}, deviation {deviation}"
 
 
 def _images(text: str) -> Data:
@@ -122,10 +133,11 @@ def import_(arguments: argparse.Namespace) -> Answer:
     with FolderLock(folder):
         if found.module is not None:
             save_weights(found.module, folder / WEIGHTS_FILE)
+            write_labels(folder, found.labels)
         write_atomic(folder / NETWORK_FILE, to_yaml(found.network).encode())
     weights = f"without weights: {found.without}" if found.without else "with its weights"
     print(f"{folder}: {found.network}, {weights}")
     usual = shown_at(found.network.input.channels, found.network.input.resolution)
     if found.shown not in (None, usual):
-        print(f"  it was shown images as {found.shown}, and is shown them here as {usual}: its accuracy may differ")
+        print(f"  its accuracy may differ: its images were shown by {_way(found.shown)}, and are shown here by {_way(usual)}")
     return {"folder": str(folder), "network": str(found.network), "weights": found.module is not None}

@@ -13,6 +13,7 @@ from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_any, shipped_files
 from genet.spec.recipe import Measure, Recipe, TrainingRecipe
+from genet.spec.taken import check_taken
 
 Answer = dict[str, Any]
 
@@ -20,6 +21,8 @@ Answer = dict[str, Any]
 def check(arguments: argparse.Namespace) -> Answer:
     """`genet check`: every fault of a file, or what it costs."""
     record = read_any(arguments.file)
+    if isinstance(record, Recipe):
+        check_taken(record)
     answer: Answer = {"name": record.name}
     if isinstance(record, TrainingRecipe):
         answer |= record.train.model_dump(mode="json", exclude_none=True)

@@ -16,9 +16,9 @@ from genet.commands.printing import milliseconds, progress, table
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
 from genet.export.record import EVIDENCE_FILE
-from genet.export.serving import Served, serving_times
+from genet.export.serving import RUNTIMES, Served, serving_times
 from genet.files import write_atomic
-from genet.latency.clock import REPEATS
+from genet.latency.clock import REPEATS, ROUNDS_APART
 from genet.latency.curves import Curves, measure_curves, read_sweep_option
 from genet.latency.evidence import Difference, differences
 from genet.latency.meter import EstimateMeter, Meter
@@ -38,6 +38,10 @@ def latency(arguments: argparse.Namespace) -> Answer:
     names: list[str] = arguments.networks
     if names and names[0] == "diff":
         return _diff(names[1:])
+    files = [name for name in names if Path(name).suffix in (".onnx", ".pt2")]
+    if files:
+        folder = Path(files[0]).parent
+        raise SpecError([f"an exported file must be timed with its folder, genet latency {folder} (got {files[0]})"])
     places = (place for name in names if "|" not in name for place in (Path(name), Path(name) / "export"))
     exported = [place for place in places if (place / EVIDENCE_FILE).exists()]
     if exported and not (arguments.sweep or arguments.repeatability or arguments.device.startswith("estimate:")):
@@ -72,11 +76,12 @@ def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
         )
     device, answers = open_device(arguments.device), {}
     for folder in folders:
-        with progress().track("repeats of all formats in turn", REPEATS) as tracker:
+        with progress().track("formats, each in some rounds", ROUNDS_APART * len(RUNTIMES)) as tracker:
             found = serving_times(folder, device, arguments.batch, tracker.advance)
+            tracker.resume_at(tracker.total)
         print(f"{folder}\n  {read_card(device).name}, batch {arguments.batch}, {torch.get_num_threads()} threads")
         rows = [[one.format, one.runtime, *_speed(one, arguments.batch)] for one in found]
-        table(["format", "runtime", "ms per batch", "ms per image", "images/s", "repeats spread by"], rows)
+        table(["format", "runtime", "ms per batch", "ms per image", "images/s", "rounds spread by, or why not"], rows)
         answers[str(folder)] = [one.model_dump(mode="json") for one in found]
     return {"device": read_card(device).name, "batch": arguments.batch, "exports": answers}
 

@@ -34,6 +34,11 @@ def train(arguments: argparse.Namespace) -> Answer:
     try:
         if arguments.recipe:
             return _train_network(arguments, world)
+        if (Path(arguments.what) / "network.yaml").exists():
+            raise RunError(
+                f"{arguments.what}: is the folder of one network; genet train {arguments.what}/network.yaml --recipe R --into "
+                f"{arguments.what} trains it, or goes on with that"
+            )
         if not Path(arguments.what).is_dir():
             raise RunError(f"{arguments.what}: must be a run folder, or a network with --recipe RECIPE; genet train --help")
         given = [f"--{name}" for name in ("into", "data", "device") if getattr(arguments, name)]
@@ -72,12 +77,17 @@ def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
 
 def _network(text: str) -> Network:
     """A network by file, name or notation."""
-    return Network.parse(text) if "|" in text else read_network(text)
+    if "|" in text:
+        return Network.parse(text)
+    inside = Path(text) / "network.yaml"
+    return read_network(inside if inside.is_file() else text)
 
 
 def _override(recipe: TrainingRecipe, arguments: argparse.Namespace) -> TrainingRecipe:
     """The recipe with what the command line says."""
     if arguments.data:
+        if recipe.data.name == "digits":
+            raise GenetError(f"--data must go with a recipe of images in a folder, and {recipe.name} has digits; leave it out")
         data = Data.model_validate({**recipe.data.model_dump(), "root": str(Path(arguments.data).absolute())})
         recipe = recipe.model_copy(update={"data": data})
     return recipe.model_copy(update={"device": arguments.device}) if arguments.device else recipe

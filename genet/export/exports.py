@@ -19,7 +19,7 @@ from genet.export.timm_form import TIMM
 from genet.export.torch_formats import PT2, SAFETENSORS, STRING
 from genet.files import digest, read_checked, write_checked, written_atomically
 from genet.nets.training import top
-from genet.nets.weights import weights_bytes
+from genet.nets.weights import read_labels, weights_bytes
 
 FORMATS = {each.name: each for each in (SAFETENSORS, TIMM, ONNX, ONNX_FP16, ONNX_INT8, PT2, STRING)}
 BATCHES = (1, 7, 64)
@@ -49,6 +49,8 @@ def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Call
         raise GenetError("; ".join(f"the format {name} cannot be written: {why}" for name, why in refusals.items()))
     inputs = digest(f"{subject.network.name}/{subject.network}/{digest(weights_bytes(subject.module))}")
     kept = _still_there(folder, inputs, subject)
+    if folder.is_file():
+        raise GenetError(f"{folder}: must be free for a folder, and is a file; move it away")
     missing = [FORMATS[name] for name in wanted if name not in kept and name not in refusals]
     if not missing:
         return Exports.load(folder / EVIDENCE_FILE)
@@ -74,7 +76,7 @@ def _still_there(folder: Path, inputs: str, subject: Subject) -> dict[str, Expor
         known = Exports.load(folder / EVIDENCE_FILE)
     except StorageError:
         return {}
-    if known.inputs != inputs:
+    if known.inputs != inputs or (subject.labels and subject.labels != read_labels(folder)):
         return {}
     return {each.format: each for each in known.exported if _is_whole(each, folder) and _is_current(each, subject)}
 

@@ -49,12 +49,21 @@ class Format:
 class Subject:
     """What is exported: a network with its weights, and images, where there are some, to calibrate, compare and test with.
 
-    `source` names the images: an export that others were used for is not this one. `shown` is how they are normalised.
+    `source` names the images: an export that others were used for is not this one. `shown` is how they are normalised,
+    `labels` what the classes are called.
     """
 
-    def __init__(self, module: GENet, splits: Splits | None = None, source: str = "", shown: Shown | None = None) -> None:
+    def __init__(
+        self,
+        module: GENet,
+        splits: Splits | None = None,
+        source: str = "",
+        shown: Shown | None = None,
+        labels: tuple[str, ...] | None = None,
+    ) -> None:
         self.module = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()
         self.network, self.splits, self.source = module.network, splits, source
+        self.labels = labels or (splits.labels if splits else None)
         self.shown = shown or shown_at(module.network.input.channels, module.network.input.resolution)
         self._logits: dict[int, Tensor] = {}
 

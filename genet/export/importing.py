@@ -15,7 +15,7 @@ from genet.errors import GenetError, SpecError, first_line
 from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config, shown_to
 from genet.files import read_bytes
 from genet.nets.build import GENet, build
-from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load, read_labels
 from genet.spec.genet_string import from_genet_string
 from genet.spec.network import Input, Network
 from genet.spec.reader import read_network
@@ -26,12 +26,16 @@ CLOSE = 1e-5  # of the largest logit
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A network, its weights where they could be had, and else why not; how images were shown to it, where that is known."""
+    """A network, its weights where they could be had, and else why not; and where it is known how images were shown to it, and
+
+    what its classes are called.
+    """
 
     network: Network
     module: GENet | None
     without: str | None = None
     shown: Shown | None = None
+    labels: tuple[str, ...] | None = None
 
 
 def import_network(what: str, reads: Input, name: str) -> Imported:
@@ -53,7 +57,7 @@ def import_network(what: str, reads: Input, name: str) -> Imported:
         if not (folder / WEIGHTS_FILE).exists():
             return Imported(read_network(folder / NETWORK_FILE), None, "the folder holds none")
         module = load(folder)
-        return Imported(module.network, module)
+        return Imported(module.network, module, labels=read_labels(folder))
     if folder.is_file():
         return import_network(_text(folder), reads, name)
     raise GenetError(
@@ -100,7 +104,8 @@ def _from_timm_folder(folder: Path, name: str) -> Imported:
     network = from_timm(arguments, resolution, arguments.get("in_chans", channels), config["num_classes"], name)
     if not (folder / WEIGHTS_FILE).exists():
         return Imported(network, None, "the folder holds none")
-    return _with_weights(network, open_timm(folder))
+    labels = config.get("label_names")
+    return dataclasses.replace(_with_weights(network, open_timm(folder)), labels=tuple(map(str, labels)) if labels else None)
 
 
 def _registered(architecture: str) -> dict[str, Any]:

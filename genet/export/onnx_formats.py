@@ -149,7 +149,7 @@ ONNX_FP16 = Format(
 )
 ONNX_INT8 = Format(
     name="onnx-int8",
-    purpose="INT8 with explicit Q/DQ nodes",
+    purpose="INT8 with explicit Q/DQ nodes, calibrated on up to 512 training images; for devices with INT8 units",
     place=FILES["onnx-int8"],
     files=_int8,
     answers=_opened("onnx-int8"),

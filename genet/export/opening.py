@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from genet.export.onnx_formats import open_session, session_answers
 from genet.export.timm_form import CONFIG_FILE, open_timm, shown_to
 from genet.export.torch_formats import open_program
 from genet.files import read_from_elsewhere
-from genet.nets.weights import NETWORK_FILE, load
+from genet.nets.weights import NETWORK_FILE, load, read_labels
 from genet.spec.network import Input
 from genet.spec.shown import Shown
 
@@ -25,13 +26,17 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Opened:
-    """A network ready to answer images on `device`, and what it reads; `shown` is None where it is this project's way."""
+    """A network ready to answer images on `device`, and what it reads; `shown` is None where it is this project's way,
+
+    `labels` where its folder does not tell what the classes are called.
+    """
 
     answers: Answers
     reads: Input
     runtime: str
     device: torch.device = CPU
     shown: Shown | None = None
+    labels: tuple[str, ...] | None = None
 
 
 def open_network(what: str, device: torch.device, form: str | None = None) -> Opened:
@@ -42,6 +47,11 @@ def open_network(what: str, device: torch.device, form: str | None = None) -> Op
     if what.startswith("timm:"):
         return _timm(what, _pretrained(what.removeprefix("timm:")), device)
     place = _place_of(Path(what), form) if form else Path(what)
+    labels = read_labels(place) or read_labels(place.parent)
+    return dataclasses.replace(_opened(what, place, device), labels=labels)
+
+
+def _opened(what: str, place: Path, device: torch.device) -> Opened:
     if place.suffix == ".onnx":
         return _onnx(place)
     if place.suffix == ".pt2":
@@ -62,6 +72,8 @@ def _place_of(folder: Path, form: str) -> Path:
     name = FORMATS[form].place
     if not FORMATS[form].loading:
         raise GenetError(f"--format must be one that can run, and {form} is a structure alone; leave it out")
+    if folder.is_file():
+        raise GenetError(f"{folder}: must be the folder of an export to have formats, and is a file; leave --format out")
     for place in (folder / name, folder / "export" / name):
         if place.exists():
             return place

@@ -15,7 +15,7 @@ from genet.export.record import EVIDENCE_FILE, Exports
 from genet.export.timm_form import FOLDER, open_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
 from genet.files import Record, read_checked
-from genet.latency.clock import REPEATS, Timing, Work, measure
+from genet.latency.clock import Timing, Work, measure_apart
 from genet.latency.runtimes import WAITING, onnx_work
 from genet.nets.weights import load
 from genet.spec.reader import read_network
@@ -36,7 +36,7 @@ class Served(Record):
 def serving_times(
     folder: Path, device: torch.device, batch: int, repeated: Callable[[], None] = lambda: None
 ) -> tuple[Served, ...]:
-    """Time every format in an export's folder on random images, in turn; one that cannot run here says so.
+    """Time every format in an export's folder on random images; one that cannot run here says so.
 
     GenetError where the folder holds no export.
     """
@@ -65,13 +65,12 @@ def _work(name: str, folder: Path, images: Tensor) -> Work:
 
 
 def _timed(works: dict[str, Work], device: torch.device, repeated: Callable[[], None]) -> dict[str, Timing]:
-    """All in turn; on a GPU those apart whose call returns when the device has answered, for the host's clock times them."""
-    waits = {name for name in works if RUNTIMES[name][0] in WAITING and device.type == "cuda"}
+    """On a GPU the host's clock times what returns when the device has answered."""
+    waits = {name for name in works if RUNTIMES[name][0] in WAITING}
     timings: dict[str, Timing] = {}
-    turns = ((device, [name for name in works if name not in waits]), (CPU, sorted(waits)))
-    for clock, names in (turn for turn in turns if turn[1]):
-        timings |= zip(names, measure([works[name] for name in names], clock, REPEATS, repeated), strict=True)
-    return timings
+    for clock, names in ((device, works.keys() - waits), (CPU, waits)):
+        timings |= zip(names, measure_apart([works[name] for name in names], clock, repeated), strict=True)
+    return {name: timings[name] for name in works}
 
 
 def _own(folder: Path, images: Tensor) -> Work:

@@ -129,6 +129,7 @@ def _files(subject: Subject) -> dict[str, bytes]:
         "num_classes": reads.classes,
         "num_features": network.head.width,
         "global_pool": "avg",
+        **({"label_names": subject.labels} if subject.labels else {}),
         "model_args": {**timm_arguments(network), "in_chans": reads.channels},
         "pretrained_cfg": {
             "custom_load": False,

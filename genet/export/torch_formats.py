@@ -14,7 +14,7 @@ import torch
 from genet.errors import StorageError, first_line
 from genet.export.format import Answers, Format, Subject, quiet
 from genet.files import read_bytes, read_checked
-from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load, load_weights, weights_bytes
+from genet.nets.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, labels_bytes, load, load_weights, weights_bytes
 from genet.spec.genet_string import from_genet_string, to_genet_string
 from genet.spec.reader import read_network, to_yaml
 
@@ -23,8 +23,8 @@ PROGRAM_FILE, STRING_FILE = "model.pt2", "network.txt"
 
 
 def _own(subject: Subject) -> dict[str, bytes]:
-    module = subject.module
-    return {NETWORK_FILE: to_yaml(module.network).encode(), WEIGHTS_FILE: weights_bytes(module)}
+    own = {NETWORK_FILE: to_yaml(subject.network).encode(), WEIGHTS_FILE: weights_bytes(subject.module)}
+    return own | ({LABELS_FILE: labels_bytes(subject.labels)} if subject.labels else {})
 
 
 def _program(subject: Subject) -> dict[str, bytes]:

@@ -22,6 +22,8 @@ TRIM = 0.1  # of the repeats, at each end
 WARM_UP_S = 0.02  # at least
 UNSETTLED_S = 0.5  # at most: a machine that does not settle is seen in the spread
 SETTLED = 0.05  # three repeats in a row that differ by less have settled
+ROUNDS_APART = 5
+PAUSE_S = 0.05  # longer than idle threads spin
 REPEAT_MS = 0.5  # a repeat runs the work as often as this takes: a thousand times the grain of a GPU event
 
 
@@ -46,6 +48,22 @@ def measure(
     for _ in range(repeats):
         rounds.append([repeat_ms(work, n) / n for work, n in zip(works, calls, strict=True)])
         repeated()
+    return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
+
+
+def measure_apart(works: Sequence[Work], device: torch.device, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
+    """Time works of different runtimes: each warmed up and repeated by itself, in several rounds.
+
+    The threads of one runtime spin for a while after its call, and would slow the next work if it came at once. `repeated` is
+    called after each work of each round.
+    """
+    rounds: list[list[float]] = []
+    for _ in range(ROUNDS_APART):
+        rounds.append([])
+        for work in works:
+            time.sleep(PAUSE_S)
+            rounds[-1].append(measure([work], device, REPEATS // ROUNDS_APART)[0].ms)
+            repeated()
     return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
 
 

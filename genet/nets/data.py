@@ -61,11 +61,12 @@ class ImageSet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The three sets of a job."""
+    """The three sets of a job, and what their classes are called."""
 
     train: ImageSet
     nas_validation: ImageSet
     test: ImageSet
+    labels: tuple[str, ...] | None = None  # the classes' names in their order, where the images tell them
 
 
 def load_data(data: Data, reads: Input | SpaceInput, seed: int, view: View = PLAIN) -> Splits:
@@ -85,13 +86,16 @@ def load_data(data: Data, reads: Input | SpaceInput, seed: int, view: View = PLA
     return splits
 
 
-def load_test(data: Data, reads: Input | SpaceInput, shown: Shown | None = None) -> ImageSet:
-    """The test images alone, shown in a way of its own if one is given. DataError as for `load_data`."""
+def load_test(
+    data: Data, reads: Input | SpaceInput, shown: Shown | None = None, labels: tuple[str, ...] | None = None
+) -> ImageSet:
+    """The test images alone, shown in a way of its own if one is given. DataError as for `load_data`, and for other labels."""
     if data.name == "digits":
         return _digits(data, reads, 0, PLAIN).test
     root = _check_located(data, reads)
     images = _open(data.name, root, "validation")
     _check_class_count(images, reads.classes, root)
+    check_labels(labels, tuple(_class_names(images) or ()), root)
     if not len(images):
         raise DataError(f"{root}: must hold at least one image to test with, and holds none")
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
@@ -247,7 +251,8 @@ def _digits(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Spl
 
     if (reads.channels, reads.classes) != (1, 10):
         raise DataError(
-            f"digits have 1 channel and 10 classes, the space says {reads.channels} and {reads.classes}; change the space"
+            f"digits have 1 channel and 10 classes, and the network has {reads.channels} and {reads.classes}; change its input, "
+            "or give other images"
         )
     pixels, targets = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8)
@@ -256,7 +261,9 @@ def _digits(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Spl
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
     test, training = order.split([len(labels) // 5, len(labels) - len(labels) // 5])
     train, held_out = _hold_out(len(training), data.nas_validation, seed)
-    return Splits(*(TensorImages(images[part], labels[part], view) for part in (training[train], training[held_out], test)))
+    parts = (training[train], training[held_out], test)
+    trained, kept, tested = (TensorImages(images[part], labels[part], view) for part in parts)
+    return Splits(trained, kept, tested, tuple(map(str, range(10))))
 
 
 def _hold_out(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -273,7 +280,9 @@ def _timm_dataset(data: Data, reads: Input | SpaceInput, seed: int, view: View) 
     _check_classes(train_set, test_set, reads.classes, root)
     train, held_out = _hold_out(len(train_set), data.nas_validation, seed)
     make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view)
-    return Splits(make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))))
+    names = _class_names(train_set)
+    labels = tuple(sorted(names, key=names.__getitem__)) if names else None
+    return Splits(make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))), labels)
 
 
 def _check_located(data: Data, reads: Input | SpaceInput) -> str:
@@ -327,6 +336,20 @@ def _check_class_count(images: Any, classes: int, root: str) -> None:
         raise DataError(
             f"{root}: must hold the network's {classes} classes, and holds {len(names)}; give others, or change input.classes"
         )
+
+
+def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, root: str) -> None:
+    """DataError where images have other classes than a network; none where either has no names."""
+    missing, extra = sorted(set(ours or ()) - set(theirs or ())), sorted(set(theirs or ()) - set(ours or ()))
+    if ours and theirs and (missing or extra):
+        raise DataError(
+            f"{root}: must hold the network's own classes, and lacks {_named(missing)} and has {_named(extra)}; give its images"
+        )
+
+
+def _named(labels: list[str]) -> str:
+    """The first of them."""
+    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "") if labels else "none"
 
 
 def _class_names(images: Any) -> dict[str, int] | None:

@@ -45,7 +45,7 @@ class BadBatch(Record):
 
 
 class Preempted(Record):
-    """Left beside the checkpoint by a training that was told to end (SIGTERM), until it goes on."""
+    """Left beside the checkpoint by a training that was told to end (SIGTERM, Ctrl-C), until it goes on."""
 
     epochs: int  # whole ones done
     steps: int  # of the next
@@ -63,16 +63,17 @@ def train(
     epoch_done: EpochDone | None = None,
     teacher: nn.Module | None = None,
     world: World = ALONE,
+    say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Train `module` in place, from its checkpoint where there is one; with averaged weights (EMA) it ends with these.
 
     NonFiniteLossError stops before the step that would spoil the weights, with the batch's facts beside the checkpoint;
-    DeviceError where a batch does not fit. Told to end (SIGTERM), it saves first.
+    DeviceError where a batch does not fit. Told to end (SIGTERM, Ctrl-C), it saves first.
     """
     training = Training.model_validate(schedule.model_dump())
     with _memory_said(schedule, resolution), computing_on(device), Ending() as ending:
         module.to(device).to(memory_format=torch.channels_last).train()
-        _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending).run(epoch_done)
+        _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending).run(epoch_done, say)
     module.eval()
 
 
@@ -111,12 +112,17 @@ class _Loop:
         self.epoch, self.step, self.total = 0, 0, 0.0  # whole epochs, steps of the next, and its loss so far
         self.saved = time.monotonic()
 
-    def run(self, epoch_done: EpochDone | None) -> None:
+    def run(self, epoch_done: EpochDone | None, say: Callable[[str], None]) -> None:
         """From where it was to the end."""
         state = self.checkpoints.read() if self.checkpoints else None
         if state:
             self.restore(state)
         if self.checkpoints and self.world.first:
+            damaged = " and ".join(file.name for file in self.checkpoints.damaged)
+            if damaged:
+                say(f"  {damaged}: damaged, and left out")
+            if state or damaged:
+                say(f"  going on after {self.epoch} epochs and {self.step} steps" if state else "  beginning anew")
             self.checkpoints.forget_the_last_end()
         place = float(self.epoch * self.steps + self.step)
         (places,) = self.world.total(place)
@@ -178,7 +184,9 @@ class _Loop:
             at = datetime.now(UTC).isoformat(timespec="seconds")
             Preempted(epochs=self.epoch, steps=self.step, at=at).save(self.checkpoints.beside(PREEMPTED))
         self.world.wait()  # the others stay until the first has saved, or they would be thought to have failed
-        raise Terminated
+        if self.ending.asked:
+            self.ending.end()
+        raise Terminated  # another process was told
 
     def apart(self, more: bool) -> Any:
         """Gradients travel between processes with the last part of a batch only."""
@@ -262,6 +270,7 @@ class Checkpoints:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files = [path, path.with_name(path.name + ".other")]
+        self.damaged: list[Path] = []  # by the last `read`
 
     def beside(self, mark: str) -> Path:
         """A file that is named after them."""
@@ -282,6 +291,7 @@ class Checkpoints:
     def read(self) -> dict[str, Any] | None:
         """The state that has come furthest of those that are whole; None where there is none."""
         found = [(state, file) for file in self._files if (state := _whole(file))]
+        self.damaged = [file for file in self._files if file.exists() and file not in [whole for _, whole in found]]
         if not found:
             return None
         state, newest = max(found, key=lambda each: (each[0]["epoch"], each[0]["step"]))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from genet.errors import StorageError
-from genet.files import read_checked, write_checked
+from genet.files import read_bytes, read_checked, write_atomic, write_checked
 from genet.nets.build import GENet, build
 from genet.spec.network import Network
 from genet.spec.reader import read_network
 
-NETWORK_FILE, WEIGHTS_FILE = "network.yaml", "model.safetensors"
+NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE = "network.yaml", "model.safetensors", "labels.txt"
 
 
 def weights_bytes(module: nn.Module) -> bytes:
@@ -45,4 +46,26 @@ def load_weights(network: Network, path: Path) -> GENet:
 def load(folder: str | Path) -> GENet:
     """The network in a folder that holds network.yaml and model.safetensors, in eval mode."""
     folder = Path(folder)
+    if (folder / NETWORK_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
+        raise StorageError(
+            f"{folder}: must hold trained weights, and holds a network alone; genet train {folder / NETWORK_FILE} --recipe R "
+            f"--into {folder} trains it"
+        )
     return load_weights(read_network(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
+
+
+def write_labels(folder: Path, labels: Sequence[str] | None) -> None:
+    """The classes' names in the order of the logits, one a line, where they are known."""
+    if labels:
+        write_atomic(folder / LABELS_FILE, labels_bytes(labels))
+
+
+def labels_bytes(labels: Sequence[str]) -> bytes:
+    """The names as a file."""
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+def read_labels(folder: Path) -> tuple[str, ...] | None:
+    """The classes' names, where the folder tells them."""
+    file = folder / LABELS_FILE
+    return tuple(read_bytes(file).decode(errors="replace").splitlines()) if file.is_file() else None

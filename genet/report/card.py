@@ -19,6 +19,7 @@ class Card:
     network: Network
     exports: Exports
     shown: Shown
+    labels: tuple[str, ...] | None
     data: str | None = None
     training: str | None = None  # the schedule in YAML
     trained: Trained | None = None
@@ -34,6 +35,7 @@ def card(facts: Card) -> str:
         "card.md",
         facts=facts,
         network=facts.network,
+        labels=facts.labels,
         reads=facts.network.input,
         cost=network_cost(facts.network),
         exports=facts.exports,

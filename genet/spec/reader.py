@@ -275,7 +275,8 @@ def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
         case "missing":
             return "must be given"
         case "extra_forbidden":
-            return f"is not a key here{_did_you_mean(str(location[-1]), _keys_at(model, location[:-1]))}"
+            known = _keys_at(model, location[:-1])  # of all ways to write it: a key of another way is no slip
+            return "is not a key here" + ("" if location[-1] in known else _did_you_mean(str(location[-1]), known))
         case "literal_error":
             legal = re.findall(r"'[^']*'|[\d.]+", str(context["expected"]))
             nearest = _did_you_mean(str(value), [item.strip("'") for item in legal])

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genet.choose.outcome import Outcomes, Trained
-from genet.errors import RunError
+from genet.errors import DataError, RunError
 from genet.export.exports import FORMATS, check_formats, export
 from genet.export.format import Subject
 from genet.export.record import Exports
 from genet.files import digest, write_atomic
 from genet.job import Job
 from genet.nets.build import GENet
-from genet.nets.data import Splits, load_data
-from genet.nets.weights import WEIGHTS_FILE, load, load_weights
+from genet.nets.data import Splits, check_labels, load_data
+from genet.nets.weights import WEIGHTS_FILE, load, load_weights, read_labels
 from genet.progress import Progress, Tracker
 from genet.report.card import Card, card
-from genet.spec.network import Network
+from genet.spec.network import Input, Network
 from genet.spec.reader import read_training, to_yaml
 from genet.spec.recipe import Data
 from genet.spec.shown import shown_at, shown_of
@@ -41,12 +41,13 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
             folder = (job.folder.path / place).parent
             network = Network.parse(first.network, name=first.name)
             module = load_weights(network, folder / WEIGHTS_FILE)
-            exports = _exported(module, folder, formats, _Images(recipe.data, job.splits, recipe.seed), tracker)
+            exports = _exported(module, folder, formats, _Images(recipe.data, job.splits, recipe.seed), None, tracker)
             tracker.resume_at(number * count)
             facts = Card(
                 network,
                 exports,
                 shown_of(recipe.data, network.input.channels, network.input.resolution),
+                job.splits.labels,
                 data=_told(recipe.data, job.splits),
                 training=to_yaml(recipe.train),
                 trained=Trained.load(folder / "model.json"),
@@ -60,23 +61,20 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
 def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progress: Progress) -> Exports:
     """Export the network in a folder of its own; on the images given, or those it was trained on where its recipe is there."""
     check_formats(formats)
-    if not (folder / WEIGHTS_FILE).exists():
-        raise RunError(
-            f"{folder}: must hold trained weights, and holds a network alone; `genet train {folder}/network.yaml --recipe RECIPE "
-            f"--into {folder}` trains it"
-        )
     module = load(folder)
     network, reads = module.network, module.network.input
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     source, seed = data or (recipe.data if recipe else None), recipe.seed if recipe else 0
-    images = _Images(source, load_data(source, reads, seed), seed) if source else None
+    labels = read_labels(folder) or read_labels(folder / "export")
+    images = _images_of(source, reads, seed, labels, folder if data is None else None) if source else None
     with progress.track("exports, each loaded again and compared", len(_all(formats))) as tracker:
-        exports = _exported(module, folder, formats, images, tracker)
+        exports = _exported(module, folder, formats, images, labels, tracker)
         tracker.resume_at(tracker.total)
     facts = Card(
         network,
         exports,
         shown_of(source, reads.channels, reads.resolution) if source else shown_at(reads.channels, reads.resolution),
+        labels or (images.splits.labels if images else None),
         data=_told(recipe.data, images.splits) if recipe and images and not data else None,
         training=to_yaml(recipe.train) if recipe else None,
         trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
@@ -99,11 +97,29 @@ class _Images:
         return digest(f"{self.data.identity}/{self.seed}/{self.splits.test.size}")[:12]
 
 
-def _exported(module: GENet, folder: Path, formats: Sequence[str], images: _Images | None, tracker: Tracker) -> Exports:
+def _images_of(data: Data, reads: Input, seed: int, labels: tuple[str, ...] | None, by_recipe_in: Path | None) -> _Images:
+    try:
+        splits = load_data(data, reads, seed)
+        check_labels(labels, splits.labels, str(data.root))
+    except DataError as fault:
+        where = f"; {by_recipe_in / 'recipe.yaml'} names these images, and --data names others" if by_recipe_in else ""
+        raise DataError(f"{fault}{where}") from None
+    return _Images(data, splits, seed)
+
+
+def _exported(
+    module: GENet,
+    folder: Path,
+    formats: Sequence[str],
+    images: _Images | None,
+    labels: tuple[str, ...] | None,
+    tracker: Tracker,
+) -> Exports:
+    into, done = folder / "export", tracker.advance
     if images is None:
-        return export(Subject(module), folder / "export", formats, tracker.advance)
+        return export(Subject(module, labels=labels), into, formats, done)
     shown = shown_of(images.data, module.network.input.channels, module.network.input.resolution)
-    return export(Subject(module, images.splits, images.source, shown), folder / "export", formats, tracker.advance)
+    return export(Subject(module, images.splits, images.source, shown, labels), into, formats, done)
 
 
 def _all(formats: Sequence[str]) -> set[str]:
@@ -113,8 +129,5 @@ def _all(formats: Sequence[str]) -> set[str]:
 
 def _told(data: Data, splits: Splits) -> str:
     """Which images a network was trained, chosen and tested on."""
-    where = f" in {data.root}" if data.root else ""
-    return (
-        f"{data.name}{where}: {splits.train.size:,} images to train on, {splits.nas_validation.size:,} held out of them, "
-        f"{splits.test.size:,} to test"
-    )
+    train, held_out, test = (f"{images.size:,}" for images in (splits.train, splits.nas_validation, splits.test))
+    return f"{data.name}: {train} images to train on, {held_out} more of the training set held out, {test} to test"

@@ -12,6 +12,7 @@ from genet.errors import RunError
 from genet.files import Record, digest, write_atomic
 from genet.job import Job
 from genet.latency.plan import Staircases, grid_rows
+from genet.nets.weights import write_labels
 from genet.nets.world import ALONE, World
 from genet.report.page import Story, page
 from genet.runfolder import RunFolder, network_name
@@ -76,6 +77,7 @@ def _trained(job: Job, network: Network, world: World) -> Trained:
     folder = job.folder.network(network)
     if world.first:
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
+        write_labels(folder, job.splits.labels)
     return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}", world)
 
 

@@ -15,6 +15,7 @@ from genet.nets.weights import WEIGHTS_FILE, load, save_weights, weights_bytes
 from genet.nets.world import ALONE, World
 from genet.spec.network import Network
 from genet.spec.recipe import Model, Schedule, Taken, Training
+from genet.spec.taken import check_taken
 from genet.steps.distill import finished_trials, planned_trials
 from genet.steps.train import Lesson, train_anew, trained_before
 
@@ -35,15 +36,13 @@ def train_master(job: Job) -> Trained:
 def _take_master(job: Job, folder: Path) -> Trained:
     """Copy a trained network of the MasterNet's structure into the run, with its accuracies on the run's images.
 
-    RunError where it is another network, or not the one that the run's trials started from.
+    SpecError where it is another network, RunError where it is not the one that the run's trials started from.
     """
     recipe, weights = job.recipe, job.folder.master.with_suffix(".safetensors")
     if job.folder.master.exists() and weights.exists() and not (folder / WEIGHTS_FILE).exists():
         return Trained.load(job.folder.master)  # the run has its own copy
-    module = load(folder)
-    ours, theirs = job.masternet, module.network.at(job.masternet.input.resolution)
-    if ours != theirs:
-        raise RunError(f"master.from: {folder} must hold the space's MasterNet, {ours}, and holds {theirs}; change one of them")
+    check_taken(recipe)
+    module, ours = load(folder), job.masternet
     inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.identity}/{recipe.seed}")
     known = job.folder.read_current(job.folder.master, Trained, inputs)
     if known and weights.exists():
@@ -71,7 +70,7 @@ def train_network(job: Job, network: Network, schedule: Schedule, result: Path, 
         return known
     splits = lesson.splits(world) if isinstance(schedule, Training) else job.splits
     with job.progress.track(title, schedule.epochs) as tracker:
-        return train_anew(lesson, result, job.device, splits, tracker, world=world)
+        return train_anew(lesson, result, job.device, splits, tracker, world=world, say=job.progress.say)
 
 
 def lesson_of(job: Job, network: Network, schedule: Schedule, repeat: int = 0) -> Lesson:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from genet.files import digest, read_bytes, write_atomic
 from genet.nets.build import build
 from genet.nets.data import Splits, View, load_data
 from genet.nets.training import Checkpoints, EpochDone, accuracy, train
-from genet.nets.weights import WEIGHTS_FILE, save_weights
+from genet.nets.weights import WEIGHTS_FILE, save_weights, write_labels
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
 from genet.spec.network import Network
@@ -81,7 +82,14 @@ def trained_before(lesson: Lesson, result: Path) -> Trained | None:
 
 
 def train_anew(
-    lesson: Lesson, result: Path, device: torch.device, splits: Splits, tracker: Tracker, before: int = 0, world: World = ALONE
+    lesson: Lesson,
+    result: Path,
+    device: torch.device,
+    splits: Splits,
+    tracker: Tracker,
+    before: int = 0,
+    world: World = ALONE,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Trained:
     """Train a network from scratch; one that was interrupted goes on from its last checkpoint.
 
@@ -101,6 +109,7 @@ def train_anew(
         epoch_done=_telling(tracker, before, splits.train.size, result.with_suffix(".events") if world.first else None),
         teacher=_teacher(lesson),
         world=world,
+        say=say,
     )
     nas, test = (accuracy(module, images, resolution, device, world) for images in (splits.nas_validation, splits.test))
     trained = Trained(
@@ -131,20 +140,24 @@ def train_network_into(
     known = trained_before(lesson, result)
     if not known:
         _check_free(folder, network, recipe)
-        _teacher(lesson)  # nothing is written for a training that cannot be
     splits = lesson.splits(world)
+    if not known:
+        _teacher(lesson)  # nothing is written for a training that cannot be
     world.wait()  # all have looked before the first of them writes
     if known:
         return known
     if world.first:
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
         write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
+        write_labels(folder, splits.labels)
     with progress.track(f"training {network.name}", recipe.train.epochs) as tracker:
-        return train_anew(lesson, result, device, splits, tracker, world=world)
+        return train_anew(lesson, result, device, splits, tracker, world=world, say=progress.say)
 
 
 def _check_free(folder: Path, network: Network, recipe: TrainingRecipe) -> None:
     if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
+        if (folder / WEIGHTS_FILE).exists():
+            raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")
         return  # nothing was paid for here
     for name, ours in (("network.yaml", network), ("recipe.yaml", recipe)):
         file = folder / name

@@ -223,10 +223,16 @@ def test_a_flipped_byte_in_the_weights_is_noticed_when_loading(copy: Path, place
         genet.load(copy)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.sha256"])
-def test_a_missing_file_of_the_weights_is_named(copy: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [
+        ("model.safetensors", "must hold trained weights, and holds a network alone; genet train"),
+        ("model.safetensors.sha256", r"model\.safetensors\.sha256: cannot be read"),
+    ],
+)
+def test_a_missing_file_of_the_weights_is_named(copy: Path, name: str, law: str) -> None:
     (copy / name).unlink()
-    with pytest.raises(StorageError, match=rf"{name}: cannot be read"):
+    with pytest.raises(StorageError, match=law):
         genet.load(copy)
 
 
