@@ -89,7 +89,7 @@ def test_the_digits_are_normalised_over_all_of_them(digits: Splits) -> None:
 @pytest.mark.parametrize(("channels", "classes"), [(3, 10), (1, 9)])
 def test_a_space_that_does_not_fit_the_digits_is_refused(channels: int, classes: int) -> None:
     reads = SpaceInput(channels=channels, classes=classes, resolutions=(8,))
-    with pytest.raises(DataError, match=f"digits have 1 channel and 10 classes, the space says {channels} and {classes}"):
+    with pytest.raises(DataError, match=f"digits have 1 channel and 10 classes, and the network has {channels} and {classes}"):
         load_data(Data(), reads, seed=0)
 
 
