@@ -542,7 +542,7 @@ with FolderLock(Path(sys.argv[1])):
 
 
 def test_a_second_process_is_refused_while_a_run_folder_is_held(tmp_path: Path) -> None:
-    refusal = re.escape(f"{tmp_path / 'run'}: one process at a time may work in a run folder, and another does")
+    refusal = re.escape(f"{tmp_path / 'run'}: one process at a time may work in a folder, and another does")
     with holding(HOLD_FOLDER, tmp_path / "run"):
         for _ in range(2):
             with pytest.raises(RunError, match=refusal), FolderLock(tmp_path / "run"):
