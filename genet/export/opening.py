@@ -47,8 +47,8 @@ def open_network(what: str, device: torch.device, form: str | None = None) -> Op
     if what.startswith("timm:"):
         return _timm(what, _pretrained(what.removeprefix("timm:")), device)
     place = _place_of(Path(what), form) if form else Path(what)
-    labels = read_labels(place) or read_labels(place.parent)
-    return dataclasses.replace(_opened(what, place, device), labels=labels)
+    beside = place if (place / NETWORK_FILE).is_file() else place.parent  # of a file, or of timm's folder in an export
+    return dataclasses.replace(_opened(what, place, device), labels=read_labels(beside))
 
 
 def _opened(what: str, place: Path, device: torch.device) -> Opened:
