@@ -23,8 +23,8 @@ PROGRAM_FILE, STRING_FILE = "model.pt2", "network.txt"
 
 
 def _own(subject: Subject) -> dict[str, bytes]:
-    own = {NETWORK_FILE: to_yaml(subject.network).encode(), WEIGHTS_FILE: weights_bytes(subject.module)}
-    return own | ({LABELS_FILE: labels_bytes(subject.labels)} if subject.labels else {})
+    labels = {LABELS_FILE: labels_bytes(subject.labels)} if subject.labels else {}
+    return {**labels, NETWORK_FILE: to_yaml(subject.network).encode(), WEIGHTS_FILE: weights_bytes(subject.module)}
 
 
 def _program(subject: Subject) -> dict[str, bytes]:
