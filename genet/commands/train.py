@@ -77,10 +77,7 @@ def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
 
 def _network(text: str) -> Network:
     """A network by file, name or notation."""
-    if "|" in text:
-        return Network.parse(text)
-    inside = Path(text) / "network.yaml"
-    return read_network(inside if inside.is_file() else text)
+    return Network.parse(text) if "|" in text else read_network(text)
 
 
 def _override(recipe: TrainingRecipe, arguments: argparse.Namespace) -> TrainingRecipe:

@@ -143,7 +143,8 @@ def _explained(form: Format) -> Iterator[None]:
 
 
 def _relative_error(form: Format, subject: Subject, answers: Answers, batch: int) -> float:
-    wanted, found = subject.logits(batch), answers(subject.images(batch))
+    images, wanted = subject.compared(batch)
+    found = answers(images)
     same = found.shape == wanted.shape
     error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) if same else math.inf
     if not error <= form.tolerance:

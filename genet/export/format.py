@@ -65,7 +65,7 @@ class Subject:
         self.network, self.splits, self.source = module.network, splits, source
         self.labels = labels or (splits.labels if splits else None)
         self.shown = shown or shown_at(module.network.input.channels, module.network.input.resolution)
-        self._logits: dict[int, Tensor] = {}
+        self._compared: dict[int, tuple[Tensor, Tensor]] = {}
 
     def images(self, batch: int) -> Tensor:
         """Images to compare logits on, the same every time: of the training set, or random ones."""
@@ -75,11 +75,12 @@ class Subject:
         shape = (batch, reads.channels, reads.resolution, reads.resolution)
         return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
 
-    def logits(self, batch: int) -> Tensor:
-        """The network's own answers to them."""
-        if batch not in self._logits:
-            self._logits[batch] = self.module(self.images(batch))
-        return self._logits[batch]
+    def compared(self, batch: int) -> tuple[Tensor, Tensor]:
+        """These images and the network's own logits, found once for all formats."""
+        if batch not in self._compared:
+            images = self.images(batch)
+            self._compared[batch] = images, self.module(images)
+        return self._compared[batch]
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:

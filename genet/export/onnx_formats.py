@@ -112,48 +112,28 @@ def session_answers(session: Any) -> Answers:
     return answers
 
 
-def _opened(name: str) -> Callable[[Path], Answers]:
+def _format(name: str, purpose: str, files: Callable[[Subject], dict[str, bytes]], tolerance: float, **more: Any) -> Format:
+    """What all ONNX formats have in common: one file, which ONNX Runtime opens."""
+    place = FILES[name]
+
     def answers(folder: Path) -> Answers:
-        file = folder / FILES[name]
+        file = folder / place
         return session_answers(open_session(read_checked(file), str(file)))
 
-    return answers
-
-
-def _loading(file: str) -> str:
-    return (
+    loading = (
         "import onnxruntime\n"
-        f'session = onnxruntime.InferenceSession("FOLDER/{file}", providers=["CPUExecutionProvider"])\n'
+        f'session = onnxruntime.InferenceSession("FOLDER/{place}", providers=["CPUExecutionProvider"])\n'
         'network = lambda images: session.run(["logits"], {"images": images.numpy()})[0]'
     )
+    return Format(name, purpose, place, files, answers, loading, tolerance, **more)
 
 
-ONNX = Format(
-    name="onnx",
-    purpose="ONNX Runtime, TensorRT and others, in fp32",
-    place=FILES["onnx"],
-    files=_fp32,
-    answers=_opened("onnx"),
-    loading=_loading(FILES["onnx"]),
-    tolerance=1e-4,
-    judged=True,
-)
-ONNX_FP16 = Format(
-    name="onnx-fp16",
-    purpose="TensorRT, strongly typed: fp16 but for images and logits",
-    place=FILES["onnx-fp16"],
-    files=_fp16,
-    answers=_opened("onnx-fp16"),
-    loading=_loading(FILES["onnx-fp16"]),
-    tolerance=0.05,
-)
-ONNX_INT8 = Format(
-    name="onnx-int8",
-    purpose="INT8 with explicit Q/DQ nodes, calibrated on up to 512 training images; for devices with INT8 units",
-    place=FILES["onnx-int8"],
-    files=_int8,
-    answers=_opened("onnx-int8"),
-    loading=_loading(FILES["onnx-int8"]),
+ONNX = _format("onnx", "ONNX Runtime, TensorRT and others, in fp32", _fp32, tolerance=1e-4, judged=True)
+ONNX_FP16 = _format("onnx-fp16", "TensorRT, strongly typed: fp16 but for images and logits", _fp16, tolerance=0.05)
+ONNX_INT8 = _format(
+    "onnx-int8",
+    "INT8 with explicit Q/DQ nodes, calibrated on up to 512 training images; for devices with INT8 units",
+    _int8,
     tolerance=0.5,
     judged=True,
     refuses=_needs_images,

@@ -63,7 +63,7 @@ def _program_answers(folder: Path) -> Answers:
 
 
 def _string(subject: Subject) -> dict[str, bytes]:
-    return {STRING_FILE: (to_genet_string(subject.module.network) + "\n").encode()}
+    return {STRING_FILE: (to_genet_string(subject.network) + "\n").encode()}
 
 
 def _from_string(folder: Path) -> Answers:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
@@ -123,16 +122,10 @@ def read_part(text: str, size: int | None = None) -> Part:
         return timm_model(text.removeprefix("timm:"), size)
     if re.match(r"[A-Za-z]+ [kcsdr@]\d", text):
         return chain(read_blocks(text, size))
-    network = Network.parse(text) if "|" in text else read_network(_file(text))
+    network = Network.parse(text) if "|" in text else read_network(text)
     if size:
         network = network.at(size)
     return dataclasses.replace(whole(network), name=network.name if "|" not in text else text)
-
-
-def _file(text: str) -> str | Path:
-    """The network in a folder, or what is named itself."""
-    inside = Path(text) / "network.yaml"
-    return inside if inside.is_file() else text
 
 
 def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:

@@ -64,8 +64,9 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def read_network(source: str | Path) -> Network:
-    """A network by file, or by the name of one that comes with the project. SpecError lists every fault."""
-    return _record(Network, _compose(_find(source, "search_spaces/networks")))
+    """A network by file, by a folder's network.yaml, or by the name of one that comes along. SpecError lists every fault."""
+    inside = Path(source) / "network.yaml"
+    return _record(Network, _compose(_find(inside if inside.is_file() else source, "search_spaces/networks")))
 
 
 def read_space(source: str | Path) -> SearchSpace:
