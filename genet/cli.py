@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_job_commands(add)
     _add_network_commands(add)
     _add_latency_commands(add)
+    _add_studies(add)
     return parser
 
 
@@ -216,6 +217,38 @@ def _add_latency_commands(add) -> None:  # type: ignore[no-untyped-def]
     for command in (latency, stairs):
         _add_measure(command)
         command.add_argument("--picture", metavar="FILE", type=Path, help="draw it as SVG")
+
+
+def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
+    align = add("align", "align.align_network", "move a network's widths to the edges of the device's latency staircase")
+    align.add_argument(
+        "what",
+        metavar="NETWORK",
+        help="timm:MODEL, MODULE:FUNCTION that builds one, a network file, or its folder in a run",
+    )
+    align.add_argument(
+        "--mode",
+        choices=("latency", "accuracy"),
+        default="latency",
+        help="latency: faster with as many parameters; accuracy: more parameters as fast (default: latency)",
+    )
+    align.add_argument("--reduce", type=float, metavar="SHARE", help="the latency wanted over that of now, such as 0.85")
+    align.add_argument(
+        "--tau", type=float, metavar="SHARE", default=0.05, help="how far the parameters may move; doubled until --reduce is met"
+    )
+    align.add_argument("--solver", choices=("greedy", "exact"), default="greedy", help="the paper's, or the optimum")
+    align.add_argument(
+        "--pruned", metavar="FILE", help="widths by layer, as a pruning method found them; or a name such as hrank-vgg16"
+    )
+    align.add_argument("--example", metavar="N,C,H,W", help="what a network of your own reads, such as 1,3,224,224")
+    align.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: the network's own)")
+    align.add_argument("--into", metavar="FOLDER", type=Path, help="where the network with the new widths goes")
+    align.add_argument(
+        "--evidence", metavar="FILE", type=Path, help="the journal of measurements (default: runs/align/latency.jsonl)"
+    )
+    align.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
+    _add_measure(align)
+    align.set_defaults(device=None, runtime=None, dtype=None, memory_format=None, batch=None)
 
 
 def _positive(text: str) -> int:

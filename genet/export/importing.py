@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config, shown_to
 from genet.files import read_bytes
+from genet.latency.part import attribute
 from genet.nets.build import GENet, build
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load, read_labels
 from genet.spec.genet_string import from_genet_string
@@ -119,11 +119,7 @@ def _registered(architecture: str) -> dict[str, Any]:
 
 
 def _configuration(what: str) -> dict[str, Any]:
-    module, attribute = what.split(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except Exception as fault:  # whatever a user's module raises
-        raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({fault})") from None
+    found = attribute(what)
     if not dataclasses.is_dataclass(found) or not hasattr(found, "blocks"):
         raise GenetError(f"{what} must be timm's ByoModelCfg, and is a {type(found).__name__}")
     return dict(vars(found))

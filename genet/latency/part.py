@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from genet.errors import SpecError
+from genet.errors import GenetError, SpecError, first_line
 from genet.latency.ops import Op, block_ops, by_block
 from genet.spec.network import Block, Network, SuperBlock, superblock_blocks
 from genet.spec.reader import read_network
@@ -94,7 +97,7 @@ def timm_model(name: str, size: int | None) -> Part:
         from genet.latency.trace import module_ops
 
         try:
-            return tuple(_by_convolution(module_ops(build(), image)))
+            return tuple(by_convolution(module_ops(build(), image)))
         except (RuntimeError, AssertionError, ValueError) as fault:
             why = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
             raise SpecError([f"timm:{name} must run on images of {image[1]} x {image[2]} pixels, and does not: {why}"]) from None
@@ -102,7 +105,50 @@ def timm_model(name: str, size: int | None) -> Part:
     return Part(f"timm:{name}", image, groups, build)
 
 
-def _by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
+def own_network(what: str, image: tuple[int, int, int]) -> Part:
+    """What a user's own function builds, MODULE:FUNCTION, for images of (channels, height, width).
+
+    GenetError where it cannot be imported or called, or builds no module of torch.
+    """
+    from torch import nn
+
+    function = attribute(what)
+    if not callable(function):
+        raise GenetError(f"{what} must be a function or class that builds a network, and is a {type(function).__name__}")
+
+    def build() -> nn.Module:
+        try:
+            found = function()
+        except Exception as fault:  # whatever a user's function raises
+            raise GenetError(f"{what}() must build a network, and fails ({first_line(fault)})") from None
+        if not isinstance(found, nn.Module):
+            raise GenetError(f"{what}() must return a torch.nn.Module, and returns a {type(found).__name__}")
+        return found
+
+    @cache
+    def groups() -> tuple[tuple[Op, ...], ...]:
+        from genet.latency.trace import module_ops
+
+        return tuple(by_convolution(module_ops(build(), image)))
+
+    return Part(what, image, groups, build)
+
+
+def attribute(what: str) -> Any:
+    """MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError where it cannot be imported."""
+    module, _, name = what.partition(":")
+    here = str(Path.cwd())
+    path = sys.path.copy()
+    sys.path.insert(0, here)
+    try:
+        return getattr(import_module(module), name)
+    except Exception as fault:  # whatever a user's module raises
+        raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({first_line(fault)})") from None
+    finally:
+        sys.path[:] = path
+
+
+def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
     """Every convolution or linear layer with the passes that follow it."""
     group: list[Op] = []
     for op in ops:

@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,74 +19,66 @@ from pydantic import BaseModel, ValidationError
 import genet
 from genet.errors import SpecError
 from genet.files import Record
-from genet.spec.network import Network
+from genet.spec.network import LayerWidths, Network
 from genet.spec.recipe import Data, Recipe, Taken, Training, TrainingRecipe
 from genet.spec.space import SearchSpace
+from genet.spec.tree import Fault, child, compose, duplicate_keys, plain, where, yaml_of
 
 R = TypeVar("R", bound=Record)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the scalars people mean: 1e-4 is a number, no is a word."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to start from none)
-
-
-for _tag, _pattern, _first in (
-    ("null", r"~|null|", ["~", "n", ""]),
-    ("bool", r"true|false", list("tf")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    ("float", r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
-
-
-def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node))
-
-
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
-    text = str(loader.construct_scalar(node))
-    return int(text) if len(text) < 20 else text  # no law allows longer ones, and Python refuses to print them
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that either YAML 1.1 or this reader would take for something else."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 (as above)
-        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
-        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
-    }
-
-
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def read_network(source: str | Path) -> Network:
     """A network by file, by a folder's network.yaml, or by the name of one that comes along. SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
-    return _record(Network, _compose(_find(inside if inside.is_file() else source, "search_spaces/networks")))
+    return _record(Network, compose(_find(inside if inside.is_file() else source, "search_spaces/networks")))
 
 
 def read_space(source: str | Path) -> SearchSpace:
     """A search space by file or name. SpecError lists every fault."""
-    return _record(SearchSpace, _compose(_find(source, "search_spaces")))
+    return _record(SearchSpace, compose(_find(source, "search_spaces")))
 
 
 def read_recipe(source: str | Path) -> Recipe:
     """A recipe by file or name; its `space` may be a name, a file beside it, or written out in place."""
-    return _recipe(_compose(_find(source, "recipes")))
+    return _recipe(compose(_find(source, "recipes")))
 
 
 def read_training(source: str | Path) -> TrainingRecipe:
     """A recipe for the training of a single network, by file or name."""
-    return _training(_compose(_find(source, "recipes/training")))
+    return _training(compose(_find(source, "recipes/training")))
+
+
+def read_widths(source: str | Path, layers: Mapping[str, int], tied: Mapping[str, str]) -> dict[str, int]:
+    """Widths to cut layers to, by file or name. SpecError lists every fault.
+
+    `layers` are the widths that they are cut from; layers that `tied` gives the same name must be cut alike.
+    """
+    node = compose(_find(source, "search_spaces/widths"))
+    widths = _record(LayerWidths, node).widths
+    faults, seen = [], dict[str, str]()
+    for key, value in getattr(child(node, "widths", key=False), "value", ()):
+        name, first = key.value, seen.setdefault(tied.get(key.value, key.value), key.value)
+        if name not in layers:
+            near = _did_you_mean(name, layers)
+            faults.append(f"{where(key)}: widths.{name}: must be a convolution of the network whose width may change{near}")
+        elif widths[name] > layers[name]:
+            most = layers[name]
+            faults.append(
+                f"{where(value)}: widths.{name}: must be at most what it is cut from (got {widths[name]}); nearest {most}"
+            )
+        elif widths[name] != widths[first]:
+            faults.append(
+                f"{where(value)}: widths.{name}: must be that of {first}, whose channels it shares (got {widths[name]}); "
+                f"nearest {widths[first]}"
+            )
+    if faults:
+        raise SpecError(faults)
+    return widths
 
 
 def read_any(source: str | Path) -> Network | SearchSpace | Recipe | TrainingRecipe:
     """A recipe (it has `space`), a search space (`perturb` or `widths`), the training of one network (`train`), or a network."""
-    node = _compose(_find(source, "recipes/training", "recipes", "search_spaces", "search_spaces/networks"))
+    node = compose(_find(source, "recipes/training", "recipes", "search_spaces", "search_spaces/networks"))
     keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
     if keys & {"space", "distill", "master", "select"}:
         return _recipe(node)
@@ -127,7 +119,7 @@ def _beside_the_file(node: yaml.Node, folder: str) -> str:
 def to_yaml(record: Record) -> str:
     """The record as YAML that the reader reads back to an equal record."""
     values = record.model_dump(mode="json", exclude_none=True, by_alias=True)
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=120)
+    return yaml_of(values)
 
 
 def shipped_files(folder: str) -> dict[str, Path]:
@@ -150,55 +142,6 @@ def _find(source: str | Path, *folders: str) -> Path:
     raise SpecError([f"{source}: must be a file or one of {', '.join(shipped)}{_did_you_mean(str(source), shipped)}"])
 
 
-def _compose(path: Path) -> yaml.Node:
-    """The file's node tree, with a SpecError for whatever keeps it from being one plain YAML document."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError([f"{path}: must be a file that exists; check the path"]) from None
-    except UnicodeDecodeError:
-        raise SpecError([f"{path}: must be a text file in UTF-8, and holds other bytes"]) from None
-    except OSError as fault:
-        raise SpecError([f"{path}: must be a readable file ({fault.strerror})"]) from None
-    try:
-        faults = [
-            f"{path}:{_place(event.start_mark)}: anchors and aliases (& and *) are not allowed; write the value out"
-            for event in yaml.parse(text, _Loader)
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None)
-        ]
-        node = None if faults else yaml.compose(text, _Loader)
-    except RecursionError:
-        raise SpecError([f"{path}: must be nested less deeply"]) from None
-    except yaml.reader.ReaderError as fault:
-        raise SpecError([f"{path}: must be plain text, and holds the control character {fault.character!r:.20}"]) from None
-    except yaml.MarkedYAMLError as fault:
-        raise SpecError([_yaml_fault(path, text, fault)]) from None
-    if faults:
-        raise SpecError(faults)
-    if node is None:
-        raise SpecError([f"{path}: must not be empty; `genet init` writes an example to start from"])
-    for part in _walk(node):
-        part.start_mark.name = str(path)
-    for part in _walk(node):
-        if isinstance(part, yaml.MappingNode):
-            odd = (key for key, _ in part.value if not isinstance(key, yaml.ScalarNode))
-            faults += [f"{_where(key)}: a key must be a plain word" for key in odd]
-    if faults:
-        raise SpecError(faults)
-    return node
-
-
-def _yaml_fault(path: Path, text: str, fault: yaml.MarkedYAMLError) -> str:
-    mark = fault.problem_mark
-    if mark is None:
-        return f"{path}: must be YAML: {fault.problem}"
-    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
-    if "\t" in line[: mark.column + 1]:
-        column = line.index("\t") + 1
-        return f"{path}:{mark.line + 1}:{column}: a tab is not allowed in YAML; indent with spaces"
-    return f"{path}:{_place(mark)}: must be YAML: {fault.problem}"
-
-
 def _with_space(node: yaml.Node) -> yaml.Node:
     """Graft the tree of the named search space in the place of its name; its marks keep naming their own file."""
     if not isinstance(node, yaml.MappingNode):
@@ -207,9 +150,9 @@ def _with_space(node: yaml.Node) -> yaml.Node:
         if key.value == "space" and isinstance(value, yaml.ScalarNode):
             here = Path(value.start_mark.name).parent
             try:
-                node.value[index] = (key, _compose(_find(_beside(here, value.value), "search_spaces")))
+                node.value[index] = (key, compose(_find(_beside(here, value.value), "search_spaces")))
             except SpecError as fault:
-                raise SpecError(f"{_where(value)}: space: {line}" for line in fault.faults) from None
+                raise SpecError(f"{where(value)}: space: {line}" for line in fault.faults) from None
     return node
 
 
@@ -220,10 +163,10 @@ def _beside(folder: Path, name: str) -> str | Path:
 
 def _record(model: type[R], node: yaml.Node) -> R:
     """Validate the tree; SpecError with all faults in the order of the file."""
-    faults = list(_duplicate_keys(node))
+    faults = list(duplicate_keys(node))
     try:
         # JSON mode takes lists for tuples while staying strict about numbers and strings.
-        return_value = model.model_validate_json(json.dumps(_plain(node), default=str), strict=True)
+        return_value = model.model_validate_json(json.dumps(plain(node), default=str), strict=True)
         if not faults:
             return return_value
     except ValidationError as fault:
@@ -232,18 +175,15 @@ def _record(model: type[R], node: yaml.Node) -> R:
     raise SpecError(dict.fromkeys(line for _, line in faults))
 
 
-_Fault = tuple[tuple[str, int, int], str]
-
-
-def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> _Fault:
+def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
     """One pydantic error as (place, line)."""
     location = _written_location(error["loc"])
     node = root
     for depth, part in enumerate(location):
-        child = _child(node, part, key=error["type"] == "extra_forbidden" and depth == len(location) - 1)
-        if child is None:
+        below = child(node, part, key=error["type"] == "extra_forbidden" and depth == len(location) - 1)
+        if below is None:
             break
-        node = child
+        node = below
     dotted = ""
     for part in location:
         dotted += f"[{part}]" if isinstance(part, int) else f".{part}" if dotted else str(part)
@@ -251,7 +191,7 @@ def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> _Fault:
     if isinstance(error["input"], tuple):  # a list of the file, as the records hold it
         error["input"] = list(error["input"])
     law = _law(model, error, location)
-    return (mark.name, mark.line, mark.column), f"{_where(node)}: {dotted + ': ' if dotted else ''}{law}"
+    return (mark.name, mark.line, mark.column), f"{where(node)}: {dotted + ': ' if dotted else ''}{law}"
 
 
 def _written_location(location: tuple[Any, ...]) -> list[Any]:
@@ -332,58 +272,3 @@ def _did_you_mean(word: str, legal: Mapping[str, Any] | list[str]) -> str:
     folded = {item.lower(): item for item in legal}
     close = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.5)
     return f"; did you mean {folded[close[0]]}?" if close else ""
-
-
-def _duplicate_keys(node: yaml.Node) -> Iterator[_Fault]:
-    for part in _walk(node):
-        if isinstance(part, yaml.MappingNode):
-            seen: dict[str, yaml.Node] = {}
-            for key, _ in part.value:
-                if key.value in seen:
-                    first = seen[key.value].start_mark.line + 1
-                    place = (key.start_mark.name, key.start_mark.line, key.start_mark.column)
-                    yield place, f"{_where(key)}: {key.value}: must be given once, and stands on line {first} too"
-                seen.setdefault(key.value, key)
-
-
-def _plain(node: yaml.Node) -> Any:
-    """The tree's values; YAML's own types beyond text, numbers, truth and null stay text."""
-    if isinstance(node, yaml.MappingNode):
-        return {str(key.value): _plain(value) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(value) for value in node.value]
-    constructor = _Loader("")
-    try:
-        return constructor.construct_object(node)
-    except yaml.YAMLError:
-        return node.value
-
-
-def _child(node: yaml.Node, part: Any, key: bool) -> yaml.Node | None:
-    """The node at one step of a location; the key's own node where the key itself is at fault."""
-    found: yaml.Node | None = None
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        found = node.value[part]
-    if isinstance(node, yaml.MappingNode):
-        found = next((name if key else value for name, value in node.value if name.value == str(part)), None)
-    return found
-
-
-def _walk(node: yaml.Node) -> Iterator[yaml.Node]:
-    """The node and everything below it."""
-    yield node
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _walk(key)
-            yield from _walk(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _walk(value)
-
-
-def _where(node: yaml.Node) -> str:
-    return f"{node.start_mark.name}:{_place(node.start_mark)}"
-
-
-def _place(mark: Any) -> str:
-    return f"{mark.line + 1}:{mark.column + 1}"

@@ -1,0 +1,1 @@
+"""The papers' studies, on any convolutional network."""

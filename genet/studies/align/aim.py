@@ -1,0 +1,54 @@
+"""What an alignment aims at, and how good a choice of widths is for it (tail-effect paper, equations 6 and 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from genet.studies.align.place import Option, Place
+
+Mode = Literal["latency", "accuracy"]
+Chosen = tuple[Option, ...]  # one option per place
+
+
+@dataclass(frozen=True)
+class Aim:
+    """In latency mode the most milliseconds saved, with a sum of parameter gains from `least` to `most` (equation 7).
+
+    In accuracy mode the most parameters gained, with a sum of latency gains, in milliseconds, of at least `least` (equation 6).
+    """
+
+    mode: Mode
+    least: float
+    most: float = math.inf
+
+    def value(self, place: Place, option: Option) -> float:
+        """What is maximised."""
+        return place.latency_gain(option) if self.mode == "latency" else place.parameter_gain(option)
+
+    def room(self, place: Place, option: Option) -> float:
+        """What is kept within bounds."""
+        return place.parameter_gain(option) if self.mode == "latency" else place.latency_gain(option)
+
+    def worth(self, places: Sequence[Place], chosen: Chosen) -> float:
+        """The sum of what is maximised."""
+        return math.fsum(self.value(place, option) for place, option in zip(places, chosen, strict=True))
+
+    def used(self, places: Sequence[Place], chosen: Chosen) -> float:
+        """The sum of what is kept within bounds."""
+        return math.fsum(self.room(place, option) for place, option in zip(places, chosen, strict=True))
+
+    def allows(self, used: float) -> bool:
+        """Whether a sum is within the bounds, up to rounding."""
+        slack = 1e-9 * max(1.0, abs(used))
+        return self.least - slack <= used <= self.most + slack
+
+
+Solver = Callable[[Sequence[Place], Aim], Chosen]
+
+
+def stay(places: Sequence[Place]) -> Chosen:
+    """Every place as it is."""
+    return tuple(place.now for place in places)

@@ -1,0 +1,47 @@
+"""The tail-effect paper's own way to choose widths: algorithm 2, lines 7 to 13, and its mirror image for accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from genet.studies.align.aim import Aim, Chosen, stay
+from genet.studies.align.place import Option, Place
+
+
+def greedy(places: Sequence[Place], aim: Aim) -> Chosen:
+    """Move the place with the most to gain, and balance it with moves the other way from the end of the queue.
+
+    For latency a layer is scaled down to its left edge, and layers with the least latency gain are scaled up until the
+    parameters are back in range; for accuracy a layer is scaled up, and others are scaled down until the time is. Where the
+    queue ends before the balance is found, or the balance costs more than the move gains, the move is taken back: so the
+    answer keeps the bounds, which the paper's own loop leaves open. Widths stay where the bounds cannot be kept at all.
+    """
+    chosen = list(stay(places))
+    queue = sorted(range(len(places)), key=lambda index: -_gain(places[index], aim))
+    while queue and _gain(places[queue[0]], aim) > 0:
+        first, *rest = queue
+        trial = list(chosen)
+        trial[first] = _ahead(places[first], aim) or trial[first]
+        while rest and aim.used(places, tuple(trial)) < aim.least:
+            last = rest.pop()
+            back = _back(places[last], aim)
+            if back and aim.used(places, tuple(trial)) + aim.room(places[last], back) <= aim.most:
+                trial[last] = back
+        balanced = aim.allows(aim.used(places, tuple(trial)))
+        better = aim.worth(places, tuple(trial)) > aim.worth(places, tuple(chosen))
+        chosen, queue = (trial, rest) if balanced and better else (chosen, queue[1:])
+    return tuple(chosen)
+
+
+def _gain(place: Place, aim: Aim) -> float:
+    """What the move ahead gains; nothing where there is none."""
+    ahead = _ahead(place, aim)
+    return aim.value(place, ahead) if ahead else 0.0
+
+
+def _ahead(place: Place, aim: Aim) -> Option | None:
+    return place.left if aim.mode == "latency" else place.right
+
+
+def _back(place: Place, aim: Aim) -> Option | None:
+    return place.right if aim.mode == "latency" else place.left

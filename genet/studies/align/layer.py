@@ -1,0 +1,60 @@
+"""A layer of any network, as far as its cost depends on widths: a convolution, a linear layer or a normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from genet.spec.network import Block
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The channels that a layer writes or reads.
+
+    `tied` says how many of them belong to one channel of a group: several where a map is flattened. The rest stay.
+    """
+
+    size: int
+    tied: Mapping[str, int] = field(default_factory=dict)
+
+    def at(self, changes: Mapping[str, int]) -> int:
+        """How many there are once groups have so many channels more."""
+        return self.size + sum(each * changes.get(group, 0) for group, each in self.tied.items())
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer; `calls` says how often it runs in a pass, `size` is the height and width of its input in pixels."""
+
+    name: str
+    kind: Literal["conv", "depthwise", "linear", "norm"]
+    writes: Axis
+    reads: Axis
+    kernel: int = 1
+    stride: int = 1
+    size: int = 1
+    bias: bool = False
+    calls: int = 1
+
+    def touches(self, group: str) -> bool:
+        """Whether a group's width changes it."""
+        return group in self.writes.tied or group in self.reads.tied
+
+    def blocks(self, changes: Mapping[str, int]) -> tuple[Block, ...]:
+        """What is timed of it: nothing for a normalisation, which is timed with its convolution."""
+        if self.kind == "norm":
+            return ()
+        written = self.writes.at(changes)
+        read = written if self.kind == "depthwise" else self.reads.at(changes)
+        kind: Literal["Depthwise", "Conv"] = "Depthwise" if self.kind == "depthwise" else "Conv"
+        return (Block(kind, self.kernel, None, read, written, self.stride, self.size),) * self.calls
+
+    def parameters(self, changes: Mapping[str, int]) -> int:
+        """Its weights and biases; scale and shift of a normalisation."""
+        written = self.writes.at(changes)
+        if self.kind == "norm":
+            return 2 * written
+        read = 1 if self.kind == "depthwise" else self.reads.at(changes)
+        return written * (read * self.kernel**2 + self.bias)

@@ -1,0 +1,76 @@
+"""A place: layers whose width can only change together, the width they have now, and the edges of their staircase beside it.
+
+This is step 1 of the tail-effect paper's algorithm 2, and what its equations 5a, 5b, 8a and 8b say of one layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from genet.files import Record
+from genet.latency.staircase import Staircase
+
+Where = Literal["edge", "inside", "no step"]
+
+
+class Option(Record):
+    """A width of a place, while all other places keep theirs.
+
+    `ms` is per batch, of all layers that the width changes: those that write it and those that read it. `parameters` are
+    those of the whole network.
+    """
+
+    width: int
+    ms: float
+    parameters: int
+
+
+class Place(Record):
+    """Layers of one width, and the wave-aligned widths beside it: the nearest narrower and the nearest wider one.
+
+    `where` tells whether the width ends a step of the staircase or lies inside one, or whether latency has no steps here.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    now: Option
+    left: Option | None
+    right: Option | None
+    where: Where
+
+    def latency_gain(self, option: Option) -> float:
+        """Milliseconds per batch that the option saves (equation 5a)."""
+        return self.now.ms - option.ms
+
+    def parameter_gain(self, option: Option) -> int:
+        """Parameters that the option adds: the paper's PG of equation 5b, positive for a wider layer as its text has it."""
+        return option.parameters - self.now.parameters
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """To stay, to move to the left edge (equation 8a), to move to the right edge (equation 8b)."""
+        return tuple(option for option in (self.now, self.left, self.right) if option)
+
+
+def place(name: str, layers: Sequence[str], staircase: Staircase, width: int, parameters: dict[int, int]) -> Place:
+    """Read the options of a width off its staircase; `parameters` are the network's at every width of it.
+
+    The widest width looked at counts as an edge: nothing steps up before it. Where latency rises without steps there is no
+    tail to remove, so neither edge is offered.
+    """
+    ms = dict(zip(staircase.widths, staircase.fitted_ms, strict=True))
+    edges = () if staircase.pattern == "slope" else (*staircase.edges, staircase.widths[-1])
+    narrower, wider = [edge for edge in edges if edge < width], [edge for edge in edges if edge > width]
+
+    def option(at: int) -> Option:
+        return Option(width=at, ms=ms[at], parameters=parameters[at])
+
+    return Place(
+        name=name,
+        layers=tuple(layers),
+        now=option(width),
+        left=option(narrower[-1]) if narrower else None,
+        right=option(wider[0]) if wider else None,
+        where="no step" if staircase.pattern == "slope" else "edge" if width in staircase.edges else "inside",
+    )

@@ -1,0 +1,103 @@
+"""A network with other widths: channels cut off, or new ones put in so that the network still computes what it did.
+
+A new channel is written by fresh filters and read by weights of zero, which training then moves.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from genet.studies.align.tied import Group, Side, Tied
+
+NEW = -1  # in an order: a channel that was not there
+
+Kept = Mapping[str, Sequence[int]]  # of a group, the channels to keep, ascending; by default the first ones
+
+
+def resized(module: nn.Module, tied: Tied, widths: Mapping[str, int], kept: Kept | None = None) -> nn.Module:
+    """A copy in which groups have other widths."""
+    result = copy.deepcopy(module)
+    groups = [group for group in tied.groups if widths.get(group.name, group.width) != group.width]
+    touched = dict.fromkeys((member.layer, member.side) for group in groups for member in group.members)
+    for layer, side in touched:
+        part = result.get_submodule(layer)
+        order = _order(_length(part, side), layer, side, groups, widths, kept or {})
+        _reorder(part, side, order)
+    return result
+
+
+def _length(part: nn.Module, side: Side) -> int:
+    if isinstance(part, nn.Conv2d):
+        return part.out_channels if side == "out" else part.in_channels
+    if isinstance(part, nn.Linear):
+        return part.out_features if side == "out" else part.in_features
+    assert isinstance(part, _BatchNorm)  # no other layer is in a group that may move
+    return part.num_features
+
+
+def _order(length: int, layer: str, side: Side, groups: Sequence[Group], widths: Mapping[str, int], kept: Kept) -> list[int]:
+    """The axis as it will be: indices of the channels that stay, and NEW where one is put in, behind its group's last."""
+    dropped: set[int] = set()
+    added: dict[int, int] = {}
+    for group in groups:
+        wanted = widths[group.name]
+        for member in group.members:
+            if (member.layer, member.side) == (layer, side):
+                stays = set(kept.get(group.name, range(min(wanted, group.width))))
+                dropped |= {index for channel, places in enumerate(member.places) if channel not in stays for index in places}
+                added[max(member.places[-1])] = max(0, wanted - group.width) * len(member.places[0])
+    return [index for old in range(length) for index in _at(old, dropped, added)]
+
+
+def _at(old: int, dropped: set[int], added: Mapping[int, int]) -> Iterator[int]:
+    if old not in dropped:
+        yield old
+    yield from [NEW] * added.get(old, 0)
+
+
+def _reorder(part: nn.Module, side: Side, order: list[int]) -> None:
+    """Take one axis of a layer's tensors in another order; new filters are drawn, and new inputs are read with zeros."""
+    if isinstance(part, nn.Conv2d):
+        depthwise = part.groups > 1
+        if depthwise or side == "out":
+            _replace(part, "weight", 0, order, "drawn")
+            _replace(part, "bias", 0, order, "zero")
+            part.out_channels = len(order)
+        if not depthwise and side == "in":
+            _replace(part, "weight", 1, order, "zero")
+        if depthwise or side == "in":
+            part.in_channels = len(order)
+            part.groups = len(order) if depthwise else 1
+    elif isinstance(part, nn.Linear):
+        _replace(part, "weight", 0 if side == "out" else 1, order, "drawn" if side == "out" else "zero")
+        if side == "out":
+            _replace(part, "bias", 0, order, "zero")
+            part.out_features = len(order)
+        else:
+            part.in_features = len(order)
+    elif isinstance(part, _BatchNorm):
+        for name, fill in (("weight", "one"), ("bias", "zero"), ("running_mean", "zero"), ("running_var", "one")):
+            _replace(part, name, 0, order, fill)
+        part.num_features = len(order)
+
+
+def _replace(part: nn.Module, name: str, dim: int, order: list[int], fill: str) -> None:
+    before: Tensor | None = getattr(part, name)
+    if before is None:
+        return
+    index = torch.tensor(order, device=before.device)
+    picked = before.detach().index_select(dim, index.clamp(min=0))
+    fresh = torch.ones_like(picked) if fill == "one" else torch.zeros_like(picked)
+    if fill == "drawn":
+        nn.init.kaiming_normal_(fresh, mode="fan_out", nonlinearity="relu")
+    is_new = (index == NEW).view([-1 if axis == dim else 1 for axis in range(picked.dim())])
+    after = torch.where(is_new, fresh, picked)
+    if isinstance(before, nn.Parameter):
+        setattr(part, name, nn.Parameter(after, requires_grad=before.requires_grad))
+    else:
+        setattr(part, name, after)

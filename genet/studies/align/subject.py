@@ -1,0 +1,127 @@
+"""A network whose widths can move: which, in what steps, and what it costs with others. A genet network moves by its spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from genet.latency.part import Part, whole
+from genet.spec.cost import network_cost
+from genet.spec.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
+
+NARROWEST, WIDEST = 0.5, 1.5  # how far from its present width a place is looked at
+FINE = 16  # widths on offer, at least, where the layer has as many
+STEPS = (8, 4, 2, 1)
+
+Widths = Mapping[str, int]  # places that move, by name
+
+
+@dataclass(frozen=True)
+class Movable:
+    """Layers of one width, the widths it may have, and the blocks that a width of it changes: those to be timed."""
+
+    name: str
+    layers: tuple[str, ...]
+    width: int
+    grid: tuple[int, ...]
+    blocks: Callable[[int], tuple[Block, ...]]
+
+
+class Subject(Protocol):
+    """A network that can be built with other widths."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+
+    @property
+    def movable(self) -> tuple[Movable, ...]:
+        """Its places, in the order they run."""
+
+    @property
+    def fixed(self) -> Mapping[str, str]:
+        """Layers whose width stays, and why."""
+
+    def parameters(self, widths: Widths) -> int:
+        """Of the whole network."""
+
+    def part(self, widths: Widths) -> Part:
+        """The network to be timed."""
+
+
+def grid(width: int, multiple: int = 1, widest: int | None = None) -> tuple[int, ...]:
+    """Widths around the present one: multiples of 8 where there are enough of them, and else of less."""
+    low, high = max(multiple, round(width * NARROWEST)), round(width * WIDEST)
+    high = high if widest is None else min(high, widest)
+    step = next(size for size in STEPS if size == 1 or (high - low) // size >= FINE)
+    step = max(step, multiple)
+    found = {width, *range(-(-low // step) * step, high + 1, step)}
+    return tuple(sorted(found if widest is None else found | {high}))
+
+
+@dataclass(frozen=True)
+class NetworkSubject:
+    """A network of ours: its stem, the widths of its super-blocks, and its head move. Ratios stay, so inner widths follow."""
+
+    network: Network
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return self.network.name
+
+    @property
+    def fixed(self) -> Mapping[str, str]:
+        """Nothing stays."""
+        return {}
+
+    @property
+    def movable(self) -> tuple[Movable, ...]:
+        """Stem, super-blocks and head."""
+        network = self.network
+        found = [self._movable("stem", network.stem.width, grid(network.stem.width, MULTIPLE))]
+        for index, superblock in enumerate(network.superblocks):
+            offered = (width for width in grid(superblock.width, MULTIPLE) if _may_have(superblock, width))
+            found.append(self._movable(f"stages.{index}", superblock.width, tuple(offered)))
+        return (*found, self._movable("head", network.head.width, grid(network.head.width, MULTIPLE)))
+
+    def _movable(self, name: str, width: int, offered: tuple[int, ...]) -> Movable:
+        return Movable(name, (name,), width, offered, lambda at: self._changed(name, at))
+
+    def _changed(self, name: str, width: int) -> tuple[Block, ...]:
+        """The blocks of a place and the first that reads it."""
+        network = self.at({name: width})
+        parts = [tuple(blocks(network))[:1]]
+        in_width, size = parts[0][0].width, parts[0][0].out_size
+        for superblock in network.superblocks:
+            parts.append(tuple(superblock_blocks(superblock, in_width, size)))
+            in_width, size = superblock.width, parts[-1][-1].out_size
+        parts.append(tuple(blocks(network))[-1:])
+        index = {"stem": 0, "head": len(parts) - 1}.get(name)
+        index = int(name.removeprefix("stages.")) + 1 if index is None else index
+        readers = parts[index + 1][:1] if index + 1 < len(parts) else ()
+        return (*parts[index], *readers)
+
+    def at(self, widths: Widths) -> Network:
+        """The network with other widths."""
+        network = self.network
+        stem = network.stem.model_copy(update={"width": widths.get("stem", network.stem.width)})
+        head = network.head.model_copy(update={"width": widths.get("head", network.head.width)})
+        superblocks = tuple(
+            block.model_copy(update={"width": widths.get(f"stages.{index}", block.width)})
+            for index, block in enumerate(network.superblocks)
+        )
+        return network.model_copy(update={"stem": stem, "superblocks": superblocks, "head": head})
+
+    def parameters(self, widths: Widths) -> int:
+        """In closed form."""
+        return network_cost(self.at(widths)).parameters
+
+    def part(self, widths: Widths) -> Part:
+        """The whole network."""
+        return whole(self.at(widths))
+
+
+def _may_have(superblock: SuperBlock, width: int) -> bool:
+    return superblock.ratio is None or inner_width_is_exportable(width, superblock.ratio)

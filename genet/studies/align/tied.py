@@ -1,0 +1,204 @@
+"""Which layers of a network must change their width together: Torch-Pruning's dependency graph, read into records.
+
+Residual additions, concatenations, flattening and depthwise convolutions tie layers; a group is all that one width decides.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from genet.errors import GenetError, first_line
+from genet.latency.ops import Op
+from genet.latency.trace import module_ops
+from genet.studies.align.layer import Axis, Layer
+
+Side = Literal["out", "in"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A layer's axis in a group: for each channel of the group, where it lies on the axis."""
+
+    layer: str
+    side: Side
+    places: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that one width decides, named by the first of them; `fixed` says why the width must stay, None where it may move."""
+
+    name: str
+    width: int
+    members: tuple[Member, ...]
+    fixed: str | None
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """The convolutions that write these channels."""
+        return tuple(dict.fromkeys(member.layer for member in self.members if member.side == "out"))
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A network's layers and groups, in the order they run."""
+
+    layers: Mapping[str, Layer]
+    groups: tuple[Group, ...]
+
+    def of(self, name: str) -> Group:
+        """A group by its name."""
+        return next(group for group in self.groups if group.name == name)
+
+
+def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
+    """Read the groups of a network by running it once on a blank image of (channels, height, width).
+
+    GenetError where it does not run on such images, where it has no convolutions, or where the packages are missing.
+    """
+    try:
+        import torch_pruning as tp
+    except ImportError:
+        raise GenetError(
+            "genet align must have Torch-Pruning for this network, and it is not installed; pip install 'genet[align]'"
+        ) from None
+    module = module.eval()
+    example = torch.zeros(1, *image)
+    _check_runs(module, example, name)
+    names = {id(part): place for place, part in module.named_modules()}
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    if not convolutions:
+        raise GenetError(f"{name}: must have convolutions to align, and has none; genet align is for convolutional networks")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.enable_grad():
+                for parameter in module.parameters():
+                    parameter.requires_grad_(True)
+                graph = tp.DependencyGraph().build_dependency(module, example_inputs=example, verbose=False)
+                found = list(graph.get_all_groups(root_module_types=[nn.Conv2d]))
+        except Exception as fault:  # whatever tracing a user's network raises
+            raise GenetError(
+                f"{name}: must be traced by autograd for its layers to be tied, and is not ({first_line(fault)}); give a network "
+                "whose forward takes one tensor and returns one"
+            ) from None
+    ops = module_ops(module, image)
+    order = {op.name: index for index, op in reversed(list(enumerate(ops)))}
+    groups = sorted((_group(each, module, names, order, ops) for each in found), key=lambda group: order.get(group.name, -1))
+    return Tied(dict(_layers(module, ops, groups)), tuple(groups))
+
+
+def _check_runs(module: nn.Module, example: torch.Tensor, name: str) -> None:
+    """GenetError that names the innermost module at fault where the network does not run."""
+    inside = [""]
+    handles = []
+    for place, part in module.named_modules():
+        handles.append(part.register_forward_pre_hook(lambda *_, place=place: inside.append(place)))
+        handles.append(part.register_forward_hook(lambda *_: inside.remove(inside[-1])))
+    try:
+        with torch.no_grad():
+            answer = module(example)
+    except Exception as fault:  # whatever a user's network raises
+        where = f"its module {inside[-1]} " if inside[-1] else "it "
+        size = " x ".join(map(str, example.shape))
+        raise GenetError(
+            f"{name}: must run on images of {size}, and {where}does not ({first_line(fault)}); give --size or --example"
+        ) from None
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(answer, torch.Tensor):
+        raise GenetError(f"{name}: must return one tensor of logits, and returns a {type(answer).__name__}; wrap it in a module")
+
+
+def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str, int], ops: tuple[Op, ...]) -> Group:
+    """A group of Torch-Pruning's: its members that are layers, and what keeps it from moving."""
+    width = len(found[0].idxs)
+    members: dict[tuple[str, Side], list[list[int]]] = {}
+    why = None
+    for item in found._group:  # the pairs that iteration gives lack which channel of the group an index belongs to
+        target = item.dep.target.module
+        place = names.get(id(target))
+        if place is None:
+            if isinstance(target, nn.Parameter):
+                why = f"{item.dep.target.name} is a parameter outside any layer"
+            continue
+        side: Side = "in" if _reads(item.dep.handler.__name__, target) else "out"
+        places: list[list[int]] = [[] for _ in range(width)]
+        for index, root in zip(item.idxs, item.root_idxs, strict=True):
+            places[root].append(int(index))
+        members[place, side] = places
+        why = why or _obstacle(place, target, places, ops)
+    record = tuple(Member(layer, side, tuple(map(tuple, places))) for (layer, side), places in members.items())
+    writers = [m.layer for m in record if m.side == "out" and isinstance(module.get_submodule(m.layer), nn.Conv2d)]
+    if not any(member.side == "in" for member in record):
+        why = why or "its channels are the network's answer"
+    return Group(min(writers, key=lambda layer: order.get(layer, len(order))), width, record, why)
+
+
+def _reads(handler: str, layer: nn.Module) -> bool:
+    """Whether a handler of Torch-Pruning's cuts what a layer reads; depthwise convolutions and normalisations have one axis."""
+    depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels
+    return "in_channels" in handler and not (depthwise or isinstance(layer, _BatchNorm))
+
+
+def _obstacle(place: str, layer: nn.Module, places: list[list[int]], ops: tuple[Op, ...]) -> str | None:
+    """Why a layer's width cannot change here."""
+    if isinstance(layer, _BatchNorm):
+        return None
+    flat = [index for channel in places for index in channel]
+    if flat != list(range(flat[0], flat[0] + len(flat))) and isinstance(layer, nn.Linear):
+        return f"{place} reads its channels interleaved"
+    if isinstance(layer, nn.Linear):
+        return None
+    if not isinstance(layer, nn.Conv2d):
+        return f"{place} is a {type(layer).__name__}"
+    depthwise = layer.groups == layer.in_channels == layer.out_channels
+    if layer.groups > 1 and not depthwise:
+        return f"{place} has {layer.groups} groups of channels"
+    kernel, (height, width) = layer.kernel_size[0], layer.kernel_size
+    plain = height == width and kernel % 2 == 1 and layer.dilation == (1, 1) and layer.stride[0] == layer.stride[1]
+    shapes = [_pixels(op) for op in ops if op.name == place]
+    if not (plain and shapes and all(rows == ((size - 1) // layer.stride[0] + 1) ** 2 for size, rows in shapes if size)):
+        return f"{place} is no square convolution whose padding keeps the size"
+    return None if all(size for size, _ in shapes) else f"{place} reads an oblong map"
+
+
+def _pixels(op: Op) -> tuple[int, int]:
+    """Height of a square input, 0 where it is not square, and positions of the output."""
+    pixels = op.read // op.in_width
+    size = math.isqrt(pixels)
+    return size if size * size == pixels else 0, op.rows
+
+
+def _layers(module: nn.Module, ops: tuple[Op, ...], groups: list[Group]) -> Iterator[tuple[str, Layer]]:
+    """The layers that groups which may move change."""
+    calls = Counter(op.name for op in ops)
+    sizes = {op.name: _pixels(op)[0] for op in ops if op.kind == "conv"}
+    for name in dict.fromkeys(member.layer for group in groups if not group.fixed for member in group.members):
+        part = module.get_submodule(name)
+
+        def axis(side: Side, size: int, name: str = name) -> Axis:
+            tied = {g.name: len(m.places[0]) for g in groups for m in g.members if (m.layer, m.side) == (name, side)}
+            return Axis(size, tied)
+
+        if isinstance(part, nn.Conv2d):
+            kind: Literal["depthwise", "conv"] = "depthwise" if part.groups > 1 else "conv"
+            shape = part.kernel_size[0], part.stride[0], sizes[name]
+            writes, reads = axis("out", part.out_channels), axis("in", part.in_channels)
+            yield name, Layer(name, kind, writes, reads, *shape, part.bias is not None, calls[name])
+        elif isinstance(part, nn.Linear):
+            writes, reads = axis("out", part.out_features), axis("in", part.in_features)
+            yield name, Layer(name, "linear", writes, reads, bias=part.bias is not None)
+        elif isinstance(part, _BatchNorm):
+            written = axis("out", part.num_features)
+            yield name, Layer(name, "norm", written, written)

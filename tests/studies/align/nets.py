@@ -1,0 +1,74 @@
+"""Small networks that tie layers in every way there is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def conv(in_width: int, width: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    padded = nn.Conv2d(in_width, width, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(padded, nn.BatchNorm2d(width), nn.ReLU())
+
+
+class Tangled(nn.Module):
+    """A stem; a residual addition; a depthwise convolution; a concatenation; a flattened map of 2 x 2; two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, 16, stride=2)
+        self.inner = conv(16, 24)
+        self.outer = conv(24, 16)
+        self.wide = conv(16, 40, kernel=1)
+        self.deep = conv(40, 40, groups=40, stride=2)
+        self.left = conv(40, 12)
+        self.right = conv(40, 20)
+        self.last = conv(32, 16)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.hidden = nn.Linear(64, 32)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.outer(self.inner(x))
+        x = self.deep(self.wide(x))
+        x = self.last(torch.cat([self.left(x), self.right(x)], dim=1))
+        return self.head(torch.relu(self.hidden(self.pool(x).flatten(1))))
+
+
+def tangled() -> nn.Module:
+    torch.manual_seed(0)
+    return Tangled()
+
+
+def grouped() -> nn.Module:
+    """A convolution in four groups, between two plain ones."""
+    return nn.Sequential(
+        conv(3, 16), conv(16, 32, groups=4), conv(32, 24), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5)
+    )
+
+
+def linear() -> nn.Module:
+    """No convolution at all."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
+
+
+class Branching(nn.Module):
+    """Returns two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, 16)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, self.stem(x)
+
+
+def broken() -> nn.Module:
+    """Its second convolution reads other channels than the first writes."""
+    return nn.Sequential(conv(3, 16), conv(8, 16))
+
+
+def nothing() -> int:
+    """No network."""
+    return 7

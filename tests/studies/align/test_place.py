@@ -1,0 +1,53 @@
+"""What a staircase offers a width: the edges beside it (tail-effect paper, equations 8a and 8b)."""
+
+from __future__ import annotations
+
+import pytest
+
+from genet.latency.staircase import analyse
+from genet.latency.sweep import Sweep
+from genet.studies.align.place import Place, place
+
+WIDTHS = tuple(range(8, 136, 8))
+
+
+def of(ms: list[float], width: int) -> Place:
+    staircase = analyse(Sweep(widths=WIDTHS, ms=tuple(ms), sigma=(0.001,) * len(ms)))
+    return place("layer", ["layer"], staircase, width, {at: 100 * at for at in WIDTHS})
+
+
+def stairs(tread: int) -> list[float]:
+    return [1.0 + 0.5 * ((width - 1) // tread) for width in WIDTHS]
+
+
+def widths(found: Place) -> tuple[int | None, int | None]:
+    return found.left and found.left.width, found.right and found.right.width
+
+
+def test_a_width_inside_a_step_may_move_to_the_edge_on_either_side() -> None:
+    found = of(stairs(32), 48)
+    assert (found.where, widths(found)) == ("inside", (32, 64))
+    assert found.left is not None and found.right is not None
+    assert found.latency_gain(found.left) == pytest.approx(0.5)
+    assert found.latency_gain(found.right) == pytest.approx(0.0, abs=1e-6)
+    assert (found.parameter_gain(found.left), found.parameter_gain(found.right)) == (-1600, 1600)
+
+
+def test_a_width_at_an_edge_may_move_a_whole_step() -> None:
+    found = of(stairs(32), 64)
+    assert (found.where, widths(found)) == ("edge", (32, 96))
+
+
+def test_on_the_first_step_there_is_no_left_edge_and_on_the_last_the_widest_counts() -> None:
+    assert widths(of(stairs(32), 16)) == (None, 32)
+    assert widths(of(stairs(48), 120)) == (96, 128)
+    assert widths(of(stairs(48), 128)) == (96, None)
+
+
+def test_where_latency_rises_without_steps_nothing_is_offered() -> None:
+    found = of([1.0 + 0.01 * width for width in WIDTHS], 64)
+    assert (found.where, widths(found)) == ("no step", (None, None))
+
+
+def test_where_width_costs_nothing_the_widest_is_offered() -> None:
+    assert widths(of([1.0] * len(WIDTHS), 64)) == (None, 128)

@@ -1,0 +1,112 @@
+"""Groups of layers that one width decides, and networks with other widths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from genet.errors import GenetError
+from genet.latency.part import Part
+from genet.nets.cifar import resnet56, vgg16
+from genet.studies.align.module_subject import ModuleSubject
+from genet.studies.align.resize import resized
+from genet.studies.align.tied import Tied, tie
+from tests.studies.align import nets
+
+IMAGE = (3, 16, 16)
+TANGLED = nets.tangled().eval()
+TIED = tie(TANGLED, IMAGE, "tangled")
+
+
+def subject(module: nn.Module, image: tuple[int, int, int] = IMAGE) -> ModuleSubject:
+    return ModuleSubject(Part("own", image, lambda: (), lambda: module), module, {})
+
+
+def ties(tied: Tied) -> dict[str, set[str]]:
+    return {group.name: {member.layer for member in group.members if not member.layer.endswith(".1")} for group in tied.groups}
+
+
+def test_layers_tied_by_additions_concatenations_depthwise_convolutions_and_flattening_are_one_group() -> None:
+    assert ties(TIED) == {
+        "stem.0": {"stem.0", "outer.0", "inner.0", "wide.0"},
+        "inner.0": {"inner.0", "outer.0"},
+        "wide.0": {"wide.0", "deep.0", "left.0", "right.0"},
+        "left.0": {"left.0", "last.0"},
+        "right.0": {"right.0", "last.0"},
+        "last.0": {"last.0", "hidden"},
+    }
+    assert not any(group.fixed for group in TIED.groups)
+
+
+SOME = st.fixed_dictionaries({group.name: st.integers(2, 2 * group.width) for group in TIED.groups})
+
+
+@given(SOME)
+@settings(max_examples=30)
+def test_a_resized_network_runs_and_has_the_parameters_that_the_closed_form_says(widths: dict[str, int]) -> None:
+    module = resized(TANGLED, TIED, widths)
+    assert module(torch.randn(2, *IMAGE)).shape == (2, 5)
+    assert sum(parameter.numel() for parameter in module.parameters()) == subject(TANGLED).parameters(widths)
+
+
+@given(st.fixed_dictionaries({group.name: st.integers(0, 24) for group in TIED.groups}))
+@settings(max_examples=30)
+def test_a_widened_network_computes_what_it_did_before(more: dict[str, int]) -> None:
+    wider = resized(TANGLED, TIED, {group.name: group.width + more[group.name] for group in TIED.groups})
+    images = torch.randn(4, *IMAGE)
+    assert torch.allclose(wider(images), TANGLED(images), atol=1e-5)
+
+
+def test_channels_of_no_weight_can_be_cut_off_without_a_change() -> None:
+    module = nets.tangled().eval()
+    for group in TIED.groups:
+        for member in group.members:
+            part = module.get_submodule(member.layer)
+            if member.side == "in" and not isinstance(part, nn.BatchNorm2d):
+                for place in (place for channel in member.places[1::2] for place in channel):
+                    part.weight.data[:, place] = 0
+    kept = {group.name: range(0, group.width, 2) for group in TIED.groups}
+    halved = resized(module, TIED, {group.name: group.width // 2 for group in TIED.groups}, kept)
+    images = torch.randn(4, *IMAGE)
+    assert torch.allclose(halved(images), module(images), atol=1e-5)
+
+
+def test_a_convolution_in_groups_stays_and_so_do_those_that_feed_it() -> None:
+    found = subject(nets.grouped())
+    assert [movable.name for movable in found.movable] == ["2.0"]
+    assert found.fixed == {"0.0": "1.0 has 4 groups of channels", "1.0": "1.0 has 4 groups of channels"}
+
+
+def test_a_pruned_list_of_hrank_gives_the_parameters_of_its_authors() -> None:
+    """Tail-effect paper, tables 2 and 5: HRank's VGG16 has 1.90 M parameters, its ResNet-56 0.48 M."""
+    from genet.commands.align import _of_module
+    from genet.latency.part import own_network
+
+    vgg = _of_module(own_network("genet.nets.cifar:vgg16", (3, 32, 32)), "hrank-vgg16")
+    resnet = _of_module(own_network("genet.nets.cifar:resnet56", (3, 32, 32)), "hrank-resnet56")
+    assert vgg.parameters({}) / 1e6 == pytest.approx(1.90, abs=0.005)
+    assert resnet.parameters({}) / 1e6 == pytest.approx(0.48, abs=0.015)  # projections in place of padded shortcuts
+
+
+@pytest.mark.parametrize("build", [vgg16, resnet56])
+def test_the_networks_that_pruning_is_shown_on_are_tied_throughout(build) -> None:  # type: ignore[no-untyped-def]
+    found = subject(build(), (3, 32, 32))
+    assert not found.fixed
+    layers = [layer for movable in found.movable for layer in movable.layers]
+    assert sorted(layers) == sorted(name for name, part in found.module.named_modules() if isinstance(part, nn.Conv2d))
+
+
+@pytest.mark.parametrize(
+    ("module", "law"),
+    [
+        (nets.linear(), "must have convolutions to align"),
+        (nets.Branching(), "must return one tensor"),
+        (nets.broken(), "its module 1.0 does not"),
+    ],
+)
+def test_a_network_that_cannot_be_aligned_is_refused_with_the_reason(module: nn.Module, law: str) -> None:
+    with pytest.raises(GenetError, match=law):
+        tie(module, IMAGE, "own")
