@@ -27,7 +27,8 @@ def widths(found: Place) -> tuple[int | None, int | None]:
 def test_a_width_inside_a_step_may_move_to_the_edge_on_either_side() -> None:
     found = of(stairs(32), 48)
     assert (found.where, widths(found)) == ("inside", (32, 64))
-    assert found.left is not None and found.right is not None
+    assert found.left
+    assert found.right
     assert found.latency_gain(found.left) == pytest.approx(0.5)
     assert found.latency_gain(found.right) == pytest.approx(0.0, abs=1e-6)
     assert (found.parameter_gain(found.left), found.parameter_gain(found.right)) == (-1600, 1600)
