@@ -143,6 +143,9 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
     train.add_argument("--network", metavar="NAME", help="of a run: this one of the selected networks only")
     train.add_argument("--recipe", help="a recipe for the training of one network: a file, or a name that comes with genet")
     train.add_argument("--into", metavar="FOLDER", type=Path, help="where a network goes (default: runs/NETWORK-RECIPE)")
+    train.add_argument(
+        "--from", dest="start", metavar="FOLDER", type=Path, help="of a network: begin with the weights in this folder, not anew"
+    )
     train.add_argument("--data", metavar="FOLDER", help="where the images lie")
     train.add_argument("--device", help="auto, cpu, cuda or cuda:N")
 
@@ -165,7 +168,9 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
 
     take = add("import", "export.import_", "take in a network from elsewhere, with its weights where there are some")
     take.add_argument(
-        "what", metavar="NETWORK", help="timm:MODEL, a folder of timm's or genet's, MODULE:BYOMODELCFG, or a GENet string"
+        "what",
+        metavar="NETWORK",
+        help="timm:MODEL, a folder of timm's or genet's, MODULE:BYOMODELCFG or :FUNCTION, a GENet string",
     )
     take.add_argument("--into", required=True, metavar="FOLDER", type=Path, help="where its network.yaml and weights go")
     take.add_argument(
@@ -242,6 +247,8 @@ def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
     )
     align.add_argument("--example", metavar="N,C,H,W", help="what a network of your own reads, such as 1,3,224,224")
     align.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: the network's own)")
+    align.add_argument("--criterion", choices=("l1", "l2", "rank"), default="l1", help="which channels a cut keeps (default: l1)")
+    align.add_argument("--data", metavar="FOLDER", help="for --criterion rank: images to take the ranks on; or digits")
     align.add_argument("--into", metavar="FOLDER", type=Path, help="where the network with the new widths goes")
     align.add_argument(
         "--evidence", metavar="FILE", type=Path, help="the journal of measurements (default: runs/align/latency.jsonl)"

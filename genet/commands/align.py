@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import torch
+from torch import nn
 
 from genet.commands.measuring import calibrated, measure_of, meter_of, say_damaged
+from genet.commands.naming import images_named
 from genet.commands.printing import milliseconds, progress, table
-from genet.errors import EvidenceError, SpecError
-from genet.files import Journal, write_atomic
+from genet.errors import EvidenceError, GenetError, SpecError
+from genet.files import FolderLock, Journal, write_atomic
 from genet.latency.meter import Meter
-from genet.latency.part import Part, own_network, timm_model
+from genet.latency.part import timm_model
 from genet.latency.table import LatencyTable
+from genet.nets.data import load_data
+from genet.nets.foreign import build_structure, marked, pretrained, structure_of
+from genet.nets.training import classes_of
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights
 from genet.runfolder import RunFolder
-from genet.spec.network import Network
-from genet.spec.reader import read_network, read_recipe, read_widths, to_yaml
+from genet.spec.foreign import FUNCTION, Foreign, Structure
+from genet.spec.network import Input, Network
+from genet.spec.reader import read_recipe, read_structure, read_widths, to_yaml
 from genet.spec.recipe import Measure
-from genet.studies.align.module_subject import ModuleSubject, pruned
+from genet.studies.align.criteria import CRITERIA, kept_channels, norms, ranks
+from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Option, Place
 from genet.studies.align.study import Alignment, Goal, Ratio, align, find_places
 from genet.studies.align.subject import NetworkSubject, Subject
+from genet.studies.align.tied import logits_of
 
 Answer = dict[str, Any]
 EVIDENCE = Path("runs") / "align" / "latency.jsonl"
+RANK_IMAGES = 500  # that the ranks of feature maps are averaged over
 USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous", "batch": 64}
 
 
 def align_network(arguments: argparse.Namespace) -> Answer:
     """`genet align`."""
     goal = _goal(arguments)
+    if arguments.into and (arguments.into / NETWORK_FILE).exists():
+        raise GenetError(f"{arguments.into}: must hold no network yet, and does; give another --into FOLDER")
+    if arguments.criterion == "rank" and not arguments.data:
+        raise SpecError(["--criterion rank must have images to look at: give --data FOLDER (got none)"])
     subject = _subject(arguments)
     run = _run_of(arguments.what)
     meter = calibrated(meter_of(_measure(arguments, run)), arguments.calibrate or [])
@@ -56,7 +73,7 @@ def align_network(arguments: argparse.Namespace) -> Answer:
     if not found.reached:
         raise EvidenceError(_unreached(found, goal))
     if arguments.into:
-        answer["folder"] = str(_write(subject, found, arguments.into))
+        answer["folder"] = str(_write(subject, found, arguments))
     return answer
 
 
@@ -77,35 +94,56 @@ def _subject(arguments: argparse.Namespace) -> Subject:
     """What to align, by its name."""
     what, size = arguments.what, arguments.size
     if what.startswith("timm:"):
-        part = timm_model(what.removeprefix("timm:"), size)
-        part.groups()  # SpecError where it does not run at this size
-    elif re.fullmatch(r"\w+(\.\w+)*:\w+", what):
-        part = own_network(what, _example(arguments.example))
+        module = _timm(what, size)
+    elif re.fullmatch(FUNCTION, what):
+        module = _own(what, arguments.example)
     else:
-        if arguments.pruned or arguments.example:
-            raise SpecError([f"--pruned and --example must go with timm:MODEL or MODULE:FUNCTION (got {what})"])
-        network = Network.parse(what) if "|" in what else read_network(what)
-        return NetworkSubject(network.at(size) if size else network)
-    return _of_module(part, arguments.pruned)
+        structure = Network.parse(what) if "|" in what else read_structure(what)
+        structure = structure.at(size) if size else structure
+        weights = Path(what) / WEIGHTS_FILE
+        if isinstance(structure, Network):
+            if arguments.pruned:
+                raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
+            return NetworkSubject(structure)
+        module = load_weights(structure, weights) if weights.exists() else build_structure(structure)
+    if arguments.example and not re.fullmatch(FUNCTION, what):
+        raise SpecError([f"--example must go with MODULE:FUNCTION: {what} tells what it reads (got {arguments.example})"])
+    subject = ModuleSubject(cast("Foreign", structure_of(module)), module)
+    return subject if arguments.pruned is None else _pruned(subject, arguments.pruned)
 
 
-def _of_module(part: Part, widths: str | None) -> ModuleSubject:
-    subject = ModuleSubject(part, part.build(), {})
-    if widths is None:
-        return subject
-    layers = {layer: group.width for group in subject.tied.groups if not group.fixed for layer in group.writers}
-    tied = {layer: group.name for group in subject.tied.groups for layer in group.writers}
-    wanted = read_widths(widths, layers, tied)
-    return pruned(subject, {tied[layer]: width for layer, width in wanted.items()})
+def _timm(what: str, size: int | None) -> nn.Module:
+    part = timm_model(what.removeprefix("timm:"), size)
+    part.groups()  # SpecError where it does not run at this size
+    channels, height, width = part.image
+    if height != width:
+        raise SpecError([f"{what}: must read square images; give --size (got {height} x {width})"])
+    with torch.device("meta"):
+        classes = classes_of(part.build())
+    reads = Input(channels=channels, classes=classes, resolution=height)
+    return build_structure(Foreign(name=what.removeprefix("timm:"), source=what, input=reads))
 
 
-def _example(text: str | None) -> tuple[int, int, int]:
-    if text is None:
+def _own(what: str, example: str | None) -> nn.Module:
+    if example is None:
         raise SpecError(["--example must tell what a network of your own reads, as in --example 1,3,224,224 (got none)"])
-    if not re.fullmatch(r"\d+(,\d+){3}", text) or "0" in text.split(","):
-        raise SpecError([f"--example must be images,channels,height,width, as in 1,3,224,224 (got {text!r})"])
-    _, channels, height, width = map(int, text.split(","))
-    return channels, height, width
+    sizes = re.fullmatch(r"[1-9]\d*,([1-9]\d*),([1-9]\d*),\2", example)
+    if not sizes:
+        raise SpecError([f"--example must be images,channels,height,width of square images, as in 1,3,224,224 (got {example!r})"])
+    reads = Input(channels=int(sizes[1]), classes=2, resolution=int(sizes[2]))
+    module = build_structure(Foreign(name=what.rpartition(":")[2], source=what, input=reads))
+    classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), what)
+    structure = cast("Foreign", structure_of(module))
+    return marked(module, structure.model_copy(update={"input": reads.model_copy(update={"classes": classes})}))
+
+
+def _pruned(subject: ModuleSubject, widths: str) -> ModuleSubject:
+    """Cut to a list of widths."""
+    groups = subject.tied.groups
+    layers = {layer: group.width for group in groups if not group.fixed for layer in group.convolutions}
+    tied = {layer: group.name for group in groups for layer in group.convolutions}
+    wanted = read_widths(widths, layers, tied)
+    return dataclasses.replace(subject, cut={tied[layer]: width for layer, width in wanted.items()})
 
 
 def _run_of(what: str) -> RunFolder | None:
@@ -197,12 +235,38 @@ def _unreached(found: Alignment, goal: Goal) -> str:
     )
 
 
-def _write(subject: Subject, found: Alignment, folder: Path) -> Path:
-    """The aligned network, ready for `genet train`."""
-    if isinstance(subject, NetworkSubject):
-        network = subject.at(found.widths)
-        network = network.model_copy(update={"name": f"{network.name}-aligned"})
-        write_atomic(folder / "network.yaml", to_yaml(network).encode())
-    found.save(folder / "alignment.json")
-    print(f"{folder}: the network with these widths")
+def _write(subject: Subject, found: Alignment, arguments: argparse.Namespace) -> Path:
+    """The aligned network, ready for `genet train`; of one that other code builds with its weights."""
+    folder: Path = arguments.into
+    name = f"{subject.name}-aligned"
+    with FolderLock(folder):
+        if isinstance(subject, NetworkSubject):
+            structure: Structure = subject.at(found.widths).model_copy(update={"name": name})
+            goes_on = ""
+        else:
+            assert isinstance(subject, ModuleSubject)
+            module, structure = _cut(subject, found, arguments, name)
+            save_weights(module, folder / WEIGHTS_FILE)
+            goes_on = f" --from {folder}"
+        found.save(folder / "alignment.json")
+        write_atomic(folder / NETWORK_FILE, to_yaml(structure).encode())
+    print(f"{folder}: the network; genet train {folder / NETWORK_FILE} --recipe R{goes_on} --into TUNED trains it")
     return folder
+
+
+def _cut(subject: ModuleSubject, found: Alignment, arguments: argparse.Namespace, name: str) -> tuple[nn.Module, Structure]:
+    """The network with its new widths: the channels of the best filters stay, and new ones change no answer."""
+    weights, without = pretrained(subject.network) if arguments.what.startswith("timm:") else (subject.source, None)
+    if without:
+        print(f"  its weights are fresh: {without}")
+    subject = dataclasses.replace(subject, source=weights)
+    widths = {**subject.cut, **found.widths}
+    if arguments.criterion == "rank":
+        reads = subject.network.input
+        splits = load_data(images_named(arguments.data), reads, 0)
+        batches = splits.train.batches(min(RANK_IMAGES, splits.train.size), reads.resolution, shuffle_seed=0)
+        scores = ranks(weights, next(batches)[0])
+    else:
+        scores = norms(weights, CRITERIA.index(arguments.criterion) + 1)
+    module = subject.build(widths, kept_channels(weights, subject.tied, widths, scores))
+    return module, subject.described(module, name)

@@ -12,6 +12,7 @@ import torch
 
 from genet import pipeline
 from genet.choose.outcome import percent
+from genet.commands.naming import images_named
 from genet.commands.printing import progress, table
 from genet.device import open_device
 from genet.errors import GenetError
@@ -26,7 +27,6 @@ from genet.nets.training import EVALUATION_BATCH, top
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights, write_labels
 from genet.runfolder import RunFolder
 from genet.spec.reader import to_yaml
-from genet.spec.recipe import Data
 from genet.spec.shown import Shown, shown_at
 
 Answer = dict[str, Any]
@@ -54,7 +54,7 @@ def export(arguments: argparse.Namespace) -> Answer:
     else:
         with FolderLock(what):
             RunFolder(what).remove_leftovers()
-            pipeline.export_folder(what, formats, _images(arguments.data) if arguments.data else None, progress())
+            pipeline.export_folder(what, formats, images_named(arguments.data) if arguments.data else None, progress())
         folders = (what / "export",)
     found = [Exports.load(folder / EVIDENCE_FILE) for folder in folders]
     for folder, exports in zip(folders, found, strict=True):
@@ -85,7 +85,7 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
     """`genet eval`: top-1 and top-5 of any trained network."""
     device = open_device(arguments.device)
     opened = open_network(arguments.what, device, arguments.format)
-    images = load_test(_images(arguments.data), opened.reads, opened.shown, opened.labels)
+    images = load_test(images_named(arguments.data), opened.reads, opened.shown, opened.labels)
     began = time.monotonic()
     with progress().track("images", math.ceil(images.size / EVALUATION_BATCH)) as tracker:
 
@@ -116,11 +116,6 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
 def _way(shown: Shown) -> str:
     mean, deviation = (" ".join(map("{:g}".format, each)) for each in (shown.mean, shown.std))
     return f"{shown.interpolation}, {100 * shown.crop:g} % of the {shown.crop_mode}, mean {mean}, deviation {deviation}"
-
-
-def _images(text: str) -> Data:
-    """Images by folder, or those that come along."""
-    return Data(name="digits") if text == "digits" and not Path(text).exists() else Data(name="folder", root=text)
 
 
 def import_(arguments: argparse.Namespace) -> Answer:

@@ -10,6 +10,7 @@ from genet.errors import RunError
 from genet.files import write_atomic
 from genet.latency.plan import expected_rows
 from genet.spec.cost import network_cost
+from genet.spec.foreign import Foreign
 from genet.spec.network import Network
 from genet.spec.reader import read_any, shipped_files
 from genet.spec.recipe import Measure, Recipe, TrainingRecipe
@@ -27,6 +28,10 @@ def check(arguments: argparse.Namespace) -> Answer:
     if isinstance(record, TrainingRecipe):
         answer |= record.train.model_dump(mode="json", exclude_none=True)
         return _printed(answer)
+    if isinstance(record, Foreign):
+        reads = record.input
+        answer |= {"notation": str(record), "layers_of_other_widths": len(record.layers), "size": reads.resolution}
+        return _printed(answer | {"digest": record.digest})
     if isinstance(record, Network):
         network = record
     else:

@@ -15,10 +15,12 @@ from genet.device import open_device
 from genet.errors import GenetError, RunError
 from genet.files import FolderLock
 from genet.job import open_job, read_job
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE
 from genet.nets.world import World, join
 from genet.progress import Progress
+from genet.spec.foreign import Structure
 from genet.spec.network import Network
-from genet.spec.reader import read_network, read_training
+from genet.spec.reader import read_structure, read_training
 from genet.spec.recipe import Data, TrainingRecipe
 
 Answer = dict[str, Any]
@@ -41,7 +43,7 @@ def train(arguments: argparse.Namespace) -> Answer:
             )
         if not Path(arguments.what).is_dir():
             raise RunError(f"{arguments.what}: must be a run folder, or a network with --recipe RECIPE; genet train --help")
-        given = [f"--{name}" for name in ("into", "data", "device") if getattr(arguments, name)]
+        given = [f"--{name}" for name in ("into", "data", "device", "start") if getattr(arguments, name)]
         if given:
             raise GenetError(f"{' and '.join(given)} must go with --recipe, and {arguments.what} is a run; leave them out")
         return _train_run(Path(arguments.what), arguments.network, world)
@@ -66,18 +68,29 @@ def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
     if arguments.network:
         raise GenetError("--network must go with a run folder, and --recipe with a network; leave one of them out")
     network, recipe = _network(arguments.what), _override(read_training(arguments.recipe), arguments)
+    start = _start(arguments.start, network) if arguments.start else None
     folder = arguments.into or Path("runs") / f"{network.name}-{recipe.name}"
     shown = progress() if world.first else Progress()
     with FolderLock(folder) if world.first else nullcontext():
-        trained = pipeline.train_network_into(folder, network, recipe, open_device(recipe.device), shown, world)
+        trained = pipeline.train_network_into(folder, network, recipe, open_device(recipe.device), shown, world, start)
     if world.first:
         print(f"{folder}: test accuracy {percent(trained.test_accuracy)}; weights and network.yaml are in it")
     return {"folder": str(folder), **trained.model_dump(mode="json")}
 
 
-def _network(text: str) -> Network:
+def _start(folder: Path, network: Structure) -> Path:
+    """The weights in a folder; RunError where it holds another network's."""
+    if not (folder / WEIGHTS_FILE).is_file() or not (folder / NETWORK_FILE).is_file():
+        raise RunError(f"--from must be a folder with {NETWORK_FILE} and {WEIGHTS_FILE}, and {folder} lacks one of them")
+    theirs = read_structure(folder)
+    if str(theirs.at(network.input.resolution)) != str(network):
+        raise RunError(f"--from must hold the weights of {network}, and {folder} holds those of {theirs}")
+    return folder / WEIGHTS_FILE
+
+
+def _network(text: str) -> Structure:
     """A network by file, name or notation."""
-    return Network.parse(text) if "|" in text else read_network(text)
+    return Network.parse(text) if "|" in text else read_structure(text)
 
 
 def _override(recipe: TrainingRecipe, arguments: argparse.Namespace) -> TrainingRecipe:

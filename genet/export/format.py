@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genet.errors import GenetError
-from genet.nets.build import GENet
 from genet.nets.data import Splits
+from genet.nets.foreign import structure_of
 from genet.nets.fuse import fused
+from genet.spec.network import Network
 from genet.spec.shown import Shown, shown_at
 
 Answers = Callable[[Tensor], Tensor]  # images (N, channels, h, w) in fp32 to logits (N, classes), on the CPU
@@ -55,17 +56,24 @@ class Subject:
 
     def __init__(
         self,
-        module: GENet,
+        module: nn.Module,
         splits: Splits | None = None,
         source: str = "",
         shown: Shown | None = None,
         labels: tuple[str, ...] | None = None,
     ) -> None:
         self.module = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()
-        self.network, self.splits, self.source = module.network, splits, source
+        self.network, self.splits, self.source = structure_of(module), splits, source
         self.labels = labels or (splits.labels if splits else None)
-        self.shown = shown or shown_at(module.network.input.channels, module.network.input.resolution)
+        self.shown = shown or shown_at(self.network.input.channels, self.network.input.resolution)
         self._compared: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def ours(self) -> Network:
+        """The network, where it is one of super-blocks; GenetError where other code builds it."""
+        if not isinstance(self.network, Network):
+            raise GenetError(f"a network in this format must be made of super-blocks, and {self.network.source} is not")
+        return self.network
 
     def images(self, batch: int) -> Tensor:
         """Images to compare logits on, the same every time: of the training set, or random ones."""

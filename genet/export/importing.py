@@ -13,12 +13,13 @@ from torch import nn
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config, shown_to
 from genet.files import read_bytes
-from genet.latency.part import attribute
-from genet.nets.build import GENet, build
+from genet.nets.build import build
+from genet.nets.foreign import attribute, build_structure, logits_of, structure_of
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load, read_labels
+from genet.spec.foreign import FUNCTION, Foreign, Structure
 from genet.spec.genet_string import from_genet_string
 from genet.spec.network import Input, Network
-from genet.spec.reader import read_network
+from genet.spec.reader import read_structure
 from genet.spec.shown import Shown
 
 CLOSE = 1e-5  # of the largest logit
@@ -31,33 +32,33 @@ class Imported:
     what its classes are called.
     """
 
-    network: Network
-    module: GENet | None
+    network: Structure
+    module: nn.Module | None
     without: str | None = None
     shown: Shown | None = None
     labels: tuple[str, ...] | None = None
 
 
 def import_network(what: str, reads: Input, name: str) -> Imported:
-    """What a user names: timm:MODEL, a folder, MODULE:ATTRIBUTE that is timm's ByoModelCfg, or a GENet string or its file.
+    """What a user names: timm:MODEL, a folder, MODULE:ATTRIBUTE, or a GENet string or its file.
 
-    `reads` is what a structure alone does not tell. SpecError lists what no network here can be.
+    The attribute is a ByoModelCfg of timm's, or a function that builds a network. `reads` is what a structure alone does not
+    tell. SpecError lists what no network here can be.
     """
     if what.startswith("ConvKX("):
         return Imported(from_genet_string(what, reads.resolution, reads.classes, name), None, "the notation holds none")
     if what.startswith("timm:"):
         return _from_model(what.removeprefix("timm:"), name)
-    if re.fullmatch(r"\w+(\.\w+)*:\w+", what):
-        sizes = reads.resolution, reads.channels, reads.classes
-        return Imported(from_timm(_configuration(what), *sizes, name), None, "a ByoModelCfg holds none")
+    if re.fullmatch(FUNCTION, what):
+        return _from_module(what, reads, name)
     folder = Path(what)
     if (folder / CONFIG_FILE).is_file():
         return _from_timm_folder(folder, name)
     if (folder / NETWORK_FILE).is_file():
         if not (folder / WEIGHTS_FILE).exists():
-            return Imported(read_network(folder / NETWORK_FILE), None, "the folder holds none")
+            return Imported(read_structure(folder / NETWORK_FILE), None, "the folder holds none")
         module = load(folder)
-        return Imported(module.network, module, labels=read_labels(folder))
+        return Imported(structure_of(module), module, labels=read_labels(folder))
     if folder.is_file():
         return import_network(_text(folder), reads, name)
     raise GenetError(
@@ -118,11 +119,20 @@ def _registered(architecture: str) -> dict[str, Any]:
     return dict(vars(model_cfgs[architecture]))
 
 
-def _configuration(what: str) -> dict[str, Any]:
+def _from_module(what: str, reads: Input, name: str) -> Imported:
     found = attribute(what)
-    if not dataclasses.is_dataclass(found) or not hasattr(found, "blocks"):
-        raise GenetError(f"{what} must be timm's ByoModelCfg, and is a {type(found).__name__}")
-    return dict(vars(found))
+    if dataclasses.is_dataclass(found) and hasattr(found, "blocks"):
+        sizes = reads.resolution, reads.channels, reads.classes
+        return Imported(from_timm(dict(vars(found)), *sizes, name), None, "a ByoModelCfg holds none")
+    if not callable(found):
+        kind = type(found).__name__
+        raise GenetError(f"{what} must be timm's ByoModelCfg, or a function that builds a network, and is a {kind}")
+    network = Foreign(name=name, source=what, input=reads)
+    module = build_structure(network)
+    classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), what)
+    if classes != reads.classes:
+        raise GenetError(f"{what}: must answer with {reads.classes} logits, and answers with {classes}; give --classes {classes}")
+    return Imported(network, module)
 
 
 @torch.inference_mode()

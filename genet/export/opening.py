@@ -17,6 +17,7 @@ from genet.export.onnx_formats import open_session, session_answers
 from genet.export.timm_form import CONFIG_FILE, open_timm, shown_to
 from genet.export.torch_formats import open_program
 from genet.files import read_from_elsewhere
+from genet.nets.foreign import structure_of
 from genet.nets.weights import NETWORK_FILE, load, read_labels
 from genet.spec.network import Input
 from genet.spec.shown import Shown
@@ -60,7 +61,7 @@ def _opened(what: str, place: Path, device: torch.device) -> Opened:
         return _timm(what, open_timm(place), device)
     if (place / NETWORK_FILE).is_file():
         module = load(place).to(device)
-        return Opened(module, module.network.input, "torch", device)
+        return Opened(module, structure_of(module).input, "torch", device)
     raise GenetError(
         f"{what}: must be a network's folder (network.yaml, or a timm model's config.json), a .onnx or .pt2 file, or timm:MODEL"
     )

@@ -18,7 +18,7 @@ from genet.files import Record, read_checked
 from genet.latency.clock import Timing, Work, measure_apart
 from genet.latency.runtimes import WAITING, onnx_work
 from genet.nets.weights import load
-from genet.spec.reader import read_network
+from genet.spec.reader import read_structure
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def serving_times(
     GenetError where the folder holds no export.
     """
     exports = Exports.load(folder / EVIDENCE_FILE)
-    reads = read_network(folder / "network.yaml").input
+    reads = read_structure(folder / "network.yaml").input
     if device.type == "cpu":
         keep_memory()
     images = torch.randn(batch, reads.channels, reads.resolution, reads.resolution, device=device)

@@ -122,7 +122,7 @@ def to_timm(network: Network) -> nn.Module:
 
 def _files(subject: Subject) -> dict[str, bytes]:
     """As timm keeps its own models: a config.json and the weights."""
-    network, reads, shown = subject.network, subject.network.input, subject.shown
+    network, reads, shown = subject.ours, subject.network.input, subject.shown
     size = (reads.channels, reads.resolution, reads.resolution)
     config = {
         "architecture": ARCHITECTURE,
@@ -207,7 +207,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _refuses(subject: Subject) -> str | None:
     try:
-        timm_arguments(subject.network)
+        timm_arguments(subject.ours)
     except GenetError as fault:
         return str(fault)
     return None

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 
-from genet.errors import StorageError, first_line
+from genet.errors import GenetError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject, quiet
 from genet.files import read_bytes, read_checked
 from genet.nets.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, labels_bytes, load, load_weights, weights_bytes
@@ -63,7 +63,15 @@ def _program_answers(folder: Path) -> Answers:
 
 
 def _string(subject: Subject) -> dict[str, bytes]:
-    return {STRING_FILE: (to_genet_string(subject.network) + "\n").encode()}
+    return {STRING_FILE: (to_genet_string(subject.ours) + "\n").encode()}
+
+
+def _no_string(subject: Subject) -> str | None:
+    try:
+        to_genet_string(subject.ours)
+    except GenetError as fault:
+        return str(fault)
+    return None
 
 
 def _from_string(folder: Path) -> Answers:
@@ -99,4 +107,5 @@ STRING = Format(
     answers=_from_string,
     loading="",
     tolerance=0.0,
+    refuses=_no_string,
 )

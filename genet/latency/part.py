@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from genet.errors import GenetError, SpecError, first_line
+from genet.errors import SpecError
 from genet.latency.ops import Op, block_ops, by_block
+from genet.spec.foreign import Foreign
 from genet.spec.network import Block, Network, SuperBlock, superblock_blocks
-from genet.spec.reader import read_network
+from genet.spec.reader import read_structure
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,25 +103,14 @@ def timm_model(name: str, size: int | None) -> Part:
     return Part(f"timm:{name}", image, groups, build)
 
 
-def own_network(what: str, image: tuple[int, int, int]) -> Part:
-    """What a user's own function builds, MODULE:FUNCTION, for images of (channels, height, width).
-
-    GenetError where it cannot be imported or called, or builds no module of torch.
-    """
-    from torch import nn
-
-    function = attribute(what)
-    if not callable(function):
-        raise GenetError(f"{what} must be a function or class that builds a network, and is a {type(function).__name__}")
+def foreign(network: Foreign) -> Part:
+    """A network that other code builds."""
+    image = (network.input.channels, network.input.resolution, network.input.resolution)
 
     def build() -> nn.Module:
-        try:
-            found = function()
-        except Exception as fault:  # whatever a user's function raises
-            raise GenetError(f"{what}() must build a network, and fails ({first_line(fault)})") from None
-        if not isinstance(found, nn.Module):
-            raise GenetError(f"{what}() must return a torch.nn.Module, and returns a {type(found).__name__}")
-        return found
+        from genet.nets.foreign import build_structure
+
+        return build_structure(network)
 
     @cache
     def groups() -> tuple[tuple[Op, ...], ...]:
@@ -131,21 +118,7 @@ def own_network(what: str, image: tuple[int, int, int]) -> Part:
 
         return tuple(by_convolution(module_ops(build(), image)))
 
-    return Part(what, image, groups, build)
-
-
-def attribute(what: str) -> Any:
-    """MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError where it cannot be imported."""
-    module, _, name = what.partition(":")
-    here = str(Path.cwd())
-    path = sys.path.copy()
-    sys.path.insert(0, here)
-    try:
-        return getattr(import_module(module), name)
-    except Exception as fault:  # whatever a user's module raises
-        raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({first_line(fault)})") from None
-    finally:
-        sys.path[:] = path
+    return Part(network.name, image, groups, build)
 
 
 def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
@@ -168,10 +141,11 @@ def read_part(text: str, size: int | None = None) -> Part:
         return timm_model(text.removeprefix("timm:"), size)
     if re.match(r"[A-Za-z]+ [kcsdr@]\d", text):
         return chain(read_blocks(text, size))
-    network = Network.parse(text) if "|" in text else read_network(text)
+    network = Network.parse(text) if "|" in text else read_structure(text)
     if size:
         network = network.at(size)
-    return dataclasses.replace(whole(network), name=network.name if "|" not in text else text)
+    part = foreign(network) if isinstance(network, Foreign) else whole(network)
+    return dataclasses.replace(part, name=network.name if "|" not in text else text)
 
 
 def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genet.latency.ops import Op, OpKind
+from genet.nets.foreign import structure_of
+from genet.spec.cost import Cost
 
 NORMS = {"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training", "native_layer_norm"}
 NORMS |= {"native_group_norm"}
@@ -34,6 +36,14 @@ def module_ops(module: nn.Module, images: tuple[int, int, int]) -> tuple[Op, ...
     with torch.no_grad(), recorder:
         model(torch.empty(1, *images, device="meta", dtype=first))
     return tuple(recorder.ops)
+
+
+def cost_of(module: nn.Module) -> Cost:
+    """What a network that `genet.nets` built costs, counted on its kernels."""
+    reads = structure_of(module).input
+    ops = [op for op in module_ops(module, (reads.channels, reads.resolution, reads.resolution)) if op.macs]
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return Cost(parameters, sum(op.macs for op in ops), sum(op.read + op.written for op in ops))
 
 
 def _on_meta(module: nn.Module) -> nn.Module:

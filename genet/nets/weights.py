@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 from torch import nn
 
 from genet.errors import StorageError
 from genet.files import read_bytes, read_checked, write_atomic, write_checked
-from genet.nets.build import GENet, build
+from genet.nets.build import GENet
+from genet.nets.foreign import build_structure
+from genet.spec.foreign import Structure
 from genet.spec.network import Network
-from genet.spec.reader import read_network
+from genet.spec.reader import read_structure
 
 NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE = "network.yaml", "model.safetensors", "labels.txt"
 
@@ -28,12 +31,16 @@ def save_weights(module: nn.Module, path: Path) -> None:
     write_checked(path, weights_bytes(module))
 
 
-def load_weights(network: Network, path: Path) -> GENet:
+@overload
+def load_weights(network: Network, path: Path) -> GENet: ...
+@overload
+def load_weights(network: Structure, path: Path) -> nn.Module: ...
+def load_weights(network: Structure, path: Path) -> nn.Module:
     """The network with the weights in `path`, in eval mode; StorageError where the checksum differs."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
-    module = build(network)
+    module = build_structure(network)
     try:
         module.load_state_dict(load_tensors(read_checked(path)))
     except SafetensorError as fault:
@@ -43,7 +50,7 @@ def load_weights(network: Network, path: Path) -> GENet:
     return module.eval()
 
 
-def load(folder: str | Path) -> GENet:
+def load(folder: str | Path) -> nn.Module:
     """The network in a folder that holds network.yaml and model.safetensors, in eval mode."""
     folder = Path(folder)
     if (folder / NETWORK_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
@@ -51,7 +58,7 @@ def load(folder: str | Path) -> GENet:
             f"{folder}: must hold trained weights, and holds a network alone; genet train {folder / NETWORK_FILE} --recipe R "
             f"--into {folder} trains it"
         )
-    return load_weights(read_network(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
+    return load_weights(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
 
 
 def write_labels(folder: Path, labels: Sequence[str] | None) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from genet.choose.outcome import Outcome, Outcomes, Trained
 from genet.export.record import Exports
 from genet.report.page import found_in, render
-from genet.spec.cost import network_cost
-from genet.spec.network import Network
+from genet.spec.cost import Cost
+from genet.spec.foreign import Structure
 from genet.spec.shown import Shown
 
 
@@ -16,7 +16,8 @@ from genet.spec.shown import Shown
 class Card:
     """The facts of a card. A network of a run answers budgets; one that was trained elsewhere has neither recipe nor accuracy."""
 
-    network: Network
+    network: Structure
+    cost: Cost
     exports: Exports
     shown: Shown
     labels: tuple[str, ...] | None
@@ -37,7 +38,7 @@ def card(facts: Card) -> str:
         network=facts.network,
         labels=facts.labels,
         reads=facts.network.input,
-        cost=network_cost(facts.network),
+        cost=facts.cost,
         exports=facts.exports,
         tested=max(tested, default=None),
         outcome=facts.answers[0] if facts.answers else None,

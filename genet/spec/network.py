@@ -257,13 +257,6 @@ class Network(Record):
             raise SpecError(_notation_fault(entries, error) for error in fault.errors()) from None
 
 
-class LayerWidths(Record):
-    """Output channels of single layers of some network, by the layers' names: what a pruning method arrived at."""
-
-    name: str
-    widths: dict[str, Count]
-
-
 def superblocks_that_fit(value: Any, handler: ValidatorFunctionWrapHandler, stem: Stem | None, resolution: int | None) -> Any:
     """Validate super-blocks together with the law of their total stride, so that both kinds of fault show at once."""
     faults: list[InitErrorDetails] = []

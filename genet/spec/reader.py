@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 import genet
 from genet.errors import SpecError
 from genet.files import Record
-from genet.spec.network import LayerWidths, Network
+from genet.spec.foreign import Foreign, LayerWidths, Structure
+from genet.spec.network import Network
 from genet.spec.recipe import Data, Recipe, Taken, Training, TrainingRecipe
 from genet.spec.space import SearchSpace
 from genet.spec.tree import Fault, child, compose, duplicate_keys, plain, where, yaml_of
@@ -31,6 +32,13 @@ def read_network(source: str | Path) -> Network:
     """A network by file, by a folder's network.yaml, or by the name of one that comes along. SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
     return _record(Network, compose(_find(inside if inside.is_file() else source, "search_spaces/networks")))
+
+
+def read_structure(source: str | Path) -> Structure:
+    """A network by file, folder or name, of ours or one that other code builds. SpecError lists every fault."""
+    inside = Path(source) / "network.yaml"
+    node = compose(_find(inside if inside.is_file() else source, "search_spaces/networks"))
+    return _record(Foreign, node) if "source" in _keys(node) else _record(Network, node)
 
 
 def read_space(source: str | Path) -> SearchSpace:
@@ -76,17 +84,21 @@ def read_widths(source: str | Path, layers: Mapping[str, int], tied: Mapping[str
     return widths
 
 
-def read_any(source: str | Path) -> Network | SearchSpace | Recipe | TrainingRecipe:
+def read_any(source: str | Path) -> Structure | SearchSpace | Recipe | TrainingRecipe:
     """A recipe (it has `space`), a search space (`perturb` or `widths`), the training of one network (`train`), or a network."""
     node = compose(_find(source, "recipes/training", "recipes", "search_spaces", "search_spaces/networks"))
-    keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
+    keys = _keys(node)
     if keys & {"space", "distill", "master", "select"}:
         return _recipe(node)
     if "train" in keys:
         return _training(node)
     if keys & {"perturb", "widths"}:
         return _record(SearchSpace, node)
-    return _record(Network, node)
+    return _record(Foreign, node) if "source" in keys else _record(Network, node)
+
+
+def _keys(node: yaml.Node) -> set[str]:
+    return {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
 
 
 def _recipe(node: yaml.Node) -> Recipe:

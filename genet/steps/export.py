@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from genet.choose.outcome import Outcomes, Trained
 from genet.errors import DataError, RunError
 from genet.export.exports import FORMATS, check_formats, export
@@ -13,11 +15,13 @@ from genet.export.format import Subject
 from genet.export.record import Exports
 from genet.files import digest, write_atomic
 from genet.job import Job
-from genet.nets.build import GENet
+from genet.latency.trace import cost_of
 from genet.nets.data import Splits, check_labels, load_data
+from genet.nets.foreign import structure_of
 from genet.nets.weights import WEIGHTS_FILE, load, load_weights, read_labels
 from genet.progress import Progress, Tracker
 from genet.report.card import Card, card
+from genet.spec.cost import network_cost
 from genet.spec.network import Input, Network
 from genet.spec.reader import read_training, to_yaml
 from genet.spec.recipe import Data
@@ -45,6 +49,7 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
             tracker.resume_at(number * count)
             facts = Card(
                 network,
+                network_cost(network),
                 exports,
                 shown_of(recipe.data, network.input.channels, network.input.resolution),
                 job.splits.labels,
@@ -62,7 +67,8 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     """Export the network in a folder of its own; on the images given, or those it was trained on where its recipe is there."""
     check_formats(formats)
     module = load(folder)
-    network, reads = module.network, module.network.input
+    network = structure_of(module)
+    reads = network.input
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     source, seed = data or (recipe.data if recipe else None), recipe.seed if recipe else 0
     labels = read_labels(folder) or read_labels(folder / "export")
@@ -72,6 +78,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         tracker.resume_at(tracker.total)
     facts = Card(
         network,
+        cost_of(module),
         exports,
         shown_of(source, reads.channels, reads.resolution) if source else shown_at(reads.channels, reads.resolution),
         labels or (images.splits.labels if images else None),
@@ -108,7 +115,7 @@ def _images_of(data: Data, reads: Input, seed: int, labels: tuple[str, ...] | No
 
 
 def _exported(
-    module: GENet,
+    module: nn.Module,
     folder: Path,
     formats: Sequence[str],
     images: _Images | None,
@@ -118,7 +125,8 @@ def _exported(
     into, done = folder / "export", tracker.advance
     if images is None:
         return export(Subject(module, labels=labels), into, formats, done)
-    shown = shown_of(images.data, module.network.input.channels, module.network.input.resolution)
+    reads = structure_of(module).input
+    shown = shown_of(images.data, reads.channels, reads.resolution)
     return export(Subject(module, images.splits, images.source, shown, labels), into, formats, done)
 
 

@@ -16,13 +16,13 @@ from genet.choose.outcome import Trained
 from genet.errors import GenetError, RunError, first_line
 from genet.export.opening import open_network
 from genet.files import digest, read_bytes, write_atomic
-from genet.nets.build import build
 from genet.nets.data import Splits, View, load_data
+from genet.nets.foreign import build_structure
 from genet.nets.training import Checkpoints, EpochDone, accuracy, train
-from genet.nets.weights import WEIGHTS_FILE, save_weights, write_labels
+from genet.nets.weights import WEIGHTS_FILE, load_weights, save_weights, write_labels
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
-from genet.spec.network import Network
+from genet.spec.foreign import Structure
 from genet.spec.reader import to_yaml
 from genet.spec.recipe import Data, Schedule, Training, TrainingRecipe
 
@@ -34,18 +34,23 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Lesson:
-    """A network, how it is trained, and on what. Every `repeat` has weights and an order of images of its own."""
+    """A network, how it is trained, and on what. Every `repeat` has weights and an order of images of its own.
 
-    network: Network
+    `start` are the weights to begin with, in place of fresh ones.
+    """
+
+    network: Structure
     schedule: Schedule
     data: Data
     seed: int
     repeat: int = 0
+    start: Path | None = None
 
     @property
     def inputs(self) -> str:
-        """Names all that the result depends on, a teacher's weights among them."""
-        taught = f"/{digest(read_bytes(file))}" if (file := self._teachers_weights) and file.exists() else ""
+        """Names all that the result depends on, the weights of a teacher and those begun with among them."""
+        files = (file for file in (self._teachers_weights, self.start) if file and file.exists())
+        taught = "".join(f"/{digest(read_bytes(file))}" for file in files)
         return digest(f"{self.network}/{self.schedule.model_dump_json()}/{self.data.identity}/{self._drawn}{taught}")
 
     @property
@@ -91,12 +96,12 @@ def train_anew(
     world: World = ALONE,
     say: Callable[[str], None] = lambda text: None,
 ) -> Trained:
-    """Train a network from scratch; one that was interrupted goes on from its last checkpoint.
+    """Train a network; one that was interrupted goes on from its last checkpoint.
 
     The tracker counts epochs, of which `before` are other networks'. Of several processes the first writes.
     """
     network, inputs, device = lesson.network, lesson.inputs, world.device(device)
-    module, resolution = build(network, lesson.weights_seed), network.input.resolution
+    module, resolution = _begun(lesson), network.input.resolution
     checkpoint = result.with_suffix(f".{inputs[:8]}.checkpoint")
     train(
         module,
@@ -128,14 +133,29 @@ def train_anew(
     return trained
 
 
+def _begun(lesson: Lesson) -> nn.Module:
+    """The network with fresh weights, or with those it begins with."""
+    if lesson.start:
+        return load_weights(lesson.network, lesson.start).train()
+    return build_structure(lesson.network, lesson.weights_seed)
+
+
 def train_network_into(
-    folder: Path, network: Network, recipe: TrainingRecipe, device: torch.device, progress: Progress, world: World = ALONE
+    folder: Path,
+    network: Structure,
+    recipe: TrainingRecipe,
+    device: torch.device,
+    progress: Progress,
+    world: World = ALONE,
+    start: Path | None = None,
 ) -> Trained:
-    """Train any network into a folder of its own; what is there of just this training is not repeated.
+    """Train any network into a folder of its own, from scratch or from the weights in `start`.
+
+    What is there of just this training is not repeated.
 
     RunError where the folder holds another network or the training of another recipe.
     """
-    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed)
+    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, start=start)
     result = folder / "model.json"
     known = trained_before(lesson, result)
     if not known:
@@ -143,6 +163,7 @@ def train_network_into(
     splits = lesson.splits(world)
     if not known:
         _teacher(lesson)  # nothing is written for a training that cannot be
+        _begun(lesson)
     world.wait()  # all have looked before the first of them writes
     if known:
         return known
@@ -154,7 +175,7 @@ def train_network_into(
         return train_anew(lesson, result, device, splits, tracker, world=world, say=progress.say)
 
 
-def _check_free(folder: Path, network: Network, recipe: TrainingRecipe) -> None:
+def _check_free(folder: Path, network: Structure, recipe: TrainingRecipe) -> None:
     if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
         if (folder / WEIGHTS_FILE).exists():
             raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from genet.errors import GenetError, first_line
 from genet.latency.ops import Op
 from genet.latency.trace import module_ops
+from genet.nets.foreign import logits_of
 from genet.studies.align.layer import Axis, Layer
 
 Side = Literal["out", "in"]
@@ -41,11 +42,7 @@ class Group:
     width: int
     members: tuple[Member, ...]
     fixed: str | None
-
-    @property
-    def writers(self) -> tuple[str, ...]:
-        """The convolutions that write these channels."""
-        return tuple(dict.fromkeys(member.layer for member in self.members if member.side == "out"))
+    convolutions: tuple[str, ...]  # that write these channels
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
         ) from None
     module = module.eval()
     example = torch.zeros(1, *image)
-    _check_runs(module, example, name)
+    logits_of(module, image, name)
     names = {id(part): place for place, part in module.named_modules()}
     convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
     if not convolutions:
@@ -95,29 +92,6 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
     order = {op.name: index for index, op in reversed(list(enumerate(ops)))}
     groups = sorted((_group(each, module, names, order, ops) for each in found), key=lambda group: order.get(group.name, -1))
     return Tied(dict(_layers(module, ops, groups)), tuple(groups))
-
-
-def _check_runs(module: nn.Module, example: torch.Tensor, name: str) -> None:
-    """GenetError that names the innermost module at fault where the network does not run."""
-    inside = [""]
-    handles = []
-    for place, part in module.named_modules():
-        handles.append(part.register_forward_pre_hook(lambda *_, place=place: inside.append(place)))
-        handles.append(part.register_forward_hook(lambda *_: inside.remove(inside[-1])))
-    try:
-        with torch.no_grad():
-            answer = module(example)
-    except Exception as fault:  # whatever a user's network raises
-        where = f"its module {inside[-1]} " if inside[-1] else "it "
-        size = " x ".join(map(str, example.shape))
-        raise GenetError(
-            f"{name}: must run on images of {size}, and {where}does not ({first_line(fault)}); give --size or --example"
-        ) from None
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not isinstance(answer, torch.Tensor):
-        raise GenetError(f"{name}: must return one tensor of logits, and returns a {type(answer).__name__}; wrap it in a module")
 
 
 def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str, int], ops: tuple[Op, ...]) -> Group:
@@ -142,7 +116,8 @@ def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str
     writers = [m.layer for m in record if m.side == "out" and isinstance(module.get_submodule(m.layer), nn.Conv2d)]
     if not any(member.side == "in" for member in record):
         why = why or "its channels are the network's answer"
-    return Group(min(writers, key=lambda layer: order.get(layer, len(order))), width, record, why)
+    writers = sorted(writers, key=lambda layer: order.get(layer, len(order)))
+    return Group(writers[0], width, record, why, tuple(writers))
 
 
 def _reads(handler: str, layer: nn.Module) -> bool:

@@ -1,0 +1,56 @@
+"""A network that other code builds, with some of its layers at other widths: what aligning and pruning leave of any network."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator
+
+from genet.files import Record, digest
+from genet.spec.network import Count, Input, Name, Network, law
+
+FUNCTION = r"\w+(\.\w+)*:\w+"
+
+
+def _source(text: str) -> str:
+    if not (text.startswith("timm:") or re.fullmatch(FUNCTION, text)):
+        raise law("must be timm:MODEL or MODULE:FUNCTION")
+    return text
+
+
+class LayerWidths(Record):
+    """Output channels of single layers of some network, by the layers' names: what a pruning method arrived at."""
+
+    name: str
+    widths: dict[str, Count]
+
+
+class Foreign(Record):
+    """What a function builds (`timm:MODEL`, or `MODULE:FUNCTION` that takes nothing), and the layers that differ from that.
+
+    `layers` gives for each of them the channels it writes and those it reads.
+    """
+
+    name: Name = "network"
+    source: Annotated[str, AfterValidator(_source)]
+    input: Input
+    layers: dict[str, tuple[Count, Count]] = {}  # noqa: RUF012 (a field of a frozen record)
+
+    def __str__(self) -> str:
+        reads = self.input
+        entries = [f"{self.source} @{reads.resolution}x{reads.channels}"]
+        entries += [f"{layer} c{read}>{written}" for layer, (written, read) in self.layers.items()]
+        return " | ".join([*entries, str(reads.classes)])
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the structure."""
+        return digest(str(self))[:12]
+
+    def at(self, resolution: int) -> Self:
+        """The same network for images of another resolution."""
+        return self.model_copy(update={"input": self.input.model_copy(update={"resolution": resolution})})
+
+
+Structure = Network | Foreign
