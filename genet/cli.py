@@ -242,6 +242,7 @@ def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
         "--tau", type=float, metavar="SHARE", default=0.05, help="how far the parameters may move; doubled until --reduce is met"
     )
     align.add_argument("--solver", choices=("greedy", "exact"), default="greedy", help="the paper's, or the optimum")
+    align.add_argument("--scale", metavar="WHAT", help="with --mode accuracy: grow width, resolution or width,resolution at once")
     align.add_argument(
         "--pruned", metavar="FILE", help="widths by layer, as a pruning method found them; or a name such as hrank-vgg16"
     )

@@ -46,6 +46,7 @@ NEVER_TORCH = [
     "studies.align.greedy",
     "studies.align.layer",
     "studies.align.place",
+    "studies.align.scale",
     "studies.align.subject",
     "studies.align.study",
     "latency.analytic",

@@ -15,7 +15,7 @@ from genet.commands.measuring import calibrated, measure_of, meter_of, say_damag
 from genet.commands.naming import images_named
 from genet.commands.printing import milliseconds, progress, table
 from genet.errors import EvidenceError, GenetError, SpecError
-from genet.files import FolderLock, Journal, write_atomic
+from genet.files import FolderLock, Journal, Record, write_atomic
 from genet.latency.meter import Meter
 from genet.latency.part import timm_model
 from genet.latency.table import LatencyTable
@@ -31,8 +31,9 @@ from genet.spec.recipe import Measure
 from genet.studies.align.criteria import CRITERIA, kept_channels, norms, ranks
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Option, Place
+from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
 from genet.studies.align.study import Alignment, Goal, Ratio, align, find_places
-from genet.studies.align.subject import NetworkSubject, Subject
+from genet.studies.align.subject import NetworkSubject, Subject, Widths
 from genet.studies.align.tied import logits_of
 
 Answer = dict[str, Any]
@@ -51,6 +52,8 @@ def align_network(arguments: argparse.Namespace) -> Answer:
     subject = _subject(arguments)
     run = _run_of(arguments.what)
     meter = calibrated(meter_of(_measure(arguments, run)), arguments.calibrate or [])
+    if arguments.scale:
+        return _scaled(subject, arguments, meter)
     rows = _rows(arguments.evidence or EVIDENCE, meter, run)
     print(f"{subject.name} on {meter.setting}{': estimates, not measurements' if meter.setting.estimate else ''}")
     places = _places(subject, rows, meter)
@@ -73,7 +76,7 @@ def align_network(arguments: argparse.Namespace) -> Answer:
     if not found.reached:
         raise EvidenceError(_unreached(found, goal))
     if arguments.into:
-        answer["folder"] = str(_write(subject, found, arguments))
+        answer["folder"] = str(_write(subject, found.widths, found, arguments))
     return answer
 
 
@@ -83,11 +86,45 @@ def _goal(arguments: argparse.Namespace) -> Goal:
         faults.append(f"--reduce must be a share of the latency between 0 and 1, such as 0.85 (got {arguments.reduce:g})")
     if not 0 < arguments.tau < 1:
         faults.append(f"--tau must be a share of the parameters between 0 and 1, such as 0.05 (got {arguments.tau:g})")
+    dimensions = (arguments.scale or "width").split(",")
+    if sorted(dimensions) not in (["width"], ["resolution"], ["resolution", "width"]):
+        faults.append(f"--scale must be width, resolution or width,resolution (got {arguments.scale})")
+    if arguments.scale and (arguments.mode == "latency" or arguments.pruned):
+        faults.append("--scale must go with --mode accuracy and without --pruned: it grows a network at its latency")
     if arguments.reduce is not None and arguments.mode == "accuracy":
         faults.append("--reduce must go with --mode latency: the other mode keeps the latency (got --mode accuracy)")
     if faults:
         raise SpecError(faults)
     return Goal(arguments.mode, arguments.reduce, arguments.tau, arguments.solver)
+
+
+def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter) -> Answer:
+    """`--scale`: width and resolution together, at the latency of now."""
+    dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
+    print(f"{subject.name} on {meter.setting}{': estimates, not measurements' if meter.setting.estimate else ''}")
+    with progress().track("sizes, each measured whole", len(EXPONENTS).bit_length()) as tracker:
+        found = scale(subject, dimensions, meter, lambda scaled: tracker.advance(f"{scaled.measured.mean:.3f} of the latency"))
+        tracker.total = tracker.done
+    rows = [
+        [f"{each.exponent:g}", str(each.resolution), f"{each.parameters:,}", f"{each.macs:,}", f"{each.measured.mean:.3f}"]
+        for each in sorted(found.tried, key=lambda each: each.exponent)
+    ]
+    now = ["now", str(found.resolution), f"{found.parameters:,}", f"{found.macs:,}", "1"]
+    table(["exponent", "pixels", "parameters", "MACs", "latency over that of now"], [now, *rows])
+    best = found.best
+    if best is None:
+        raise EvidenceError(
+            f"{found.network}: must grow at its latency on {found.device}, and cannot: all sizes tried were slower"
+        )
+    print(
+        f"{best.resolution} pixels and {best.parameters / found.parameters:.2f} times the parameters, "
+        f"{best.macs / found.macs:.2f} times the MACs, at {best.measured.mean:.3f} of the latency"
+    )
+    answer = found.model_dump(mode="json")
+    if arguments.into:
+        widths, _ = sizes_at(subject, dimensions, best.exponent)
+        answer["folder"] = str(_write(subject, widths, found, arguments, best.resolution))
+    return answer
 
 
 def _subject(arguments: argparse.Namespace) -> Subject:
@@ -235,17 +272,18 @@ def _unreached(found: Alignment, goal: Goal) -> str:
     )
 
 
-def _write(subject: Subject, found: Alignment, arguments: argparse.Namespace) -> Path:
+def _write(subject: Subject, widths: Widths, found: Record, arguments: argparse.Namespace, resolution: int | None = None) -> Path:
     """The aligned network, ready for `genet train`; of one that other code builds with its weights."""
     folder: Path = arguments.into
     name = f"{subject.name}-aligned"
     with FolderLock(folder):
         if isinstance(subject, NetworkSubject):
-            structure: Structure = subject.at(found.widths).model_copy(update={"name": name})
+            structure: Structure = subject.at(widths).model_copy(update={"name": name}).at(resolution or subject.resolution)
             goes_on = ""
         else:
             assert isinstance(subject, ModuleSubject)
-            module, structure = _cut(subject, found, arguments, name)
+            module = _cut(subject, widths, arguments)
+            structure = subject.described(module, name, resolution)
             save_weights(module, folder / WEIGHTS_FILE)
             goes_on = f" --from {folder}"
         found.save(folder / "alignment.json")
@@ -254,13 +292,13 @@ def _write(subject: Subject, found: Alignment, arguments: argparse.Namespace) ->
     return folder
 
 
-def _cut(subject: ModuleSubject, found: Alignment, arguments: argparse.Namespace, name: str) -> tuple[nn.Module, Structure]:
+def _cut(subject: ModuleSubject, new: Widths, arguments: argparse.Namespace) -> nn.Module:
     """The network with its new widths: the channels of the best filters stay, and new ones change no answer."""
     weights, without = pretrained(subject.network) if arguments.what.startswith("timm:") else (subject.source, None)
     if without:
         print(f"  its weights are fresh: {without}")
     subject = dataclasses.replace(subject, source=weights)
-    widths = {**subject.cut, **found.widths}
+    widths = {**subject.cut, **new}
     if arguments.criterion == "rank":
         reads = subject.network.input
         splits = load_data(images_named(arguments.data), reads, 0)
@@ -268,5 +306,4 @@ def _cut(subject: ModuleSubject, found: Alignment, arguments: argparse.Namespace
         scores = ranks(weights, next(batches)[0])
     else:
         scores = norms(weights, CRITERIA.index(arguments.criterion) + 1)
-    module = subject.build(widths, kept_channels(weights, subject.tied, widths, scores))
-    return module, subject.described(module, name)
+    return subject.build(widths, kept_channels(weights, subject.tied, widths, scores))

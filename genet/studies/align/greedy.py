@@ -12,18 +12,20 @@ def greedy(places: Sequence[Place], aim: Aim) -> Chosen:
     """Move the place with the most to gain, and balance it with moves the other way from the end of the queue.
 
     For latency a layer is scaled down to its left edge, and layers with the least latency gain are scaled up until the
-    parameters are back in range; for accuracy a layer is scaled up, and others are scaled down until the time is. Where the
-    queue ends before the balance is found, or the balance costs more than the move gains, the move is taken back: so the
-    answer keeps the bounds, which the paper's own loop leaves open. Widths stay where the bounds cannot be kept at all.
+    parameters are back in range; for accuracy a layer is scaled up, and those with the most latency gain are scaled down
+    until the time is. Where the queue ends before the balance is found, or the balance costs more than the move gains, the
+    move is taken back: so the answer keeps the bounds, which the paper's own loop leaves open. Widths stay where the bounds
+    cannot be kept at all.
     """
-    chosen = list(stay(places))
+    chosen, pick = list(stay(places)), min if aim.mode == "latency" else max
     queue = sorted(range(len(places)), key=lambda index: -_gain(places[index], aim))
     while queue and _gain(places[queue[0]], aim) > 0:
         first, *rest = queue
         trial = list(chosen)
         trial[first] = _ahead(places[first], aim) or trial[first]
         while rest and aim.used(places, tuple(trial)) < aim.least:
-            last = rest.pop()
+            last = pick(rest, key=lambda index: _saved(places[index]))
+            rest.remove(last)
             back = _back(places[last], aim)
             if back and aim.used(places, tuple(trial)) + aim.room(places[last], back) <= aim.most:
                 trial[last] = back
@@ -37,6 +39,11 @@ def _gain(place: Place, aim: Aim) -> float:
     """What the move ahead gains; nothing where there is none."""
     ahead = _ahead(place, aim)
     return aim.value(place, ahead) if ahead else 0.0
+
+
+def _saved(place: Place) -> float:
+    """The latency gain of scaling it down; nothing where it cannot be."""
+    return place.latency_gain(place.left) if place.left else 0.0
 
 
 def _ahead(place: Place, aim: Aim) -> Option | None:

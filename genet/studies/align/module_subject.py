@@ -8,6 +8,8 @@ from functools import cached_property
 
 from torch import nn
 
+from genet.errors import SpecError, first_line
+from genet.latency.ops import Op
 from genet.latency.part import Part, by_convolution
 from genet.latency.trace import module_ops
 from genet.nets.foreign import channels
@@ -35,12 +37,7 @@ class ModuleSubject:
     @cached_property
     def tied(self) -> Tied:
         """The source's layers and groups."""
-        return tie(self.source, self._image, self.name)
-
-    @property
-    def _image(self) -> tuple[int, int, int]:
-        reads = self.network.input
-        return reads.channels, reads.resolution, reads.resolution
+        return tie(self.source, (self.network.input.channels, self.resolution, self.resolution), self.name)
 
     @property
     def fixed(self) -> Mapping[str, str]:
@@ -80,23 +77,41 @@ class ModuleSubject:
     def _parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.source.parameters())
 
-    def part(self, widths: Widths) -> Part:
-        """The network with other widths, to be timed; which channels it keeps matters to no latency."""
+    @property
+    def resolution(self) -> int:
+        """Of its images, in pixels."""
+        return self.network.input.resolution
+
+    def part(self, widths: Widths, resolution: int | None = None) -> Part:
+        """The network with other widths, to be timed; which channels it keeps matters to no latency.
+
+        Asking for its kernels raises SpecError where it does not run at another resolution.
+        """
+        size = resolution or self.resolution
+        image = (self.network.input.channels, size, size)
 
         def build() -> nn.Module:
             return self.build(widths)
 
-        return Part(self.name, self._image, lambda: tuple(by_convolution(module_ops(build(), self._image))), build)
+        def groups() -> tuple[tuple[Op, ...], ...]:
+            try:
+                return tuple(by_convolution(module_ops(build(), image)))
+            except RuntimeError as fault:
+                law = f"{self.name}: must run on images of {size} x {size} pixels"
+                raise SpecError([f"{law}, and does not ({first_line(fault)}); leave resolution out of --scale"]) from None
+
+        return Part(self.name, image, groups, build)
 
     def build(self, widths: Widths, kept: Kept | None = None) -> nn.Module:
         """The network with other widths and the source's weights: `kept` names the channels that groups keep."""
         return resized(self.source, self.tied, {**self.cut, **widths}, kept)
 
-    def described(self, module: nn.Module, name: str) -> Foreign:
+    def described(self, module: nn.Module, name: str, resolution: int | None = None) -> Foreign:
         """What was built, as a record that anything here builds again without knowing of groups."""
         found = {}
         for layer, part in module.named_modules():
             now, before = channels(part), channels(self.source.get_submodule(layer))
             if now and now != before:
                 found[layer] = now
-        return self.network.model_copy(update={"name": name, "layers": self.network.layers | found})
+        described = self.network.model_copy(update={"name": name, "layers": self.network.layers | found})
+        return described.at(resolution or self.resolution)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from genet.errors import EvidenceError
 from genet.files import Record
+from genet.latency.part import Part
 from genet.latency.profile import ROUND_REPEATS, ROUNDS, profile_blocks, profile_sweep
 from genet.latency.staircase import analyse
 from genet.latency.table import LatencyTable
@@ -124,7 +125,7 @@ def align(
         chosen, aim = _kept_to(subject, places, aim, SOLVERS[goal.solver], before)
         if attempts and chosen == attempts[-1].chosen:
             break
-        ratio = whole_ratio(subject, _widths(places, chosen), meter)
+        ratio = ratio_of(subject.part(_widths(places, chosen)), subject.part({}), meter)
         attempts.append(_Attempt(tolerance, chosen, aim, ratio))
         tried(tolerance, ratio)
         if _reached(goal, ratio):
@@ -172,15 +173,13 @@ def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
     return {place.name: option.width for place, option in pairs if option.width != place.now.width}
 
 
-def whole_ratio(subject: Subject, widths: Widths, meter: Meter) -> Ratio:
-    """The whole network with these widths against itself, timed in turn; MeasurementError where it cannot be timed."""
-    race = None
+def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
+    """A whole network against another, timed in turn; MeasurementError where they cannot be timed."""
     after, before = [], []
     for _ in range(1 if meter.setting.estimate else ROUNDS):
-        race = meter.prepare([subject.part(widths), subject.part({})])
-        one, other = race(ROUND_REPEATS)
-        after.append(one.ms)
-        before.append(other.ms)
+        timings = meter.prepare([one, other])(ROUND_REPEATS)
+        after.append(timings[0].ms)
+        before.append(timings[1].ms)
     rounds = tuple(a / b for a, b in zip(after, before, strict=True))
     return Ratio(ms=statistics.fmean(after), before_ms=statistics.fmean(before), rounds=rounds)
 
@@ -188,6 +187,11 @@ def whole_ratio(subject: Subject, widths: Widths, meter: Meter) -> Ratio:
 def _reached(goal: Goal, ratio: Ratio) -> bool:
     if goal.mode == "latency":
         return goal.reduce is None or ratio.mean <= goal.reduce
+    return no_slower(ratio)
+
+
+def no_slower(ratio: Ratio) -> bool:
+    """Whether it cannot be told that the first is slower than the second."""
     return ratio.mean - SURE * ratio.error <= 1
 
 

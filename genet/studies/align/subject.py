@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 from genet.latency.part import Part, whole
@@ -19,13 +20,17 @@ Widths = Mapping[str, int]  # places that move, by name
 
 @dataclass(frozen=True)
 class Movable:
-    """Layers of one width, the widths it may have, and the blocks that a width of it changes: those to be timed."""
+    """Layers of one width, the widths to look at, and the blocks that a width of it changes: those to be timed.
+
+    Other widths it may have are the multiples of `multiple`.
+    """
 
     name: str
     layers: tuple[str, ...]
     width: int
     grid: tuple[int, ...]
     blocks: Callable[[int], tuple[Block, ...]]
+    multiple: int = MULTIPLE
 
 
 class Subject(Protocol):
@@ -46,8 +51,12 @@ class Subject(Protocol):
     def parameters(self, widths: Widths) -> int:
         """Of the whole network."""
 
-    def part(self, widths: Widths) -> Part:
-        """The network to be timed."""
+    @property
+    def resolution(self) -> int:
+        """Of its images, in pixels."""
+
+    def part(self, widths: Widths, resolution: int | None = None) -> Part:
+        """The network to be timed, at its own resolution or another."""
 
 
 def grid(width: int, multiple: int = 1, widest: int | None = None) -> tuple[int, ...]:
@@ -80,14 +89,13 @@ class NetworkSubject:
     def movable(self) -> tuple[Movable, ...]:
         """Stem, super-blocks and head."""
         network = self.network
-        found = [self._movable("stem", network.stem.width, grid(network.stem.width, MULTIPLE))]
+        found = [self._movable("stem", network.stem.width, MULTIPLE)]
         for index, superblock in enumerate(network.superblocks):
-            offered = (width for width in grid(superblock.width, MULTIPLE) if _may_have(superblock, width))
-            found.append(self._movable(f"stages.{index}", superblock.width, tuple(offered)))
-        return (*found, self._movable("head", network.head.width, grid(network.head.width, MULTIPLE)))
+            found.append(self._movable(f"stages.{index}", superblock.width, _multiple(superblock)))
+        return (*found, self._movable("head", network.head.width, MULTIPLE))
 
-    def _movable(self, name: str, width: int, offered: tuple[int, ...]) -> Movable:
-        return Movable(name, (name,), width, offered, lambda at: self._changed(name, at))
+    def _movable(self, name: str, width: int, multiple: int) -> Movable:
+        return Movable(name, (name,), width, grid(width, multiple), lambda at: self._changed(name, at), multiple)
 
     def _changed(self, name: str, width: int) -> tuple[Block, ...]:
         """The blocks of a place and the first that reads it."""
@@ -118,10 +126,17 @@ class NetworkSubject:
         """In closed form."""
         return network_cost(self.at(widths)).parameters
 
-    def part(self, widths: Widths) -> Part:
+    @property
+    def resolution(self) -> int:
+        """Of its images, in pixels."""
+        return self.network.input.resolution
+
+    def part(self, widths: Widths, resolution: int | None = None) -> Part:
         """The whole network."""
-        return whole(self.at(widths))
+        return whole(self.at(widths).at(resolution or self.resolution))
 
 
-def _may_have(superblock: SuperBlock, width: int) -> bool:
-    return superblock.ratio is None or inner_width_is_exportable(width, superblock.ratio)
+def _multiple(superblock: SuperBlock) -> int:
+    """The least width of which all multiples keep the inner width a multiple of 8."""
+    ratio = superblock.ratio
+    return MULTIPLE if ratio is None else next(w for w in count(MULTIPLE, MULTIPLE) if inner_width_is_exportable(w, ratio))

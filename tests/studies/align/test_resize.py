@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from genet.errors import GenetError
-from genet.latency.part import Part
 from genet.nets.cifar import resnet56, vgg16
+from genet.spec.foreign import Foreign
+from genet.spec.network import Input
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.resize import resized
 from genet.studies.align.tied import Tied, tie
@@ -21,8 +22,9 @@ TANGLED = nets.tangled().eval()
 TIED = tie(TANGLED, IMAGE, "tangled")
 
 
-def subject(module: nn.Module, image: tuple[int, int, int] = IMAGE) -> ModuleSubject:
-    return ModuleSubject(Part("own", image, lambda: (), lambda: module), module, {})
+def subject(module: nn.Module, size: int = 16) -> ModuleSubject:
+    reads = Input(channels=3, classes=5, resolution=size)
+    return ModuleSubject(Foreign(name="own", source="own:net", input=reads), module)
 
 
 def ties(tied: Tied) -> dict[str, set[str]]:
@@ -80,23 +82,12 @@ def test_a_convolution_in_groups_stays_and_so_do_those_that_feed_it() -> None:
     assert found.fixed == {"0.0": "1.0 has 4 groups of channels", "1.0": "1.0 has 4 groups of channels"}
 
 
-def test_a_pruned_list_of_hrank_gives_the_parameters_of_its_authors() -> None:
-    """Tail-effect paper, tables 2 and 5: HRank's VGG16 has 1.90 M parameters, its ResNet-56 0.48 M."""
-    from genet.commands.align import _of_module
-    from genet.latency.part import own_network
-
-    vgg = _of_module(own_network("genet.nets.cifar:vgg16", (3, 32, 32)), "hrank-vgg16")
-    resnet = _of_module(own_network("genet.nets.cifar:resnet56", (3, 32, 32)), "hrank-resnet56")
-    assert vgg.parameters({}) / 1e6 == pytest.approx(1.90, abs=0.005)
-    assert resnet.parameters({}) / 1e6 == pytest.approx(0.48, abs=0.015)  # projections in place of padded shortcuts
-
-
 @pytest.mark.parametrize("build", [vgg16, resnet56])
 def test_the_networks_that_pruning_is_shown_on_are_tied_throughout(build) -> None:  # type: ignore[no-untyped-def]
-    found = subject(build(), (3, 32, 32))
+    found = subject(build(), 32)
     assert not found.fixed
     layers = [layer for movable in found.movable for layer in movable.layers]
-    assert sorted(layers) == sorted(name for name, part in found.module.named_modules() if isinstance(part, nn.Conv2d))
+    assert sorted(layers) == sorted(name for name, part in found.source.named_modules() if isinstance(part, nn.Conv2d))
 
 
 @pytest.mark.parametrize(

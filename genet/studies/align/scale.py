@@ -1,0 +1,106 @@
+"""More width and resolution at the same latency, depth as it is (tail-effect paper, section 5.3).
+
+A small network at batch 1 leaves most of a GPU idle, so there is room to grow into. Width and resolution grow together as
+EfficientNet scales them: 1.1 to 1.15 for each unit of the exponent (Tan & Le, 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from genet.files import Record
+from genet.studies.align.study import Ratio, no_slower, ratio_of
+from genet.studies.align.subject import Subject, Widths
+
+if TYPE_CHECKING:
+    from genet.latency.meter import Meter
+
+Dimension = Literal["width", "resolution"]
+GROWTH: dict[Dimension, float] = {"width": 1.1, "resolution": 1.15}
+EXPONENTS = tuple(step / 4 for step in range(1, 33))  # up to 2.1 times the width and 3.1 times the resolution
+RESOLUTION_STEP = 16
+
+
+class Scaled(Record):
+    """One exponent: the network it makes, and its latency over that of the present one."""
+
+    exponent: float
+    resolution: int
+    parameters: int
+    macs: int
+    measured: Ratio
+
+
+class Scaling(Record):
+    """The largest network found that takes no longer; None where each that was tried does. `tried` is in the order of trial."""
+
+    network: str
+    device: str
+    estimate: bool
+    batch: int
+    dimensions: tuple[Dimension, ...]
+    resolution: int
+    parameters: int
+    macs: int
+    best: Scaled | None
+    tried: tuple[Scaled, ...]
+
+
+def widths_at(subject: Subject, factor: float) -> Widths:
+    """Every width that may move, times a factor, in the multiples it may have (eights) and never narrower."""
+    scaled = {each.name: (each.width, round(each.width * factor / each.multiple) * each.multiple) for each in subject.movable}
+    return {name: new for name, (now, new) in scaled.items() if new > now}
+
+
+def resolution_at(resolution: int, factor: float) -> int:
+    """The resolution times a factor, in sixteens and never smaller."""
+    return max(resolution, round(resolution * factor / RESOLUTION_STEP) * RESOLUTION_STEP)
+
+
+def sizes_at(subject: Subject, dimensions: tuple[Dimension, ...], exponent: float) -> tuple[Widths, int]:
+    """The widths and the resolution of an exponent."""
+    widths = widths_at(subject, GROWTH["width"] ** exponent) if "width" in dimensions else {}
+    return widths, resolution_at(subject.resolution, GROWTH["resolution"] ** exponent if "resolution" in dimensions else 1.0)
+
+
+def scale(
+    subject: Subject, dimensions: tuple[Dimension, ...], meter: Meter, tried: Callable[[Scaled], None] = lambda scaled: None
+) -> Scaling:
+    """Search the exponents by halving for the largest whose network, measured in turn with the present one, is no slower.
+
+    Each exponent that is no slower moves the search up, so latency is taken to rise with size.
+    """
+    found: list[Scaled] = []
+    low, high = -1, len(EXPONENTS)
+    best: Scaled | None = None
+    while high - low > 1:
+        middle = (low + high) // 2
+        widths, resolution = sizes_at(subject, dimensions, EXPONENTS[middle])
+        part = subject.part(widths, resolution)
+        scaled = Scaled(
+            exponent=EXPONENTS[middle],
+            resolution=resolution,
+            parameters=subject.parameters(widths),
+            macs=sum(op.macs for op in part.ops()),
+            measured=ratio_of(part, subject.part({}), meter),
+        )
+        found.append(scaled)
+        tried(scaled)
+        if no_slower(scaled.measured):
+            low, best = middle, scaled
+        else:
+            high = middle
+    setting = meter.setting
+    return Scaling(
+        network=subject.name,
+        device=setting.device.name,
+        estimate=setting.estimate,
+        batch=setting.batch,
+        dimensions=dimensions,
+        resolution=subject.resolution,
+        parameters=subject.parameters({}),
+        macs=sum(op.macs for op in subject.part({}).ops()),
+        best=best if best and (best.parameters, best.resolution) != (subject.parameters({}), subject.resolution) else None,
+        tried=tuple(found),
+    )

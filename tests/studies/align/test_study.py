@@ -1,0 +1,129 @@
+"""The procedure: bounds that hold for the whole network, tolerances that widen, and growth at the same latency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genet.commands.measuring import checked_measure, meter_of
+from genet.errors import EvidenceError
+from genet.files import Journal
+from genet.latency.meter import Meter
+from genet.latency.table import LatencyTable
+from genet.nets.foreign import build_structure
+from genet.spec.foreign import Foreign
+from genet.spec.network import Input, Network
+from genet.studies.align.module_subject import ModuleSubject
+from genet.studies.align.place import Place
+from genet.studies.align.scale import scale
+from genet.studies.align.study import Goal, align, find_places
+from genet.studies.align.subject import NetworkSubject, Subject, grid
+
+OURS = "@32x3 | Conv k3 c24 s1 | XX k3 c72 s2 d2 | BL k3 c200 s2 d2 r0.4 | DW k3 c96 s1 d1 r3 | Conv k1 c320 | 10"
+
+
+def foreign(source: str, size: int = 32, classes: int = 10, **cut: int) -> ModuleSubject:
+    network = Foreign(name="own", source=source, input=Input(channels=3, classes=classes, resolution=size))
+    return ModuleSubject(network, build_structure(network), cut)
+
+
+def meter_at(batch: int, runtime: str = "cudagraph") -> Meter:
+    return meter_of(checked_measure({"device": "estimate:v100", "dtype": "fp16", "batch": batch, "runtime": runtime}))
+
+
+def places_of(subject: Subject, meter: Meter, folder: Path) -> tuple[Place, ...]:
+    return find_places(subject, LatencyTable(Journal(folder / "latency.jsonl"), meter.setting), meter, lambda: None)
+
+
+SUBJECTS: list[Any] = [
+    NetworkSubject(Network.parse(OURS)),
+    foreign("genet.nets.cifar:vgg16"),
+    foreign("genet.nets.cifar:vgg16", **{"features.0": 35, "features.7": 70, "features.14": 140}),
+]
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=["ours", "dense", "pruned"])
+@pytest.mark.parametrize("solver", ["greedy", "exact"])
+def test_the_parameters_of_the_whole_network_stay_within_the_tolerance(subject: Subject, solver: Any, tmp_path: Path) -> None:
+    meter = meter_at(1024)
+    places = places_of(subject, meter, tmp_path)
+    found = align(subject, places, meter, Goal("latency", None, 0.03, solver))
+    assert found.reached
+    assert found.widths
+    assert found.measured.mean < 1
+    assert abs(found.parameter_gain) <= 0.03
+    assert found.parameters[1] == sum(p.numel() for p in subject.part(found.widths).build().parameters())
+
+
+@pytest.mark.parametrize("solver", ["greedy", "exact"])
+def test_for_accuracy_parameters_are_gained_and_the_whole_network_takes_no_longer(solver: Any, tmp_path: Path) -> None:
+    subject, meter = SUBJECTS[2], meter_at(1024)
+    found = align(subject, places_of(subject, meter, tmp_path), meter, Goal("accuracy", solver=solver))
+    assert found.reached
+    assert found.parameter_gain > 0
+    assert found.measured.mean <= 1
+
+
+def test_the_tolerance_is_doubled_until_the_latency_asked_for_is_there(tmp_path: Path) -> None:
+    subject, meter, heard = SUBJECTS[2], meter_at(1024), []
+    places = places_of(subject, meter, tmp_path)
+    found = align(
+        subject, places, meter, Goal("latency", 0.9, 0.002), lambda tolerance, ratio: heard.append((tolerance, ratio.mean))
+    )
+    assert found.reached
+    assert [tolerance for tolerance, _ in heard] == [0.002 * 2**k for k in range(len(heard))]
+    assert len(heard) > 1
+    assert all(ratio > 0.9 for _, ratio in heard[:-1])
+    assert found.measured.mean <= 0.9
+    assert abs(found.parameter_gain) <= found.tolerance
+
+
+def test_a_latency_that_no_choice_reaches_ends_with_the_best_that_was_found(tmp_path: Path) -> None:
+    subject, meter, heard = SUBJECTS[2], meter_at(1024), []
+    places = places_of(subject, meter, tmp_path)
+    found = align(subject, places, meter, Goal("latency", 0.05, 0.02), lambda _, ratio: heard.append(ratio.mean))
+    assert not found.reached
+    assert found.measured.mean == min(heard)
+
+
+def test_what_was_measured_once_is_not_measured_again(tmp_path: Path) -> None:
+    subject, meter = SUBJECTS[0], meter_at(64)
+    first = places_of(subject, meter, tmp_path)
+    rows = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
+    measured: list[None] = []
+    assert find_places(subject, rows, meter, lambda: measured.append(None)) == first
+    assert not measured
+
+
+def test_a_network_of_which_no_width_may_move_is_refused(tmp_path: Path) -> None:
+    subject = foreign("tests.studies.align.nets:fixed", 16, 5)
+    with pytest.raises(EvidenceError, match="must have layers whose width may change, and has none: its channels are"):
+        places_of(subject, meter_at(8), tmp_path)
+
+
+@pytest.mark.parametrize("width", [3, 16, 35, 64, 200, 2048])
+def test_a_grid_holds_the_present_width_and_never_leaves_its_limits(width: int) -> None:
+    for widest in (None, width, width + 5):
+        found = grid(width, widest=widest)
+        assert width in found
+        assert list(found) == sorted(set(found))
+        assert min(found) >= min(width, round(width / 2))
+        assert max(found) <= (widest or round(1.5 * width))
+    assert all(each % 8 == 0 or each == width for each in grid(width, multiple=8))
+
+
+def test_where_the_host_is_what_one_waits_for_a_network_grows_for_nothing() -> None:
+    found = scale(foreign("genet.nets.cifar:resnet56"), ("width", "resolution"), meter_at(1, "eager"))
+    assert found.best is not None
+    assert found.best.measured.mean == pytest.approx(1.0)
+    assert found.best.macs > 4 * found.macs
+    assert found.best.resolution > 32
+    assert found.best.parameters > found.parameters
+
+
+def test_where_the_device_is_full_nothing_grows() -> None:
+    found = scale(SUBJECTS[0], ("width",), meter_at(4096))
+    assert found.best is None
+    assert len(found.tried) == 5
