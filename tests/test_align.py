@@ -1,0 +1,218 @@
+"""`genet align` as a user meets it, and what becomes of its networks: trained on, evaluated, exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genet import cli, load
+from genet.files import Journal
+from genet.latency.table import LatencyTable, settings
+from genet.nets.build import build
+from genet.nets.weights import save_weights
+from genet.runfolder import RunFolder
+from genet.spec.foreign import Foreign
+from genet.spec.network import Input, Network
+from genet.spec.reader import read_structure, to_yaml
+from tests.studies.align import nets
+
+V100 = ("--device", "estimate:v100", "--dtype", "fp16", "--runtime", "cudagraph", "--batch", "512")
+VGG = ("align", "genet.nets.cifar:vgg16", "--example", "1,3,32,32")
+NETS = "tests.studies.align.nets"
+TANGLED = ("align", f"{NETS}:tangled", "--example", "1,3,16,16")
+OURS = "@32x3 | Conv k3 c24 s1 | XX k3 c72 s2 d2 | BL k3 c200 s2 d2 r0.4 | Conv k1 c320 | 10"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `runs/align` is written."""
+    monkeypatch.chdir(tmp_path)
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """The JSON line of a command that ends well."""
+    assert cli.main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command says that must fail."""
+    assert cli.main(arguments) == 2
+    return capsys.readouterr().err.strip()
+
+
+def test_hranks_vgg_has_its_authors_parameters_and_becomes_faster_with_as_many(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tail-effect paper, table 2: HRank's VGG16 has 1.90 M parameters."""
+    found = answer(capsys, *VGG, "--pruned", "hrank-vgg16", *V100)
+    assert found["parameters"][0] / 1e6 == pytest.approx(1.90, abs=0.005)
+    assert found["ratio"] < 0.95
+    assert abs(found["parameter_gain"]) <= 0.05
+    assert found["estimate"] is True
+    assert found["predicted"] >= found["optimum"] - 1e-9
+
+
+def test_hranks_resnet_has_its_authors_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tail-effect paper, tables 2 and 5: 0.48 M; ours has projections in place of padded shortcuts."""
+    found = answer(capsys, "align", "genet.nets.cifar:resnet56", "--example", "1,3,32,32", "--pruned", "hrank-resnet56", *V100)
+    assert found["parameters"][0] / 1e6 == pytest.approx(0.48, abs=0.015)
+
+
+def test_a_reduction_is_met_by_the_whole_network_or_refused_with_the_best_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (*VGG, "--pruned", "hrank-vgg16", *V100, "--reduce")
+    assert answer(capsys, *arguments, "0.9")["ratio"] <= 0.9
+    said = fault(capsys, *arguments, "0.2")
+    assert said.startswith("vgg16: --reduce must be a latency that these widths reach (got 0.2); the best is 0.")
+    assert said.endswith("--solver exact may do better")
+
+
+def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*VGG, "--pruned", "hrank-vgg16", *V100]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("features.10"))
+    assert "inside" in line
+    assert "70 -> 64: -9% filters, -" in line
+
+
+def test_measurements_are_kept_and_a_second_time_takes_none(capsys: pytest.CaptureFixture[str]) -> None:
+    first = answer(capsys, *TANGLED, *V100)
+    rows = Path("runs/align/latency.jsonl").read_bytes()
+    assert answer(capsys, *TANGLED, *V100) == first
+    assert Path("runs/align/latency.jsonl").read_bytes() == rows
+
+
+def test_a_network_of_ours_is_aligned_by_its_spec(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "align", OURS, *V100, "--into", "aligned")
+    network = read_structure("aligned")
+    assert isinstance(network, Network)
+    assert network.name == "network-aligned"
+    assert str(network) != OURS
+    assert found["widths"]["stages.0"] == network.superblocks[0].width
+
+
+def test_a_network_of_a_run_is_aligned_as_the_run_measured_and_with_what_it_measured(
+    finished: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = next(path for path in (finished.path / "networks").iterdir() if path.is_dir())
+    assert cli.main(["align", str(folder), "--mode", "accuracy"]) in (0, 2)  # this machine may show steps or not
+    setting = next(iter(settings(finished.latency).values()))
+    assert str(setting) in capsys.readouterr().out.splitlines()[0]
+    theirs, ours = (LatencyTable(journal, setting) for journal in (finished.latency, Journal(Path("runs/align/latency.jsonl"))))
+    assert {row.block for row in theirs.block_rows} < {row.block for row in ours.block_rows}
+
+
+def test_a_cut_network_keeps_its_best_filters_and_is_trained_on_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dense = Foreign(name="dense", source="tests.test_align:digit_net", input=Input(channels=1, classes=10, resolution=8))
+    Path("dense").mkdir()
+    Path("dense/network.yaml").write_text(to_yaml(dense))
+    Path("quick.yaml").write_text(
+        "name: quick\ndata: {name: digits, nas_validation: 0.25}\ntrain: {epochs: 2, batch: 32, learning_rate: 0.1}\n"
+    )
+    Path("widths.yaml").write_text("name: cut\nwidths:\n  a.0: 35\n  b.0: 70\n")
+    trained = answer(capsys, "train", "dense/network.yaml", "--recipe", "quick.yaml", "--into", "trained")
+    answer(
+        capsys, "align", "trained", "--pruned", "widths.yaml", *V100, "--into", "cut", "--criterion", "rank", "--data", "digits"
+    )
+    answer(capsys, "align", "trained", "--pruned", "widths.yaml", *V100, "--into", "by-norm", "--criterion", "l2")
+    cut = read_structure("cut")
+    assert isinstance(cut, Foreign)
+    assert cut.layers["a.0"] == (32, 1)
+    tuned = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--from", "cut", "--into", "tuned")
+    anew = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--into", "anew")
+    assert tuned["test_accuracy"] > max(anew["test_accuracy"], trained["test_accuracy"])
+    exported = answer(capsys, "export", "tuned", "--data", "digits", "--format", "onnx", "--format", "pt2")
+    assert exported["exports"] == ["tuned/export"]
+    assert answer(capsys, "eval", "tuned/export/model.onnx", "--data", "digits")["top1"] == pytest.approx(tuned["test_accuracy"])
+    assert "must be made of super-blocks" in fault(capsys, "export", "tuned", "--format", "timm")
+    again = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--from", "cut", "--into", "tuned")
+    assert again == tuned
+
+
+def digit_net() -> torch.nn.Module:
+    """For images of digits."""
+    layers = {"a": nets.conv(1, 48), "b": nets.conv(48, 80, stride=2), "c": nets.conv(80, 80)}
+    module = torch.nn.Sequential()
+    for name, layer in layers.items():
+        module.add_module(name, layer)
+    module.add_module("pool", torch.nn.AdaptiveAvgPool2d(1))
+    module.add_module("flat", torch.nn.Flatten())
+    module.add_module("head", torch.nn.Linear(80, 10))
+    return module
+
+
+def test_a_widened_network_answers_as_before(capsys: pytest.CaptureFixture[str]) -> None:
+    answer(
+        capsys, *TANGLED, *V100, "--mode", "accuracy", "--scale", "width", "--runtime", "eager", "--batch", "1", "--into", "wide"
+    )
+    wide = load("wide").eval()
+    images = torch.randn(3, 3, 16, 16)
+    assert sum(p.numel() for p in wide.parameters()) > sum(p.numel() for p in nets.tangled().parameters())
+    assert torch.allclose(wide(images), nets.tangled().eval()(images), atol=1e-5)
+
+
+def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(
+        capsys, "align", "timm:mobilenetv2_050", "--size", "64", "--mode", "accuracy", "--scale", "width,resolution",
+        "--batch", "1", "--device", "estimate:v100",
+    )  # fmt: skip
+    assert found["best"]["measured"]["rounds"] == [pytest.approx(1.0)]
+    assert found["best"]["parameters"] > 1.5 * found["parameters"]
+    assert found["best"]["resolution"] > 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "law"),
+    [
+        ((*VGG, "--reduce", "1.5", "--tau", "0"), "0 and 1, such as 0.85 (got 1.5)\n--tau must be"),
+        ((*VGG, "--mode", "accuracy", "--reduce", "0.9"), "--reduce must go with --mode latency"),
+        ((*VGG, "--scale", "depth"), "--scale must be width, resolution or width,resolution (got depth)"),
+        ((*VGG, "--scale", "width"), "--scale must go with --mode accuracy"),
+        (VGG[:2], "--example must tell what a network of your own reads"),
+        ((*VGG[:3], "1,3,32"), "--example must be images,channels,height,width"),
+        ((*VGG[:3], "1,1,32,32"), "vgg16: must run on images of 1 x 1 x 32 x 32, and its module features.0 does not"),
+        (("align", "timm:resnet51"), "timm:resnet51 must be the name of a timm model, and is none; nearest: resnet5"),
+        (("align", "nowhere:net", "--example", "1,3,8,8"), "nowhere:net must be MODULE:ATTRIBUTE that can be imported"),
+        ((*TANGLED[:1], f"{NETS}:nothing", *TANGLED[2:]), "must return a torch.nn.Module, and returns a int"),
+        ((*TANGLED[:1], f"{NETS}:linear", *TANGLED[2:]), "linear: must have convolutions to align"),
+        ((*VGG, "--criterion", "rank", "--into", "x"), "--criterion rank must have images to look at"),
+        (("align", OURS, "--pruned", "hrank-vgg16"), "--pruned must go with a network that other code builds"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:
+    assert law in fault(capsys, *arguments, "--device", "estimate:v100")
+
+
+def test_widths_that_do_not_match_the_layers_are_named_all_at_once_with_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yaml").write_text(
+        "name: bad\nwidths:\n  stem.0: 12\n  stem.9: 8\n  inner.0: 64\n  outer.0: 8\n  wide.0: 24\n  deep.0: 24\n"
+    )
+    assert fault(capsys, *TANGLED, "--pruned", "bad.yaml", *V100).splitlines() == [
+        "bad.yaml:4:3: widths.stem.9: must be a convolution of the network whose width may change; did you mean stem.0?",
+        "bad.yaml:5:12: widths.inner.0: must be at most what it is cut from (got 64); nearest 24",
+        "bad.yaml:6:12: widths.outer.0: must be that of stem.0, whose channels it shares (got 8); nearest 12",
+    ]
+
+
+def test_a_convolution_in_groups_is_named_and_cannot_be_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    grouped = ("align", f"{NETS}:grouped", "--example", "1,3,16,16", *V100)
+    cli.main([*grouped])
+    assert "1.0 stays as it is: 1.0 has 4 groups of channels" in capsys.readouterr().out
+    Path("widths.yaml").write_text("name: bad\nwidths: {1.0: 30}\n")
+    assert "must be a convolution of the network whose width may change" in fault(capsys, *grouped, "--pruned", "widths.yaml")
+
+
+def test_weights_of_another_network_are_no_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, width in (("one", 16), ("two", 24)):
+        network = Network.parse(f"@8x1 | Conv k3 c8 s1 | XX k3 c{width} s2 d1 | Conv k1 c16 | 10", name)
+        Path(name).mkdir()
+        Path(f"{name}/network.yaml").write_text(to_yaml(network))
+        save_weights(build(network), Path(f"{name}/model.safetensors"))
+    said = fault(capsys, "train", "one/network.yaml", "--recipe", "digits", "--from", "two", "--into", "x")
+    assert said.startswith("--from must hold the weights of @8x1")
+    said = fault(capsys, "train", "one/network.yaml", "--recipe", "digits", "--from", "nowhere", "--into", "x")
+    assert said == "--from must be a folder with network.yaml and model.safetensors, and nowhere lacks one of them"
+    assert not Path("x/model.json").exists()
