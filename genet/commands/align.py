@@ -26,10 +26,10 @@ from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_we
 from genet.runfolder import RunFolder
 from genet.spec.foreign import FUNCTION, Foreign, Structure
 from genet.spec.network import Input, Network
-from genet.spec.reader import read_recipe, read_structure, read_widths, to_yaml
+from genet.spec.reader import read_recipe, read_structure, to_yaml
 from genet.spec.recipe import Measure
 from genet.studies.align.criteria import CRITERIA, kept_channels, norms, ranks
-from genet.studies.align.module_subject import ModuleSubject
+from genet.studies.align.module_subject import ModuleSubject, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
 from genet.studies.align.study import Alignment, Goal, Ratio, align, find_places
@@ -146,7 +146,7 @@ def _subject(arguments: argparse.Namespace) -> Subject:
     if arguments.example and not re.fullmatch(FUNCTION, what):
         raise SpecError([f"--example must go with MODULE:FUNCTION: {what} tells what it reads (got {arguments.example})"])
     subject = ModuleSubject(cast("Foreign", structure_of(module)), module)
-    return subject if arguments.pruned is None else _pruned(subject, arguments.pruned)
+    return subject if arguments.pruned is None else cut_to(subject, arguments.pruned)
 
 
 def _timm(what: str, size: int | None) -> nn.Module:
@@ -172,15 +172,6 @@ def _own(what: str, example: str | None) -> nn.Module:
     classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), what)
     structure = cast("Foreign", structure_of(module))
     return marked(module, structure.model_copy(update={"input": reads.model_copy(update={"classes": classes})}))
-
-
-def _pruned(subject: ModuleSubject, widths: str) -> ModuleSubject:
-    """Cut to a list of widths."""
-    groups = subject.tied.groups
-    layers = {layer: group.width for group in groups if not group.fixed for layer in group.convolutions}
-    tied = {layer: group.name for group in groups for layer in group.convolutions}
-    wanted = read_widths(widths, layers, tied)
-    return dataclasses.replace(subject, cut={tied[layer]: width for layer, width in wanted.items()})
 
 
 def _run_of(what: str) -> RunFolder | None:

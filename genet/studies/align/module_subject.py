@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from torch import nn
 
@@ -15,6 +17,7 @@ from genet.latency.trace import module_ops
 from genet.nets.foreign import channels
 from genet.spec.foreign import Foreign
 from genet.spec.network import Block
+from genet.spec.reader import read_widths
 from genet.studies.align.layer import Layer
 from genet.studies.align.resize import Kept, resized
 from genet.studies.align.subject import Movable, Widths, grid
@@ -115,3 +118,12 @@ class ModuleSubject:
                 found[layer] = now
         described = self.network.model_copy(update={"name": name, "layers": self.network.layers | found})
         return described.at(resolution or self.resolution)
+
+
+def cut_to(subject: ModuleSubject, widths: str | Path) -> ModuleSubject:
+    """A network cut to a list of widths, by file or name. SpecError lists every width that does not match its layers."""
+    groups = subject.tied.groups
+    layers = {layer: group.width for group in groups if not group.fixed for layer in group.convolutions}
+    tied = {layer: group.name for group in groups for layer in group.convolutions}
+    wanted = read_widths(widths, layers, tied)
+    return dataclasses.replace(subject, cut={tied[layer]: width for layer, width in wanted.items()})

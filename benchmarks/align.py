@@ -1,0 +1,350 @@
+"""What aligning widths to the device's staircase gives (tail-effect paper, section 5).
+
+    python benchmarks/align.py wave --data FOLDER     the wave model against measured V100 convolutions
+    python benchmarks/align.py solvers                the paper's greedy choice against the exact one, 100 random instances
+    python benchmarks/align.py estimates              pruned and timm networks at the analytic V100 and T4, in minutes
+    python benchmarks/align.py here                   the same, measured on this machine: about an hour on two cores
+    python benchmarks/align.py cifar --data CIFAR10   ResNet-56 dense, pruned, and pruned and aligned, all trained alike: hours
+
+Without a name all parts that need no data are run. Each writes benchmarks/results/align/PART.md; `here` and `cifar` go on where
+they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import math
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+import numpy as np
+from trials import few_images
+
+from genet.commands.measuring import checked_measure, meter_of
+from genet.files import Journal, write_atomic
+from genet.latency.analytic import estimate
+from genet.latency.hardware import find_gpu
+from genet.latency.ops import conv_op
+from genet.latency.part import read_part
+from genet.nets.foreign import structure_of
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
+from genet.spec.cost import Conv
+from genet.spec.foreign import Foreign
+from genet.spec.reader import to_yaml
+from genet.studies.align.aim import Aim
+from genet.studies.align.criteria import kept_channels, norms
+from genet.studies.align.exact import exact
+from genet.studies.align.greedy import greedy
+from genet.studies.align.module_subject import ModuleSubject, cut_to
+from genet.studies.align.place import Option, Place
+from genet.studies.align.study import ratio_of
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "align"
+REAL = "v100_tensorrt_fp16_conv.csv.gz"
+SIZES = (8, 16, 32, 64, 128, math.inf)  # output sizes are told in these bins
+STEP = 0.1  # of the latency: a rise that counts as a step where the widths of a table mostly double
+SMALL = ("--example", "1,3,32,32")
+PRUNED = tuple(
+    (f"genet.nets.cifar:{network}", *SMALL, "--pruned", widths)
+    for network, widths in (
+        ("vgg16", "hrank-vgg16"),
+        ("resnet56", "hrank-resnet56"),
+        ("resnet56", "sfp30-resnet56"),
+        ("resnet56", "sfp40-resnet56"),
+    )
+)
+TIMM = ("timm:resnet50", "timm:mobilenetv2_100", "timm:gernet_m", "timm:efficientnet_b0")
+TOLERANCE = 0.05
+
+
+def wave(data: Path) -> list[str]:
+    """Equation 3 with tiles for blocks: of the steps between measured widths, how many it has, and how many it makes up."""
+    curves: dict[tuple[str, ...], dict[int, float]] = defaultdict(dict)
+    with gzip.open(data / REAL, "rt") as file:
+        for row in csv.DictReader(file):
+            if row["conv"] != "Depthwise" and row["add_fused"] == "0":
+                key = (row["batch"], row["in_channels"], row["in_size"], row["kernel"], row["stride"])
+                curves[key][int(row["out_channels"])] = float(row["latency_ms"])
+    counts: dict[float, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    gpu = find_gpu("v100")
+    for (batch, in_width, size, kernel, stride), curve in curves.items():
+        if len(curve) < 6:
+            continue
+        conv = Conv("conv", int(in_width), 0, int(kernel), int(stride), 1, int(size))
+
+        def modelled(width: int, conv: Conv = conv, batch: int = int(batch)) -> float:
+            one = Conv(conv.name, conv.in_width, width, conv.kernel, conv.stride, 1, conv.size)
+            return estimate([conv_op(one, "conv")], gpu, batch, "fp16", "tensorrt").device_ms
+
+        for narrow, wide in pairwise(sorted(curve)):
+            real = curve[wide] > (1 + STEP) * curve[narrow]
+            said = modelled(wide) > (1 + STEP) * modelled(narrow)
+            count = counts[next(size for size in SIZES if conv.out_size <= size)]
+            for place, happened in enumerate((real, real and said, said and not real, not real)):
+                count[place] += happened
+    lines = [
+        "# The wave model against measured V100 convolutions",
+        "",
+        "Measured TensorRT FP16 convolutions of a V100 (75,859 rows, public data), those of six widths or more, at batch 1 to 128.",
+        f"A step is a rise of over {STEP:.0%} from one measured width to the next; the widths mostly double.",
+        "",
+        "| output size | steps measured | of them in the model | flat intervals | of them steps in the model |",
+        "|---|---|---|---|---|",
+    ]
+    for size, (steps, hit, false, flat) in sorted(counts.items()):
+        told = f"over {SIZES[-2]}" if size == math.inf else f"up to {size}"
+        lines.append(f"| {told} | {steps} | {_share(hit, steps)} | {flat} | {_share(false, flat)} |")
+    steps, hit, false, flat = map(sum, zip(*counts.values(), strict=True))
+    return [*lines, f"| all | {steps} | {_share(hit, steps)} | {flat} | {_share(false, flat)} |", ""]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else "n/a"
+
+
+def random_places(draw: np.random.Generator) -> list[Place]:
+    """Ten to sixty layers of made-up stairs: a left edge saves a wave, a right edge costs the memory traffic alone."""
+    found = []
+    for index in range(int(draw.integers(10, 61))):
+        width, wave_ms = int(draw.integers(32, 513)), float(draw.lognormal(-2, 1))
+        per_channel = float(draw.lognormal(5, 1))
+        down, up = int(width * draw.uniform(0.02, 0.3)), int(width * draw.uniform(0.02, 0.3))
+        now = Option(width=width, ms=10 * wave_ms, parameters=10_000_000)
+        left = Option(width=width - down, ms=now.ms - wave_ms, parameters=now.parameters - int(down * per_channel))
+        right = Option(width=width + up, ms=now.ms + 0.1 * wave_ms, parameters=now.parameters + int(up * per_channel))
+        found.append(Place(name=str(index), layers=(str(index),), now=now, left=left, right=right, where="inside"))
+    return found
+
+
+def solvers() -> list[str]:
+    """How far the greedy choice is from the exact one."""
+    draw = np.random.default_rng(0)
+    shares: dict[str, list[float]] = {"latency": [], "accuracy": []}
+    for _ in range(100):
+        places = random_places(draw)
+        total = sum(place.left.parameters - place.now.parameters for place in places if place.left)
+        for aim in (Aim("latency", 0.1 * total, -0.1 * total), Aim("accuracy", 0.0)):
+            best = aim.worth(places, exact(places, aim))
+            shares[aim.mode].append(aim.worth(places, greedy(places, aim)) / best if best else 1.0)
+    lines = [
+        "# The greedy choice against the exact one",
+        "",
+        "100 random instances of 10 to 60 layers with made-up stairs; in latency mode the parameters may move by a tenth of what",
+        "all left edges together would take. Share of the optimum that the greedy choice of algorithm 2 reaches:",
+        "",
+        "| mode | median | mean | worst | equal to the optimum |",
+        "|---|---|---|---|---|",
+    ]
+    for mode, found in shares.items():
+        equal = sum(share > 1 - 1e-6 for share in found)
+        lines.append(f"| {mode} | {median(found):.1%} | {fmean(found):.1%} | {min(found):.1%} | {equal} of 100 |")
+    return [*lines, ""]
+
+
+def aligned(arguments: Sequence[str]) -> dict[str, Any] | str:
+    """What `genet align` answers; or the reason it gives for having no answer."""
+    command = [sys.executable, "-m", "genet", "align", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1]
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def table_of(found: dict[str, dict[str, Any] | str], how: str) -> list[str]:
+    """One line per network: latency and parameters before and after, and how far the greedy choice is from the exact one."""
+    lines = [
+        f"| network | {how} ms per batch | after | change | parameters, million | after | layers by themselves | exact choice |",
+        "|---" * 8 + "|",
+    ]
+    for name, answer in found.items():
+        if isinstance(answer, str):
+            lines.append(f"| {name} | {answer.split(': ', 1)[-1]} | | | | | | |")
+            continue
+        ratio, (before, after) = answer["measured"], answer["parameters"]
+        error = stdev(ratio["rounds"]) / math.sqrt(len(ratio["rounds"])) if len(ratio["rounds"]) > 1 else 0.0
+        spread = f" ± {error:.1%}" if error else ""
+        cells = [
+            f"{ratio['before_ms']:.3f}",
+            f"{ratio['ms']:.3f}",
+            f"{answer['ratio'] - 1:+.1%}{spread}",
+            f"{before / 1e6:.3f}",
+            f"{after / 1e6:.3f} ({answer['parameter_gain']:+.1%})",
+            f"{answer['predicted'] - 1:+.1%}",
+            f"{answer['optimum'] - 1:+.1%}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    changes = [answer["ratio"] - 1 for answer in found.values() if not isinstance(answer, str)]
+    if changes:
+        lines += ["", f"Median of {len(changes)}: {median(changes):+.1%}."]
+    return [*lines, ""]
+
+
+def _named(arguments: Sequence[str]) -> str:
+    return arguments[-1] if "--pruned" in arguments else arguments[0].removeprefix("timm:")
+
+
+def estimates() -> list[str]:
+    """At the analytic V100 and T4."""
+    lines = [
+        "# Aligned at the analytic V100 and T4",
+        "",
+        "Estimates, not measurements: FP16, CUDA graphs; pruned networks at batch 128 and 32x32 pixels, as in the paper's table 2,",
+        f"timm's at batch 64 and their own size. Latency mode, greedy, parameters within {TOLERANCE:.0%}.",
+        "",
+    ]
+    for gpu in ("v100", "t4"):
+        at = ("--device", f"estimate:{gpu}", "--dtype", "fp16", "--runtime", "cudagraph", "--tau", str(TOLERANCE))
+        wanted = [(*pruned, "--batch", "128") for pruned in PRUNED] + [(name, "--batch", "64") for name in TIMM]
+        found = {_named(each[:-2]): aligned((*each, *at)) for each in wanted}
+        lines += [f"## {gpu.upper()}", "", *table_of(found, "estimated")]
+        grown = aligned(("timm:efficientnet_b0", "--mode", "accuracy", "--scale", "width,resolution", "--batch", "1", *at))
+        lines += [_grown("efficientnet_b0", grown), ""]
+    return lines
+
+
+def _grown(name: str, answer: dict[str, Any] | str) -> str:
+    if isinstance(answer, str):
+        return f"{name} at batch 1: {answer}."
+    best = answer["best"]
+    times = best["parameters"] / answer["parameters"], best["macs"] / answer["macs"]
+    return (
+        f"{name} at batch 1, width and resolution grown at equal latency: {answer['resolution']} -> {best['resolution']} pixels, "
+        f"{times[0]:.2f} times the parameters, {times[1]:.2f} times the MACs."
+    )
+
+
+def here() -> list[str]:
+    """Measured on this machine."""
+    evidence = ("--evidence", str(RESULTS / "latency.jsonl"), "--tau", str(TOLERANCE))
+    wanted = [(*pruned, "--batch", "32") for pruned in PRUNED]
+    wanted += [(name, "--size", "96", "--batch", "8") for name in TIMM[:3]]
+    found = {_named(each if "--pruned" not in each else each[:-2]): aligned((*each, *evidence)) for each in wanted}
+    return [
+        "# Aligned on this machine",
+        "",
+        "Measured: fp32, eager; pruned networks at batch 32 and 32x32 pixels, timm's at batch 8 and 96x96 pixels. Latency mode,",
+        f"greedy, parameters within {TOLERANCE:.0%}; whole networks timed in turn before and after.",
+        "",
+        *table_of(found, "measured"),
+    ]
+
+
+EPOCHS, TUNING, SEEDS = 10, 5, (0, 1, 2)
+WAYS = ("dense", "pruned", "pruned and aligned")
+WIDTHS = "hrank-resnet56"
+RECIPE = """name: {name}
+seed: {seed}
+data: {{name: folder, root: {root}, nas_validation: 0.1}}
+train: {{epochs: {epochs}, batch: 64, learning_rate: {rate}, warmup_epochs: 1}}
+"""
+
+
+def cifar(data: Path) -> list[str]:
+    """ResNet-56: dense; cut to HRank's widths; cut to those aligned. All are trained for as many epochs in all."""
+    work = Path("runs/align-benchmark")
+    root = few_images(data, work / "images").absolute()
+    answer = aligned((*PRUNED[1], "--batch", "32", "--evidence", str(RESULTS / "latency.jsonl"), "--tau", str(TOLERANCE)))
+    if isinstance(answer, str):
+        raise SystemExit(answer)
+    widths = {"pruned": {}, "pruned and aligned": answer["widths"]}
+    if not (work / "resnet56").exists():
+        genet("import", "genet.nets.cifar:resnet56", "--size", "32", "--into", str(work / "resnet56"), "--classes", "10")
+    journal = Journal(RESULTS / "cifar.jsonl")
+    known = {(record["way"], record["seed"]) for record in journal.read().records}
+    for seed in SEEDS:
+        dense = trained(work, root, work / "resnet56", f"dense-{seed}", EPOCHS, 0.1, seed)
+        for way in WAYS:
+            if (way, seed) not in known:
+                start = dense if way == "dense" else cut(dense, widths[way], work / f"cut-{WAYS.index(way)}-{seed}")
+                tuned = trained(work, root, start, f"tuned-{WAYS.index(way)}-{seed}", TUNING, 0.02, seed, start)
+                accuracy = json.loads((tuned / "model.json").read_text())["test_accuracy"]
+                journal.append({"way": way, "seed": seed, "accuracy": accuracy, "folder": tuned.name})
+                print(way, seed, accuracy, flush=True)
+    return cifar_table(work, journal, answer)
+
+
+def genet(*arguments: str) -> None:
+    """A command as a user types it."""
+    subprocess.run([sys.executable, "-m", "genet", *arguments], check=True)
+
+
+def trained(
+    work: Path, root: Path, network: Path, name: str, epochs: int, rate: float, seed: int, start: Path | None = None
+) -> Path:
+    """A network trained into a folder; what is there of this very training stays."""
+    recipe = work / f"{name}.yaml"
+    write_atomic(recipe, RECIPE.format(name=name, seed=seed, root=root, epochs=epochs, rate=rate).encode())
+    begin = () if start is None else ("--from", str(start))
+    genet("train", str(network / "network.yaml"), "--recipe", str(recipe), "--into", str(work / name), *begin)
+    return work / name
+
+
+def cut(dense: Path, widths: dict[str, int], folder: Path) -> Path:
+    """A trained network cut to HRank's widths, or to those that alignment made of them, by the L1 norm of its filters."""
+    module = load(dense)
+    structure = structure_of(module)
+    assert isinstance(structure, Foreign)
+    subject = cut_to(ModuleSubject(structure, module), WIDTHS)
+    kept = kept_channels(module, subject.tied, {**subject.cut, **widths}, norms(module, 1))
+    found = subject.build(widths, kept)
+    save_weights(found, folder / WEIGHTS_FILE)
+    write_atomic(folder / NETWORK_FILE, to_yaml(subject.described(found, folder.name)).encode())
+    return folder
+
+
+def cifar_table(work: Path, journal: Journal, answer: dict[str, Any]) -> list[str]:
+    """Accuracies and latencies of the three."""
+    records = journal.read().records
+    folders = {record["way"]: work / record["folder"] for record in records if record["seed"] == SEEDS[0]}
+    meter = meter_of(checked_measure({"device": "auto", "batch": 32}))
+    parts = {way: read_part(str(folders[way] / "network.yaml")) for way in WAYS}
+    lines = [
+        "# ResNet-56 on CIFAR-10: dense, pruned, and pruned and aligned",
+        "",
+        f"8,100 training images, {EPOCHS} epochs dense and then {TUNING} more of each way, {len(SEEDS)} seeds; HRank's widths,",
+        f"channels by the L1 norm. Latency at batch 32 on {answer['device']}, each timed in turn with the pruned network.",
+        "",
+        "| way | test accuracy | parameters | latency over the pruned network's |",
+        "|---|---|---|---|",
+    ]
+    for way in WAYS:
+        reached = [100 * record["accuracy"] for record in records if record["way"] == way]
+        ratio = ratio_of(parts[way], parts["pruned"], meter)
+        parameters = sum(parameter.numel() for parameter in load(folders[way]).parameters())
+        score = f"{fmean(reached):.2f} ± {stdev(reached):.2f} %"
+        lines.append(f"| {way} | {score} | {parameters:,} | {ratio.mean:.3f} ± {ratio.error:.3f} |")
+    return [*lines, ""]
+
+
+PARTS: dict[str, Callable[[], list[str]]] = {"solvers": solvers, "estimates": estimates, "here": here}
+WITH_DATA: dict[str, Callable[[Path], list[str]]] = {"wave": wave, "cifar": cifar}
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join([*PARTS, *WITH_DATA])}")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="for wave and cifar")
+    arguments = parser.parse_args()
+    unknown = [part for part in arguments.parts if part not in PARTS | WITH_DATA]
+    if unknown or (not arguments.data and set(arguments.parts) & set(WITH_DATA)):
+        parser.error(f"parts are {', '.join([*PARTS, *WITH_DATA])}, the last two with --data FOLDER")
+    for part in arguments.parts:
+        text = "\n".join(PARTS[part]() if part in PARTS else WITH_DATA[part](arguments.data))
+        print(text)
+        write_atomic(RESULTS / f"{part}.md", text.encode())
+
+
+if __name__ == "__main__":
+    main()
