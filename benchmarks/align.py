@@ -95,7 +95,7 @@ def wave(data: Path) -> list[str]:
     lines = [
         "# The wave model against measured V100 convolutions",
         "",
-        "Measured TensorRT FP16 convolutions of a V100 (75,859 rows, public data), those of six widths or more, at batch 1 to 128.",
+        "Measured TensorRT FP16 convolutions of a V100 (75,859 rows, public data), those of six widths or more, batch 1 to 128.",
         f"A step is a rise of over {STEP:.0%} from one measured width to the next; the widths mostly double.",
         "",
         "| output size | steps measured | of them in the model | flat intervals | of them steps in the model |",
@@ -199,7 +199,7 @@ def estimates() -> list[str]:
     lines = [
         "# Aligned at the analytic V100 and T4",
         "",
-        "Estimates, not measurements: FP16, CUDA graphs; pruned networks at batch 128 and 32x32 pixels, as in the paper's table 2,",
+        "Estimates, not measurements: FP16, CUDA graphs; pruned networks at batch 128 and 32x32 pixels, as in table 2,",
         f"timm's at batch 64 and their own size. Latency mode, greedy, parameters within {TOLERANCE:.0%}.",
         "",
     ]

@@ -92,6 +92,7 @@ def test_a_network_of_ours_is_aligned_by_its_spec(capsys: pytest.CaptureFixture[
     assert found["widths"]["stages.0"] == network.superblocks[0].width
 
 
+@pytest.mark.slow
 def test_a_network_of_a_run_is_aligned_as_the_run_measured_and_with_what_it_measured(
     finished: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,7 +157,7 @@ def test_a_widened_network_answers_as_before(capsys: pytest.CaptureFixture[str])
 
 def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(
-        capsys, "align", "timm:mobilenetv2_050", "--size", "64", "--mode", "accuracy", "--scale", "width,resolution",
+        capsys, "align", "timm:test_byobnet", "--size", "64", "--mode", "accuracy", "--scale", "width,resolution",
         "--batch", "1", "--device", "estimate:v100",
     )  # fmt: skip
     assert found["best"]["measured"]["rounds"] == [pytest.approx(1.0)]

@@ -219,15 +219,22 @@ def _print_places(places: tuple[Place, ...], subject: Subject) -> None:
             place.name,
             str(len(place.layers)),
             str(place.now.width),
-            place.where,
+            *_lies(place),
             _offer(place, place.left),
             _offer(place, place.right),
         ]
         for place in places
     ]
-    table(["layer", "tied", "width", "lies", "left edge", "right edge"], rows)
+    table(["layer", "tied", "width", "lies", "U", "T, TFLOP/s", "left edge", "right edge"], rows)
     for name, why in subject.fixed.items():
         print(f"  {name} stays as it is: {why}")
+
+
+def _lies(place: Place) -> tuple[str, str, str]:
+    """Where its width lies, and utilization and throughput there."""
+    filled, rate = place.now.utilization, place.now.throughput
+    told = "" if filled is None or place.where == "no step" else f"{filled:.0%}"
+    return place.where, told, "" if rate is None else f"{2 * rate / 1e12:.3g}"
 
 
 def _offer(place: Place, option: Option | None) -> str:

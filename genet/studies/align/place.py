@@ -18,12 +18,14 @@ class Option(Record):
     """A width of a place, while all other places keep theirs.
 
     `ms` is per batch, of all layers that the width changes: those that write it and those that read it. `parameters` are
-    those of the whole network.
+    those of the whole network. `utilization` is the share of its step that the width fills, `throughput` the MACs per second.
     """
 
     width: int
     ms: float
     parameters: int
+    utilization: float | None = None
+    throughput: float | None = None
 
 
 class Place(Record):
@@ -59,12 +61,15 @@ def place(name: str, layers: Sequence[str], staircase: Staircase, width: int, pa
     The widest width looked at counts as an edge: nothing steps up before it. Where latency rises without steps there is no
     tail to remove, so neither edge is offered.
     """
-    ms = dict(zip(staircase.widths, staircase.fitted_ms, strict=True))
+    rates = staircase.throughput or (None,) * len(staircase.widths)
+    rows = zip(staircase.widths, staircase.fitted_ms, staircase.utilization, rates, strict=True)
+    facts = {at: (ms, utilization, rate) for at, ms, utilization, rate in rows}
     edges = () if staircase.pattern == "slope" else (*staircase.edges, staircase.widths[-1])
     narrower, wider = [edge for edge in edges if edge < width], [edge for edge in edges if edge > width]
 
     def option(at: int) -> Option:
-        return Option(width=at, ms=ms[at], parameters=parameters[at])
+        ms, utilization, rate = facts[at]
+        return Option(width=at, ms=ms, parameters=parameters[at], utilization=utilization, throughput=rate)
 
     return Place(
         name=name,
