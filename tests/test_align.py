@@ -206,6 +206,29 @@ def test_a_convolution_in_groups_is_named_and_cannot_be_cut(capsys: pytest.Captu
     assert "must be a convolution of the network whose width may change" in fault(capsys, *grouped, "--pruned", "widths.yaml")
 
 
+def test_what_a_function_builds_is_imported_checked_and_timed_as_any_network(capsys: pytest.CaptureFixture[str]) -> None:
+    own = ("import", f"{NETS}:tangled", "--size", "16", "--into", "own", "--classes")
+    assert fault(capsys, *own, "10") == f"{NETS}:tangled: must answer with 10 logits, and answers with 5; give --classes 5"
+    assert not Path("own/network.yaml").exists()
+    assert answer(capsys, *own, "5")["weights"] is True
+    network = read_structure("own")
+    assert str(network) == f"{NETS}:tangled @16x3 | 5"
+    assert answer(capsys, "check", "own/network.yaml")["notation"] == str(network)
+    assert answer(capsys, "latency", "own/network.yaml", *V100)["estimate"] is True
+    images = torch.randn(2, 3, 16, 16)
+    assert load("own")(images).shape == (2, 5)
+
+
+def test_a_layer_that_is_not_there_or_has_no_width_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    text = f"name: own\nsource: {NETS}:tangled\ninput: {{channels: 3, classes: 5, resolution: 16}}\nlayers: {{LAYER: [8, 8]}}\n"
+    for layer in ("nowhere", "pool"):
+        Path("network.yaml").write_text(text.replace("LAYER", layer))
+        said = fault(capsys, "latency", "network.yaml", *V100)
+        assert said == f"layers.{layer}: must be a convolution, a linear layer or a normalisation of {NETS}:tangled"
+    Path("network.yaml").write_text(text.replace(f"{NETS}:tangled", "tangled").replace("LAYER: [8, 8]", "a: [8]"))
+    assert [line.split(": ")[1] for line in fault(capsys, "check", "network.yaml").splitlines()] == ["source", "layers.a[1]"]
+
+
 def test_weights_of_another_network_are_no_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, width in (("one", 16), ("two", 24)):
         network = Network.parse(f"@8x1 | Conv k3 c8 s1 | XX k3 c{width} s2 d1 | Conv k1 c16 | 10", name)

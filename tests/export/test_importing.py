@@ -81,7 +81,7 @@ def test_weights_that_are_anothers_are_refused(exported, tmp_path: Path) -> None
         ("timm:gernet_l.no_such_tag", "must be the name of a timm model"),
         ("nowhere", "must be timm:MODEL, a folder with config.json"),
         ("no.such.module:CFG", "must be MODULE:ATTRIBUTE that can be imported"),
-        ("tests.export.test_importing:READS", "must be timm's ByoModelCfg, and is a Input"),
+        ("tests.export.test_importing:READS", "or a function that builds a network, and is a Input"),
         ("ConvKX(3,8", "a GENet string must be made of"),
     ],
 )
