@@ -65,6 +65,7 @@ PRUNED = tuple(
 )
 TIMM = ("timm:resnet50", "timm:mobilenetv2_100", "timm:gernet_m", "timm:efficientnet_b0")
 TOLERANCE = 0.05
+SCALED = ("--mode", "accuracy", "--scale", "width,resolution", "--batch", "1")
 
 
 def wave(data: Path) -> list[str]:
@@ -161,6 +162,17 @@ def aligned(arguments: Sequence[str]) -> dict[str, Any] | str:
     return answer
 
 
+def each_aligned(wanted: dict[str, Sequence[str]], journal: Journal) -> dict[str, dict[str, Any] | str]:
+    """An answer for each name; those that the journal holds for the same command are not asked for again."""
+    known = {tuple(record["command"]): record["answer"] for record in journal.read().records}
+    for name, command in wanted.items():
+        if tuple(command) not in known:
+            known[tuple(command)] = aligned(command)
+            journal.append({"command": list(command), "answer": known[tuple(command)]})
+            print(name, "done", flush=True)
+    return {name: known[tuple(command)] for name, command in wanted.items()}
+
+
 def table_of(found: dict[str, dict[str, Any] | str], how: str) -> list[str]:
     """One line per network: latency and parameters before and after, and how far the greedy choice is from the exact one."""
     lines = [
@@ -190,8 +202,10 @@ def table_of(found: dict[str, dict[str, Any] | str], how: str) -> list[str]:
     return [*lines, ""]
 
 
-def _named(arguments: Sequence[str]) -> str:
-    return arguments[-1] if "--pruned" in arguments else arguments[0].removeprefix("timm:")
+def networks(batch: int, timm: Sequence[str], *arguments: str) -> dict[str, Sequence[str]]:
+    """The pruned networks at a batch, and timm's with their own arguments."""
+    pruned = {each[-1]: (*each, "--batch", str(batch), *arguments) for each in PRUNED}
+    return pruned | {name.split()[0].removeprefix("timm:"): (*name.split(), *arguments) for name in timm}
 
 
 def estimates() -> list[str]:
@@ -205,11 +219,11 @@ def estimates() -> list[str]:
     ]
     for gpu in ("v100", "t4"):
         at = ("--device", f"estimate:{gpu}", "--dtype", "fp16", "--runtime", "cudagraph", "--tau", str(TOLERANCE))
-        wanted = [(*pruned, "--batch", "128") for pruned in PRUNED] + [(name, "--batch", "64") for name in TIMM]
-        found = {_named(each[:-2]): aligned((*each, *at)) for each in wanted}
+        wanted = networks(128, [f"{name} --batch 64" for name in TIMM], *at)
+        found = each_aligned(wanted, Journal(RESULTS / "estimates.jsonl"))
         lines += [f"## {gpu.upper()}", "", *table_of(found, "estimated")]
-        grown = aligned(("timm:efficientnet_b0", "--mode", "accuracy", "--scale", "width,resolution", "--batch", "1", *at))
-        lines += [_grown("efficientnet_b0", grown), ""]
+        grown = each_aligned({"grown": (TIMM[3], *SCALED, "--device", f"estimate:{gpu}")}, Journal(RESULTS / "estimates.jsonl"))
+        lines += [_grown("efficientnet_b0, eager", grown["grown"]), ""]
     return lines
 
 
@@ -227,17 +241,32 @@ def _grown(name: str, answer: dict[str, Any] | str) -> str:
 def here() -> list[str]:
     """Measured on this machine."""
     evidence = ("--evidence", str(RESULTS / "latency.jsonl"), "--tau", str(TOLERANCE))
-    wanted = [(*pruned, "--batch", "32") for pruned in PRUNED]
-    wanted += [(name, "--size", "96", "--batch", "8") for name in TIMM[:3]]
-    found = {_named(each if "--pruned" not in each else each[:-2]): aligned((*each, *evidence)) for each in wanted}
+    wanted = networks(32, [f"{name} --size 96 --batch 8" for name in TIMM[:3]], *evidence)
     return [
         "# Aligned on this machine",
         "",
         "Measured: fp32, eager; pruned networks at batch 32 and 32x32 pixels, timm's at batch 8 and 96x96 pixels. Latency mode,",
         f"greedy, parameters within {TOLERANCE:.0%}; whole networks timed in turn before and after.",
         "",
-        *table_of(found, "measured"),
+        *table_of(each_aligned(wanted, Journal(RESULTS / "here.jsonl")), "measured"),
     ]
+
+
+def on_gpu(folder: Path, small: bool) -> list[str]:
+    """As in the paper's tables 2 and 3: pruned networks at batch 128, EfficientNets grown at batch 1."""
+    evidence = ("--evidence", str(folder / "align-latency.jsonl"))
+    journal = Journal(folder / "align.jsonl")
+    if small:
+        found = each_aligned({"resnet56": (*PRUNED[1], "--batch", "2", "--device", "cpu", *evidence)}, journal)
+        return ["# Aligned", "", *table_of(found, "measured")]
+    found = each_aligned(networks(128, (), "--tau", str(TOLERANCE), *evidence), journal)
+    names = [f"timm:efficientnet_b{size}" for size in range(3)]
+    grown = each_aligned({name: (name, *SCALED, "--runtime", "eager") for name in names}, journal)
+    lines = ["# Aligned", "", "fp32 (TF32), CUDA graphs, batch 128, parameters within 5 %; grown in eager mode.", ""]
+    lines += table_of(found, "measured")
+    for name, answer in grown.items():
+        lines += [_grown(name, answer), ""]
+    return lines
 
 
 EPOCHS, TUNING, SEEDS = 10, 5, (0, 1, 2)

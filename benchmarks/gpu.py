@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from align import on_gpu
 from prediction import report
 from scaling import report as scaling_report
 from serving import serve
@@ -196,6 +197,11 @@ def serving(small: bool) -> None:
     write_atomic(results(small) / "serving.md", serving_table([found]).encode())
 
 
+def align(small: bool) -> None:
+    """Pruned networks aligned, and EfficientNets grown at equal latency."""
+    write_atomic(results(small) / "align.md", "\n".join(on_gpu(results(small), small)).encode())
+
+
 PARTS: dict[str, Callable[[bool], None]] = {
     "checks": checks,
     "table": table,
@@ -204,6 +210,7 @@ PARTS: dict[str, Callable[[bool], None]] = {
     "networks": networks,
     "trials": trials,
     "serving": serving,
+    "align": align,
 }
 
 
