@@ -156,6 +156,8 @@ def aligned(arguments: Sequence[str]) -> dict[str, Any] | str:
     """What `genet align` answers; or the reason it gives for having no answer."""
     command = [sys.executable, "-m", "genet", "align", *arguments, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 2):
+        raise SystemExit(done.stderr)
     if done.returncode:
         return done.stderr.strip().splitlines()[-1]
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -196,10 +198,8 @@ def table_of(found: dict[str, dict[str, Any] | str], how: str) -> list[str]:
             f"{answer['optimum'] - 1:+.1%}",
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    changes = [answer["ratio"] - 1 for answer in found.values() if not isinstance(answer, str)]
-    if changes:
-        lines += ["", f"Median of {len(changes)}: {median(changes):+.1%}."]
-    return [*lines, ""]
+    changes = [0.0 if isinstance(answer, str) else answer["ratio"] - 1 for answer in found.values()]
+    return [*lines, "", f"Median of {len(changes)}: {median(changes):+.1%}; what gains nothing counts as 0.", ""]
 
 
 def networks(batch: int, timm: Sequence[str], *arguments: str) -> dict[str, Sequence[str]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from genet.commands.measuring import calibrated, measure_of, meter_of, say_damaged
@@ -20,23 +20,22 @@ from genet.latency.meter import Meter
 from genet.latency.part import timm_model
 from genet.latency.table import LatencyTable
 from genet.nets.data import load_data
-from genet.nets.foreign import build_structure, marked, pretrained, structure_of
-from genet.nets.training import classes_of
+from genet.nets.foreign import build_structure, logits_of, marked, pretrained, structure_of
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights
 from genet.runfolder import RunFolder
 from genet.spec.foreign import FUNCTION, Foreign, Structure
 from genet.spec.network import Input, Network
 from genet.spec.reader import read_recipe, read_structure, to_yaml
 from genet.spec.recipe import Measure
-from genet.studies.align.criteria import CRITERIA, kept_channels, norms, ranks
+from genet.studies.align.criteria import CRITERIA, Scores, kept_channels, norms, ranks
 from genet.studies.align.module_subject import ModuleSubject, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
 from genet.studies.align.study import Alignment, Goal, Ratio, align, find_places
 from genet.studies.align.subject import NetworkSubject, Subject, Widths
-from genet.studies.align.tied import logits_of
 
 Answer = dict[str, Any]
+Criterion = Callable[[nn.Module], Scores]
 EVIDENCE = Path("runs") / "align" / "latency.jsonl"
 RANK_IMAGES = 500  # that the ranks of feature maps are averaged over
 USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous", "batch": 64}
@@ -47,22 +46,21 @@ def align_network(arguments: argparse.Namespace) -> Answer:
     goal = _goal(arguments)
     if arguments.into and (arguments.into / NETWORK_FILE).exists():
         raise GenetError(f"{arguments.into}: must hold no network yet, and does; give another --into FOLDER")
-    if arguments.criterion == "rank" and not arguments.data:
-        raise SpecError(["--criterion rank must have images to look at: give --data FOLDER (got none)"])
+    if arguments.into and arguments.into.is_file():
+        raise GenetError(f"{arguments.into}: must be free for a folder, and is a file; give another --into FOLDER")
     subject = _subject(arguments)
+    criterion = _criterion(arguments, subject)
     run = _run_of(arguments.what)
     meter = calibrated(meter_of(_measure(arguments, run)), arguments.calibrate or [])
     if arguments.scale:
-        return _scaled(subject, arguments, meter)
+        return _scaled(subject, arguments, meter, criterion)
     rows = _rows(arguments.evidence or EVIDENCE, meter, run)
     print(f"{subject.name} on {meter.setting}{': estimates, not measurements' if meter.setting.estimate else ''}")
     places = _places(subject, rows, meter)
     _print_places(places, subject)
-    if not any(place.left or place.right for place in places):
-        raise EvidenceError(
-            f"{subject.name}: must have a layer whose latency has steps, and none has one on {meter.setting.device.name}: there "
-            "is nothing to gain"
-        )
+    if not any(place.left if goal.mode == "latency" else place.right for place in places):
+        side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
+        raise EvidenceError(f"{subject.name}: must have a layer with a {side} edge, and has none on {device}: nothing to gain")
     with progress().track("choices, each measured whole", 1) as tracker:
 
         def tried(tolerance: float, ratio: Ratio) -> None:
@@ -76,7 +74,7 @@ def align_network(arguments: argparse.Namespace) -> Answer:
     if not found.reached:
         raise EvidenceError(_unreached(found, goal))
     if arguments.into:
-        answer["folder"] = str(_write(subject, found.widths, found, arguments))
+        answer["folder"] = str(_write(subject, found.widths, found, arguments.into, criterion))
     return answer
 
 
@@ -98,7 +96,7 @@ def _goal(arguments: argparse.Namespace) -> Goal:
     return Goal(arguments.mode, arguments.reduce, arguments.tau, arguments.solver)
 
 
-def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter) -> Answer:
+def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, criterion: Criterion) -> Answer:
     """`--scale`: width and resolution together, at the latency of now."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
     print(f"{subject.name} on {meter.setting}{': estimates, not measurements' if meter.setting.estimate else ''}")
@@ -123,28 +121,33 @@ def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter) -> An
     answer = found.model_dump(mode="json")
     if arguments.into:
         widths, _ = sizes_at(subject, dimensions, best.exponent)
-        answer["folder"] = str(_write(subject, widths, found, arguments, best.resolution))
+        answer["folder"] = str(_write(subject, widths, found, arguments.into, criterion, best.resolution))
     return answer
 
 
 def _subject(arguments: argparse.Namespace) -> Subject:
     """What to align, by its name."""
     what, size = arguments.what, arguments.size
+    own = re.fullmatch(FUNCTION, what) and not what.startswith("timm:")
+    if arguments.example and not own:
+        raise SpecError([f"--example must go with MODULE:FUNCTION: {what} tells what it reads (got {arguments.example})"])
+    if size and own:
+        raise SpecError([f"--size must go with a network that tells what it reads: --example does it here (got {size})"])
     if what.startswith("timm:"):
         module = _timm(what, size)
-    elif re.fullmatch(FUNCTION, what):
+    elif own:
         module = _own(what, arguments.example)
     else:
         structure = Network.parse(what) if "|" in what else read_structure(what)
         structure = structure.at(size) if size else structure
-        weights = Path(what) / WEIGHTS_FILE
+        place = Path(what)
+        weights = (place if place.is_dir() else place.parent) / WEIGHTS_FILE
         if isinstance(structure, Network):
             if arguments.pruned:
                 raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
             return NetworkSubject(structure)
-        module = load_weights(structure, weights) if weights.exists() else build_structure(structure)
-    if arguments.example and not re.fullmatch(FUNCTION, what):
-        raise SpecError([f"--example must go with MODULE:FUNCTION: {what} tells what it reads (got {arguments.example})"])
+        trained = place.exists() and weights.exists()
+        module = load_weights(structure, weights) if trained else build_structure(structure)
     subject = ModuleSubject(cast("Foreign", structure_of(module)), module)
     return subject if arguments.pruned is None else cut_to(subject, arguments.pruned)
 
@@ -155,8 +158,7 @@ def _timm(what: str, size: int | None) -> nn.Module:
     channels, height, width = part.image
     if height != width:
         raise SpecError([f"{what}: must read square images; give --size (got {height} x {width})"])
-    with torch.device("meta"):
-        classes = classes_of(part.build())
+    classes = logits_of(part.build(), part.image, what)
     reads = Input(channels=channels, classes=classes, resolution=height)
     return build_structure(Foreign(name=what.removeprefix("timm:"), source=what, input=reads))
 
@@ -250,10 +252,9 @@ def _print(found: Alignment, goal: Goal) -> None:
     if moved:
         table(["layer", "width", "new"], [[name, str(p.now.width), str(found.widths[name])] for name, p in moved.items()])
     ratio, count = found.measured, found.parameters
-    error = f" ± {ratio.error:.3f}" if ratio.error else ""
     how = "estimated" if found.estimate else "measured"
     print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
-    print(f"{ratio.mean:.3f}{error} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
+    print(f"{ratio.mean:.3f}{_error(ratio)} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
     said = f"the layers by themselves say {found.predicted:.3f}"
     if goal.solver == "greedy":
         said += f"; the exact choice under the same bounds would be {found.optimum:.3f}"
@@ -261,26 +262,46 @@ def _print(found: Alignment, goal: Goal) -> None:
 
 
 def _unreached(found: Alignment, goal: Goal) -> str:
-    if goal.mode == "accuracy":
-        return f"{found.network}: must gain parameters at no latency, and cannot: every choice was slower"
+    """Why no network is given."""
     other = "" if goal.solver == "exact" else "; --solver exact may do better"
+    if goal.mode == "accuracy":
+        return f"{found.network}: must gain parameters at no latency, and cannot: no choice was sure to take no longer{other}"
+    if goal.reduce is None:
+        return f"{found.network}: must become faster with its parameters kept, and no choice was sure to: nothing to gain{other}"
     return (
-        f"{found.network}: --reduce must be a latency that these widths reach (got {goal.reduce}); the best is "
-        f"{found.measured.mean:.3f}, with {found.parameter_gain:+.1%} parameters{other}"
+        f"{found.network}: --reduce must be a latency that these widths are sure to reach (got {goal.reduce}); the best is "
+        f"{found.measured.mean:.3f}{_error(found.measured)}, with {found.parameter_gain:+.1%} parameters{other}"
     )
 
 
-def _write(subject: Subject, widths: Widths, found: Record, arguments: argparse.Namespace, resolution: int | None = None) -> Path:
+def _error(ratio: Ratio) -> str:
+    return f" ± {ratio.error:.3f}" if ratio.error else ""
+
+
+def _criterion(arguments: argparse.Namespace, subject: Subject) -> Criterion:
+    """What a cut keeps channels by; images that it looks at are read at once, before anything is measured."""
+    if arguments.criterion != "rank":
+        return lambda weights: norms(weights, CRITERIA.index(arguments.criterion) + 1)
+    if not arguments.data or not isinstance(subject, ModuleSubject):
+        raise SpecError(["--criterion rank must have images to look at: give --data FOLDER (got none)"])
+    reads = subject.network.input
+    splits = load_data(images_named(arguments.data), reads, 0)
+    batches = splits.train.batches(min(RANK_IMAGES, splits.train.size), reads.resolution, shuffle_seed=0)
+    images = next(batches)[0]
+    return lambda weights: ranks(weights, images)
+
+
+def _write(
+    subject: Subject, widths: Widths, found: Record, folder: Path, criterion: Criterion, resolution: int | None = None
+) -> Path:
     """The aligned network, ready for `genet train`; of one that other code builds with its weights."""
-    folder: Path = arguments.into
-    name = f"{subject.name}-aligned"
+    name, goes_on = f"{subject.name}-aligned", ""
     with FolderLock(folder):
         if isinstance(subject, NetworkSubject):
             structure: Structure = subject.at(widths).model_copy(update={"name": name}).at(resolution or subject.resolution)
-            goes_on = ""
         else:
             assert isinstance(subject, ModuleSubject)
-            module = _cut(subject, widths, arguments)
+            module = _cut(subject, widths, criterion)
             structure = subject.described(module, name, resolution)
             save_weights(module, folder / WEIGHTS_FILE)
             goes_on = f" --from {folder}"
@@ -290,18 +311,12 @@ def _write(subject: Subject, widths: Widths, found: Record, arguments: argparse.
     return folder
 
 
-def _cut(subject: ModuleSubject, new: Widths, arguments: argparse.Namespace) -> nn.Module:
+def _cut(subject: ModuleSubject, new: Widths, criterion: Criterion) -> nn.Module:
     """The network with its new widths: the channels of the best filters stay, and new ones change no answer."""
-    weights, without = pretrained(subject.network) if arguments.what.startswith("timm:") else (subject.source, None)
-    if without:
-        print(f"  its weights are fresh: {without}")
+    weights, widths = subject.source, {**subject.cut, **new}
+    if subject.network.source.startswith("timm:") and not subject.network.layers:
+        weights, without = pretrained(subject.network)
+        if without:
+            print(f"  its weights are fresh: {without}")
     subject = dataclasses.replace(subject, source=weights)
-    widths = {**subject.cut, **new}
-    if arguments.criterion == "rank":
-        reads = subject.network.input
-        splits = load_data(images_named(arguments.data), reads, 0)
-        batches = splits.train.batches(min(RANK_IMAGES, splits.train.size), reads.resolution, shuffle_seed=0)
-        scores = ranks(weights, next(batches)[0])
-    else:
-        scores = norms(weights, CRITERIA.index(arguments.criterion) + 1)
-    return subject.build(widths, kept_channels(weights, subject.tied, widths, scores))
+    return subject.build(widths, kept_channels(weights, subject.tied, widths, criterion(weights)))

@@ -93,9 +93,13 @@ def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
     """How many logits a network answers an image with; GenetError that names the innermost module at fault where it fails."""
     example, inside = torch.zeros(1, *image), [""]
     handles = []
+
+    def leave(*_: object) -> None:
+        inside.pop()
+
     for place, part in module.named_modules():
         handles.append(part.register_forward_pre_hook(lambda *_, place=place: inside.append(place)))
-        handles.append(part.register_forward_hook(lambda *_: inside.remove(inside[-1])))
+        handles.append(part.register_forward_hook(leave))
     try:
         with torch.no_grad():
             answer = module.eval()(example)
@@ -110,7 +114,9 @@ def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
             handle.remove()
     if not isinstance(answer, torch.Tensor):
         raise GenetError(f"{name}: must return one tensor of logits, and returns a {type(answer).__name__}; wrap it in a module")
-    return answer.shape[-1]
+    if answer.dim() != 2 or answer.shape[1] < 2:
+        raise GenetError(f"{name}: must answer with two logits or more for each image, and answers with {tuple(answer.shape)}")
+    return answer.shape[1]
 
 
 def channels(layer: nn.Module) -> tuple[int, int] | None:
@@ -139,6 +145,8 @@ def _replace(module: nn.Module, name: str, written: int, read: int, structure: F
         layer.num_features = written
         for tensor in ("weight", "running_mean", "running_var"):
             before = getattr(layer, tensor)
+            if before is None:
+                continue
             after = before.new_empty(written)
             setattr(layer, tensor, nn.Parameter(after) if isinstance(before, nn.Parameter) else after)
     else:

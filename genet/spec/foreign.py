@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from genet.files import Record, digest
 from genet.spec.network import Count, Input, Name, Network, law
@@ -23,7 +23,7 @@ class LayerWidths(Record):
     """Output channels of single layers of some network, by the layers' names: what a pruning method arrived at."""
 
     name: str
-    widths: dict[str, Count]
+    widths: Annotated[dict[str, Count], Field(min_length=1)]
 
 
 class Foreign(Record):

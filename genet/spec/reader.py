@@ -56,10 +56,13 @@ def read_training(source: str | Path) -> TrainingRecipe:
     return _training(compose(_find(source, "recipes/training")))
 
 
-def read_widths(source: str | Path, layers: Mapping[str, int], tied: Mapping[str, str]) -> dict[str, int]:
+def read_widths(
+    source: str | Path, layers: Mapping[str, int], tied: Mapping[str, str], fixed: Mapping[str, str]
+) -> dict[str, int]:
     """Widths to cut layers to, by file or name. SpecError lists every fault.
 
-    `layers` are the widths that they are cut from; layers that `tied` gives the same name must be cut alike.
+    `layers` are the widths that they are cut from; layers that `tied` gives the same name must be cut alike, and those that
+    `fixed` names must stay, for the reason it gives.
     """
     node = compose(_find(source, "search_spaces/widths"))
     widths = _record(LayerWidths, node).widths
@@ -68,7 +71,9 @@ def read_widths(source: str | Path, layers: Mapping[str, int], tied: Mapping[str
         name, first = key.value, seen.setdefault(tied.get(key.value, key.value), key.value)
         if name not in layers:
             near = _did_you_mean(name, layers)
-            faults.append(f"{where(key)}: widths.{name}: must be a convolution of the network whose width may change{near}")
+            faults.append(f"{where(key)}: widths.{name}: must be a convolution of the network{near}")
+        elif name in fixed and widths[name] != layers[name]:
+            faults.append(f"{where(value)}: widths.{name}: must stay {layers[name]}, for {fixed[name]} (got {widths[name]})")
         elif widths[name] > layers[name]:
             most = layers[name]
             faults.append(

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from genet.studies.align.tied import Tied
 
 CRITERIA = ("l1", "l2", "rank")
+AT_ONCE = 25  # images: all feature maps of so many are held in memory
 Scores = Callable[[str], Tensor]  # a convolution's name to one number per filter
 
 
@@ -40,7 +41,7 @@ def norms(module: nn.Module, power: int) -> Scores:
 
 
 def ranks(module: nn.Module, images: Tensor) -> Scores:
-    """The mean rank of a filter's maps after normalisation and ReLU (HRank: Lin et al., 2020)."""
+    """The rank of a filter's maps after normalisation and ReLU, summed over images (HRank: Lin et al., 2020)."""
     found = dict(_ranks(module, images))
     return found.__getitem__
 
@@ -48,27 +49,34 @@ def ranks(module: nn.Module, images: Tensor) -> Scores:
 @torch.inference_mode()
 def _ranks(module: nn.Module, images: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Follow each convolution's output to the normalisation that reads it; without one its own output counts."""
-    maps: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     written: dict[int, tuple[str, Tensor]] = {}  # keeps the tensors, so that no other can take their identity
     handles = []
 
+    def add(name: str, maps: Tensor) -> None:
+        found[name] = found.get(name, torch.zeros(maps.shape[1])) + torch.linalg.matrix_rank(maps.relu()).float().sum(dim=0)
+
     def convolved(name: str) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_: nn.Module, __: object, output: Tensor) -> None:
-            maps[name], written[id(output)] = output.clone(), (name, output)
+            written[id(output)] = name, output
 
         return hook
 
     def normalised(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         if id(inputs[0]) in written:
-            maps[written[id(inputs[0])][0]] = output.clone()
+            name, _ = written.pop(id(inputs[0]))
+            add(name, output)
 
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Conv2d):
-            handles.append(part.register_forward_hook(convolved(name)))
-        elif isinstance(part, _BatchNorm):
-            handles.append(part.register_forward_hook(normalised))
-    module.eval()(images)
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            handles.append(layer.register_forward_hook(convolved(name)))
+        elif isinstance(layer, _BatchNorm):
+            handles.append(layer.register_forward_hook(normalised))
+    for some in images.split(AT_ONCE):
+        module.eval()(some)
+        for name, output in written.values():
+            add(name, output)
+        written.clear()
     for handle in handles:
         handle.remove()
-    for name, output in maps.items():
-        yield name, torch.linalg.matrix_rank(output.relu()).float().mean(dim=0)
+    yield from found.items()

@@ -17,18 +17,19 @@ def greedy(places: Sequence[Place], aim: Aim) -> Chosen:
     move is taken back: so the answer keeps the bounds, which the paper's own loop leaves open. Widths stay where the bounds
     cannot be kept at all.
     """
-    chosen, pick = list(stay(places)), min if aim.mode == "latency" else max
+    chosen = list(stay(places))
     queue = sorted(range(len(places)), key=lambda index: -_gain(places[index], aim))
     while queue and _gain(places[queue[0]], aim) > 0:
         first, *rest = queue
         trial = list(chosen)
         trial[first] = _ahead(places[first], aim) or trial[first]
-        while rest and aim.used(places, tuple(trial)) < aim.least:
-            last = pick(rest, key=lambda index: _saved(places[index]))
-            rest.remove(last)
-            back = _back(places[last], aim)
-            if back and aim.used(places, tuple(trial)) + aim.room(places[last], back) <= aim.most:
+        for last in sorted(rest, key=lambda index: _saved(places[index]), reverse=aim.mode == "accuracy"):
+            used, back = aim.used(places, tuple(trial)), _back(places[last], aim)
+            if used >= aim.least:
+                break
+            if back and used + aim.room(places[last], back) <= aim.most:
                 trial[last] = back
+                rest.remove(last)
         balanced = aim.allows(aim.used(places, tuple(trial)))
         better = aim.worth(places, tuple(trial)) > aim.worth(places, tuple(chosen))
         chosen, queue = (trial, rest) if balanced and better else (chosen, queue[1:])

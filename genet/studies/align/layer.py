@@ -37,6 +37,7 @@ class Layer:
     size: int = 1
     bias: bool = False
     calls: int = 1
+    vectors: int = 2  # of a normalisation: scale and shift, where it learns them
 
     def touches(self, group: str) -> bool:
         """Whether a group's width changes it."""
@@ -55,6 +56,6 @@ class Layer:
         """Its weights and biases; scale and shift of a normalisation."""
         written = self.writes.at(changes)
         if self.kind == "norm":
-            return 2 * written
+            return self.vectors * written
         read = 1 if self.kind == "depthwise" else self.reads.at(changes)
         return written * (read * self.kernel**2 + self.bias)

@@ -18,6 +18,7 @@ from genet.nets.foreign import channels
 from genet.spec.foreign import Foreign
 from genet.spec.network import Block
 from genet.spec.reader import read_widths
+from genet.studies.align.guard import tried
 from genet.studies.align.layer import Layer
 from genet.studies.align.resize import Kept, resized
 from genet.studies.align.subject import Movable, Widths, grid
@@ -40,7 +41,8 @@ class ModuleSubject:
     @cached_property
     def tied(self) -> Tied:
         """The source's layers and groups."""
-        return tie(self.source, (self.network.input.channels, self.resolution, self.resolution), self.name)
+        image = (self.network.input.channels, self.resolution, self.resolution)
+        return tried(self.source, tie(self.source, image, self.name), image)
 
     @property
     def fixed(self) -> Mapping[str, str]:
@@ -101,7 +103,8 @@ class ModuleSubject:
                 return tuple(by_convolution(module_ops(build(), image)))
             except RuntimeError as fault:
                 law = f"{self.name}: must run on images of {size} x {size} pixels"
-                raise SpecError([f"{law}, and does not ({first_line(fault)}); leave resolution out of --scale"]) from None
+                way = "leave resolution out of --scale" if size != self.resolution else "give another --size"
+                raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
 
         return Part(self.name, image, groups, build)
 
@@ -123,7 +126,8 @@ class ModuleSubject:
 def cut_to(subject: ModuleSubject, widths: str | Path) -> ModuleSubject:
     """A network cut to a list of widths, by file or name. SpecError lists every width that does not match its layers."""
     groups = subject.tied.groups
-    layers = {layer: group.width for group in groups if not group.fixed for layer in group.convolutions}
+    layers = {layer: group.width for group in groups for layer in group.convolutions}
+    fixed = {layer: group.fixed for group in groups if group.fixed for layer in group.convolutions}
     tied = {layer: group.name for group in groups for layer in group.convolutions}
-    wanted = read_widths(widths, layers, tied)
-    return dataclasses.replace(subject, cut={tied[layer]: width for layer, width in wanted.items()})
+    wanted = read_widths(widths, layers, tied, fixed)
+    return dataclasses.replace(subject, cut={tied[layer]: width for layer, width in wanted.items() if layer not in fixed})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from genet.files import Record
-from genet.latency.staircase import Staircase
+from genet.latency.staircase import Staircase, tail_effect_candidates
 
 Where = Literal["edge", "inside", "no step"]
 
@@ -58,13 +58,13 @@ class Place(Record):
 def place(name: str, layers: Sequence[str], staircase: Staircase, width: int, parameters: dict[int, int]) -> Place:
     """Read the options of a width off its staircase; `parameters` are the network's at every width of it.
 
-    The widest width looked at counts as an edge: nothing steps up before it. Where latency rises without steps there is no
-    tail to remove, so neither edge is offered.
+    The edges are where utilization times throughput peaks (equation 4), and the widest width looked at: nothing steps up
+    before it. Where latency rises without steps there is no tail to remove, so neither edge is offered.
     """
     rates = staircase.throughput or (None,) * len(staircase.widths)
     rows = zip(staircase.widths, staircase.fitted_ms, staircase.utilization, rates, strict=True)
     facts = {at: (ms, utilization, rate) for at, ms, utilization, rate in rows}
-    edges = () if staircase.pattern == "slope" else (*staircase.edges, staircase.widths[-1])
+    edges = () if staircase.pattern == "slope" else tail_effect_candidates(staircase)
     narrower, wider = [edge for edge in edges if edge < width], [edge for edge in edges if edge > width]
 
     def option(at: int) -> Option:
@@ -77,5 +77,5 @@ def place(name: str, layers: Sequence[str], staircase: Staircase, width: int, pa
         now=option(width),
         left=option(narrower[-1]) if narrower else None,
         right=option(wider[0]) if wider else None,
-        where="no step" if staircase.pattern == "slope" else "edge" if width in staircase.edges else "inside",
+        where="no step" if staircase.pattern == "slope" else "edge" if width in edges[:-1] else "inside",
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genet.studies.align.tied import Group, Side, Tied
+from genet.studies.align.tied import Group, Side, Tied, segments
 
 NEW = -1  # in an order: a channel that was not there
 
@@ -50,7 +50,7 @@ def _order(length: int, layer: str, side: Side, groups: Sequence[Group], widths:
             if (member.layer, member.side) == (layer, side):
                 stays = set(kept.get(group.name, range(min(wanted, group.width))))
                 dropped |= {index for channel, places in enumerate(member.places) if channel not in stays for index in places}
-                added[max(member.places[-1])] = max(0, wanted - group.width) * len(member.places[0])
+                added |= {behind: size * max(0, wanted - group.width) for behind, size in segments(member)}
     return [index for old in range(length) for index in _at(old, dropped, added)]
 
 

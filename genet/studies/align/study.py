@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from genet.errors import EvidenceError
 from genet.files import Record
 from genet.latency.part import Part
-from genet.latency.profile import ROUND_REPEATS, ROUNDS, profile_blocks, profile_sweep
+from genet.latency.profile import ROUND_REPEATS, ROUNDS, SLOW_TO_BUILD, profile_blocks, profile_sweep
 from genet.latency.staircase import analyse
 from genet.latency.table import LatencyTable
 from genet.studies.align.aim import Aim, Chosen, Mode, Solver, stay
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 SOLVERS: dict[str, Solver] = {"greedy": greedy, "exact": exact}
 WIDER = 2.0  # so much wider a tolerance is tried next
 ATTEMPTS = 8
+NARROWER = (0.75, 0.5, 0.25, 0.1)  # shares of the bounds that are tried where the bounds themselves lead beyond them
 SURE = 2.0  # standard errors
+KNOWN, MOST_ROUNDS = 0.005, 12
+UNNOTICED = 0.005  # of the latency
 
 
 class Ratio(Record):
@@ -46,12 +49,18 @@ class Ratio(Record):
         """Its standard error."""
         return statistics.stdev(self.rounds) / math.sqrt(len(self.rounds)) if len(self.rounds) > 1 else 0.0
 
+    @property
+    def above(self) -> float:
+        """What it is sure to be below."""
+        return self.mean + SURE * self.error
+
 
 class Alignment(Record):
     """What was found for one network on one device.
 
     `widths` are those of the places that move. `predicted` is the latency after over before as the places' sweeps have it,
-    `measured` the same of the whole network. `optimum` is the exact solver's prediction under the same bounds.
+    `measured` the same of the whole network. `optimum` is the exact solver's prediction under the same bounds. `reached` says
+    that the whole network keeps what was asked for; where nothing moves nothing is.
     """
 
     network: str
@@ -102,6 +111,9 @@ def _place(subject: Subject, movable: Movable, table: LatencyTable, meter: Meter
     now = at_width[movable.width]
     profile_blocks(table, meter, now, now[0], 0, measured)  # a sampled sweep might pass over the present width
     sweep, macs = profile_sweep(table, meter, at_width, measured)
+    if movable.width not in sweep.widths:
+        failure = next((row.failure for block in now if (row := table.block_row(block)) and row.failure), "it failed")
+        raise EvidenceError(f"{movable.name}: must be measured at its width {movable.width}, and cannot: {failure}")
     parameters = {width: subject.parameters({movable.name: width}) for width in sweep.widths}
     return place(movable.name, movable.layers, analyse(sweep, macs), movable.width, parameters)
 
@@ -111,31 +123,35 @@ def align(
 ) -> Alignment:
     """Choose widths and measure the whole network with them; `tried` hears of every choice that is measured.
 
-    In latency mode the tolerance is doubled until the latency wanted is measured, or until that no longer changes the choice;
-    the fastest counts. In accuracy mode what the whole network takes longer than before is asked back from the layers, until
+    In latency mode the tolerance is doubled until the latency wanted is measured; where it never is the fastest counts. In
+    accuracy mode what the whole network takes longer than before is asked back from the layers, until
     it takes no longer; where that fails, all widths stay.
     """
     before = subject.parameters({})
     tolerance, owed = goal.tolerance, 0.0
     attempts: list[_Attempt] = []
-    while len(attempts) < ATTEMPTS:
+    for _ in range(ATTEMPTS):
         aim = Aim("accuracy", owed)
         if goal.mode == "latency":
             aim = Aim("latency", -tolerance * before, tolerance * before)
-        chosen, aim = _kept_to(subject, places, aim, SOLVERS[goal.solver], before)
-        if attempts and chosen == attempts[-1].chosen:
-            break
-        ratio = ratio_of(subject.part(_widths(places, chosen)), subject.part({}), meter)
-        attempts.append(_Attempt(tolerance, chosen, aim, ratio))
-        tried(tolerance, ratio)
-        if _reached(goal, ratio):
-            return _alignment(subject, places, meter, goal, attempts[-1])
-        tolerance *= WIDER
-        owed += (ratio.mean - 1) * ratio.before_ms
-    best = min(attempts, key=lambda attempt: attempt.ratio.mean)
-    if goal.mode == "accuracy":
-        same = Ratio(ms=best.ratio.before_ms, before_ms=best.ratio.before_ms, rounds=(1.0,))
-        best = _Attempt(tolerance, stay(places), best.aim, same)
+        chosen = _kept_to(subject, places, aim, goal.solver, before)
+        if chosen == stay(places):
+            if goal.mode == "accuracy":
+                break
+        elif not attempts or chosen != attempts[-1].chosen:
+            ratio = ratio_of(subject.part(_widths(places, chosen)), subject.part({}), meter)
+            attempts.append(_Attempt(tolerance, aim, chosen, ratio))
+            tried(tolerance, ratio)
+            if _reached(goal, ratio):
+                return _alignment(subject, places, meter, goal, attempts[-1])
+        if goal.mode == "latency" and goal.reduce is None:
+            break  # nothing is asked for that more parameters could buy
+        tolerance *= WIDER if goal.mode == "latency" else 1
+        owed += max(attempts[-1].ratio.above - 1, 0) * attempts[-1].ratio.before_ms if attempts else 0
+    best = min(attempts, key=lambda attempt: attempt.ratio.mean, default=None)
+    if best is None or goal.mode == "accuracy":
+        ms = best.ratio.before_ms if best else ratio_of(subject.part({}), subject.part({}), meter).ms
+        best = _Attempt(goal.tolerance, aim, stay(places), Ratio(ms=ms, before_ms=ms, rounds=(1.0,)))
     return _alignment(subject, places, meter, goal, best)
 
 
@@ -144,27 +160,42 @@ class _Attempt:
     """A choice, the bounds it was made under, and the whole network with it on the clock."""
 
     tolerance: float
-    chosen: Chosen
     aim: Aim
+    chosen: Chosen
     ratio: Ratio
 
 
-def _kept_to(subject: Subject, places: Sequence[Place], aim: Aim, solver: Solver, before: int) -> tuple[Chosen, Aim]:
-    """A choice whose parameters, counted with all its widths together, are within the bounds.
+def _kept_to(subject: Subject, places: Sequence[Place], aim: Aim, solver: str, before: int) -> Chosen:
+    """The solver's best choice whose parameters, counted with all its widths together, are within the bounds.
 
-    Each place's gain is counted with the others as they are, so what the sum is off by is taken off the bounds.
+    Each place's gain is counted with the others as they are. Where the sum is off, the solver is asked again with bounds that
+    are shifted by as much, and with narrower ones; single moves and, for the exact solver, the greedy choice are looked at
+    too, so that a choice which is allowed is never passed over for a worse one.
     """
-    bounds = aim
+
+    def allowed(chosen: Chosen) -> bool:
+        return aim.mode == "accuracy" or aim.allows(subject.parameters(_widths(places, chosen)) - before)
+
+    solve, bounds, found = SOLVERS[solver], aim, [stay(places)]
     for _ in range(ATTEMPTS):
-        chosen = solver(places, bounds)
-        if aim.mode == "accuracy":
-            return chosen, bounds
-        gained = subject.parameters(_widths(places, chosen)) - before
-        if aim.allows(gained):
-            return chosen, bounds
-        off = gained - bounds.used(places, chosen)
+        found.append(solve(places, bounds))
+        if allowed(found[-1]):
+            break
+        off = subject.parameters(_widths(places, found[-1])) - before - bounds.used(places, found[-1])
         bounds = Aim("latency", min(aim.least - off, 0.0), max(aim.most - off, 0.0))
-    return stay(places), bounds
+    if len(found) > 2:
+        found += [solve(places, Aim("latency", share * aim.least, share * aim.most)) for share in NARROWER]
+        found += _single_moves(places)
+    if solver == "exact":
+        found.append(_kept_to(subject, places, aim, "greedy", before))
+    return max((chosen for chosen in found if allowed(chosen)), key=lambda chosen: aim.worth(places, chosen))
+
+
+def _single_moves(places: Sequence[Place]) -> list[Chosen]:
+    """One place at one of its edges, the others as they are."""
+    staying = stay(places)
+    pairs = [(index, option) for index, place in enumerate(places) for option in place.options[1:]]
+    return [(*staying[:index], option, *staying[index + 1 :]) for index, option in pairs]
 
 
 def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
@@ -174,25 +205,35 @@ def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
 
 
 def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
-    """A whole network against another, timed in turn; MeasurementError where they cannot be timed."""
-    after, before = [], []
-    for _ in range(1 if meter.setting.estimate else ROUNDS):
-        timings = meter.prepare([one, other])(ROUND_REPEATS)
+    """A whole network against another, timed in turn; MeasurementError where they cannot be timed.
+
+    Rounds are added until the ratio is known to half a percent, as far as MOST_ROUNDS.
+    """
+    race = None
+    after: list[float] = []
+    before: list[float] = []
+    while True:
+        if race is None or meter.setting.runtime not in SLOW_TO_BUILD:
+            race = meter.prepare([one, other])
+        timings = race(ROUND_REPEATS)
         after.append(timings[0].ms)
         before.append(timings[1].ms)
-    rounds = tuple(a / b for a, b in zip(after, before, strict=True))
-    return Ratio(ms=statistics.fmean(after), before_ms=statistics.fmean(before), rounds=rounds)
+        rounds = tuple(a / b for a, b in zip(after, before, strict=True))
+        ratio = Ratio(ms=statistics.fmean(after), before_ms=statistics.fmean(before), rounds=rounds)
+        if meter.setting.estimate or (len(rounds) >= ROUNDS and (ratio.error <= KNOWN or len(rounds) >= MOST_ROUNDS)):
+            return ratio
 
 
 def _reached(goal: Goal, ratio: Ratio) -> bool:
+    """Whether it is sure, up to noise: of a network that became slower, nobody is told that it was aligned."""
     if goal.mode == "latency":
-        return goal.reduce is None or ratio.mean <= goal.reduce
+        return ratio.above <= goal.reduce if goal.reduce else ratio.above < 1
     return no_slower(ratio)
 
 
 def no_slower(ratio: Ratio) -> bool:
-    """Whether it cannot be told that the first is slower than the second."""
-    return ratio.mean - SURE * ratio.error <= 1
+    """Whether the first is sure to take no longer than the second, up to what nobody would notice."""
+    return ratio.above <= 1 + UNNOTICED
 
 
 def _alignment(subject: Subject, places: Sequence[Place], meter: Meter, goal: Goal, best: _Attempt) -> Alignment:
@@ -211,12 +252,12 @@ def _alignment(subject: Subject, places: Sequence[Place], meter: Meter, goal: Go
         mode=goal.mode,
         solver=goal.solver,
         tolerance=best.tolerance,
-        reached=_reached(goal, ratio),
+        reached=bool(widths) and _reached(goal, ratio),
         places=tuple(places),
         fixed=dict(subject.fixed),
         widths=dict(widths),
         parameters=(subject.parameters({}), subject.parameters(widths)),
         predicted=predicted(chosen),
-        optimum=predicted(exact(places, best.aim)),
+        optimum=predicted(_kept_to(subject, places, best.aim, "exact", subject.parameters({}))),
         measured=ratio,
     )

@@ -5,6 +5,7 @@ Residual additions, concatenations, flattening and depthwise convolutions tie la
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections import Counter
@@ -71,13 +72,13 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
     module = module.eval()
     example = torch.zeros(1, *image)
     logits_of(module, image, name)
-    names = {id(part): place for place, part in module.named_modules()}
     convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
     if not convolutions:
         raise GenetError(f"{name}: must have convolutions to align, and has none; genet align is for convolutional networks")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            module = copy.deepcopy(module)
             with torch.enable_grad():
                 for parameter in module.parameters():
                     parameter.requires_grad_(True)
@@ -88,6 +89,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
                 f"{name}: must be traced by autograd for its layers to be tied, and is not ({first_line(fault)}); give a network "
                 "whose forward takes one tensor and returns one"
             ) from None
+    names = {id(part): place for place, part in module.named_modules()}
     ops = module_ops(module, image)
     order = {op.name: index for index, op in reversed(list(enumerate(ops)))}
     groups = sorted((_group(each, module, names, order, ops) for each in found), key=lambda group: order.get(group.name, -1))
@@ -97,7 +99,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
 def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str, int], ops: tuple[Op, ...]) -> Group:
     """A group of Torch-Pruning's: its members that are layers, and what keeps it from moving."""
     width = len(found[0].idxs)
-    members: dict[tuple[str, Side], list[list[int]]] = {}
+    members: dict[tuple[str, Side], list[set[int]]] = {}
     why = None
     for item in found._group:  # the pairs that iteration gives lack which channel of the group an index belongs to
         target = item.dep.target.module
@@ -107,17 +109,28 @@ def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str
                 why = f"{item.dep.target.name} is a parameter outside any layer"
             continue
         side: Side = "in" if _reads(item.dep.handler.__name__, target) else "out"
-        places: list[list[int]] = [[] for _ in range(width)]
+        places = members.setdefault((place, side), [set() for _ in range(width)])
         for index, root in zip(item.idxs, item.root_idxs, strict=True):
-            places[root].append(int(index))
-        members[place, side] = places
-        why = why or _obstacle(place, target, places, ops)
-    record = tuple(Member(layer, side, tuple(map(tuple, places))) for (layer, side), places in members.items())
+            if root < width:
+                places[root].add(int(index))
+            else:
+                why = f"{place} takes its channels apart or mixes them"
+        why = why or _obstacle(place, target, ops)
+    record = tuple(
+        Member(layer, side, tuple(tuple(sorted(each)) for each in places)) for (layer, side), places in members.items()
+    )
+    why = why or next((reason for member in record if (reason := _entangled(member))), None)
     writers = [m.layer for m in record if m.side == "out" and isinstance(module.get_submodule(m.layer), nn.Conv2d)]
     if not any(member.side == "in" for member in record):
         why = why or "its channels are the network's answer"
     writers = sorted(writers, key=lambda layer: order.get(layer, len(order)))
-    return Group(writers[0], width, record, why, tuple(writers))
+    partly = next((layer for layer in writers if module.get_submodule(layer).out_channels != width), None)
+    if partly is None:
+        return Group(writers[0], width, record, why, tuple(writers))
+    written = (member.places for member in record if (member.layer, member.side) == (writers[0], "out"))
+    first = min(index for places in written for channel in places for index in channel)
+    name = f"{writers[0]}[{first}:{first + width}]"  # of several groups of its channels
+    return Group(name, width, record, why or f"{partly} writes other channels too", tuple(writers))
 
 
 def _reads(handler: str, layer: nn.Module) -> bool:
@@ -126,14 +139,38 @@ def _reads(handler: str, layer: nn.Module) -> bool:
     return "in_channels" in handler and not (depthwise or isinstance(layer, _BatchNorm))
 
 
-def _obstacle(place: str, layer: nn.Module, places: list[list[int]], ops: tuple[Op, ...]) -> str | None:
+def _entangled(member: Member) -> str | None:
+    """Why channels could not be put in or taken out on this axis: each must have as many places as the others, all its own."""
+    counts = {len(places) for places in member.places}
+    everywhere = [index for places in member.places for index in places]
+    if counts != {len(everywhere) // len(member.places)} or 0 in counts or len(set(everywhere)) != len(everywhere):
+        return f"{member.layer} takes its channels apart or mixes them"
+    return None if segments(member) else f"{member.layer} reads its channels interleaved"
+
+
+def segments(member: Member) -> tuple[tuple[int, int], ...]:
+    """Where new channels go on an axis: behind which index, and how many places each takes there. Empty where that is unclear.
+
+    A flattened map has all places of a channel side by side; a tensor that is concatenated with itself, or flattened with its
+    channels last, has one place in each of several runs.
+    """
+    size, last = len(member.places[0]), member.places[-1]
+    flat = [index for places in member.places for index in places]
+    if flat == list(range(flat[0], flat[0] + len(flat))):
+        return ((last[-1], size),)
+    runs = [[places[run] for places in member.places] for run in range(size)]
+    if all(run == list(range(run[0], run[0] + len(run))) for run in runs):
+        return tuple((index, 1) for index in last)
+    return ()
+
+
+def _obstacle(place: str, layer: nn.Module, ops: tuple[Op, ...]) -> str | None:
     """Why a layer's width cannot change here."""
-    if isinstance(layer, _BatchNorm):
-        return None
-    flat = [index for channel in places for index in channel]
-    if flat != list(range(flat[0], flat[0] + len(flat))) and isinstance(layer, nn.Linear):
-        return f"{place} reads its channels interleaved"
-    if isinstance(layer, nn.Linear):
+    usual = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+    own = {name for name, _ in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))}
+    if own - usual:
+        return f"{place} has {', '.join(sorted(own - usual))} of its own"
+    if isinstance(layer, (_BatchNorm, nn.Linear)):
         return None
     if not isinstance(layer, nn.Conv2d):
         return f"{place} is a {type(layer).__name__}"
@@ -142,7 +179,7 @@ def _obstacle(place: str, layer: nn.Module, places: list[list[int]], ops: tuple[
         return f"{place} has {layer.groups} groups of channels"
     kernel, (height, width) = layer.kernel_size[0], layer.kernel_size
     plain = height == width and kernel % 2 == 1 and layer.dilation == (1, 1) and layer.stride[0] == layer.stride[1]
-    shapes = [_pixels(op) for op in ops if op.name == place]
+    shapes = [_pixels(op) for op in ops if op.kind == "conv" and op.name in (place, f"{place}.convolution")]
     if not (plain and shapes and all(rows == ((size - 1) // layer.stride[0] + 1) ** 2 for size, rows in shapes if size)):
         return f"{place} is no square convolution whose padding keeps the size"
     return None if all(size for size, _ in shapes) else f"{place} reads an oblong map"
@@ -157,7 +194,7 @@ def _pixels(op: Op) -> tuple[int, int]:
 
 def _layers(module: nn.Module, ops: tuple[Op, ...], groups: list[Group]) -> Iterator[tuple[str, Layer]]:
     """The layers that groups which may move change."""
-    calls = Counter(op.name for op in ops)
+    calls = Counter(op.name for op in ops if op.macs)
     sizes = {op.name: _pixels(op)[0] for op in ops if op.kind == "conv"}
     for name in dict.fromkeys(member.layer for group in groups if not group.fixed for member in group.members):
         part = module.get_submodule(name)
@@ -176,4 +213,4 @@ def _layers(module: nn.Module, ops: tuple[Op, ...], groups: list[Group]) -> Iter
             yield name, Layer(name, "linear", writes, reads, bias=part.bias is not None)
         elif isinstance(part, _BatchNorm):
             written = axis("out", part.num_features)
-            yield name, Layer(name, "norm", written, written)
+            yield name, Layer(name, "norm", written, written, vectors=len(list(part.parameters())))

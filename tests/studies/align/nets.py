@@ -77,3 +77,58 @@ def nothing() -> int:
 def fixed() -> nn.Module:
     """One convolution, which writes the answer."""
     return nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class Forms(nn.Module):
+    """A stem, one form of forward that a graph may misread, and a head."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.stem, self.a, self.b = conv(3, 32, stride=2), conv(32, 20), conv(32, 12)
+        self.c, self.quarter = conv(32, 32), conv(16, 16)
+        self.plain = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32, affine=False))
+        self.still = nn.BatchNorm2d(32, track_running_stats=False)
+        self.last = conv(64 if form == "itself" else 32, 16)
+        self.head = nn.Linear(16 * 64 if form == "channels last" else 16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = self.last(getattr(self, self.form.replace(" ", "_"))(x))
+        if self.form == "channels last":
+            return self.head(x.permute(0, 2, 3, 1).flatten(1))
+        return self.head(x.mean((2, 3)))
+
+    def sum_and_parts(self, x: Tensor) -> Tensor:
+        return self.c(x) + torch.cat([self.a(x), self.b(x)], dim=1)
+
+    def itself(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x + self.c(x)], dim=1)
+
+    def halves(self, x: Tensor) -> Tensor:
+        left, right = x.chunk(2, dim=1)
+        return torch.cat([left, self.quarter(right)], dim=1)
+
+    def known_width(self, x: Tensor) -> Tensor:
+        return self.c(x.view(x.shape[0], 32, 8, 8))
+
+    def padded(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(self.a(x), (0, 0, 0, 0, 6, 6)) + x
+
+    def shuffled(self, x: Tensor) -> Tensor:
+        return self.c(x.view(-1, 4, 8, 8, 8).transpose(1, 2).reshape(-1, 32, 8, 8))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        return self.c(nn.functional.normalize(x, dim=1))
+
+    def channels_last(self, x: Tensor) -> Tensor:
+        return self.c(x)
+
+    def without_scale(self, x: Tensor) -> Tensor:
+        return self.still(self.plain(x))
+
+
+def without_scale() -> nn.Module:
+    """Normalisations without scale, shift or running statistics."""
+    torch.manual_seed(0)
+    return Forms("without scale")

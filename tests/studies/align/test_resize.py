@@ -101,3 +101,43 @@ def test_the_networks_that_pruning_is_shown_on_are_tied_throughout(build) -> Non
 def test_a_network_that_cannot_be_aligned_is_refused_with_the_reason(module: nn.Module, law: str) -> None:
     with pytest.raises(GenetError, match=law):
         tie(module, IMAGE, "own")
+
+
+FORMS = ["sum and parts", "itself", "halves", "known width", "padded", "shuffled", "normalised", "channels last", "without scale"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_a_forward_does_what_may_move_can_be_widened_without_a_change_and_cut(form: str) -> None:
+    torch.manual_seed(0)
+    module = nets.Forms(form).eval()
+    found = subject(module)
+    free = [group for group in found.tied.groups if not group.fixed]
+    assert len({group.name for group in found.tied.groups}) == len(found.tied.groups)
+    assert free
+    images = torch.randn(2, *IMAGE)
+    for more in (5, 8):
+        widths = {group.name: group.width + more for group in free}
+        assert torch.allclose(found.build(widths)(images), module(images), atol=1e-5)
+        narrow = found.build({group.name: group.width - more for group in free})
+        assert narrow(images).shape == (2, 5)
+        assert sum(p.numel() for p in narrow.parameters()) == found.parameters({g.name: g.width - more for g in free})
+
+
+@pytest.mark.parametrize(
+    ("form", "layer"),
+    [
+        ("sum and parts", "c.0[0:20]"),
+        ("halves", "stem.0[0:16]"),
+        ("known width", "stem.0"),
+        ("padded", "stem.0[0:32]"),
+        ("shuffled", "stem.0"),
+        ("normalised", "stem.0"),
+        ("channels last", "last.0"),
+    ],
+)
+def test_a_width_that_the_forward_depends_on_stays_and_the_reason_is_told(form: str, layer: str) -> None:
+    assert subject(nets.Forms(form)).fixed[layer]
+
+
+def test_a_tensor_that_is_concatenated_with_itself_moves() -> None:
+    assert not subject(nets.Forms("itself")).fixed

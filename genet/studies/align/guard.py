@@ -1,0 +1,59 @@
+"""Whether groups can really move: the network is built with other widths and tried, for a graph does not tell all.
+
+A forward may know its number of channels, pad them, or mix them; then the network with other widths fails, or answers otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from genet.studies.align.resize import resized
+from genet.studies.align.tied import Group, Tied
+
+MORE = 3  # channels
+CLOSE = 1e-3  # of the largest logit
+REASON = "the network fails or answers otherwise with another width there"
+
+
+@torch.inference_mode()
+def tried(module: nn.Module, tied: Tied, image: tuple[int, int, int]) -> Tied:
+    """The groups, those fixed with which the network cannot be widened without a change, or cannot be cut.
+
+    All are tried together, and only where that fails one by one.
+    """
+    probe = _varied(module)
+    images = torch.randn(2, *image, generator=torch.Generator().manual_seed(0))
+    wanted = probe(images)
+    free = [group for group in tied.groups if not group.fixed]
+    if _moves(probe, tied, free, images, wanted):
+        return tied
+    stuck = {group.name for group in free if not _moves(probe, tied, [group], images, wanted)}
+    groups = tuple(dataclasses.replace(group, fixed=REASON) if group.name in stuck else group for group in tied.groups)
+    return dataclasses.replace(tied, groups=groups)
+
+
+def _varied(module: nn.Module) -> nn.Module:
+    """A copy whose normalisations pass everything on: a scale of zero would hide what goes wrong before it."""
+    probe = copy.deepcopy(module).eval()
+    draw = torch.Generator().manual_seed(0)
+    for part in probe.modules():
+        if isinstance(part, _BatchNorm) and part.weight is not None:
+            part.weight.copy_(torch.rand(part.weight.shape, generator=draw) + 0.5)
+    return probe
+
+
+def _moves(probe: nn.Module, tied: Tied, groups: list[Group], images: Tensor, wanted: Tensor) -> bool:
+    wider: Mapping[str, int] = {group.name: group.width + MORE for group in groups}
+    narrower = {group.name: max(1, group.width // 2) for group in groups}
+    try:
+        answer = resized(probe, tied, wider)(images)
+        resized(probe, tied, narrower)(images)
+    except Exception:  # whatever a network raises whose shapes do not fit
+        return False
+    return answer.shape == wanted.shape and bool((answer - wanted).abs().max() <= CLOSE * wanted.abs().max())
