@@ -64,8 +64,7 @@ def _ranks(module: nn.Module, images: Tensor) -> Iterator[tuple[str, Tensor]]:
 
     def normalised(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         if id(inputs[0]) in written:
-            name, _ = written.pop(id(inputs[0]))
-            add(name, output)
+            add(written.pop(id(inputs[0]))[0], output)
 
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d):
