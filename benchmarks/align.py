@@ -220,9 +220,11 @@ def estimates() -> list[str]:
     for gpu in ("v100", "t4"):
         at = ("--device", f"estimate:{gpu}", "--dtype", "fp16", "--runtime", "cudagraph", "--tau", str(TOLERANCE))
         wanted = networks(128, [f"{name} --batch 64" for name in TIMM], *at)
-        found = each_aligned(wanted, Journal(RESULTS / "estimates.jsonl"))
+        found = each_aligned(wanted, Journal(Path("runs/align-benchmark/estimates.jsonl")))
         lines += [f"## {gpu.upper()}", "", *table_of(found, "estimated")]
-        grown = each_aligned({"grown": (TIMM[3], *SCALED, "--device", f"estimate:{gpu}")}, Journal(RESULTS / "estimates.jsonl"))
+        grown = each_aligned(
+            {"grown": (TIMM[3], *SCALED, "--device", f"estimate:{gpu}")}, Journal(Path("runs/align-benchmark/estimates.jsonl"))
+        )
         lines += [_grown("efficientnet_b0, eager", grown["grown"]), ""]
     return lines
 

@@ -33,6 +33,7 @@ COMMANDS = [
     "select",
     "latency",
     "staircase",
+    "align",
 ]
 
 

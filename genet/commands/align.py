@@ -21,7 +21,7 @@ from genet.latency.part import timm_model
 from genet.latency.table import LatencyTable
 from genet.nets.data import load_data
 from genet.nets.foreign import build_structure, logits_of, marked, pretrained, structure_of
-from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_structure, save_weights
 from genet.runfolder import RunFolder
 from genet.spec.foreign import FUNCTION, Foreign, Structure
 from genet.spec.network import Input, Network
@@ -147,7 +147,7 @@ def _subject(arguments: argparse.Namespace) -> Subject:
                 raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
             return NetworkSubject(structure)
         trained = place.exists() and weights.exists()
-        module = load_weights(structure, weights) if trained else build_structure(structure)
+        module = load_structure(structure, weights) if trained else build_structure(structure)
     subject = ModuleSubject(cast("Foreign", structure_of(module)), module)
     return subject if arguments.pruned is None else cut_to(subject, arguments.pruned)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import cast
 
 from torch import nn
 
@@ -31,12 +31,13 @@ def save_weights(module: nn.Module, path: Path) -> None:
     write_checked(path, weights_bytes(module))
 
 
-@overload
-def load_weights(network: Network, path: Path) -> GENet: ...
-@overload
-def load_weights(network: Structure, path: Path) -> nn.Module: ...
-def load_weights(network: Structure, path: Path) -> nn.Module:
+def load_weights(network: Network, path: Path) -> GENet:
     """The network with the weights in `path`, in eval mode; StorageError where the checksum differs."""
+    return cast("GENet", load_structure(network, path))
+
+
+def load_structure(network: Structure, path: Path) -> nn.Module:
+    """The same for a network of ours or one that other code builds."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
@@ -58,7 +59,7 @@ def load(folder: str | Path) -> nn.Module:
             f"{folder}: must hold trained weights, and holds a network alone; genet train {folder / NETWORK_FILE} --recipe R "
             f"--into {folder} trains it"
         )
-    return load_weights(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
+    return load_structure(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
 
 
 def write_labels(folder: Path, labels: Sequence[str] | None) -> None:

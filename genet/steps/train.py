@@ -19,7 +19,7 @@ from genet.files import digest, read_bytes, write_atomic
 from genet.nets.data import Splits, View, load_data
 from genet.nets.foreign import build_structure
 from genet.nets.training import Checkpoints, EpochDone, accuracy, train
-from genet.nets.weights import WEIGHTS_FILE, load_weights, save_weights, write_labels
+from genet.nets.weights import WEIGHTS_FILE, load_structure, save_weights, write_labels
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
 from genet.spec.foreign import Structure
@@ -136,7 +136,7 @@ def train_anew(
 def _begun(lesson: Lesson) -> nn.Module:
     """The network with fresh weights, or with those it begins with."""
     if lesson.start:
-        return load_weights(lesson.network, lesson.start).train()
+        return load_structure(lesson.network, lesson.start).train()
     return build_structure(lesson.network, lesson.weights_seed)
 
 
