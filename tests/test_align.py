@@ -157,6 +157,14 @@ def test_a_widened_network_answers_as_before(capsys: pytest.CaptureFixture[str])
     assert torch.allclose(wide(images), nets.tangled().eval()(images), atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["two_names", "without_scale"])
+def test_whatever_is_written_is_loaded_again_and_answers_as_before(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    own, small = ("align", f"{NETS}:{form}", "--example", "1,3,16,16"), ("--runtime", "eager", "--batch", "1")
+    answer(capsys, *own, *V100, *small, "--mode", "accuracy", "--scale", "width", "--into", "wide")
+    images = torch.randn(3, 3, 16, 16)
+    assert torch.allclose(load("wide")(images), getattr(nets, form)().eval()(images), atol=1e-5)
+
+
 def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(
         capsys, "align", "timm:test_byobnet", "--size", "64", "--mode", "accuracy", "--scale", "width,resolution",

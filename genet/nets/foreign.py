@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -129,9 +128,9 @@ def channels(layer: nn.Module) -> tuple[int, int] | None:
 
 
 def _replace(module: nn.Module, name: str, written: int, read: int, structure: Foreign) -> None:
-    """Put a fresh layer of other widths in the place of one."""
+    """Give a layer fresh weights of other widths; in its place, for it may have several names."""
     try:
-        layer = copy.deepcopy(module.get_submodule(name))
+        layer = module.get_submodule(name)
     except AttributeError:
         layer = nn.Identity()
     if isinstance(layer, nn.Conv2d):
@@ -154,4 +153,3 @@ def _replace(module: nn.Module, name: str, written: int, read: int, structure: F
     if layer.bias is not None:
         layer.bias = nn.Parameter(layer.bias.new_empty(written))
     layer.reset_parameters()
-    module.set_submodule(name, layer)

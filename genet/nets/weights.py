@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import nn
 
 from genet.errors import StorageError
@@ -23,7 +24,8 @@ def weights_bytes(module: nn.Module) -> bytes:
     """The module's weights as a safetensors file."""
     from safetensors.torch import save
 
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()})
+    tensors = module.state_dict().items()  # cloned, for a layer may have two names
+    return save({name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors})
 
 
 def save_weights(module: nn.Module, path: Path) -> None:

@@ -128,6 +128,23 @@ class Forms(nn.Module):
         return self.still(self.plain(x))
 
 
+class TwoNames(nn.Module):
+    """One convolution under two names, run twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one = conv(3, 32, stride=2), conv(32, 32)
+        self.other, self.head = self.one, nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.other(self.one(self.stem(x))).mean((2, 3)))
+
+
+def two_names() -> nn.Module:
+    torch.manual_seed(0)
+    return TwoNames()
+
+
 def without_scale() -> nn.Module:
     """Normalisations without scale, shift or running statistics."""
     torch.manual_seed(0)
