@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from genet.commands.measuring import calibrated, measure_of, meter_of, say_damaged
+from genet.commands.measuring import calibrated, measure_of, meter_of, open_rows, say_damaged
 from genet.commands.naming import images_named
 from genet.commands.printing import milliseconds, progress, table
 from genet.errors import EvidenceError, GenetError, SpecError
@@ -195,11 +195,7 @@ def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
 
 def _rows(path: Path, meter: Meter, run: RunFolder | None) -> LatencyTable:
     """The journal of all alignments, with what the network's run has measured already."""
-    journal = Journal(path)
-    content = journal.read()
-    if content.damaged and not content.records:
-        raise EvidenceError(f"{journal.path}: must be a journal of latencies or a new file, and is neither; name another")
-    rows = LatencyTable(journal, meter.setting)
+    rows = open_rows(Journal(path), meter)
     if rows.damaged:
         say_damaged(path)
     if run:
@@ -256,9 +252,9 @@ def _print(found: Alignment, goal: Goal) -> None:
     print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
     print(f"{ratio.mean:.3f}{_error(ratio)} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
     said = f"the layers by themselves say {found.predicted:.3f}"
-    if goal.solver == "greedy":
+    if goal.solver == "greedy" and goal.mode == "latency":
         said += f"; the exact choice under the same bounds would be {found.optimum:.3f}"
-    print(said if goal.mode == "latency" else f"the layers by themselves say {found.predicted:.3f}")
+    print(said)
 
 
 def _unreached(found: Alignment, goal: Goal) -> str:

@@ -16,6 +16,7 @@ from genet.files import Journal
 from genet.latency.evidence import read_evidence
 from genet.latency.meter import EstimateMeter, Meter, open_meter
 from genet.latency.part import Part, read_part
+from genet.latency.table import LatencyTable
 from genet.spec.recipe import Measure
 
 
@@ -67,6 +68,14 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
         say_damaged(Path(file))
         corrected = corrected.corrected_by(evidence)
     return corrected.scaled_by([_known(text) for text in calibrations if text not in files])
+
+
+def open_rows(journal: Journal, meter: Meter) -> LatencyTable:
+    """The rows of a meter's setting in a journal that a user named; EvidenceError where the file is something else."""
+    content = journal.read()
+    if content.damaged and not content.records:
+        raise EvidenceError(f"{journal.path}: must be a journal of latencies or a new file, and is neither; name another")
+    return LatencyTable(journal, meter.setting)
 
 
 def say_damaged(file: Path) -> None:

@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from genet.commands.measuring import measure_of, meter_of, say_damaged
+from genet.commands.measuring import measure_of, meter_of, open_rows, say_damaged
 from genet.commands.printing import milliseconds, progress, table
-from genet.errors import EvidenceError, SpecError
+from genet.errors import SpecError
 from genet.files import Journal, write_atomic
 from genet.latency.curves import read_range
 from genet.latency.evidence import read_evidence
@@ -19,7 +19,6 @@ from genet.latency.portability import Portability, portability
 from genet.latency.profile import profile_sweep
 from genet.latency.staircase import Staircase, analyse
 from genet.latency.sweep import read_sweep
-from genet.latency.table import LatencyTable
 from genet.report.latency_figures import draw_staircase
 from genet.spec.network import MULTIPLE, Block
 
@@ -58,10 +57,7 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
     at_width = _blocks_at(arguments.what, arguments.widths)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(arguments.evidence or Path(folder) / "latency.jsonl")
-        rows = LatencyTable(journal, meter.setting)
-        content = journal.read()
-        if content.damaged and not content.records:
-            raise EvidenceError(f"{journal.path}: must be a journal of latencies or a new file, and is neither; name another")
+        rows = open_rows(journal, meter)
         if rows.damaged:
             print(f"{journal.path}: damaged lines {', '.join(map(str, rows.damaged))} are left out and measured anew")
         with progress().track("latency over widths", len({block for blocks in at_width.values() for block in blocks})) as tracker:

@@ -27,6 +27,19 @@ def _nothing(subject: Subject) -> str | None:
     return None
 
 
+def refused_by(write: Callable[[Subject], object]) -> Callable[[Subject], str | None]:
+    """A format's refusal: what is wrong where `write` raises GenetError."""
+
+    def refuses(subject: Subject) -> str | None:
+        try:
+            write(subject)
+        except GenetError as fault:
+            return str(fault)
+        return None
+
+    return refuses
+
+
 @dataclass(frozen=True)
 class Format:
     """One way to write a network.

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from genet.errors import GenetError, SpecError, StorageError, first_line
-from genet.export.format import Answers, Format, Subject
+from genet.export.format import Answers, Format, Subject, refused_by
 from genet.files import read_bytes, read_from_elsewhere
 from genet.nets.weights import WEIGHTS_FILE, weights_bytes
 from genet.spec.network import Network
@@ -205,14 +205,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     return usual
 
 
-def _refuses(subject: Subject) -> str | None:
-    try:
-        timm_arguments(subject.ours)
-    except GenetError as fault:
-        return str(fault)
-    return None
-
-
 def _answers(folder: Path) -> Answers:
     """As its card says, by timm alone."""
     import timm
@@ -235,5 +227,5 @@ TIMM = Format(
         "blocks=tuple(timm.models.byobnet.ByoBlockCfg(**block) for block in blocks)).eval()"
     ),
     tolerance=1e-6,
-    refuses=_refuses,
+    refuses=refused_by(lambda subject: timm_arguments(subject.ours)),
 )

@@ -11,8 +11,8 @@ from typing import cast
 
 import torch
 
-from genet.errors import GenetError, StorageError, first_line
-from genet.export.format import Answers, Format, Subject, quiet
+from genet.errors import StorageError, first_line
+from genet.export.format import Answers, Format, Subject, quiet, refused_by
 from genet.files import read_bytes, read_checked
 from genet.nets.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, labels_bytes, load, load_weights, weights_bytes
 from genet.spec.genet_string import from_genet_string, to_genet_string
@@ -66,14 +66,6 @@ def _string(subject: Subject) -> dict[str, bytes]:
     return {STRING_FILE: (to_genet_string(subject.ours) + "\n").encode()}
 
 
-def _no_string(subject: Subject) -> str | None:
-    try:
-        to_genet_string(subject.ours)
-    except GenetError as fault:
-        return str(fault)
-    return None
-
-
 def _from_string(folder: Path) -> Answers:
     """The network that the line reads back to, with the weights beside it."""
     reads = read_network(folder / NETWORK_FILE).input
@@ -107,5 +99,5 @@ STRING = Format(
     answers=_from_string,
     loading="",
     tolerance=0.0,
-    refuses=_no_string,
+    refuses=refused_by(_string),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from torch import nn
@@ -98,6 +98,7 @@ class ModuleSubject:
         def build() -> nn.Module:
             return self.build(widths)
 
+        @cache
         def groups() -> tuple[tuple[Op, ...], ...]:
             try:
                 return tuple(by_convolution(module_ops(build(), image)))
