@@ -256,6 +256,7 @@ def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
     )
     align.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
     _add_measure(align)
+    align.add_argument("--picture", metavar="FILE", type=Path, help="draw widths and latencies before and after as SVG")
     align.set_defaults(device=None, runtime=None, dtype=None, memory_format=None, batch=None)
 
 

@@ -78,6 +78,13 @@ def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]
     assert "70 -> 64: -9% filters, -" in line
 
 
+def test_widths_and_latencies_are_drawn_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, *VGG, *V100, "--picture", "widths.svg")
+    drawn = Path("widths.svg").read_text()
+    assert drawn.startswith("<svg")
+    assert drawn.count('<g id="patch_') > 4 * len(found["places"])  # a bar before and one after, of width and of time
+
+
 def test_measurements_are_kept_and_a_second_time_takes_none(capsys: pytest.CaptureFixture[str]) -> None:
     first = answer(capsys, *TANGLED, *V100)
     rows = Path("runs/align/latency.jsonl").read_bytes()
@@ -189,6 +196,7 @@ def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.Captur
         (("align", "nowhere:net", "--example", "1,3,8,8"), "nowhere:net must be MODULE:ATTRIBUTE that can be imported"),
         ((*TANGLED[:1], f"{NETS}:nothing", *TANGLED[2:]), "must return a torch.nn.Module, and returns a int"),
         ((*TANGLED[:1], f"{NETS}:linear", *TANGLED[2:]), "linear: must have convolutions to align"),
+        ((*VGG, "--mode", "accuracy", "--scale", "width", "--picture", "x.svg"), "--picture must go without --scale"),
         ((*VGG, "--criterion", "rank", "--into", "x"), "--criterion rank must have images to look at"),
         (("align", OURS, "--pruned", "hrank-vgg16"), "--pruned must go with a network that other code builds"),
     ],

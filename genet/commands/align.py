@@ -22,6 +22,7 @@ from genet.latency.table import LatencyTable
 from genet.nets.data import load_data
 from genet.nets.foreign import build_structure, logits_of, marked, pretrained, structure_of
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_structure, save_weights
+from genet.report.study_figures import draw_alignment
 from genet.runfolder import RunFolder
 from genet.spec.foreign import FUNCTION, Foreign, Structure
 from genet.spec.network import Input, Network
@@ -70,6 +71,9 @@ def align_network(arguments: argparse.Namespace) -> Answer:
         found = align(subject, places, meter, goal, tried)
         tracker.total = tracker.done
     _print(found, goal)
+    if arguments.picture:
+        write_atomic(arguments.picture, draw_alignment(found).encode())
+        print(f"picture: {arguments.picture}")
     answer = found.model_dump(mode="json") | {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
     if not found.reached:
         raise EvidenceError(_unreached(found, goal))
@@ -89,6 +93,8 @@ def _goal(arguments: argparse.Namespace) -> Goal:
         faults.append(f"--scale must be width, resolution or width,resolution (got {arguments.scale})")
     if arguments.scale and (arguments.mode == "latency" or arguments.pruned):
         faults.append("--scale must go with --mode accuracy and without --pruned: it grows a network at its latency")
+    if arguments.scale and arguments.picture:
+        faults.append("--picture must go without --scale: it is of widths that are chosen layer by layer (got both)")
     if arguments.reduce is not None and arguments.mode == "accuracy":
         faults.append("--reduce must go with --mode latency: the other mode keeps the latency (got --mode accuracy)")
     if faults:
