@@ -225,6 +225,29 @@ def _add_latency_commands(add) -> None:  # type: ignore[no-untyped-def]
 
 
 def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
+    _add_align(add)
+    survey = add("survey", "survey.survey_networks", "tell how well networks use a device, and which of them no other beats")
+    survey.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{NETWORK}, timm's by a pattern too: 'timm:resnet*'")
+    survey.add_argument("--preset", choices=("paper",), help="the networks of the utilization paper's survey")
+    survey.add_argument("--from", dest="csv_from", metavar="CSV", type=Path, help="a survey made before, or by someone else")
+    survey.add_argument("--peak", type=float, metavar="TFLOPS", help="of --from: what the device reaches at best")
+    survey.add_argument(
+        "--accuracy", metavar="CSV", type=Path, help="columns model and top1_percent, or timm's own results-imagenet.csv"
+    )
+    survey.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: each network's own)")
+    survey.add_argument("--largest-batch", action="store_true", help="each at the largest batch that fits, not at --batch")
+    survey.add_argument(
+        "--evidence", metavar="FILE", type=Path, help="the journal to go on with (default: runs/survey/survey.jsonl)"
+    )
+    survey.add_argument("--csv", metavar="FILE", type=Path, help="write the table, which --from reads")
+    survey.add_argument("--page", metavar="FILE", type=Path, help="write an HTML page with all figures")
+    survey.add_argument("--picture", metavar="FILE", type=Path, help="draw the three frontiers as SVG")
+    survey.add_argument("--roofline", metavar="FILE", type=Path, help="of one network: draw its layers under the roof as SVG")
+    survey.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
+    _add_measure(survey)
+
+
+def _add_align(add) -> None:  # type: ignore[no-untyped-def]
     align = add("align", "align.align_network", "move a network's widths to the edges of the device's latency staircase")
     align.add_argument(
         "what",

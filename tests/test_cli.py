@@ -34,6 +34,7 @@ COMMANDS = [
     "latency",
     "staircase",
     "align",
+    "survey",
 ]
 
 

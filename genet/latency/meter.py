@@ -30,6 +30,7 @@ from genet.spec.recipe import Measure
 
 CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
 ATTEMPTS = 3
+MOST_IMAGES = 2**14  # at a time, that the largest batch is looked for among
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -92,6 +93,24 @@ class DeviceMeter:
         """Name, kind and milliseconds of every layer in eager mode, the median of some passes, in the order they run."""
         with self._at_work([part]):
             return time_layers(self._module(part), self._images(part), passes)
+
+    def largest_batch(self, part: Part) -> int | None:
+        """The largest power of two of images that fits into memory: tried on a GPU, reckoned on a CPU; None: not one."""
+        fitting, batch = None, 1
+        while batch <= MOST_IMAGES and self._fits(part, batch):
+            fitting, batch = batch, 2 * batch
+        return fitting
+
+    def _fits(self, part: Part, batch: int) -> bool:
+        other = dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
+        try:
+            with other._at_work([part]):
+                if self.device.type == "cuda":
+                    other._module(part)(other._images(part))
+                    torch.cuda.synchronize(self.device)
+        except MeasurementError:
+            return False
+        return True
 
     def _module(self, part: Part) -> nn.Module:
         """Weights are made on the device: for a table of thousands of blocks, copying them would take longer than timing."""

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
 from genet.report.figures import GREY, figure_of, svg
 from genet.studies.align.study import Alignment
+from genet.studies.survey.intensity import Layer
+from genet.studies.survey.roof import Roof
+from genet.studies.survey.survey import Frontiers, Surveyed, utilizations
 
 MOST_NAMES = 40  # that fit below one another
 
@@ -28,3 +35,101 @@ def draw_alignment(found: Alignment) -> str:
     widths.legend(fontsize=6, frameon=False)
     figure.suptitle(f"{found.network} on {found.device}: {found.measured.mean:.3f} of the latency", fontsize=8)
     return svg(figure)
+
+
+class Cloud(NamedTuple):
+    """Networks as points of two figures each, the frontier among them, and how every point is coloured."""
+
+    x: str
+    y: str
+    points: tuple[tuple[str, float, float], ...]  # name, x, y
+    frontier: tuple[str, ...]
+    colours: tuple[str, ...]
+
+
+ABOVE, BELOW = "#1b6ca8", "#c8553d"  # the device's compute-to-memory ratio
+
+
+def cloud_info(rows: Sequence[Surveyed], found: Frontiers, ratio: float | None) -> tuple[Cloud, ...]:
+    """The clouds of the utilization paper's figure 1, and 2a where intensities are known: by colour."""
+    shares = all(row.utilization is not None for row in rows)
+    unit = "utilization (%)" if shares else "TFLOP/s"
+    throughput = [row.images_per_sec for row in rows]
+    utilization = [100 * share if shares else share for share in utilizations(rows)]
+    accuracy = [row.top1_percent for row in rows]
+    colours = [GREY if ratio is None or row.intensity is None else ABOVE if row.intensity > ratio else BELOW for row in rows]
+
+    def cloud(x: str, y: str, xs: Sequence[float], ys: Sequence[float | None], frontier: tuple[str, ...]) -> Cloud:
+        known = [(row.model, one, two, colour) for row, one, two, colour in zip(rows, xs, ys, colours, strict=True) if two]
+        return Cloud(x, y, tuple((name, one, two) for name, one, two, _ in known), frontier, tuple(each[3] for each in known))
+
+    clouds = (
+        cloud("images per second", "top-1 accuracy (%)", throughput, accuracy, found.throughput_accuracy),
+        cloud("images per second", unit, throughput, utilization, found.throughput_utilization),
+        cloud(unit, "top-1 accuracy (%)", utilization, accuracy, found.utilization_accuracy),
+    )
+    return tuple(each for each in clouds if each.points)
+
+
+def draw_clouds(clouds: Sequence[Cloud], title: str) -> str:
+    """One panel per cloud, its frontier joined by a line; a browser tells each point's name."""
+    figure = figure_of(3.1 * len(clouds) + 0.4, 3.0)
+    titles: dict[str, str] = {}
+    for number, (axes, cloud) in enumerate(zip(figure.subplots(1, len(clouds), squeeze=False)[0], clouds, strict=True)):
+        line = sorted((x, y) for name, x, y in cloud.points if name in cloud.frontier)
+        axes.plot(*zip(*line, strict=True), color="black", linewidth=0.8)
+        for place, ((name, x, y), colour) in enumerate(zip(cloud.points, cloud.colours, strict=True)):
+            titles[f"point-{number}-{place}"] = f"{name}: {x:.6g} {cloud.x}, {y:.4g} {cloud.y}"
+            edge = "black" if name in cloud.frontier else colour
+            axes.plot([x], [y], "o", markersize=3.5, color=colour, markeredgecolor=edge, gid=f"point-{number}-{place}")
+        axes.set_xlabel(cloud.x)
+        axes.set_ylabel(cloud.y)
+    figure.suptitle(title, fontsize=8)
+    return _told(svg(figure), titles)
+
+
+def draw_shades(rows: Sequence[Surveyed]) -> str:
+    """Throughput and accuracy with utilization as the shade of each point (utilization paper, figure 3)."""
+    known = [(row, row.top1_percent, shade) for row, shade in zip(rows, utilizations(rows), strict=True) if row.top1_percent]
+    figure = figure_of(5.2, 3.2)
+    axes = figure.subplots()
+    shares = all(row.utilization is not None for row in rows)
+    points = axes.scatter(
+        [row.images_per_sec for row, _, _ in known],
+        [accuracy for _, accuracy, _ in known],
+        c=[100 * shade if shares else shade for _, _, shade in known],
+        s=12,
+        cmap="viridis_r",
+    )
+    figure.colorbar(points, label="utilization (%)" if shares else "TFLOP/s")
+    axes.set_xlabel("images per second")
+    axes.set_ylabel("top-1 accuracy (%)")
+    return svg(figure)
+
+
+def draw_roofline(layers: Sequence[tuple[Layer, float]], roof: Roof, title: str) -> str:
+    """Layers with their milliseconds under the device's roof: what memory allows at low intensity, what the device computes."""
+    figure = figure_of(5.6, 3.6)
+    axes = figure.subplots()
+    intensities = [layer.intensity for layer, _ in layers]
+    low, high = min([*intensities, roof.ratio]) / 2, max([*intensities, roof.ratio]) * 2
+    axes.plot([low, roof.ratio, high], [roof.at(low), roof.at(roof.ratio), roof.at(high)], color="black", linewidth=1)
+    titles = {}
+    for place, (layer, ms) in enumerate(layers):
+        reached = layer.flops / ms * 1e-9
+        titles[f"layer-{place}"] = f"{layer.name}: {layer.intensity:.1f} FLOP/byte, {reached:.4g} TFLOP/s, {ms:.4f} ms"
+        colour = ABOVE if layer.intensity > roof.ratio else BELOW
+        axes.plot([layer.intensity], [reached], "o", markersize=3.5, color=colour, alpha=0.7, gid=f"layer-{place}")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("arithmetic intensity (FLOP per byte)")
+    axes.set_ylabel("TFLOP/s")
+    figure.suptitle(title, fontsize=8)
+    return _told(svg(figure), titles)
+
+
+def _told(text: str, titles: Mapping[str, str]) -> str:
+    """An SVG whose groups of these names carry a title, which browsers show beside the pointer."""
+    for name, title in titles.items():
+        text = text.replace(f'<g id="{name}">', f'<g id="{name}"><title>{escape(title)}</title>')
+    return text

@@ -1,0 +1,1 @@
+"""How well networks use a device: throughput, utilization, arithmetic intensity, and their frontiers."""

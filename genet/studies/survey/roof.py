@@ -1,0 +1,152 @@
+"""What a device reaches at best: a large matrix product and a pass over memory, measured before any network is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from genet.errors import MeasurementError
+from genet.files import Record
+from genet.latency.hardware import similar_gpu
+from genet.latency.ops import Op
+from genet.latency.part import Part
+from genet.latency.profile import ROUND_REPEATS
+from genet.latency.table import Setting
+from genet.studies.survey.intensity import BYTES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from genet.latency.meter import Meter
+
+PRODUCTS = {"cpu": (512, 1024), "cuda": (2048, 4096, 8192), "estimate": (2048, 4096, 8192)}  # rows, columns, terms
+PASS_BYTES = 2**28  # that are read, and as many written: beyond every cache
+
+
+class Roof(Record):
+    """The best of a device in one number format: TFLOP/s of a matrix product, GB/s of a pass that reads and writes.
+
+    `published_*` are the data sheet's, None where it is not known. Of an estimate the first two are modelled.
+    """
+
+    product: str  # the matrix product that reached most
+    tflops_per_sec: float
+    gb_per_sec: float
+    published_tflops_per_sec: float | None
+    published_gb_per_sec: float | None
+
+    @property
+    def ratio(self) -> float:
+        """Compute-to-memory-bandwidth ratio in FLOP per byte, the right-hand side of the paper's equation 1."""
+        return 1e3 * self.tflops_per_sec / self.gb_per_sec
+
+    @property
+    def published_ratio(self) -> float | None:
+        """The same of the data sheet."""
+        if self.published_tflops_per_sec is None or self.published_gb_per_sec is None:
+            return None
+        return 1e3 * self.published_tflops_per_sec / self.published_gb_per_sec
+
+    def at(self, intensity: float) -> float:
+        """TFLOP/s that a layer of this intensity can reach at most."""
+        return min(self.tflops_per_sec, intensity * self.gb_per_sec / 1e3)
+
+
+Kind = Literal["linear layer", "convolution"]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of two matrices of about `size` x `size`, split into a batch's images, as something to time."""
+
+    kind: Kind
+    size: int
+    batch: int
+
+    @property
+    def side(self) -> int:
+        """Rows of an image are this times this."""
+        return max(1, round(math.sqrt(self.size / self.batch)))
+
+    @property
+    def flops(self) -> int:
+        """Operations per batch."""
+        return 2 * self.batch * self.side**2 * self.size**2
+
+    def at(self, batch: int) -> Product:
+        """The same product in a batch of other size."""
+        return dataclasses.replace(self, batch=batch)
+
+    @property
+    def part(self) -> Part:
+        """Frameworks run the two kinds by different libraries, and only convolutions in the number format of convolutions."""
+        rows, size = self.side**2, self.size
+        op = Op("product", "conv", rows * size, rows * size, size * size, rows, size, size)
+
+        def build() -> nn.Module:
+            from torch import nn
+
+            return nn.Linear(size, size, bias=False) if self.kind == "linear layer" else nn.Conv2d(size, size, 1, bias=False)
+
+        image = (1, rows, size) if self.kind == "linear layer" else (size, self.side, self.side)
+        return Part(f"{self.kind}, {self.batch * rows} x {size} x {size}", image, lambda: ((op,),), build, whole=False)
+
+    def tflops_per_sec(self, ms: float) -> float:
+        """What it reaches where a batch takes so many milliseconds."""
+        return self.flops / ms * 1e-9
+
+
+def read_roof(meter: Meter) -> tuple[Roof, Product]:
+    """Measure the roof, or estimate it; MeasurementError where no product fits into memory.
+
+    The product comes along: networks are timed in turn with it, so that a device which slows down slows both.
+    """
+    setting = meter.setting
+    reached: list[tuple[float, Product]] = []
+    failure = MeasurementError("no matrix product was tried")
+    kinds: tuple[Kind, ...] = ("linear layer", "convolution")
+    for size, kind in itertools.product(PRODUCTS[setting.device.kind], kinds):
+        product = Product(kind, size, setting.batch)
+        try:
+            reached.append((product.tflops_per_sec(meter.prepare([product.part])(ROUND_REPEATS)[0].ms), product))
+        except MeasurementError as fault:
+            failure = fault
+    if not reached:
+        raise failure
+    tflops, product = max(reached, key=lambda one: one[0])
+    passing = memory_pass(setting)
+    traffic = sum(op.bytes(setting.batch, BYTES[setting.dtype]) for op in passing.ops())
+    published = _published(setting)
+    return Roof(
+        product=product.part.name,
+        tflops_per_sec=tflops,
+        gb_per_sec=traffic / meter.prepare([passing])(ROUND_REPEATS)[0].ms * 1e-6,
+        published_tflops_per_sec=published[0],
+        published_gb_per_sec=published[1],
+    ), product
+
+
+def memory_pass(setting: Setting) -> Part:
+    """A pass that reads and writes every value of a large batch once: what a copy does."""
+    values = max(1, PASS_BYTES // (BYTES[setting.dtype] * setting.batch))
+    op = Op("pass", "other", values, values)
+
+    def build() -> nn.Module:
+        from torch import nn
+
+        return nn.ReLU()
+
+    return Part("a pass over memory", (1, 1, values), lambda: ((op,),), build, whole=False)
+
+
+def _published(setting: Setting) -> tuple[float | None, float | None]:
+    """TFLOP/s in this number format and GB/s of the data sheet."""
+    gpu = similar_gpu(setting.device.name)
+    if gpu is None:
+        return None, None
+    if setting.dtype == "fp32":
+        return gpu.tf32_tflops or gpu.fp32_tflops, gpu.bandwidth_gbs
+    return gpu.fp16_tensor_tflops or gpu.fp16_tflops or gpu.fp32_tflops, gpu.bandwidth_gbs

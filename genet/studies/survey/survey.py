@@ -1,0 +1,135 @@
+"""A survey of networks on one device (utilization paper, section 3), and the frontiers of any two of its three figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from genet.choose.selection import pareto
+from genet.errors import MeasurementError
+from genet.files import Record
+from genet.latency.part import Part
+from genet.latency.profile import ROUND_REPEATS, ROUNDS, SLOW_TO_BUILD
+from genet.studies.survey.intensity import flops_of, intensity_of, layers_of
+from genet.studies.survey.roof import Product
+
+if TYPE_CHECKING:
+    from genet.latency.meter import Meter
+
+
+UNCOUNTED = r"(bmm|dot_product\w*)$"
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Surveyed(Record):
+    """One network. What a table from elsewhere does not tell is None.
+
+    `peak_tflops_per_sec` is what the matrix product reached when it was timed in turn with the network. `bound_share` is the
+    share of the operations in layers whose intensity is above the device's ratio, so that memory does not hold them up.
+    """
+
+    model: str
+    images_per_sec: PositiveFloat
+    tflops_per_sec: PositiveFloat
+    top1_percent: Percent | None = None
+    peak_tflops_per_sec: PositiveFloat | None = None
+    resolution: PositiveInt | None = None
+    batch: PositiveInt | None = None
+    parameters: PositiveInt | None = None
+    macs: PositiveInt | None = None
+    intensity: PositiveFloat | None = None
+    bound_share: float | None = None
+    largest_batch: PositiveInt | None = None
+
+    @property
+    def utilization(self) -> float | None:
+        """Share of the peak."""
+        return None if self.peak_tflops_per_sec is None else self.tflops_per_sec / self.peak_tflops_per_sec
+
+
+class Frontiers(Record):
+    """Names of the networks that no other beats, in the survey's order; empty where no accuracies are known."""
+
+    throughput_accuracy: tuple[str, ...]
+    utilization_accuracy: tuple[str, ...]
+    throughput_utilization: tuple[str, ...]
+
+    @property
+    def on_all(self) -> tuple[str, ...]:
+        """Those on all three."""
+        rest = {*self.utilization_accuracy} & {*self.throughput_utilization}
+        return tuple(name for name in self.throughput_accuracy if name in rest)
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
+    """Positions of the points that no other beats: none is as good in both and better in one. Equal points stay together."""
+    if not points:
+        return ()
+    values = np.array(points, dtype=float)
+    best = {points[position] for position in pareto(-values[:, 0], values[:, 1])}
+    return tuple(position for position, point in enumerate(points) if point in best)
+
+
+def frontiers(rows: Sequence[Surveyed]) -> Frontiers:
+    """The frontiers of figure 1; a network without accuracy is on none that needs one."""
+    throughput = [row.images_per_sec for row in rows]
+    utilization = utilizations(rows)
+
+    def names(one: Sequence[float], two: Sequence[float | None]) -> tuple[str, ...]:
+        known = [(row.model, (x, y)) for row, x, y in zip(rows, one, two, strict=True) if y is not None]
+        return tuple(known[position][0] for position in frontier([point for _, point in known]))
+
+    accuracy = [row.top1_percent for row in rows]
+    return Frontiers(
+        throughput_accuracy=names(throughput, accuracy),
+        utilization_accuracy=names(utilization, accuracy),
+        throughput_utilization=names(throughput, utilization),
+    )
+
+
+def utilizations(rows: Sequence[Surveyed]) -> tuple[float, ...]:
+    """Utilization of every network; TFLOP/s, which rank alike, where the peak of one of them is not known."""
+    shares = tuple(row.utilization for row in rows if row.utilization is not None)
+    return shares if len(shares) == len(rows) else tuple(row.tflops_per_sec for row in rows)
+
+
+def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed:
+    """Time a network in turn with the matrix product, in some rounds; `ratio` is the device's compute-to-memory ratio."""
+    setting = meter.setting
+    layers = layers_of(part.ops(), setting.batch, setting.dtype)
+    flops = flops_of(layers)
+    if not flops:
+        raise MeasurementError(f"{part.name}: must have convolutions or linear layers to be judged by, and has none")
+    uncounted = next((op.name for op in part.ops() if re.search(UNCOUNTED, op.name)), None)
+    if uncounted:
+        raise MeasurementError(
+            f"{part.name}: must be convolutional, and multiplies activations ({uncounted}), which is not counted"
+        )
+    ms, product_ms = _in_turn(part, product.part, meter)
+    return Surveyed(
+        model=part.name.removeprefix("timm:"),
+        images_per_sec=1e3 * setting.batch / ms,
+        tflops_per_sec=flops / ms * 1e-9,
+        peak_tflops_per_sec=product.tflops_per_sec(product_ms),
+        resolution=part.image[-1],
+        batch=setting.batch,
+        parameters=sum(parameter.numel() for parameter in part.build().parameters()),
+        macs=flops // (2 * setting.batch),
+        intensity=intensity_of(layers),
+        bound_share=sum(layer.flops for layer in layers if layer.intensity > ratio) / flops,
+    )
+
+
+def _in_turn(one: Part, other: Part, meter: Meter) -> tuple[float, float]:
+    """Mean milliseconds of two parts; built anew for every round, but where that is slow."""
+    race, rounds = None, []
+    for _ in range(1 if meter.setting.estimate else ROUNDS):
+        if race is None or meter.setting.runtime not in SLOW_TO_BUILD:
+            race = meter.prepare([one, other])
+        rounds.append([timing.ms for timing in race(ROUND_REPEATS)])
+    return fmean(first for first, _ in rounds), fmean(second for _, second in rounds)
