@@ -3,9 +3,10 @@
 The paper solves g1 (d - d_i) + g2 (c - c_i) = A - A* by least squares for each super-block i and block type T: `paper`.
 Short fine-tunes break that form. They cost every trial some accuracy, which without an intercept is taken for a slope; a
 change of type alone is predicted to change nothing; and nine noisy trials decide two slopes by themselves. `auto` is one
-ridge regression over all trials instead. What all trials of a super-block lose by fine-tuning is a term of its own, a block
-type has its own effect, and slopes are shrunk towards one that the whole network shares, of plain size, as strongly as
-trials left out one at a time say; size alone is left where more than that does not predict them clearly better.
+ridge regression over all trials instead. What all trials of a super-block lose by fine-tuning is a term of its own, and what
+those lose that could inherit nothing is another. A block type has its own effect, and slopes are shrunk towards one that the
+whole network shares, of plain size, as strongly as trials left out one at a time say; size alone is left where more than that
+does not predict them clearly better.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
         row = terms(result.index, result.superblock)
         if len(types[result.index]) == 1:
             row = {name: value for name, value in row.items() if not name.startswith(f"{place} {kind} ")}
-        rows.append(row | fine_tuning_terms(result.index))
+        own = evidence.masternet.superblocks[result.index]
+        rows.append(row | fine_tuning_terms(result.index, result.fresh or result.superblock.type != own.type))
     return rows
 
 

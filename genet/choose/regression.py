@@ -98,7 +98,8 @@ class Regression(Derived):
 
     def reading(self, index: int, superblock: SuperBlock) -> np.ndarray:
         """The same for the accuracy of a trial, which fine-tuning has changed too."""
-        return self._vector(self._terms(index, superblock) | fine_tuning_terms(index))
+        fresh = superblock.type != self._own[index].type
+        return self._vector(self._terms(index, superblock) | fine_tuning_terms(index, fresh))
 
     def beyond_trials(self, network: Network) -> tuple[int, ...]:
         """The super-blocks (from 0) that are deeper, shallower, wider or narrower than anything tried of their block type."""

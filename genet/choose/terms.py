@@ -12,7 +12,7 @@ from typing import Literal
 from genet.spec.network import Network, SuperBlock
 
 Scale = Literal["linear", "log2"]
-SIZE, FINE_TUNING = "size", "fine-tuning"
+SIZE, FINE_TUNING, FRESH = "size", "fine-tuning", "fresh weights"
 
 
 class Terms:
@@ -43,14 +43,15 @@ class Terms:
         return math.log2(superblock.depth / own.depth) if self._depth == "log2" else float(superblock.depth - own.depth)
 
 
-def fine_tuning_terms(index: int) -> dict[str, float]:
-    """What fine-tuning changes in every trial of a super-block, its control included."""
-    return {FINE_TUNING: 1.0, f"{index + 1} {FINE_TUNING}": 1.0}
+def fine_tuning_terms(index: int, fresh: bool) -> dict[str, float]:
+    """What fine-tuning changes in every trial of a super-block, its control included; more where its weights are `fresh`."""
+    terms = {FINE_TUNING: 1.0, f"{index + 1} {FINE_TUNING}": 1.0}
+    return terms | ({FRESH: 1.0, f"{index + 1} {FRESH}": 1.0} if fresh else {})
 
 
 def trust(name: str) -> float:
     """How large a coefficient may be before it counts as large: size and fine-tuning are free, a type's slope in place is not."""
-    if name == SIZE or name.endswith(FINE_TUNING):
+    if name == SIZE or name.endswith((FINE_TUNING, FRESH)):
         return 300.0
     typed_slope = name.endswith((" width", " depth")) and len(name.split()) > 2
     return 0.5 if typed_slope else 1.0

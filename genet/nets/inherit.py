@@ -23,9 +23,10 @@ NEW = -1  # in a channel map: the child's channel has no ancestor in the parent
 
 
 @torch.no_grad()
-def inherit(parent: GENet, network: Network, seed: int = 0) -> GENet:
+def inherit(parent: GENet, network: Network, seed: int = 0, fresh: int | None = None) -> GENet:
     """`network` as a module with the parent's weights; what is new depends on the seed alone.
 
+    A super-block of another type inherits no more than what stands beside its blocks, and so does the one at `fresh` (from 0).
     Stem, head and the number of super-blocks must be the parent's (GenetError otherwise); any super-block may differ.
     """
     old = parent.network
@@ -35,14 +36,14 @@ def inherit(parent: GENet, network: Network, seed: int = 0) -> GENet:
     child = build(network, seed)
     child.stem.load_state_dict(parent.stem.state_dict())
     incoming = torch.arange(network.stem.width)
-    for stage, ancestor, new, before in zip(
-        child.superblocks, parent.superblocks, network.superblocks, old.superblocks, strict=True
+    for index, (stage, ancestor, new, before) in enumerate(
+        zip(child.superblocks, parent.superblocks, network.superblocks, old.superblocks, strict=True)
     ):
         if stage.blocks[0].shortcut is None and ancestor.blocks[0].shortcut is None:
             outgoing = incoming  # an identity joins the two super-blocks channel by channel
         else:
             outgoing = _channel_map(_stream_importance(ancestor), new.width)
-        _inherit_stage(stage, ancestor, incoming, outgoing, same_kind=new.type == before.type)
+        _inherit_stage(stage, ancestor, incoming, outgoing, learnt=new.type == before.type and index != fresh)
         incoming = outgoing
     _inherit_conv(child.final_conv, parent.final_conv, incoming, torch.arange(network.head.width))
     if network.input.classes == old.input.classes:
@@ -50,11 +51,11 @@ def inherit(parent: GENet, network: Network, seed: int = 0) -> GENet:
     return child
 
 
-def _inherit_stage(child: Stage, parent: Stage, incoming: Tensor, outgoing: Tensor, same_kind: bool) -> None:
+def _inherit_stage(child: Stage, parent: Stage, incoming: Tensor, outgoing: Tensor, learnt: bool) -> None:
     """Fill one super-block; blocks beyond the parent's depth stay as built, which is as their shortcut."""
     for depth, (block, ancestor) in enumerate(zip(child.blocks, parent.blocks, strict=False)):
         reads = outgoing if depth else incoming
-        if same_kind:
+        if learnt:
             _inherit_body(block, ancestor, reads, outgoing)
         if block.shortcut is not None:
             if ancestor.shortcut is not None:

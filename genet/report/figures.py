@@ -59,17 +59,21 @@ def staircase_info(staircases: Staircases, resolution: int) -> tuple[StairPanel,
 
 
 def trial_info(trials: Sequence[TrialResult], accuracy: float) -> tuple[TrialPoint, ...]:
-    """The finished perturbations of one super-block, each against the control of its super-block.
+    """The finished perturbations of one super-block, each against its control: where its type changed, that with fresh weights.
 
     Where there is none, against the MasterNet before any fine-tuning.
     """
     found = [(trial, trial.accuracy) for trial in trials if trial.accuracy is not None]
-    controls = {trial.index: reached for trial, reached in found if trial.control}
-    return tuple(
-        TrialPoint(trial.index + 1, trial.superblock.type, 100 * (reached - controls.get(trial.index, accuracy)))
-        for trial, reached in found
-        if not (trial.control or trial.also)
-    )
+    inherited = {trial.index: (trial.superblock.type, reached) for trial, reached in found if trial.reference}
+    fresh = {trial.index: reached for trial, reached in found if trial.fresh}
+    points = []
+    for trial, reached in found:
+        own, control = inherited.get(trial.index, (trial.superblock.type, accuracy))
+        if trial.superblock.type != own:
+            control = fresh.get(trial.index, control)
+        if not (trial.control or trial.also):
+            points.append(TrialPoint(trial.index + 1, trial.superblock.type, 100 * (reached - control)))
+    return tuple(points)
 
 
 def frontier_info(fronts: Mapping[int, Sequence[Candidate]], selection: Selection | None, batch: int) -> FrontierInfo:

@@ -21,7 +21,7 @@ class Additivity(Record):
 def additivity(results: Iterable[TrialResult]) -> Additivity | None:
     """Hold joint trials against their parts; None where none can be."""
     found = [(result, result.accuracy) for result in results if result.accuracy is not None]
-    controls = {result.index: accuracy for result, accuracy in found if result.control}
+    controls = {result.index: accuracy for result, accuracy in found if result.reference}
     single = {
         Change(index=result.index, superblock=result.superblock): accuracy - controls[result.index]
         for result, accuracy in found

@@ -56,7 +56,7 @@ class _Child:
     """One trial under way."""
 
     def __init__(self, trial: Trial, course: Course, device: torch.device) -> None:
-        child = inherit(course.parent, Network.parse(trial.network), trial.seed)
+        child = inherit(course.parent, Network.parse(trial.network), trial.seed, trial.index if trial.fresh else None)
         whole = course.distill.mode == "whole"
         self.trial = trial
         self.rest: nn.Module = child if whole else child.since(trial.index)

@@ -2,7 +2,8 @@
 
 The paper draws them at random. `designed` spreads them instead: first the corners of depth and width, where a slope shows
 most, then always the perturbation farthest from those taken. Every super-block has a control trial, the MasterNet
-itself fine-tuned like the others, so that more training is not taken for a better structure.
+itself fine-tuned like the others, so that more training is not taken for a better structure; and where its type may change a
+second one with fresh weights, so that having to learn anew is not taken for a worse type.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from genet.spec.network import BlockType, Network, SuperBlock
 from genet.spec.recipe import Distill
 from genet.spec.space import SearchSpace, Widths, superblock_of
 
+FRESH = "/fresh"  # after the network, in the names of controls with fresh weights
+
 
 class Change(Record):
     """Super-block `index` (from 0) of the MasterNet becomes `superblock`."""
@@ -28,20 +31,26 @@ class Change(Record):
 
 
 class Trial(Change):
-    """One perturbed fine-tune, or a `control`: the MasterNet itself.
+    """One perturbed fine-tune, or a `control`: the MasterNet itself, inherited or with `fresh` weights in the super-block.
 
     `also` holds a second perturbation where the trial audits whether effects add up.
     """
 
     also: tuple[Change, ...] = ()
     control: bool = False
+    fresh: bool = False
     network: str  # the child's notation
     seed: int
 
     @property
     def id(self) -> str:
         """Names the trial in the journal: where it stands, and the child."""
-        return digest(f"{self.index}/{self.network}")[:12]
+        return digest(f"{self.index}/{self.network}{FRESH * self.fresh}")[:12]
+
+    @property
+    def reference(self) -> bool:
+        """The control that changes of accuracy are counted from."""
+        return self.control and not self.fresh
 
     @property
     def last(self) -> int:
@@ -50,13 +59,15 @@ class Trial(Change):
 
 
 def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, distill: Distill) -> tuple[Trial, ...]:
-    """A control per super-block, `perturb.samples` perturbations per super-block and block type, and joint ones.
+    """Controls per super-block, `perturb.samples` perturbations per super-block and block type, and joint ones.
 
     No perturbation is repeated; where fewer exist, all are tried. The plan depends on the arguments alone.
     """
 
     make = partial(_trial, space, resolution, seed)
     controls = [make(index, own, control=True) for index, own in enumerate(space.superblocks)]
+    retyped = dict.fromkeys(index for index, kind in widths if kind.kind != space.superblocks[index].type)
+    controls += [make(index, space.superblocks[index], control=True, fresh=True) for index in retyped]
     perturbed = []
     for (index, block_type), kept in widths.items():
         possible = [each for each in _superblocks(space, index, block_type, kept) if each != space.superblocks[index]]
@@ -84,7 +95,7 @@ def possible_trials(space: SearchSpace, widths: Widths, resolution: int, seed: i
 def _trial(space: SearchSpace, resolution: int, seed: int, index: int, superblock: SuperBlock, **more: Any) -> Trial:
     also = more.get("also", ())
     network = str(_child(space, (Change(index=index, superblock=superblock), *also), resolution))
-    drawn = int(digest(f"{seed}/{index}/{network}")[:12], 16)
+    drawn = int(digest(f"{seed}/{index}/{network}{FRESH * more.get('fresh', False)}")[:12], 16)
     return Trial(index=index, superblock=superblock, network=network, seed=drawn, **more)
 
 

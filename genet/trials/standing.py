@@ -40,7 +40,7 @@ def standings(planned: Iterable[Trial], results: Iterable[TrialResult]) -> tuple
                 planned=sum(trial.index == index for trial in planned),
                 done=len(here),
                 failed=len(here) - len(good),
-                control=next((result.accuracy for result in single if result.control), None),
+                control=next((result.accuracy for result in single if result.reference), None),
                 best=best.accuracy if best else None,
                 best_superblock=str(best.superblock) if best else None,
                 seconds_per_trial=sum(result.seconds.total for result in good) / len(good) if good else None,

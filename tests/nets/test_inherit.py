@@ -320,6 +320,18 @@ def test_a_super_block_of_another_kind_inherits_its_projection_and_all_outside_o
     assert any(".shortcut." in name and name.startswith(prefix) for name in outside) == (position != 1)
 
 
+@every_kind
+@every_position
+def test_a_fresh_super_block_inherits_as_much_as_one_of_another_kind(kind: str, position: int, parent_of) -> None:
+    parent = parent_of(parent_network((kind,) * 3))
+    fresh, other = inherit(parent, parent.network, 3, position), build(parent.network, 3)
+    prefix = f"stages.{position}."
+    found = {name: weights for name, weights in state_of(fresh).items() if name.startswith(prefix) and ".shortcut." not in name}
+    assert all(torch.equal(weights, state_of(other)[name]) for name, weights in found.items())
+    rest = [name for name in differing(fresh, parent) if name not in found]
+    assert rest == []
+
+
 @pytest.mark.parametrize(("kind", "other"), list(itertools.permutations(KINDS, 2)), ids="-".join)
 def test_a_super_block_of_another_kind_starts_as_its_shortcut(kind: str, other: str, parent_of) -> None:
     parent = parent_of(parent_network((kind,) * 3))

@@ -73,6 +73,10 @@ def test_trials_are_drawn_against_the_control_of_their_super_block() -> None:
     trial = TrialResult(index=1, superblock=superblock, network="other", seed=0, accuracy=0.9)
     (point,) = figures.trial_info([control, trial], 0.95)
     assert round(point.points, 6) == -2
+    other_type = superblock_of(BlockType("DW", 3, 3.0), 16, 1, 1)
+    fresh = control.model_copy(update={"fresh": True, "accuracy": 0.85})
+    retyped = TrialResult(index=1, superblock=other_type, network="dw", seed=0, accuracy=0.86)
+    assert [round(each.points, 6) for each in figures.trial_info([control, fresh, retyped], 0.95)] == [1]
 
 
 def test_only_networks_within_their_budget_count_as_chosen() -> None:

@@ -69,9 +69,14 @@ def nearest(trials: list[Trial], among: list[SuperBlock]) -> float:
 
 
 @Samplings
-def test_every_superblock_has_one_control_which_is_the_masternet(distill: Distill) -> None:
+def test_every_superblock_has_one_control_which_is_the_masternet_and_one_with_fresh_weights_where_its_type_may_change(
+    distill: Distill,
+) -> None:
     controls = [trial for trial in planned(distill=distill) if trial.control]
-    assert [trial.index for trial in controls] == list(range(len(DIGITS.superblocks)))
+    assert [trial.index for trial in controls if trial.reference] == list(range(len(DIGITS.superblocks)))
+    retyped = {index for index, kind in WIDTHS if kind.kind != DIGITS.superblocks[index].type}
+    assert {trial.index for trial in controls if trial.fresh} == retyped
+    assert len(controls) == len(DIGITS.superblocks) + len(retyped)
     for trial in controls:
         assert trial.superblock == DIGITS.superblocks[trial.index]
         assert Network.parse(trial.network).superblocks == DIGITS.superblocks
