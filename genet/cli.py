@@ -226,6 +226,7 @@ def _add_latency_commands(add) -> None:  # type: ignore[no-untyped-def]
 
 def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
     _add_align(add)
+    _add_fold(add)
     survey = add("survey", "survey.survey_networks", "tell how well networks use a device, and which of them no other beats")
     survey.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{NETWORK}, timm's by a pattern too: 'timm:resnet*'")
     survey.add_argument("--preset", choices=("paper",), help="the networks of the utilization paper's survey")
@@ -245,6 +246,24 @@ def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
     survey.add_argument("--roofline", metavar="FILE", type=Path, help="of one network: draw its layers under the roof as SVG")
     survey.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
     _add_measure(survey)
+
+
+def _add_fold(add) -> None:  # type: ignore[no-untyped-def]
+    fold = add(
+        "fold", "fold.fold_networks", "see several images as one in a wider network, and tell what that does to throughput"
+    )
+    fold.add_argument(
+        "networks", nargs="+", metavar="NETWORK", help="timm:MODEL, MODULE:FUNCTION, a network's file, name or notation"
+    )
+    fold.add_argument("--f", type=_positive, default=4, metavar="F", help="images that become one (default: 4)")
+    fold.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: each network's own)")
+    fold.add_argument("--example", metavar="N,C,H,W", help="what a network of your own reads, such as 1,3,224,224")
+    fold.add_argument("--recipe", help="train one network by it as it is and folded: a file, or a name that comes with genet")
+    fold.add_argument("--into", metavar="FOLDER", type=Path, help="of --recipe: where both go")
+    fold.add_argument("--data", metavar="FOLDER", help="of --recipe: where the images lie")
+    fold.add_argument("--picture", metavar="FILE", type=Path, help="draw throughput and utilization before and after as SVG")
+    fold.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
+    _add_measure(fold)
 
 
 def _add_align(add) -> None:  # type: ignore[no-untyped-def]

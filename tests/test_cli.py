@@ -35,6 +35,7 @@ COMMANDS = [
     "staircase",
     "align",
     "survey",
+    "fold",
 ]
 
 

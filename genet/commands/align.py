@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -12,21 +11,20 @@ from typing import Any, cast
 from torch import nn
 
 from genet.commands.measuring import calibrated, measure_of, meter_of, open_rows, say_damaged
-from genet.commands.naming import images_named
+from genet.commands.naming import images_named, structure_named, weights_of
 from genet.commands.printing import milliseconds, progress, table
 from genet.errors import EvidenceError, GenetError, SpecError
 from genet.files import FolderLock, Journal, Record, write_atomic
 from genet.latency.meter import Meter
-from genet.latency.part import timm_model
 from genet.latency.table import LatencyTable
 from genet.nets.data import load_data
-from genet.nets.foreign import build_structure, logits_of, marked, pretrained, structure_of
+from genet.nets.foreign import build_structure, pretrained
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_structure, save_weights
 from genet.report.study_figures import draw_alignment
 from genet.runfolder import RunFolder
-from genet.spec.foreign import FUNCTION, Foreign, Structure
-from genet.spec.network import Input, Network
-from genet.spec.reader import read_recipe, read_structure, to_yaml
+from genet.spec.foreign import Structure
+from genet.spec.network import Network
+from genet.spec.reader import read_recipe, to_yaml
 from genet.spec.recipe import Measure
 from genet.studies.align.criteria import CRITERIA, Scores, kept_channels, norms, ranks
 from genet.studies.align.module_subject import ModuleSubject, cut_to
@@ -133,53 +131,15 @@ def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, crite
 
 def _subject(arguments: argparse.Namespace) -> Subject:
     """What to align, by its name."""
-    what, size = arguments.what, arguments.size
-    own = re.fullmatch(FUNCTION, what) and not what.startswith("timm:")
-    if arguments.example and not own:
-        raise SpecError([f"--example must go with MODULE:FUNCTION: {what} tells what it reads (got {arguments.example})"])
-    if size and own:
-        raise SpecError([f"--size must go with a network that tells what it reads: --example does it here (got {size})"])
-    if what.startswith("timm:"):
-        module = _timm(what, size)
-    elif own:
-        module = _own(what, arguments.example)
-    else:
-        structure = Network.parse(what) if "|" in what else read_structure(what)
-        structure = structure.at(size) if size else structure
-        place = Path(what)
-        weights = (place if place.is_dir() else place.parent) / WEIGHTS_FILE
-        if isinstance(structure, Network):
-            if arguments.pruned:
-                raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
-            return NetworkSubject(structure)
-        trained = place.exists() and weights.exists()
-        module = load_structure(structure, weights) if trained else build_structure(structure)
-    subject = ModuleSubject(cast("Foreign", structure_of(module)), module)
+    what = arguments.what
+    structure = structure_named(what, arguments.size, arguments.example)
+    if isinstance(structure, Network):
+        if arguments.pruned:
+            raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
+        return NetworkSubject(structure)
+    weights = weights_of(what)
+    subject = ModuleSubject(structure, load_structure(structure, weights) if weights else build_structure(structure))
     return subject if arguments.pruned is None else cut_to(subject, arguments.pruned)
-
-
-def _timm(what: str, size: int | None) -> nn.Module:
-    part = timm_model(what.removeprefix("timm:"), size)
-    part.groups()  # SpecError where it does not run at this size
-    channels, height, width = part.image
-    if height != width:
-        raise SpecError([f"{what}: must read square images; give --size (got {height} x {width})"])
-    classes = logits_of(part.build(), part.image, what)
-    reads = Input(channels=channels, classes=classes, resolution=height)
-    return build_structure(Foreign(name=what.removeprefix("timm:"), source=what, input=reads))
-
-
-def _own(what: str, example: str | None) -> nn.Module:
-    if example is None:
-        raise SpecError(["--example must tell what a network of your own reads, as in --example 1,3,224,224 (got none)"])
-    sizes = re.fullmatch(r"[1-9]\d*,([1-9]\d*),([1-9]\d*),\2", example)
-    if not sizes:
-        raise SpecError([f"--example must be images,channels,height,width of square images, as in 1,3,224,224 (got {example!r})"])
-    reads = Input(channels=int(sizes[1]), classes=2, resolution=int(sizes[2]))
-    module = build_structure(Foreign(name=what.rpartition(":")[2], source=what, input=reads))
-    classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), what)
-    structure = cast("Foreign", structure_of(module))
-    return marked(module, structure.model_copy(update={"input": reads.model_copy(update={"classes": classes})}))
 
 
 def _run_of(what: str) -> RunFolder | None:

@@ -67,7 +67,7 @@ def _train_run(folder: Path, name: str | None, world: World) -> Answer:
 def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
     if arguments.network:
         raise GenetError("--network must go with a run folder, and --recipe with a network; leave one of them out")
-    network, recipe = _network(arguments.what), _override(read_training(arguments.recipe), arguments)
+    network, recipe = _network(arguments.what), recipe_with(arguments)
     start = _start(arguments.start, network) if arguments.start else None
     folder = arguments.into or Path("runs") / f"{network.name}-{recipe.name}"
     shown = progress() if world.first else Progress()
@@ -93,8 +93,9 @@ def _network(text: str) -> Structure:
     return Network.parse(text) if "|" in text else read_structure(text)
 
 
-def _override(recipe: TrainingRecipe, arguments: argparse.Namespace) -> TrainingRecipe:
-    """The recipe with what the command line says."""
+def recipe_with(arguments: argparse.Namespace) -> TrainingRecipe:
+    """The recipe with what the command line says of images and device."""
+    recipe = read_training(arguments.recipe)
     if arguments.data:
         if recipe.data.name == "digits":
             raise GenetError(f"--data must go with a recipe of images in a folder, and {recipe.name} has digits; leave it out")

@@ -58,6 +58,10 @@ class ImageSet(Protocol):
         """
         ...
 
+    def shuffled(self, seed: int) -> ImageSet:
+        """The same images in another order, which the seed decides."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Splits:
@@ -131,6 +135,11 @@ class TensorImages:
                 resized = self._erased(resized, shuffle_seed, chosen)
             yield resized, self._labels[chosen]
 
+    def shuffled(self, seed: int) -> TensorImages:
+        """See `ImageSet`."""
+        order = _permuted(self.size, seed)
+        return TensorImages(self._images[order], self._labels[order], self._view)
+
     def _erased(self, images: Tensor, seed: int, chosen: Tensor) -> Tensor:
         from timm.data.random_erasing import RandomErasing
 
@@ -149,7 +158,7 @@ def _order(size: int, batch: int, shuffle_seed: int | None, skip: int, view: Vie
     """
     if shuffle_seed is None:
         return torch.arange(size)[skip * batch :][view.rank :: view.ranks]
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(shuffle_seed))
+    order = _permuted(size, shuffle_seed)
     order = order[skip * batch : max(size // batch * batch, min(batch, size))]
     if view.ranks == 1 or not len(order):
         return order
@@ -163,6 +172,10 @@ def _order(size: int, batch: int, shuffle_seed: int | None, skip: int, view: Vie
     return torch.cat([steps[:, front : front + half], steps[:, batch - front - half : batch - front]], dim=1).flatten()
 
 
+def _permuted(size: int, seed: int) -> Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+
+
 @dataclass
 class FirstImages:
     """The first batches of a set, with `size` images or a few more: enough to time something."""
@@ -174,6 +187,10 @@ class FirstImages:
         """See `ImageSet`."""
         count = max(0, math.ceil(self.size / batch) - skip)
         return itertools.islice(self.images.batches(batch, resolution, shuffle_seed, skip), count)
+
+    def shuffled(self, seed: int) -> FirstImages:
+        """See `ImageSet`."""
+        return FirstImages(self.images.shuffled(seed), self.size)
 
 
 class FileImages:
@@ -198,6 +215,11 @@ class FileImages:
             yield from loader
         except DataError as fault:  # a worker sends its traceback along; the last line is the message
             raise DataError(str(fault).strip().splitlines()[-1].split("DataError: ")[-1]) from None
+
+    def shuffled(self, seed: int) -> FileImages:
+        """See `ImageSet`."""
+        order = _permuted(self.size, seed).numpy()
+        return FileImages(self._dataset, self.positions[order], self._channels, self._workers, self._view)
 
 
 class _Decoded(Dataset[Batch]):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from genet.report.figures import GREY, figure_of, svg
 from genet.studies.align.study import Alignment
+from genet.studies.folding import Folding
 from genet.studies.survey.intensity import Layer
 from genet.studies.survey.roof import Roof
 from genet.studies.survey.survey import Frontiers, Surveyed, utilizations
@@ -85,6 +86,26 @@ def draw_clouds(clouds: Sequence[Cloud], title: str) -> str:
         axes.set_xlabel(cloud.x)
         axes.set_ylabel(cloud.y)
     figure.suptitle(title, fontsize=8)
+    return _told(svg(figure), titles)
+
+
+def draw_folds(found: Sequence[Folding], ratio: float) -> str:
+    """An arrow for every network from what it was to what it is when folded (utilization paper, figure 2b)."""
+    figure = figure_of(5.2, 3.4)
+    axes = figure.subplots()
+    titles = {}
+    for place, one in enumerate(found):
+        sides = [(1, one.before), (one.f, one.after)]
+        points = [(f * side.images_per_sec, 100 * (side.utilization or 0)) for f, side in sides]
+        arrow = {"arrowstyle": "->", "color": GREY, "linewidth": 0.8}
+        axes.annotate("", xy=points[1], xytext=points[0], arrowprops=arrow)
+        for name, (x, y), (_, side) in zip(("before", "after"), points, sides, strict=True):
+            titles[f"{name}-{place}"] = f"{one.network}, {name}: {x:.4g} images per second, {y:.1f} % utilization"
+            colour = ABOVE if (side.intensity or 0) > ratio else BELOW
+            axes.plot([x], [y], "o", markersize=3.5, color=colour, gid=f"{name}-{place}")
+    axes.set_xscale("log")
+    axes.set_xlabel("images per second")
+    axes.set_ylabel("utilization (%)")
     return _told(svg(figure), titles)
 
 

@@ -23,8 +23,10 @@ from genet.nets.weights import WEIGHTS_FILE, load_structure, save_weights, write
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
 from genet.spec.foreign import Structure
+from genet.spec.network import Input
 from genet.spec.reader import to_yaml
 from genet.spec.recipe import Data, Schedule, Training, TrainingRecipe
+from genet.studies.folding import Folded, unfolded
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -36,7 +38,7 @@ CPU = torch.device("cpu")
 class Lesson:
     """A network, how it is trained, and on what. Every `repeat` has weights and an order of images of its own.
 
-    `start` are the weights to begin with, in place of fresh ones.
+    `start` are the weights to begin with, in place of fresh ones. A network that is folded sees so many images as one.
     """
 
     network: Structure
@@ -45,13 +47,20 @@ class Lesson:
     seed: int
     repeat: int = 0
     start: Path | None = None
+    fold: int = 1
 
     @property
     def inputs(self) -> str:
         """Names all that the result depends on, the weights of a teacher and those begun with among them."""
         files = (file for file in (self._teachers_weights, self.start) if file and file.exists())
         taught = "".join(f"/{digest(read_bytes(file))}" for file in files)
-        return digest(f"{self.network}/{self.schedule.model_dump_json()}/{self.data.identity}/{self._drawn}{taught}")
+        folded = f"/folded {self.fold}" if self.fold > 1 else ""
+        return digest(f"{self.network}/{self.schedule.model_dump_json()}/{self.data.identity}/{self._drawn}{taught}{folded}")
+
+    @property
+    def reads(self) -> Input:
+        """What its images are of."""
+        return unfolded(self.network.input, self.fold)
 
     @property
     def teacher(self) -> str | None:
@@ -75,7 +84,7 @@ class Lesson:
         """The images, augmented as the training says; of every batch this process's part."""
         training = Training.model_validate(self.schedule.model_dump())
         view = View(training.augment, training.erasing, world.rank, world.size)
-        return load_data(self.data, self.network.input, self.seed, view)
+        return load_data(self.data, self.reads, self.seed, view)
 
 
 def trained_before(lesson: Lesson, result: Path) -> Trained | None:
@@ -116,7 +125,10 @@ def train_anew(
         world=world,
         say=say,
     )
-    nas, test = (accuracy(module, images, resolution, device, world) for images in (splits.nas_validation, splits.test))
+    held_out = (splits.nas_validation, splits.test)
+    if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
+        held_out = (held_out[0].shuffled(lesson.seed), held_out[1].shuffled(lesson.seed))
+    nas, test = (accuracy(module, images, resolution, device, world) for images in held_out)
     trained = Trained(
         inputs=inputs,
         network=str(network),
@@ -126,7 +138,7 @@ def train_anew(
         test_accuracy=test,
     )
     if world.first:
-        save_weights(module, result.with_suffix(".safetensors"))
+        save_weights(module.inside if isinstance(module, Folded) else module, result.with_suffix(".safetensors"))
         trained.save(result)
         Checkpoints(checkpoint).remove()  # the result is safe, so the optimizer's state is no longer needed
     world.wait()
@@ -137,7 +149,8 @@ def _begun(lesson: Lesson) -> nn.Module:
     """The network with fresh weights, or with those it begins with."""
     if lesson.start:
         return load_structure(lesson.network, lesson.start).train()
-    return build_structure(lesson.network, lesson.weights_seed)
+    module = build_structure(lesson.network, lesson.weights_seed)
+    return Folded(module, lesson.fold) if lesson.fold > 1 else module
 
 
 def train_network_into(
@@ -148,14 +161,15 @@ def train_network_into(
     progress: Progress,
     world: World = ALONE,
     start: Path | None = None,
+    fold: int = 1,
 ) -> Trained:
-    """Train any network into a folder of its own, from scratch or from the weights in `start`.
+    """Train any network into a folder of its own, from scratch or from the weights in `start`, or folded.
 
     What is there of just this training is not repeated.
 
     RunError where the folder holds another network or the training of another recipe.
     """
-    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, start=start)
+    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, start=start, fold=fold)
     result = folder / "model.json"
     known = trained_before(lesson, result)
     if not known:
@@ -221,7 +235,7 @@ def _teacher(lesson: Lesson) -> nn.Module | None:
     if name is None:
         return None
     try:
-        opened, reads = open_network(name, CPU), lesson.network.input
+        opened, reads = open_network(name, CPU), lesson.reads
     except GenetError as fault:
         raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, and {name} is not ({fault})") from None
     teacher = opened.answers

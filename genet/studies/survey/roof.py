@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -67,14 +66,14 @@ class Product:
     batch: int
 
     @property
-    def side(self) -> int:
-        """Rows of an image are this times this."""
-        return max(1, round(math.sqrt(self.size / self.batch)))
+    def rows(self) -> int:
+        """Of the first matrix that an image has."""
+        return max(1, round(self.size / self.batch))
 
     @property
     def flops(self) -> int:
         """Operations per batch."""
-        return 2 * self.batch * self.side**2 * self.size**2
+        return 2 * self.batch * self.rows * self.size**2
 
     def at(self, batch: int) -> Product:
         """The same product in a batch of other size."""
@@ -83,7 +82,7 @@ class Product:
     @property
     def part(self) -> Part:
         """Frameworks run the two kinds by different libraries, and only convolutions in the number format of convolutions."""
-        rows, size = self.side**2, self.size
+        rows, size = self.rows, self.size
         op = Op("product", "conv", rows * size, rows * size, size * size, rows, size, size)
 
         def build() -> nn.Module:
@@ -91,7 +90,7 @@ class Product:
 
             return nn.Linear(size, size, bias=False) if self.kind == "linear layer" else nn.Conv2d(size, size, 1, bias=False)
 
-        image = (1, rows, size) if self.kind == "linear layer" else (size, self.side, self.side)
+        image = (1, rows, size) if self.kind == "linear layer" else (size, rows, 1)
         return Part(f"{self.kind}, {self.batch * rows} x {size} x {size}", image, lambda: ((op,),), build, whole=False)
 
     def tflops_per_sec(self, ms: float) -> float:

@@ -1,0 +1,123 @@
+"""`genet fold`: FoldedCNNs, networks that see several images as one and are wider for it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from genet import pipeline
+from genet.choose.outcome import percent
+from genet.commands.measuring import calibrated, measure_of, meter_of
+from genet.commands.naming import structure_named
+from genet.commands.printing import progress, table
+from genet.commands.train import recipe_with
+from genet.device import open_device
+from genet.errors import GenetError, LostDeviceError, SpecError
+from genet.files import FolderLock, write_atomic
+from genet.latency.meter import Meter
+from genet.report.study_figures import draw_folds
+from genet.spec.foreign import Structure
+from genet.spec.recipe import TrainingRecipe
+from genet.studies.folding import Folding, compare, fold
+from genet.studies.survey.roof import read_roof
+
+Answer = dict[str, Any]
+HEAD = ["network", "FLOPs", "traffic", "FLOP/byte", "images/s", "times as fast", "utilization"]
+
+
+def fold_networks(arguments: argparse.Namespace) -> Answer:
+    """`genet fold`."""
+    f, batch = arguments.f, arguments.batch
+    faults = []
+    if batch % f:
+        faults.append(f"--f must divide the batch (got {f} for a batch of {batch}); try --batch {math.ceil(batch / f) * f}")
+    if bool(arguments.recipe) != bool(arguments.into) or (arguments.recipe and len(arguments.networks) != 1):
+        faults.append("--recipe must go with --into FOLDER and one network: it is trained as it is, and folded")
+    if arguments.recipe and arguments.device.startswith("estimate:"):
+        faults.append(f"--recipe must train on a device that is here (got {arguments.device}); fold and train apart")
+    if faults:
+        raise SpecError(faults)
+    structures = [structure_named(name, arguments.size, arguments.example) for name in arguments.networks]
+    recipe = recipe_with(arguments) if arguments.recipe else None
+    folded = fold(structures[0], f) if recipe else None
+    found, failed, answer = _measured(structures, arguments)
+    answer["networks"] = [_told(one) for one in found]
+    if arguments.picture and found:
+        write_atomic(arguments.picture, draw_folds(found, answer["roof"]["ratio"]).encode())
+        print(f"picture: {arguments.picture}")
+    if recipe and folded:
+        answer["accuracy"] = _trained(structures[0], folded, recipe, arguments)
+    if not found:
+        raise GenetError("\n".join(f"{name}: {why}" for name, why in failed.items()))
+    return answer
+
+
+def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tuple[list[Folding], dict[str, str], Answer]:
+    """Every network before and after; one that cannot be folded does not hold up the others."""
+    meter_at = _meters(arguments)
+    meter = meter_at(arguments.batch)
+    print(f"{meter.setting}{': estimates, not measurements' if meter.setting.estimate else ''}")
+    roof, product = read_roof(meter)
+    found: list[Folding] = []
+    failed: dict[str, str] = {}
+    with progress().track("networks, each as it is and folded", len(structures)) as tracker:
+        for structure in structures:
+            try:
+                found.append(compare(structure, arguments.f, meter_at, arguments.batch, product, roof.ratio))
+            except LostDeviceError:
+                raise
+            except GenetError as fault:
+                failed[structure.name] = str(fault).removeprefix(f"{structure.name}: ")
+            tracker.advance(structure.name)
+    if found:
+        table(HEAD, [_row(one) for one in found])
+        ideal = math.sqrt(arguments.f)
+        grown = f"traffic falls to {1 / ideal:.2f} and FLOP/byte rises to {ideal:.2f} times"
+        print(f"FLOPs, traffic and speed are after over before; where activations are all that moves, {grown}")
+    for name, why in failed.items():
+        print(f"  {name} is left out: {why}")
+    setting = meter.setting
+    told: Answer = {"device": setting.device.name, "estimate": setting.estimate, "f": arguments.f, "failed": failed}
+    return found, failed, told | {"roof": {**roof.model_dump(mode="json"), "ratio": roof.ratio}}
+
+
+def _meters(arguments: argparse.Namespace) -> Callable[[int], Meter]:
+    """A meter for every batch, by what the command line says."""
+    wanted = measure_of(arguments)
+    return lambda batch: calibrated(meter_of(wanted.model_copy(update={"batch": batch})), arguments.calibrate or [])
+
+
+def _row(one: Folding) -> list[str]:
+    before, after = one.before, one.after
+    return [
+        one.network,
+        f"{one.flops:.3f}",
+        f"{one.traffic:.3f}",
+        f"{before.intensity:.1f} -> {after.intensity:.1f}",
+        f"{before.images_per_sec:,.4g} -> {one.f * after.images_per_sec:,.4g}",
+        f"{one.speed:.3f}",
+        f"{before.utilization or 0:.1%} -> {after.utilization or 0:.1%}",
+    ]
+
+
+def _told(one: Folding) -> Answer:
+    sides = {
+        name: {**side.model_dump(mode="json"), "utilization": side.utilization}
+        for name, side in (("before", one.before), ("after", one.after))
+    }
+    return {"network": one.network, "flops": one.flops, "traffic": one.traffic, "speed": one.speed, **sides}
+
+
+def _trained(structure: Structure, folded: Structure, recipe: TrainingRecipe, arguments: argparse.Namespace) -> Answer:
+    """Both trained by one recipe, each in a folder of its own."""
+    accuracies = {}
+    for name, network, f in (("original", structure, 1), ("folded", folded, arguments.f)):
+        folder: Path = arguments.into / name
+        with FolderLock(folder):
+            trained = pipeline.train_network_into(folder, network, recipe, open_device(recipe.device), progress(), fold=f)
+        accuracies[name] = trained.test_accuracy
+        print(f"{folder}: test accuracy {percent(trained.test_accuracy)}")
+    return accuracies
