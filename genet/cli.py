@@ -227,6 +227,8 @@ def _add_latency_commands(add) -> None:  # type: ignore[no-untyped-def]
 def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
     _add_align(add)
     _add_fold(add)
+    _add_rank(add)
+    _add_filter(add)
     survey = add("survey", "survey.survey_networks", "tell how well networks use a device, and which of them no other beats")
     survey.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{NETWORK}, timm's by a pattern too: 'timm:resnet*'")
     survey.add_argument("--preset", choices=("paper",), help="the networks of the utilization paper's survey")
@@ -264,6 +266,36 @@ def _add_fold(add) -> None:  # type: ignore[no-untyped-def]
     fold.add_argument("--picture", metavar="FILE", type=Path, help="draw throughput and utilization before and after as SVG")
     fold.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
     _add_measure(fold)
+
+
+def _add_rank(add) -> None:  # type: ignore[no-untyped-def]
+    rank = add("rank", "rank.rank_network", "tell the intrinsic rank of a trained network's stages, and what to build them of")
+    rank.add_argument(
+        "what", metavar="NETWORK|RUN", help="a run, whose MasterNet is taken; a trained network's folder; or timm:MODEL"
+    )
+    rank.add_argument("--random", action="store_true", help="take fresh weights, whose rank is that of noise")
+    rank.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: the network's own)")
+    rank.add_argument("--example", metavar="N,C,H,W", help="what a network of your own reads, such as 1,3,224,224")
+    rank.add_argument("--picture", metavar="FILE", type=Path, help="draw the singular values as SVG")
+
+
+def _add_filter(add) -> None:  # type: ignore[no-untyped-def]
+    study = add("filter", "filter.filter_space", "tell whether utilization can stand for accuracy in a search of a space")
+    study.add_argument(
+        "table",
+        nargs="?",
+        metavar="CSV",
+        type=Path,
+        help="every network of a space: network (as 8:16:64), top1_percent, images_per_sec, macs, train_sec[, time_sec]",
+    )
+    study.add_argument("--nats", metavar="FILE", type=Path, help="NATS-Bench's size space, by its own package")
+    study.add_argument(
+        "--budget", type=float, metavar="S", help="seconds of a search (default: what filtering by utilization takes)"
+    )
+    study.add_argument("--seeds", type=_positive, metavar="N", default=9, help="of every method (default: 9)")
+    study.add_argument("--target", type=float, metavar="G", help="images/s that rewards count against (default: the median)")
+    study.add_argument("--weight", type=float, metavar="W", default=0.07, help="of throughput in rewards (default: 0.07)")
+    study.add_argument("--picture", metavar="FILE", type=Path, help="draw what was found as SVG")
 
 
 def _add_align(add) -> None:  # type: ignore[no-untyped-def]

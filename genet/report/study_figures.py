@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 from genet.report.figures import GREY, figure_of, svg
 from genet.studies.align.study import Alignment
+from genet.studies.filtering.bench import Row
+from genet.studies.filtering.study import Filtering
 from genet.studies.folding import Folding
+from genet.studies.intrinsic_rank import StageRank
 from genet.studies.survey.intensity import Layer
 from genet.studies.survey.roof import Roof
 from genet.studies.survey.survey import Frontiers, Surveyed, utilizations
@@ -154,3 +157,35 @@ def _told(text: str, titles: Mapping[str, str]) -> str:
     for name, title in titles.items():
         text = text.replace(f'<g id="{name}">', f'<g id="{name}"><title>{escape(title)}</title>')
     return text
+
+
+def draw_ranks(found: Sequence[StageRank], title: str) -> str:
+    """Singular values of every stage's last convolution over their place, both as shares (GENet paper, figure 4)."""
+    figure = figure_of(5.2, 3.4)
+    axes = figure.subplots()
+    for one in found:
+        where = [place / one.shape[0] for place in range(1, len(one.singular_values) + 1)]
+        axes.plot(where, one.singular_values, linewidth=1, label=f"stage {one.stage}: rank {one.share:.0%}")
+    axes.set_xlabel("place of the singular value, over output channels")
+    axes.set_ylabel("singular value, over the largest")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=6, frameon=False)
+    figure.suptitle(title, fontsize=8)
+    return svg(figure)
+
+
+def draw_filtering(rows: Sequence[Row], found: Filtering) -> str:
+    """What every method found with its first seed, and the true frontier (utilization paper, figures 4 to 6)."""
+    known = {row.network: row for row in rows}
+    first = [run for run in found.runs if run.seed == found.runs[0].seed]
+    figure = figure_of(2.6 * len(first) + 0.4, 2.9)
+    for axes, run in zip(figure.subplots(1, len(first), sharey=True, squeeze=False)[0], first, strict=True):
+        axes.plot([row.images_per_sec for row in rows], [row.top1_percent for row in rows], ".", markersize=1, color="#d9dde3")
+        for name, networks, colour in (("true frontier", found.true_frontier, BELOW), ("found", run.frontier, ABOVE)):
+            points = sorted(known[network].point for network in networks)
+            axes.plot(*zip(*points, strict=True), ".-", markersize=3, linewidth=0.7, color=colour, label=name)
+        axes.set_title(run.method, fontsize=8)
+        axes.set_xlabel("images per second")
+    figure.axes[0].set_ylabel("top-1 accuracy (%)")
+    figure.axes[0].legend(fontsize=6, frameon=False)
+    return svg(figure)

@@ -1,0 +1,98 @@
+"""`genet rank`: the intrinsic rank of a network's stages, and what it advises to build them of."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from genet.choose.certificate import Selection
+from genet.choose.outcome import Trained
+from genet.commands.naming import structure_named, weights_of
+from genet.commands.printing import table
+from genet.errors import EvidenceError
+from genet.files import write_atomic
+from genet.nets.foreign import build_structure, pretrained
+from genet.nets.weights import load_structure
+from genet.report.study_figures import draw_ranks
+from genet.runfolder import RunFolder
+from genet.spec.foreign import Foreign, Structure
+from genet.spec.network import Kind, Network
+from genet.studies.intrinsic_rank import ENERGY, StageRank, stage_ranks
+
+Answer = dict[str, Any]
+FITS: dict[Kind, str] = {"XX": "full convolution", "BL": "bottleneck or depthwise", "DW": "bottleneck or depthwise"}
+
+
+def rank_network(arguments: argparse.Namespace) -> Answer:
+    """`genet rank`."""
+    run = RunFolder(Path(arguments.what))
+    chosen: tuple[Network, ...] = ()
+    if run.recipe_file.exists() and run.master.exists():
+        structure: Structure = Network.parse(run.read(run.master, Trained).network)
+        module = load_structure(structure, run.master.with_suffix(".safetensors"))
+        if run.selection.exists():
+            answers = run.read(run.selection, Selection).answers
+            chosen = tuple(dict.fromkeys(Network.parse(choice.network) for choice in answers))
+    else:
+        structure = structure_named(arguments.what, arguments.size, arguments.example)
+        module = _with_weights(arguments.what, structure, arguments.random)
+    reads = structure.input
+    found = stage_ranks(module, (reads.channels, reads.resolution, reads.resolution))
+    own = tuple(block.type for block in structure.superblocks) if isinstance(structure, Network) else ()
+    _print(found, own, chosen)
+    if arguments.picture:
+        write_atomic(arguments.picture, draw_ranks(found, arguments.what).encode())
+        print(f"picture: {arguments.picture}")
+    stages = [{**one.model_dump(mode="json"), "share": one.share, "advice": one.advice} for one in found]
+    return {"network": str(structure), "stages": stages, "own": own, "chosen": [_types(network) for network in chosen]}
+
+
+def _with_weights(what: str, structure: Structure, random: bool) -> nn.Module:
+    """The network with trained weights; EvidenceError where there are none and no random ones are asked for."""
+    if random:
+        return build_structure(structure)
+    weights = weights_of(what)
+    if weights:
+        return load_structure(structure, weights)
+    without: str | None = "no trained weights lie beside it"
+    if isinstance(structure, Foreign) and structure.source.startswith("timm:") and not structure.layers:
+        module, without = pretrained(structure)
+        if without is None:
+            return module
+    raise EvidenceError(
+        f"{what}: must have trained weights, for the rank of noise means nothing, and has none ({without}); give a folder with "
+        "network.yaml and model.safetensors, or --random for noise all the same"
+    )
+
+
+def _types(network: Network) -> list[Kind]:
+    return [block.type for block in network.superblocks]
+
+
+def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: tuple[Network, ...]) -> None:
+    head = ["stage", "last convolution", "matrix", f"rank at {ENERGY:.0%}", "of its channels", "advice"]
+    rows = [
+        [
+            str(one.stage),
+            one.layer,
+            f"{one.shape[0]} x {one.shape[1]}",
+            str(one.rank),
+            f"{one.share:.0%}",
+            one.advice or f"none: its rank is at most {min(one.shape)}",
+        ]
+        for one in found
+    ]
+    if own:
+        head.append("has now")
+        rows = [[*row, kind] for row, kind in zip(rows, own, strict=True)]
+    if chosen:
+        head.append("chosen")
+        rows = [[*row, ", ".join(dict.fromkeys(_types(n)[place] for n in chosen))] for place, row in enumerate(rows)]
+    table(head, rows)
+    advised = [(one.advice, kind) for network in chosen for one, kind in zip(found, _types(network), strict=True) if one.advice]
+    if advised:
+        agreeing = sum(FITS[kind] == advice for advice, kind in advised)
+        print(f"the search chose as the ranks advise in {agreeing} of {len(advised)} super-blocks")
