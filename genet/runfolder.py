@@ -37,6 +37,7 @@ class RunFolder:
         self.master = path / "master.json"
         self.regression = path / "regression.json"
         self.selection = path / "selection.json"
+        self.roof = path / "roof.json"
         self.results = path / "results.json"
         self.report = path / "report.html"
         self.latency = Journal(path / "latency.jsonl")

@@ -36,6 +36,8 @@ COMMANDS = [
     "align",
     "survey",
     "fold",
+    "rank",
+    "filter",
 ]
 
 

@@ -22,8 +22,11 @@ from genet.job import open_job, read_job
 from genet.latency.plan import Staircases
 from genet.progress import Progress
 from genet.runfolder import RunFolder
+from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe
+from genet.steps.select import frontiers
+from genet.studies.survey.roof import RunRoof
 from genet.trials.results import read_results
 from tests.tiny import RECIPE, write_recipe
 
@@ -47,6 +50,7 @@ def test_the_run_folder_holds_every_step(finished: RunFolder) -> None:
         "selection.json",
         "results.json",
         "report.html",
+        "roof.json",
     ):
         assert (finished.path / name).is_file(), name
     assert not [path for path in finished.path.rglob(".*") if path.name != ".lock"]
@@ -174,6 +178,29 @@ def test_the_report_is_one_file_that_asks_nothing_of_the_network(finished: RunFo
     assert fetched == []
     for outcome in Outcomes.load(finished.results).outcomes:
         assert outcome.network in text
+
+
+def test_the_report_tells_how_well_the_networks_use_the_device(finished: RunFolder) -> None:
+    roof = RunRoof.load(finished.roof).roof
+    selection = Selection.load(finished.selection)
+    (text,) = re.findall(r'<table id="uses">.*?</table>', finished.report.read_text(), re.S)
+    rows = re.findall(r"<tr><td>(.*?)</td><td><code>(.*?)</code></td>.*?>([\d.]+%)</td></tr>", text, re.S)
+    assert rows[0][0] == "MasterNet"
+    assert {network for _, network, _ in rows[1:]} <= {choice.network for choice in selection.answers}
+    macs = network_cost(Network.parse(rows[0][1])).macs
+    share = 2 * macs / (selection.masternet_ms_per_image * 1e9) / roof.tflops_per_sec
+    assert rows[0][2] == f"{share:.1%}"
+
+
+def test_a_selection_filtered_by_utilization_chooses_among_what_no_faster_candidate_beats(copy: RunFolder) -> None:
+    recipe = copy.recipe()
+    filtered = recipe.model_copy(update={"select": recipe.select.model_copy(update={"filter": "utilization"})})
+    with open_job(copy.path, Progress(), filtered) as job:
+        selection = pipeline.select(job)
+        (front,) = frontiers(job, job.table).values()
+    rates = [(c.predicted_ms, network_cost(Network.parse(c.network)).macs / c.predicted_ms) for c in front]
+    assert rates == sorted(rates)  # slower ones do more per time, or they would have been left out
+    assert selection.answers
 
 
 def test_the_report_escapes_what_it_shows(copy: RunFolder) -> None:

@@ -20,6 +20,8 @@ import numpy as np
 from genet.choose.offers import Offer, Offers
 from genet.errors import EvidenceError
 from genet.files import Record
+from genet.spec.cost import network_cost
+from genet.spec.network import Network
 
 
 class Candidate(Record):
@@ -203,6 +205,13 @@ def _grow(front: _Front, number: int, offer: Offer, row: int, choices: np.ndarra
 def _best(fronts: Sequence[_Front]) -> _Front:
     joined = _Front(*(np.concatenate([getattr(front, name) for front in fronts]) for name in _Front.__slots__))
     return joined[pareto(joined.ms, joined.gain, joined.parameters)]
+
+
+def utilized(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Those that no other beats in throughput and utilization, which is arithmetic per time (utilization paper, section 4.3)."""
+    ms = np.array([candidate.predicted_ms for candidate in candidates])
+    macs = np.array([network_cost(Network.parse(candidate.network)).macs for candidate in candidates])
+    return tuple(candidates[place] for place in pareto(ms, macs / ms))
 
 
 def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from genet.choose.certificate import Selection
 from genet.choose.explain import NEARBY, Explanation
@@ -13,12 +14,16 @@ from genet.choose.fidelity import Validation
 from genet.choose.outcome import Outcomes, Trained, percent
 from genet.choose.regression import Regression
 from genet.choose.selection import Candidate
+from genet.latency.ops import network_ops
 from genet.latency.plan import Staircases
 from genet.latency.table import Setting
 from genet.progress import duration
 from genet.report import figures
+from genet.spec.network import Network
 from genet.spec.reader import to_yaml
 from genet.spec.recipe import Recipe
+from genet.studies.survey.intensity import flops_of, intensity_of, layers_of
+from genet.studies.survey.roof import Roof
 from genet.trials.audit import additivity
 from genet.trials.results import TrialResult
 
@@ -37,6 +42,7 @@ class Story:
     regression: Regression | None
     fronts: Mapping[int, tuple[Candidate, ...]]
     selection: Selection | None
+    roof: Roof | None
     explanations: tuple[Explanation, ...]
     validation: Validation | None
     outcomes: Outcomes | None
@@ -58,11 +64,42 @@ def page(story: Story) -> str:
         drawn=drawn,
         recipe=to_yaml(story.recipe),
         found=found_in(story.setting),
+        uses=uses(story),
         audit=additivity(story.trials),
         nearby=NEARBY,
         spent=duration(sum(trial.seconds.total for trial in story.trials)),
         failures=Counter(trial.failure.kind for trial in story.trials if trial.failure),
     )
+
+
+class Use(NamedTuple):
+    """How well one network uses the device: floating-point operations, FLOP per byte, TFLOP/s, and the share of the roof's."""
+
+    name: str
+    network: str
+    macs: int
+    intensity: float
+    tflops_per_sec: float
+    utilization: float
+
+
+def uses(story: Story) -> tuple[Use, ...]:
+    """The MasterNet and every network that was chosen and measured; empty where the device's roof is not known."""
+    if story.roof is None or story.selection is None:
+        return ()
+    masternet = str(story.recipe.space.masternet(story.recipe.search_resolution))
+    timed = {masternet: ("MasterNet", story.selection.masternet_ms_per_image)}
+    for choice in story.selection.answers:
+        if choice.measured_ms_per_image is not None:
+            timed.setdefault(choice.network, (f"budget {choice.budget}", choice.measured_ms_per_image))
+    return tuple(_use(name, network, ms, story.setting, story.roof) for network, (name, ms) in timed.items())
+
+
+def _use(name: str, notation: str, ms_per_image: float, setting: Setting, roof: Roof) -> Use:
+    layers = layers_of(network_ops(Network.parse(notation)), setting.batch, setting.dtype)
+    rate = flops_of(layers) / (ms_per_image * setting.batch) * 1e-9
+    macs = flops_of(layers) // (2 * setting.batch)
+    return Use(name, notation, macs, intensity_of(layers), rate, rate / roof.tflops_per_sec)
 
 
 def found_in(setting: Setting) -> str:

@@ -209,13 +209,15 @@ class Fit(Record):
 class Select(Record):
     """Latency budgets per image, and how many of the best candidates are measured as whole networks at a time.
 
-    `method: random` is the paper's: the best of so many random `structures`; `exact` needs none.
+    `method: random` is the paper's: the best of so many random `structures`; `exact` needs none. `filter: utilization` leaves
+    those candidates only that no faster one beats in utilization (utilization paper, section 4.3).
     """
 
     budgets: Annotated[tuple[Budget, ...], NonEmpty]
     candidates: Count = 3
     method: Literal["exact", "random"] = "exact"
     structures: Count = 100_000
+    filter: Literal["utilization"] | None = None
 
     @field_validator("budgets")
     @classmethod

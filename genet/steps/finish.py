@@ -23,6 +23,7 @@ from genet.steps.distill import finished_trials
 from genet.steps.explain import explanations
 from genet.steps.learn import current_regression, train_network
 from genet.steps.select import frontiers, table_on_disk
+from genet.studies.survey.roof import RunRoof
 
 R = TypeVar("R", bound=Record)
 
@@ -107,6 +108,7 @@ def write_report(job: Job) -> Path:
     files, table = job.folder, table_on_disk(job)
     selection, validation = _if_there(files, files.selection, Selection), _if_there(files, files.validation, Validation)
     regression = current_regression(job) if files.regression.exists() else None
+    roof = files.read_current(files.roof, RunRoof, table.setting.digest)
     story = Story(
         recipe=job.recipe,
         setting=table.setting,
@@ -118,6 +120,7 @@ def write_report(job: Job) -> Path:
         regression=regression,
         fronts=frontiers(job, table) if files.regression.exists() else {},
         selection=selection,
+        roof=roof.roof if roof else None,
         explanations=explanations(job, selection, table) if selection else (),
         validation=validation if validation and regression and validation.inputs == regression.inputs else None,
         outcomes=_if_there(files, files.results, Outcomes),

@@ -17,7 +17,7 @@ from genet.choose.certificate import (
 )
 from genet.choose.offers import Offers, tabulate
 from genet.choose.regression import Regression
-from genet.choose.selection import Candidate, drawn, frontier
+from genet.choose.selection import Candidate, drawn, frontier, utilized
 from genet.errors import EvidenceError
 from genet.files import digest
 from genet.job import Job, predictor
@@ -31,6 +31,7 @@ from genet.spec.network import Network
 from genet.spec.recipe import Budget, budget_ms
 from genet.spec.space import Widths
 from genet.steps.learn import current_regression
+from genet.studies.survey.roof import RunRoof, read_roof
 
 LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
 
@@ -52,6 +53,8 @@ def select(job: Job) -> Selection:
     else:
         selection = _certified_selection(job, table, regression, inputs)
         _warn_if_busy(job, table, selection.choices)
+        if job.folder.read_current(job.folder.roof, RunRoof, table.setting.digest) is None:
+            RunRoof(inputs=table.setting.digest, roof=read_roof(job.meter)[0]).save(job.folder.roof)
     selection.save(job.folder.selection)
     return selection
 
@@ -141,7 +144,8 @@ def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]
 def _front(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
     """What is chosen from under the present correction: the exact frontier, or the best of random structures."""
     offered, how = offers(job, prediction, regression, resolution, kept), job.recipe.select
-    return frontier(offered) if how.method == "exact" else drawn(offered, how.structures, job.recipe.seed)
+    found = frontier(offered) if how.method == "exact" else drawn(offered, how.structures, job.recipe.seed)
+    return utilized(found) if how.filter else found
 
 
 def offers(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> Offers:

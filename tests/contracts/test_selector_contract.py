@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from genet.choose.offers import Offers, tabulate
-from genet.choose.selection import Solved, drawn, frontier, pareto
+from genet.choose.selection import Solved, drawn, frontier, pareto, utilized
 from genet.latency.ops import network_ops
 from genet.spec.cost import network_cost
 from genet.spec.network import Block, Network, SuperBlock, blocks, superblock_blocks
@@ -104,6 +104,24 @@ def test_the_three_best_networks_of_a_budget_are_brute_forces(seed: int) -> None
     for budget in np.linspace(min(ms for ms, _ in ranked), max(ms for ms, _ in ranked), 7):
         best = [accuracy for ms, accuracy in ranked if ms <= budget + 1e-9][:3]
         assert [c.predicted_accuracy for c in solved.best(budget + 1e-9, 3)] == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_filtered_by_utilization_candidates_are_those_that_no_faster_one_beats_in_arithmetic_per_time(seed: int) -> None:
+    found = frontier(Instance(seed).offers())
+    rates = {c: network_cost(Network.parse(c.network)).macs / c.predicted_ms for c in found}
+    expected = [
+        one
+        for one in found
+        if not any(
+            other.predicted_ms <= one.predicted_ms
+            and rates[other] >= rates[one]
+            and (other.predicted_ms, rates[other]) != (one.predicted_ms, rates[one])
+            for other in found
+        )
+    ]
+    assert list(utilized(found)) == expected
+    assert expected[0] == found[0]  # the fastest is beaten by none
 
 
 @pytest.mark.parametrize("seed", range(8))

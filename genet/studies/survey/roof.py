@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from genet.errors import MeasurementError
-from genet.files import Record
+from genet.files import Derived, Record
 from genet.latency.hardware import similar_gpu
 from genet.latency.ops import Op
 from genet.latency.part import Part
@@ -52,6 +52,12 @@ class Roof(Record):
     def at(self, intensity: float) -> float:
         """TFLOP/s that a layer of this intensity can reach at most."""
         return min(self.tflops_per_sec, intensity * self.gb_per_sec / 1e3)
+
+
+class RunRoof(Derived):
+    """The roof of the setting that a run measures in."""
+
+    roof: Roof
 
 
 Kind = Literal["linear layer", "convolution"]

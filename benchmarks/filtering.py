@@ -1,0 +1,126 @@
+"""Can utilization stand for accuracy? A whole space of five widths, trained and timed here, and searched in every way.
+
+    python benchmarks/filtering.py                            digits; half an hour on two cores
+    python benchmarks/filtering.py --data CIFAR10 --device cuda
+
+The space has the shape of NATS-Bench's size space: five widths of 8 to 64, of which four each are taken, 1,024 networks. What is
+found is kept under benchmarks/results/filtering/ (space.csv is the table, as `genet filter` reads it); stopped, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+
+from genet import cli
+from genet.commands.measuring import checked_measure, meter_of
+from genet.device import open_device
+from genet.files import Journal, digest, write_atomic
+from genet.latency.meter import Meter
+from genet.latency.part import whole
+from genet.latency.profile import ROUND_REPEATS
+from genet.nets.build import build
+from genet.nets.data import load_data
+from genet.nets.training import accuracy, train
+from genet.spec.cost import network_cost
+from genet.spec.network import Network
+from genet.spec.recipe import Data, Training
+from genet.studies.filtering.bench import Row
+from genet.studies.tables import as_csv
+
+RESULTS = Path(__file__).parent / "results" / "filtering"
+WIDTHS = (8, 16, 32, 64)
+FORM = "@{size} | Conv k3 c{} s1 | XX k3 c{} s1 d1 | XX k3 c{} s2 d1 | XX k3 c{} s2 d1 | Conv k1 c{} | 10"
+SCHEDULE = Training(epochs=4, batch=64, learning_rate=0.4, warmup_epochs=1)
+IN_TURN = 16  # networks that are timed in turn, the first network of all among them
+
+
+def networks(size: str) -> dict[str, Network]:
+    """All of them, by their widths."""
+    every = itertools.product(WIDTHS, repeat=5)
+    return {":".join(map(str, widths)): Network.parse(FORM.format(*widths, size=size)) for widths in every}
+
+
+def train_one(name: str, network: Network, data: Data, device: str) -> dict[str, object]:
+    """One network from scratch; its accuracy on the test images, and the seconds that took."""
+    torch.set_num_threads(1)
+    start, reads = time.perf_counter(), network.input
+    splits = load_data(data, reads, 0)
+    seed = int(digest(name)[:12], 16)
+    module = build(network, seed)
+    train(module, splits.train, SCHEDULE, reads.resolution, open_device(device), seed)
+    found = accuracy(module, splits.test, reads.resolution, open_device(device))
+    return {"network": name, "top1_percent": 100 * found, "train_sec": time.perf_counter() - start}
+
+
+def train_all(every: dict[str, Network], data: Data, device: str, workers: int) -> dict[str, dict[str, float]]:
+    """What the journal lacks, some at a time."""
+    journal = Journal(RESULTS / "trained.jsonl")
+    known = {record["network"] for record in journal.read().records}
+    missing = [(name, network, data, device) for name, network in every.items() if name not in known]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for number, done in enumerate(as_completed([pool.submit(train_one, *each) for each in missing]), start=1):
+            journal.append(done.result())
+            if number % 50 == 0:
+                print(f"{number}/{len(missing)} trained", flush=True)
+    return {record["network"]: record for record in journal.read().records}
+
+
+def time_all(every: dict[str, Network], meter: Meter) -> dict[str, dict[str, float]]:
+    """Milliseconds per batch of what the journal lacks, a few in turn with the first of all, whose drift is divided out."""
+    journal = Journal(RESULTS / "timed.jsonl")
+    known = {record["network"]: record for record in journal.read().records}
+    first = next(iter(every))
+    missing = [name for name in every if name not in known]
+    for batch in _batched(missing, IN_TURN):
+        start = time.perf_counter()
+        timings = meter.prepare([whole(every[name]) for name in (first, *batch)])(ROUND_REPEATS)
+        seconds = (time.perf_counter() - start) / (len(batch) + 1)
+        reference = timings[0].ms
+        for name, timing in zip(batch, timings[1:], strict=True):
+            journal.append({"network": name, "ms": timing.ms, "reference_ms": reference, "seconds": seconds})
+    records = journal.read().records
+    usual = sorted(record["reference_ms"] for record in records)[len(records) // 2]
+    return {record["network"]: {**record, "ms": record["ms"] / record["reference_ms"] * usual} for record in records}
+
+
+def _batched(names: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [names[start : start + size] for start in range(0, len(names), size)]
+
+
+def main() -> None:
+    """Train, time, write the table, and run the study on it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", metavar="FOLDER", help="images of ten classes (default: digits)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=2, help="trainings side by side")
+    arguments = parser.parse_args()
+    data = Data(name="folder", root=arguments.data) if arguments.data else Data(name="digits")
+    every = networks("32x3" if arguments.data else "16x1")
+    trained = train_all(every, data, arguments.device, arguments.workers)
+    meter = meter_of(checked_measure({"device": arguments.device, "batch": 64}))
+    timed = time_all(every, meter)
+    rows = [
+        Row(
+            network=name,
+            top1_percent=trained[name]["top1_percent"],
+            images_per_sec=64e3 / timed[name]["ms"],
+            macs=network_cost(network).macs,
+            train_sec=trained[name]["train_sec"],
+            time_sec=timed[name]["seconds"],
+        )
+        for name, network in every.items()
+    ]
+    write_atomic(RESULTS / "space.csv", as_csv(rows).encode())
+    cli.main(["filter", str(RESULTS / "space.csv"), "--seeds", "25", "--picture", str(RESULTS / "found.svg")])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""`genet rank` and `genet filter` as a user meets them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genet import cli, pipeline
+from genet.job import open_job
+from genet.nets.build import build
+from genet.nets.weights import save_weights
+from genet.progress import Progress
+from genet.spec.network import Network
+from genet.spec.reader import read_recipe, to_yaml
+from tests.tiny import write_recipe
+
+OURS = Network.parse("@16x3 | Conv k3 c16 s1 | XX k3 c32 s2 d2 | DW k3 c48 s2 d2 r3 | Conv k1 c64 | 10")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files are written."""
+    monkeypatch.chdir(tmp_path)
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """The JSON line of a command that ends well."""
+    assert cli.main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command says that must fail."""
+    assert cli.main(arguments) == 2
+    return capsys.readouterr().err.strip()
+
+
+@pytest.fixture
+def trained() -> Path:
+    """A network's folder with weights."""
+    Path("net").mkdir()
+    Path("net/network.yaml").write_text(to_yaml(OURS))
+    save_weights(build(OURS), Path("net/model.safetensors"))
+    return Path("net")
+
+
+def space_file(drop: int = 0) -> Path:
+    """A table of nine networks."""
+    lines = ["network,top1_percent,images_per_sec,macs,train_sec"]
+    for one, other in itertools.product((8, 16, 32), repeat=2):
+        lines.append(f"{one}:{other},{60 + one / 2 + other / 3},{1000 / (one + other)},{one * other},{5 + one}")
+    Path("space.csv").write_text("\n".join(lines[: len(lines) - drop]) + "\n")
+    return Path("space.csv")
+
+
+def test_a_trained_networks_ranks_are_told_and_drawn(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "rank", str(trained), "--picture", "ranks.svg")
+    assert [one["shape"] for one in found["stages"]] == [[32, 288], [48, 144]]
+    assert found["own"] == ["XX", "DW"]
+    assert Path("ranks.svg").read_text().startswith("<svg")
+
+
+def test_noise_has_no_rank_unless_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "must have trained weights, for the rank of noise means nothing" in fault(capsys, "rank", str(OURS))
+    found = answer(capsys, "rank", str(OURS), "--random")
+    assert all(one["share"] > 0.5 for one in found["stages"])
+
+
+def test_of_a_run_the_masternets_ranks_are_held_against_what_the_search_chose(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_job(tmp_path / "run", Progress(), read_recipe(write_recipe(tmp_path))) as job:
+        pipeline.train_master(job)
+    before = answer(capsys, "rank", str(tmp_path / "run"))
+    assert before["chosen"] == []
+    with open_job(tmp_path / "run", Progress()) as job:
+        pipeline.run(job)
+    found = answer(capsys, "rank", str(tmp_path / "run"))
+    assert found["stages"] == before["stages"]
+    assert found["chosen"]
+    assert all(len(types) == len(found["stages"]) for types in found["chosen"])
+    assert cli.main(["rank", str(tmp_path / "run")]) == 0
+    assert "the search chose as the ranks advise in" in capsys.readouterr().out
+
+
+def test_filtering_is_held_against_searches_on_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "filter", str(space_file()), "--seeds", "3", "--picture", "filter.svg")
+    assert found["networks"] == 9
+    assert {method["method"] for method in found["methods"]} == {
+        "filter by utilization",
+        "filter by FLOPs",
+        "REINFORCE",
+        "evolution",
+        "random",
+    }
+    assert Path("filter.svg").read_text().startswith("<svg")
+    assert cli.main(["filter", "space.csv"]) == 0
+    told = capsys.readouterr().out
+    assert "filtering by utilization" in told.splitlines()[-1]
+    assert answer(capsys, "filter", "space.csv", "--seeds", "3") == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "law"),
+    [
+        (("filter",), "must be given one of a CSV table of a space, or --nats FILE"),
+        (("filter", "space.csv", "--budget", "0", "--weight", "-1"), "--budget must be above 0 (got 0)\n--weight must be 0 or"),
+        (("filter", "hole.csv"), "must hold every combination of its widths, 3 x 3 = 9, and holds 8"),
+        (("filter", "--nats", "nowhere.pbz2"), "nowhere.pbz2: must be NATS-Bench's size space, and is not there; it is NATS-sss"),
+        (("filter", "names.csv"), "names.csv:2: network: must be widths joined by colons, such as 8:16:64 (got 8x8)"),
+        (("rank", "timm:resnet51"), "must be the name of a timm model, and is none"),
+    ],
+)
+def test_what_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:
+    space_file(drop=1).rename("hole.csv")
+    space_file()
+    Path("names.csv").write_text("network,top1_percent,images_per_sec,macs,train_sec\n8x8,1,1,1,1\n")
+    assert law in fault(capsys, *arguments)
