@@ -113,12 +113,12 @@ def designs(job: Job) -> Iterable[Design]:
         budget, limit = str(choice.budget), float(str(choice.budget)[:-1])
         yield Design(budget=budget, way="selected", network=choice.network, share=share_of(job, choice.network))
         yield from random_ones(job, budget, limit)
-        network, share = widest_within(job, limit, partial(scaled_masternet, job.masternet))
-        yield Design(budget=budget, way="MasterNet scaled", network=network, share=share)
-        for name in SHAPES:
-            network, share = widest_within(job, limit, lambda width, name=name: f"{name} {width:.4f}")  # type: ignore[misc]
-            if network:
-                yield Design(budget=budget, way=name, network=network, share=share)
+        ways = {"MasterNet scaled": partial(scaled_masternet, job.masternet)}
+        ways |= {name: lambda width, name=name: f"{name} {width:.4f}" for name in SHAPES}  # type: ignore[misc]
+        for way, scaled in ways.items():
+            network, share = widest_within(job, limit, scaled)
+            if network:  # else not even the narrowest is as fast
+                yield Design(budget=budget, way=way, network=network, share=share)
 
 
 def random_ones(job: Job, budget: str, limit: float) -> Iterable[Design]:
@@ -172,7 +172,8 @@ def train_all(recipe: Recipe, found: list[Design]) -> dict[tuple[str, int], dict
     for seed in SEEDS:
         known = {(record["network"], record["seed"]): record for record in journal.read().records}
         wanted = [design.network for design in found if design.way != "random" or seed == SEEDS[0]]
-        wanted += [best_random(found, known, budget) for budget in BUDGETS] if seed != SEEDS[0] else []
+        best = [best_random(found, known, budget) for budget in BUDGETS] if seed != SEEDS[0] else []
+        wanted += [network for network in best if network]
         missing = [network for network in dict.fromkeys(wanted) if (network, seed) not in known]
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
             for done in as_completed([pool.submit(train_one, recipe, network, seed) for network in missing]):
@@ -182,10 +183,10 @@ def train_all(recipe: Recipe, found: list[Design]) -> dict[tuple[str, int], dict
     return {(record["network"], record["seed"]): record for record in journal.read().records}
 
 
-def best_random(found: list[Design], known: dict[tuple[str, int], dict[str, float]], budget: str) -> str:
-    """Of the random networks at a budget, the best on the images held out for the search."""
+def best_random(found: list[Design], known: dict[tuple[str, int], dict[str, float]], budget: str) -> str | None:
+    """Of the random networks at a budget, the best on the images held out for the search; None where there is none."""
     own = [design.network for design in found if design.way == "random" and design.budget == budget]
-    return max(own, key=lambda network: known[network, SEEDS[0]]["held_out"])
+    return max(own, key=lambda network: known[network, SEEDS[0]]["held_out"], default=None)
 
 
 def table(recipe: Recipe, found: list[Design], known: dict[tuple[str, int], dict[str, float]]) -> str:
@@ -201,10 +202,13 @@ def table(recipe: Recipe, found: list[Design], known: dict[tuple[str, int], dict
     ]
     for budget in BUDGETS:
         best = best_random(found, known, budget)
-        for design in (d for d in found if d.budget == budget and (d.way != "random" or d.network == best)):
+        own = [design for design in found if design.budget == budget]
+        for design in (d for d in own if d.way != "random" or d.network == best):
             reached = [known[design.network, seed]["test"] for seed in SEEDS]
             score = f"{100 * fmean(reached):.1f} ± {100 * stdev(reached):.1f} %"
             lines.append(f"| {budget} | {design.way} | {design.share:.3f} | {score} | `{design.network}` |")
+        lacking = [way for way in ("random", "MasterNet scaled", *SHAPES) if way not in {design.way for design in own}]
+        lines += [f"| {budget} | {way} | none is as fast | | |" for way in lacking]
     return "\n".join([*lines, ""])
 
 

@@ -19,7 +19,7 @@ from serving import table as serving_table
 from trials import Costs, costs_of_all_ways
 from trials_table import costs_table
 
-from genet import pipeline
+from genet import cli, pipeline
 from genet.commands.printing import progress
 from genet.device import open_device, read_card
 from genet.errors import GenetError, MeasurementError
@@ -46,6 +46,8 @@ NETWORKS = (
     "timm:mobilenetv2_100",
     *(f"timm:efficientnet_b{size}" for size in range(4)),
 )
+FOLDED = ("timm:resnet18", "timm:regnetx_002", "timm:gernet_s", "timm:efficientnet_b0", "timm:mobilenetv2_100", "timm:dla60x_c")
+INTERRUPTED = 130
 SMALL_NETWORKS = ("XX k3 c16 @8", "BL k3 c32 r0.25 @8", "timm:test_byobnet")
 
 
@@ -202,6 +204,27 @@ def align(small: bool) -> None:
     write_atomic(results(small) / "align.md", "\n".join(on_gpu(results(small), small)).encode())
 
 
+def survey(small: bool) -> None:
+    """The networks of the utilization paper's survey at the largest batch that fits, and some of them folded."""
+    folder, device = results(small), ("--device", "cpu", "--batch", "4") if small else ("--device", "cuda", "--dtype", "fp16")
+    wanted = ("timm:test_byobnet", "--size", "32") if small else ("--preset", "paper", "--largest-batch")
+    files = [
+        f"--{kind}={folder / name}" for kind, name in (("csv", "survey.csv"), ("page", "survey.html"), ("picture", "survey.svg"))
+    ]
+    _command("survey", *wanted, *device, f"--evidence={folder / 'survey.jsonl'}", *files)
+    folded = ("timm:test_byobnet", "--size", "32") if small else (*FOLDED, "--batch", "256")
+    _command("fold", *folded, *device, f"--picture={folder / 'fold.svg'}")
+
+
+def _command(*arguments: str) -> None:
+    """A command as a user types it; what is interrupted is gone on with by the next call."""
+    code = cli.main(arguments)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        raise SystemExit(code)
+
+
 PARTS: dict[str, Callable[[bool], None]] = {
     "checks": checks,
     "table": table,
@@ -211,6 +234,7 @@ PARTS: dict[str, Callable[[bool], None]] = {
     "trials": trials,
     "serving": serving,
     "align": align,
+    "survey": survey,
 }
 
 

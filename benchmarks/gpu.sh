@@ -2,7 +2,7 @@
 # All GPU evidence of this project, on a machine with an NVIDIA GPU and no network:
 #
 #     benchmarks/gpu.sh                 every part, one after another
-#     benchmarks/gpu.sh table networks  some parts: checks table staircases prediction networks trials serving align
+#     benchmarks/gpu.sh table networks  some parts: checks table staircases prediction networks trials serving align survey
 #
 # Each part ends within 8 minutes and exits with 75 where more is left; the same command then goes on with it. Results and
 # evidence go to benchmarks/results/DEVICE/. Nothing needs to be installed: it runs from the checkout.
@@ -14,7 +14,7 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 small=()
 if [[ "${1:-}" == --small ]]; then small=(--small); shift; fi
 parts=("$@")
-if [[ ${#parts[@]} -eq 0 ]]; then parts=(checks table staircases prediction networks trials serving align); fi
+if [[ ${#parts[@]} -eq 0 ]]; then parts=(checks table staircases prediction networks trials serving align survey); fi
 
 failed=0
 for part in "${parts[@]}"; do

@@ -42,6 +42,8 @@ def fold_networks(arguments: argparse.Namespace) -> Answer:
         raise SpecError(faults)
     structures = [structure_named(name, arguments.size, arguments.example) for name in arguments.networks]
     recipe = recipe_with(arguments) if arguments.recipe else None
+    if recipe and recipe.train.batch % f:
+        raise SpecError([f"--f must divide the recipe's train.batch (got {f} for {recipe.train.batch}); change one of them"])
     folded = fold(structures[0], f) if recipe else None
     found, failed, answer = _measured(structures, arguments)
     answer["networks"] = [_told(one) for one in found]

@@ -30,7 +30,7 @@ def rank_network(arguments: argparse.Namespace) -> Answer:
     """`genet rank`."""
     run = RunFolder(Path(arguments.what))
     chosen: tuple[Network, ...] = ()
-    if run.recipe_file.exists() and run.master.exists():
+    if run.recipe_file.exists():
         structure: Structure = Network.parse(run.read(run.master, Trained).network)
         module = load_structure(structure, run.master.with_suffix(".safetensors"))
         if run.selection.exists():

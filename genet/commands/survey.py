@@ -10,7 +10,7 @@ from typing import Any
 
 from genet.commands.measuring import calibrated, measure_of, meter_of
 from genet.commands.printing import milliseconds, progress, table
-from genet.errors import EvidenceError, GenetError, LostDeviceError, SpecError
+from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError, SpecError
 from genet.files import Journal, Record, write_atomic
 from genet.latency.meter import DeviceMeter, Meter
 from genet.latency.part import Part, read_part
@@ -18,6 +18,7 @@ from genet.latency.reading import read_latency
 from genet.latency.table import Setting
 from genet.report.page import render
 from genet.report.study_figures import cloud_info, draw_clouds, draw_roofline, draw_shades
+from genet.spec.reader import read_structure
 from genet.studies.survey.intensity import Layer, layers_of
 from genet.studies.survey.presets import PRESETS
 from genet.studies.survey.roof import Product, Roof, read_roof
@@ -52,11 +53,20 @@ class Accuracy(Record):
 
 
 class Kept(Record):
-    """A row of the journal: a network surveyed in a setting; `at` is the batch that was asked for, or the largest."""
+    """A row of the journal: a network surveyed in a setting; `at` is the batch that was asked for, or the largest.
+
+    `structure` tells the network that a file's name stood for.
+    """
 
     setting: str
     at: str
+    structure: str
     row: Surveyed
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What must be the same for the row to be used again."""
+        return self.setting, self.at, self.structure, self.row.model
 
 
 def survey_networks(arguments: argparse.Namespace) -> Answer:
@@ -131,8 +141,8 @@ def _survey_all(
 ) -> tuple[list[Surveyed], dict[str, str]]:
     """Every network that the journal lacks; one that fails is told of, and does not hold up the others."""
     at = "largest batch" if arguments.largest_batch else str(meter.setting.batch)
-    known = {(kept.setting, kept.at, kept.row.model, kept.row.resolution): kept.row for kept in _kept(journal)}
-    keys = {part.name: (meter.setting.digest, at, part.name.removeprefix("timm:"), part.image[-1]) for part in parts}
+    known = {kept.key: kept.row for kept in _kept(journal)}
+    keys = {part.name: (meter.setting.digest, at, _structure(part), part.name.removeprefix("timm:")) for part in parts}
     rows: list[Surveyed] = []
     failed: dict[str, str] = {}
     done = sum(key in known for key in keys.values())
@@ -150,10 +160,16 @@ def _survey_all(
                 failed[part.name] = str(fault).removeprefix(f"{part.name}: ")
                 tracker.advance(f"{part.name} failed")
                 continue
-            journal.append(Kept(setting=meter.setting.digest, at=at, row=row).model_dump(mode="json"))
+            journal.append(Kept(setting=key[0], at=at, structure=key[2], row=row).model_dump(mode="json"))
             rows.append(row)
             tracker.advance(f"{row.model}: {row.images_per_sec:,.0f} images/s")
     return rows, failed
+
+
+def _structure(part: Part) -> str:
+    """A network by its notation, of what others build by name and resolution: a file's name may come to stand for another."""
+    known = part.name.startswith("timm:") or not Path(part.name).exists()
+    return f"{part.name} @{part.image[-1]}" if known else str(read_structure(part.name).at(part.image[-1]))
 
 
 def _kept(journal: Journal) -> list[Kept]:
@@ -167,10 +183,16 @@ def _kept(journal: Journal) -> list[Kept]:
 
 def _one(part: Part, meter: Meter, roof: Roof, product: Product, arguments: argparse.Namespace) -> Surveyed:
     largest = meter.largest_batch(part) if isinstance(meter, DeviceMeter) else None
-    if arguments.largest_batch and largest:
-        at = measure_of(arguments).model_copy(update={"batch": largest})
-        meter = meter_of(at)
-    return survey(part, meter, product.at(meter.setting.batch), roof.ratio).model_copy(update={"largest_batch": largest})
+    batch = largest if arguments.largest_batch and largest else meter.setting.batch
+    while True:
+        wanted = measure_of(arguments).model_copy(update={"batch": batch})
+        at = meter if batch == meter.setting.batch else meter_of(wanted)
+        try:
+            return survey(part, at, product.at(batch), roof.ratio).model_copy(update={"largest_batch": largest})
+        except MeasurementError:
+            if batch == 1 or not arguments.largest_batch:
+                raise
+            batch //= 2  # the runtime, and the product beside the network, need memory too
 
 
 def _accuracy(row: Surveyed, known: dict[tuple[str, int | None], float]) -> float | None:
