@@ -21,7 +21,7 @@ import torch
 
 from genet import cli
 from genet.commands.measuring import checked_measure, meter_of
-from genet.device import open_device
+from genet.device import open_device, read_card
 from genet.files import Journal, digest, write_atomic
 from genet.latency.meter import Meter
 from genet.latency.part import whole
@@ -35,7 +35,7 @@ from genet.spec.recipe import Data, Training
 from genet.studies.filtering.bench import Row
 from genet.studies.tables import as_csv
 
-RESULTS = Path(__file__).parent / "results" / "filtering"
+RESULTS = Path(__file__).parent / "results"
 WIDTHS = (8, 16, 32, 64)
 FORM = "@{size} | Conv k3 c{} s1 | XX k3 c{} s1 d1 | XX k3 c{} s2 d1 | XX k3 c{} s2 d1 | Conv k1 c{} | 10"
 SCHEDULE = Training(epochs=4, batch=64, learning_rate=0.4, warmup_epochs=1)
@@ -60,9 +60,17 @@ def train_one(name: str, network: Network, data: Data, device: str) -> dict[str,
     return {"network": name, "top1_percent": 100 * found, "train_sec": time.perf_counter() - start}
 
 
-def train_all(every: dict[str, Network], data: Data, device: str, workers: int) -> dict[str, dict[str, float]]:
+def results(data: Data, device: str) -> Path:
+    """What was trained on other images or timed on another device is never mixed with it."""
+    card = read_card(open_device(device))
+    return RESULTS / (
+        "filtering" if card.kind == "cpu" and data.name == "digits" else f"filtering-{data.name}-{digest(card.name)[:6]}"
+    )
+
+
+def train_all(folder: Path, every: dict[str, Network], data: Data, device: str, workers: int) -> dict[str, dict[str, float]]:
     """What the journal lacks, some at a time."""
-    journal = Journal(RESULTS / "trained.jsonl")
+    journal = Journal(folder / "trained.jsonl")
     known = {record["network"] for record in journal.read().records}
     missing = [(name, network, data, device) for name, network in every.items() if name not in known]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
@@ -73,9 +81,9 @@ def train_all(every: dict[str, Network], data: Data, device: str, workers: int) 
     return {record["network"]: record for record in journal.read().records}
 
 
-def time_all(every: dict[str, Network], meter: Meter) -> dict[str, dict[str, float]]:
+def time_all(folder: Path, every: dict[str, Network], meter: Meter) -> dict[str, dict[str, float]]:
     """Milliseconds per batch of what the journal lacks, a few in turn with the first of all, whose drift is divided out."""
-    journal = Journal(RESULTS / "timed.jsonl")
+    journal = Journal(folder / "timed.jsonl")
     known = {record["network"]: record for record in journal.read().records}
     first = next(iter(every))
     missing = [name for name in every if name not in known]
@@ -104,9 +112,10 @@ def main() -> None:
     arguments = parser.parse_args()
     data = Data(name="folder", root=arguments.data) if arguments.data else Data(name="digits")
     every = networks("32x3" if arguments.data else "16x1")
-    trained = train_all(every, data, arguments.device, arguments.workers)
+    folder = results(data, arguments.device)
+    trained = train_all(folder, every, data, arguments.device, arguments.workers)
     meter = meter_of(checked_measure({"device": arguments.device, "batch": 64}))
-    timed = time_all(every, meter)
+    timed = time_all(folder, every, meter)
     rows = [
         Row(
             network=name,
@@ -118,8 +127,8 @@ def main() -> None:
         )
         for name, network in every.items()
     ]
-    write_atomic(RESULTS / "space.csv", as_csv(rows).encode())
-    cli.main(["filter", str(RESULTS / "space.csv"), "--seeds", "25", "--picture", str(RESULTS / "found.svg")])
+    write_atomic(folder / "space.csv", as_csv(rows).encode())
+    cli.main(["filter", str(folder / "space.csv"), "--seeds", "25", "--picture", str(folder / "found.svg")])
 
 
 if __name__ == "__main__":
