@@ -25,6 +25,10 @@ class MeasurementError(GenetError):
     """One thing could not be timed: no memory for it, a runtime that refuses it, or a time that cannot be."""
 
 
+class OutOfMemoryError(MeasurementError):
+    """It could not be timed because it does not fit into the device's memory; a smaller batch may."""
+
+
 class LostDeviceError(DeviceError):
     """The device stopped answering; only a new process can use it again."""
 

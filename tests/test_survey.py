@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from genet import cli
+from genet.files import Journal
+from genet.spec.network import Network
+from genet.spec.reader import to_yaml
+from genet.studies.survey.presets import PRESETS
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16")
 SMALL = "@32x3 | Conv k3 c16 s1 | XX k3 c32 s2 d1 | Conv k1 c64 | 10"
@@ -105,6 +109,39 @@ def test_a_survey_of_this_machine_goes_on_where_it_was(capsys: pytest.CaptureFix
     assert both["estimate"] is False
 
 
+def test_a_file_that_came_to_hold_another_network_is_surveyed_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "network.yaml").write_text(to_yaml(Network.parse(SMALL)))
+    Path("b/network.yaml").write_text(to_yaml(Network.parse(SMALL.replace("c32", "c48"))))
+    both = answer(capsys, "a/network.yaml", "b/network.yaml", *HERE)
+    assert [row["model"] for row in both["networks"]] == ["a/network.yaml", "b/network.yaml"]
+    assert both["networks"][0]["macs"] < both["networks"][1]["macs"]
+    Path("a/network.yaml").write_text(to_yaml(Network.parse(SMALL.replace("c32", "c64"))))
+    again = answer(capsys, "a/network.yaml", "b/network.yaml", *HERE)
+    assert again["networks"][0]["macs"] > both["networks"][1]["macs"]
+    assert again["networks"][1] == both["networks"][1]
+
+
+def test_all_networks_of_the_papers_survey_are_timms() -> None:
+    import timm
+
+    names = [name.removeprefix("timm:") for name in PRESETS["paper"]]
+    assert len(names) == len(set(names)) == 86
+    assert all(timm.is_model(name) and timm.models.get_pretrained_cfg(name) for name in names)
+
+
+def test_estimates_stay_estimates_in_a_table_and_are_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "timm:resnet18", *V100, "--csv", "survey.csv")
+    assert not Path("runs").exists()
+    assert answer(capsys, "--from", "survey.csv")["estimate"] is True
+
+
+def test_rows_alike_in_all_count_once(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("table.csv").write_text(f"{TABLE}small,70.5,4000,10,again\n")
+    assert len(answer(capsys, "--from", "table.csv")["networks"]) == 4
+
+
 def test_a_network_that_fails_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, "timm:vit_tiny_patch16_224", "timm:resnet18", *V100)
     assert [row["model"] for row in found["networks"]] == ["resnet18"]
@@ -158,7 +195,17 @@ def test_a_pattern_stands_for_all_of_timms_models_that_fit(capsys: pytest.Captur
         (("--from", "nowhere.csv"), "nowhere.csv: cannot be read"),
         (("--from", "columns.csv"), "columns.csv:1: must have the columns model, images_per_sec, tflops_per_sec"),
         (("--from", "faults.csv"), "faults.csv:3: images_per_sec: must be greater than 0 (got -4)\nfaults.csv:4: top1_percent"),
-        (("--from", "twice.csv"), "twice.csv:3: model: must stand once (got a twice)"),
+        (("--from", "twice.csv"), "twice.csv:3: model: must stand once (got a with other figures before)"),
+        (
+            ("--from", "commas.csv"),
+            "commas.csv:2: must have a cell for each of the 4 columns, and has 5",
+        ),
+        (
+            ("--from", "table.csv", "--size", "32", "--accuracy", "x"),
+            "--from must go without what is asked of a survey",
+        ),
+        (("timm:resnet18", "--largest-batch", *V100), "--largest-batch must go with a device that is here"),
+        ((SMALL, *HERE, "--evidence", "other.jsonl"), "other.jsonl: must be the journal of a survey, and holds something else"),
         (("--from", "empty.csv"), "empty.csv:1: must have a row below the header"),
     ],
 )
@@ -170,6 +217,8 @@ def test_what_cannot_be_is_refused_with_every_fault(
     Path("faults.csv").write_text(f"{head}a,70,1,1\nb,70,-4,1\nc,seventy,1,1\n")
     Path("twice.csv").write_text(f"{head}a,70,1,1\na,71,1,1\n")
     Path("empty.csv").write_text(head)
+    Path("commas.csv").write_text(f"{head}a,70,8,444,1\n")
+    Journal(Path("other.jsonl")).append({"network": "a"})
     assert law.lower() in fault(capsys, *arguments).lower()
 
 

@@ -127,6 +127,7 @@ def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
     """The terms of every trial; slopes per type only where a super-block has several."""
     terms = Terms(evidence.masternet, *form)
     types: dict[int, set[BlockType]] = {}
+    controlled = {result.index for result in evidence.results if result.fresh}  # elsewhere a type's effect holds it too
     for result in evidence.results:
         types.setdefault(result.index, set()).add(result.superblock.block_type)
     rows = []
@@ -136,7 +137,8 @@ def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
         if len(types[result.index]) == 1:
             row = {name: value for name, value in row.items() if not name.startswith(f"{place} {kind} ")}
         own = evidence.masternet.superblocks[result.index]
-        rows.append(row | fine_tuning_terms(result.index, result.fresh or result.superblock.type != own.type))
+        fresh = result.index in controlled and (result.fresh or result.superblock.type != own.type)
+        rows.append(row | fine_tuning_terms(result.index, fresh))
     return rows
 
 

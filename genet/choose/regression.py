@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from genet.choose.terms import Scale, Terms, fine_tuning_terms
+from genet.choose.terms import FRESH, Scale, Terms, fine_tuning_terms
 from genet.files import Derived, Record
 from genet.spec.network import BlockType, Network, SuperBlock
 from genet.spec.recipe import Model
@@ -98,7 +98,7 @@ class Regression(Derived):
 
     def reading(self, index: int, superblock: SuperBlock) -> np.ndarray:
         """The same for the accuracy of a trial, which fine-tuning has changed too."""
-        fresh = superblock.type != self._own[index].type
+        fresh = superblock.type != self._own[index].type and f"{index + 1} {FRESH}" in self.coefficients
         return self._vector(self._terms(index, superblock) | fine_tuning_terms(index, fresh))
 
     def beyond_trials(self, network: Network) -> tuple[int, ...]:

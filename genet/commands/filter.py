@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+from statistics import fmean, stdev
 from typing import Any
+
+from scipy.special import stdtrit
 
 from genet.commands.printing import progress, table
 from genet.errors import SpecError
@@ -16,6 +19,7 @@ from genet.studies.filtering.nats import read_nats
 from genet.studies.filtering.study import Filtering, Method, study
 
 Answer = dict[str, Any]
+DOUBT = 0.05  # that a verdict is made by chance
 HEAD = ["method", "trained", "timed", "cost", "of the true frontier", "hypervolume"]
 
 
@@ -45,7 +49,8 @@ def filter_space(arguments: argparse.Namespace) -> Answer:
 def _print(found: Filtering, seeds: int) -> None:
     print(f"{found.networks} networks, {len(found.true_frontier)} on the true frontier of throughput and accuracy")
     for name, count in found.left.items():
-        told = f"{found.spearman[name]:.2f} with accuracy (Spearman)"
+        agreement = found.spearman[name]
+        told = f"{'n/a' if agreement is None else format(agreement, '.2f')} with accuracy (Spearman)"
         print(f"  {name}: {told}; {count} networks on its frontier with throughput, {count / found.networks:.1%} of all")
     target = f"{found.target_images_per_sec:.6g} images/s to the power {found.weight:g}"
     print(
@@ -75,9 +80,11 @@ def verdict(found: Filtering) -> str:
     rivals = {method.method: method.hypervolume for method in found.methods if not method.method.startswith("filter")}
     best = max(rivals, key=lambda name: rivals[name])
     ahead = [one - other for one, other in zip(ours, by_method[best], strict=True)]
-    mean = math.fsum(ahead) / len(ahead)
-    error = math.sqrt(math.fsum((each - mean) ** 2 for each in ahead) / max(1, len(ahead) - 1) / len(ahead))
-    if len(ahead) < 2 or abs(mean) <= 2 * error:
-        return f"filtering by utilization and {best} cannot be told apart: hypervolumes differ by {mean:+.4f} ± {error:.4f}"
-    better = "better" if mean > 0 else "worse"
-    return f"filtering by utilization is {better} than {best}: hypervolumes differ by {mean:+.4f} ± {error:.4f}"
+    if len(ahead) < 2:
+        return f"filtering by utilization against {best}: hypervolumes differ by {ahead[0]:+.4f}; one seed tells nothing"
+    mean, error = fmean(ahead), stdev(ahead) / math.sqrt(len(ahead))
+    sure = float(stdtrit(len(ahead) - 1, 1 - DOUBT / (2 * len(rivals)))) * error  # the best of several rivals is picked
+    told = f"hypervolumes differ by {mean:+.4f} ± {error:.4f}"
+    if abs(mean) <= sure:
+        return f"filtering by utilization and {best} cannot be told apart: {told}"
+    return f"filtering by utilization is {'better' if mean > 0 else 'worse'} than {best}: {told}"

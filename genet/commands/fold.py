@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from genet.commands.train import recipe_with
 from genet.device import open_device
 from genet.errors import GenetError, LostDeviceError, SpecError
 from genet.files import FolderLock, write_atomic
-from genet.latency.meter import Meter
 from genet.report.study_figures import draw_folds
 from genet.spec.foreign import Structure
 from genet.spec.recipe import TrainingRecipe
@@ -32,6 +30,8 @@ def fold_networks(arguments: argparse.Namespace) -> Answer:
     """`genet fold`."""
     f, batch = arguments.f, arguments.batch
     faults = []
+    if f < 2:
+        faults.append(f"--f must be the number of images that become one, from 2 on, such as 4 (got {f})")
     if batch % f:
         faults.append(f"--f must divide the batch (got {f} for a batch of {batch}); try --batch {math.ceil(batch / f) * f}")
     if bool(arguments.recipe) != bool(arguments.into) or (arguments.recipe and len(arguments.networks) != 1):
@@ -46,21 +46,20 @@ def fold_networks(arguments: argparse.Namespace) -> Answer:
         raise SpecError([f"--f must divide the recipe's train.batch (got {f} for {recipe.train.batch}); change one of them"])
     folded = fold(structures[0], f) if recipe else None
     found, failed, answer = _measured(structures, arguments)
+    if not found:
+        raise GenetError("\n".join(f"{name}: {why}" for name, why in failed.items()))
     answer["networks"] = [_told(one) for one in found]
-    if arguments.picture and found:
+    if arguments.picture:
         write_atomic(arguments.picture, draw_folds(found, answer["roof"]["ratio"]).encode())
         print(f"picture: {arguments.picture}")
     if recipe and folded:
         answer["accuracy"] = _trained(structures[0], folded, recipe, arguments)
-    if not found:
-        raise GenetError("\n".join(f"{name}: {why}" for name, why in failed.items()))
     return answer
 
 
 def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tuple[list[Folding], dict[str, str], Answer]:
     """Every network before and after; one that cannot be folded does not hold up the others."""
-    meter_at = _meters(arguments)
-    meter = meter_at(arguments.batch)
+    meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
     print(f"{meter.setting}{': estimates, not measurements' if meter.setting.estimate else ''}")
     roof, product = read_roof(meter)
     found: list[Folding] = []
@@ -68,7 +67,7 @@ def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tup
     with progress().track("networks, each as it is and folded", len(structures)) as tracker:
         for structure in structures:
             try:
-                found.append(compare(structure, arguments.f, meter_at, arguments.batch, product, roof.ratio))
+                found.append(compare(structure, arguments.f, meter, product, roof.ratio))
             except LostDeviceError:
                 raise
             except GenetError as fault:
@@ -86,12 +85,6 @@ def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tup
     return found, failed, told | {"roof": {**roof.model_dump(mode="json"), "ratio": roof.ratio}}
 
 
-def _meters(arguments: argparse.Namespace) -> Callable[[int], Meter]:
-    """A meter for every batch, by what the command line says."""
-    wanted = measure_of(arguments)
-    return lambda batch: calibrated(meter_of(wanted.model_copy(update={"batch": batch})), arguments.calibrate or [])
-
-
 def _row(one: Folding) -> list[str]:
     before, after = one.before, one.after
     return [
@@ -107,8 +100,8 @@ def _row(one: Folding) -> list[str]:
 
 def _told(one: Folding) -> Answer:
     sides = {
-        name: {**side.model_dump(mode="json"), "utilization": side.utilization}
-        for name, side in (("before", one.before), ("after", one.after))
+        name: {**side.model_dump(mode="json"), "images_per_sec": f * side.images_per_sec, "utilization": side.utilization}
+        for name, f, side in (("before", 1, one.before), ("after", one.f, one.after))
     }
     return {"network": one.network, "flops": one.flops, "traffic": one.traffic, "speed": one.speed, **sides}
 

@@ -40,6 +40,8 @@ def structure_named(what: str, size: int | None = None, example: str | None = No
 
 def weights_of(what: str) -> Path | None:
     """The trained weights beside a network's file or in its folder, if there are any."""
+    if "|" in what:
+        return None
     place = Path(what)
     weights = (place if place.is_dir() else place.parent) / WEIGHTS_FILE
     return weights if place.exists() and weights.exists() else None

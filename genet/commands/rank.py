@@ -15,7 +15,7 @@ from genet.commands.printing import table
 from genet.errors import EvidenceError
 from genet.files import write_atomic
 from genet.nets.foreign import build_structure, pretrained
-from genet.nets.weights import load_structure
+from genet.nets.weights import NETWORK_FILE, load_structure
 from genet.report.study_figures import draw_ranks
 from genet.runfolder import RunFolder
 from genet.spec.foreign import Foreign, Structure
@@ -30,7 +30,7 @@ def rank_network(arguments: argparse.Namespace) -> Answer:
     """`genet rank`."""
     run = RunFolder(Path(arguments.what))
     chosen: tuple[Network, ...] = ()
-    if run.recipe_file.exists():
+    if "|" not in arguments.what and run.recipe_file.exists() and not (run.path / NETWORK_FILE).exists():
         structure: Structure = Network.parse(run.read(run.master, Trained).network)
         module = load_structure(structure, run.master.with_suffix(".safetensors"))
         if run.selection.exists():
@@ -42,12 +42,22 @@ def rank_network(arguments: argparse.Namespace) -> Answer:
     reads = structure.input
     found = stage_ranks(module, (reads.channels, reads.resolution, reads.resolution))
     own = tuple(block.type for block in structure.superblocks) if isinstance(structure, Network) else ()
-    _print(found, own, chosen)
+    if arguments.random:
+        print("random weights: these are the ranks of noise, which advise nothing")
+    _print(found, own, chosen, arguments.random)
     if arguments.picture:
         write_atomic(arguments.picture, draw_ranks(found, arguments.what).encode())
         print(f"picture: {arguments.picture}")
-    stages = [{**one.model_dump(mode="json"), "share": one.share, "advice": one.advice} for one in found]
-    return {"network": str(structure), "stages": stages, "own": own, "chosen": [_types(network) for network in chosen]}
+    stages = [
+        {**one.model_dump(mode="json"), "share": one.share, "advice": None if arguments.random else one.advice} for one in found
+    ]
+    return {
+        "network": str(structure),
+        "random": arguments.random,
+        "stages": stages,
+        "own": own,
+        "chosen": [_types(network) for network in chosen],
+    }
 
 
 def _with_weights(what: str, structure: Structure, random: bool) -> nn.Module:
@@ -72,7 +82,7 @@ def _types(network: Network) -> list[Kind]:
     return [block.type for block in network.superblocks]
 
 
-def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: tuple[Network, ...]) -> None:
+def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: tuple[Network, ...], random: bool) -> None:
     head = ["stage", "last convolution", "matrix", f"rank at {ENERGY:.0%}", "of its channels", "advice"]
     rows = [
         [
@@ -81,7 +91,7 @@ def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: tuple[Ne
             f"{one.shape[0]} x {one.shape[1]}",
             str(one.rank),
             f"{one.share:.0%}",
-            one.advice or f"none: its rank is at most {min(one.shape)}",
+            "" if random else one.advice or f"none: its rank is at most {min(one.shape)}",
         ]
         for one in found
     ]

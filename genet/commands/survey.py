@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fnmatch
-from collections.abc import Iterable, Sequence
+import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
 
 from genet.commands.measuring import calibrated, measure_of, meter_of
 from genet.commands.printing import milliseconds, progress, table
-from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError, SpecError
+from genet.errors import EvidenceError, LostDeviceError, MeasurementError, OutOfMemoryError, SpecError, first_line
 from genet.files import Journal, Record, write_atomic
-from genet.latency.meter import DeviceMeter, Meter
-from genet.latency.part import Part, read_part
+from genet.latency.meter import MOST_IMAGES, DeviceMeter, Meter
+from genet.latency.part import BLOCK, Part, read_part
 from genet.latency.reading import read_latency
 from genet.latency.table import Setting
 from genet.report.page import render
@@ -53,20 +58,28 @@ class Accuracy(Record):
 
 
 class Kept(Record):
-    """A row of the journal: a network surveyed in a setting; `at` is the batch that was asked for, or the largest.
+    """A row of the journal: a network surveyed in a setting, or why it never will be.
 
-    `structure` tells the network that a file's name stood for.
+    `at` is the batch that was asked for, or the largest; `structure` the network that a name stood for.
     """
 
     setting: str
     at: str
     structure: str
-    row: Surveyed
+    row: Surveyed | None
+    failure: str | None = None
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> tuple[str, str, str]:
         """What must be the same for the row to be used again."""
-        return self.setting, self.at, self.structure, self.row.model
+        return self.setting, self.at, self.structure
+
+
+class Named(NamedTuple):
+    """What a user named: to time, and to tell from others of that name."""
+
+    part: Part
+    structure: str
 
 
 def survey_networks(arguments: argparse.Namespace) -> Answer:
@@ -74,21 +87,25 @@ def survey_networks(arguments: argparse.Namespace) -> Answer:
     _check(arguments)
     if arguments.csv_from:
         rows = tuple(_with_peak(row, arguments.peak) for row in read_table(arguments.csv_from, Surveyed, ("model",)))
-        return _tell(rows, {}, None, str(arguments.csv_from), False, arguments)
+        return _tell(rows, {}, None, str(arguments.csv_from), arguments)
     accuracies = read_table(arguments.accuracy, Accuracy, ("model", "resolution"), TIMMS) if arguments.accuracy else ()
-    parts = _parts([*arguments.networks, *PRESETS.get(arguments.preset, ())], arguments.size)
+    failed: dict[str, str] = {}
+    networks = _named([*arguments.networks, *PRESETS.get(arguments.preset, ())], arguments.size, failed)
     meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
     roof, product = read_roof(meter)
     _print_roof(roof, meter.setting)
     journal = Journal(arguments.evidence or EVIDENCE)
-    found, failed = _survey_all(parts, meter, roof, product, journal, arguments)
+    found = _survey_all(networks, meter, roof, product, journal, arguments, failed)
     known = {(row.model, row.resolution): row.top1_percent for row in accuracies}
     rows = tuple(row.model_copy(update={"top1_percent": _accuracy(row, known)}) for row in found)
-    if len(parts) == 1 and rows:
-        _print_layers(parts[0], meter, roof, arguments.roofline)
     if not rows:
         raise EvidenceError("\n".join(f"{name}: {why}" for name, why in failed.items()))
-    return _tell(rows, failed, roof, str(meter.setting), meter.setting.estimate, arguments)
+    if meter.setting.device.kind == "cpu":
+        print("  the largest batch is a power of two, reckoned from the memory that is free")
+    answer = _tell(rows, failed, roof, str(meter.setting), arguments)
+    if len(networks) == 1:
+        _print_layers(networks[0].part, meter.at(rows[0].batch or meter.setting.batch), roof, arguments.roofline)
+    return answer
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -97,7 +114,14 @@ def _check(arguments: argparse.Namespace) -> None:
     asked = bool(arguments.networks or arguments.preset)
     if asked == bool(arguments.csv_from):
         faults.append("genet survey must be given networks, --preset paper, or --from CSV: one of them")
-    if arguments.peak is not None and (not arguments.csv_from or not arguments.peak > 0):
+    measuring = {"--accuracy": arguments.accuracy, "--largest-batch": arguments.largest_batch, "--size": arguments.size}
+    measuring |= {"--calibrate": arguments.calibrate, "--evidence": arguments.evidence}
+    given = [name for name, value in measuring.items() if value]
+    if arguments.csv_from and given:
+        faults.append(f"--from must go without what is asked of a survey made here (got {', '.join(given)})")
+    if arguments.largest_batch and arguments.device.startswith("estimate:"):
+        faults.append(f"--largest-batch must go with a device that is here (got {arguments.device}); give --batch")
+    if arguments.peak is not None and (not arguments.csv_from or not 0 < arguments.peak < math.inf):
         faults.append(f"--peak must be TFLOP/s above 0, and go with --from: here the peak is measured (got {arguments.peak:g})")
     if arguments.roofline and (len(arguments.networks) != 1 or arguments.preset):
         faults.append(f"--roofline must go with one network, whose layers it draws (got {len(arguments.networks)})")
@@ -109,22 +133,37 @@ def _with_peak(row: Surveyed, peak: float | None) -> Surveyed:
     return row if peak is None else row.model_copy(update={"peak_tflops_per_sec": peak})
 
 
-def _parts(names: Sequence[str], size: int | None) -> list[Part]:
-    """What is named, each once; timm's by a pattern too. SpecError with every name at fault."""
-    parts: dict[str, Part] = {}
+def _named(names: Sequence[str], size: int | None, failed: dict[str, str]) -> list[Named]:
+    """What is named, each once; timm's by a pattern too. SpecError with every name at fault.
+
+    What a pattern or a preset stands for and cannot be read goes to `failed`.
+    """
+    found: dict[str, Named] = {}
     faults: list[str] = []
     for name in names:
         try:
             for each in _matching(name):
-                parts[each] = read_part(each, size)
+                try:
+                    found[each] = _read(each, size)
+                except SpecError as fault:
+                    if each == name:
+                        raise
+                    failed[each] = str(fault)
         except SpecError as fault:
             faults += fault.faults
     if faults:
         raise SpecError(faults)
-    return list(parts.values())
+    return list(found.values())
 
 
-def _matching(name: str) -> Iterable[str]:
+def _read(name: str, size: int | None) -> Named:
+    """A network with its notation, for a file may come to hold another; timm's by name and resolution."""
+    part = dataclasses.replace(read_part(name, size), name=name)
+    file = not name.startswith("timm:") and "|" not in name and not re.match(BLOCK, name)
+    return Named(part, str(read_structure(name).at(part.image[-1])) if file else f"{name} @{part.image[-1]}")
+
+
+def _matching(name: str) -> list[str]:
     """The name, or all timm models that a pattern fits."""
     if not name.startswith("timm:") or not set("*?[") & set(name):
         return [name]
@@ -137,39 +176,48 @@ def _matching(name: str) -> Iterable[str]:
 
 
 def _survey_all(
-    parts: Sequence[Part], meter: Meter, roof: Roof, product: Product, journal: Journal, arguments: argparse.Namespace
-) -> tuple[list[Surveyed], dict[str, str]]:
-    """Every network that the journal lacks; one that fails is told of, and does not hold up the others."""
+    networks: Sequence[Named],
+    meter: Meter,
+    roof: Roof,
+    product: Product,
+    journal: Journal,
+    arguments: argparse.Namespace,
+    failed: dict[str, str],
+) -> list[Surveyed]:
+    """Every network that the journal lacks; one that fails is told of, and does not hold up the others.
+
+    Estimates are not kept: they cost nothing, and change with the model that makes them.
+    """
     at = "largest batch" if arguments.largest_batch else str(meter.setting.batch)
-    known = {kept.key: kept.row for kept in _kept(journal)}
-    keys = {part.name: (meter.setting.digest, at, _structure(part), part.name.removeprefix("timm:")) for part in parts}
+    known = {} if meter.setting.estimate else {kept.key: kept for kept in _kept(journal)}
     rows: list[Surveyed] = []
-    failed: dict[str, str] = {}
-    done = sum(key in known for key in keys.values())
-    with progress().track("networks", len(parts), done) as tracker:
-        for part in parts:
-            key = keys[part.name]
-            if key in known:
-                rows.append(known[key])
-                continue
-            try:
-                row = _one(part, meter, roof, product, arguments)
-            except LostDeviceError:
-                raise
-            except GenetError as fault:
-                failed[part.name] = str(fault).removeprefix(f"{part.name}: ")
-                tracker.advance(f"{part.name} failed")
-                continue
-            journal.append(Kept(setting=key[0], at=at, structure=key[2], row=row).model_dump(mode="json"))
-            rows.append(row)
-            tracker.advance(f"{row.model}: {row.images_per_sec:,.0f} images/s")
-    return rows, failed
 
+    def keep(structure: str, row: Surveyed | None, failure: str | None = None) -> None:
+        if not meter.setting.estimate:
+            kept = Kept(setting=meter.setting.digest, at=at, structure=structure, row=row, failure=failure)
+            journal.append(kept.model_dump(mode="json"))
 
-def _structure(part: Part) -> str:
-    """A network by its notation, of what others build by name and resolution: a file's name may come to stand for another."""
-    known = part.name.startswith("timm:") or not Path(part.name).exists()
-    return f"{part.name} @{part.image[-1]}" if known else str(read_structure(part.name).at(part.image[-1]))
+    done = sum((meter.setting.digest, at, network.structure) in known for network in networks)
+    with progress().track("networks", len(networks), done) as tracker:
+        for part, structure in networks:
+            before = known.get((meter.setting.digest, at, structure))
+            if before and before.row:
+                rows.append(before.row.model_copy(update={"model": part.name.removeprefix("timm:")}))
+            elif before:
+                failed[part.name] = str(before.failure)
+            else:
+                try:
+                    rows.append(_one(part, meter, roof, product, arguments.largest_batch))
+                except LostDeviceError as fault:
+                    keep(structure, None, str(fault))  # or the same command would end at the same network again
+                    raise
+                except Exception as fault:  # whatever building or running a network of others raises
+                    failed[part.name] = first_line(fault).removeprefix(f"{part.name}: ")
+                    tracker.advance(f"{part.name} failed")
+                    continue
+                keep(structure, rows[-1])
+                tracker.advance(f"{rows[-1].model}: {rows[-1].images_per_sec:,.4g} images/s")
+    return rows
 
 
 def _kept(journal: Journal) -> list[Kept]:
@@ -178,19 +226,22 @@ def _kept(journal: Journal) -> list[Kept]:
         raise EvidenceError(f"{journal.path}: must be the journal of a survey or a new file, and is neither; name another")
     if content.damaged:
         print(f"{journal.path}: damaged lines {', '.join(map(str, content.damaged))} are left out")
-    return [Kept.model_validate(record) for record in content.records]
+    try:
+        return [Kept.model_validate(record) for record in content.records]
+    except ValidationError:
+        raise EvidenceError(f"{journal.path}: must be the journal of a survey, and holds something else; name another") from None
 
 
-def _one(part: Part, meter: Meter, roof: Roof, product: Product, arguments: argparse.Namespace) -> Surveyed:
+def _one(part: Part, meter: Meter, roof: Roof, product: Product, at_largest: bool) -> Surveyed:
+    """One network, at the meter's batch or at the largest that fits."""
     largest = meter.largest_batch(part) if isinstance(meter, DeviceMeter) else None
-    batch = largest if arguments.largest_batch and largest else meter.setting.batch
+    batch = largest if at_largest and largest else meter.setting.batch
     while True:
-        wanted = measure_of(arguments).model_copy(update={"batch": batch})
-        at = meter if batch == meter.setting.batch else meter_of(wanted)
         try:
-            return survey(part, at, product.at(batch), roof.ratio).model_copy(update={"largest_batch": largest})
-        except MeasurementError:
-            if batch == 1 or not arguments.largest_batch:
+            row = survey(part, meter.at(batch), product.at(batch), roof.ratio)
+            return row.model_copy(update={"largest_batch": largest})
+        except OutOfMemoryError:
+            if batch == 1 or not at_largest:
                 raise
             batch //= 2  # the runtime, and the product beside the network, need memory too
 
@@ -224,13 +275,20 @@ def _print_roof(roof: Roof, setting: Setting) -> None:
 def _print_layers(part: Part, meter: Meter, roof: Roof, picture: Path | None) -> None:
     """The layers of one network, and their place under the roof."""
     layers = layers_of(part.ops(), meter.setting.batch, meter.setting.dtype)
-    times = {layer.name: layer.ms for layer in read_latency(part, meter).layers}
+    try:
+        reading = read_latency(part, meter)
+    except MeasurementError as fault:
+        print(f"  its layers are not timed: {fault}")
+        return
+    times = {layer.name: layer.ms for layer in reading.layers}
     rows = [_layer_row(layer, times.get(layer.name), roof) for layer in layers]
-    table(["layer", "GFLOP", "FLOP/byte", "ms", "TFLOP/s", "of its roof", "held up by"], rows)
+    mode = "" if reading.layers_runtime == meter.setting.runtime else f" in {reading.layers_runtime} mode"
+    table(["layer", "GFLOP", "FLOP/byte", f"ms{mode}", "TFLOP/s", "of its roof", "held up by"], rows)
     if picture:
         timed = [(layer, times[layer.name]) for layer in layers if layer.name in times]
         how = "estimated" if meter.setting.estimate else "measured"
-        write_atomic(picture, draw_roofline(timed, roof, f"{part.name} on {meter.setting.device.name}, {how}").encode())
+        title = f"{part.name} on {meter.setting.device.name}, batch {meter.setting.batch}, {how}{mode}"
+        write_atomic(picture, draw_roofline(timed, roof, title).encode())
         print(f"picture: {picture}")
 
 
@@ -244,10 +302,10 @@ def _layer_row(layer: Layer, ms: float | None, roof: Roof) -> list[str]:
 
 
 def _tell(
-    rows: Sequence[Surveyed], failed: dict[str, str], roof: Roof | None, title: str, estimate: bool, arguments: argparse.Namespace
+    rows: Sequence[Surveyed], failed: dict[str, str], roof: Roof | None, title: str, arguments: argparse.Namespace
 ) -> Answer:
     """Print, draw and answer."""
-    found = frontiers(rows)
+    found, estimate = frontiers(rows), any(row.estimate for row in rows)
     shown = [_row(row) for row in sorted(rows, key=lambda row: -row.images_per_sec)]
     table(HEAD, shown)
     for name, told in ON.items():
@@ -274,14 +332,22 @@ def _row(row: Surveyed) -> list[str]:
         row.model,
         f"{row.images_per_sec:,.5g}" if row.images_per_sec < 1000 else f"{row.images_per_sec:,.0f}",
         f"{row.tflops_per_sec:.4g}",
-        told(row.utilization, ".1%"),
+        _share(row),
         told(row.intensity, ".1f"),
         told(row.bound_share, ".0%"),
         told(row.batch, "d"),
-        told(row.largest_batch, "d"),
+        "≥ " * (row.largest_batch == MOST_IMAGES) + told(row.largest_batch, "d"),
         told(None if row.macs is None else row.macs / 1e9, ".3f"),
         told(row.top1_percent, ".2f"),
     ]
+
+
+def _share(row: Surveyed) -> str:
+    """Utilization with its standard error."""
+    if row.utilization is None:
+        return "n/a"
+    error = f" ± {100 * row.utilization * row.utilization_error:.1f}" if row.utilization_error else ""
+    return f"{row.utilization:.1%}{error}"
 
 
 def _write(

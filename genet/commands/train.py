@@ -101,4 +101,5 @@ def recipe_with(arguments: argparse.Namespace) -> TrainingRecipe:
             raise GenetError(f"--data must go with a recipe of images in a folder, and {recipe.name} has digits; leave it out")
         data = Data.model_validate({**recipe.data.model_dump(), "root": str(Path(arguments.data).absolute())})
         recipe = recipe.model_copy(update={"data": data})
-    return recipe.model_copy(update={"device": arguments.device}) if arguments.device else recipe
+    given = arguments.device not in (None, "auto")
+    return recipe.model_copy(update={"device": arguments.device}) if given else recipe

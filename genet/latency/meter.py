@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from genet.device import DeviceCard, available_bytes, current, keep_memory
-from genet.errors import DeviceError, EvidenceError, LostDeviceError, MeasurementError
+from genet.device import DeviceCard, available_bytes, current, give_back_memory, keep_memory
+from genet.errors import DeviceError, EvidenceError, LostDeviceError, OutOfMemoryError
 from genet.latency.analytic import Estimate, corrected, estimate, scale_of
 from genet.latency.clock import REPEATS, Timing, measure
 from genet.latency.hardware import Gpu, find_gpu, similar_gpu
@@ -52,6 +52,9 @@ class Meter(Protocol):
     def prepare(self, parts: Sequence[Part]) -> Race:
         """Make parts ready to be timed in turn, as often as the caller likes."""
 
+    def at(self, batch: int) -> Meter:
+        """The same with so many images at a time."""
+
 
 def open_meter(wanted: Measure, card: DeviceCard, device: torch.device) -> Meter:
     """The meter for what a recipe or a user wants: the device at hand, or the estimate of another."""
@@ -68,6 +71,10 @@ class DeviceMeter:
 
     setting: Setting
     device: torch.device
+
+    def at(self, batch: int) -> DeviceMeter:
+        """See `Meter`."""
+        return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
     def prepare(self, parts: Sequence[Part]) -> Race:
         """Build the parts with fresh weights on the device, on random images; what a time depends on is their shape."""
@@ -95,20 +102,23 @@ class DeviceMeter:
             return time_layers(self._module(part), self._images(part), passes)
 
     def largest_batch(self, part: Part) -> int | None:
-        """The largest power of two of images that fits into memory: tried on a GPU, reckoned on a CPU; None: not one."""
+        """The largest power of two of images that fits into memory, up to MOST_IMAGES; None where not one does.
+
+        Tried on a GPU, by one pass in eager mode; reckoned on a CPU.
+        """
         fitting, batch = None, 1
-        while batch <= MOST_IMAGES and self._fits(part, batch):
+        while batch <= MOST_IMAGES and self.at(batch)._fits(part):
             fitting, batch = batch, 2 * batch
+        give_back_memory(self.device)  # runtimes beside torch need it too
         return fitting
 
-    def _fits(self, part: Part, batch: int) -> bool:
-        other = dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
+    def _fits(self, part: Part) -> bool:
         try:
-            with other._at_work([part]):
+            with self._at_work([part]), torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True):
                 if self.device.type == "cuda":
-                    other._module(part)(other._images(part))
+                    self._module(part)(self._images(part))
                     torch.cuda.synchronize(self.device)
-        except MeasurementError:
+        except OutOfMemoryError:
             return False
         return True
 
@@ -157,12 +167,12 @@ class DeviceMeter:
         if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
             raise self._too_large(parts, free)
 
-    def _too_large(self, parts: Sequence[Part], free: int) -> MeasurementError:
+    def _too_large(self, parts: Sequence[Part], free: int) -> OutOfMemoryError:
         part = max(parts, key=lambda part: self._bytes(part, self.setting.batch))
         fits = self.setting.batch
         while fits > 1 and self._bytes(part, fits) > free / 2:
             fits //= 2
-        return MeasurementError(
+        return OutOfMemoryError(
             f"{part.name}: must fit into memory at batch {self.setting.batch}, and does not; "
             f"batch {min(fits, max(1, self.setting.batch // 2))} should"
         )
@@ -188,6 +198,10 @@ class EstimateMeter:
     scale: float = 1.0
     residual: Residual | None = None
     rows: int = 0  # that the residual was learnt from
+
+    def at(self, batch: int) -> EstimateMeter:
+        """See `Meter`; what corrects it stays."""
+        return dataclasses.replace(self, wanted=self.wanted.model_copy(update={"batch": batch}))
 
     @property
     def setting(self) -> Setting:
@@ -265,6 +279,10 @@ class EvidenceMeter:
     """Stands for a device that is elsewhere: what its evidence file does not hold cannot be timed here."""
 
     setting: Setting
+
+    def at(self, batch: int) -> EvidenceMeter:
+        """See `Meter`."""
+        return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
     def prepare(self, parts: Sequence[Part]) -> Race:
         """Refuses; EvidenceError names what is missing."""

@@ -18,7 +18,7 @@ from genet.spec.cost import Conv, body, shortcut
 from genet.spec.network import Block, Network, superblock_blocks
 from genet.spec.network import blocks as network_blocks
 
-OpKind = Literal["conv", "linear", "norm", "activation", "swish", "add", "pool", "other"]
+OpKind = Literal["conv", "linear", "norm", "activation", "swish", "add", "pool", "product", "other"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from genet.spec.reader import read_structure
 if TYPE_CHECKING:
     from torch import nn
 
+BLOCK = r"[A-Za-z]+ [kcsdr@]\d"  # how a block's notation begins
 TOKENS = {"k": "kernel", "c": "width", "s": "stride", "d": "depth", "r": "ratio", "@": "size"}
 NUMBERS = {"width": r"\d+(>\d+)?", "ratio": r"\d+(\.\d+)?"}
 EXAMPLES = "'BL k3 c64 r0.25 @14', 'Conv k3 c64>128 s2 @56' or 'DW k5 c32>96 s2 d4 r6 @28'"
@@ -139,7 +140,7 @@ def read_part(text: str, size: int | None = None) -> Part:
     """
     if text.startswith("timm:"):
         return timm_model(text.removeprefix("timm:"), size)
-    if re.match(r"[A-Za-z]+ [kcsdr@]\d", text):
+    if re.match(BLOCK, text):
         return chain(read_blocks(text, size))
     network = Network.parse(text) if "|" in text else read_structure(text)
     if size:

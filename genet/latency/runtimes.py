@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genet.errors import DeviceError, MeasurementError, first_line
+from genet.errors import DeviceError, MeasurementError, OutOfMemoryError, first_line
 from genet.latency.clock import Work
 
 
@@ -145,6 +145,8 @@ def _tensorrt(module: nn.Module, images: Tensor) -> Work:
         raise MeasurementError("TensorRT must build an engine of it, and does not; its own log says why")
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     context = engine.create_execution_context()
+    if context is None:
+        raise OutOfMemoryError("tensorrt must have memory for the network's activations, and has none; lower the batch")
     answer = torch.empty(tuple(context.get_tensor_shape("answer")), dtype=images.dtype, device=images.device)
     context.set_tensor_address("images", images.data_ptr())
     context.set_tensor_address("answer", answer.data_ptr())

@@ -22,6 +22,7 @@ NORMS |= {"native_group_norm"}
 ACTIVATIONS = {"relu", "hardswish", "hardsigmoid", "sigmoid", "gelu", "leaky_relu", "elu", "hardtanh", "tanh", "mish"}
 ACTIVATIONS |= {"_prelu_kernel", "softplus", "clamp", "clamp_min", "relu6"}
 POOLS = {"mean", "avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d"}
+PRODUCTS = ("bmm", "baddbmm", "_scaled_dot_product")  # of two activations: how their names begin
 FREE = {"_unsafe_view", "_reshape_alias", "detach"}  # views the schema does not mark as such
 
 
@@ -118,6 +119,8 @@ def _kind(operation: str, inputs: list[Tensor]) -> OpKind:
         return "linear"
     if operation in ("add", "sub") and len(inputs) == 2:
         return "add"
+    if operation.startswith(PRODUCTS):
+        return "product"
     kinds: dict[OpKind, set[str]] = {"norm": NORMS, "activation": ACTIVATIONS, "swish": {"silu"}, "pool": POOLS}
     return next((kind for kind, names in kinds.items() if operation in names), "other")
 

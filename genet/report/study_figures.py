@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from genet.report.figures import GREY, figure_of, svg
-from genet.studies.align.study import Alignment
-from genet.studies.filtering.bench import Row
-from genet.studies.filtering.study import Filtering
-from genet.studies.folding import Folding
-from genet.studies.intrinsic_rank import StageRank
-from genet.studies.survey.intensity import Layer
-from genet.studies.survey.roof import Roof
-from genet.studies.survey.survey import Frontiers, Surveyed, utilizations
+from genet.studies.survey.survey import utilizations
+
+if TYPE_CHECKING:
+    from genet.studies.align.study import Alignment
+    from genet.studies.filtering.bench import Row
+    from genet.studies.filtering.study import Filtering
+    from genet.studies.folding import Folding
+    from genet.studies.intrinsic_rank import StageRank
+    from genet.studies.survey.intensity import Layer
+    from genet.studies.survey.roof import Roof
+    from genet.studies.survey.survey import Frontiers, Surveyed
 
 MOST_NAMES = 40  # that fit below one another
 
@@ -118,17 +121,19 @@ def draw_shades(rows: Sequence[Surveyed]) -> str:
     figure = figure_of(5.2, 3.2)
     axes = figure.subplots()
     shares = all(row.utilization is not None for row in rows)
-    points = axes.scatter(
-        [row.images_per_sec for row, _, _ in known],
-        [accuracy for _, accuracy, _ in known],
-        c=[100 * shade if shares else shade for _, _, shade in known],
-        s=12,
-        cmap="viridis_r",
-    )
-    figure.colorbar(points, label="utilization (%)" if shares else "TFLOP/s")
+    unit = "% utilization" if shares else "TFLOP/s"
+    values = [100 * shade if shares else shade for _, _, shade in known]
+    x, y = [row.images_per_sec for row, _, _ in known], [accuracy for _, accuracy, _ in known]
+    figure.colorbar(axes.scatter(x, y, c=values, s=12, cmap="viridis_r"), label=unit)
+    titles = {}
+    for place, ((row, accuracy, _), value) in enumerate(zip(known, values, strict=True)):  # to point at
+        titles[f"shade-{place}"] = (
+            f"{row.model}: {row.images_per_sec:.6g} images per second, {accuracy:.4g} %, {value:.3g} {unit}"
+        )
+        axes.plot([row.images_per_sec], [accuracy], "o", markersize=4, alpha=0, gid=f"shade-{place}")
     axes.set_xlabel("images per second")
     axes.set_ylabel("top-1 accuracy (%)")
-    return svg(figure)
+    return _told(svg(figure), titles)
 
 
 def draw_roofline(layers: Sequence[tuple[Layer, float]], roof: Roof, title: str) -> str:
@@ -183,7 +188,7 @@ def draw_filtering(rows: Sequence[Row], found: Filtering) -> str:
         axes.plot([row.images_per_sec for row in rows], [row.top1_percent for row in rows], ".", markersize=1, color="#d9dde3")
         for name, networks, colour in (("true frontier", found.true_frontier, BELOW), ("found", run.frontier, ABOVE)):
             points = sorted(known[network].point for network in networks)
-            axes.plot(*zip(*points, strict=True), ".-", markersize=3, linewidth=0.7, color=colour, label=name)
+            axes.plot([x for x, _ in points], [y for _, y in points], ".-", markersize=3, linewidth=0.7, color=colour, label=name)
         axes.set_title(run.method, fontsize=8)
         axes.set_xlabel("images per second")
     figure.axes[0].set_ylabel("top-1 accuracy (%)")

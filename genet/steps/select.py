@@ -18,7 +18,7 @@ from genet.choose.certificate import (
 from genet.choose.offers import Offers, tabulate
 from genet.choose.regression import Regression
 from genet.choose.selection import Candidate, drawn, frontier, utilized
-from genet.errors import EvidenceError
+from genet.errors import EvidenceError, MeasurementError
 from genet.files import digest
 from genet.job import Job, predictor
 from genet.latency.evidence import read_evidence
@@ -45,18 +45,26 @@ def select(job: Job) -> Selection:
     staircases = job.folder.read(job.folder.staircase, Staircases)
     evidence = (regression.model_dump_json(), staircases.model_dump_json(), job.recipe.select.model_dump_json())
     inputs = digest("/".join((table.setting.digest, *evidence)))
-    known = job.folder.read_current(job.folder.selection, Selection, inputs)
-    if known:
-        return known
-    if job.recipe.measure.latency:
-        selection = answer(job, job.recipe.select.budgets, table).model_copy(update={"inputs": inputs})
-    else:
-        selection = _certified_selection(job, table, regression, inputs)
-        _warn_if_busy(job, table, selection.choices)
-        if job.folder.read_current(job.folder.roof, RunRoof, table.setting.digest) is None:
-            RunRoof(inputs=table.setting.digest, roof=read_roof(job.meter)[0]).save(job.folder.roof)
-    selection.save(job.folder.selection)
+    selection = job.folder.read_current(job.folder.selection, Selection, inputs)
+    if selection is None:
+        if job.recipe.measure.latency:
+            selection = answer(job, job.recipe.select.budgets, table).model_copy(update={"inputs": inputs})
+        else:
+            selection = _certified_selection(job, table, regression, inputs)
+            _warn_if_busy(job, table, selection.choices)
+        selection.save(job.folder.selection)
+    if not job.recipe.measure.latency:
+        _measure_roof(job, table.setting.digest)
     return selection
+
+
+def _measure_roof(job: Job, setting: str) -> None:
+    """What the device reaches at best, for the report; where that cannot be measured, the report goes without."""
+    if job.folder.read_current(job.folder.roof, RunRoof, setting) is None:
+        try:
+            RunRoof(inputs=setting, roof=read_roof(job.meter)[0]).save(job.folder.roof)
+        except MeasurementError as fault:
+            job.progress.say(f"  utilization is not told: {fault}")
 
 
 def _certified_selection(job: Job, table: LatencyTable, regression: Regression, inputs: str) -> Selection:

@@ -8,7 +8,6 @@ these are what memory moves, arithmetic intensity grows by sqrt(f).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -150,15 +149,11 @@ def _flops(row: Surveyed) -> int:
     return (row.macs or 0) * (row.batch or 0)
 
 
-def compare(
-    structure: Structure, f: int, meter_at: Callable[[int], Meter], images: int, product: Product, ratio: float
-) -> Folding:
-    """Survey a network on a batch of images, and the folded one on as many in stacks of f.
-
-    `meter_at` gives a meter for a batch, which f divides.
-    """
+def compare(structure: Structure, f: int, meter: Meter, product: Product, ratio: float) -> Folding:
+    """Survey a network on the meter's batch of images, which f divides, and the folded one on as many in stacks of f."""
+    images = meter.setting.batch
     before, after = (
-        survey(part_of(each), meter_at(batch), product.at(batch), ratio)
+        survey(part_of(each), meter.at(batch), product.at(batch), ratio)
         for each, batch in ((structure, images), (fold(structure, f), images // f))
     )
     return Folding(network=structure.name, f=f, before=before, after=after)

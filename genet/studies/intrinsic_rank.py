@@ -67,12 +67,15 @@ def _own_stages(module: GENet) -> Sequence[str]:
 
 
 def _stages(module: nn.Module, image: tuple[int, int, int]) -> Sequence[str]:
-    """By the size of what layers write: the last convolution at each, the stem left out."""
-    convs = [op for op in module_ops(module, image) if op.kind == "conv" and op.rows > 1]
-    last: dict[int, str] = {}
-    for op in convs[1:]:
-        if not any(word in op.name for word in BESIDE):
-            last[op.rows] = op.name
+    """The last convolution of every stage that timm names; else of every size that blocks write, the stem left out."""
+    ops = [op for op in module_ops(module, image) if op.kind == "conv" and op.rows > 1]
+    convs = [op for op in ops[1:] if not any(word in op.name for word in BESIDE)]
+    named = [info["module"] for info in getattr(module, "feature_info", ()) if isinstance(info, dict)]
+    stages = [[op.name for op in convs if op.name.startswith(f"{place}.")] for place in named]
+    if sum(map(bool, stages)) > 1:
+        return [names[-1] for names in stages if names]
+    block_rows = {op.name.rpartition(".")[0]: op.rows for op in convs}  # of a block's last convolution
+    last = {block_rows[op.name.rpartition(".")[0]]: op.name for op in convs}
     return [last[rows] for rows in sorted(last, reverse=True)]
 
 

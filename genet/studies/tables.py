@@ -21,7 +21,7 @@ def read_table(
 ) -> tuple[Row, ...]:
     """The rows of a CSV file whose header names the fields of a record; other columns are passed over, empty cells absent.
 
-    No two rows may be equal in all fields of `key`; `spellings` maps other names of columns to fields. SpecError with every
+    Rows that are alike in `key` must be alike in all; `spellings` maps other names of columns to fields. SpecError with every
     fault, one `file:line:` each; StorageError where the file cannot be read.
     """
     try:
@@ -41,6 +41,10 @@ def read_table(
         if not any(map(str.strip, cells)):
             continue
         where = f"{path}:{reader.line_num}"
+        if len(cells) != len(header):
+            law = f"must have a cell for each of the {len(header)} columns, and has {len(cells)}"
+            faults.append(f"{where}: {law}; numbers are written without commas")
+            continue
         given = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()}
         try:
             row = row_type.model_validate({name: cell for name, cell in given.items() if name in row_type.model_fields})
@@ -51,9 +55,9 @@ def read_table(
             ]
             continue
         own = tuple(getattr(row, name) for name in key)
-        if own in rows:
+        if rows.get(own, row) != row:
             told = " ".join(str(value) for value in own if value is not None)
-            faults.append(f"{where}: {', '.join(key)}: must stand once (got {told} twice); keep one row of it")
+            faults.append(f"{where}: {', '.join(key)}: must stand once (got {told} with other figures before); keep one row")
         rows[own] = row
     if not rows and not faults:
         faults.append(f"{path}:1: must have a row below the header (got none)")

@@ -217,6 +217,13 @@ def test_having_to_learn_anew_is_not_taken_for_a_worse_type() -> None:
     assert apart(plain, anew) < 0.006
 
 
+def test_without_a_control_that_learnt_anew_a_worse_type_still_counts_as_worse() -> None:
+    """Runs from before there were such controls, or one that failed: what cannot be told apart is not taken for free."""
+    results = [result for result in World(another_type=-0.06).results() if not result.fresh]
+    types = [g for g in fit(MASTERNET, ACCURACY, results, COUNTLESS).gradients if g.block_type.kind != OWN[g.index].type]
+    assert all(g.at_own_size.value < -0.04 for g in types)
+
+
 def test_a_control_takes_the_cost_of_fine_tuning_out_of_other_types() -> None:
     """All types but the own lose as much as the control: the change itself is worth nothing."""
     world = World(per_doubling=0.0, deeper=0.0, another_type=0.0, costs=everywhere(-0.1))

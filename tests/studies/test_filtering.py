@@ -155,6 +155,11 @@ def test_the_study_repeats_every_method_with_every_seed_and_tells_means() -> Non
     assert found.left["utilization"] == len(predicate_frontier(SPACE.rows, "utilization"))
 
 
+def test_a_space_whose_accuracies_are_all_the_same_has_no_agreement_to_tell() -> None:
+    alike = Bench(tuple(row.model_copy(update={"top1_percent": 70.0}) for row in SPACE.rows))
+    assert study(alike, seeds=1).spearman == {"utilization": None, "FLOPs": None}
+
+
 def test_the_reward_is_the_papers() -> None:
     row = Row(network="8", top1_percent=90, images_per_sec=350_000, macs=1, train_sec=1)
     assert Reward(175_000, 0.07)(row) == pytest.approx(0.9 * 2**0.07)

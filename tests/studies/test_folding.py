@@ -80,9 +80,7 @@ def test_on_a_vgg_style_network_traffic_falls_by_nearly_the_root(f: int) -> None
     measure = Measure(device="estimate:v100", dtype="fp16", runtime="tensorrt", batch=72)
     meter = EstimateMeter(measure, find_gpu("v100"))
     roof, product = read_roof(meter)
-    found = compare(
-        VGG_LIKE, f, lambda batch: EstimateMeter(measure.model_copy(update={"batch": batch}), meter.gpu), 72, product, roof.ratio
-    )
+    found = compare(VGG_LIKE, f, meter, product, roof.ratio)
     assert 1 / found.traffic == pytest.approx(math.sqrt(f), rel=0.1)
     assert found.flops == pytest.approx(1, rel=0.1)
     assert (found.after.intensity or 0) / (found.before.intensity or 1) == pytest.approx(math.sqrt(f), rel=0.15)

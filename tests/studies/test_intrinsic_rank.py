@@ -21,6 +21,20 @@ def stem_and(conv: nn.Conv2d) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, conv.in_channels, 1), conv)
 
 
+def bottlenecks() -> nn.Module:
+    def block(stride: int) -> nn.Sequential:
+        part = nn.Sequential()
+        part.add_module("conv1", nn.Conv2d(16, 8, 1))
+        part.add_module("conv2", nn.Conv2d(8, 8, 3, stride, 1))
+        part.add_module("conv3", nn.Conv2d(8, 16, 1))
+        return part
+
+    found = nn.Sequential()
+    found.add_module("stem", nn.Conv2d(3, 16, 3, padding=1))
+    found.add_module("blocks", nn.Sequential(block(1), block(1), block(2)))
+    return found
+
+
 @given(st.integers(1, 12), st.integers(0, 10**6))
 def test_as_many_equal_directions_have_nine_tenths_of_their_number_as_rank(rank: int, seed: int) -> None:
     """A projection onto so many directions has that many singular values of 1, and none else."""
@@ -52,6 +66,25 @@ def test_resnets_stages_are_the_papers_four() -> None:
     found = stage_ranks(part.build(), part.image)
     assert [one.layer for one in found] == [f"layer{stage}.1.conv2" for stage in (1, 2, 3, 4)]
     assert [one.shape for one in found] == [(width, 9 * width) for width in (64, 128, 256, 512)]
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("resnet50", ["layer1.2.conv3", "layer2.3.conv3", "layer3.5.conv3", "layer4.2.conv3"]),
+        ("resnet50d", ["layer1.2.conv3", "layer2.3.conv3", "layer3.5.conv3", "layer4.2.conv3"]),
+        ("regnetx_002", ["s1.b1.conv3.conv", "s2.b1.conv3.conv", "s3.b4.conv3.conv", "s4.b7.conv3.conv"]),
+    ],
+)
+def test_a_stage_ends_where_timm_ends_it_and_not_in_the_next_ones_first_convolution(name: str, last: list[str]) -> None:
+    part = timm_model(name, 64)
+    assert [one.layer for one in stage_ranks(part.build(), part.image)] == last
+
+
+def test_stages_of_a_function_end_in_the_last_block_of_each_size() -> None:
+    """A bottleneck that halves the size in its second convolution belongs to the size it writes."""
+    found = stage_ranks(bottlenecks(), (3, 16, 16))
+    assert [one.layer for one in found] == ["blocks.1.conv3", "blocks.2.conv3"]
 
 
 def test_stages_of_a_network_of_ours_are_its_super_blocks() -> None:

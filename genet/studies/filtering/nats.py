@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from genet.errors import GenetError
+from genet.errors import GenetError, first_line
 from genet.progress import Progress
 from genet.studies.filtering.bench import Bench, Row
 
@@ -26,21 +27,24 @@ def read_nats(path: Path, progress: Progress, dataset: str = "cifar10") -> Bench
         raise GenetError("--nats must have the package of NATS-Bench: pip install 'genet[nats]'") from None
     try:
         api = create(str(path), "sss", fast_mode=path.is_dir(), verbose=False)
+        with progress.track("networks of NATS-Bench", len(api.meta_archs)) as tracker:
+            rows = []
+            for index, network in enumerate(api.meta_archs):
+                rows.append(_row(api, index, network, dataset))
+                tracker.advance()
     except Exception as fault:  # whatever a damaged file makes the package raise
-        raise GenetError(f"{path}: must be NATS-Bench's size space, and cannot be read ({fault}); it is {WHERE}") from None
-    rows = []
-    with progress.track("networks of NATS-Bench", len(api.meta_archs)) as tracker:
-        for index, network in enumerate(api.meta_archs):
-            cost = api.get_cost_info(index, dataset)
-            found = api.get_more_info(index, dataset, hp=EPOCHS, is_random=False)
-            rows.append(
-                Row(
-                    network=network,
-                    top1_percent=found["test-accuracy"],
-                    images_per_sec=TIMED_IMAGES / cost["latency"],
-                    macs=round(1e6 * cost["flops"]),
-                    train_sec=found["train-all-time"],
-                )
-            )
-            tracker.advance()
+        law = f"{path}: must be NATS-Bench's size space, and cannot be read"
+        raise GenetError(f"{law} ({first_line(fault)}); it is {WHERE}") from None
     return Bench(tuple(rows))
+
+
+def _row(api: Any, index: int, network: str, dataset: str) -> Row:
+    cost = api.get_cost_info(index, dataset)
+    found = api.get_more_info(index, dataset, hp=EPOCHS, is_random=False)
+    return Row(
+        network=network,
+        top1_percent=found["test-accuracy"],
+        images_per_sec=TIMED_IMAGES / cost["latency"],
+        macs=round(1e6 * cost["flops"]),
+        train_sec=found["train-all-time"],
+    )

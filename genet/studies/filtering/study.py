@@ -11,10 +11,11 @@ from typing import Literal
 import numpy as np
 from scipy.stats import spearmanr
 
-from genet.choose.selection import pareto
+from genet.errors import SpecError
 from genet.files import Record
 from genet.studies.filtering.bench import Bench, Row, frontier_of
 from genet.studies.filtering.searchers import SEARCHERS, Searcher
+from genet.studies.survey.survey import frontier
 
 Predicate = Literal["utilization", "FLOPs"]
 PREDICATES: dict[Predicate, Callable[[Row], float]] = {
@@ -67,7 +68,7 @@ class Filtering(Record):
 
     networks: int
     true_frontier: tuple[str, ...]
-    spearman: dict[str, float]  # of each predicate with accuracy
+    spearman: dict[str, float | None]  # of each predicate with accuracy; None where one does not vary
     left: dict[str, int]  # networks on the frontier of throughput and predicate
     budget_sec: float
     target_images_per_sec: float
@@ -78,10 +79,7 @@ class Filtering(Record):
 
 def predicate_frontier(rows: Sequence[Row], predicate: Predicate) -> tuple[Row, ...]:
     """Networks that no other beats in throughput and in the cheap figure: those worth training."""
-    figures = np.array([PREDICATES[predicate](row) for row in rows])
-    speeds = np.array([row.images_per_sec for row in rows])
-    best = {(speeds[place], figures[place]) for place in pareto(-speeds, figures)}
-    return tuple(row for row, point in zip(rows, zip(speeds, figures, strict=True), strict=True) if point in best)
+    return tuple(rows[place] for place in frontier([(row.images_per_sec, PREDICATES[predicate](row)) for row in rows]))
 
 
 def filtering_cost(bench: Bench, predicate: Predicate) -> float:
@@ -158,6 +156,9 @@ def study(
 ) -> Filtering:
     """Every method with every seed. The budget is by default what filtering by utilization takes, the target the median."""
     budget = filtering_cost(bench, "utilization") if budget_sec is None else budget_sec
+    least = min(max(row.train_sec, row.time_sec) for row in bench.rows)
+    if budget < least:
+        raise SpecError([f"--budget must suffice to train the cheapest network, {least:.6g} s (got {budget:g})"])
     target = (
         float(np.median([row.images_per_sec for row in bench.rows])) if target_images_per_sec is None else target_images_per_sec
     )
@@ -170,9 +171,7 @@ def study(
     return Filtering(
         networks=len(bench.rows),
         true_frontier=tuple(row.network for row in bench.true_frontier),
-        spearman={
-            name: float(spearmanr([of(row) for row in bench.rows], accuracies).statistic) for name, of in PREDICATES.items()
-        },
+        spearman={name: _agreement([of(row) for row in bench.rows], accuracies) for name, of in PREDICATES.items()},
         left={name: len(predicate_frontier(bench.rows, name)) for name in PREDICATES},
         budget_sec=budget,
         target_images_per_sec=target,
@@ -180,6 +179,12 @@ def study(
         runs=tuple(runs),
         methods=tuple(_method([run for run in runs if run.method == name]) for name in dict.fromkeys(run.method for run in runs)),
     )
+
+
+def _agreement(one: Sequence[float], other: Sequence[float]) -> float | None:
+    if len(set(one)) < 2 or len(set(other)) < 2:
+        return None
+    return float(spearmanr(one, other).statistic)
 
 
 def _method(runs: Sequence[Found]) -> Method:

@@ -5,11 +5,11 @@ tresnet_m tresnet_l tresnet_xl gernet_s gernet_m gernet_l efficientnetv2_s effic
 efficientnet_b2 regnetx_002 regnetx_004 regnetx_006 regnetx_008 regnetx_016 regnetx_032 regnetx_040 regnetx_080 regnety_002
 regnety_004 regnety_006 regnety_008 regnety_016 regnety_032 regnety_040 regnety_064 resnet18 resnet50 wide_resnet50_2 resnetrs50
 resnetrs101 resnetrs152 resnetrs200 resnetrs270 seresnet18 seresnet34 seresnet50 seresnet101 seresnet152d resnext50_32x4d
-resnext50d_32x4d tv_resnext50_32x4d resnext101_32x4d resnext101_32x8d seresnext26d_32x4d seresnext26t_32x4d seresnext50_32x4d
+resnext50d_32x4d resnext101_32x4d resnext101_32x8d seresnext26d_32x4d seresnext26t_32x4d seresnext50_32x4d
 seresnext101_32x4d cspresnet50 cspresnext50 repvgg_a2 repvgg_b0 repvgg_b1 repvgg_b1g4 repvgg_b2 repvgg_b2g4 repvgg_b3 repvgg_b3g4
 dpn68 dpn68b dpn92 dpn98 dpn107 dpn131 hrnet_w18_small hrnet_w18_small_v2 hrnet_w18 hrnet_w30 hrnet_w32 hrnet_w40 hrnet_w44
 hrnet_w48 hrnet_w64 dla34 dla46_c dla46x_c dla60 dla60x dla60x_c dla60_res2net dla60_res2next dla102 dla102x dla169 mixnet_s
 mixnet_m
-"""  # the utilization paper's survey, but for the networks of once-for-all, which timm does not have
+"""  # the utilization paper's survey, but for those of once-for-all, which timm lacks, and a second resnext50
 
 PRESETS: dict[str, tuple[str, ...]] = {"paper": tuple(f"timm:{name}" for name in PAPER.split())}

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from genet.latency.meter import Meter
 
-PRODUCTS = {"cpu": (512, 1024), "cuda": (2048, 4096, 8192), "estimate": (2048, 4096, 8192)}  # rows, columns, terms
+LARGE, SMALL = (2048, 4096, 8192), (512, 1024)  # rows, columns and terms of the products that are tried
+FEW = 4  # threads of a processor, which a small product keeps busy
 PASS_BYTES = 2**28  # that are read, and as many written: beyond every cache
 
 
@@ -113,7 +114,8 @@ def read_roof(meter: Meter) -> tuple[Roof, Product]:
     reached: list[tuple[float, Product]] = []
     failure = MeasurementError("no matrix product was tried")
     kinds: tuple[Kind, ...] = ("linear layer", "convolution")
-    for size, kind in itertools.product(PRODUCTS[setting.device.kind], kinds):
+    few = setting.device.kind == "cpu" and (setting.device.processors or 1) <= FEW
+    for size, kind in itertools.product(SMALL if few else LARGE, kinds):
         product = Product(kind, size, setting.batch)
         try:
             reached.append((product.tflops_per_sec(meter.prepare([product.part])(ROUND_REPEATS)[0].ms), product))

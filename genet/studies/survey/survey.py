@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from genet.latency.meter import Meter
 
 
-UNCOUNTED = r"(bmm|dot_product\w*)$"
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -38,6 +37,8 @@ class Surveyed(Record):
     tflops_per_sec: PositiveFloat
     top1_percent: Percent | None = None
     peak_tflops_per_sec: PositiveFloat | None = None
+    utilization_error: float | None = None  # standard error, relative, over the rounds
+    estimate: bool | None = None  # None where a table from elsewhere does not tell
     resolution: PositiveInt | None = None
     batch: PositiveInt | None = None
     parameters: PositiveInt | None = None
@@ -105,17 +106,21 @@ def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed
     flops = flops_of(layers)
     if not flops:
         raise MeasurementError(f"{part.name}: must have convolutions or linear layers to be judged by, and has none")
-    uncounted = next((op.name for op in part.ops() if re.search(UNCOUNTED, op.name)), None)
+    uncounted = next((op.name for op in part.ops() if op.kind == "product"), None)
     if uncounted:
         raise MeasurementError(
             f"{part.name}: must be convolutional, and multiplies activations ({uncounted}), which is not counted"
         )
-    ms, product_ms = _in_turn(part, product.part, meter)
+    rounds = _in_turn(part, product.part, meter)
+    ms, product_ms = (fmean(each) for each in zip(*rounds, strict=True))
+    ratios = [other / own for own, other in rounds]
     return Surveyed(
         model=part.name.removeprefix("timm:"),
         images_per_sec=1e3 * setting.batch / ms,
         tflops_per_sec=flops / ms * 1e-9,
         peak_tflops_per_sec=product.tflops_per_sec(product_ms),
+        utilization_error=stdev(ratios) / fmean(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else None,
+        estimate=setting.estimate,
         resolution=part.image[-1],
         batch=setting.batch,
         parameters=sum(parameter.numel() for parameter in part.build().parameters()),
@@ -125,11 +130,13 @@ def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed
     )
 
 
-def _in_turn(one: Part, other: Part, meter: Meter) -> tuple[float, float]:
-    """Mean milliseconds of two parts; built anew for every round, but where that is slow."""
+def _in_turn(one: Part, other: Part, meter: Meter) -> list[tuple[float, float]]:
+    """Milliseconds of two parts, round by round; built anew for every round, but where that is slow."""
     race, rounds = None, []
     for _ in range(1 if meter.setting.estimate else ROUNDS):
         if race is None or meter.setting.runtime not in SLOW_TO_BUILD:
+            race = None  # two sets of weights and images at a time would not fit where one just does
             race = meter.prepare([one, other])
-        rounds.append([timing.ms for timing in race(ROUND_REPEATS)])
-    return fmean(first for first, _ in rounds), fmean(second for _, second in rounds)
+        first, second = race(ROUND_REPEATS)
+        rounds.append((first.ms, second.ms))
+    return rounds
