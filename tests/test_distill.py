@@ -124,7 +124,7 @@ def assert_same_end(run: RunFolder, undisturbed: RunFolder) -> None:
     assert accuracies(run) == accuracies(undisturbed)
     assert [result.curve for result in read_results(run.trials).values() if result.accuracy is None] == []
     assert run.regression.read_bytes() == undisturbed.regression.read_bytes()
-    ids = [record["network"] + str(record["index"]) for record in run.trials.read().records]
+    ids = [TrialResult.model_validate(record).id for record in run.trials.read().records]
     assert len(ids) == len(set(ids)), "no trial was run twice"
     assert not [path for path in run.path.rglob(".*") if path.name != ".lock"], "no temporary file is left"
 
@@ -162,7 +162,7 @@ def test_after_the_trials_the_status_tells_what_they_found(finished: RunFolder, 
         best = max(result.accuracy for result in single if result.accuracy is not None)
         assert row["done"] == row["planned"] > 0
         assert row["failed"] == 0
-        assert [row["control"]] == [result.accuracy for result in single if result.control]
+        assert [row["control"]] == [result.accuracy for result in single if result.reference]
         assert row["best"] == best
         assert row["best_superblock"] in {str(result.superblock) for result in single if result.accuracy == best}
         assert row["seconds_per_trial"] > 0
@@ -178,7 +178,7 @@ def test_standings_count_trials_failures_and_the_best_single_perturbation(prepar
         return TrialResult(**dict(trial), accuracy=accuracy, seconds=Seconds(training=accuracy * 10))
 
     first = [trial for trial in planned(prepared) if trial.index == 0 and not trial.also]
-    (control,) = (trial for trial in first if trial.control)
+    (control,) = (trial for trial in first if trial.reference)
     one, other, third, *_ = (trial for trial in first if not trial.control)
     also = Change(index=1, superblock=next(t.superblock for t in planned(prepared) if t.index == 1 and not t.control))
     joint = one.model_copy(update={"also": (also,), "network": "of both"})

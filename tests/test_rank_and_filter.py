@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from genet import cli, pipeline
-from genet.job import open_job
+from genet import cli
 from genet.nets.build import build
 from genet.nets.weights import save_weights
-from genet.progress import Progress
+from genet.runfolder import RunFolder
 from genet.spec.network import Network
-from genet.spec.reader import read_recipe, to_yaml
-from tests.tiny import write_recipe
+from genet.spec.reader import to_yaml
 
 OURS = Network.parse("@16x3 | Conv k3 c16 s1 | XX k3 c32 s2 d2 | DW k3 c48 s2 d2 r3 | Conv k1 c64 | 10")
 
@@ -76,20 +75,19 @@ def test_noise_has_no_rank_unless_it_is_asked_for(capsys: pytest.CaptureFixture[
 
 
 def test_of_a_run_the_masternets_ranks_are_held_against_what_the_search_chose(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_job(tmp_path / "run", Progress(), read_recipe(write_recipe(tmp_path))) as job:
-        pipeline.train_master(job)
-    before = answer(capsys, "rank", str(tmp_path / "run"))
-    assert before["chosen"] == []
-    with open_job(tmp_path / "run", Progress()) as job:
-        pipeline.run(job)
-    found = answer(capsys, "rank", str(tmp_path / "run"))
-    assert found["stages"] == before["stages"]
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run)
+    found = answer(capsys, "rank", str(run))
     assert found["chosen"]
     assert all(len(types) == len(found["stages"]) for types in found["chosen"])
-    assert cli.main(["rank", str(tmp_path / "run")]) == 0
+    assert cli.main(["rank", str(run)]) == 0
     assert "the search chose as the ranks advise in" in capsys.readouterr().out
+    RunFolder(run).selection.unlink()
+    assert answer(capsys, "rank", str(run)) == {**found, "chosen": []}
+    RunFolder(run).master.unlink()
+    assert "`genet master RUN`" in fault(capsys, "rank", str(run))
 
 
 def test_filtering_is_held_against_searches_on_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genet.choose.terms import FINE_TUNING, SIZE, Scale, Terms, fine_tuning_terms, trust
+from genet.choose.terms import FINE_TUNING, FRESH, SIZE, Scale, Terms, fine_tuning_terms, trust
 from genet.spec.network import BlockType, SuperBlock
 from genet.spec.reader import read_space
 from genet.spec.space import SearchSpace, superblock_of
@@ -159,13 +159,15 @@ def test_the_resolution_changes_no_term() -> None:
 
 
 def test_fine_tuning_has_a_term_for_all_and_one_for_the_superblock() -> None:
-    assert fine_tuning_terms(2) == {"fine-tuning": 1.0, "3 fine-tuning": 1.0}
+    inherited = {"fine-tuning": 1.0, "3 fine-tuning": 1.0}
+    assert fine_tuning_terms(2, fresh=False) == inherited
+    assert fine_tuning_terms(2, fresh=True) == inherited | {"fresh weights": 1.0, "3 fresh weights": 1.0}
 
 
 def test_no_term_of_a_superblock_is_one_of_fine_tuning() -> None:
     for name in SPACES:
         for index, superblock in choices(name):
-            assert not set(terms_of(name)(index, superblock)) & set(fine_tuning_terms(index))
+            assert not set(terms_of(name)(index, superblock)) & set(fine_tuning_terms(index, fresh=True))
 
 
 @SHIPPED
@@ -174,9 +176,9 @@ def test_what_all_share_is_trusted_most_and_a_types_slope_in_its_place_least(nam
     for index, superblock in choices(name):
         kind = superblock.block_type
         least = {f"{index + 1} {kind} width", f"{index + 1} {kind} depth"}
-        for term in (*terms_of(name)(index, superblock), *fine_tuning_terms(index)):
+        for term in (*terms_of(name)(index, superblock), *fine_tuning_terms(index, fresh=True)):
             trusted = trust(term)
-            if term == SIZE or term.endswith(FINE_TUNING):
+            if term == SIZE or term.endswith((FINE_TUNING, FRESH)):
                 assert trusted >= 100
             else:
                 assert trusted == (0.5 if term in least else 1.0)

@@ -62,6 +62,7 @@ def test_a_run_on_ray_told_to_end_does_so_as_any_other(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_node_killed_in_mid_run_changes_no_result(tmp_path: Path) -> None:
     import ray
     from ray.cluster_utils import Cluster
