@@ -80,7 +80,12 @@ def test_a_run_killed_twice_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
-    process = subprocess.Popen(command(recipe, tmp_path / "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command(recipe, tmp_path / "run"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     while not (tmp_path / "run" / "latency.jsonl").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
