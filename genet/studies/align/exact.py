@@ -19,7 +19,7 @@ def exact(places: Sequence[Place], aim: Aim) -> Chosen:
         return ()
     values = np.array([aim.value(places[index], option) for index, option in pairs], float)
     room = np.array([aim.room(places[index], option) for index, option in pairs], float)
-    scale = float(np.abs(room).max()) or 1.0  # the solver's tolerances are absolute
+    scale = 1e-3 * (float(np.abs(room).max()) or 1.0)  # the solver's tolerance is absolute, a millionth: of a thousand here
     once = np.array([[float(index == row) for index, _ in pairs] for row in range(len(places))])
     found = milp(
         -values / (float(np.abs(values).max()) or 1.0),
