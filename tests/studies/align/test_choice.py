@@ -37,7 +37,7 @@ def places(draw: st.DrawFn) -> list[Place]:
 aims = st.builds(lambda bound: Aim("latency", -bound, bound), st.floats(0, 60_000)) | st.just(Aim("accuracy", 0.0))
 
 
-@example([place("0", None, (-1e-6, 0))], Aim("accuracy", 0.0))
+@example([place("0", (1.0, 0), (-1e-6, 0))], Aim("accuracy", 0.0))
 @given(places(), aims)
 def test_the_exact_choice_is_the_best_of_all_that_keep_the_bounds(some: list[Place], aim: Aim) -> None:
     allowed = [chosen for chosen in itertools.product(*(each.options for each in some)) if aim.allows(aim.used(some, chosen))]
