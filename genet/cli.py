@@ -229,6 +229,10 @@ def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
     _add_fold(add)
     _add_rank(add)
     _add_filter(add)
+    _add_survey(add)
+
+
+def _add_survey(add) -> None:  # type: ignore[no-untyped-def]
     survey = add("survey", "survey.survey_networks", "tell how well networks use a device, and which of them no other beats")
     survey.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{NETWORK}, timm's by a pattern too: 'timm:resnet*'")
     survey.add_argument("--preset", choices=("paper",), help="the networks of the utilization paper's survey")
@@ -258,8 +262,7 @@ def _add_fold(add) -> None:  # type: ignore[no-untyped-def]
         "networks", nargs="+", metavar="NETWORK", help="timm:MODEL, MODULE:FUNCTION, a network's file, name or notation"
     )
     fold.add_argument("--f", type=_positive, default=4, metavar="F", help="images that become one (default: 4)")
-    fold.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: each network's own)")
-    fold.add_argument("--example", metavar="N,C,H,W", help="what a network of your own reads, such as 1,3,224,224")
+    _add_reading(fold)
     fold.add_argument("--recipe", help="train one network by it as it is and folded: a file, or a name that comes with genet")
     fold.add_argument("--into", metavar="FOLDER", type=Path, help="of --recipe: where both go")
     fold.add_argument("--data", metavar="FOLDER", help="of --recipe: where the images lie")
@@ -274,8 +277,7 @@ def _add_rank(add) -> None:  # type: ignore[no-untyped-def]
         "what", metavar="NETWORK|RUN", help="a run, whose MasterNet is taken; a trained network's folder; or timm:MODEL"
     )
     rank.add_argument("--random", action="store_true", help="take fresh weights, whose rank is that of noise")
-    rank.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: the network's own)")
-    rank.add_argument("--example", metavar="N,C,H,W", help="what a network of your own reads, such as 1,3,224,224")
+    _add_reading(rank)
     rank.add_argument("--picture", metavar="FILE", type=Path, help="draw the singular values as SVG")
 
 
@@ -320,8 +322,7 @@ def _add_align(add) -> None:  # type: ignore[no-untyped-def]
     align.add_argument(
         "--pruned", metavar="FILE", help="widths by layer, as a pruning method found them; or a name such as hrank-vgg16"
     )
-    align.add_argument("--example", metavar="N,C,H,W", help="what a network of your own reads, such as 1,3,224,224")
-    align.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: the network's own)")
+    _add_reading(align)
     align.add_argument("--criterion", choices=("l1", "l2", "rank"), default="l1", help="which channels a cut keeps (default: l1)")
     align.add_argument("--data", metavar="FOLDER", help="for --criterion rank: images to take the ranks on; or digits")
     align.add_argument("--into", metavar="FOLDER", type=Path, help="where the network with the new widths goes")
@@ -338,6 +339,12 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on (got {text!r})")
     return int(text)
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    """What a network reads, where its name does not tell, or not as wanted."""
+    command.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: the network's own)")
+    command.add_argument("--example", metavar="N,C,H,W", help="what a network of your own reads, such as 1,3,224,224")
 
 
 def _add_measure(command: argparse.ArgumentParser) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +16,7 @@ from genet.runfolder import RunFolder
 from genet.spec.foreign import Foreign
 from genet.spec.network import Input, Network
 from genet.spec.reader import read_structure, to_yaml
+from tests.commands import answer, fault
 from tests.studies.align import nets
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16", "--runtime", "cudagraph", "--batch", "512")
@@ -31,18 +30,6 @@ OURS = "@32x3 | Conv k3 c24 s1 | XX k3 c72 s2 d2 | BL k3 c200 s2 d2 r0.4 | Conv 
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `runs/align` is written."""
     monkeypatch.chdir(tmp_path)
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """The JSON line of a command that ends well."""
-    assert cli.main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-def fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command says that must fail."""
-    assert cli.main(arguments) == 2
-    return capsys.readouterr().err.strip()
 
 
 def test_hranks_vgg_has_its_authors_parameters_and_becomes_faster_with_as_many(capsys: pytest.CaptureFixture[str]) -> None:

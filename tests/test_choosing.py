@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,14 +18,7 @@ from genet.runfolder import RunFolder
 from genet.spec.recipe import Model
 from genet.steps.select import frontiers, table_on_disk
 from genet.trials.results import read_results
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    """The JSON line of a command that ends well."""
-    capsys.readouterr()
-    assert main([*map(str, arguments), "--json"]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
-    return found
+from tests.commands import answer
 
 
 def current_inputs(run: RunFolder, model: Model) -> str:

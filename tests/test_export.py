@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from genet import cli
 from genet.choose.outcome import Outcomes
 from genet.export.record import Exports
 from genet.files import digest
@@ -20,17 +18,8 @@ from genet.nets.training import accuracy
 from genet.nets.weights import load
 from genet.runfolder import RunFolder
 from genet.spec.recipe import Data
+from tests.commands import answer, fault
 from tests.small import NETWORK
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
-    assert cli.main([*arguments, "--json"]) == 0, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-def fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert cli.main(arguments) == 2
-    return capsys.readouterr().err.strip()
 
 
 @pytest.fixture

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from genet import cli, load
+from genet import load
 from genet.nets.data import load_data
 from genet.nets.training import accuracy
 from genet.spec.network import Input
 from genet.spec.recipe import Data
 from genet.studies.folding import Folded
+from tests.commands import answer, fault
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16", "--runtime", "tensorrt")
 SMALL = "@16x1 | Conv k3 c16 s1 | XX k3 c32 s2 d1 | Conv k1 c64 | 10"
@@ -28,22 +27,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("quick.yaml").write_text(RECIPE)
 
 
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """The JSON line of a command that ends well."""
-    assert cli.main(["fold", *arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-def fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command says that must fail."""
-    assert cli.main(["fold", *arguments]) == 2
-    return capsys.readouterr().err.strip()
-
-
 def test_networks_are_told_before_and_after_and_one_that_cannot_be_folded_does_not_stop_the_rest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = answer(capsys, "timm:resnet18", "timm:convnext_atto", "genet-light", *V100, "--picture", "folds.svg")
+    found = answer(capsys, "fold", "timm:resnet18", "timm:convnext_atto", "genet-light", *V100, "--picture", "folds.svg")
     assert [one["network"] for one in found["networks"]] == ["resnet18", "genet-light"]
     assert "must run with all its layers 2 times as wide" in found["failed"]["convnext_atto"]
     for one in found["networks"]:
@@ -57,7 +44,7 @@ def test_networks_are_told_before_and_after_and_one_that_cannot_be_folded_does_n
 
 def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys: pytest.CaptureFixture[str]) -> None:
     command = (SMALL, "--f", "4", "--recipe", "quick.yaml", "--into", "both", "--device", "cpu", "--batch", "8")
-    found = answer(capsys, *command)
+    found = answer(capsys, "fold", *command)
     assert found["accuracy"]["original"] > 0.3
     inside = load("both/folded")
     assert inside(torch.zeros(1, 4, 16, 16)).shape == (1, 40)
@@ -65,7 +52,7 @@ def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys:
     again = accuracy(Folded(inside, 4), test.shuffled(0), 16, torch.device("cpu"))
     assert again == pytest.approx(found["accuracy"]["folded"])
     before = {file: file.stat().st_mtime_ns for file in Path("both").rglob("model.*")}
-    assert answer(capsys, *command)["accuracy"] == found["accuracy"]
+    assert answer(capsys, "fold", *command)["accuracy"] == found["accuracy"]
     assert {file: file.stat().st_mtime_ns for file in Path("both").rglob("model.*")} == before
 
 
@@ -81,4 +68,4 @@ def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys:
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:
-    assert law in fault(capsys, *arguments)
+    assert law in fault(capsys, "fold", *arguments)

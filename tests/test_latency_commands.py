@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,22 +15,11 @@ from genet.latency.table import LatencyTable, settings
 from genet.progress import Progress
 from genet.runfolder import RunFolder
 from genet.spec.reader import read_recipe
+from tests.commands import answer, fault
 from tests.tiny import write_recipe
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16")
 STAIRS = "width,latency_ms\n" + "".join(f"{8 * n},{1.0 + 0.5 * ((n - 1) // 4)}\n" for n in range(1, 17))
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
-    """The JSON line of a command that ends well."""
-    assert cli.main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-def fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command says that must fail."""
-    assert cli.main(arguments) == 2
-    return capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +14,7 @@ from genet.nets.weights import save_weights
 from genet.runfolder import RunFolder
 from genet.spec.network import Network
 from genet.spec.reader import to_yaml
+from tests.commands import answer, fault
 
 OURS = Network.parse("@16x3 | Conv k3 c16 s1 | XX k3 c32 s2 d2 | DW k3 c48 s2 d2 r3 | Conv k1 c64 | 10")
 
@@ -27,18 +26,6 @@ VERDICT = ("filter by utilization", "REINFORCE", "evolution", "random")
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where files are written."""
     monkeypatch.chdir(tmp_path)
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """The JSON line of a command that ends well."""
-    assert cli.main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-def fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command says that must fail."""
-    assert cli.main(arguments) == 2
-    return capsys.readouterr().err.strip()
 
 
 @pytest.fixture

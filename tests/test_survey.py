@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,6 +11,7 @@ from genet.files import Journal
 from genet.spec.network import Network
 from genet.spec.reader import to_yaml
 from genet.studies.survey.presets import PRESETS
+from tests.commands import answer, fault
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16")
 SMALL = "@32x3 | Conv k3 c16 s1 | XX k3 c32 s2 d1 | Conv k1 c64 | 10"
@@ -33,23 +32,11 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """The JSON line of a command that ends well."""
-    assert cli.main(["survey", *arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-def fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command says that must fail."""
-    assert cli.main(["survey", *arguments]) == 2
-    return capsys.readouterr().err.strip()
-
-
 def test_a_table_from_elsewhere_gives_its_frontiers_and_utilization_once_a_peak_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("table.csv").write_text(TABLE)
-    found = answer(capsys, "--from", "table.csv", "--peak", "100")
+    found = answer(capsys, "survey", "--from", "table.csv", "--peak", "100")
     assert found["frontiers"] == {
         "throughput_accuracy": ["small", "large", "sparse"],
         "utilization_accuracy": ["large"],
@@ -57,7 +44,7 @@ def test_a_table_from_elsewhere_gives_its_frontiers_and_utilization_once_a_peak_
         "on_all": ["large"],
     }
     assert [row["utilization"] for row in found["networks"]] == [0.1, 0.3, 0.05, 0.12]
-    without = answer(capsys, "--from", "table.csv")
+    without = answer(capsys, "survey", "--from", "table.csv")
     assert without["frontiers"] == found["frontiers"]
     assert without["networks"][0]["utilization"] is None
 
@@ -65,7 +52,7 @@ def test_a_table_from_elsewhere_gives_its_frontiers_and_utilization_once_a_peak_
 @pytest.mark.skipif(not PAPER.exists(), reason="the utilization paper's table is not here")
 def test_the_papers_table_has_one_network_on_all_three_frontiers(capsys: pytest.CaptureFixture[str]) -> None:
     """Section 3.2 of the paper; and no network on a frontier is beaten, none beside it unbeaten."""
-    found = answer(capsys, "--from", str(PAPER), "--peak", "100")
+    found = answer(capsys, "survey", "--from", str(PAPER), "--peak", "100")
     assert found["frontiers"]["on_all"] == ["tresnet_m"]
     rows = {row["model"]: row for row in found["networks"]}
     metrics = {"throughput": "images_per_sec", "utilization": "tflops_per_sec", "accuracy": "top1_percent"}
@@ -85,7 +72,7 @@ def test_an_estimate_is_labelled_and_tells_utilization_intensity_and_accuracy(ca
     Path("results.csv").write_text(
         "model,img_size,top1\nresnet18.a1_in1k,224,71.491\nresnet18.a1_in1k,288,73.159\ngernet_s,256,76\n"
     )
-    found = answer(capsys, "timm:resnet18", "timm:gernet_s", *V100, "--accuracy", "results.csv")
+    found = answer(capsys, "survey", "timm:resnet18", "timm:gernet_s", *V100, "--accuracy", "results.csv")
     assert found["estimate"] is True
     resnet, gernet = found["networks"]
     assert resnet["top1_percent"] == 71.491  # of the resolution that was surveyed
@@ -99,12 +86,12 @@ def test_an_estimate_is_labelled_and_tells_utilization_intensity_and_accuracy(ca
 
 
 def test_a_survey_of_this_machine_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
-    first = answer(capsys, SMALL, *HERE)
+    first = answer(capsys, "survey", SMALL, *HERE)
     kept = Path("runs/survey/survey.jsonl").read_bytes()
-    both = answer(capsys, SMALL, "timm:test_byobnet", "--size", "32", *HERE)
+    both = answer(capsys, "survey", SMALL, "timm:test_byobnet", "--size", "32", *HERE)
     assert Path("runs/survey/survey.jsonl").read_bytes().startswith(kept)
     assert both["networks"][0] == first["networks"][0]
-    assert answer(capsys, SMALL, "timm:test_byobnet", "--size", "32", *HERE)["networks"] == both["networks"]
+    assert answer(capsys, "survey", SMALL, "timm:test_byobnet", "--size", "32", *HERE)["networks"] == both["networks"]
     assert all(0 < row["utilization"] < 1.1 and row["largest_batch"] >= 4 for row in both["networks"])
     assert both["estimate"] is False
 
@@ -114,11 +101,11 @@ def test_a_file_that_came_to_hold_another_network_is_surveyed_anew(capsys: pytes
         Path(folder).mkdir()
         Path(folder, "network.yaml").write_text(to_yaml(Network.parse(SMALL)))
     Path("b/network.yaml").write_text(to_yaml(Network.parse(SMALL.replace("c32", "c48"))))
-    both = answer(capsys, "a/network.yaml", "b/network.yaml", *HERE)
+    both = answer(capsys, "survey", "a/network.yaml", "b/network.yaml", *HERE)
     assert [row["model"] for row in both["networks"]] == ["a/network.yaml", "b/network.yaml"]
     assert both["networks"][0]["macs"] < both["networks"][1]["macs"]
     Path("a/network.yaml").write_text(to_yaml(Network.parse(SMALL.replace("c32", "c64"))))
-    again = answer(capsys, "a/network.yaml", "b/network.yaml", *HERE)
+    again = answer(capsys, "survey", "a/network.yaml", "b/network.yaml", *HERE)
     assert again["networks"][0]["macs"] > both["networks"][1]["macs"]
     assert again["networks"][1] == both["networks"][1]
 
@@ -132,34 +119,34 @@ def test_all_networks_of_the_papers_survey_are_timms() -> None:
 
 
 def test_estimates_stay_estimates_in_a_table_and_are_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    answer(capsys, "timm:resnet18", *V100, "--csv", "survey.csv")
+    answer(capsys, "survey", "timm:resnet18", *V100, "--csv", "survey.csv")
     assert not Path("runs").exists()
-    assert answer(capsys, "--from", "survey.csv")["estimate"] is True
+    assert answer(capsys, "survey", "--from", "survey.csv")["estimate"] is True
 
 
 def test_rows_alike_in_all_count_once(capsys: pytest.CaptureFixture[str]) -> None:
     Path("table.csv").write_text(f"{TABLE}small,70.5,4000,10,again\n")
-    assert len(answer(capsys, "--from", "table.csv")["networks"]) == 4
+    assert len(answer(capsys, "survey", "--from", "table.csv")["networks"]) == 4
 
 
 def test_a_network_that_fails_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "timm:vit_tiny_patch16_224", "timm:resnet18", *V100)
+    found = answer(capsys, "survey", "timm:vit_tiny_patch16_224", "timm:resnet18", *V100)
     assert [row["model"] for row in found["networks"]] == ["resnet18"]
     assert "must be convolutional, and multiplies activations" in found["failed"]["timm:vit_tiny_patch16_224"]
-    assert "multiplies activations" in fault(capsys, "timm:vit_tiny_patch16_224", *V100)
+    assert "multiplies activations" in fault(capsys, "survey", "timm:vit_tiny_patch16_224", *V100)
 
 
 def test_the_table_written_is_read_again_with_the_same_frontiers(capsys: pytest.CaptureFixture[str]) -> None:
     Path("accuracy.csv").write_text("model,top1_percent\nresnet18,71.5\ngernet_s,76.9\nregnetx_002,68.8\n")
     names = ("timm:resnet18", "timm:gernet_s", "timm:regnetx_002")
-    found = answer(capsys, *names, *V100, "--accuracy", "accuracy.csv", "--csv", "survey.csv")
-    again = answer(capsys, "--from", "survey.csv")
+    found = answer(capsys, "survey", *names, *V100, "--accuracy", "accuracy.csv", "--csv", "survey.csv")
+    again = answer(capsys, "survey", "--from", "survey.csv")
     assert (again["networks"], again["frontiers"]) == (found["networks"], found["frontiers"])
 
 
 def test_pictures_tell_every_network_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     Path("table.csv").write_text(TABLE.replace("odd", "odd & <new>"))
-    answer(capsys, "--from", "table.csv", "--page", "page.html", "--picture", "clouds.svg")
+    answer(capsys, "survey", "--from", "table.csv", "--page", "page.html", "--picture", "clouds.svg")
     for text in (Path("page.html").read_text(), Path("clouds.svg").read_text()):
         assert "<title>large: 1000 images per second, 80.5 top-1 accuracy (%)</title>" in text
         assert "odd &amp; &lt;new&gt;: 500 images per second" in text
@@ -179,7 +166,7 @@ def test_the_layers_of_one_network_are_drawn_under_the_roof(capsys: pytest.Captu
 
 
 def test_a_pattern_stands_for_all_of_timms_models_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "timm:regnetx_00[24]", "timm:regnetx_002", *V100)
+    found = answer(capsys, "survey", "timm:regnetx_00[24]", "timm:regnetx_002", *V100)
     assert [row["model"] for row in found["networks"]] == ["regnetx_002", "regnetx_004"]
 
 
@@ -219,9 +206,9 @@ def test_what_cannot_be_is_refused_with_every_fault(
     Path("empty.csv").write_text(head)
     Path("commas.csv").write_text(f"{head}a,70,8,444,1\n")
     Journal(Path("other.jsonl")).append({"network": "a"})
-    assert law.lower() in fault(capsys, *arguments).lower()
+    assert law.lower() in fault(capsys, "survey", *arguments).lower()
 
 
 def test_all_unknown_names_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    said = fault(capsys, "timm:resnet51", "timm:gernet_x", *V100)
+    said = fault(capsys, "survey", "timm:resnet51", "timm:gernet_x", *V100)
     assert len(said.splitlines()) == 2

@@ -77,14 +77,14 @@ def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, 
     return Certificate(ms=mean * reference_ms, interval_ms=half * reference_ms, within=within)
 
 
-def half_interval(samples: Sequence[float]) -> float:
+def half_interval(samples: Sequence[float], confidence: float = CONFIDENCE) -> float:
     """Half the width of the confidence interval of a mean (Student's t); infinite for a single sample that could vary."""
     if len(samples) < 2:
         return math.inf
     from scipy.special import stdtrit
 
     error = statistics.stdev(samples) / math.sqrt(len(samples))
-    return error * float(stdtrit(len(samples) - 1, (1 + CONFIDENCE) / 2)) if error else 0.0
+    return error * float(stdtrit(len(samples) - 1, (1 + confidence) / 2)) if error else 0.0
 
 
 class Certified(NamedTuple):

@@ -12,7 +12,7 @@ from torch import nn
 
 from genet.commands.measuring import calibrated, measure_of, meter_of, open_rows, say_damaged
 from genet.commands.naming import images_named, structure_named, weights_of
-from genet.commands.printing import milliseconds, progress, table
+from genet.commands.printing import labelled, milliseconds, progress, save_picture, table
 from genet.errors import EvidenceError, GenetError, SpecError
 from genet.files import FolderLock, Journal, Record, write_atomic
 from genet.latency.meter import Meter
@@ -54,7 +54,7 @@ def align_network(arguments: argparse.Namespace) -> Answer:
     if arguments.scale:
         return _scaled(subject, arguments, meter, criterion)
     rows = _rows(arguments.evidence or EVIDENCE, meter, run)
-    print(f"{subject.name} on {meter.setting}{': estimates, not measurements' if meter.setting.estimate else ''}")
+    print(f"{subject.name} on {labelled(meter.setting)}")
     places = _places(subject, rows, meter)
     _print_places(places, subject)
     if not any(place.left if goal.mode == "latency" else place.right for place in places):
@@ -70,8 +70,7 @@ def align_network(arguments: argparse.Namespace) -> Answer:
         tracker.total = tracker.done
     _print(found, goal)
     if arguments.picture:
-        write_atomic(arguments.picture, draw_alignment(found).encode())
-        print(f"picture: {arguments.picture}")
+        save_picture(arguments.picture, draw_alignment(found))
     answer = found.model_dump(mode="json") | {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
     if not found.reached:
         raise EvidenceError(_unreached(found, goal))
@@ -103,7 +102,7 @@ def _goal(arguments: argparse.Namespace) -> Goal:
 def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, criterion: Criterion) -> Answer:
     """`--scale`: width and resolution together, at the latency of now."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
-    print(f"{subject.name} on {meter.setting}{': estimates, not measurements' if meter.setting.estimate else ''}")
+    print(f"{subject.name} on {labelled(meter.setting)}")
     with progress().track("sizes, each measured whole", len(EXPONENTS).bit_length()) as tracker:
         found = scale(subject, dimensions, meter, lambda scaled: tracker.advance(f"{scaled.measured.mean:.3f} of the latency"))
         tracker.total = tracker.done

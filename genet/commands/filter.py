@@ -7,11 +7,9 @@ import math
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.special import stdtrit
-
-from genet.commands.printing import progress, table
+from genet.choose.certificate import half_interval
+from genet.commands.printing import progress, save_picture, table
 from genet.errors import SpecError
-from genet.files import write_atomic
 from genet.progress import duration
 from genet.report.study_figures import draw_filtering
 from genet.studies.filtering.bench import read_bench
@@ -41,8 +39,7 @@ def filter_space(arguments: argparse.Namespace) -> Answer:
         found = study(bench, arguments.budget, arguments.seeds, arguments.target, arguments.weight, tracker.advance)
     _print(found, arguments.seeds)
     if arguments.picture:
-        write_atomic(arguments.picture, draw_filtering(bench.rows, found).encode())
-        print(f"picture: {arguments.picture}")
+        save_picture(arguments.picture, draw_filtering(bench.rows, found))
     return found.model_dump(mode="json")
 
 
@@ -83,8 +80,7 @@ def verdict(found: Filtering) -> str:
     if len(ahead) < 2:
         return f"filtering by utilization against {best}: hypervolumes differ by {ahead[0]:+.4f}; one seed tells nothing"
     mean, error = fmean(ahead), stdev(ahead) / math.sqrt(len(ahead))
-    sure = float(stdtrit(len(ahead) - 1, 1 - DOUBT / (2 * len(rivals)))) * error  # the best of several rivals is picked
     told = f"hypervolumes differ by {mean:+.4f} ± {error:.4f}"
-    if abs(mean) <= sure:
+    if abs(mean) <= half_interval(ahead, 1 - DOUBT / len(rivals)):  # the best of several rivals is picked
         return f"filtering by utilization and {best} cannot be told apart: {told}"
     return f"filtering by utilization is {'better' if mean > 0 else 'worse'} than {best}: {told}"

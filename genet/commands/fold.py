@@ -11,11 +11,11 @@ from genet import pipeline
 from genet.choose.outcome import percent
 from genet.commands.measuring import calibrated, measure_of, meter_of
 from genet.commands.naming import structure_named
-from genet.commands.printing import progress, table
+from genet.commands.printing import labelled, progress, save_picture, table
 from genet.commands.train import recipe_with
 from genet.device import open_device
 from genet.errors import GenetError, LostDeviceError, SpecError
-from genet.files import FolderLock, write_atomic
+from genet.files import FolderLock
 from genet.report.study_figures import draw_folds
 from genet.spec.foreign import Structure
 from genet.spec.recipe import TrainingRecipe
@@ -41,7 +41,8 @@ def fold_networks(arguments: argparse.Namespace) -> Answer:
     if faults:
         raise SpecError(faults)
     structures = [structure_named(name, arguments.size, arguments.example) for name in arguments.networks]
-    recipe = recipe_with(arguments) if arguments.recipe else None
+    device = None if arguments.device == "auto" else arguments.device  # what measures by default may train by the recipe's
+    recipe = recipe_with(arguments.recipe, arguments.data, device) if arguments.recipe else None
     if recipe and recipe.train.batch % f:
         raise SpecError([f"--f must divide the recipe's train.batch (got {f} for {recipe.train.batch}); change one of them"])
     folded = fold(structures[0], f) if recipe else None
@@ -50,8 +51,7 @@ def fold_networks(arguments: argparse.Namespace) -> Answer:
         raise GenetError("\n".join(f"{name}: {why}" for name, why in failed.items()))
     answer["networks"] = [_told(one) for one in found]
     if arguments.picture:
-        write_atomic(arguments.picture, draw_folds(found, answer["roof"]["ratio"]).encode())
-        print(f"picture: {arguments.picture}")
+        save_picture(arguments.picture, draw_folds(found, answer["roof"]["ratio"]))
     if recipe and folded:
         answer["accuracy"] = _trained(structures[0], folded, recipe, arguments)
     return answer
@@ -60,7 +60,7 @@ def fold_networks(arguments: argparse.Namespace) -> Answer:
 def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tuple[list[Folding], dict[str, str], Answer]:
     """Every network before and after; one that cannot be folded does not hold up the others."""
     meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
-    print(f"{meter.setting}{': estimates, not measurements' if meter.setting.estimate else ''}")
+    print(labelled(meter.setting))
     roof, product = read_roof(meter)
     found: list[Folding] = []
     failed: dict[str, str] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +11,15 @@ from typing import Any
 import torch
 
 from genet.commands.measuring import calibrated, measure_of, meter_of, say_damaged
-from genet.commands.printing import milliseconds, progress, table
+from genet.commands.printing import milliseconds, progress, save_picture, table
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
 from genet.export.record import EVIDENCE_FILE
 from genet.export.serving import RUNTIMES, Served, serving_times
-from genet.files import write_atomic
 from genet.latency.clock import REPEATS, ROUNDS_APART
 from genet.latency.curves import Curves, measure_curves, read_sweep_option
 from genet.latency.evidence import Difference, differences
-from genet.latency.meter import EstimateMeter, Meter
+from genet.latency.meter import Meter
 from genet.latency.part import Part, read_part, whole
 from genet.latency.reading import Reading, read_latency
 from genet.latency.repeat import Repeatability, repeatability
@@ -151,21 +149,16 @@ def _answer(reading: Reading) -> Answer:
 
 def _sweep(names: Sequence[str], arguments: argparse.Namespace) -> Answer:
     variable, values = read_sweep_option(arguments.sweep)
-    wanted = measure_of(arguments)
-    usual = calibrated(meter_of(wanted), arguments.calibrate or [])  # at the batch of --batch, whatever is swept
+    usual = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])  # at the batch of --batch, whatever is swept
 
     def meter_at(batch: int | None) -> Meter:
-        if batch is None:
-            return usual
-        other = wanted.model_copy(update={"batch": batch})
-        return dataclasses.replace(usual, wanted=other) if isinstance(usual, EstimateMeter) else meter_of(other)
+        return usual if batch is None else usual.at(batch)
 
     with progress().track(f"latency over {variable}", len(values)) as tracker:
         curves = measure_curves(names, variable, values, meter_at, arguments.size, tracker.advance)
     _print_curves(curves)
     if arguments.picture:
-        write_atomic(arguments.picture, draw_curves(curves).encode())
-        print(f"picture: {arguments.picture}")
+        save_picture(arguments.picture, draw_curves(curves))
     return curves.model_dump(mode="json")
 
 

@@ -72,10 +72,16 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
 
 def open_rows(journal: Journal, meter: Meter) -> LatencyTable:
     """The rows of a meter's setting in a journal that a user named; EvidenceError where the file is something else."""
+    records_of(journal, "a journal of latencies")
+    return LatencyTable(journal, meter.setting)
+
+
+def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
+    """What is in a journal that a user named; EvidenceError where the file is something else."""
     content = journal.read()
     if content.damaged and not content.records:
-        raise EvidenceError(f"{journal.path}: must be a journal of latencies or a new file, and is neither; name another")
-    return LatencyTable(journal, meter.setting)
+        raise EvidenceError(f"{journal.path}: must be {what} or a new file, and is neither; name another")
+    return content.records
 
 
 def say_damaged(file: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from genet.files import write_atomic
 from genet.latency.table import Setting
 from genet.progress import LinePrinter, LiveBar, Progress
 
@@ -25,6 +27,17 @@ def progress() -> Progress:
     """A live bar on a terminal, plain lines elsewhere."""
     console = Console()
     return LiveBar(console) if console.is_terminal else LinePrinter(console)
+
+
+def save_picture(file: Path, picture: str) -> None:
+    """Write an SVG and say where."""
+    write_atomic(file, picture.encode())
+    print(f"picture: {file}")
+
+
+def labelled(setting: Setting) -> str:
+    """A setting, and that what follows is no measurement where it is not."""
+    return f"{setting}{': estimates, not measurements' if setting.estimate else ''}"
 
 
 def milliseconds(ms: float | None, interval: float | None = None) -> str:

@@ -11,9 +11,8 @@ from torch import nn
 from genet.choose.certificate import Selection
 from genet.choose.outcome import Trained
 from genet.commands.naming import structure_named, weights_of
-from genet.commands.printing import table
+from genet.commands.printing import save_picture, table
 from genet.errors import EvidenceError
-from genet.files import write_atomic
 from genet.nets.foreign import build_structure, pretrained
 from genet.nets.weights import NETWORK_FILE, load_structure
 from genet.report.study_figures import draw_ranks
@@ -46,8 +45,7 @@ def rank_network(arguments: argparse.Namespace) -> Answer:
         print("random weights: these are the ranks of noise, which advise nothing")
     _print(found, own, chosen, arguments.random)
     if arguments.picture:
-        write_atomic(arguments.picture, draw_ranks(found, arguments.what).encode())
-        print(f"picture: {arguments.picture}")
+        save_picture(arguments.picture, draw_ranks(found, arguments.what))
     stages = [
         {**one.model_dump(mode="json"), "share": one.share, "advice": None if arguments.random else one.advice} for one in found
     ]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from genet.commands.measuring import measure_of, meter_of, open_rows, say_damaged
-from genet.commands.printing import milliseconds, progress, table
+from genet.commands.printing import milliseconds, progress, save_picture, table
 from genet.errors import SpecError
-from genet.files import Journal, write_atomic
+from genet.files import Journal
 from genet.latency.curves import read_range
 from genet.latency.evidence import read_evidence
 from genet.latency.meter import Meter
@@ -48,8 +48,7 @@ def staircase(arguments: argparse.Namespace) -> Answer:
         found = _measured(arguments, meter)
     _print(found, source, estimate)
     if arguments.picture:
-        write_atomic(arguments.picture, draw_staircase(found, source).encode())
-        print(f"picture: {arguments.picture}")
+        save_picture(arguments.picture, draw_staircase(found, source))
     return {"source": source, "estimate": estimate, **found.model_dump(mode="json")}
 
 

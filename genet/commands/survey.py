@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from genet.commands.measuring import calibrated, measure_of, meter_of
-from genet.commands.printing import milliseconds, progress, table
+from genet.commands.measuring import calibrated, measure_of, meter_of, records_of, say_damaged
+from genet.commands.printing import labelled, milliseconds, progress, save_picture, table
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError, OutOfMemoryError, SpecError, first_line
 from genet.files import Journal, Record, write_atomic
 from genet.latency.meter import MOST_IMAGES, DeviceMeter, Meter
@@ -221,13 +221,10 @@ def _survey_all(
 
 
 def _kept(journal: Journal) -> list[Kept]:
-    content = journal.read()
-    if content.damaged and not content.records:
-        raise EvidenceError(f"{journal.path}: must be the journal of a survey or a new file, and is neither; name another")
-    if content.damaged:
-        print(f"{journal.path}: damaged lines {', '.join(map(str, content.damaged))} are left out")
+    records = records_of(journal, "the journal of a survey")
+    say_damaged(journal.path)
     try:
-        return [Kept.model_validate(record) for record in content.records]
+        return [Kept.model_validate(record) for record in records]
     except ValidationError:
         raise EvidenceError(f"{journal.path}: must be the journal of a survey, and holds something else; name another") from None
 
@@ -259,7 +256,7 @@ def _accuracy(row: Surveyed, known: dict[tuple[str, int | None], float]) -> floa
 
 
 def _print_roof(roof: Roof, setting: Setting) -> None:
-    print(f"{setting}{': estimates, not measurements' if setting.estimate else ''}")
+    print(labelled(setting))
     told = [
         f"a matrix product ({roof.product}): {roof.tflops_per_sec:.4g} TFLOP/s",
         f"a pass over memory: {roof.gb_per_sec:.4g} GB/s; compute-to-memory ratio {roof.ratio:.4g} FLOP per byte",
@@ -288,8 +285,7 @@ def _print_layers(part: Part, meter: Meter, roof: Roof, picture: Path | None) ->
         timed = [(layer, times[layer.name]) for layer in layers if layer.name in times]
         how = "estimated" if meter.setting.estimate else "measured"
         title = f"{part.name} on {meter.setting.device.name}, batch {meter.setting.batch}, {how}{mode}"
-        write_atomic(picture, draw_roofline(timed, roof, title).encode())
-        print(f"picture: {picture}")
+        save_picture(picture, draw_roofline(timed, roof, title))
 
 
 def _layer_row(layer: Layer, ms: float | None, roof: Roof) -> list[str]:
@@ -313,7 +309,7 @@ def _tell(
     print(f"on all three: {', '.join(found.on_all) or 'none'}")
     for name, why in failed.items():
         print(f"  {name} is left out: {why}")
-    _write(rows, failed, roof, title, estimate, found, arguments)
+    _write(rows, shown, failed, roof, title, estimate, found, arguments)
     return {
         "source": title,
         "estimate": estimate,
@@ -352,6 +348,7 @@ def _share(row: Surveyed) -> str:
 
 def _write(
     rows: Sequence[Surveyed],
+    shown: list[list[str]],
     failed: dict[str, str],
     roof: Roof | None,
     title: str,
@@ -367,8 +364,7 @@ def _write(
         return
     clouds = draw_clouds(cloud_info(rows, found, roof.ratio if roof else None), f"{title}{', estimated' * estimate}")
     if arguments.picture:
-        write_atomic(arguments.picture, clouds.encode())
-        print(f"picture: {arguments.picture}")
+        save_picture(arguments.picture, clouds)
     if arguments.page:
         known = any(row.top1_percent is not None for row in rows)
         page = render(
@@ -380,7 +376,7 @@ def _write(
             clouds=clouds,
             shades=draw_shades(rows) if known else "",
             head=HEAD,
-            rows=[_row(row) for row in sorted(rows, key=lambda row: -row.images_per_sec)],
+            rows=shown,
             failed=failed,
         )
         write_atomic(arguments.page, page.encode())

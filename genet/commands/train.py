@@ -67,7 +67,7 @@ def _train_run(folder: Path, name: str | None, world: World) -> Answer:
 def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
     if arguments.network:
         raise GenetError("--network must go with a run folder, and --recipe with a network; leave one of them out")
-    network, recipe = _network(arguments.what), recipe_with(arguments)
+    network, recipe = _network(arguments.what), recipe_with(arguments.recipe, arguments.data, arguments.device)
     start = _start(arguments.start, network) if arguments.start else None
     folder = arguments.into or Path("runs") / f"{network.name}-{recipe.name}"
     shown = progress() if world.first else Progress()
@@ -93,13 +93,12 @@ def _network(text: str) -> Structure:
     return Network.parse(text) if "|" in text else read_structure(text)
 
 
-def recipe_with(arguments: argparse.Namespace) -> TrainingRecipe:
-    """The recipe with what the command line says of images and device."""
-    recipe = read_training(arguments.recipe)
-    if arguments.data:
+def recipe_with(name: str, images: str | None, device: str | None) -> TrainingRecipe:
+    """A recipe by file or name, with the images' folder and the device that the command line gives."""
+    recipe = read_training(name)
+    if images:
         if recipe.data.name == "digits":
             raise GenetError(f"--data must go with a recipe of images in a folder, and {recipe.name} has digits; leave it out")
-        data = Data.model_validate({**recipe.data.model_dump(), "root": str(Path(arguments.data).absolute())})
+        data = Data.model_validate({**recipe.data.model_dump(), "root": str(Path(images).absolute())})
         recipe = recipe.model_copy(update={"data": data})
-    given = arguments.device not in (None, "auto")
-    return recipe.model_copy(update={"device": arguments.device}) if given else recipe
+    return recipe.model_copy(update={"device": device}) if device else recipe

@@ -122,7 +122,7 @@ def tiled(op: Op, gpu: Gpu, batch: int, dtype: Dtype, tall: int, wide: int, shar
     resident = 1 if tall * wide > LARGE_TILE else 2
     slots = gpu.sms * resident
     blocks = -(-batch * op.rows // tall) * -(-_padded(op.width) // wide)
-    wave_ms = slots * 2 * tall * wide * total / (_peak(gpu, dtype) * share * _filled(total)) * 1e-9
+    wave_ms = slots * 2 * tall * wide * total / (peak(gpu, dtype) * share * _filled(total)) * 1e-9
     count = waves(blocks, slots)
     return count * wave_ms, count, wave_ms * (count - blocks / slots)
 
@@ -178,7 +178,7 @@ def _grouped(op: Op, gpu: Gpu, batch: int, dtype: Dtype, fused: bool) -> OpEstim
     group = op.in_width // op.groups
     total = _padded(group) * op.kernel[0] * op.kernel[1]
     padding = max(GROUP_WIDTH, group) / group
-    compute_ms = flops * padding / (0.5 * _peak(gpu, dtype) * _filled(total)) * 1e-9
+    compute_ms = flops * padding / (0.5 * peak(gpu, dtype) * _filled(total)) * 1e-9
     return OpEstimate(op.name, op.kind, LAUNCH_MS + max(compute_ms, _memory_ms(traffic, gpu)))
 
 
@@ -195,7 +195,7 @@ def _depthwise_tflops(op: Op, gpu: Gpu, dtype: Dtype) -> float:
     return DEPTHWISE_TFLOPS[nearest] * max(cores, gpu.fp32_tflops) / V100_HALF_TFLOPS
 
 
-def _peak(gpu: Gpu, dtype: Dtype) -> float:
+def peak(gpu: Gpu, dtype: Dtype) -> float:
     """TFLOP/s of a matrix product; without tensor cores for the number format the better of the CUDA cores' peaks."""
     if dtype == "fp32":
         return gpu.tf32_tflops or gpu.fp32_tflops

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from genet.errors import SpecError
 from genet.latency.ops import Op, block_ops, by_block
-from genet.spec.foreign import Foreign
+from genet.spec.foreign import Foreign, Structure
 from genet.spec.network import Block, Network, SuperBlock, superblock_blocks
 from genet.spec.reader import read_structure
 
@@ -122,6 +122,11 @@ def foreign(network: Foreign) -> Part:
     return Part(network.name, image, groups, build)
 
 
+def part_of(structure: Structure) -> Part:
+    """A whole network of either kind."""
+    return foreign(structure) if isinstance(structure, Foreign) else whole(structure)
+
+
 def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
     """Every convolution or linear layer with the passes that follow it."""
     group: list[Op] = []
@@ -145,8 +150,7 @@ def read_part(text: str, size: int | None = None) -> Part:
     network = Network.parse(text) if "|" in text else read_structure(text)
     if size:
         network = network.at(size)
-    part = foreign(network) if isinstance(network, Foreign) else whole(network)
-    return dataclasses.replace(part, name=network.name if "|" not in text else text)
+    return dataclasses.replace(part_of(network), name=network.name if "|" not in text else text)
 
 
 def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:

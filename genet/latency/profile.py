@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.ops import block_ops, network_ops
-from genet.latency.part import chain, whole
+from genet.latency.part import Part, chain, whole
 from genet.latency.sweep import SHORT, Sweep, next_widths
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, is_repeated, standard_error
 from genet.spec.cost import block_cost
 from genet.spec.network import Block, Network
 
 if TYPE_CHECKING:
+    from genet.latency.clock import Timing
     from genet.latency.meter import Meter
 
 DRIFT = 0.02  # a sentinel that moves by more between two readings flags the rows in between
@@ -125,6 +126,16 @@ def many_rounds(row: NetworkRow) -> bool:
     return len(row.ms) >= REFERENCE_ROUNDS
 
 
+def rounds_of(parts: Sequence[Part], meter: Meter) -> Iterator[tuple[Timing, ...]]:
+    """Round after round of repeats of parts in turn, as many as are asked for; built anew for each, but where that is slow."""
+    race = None
+    while True:
+        if race is None or meter.setting.runtime not in SLOW_TO_BUILD:
+            race = None  # two sets of weights and images at a time would not fit where one just does
+            race = meter.prepare(parts)
+        yield race(ROUND_REPEATS)
+
+
 def measure_network(
     table: LatencyTable,
     meter: Meter,
@@ -143,11 +154,9 @@ def measure_network(
         if row and enough(row.first(count)):
             return row.first(count)
     parts = [whole(network)] if network == reference else [whole(network), whole(reference)]
-    race = None
+    rounds = rounds_of(parts, meter)
     while True:
-        if race is None or meter.setting.runtime not in SLOW_TO_BUILD:
-            race = meter.prepare(parts)
-        timings = race(ROUND_REPEATS)
+        timings = next(rounds)
         row = NetworkRow(
             network=str(network),
             reference=str(reference),

@@ -125,9 +125,9 @@ def train_anew(
         world=world,
         say=say,
     )
-    held_out = (splits.nas_validation, splits.test)
+    held_out = [splits.nas_validation, splits.test]
     if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
-        held_out = (held_out[0].shuffled(lesson.seed), held_out[1].shuffled(lesson.seed))
+        held_out = [images.shuffled(lesson.seed) for images in held_out]
     nas, test = (accuracy(module, images, resolution, device, world) for images in held_out)
     trained = Trained(
         inputs=inputs,

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from genet.errors import GenetError, SpecError
 from genet.files import Record
-from genet.latency.part import Part, foreign, whole
+from genet.latency.part import part_of
 from genet.latency.trace import module_ops
 from genet.nets.foreign import build_structure, channels, logits_of
 from genet.spec.foreign import Foreign, Structure
@@ -157,8 +157,3 @@ def compare(structure: Structure, f: int, meter: Meter, product: Product, ratio:
         for each, batch in ((structure, images), (fold(structure, f), images // f))
     )
     return Folding(network=structure.name, f=f, before=before, after=after)
-
-
-def part_of(structure: Structure) -> Part:
-    """What to time."""
-    return whole(structure) if isinstance(structure, Network) else foreign(structure)

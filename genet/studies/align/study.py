@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from genet.errors import EvidenceError
 from genet.files import Record
 from genet.latency.part import Part
-from genet.latency.profile import ROUND_REPEATS, ROUNDS, SLOW_TO_BUILD, profile_blocks, profile_sweep
+from genet.latency.profile import ROUNDS, profile_blocks, profile_sweep, rounds_of
 from genet.latency.staircase import analyse
 from genet.latency.table import LatencyTable
 from genet.studies.align.aim import Aim, Chosen, Mode, Solver, stay
@@ -209,15 +209,13 @@ def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
 
     Rounds are added until the ratio is known to half a percent, as far as MOST_ROUNDS.
     """
-    race = None
     after: list[float] = []
     before: list[float] = []
+    races = rounds_of([one, other], meter)
     while True:
-        if race is None or meter.setting.runtime not in SLOW_TO_BUILD:
-            race = meter.prepare([one, other])
-        timings = race(ROUND_REPEATS)
-        after.append(timings[0].ms)
-        before.append(timings[1].ms)
+        first, second = next(races)
+        after.append(first.ms)
+        before.append(second.ms)
         rounds = tuple(a / b for a, b in zip(after, before, strict=True))
         ratio = Ratio(ms=statistics.fmean(after), before_ms=statistics.fmean(before), rounds=rounds)
         if meter.setting.estimate or (len(rounds) >= ROUNDS and (ratio.error <= KNOWN or len(rounds) >= MOST_ROUNDS)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from genet.errors import MeasurementError
 from genet.files import Derived, Record
+from genet.latency.analytic import peak
 from genet.latency.hardware import similar_gpu
 from genet.latency.ops import Op
 from genet.latency.part import Part
@@ -152,8 +153,4 @@ def memory_pass(setting: Setting) -> Part:
 def _published(setting: Setting) -> tuple[float | None, float | None]:
     """TFLOP/s in this number format and GB/s of the data sheet."""
     gpu = similar_gpu(setting.device.name)
-    if gpu is None:
-        return None, None
-    if setting.dtype == "fp32":
-        return gpu.tf32_tflops or gpu.fp32_tflops, gpu.bandwidth_gbs
-    return gpu.fp16_tensor_tflops or gpu.fp16_tflops or gpu.fp32_tflops, gpu.bandwidth_gbs
+    return (None, None) if gpu is None else (peak(gpu, setting.dtype), gpu.bandwidth_gbs)

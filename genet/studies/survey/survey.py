@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
@@ -14,7 +15,7 @@ from genet.choose.selection import pareto
 from genet.errors import MeasurementError
 from genet.files import Record
 from genet.latency.part import Part
-from genet.latency.profile import ROUND_REPEATS, ROUNDS, SLOW_TO_BUILD
+from genet.latency.profile import ROUNDS, rounds_of
 from genet.studies.survey.intensity import flops_of, intensity_of, layers_of
 from genet.studies.survey.roof import Product
 
@@ -111,9 +112,9 @@ def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed
         raise MeasurementError(
             f"{part.name}: must be convolutional, and multiplies activations ({uncounted}), which is not counted"
         )
-    rounds = _in_turn(part, product.part, meter)
-    ms, product_ms = (fmean(each) for each in zip(*rounds, strict=True))
-    ratios = [other / own for own, other in rounds]
+    rounds = list(itertools.islice(rounds_of([part, product.part], meter), 1 if setting.estimate else ROUNDS))
+    ms, product_ms = (fmean(timing.ms for timing in each) for each in zip(*rounds, strict=True))
+    ratios = [other.ms / own.ms for own, other in rounds]
     return Surveyed(
         model=part.name.removeprefix("timm:"),
         images_per_sec=1e3 * setting.batch / ms,
@@ -128,15 +129,3 @@ def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed
         intensity=intensity_of(layers),
         bound_share=sum(layer.flops for layer in layers if layer.intensity > ratio) / flops,
     )
-
-
-def _in_turn(one: Part, other: Part, meter: Meter) -> list[tuple[float, float]]:
-    """Milliseconds of two parts, round by round; built anew for every round, but where that is slow."""
-    race, rounds = None, []
-    for _ in range(1 if meter.setting.estimate else ROUNDS):
-        if race is None or meter.setting.runtime not in SLOW_TO_BUILD:
-            race = None  # two sets of weights and images at a time would not fit where one just does
-            race = meter.prepare([one, other])
-        first, second = race(ROUND_REPEATS)
-        rounds.append((first.ms, second.ms))
-    return rounds
