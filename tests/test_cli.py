@@ -13,7 +13,7 @@ import pytest
 
 from genet import cli
 from genet.spec.reader import shipped_files
-from tests.tiny import write_recipe
+from tests.tiny import RECIPE, write_recipe
 
 GENET = [sys.executable, "-m", "genet"]
 COMMANDS = [
@@ -178,7 +178,7 @@ def test_init_writes_a_recipe_and_a_space_that_pass_check(
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_after(tmp_path: Path) -> None:
-    path = write_recipe(tmp_path)
+    path = write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
 
     def a_small_disk() -> None:
         import signal

@@ -342,6 +342,7 @@ def test_the_same_command_ends_as_an_undisturbed_run(terminated: Ended, undistur
     assert_same_end(run, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_while_it_writes_results_ends_as_an_undisturbed_one(run: RunFolder, undisturbed: RunFolder) -> None:
     for _ in range(2):
         with distilling(run) as process:
