@@ -165,6 +165,6 @@ def svg(figure: Figure) -> str:
         axes.yaxis.label.set_fontsize(8)
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "genet", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=200)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

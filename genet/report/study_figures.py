@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from genet.studies.survey.survey import Frontiers, Surveyed
 
 MOST_NAMES = 40  # that fit below one another
+BEATEN = "steps-pre"  # along a frontier: what no network of it beats lies above the line
 
 
 def draw_alignment(found: Alignment) -> str:
@@ -84,7 +85,7 @@ def draw_clouds(clouds: Sequence[Cloud], title: str) -> str:
     titles: dict[str, str] = {}
     for number, (axes, cloud) in enumerate(zip(figure.subplots(1, len(clouds), squeeze=False)[0], clouds, strict=True)):
         line = sorted((x, y) for name, x, y in cloud.points if name in cloud.frontier)
-        axes.plot(*zip(*line, strict=True), color="black", linewidth=0.8)
+        axes.plot(*zip(*line, strict=True), color="black", linewidth=0.8, drawstyle=BEATEN)
         for place, ((name, x, y), colour) in enumerate(zip(cloud.points, cloud.colours, strict=True)):
             titles[f"point-{number}-{place}"] = f"{name}: {x:.6g} {cloud.x}, {y:.4g} {cloud.y}"
             edge = "black" if name in cloud.frontier else colour
@@ -185,10 +186,12 @@ def draw_filtering(rows: Sequence[Row], found: Filtering) -> str:
     first = [run for run in found.runs if run.seed == found.runs[0].seed]
     figure = figure_of(2.6 * len(first) + 0.4, 2.9)
     for axes, run in zip(figure.subplots(1, len(first), sharey=True, squeeze=False)[0], first, strict=True):
-        axes.plot([row.images_per_sec for row in rows], [row.top1_percent for row in rows], ".", markersize=1, color="#d9dde3")
+        x, y = [row.images_per_sec for row in rows], [row.top1_percent for row in rows]
+        axes.plot(x, y, ".", markersize=1, color="#d9dde3", rasterized=True)  # thousands, in every panel
         for name, networks, colour in (("true frontier", found.true_frontier, BELOW), ("found", run.frontier, ABOVE)):
             points = sorted(known[network].point for network in networks)
-            axes.plot([x for x, _ in points], [y for _, y in points], ".-", markersize=3, linewidth=0.7, color=colour, label=name)
+            line = {"markersize": 3, "linewidth": 0.7, "drawstyle": BEATEN}
+            axes.plot([x for x, _ in points], [y for _, y in points], ".-", color=colour, label=name, **line)
         axes.set_title(run.method, fontsize=8)
         axes.set_xlabel("images per second")
     figure.axes[0].set_ylabel("top-1 accuracy (%)")
