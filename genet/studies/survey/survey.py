@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -22,6 +21,8 @@ from genet.studies.survey.roof import Product
 if TYPE_CHECKING:
     from genet.latency.meter import Meter
 
+
+KNOWN, MOST_ROUNDS = 0.03, 12  # rounds are added until the utilization is known as well, and so many at most
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -101,7 +102,10 @@ def utilizations(rows: Sequence[Surveyed]) -> tuple[float, ...]:
 
 
 def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed:
-    """Time a network in turn with the matrix product, in some rounds; `ratio` is the device's compute-to-memory ratio."""
+    """Time a network in turn with the matrix product, round by round; `ratio` is the device's compute-to-memory ratio.
+
+    The figures are medians over the rounds: one that something else on the machine held up does not move them.
+    """
     setting = meter.setting
     layers = layers_of(part.ops(), setting.batch, setting.dtype)
     flops = flops_of(layers)
@@ -112,15 +116,18 @@ def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed
         raise MeasurementError(
             f"{part.name}: must be convolutional, and multiplies activations ({uncounted}), which is not counted"
         )
-    rounds = list(itertools.islice(rounds_of([part, product.part], meter), 1 if setting.estimate else ROUNDS))
-    ms, product_ms = (fmean(timing.ms for timing in each) for each in zip(*rounds, strict=True))
-    ratios = [other.ms / own.ms for own, other in rounds]
+    rounds: list[tuple[float, ...]] = []
+    for timings in rounds_of([part, product.part], meter):
+        rounds.append(tuple(timing.ms for timing in timings))
+        if setting.estimate or len(rounds) == MOST_ROUNDS or (len(rounds) >= ROUNDS and _error(rounds) <= KNOWN):
+            break
+    ms, product_ms = (median(each) for each in zip(*rounds, strict=True))
     return Surveyed(
         model=part.name.removeprefix("timm:"),
         images_per_sec=1e3 * setting.batch / ms,
         tflops_per_sec=flops / ms * 1e-9,
         peak_tflops_per_sec=product.tflops_per_sec(product_ms),
-        utilization_error=stdev(ratios) / fmean(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else None,
+        utilization_error=_error(rounds) if len(rounds) > 1 else None,
         estimate=setting.estimate,
         resolution=part.image[-1],
         batch=setting.batch,
@@ -129,3 +136,9 @@ def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed
         intensity=intensity_of(layers),
         bound_share=sum(layer.flops for layer in layers if layer.intensity > ratio) / flops,
     )
+
+
+def _error(rounds: Sequence[tuple[float, ...]]) -> float:
+    """Relative standard error of the utilization, over rounds of milliseconds of the network and of the matrix product."""
+    ratios = [product_ms / ms for ms, product_ms in rounds]
+    return stdev(ratios) / fmean(ratios) / math.sqrt(len(ratios))

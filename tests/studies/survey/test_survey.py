@@ -1,0 +1,67 @@
+"""What a survey makes of the rounds in which it times a network in turn with the matrix product."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from genet.device import read_card
+from genet.latency.clock import Timing
+from genet.latency.meter import Meter
+from genet.latency.part import Part, whole
+from genet.latency.profile import ROUNDS
+from genet.latency.table import Setting
+from genet.spec.network import Network
+from genet.spec.recipe import Measure
+from genet.studies.survey.roof import Product
+from genet.studies.survey.survey import MOST_ROUNDS, Surveyed, survey
+
+NETWORK = whole(Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"))
+
+
+class Disturbed:
+    """A device on which the network takes `times` ms, round by round, and the product 1 ms."""
+
+    def __init__(self, times: Sequence[float]) -> None:
+        self.setting = Setting.of(read_card(torch.device("cpu")), Measure(batch=8))
+        self.rounds = 0
+        self._times = itertools.cycle(times)
+
+    def prepare(self, parts: Sequence[Part]) -> Callable[..., tuple[Timing, ...]]:
+        def race(repeats: int = 30) -> tuple[Timing, ...]:
+            self.rounds += 1
+            return tuple(Timing(ms=ms, median_ms=ms, spread=0.0) for ms in (next(self._times), 1.0))
+
+        return race
+
+    def at(self, batch: int) -> Meter:
+        raise NotImplementedError
+
+
+def surveyed(device: Disturbed) -> Surveyed:
+    return survey(NETWORK, device, Product("linear layer", 512, 8), 10.0)
+
+
+def test_a_calm_device_is_asked_for_as_many_rounds_as_it_takes_and_no_more() -> None:
+    calm = Disturbed([2.0, 2.01])
+    assert surveyed(calm).images_per_sec == pytest.approx(8 / 2e-3, rel=0.01)
+    assert calm.rounds == ROUNDS
+
+
+@pytest.mark.parametrize("times", [[2, 20, 2, 2, 2, 2], [20, 2, 2, 2, 2, 20, 2]])
+def test_what_else_ran_on_the_machine_for_a_while_does_not_move_the_figures(times: list[float]) -> None:
+    busy = Disturbed(times)
+    row = surveyed(busy)
+    assert row.images_per_sec == pytest.approx(8 / 2e-3)
+    assert row.utilization_error is not None
+    assert row.utilization_error > 0.05, "and the error tells that something was"
+    assert busy.rounds == MOST_ROUNDS
+
+
+def test_a_utilization_is_known_to_a_few_percent_before_the_rounds_end() -> None:
+    row = surveyed(Disturbed([2.0, 2.3, 1.9, 2.1, 2.0]))
+    assert row.utilization_error is not None
+    assert row.utilization_error <= 0.03
