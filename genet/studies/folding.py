@@ -22,7 +22,7 @@ from genet.nets.foreign import build_structure, channels, logits_of
 from genet.spec.foreign import Foreign, Structure
 from genet.spec.network import MULTIPLE, Input, Network
 from genet.studies.survey.roof import Product
-from genet.studies.survey.survey import Surveyed, survey
+from genet.studies.survey.survey import Entrant, Surveyed, survey_in_turn
 
 if TYPE_CHECKING:
     from genet.latency.meter import Meter
@@ -141,8 +141,8 @@ class Folding(Record):
 
     @property
     def speed(self) -> float:
-        """Images per second, over what it was; by the matrix product that both were timed in turn with."""
-        return (self.after.utilization or 0.0) / (self.before.utilization or math.inf) / self.flops
+        """Images per second, over what it was."""
+        return self.f * self.after.images_per_sec / self.before.images_per_sec
 
 
 def _flops(row: Surveyed) -> int:
@@ -150,10 +150,9 @@ def _flops(row: Surveyed) -> int:
 
 
 def compare(structure: Structure, f: int, meter: Meter, product: Product, ratio: float) -> Folding:
-    """Survey a network on the meter's batch of images, which f divides, and the folded one on as many in stacks of f."""
+    """Survey a network on the meter's batch of images, which f divides, in turn with the folded one on as many in stacks of f."""
     images = meter.setting.batch
-    before, after = (
-        survey(part_of(each), meter.at(batch), product.at(batch), ratio)
-        for each, batch in ((structure, images), (fold(structure, f), images // f))
-    )
+    sides = ((structure, images), (fold(structure, f), images // f))
+    entrants = [Entrant(part_of(each), meter.at(batch), product.at(batch)) for each, batch in sides]
+    before, after = survey_in_turn(entrants, ratio)
     return Folding(network=structure.name, f=f, before=before, after=after)

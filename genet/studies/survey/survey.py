@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean, median, stdev
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -15,7 +15,7 @@ from genet.errors import MeasurementError
 from genet.files import Record
 from genet.latency.part import Part
 from genet.latency.profile import ROUNDS, rounds_of
-from genet.studies.survey.intensity import flops_of, intensity_of, layers_of
+from genet.studies.survey.intensity import Layer, flops_of, intensity_of, layers_of
 from genet.studies.survey.roof import Product
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 KNOWN, MOST_ROUNDS = 0.03, 12  # rounds are added until the utilization is known as well, and so many at most
 
+Rounds = list[tuple[float, float]]  # milliseconds of a network and of the matrix product, round by round
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -101,27 +102,54 @@ def utilizations(rows: Sequence[Surveyed]) -> tuple[float, ...]:
     return shares if len(shares) == len(rows) else tuple(row.tflops_per_sec for row in rows)
 
 
+class Entrant(NamedTuple):
+    """A network to survey, on a meter that sets its batch, with the matrix product in that batch."""
+
+    part: Part
+    meter: Meter
+    product: Product
+
+
 def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed:
-    """Time a network in turn with the matrix product, round by round; `ratio` is the device's compute-to-memory ratio.
+    """Time a network in turn with the matrix product; `ratio` is the device's compute-to-memory ratio."""
+    return survey_in_turn([Entrant(part, meter, product)], ratio)[0]
+
+
+def survey_in_turn(entrants: Sequence[Entrant], ratio: float) -> tuple[Surveyed, ...]:
+    """Time networks that are to be compared in turn, round by round, and the matrix product with each of them.
 
     The figures are medians over the rounds: one that something else on the machine held up does not move them.
     """
-    setting = meter.setting
+    layers = [_layers(entrant) for entrant in entrants]
+    estimate = all(entrant.meter.setting.estimate for entrant in entrants)
+    rounds: list[Rounds] = [[] for _ in entrants]
+    for timings in zip(*(rounds_of([part, product.part], meter) for part, meter, product in entrants), strict=True):
+        for own, (network, matrix) in zip(rounds, timings, strict=True):
+            own.append((network.ms, matrix.ms))
+        count = len(rounds[0])
+        if estimate or count == MOST_ROUNDS or (count >= ROUNDS and max(map(_error, rounds)) <= KNOWN):
+            break
+    return tuple(_surveyed(*each, ratio) for each in zip(entrants, layers, rounds, strict=True))
+
+
+def _layers(entrant: Entrant) -> tuple[Layer, ...]:
+    """What the network is judged by; MeasurementError where that is not all, or nothing."""
+    part, setting = entrant.part, entrant.meter.setting
     layers = layers_of(part.ops(), setting.batch, setting.dtype)
-    flops = flops_of(layers)
-    if not flops:
+    if not flops_of(layers):
         raise MeasurementError(f"{part.name}: must have convolutions or linear layers to be judged by, and has none")
     uncounted = next((op.name for op in part.ops() if op.kind == "product"), None)
     if uncounted:
         raise MeasurementError(
             f"{part.name}: must be convolutional, and multiplies activations ({uncounted}), which is not counted"
         )
-    rounds: list[tuple[float, ...]] = []
-    for timings in rounds_of([part, product.part], meter):
-        rounds.append(tuple(timing.ms for timing in timings))
-        if setting.estimate or len(rounds) == MOST_ROUNDS or (len(rounds) >= ROUNDS and _error(rounds) <= KNOWN):
-            break
+    return layers
+
+
+def _surveyed(entrant: Entrant, layers: Sequence[Layer], rounds: Rounds, ratio: float) -> Surveyed:
+    part, product, setting = entrant.part, entrant.product, entrant.meter.setting
     ms, product_ms = (median(each) for each in zip(*rounds, strict=True))
+    flops = flops_of(layers)
     return Surveyed(
         model=part.name.removeprefix("timm:"),
         images_per_sec=1e3 * setting.batch / ms,
@@ -138,7 +166,7 @@ def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed
     )
 
 
-def _error(rounds: Sequence[tuple[float, ...]]) -> float:
-    """Relative standard error of the utilization, over rounds of milliseconds of the network and of the matrix product."""
+def _error(rounds: Rounds) -> float:
+    """Relative standard error of the utilization."""
     ratios = [product_ms / ms for ms, product_ms in rounds]
     return stdev(ratios) / fmean(ratios) / math.sqrt(len(ratios))

@@ -17,7 +17,7 @@ from genet.latency.table import Setting
 from genet.spec.network import Network
 from genet.spec.recipe import Measure
 from genet.studies.survey.roof import Product
-from genet.studies.survey.survey import MOST_ROUNDS, Surveyed, survey
+from genet.studies.survey.survey import MOST_ROUNDS, Entrant, Surveyed, survey, survey_in_turn
 
 NETWORK = whole(Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"))
 
@@ -65,3 +65,30 @@ def test_a_utilization_is_known_to_a_few_percent_before_the_rounds_end() -> None
     row = surveyed(Disturbed([2.0, 2.3, 1.9, 2.1, 2.0]))
     assert row.utilization_error is not None
     assert row.utilization_error <= 0.03
+
+
+class Slowing:
+    """A device that becomes slower with every timing; each network takes `ms` at first."""
+
+    timings = 0
+
+    def __init__(self, ms: float) -> None:
+        self.setting = Setting.of(read_card(torch.device("cpu")), Measure(batch=8))
+        self.ms = ms
+
+    def prepare(self, parts: Sequence[Part]) -> Callable[..., tuple[Timing, ...]]:
+        def race(repeats: int = 30) -> tuple[Timing, ...]:
+            Slowing.timings += 1
+            slow = 1 + 0.01 * Slowing.timings
+            return tuple(Timing(ms=ms * slow, median_ms=ms * slow, spread=0.0) for ms in (self.ms, 1.0))
+
+        return race
+
+    def at(self, batch: int) -> Meter:
+        raise NotImplementedError
+
+
+def test_networks_that_are_compared_are_timed_in_turn_so_that_a_device_that_slows_down_favours_none() -> None:
+    product = Product("linear layer", 512, 8)
+    one, other = survey_in_turn([Entrant(NETWORK, Slowing(ms), product) for ms in (3.0, 1.0)], 10.0)
+    assert other.images_per_sec / one.images_per_sec == pytest.approx(3, rel=0.015), "timed apart, by over 0.03 less"
