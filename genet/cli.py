@@ -241,7 +241,12 @@ def _add_survey(add) -> None:  # type: ignore[no-untyped-def]
     survey.add_argument(
         "--accuracy", metavar="CSV", type=Path, help="columns model and top1_percent, or timm's own results-imagenet.csv"
     )
-    survey.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: each network's own)")
+    survey.add_argument(
+        "--size",
+        type=_positive,
+        metavar="PIXELS",
+        help="resolution (default: its own; timm's: as trained)",
+    )
     survey.add_argument("--largest-batch", action="store_true", help="each at the largest batch that fits, not at --batch")
     survey.add_argument(
         "--evidence", metavar="FILE", type=Path, help="the journal to go on with (default: runs/survey/survey.jsonl)"
@@ -296,7 +301,13 @@ def _add_filter(add) -> None:  # type: ignore[no-untyped-def]
     )
     study.add_argument("--seeds", type=_positive, metavar="N", default=9, help="of every method (default: 9)")
     study.add_argument("--target", type=float, metavar="G", help="images/s that rewards count against (default: the median)")
-    study.add_argument("--weight", type=float, metavar="W", default=0.07, help="of throughput in rewards (default: 0.07)")
+    study.add_argument(
+        "--weight",
+        type=float,
+        metavar="W",
+        default=0.07,
+        help="a reward is accuracy times (throughput / G) to the power W (default: 0.07)",
+    )
     study.add_argument("--picture", metavar="FILE", type=Path, help="draw what was found as SVG")
 
 

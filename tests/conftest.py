@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from genet.export.record import Exports
     from genet.nets.build import GENet
     from genet.nets.data import Splits
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes side by side: threads beyond one each would wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("genet", deadline=None)
 settings.load_profile("genet")

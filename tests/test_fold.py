@@ -39,6 +39,7 @@ def test_networks_are_told_before_and_after_and_one_that_cannot_be_folded_does_n
         assert one["traffic"] < 0.7
         assert one["speed"] == pytest.approx(one["after"]["images_per_sec"] / one["before"]["images_per_sec"])
         assert one["after"]["utilization"] > one["before"]["utilization"]
+        assert one["speed_error"] is None
     assert "<title>resnet18, after: " in Path("folds.svg").read_text()
 
 
@@ -46,6 +47,7 @@ def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys:
     command = (SMALL, "--f", "4", "--recipe", "quick.yaml", "--into", "both", "--device", "cpu", "--batch", "8")
     found = answer(capsys, "fold", *command)
     assert found["accuracy"]["original"] > 0.3
+    assert 0 < found["networks"][0]["speed_error"] < found["networks"][0]["speed"]
     inside = load("both/folded")
     assert inside(torch.zeros(1, 4, 16, 16)).shape == (1, 40)
     test = load_data(Data(name="digits"), Input(channels=1, classes=10, resolution=16), 0).test

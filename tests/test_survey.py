@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 
 from genet import cli
 from genet.files import Journal
+from genet.latency.part import read_part
 from genet.spec.network import Network
 from genet.spec.reader import to_yaml
 from genet.studies.survey.presets import PRESETS
@@ -96,6 +98,37 @@ def test_a_survey_of_this_machine_goes_on_where_it_was(capsys: pytest.CaptureFix
     assert both["estimate"] is False
 
 
+def test_all_rows_of_a_journal_stand_under_one_roof_and_a_doubtful_one_is_measured_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer(capsys, "survey", SMALL, *HERE)
+    journal = Journal(Path("runs/survey/survey.jsonl"))
+    roof, row = journal.read().records
+    doubtful = {**row, "row": {**row["row"], "images_per_sec": 1.0, "utilization_error": 0.3}}
+    journal.append(doubtful)
+    assert cli.main(["survey", SMALL, *HERE]) == 0
+    said = capsys.readouterr().out
+    assert "are taken from" not in said
+    assert f"{roof['roof']['tflops_per_sec']:.4g} TFLOP/s" in said
+    assert journal.read().records[-1]["row"]["images_per_sec"] > 1
+    assert sum("roof" in record for record in journal.read().records) == 1
+    assert cli.main(["survey", SMALL, *HERE]) == 0
+    assert (
+        "1 of 1 are taken from runs/survey/survey.jsonl; with another --evidence they are measured anew"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_table_of_accuracies_that_is_of_none_of_the_networks_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("results.csv").write_text("model,img_size,top1\nresnet18.a1_in1k,224,71.491\n")
+    assert cli.main(["survey", "timm:resnet18", "--size", "64", *V100, "--accuracy", "results.csv"]) == 0
+    assert "results.csv: none of its rows is of these networks at these resolutions" in capsys.readouterr().out
+    Path("results.csv").write_text("model,top1_percent\nresnet18,71.5\n")
+    for size, known in ((("--size", "64"), None), ((), 71.5)):
+        found = answer(capsys, "survey", "timm:resnet18", *size, *V100, "--accuracy", "results.csv")
+        assert found["networks"][0]["top1_percent"] == known
+
+
 def test_a_file_that_came_to_hold_another_network_is_surveyed_anew(capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("a", "b"):
         Path(folder).mkdir()
@@ -118,10 +151,22 @@ def test_all_networks_of_the_papers_survey_are_timms() -> None:
     assert all(timm.is_model(name) and timm.models.get_pretrained_cfg(name) for name in names)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not PAPER.exists(), reason="the paper's survey is not here")
+@pytest.mark.parametrize("name", [name for name, size in PRESETS["paper"].items() if size])
+def test_networks_at_resolutions_of_their_own_have_the_papers_flops(name: str) -> None:
+    rows = {row["model"]: row for row in csv.DictReader(PAPER.open())}
+    row = rows[name.removeprefix("timm:")]
+    flops = float(row["tflops_per_sec"]) / float(row["images_per_sec"]) * 1e12
+    assert 2 * sum(op.macs for op in read_part(name, PRESETS["paper"][name]).ops()) == pytest.approx(flops, rel=0.01)
+
+
 def test_estimates_stay_estimates_in_a_table_and_are_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
     answer(capsys, "survey", "timm:resnet18", *V100, "--csv", "survey.csv")
     assert not Path("runs").exists()
     assert answer(capsys, "survey", "--from", "survey.csv")["estimate"] is True
+    assert cli.main(["survey", "--from", "survey.csv"]) == 0
+    assert "survey.csv: estimates, of a device that was not there" in capsys.readouterr().out
 
 
 def test_rows_alike_in_all_count_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from genet.studies.filtering.nats import read_nats
 from genet.studies.filtering.study import Filtering, Method, study
 
 Answer = dict[str, Any]
+EARLY = 0.9  # of the budget: a search that ended before is said to have
 DOUBT = 0.05  # that a verdict is made by chance
 HEAD = ["method", "trained", "timed", "cost", "of the true frontier", "hypervolume"]
 
@@ -54,6 +55,11 @@ def _print(found: Filtering, seeds: int) -> None:
         f"budget {duration(found.budget_sec)}; {seeds} seeds; searches that learn count accuracy times throughput over {target}"
     )
     table(HEAD, [_row(method) for method in sorted(found.methods, key=lambda method: -method.hypervolume)])
+    print("means over the seeds, ± their standard deviation; hypervolume is over that of the true frontier")
+    for method in found.methods:
+        if method.seconds < EARLY * found.budget_sec and method.trained < found.networks:
+            left = duration(found.budget_sec - method.seconds)
+            print(f"  {method.method} ended with {left} left: it proposed nothing new any more")
     print(verdict(found))
 
 
@@ -80,7 +86,7 @@ def verdict(found: Filtering) -> str:
     if len(ahead) < 2:
         return f"filtering by utilization against {best}: hypervolumes differ by {ahead[0]:+.4f}; one seed tells nothing"
     mean, error = fmean(ahead), stdev(ahead) / math.sqrt(len(ahead))
-    told = f"hypervolumes differ by {mean:+.4f} ± {error:.4f}"
+    told = f"hypervolumes differ by {mean:+.4f}, standard error {error:.4f}"
     if abs(mean) <= half_interval(ahead, 1 - DOUBT / len(rivals)):  # the best of several rivals is picked
         return f"filtering by utilization and {best} cannot be told apart: {told}"
     return f"filtering by utilization is {'better' if mean > 0 else 'worse'} than {best}: {told}"

@@ -46,14 +46,16 @@ def fold_networks(arguments: argparse.Namespace) -> Answer:
     if recipe and recipe.train.batch % f:
         raise SpecError([f"--f must divide the recipe's train.batch (got {f} for {recipe.train.batch}); change one of them"])
     folded = fold(structures[0], f) if recipe else None
+    trained = {"accuracy": _trained(structures[0], folded, recipe, arguments)} if recipe and folded else {}
     found, failed, answer = _measured(structures, arguments)
     if not found:
         raise GenetError("\n".join(f"{name}: {why}" for name, why in failed.items()))
+    answer |= trained
     answer["networks"] = [_told(one) for one in found]
     if arguments.picture:
-        save_picture(arguments.picture, draw_folds(found, answer["roof"]["ratio"]))
-    if recipe and folded:
-        answer["accuracy"] = _trained(structures[0], folded, recipe, arguments)
+        save_picture(
+            arguments.picture, draw_folds(found, answer["roof"]["ratio"], f"folded by {arguments.f}: {answer['setting']}")
+        )
     return answer
 
 
@@ -81,7 +83,13 @@ def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tup
     for name, why in failed.items():
         print(f"  {name} is left out: {why}")
     setting = meter.setting
-    told: Answer = {"device": setting.device.name, "estimate": setting.estimate, "f": arguments.f, "failed": failed}
+    told: Answer = {
+        "device": setting.device.name,
+        "setting": str(setting),
+        "estimate": setting.estimate,
+        "f": arguments.f,
+        "failed": failed,
+    }
     return found, failed, told | {"roof": {**roof.model_dump(mode="json"), "ratio": roof.ratio}}
 
 
@@ -93,7 +101,7 @@ def _row(one: Folding) -> list[str]:
         f"{one.traffic:.3f}",
         f"{before.intensity:.1f} -> {after.intensity:.1f}",
         f"{before.images_per_sec:,.4g} -> {one.f * after.images_per_sec:,.4g}",
-        f"{one.speed:.3f}",
+        f"{one.speed:.3f}{'' if one.speed_error is None else f' ± {one.speed_error:.3f}'}",
         f"{before.utilization or 0:.1%} -> {after.utilization or 0:.1%}",
     ]
 
@@ -103,7 +111,14 @@ def _told(one: Folding) -> Answer:
         name: {**side.model_dump(mode="json"), "images_per_sec": f * side.images_per_sec, "utilization": side.utilization}
         for name, f, side in (("before", 1, one.before), ("after", one.f, one.after))
     }
-    return {"network": one.network, "flops": one.flops, "traffic": one.traffic, "speed": one.speed, **sides}
+    return {
+        "network": one.network,
+        "flops": one.flops,
+        "traffic": one.traffic,
+        "speed": one.speed,
+        "speed_error": one.speed_error,
+        **sides,
+    }
 
 
 def _trained(structure: Structure, folded: Structure, recipe: TrainingRecipe, arguments: argparse.Namespace) -> Answer:
@@ -115,4 +130,7 @@ def _trained(structure: Structure, folded: Structure, recipe: TrainingRecipe, ar
             trained = pipeline.train_network_into(folder, network, recipe, open_device(recipe.device), progress(), fold=f)
         accuracies[name] = trained.test_accuracy
         print(f"{folder}: test accuracy {percent(trained.test_accuracy)}")
+    inside = arguments.into / "folded"
+    print("in Python, for images as they are (from genet.studies.folding import Folded):")
+    print(f"  logits = Folded(genet.load({str(inside)!r}), {arguments.f})(images)")
     return accuracies

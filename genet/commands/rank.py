@@ -45,7 +45,7 @@ def rank_network(arguments: argparse.Namespace) -> Answer:
         print("random weights: these are the ranks of noise, which advise nothing")
     _print(found, own, chosen, arguments.random)
     if arguments.picture:
-        save_picture(arguments.picture, draw_ranks(found, arguments.what))
+        save_picture(arguments.picture, draw_ranks(found, f"{arguments.what}{', random weights' * arguments.random}"))
     stages = [
         {**one.model_dump(mode="json"), "share": one.share, "advice": None if arguments.random else one.advice} for one in found
     ]
@@ -81,7 +81,7 @@ def _types(network: Network) -> list[Kind]:
 
 
 def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: tuple[Network, ...], random: bool) -> None:
-    head = ["stage", "last convolution", "matrix", f"rank at {ENERGY:.0%}", "of its channels", "advice"]
+    head = ["stage", "last convolution", "matrix", f"rank at {ENERGY:.0%}", "of its channels", "noise has", "advice"]
     rows = [
         [
             str(one.stage),
@@ -89,6 +89,7 @@ def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: tuple[Ne
             f"{one.shape[0]} x {one.shape[1]}",
             str(one.rank),
             f"{one.share:.0%}",
+            f"{one.noise_rank / one.shape[0]:.0%}",
             "" if random else one.advice or f"none: its rank is at most {min(one.shape)}",
         ]
         for one in found

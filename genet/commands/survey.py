@@ -7,16 +7,15 @@ import dataclasses
 import fnmatch
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
-from genet.commands.measuring import calibrated, measure_of, meter_of, records_of, say_damaged
+from genet.commands.measuring import calibrated, measure_of, meter_of
 from genet.commands.printing import labelled, milliseconds, progress, save_picture, table
+from genet.commands.survey_journal import SurveyJournal
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError, OutOfMemoryError, SpecError, first_line
-from genet.files import Journal, Record, write_atomic
+from genet.files import Record, write_atomic
 from genet.latency.meter import MOST_IMAGES, DeviceMeter, Meter
 from genet.latency.part import BLOCK, Part, read_part
 from genet.latency.reading import read_latency
@@ -26,7 +25,7 @@ from genet.report.study_figures import cloud_info, draw_clouds, draw_roofline, d
 from genet.spec.reader import read_structure
 from genet.studies.survey.intensity import Layer, layers_of
 from genet.studies.survey.presets import PRESETS
-from genet.studies.survey.roof import Product, Roof, read_roof
+from genet.studies.survey.roof import Product, Roof
 from genet.studies.survey.survey import Frontiers, Percent, Surveyed, frontiers, survey
 from genet.studies.tables import as_csv, read_table
 
@@ -34,6 +33,7 @@ Answer = dict[str, Any]
 EVIDENCE = Path("runs") / "survey" / "survey.jsonl"
 HEAD = [
     "network",
+    "pixels",
     "images/s",
     "TFLOP/s",
     "utilization",
@@ -57,24 +57,6 @@ class Accuracy(Record):
     resolution: int | None = None
 
 
-class Kept(Record):
-    """A row of the journal: a network surveyed in a setting, or why it never will be.
-
-    `at` is the batch that was asked for, or the largest; `structure` the network that a name stood for.
-    """
-
-    setting: str
-    at: str
-    structure: str
-    row: Surveyed | None
-    failure: str | None = None
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """What must be the same for the row to be used again."""
-        return self.setting, self.at, self.structure
-
-
 class Named(NamedTuple):
     """What a user named: to time, and to tell from others of that name."""
 
@@ -90,14 +72,17 @@ def survey_networks(arguments: argparse.Namespace) -> Answer:
         return _tell(rows, {}, None, str(arguments.csv_from), arguments)
     accuracies = read_table(arguments.accuracy, Accuracy, ("model", "resolution"), TIMMS) if arguments.accuracy else ()
     failed: dict[str, str] = {}
-    networks = _named([*arguments.networks, *PRESETS.get(arguments.preset, ())], arguments.size, failed)
+    networks = _named(dict.fromkeys(arguments.networks) | PRESETS.get(arguments.preset, {}), arguments.size, failed)
     meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
-    roof, product = read_roof(meter)
+    at = "largest batch" if arguments.largest_batch else str(meter.setting.batch)
+    journal = SurveyJournal(arguments.evidence or EVIDENCE, meter, at)
+    roof, _ = journal.roof()
     _print_roof(roof, meter.setting)
-    journal = Journal(arguments.evidence or EVIDENCE)
-    found = _survey_all(networks, meter, roof, product, journal, arguments, failed)
+    found = _survey_all(networks, meter, journal, arguments.largest_batch, failed)
     known = {(row.model, row.resolution): row.top1_percent for row in accuracies}
-    rows = tuple(row.model_copy(update={"top1_percent": _accuracy(row, known)}) for row in found)
+    rows = tuple(row.model_copy(update={"top1_percent": _accuracy(row, not arguments.size, known)}) for row in found)
+    if accuracies and all(row.top1_percent is None for row in rows):
+        print(f"  {arguments.accuracy}: none of its rows is of these networks at these resolutions")
     if not rows:
         raise EvidenceError("\n".join(f"{name}: {why}" for name, why in failed.items()))
     if meter.setting.device.kind == "cpu":
@@ -133,18 +118,20 @@ def _with_peak(row: Surveyed, peak: float | None) -> Surveyed:
     return row if peak is None else row.model_copy(update={"peak_tflops_per_sec": peak})
 
 
-def _named(names: Sequence[str], size: int | None, failed: dict[str, str]) -> list[Named]:
-    """What is named, each once; timm's by a pattern too. SpecError with every name at fault.
+def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, str]) -> list[Named]:
+    """What is named, at its own resolution, the one told beside it or at `size`; timm's by a pattern too.
+
+    SpecError with every name at fault.
 
     What a pattern or a preset stands for and cannot be read goes to `failed`.
     """
     found: dict[str, Named] = {}
     faults: list[str] = []
-    for name in names:
+    for name, own in names.items():
         try:
             for each in _matching(name):
                 try:
-                    found[each] = _read(each, size)
+                    found[each] = _read(each, size or own)
                 except SpecError as fault:
                     if each == name:
                         raise
@@ -176,57 +163,34 @@ def _matching(name: str) -> list[str]:
 
 
 def _survey_all(
-    networks: Sequence[Named],
-    meter: Meter,
-    roof: Roof,
-    product: Product,
-    journal: Journal,
-    arguments: argparse.Namespace,
-    failed: dict[str, str],
+    networks: Sequence[Named], meter: Meter, journal: SurveyJournal, at_largest: bool, failed: dict[str, str]
 ) -> list[Surveyed]:
-    """Every network that the journal lacks; one that fails is told of, and does not hold up the others.
-
-    Estimates are not kept: they cost nothing, and change with the model that makes them.
-    """
-    at = "largest batch" if arguments.largest_batch else str(meter.setting.batch)
-    known = {} if meter.setting.estimate else {kept.key: kept for kept in _kept(journal)}
+    """Every network that the journal lacks; one that fails is told of, and does not hold up the others."""
+    roof, product = journal.roof()
     rows: list[Surveyed] = []
-
-    def keep(structure: str, row: Surveyed | None, failure: str | None = None) -> None:
-        if not meter.setting.estimate:
-            kept = Kept(setting=meter.setting.digest, at=at, structure=structure, row=row, failure=failure)
-            journal.append(kept.model_dump(mode="json"))
-
-    done = sum((meter.setting.digest, at, network.structure) in known for network in networks)
+    done = sum(journal.row(network.structure) is not None for network in networks)
     with progress().track("networks", len(networks), done) as tracker:
         for part, structure in networks:
-            before = known.get((meter.setting.digest, at, structure))
+            before = journal.row(structure)
             if before and before.row:
                 rows.append(before.row.model_copy(update={"model": part.name.removeprefix("timm:")}))
             elif before:
                 failed[part.name] = str(before.failure)
             else:
                 try:
-                    rows.append(_one(part, meter, roof, product, arguments.largest_batch))
+                    rows.append(_one(part, meter, roof, product, at_largest))
                 except LostDeviceError as fault:
-                    keep(structure, None, str(fault))  # or the same command would end at the same network again
+                    journal.keep(structure, None, str(fault))  # or the same command would end at the same network again
                     raise
                 except Exception as fault:  # whatever building or running a network of others raises
                     failed[part.name] = first_line(fault).removeprefix(f"{part.name}: ")
                     tracker.advance(f"{part.name} failed")
                     continue
-                keep(structure, rows[-1])
+                journal.keep(structure, rows[-1])
                 tracker.advance(f"{rows[-1].model}: {rows[-1].images_per_sec:,.4g} images/s")
+    if done:
+        print(f"  {done} of {len(networks)} are taken from {journal.path}; with another --evidence they are measured anew")
     return rows
-
-
-def _kept(journal: Journal) -> list[Kept]:
-    records = records_of(journal, "the journal of a survey")
-    say_damaged(journal.path)
-    try:
-        return [Kept.model_validate(record) for record in records]
-    except ValidationError:
-        raise EvidenceError(f"{journal.path}: must be the journal of a survey, and holds something else; name another") from None
 
 
 def _one(part: Part, meter: Meter, roof: Roof, product: Product, at_largest: bool) -> Surveyed:
@@ -243,15 +207,18 @@ def _one(part: Part, meter: Meter, roof: Roof, product: Product, at_largest: boo
             batch //= 2  # the runtime, and the product beside the network, need memory too
 
 
-def _accuracy(row: Surveyed, known: dict[tuple[str, int | None], float]) -> float | None:
-    """By its name, or as timm's table has it, with the tag of timm's usual weights; never that of another resolution."""
+def _accuracy(row: Surveyed, usual: bool, known: dict[tuple[str, int | None], float]) -> float | None:
+    """By its name, or as timm's table has it, with the tag of timm's usual weights; never that of another resolution.
+
+    A table that tells no resolutions is of `usual` ones.
+    """
     import timm
 
     names = [row.model]
-    usual = timm.models.get_pretrained_cfg(row.model, allow_unregistered=True) if timm.is_model(row.model) else None
-    if usual:
-        names.append(f"{row.model}.{usual.tag}")
-    found = [known[name, size] for name in names for size in (row.resolution, None) if (name, size) in known]
+    weights = timm.models.get_pretrained_cfg(row.model, allow_unregistered=True) if timm.is_model(row.model) else None
+    if weights:
+        names.append(f"{row.model}.{weights.tag}")
+    found = [known[name, size] for name in names for size in (row.resolution, *[None] * usual) if (name, size) in known]
     return found[0] if found else None
 
 
@@ -303,6 +270,8 @@ def _tell(
     """Print, draw and answer."""
     found, estimate = frontiers(rows), any(row.estimate for row in rows)
     shown = [_row(row) for row in sorted(rows, key=lambda row: -row.images_per_sec)]
+    if arguments.csv_from and estimate:
+        print(f"{title}: estimates, of a device that was not there")
     table(HEAD, shown)
     for name, told in ON.items():
         print(f"{told} frontier: {', '.join(getattr(found, name)) or 'no accuracies are known'}")
@@ -326,6 +295,7 @@ def _row(row: Surveyed) -> list[str]:
 
     return [
         row.model,
+        told(row.resolution, "d"),
         f"{row.images_per_sec:,.5g}" if row.images_per_sec < 1000 else f"{row.images_per_sec:,.0f}",
         f"{row.tflops_per_sec:.4g}",
         _share(row),

@@ -12,7 +12,7 @@ from genet.studies.survey.survey import utilizations
 if TYPE_CHECKING:
     from genet.studies.align.study import Alignment
     from genet.studies.filtering.bench import Row
-    from genet.studies.filtering.study import Filtering
+    from genet.studies.filtering.study import Filtering, Found
     from genet.studies.folding import Folding
     from genet.studies.intrinsic_rank import StageRank
     from genet.studies.survey.intensity import Layer
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from genet.studies.survey.survey import Frontiers, Surveyed
 
 MOST_NAMES = 40  # that fit below one another
+FEW_POINTS = 15  # that are named where they stand
 BEATEN = "steps-pre"  # along a frontier: what no network of it beats lies above the line
 
 
@@ -90,13 +91,19 @@ def draw_clouds(clouds: Sequence[Cloud], title: str) -> str:
             titles[f"point-{number}-{place}"] = f"{name}: {x:.6g} {cloud.x}, {y:.4g} {cloud.y}"
             edge = "black" if name in cloud.frontier else colour
             axes.plot([x], [y], "o", markersize=3.5, color=colour, markeredgecolor=edge, gid=f"point-{number}-{place}")
+            if len(cloud.points) <= FEW_POINTS:
+                axes.annotate(name, (x, y), xytext=(3, 2), textcoords="offset points", fontsize=4.5)
         axes.set_xlabel(cloud.x)
         axes.set_ylabel(cloud.y)
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(f"{title}{_colours_told([colour for cloud in clouds for colour in cloud.colours])}", fontsize=7)
     return _told(svg(figure), titles)
 
 
-def draw_folds(found: Sequence[Folding], ratio: float) -> str:
+def _colours_told(colours: Sequence[str]) -> str:
+    return "\nblue: arithmetic intensity above the device's ratio, red: below" if {*colours} & {ABOVE, BELOW} else ""
+
+
+def draw_folds(found: Sequence[Folding], ratio: float, title: str) -> str:
     """An arrow for every network from what it was to what it is when folded (utilization paper, figure 2b)."""
     figure = figure_of(5.2, 3.4)
     axes = figure.subplots()
@@ -110,9 +117,12 @@ def draw_folds(found: Sequence[Folding], ratio: float) -> str:
             titles[f"{name}-{place}"] = f"{one.network}, {name}: {x:.4g} images per second, {y:.1f} % utilization"
             colour = ABOVE if (side.intensity or 0) > ratio else BELOW
             axes.plot([x], [y], "o", markersize=3.5, color=colour, gid=f"{name}-{place}")
+        if len(found) <= FEW_POINTS:
+            axes.annotate(one.network, points[1], xytext=(3, 2), textcoords="offset points", fontsize=5)
     axes.set_xscale("log")
     axes.set_xlabel("images per second")
     axes.set_ylabel("utilization (%)")
+    figure.suptitle(f"{title}{_colours_told([ABOVE])}", fontsize=7)
     return _told(svg(figure), titles)
 
 
@@ -154,7 +164,7 @@ def draw_roofline(layers: Sequence[tuple[Layer, float]], roof: Roof, title: str)
     axes.set_yscale("log")
     axes.set_xlabel("arithmetic intensity (FLOP per byte)")
     axes.set_ylabel("TFLOP/s")
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(f"{title}{_colours_told([ABOVE])}", fontsize=7)
     return _told(svg(figure), titles)
 
 
@@ -181,19 +191,24 @@ def draw_ranks(found: Sequence[StageRank], title: str) -> str:
 
 
 def draw_filtering(rows: Sequence[Row], found: Filtering) -> str:
-    """What every method found with its first seed, and the true frontier (utilization paper, figures 4 to 6)."""
+    """The true frontier and what every method found, with the seed of its median (utilization paper, figures 4 to 6)."""
     known = {row.network: row for row in rows}
-    first = [run for run in found.runs if run.seed == found.runs[0].seed]
-    figure = figure_of(2.6 * len(first) + 0.4, 2.9)
-    for axes, run in zip(figure.subplots(1, len(first), sharey=True, squeeze=False)[0], first, strict=True):
+    typical = [_median_run(found, method) for method in dict.fromkeys(run.method for run in found.runs)]
+    figure = figure_of(2.6 * len(typical) + 0.4, 2.9)
+    for axes, run in zip(figure.subplots(1, len(typical), sharey=True, squeeze=False)[0], typical, strict=True):
         x, y = [row.images_per_sec for row in rows], [row.top1_percent for row in rows]
         axes.plot(x, y, ".", markersize=1, color="#d9dde3", rasterized=True)  # thousands, in every panel
         for name, networks, colour in (("true frontier", found.true_frontier, BELOW), ("found", run.frontier, ABOVE)):
             points = sorted(known[network].point for network in networks)
             line = {"markersize": 3, "linewidth": 0.7, "drawstyle": BEATEN}
             axes.plot([x for x, _ in points], [y for _, y in points], ".-", color=colour, label=name, **line)
-        axes.set_title(run.method, fontsize=8)
+        axes.set_title(f"{run.method}: {run.hypervolume:.3f} of the hypervolume", fontsize=7)
         axes.set_xlabel("images per second")
     figure.axes[0].set_ylabel("top-1 accuracy (%)")
     figure.axes[0].legend(fontsize=6, frameon=False)
     return svg(figure)
+
+
+def _median_run(found: Filtering, method: str) -> Found:
+    runs = sorted((run for run in found.runs if run.method == method), key=lambda run: run.hypervolume)
+    return runs[len(runs) // 2]

@@ -144,6 +144,12 @@ class Folding(Record):
         """Images per second, over what it was."""
         return self.f * self.after.images_per_sec / self.before.images_per_sec
 
+    @property
+    def speed_error(self) -> float | None:
+        """Standard error of it, from those of both utilizations; None of estimates."""
+        one, other = self.before.utilization_error, self.after.utilization_error
+        return None if one is None or other is None else self.speed * math.hypot(one, other)
+
 
 def _flops(row: Surveyed) -> int:
     return (row.macs or 0) * (row.batch or 0)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genet.errors import EvidenceError
 from genet.files import Record
@@ -27,7 +27,7 @@ Advice = Literal["full convolution", "bottleneck or depthwise"]
 class StageRank(Record):
     """A stage's last convolution as a matrix of (output channels, input channels x kernel area), and its singular values.
 
-    The largest is 1; they descend. `rank` of them hold 90 % of the energy.
+    The largest is 1; they descend. `rank` of them hold 90 % of the energy; of a matrix of noise as large `noise_rank` do.
     """
 
     stage: int
@@ -35,6 +35,7 @@ class StageRank(Record):
     shape: tuple[int, int]
     singular_values: tuple[float, ...]
     rank: int
+    noise_rank: int
 
     @property
     def share(self) -> float:
@@ -83,14 +84,24 @@ def _stages(module: nn.Module, image: tuple[int, int, int]) -> Sequence[str]:
 def _rank(number: int, name: str, layer: nn.Module) -> StageRank:
     weight = layer.get_parameter("weight").detach().double().cpu()
     matrix = weight.reshape(len(weight), -1)
-    values = torch.linalg.svdvals(matrix)
+    values, noise = (torch.linalg.svdvals(each) for each in (matrix, _noise(matrix.shape)))
     if not float(values[0]) > 0:
         raise EvidenceError(f"{name}: must have weights that are not all zero, and has none")
-    energy = torch.cumsum(values**2, 0) / (values**2).sum()
     return StageRank(
         stage=number,
         layer=name,
         shape=(matrix.shape[0], matrix.shape[1]),
         singular_values=tuple((values / values[0]).tolist()),
-        rank=int((energy < ENERGY).sum()) + 1,
+        rank=_effective(values),
+        noise_rank=_effective(noise),
     )
+
+
+def _effective(values: Tensor) -> int:
+    """How many of the descending singular values hold 90 % of the energy."""
+    energy = torch.cumsum(values**2, 0) / (values**2).sum()
+    return int((energy < ENERGY).sum()) + 1
+
+
+def _noise(shape: torch.Size) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -53,6 +53,11 @@ def test_as_many_equal_directions_have_nine_tenths_of_their_number_as_rank(rank:
     assert found.advice == ("full convolution" if found.share >= 0.5 else "bottleneck or depthwise")
 
 
+def test_fresh_weights_have_the_rank_that_is_told_of_noise() -> None:
+    for one in stage_ranks(build(OURS, 0), (3, 16, 16)):
+        assert one.rank == pytest.approx(one.noise_rank, rel=0.1)
+
+
 def test_a_layer_that_reads_fewer_values_than_it_writes_channels_gets_no_advice() -> None:
     conv = nn.Conv2d(8, 32, 1)
     (found,) = stage_ranks(stem_and(conv), (3, 4, 4))
