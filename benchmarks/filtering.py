@@ -128,7 +128,8 @@ def main() -> None:
         for name, network in every.items()
     ]
     write_atomic(folder / "space.csv", as_csv(rows).encode())
-    cli.main(["filter", str(folder / "space.csv"), "--seeds", "25", "--picture", str(folder / "found.svg")])
+    for weight in ("0.5", "0.07"):  # the paper's last, whose picture is kept
+        cli.main(["filter", str(folder / "space.csv"), "--seeds", "25", "--weight", weight, "--picture", str(folder / "found.svg")])
 
 
 if __name__ == "__main__":
