@@ -107,6 +107,7 @@ def test_told_to_end_it_saves_and_the_same_command_ends_with_the_weights_of_an_u
     assert not list((tmp_path / "told").glob("*.preempted.json"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with training(recipe, tmp_path / "two", *together) as process:
@@ -135,6 +136,7 @@ def test_what_cannot_be_trained_is_said_in_one_line_and_nothing_is_written(
     assert not (tmp_path / "net" / "network.yaml").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_its_very_step_too_and_going_on_is_told(recipe: Path, tmp_path: Path) -> None:
     recipe.write_text(RECIPE.replace("epochs: 3", "epochs: 12"))
     into = tmp_path / "net"
