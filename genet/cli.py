@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug or not isinstance(fault, GenetError):
             raise
         print(str(fault), file=sys.stderr)
+        if arguments.json:
+            print(json.dumps({"error": str(fault)}))
         return 2
 
 
@@ -331,7 +333,9 @@ def _add_align(add) -> None:  # type: ignore[no-untyped-def]
     align.add_argument("--solver", choices=("greedy", "exact"), default="greedy", help="the paper's, or the optimum")
     align.add_argument("--scale", metavar="WHAT", help="with --mode accuracy: grow width, resolution or width,resolution at once")
     align.add_argument(
-        "--pruned", metavar="FILE", help="widths by layer, as a pruning method found them; or a name such as hrank-vgg16"
+        "--pruned",
+        metavar="FILE",
+        help="widths as a pruning method found them, 'name: mine' and 'widths: {LAYER: CHANNELS, ...}'; or a name: hrank-vgg16",
     )
     _add_reading(align)
     align.add_argument("--criterion", choices=("l1", "l2", "rank"), default="l1", help="which channels a cut keeps (default: l1)")

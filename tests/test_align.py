@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,8 @@ def test_a_reduction_is_met_by_the_whole_network_or_refused_with_the_best_there_
     arguments = (*VGG, "--pruned", "hrank-vgg16", *V100, "--reduce")
     assert answer(capsys, *arguments, "0.9")["ratio"] <= 0.9
     said = fault(capsys, *arguments, "0.2")
-    assert said.startswith("vgg16: --reduce must be a latency that these widths are sure to reach (got 0.2); the best is 0.")
-    assert said.endswith("--solver exact may do better")
+    law = "vgg16: --reduce must be a latency that the edges beside its widths are sure to reach (got 0.2); their best is 0."
+    assert said.startswith(law)
 
 
 def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,10 +187,21 @@ def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.Captur
         ((*VGG, "--mode", "accuracy", "--scale", "width", "--picture", "x.svg"), "--picture must go without --scale"),
         ((*VGG, "--criterion", "rank", "--into", "x"), "--criterion rank must have images to look at"),
         (("align", OURS, "--pruned", "hrank-vgg16"), "--pruned must go with a network that other code builds"),
+        (("align", OURS, "--criterion", "l2"), "--criterion must go with a network whose filters are cut"),
+        ((*VGG, "--data", "digits"), "--data must go with --criterion rank, which looks at images (got --criterion l1)"),
+        ((*TANGLED[:1], f"{NETS}:curious", *TANGLED[2:]), "returns one, and does not depend on the values in it"),
+        (("align", "."), ".: must hold a network.yaml to be a network's folder, and does not"),
+        ((*TANGLED, "--batch", "1"), "it waits for the host, which launches its kernels: a larger --batch"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:
     assert law in fault(capsys, *arguments, "--device", "estimate:v100")
+
+
+def test_a_program_that_asks_for_json_is_told_the_fault_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*VGG, "--tau", "2", "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"error": said.err.strip()}
 
 
 def test_widths_that_do_not_match_the_layers_are_named_all_at_once_with_their_lines(capsys: pytest.CaptureFixture[str]) -> None:

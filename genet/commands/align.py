@@ -16,6 +16,7 @@ from genet.commands.printing import labelled, milliseconds, progress, save_pictu
 from genet.errors import EvidenceError, GenetError, SpecError
 from genet.files import FolderLock, Journal, Record, write_atomic
 from genet.latency.meter import Meter
+from genet.latency.reading import read_latency
 from genet.latency.table import LatencyTable
 from genet.nets.data import load_data
 from genet.nets.foreign import build_structure, pretrained
@@ -23,20 +24,21 @@ from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_structure, save_
 from genet.report.study_figures import draw_alignment
 from genet.runfolder import RunFolder
 from genet.spec.foreign import Structure
-from genet.spec.network import Network
+from genet.spec.network import Input, Network
 from genet.spec.reader import read_recipe, to_yaml
 from genet.spec.recipe import Measure
 from genet.studies.align.criteria import CRITERIA, Scores, kept_channels, norms, ranks
 from genet.studies.align.module_subject import ModuleSubject, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
-from genet.studies.align.study import Alignment, Goal, Ratio, align, find_places
+from genet.studies.align.study import UNNOTICED, Alignment, Goal, Ratio, align, find_places
 from genet.studies.align.subject import NetworkSubject, Subject, Widths
 
 Answer = dict[str, Any]
-Criterion = Callable[[nn.Module], Scores]
+Build = Callable[[Widths], nn.Module]
 EVIDENCE = Path("runs") / "align" / "latency.jsonl"
 RANK_IMAGES = 500  # that the ranks of feature maps are averaged over
+UNSTEADY = 0.05  # of a latency, from one reading to the next
 USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous", "batch": 64}
 
 
@@ -48,15 +50,20 @@ def align_network(arguments: argparse.Namespace) -> Answer:
     if arguments.into and arguments.into.is_file():
         raise GenetError(f"{arguments.into}: must be free for a folder, and is a file; give another --into FOLDER")
     subject = _subject(arguments)
-    criterion = _criterion(arguments, subject)
+    build = _build(arguments, subject)
     run = _run_of(arguments.what)
     meter = calibrated(meter_of(_measure(arguments, run)), arguments.calibrate or [])
     if arguments.scale:
-        return _scaled(subject, arguments, meter, criterion)
+        return _scaled(subject, arguments, meter, build)
     rows = _rows(arguments.evidence or EVIDENCE, meter, run)
     print(f"{subject.name} on {labelled(meter.setting)}")
     places = _places(subject, rows, meter)
     _print_places(places, subject)
+    if rows.noise > UNSTEADY:
+        print(
+            f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): "
+            "lesser steps may be none"
+        )
     if not any(place.left if goal.mode == "latency" else place.right for place in places):
         side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
         raise EvidenceError(f"{subject.name}: must have a layer with a {side} edge, and has none on {device}: nothing to gain")
@@ -73,9 +80,9 @@ def align_network(arguments: argparse.Namespace) -> Answer:
         save_picture(arguments.picture, draw_alignment(found))
     answer = found.model_dump(mode="json") | {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
     if not found.reached:
-        raise EvidenceError(_unreached(found, goal))
+        raise EvidenceError(_unreached(found, goal) + _waiting(subject, meter))
     if arguments.into:
-        answer["folder"] = str(_write(subject, found.widths, found, arguments.into, criterion))
+        answer["folder"] = str(_write(subject, found.widths, found, arguments.into, build))
     return answer
 
 
@@ -90,6 +97,8 @@ def _goal(arguments: argparse.Namespace) -> Goal:
         faults.append(f"--scale must be width, resolution or width,resolution (got {arguments.scale})")
     if arguments.scale and (arguments.mode == "latency" or arguments.pruned):
         faults.append("--scale must go with --mode accuracy and without --pruned: it grows a network at its latency")
+    if arguments.data and arguments.criterion != "rank":
+        faults.append(f"--data must go with --criterion rank, which looks at images (got --criterion {arguments.criterion})")
     if arguments.scale and arguments.picture:
         faults.append("--picture must go without --scale: it is of widths that are chosen layer by layer (got both)")
     if arguments.reduce is not None and arguments.mode == "accuracy":
@@ -99,7 +108,7 @@ def _goal(arguments: argparse.Namespace) -> Goal:
     return Goal(arguments.mode, arguments.reduce, arguments.tau, arguments.solver)
 
 
-def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, criterion: Criterion) -> Answer:
+def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, build: Build | None) -> Answer:
     """`--scale`: width and resolution together, at the latency of now."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
     print(f"{subject.name} on {labelled(meter.setting)}")
@@ -124,7 +133,7 @@ def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, crite
     answer = found.model_dump(mode="json")
     if arguments.into:
         widths, _ = sizes_at(subject, dimensions, best.exponent)
-        answer["folder"] = str(_write(subject, widths, found, arguments.into, criterion, best.resolution))
+        answer["folder"] = str(_write(subject, widths, found, arguments.into, build, best.resolution))
     return answer
 
 
@@ -169,9 +178,15 @@ def _rows(path: Path, meter: Meter, run: RunFolder | None) -> LatencyTable:
 
 
 def _places(subject: Subject, rows: LatencyTable, meter: Meter) -> tuple[Place, ...]:
-    count = [len({block for width in place.grid for block in place.blocks(width)}) for place in subject.movable]
-    with progress().track("layers over their widths", sum(count)) as tracker:
-        found = find_places(subject, rows, meter, tracker.advance)
+    wanted = {block for place in subject.movable for width in place.grid for block in place.blocks(width)}
+    known = sum(rows.block_row(block) is not None for block in wanted)
+    with progress().track("layers over their widths", len(wanted), known) as tracker:
+
+        def measured() -> None:
+            tracker.total = max(tracker.total, tracker.done + 1)  # a step may end farther off than the grids reach
+            tracker.advance()
+
+        found = find_places(subject, rows, meter, measured)
         tracker.total = tracker.done
     return found
 
@@ -189,8 +204,10 @@ def _print_places(places: tuple[Place, ...], subject: Subject) -> None:
         for place in places
     ]
     table(["layer", "tied", "width", "lies", "U", "T, TFLOP/s", "left edge", "right edge"], rows)
-    for name, why in subject.fixed.items():
-        print(f"  {name} stays as it is: {why}")
+    print("  time, and T: of all layers that a width changes, its readers among them; U: the share of its step that it fills;")
+    print("  edges: the nearest ones; the widest looked at where there is none at the right")
+    for names, why in subject.fixed.items():
+        print(f"  {names} {'stay as they are' if ', ' in names else 'stays as it is'}: {why}")
 
 
 def _lies(place: Place) -> tuple[str, str, str]:
@@ -224,28 +241,65 @@ def _print(found: Alignment, goal: Goal) -> None:
 
 def _unreached(found: Alignment, goal: Goal) -> str:
     """Why no network is given."""
-    other = "" if goal.solver == "exact" else "; --solver exact may do better"
+    better = goal.solver == "greedy" and (goal.mode == "accuracy" or found.optimum < found.predicted - UNNOTICED)
+    other = "; --solver exact may do better" if better else ""
     if goal.mode == "accuracy":
-        return f"{found.network}: must gain parameters at no latency, and cannot: no choice was sure to take no longer{other}"
+        return (
+            f"{found.network}: must gain parameters at no latency, and no choice of the edges beside its widths was sure to take "
+            f"no longer{other}"
+        )
     if goal.reduce is None:
-        return f"{found.network}: must become faster with its parameters kept, and no choice was sure to: nothing to gain{other}"
+        return (
+            f"{found.network}: must become faster with its parameters kept within {goal.tolerance:.0%}, and no choice of the "
+            f"edges beside its widths was sure to; a larger --tau lets the parameters move farther{other}"
+        )
     return (
-        f"{found.network}: --reduce must be a latency that these widths are sure to reach (got {goal.reduce}); the best is "
-        f"{found.measured.mean:.3f}{_error(found.measured)}, with {found.parameter_gain:+.1%} parameters{other}"
+        f"{found.network}: --reduce must be a latency that the edges beside its widths are sure to reach (got {goal.reduce}); "
+        f"their best is {found.measured.mean:.3f}{_error(found.measured)}, with {found.parameter_gain:+.1%} parameters{other}"
     )
+
+
+def _waiting(subject: Subject, meter: Meter) -> str:
+    """Why no width can matter much, where that is known."""
+    if read_latency(subject.part({}), meter).bound != "host":
+        return ""
+    return "; it waits for the host, which launches its kernels: a larger --batch, or --runtime cudagraph, lets widths count"
 
 
 def _error(ratio: Ratio) -> str:
     return f" ± {ratio.error:.3f}" if ratio.error else ""
 
 
-def _criterion(arguments: argparse.Namespace, subject: Subject) -> Criterion:
-    """What a cut keeps channels by; images that it looks at are read at once, before anything is measured."""
+def _build(arguments: argparse.Namespace, subject: Subject) -> Build | None:
+    """How the network is built with its new widths: the channels of the best filters stay, and new ones change no answer.
+
+    Weights and images that this takes are read at once, before anything is measured. None for a network that has no weights.
+    """
+    if not isinstance(subject, ModuleSubject):
+        if arguments.criterion != "l1":
+            raise SpecError(["--criterion must go with a network whose filters are cut: one of super-blocks is trained anew"])
+        return None
+    scores = _criterion(arguments, subject.network.input)
+    weights = subject.source
+    if arguments.into and subject.network.source.startswith("timm:") and not subject.network.layers:
+        weights, without = pretrained(subject.network)
+        if without:
+            print(f"{subject.name}: its weights are fresh: {without}")
+
+    def build(new: Widths) -> nn.Module:
+        widths = {**subject.cut, **new}
+        kept = kept_channels(weights, subject.tied, widths, scores(weights))
+        return dataclasses.replace(subject, source=weights).build(widths, kept)
+
+    return build
+
+
+def _criterion(arguments: argparse.Namespace, reads: Input) -> Callable[[nn.Module], Scores]:
+    """What a cut keeps channels by."""
     if arguments.criterion != "rank":
         return lambda weights: norms(weights, CRITERIA.index(arguments.criterion) + 1)
-    if not arguments.data or not isinstance(subject, ModuleSubject):
+    if not arguments.data:
         raise SpecError(["--criterion rank must have images to look at: give --data FOLDER (got none)"])
-    reads = subject.network.input
     splits = load_data(images_named(arguments.data), reads, 0)
     batches = splits.train.batches(min(RANK_IMAGES, splits.train.size), reads.resolution, shuffle_seed=0)
     images = next(batches)[0]
@@ -253,7 +307,7 @@ def _criterion(arguments: argparse.Namespace, subject: Subject) -> Criterion:
 
 
 def _write(
-    subject: Subject, widths: Widths, found: Record, folder: Path, criterion: Criterion, resolution: int | None = None
+    subject: Subject, widths: Widths, found: Record, folder: Path, build: Build | None, resolution: int | None = None
 ) -> Path:
     """The aligned network, ready for `genet train`; of one that other code builds with its weights."""
     name, goes_on = f"{subject.name}-aligned", ""
@@ -262,7 +316,8 @@ def _write(
             structure: Structure = subject.at(widths).model_copy(update={"name": name}).at(resolution or subject.resolution)
         else:
             assert isinstance(subject, ModuleSubject)
-            module = _cut(subject, widths, criterion)
+            assert build is not None
+            module = build(widths)
             structure = subject.described(module, name, resolution)
             save_weights(module, folder / WEIGHTS_FILE)
             goes_on = f" --from {folder}"
@@ -270,14 +325,3 @@ def _write(
         write_atomic(folder / NETWORK_FILE, to_yaml(structure).encode())
     print(f"{folder}: the network; genet train {folder / NETWORK_FILE} --recipe R{goes_on} --into TUNED trains it")
     return folder
-
-
-def _cut(subject: ModuleSubject, new: Widths, criterion: Criterion) -> nn.Module:
-    """The network with its new widths: the channels of the best filters stay, and new ones change no answer."""
-    weights, widths = subject.source, {**subject.cut, **new}
-    if subject.network.source.startswith("timm:") and not subject.network.layers:
-        weights, without = pretrained(subject.network)
-        if without:
-            print(f"  its weights are fresh: {without}")
-    subject = dataclasses.replace(subject, source=weights)
-    return subject.build(widths, kept_channels(weights, subject.tied, widths, criterion(weights)))

@@ -73,6 +73,8 @@ def _place_of(folder: Path, form: str) -> Path:
     name = FORMATS[form].place
     if not FORMATS[form].loading:
         raise GenetError(f"--format must be one that can run, and {form} is a structure alone; leave it out")
+    if not folder.exists():
+        raise GenetError(f"{folder}: must be the folder of a network, and is not there; name one that is")
     if folder.is_file():
         raise GenetError(f"{folder}: must be the folder of an export to have formats, and is a file; leave --format out")
     for place in (folder / name, folder / "export" / name):

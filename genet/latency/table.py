@@ -63,10 +63,9 @@ class Setting(Record):
     def __str__(self) -> str:
         device = self.device
         versions = (("driver", device.driver), ("torch", device.torch), (self.runtime, self.package))
-        software = [f"{name} {version}" for name, version in versions if version]
-        return ", ".join(
-            [device.name, f"batch {self.batch}", self.dtype, self.memory_format.replace("_", " "), self.runtime, *software]
-        )
+        software = [f"{package} {version}" for package, version in versions if version]
+        name = f"{device.name}, {device.processors} threads" if device.kind == "cpu" else device.name
+        return ", ".join([name, f"batch {self.batch}", self.dtype, self.memory_format.replace("_", " "), self.runtime, *software])
 
 
 def _version(package: str) -> str | None:

@@ -106,7 +106,8 @@ def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
         where = f"its module {inside[-1]} " if inside[-1] else "it "
         size = " x ".join(map(str, example.shape))
         raise GenetError(
-            f"{name}: must run on images of {size}, and {where}does not ({first_line(fault)}); give --size or --example"
+            f"{name}: must run on images of {size}, and {where}does not ({first_line(fault)}); tell the channels and the size "
+            "that it reads"
         ) from None
     finally:
         for handle in handles:

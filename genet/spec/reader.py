@@ -36,8 +36,11 @@ def read_network(source: str | Path) -> Network:
 
 def read_structure(source: str | Path) -> Structure:
     """A network by file, folder or name, of ours or one that other code builds. SpecError lists every fault."""
+    networks = "search_spaces/networks"
     inside = Path(source) / "network.yaml"
-    node = compose(_find(inside if inside.is_file() else source, "search_spaces/networks"))
+    if inside.parent.is_dir() and not inside.is_file() and str(source) not in shipped_files(networks):
+        raise SpecError([f"{source}: must hold a network.yaml to be a network's folder, and does not; name a folder that does"])
+    node = compose(_find(inside if inside.is_file() else source, networks))
     return _record(Foreign, node) if "source" in _keys(node) else _record(Network, node)
 
 

@@ -124,12 +124,14 @@ def test_the_version_of_a_runtimes_own_package_is_part_of_the_key(tmp_path: Path
 
 
 def test_a_setting_reads_as_its_facts_and_leaves_out_what_is_not_known() -> None:
-    card: DeviceCard = CARD.model_copy(update={"name": "GPU X", "driver": "550", "torch": "2.9"})
+    card: DeviceCard = CARD.model_copy(update={"name": "GPU X", "kind": "cuda", "driver": "550", "torch": "2.9"})
     setting = SETTING.model_copy(update={"device": card, "dtype": "fp16", "memory_format": "channels_last", "batch": 64})
     assert str(setting) == "GPU X, batch 64, fp16, channels last, eager, driver 550, torch 2.9"
     bare = setting.model_copy(update={"device": card.model_copy(update={"driver": None, "torch": None})})
     assert str(bare) == "GPU X, batch 64, fp16, channels last, eager"
     assert not setting.estimate
+    here = setting.model_copy(update={"device": card.model_copy(update={"kind": "cpu", "processors": 3, "driver": None})})
+    assert str(here) == "GPU X, 3 threads, batch 64, fp16, channels last, eager, torch 2.9"
     assert with_card(kind="estimate").estimate
 
 

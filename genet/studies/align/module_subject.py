@@ -21,7 +21,7 @@ from genet.spec.reader import read_widths
 from genet.studies.align.guard import tried
 from genet.studies.align.layer import Layer
 from genet.studies.align.resize import Kept, resized
-from genet.studies.align.subject import Movable, Widths, grid
+from genet.studies.align.subject import WIDEST, Movable, Widths, grid
 from genet.studies.align.tied import Group, Tied, tie
 
 
@@ -46,8 +46,9 @@ class ModuleSubject:
 
     @property
     def fixed(self) -> Mapping[str, str]:
-        """Groups that stay, and why."""
-        return {group.name: group.fixed for group in self.tied.groups if group.fixed}
+        """Layers of the groups that stay, and why."""
+        groups = [group for group in self.tied.groups if group.fixed]
+        return {", ".join(dict.fromkeys((group.name, *group.convolutions[1:]))): group.fixed or "" for group in groups}
 
     @cached_property
     def movable(self) -> tuple[Movable, ...]:
@@ -57,9 +58,10 @@ class ModuleSubject:
     def _movable(self, group: Group) -> Movable:
         written = (layer for layer in self._touched(group.name) if layer.kind != "norm" and group.name in layer.writes.tied)
         width = self.cut.get(group.name, group.width)
-        offered = grid(width, widest=group.width if self.cut else None)
+        widest = group.width if self.cut else None
+        offered = sorted({*grid(width), min(widest or width, round(width * WIDEST))})
         names = tuple(layer.name for layer in written)
-        return Movable(group.name, names, width, offered, lambda at: self._blocks(group.name, at))
+        return Movable(group.name, names, width, tuple(offered), lambda at: self._blocks(group.name, at), 1, widest)
 
     def _touched(self, group: str) -> tuple[Layer, ...]:
         return tuple(layer for layer in self.tied.layers.values() if layer.touches(group))

@@ -5,7 +5,7 @@ This is step 1 of the tail-effect paper's algorithm 2, and what its equations 5a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from genet.files import Record
@@ -18,7 +18,8 @@ class Option(Record):
     """A width of a place, while all other places keep theirs.
 
     `ms` is per batch, of all layers that the width changes: those that write it and those that read it. `parameters` are
-    those of the whole network. `utilization` is the share of its step that the width fills, `throughput` the MACs per second.
+    those of the whole network. `utilization` is the share of its step that the width fills, None where nothing was seen to
+    step up behind it; `throughput` is the MACs per second.
     """
 
     width: int
@@ -31,7 +32,8 @@ class Option(Record):
 class Place(Record):
     """Layers of one width, and the wave-aligned widths beside it: the nearest narrower and the nearest wider one.
 
-    `where` tells whether the width ends a step of the staircase or lies inside one, or whether latency has no steps here.
+    Where the present step has not ended as far as one looked, `right` is the widest width on offer. `where` tells whether the
+    width ends a step of the staircase or lies inside one, or whether latency has no steps here.
     """
 
     name: str
@@ -55,21 +57,27 @@ class Place(Record):
         return tuple(option for option in (self.now, self.left, self.right) if option)
 
 
-def place(name: str, layers: Sequence[str], staircase: Staircase, width: int, parameters: dict[int, int]) -> Place:
+def place(
+    name: str, layers: Sequence[str], staircase: Staircase, width: int, parameters: Mapping[int, int], near: int, widest: int
+) -> Place:
     """Read the options of a width off its staircase; `parameters` are the network's at every width of it.
 
-    The edges are where utilization times throughput peaks (equation 4), and the widest width looked at: nothing steps up
-    before it. Where latency rises without steps there is no tail to remove, so neither edge is offered.
+    The edges are where utilization times throughput peaks (equation 4), on all steps but the last, of which nobody saw the end.
+    To the right there is the nearest up to `widest`; where there is none, `near` is offered, which ends no step. Where latency
+    rises without steps there is no tail to remove, so neither side is.
     """
     rates = staircase.throughput or (None,) * len(staircase.widths)
     rows = zip(staircase.widths, staircase.fitted_ms, staircase.utilization, rates, strict=True)
     facts = {at: (ms, utilization, rate) for at, ms, utilization, rate in rows}
-    edges = () if staircase.pattern == "slope" else tail_effect_candidates(staircase)
-    narrower, wider = [edge for edge in edges if edge < width], [edge for edge in edges if edge > width]
+    edges = [edge for edge in tail_effect_candidates(staircase) if edge < staircase.treads[-1].first]
+    narrower, wider = [edge for edge in edges if edge < width], [edge for edge in edges if width < edge <= widest]
+    if not wider and width < near and not stepless(staircase):
+        wider = [near]
 
     def option(at: int) -> Option:
         ms, utilization, rate = facts[at]
-        return Option(width=at, ms=ms, parameters=parameters[at], utilization=utilization, throughput=rate)
+        seen = at < staircase.treads[-1].first
+        return Option(width=at, ms=ms, parameters=parameters[at], utilization=utilization if seen else None, throughput=rate)
 
     return Place(
         name=name,
@@ -77,5 +85,10 @@ def place(name: str, layers: Sequence[str], staircase: Staircase, width: int, pa
         now=option(width),
         left=option(narrower[-1]) if narrower else None,
         right=option(wider[0]) if wider else None,
-        where="no step" if staircase.pattern == "slope" else "edge" if width in edges[:-1] else "inside",
+        where="no step" if stepless(staircase) else "edge" if width in edges else "inside",
     )
+
+
+def stepless(staircase: Staircase) -> bool:
+    """Whether latency rises with width, and nowhere by a step."""
+    return staircase.pattern == "slope" and len(staircase.treads) == 1

@@ -17,7 +17,7 @@ from genet.latency.table import LatencyTable
 from genet.studies.align.aim import Aim, Chosen, Mode, Solver, stay
 from genet.studies.align.exact import exact
 from genet.studies.align.greedy import greedy
-from genet.studies.align.place import Place, place
+from genet.studies.align.place import Place, place, stepless
 from genet.studies.align.subject import Movable, Subject, Widths
 
 if TYPE_CHECKING:
@@ -109,13 +109,21 @@ def find_places(subject: Subject, table: LatencyTable, meter: Meter, measured: C
 def _place(subject: Subject, movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Place:
     at_width = {width: movable.blocks(width) for width in movable.grid}
     now = at_width[movable.width]
-    profile_blocks(table, meter, now, now[0], 0, measured)  # a sampled sweep might pass over the present width
+    offered = (*now, *at_width[movable.near])  # a sampled sweep might pass over these
+    profile_blocks(table, meter, offered, now[0], 0, measured)
     sweep, macs = profile_sweep(table, meter, at_width, measured)
+    staircase = analyse(sweep, macs)
+    if not (stepless(staircase) or any(movable.width < tread.last for tread in staircase.treads[:-1])):
+        at_width |= {width: movable.blocks(width) for width in movable.farther}
+        sweep, macs = profile_sweep(table, meter, at_width, measured)
+        staircase = analyse(sweep, macs)
     if movable.width not in sweep.widths:
         failure = next((row.failure for block in now if (row := table.block_row(block)) and row.failure), "it failed")
         raise EvidenceError(f"{movable.name}: must be measured at its width {movable.width}, and cannot: {failure}")
+    near = max(width for width in sweep.widths if width <= movable.near)  # wider ones may not fit into memory
     parameters = {width: subject.parameters({movable.name: width}) for width in sweep.widths}
-    return place(movable.name, movable.layers, analyse(sweep, macs), movable.width, parameters)
+    widest = movable.widest or sweep.widths[-1]
+    return place(movable.name, movable.layers, staircase, movable.width, parameters, near, widest)
 
 
 def align(

@@ -12,6 +12,7 @@ from genet.spec.cost import network_cost
 from genet.spec.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
 
 NARROWEST, WIDEST = 0.5, 1.5  # how far from its present width a place is looked at
+FARTHEST = 3.0  # how far where its step has not ended there
 FINE = 16  # widths on offer, at least, where the layer has as many
 STEPS = (8, 4, 2, 1)
 
@@ -22,7 +23,7 @@ Widths = Mapping[str, int]  # places that move, by name
 class Movable:
     """Layers of one width, the widths to look at, and the blocks that a width of it changes: those to be timed.
 
-    Other widths it may have are the multiples of `multiple`.
+    Other widths it may have are the multiples of `multiple`, up to `widest` if there is one.
     """
 
     name: str
@@ -31,6 +32,17 @@ class Movable:
     grid: tuple[int, ...]
     blocks: Callable[[int], tuple[Block, ...]]
     multiple: int = MULTIPLE
+    widest: int | None = None
+
+    @property
+    def near(self) -> int:
+        """The widest of the grid that it may have."""
+        return self.grid[-1] if self.widest is None else min(self.grid[-1], self.widest)
+
+    @property
+    def farther(self) -> tuple[int, ...]:
+        """Widths behind those of the grid, to be looked at where the present one's step has not ended within it."""
+        return tuple(width for width in grid(self.width, self.multiple, FARTHEST) if width > self.grid[-1])
 
 
 class Subject(Protocol):
@@ -59,14 +71,12 @@ class Subject(Protocol):
         """The network to be timed, at its own resolution or another."""
 
 
-def grid(width: int, multiple: int = 1, widest: int | None = None) -> tuple[int, ...]:
-    """Widths around the present one: multiples of 8 where there are enough of them, and else of less."""
-    low, high = max(multiple, round(width * NARROWEST)), round(width * WIDEST)
-    high = high if widest is None else min(high, widest)
-    step = next(size for size in STEPS if size == 1 or (high - low) // size >= FINE)
+def grid(width: int, multiple: int = 1, reach: float = WIDEST) -> tuple[int, ...]:
+    """Widths up to so many times the present one: multiples of 8 where there are enough of them near it, and else of less."""
+    low = max(multiple, round(width * NARROWEST))
+    step = next(size for size in STEPS if size == 1 or (round(width * WIDEST) - low) // size >= FINE)
     step = max(step, multiple)
-    found = {width, *range(-(-low // step) * step, high + 1, step)}
-    return tuple(sorted(found if widest is None else found | {high}))
+    return tuple(sorted({width, *range(-(-low // step) * step, round(width * reach) + 1, step)}))
 
 
 @dataclass(frozen=True)

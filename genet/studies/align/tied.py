@@ -79,6 +79,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
         warnings.simplefilter("ignore")
         try:
             module = copy.deepcopy(module)
+            ops = module_ops(module, image)
             with torch.enable_grad():
                 for parameter in module.parameters():
                     parameter.requires_grad_(True)
@@ -86,11 +87,10 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
                 found = list(graph.get_all_groups(root_module_types=[nn.Conv2d]))
         except Exception as fault:  # whatever tracing a user's network raises
             raise GenetError(
-                f"{name}: must be traced by autograd for its layers to be tied, and is not ({first_line(fault)}); give a network "
-                "whose forward takes one tensor and returns one"
+                f"{name}: must be traced for its layers to be tied, and is not ({first_line(fault)}); give a network whose "
+                "forward takes one tensor, returns one, and does not depend on the values in it"
             ) from None
-    names = {id(part): place for place, part in module.named_modules()}
-    ops = module_ops(module, image)
+    names = {id(part): place for place, part in (*module.named_modules(), *module.named_parameters())}
     order = {op.name: index for index, op in reversed(list(enumerate(ops)))}
     groups = sorted((_group(each, module, names, order, ops) for each in found), key=lambda group: order.get(group.name, -1))
     return Tied(dict(_layers(module, ops, groups)), tuple(groups))
@@ -104,9 +104,9 @@ def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str
     for item in found._group:  # the pairs that iteration gives lack which channel of the group an index belongs to
         target = item.dep.target.module
         place = names.get(id(target))
-        if place is None:
-            if isinstance(target, nn.Parameter):
-                why = f"{item.dep.target.name} is a parameter outside any layer"
+        if isinstance(target, nn.Parameter):
+            why = f"{place or item.dep.target.name} is a parameter outside any layer"
+        if place is None or isinstance(target, nn.Parameter):
             continue
         side: Side = "in" if _reads(item.dep.handler.__name__, target) else "out"
         places = members.setdefault((place, side), [set() for _ in range(width)])

@@ -74,6 +74,33 @@ def nothing() -> int:
     return 7
 
 
+class Curious(nn.Module):
+    """Looks at the values of its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = conv(3, 16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x if x.sum().item() >= 0 else -x).mean((2, 3)))
+
+
+def curious() -> nn.Module:
+    return Curious()
+
+
+class Gained(nn.Module):
+    """Has a parameter of its own, for the channels of two layers that are tied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = conv(3, 16), conv(16, 16, groups=16)
+        self.gain, self.head = nn.Parameter(torch.ones(1, 16, 1, 1)), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.deep(self.stem(x)) * self.gain).mean((2, 3)))
+
+
 def fixed() -> nn.Module:
     """One convolution, which writes the answer."""
     return nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())

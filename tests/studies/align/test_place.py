@@ -11,9 +11,9 @@ from genet.studies.align.place import Place, place
 WIDTHS = tuple(range(8, 136, 8))
 
 
-def of(ms: list[float], width: int) -> Place:
+def of(ms: list[float], width: int, near: int = 128, widest: int = 128) -> Place:
     staircase = analyse(Sweep(widths=WIDTHS, ms=tuple(ms), sigma=(0.001,) * len(ms)))
-    return place("layer", ["layer"], staircase, width, {at: 100 * at for at in WIDTHS})
+    return place("layer", ["layer"], staircase, width, {at: 100 * at for at in WIDTHS}, near, widest)
 
 
 def stairs(tread: int) -> list[float]:
@@ -52,3 +52,23 @@ def test_where_latency_rises_without_steps_nothing_is_offered() -> None:
 
 def test_where_width_costs_nothing_the_widest_is_offered() -> None:
     assert widths(of([1.0] * len(WIDTHS), 64)) == (None, 128)
+
+
+def test_a_step_whose_end_nobody_saw_has_no_edge_and_fills_nobody_knows_how_much() -> None:
+    found = of(stairs(48), 120)
+    assert found.where == "inside"
+    assert found.now.utilization is None
+    assert found.right
+    assert found.right.utilization is None
+    assert of(stairs(48), 72).now.utilization == pytest.approx(72 / 96)
+
+
+def test_an_edge_behind_the_widest_there_may_be_is_not_offered_and_one_behind_the_near_widths_is() -> None:
+    assert widths(of(stairs(48), 56, near=80)) == (48, 96)
+    assert widths(of(stairs(48), 56, near=80, widest=88)) == (48, 80)
+    assert widths(of(stairs(48), 88, near=88, widest=88)) == (48, None)
+
+
+def test_a_small_step_is_an_edge_wherever_one_stands() -> None:
+    slight = [1.0 + 0.004 * (width // 8) + (0.024 if width > 64 else 0) for width in WIDTHS]
+    assert widths(of(slight, 80))[0] == 64

@@ -179,12 +179,12 @@ def test_a_network_of_which_no_width_may_move_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("width", [3, 16, 35, 64, 200, 2048])
 def test_a_grid_holds_the_present_width_and_never_leaves_its_limits(width: int) -> None:
-    for widest in (None, width, width + 5):
-        found = grid(width, widest=widest)
+    for reach in (1.5, 3.0):
+        found = grid(width, reach=reach)
         assert width in found
         assert list(found) == sorted(set(found))
         assert min(found) >= min(width, round(width / 2))
-        assert max(found) <= (widest or round(1.5 * width))
+        assert max(found) <= round(reach * width)
     assert all(each % 8 == 0 or each == width for each in grid(width, multiple=8))
 
 
