@@ -177,6 +177,7 @@ def test_init_writes_a_recipe_and_a_space_that_pass_check(
     assert line == "my.yaml: must not exist yet, and does; name another file"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_after(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
 

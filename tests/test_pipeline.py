@@ -328,6 +328,7 @@ def test_a_report_of_an_unfinished_run_tells_what_there_is(finished: RunFolder, 
     assert "Pseudo-gradients" not in text
 
 
+@pytest.mark.slow
 def test_a_plain_grid_of_widths_needs_no_staircase(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
     space = tmp_path / "tiny-space.yaml"

@@ -129,6 +129,7 @@ def test_a_table_of_accuracies_that_is_of_none_of_the_networks_is_told(capsys: p
         assert found["networks"][0]["top1_percent"] == known
 
 
+@pytest.mark.slow
 def test_a_file_that_came_to_hold_another_network_is_surveyed_anew(capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("a", "b"):
         Path(folder).mkdir()

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from timm.models.byobnet import model_cfgs
 
 from genet.errors import GenetError, SpecError
 from genet.export.timm_form import from_timm, timm_arguments, to_timm
 from genet.nets.build import build
-from genet.spec.network import Network
+from genet.spec.network import Network, Stem
 from genet.spec.reader import read_network
 from tests.small import with_own_statistics
-from tests.spec.strategies import networks
+from tests.spec.strategies import networks, superblocks
 
 DEEP = (
     "@128x3 | Conv k7 c13 s2 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1 | XX k3 c16 s2 d2 | XX k3 c16 s2 d1 | "
@@ -38,8 +39,12 @@ def test_timms_form_has_the_same_logits(notation: str) -> None:
     assert float((wanted - found).abs().max() / wanted.abs().max()) < 1e-6
 
 
+STEMS = st.builds(Stem, kernel=st.sampled_from([3, 7]), width=st.integers(1, 20), stride=st.just(2))
+STACKS = st.lists(superblocks(), min_size=2, max_size=4).map(tuple)
+
+
 @settings(max_examples=50)
-@given(network=networks().filter(lambda one: one.stem.stride == 2 and one.stem.kernel in (3, 7) and len(one.superblocks) > 1))
+@given(network=networks(STEMS, STACKS))
 def test_a_network_comes_back_from_timms_fields(network: Network) -> None:
     reads = network.input
     assert from_timm(timm_arguments(network), reads.resolution, reads.channels, reads.classes, network.name) == network

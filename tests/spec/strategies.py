@@ -43,8 +43,10 @@ def total_stride(stem: Stem, stack: tuple[SuperBlock, ...]) -> int:
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> Network:
-    """Any legal network of one to four small super-blocks."""
+def networks(
+    draw: st.DrawFn, stems: st.SearchStrategy[Stem] = stems, stacks: st.SearchStrategy[tuple[SuperBlock, ...]] = stacks
+) -> Network:
+    """Any legal network of one to four small super-blocks, or of others."""
     stem, stack = draw(stems), draw(stacks)
     smallest = total_stride(stem, stack)
     return Network(

@@ -109,6 +109,7 @@ def test_a_pass_over_memory_is_beyond_every_cache() -> None:
     assert op.read * setting.batch * 2 == op.written * setting.batch * 2 == PASS_BYTES
 
 
+@pytest.mark.slow
 def test_a_matrix_product_timed_in_turn_with_itself_uses_the_whole_device() -> None:
     """The median of a few within 5 %, or within what they scatter by where others share this machine."""
     meter = open_meter(Measure(device="cpu", batch=4), read_card(torch.device("cpu")), torch.device("cpu"))
