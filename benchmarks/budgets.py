@@ -196,6 +196,7 @@ def table(recipe: Recipe, found: list[Design], known: dict[tuple[str, int], dict
         "",
         f"CIFAR-10, 5,000 training images, {recipe.train.epochs} epochs, {len(SEEDS)} seeds; accuracy on the test images, with",
         f"the standard deviation over seeds. The random network is the best of {RANDOM}, by the images held out for the search.",
+        "[What it shows](notes.md).",
         "",
         "| budget | way | measured, of the MasterNet's latency | test accuracy | network |",
         "|---" * 5 + "|",
@@ -206,7 +207,8 @@ def table(recipe: Recipe, found: list[Design], known: dict[tuple[str, int], dict
         for design in (d for d in own if d.way != "random" or d.network == best):
             reached = [known[design.network, seed]["test"] for seed in SEEDS]
             score = f"{100 * fmean(reached):.1f} ± {100 * stdev(reached):.1f} %"
-            lines.append(f"| {budget} | {design.way} | {design.share:.3f} | {score} | `{design.network}` |")
+            notation = design.network.replace("|", "\\|")  # a bar would end the cell
+            lines.append(f"| {budget} | {design.way} | {design.share:.3f} | {score} | `{notation}` |")
         lacking = [way for way in ("random", "MasterNet scaled", *SHAPES) if way not in {design.way for design in own}]
         lines += [f"| {budget} | {way} | none is as fast | | |" for way in lacking]
     return "\n".join([*lines, ""])
