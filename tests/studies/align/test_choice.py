@@ -30,7 +30,7 @@ def place(name: str, left: tuple[float, int] | None = None, right: tuple[float, 
 
 @st.composite
 def places(draw: st.DrawFn) -> list[Place]:
-    edge = st.none() | st.tuples(st.floats(-0.2, 3.0), st.integers(0, 60_000))
+    edge = st.none() | st.tuples(st.integers(-200_000, 3_000_000).map(lambda ns: ns / 1e6), st.integers(0, 60_000))
     return [place(str(index), draw(edge), draw(edge)) for index in range(draw(st.integers(1, 6)))]
 
 
