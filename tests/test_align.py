@@ -57,6 +57,7 @@ def test_a_reduction_is_met_by_the_whole_network_or_refused_with_the_best_there_
     said = fault(capsys, *arguments, "0.2")
     law = "vgg16: --reduce must be a latency that the edges beside its widths are sure to reach (got 0.2); their best is 0."
     assert said.startswith(law)
+    assert not said.endswith("--solver exact may do better")  # it would choose the same
 
 
 def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +192,7 @@ def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.Captur
         ((*VGG, "--data", "digits"), "--data must go with --criterion rank, which looks at images (got --criterion l1)"),
         ((*TANGLED[:1], f"{NETS}:curious", *TANGLED[2:]), "returns one, and does not depend on the values in it"),
         (("align", "."), ".: must hold a network.yaml to be a network's folder, and does not"),
+        ((*TANGLED, "--batch", "1"), "; --solver exact may do better; "),
         ((*TANGLED, "--batch", "1"), "it waits for the host, which launches its kernels: a larger --batch"),
     ],
 )  # fmt: skip

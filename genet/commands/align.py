@@ -206,8 +206,8 @@ def _print_places(places: tuple[Place, ...], subject: Subject) -> None:
     table(["layer", "tied", "width", "lies", "U", "T, TFLOP/s", "left edge", "right edge"], rows)
     print("  time, and T: of all layers that a width changes, its readers among them; U: the share of its step that it fills;")
     print("  edges: the nearest ones; the widest looked at where there is none at the right")
-    for names, why in subject.fixed.items():
-        print(f"  {names} {'stay as they are' if ', ' in names else 'stays as it is'}: {why}")
+    for name, why in subject.fixed.items():
+        print(f"  {name} stays as it is: {why}")
 
 
 def _lies(place: Place) -> tuple[str, str, str]:
@@ -261,7 +261,7 @@ def _unreached(found: Alignment, goal: Goal) -> str:
 
 def _waiting(subject: Subject, meter: Meter) -> str:
     """Why no width can matter much, where that is known."""
-    if read_latency(subject.part({}), meter).bound != "host":
+    if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
         return ""
     return "; it waits for the host, which launches its kernels: a larger --batch, or --runtime cudagraph, lets widths count"
 

@@ -11,6 +11,7 @@ from genet.studies.align.place import Option, Place
 
 Mode = Literal["latency", "accuracy"]
 Chosen = tuple[Option, ...]  # one option per place
+NANOSECOND = 6  # digits of milliseconds
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Aim:
         return place.latency_gain(option) if self.mode == "latency" else place.parameter_gain(option)
 
     def room(self, place: Place, option: Option) -> float:
-        """What is kept within bounds."""
-        return place.parameter_gain(option) if self.mode == "latency" else place.latency_gain(option)
+        """What is kept within bounds; latencies to the nanosecond, so that rounding does not decide what is within them."""
+        return place.parameter_gain(option) if self.mode == "latency" else round(place.latency_gain(option), NANOSECOND)
 
     def worth(self, places: Sequence[Place], chosen: Chosen) -> float:
         """The sum of what is maximised."""

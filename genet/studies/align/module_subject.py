@@ -47,8 +47,7 @@ class ModuleSubject:
     @property
     def fixed(self) -> Mapping[str, str]:
         """Layers of the groups that stay, and why."""
-        groups = [group for group in self.tied.groups if group.fixed]
-        return {", ".join(dict.fromkeys((group.name, *group.convolutions[1:]))): group.fixed or "" for group in groups}
+        return {name: group.fixed for group in self.tied.groups if group.fixed for name in (group.name, *group.convolutions[1:])}
 
     @cached_property
     def movable(self) -> tuple[Movable, ...]:

@@ -171,6 +171,13 @@ def test_what_was_measured_once_is_not_measured_again(tmp_path: Path) -> None:
     assert not measured
 
 
+def test_a_cut_network_is_offered_nothing_wider_than_it_was(tmp_path: Path) -> None:
+    subject = foreign("genet.nets.cifar:vgg16", **{"features.0": 62, "features.7": 127, "features.14": 150})
+    dense = {place.name: place.width for place in foreign("genet.nets.cifar:vgg16").movable}
+    for found in places_of(subject, meter_at(64), tmp_path):
+        assert all(option.width <= dense[found.name] for option in found.options)
+
+
 def test_a_network_of_which_no_width_may_move_is_refused(tmp_path: Path) -> None:
     subject = foreign("tests.studies.align.nets:fixed", 16, 5)
     with pytest.raises(EvidenceError, match="must have layers whose width may change, and has none: its channels are"):
