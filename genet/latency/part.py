@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from genet.errors import SpecError
+from genet.errors import GenetError, SpecError, first_line
 from genet.latency.ops import Op, block_ops, by_block
 from genet.spec.foreign import Foreign, Structure
 from genet.spec.network import Block, Network, SuperBlock, superblock_blocks
@@ -91,17 +91,7 @@ def timm_model(name: str, size: int | None) -> Part:
     def build() -> nn.Module:
         return cast("nn.Module", timm.create_model(name, pretrained=False))
 
-    @cache
-    def groups() -> tuple[tuple[Op, ...], ...]:
-        from genet.latency.trace import module_ops
-
-        try:
-            return tuple(by_convolution(module_ops(build(), image)))
-        except (RuntimeError, AssertionError, ValueError) as fault:
-            why = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-            raise SpecError([f"timm:{name} must run on images of {image[1]} x {image[2]} pixels, and does not: {why}"]) from None
-
-    return Part(f"timm:{name}", image, groups, build)
+    return traced(f"timm:{name}", image, build)
 
 
 def foreign(network: Foreign) -> Part:
@@ -113,13 +103,30 @@ def foreign(network: Foreign) -> Part:
 
         return build_structure(network)
 
+    return traced(network.name, image, build)
+
+
+def traced(
+    name: str, image: tuple[int, int, int], build: Callable[[], nn.Module], way: str = "give a size that it reads"
+) -> Part:
+    """A network that is a module and no more: its kernels are seen while it runs, without arithmetic.
+
+    Asking for them raises SpecError where it does not run on such images; `way` is the way out of that.
+    """
+
     @cache
     def groups() -> tuple[tuple[Op, ...], ...]:
         from genet.latency.trace import module_ops
 
-        return tuple(by_convolution(module_ops(build(), image)))
+        try:
+            return tuple(by_convolution(module_ops(build(), image)))
+        except GenetError:
+            raise
+        except Exception as fault:  # whatever other people's code raises
+            law = f"{name}: must run on images of {' x '.join(map(str, image))} without a look at their values"
+            raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
 
-    return Part(network.name, image, groups, build)
+    return Part(name, image, groups, build)
 
 
 def part_of(structure: Structure) -> Part:

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from genet.errors import GenetError, SpecError
 from genet.latency.ops import block_ops, by_block, network_ops
-from genet.latency.part import chain, read_blocks, read_part, whole, with_width
+from genet.latency.part import Part, chain, foreign, read_blocks, read_part, whole, with_width
 from genet.nets.build import GENet
-from genet.spec.network import Block, Network
+from genet.spec.foreign import Foreign
+from genet.spec.network import Block, Input, Network
 from genet.spec.reader import read_network, to_yaml
 from tests.tiny import tiny_recipe
 
+CURIOUS = Foreign(source="tests.studies.align.nets:curious", input=Input(channels=3, classes=5, resolution=16))
 EIGHTS = st.integers(1, 64).map(lambda number: 8 * number)
 
 
@@ -191,6 +193,12 @@ def test_the_kernels_of_a_timm_model_are_grouped_by_convolution() -> None:
     assert all(sum(op.kind in ("conv", "linear") for op in group) == 1 for group in part.groups())
     small, large = (sum(op.macs for op in read_part("timm:resnet10t", size).ops()) for size in (64, 128))
     assert 3.5 < large / small < 4.5
+
+
+@pytest.mark.parametrize("part", [foreign(CURIOUS), read_part("timm:vit_tiny_patch16_224", 100)], ids=["values", "size"])
+def test_a_network_that_cannot_be_seen_running_is_refused_in_one_line(part: Part) -> None:
+    with pytest.raises(SpecError, match=r"must run on images of 3 x \d+ x \d+ without a look at their values, and does not \("):
+        part.ops()
 
 
 def test_an_unknown_timm_model_is_told_the_nearest_names() -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 
-from genet.errors import SpecError, first_line
-from genet.latency.ops import Op
-from genet.latency.part import Part, by_convolution
-from genet.latency.trace import module_ops
+from genet.latency.part import Part, traced
 from genet.nets.foreign import channels
 from genet.spec.foreign import Foreign
 from genet.spec.network import Block
@@ -95,20 +92,8 @@ class ModuleSubject:
         """
         size = resolution or self.resolution
         image = (self.network.input.channels, size, size)
-
-        def build() -> nn.Module:
-            return self.build(widths)
-
-        @cache
-        def groups() -> tuple[tuple[Op, ...], ...]:
-            try:
-                return tuple(by_convolution(module_ops(build(), image)))
-            except RuntimeError as fault:
-                law = f"{self.name}: must run on images of {size} x {size} pixels"
-                way = "leave resolution out of --scale" if size != self.resolution else "give another --size"
-                raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
-
-        return Part(self.name, image, groups, build)
+        way = "leave resolution out of --scale" if size != self.resolution else "give another --size"
+        return traced(self.name, image, lambda: self.build(widths), way)
 
     def build(self, widths: Widths, kept: Kept | None = None) -> nn.Module:
         """The network with other widths and the source's weights: `kept` names the channels that groups keep."""
