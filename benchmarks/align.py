@@ -31,7 +31,7 @@ from trials import few_images
 
 from genet.commands.measuring import checked_measure, meter_of
 from genet.commands.naming import structure_named
-from genet.files import Journal, write_atomic
+from genet.files import Journal, digest, write_atomic
 from genet.latency.analytic import estimate
 from genet.latency.hardware import find_gpu
 from genet.latency.ops import conv_op
@@ -48,6 +48,7 @@ from genet.studies.align.greedy import greedy
 from genet.studies.align.module_subject import ModuleSubject, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.study import Ratio, ratio_of
+from genet.studies.align.subject import Movable
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "align"
@@ -168,7 +169,10 @@ def aligned(arguments: Sequence[str]) -> dict[str, Any] | str:
 
 
 def narrowed_alike(arguments: Sequence[str], parameters: int) -> Ratio:
-    """What shrinking alone gives: all widths that may move by one factor, to as many parameters, against the network as it is."""
+    """What shrinking alone gives: all widths that may move by one factor, to as many parameters, against the network as it is.
+
+    Widths that are multiples of 8, 4 or 2 stay such, as in a network that is built with a width factor.
+    """
     name, *rest = arguments
     given = {option.removeprefix("--"): value for option, value in zip(rest[::2], rest[1::2], strict=True)}
     structure = structure_named(name, int(given["size"]) if "size" in given else None, given.get("example"))
@@ -176,9 +180,13 @@ def narrowed_alike(arguments: Sequence[str], parameters: int) -> Ratio:
     subject = ModuleSubject(structure, build_structure(structure))
     subject = cut_to(subject, given["pruned"]) if "pruned" in given else subject
 
+    def scaled(place: Movable, factor: float) -> int:
+        step = math.gcd(place.width, 8)
+        width = step * max(1, round(factor * place.width / step))
+        return min(width, place.widest or width)
+
     def widths(factor: float) -> dict[str, int]:
-        found = {place.name: max(1, round(factor * place.width)) for place in subject.movable}
-        return {place.name: min(found[place.name], place.widest or found[place.name]) for place in subject.movable}
+        return {place.name: scaled(place, factor) for place in subject.movable}
 
     low, high = 0.5, 1.5
     for _ in range(20):
@@ -282,16 +290,20 @@ def _grown(name: str, answer: dict[str, Any] | str) -> str:
     )
 
 
+def wanted_here() -> dict[str, Sequence[str]]:
+    """The networks that this machine can time within an hour."""
+    return networks(32, [f"{name} --size 96 --batch 8" for name in TIMM[:3]], *EVIDENCE, "--tau", str(TOLERANCE))
+
+
 def here() -> list[str]:
     """Measured on this machine."""
-    wanted = networks(32, [f"{name} --size 96 --batch 8" for name in TIMM[:3]], *EVIDENCE, "--tau", str(TOLERANCE))
     return [
         "# Aligned on this machine",
         "",
         "Measured: fp32, eager; pruned networks at batch 32 and 32x32 pixels, timm's at batch 8 and 96x96 pixels. Latency mode,",
         f"greedy, parameters within {TOLERANCE:.0%}; whole networks timed in turn before and after.",
         "",
-        *table_of(each_aligned(wanted, Journal(RESULTS / "here.jsonl")), "measured"),
+        *table_of(each_aligned(wanted_here(), Journal(RESULTS / "here.jsonl")), "measured"),
     ]
 
 
@@ -324,26 +336,29 @@ train: {{epochs: {epochs}, batch: 64, learning_rate: {rate}, warmup_epochs: 1}}
 
 def cifar(data: Path) -> list[str]:
     """ResNet-56: dense; cut to HRank's widths; cut to those aligned. All are trained for as many epochs in all."""
-    work = WORK
-    root = few_images(data, work / "images").absolute()
-    answer = aligned((*PRUNED[1], "--batch", "32", *EVIDENCE, "--tau", str(TOLERANCE)))
+    root = few_images(data, WORK / "images").absolute()
+    answer = each_aligned(wanted_here(), Journal(RESULTS / "here.jsonl"))[WIDTHS]
     if isinstance(answer, str):
         raise SystemExit(answer)
-    widths = {"pruned": {}, "pruned and aligned": answer["widths"]}
-    if not (work / "resnet56").exists():
-        genet("import", "genet.nets.cifar:resnet56", "--size", "32", "--into", str(work / "resnet56"), "--classes", "10")
+    widths: dict[str, dict[str, int]] = {"dense": {}, "pruned": {}, "pruned and aligned": answer["widths"]}
+    if not (WORK / "resnet56").exists():
+        genet("import", "genet.nets.cifar:resnet56", "--size", "32", "--into", str(WORK / "resnet56"), "--classes", "10")
     journal = Journal(RESULTS / "cifar.jsonl")
-    known = {(record["way"], record["seed"]) for record in journal.read().records}
+    accuracies = {record["folder"]: record["accuracy"] for record in journal.read().records}
+    tuned: dict[str, list[str]] = {way: [] for way in WAYS}
     for seed in SEEDS:
-        dense = trained(work, root, work / "resnet56", f"dense-{seed}", EPOCHS, 0.1, seed)
-        for way in WAYS:
-            if (way, seed) not in known:
-                start = dense if way == "dense" else cut(dense, widths[way], work / f"cut-{WAYS.index(way)}-{seed}")
-                tuned = trained(work, root, start, f"tuned-{WAYS.index(way)}-{seed}", TUNING, 0.02, seed, start)
-                accuracy = json.loads((tuned / "model.json").read_text())["test_accuracy"]
-                journal.append({"way": way, "seed": seed, "accuracy": accuracy, "folder": tuned.name})
+        dense = trained(root, WORK / "resnet56", f"dense-{seed}", EPOCHS, 0.1, seed)
+        for number, way in enumerate(WAYS):
+            name = f"{number}-{seed}" + (f"-{digest(json.dumps(widths[way]))[:6]}" if widths[way] else "")
+            tuned[way].append(f"tuned-{name}")
+            if f"tuned-{name}" not in accuracies:
+                start = dense if way == "dense" else cut(dense, widths[way], WORK / f"cut-{name}")
+                folder = trained(root, start, f"tuned-{name}", TUNING, 0.02, seed, start)
+                accuracy = json.loads((folder / "model.json").read_text())["test_accuracy"]
+                journal.append({"way": way, "seed": seed, "folder": folder.name, "widths": widths[way], "accuracy": accuracy})
+                accuracies[folder.name] = accuracy
                 print(way, seed, accuracy, flush=True)
-    return cifar_table(work, journal, answer)
+    return cifar_table(tuned, accuracies, answer["device"])
 
 
 def genet(*arguments: str) -> None:
@@ -351,15 +366,13 @@ def genet(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "genet", *arguments], check=True)
 
 
-def trained(
-    work: Path, root: Path, network: Path, name: str, epochs: int, rate: float, seed: int, start: Path | None = None
-) -> Path:
+def trained(root: Path, network: Path, name: str, epochs: int, rate: float, seed: int, start: Path | None = None) -> Path:
     """A network trained into a folder; what is there of this very training stays."""
-    recipe = work / f"{name}.yaml"
+    recipe = WORK / f"{name}.yaml"
     write_atomic(recipe, RECIPE.format(name=name, seed=seed, root=root, epochs=epochs, rate=rate).encode())
     begin = () if start is None else ("--from", str(start))
-    genet("train", str(network / "network.yaml"), "--recipe", str(recipe), "--into", str(work / name), *begin)
-    return work / name
+    genet("train", str(network / "network.yaml"), "--recipe", str(recipe), "--into", str(WORK / name), *begin)
+    return WORK / name
 
 
 def cut(dense: Path, widths: dict[str, int], folder: Path) -> Path:
@@ -375,25 +388,23 @@ def cut(dense: Path, widths: dict[str, int], folder: Path) -> Path:
     return folder
 
 
-def cifar_table(work: Path, journal: Journal, answer: dict[str, Any]) -> list[str]:
-    """Accuracies and latencies of the three."""
-    records = journal.read().records
-    folders = {record["way"]: work / record["folder"] for record in records if record["seed"] == SEEDS[0]}
+def cifar_table(tuned: dict[str, list[str]], accuracies: dict[str, float], device: str) -> list[str]:
+    """Accuracies of all seeds and latencies of the first, of the three ways; `tuned` names the folders."""
     meter = meter_of(checked_measure({"device": "auto", "batch": 32}))
-    parts = {way: read_part(str(folders[way] / "network.yaml")) for way in WAYS}
+    parts = {way: read_part(str(WORK / tuned[way][0] / "network.yaml")) for way in WAYS}
     lines = [
         "# ResNet-56 on CIFAR-10: dense, pruned, and pruned and aligned",
         "",
         f"8,100 training images, {EPOCHS} epochs dense and then {TUNING} more of each way, {len(SEEDS)} seeds; HRank's widths,",
-        f"channels by the L1 norm. Latency at batch 32 on {answer['device']}, each timed in turn with the pruned network.",
+        f"channels by the L1 norm. Latency at batch 32 on {device}, each timed in turn with the pruned network.",
         "",
         "| way | test accuracy | parameters | latency over the pruned network's |",
         "|---|---|---|---|",
     ]
     for way in WAYS:
-        reached = [100 * record["accuracy"] for record in records if record["way"] == way]
+        reached = [100 * accuracies[name] for name in tuned[way]]
         ratio = ratio_of(parts[way], parts["pruned"], meter)
-        parameters = sum(parameter.numel() for parameter in load(folders[way]).parameters())
+        parameters = sum(parameter.numel() for parameter in load(WORK / tuned[way][0]).parameters())
         score = f"{fmean(reached):.2f} ± {stdev(reached):.2f} %"
         lines.append(f"| {way} | {score} | {parameters:,} | {ratio.mean:.3f} ± {ratio.error:.3f} |")
     return [*lines, ""]

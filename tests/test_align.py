@@ -12,13 +12,15 @@ from genet import cli, load
 from genet.files import Journal
 from genet.latency.table import LatencyTable, settings
 from genet.nets.build import build
+from genet.nets.foreign import build_structure
 from genet.nets.weights import save_weights
 from genet.runfolder import RunFolder
 from genet.spec.foreign import Foreign
 from genet.spec.network import Input, Network
-from genet.spec.reader import read_structure, to_yaml
+from genet.spec.reader import read_recipe, read_structure, to_yaml
 from tests.commands import answer, fault
 from tests.studies.align import nets
+from tests.tiny import RECIPE, write_recipe
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16", "--runtime", "cudagraph", "--batch", "512")
 VGG = ("align", "genet.nets.cifar:vgg16", "--example", "1,3,32,32")
@@ -100,6 +102,29 @@ def test_a_network_of_a_run_is_aligned_as_the_run_measured_and_with_what_it_meas
     assert str(setting) in capsys.readouterr().out.splitlines()[0]
     theirs, ours = (LatencyTable(journal, setting) for journal in (finished.latency, Journal(Path("runs/align/latency.jsonl"))))
     assert {row.block for row in theirs.block_rows} < {row.block for row in ours.block_rows}
+
+
+def test_what_the_command_line_does_not_say_is_measured_as_the_networks_run_did(capsys: pytest.CaptureFixture[str]) -> None:
+    write_recipe(Path(), RECIPE.replace("device: cpu", "device: 'estimate:v100', dtype: fp16, batch: 512"))
+    RunFolder(Path("run")).adopt(read_recipe("tiny.yaml"))
+    folder = Path("run/networks/one")
+    folder.mkdir(parents=True)
+    (folder / "network.yaml").write_text(to_yaml(Network.parse(OURS)))
+    for extra, setting in ((), "batch 512, fp16"), (("--batch", "256"), "batch 256, fp16"):
+        assert cli.main(["align", str(folder), *extra]) in (0, 2)
+        assert setting in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_trained_timm_network_is_aligned_with_its_own_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    reads = Input(channels=3, classes=7, resolution=64)
+    timms = Foreign(name="tuned", source="timm:test_resnet", input=reads)
+    module = build_structure(timms)
+    save_weights(module, Path("tuned/model.safetensors"))
+    Path("tuned/network.yaml").write_text(to_yaml(timms))
+    grown = ("--mode", "accuracy", "--scale", "width", "--runtime", "eager", "--batch", "1")
+    answer(capsys, "align", "tuned", *V100, *grown, "--into", "wide")
+    images = torch.randn(3, 3, 64, 64)
+    assert torch.allclose(load("wide").eval()(images), module.eval()(images), atol=1e-4)
 
 
 def test_a_cut_network_keeps_its_best_filters_and_is_trained_on_and_exported(

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from genet.commands.measuring import calibrated, measure_of, meter_of, open_rows, say_damaged
+from genet.commands.measuring import calibrated, checked_measure, measure_of, meter_of, open_rows, say_damaged
 from genet.commands.naming import images_named, structure_named, weights_of
 from genet.commands.printing import labelled, milliseconds, progress, save_picture, table
 from genet.errors import EvidenceError, GenetError, SpecError
@@ -64,7 +64,7 @@ def align_network(arguments: argparse.Namespace) -> Answer:
             f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): "
             "lesser steps may be none"
         )
-    if not any(place.left if goal.mode == "latency" else place.right for place in places):
+    if not any(_promises(place, goal) for place in places):
         side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
         raise EvidenceError(f"{subject.name}: must have a layer with a {side} edge, and has none on {device}: nothing to gain")
     with progress().track("choices, each measured whole", 1) as tracker:
@@ -84,6 +84,13 @@ def align_network(arguments: argparse.Namespace) -> Answer:
     if arguments.into:
         answer["folder"] = str(_write(subject, found.widths, found, arguments.into, build))
     return answer
+
+
+def _promises(place: Place, goal: Goal) -> bool:
+    """Whether an edge beside its width gives what is asked for."""
+    if goal.mode == "accuracy":
+        return place.right is not None
+    return any(place.latency_gain(option) > 0 for option in place.options)
 
 
 def _goal(arguments: argparse.Namespace) -> Goal:
@@ -158,10 +165,10 @@ def _run_of(what: str) -> RunFolder | None:
 
 
 def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
-    """As the command line says, or as the run of the network measured where the command line is silent."""
+    """As the command line says, and as the network's run measured where it is silent; as usual on another device."""
     given = {name: value for name in USUAL if (value := getattr(arguments, name)) is not None}
-    if run and not given:
-        return read_recipe(run.recipe_file).measure
+    if run and "device" not in given:
+        return checked_measure(read_recipe(run.recipe_file).measure.model_dump() | given)
     for name, value in (USUAL | given).items():
         setattr(arguments, name, value)
     return measure_of(arguments)
@@ -281,7 +288,8 @@ def _build(arguments: argparse.Namespace, subject: Subject) -> Build | None:
         return None
     scores = _criterion(arguments, subject.network.input)
     weights = subject.source
-    if arguments.into and subject.network.source.startswith("timm:") and not subject.network.layers:
+    fresh = not (weights_of(arguments.what) or subject.network.layers)
+    if arguments.into and fresh and subject.network.source.startswith("timm:"):
         weights, without = pretrained(subject.network)
         if without:
             print(f"{subject.name}: its weights are fresh: {without}")
@@ -310,7 +318,7 @@ def _write(
     subject: Subject, widths: Widths, found: Record, folder: Path, build: Build | None, resolution: int | None = None
 ) -> Path:
     """The aligned network, ready for `genet train`; of one that other code builds with its weights."""
-    name, goes_on = f"{subject.name}-aligned", ""
+    name, kind, goes_on = f"{subject.name}-aligned", "the network without weights", ""
     with FolderLock(folder):
         if isinstance(subject, NetworkSubject):
             structure: Structure = subject.at(widths).model_copy(update={"name": name}).at(resolution or subject.resolution)
@@ -320,8 +328,8 @@ def _write(
             module = build(widths)
             structure = subject.described(module, name, resolution)
             save_weights(module, folder / WEIGHTS_FILE)
-            goes_on = f" --from {folder}"
+            kind, goes_on = "the network", f" --from {folder}"
         found.save(folder / "alignment.json")
         write_atomic(folder / NETWORK_FILE, to_yaml(structure).encode())
-    print(f"{folder}: the network; genet train {folder / NETWORK_FILE} --recipe R{goes_on} --into TUNED trains it")
+    print(f"{folder}: {kind}; genet train {folder / NETWORK_FILE} --recipe R{goes_on} --into TUNED trains it")
     return folder

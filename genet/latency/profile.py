@@ -35,7 +35,8 @@ def profile_blocks(
 ) -> int:
     """Measure the blocks that the table lacks, in random order so that a drifting clock leans on no width.
 
-    Every few seconds the sentinel is timed again. Where it moved by more than 2 % the rows in between are measured once
+    A table that has a sentinel keeps it, so that all its rows are brought to the same speed of the machine; the one given
+    begins a new table. Every few seconds it is timed again. Where it moved by more than 2 % the rows in between are measured once
     more and the calmer of both counts; what drift is left stays with the row, and is divided out. Returns the number of
     rows that keep such a mark. A block that cannot be measured is a recorded failure.
     """
@@ -44,6 +45,7 @@ def profile_blocks(
     marked = 0
     if not missing:
         return marked
+    sentinel = table.sentinel or sentinel
     race = meter.prepare([chain([sentinel])])
 
     def read() -> float:
@@ -171,12 +173,16 @@ def measure_network(
 
 
 def profile_sweep(
-    table: LatencyTable, meter: Meter, at_width: Mapping[int, tuple[Block, ...]], measured: Callable[[], None]
+    table: LatencyTable,
+    meter: Meter,
+    at_width: Mapping[int, tuple[Block, ...]],
+    measured: Callable[[], None],
+    always: Sequence[int] = (),
 ) -> tuple[Sweep, tuple[int, ...]]:
     """Latency over width of a block, layer or super-block, measured where its staircase may step; and the MACs per batch.
 
-    `at_width` gives the blocks it is made of at every width on offer. A short grid is measured whole. EvidenceError where
-    fewer than two widths can be measured.
+    `at_width` gives the blocks it is made of at every width on offer. A short grid is measured whole; of a long one, the
+    widths in `always` are never passed over. EvidenceError where fewer than two widths can be measured.
     """
     grid = sorted(at_width)
     sampled = len(grid) >= SHORT and not table.setting.estimate  # an estimate costs nothing
@@ -185,7 +191,8 @@ def profile_sweep(
         known = {width: ms for width in grid if (ms := _sum_ms(table, at_width[width])) is not None}
         finite = {width: ms for width, ms in known.items() if ms < math.inf}
         offered = [width for width in grid if width in finite or width not in known]
-        wanted = next_widths(offered, finite, table.noise) if sampled else [w for w in grid if w not in known]
+        wanted = [width for width in (always if sampled else grid) if width not in known]
+        wanted += next_widths(offered, finite, table.noise) if sampled else []
         if not wanted:
             break
         profile_blocks(table, meter, [block for width in wanted for block in at_width[width]], sentinel, 0, measured)

@@ -21,6 +21,7 @@ from pydantic import ValidationError, model_validator
 from genet.device import DeviceCard
 from genet.errors import EvidenceError
 from genet.files import Journal, Record, digest
+from genet.latency.part import read_blocks
 from genet.spec.cost import SINGLE, shortcut
 from genet.spec.network import Block, Network, blocks
 from genet.spec.recipe import Dtype, Measure, MemoryFormat, Runtime
@@ -179,6 +180,11 @@ class LatencyTable:
         return len(self._blocks)
 
     @property
+    def sentinel(self) -> Block | None:
+        """The block that was timed first between the others, whose first reading every row's drift is relative to."""
+        return next((read_blocks(name)[0] for name in self.sentinels), None)
+
+    @property
     def noise(self) -> float:
         """Relative standard deviation from one reading of the sentinel to the next; 0 before there are three."""
         pairs = [pair for readings in self.sentinels.values() for pair in itertools.pairwise(readings)]
@@ -220,10 +226,15 @@ class LatencyTable:
         self._journal.append({"row": kind, "setting": self.setting.digest, "value": value})
 
     def adopt(self, other: LatencyTable) -> None:
-        """Take over the rows of another machine's evidence for this setting that are not here yet."""
+        """Take over the rows of other evidence for this setting that are not here yet, their drift told as this table tells it.
+
+        That can be done where both have one sentinel; else, rows are taken to have been measured at this table's speed.
+        """
+        mine, theirs = self.sentinels.get(str(self.sentinel), ()), other.sentinels.get(str(self.sentinel), ())
+        slower = theirs[0] / mine[0] if mine and theirs and self.sentinel == other.sentinel else 1.0
         for row in other.block_rows:
             if row.block not in self._blocks:
-                self.add_block(row)
+                self.add_block(row.model_copy(update={"drift": row.drift * slower}))
         for network_row in other.network_rows:
             if network_row.network not in self._networks:
                 self.add_network(network_row)

@@ -40,14 +40,13 @@ def structure_of(module: nn.Module) -> Structure:
 
 
 def pretrained(structure: Foreign) -> tuple[nn.Module, str | None]:
-    """The network as its source gives it, with timm's trained weights where they can be had; else why not."""
-    if not structure.source.startswith("timm:"):
-        return marked(_built(structure), structure), None
+    """A model of timm's with its trained weights where they can be had; else why not. A head for other classes is fresh."""
     import timm
 
-    name = structure.source.removeprefix("timm:")
+    name, reads = structure.source.removeprefix("timm:"), structure.input
     try:
-        return marked(timm.create_model(name, pretrained=True).eval(), structure), None
+        found = timm.create_model(name, pretrained=True, num_classes=reads.classes, in_chans=reads.channels)
+        return marked(found.eval(), structure), None
     except Exception as fault:  # no network, or no weights
         return build_structure(structure), f"timm's weights cannot be had ({first_line(fault)})"
 

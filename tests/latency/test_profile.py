@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from genet.device import read_card
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
 from genet.files import Journal
-from genet.latency.clock import Timing
 from genet.latency.meter import DeviceMeter
 from genet.latency.ops import network_ops
 from genet.latency.part import Part, read_blocks, with_width
@@ -23,11 +19,10 @@ from genet.latency.profile import ROUNDS, measure_network, profile_blocks, profi
 from genet.latency.staircase import analyse
 from genet.latency.table import LatencyTable, NetworkRow, Setting
 from genet.spec.network import Block, Network
-from genet.spec.recipe import Measure
+from tests.simulated import SETTING, Simulated
 from tests.tiny import tiny_recipe
 
 CPU = torch.device("cpu")
-SETTING = Setting.of(read_card(CPU), Measure(batch=2))
 SENTINEL = Block("Conv", 3, None, 8, 8, 1, 8)
 KINDS = (
     Block("Conv", 3, None, 3, 16, 2, 16),
@@ -40,25 +35,6 @@ KINDS = (
     Block("DW", 5, 6.0, 8, 16, 2, 8),
     Block("Head", 1, None, 16, 32, 1, 4, 10),
 )
-
-
-class Simulated:
-    """A device that takes `ms(part)`, slower by `speed(number of the timing)`; counts how often each part was timed."""
-
-    def __init__(self, ms: Callable[[Part], float], speed: Callable[[int], float] = lambda _: 1.0) -> None:
-        self.setting = SETTING
-        self.timed: Counter[str] = Counter()
-        self._ms, self._speed, self._clock = ms, speed, itertools.count()
-
-    def prepare(self, parts: Sequence[Part]) -> Callable[..., tuple[Timing, ...]]:
-        known = [self._ms(part) for part in parts]
-
-        def race(repeats: int = 30) -> tuple[Timing, ...]:
-            speed = self._speed(next(self._clock))
-            self.timed.update(part.name for part in parts)
-            return tuple(Timing(ms=ms * speed, median_ms=ms * speed, spread=0.001) for ms in known)
-
-        return race
 
 
 def table(folder: Path, setting: Setting = SETTING) -> LatencyTable:
@@ -213,6 +189,14 @@ def test_rows_of_a_later_session_are_brought_to_the_speed_of_the_first(tmp_path:
     wanted = convolutions(8)
     profile_blocks(table(tmp_path), Simulated(by_width), wanted[:4], SENTINEL, 0, quiet)
     profile_blocks(table(tmp_path), Simulated(by_width, lambda _: 1.3), wanted, SENTINEL, 0, quiet)
+    assert [table(tmp_path).ms(block) for block in wanted] == pytest.approx([block.width / 8 for block in wanted])
+
+
+def test_a_table_keeps_the_sentinel_that_it_was_begun_with(tmp_path: Path) -> None:
+    wanted = convolutions(8)
+    profile_blocks(table(tmp_path), Simulated(by_width), wanted[:4], SENTINEL, 0, quiet)
+    profile_blocks(table(tmp_path), Simulated(by_width, lambda _: 1.3), wanted, wanted[0], 0, quiet)
+    assert list(table(tmp_path).sentinels) == [str(SENTINEL)]
     assert [table(tmp_path).ms(block) for block in wanted] == pytest.approx([block.width / 8 for block in wanted])
 
 

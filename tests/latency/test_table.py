@@ -291,6 +291,16 @@ def test_rows_of_other_evidence_are_taken_over_once_and_never_replace_own_ones(t
     assert found.sentinels == {str(BLOCK): [1.0, 2.0, 3.0]}
 
 
+def test_rows_of_other_evidence_are_brought_to_the_speed_that_this_table_was_begun_at(tmp_path: Path) -> None:
+    mine, theirs = table(tmp_path), table(tmp_path, name="other.jsonl")
+    second = dataclasses.replace(BLOCK, size=8)
+    for each, speed in ((mine, 1.0), (theirs, 2.0)):
+        each.add_sentinel(BLOCK, 3.0 * speed)
+    theirs.add_block(row(second, 10.0))
+    mine.adopt(theirs)
+    assert table(tmp_path).ms(second) == 5.0
+
+
 def test_noise_is_how_far_two_readings_of_the_sentinel_differ(tmp_path: Path) -> None:
     measured = table(tmp_path)
     assert measured.noise == 0

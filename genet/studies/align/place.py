@@ -62,14 +62,15 @@ def place(
 ) -> Place:
     """Read the options of a width off its staircase; `parameters` are the network's at every width of it.
 
-    The edges are where utilization times throughput peaks (equation 4), on all steps but the last, of which nobody saw the end.
-    To the right there is the nearest up to `widest`; where there is none, `near` is offered, which ends no step. Where latency
-    rises without steps there is no tail to remove, so neither side is.
+    The edges are where utilization times throughput peaks (equation 4), on all steps but the last, of which nobody saw the end;
+    one that a wider width is as fast as is none. To the right there is the nearest up to `widest`; where there is none, `near`
+    is offered, which ends no step. Where latency rises without steps there is no tail to remove, so neither side is.
     """
     rates = staircase.throughput or (None,) * len(staircase.widths)
     rows = zip(staircase.widths, staircase.fitted_ms, staircase.utilization, rates, strict=True)
     facts = {at: (ms, utilization, rate) for at, ms, utilization, rate in rows}
-    edges = [edge for edge in tail_effect_candidates(staircase) if edge < staircase.treads[-1].first]
+    peaks = [peak for peak in tail_effect_candidates(staircase) if peak < staircase.treads[-1].first]
+    edges = [peak for peak in peaks if all(facts[peak][0] < ms for wider, (ms, _, _) in facts.items() if wider > peak)]
     narrower, wider = [edge for edge in edges if edge < width], [edge for edge in edges if width < edge <= widest]
     if not wider and width < near and not stepless(staircase):
         wider = [near]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from genet.files import Record
 from genet.studies.align.study import Ratio, no_slower, ratio_of
-from genet.studies.align.subject import Subject, Widths
+from genet.studies.align.subject import Movable, Subject, Widths
 
 if TYPE_CHECKING:
     from genet.latency.meter import Meter
@@ -20,6 +20,7 @@ Dimension = Literal["width", "resolution"]
 GROWTH: dict[Dimension, float] = {"width": 1.1, "resolution": 1.15}
 EXPONENTS = tuple(step / 4 for step in range(1, 33))  # up to 2.1 times the width and 3.1 times the resolution
 RESOLUTION_STEP = 16
+EIGHT = 8  # channels: what vector and matrix units read at once
 
 
 class Scaled(Record):
@@ -48,9 +49,14 @@ class Scaling(Record):
 
 
 def widths_at(subject: Subject, factor: float) -> Widths:
-    """Every width that may move, times a factor, in the multiples it may have (eights) and never narrower."""
-    scaled = {each.name: (each.width, round(each.width * factor / each.multiple) * each.multiple) for each in subject.movable}
+    """Every width that may move, times a factor, in the multiples it may have, in eights where it has them, never narrower."""
+    scaled = {each.name: (each.width, _times(each, factor)) for each in subject.movable}
     return {name: new for name, (now, new) in scaled.items() if new > now}
+
+
+def _times(movable: Movable, factor: float) -> int:
+    step = max(movable.multiple, 1 if movable.width % EIGHT else EIGHT)
+    return round(movable.width * factor / step) * step
 
 
 def resolution_at(resolution: int, factor: float) -> int:

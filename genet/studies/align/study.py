@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from genet.choose.certificate import half_interval
 from genet.errors import EvidenceError
 from genet.files import Record
 from genet.latency.part import Part
@@ -27,8 +28,8 @@ SOLVERS: dict[str, Solver] = {"greedy": greedy, "exact": exact}
 WIDER = 2.0  # so much wider a tolerance is tried next
 ATTEMPTS = 8
 NARROWER = (0.75, 0.5, 0.25, 0.1)  # shares of the bounds that are tried where the bounds themselves lead beyond them
-SURE = 2.0  # standard errors
-KNOWN, MOST_ROUNDS = 0.005, 12
+SURE = 0.95  # confidence of the interval of a ratio
+KNOWN, MOST_ROUNDS = 0.01, 12
 UNNOTICED = 0.005  # of the latency
 
 
@@ -51,8 +52,13 @@ class Ratio(Record):
 
     @property
     def above(self) -> float:
-        """What it is sure to be below."""
-        return self.mean + SURE * self.error
+        """What it is sure to be below: few rounds know their own scatter badly, so Student's quantile counts."""
+        return self.mean + self.margin
+
+    @property
+    def margin(self) -> float:
+        """How far above the mean that is; 0 for an estimate."""
+        return half_interval(self.rounds, SURE) if len(self.rounds) > 1 else 0.0
 
 
 class Alignment(Record):
@@ -103,22 +109,25 @@ def find_places(subject: Subject, table: LatencyTable, meter: Meter, measured: C
     if not subject.movable:
         why = "; ".join(dict.fromkeys(subject.fixed.values())) or "it has no convolutions"
         raise EvidenceError(f"{subject.name}: must have layers whose width may change, and has none: {why}")
+    typical = subject.movable[len(subject.movable) // 2]
+    first = typical.blocks(typical.width)
+    profile_blocks(table, meter, first, first[0], 0, measured)  # begins a new table with a sentinel like most of its rows
     return tuple(_place(subject, movable, table, meter, measured) for movable in subject.movable)
 
 
 def _place(subject: Subject, movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Place:
     at_width = {width: movable.blocks(width) for width in movable.grid}
-    now = at_width[movable.width]
-    offered = (*now, *at_width[movable.near])  # a sampled sweep might pass over these
-    profile_blocks(table, meter, offered, now[0], 0, measured)
-    sweep, macs = profile_sweep(table, meter, at_width, measured)
+    offered = (movable.width, movable.near)
+    sweep, macs = profile_sweep(table, meter, at_width, measured, offered)
     staircase = analyse(sweep, macs)
     if not (stepless(staircase) or any(movable.width < tread.last for tread in staircase.treads[:-1])):
         at_width |= {width: movable.blocks(width) for width in movable.farther}
-        sweep, macs = profile_sweep(table, meter, at_width, measured)
+        sweep, macs = profile_sweep(table, meter, at_width, measured, offered)
         staircase = analyse(sweep, macs)
     if movable.width not in sweep.widths:
-        failure = next((row.failure for block in now if (row := table.block_row(block)) and row.failure), "it failed")
+        failure = next(
+            (row.failure for block in at_width[movable.width] if (row := table.block_row(block)) and row.failure), "it failed"
+        )
         raise EvidenceError(f"{movable.name}: must be measured at its width {movable.width}, and cannot: {failure}")
     near = max(width for width in sweep.widths if width <= movable.near)  # wider ones may not fit into memory
     parameters = {width: subject.parameters({movable.name: width}) for width in sweep.widths}
@@ -215,7 +224,7 @@ def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
 def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
     """A whole network against another, timed in turn; MeasurementError where they cannot be timed.
 
-    Rounds are added until the ratio is known to half a percent, as far as MOST_ROUNDS.
+    Rounds are added until the ratio is known to a percent, as far as MOST_ROUNDS.
     """
     after: list[float] = []
     before: list[float] = []
@@ -226,7 +235,7 @@ def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
         before.append(second.ms)
         rounds = tuple(a / b for a, b in zip(after, before, strict=True))
         ratio = Ratio(ms=statistics.fmean(after), before_ms=statistics.fmean(before), rounds=rounds)
-        if meter.setting.estimate or (len(rounds) >= ROUNDS and (ratio.error <= KNOWN or len(rounds) >= MOST_ROUNDS)):
+        if meter.setting.estimate or (len(rounds) >= ROUNDS and (ratio.margin <= KNOWN or len(rounds) >= MOST_ROUNDS)):
             return ratio
 
 

@@ -6,6 +6,7 @@ Residual additions, concatenations, flattening and depthwise convolutions tie la
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import warnings
 from collections import Counter
@@ -79,7 +80,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
         warnings.simplefilter("ignore")
         try:
             module = copy.deepcopy(module)
-            ops = module_ops(module, image)
+            ops = _named_by_layer(module_ops(module, image), module)
             with torch.enable_grad():
                 for parameter in module.parameters():
                     parameter.requires_grad_(True)
@@ -94,6 +95,12 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
     order = {op.name: index for index, op in reversed(list(enumerate(ops)))}
     groups = sorted((_group(each, module, names, order, ops) for each in found), key=lambda group: order.get(group.name, -1))
     return Tied(dict(_layers(module, ops, groups)), tuple(groups))
+
+
+def _named_by_layer(ops: tuple[Op, ...], module: nn.Module) -> tuple[Op, ...]:
+    """The ops, with those of a convolution that has modules inside named by it alone."""
+    names = {f"{name}.convolution": name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)}
+    return tuple(dataclasses.replace(op, name=names.get(op.name, op.name)) for op in ops)
 
 
 def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str, int], ops: tuple[Op, ...]) -> Group:
@@ -179,7 +186,7 @@ def _obstacle(place: str, layer: nn.Module, ops: tuple[Op, ...]) -> str | None:
         return f"{place} has {layer.groups} groups of channels"
     kernel, (height, width) = layer.kernel_size[0], layer.kernel_size
     plain = height == width and kernel % 2 == 1 and layer.dilation == (1, 1) and layer.stride[0] == layer.stride[1]
-    shapes = [_pixels(op) for op in ops if op.kind == "conv" and op.name in (place, f"{place}.convolution")]
+    shapes = [_pixels(op) for op in ops if op.kind == "conv" and op.name == place]
     if not (plain and shapes and all(rows == ((size - 1) // layer.stride[0] + 1) ** 2 for size, rows in shapes if size)):
         return f"{place} is no square convolution whose padding keeps the size"
     return None if all(size for size, _ in shapes) else f"{place} reads an oblong map"

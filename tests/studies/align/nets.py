@@ -167,6 +167,23 @@ class TwoNames(nn.Module):
         return self.head(self.other(self.one(self.stem(x))).mean((2, 3)))
 
 
+class Activated(nn.Conv2d):
+    """A convolution with its activation inside."""
+
+    def __init__(self, in_width: int, width: int) -> None:
+        super().__init__(in_width, width, 3, padding=1)
+        self.activation = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(super().forward(x))
+
+
+def own_convolution() -> nn.Sequential:
+    return nn.Sequential(
+        Activated(3, 16), nn.BatchNorm2d(16), conv(16, 24), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5)
+    )
+
+
 def two_names() -> nn.Module:
     torch.manual_seed(0)
     return TwoNames()

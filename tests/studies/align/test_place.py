@@ -69,6 +69,13 @@ def test_an_edge_behind_the_widest_there_may_be_is_not_offered_and_one_behind_th
     assert widths(of(stairs(48), 88, near=88, widest=88)) == (48, None)
 
 
+def test_a_width_that_a_wider_one_is_as_fast_as_is_no_edge() -> None:
+    dear = [4.0 if width in (56, 64) else ms for width, ms in zip(WIDTHS, stairs(32), strict=True)]
+    assert (of(dear, 48).where, widths(of(dear, 48))) == ("edge", (32, 96))
+    assert (of(dear, 64).where, widths(of(dear, 64))) == ("inside", (48, 96))
+    assert widths(of(dear, 96)) == (48, 128)
+
+
 def test_a_small_step_is_an_edge_wherever_one_stands() -> None:
     slight = [1.0 + 0.004 * (width // 8) + (0.024 if width > 64 else 0) for width in WIDTHS]
     assert widths(of(slight, 80))[0] == 64

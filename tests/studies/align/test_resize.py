@@ -139,6 +139,14 @@ def test_a_width_that_the_forward_depends_on_stays_and_the_reason_is_told(form: 
     assert subject(nets.Forms(form)).fixed[layer]
 
 
+def test_a_convolution_with_a_module_inside_moves_like_any_other() -> None:
+    found = subject(nets.own_convolution())
+    assert {"0", "2.0"} == {movable.name for movable in found.movable}
+    wider = found.build({"0": 24})
+    assert isinstance(wider[0], nets.Activated)
+    assert wider[0].out_channels == 24
+
+
 def test_all_layers_that_stay_are_named_and_so_is_a_parameter_of_the_networks_own() -> None:
     assert subject(nets.Gained()).fixed == dict.fromkeys(("stem.0", "deep.0"), "gain is a parameter outside any layer")
 

@@ -20,9 +20,10 @@ from genet.spec.foreign import Foreign
 from genet.spec.network import Input, Network
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Place
-from genet.studies.align.scale import scale
-from genet.studies.align.study import Goal, align, find_places
+from genet.studies.align.scale import scale, widths_at
+from genet.studies.align.study import Goal, Ratio, align, find_places
 from genet.studies.align.subject import NetworkSubject, Subject, grid
+from tests.simulated import Simulated
 
 OURS = "@32x3 | Conv k3 c24 s1 | XX k3 c72 s2 d2 | BL k3 c200 s2 d2 r0.4 | DW k3 c96 s1 d1 r3 | Conv k1 c320 | 10"
 
@@ -171,6 +172,21 @@ def test_what_was_measured_once_is_not_measured_again(tmp_path: Path) -> None:
     assert not measured
 
 
+def test_a_machine_that_slows_down_all_the_while_makes_no_steps(tmp_path: Path) -> None:
+    meter = Simulated(lambda part: float(len(part.groups())), lambda timing: 1.005**timing)
+    rows = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
+    for found in find_places(foreign("tests.studies.align.nets:tangled", 16, 5), rows, meter, lambda: None):
+        assert all(option.ms == pytest.approx(found.now.ms, rel=0.02) for option in found.options)
+    assert max(row.drift for row in rows.block_rows) > 2
+    assert len(rows.sentinels) == 1
+
+
+def test_few_rounds_that_happen_to_agree_are_not_taken_for_certainty() -> None:
+    few, many = (Ratio(ms=1.0, before_ms=1.0, rounds=(0.98, 0.99, 1.0) * times) for times in (1, 4))
+    assert few.above == pytest.approx(0.99 + 4.303 * few.error, rel=1e-3)
+    assert many.above == pytest.approx(0.99 + 2.201 * many.error, rel=1e-3)
+
+
 def test_a_cut_network_is_offered_nothing_wider_than_it_was(tmp_path: Path) -> None:
     subject = foreign("genet.nets.cifar:vgg16", **{"features.0": 62, "features.7": 127, "features.14": 150})
     dense = {place.name: place.width for place in foreign("genet.nets.cifar:vgg16").movable}
@@ -202,6 +218,12 @@ def test_where_the_host_is_what_one_waits_for_a_network_grows_for_nothing() -> N
     assert found.best.macs > 4 * found.macs
     assert found.best.resolution > 32
     assert found.best.parameters > found.parameters
+
+
+def test_widths_that_are_multiples_of_8_grow_in_eights_and_others_as_they_come() -> None:
+    own, odd = foreign("genet.nets.cifar:vgg16"), foreign("genet.nets.cifar:vgg16", **{"features.0": 35})
+    assert all(width % 8 == 0 for width in widths_at(own, 1.1).values())
+    assert widths_at(odd, 1.1)["features.0"] == 38
 
 
 def test_where_the_device_is_full_nothing_grows() -> None:
