@@ -19,11 +19,14 @@ class Aim:
     """In latency mode the most milliseconds saved, with a sum of parameter gains from `least` to `most` (equation 7).
 
     In accuracy mode the most parameters gained, with a sum of latency gains, in milliseconds, of at least `least` (equation 6).
+    `count` tells what a choice uses where the sum over its places does not: parameters between two layers are the product of
+    both widths.
     """
 
     mode: Mode
     least: float
     most: float = math.inf
+    count: Callable[[Chosen], float] | None = None
 
     def value(self, place: Place, option: Option) -> float:
         """What is maximised."""
@@ -38,16 +41,15 @@ class Aim:
         return math.fsum(self.value(place, option) for place, option in zip(places, chosen, strict=True))
 
     def used(self, places: Sequence[Place], chosen: Chosen) -> float:
-        """The sum of what is kept within bounds."""
+        """What is kept within bounds, of all places together."""
+        if self.count:
+            return self.count(chosen)
         return math.fsum(self.room(place, option) for place, option in zip(places, chosen, strict=True))
 
     def allows(self, used: float) -> bool:
         """Whether a sum is within the bounds, up to rounding."""
         slack = 1e-9 * max(1.0, abs(used))
         return self.least - slack <= used <= self.most + slack
-
-
-Solver = Callable[[Sequence[Place], Aim], Chosen]
 
 
 def stay(places: Sequence[Place]) -> Chosen:

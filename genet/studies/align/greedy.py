@@ -23,14 +23,18 @@ def greedy(places: Sequence[Place], aim: Aim) -> Chosen:
         first, *rest = queue
         trial = list(chosen)
         trial[first] = _ahead(places[first], aim) or trial[first]
+        used = aim.used(places, tuple(trial))
         for last in sorted(rest, key=lambda index: _saved(places[index]), reverse=aim.mode == "accuracy"):
-            used, back = aim.used(places, tuple(trial)), _back(places[last], aim)
             if used >= aim.least:
                 break
-            if back and used + aim.room(places[last], back) <= aim.most:
-                trial[last] = back
+            back = _back(places[last], aim)
+            if back is None:
+                continue
+            moved = aim.used(places, (*trial[:last], back, *trial[last + 1 :]))
+            if used < moved <= aim.most:
+                trial[last], used = back, moved
                 rest.remove(last)
-        balanced = aim.allows(aim.used(places, tuple(trial)))
+        balanced = aim.allows(used)
         better = aim.worth(places, tuple(trial)) > aim.worth(places, tuple(chosen))
         chosen, queue = (trial, rest) if balanced and better else (chosen, queue[1:])
     return tuple(chosen)

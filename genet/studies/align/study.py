@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from genet.choose.certificate import half_interval
@@ -15,7 +15,7 @@ from genet.latency.part import Part
 from genet.latency.profile import ROUNDS, profile_blocks, profile_sweep, rounds_of
 from genet.latency.staircase import analyse
 from genet.latency.table import LatencyTable
-from genet.studies.align.aim import Aim, Chosen, Mode, Solver, stay
+from genet.studies.align.aim import Aim, Chosen, Mode, stay
 from genet.studies.align.exact import exact
 from genet.studies.align.greedy import greedy
 from genet.studies.align.place import Place, place, stepless
@@ -24,7 +24,6 @@ from genet.studies.align.subject import Movable, Subject, Widths
 if TYPE_CHECKING:
     from genet.latency.meter import Meter
 
-SOLVERS: dict[str, Solver] = {"greedy": greedy, "exact": exact}
 WIDER = 2.0  # so much wider a tolerance is tried next
 ATTEMPTS = 8
 NARROWER = (0.75, 0.5, 0.25, 0.1)  # shares of the bounds that are tried where the bounds themselves lead beyond them
@@ -185,26 +184,28 @@ class _Attempt:
 def _kept_to(subject: Subject, places: Sequence[Place], aim: Aim, solver: str, before: int) -> Chosen:
     """The solver's best choice whose parameters, counted with all its widths together, are within the bounds.
 
-    Each place's gain is counted with the others as they are. Where the sum is off, the solver is asked again with bounds that
-    are shifted by as much, and with narrower ones; single moves and, for the exact solver, the greedy choice are looked at
-    too, so that a choice which is allowed is never passed over for a worse one.
+    The greedy one counts so itself. The integer program adds up what each place gains with the others as they are: where the
+    sum is off, it is solved again with bounds that are shifted by as much, and with narrower ones; single moves and the greedy
+    choice are looked at too, so that a choice which is allowed is never passed over for a worse one.
     """
+    counted = aim
+    if aim.mode == "latency":
+        counted = replace(aim, count=lambda chosen: subject.parameters(_widths(places, chosen)) - before)
 
     def allowed(chosen: Chosen) -> bool:
-        return aim.mode == "accuracy" or aim.allows(subject.parameters(_widths(places, chosen)) - before)
+        return aim.mode == "accuracy" or counted.allows(counted.used(places, chosen))
 
-    solve, bounds, found = SOLVERS[solver], aim, [stay(places)]
-    for _ in range(ATTEMPTS):
-        found.append(solve(places, bounds))
-        if allowed(found[-1]):
-            break
-        off = subject.parameters(_widths(places, found[-1])) - before - bounds.used(places, found[-1])
-        bounds = Aim("latency", min(aim.least - off, 0.0), max(aim.most - off, 0.0))
-    if len(found) > 2:
-        found += [solve(places, Aim("latency", share * aim.least, share * aim.most)) for share in NARROWER]
-        found += _single_moves(places)
+    found = [stay(places), greedy(places, counted)]
     if solver == "exact":
-        found.append(_kept_to(subject, places, aim, "greedy", before))
+        solved = [exact(places, aim)]
+        while not allowed(solved[-1]) and len(solved) < ATTEMPTS:
+            off = counted.used(places, solved[-1]) - aim.used(places, solved[-1])
+            bounds = Aim("latency", min(aim.least - off, 0.0), max(aim.most - off, 0.0))
+            solved.append(exact(places, bounds))
+        if len(solved) > 1:
+            solved += [exact(places, Aim("latency", share * aim.least, share * aim.most)) for share in NARROWER]
+            solved += _single_moves(places)
+        found += solved
     return max((chosen for chosen in found if allowed(chosen)), key=lambda chosen: aim.worth(places, chosen))
 
 

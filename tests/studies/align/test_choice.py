@@ -66,6 +66,14 @@ def test_the_layer_with_the_most_to_gain_moves_left_and_the_one_with_the_least_m
     assert (found["slow"].width, found["even"].width, found["free"].width) == (24, 32, 40)
 
 
+@pytest.mark.parametrize(("least", "widths"), [(-20_000, (24, 40)), (-4_000, (32, 32))])
+def test_what_moves_together_is_counted_together(least: float, widths: tuple[int, int]) -> None:
+    some = [place("slow", (3.0, 30_000), None), place("reader", None, (0.0, 28_000))]
+    together = {(32, 32): 0.0, (24, 32): -30_000.0, (32, 40): 28_000.0, (24, 40): -16_000.0}
+    aim = Aim("latency", least, 20_000, lambda chosen: together[chosen[0].width, chosen[1].width])
+    assert tuple(option.width for option in greedy(some, aim)) == widths
+
+
 def test_for_accuracy_widths_that_cost_no_time_grow_and_slower_ones_are_paid_for() -> None:
     some = [place("free", None, (0.0, 9_000)), place("dear", None, (2.0, 50_000)), place("thrifty", (2.5, 1_000), None)]
     widths = [option.width for option in greedy(some, Aim("accuracy", 0.0))]
