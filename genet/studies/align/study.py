@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from genet.choose.certificate import half_interval
@@ -190,7 +191,7 @@ def _kept_to(subject: Subject, places: Sequence[Place], aim: Aim, solver: str, b
     """
     counted = aim
     if aim.mode == "latency":
-        counted = replace(aim, count=lambda chosen: subject.parameters(_widths(places, chosen)) - before)
+        counted = dataclasses.replace(aim, count=lambda chosen: subject.parameters(_widths(places, chosen)) - before)
 
     def allowed(chosen: Chosen) -> bool:
         return aim.mode == "accuracy" or counted.allows(counted.used(places, chosen))
