@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from genet.files import Record
+from genet.spec.network import MULTIPLE
 from genet.studies.align.study import Ratio, no_slower, ratio_of
 from genet.studies.align.subject import Movable, Subject, Widths
 
@@ -20,7 +21,6 @@ Dimension = Literal["width", "resolution"]
 GROWTH: dict[Dimension, float] = {"width": 1.1, "resolution": 1.15}
 EXPONENTS = tuple(step / 4 for step in range(1, 33))  # up to 2.1 times the width and 3.1 times the resolution
 RESOLUTION_STEP = 16
-EIGHT = 8  # channels: what vector and matrix units read at once
 
 
 class Scaled(Record):
@@ -55,7 +55,7 @@ def widths_at(subject: Subject, factor: float) -> Widths:
 
 
 def _times(movable: Movable, factor: float) -> int:
-    step = max(movable.multiple, 1 if movable.width % EIGHT else EIGHT)
+    step = max(movable.multiple, 1 if movable.width % MULTIPLE else MULTIPLE)
     return round(movable.width * factor / step) * step
 
 
