@@ -243,7 +243,7 @@ class EstimateMeter:
                 f"--calibrate: an estimate of {self.gpu.name} must be corrected by rows of that GPU, and these are of "
                 f"{setting.device.name}; measure there with `genet profile RUN`"
             )
-        rows = [(block_ops(row.block), row.steady_ms) for row in evidence.block_rows if row.ms is not None]
+        rows = [(block_ops(row.block), evidence.ms(row.block)) for row in evidence.block_rows if row.ms is not None]
         learnt = [
             Timed(ops, setting.batch, ms, estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime).device_ms)
             for ops, ms in rows

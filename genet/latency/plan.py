@@ -79,8 +79,7 @@ def sweep_blocks(place: Place, own_width: int, table: LatencyTable) -> tuple[Blo
     by_width = {block.width: block for block in place.sweep}
     if len(by_width) < SHORT:
         return tuple(table.missing(place.sweep))
-    rows = [(width, row) for width, block in by_width.items() if (row := table.block_row(block))]
-    known = {width: row.steady_ms for width, row in rows}
+    known = {width: table.ms(block) for width, block in by_width.items() if block in table}
     grid = [width for width in by_width if known.get(width, 0.0) < math.inf]  # what failed is no part of the curve
     wanted = set(next_widths(grid, {w: ms for w, ms in known.items() if ms < math.inf}, _sigma(place, table)))
     wanted |= {own_width} & set(by_width) - set(known)
@@ -117,7 +116,7 @@ def _staircase(place: Place, own_width: int, table: LatencyTable, noise: float) 
     if len(rows) > 1:
         sigma = tuple(max(noise, standard_error(row.spread or 0.0)) for row in rows)
         macs = [block_cost(row.block).macs * table.setting.batch for row in rows]
-        staircase = analyse(Sweep(widths=widths, ms=tuple(row.steady_ms for row in rows), sigma=sigma), macs)
+        staircase = analyse(Sweep(widths=widths, ms=tuple(table.ms(row.block) for row in rows), sigma=sigma), macs)
     kept = set(staircase.candidates if staircase else widths) | {own_width} & set(widths)
     return PlacedStaircase(
         superblock=place.superblock,

@@ -68,7 +68,7 @@ def _staircases(table: LatencyTable) -> dict[str, Staircase]:
         if row.ms is not None and (is_repeated(block) or block.kind in SINGLE):
             family = dataclasses.replace(block, width=0, in_width=0 if is_repeated(block) else block.in_width)
             sigma = max(table.noise, standard_error(row.spread or 0.0))
-            families.setdefault(str(family).replace("c0>0", "c*"), {})[block.width] = (row.steady_ms, sigma)
+            families.setdefault(str(family).replace("c0>0", "c*"), {})[block.width] = (table.ms(block), sigma)
     found = {}
     for name, points in families.items():
         if len(points) >= FEWEST:

@@ -205,8 +205,7 @@ def profile_sweep(
 
 
 def _sum_ms(table: LatencyTable, parts: Sequence[Block]) -> float | None:
-    rows = [table.block_row(block) for block in parts]
-    return None if None in rows else sum(row.steady_ms for row in rows if row)
+    return sum(map(table.ms, parts)) if all(block in table for block in parts) else None
 
 
 def _standard_error(table: LatencyTable, parts: Sequence[Block]) -> float:

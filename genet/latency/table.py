@@ -87,11 +87,6 @@ class BlockRow(Record):
     drift: float = 1.0  # how much slower the machine was than when the table was begun, as the sentinel tells
     failure: str | None = None
 
-    @property
-    def steady_ms(self) -> float:
-        """Milliseconds per batch with the drift divided out; infinite where the block could not be measured."""
-        return math.inf if self.ms is None else self.ms / self.drift
-
 
 class NetworkRow(Record):
     """Latency of a whole network, in milliseconds per batch: rounds in which it was timed in turn with a reference.
@@ -141,6 +136,7 @@ class LatencyTable:
         self._networks: dict[str, NetworkRow] = {}
         self.sentinels: dict[str, list[float]] = {}  # the readings of each, in milliseconds
         self._curve_of: dict[Block, tuple[np.ndarray, np.ndarray]] | None = None
+        self._slower: float | None = None
         content = journal.read()
         self.damaged = content.damaged
         self._setting_written = False  # written again by every session: one damaged line must not cost a whole file
@@ -185,6 +181,17 @@ class LatencyTable:
         return next((read_blocks(name)[0] for name in self.sentinels), None)
 
     @property
+    def begun_slower(self) -> float:
+        """How much slower the machine was when the table was begun than it usually is, by the median of all readings.
+
+        Drifts are told against the first reading, which may have met a machine that was busy for some seconds.
+        """
+        if self._slower is None:
+            readings = self.sentinels.get(next(iter(self.sentinels), ""), ())
+            self._slower = readings[0] / statistics.median(readings) if readings else 1.0
+        return self._slower
+
+    @property
     def noise(self) -> float:
         """Relative standard deviation from one reading of the sentinel to the next; 0 before there are three."""
         pairs = [pair for readings in self.sentinels.values() for pair in itertools.pairwise(readings)]
@@ -218,6 +225,7 @@ class LatencyTable:
         """Keep what a sentinel took."""
         self._append("sentinel", {"block": str(block), "ms": ms})
         self.sentinels.setdefault(str(block), []).append(ms)
+        self._curve_of = self._slower = None
 
     def _append(self, kind: str, value: object) -> None:
         if not self._setting_written:
@@ -247,9 +255,15 @@ class LatencyTable:
         return self._blocks.get(block)
 
     def ms(self, block: Block) -> float:
-        """Milliseconds per batch of a block, infinite for one that could not be measured; EvidenceError where it lacks."""
+        """Milliseconds per batch of a block at the machine's usual speed: the drift is divided out.
+
+        Infinite for one that could not be measured; EvidenceError where it lacks.
+        """
         row = self._blocks.get(block)
-        return row.steady_ms if row else float(self.reading_ms(block, [block.in_width])[0])
+        return self._steady_ms(row) if row else float(self.reading_ms(block, [block.in_width])[0])
+
+    def _steady_ms(self, row: BlockRow) -> float:
+        return math.inf if row.ms is None else row.ms / (row.drift * self.begun_slower)
 
     def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
         """The same for each width that a block may read.
@@ -275,7 +289,7 @@ class LatencyTable:
             raise EvidenceError(
                 f"the latency table must hold every block of the network, and lacks {block}; `genet profile RUN` measures it"
             )
-        return row.steady_ms
+        return self._steady_ms(row)
 
     def _curves(self) -> dict[Block, tuple[np.ndarray, np.ndarray]]:
         """For every kind of block that reads another's output: the input widths measured, ascending, and their latencies."""
@@ -283,7 +297,7 @@ class LatencyTable:
             found: dict[Block, dict[int, float]] = {}
             for block, row in self._blocks.items():
                 if not is_repeated(block):
-                    found.setdefault(_any_reader(block), {})[block.in_width] = row.steady_ms
+                    found.setdefault(_any_reader(block), {})[block.in_width] = self._steady_ms(row)
             self._curve_of = {
                 block: (np.array(sorted(by_width)), np.array([by_width[width] for width in sorted(by_width)]))
                 for block, by_width in found.items()

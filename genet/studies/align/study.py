@@ -14,7 +14,7 @@ from genet.errors import EvidenceError
 from genet.files import Record
 from genet.latency.part import Part
 from genet.latency.profile import ROUNDS, profile_blocks, profile_sweep, rounds_of
-from genet.latency.staircase import analyse
+from genet.latency.staircase import Staircase, analyse
 from genet.latency.table import LatencyTable
 from genet.studies.align.aim import Aim, Chosen, Mode, stay
 from genet.studies.align.exact import exact
@@ -112,27 +112,36 @@ def find_places(subject: Subject, table: LatencyTable, meter: Meter, measured: C
     typical = subject.movable[len(subject.movable) // 2]
     first = typical.blocks(typical.width)
     profile_blocks(table, meter, first, first[0], 0, measured)  # begins a new table with a sentinel like most of its rows
+    for movable in subject.movable:
+        _staircase(movable, table, meter, measured)
+    # only now is the machine's usual speed known, at which the latencies of all places are told
     return tuple(_place(subject, movable, table, meter, measured) for movable in subject.movable)
 
 
 def _place(subject: Subject, movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Place:
+    staircase = _staircase(movable, table, meter, measured)
+    widths = staircase.widths
+    near = max(width for width in widths if width <= movable.near)  # wider ones may not fit into memory
+    parameters = {width: subject.parameters({movable.name: width}) for width in widths}
+    return place(movable.name, movable.layers, staircase, movable.width, parameters, near, movable.widest or widths[-1])
+
+
+def _staircase(movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Staircase:
+    """Over the widths near the place's own, and farther up where none of those ends a tread above it.
+
+    EvidenceError where its own width cannot be measured.
+    """
     at_width = {width: movable.blocks(width) for width in movable.grid}
     offered = (movable.width, movable.near)
-    sweep, macs = profile_sweep(table, meter, at_width, measured, offered)
-    staircase = analyse(sweep, macs)
+    staircase = analyse(*profile_sweep(table, meter, at_width, measured, offered))
     if not (stepless(staircase) or any(movable.width < tread.last for tread in staircase.treads[:-1])):
         at_width |= {width: movable.blocks(width) for width in movable.farther}
-        sweep, macs = profile_sweep(table, meter, at_width, measured, offered)
-        staircase = analyse(sweep, macs)
-    if movable.width not in sweep.widths:
-        failure = next(
-            (row.failure for block in at_width[movable.width] if (row := table.block_row(block)) and row.failure), "it failed"
-        )
+        staircase = analyse(*profile_sweep(table, meter, at_width, measured, offered))
+    if movable.width not in staircase.widths:
+        rows = map(table.block_row, movable.blocks(movable.width))
+        failure = next((row.failure for row in rows if row and row.failure), "it failed")
         raise EvidenceError(f"{movable.name}: must be measured at its width {movable.width}, and cannot: {failure}")
-    near = max(width for width in sweep.widths if width <= movable.near)  # wider ones may not fit into memory
-    parameters = {width: subject.parameters({movable.name: width}) for width in sweep.widths}
-    widest = movable.widest or sweep.widths[-1]
-    return place(movable.name, movable.layers, staircase, movable.width, parameters, near, widest)
+    return staircase
 
 
 def align(

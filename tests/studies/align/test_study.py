@@ -181,6 +181,16 @@ def test_a_machine_that_slows_down_all_the_while_makes_no_steps(tmp_path: Path) 
     assert len(rows.sentinels) == 1
 
 
+def test_a_machine_that_is_busy_at_first_makes_no_place_slow(tmp_path: Path) -> None:
+    meter = Simulated(lambda part: float(len(part.groups())), lambda timing: 13.0 if timing < 60 else 1.0)
+    rows = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
+    subject = foreign("tests.studies.align.nets:tangled", 16, 5)
+    for movable, found in zip(subject.movable, find_places(subject, rows, meter, lambda: None), strict=True):
+        assert found.now.ms == pytest.approx(len(movable.blocks(movable.width)))
+    readings = next(iter(rows.sentinels.values()))
+    assert readings[0] > 10 * readings[-1]
+
+
 def test_few_rounds_that_happen_to_agree_are_not_taken_for_certainty() -> None:
     few, many = (Ratio(ms=1.0, before_ms=1.0, rounds=(0.98, 0.99, 1.0) * times) for times in (1, 4))
     assert few.above == pytest.approx(0.99 + 4.303 * few.error, rel=1e-3)
