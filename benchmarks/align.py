@@ -297,13 +297,16 @@ def wanted_here() -> dict[str, Sequence[str]]:
 
 def here() -> list[str]:
     """Measured on this machine."""
+    found = each_aligned(wanted_here(), Journal(RESULTS / "here.jsonl"))
+    devices = dict.fromkeys(answer["device"] for answer in found.values() if not isinstance(answer, str))
     return [
-        "# Aligned on this machine",
+        "# Aligned on one machine",
         "",
-        "Measured: fp32, eager; pruned networks at batch 32 and 32x32 pixels, timm's at batch 8 and 96x96 pixels. Latency mode,",
+        f"Measured on {', '.join(devices)}: fp32, eager;",
+        "pruned networks at batch 32 and 32x32 pixels, timm's at batch 8 and 96x96 pixels. Latency mode,",
         f"greedy, parameters within {TOLERANCE:.0%}; whole networks timed in turn before and after.",
         "",
-        *table_of(each_aligned(wanted_here(), Journal(RESULTS / "here.jsonl")), "measured"),
+        *table_of(found, "measured"),
     ]
 
 
@@ -351,14 +354,14 @@ def cifar(data: Path) -> list[str]:
         for number, way in enumerate(WAYS):
             name = f"{number}-{seed}" + (f"-{digest(json.dumps(widths[way]))[:6]}" if widths[way] else "")
             tuned[way].append(f"tuned-{name}")
-            if f"tuned-{name}" not in accuracies:
+            if f"tuned-{name}" not in accuracies or not (WORK / f"tuned-{name}" / "model.json").exists():
                 start = dense if way == "dense" else cut(dense, widths[way], WORK / f"cut-{name}")
                 folder = trained(root, start, f"tuned-{name}", TUNING, 0.02, seed, start)
                 accuracy = json.loads((folder / "model.json").read_text())["test_accuracy"]
                 journal.append({"way": way, "seed": seed, "folder": folder.name, "widths": widths[way], "accuracy": accuracy})
                 accuracies[folder.name] = accuracy
                 print(way, seed, accuracy, flush=True)
-    return cifar_table(tuned, accuracies, answer["device"])
+    return cifar_table(tuned, accuracies)
 
 
 def genet(*arguments: str) -> None:
@@ -388,7 +391,7 @@ def cut(dense: Path, widths: dict[str, int], folder: Path) -> Path:
     return folder
 
 
-def cifar_table(tuned: dict[str, list[str]], accuracies: dict[str, float], device: str) -> list[str]:
+def cifar_table(tuned: dict[str, list[str]], accuracies: dict[str, float]) -> list[str]:
     """Accuracies of all seeds and latencies of the first, of the three ways; `tuned` names the folders."""
     meter = meter_of(checked_measure({"device": "auto", "batch": 32}))
     parts = {way: read_part(str(WORK / tuned[way][0] / "network.yaml")) for way in WAYS}
@@ -396,7 +399,8 @@ def cifar_table(tuned: dict[str, list[str]], accuracies: dict[str, float], devic
         "# ResNet-56 on CIFAR-10: dense, pruned, and pruned and aligned",
         "",
         f"8,100 training images, {EPOCHS} epochs dense and then {TUNING} more of each way, {len(SEEDS)} seeds; HRank's widths,",
-        f"channels by the L1 norm. Latency at batch 32 on {device}, each timed in turn with the pruned network.",
+        f"channels by the L1 norm. Latency at batch 32 on {meter.setting.device.name},",
+        "each timed in turn with the pruned network.",
         "",
         "| way | test accuracy | parameters | latency over the pruned network's |",
         "|---|---|---|---|",

@@ -115,6 +115,18 @@ def test_what_the_command_line_does_not_say_is_measured_as_the_networks_run_did(
         assert setting in capsys.readouterr().out.splitlines()[0]
 
 
+def test_a_run_on_the_evidence_of_another_machine_does_not_say_where_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    write_recipe(Path(), RECIPE.replace("device: cpu", "device: cuda, latency: theirs.jsonl, batch: 512"))
+    RunFolder(Path("run")).adopt(read_recipe("tiny.yaml"))
+    folder = Path("run/networks/one")
+    folder.mkdir(parents=True)
+    (folder / "network.yaml").write_text(to_yaml(Network.parse(OURS)))
+    assert cli.main(["align", str(folder)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("--device must be given: the run took its latencies from theirs")
+    assert cli.main(["align", str(folder), *V100]) in (0, 2)
+    assert "on estimate:v100" in capsys.readouterr().out.splitlines()[0]
+
+
 def test_a_trained_timm_network_is_aligned_with_its_own_weights(capsys: pytest.CaptureFixture[str]) -> None:
     reads = Input(channels=3, classes=7, resolution=64)
     timms = Foreign(name="tuned", source="timm:test_resnet", input=reads)

@@ -165,10 +165,17 @@ def _run_of(what: str) -> RunFolder | None:
 
 
 def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
-    """As the command line says, and as the network's run measured where it is silent; as usual on another device."""
+    """As the command line says, and as the network's run measured where it is silent; as usual on another device.
+
+    SpecError where the run's latencies are another machine's and no device is named.
+    """
     given = {name: value for name in USUAL if (value := getattr(arguments, name)) is not None}
-    if run and "device" not in given:
-        return checked_measure(read_recipe(run.recipe_file).measure.model_dump() | given)
+    if run:
+        measure = read_recipe(run.recipe_file).measure
+        if measure.latency and "device" not in given:
+            raise SpecError([f"--device must be given: the run took its latencies from {measure.latency} (auto: this machine)"])
+        if given.get("device", measure.device) == measure.device:
+            return checked_measure(measure.model_dump(exclude={"latency"}) | given)
     for name, value in (USUAL | given).items():
         setattr(arguments, name, value)
     return measure_of(arguments)

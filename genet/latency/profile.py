@@ -45,14 +45,23 @@ def profile_blocks(
     marked = 0
     if not missing:
         return marked
-    sentinel = table.sentinel or sentinel
-    race = meter.prepare([chain([sentinel])])
+    kept = table.sentinel
+    sentinel = kept or sentinel
 
     def read() -> float:
         table.add_sentinel(sentinel, race()[0].ms)
         return table.sentinels[str(sentinel)][-1]
 
-    before = read()
+    try:
+        race = meter.prepare([chain([sentinel])])
+        before = read()
+    except MeasurementError as fault:
+        if kept is None:
+            raise
+        raise MeasurementError(
+            f"{table.path}: the block that its rows are held against must be timed again, and {fault}; "
+            "with another evidence file a new table is begun"
+        ) from None
     while missing:
         window = _Window([], before, before)
         try:
@@ -186,7 +195,7 @@ def profile_sweep(
     """
     grid = sorted(at_width)
     sampled = len(grid) >= SHORT and not table.setting.estimate  # an estimate costs nothing
-    sentinel = at_width[grid[0]][0]  # the narrowest fits into memory if any does
+    sentinel = at_width[grid[0]][0]  # of a new table: the narrowest fits into memory if any does
     while True:
         known = {width: ms for width in grid if (ms := _sum_ms(table, at_width[width])) is not None}
         finite = {width: ms for width, ms in known.items() if ms < math.inf}

@@ -236,10 +236,14 @@ class LatencyTable:
     def adopt(self, other: LatencyTable) -> None:
         """Take over the rows of other evidence for this setting that are not here yet, their drift told as this table tells it.
 
-        That can be done where both have one sentinel; else, rows are taken to have been measured at this table's speed.
+        Where both have one sentinel it tells them apart; else, both are taken to have met the machine at its usual speed.
         """
-        mine, theirs = self.sentinels.get(str(self.sentinel), ()), other.sentinels.get(str(self.sentinel), ())
-        slower = theirs[0] / mine[0] if mine and theirs and self.sentinel == other.sentinel else 1.0
+        if self.sentinel is None:  # the other's becomes this table's
+            slower = 1.0
+        elif self.sentinel == other.sentinel:
+            slower = other.sentinels[str(other.sentinel)][0] / self.sentinels[str(self.sentinel)][0]
+        else:
+            slower = other.begun_slower / self.begun_slower
         for row in other.block_rows:
             if row.block not in self._blocks:
                 self.add_block(row.model_copy(update={"drift": row.drift * slower}))

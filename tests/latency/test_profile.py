@@ -212,6 +212,20 @@ def test_a_table_keeps_the_sentinel_that_it_was_begun_with(tmp_path: Path) -> No
     assert [table(tmp_path).ms(block) for block in wanted] == pytest.approx([usual * block.width / 8 for block in wanted])
 
 
+def test_a_sentinel_that_can_no_longer_be_timed_is_named_with_the_file(tmp_path: Path) -> None:
+    wanted = convolutions(4)
+    profile_blocks(table(tmp_path), Simulated(by_width), wanted[:2], SENTINEL, 0, quiet)
+
+    def ms(part: Part) -> float:
+        if part.name == str(SENTINEL):
+            raise MeasurementError("no memory")
+        return by_width(part)
+
+    law = re.escape("latency.jsonl: the block that its rows are held against must be timed again, and no memory; with another")
+    with pytest.raises(MeasurementError, match=law):
+        profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL, 0, quiet)
+
+
 def test_rows_are_measured_once_while_the_sentinel_stands_still(tmp_path: Path) -> None:
     meter, wanted = Simulated(by_width, lambda n: 1.0 + 0.015 * (n % 2)), convolutions(6)
     assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL, 0, quiet) == 0
@@ -385,14 +399,3 @@ def test_a_staircase_of_which_nothing_fits_is_refused_in_one_line(tmp_path: Path
     with pytest.raises(GenetError, match="must fit into memory") as caught:
         profile_sweep(table(tmp_path), Simulated(stairs(64, widest=1)), sweep_of("XX k3 c64 @14"), quiet)
     assert "\n" not in str(caught.value)
-
-
-def test_sweeps_of_two_blocks_in_one_table_do_not_take_each_other_for_drift(tmp_path: Path) -> None:
-    """Each sweep has a sentinel of its own, ten times as fast in one as in the other."""
-    small, large = sweep_of("XX k3 c64 @7", range(8, 81, 8)), sweep_of("XX k3 c64 @70", range(8, 81, 8))
-    meter = Simulated(lambda part: part.image[1] / 7 * (1 + len(part.groups())))
-    for at_width in (small, large):
-        profile_sweep(table(tmp_path), meter, at_width, quiet)
-    found = table(tmp_path)
-    assert {round(found.ms(blocks[0]), 6) for blocks in small.values()} == {1.0}
-    assert {round(found.ms(blocks[0]), 6) for blocks in large.values()} == {10.0}

@@ -301,6 +301,18 @@ def test_rows_of_other_evidence_are_taken_over_once_and_never_replace_own_ones(t
     assert found.sentinels == {str(BLOCK): [1.0, 1.5, 0.5]}
 
 
+@pytest.mark.parametrize("busy", ["this", "other"])
+def test_rows_held_against_another_sentinel_are_told_at_the_machines_usual_speed_too(busy: str, tmp_path: Path) -> None:
+    mine, theirs = table(tmp_path), table(tmp_path, name="other.jsonl")
+    for each, name, size in ((mine, "this", 8), (theirs, "other", 12)):
+        first = 13.0 if name == busy else 1.0
+        for ms in (first, 1.0, 1.0):
+            each.add_sentinel(dataclasses.replace(BLOCK, size=size), ms)
+        each.add_block(row(dataclasses.replace(BLOCK, size=size), 2.0, drift=1 / first))  # while the machine was calm
+    mine.adopt(theirs)
+    assert [mine.ms(each.block) for each in mine.block_rows] == pytest.approx([2.0, 2.0])
+
+
 def test_rows_of_other_evidence_are_brought_to_the_speed_that_this_table_was_begun_at(tmp_path: Path) -> None:
     mine, theirs = table(tmp_path), table(tmp_path, name="other.jsonl")
     second = dataclasses.replace(BLOCK, size=8)

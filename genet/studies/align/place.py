@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from genet.files import Record
-from genet.latency.staircase import Staircase, tail_effect_candidates
+from genet.latency.staircase import Staircase, Tread, tail_effect_candidates
 
 Where = Literal["edge", "inside", "no step"]
 
@@ -63,14 +63,18 @@ def place(
     """Read the options of a width off its staircase; `parameters` are the network's at every width of it.
 
     The edges are where utilization times throughput peaks (equation 4), on all steps but the last, of which nobody saw the end;
-    one that a wider width is as fast as is none. To the right there is the nearest up to `widest`; where there is none, `near`
+    one that a later step is as fast as is none. To the right there is the nearest up to `widest`; where there is none, `near`
     is offered, which ends no step. Where latency rises without steps there is no tail to remove, so neither side is.
     """
     rates = staircase.throughput or (None,) * len(staircase.widths)
     rows = zip(staircase.widths, staircase.fitted_ms, staircase.utilization, rates, strict=True)
     facts = {at: (ms, utilization, rate) for at, ms, utilization, rate in rows}
-    peaks = [peak for peak in tail_effect_candidates(staircase) if peak < staircase.treads[-1].first]
-    edges = [peak for peak in peaks if all(facts[peak][0] < ms for wider, (ms, _, _) in facts.items() if wider > peak)]
+    ends = {peak: _tread(staircase, peak).last for peak in tail_effect_candidates(staircase)}
+    edges = [
+        peak
+        for peak, end in ends.items()
+        if end < staircase.widths[-1] and all(facts[peak][0] < ms for wider, (ms, _, _) in facts.items() if wider > end)
+    ]
     narrower, wider = [edge for edge in edges if edge < width], [edge for edge in edges if width < edge <= widest]
     if not wider and width < near and not stepless(staircase):
         wider = [near]
@@ -88,6 +92,10 @@ def place(
         right=option(wider[0]) if wider else None,
         where="no step" if stepless(staircase) else "edge" if width in edges else "inside",
     )
+
+
+def _tread(staircase: Staircase, width: int) -> Tread:
+    return next(tread for tread in staircase.treads if tread.first <= width <= tread.last)
 
 
 def stepless(staircase: Staircase) -> bool:

@@ -29,8 +29,8 @@ WIDER = 2.0  # so much wider a tolerance is tried next
 ATTEMPTS = 8
 NARROWER = (0.75, 0.5, 0.25, 0.1)  # shares of the bounds that are tried where the bounds themselves lead beyond them
 SURE = 0.95  # confidence of the interval of a ratio
-KNOWN, MOST_ROUNDS = 0.01, 12
 UNNOTICED = 0.005  # of the latency
+MOST_ROUNDS = 12
 
 
 class Ratio(Record):
@@ -235,7 +235,7 @@ def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
 def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
     """A whole network against another, timed in turn; MeasurementError where they cannot be timed.
 
-    Rounds are added until the ratio is known to a percent, as far as MOST_ROUNDS.
+    Rounds are added until the ratio is known up to what nobody would notice, as far as MOST_ROUNDS.
     """
     after: list[float] = []
     before: list[float] = []
@@ -246,7 +246,7 @@ def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
         before.append(second.ms)
         rounds = tuple(a / b for a, b in zip(after, before, strict=True))
         ratio = Ratio(ms=statistics.fmean(after), before_ms=statistics.fmean(before), rounds=rounds)
-        if meter.setting.estimate or (len(rounds) >= ROUNDS and (ratio.margin <= KNOWN or len(rounds) >= MOST_ROUNDS)):
+        if meter.setting.estimate or (len(rounds) >= ROUNDS and (ratio.margin <= UNNOTICED or len(rounds) >= MOST_ROUNDS)):
             return ratio
 
 

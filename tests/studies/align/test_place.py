@@ -76,6 +76,14 @@ def test_a_width_that_a_wider_one_is_as_fast_as_is_no_edge() -> None:
     assert widths(of(dear, 96)) == (48, 128)
 
 
+def test_a_noisy_latency_before_the_end_of_a_step_does_not_take_its_edge_away() -> None:
+    every = tuple(range(8, 1025, 8))
+    ms = [1.0 + 0.5 * ((width - 1) // 128) - (0.2 if width == 504 else 0.0) - 1e-5 * width for width in every]
+    staircase = analyse(Sweep(widths=every, ms=tuple(ms), sigma=(0.02,) * len(ms)))
+    found = place("layer", ["layer"], staircase, 600, dict.fromkeys(every, 1), 1024, 1024)
+    assert widths(found) == (504, 640)
+
+
 def test_a_small_step_is_an_edge_wherever_one_stands() -> None:
     slight = [1.0 + 0.004 * (width // 8) + (0.024 if width > 64 else 0) for width in WIDTHS]
     assert widths(of(slight, 80))[0] == 64
