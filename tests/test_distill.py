@@ -32,7 +32,10 @@ from genet.trials.runner import InProcess
 from genet.trials.standing import standings
 from tests.tiny import RECIPE, SPACE, write_recipe
 
-LONGER = RECIPE.replace("{epochs: 1, batch: 128,", "{epochs: 4, patience: 1, batch: 128, joint: 0.2,")
+LONGER = RECIPE.replace("{epochs: 1, batch: 128,", "{epochs: 4, patience: 1, batch: 128, joint: 0.2,").replace(
+    "device: cpu",
+    "device: estimate:v100",  # which takes no time
+)
 MORE = SPACE.replace("samples: 2", "samples: 4")
 WAIT_S = 20.0
 KILLS = 50
@@ -108,7 +111,7 @@ def wait_for_a_result(run: RunFolder, process: subprocess.Popen[bytes]) -> None:
     """Until the journal is longer, or the process has ended."""
     before = lines(run)
     while process.poll() is None and lines(run) == before:
-        time.sleep(0.001)
+        time.sleep(0.005)
 
 
 def planned(run: RunFolder) -> tuple[Trial, ...]:

@@ -16,7 +16,7 @@ from genet.progress import Progress
 from genet.runfolder import RunFolder
 from genet.spec.reader import read_recipe
 from tests.commands import answer, fault
-from tests.tiny import write_recipe
+from tests.tiny import RECIPE, write_recipe
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16")
 STAIRS = "width,latency_ms\n" + "".join(f"{8 * n},{1.0 + 0.5 * ((n - 1) // 4)}\n" for n in range(1, 17))
@@ -207,7 +207,7 @@ def test_a_job_runs_on_the_evidence_of_another_machine(
 def test_a_finished_run_selects_for_another_device_and_writes_nothing(
     measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = write_recipe(tmp_path)
+    recipe = write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
     with open_job(tmp_path / "other", Progress(), read_recipe(recipe)) as job:
         pipeline.profile(job)
     before = {path: path.stat().st_mtime_ns for path in measured.path.rglob("*")}

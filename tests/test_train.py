@@ -89,7 +89,7 @@ def test_told_to_end_it_saves_and_the_same_command_ends_with_the_weights_of_an_u
         with training(recipe, into) as process:
             if into.name == "told":
                 while process.poll() is None and not list(into.glob("*.checkpoint")):
-                    time.sleep(0.001)
+                    time.sleep(0.01)
                 process.terminate()
                 assert process.wait(60) == 128 + signal.SIGTERM
                 assert process.stderr is not None
