@@ -104,26 +104,28 @@ def test_a_network_of_a_run_is_aligned_as_the_run_measured_and_with_what_it_meas
     assert {row.block for row in theirs.block_rows} < {row.block for row in ours.block_rows}
 
 
-def test_what_the_command_line_does_not_say_is_measured_as_the_networks_run_did(capsys: pytest.CaptureFixture[str]) -> None:
-    write_recipe(Path(), RECIPE.replace("device: cpu", "device: 'estimate:v100', dtype: fp16, batch: 512"))
+def network_of_a_run(measured: str) -> str:
+    """The folder of a network in a run that measured so."""
+    write_recipe(Path(), RECIPE.replace("device: cpu", measured))
     RunFolder(Path("run")).adopt(read_recipe("tiny.yaml"))
     folder = Path("run/networks/one")
     folder.mkdir(parents=True)
     (folder / "network.yaml").write_text(to_yaml(Network.parse(OURS)))
+    return str(folder)
+
+
+def test_what_the_command_line_does_not_say_is_measured_as_the_networks_run_did(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = network_of_a_run("device: 'estimate:v100', dtype: fp16, batch: 512")
     for extra, setting in ((), "batch 512, fp16"), (("--batch", "256"), "batch 256, fp16"):
-        assert cli.main(["align", str(folder), *extra]) in (0, 2)
+        assert cli.main(["align", folder, *extra]) in (0, 2)
         assert setting in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_run_on_the_evidence_of_another_machine_does_not_say_where_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
-    write_recipe(Path(), RECIPE.replace("device: cpu", "device: cuda, latency: theirs.jsonl, batch: 512"))
-    RunFolder(Path("run")).adopt(read_recipe("tiny.yaml"))
-    folder = Path("run/networks/one")
-    folder.mkdir(parents=True)
-    (folder / "network.yaml").write_text(to_yaml(Network.parse(OURS)))
-    assert cli.main(["align", str(folder)]) == 2
+    folder = network_of_a_run("device: cuda, latency: theirs.jsonl, batch: 512")
+    assert cli.main(["align", folder]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("--device must be given: the run took its latencies from theirs")
-    assert cli.main(["align", str(folder), *V100]) in (0, 2)
+    assert cli.main(["align", folder, *V100]) in (0, 2)
     assert "on estimate:v100" in capsys.readouterr().out.splitlines()[0]
 
 

@@ -399,3 +399,14 @@ def test_a_staircase_of_which_nothing_fits_is_refused_in_one_line(tmp_path: Path
     with pytest.raises(GenetError, match="must fit into memory") as caught:
         profile_sweep(table(tmp_path), Simulated(stairs(64, widest=1)), sweep_of("XX k3 c64 @14"), quiet)
     assert "\n" not in str(caught.value)
+
+
+def test_sweeps_of_two_blocks_in_one_table_do_not_take_each_other_for_drift(tmp_path: Path) -> None:
+    """One is ten times as fast as the other; the sentinel is the first one's, and stands still."""
+    small, large = sweep_of("XX k3 c64 @7", range(8, 81, 8)), sweep_of("XX k3 c64 @70", range(8, 81, 8))
+    meter = Simulated(lambda part: part.image[1] / 7 * (1 + len(part.groups())))
+    for at_width in (small, large):
+        profile_sweep(table(tmp_path), meter, at_width, quiet)
+    found = table(tmp_path)
+    assert {round(found.ms(blocks[0]), 6) for blocks in small.values()} == {1.0}
+    assert {round(found.ms(blocks[0]), 6) for blocks in large.values()} == {10.0}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from genet.files import Record
-from genet.latency.staircase import Staircase, Tread, tail_effect_candidates
+from genet.latency.staircase import Staircase, tail_effect_candidates
 
 Where = Literal["edge", "inside", "no step"]
 
@@ -69,11 +69,12 @@ def place(
     rates = staircase.throughput or (None,) * len(staircase.widths)
     rows = zip(staircase.widths, staircase.fitted_ms, staircase.utilization, rates, strict=True)
     facts = {at: (ms, utilization, rate) for at, ms, utilization, rate in rows}
-    ends = {peak: _tread(staircase, peak).last for peak in tail_effect_candidates(staircase)}
     edges = [
         peak
-        for peak, end in ends.items()
-        if end < staircase.widths[-1] and all(facts[peak][0] < ms for wider, (ms, _, _) in facts.items() if wider > end)
+        for tread in staircase.treads[:-1]
+        for peak in tail_effect_candidates(staircase)
+        if tread.first <= peak <= tread.last
+        and all(facts[peak][0] < ms for wider, (ms, _, _) in facts.items() if wider > tread.last)
     ]
     narrower, wider = [edge for edge in edges if edge < width], [edge for edge in edges if width < edge <= widest]
     if not wider and width < near and not stepless(staircase):
@@ -92,10 +93,6 @@ def place(
         right=option(wider[0]) if wider else None,
         where="no step" if stepless(staircase) else "edge" if width in edges else "inside",
     )
-
-
-def _tread(staircase: Staircase, width: int) -> Tread:
-    return next(tread for tread in staircase.treads if tread.first <= width <= tread.last)
 
 
 def stepless(staircase: Staircase) -> bool:
