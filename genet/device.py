@@ -7,11 +7,12 @@ import functools
 import platform
 import re
 import subprocess
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from genet.errors import DeviceError
+from genet.errors import DeviceError, GenetError, LostDeviceError, OutOfMemoryError
 from genet.files import Record
 
 if TYPE_CHECKING:
@@ -67,6 +68,118 @@ def current(device: torch.device) -> AbstractContextManager[object]:
     import torch
 
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+DeviceFault = Literal["out of memory", "no engine", "device lost"]
+NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "allocation_failed")  # in small letters, as torch says it
+NO_ENGINE = ("unable to find an engine", "no valid engine config", "no execution plan", "cudnn error", "cudnn frontend error")
+LIBRARIES = ("cudnn_status_", "cublas_status_")
+LOST = ("cuda error", "cuda driver error")
+
+
+def device_fault(fault: BaseException) -> DeviceFault | None:
+    """Return what an exception tells of the device, None if it is of another kind.
+
+    `out of memory`: less work at a time may fit. `no engine`: cuDNN or cuBLAS has no kernel for this work in its number format
+    and layout, and the device may go on with other work; cuDNN says so too if no kernel finds memory for its workspace.
+    `device lost`: only another process can use the device again. A CUDA graph that cannot be captured is none of them.
+    """
+    import torch
+
+    if isinstance(fault, GenetError):
+        lost: DeviceFault | None = "device lost" if isinstance(fault, LostDeviceError) else None
+        return "out of memory" if isinstance(fault, OutOfMemoryError) else lost
+    text = str(fault).lower()
+    if isinstance(fault, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in NO_MEMORY):
+        return "out of memory"
+    if any(sign in text for sign in (*NO_ENGINE, *LIBRARIES)):  # cuBLAS begins its own with "CUDA error"
+        return "no engine"
+    told = isinstance(fault, torch.AcceleratorError) or any(sign in text for sign in LOST)
+    return "device lost" if told and "captur" not in text else None
+
+
+@contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """Run the body on a stream of its own, ordered after and before the current stream's work, as a capture needs it."""
+    import torch
+
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    try:
+        with torch.cuda.stream(side):
+            yield
+    finally:  # after a fault too: its memory is free, and must not be written to while the side stream still reads it
+        torch.cuda.current_stream(device).wait_stream(side)
+
+
+def record_graph(work: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """Record one call of `work` as a CUDA graph; returns its replay, which launches all its kernels at once.
+
+    Call `work` a few times in a `side_stream` first, so that libraries and allocator have settled. The recorded call itself
+    computes nothing. RuntimeError if `work` cannot be captured; the current stream is then what it was, and memory and random
+    numbers are to be had as before.
+    """
+    import torch
+
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()  # during a capture the allocator gives no unused memory back, and would run out
+    graph, stream, pool = torch.cuda.CUDAGraph(), torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+    with torch.cuda.stream(stream):
+        try:
+            graph.capture_begin(pool, capture_error_mode="thread_local")  # other threads may pin images meanwhile
+            output = work()
+            graph.capture_end()
+        except BaseException:
+            _abandon(graph, pool, device)
+            raise
+
+    def replay(_keep: tuple[object, ...] = (work, output)) -> None:
+        graph.replay()
+
+    return replay
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: torch.device) -> None:
+    """End a capture that failed, and put right what torch 2.11 leaves behind: an allocator and random numbers that wait."""
+    import torch
+
+    with suppress(RuntimeError):  # it says only that the capture was invalidated
+        graph.capture_end()
+    graph.reset()
+    with suppress(RuntimeError):  # newer versions have let go of the memory by themselves, and say so
+        torch._C._cuda_endAllocateToPool(device.index or 0, pool)
+        torch._C._cuda_releasePool(device.index or 0, pool)
+    token, another = torch.zeros(1, device=device), torch.cuda.CUDAGraph()
+    with torch.cuda.stream(torch.cuda.Stream(device)):  # a capture that ends well lets random numbers be drawn again
+        another.capture_begin(capture_error_mode="thread_local")
+        token.zero_()
+        another.capture_end()
+
+
+@contextmanager
+def fp32_as_served() -> Iterator[None]:
+    """Have fp32 mean TF32 in convolutions and IEEE in linear layers, which is torch's default, whatever the caller has set.
+
+    Older and newer switches are kept in agreement, for torch raises if it is asked for one and they differ. Both are put back.
+    """
+    import torch
+
+    cudnn, mkldnn = cast(Any, torch.backends.cudnn), cast(Any, torch.backends.mkldnn)
+    parts = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul, mkldnn.matmul)
+    newer = [part.fp32_precision for part in parts]
+    try:
+        older = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:  # they differ: the newer ones were set alone, and the older ones have their defaults
+        older = True, "highest"
+    cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = older[0]
+        torch.set_float32_matmul_precision(older[1])
+        for part, precision in zip(parts, newer, strict=True):
+            part.fp32_precision = precision
 
 
 def read_card(device: torch.device) -> DeviceCard:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
-from genet.device import DeviceCard, open_device, read_card
-from genet.errors import DeviceError
+from genet.device import DeviceCard, device_fault, fp32_as_served, open_device, read_card, record_graph, side_stream
+from genet.errors import DeviceError, LostDeviceError, MeasurementError, OutOfMemoryError
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
@@ -84,3 +85,114 @@ def test_a_gpu_beyond_those_here_is_refused_with_their_number() -> None:
     count = torch.cuda.device_count()
     with pytest.raises(DeviceError, match=f"must be one of the {count} GPUs here; use cuda:{count - 1} or below"):
         open_device(f"cuda:{count}")
+
+
+FAULTS = [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "out of memory"),
+    (RuntimeError("CUDA error: out of memory"), "out of memory"),
+    (torch.AcceleratorError("CUDA error: out of memory"), "out of memory"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out of memory"),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "out of memory"),
+    (OutOfMemoryError("XX: must fit into memory"), "out of memory"),
+    (RuntimeError("FIND was unable to find an engine to execute this computation after trying 9 plans"), "no engine"),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if"), "no engine"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx( handle`"), "no engine"),
+    (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), "device lost"),
+    (RuntimeError("CUDA error: unspecified launch failure"), "device lost"),
+    (LostDeviceError("it stopped"), "device lost"),
+    (torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"), None),
+    (MeasurementError("it must export to ONNX, and does not: cuDNN error"), None),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+    (ValueError("too wide"), None),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind"), FAULTS, ids=[str(fault)[:60] for fault, _ in FAULTS])
+def test_what_torch_raises_tells_what_became_of_the_device(fault: Exception, kind: str | None) -> None:
+    assert device_fault(fault) == kind
+
+
+def test_memory_that_a_processor_does_not_have_is_told_like_a_gpus() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert device_fault(caught.value) == "out of memory"
+
+
+@pytest.fixture
+def default_precision() -> Iterator[None]:
+    """Torch's own switches before and after."""
+
+    def reset() -> None:
+        torch.backends.cudnn.allow_tf32 = True
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
+
+    reset()
+    yield
+    reset()
+
+
+def precision() -> list[object]:
+    """What the newer switches say, and the older ones where they answer."""
+    cudnn = torch.backends.cudnn
+    parts = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    found: list[object] = [part.fp32_precision for part in parts]
+    for ask in (lambda: cudnn.allow_tf32, torch.get_float32_matmul_precision, lambda: torch.backends.cuda.matmul.allow_tf32):
+        try:
+            found.append(ask())
+        except RuntimeError:
+            found.append("mixed")
+    return found
+
+
+def by_newer_switches() -> None:
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+def by_older_switches() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("medium")
+
+
+@pytest.mark.parametrize("wanted", [by_newer_switches, by_older_switches, lambda: None], ids=["newer", "older", "default"])
+@pytest.mark.usefixtures("default_precision")
+def test_fp32_is_as_torch_serves_it_whatever_was_set_and_what_was_set_comes_back(wanted: Callable[[], None]) -> None:
+    wanted()
+    before = precision()
+    with fp32_as_served():
+        convolutions, _, products, _, *older = precision()
+    assert (convolutions, products in ("ieee", "none"), older) == ("tf32", True, [True, "highest", False])
+    assert precision() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_recorded_work_is_replayed_and_does_nothing_while_it_is_recorded() -> None:
+    device = open_device("cuda")
+    total = torch.zeros(1, device=device)
+    with side_stream(device):
+        total.add_(1)
+    replay = record_graph(lambda: total.add_(1), device)
+    assert total.item() == 1
+    replay()
+    replay()
+    assert total.item() == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_work_that_cannot_be_captured_leaves_stream_random_numbers_and_memory_as_they_were() -> None:
+    device = open_device("cuda")
+    ones = torch.ones(2**24, device=device)
+    stream = torch.cuda.current_stream(device)
+    for _ in range(3):
+        with pytest.raises(RuntimeError) as caught:
+            record_graph(lambda: (ones * 2).sum().item(), device)
+        assert device_fault(caught.value) is None
+    assert torch.cuda.current_stream(device) == stream
+    assert torch.randn(8, device=device).isfinite().all()
+    held = torch.cuda.memory_allocated(device)
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved(device) < held + ones.nbytes  # no capture still keeps its memory
+    record_graph(lambda: ones * 2, device)()

@@ -6,19 +6,36 @@ All three answer the same question, so everything above them works with any; a s
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from genet.device import DeviceCard, available_bytes, current, give_back_memory, keep_memory
-from genet.errors import DeviceError, EvidenceError, LostDeviceError, OutOfMemoryError
+from genet.device import (
+    DeviceCard,
+    available_bytes,
+    current,
+    device_fault,
+    fp32_as_served,
+    free_bytes,
+    give_back_memory,
+    keep_memory,
+)
+from genet.errors import (
+    DeviceError,
+    EvidenceError,
+    GenetError,
+    LostDeviceError,
+    MeasurementError,
+    OutOfMemoryError,
+    first_line,
+)
 from genet.latency.analytic import Estimate, corrected, estimate, scale_of
-from genet.latency.clock import REPEATS, Timing, measure
+from genet.latency.clock import REPEATS, Timing, Work, measure
 from genet.latency.hardware import Gpu, find_gpu, similar_gpu
 from genet.latency.layers import time_layers
 from genet.latency.ops import Op, block_ops
@@ -28,6 +45,7 @@ from genet.latency.runtimes import ONE_LAYOUT, WAITING, prepare
 from genet.latency.table import LatencyTable, Setting
 from genet.spec.recipe import Measure
 
+_Answer = TypeVar("_Answer")
 CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
 ATTEMPTS = 3
 MOST_IMAGES = 2**14  # at a time, that the largest batch is looked for among
@@ -78,28 +96,31 @@ class DeviceMeter:
 
     def prepare(self, parts: Sequence[Part]) -> Race:
         """Build the parts with fresh weights on the device, on random images; what a time depends on is their shape."""
-        with self._at_work(parts):
-            runtime = self.setting.runtime
-            if runtime in ONE_LAYOUT and self.setting.memory_format != "contiguous":
-                raise DeviceError(f"runtime {runtime} must have memory format contiguous, and got {self.setting.memory_format}")
-            modules = [(self._module(part), self._images(part)) for part in parts]
-            works = prepare(runtime, modules, kernels_alone=not any(part.whole for part in parts))
+        runtime = self.setting.runtime
+        if runtime in ONE_LAYOUT and self.setting.memory_format != "contiguous":
+            raise DeviceError(f"runtime {runtime} must have memory format contiguous, and got {self.setting.memory_format}")
 
+        def works_of() -> tuple[Work, ...]:
+            modules = [(self._module(part), self._images(part)) for part in parts]
+            return prepare(runtime, modules, kernels_alone=not any(part.whole for part in parts))
+
+        works = self._at_work(parts, works_of)
         clock = torch.device("cpu") if runtime in WAITING else self.device
 
+        def timed(repeats: int, repeated: Callable[[], None]) -> tuple[Timing, ...]:
+            attempts = [measure(works, clock, repeats, repeated)]
+            while len(attempts) < ATTEMPTS and _unrest(attempts[-1]) > CALM:
+                attempts.append(measure(works, clock, repeats))
+            return min(attempts, key=_unrest)
+
         def race(repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
-            with self._at_work(parts):
-                attempts = [measure(works, clock, repeats, repeated)]
-                while len(attempts) < ATTEMPTS and _unrest(attempts[-1]) > CALM:
-                    attempts.append(measure(works, clock, repeats))
-                return min(attempts, key=_unrest)
+            return self._at_work(parts, lambda: timed(repeats, repeated))
 
         return race
 
     def layers(self, part: Part, passes: int = 10) -> tuple[tuple[str, str, float], ...]:
         """Name, kind and milliseconds of every layer in eager mode, the median of some passes, in the order they run."""
-        with self._at_work([part]):
-            return time_layers(self._module(part), self._images(part), passes)
+        return self._at_work([part], lambda: time_layers(self._module(part), self._images(part), passes))
 
     def largest_batch(self, part: Part) -> int | None:
         """The largest power of two of images that fits into memory, up to MOST_IMAGES; None where not one does.
@@ -113,11 +134,13 @@ class DeviceMeter:
         return fitting
 
     def _fits(self, part: Part) -> bool:
+        def one_pass() -> None:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True):
+                self._module(part)(self._images(part))
+            torch.cuda.synchronize(self.device)
+
         try:
-            with self._at_work([part]), torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True):
-                if self.device.type == "cuda":
-                    self._module(part)(self._images(part))
-                    torch.cuda.synchronize(self.device)
+            self._at_work([part], one_pass if self.device.type == "cuda" else lambda: None)
         except OutOfMemoryError:
             return False
         return True
@@ -139,27 +162,47 @@ class DeviceMeter:
         pixels = torch.randn(shape, device=self.device, dtype=DTYPES[self.setting.dtype])
         return pixels.contiguous(memory_format=MEMORY_FORMATS[self.setting.memory_format])
 
-    @contextmanager
-    def _at_work(self, parts: Sequence[Part]) -> Iterator[None]:
-        """Inference on the device, with cuDNN's own choice of kernels, and its faults in words.
+    def _at_work(self, parts: Sequence[Part], body: Callable[[], _Answer]) -> _Answer:
+        """Do the body's inference on the device, with cuDNN's own choice of kernels, and tell its faults in words.
 
-        fp32 means what torch serves by default: TF32 where there is.
+        fp32 means what torch serves by default: TF32 convolutions where there are, and IEEE linear layers.
         """
         if self.device.type == "cpu":
             self._check_memory(parts)
-        flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
         try:
-            with torch.inference_mode(), flags, current(self.device):
-                yield
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            raise self._too_large(parts, torch.cuda.mem_get_info(self.device)[0]) from None
-        except torch.AcceleratorError as fault:
-            what = str(fault).splitlines()[0]
+            with (
+                fp32_as_served(),
+                torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True),
+                torch.inference_mode(),
+                current(self.device),
+            ):
+                return body()
+        except Exception as fault:
+            kind, what = device_fault(fault), first_line(fault)
+            if kind is None or isinstance(fault, GenetError):
+                raise
+        if kind == "out of memory":  # the fault is gone by now, and so are the tensors that its traceback held
+            give_back_memory(self.device)
+            raise self._too_large(parts, free_bytes(self.device))
+        name = parts[0].name
+        if kind == "device lost" or not self._answers():
             raise LostDeviceError(
-                f"{self.setting.device.name}: must answer, and stopped while {parts[0].name} was timed ({what}); the same "
-                "command goes on without it"
-            ) from None
+                f"{self.setting.device.name}: must answer, and stopped while {name} was timed ({what}); the same command "
+                "goes on without it"
+            )
+        raise MeasurementError(
+            f"{name}: got {what}, expected kernels in {self.setting.dtype} and {self.setting.memory_format}; "
+            "set measure.dtype or measure.memory_format to another"
+        )
+
+    def _answers(self) -> bool:
+        """Tell whether the device goes on with other work after a fault of one of its libraries."""
+        try:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        except RuntimeError:
+            return False
+        return True
 
     def _check_memory(self, parts: Sequence[Part]) -> None:
         """A CPU's allocator may promise more memory than there is, and the system then kills the process."""
@@ -167,10 +210,10 @@ class DeviceMeter:
         if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
             raise self._too_large(parts, free)
 
-    def _too_large(self, parts: Sequence[Part], free: int) -> OutOfMemoryError:
+    def _too_large(self, parts: Sequence[Part], free: int | None) -> OutOfMemoryError:
         part = max(parts, key=lambda part: self._bytes(part, self.setting.batch))
-        fits = self.setting.batch
-        while fits > 1 and self._bytes(part, fits) > free / 2:
+        fits, room = self.setting.batch, math.inf if free is None else free / 2
+        while fits > 1 and self._bytes(part, fits) > room:
             fits //= 2
         return OutOfMemoryError(
             f"{part.name}: must fit into memory at batch {self.setting.batch}, and does not; "

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DRIFT = 0.02  # a sentinel that moves by more between two readings flags the rows in between
 GROUP_S = 0.5  # between two readings of the sentinel; timed in turn with the rows it would take their caches, and they its
+GPU_GROUP_S = 5.0  # the same on a GPU, whose clock drifts slowly
 GROUP_ROWS = 32
 ROUND_REPEATS = 10
 SLOW_TO_BUILD = ("compile", "tensorrt")  # the others are built anew for every round: where memory lies matters too
@@ -97,9 +98,9 @@ class _Window:
 
 def _group(meter: Meter, missing: list[Block]) -> Iterator[BlockRow]:
     """The rows of some seconds, taken off `missing`. The block at which a device is lost is a failure like others."""
-    start = time.monotonic()
+    start, seconds = time.monotonic(), GPU_GROUP_S if meter.setting.device.kind == "cuda" else GROUP_S
     for _ in range(GROUP_ROWS):
-        if not missing or time.monotonic() - start > GROUP_S:
+        if not missing or time.monotonic() - start > seconds:
             return
         block = missing.pop()
         try:

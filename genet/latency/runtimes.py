@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genet.device import device_fault, record_graph, side_stream
 from genet.errors import DeviceError, MeasurementError, OutOfMemoryError, first_line
 from genet.latency.clock import Work
 
@@ -28,8 +30,9 @@ def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alo
     DeviceError where the runtime is not there, MeasurementError where it refuses a module.
     """
     works = (RUNTIMES[runtime](module, images) for module, images in parts)
-    if kernels_alone and runtime in ("eager", "compile") and parts[0][1].device.type == "cuda":
-        return tuple(_captured(work) for work in works)
+    device = parts[0][1].device
+    if kernels_alone and runtime in ("eager", "compile") and device.type == "cuda":
+        return tuple(_captured(work, device) for work in works)
     return tuple(works)
 
 
@@ -40,45 +43,42 @@ def _eager(module: nn.Module, images: Tensor) -> Work:
 def _cudagraph(module: nn.Module, images: Tensor) -> Work:
     """The kernels alone, recorded once and replayed: what the host costs to launch them is not in the time."""
     _need_cuda("cudagraph", images)
-    return _captured(partial(module, images))
+    return _captured(partial(module, images), images.device)
 
 
-def _captured(work: Work) -> Work:
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
+def _captured(work: Work, device: torch.device) -> Work:
+    with side_stream(device):
         for _ in range(3):
             work()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
-            output = work()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as fault:  # it synchronises, say; where the device itself is lost, this raises again
-        torch.cuda.synchronize()
+        return record_graph(work, device)
+    except RuntimeError as fault:
+        if device_fault(fault) == "out of memory":
+            raise
+        torch.cuda.synchronize(device)  # raises again if the device itself is lost
         raise MeasurementError(f"a CUDA graph must capture it, and does not: {first_line(fault)}") from fault
 
-    def replay(_keep: tuple[object, ...] = (work, output)) -> None:
-        graph.replay()
 
-    return replay
+@contextmanager
+def _refusal(law: str) -> Iterator[None]:
+    """Turn what a library raises into its refusal of the module; faults of the device pass as they are."""
+    try:
+        yield
+    except Exception as fault:
+        if device_fault(fault):
+            raise
+        raise MeasurementError(f"{law}, and does not: {first_line(fault)}") from fault
 
 
 def _compile(module: nn.Module, images: Tensor) -> Work:
     """torch.compile for these very shapes; compiled here, before the clock starts."""
-    names: dict[str, Any] = {"module": module}
-    exec("def forward(images): return module(images)", names)  # code of its own: compilations are counted per code
-    compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)
-    try:
-        compiled(images)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as fault:  # whatever the compiler behind torch.compile raises
-        raise MeasurementError(f"torch.compile must compile it, and does not: {first_line(fault)}") from fault
-    return partial(compiled, images)
+    names: dict[str, Any] = {}
+    exec("def forward(module, images): return module(images)", names)  # code of its own: compilations are counted per code
+    compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)  # a module that it holds would never be freed
+    work = partial(compiled, module, images)
+    with _refusal("torch.compile must compile it"):
+        work()
+    return work
 
 
 def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
@@ -90,7 +90,7 @@ def onnx_work(model: bytes, images: Tensor) -> Work:
     runtime = _import("onnxruntime", "onnxruntime")
     providers, device = _providers(runtime, images), images.device.type
     place = {"device_type": device, "device_id": images.device.index or 0}
-    try:
+    with _refusal("ONNX Runtime must run it"):
         session = runtime.InferenceSession(model, session_options(runtime), providers=providers)
         (given,), (answer,) = session.get_inputs(), session.get_outputs()
         binding = session.io_binding()
@@ -98,8 +98,6 @@ def onnx_work(model: bytes, images: Tensor) -> Work:
         binding.bind_input(given.name, element_type=kind, shape=shape, buffer_ptr=images.data_ptr(), **place)
         binding.bind_output(answer.name, device)
         session.run_with_iobinding(binding)
-    except Exception as fault:  # onnxruntime raises classes of its own C++ binding
-        raise MeasurementError(f"ONNX Runtime must run it, and does not: {first_line(fault)}") from fault
     if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise DeviceError("ONNX Runtime must run on the GPU, and fell back to the processor; see its own log, or --runtime eager")
 
@@ -155,7 +153,7 @@ def _tensorrt(module: nn.Module, images: Tensor) -> Work:
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise MeasurementError("TensorRT must enqueue it, and does not; its own log says why")
 
-    return _captured(run)  # on the default stream TensorRT would synchronise by itself
+    return _captured(run, images.device)  # on the default stream TensorRT would synchronise by itself
 
 
 ONNX_TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # their numbers in ONNX; numpy has no bfloat16
@@ -176,7 +174,7 @@ def _onnx(module: nn.Module, images: Tensor) -> bytes:
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain = images.clone(memory_format=torch.contiguous_format)
-        try:
+        with _refusal("it must export to ONNX"):
             torch.onnx.export(
                 module,
                 (plain,),
@@ -185,8 +183,6 @@ def _onnx(module: nn.Module, images: Tensor) -> bytes:
                 input_names=["images"],
                 output_names=["answer"],
             )
-        except Exception as fault:  # the exporter raises whatever the tracing met
-            raise MeasurementError(f"it must export to ONNX, and does not: {first_line(fault)}") from fault
     return buffer.getvalue()
 
 

@@ -26,6 +26,9 @@ from genet.spec.cost import SINGLE, shortcut
 from genet.spec.network import Block, Network, blocks
 from genet.spec.recipe import Dtype, Measure, MemoryFormat, Runtime
 
+MIXED = "TF32 convolutions, IEEE linear layers"  # as torch serves it by default, and `fp32_as_served` pins it
+FP32 = {"onnxruntime": "TF32", "tensorrt": "TF32"}  # these allow it everywhere by default
+
 
 class Setting(Record):
     """All that a latency depends on beside the block itself. Rows of different settings never mix."""
@@ -36,6 +39,7 @@ class Setting(Record):
     dtype: Dtype
     memory_format: MemoryFormat
     batch: int
+    fp32: str | None = None  # what fp32 stands for on a GPU, where it is measured
 
     @classmethod
     def of(cls, card: DeviceCard, measure: Measure) -> Setting:
@@ -49,12 +53,19 @@ class Setting(Record):
             dtype=measure.dtype,
             memory_format=measure.memory_format,
             batch=measure.batch,
+            fp32=FP32.get(runtime, MIXED) if card.kind == "cuda" and measure.dtype == "fp32" else None,
         )
 
     @property
     def digest(self) -> str:
-        """Twelve digits that stand for the setting in every row of a journal; facts that cannot move a latency are left out."""
-        return digest(self.model_dump_json(exclude={"device": {"memory_bytes", "python", "platform"}}))[:12]
+        """Twelve digits that stand for the setting in every row of a journal; facts that cannot move a latency are left out.
+
+        So is what is None beside the card: a fact that is told since a later version changes no digest where it is none.
+        """
+        driver = self.device.driver and ".".join(self.device.driver.split(".")[:2])  # further digits are mended faults
+        plain = self.model_copy(update={"device": self.device.model_copy(update={"driver": driver})})
+        left_out: dict[str, bool | set[str]] = {"device": {"memory_bytes", "python", "platform"}, "fp32": self.fp32 is None}
+        return digest(plain.model_dump_json(exclude=left_out))[:12]
 
     @property
     def estimate(self) -> bool:
@@ -140,8 +151,9 @@ class LatencyTable:
         content = journal.read()
         self.damaged = content.damaged
         self._setting_written = False  # written again by every session: one damaged line must not cost a whole file
+        names = {setting.digest, *(name for name, known in _settings(content.records).items() if known.digest == setting.digest)}
         for record in content.records:
-            if record.get("setting") == setting.digest:
+            if record.get("setting") in names:
                 self._replay(record)
 
     @property
@@ -357,9 +369,14 @@ def _any_reader(block: Block) -> Block:
 
 def settings(journal: Journal) -> dict[str, Setting]:
     """The settings that a journal has rows of, by their digests, in the order of the journal."""
-    found = {}
-    for record in journal.read().records:
-        if record.get("row") == "setting":
+    return {setting.digest: setting for setting in _settings(journal.read().records).values()}
+
+
+def _settings(records: Iterable[dict[str, Any]]) -> dict[str, Setting]:
+    """Return the settings by the digests that their rows carry, which an earlier version may have taken of more facts."""
+    found: dict[str, Setting] = {}
+    for record in records:
+        if record.get("row") == "setting" and str(record.get("digest")) not in found:
             try:
                 found[str(record["digest"])] = Setting.model_validate(record["value"])
             except (ValidationError, KeyError):
@@ -369,8 +386,9 @@ def settings(journal: Journal) -> dict[str, Setting]:
 
 def find_setting(journal: Journal, wanted: str) -> Setting:
     """The setting with a digest, to read a table without its device; EvidenceError where the journal has none of it."""
+    found = _settings(journal.read().records)
     try:
-        return settings(journal)[wanted]
+        return (found | {setting.digest: setting for setting in found.values()})[wanted]
     except KeyError:
         raise EvidenceError(
             f"{journal.path}: must hold the latencies that the staircases were found in, and does not; "

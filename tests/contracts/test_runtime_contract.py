@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import tomllib
+import weakref
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,11 +16,14 @@ import torch
 from torch import nn
 
 from genet.device import available_bytes, read_card
-from genet.errors import DeviceError, MeasurementError
+from genet.errors import DeviceError, LostDeviceError, MeasurementError, OutOfMemoryError
+from genet.files import Journal
+from genet.latency import meter as meters
+from genet.latency import profile
 from genet.latency.meter import DeviceMeter
 from genet.latency.part import Part, chain, read_blocks, whole
 from genet.latency.runtimes import RUNTIMES, prepare
-from genet.latency.table import Setting
+from genet.latency.table import LatencyTable, Setting
 from genet.spec.recipe import Measure
 from tests.tiny import tiny_recipe
 
@@ -167,8 +173,115 @@ def test_the_batch_that_is_said_to_fit_fits() -> None:
         batch = int(str(caught.value).split("batch ")[-1].split()[0])
         if batch < 10**6:
             break
-    with meter("eager", CPU, batch=batch)._at_work([part]):
-        pass  # it is not refused
+    assert meter("eager", CPU, batch=batch)._at_work([part], lambda: "not refused") == "not refused"
+
+
+class Failing(nn.Module):
+    """Raises in the midst of its work, with a tensor at hand."""
+
+    def __init__(self, fault: type[Exception], words: str, made: list[weakref.ref[object]]) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.empty(8, 8))
+        self._fault, self._words, self._made = fault, words, made
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scratch = images.clone()
+        self._made += [weakref.ref(one) for one in (images, scratch, self.weights)]
+        try:
+            raise ValueError("what it came from")
+        except ValueError as cause:
+            raise self._fault(self._words) from cause
+
+
+def failing(fault: type[Exception], words: str, made: list[weakref.ref[object]] | None = None) -> Part:
+    plain = chain(read_blocks("XX k3 c8 @8"))
+    return Part("XX", plain.image, plain.groups, lambda: Failing(fault, words, [] if made is None else made), whole=False)
+
+
+UNSUPPORTED = "GET was unable to find an engine to execute this computation"
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "told", "law"),
+    [
+        (RuntimeError, f"{UNSUPPORTED}\nmore", MeasurementError, f"XX: got {UNSUPPORTED}, expected kernels in fp32"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling", MeasurementError, "expected kernels in"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling", OutOfMemoryError, "must fit into memory"),
+        (torch.AcceleratorError, "CUDA error: an illegal memory access", LostDeviceError, "must answer, and stopped while XX"),
+        (ValueError, "a fault of the module itself", ValueError, "a fault of the module itself"),
+    ],
+)
+@pytest.mark.parametrize("asked", [lambda found, part: found.prepare([part])(3), DeviceMeter.layers], ids=["race", "layers"])
+def test_what_a_device_raises_is_told_by_what_it_means(
+    fault: type[Exception], words: str, told: type[Exception], law: str, asked: Callable[[DeviceMeter, Part], object]
+) -> None:
+    with pytest.raises(told, match=law) as caught:
+        asked(meter("eager", CPU, batch=64), failing(fault, words))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_lost_behind_a_librarys_fault_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeviceMeter, "_answers", lambda self: False)
+    with pytest.raises(LostDeviceError, match="stopped while XX"):
+        meter("eager", CPU).prepare([failing(RuntimeError, "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")])(3)
+
+
+def test_memory_is_free_again_before_a_batch_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[object]] = []
+    held: list[bool] = []
+
+    def free_bytes(device: torch.device) -> int | None:
+        held.extend(one() is not None for one in made)
+        return available_bytes()
+
+    monkeypatch.setattr(meters, "free_bytes", free_bytes)
+    part = failing(torch.OutOfMemoryError, "CUDA out of memory", made)
+    with pytest.raises(OutOfMemoryError, match="batch 32 should"):
+        meter("eager", CPU, batch=64).layers(part)
+    assert held == [False] * 3
+    made.clear()
+    held.clear()
+    monkeypatch.setattr(meters, "prepare", lambda runtime, parts, kernels_alone: [module(images) for module, images in parts])
+    with pytest.raises(OutOfMemoryError, match="batch 32 should"):
+        meter("eager", CPU, batch=64).prepare([part])
+    assert held == [False] * 3
+
+
+def test_a_block_that_a_library_has_no_kernel_for_is_a_failed_row_and_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentinel, good, bad = (read_blocks(f"Conv k1 c{width} @4")[0] for width in (4, 8, 12))
+    tried: list[str] = []
+
+    def chain_of(blocks: list[object]) -> Part:
+        tried.append(str(blocks[0]))
+        return failing(RuntimeError, UNSUPPORTED) if bad in blocks else chain(blocks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(profile, "chain", chain_of)
+    found = meter("eager", CPU)
+    for again in (False, True):
+        tried.clear()
+        table = LatencyTable(Journal(tmp_path / "latency.jsonl"), found.setting)
+        profile.profile_blocks(table, found, [good, bad], sentinel, 0, lambda: None)
+        assert (str(bad) in tried) is not again
+    assert {row.block: row.failure is None for row in table.block_rows} == {good: True, bad: False}
+
+
+@pytest.mark.slow
+def test_compiled_networks_that_nobody_times_any_more_leave_memory() -> None:
+    weights: list[weakref.ref[object]] = []
+    images = torch.randn(1, 8, 4, 4)
+    with torch.inference_mode():
+        for width in (4, 8, 16):
+            module = nn.Conv2d(8, width, 1).eval()
+            weights.append(weakref.ref(module.weight))
+            works = prepare("compile", [(module, images)])
+            works[0]()
+        del module
+        assert [one() is None for one in weights] == [True, True, False]
+        del works
+        gc.collect()
+    assert [one() is None for one in weights] == [True, True, True]
 
 
 @pytest.mark.gpu

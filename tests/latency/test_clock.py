@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.errors import MeasurementError
-from genet.latency.clock import REPEATS, measure, summarise
+from genet.latency.clock import LAUNCH_MS, REPEAT_MS, REPEATS, SHORT_MS, head_start_ms, measure, summarise
 
 CPU = torch.device("cpu")
 
@@ -99,9 +99,30 @@ def test_a_work_that_cannot_run_says_so_itself() -> None:
         measure([work], CPU)
 
 
+@given(st.floats(0.001, 100))
+def test_a_gpu_is_never_waiting_for_the_host_in_the_middle_of_a_repeat(work_ms: float) -> None:
+    calls = max(1, round(REPEAT_MS / work_ms))
+    if work_ms > 1.1 * SHORT_MS:  # the host, which needs less to launch it, is ahead by itself
+        assert head_start_ms(calls) == 0
+    if work_ms < 0.9 * SHORT_MS:
+        assert head_start_ms(calls) >= calls * LAUNCH_MS
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_asynchronous_work_is_timed_to_its_end() -> None:
     a = torch.randn(4096, 4096, device="cuda")
     small, large = measure([lambda: a[:256] @ a, lambda: a @ a], torch.device("cuda", 0))
     assert large.ms > 4 * small.ms
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_work_that_is_shorter_than_its_launch_takes_the_device_no_longer_than_its_share_of_one_launch() -> None:
+    from genet.device import record_graph
+
+    device = torch.device("cuda", 0)
+    a = torch.randn(256, device=device)
+    one, many = record_graph(lambda: a.add_(1), device), record_graph(lambda: [a.add_(1) for _ in range(20)], device)
+    short, long = measure([one, many], device)
+    assert short.ms < long.ms / 2  # the host's launch takes several times as long as such a kernel

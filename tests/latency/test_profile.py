@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import statistics
@@ -161,6 +162,25 @@ def test_a_device_that_is_lost_leaves_its_rows_and_the_block_that_it_was_lost_at
     profile_blocks(found, again, wanted, SENTINEL, 0, quiet)
     assert not any(again.timed[name] for name in tried)  # what killed the device is not given to it again
     assert len(table(tmp_path)) == 20
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("cpu", 2), ("cuda", 17)])
+def test_the_sentinel_is_read_after_half_a_second_on_a_processor_and_after_five_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, rows: int
+) -> None:
+    seconds = itertools.count(0, 0.3)
+    now = [next(seconds)]
+
+    def ms(part: Part) -> float:
+        now[0] = next(seconds)
+        return by_width(part)
+
+    monkeypatch.setattr("genet.latency.profile.time.monotonic", lambda: now[0])
+    meter = Simulated(ms)
+    meter.setting = meter.setting.model_copy(update={"device": meter.setting.device.model_copy(update={"kind": kind})})
+    measured = table(tmp_path)
+    profile_blocks(measured, meter, convolutions(34), SENTINEL, 0, quiet)
+    assert len(measured.sentinels[str(SENTINEL)]) == 1 + 34 // rows
 
 
 def test_a_machine_that_slows_down_midway_is_corrected_for(tmp_path: Path) -> None:

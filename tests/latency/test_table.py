@@ -103,6 +103,61 @@ def test_memory_operating_system_and_python_are_no_part_of_the_key(tmp_path: Pat
     assert BLOCK in table(tmp_path, with_card(memory_bytes=1, platform="other", python="3.99"))
 
 
+GPU = CARD.model_copy(update={"kind": "cuda", "name": "GPU X", "driver": "580.159.04"})
+
+
+def gpu(**facts: object) -> Setting:
+    return Setting.of(GPU.model_copy(update=facts), Measure(batch=2, dtype="fp16"))
+
+
+def test_a_mended_driver_leaves_a_table_valid_and_another_driver_does_not(tmp_path: Path) -> None:
+    table(tmp_path, gpu()).add_block(row(BLOCK, 3.0))
+    assert BLOCK in table(tmp_path, gpu(driver="580.159.11"))
+    assert BLOCK not in table(tmp_path, gpu(driver="580.160.04"))
+    assert BLOCK not in table(tmp_path, gpu(driver=None))
+
+
+def test_rows_whose_digest_an_earlier_version_took_of_more_facts_are_read(tmp_path: Path) -> None:
+    old, setting = "0123456789ab", gpu()
+    journal = Journal(tmp_path / "latency.jsonl")
+    journal.append({"row": "setting", "digest": old, "value": setting.model_dump(mode="json", exclude={"fp32"})})
+    journal.append({"row": "block", "setting": old, "value": row(BLOCK, 3.0).model_dump(mode="json")})
+    assert table(tmp_path, setting).ms(BLOCK) == 3.0
+    assert settings(journal) == {setting.digest: setting}
+    assert find_setting(journal, old) == find_setting(journal, setting.digest) == setting
+    assert len(table(tmp_path, gpu(name="another"))) == 0
+
+
+def test_the_key_says_what_fp32_means_on_a_gpu_and_nothing_elsewhere() -> None:
+    def fp32(kind: str, **wanted: object) -> str | None:
+        return Setting.of(CARD.model_copy(update={"kind": kind}), Measure.model_validate(wanted)).fp32
+
+    assert fp32("cuda", dtype="fp32") == "TF32 convolutions, IEEE linear layers"
+    assert fp32("cuda", dtype="fp32", runtime="tensorrt") == "TF32"
+    assert (fp32("cuda", dtype="bf16"), fp32("cpu", dtype="fp32"), fp32("estimate", dtype="fp32")) == (None, None, None)
+    plain = Setting.of(GPU, Measure(dtype="fp32"))
+    assert plain.digest != plain.model_copy(update={"fp32": None}).digest
+
+
+def test_the_digest_of_a_processor_is_what_it_was_before_fp32_was_told() -> None:
+    card = DeviceCard(
+        kind="cpu",
+        name="Some CPU",
+        processors=4,
+        memory_bytes=2**34,
+        l2_bytes=None,
+        capability="AVX2",
+        driver=None,
+        clocks=None,
+        cuda=None,
+        cudnn=None,
+        torch="2.11.0",
+        python="3.11.7",
+        platform="Linux x86_64",
+    )
+    assert Setting.of(card, Measure(batch=2)).digest == "d998dcb53a7d"
+
+
 def test_auto_is_cuda_graphs_on_a_gpu_whether_it_is_here_or_estimated_and_eager_elsewhere() -> None:
     def runtime(kind: str, wanted: str = "auto") -> str:
         return Setting.of(CARD.model_copy(update={"kind": kind}), Measure.model_validate({"runtime": wanted})).runtime

@@ -17,6 +17,8 @@ from genet.studies.align.resize import resized
 from genet.studies.align.tied import Tied, tie
 from tests.studies.align import nets
 
+pytest.importorskip("torch_pruning", reason="torch-pruning is not installed: pip install 'genet[align]'")
+
 IMAGE = (3, 16, 16)
 TANGLED = nets.tangled().eval()
 TIED = tie(TANGLED, IMAGE, "tangled")
