@@ -69,6 +69,7 @@ PRUNED = tuple(
 )
 TIMM = ("timm:resnet50", "timm:mobilenetv2_100", "timm:gernet_m", "timm:efficientnet_b0")
 TOLERANCE = 0.05
+FINDINGS = ("nothing to gain", "was sure to", "all sizes tried were slower")  # reasons with these words are answers
 SCALED = ("--mode", "accuracy", "--scale", "width,resolution", "--batch", "1")
 
 
@@ -192,23 +193,35 @@ def narrowed_alike(arguments: Sequence[str], parameters: int) -> Ratio:
     for _ in range(20):
         middle = (low + high) / 2
         low, high = (middle, high) if subject.parameters(widths(middle)) < parameters else (low, middle)
-    measure = {option: given[option] for option in ("device", "dtype", "runtime", "batch") if option in given}
+    options = ("device", "dtype", "runtime", "batch", "memory-format")
+    measure = {option.replace("-", "_"): given[option] for option in options if option in given}
     meter = meter_of(checked_measure({"device": "auto"} | measure))
     return ratio_of(subject.part(widths(high)), subject.part({}), meter)
 
 
-def each_aligned(wanted: dict[str, Sequence[str]], journal: Journal) -> dict[str, dict[str, Any] | str]:
-    """An answer for each name; those that the journal holds for the same command are not asked for again."""
+def each_aligned(
+    wanted: dict[str, Sequence[str]], journal: Journal, ask: Callable[[Sequence[str]], dict[str, Any] | str] = aligned
+) -> dict[str, dict[str, Any] | str]:
+    """Return an answer for each name; those that the journal holds for the same command are not asked for again.
+
+    A reason for having none is kept only if it tells of the network: what failed is tried again.
+    """
     known = {tuple(record["command"]): record["answer"] for record in journal.read().records}
     for name, command in wanted.items():
         if tuple(command) not in known:
-            answer = aligned(command)
+            answer = ask(command)
             if not isinstance(answer, str) and "--scale" not in command:
                 answer["alike"] = narrowed_alike(command, answer["parameters"][1]).model_dump(mode="json")
             known[tuple(command)] = answer
-            journal.append({"command": list(command), "answer": answer})
+            if not isinstance(answer, str) or is_finding(answer):
+                journal.append({"command": list(command), "answer": answer})
             print(name, "done", flush=True)
     return {name: known[tuple(command)] for name, command in wanted.items()}
+
+
+def is_finding(reason: str) -> bool:
+    """Return whether the reason for having no answer tells of the network, not of something that failed."""
+    return any(words in reason for words in FINDINGS)
 
 
 def table_of(found: dict[str, dict[str, Any] | str], how: str) -> list[str]:
@@ -260,6 +273,18 @@ def networks(batch: int, timm: Sequence[str], *arguments: str) -> dict[str, Sequ
     return pruned | {name.split()[0].removeprefix("timm:"): (*name.split(), *arguments) for name in timm}
 
 
+def grown(name: str, answer: dict[str, Any] | str) -> str:
+    """Return in one line what growing width and resolution at equal latency gives."""
+    if isinstance(answer, str):
+        return f"{name} at batch 1: {answer}."
+    best = answer["best"]
+    times = best["parameters"] / answer["parameters"], best["macs"] / answer["macs"]
+    return (
+        f"{name} at batch 1, width and resolution grown at equal latency: {answer['resolution']} -> {best['resolution']} pixels, "
+        f"{times[0]:.2f} times the parameters, {times[1]:.2f} times the MACs."
+    )
+
+
 def estimates() -> list[str]:
     """At the analytic V100 and T4."""
     lines = [
@@ -274,20 +299,9 @@ def estimates() -> list[str]:
         wanted = networks(128, [f"{name} --batch 64" for name in TIMM], *at)
         found = each_aligned(wanted, Journal(WORK / "estimates.jsonl"))
         lines += [f"## {gpu.upper()}", "", *table_of(found, "estimated")]
-        grown = each_aligned({"grown": (TIMM[3], *SCALED, "--device", f"estimate:{gpu}")}, Journal(WORK / "estimates.jsonl"))
-        lines += [_grown("efficientnet_b0, eager", grown["grown"]), ""]
+        scaled = each_aligned({"grown": (TIMM[3], *SCALED, "--device", f"estimate:{gpu}")}, Journal(WORK / "estimates.jsonl"))
+        lines += [grown("efficientnet_b0, eager", scaled["grown"]), ""]
     return lines
-
-
-def _grown(name: str, answer: dict[str, Any] | str) -> str:
-    if isinstance(answer, str):
-        return f"{name} at batch 1: {answer}."
-    best = answer["best"]
-    times = best["parameters"] / answer["parameters"], best["macs"] / answer["macs"]
-    return (
-        f"{name} at batch 1, width and resolution grown at equal latency: {answer['resolution']} -> {best['resolution']} pixels, "
-        f"{times[0]:.2f} times the parameters, {times[1]:.2f} times the MACs."
-    )
 
 
 def wanted_here() -> dict[str, Sequence[str]]:
@@ -308,23 +322,6 @@ def here() -> list[str]:
         "",
         *table_of(found, "measured"),
     ]
-
-
-def on_gpu(folder: Path, small: bool) -> list[str]:
-    """As in the paper's tables 2 and 3: pruned networks at batch 128, EfficientNets grown at batch 1."""
-    evidence = ("--evidence", str(folder / "align-latency.jsonl"))
-    journal = Journal(folder / "align.jsonl")
-    if small:
-        found = each_aligned({"resnet56": (*PRUNED[1], "--batch", "2", "--device", "cpu", *evidence)}, journal)
-        return ["# Aligned", "", *table_of(found, "measured")]
-    found = each_aligned(networks(128, (), "--tau", str(TOLERANCE), *evidence), journal)
-    names = [f"timm:efficientnet_b{size}" for size in range(3)]
-    grown = each_aligned({name: (name, *SCALED, "--runtime", "eager") for name in names}, journal)
-    lines = ["# Aligned", "", "fp32 (TF32), CUDA graphs, batch 128, parameters within 5 %; grown in eager mode.", ""]
-    lines += table_of(found, "measured")
-    for name, answer in grown.items():
-        lines += [_grown(name, answer), ""]
-    return lines
 
 
 EPOCHS, TUNING, SEEDS = 10, 5, (0, 1, 2)

@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# All GPU evidence of this project, on a machine with an NVIDIA GPU and no network:
+# GPU evidence within the few minutes that a borrowed machine with an NVIDIA GPU and no network gives.
 #
-#     benchmarks/gpu.sh                 every part, one after another
-#     benchmarks/gpu.sh table networks  some parts: checks table staircases prediction networks trials serving align survey
+#     benchmarks/gpu.sh evidence [FOLDER]     latencies, staircases, predictions, the papers' figures; at most 330 s
+#     benchmarks/gpu.sh job [FOLDER]          a whole search on CIFAR-10, and a scaled ResNet-18 trained alike; at most 420 s
 #
-# Each part ends within 8 minutes and exits with 75 where more is left; the same command then goes on with it. Results and
-# evidence go to benchmarks/results/DEVICE/. Nothing needs to be installed: it runs from the checkout.
-# For a dry run without a GPU: benchmarks/gpu.sh --small (the processor, tiny space, three networks).
+# Each part has a limit of its own (gpu/plan.py has them in their order). Whatever happens, one archive of at most 16 MiB,
+# genet-gpu-COMMAND.tar.gz, ends in the folder that $OUT names (default: the current one); it is renewed while a part runs, so that
+# it is there even where everything is killed. The same command goes on from it where it lies in FOLDER: what is done stays, what
+# failed or was cut off is tried again. It ends with 0 when all is done, with 75 where something is left.
+# `python benchmarks/gpu_summary.py ARCHIVE` makes benchmarks/results/DEVICE/ of it.
+#
+# FOLDER holds what the machine lacks, each if there is need of it:
+#   *.whl                         installed into a temporary folder by pip without a network, and nowhere else; a wheel that is
+#                                 not for this Python is named and skipped
+#   cifar10.tar.xz                for job: train/CLASS/* and test/CLASS/*
+#   genet-gpu-COMMAND.tar.gz      to go on from
+#   COMMIT                        the commit's id, where the checkout has no .git; GENET_COMMIT comes first
+# The wheels for Python 3.12 with torch, timm, scipy and pytest but without pydantic and torch-pruning, fetched elsewhere by
+#     pip download --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 -d FOLDER \
+#         'pydantic>=2.9' 'typing-extensions>=4.16'
+#     pip download --only-binary=:all: --python-version 3.12 --no-deps -d FOLDER 'torch-pruning>=1.6'
+# are pydantic with the pydantic-core that it asks for (which is why --no-deps must not go with it), annotated-types,
+# typing-inspection, typing-extensions and torch-pruning.
+#
+# --small runs every part at the smallest settings, on the processor; --device cuda takes the GPU for it. Both commands together
+# then take a few minutes on two cores.
 set -uo pipefail
-cd "$(dirname "$0")/.."
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-
-small=()
-if [[ "${1:-}" == --small ]]; then small=(--small); shift; fi
-parts=("$@")
-if [[ ${#parts[@]} -eq 0 ]]; then parts=(checks table staircases prediction networks trials serving align survey); fi
-
-failed=0
-for part in "${parts[@]}"; do
-    echo "== $part"
-    # An interrupt is what a user would send: what was measured is kept, and the next call goes on.
-    timeout --signal=INT --kill-after=30 "${GPU_PART_SECONDS:-470}" python3 benchmarks/gpu.py "$part" "${small[@]}"
-    code=$?
-    case $code in
-        0) ;;
-        75 | 124 | 130 | 137) echo "$part: more is left; give the same command again"; exit 75 ;;
-        *) echo "$part: failed with $code"; failed=$code ;;
-    esac
-done
-exit $failed
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export PYTHONPATH="$root:$root/benchmarks${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+exec "${PYTHON:-python3}" -m gpu "$@"

@@ -14,15 +14,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from genet import pipeline
 from genet.commands.printing import progress
-from genet.files import write_atomic
+from genet.files import Record, write_atomic
 from genet.job import Job, open_job, predictor
 from genet.latency.part import whole
 from genet.latency.plan import Staircases, correction_networks, random_networks
-from genet.latency.predict import Predictor, relative_errors
+from genet.latency.predict import relative_errors
 from genet.latency.profile import measure_network
 from genet.latency.repeat import repeatability
 from genet.runfolder import RunFolder
@@ -46,16 +47,48 @@ def main() -> None:
     write_atomic(RESULTS / "prediction" / f"{recipe.name}.md", text.encode())
 
 
+class Errors(Record):
+    """Relative errors over networks that took no part in the correction, and what they are held against.
+
+    `in_turn` and `apart` are what two timings of one network differ by on this machine.
+    """
+
+    name: str
+    setting: str
+    networks_in_space: int
+    rows: int
+    corrected_by: int
+    scale: float
+    kernel_ms: float
+    host_ms: float
+    predicted_ms: tuple[float, ...]
+    measured_ms: tuple[float, ...]
+    left_out_error: float | None
+    in_turn: float
+    apart: float
+    sentinel_scatter: float
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """The relative error of every network."""
+        return np.array(relative_errors(self.predicted_ms, self.measured_ms))
+
+    @property
+    def kendall(self) -> float:
+        """How far predictions and measurements agree in their order."""
+        return float(kendalltau(self.predicted_ms, self.measured_ms)[0])
+
+
 def study(recipe: Recipe, folder: Path, count: int) -> str:
     """Fill the table of a recipe in a run folder, then hold its predictions against networks measured whole."""
     RunFolder(folder).adopt(recipe)
     with open_job(folder, progress()) as job:
         pipeline.profile(job)
-        return report(job, count)
+        return written(errors_of(job, count), f"python benchmarks/prediction.py --recipe {recipe.name}")
 
 
-def report(job: Job, count: int) -> str:
-    """The errors over `count` networks that took no part in the correction, as Markdown."""
+def errors_of(job: Job, count: int) -> Errors:
+    """Return the errors over `count` networks that took no part in the correction; the table keeps what was measured."""
     staircases = Staircases.load(job.folder.staircase)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
     prediction = predictor(job, job.table, kept)
@@ -68,35 +101,50 @@ def report(job: Job, count: int) -> str:
             row = measure_network(job.table, job.meter, network, job.masternet)
             measured.append(row.ratio * job.table.masternet_ms(job.masternet))
             tracker.advance()
-    return written(job, prediction, np.array(relative_errors(predicted, measured)), predicted, measured)
-
-
-def written(job: Job, prediction: Predictor, errors: np.ndarray, predicted: list[float], measured: list[float]) -> str:
-    """The study as Markdown."""
     floor = repeatability(whole(job.masternet), job.meter)
-    offered = job.recipe.space.widths_on_offer()
-    table, correction = job.table, prediction.correction
-    expected = prediction.correction.left_out_error or float("nan")
+    correction = prediction.correction
+    return Errors(
+        name=job.recipe.name,
+        setting=str(job.table.setting),
+        networks_in_space=job.recipe.space.size(job.recipe.space.widths_on_offer()),
+        rows=len(job.table),
+        corrected_by=correction.networks,
+        scale=correction.scale,
+        kernel_ms=correction.kernel_ms,
+        host_ms=correction.host_ms,
+        predicted_ms=tuple(predicted),
+        measured_ms=tuple(measured),
+        left_out_error=correction.left_out_error,
+        in_turn=floor.in_turn,
+        apart=floor.apart,
+        sentinel_scatter=job.table.noise,
+    )
+
+
+def written(found: Errors, command: str) -> str:
+    """Return the study as Markdown."""
+    errors = found.errors
+    left_out = "n/a" if found.left_out_error is None else f"{found.left_out_error:.1%}"
     return "\n".join(
         [
-            f"# Predicted against measured: {job.recipe.name}",
+            f"# Predicted against measured: {found.name}",
             "",
-            f"{table.setting}; space of {job.recipe.space.size(offered):,} networks, {len(table)} block rows, correction fitted "
-            f"on {correction.networks} networks ({correction.scale:.3f} x sum + {correction.kernel_ms:.4g} ms per kernel; host "
-            f"{correction.host_ms:.4g} ms per kernel). Made by `python benchmarks/prediction.py --recipe {job.recipe.name}`.",
+            f"{found.setting}; space of {found.networks_in_space:,} networks, {found.rows} block rows, correction fitted "
+            f"on {found.corrected_by} networks ({found.scale:.3f} x sum + {found.kernel_ms:.4g} ms per kernel; host "
+            f"{found.host_ms:.4g} ms per kernel). Made by `{command}`.",
             "",
             "| figure | value | target |",
             "|---|---|---|",
-            f"| networks not seen by the correction | {len(errors)} | 50 |",
+            f"| networks not seen by the correction | {len(errors)} | {NETWORKS} |",
             f"| mean error | {np.abs(errors).mean():.1%} | 3% |",
             f"| median error | {np.median(np.abs(errors)):.1%} | |",
             f"| within 5 % | {np.mean(np.abs(errors) <= 0.05):.0%} | 95% |",
             f"| bias | {errors.mean():+.1%} | 1% |",
-            f"| Kendall | {kendalltau(predicted, measured)[0]:.3f} | 0.95 |",
-            f"| the run's own figure, left out one at a time | {expected:.1%} | |",
-            f"| A/A floor, in turn | {floor.in_turn:.1%} | |",
-            f"| A/A floor, apart | {floor.apart:.1%} | |",
-            f"| sentinel, from reading to reading | {table.noise:.1%} | |",
+            f"| Kendall | {found.kendall:.3f} | 0.95 |",
+            f"| the run's own figure, left out one at a time | {left_out} | |",
+            f"| A/A floor, in turn | {found.in_turn:.1%} | |",
+            f"| A/A floor, apart | {found.apart:.1%} | |",
+            f"| sentinel, from reading to reading | {found.sentinel_scatter:.1%} | |",
             "",
         ]
     )

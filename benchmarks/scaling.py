@@ -49,24 +49,24 @@ class Instant:
 def main() -> None:
     """Print the report and write it down."""
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    text = report(device)
+    text = report(device, (1, 2, 4) if device != "cpu" else (1, 2))
     print(text)
     write_atomic(Path(__file__).parent / "results" / f"scaling-{device.split(':')[0]}.md", text.encode())
 
 
-def report(device: str) -> str:
-    """What was timed, as Markdown."""
+def report(device: str, workers: Sequence[int], most: int | None = None) -> str:
+    """Return what was timed with so many workers, as Markdown; of all trials, or of so many."""
     recipe = read_recipe("digits")
     space = recipe.space
-    trials = plan_trials(space, space.widths_on_offer(), recipe.search_resolution, 0, recipe.distill)
+    trials = plan_trials(space, space.widths_on_offer(), recipe.search_resolution, 0, recipe.distill)[:most]
     torch.set_num_threads(1)
     lines = ["# More workers", ""]
     lines += [f"{read_card(torch.device(device)).name}, one thread per worker; {len(trials)} trials of digits.", ""]
     lines += ["| workers | seconds until they work | seconds of work | trials per hour of work |", "|---|---|---|---|"]
-    for workers in (1, 2, 4) if device != "cpu" else (1, 2):
+    for count in workers:
         with tempfile.TemporaryDirectory() as folder:
-            start, work = seconds_of(recipe, trials, Processes([device] * workers), Path(folder), device)
-        lines.append(f"| {workers} | {start:.1f} | {work:.1f} | {3600 * len(trials) / work:.0f} |")
+            start, work = seconds_of(recipe, trials, Processes([device] * count), Path(folder), device)
+        lines.append(f"| {count} | {start:.1f} | {work:.1f} | {3600 * len(trials) / work:.0f} |")
     many = [(trial,) for trial in trials] * (RESULTS // len(trials))
     nothing = FineTune(Course(build(space.masternet(32)), *(None,) * 4), device)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:

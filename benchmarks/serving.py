@@ -13,6 +13,7 @@ import argparse
 import copy
 import io
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,8 +29,9 @@ from genet.files import Record, write_atomic
 from genet.latency.clock import Timing, Work, measure_apart
 from genet.latency.runtimes import onnx_work, prepare
 from genet.nets.build import build
-from genet.nets.data import Splits, TensorImages
+from genet.nets.data import Splits
 from genet.nets.fuse import fused
+from genet.nets.images import TensorImages
 from genet.spec.network import Network
 from genet.spec.reader import read_network
 
@@ -53,8 +55,8 @@ class Served(Record):
     timings: dict[str, Timing]
 
 
-def works_of(network: Network, images: Tensor) -> dict[str, Work]:
-    """Ours and timm's, each in every runtime; both with weights of one network, on images as the runtime likes them."""
+def works_of(network: Network, images: Tensor, runtimes: Sequence[str]) -> dict[str, Work]:
+    """Ours and timm's with the same weights, each in these of torch's runtimes, and on a processor in ONNX Runtime too."""
     module = build(network).eval()
     model = to_timm(network).eval()
     model.load_state_dict(module.state_dict())
@@ -63,7 +65,7 @@ def works_of(network: Network, images: Tensor) -> dict[str, Work]:
     for whose, one in (("genet", module), ("timm", model), ("genet, fused", fused(module))):
         one = one.to(images.device)
         like = copy.deepcopy(one).to(memory_format=torch.channels_last)
-        for runtime in TORCH_RUNTIMES[images.device.type]:
+        for runtime in runtimes:
             works[f"{whose}: {runtime}"] = prepare(runtime, [(one, images)])[0]
             works[f"{whose}: {runtime}, channels_last"] = prepare(runtime, [(like, last)])[0]
     if images.device.type == "cuda":
@@ -109,15 +111,15 @@ def table(found: list[Served]) -> str:
     return "\n".join(lines)
 
 
-def serve(name: str, device: torch.device, batch: int) -> Served:
-    """Time one network in every runtime that is here."""
+def serve(name: str, device: torch.device, batch: int, runtimes: Sequence[str] | None = None) -> Served:
+    """Time one network in every runtime that is here, or in these of torch's alone."""
     network = Network.parse(name) if "|" in name else read_network(name)
     reads = network.input
     if device.type == "cpu":
         keep_memory()
     images = torch.randn(batch, reads.channels, reads.resolution, reads.resolution, device=device)
     with torch.inference_mode():
-        works = works_of(network, images)
+        works = works_of(network, images, runtimes or TORCH_RUNTIMES[device.type])
         timings = dict(zip(works, measure_apart(list(works.values()), device), strict=True))
     return Served(
         network=str(network), device=read_card(device).name, threads=torch.get_num_threads(), batch=batch, timings=timings
