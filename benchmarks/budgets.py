@@ -34,7 +34,8 @@ from genet.latency.profile import ROUND_REPEATS, ROUNDS
 from genet.latency.trace import module_ops
 from genet.nets.build import build
 from genet.nets.data import load_data
-from genet.nets.training import accuracy, train
+from genet.nets.evaluation import accuracy
+from genet.nets.training import train
 from genet.spec.network import MULTIPLE, Network
 from genet.spec.recipe import Recipe, Select
 from genet.steps.learn import current_regression

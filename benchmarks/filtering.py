@@ -28,7 +28,8 @@ from genet.latency.part import whole
 from genet.latency.profile import ROUND_REPEATS
 from genet.nets.build import build
 from genet.nets.data import load_data
-from genet.nets.training import accuracy, train
+from genet.nets.evaluation import accuracy
+from genet.nets.training import train
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.recipe import Data, Training

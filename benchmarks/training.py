@@ -24,8 +24,10 @@ from genet.export.format import Subject
 from genet.export.timm_form import to_timm
 from genet.files import Journal, write_atomic
 from genet.nets.build import build
-from genet.nets.data import FileImages, load_data, load_test
-from genet.nets.training import accuracy, train
+from genet.nets.data import load_data, load_test
+from genet.nets.evaluation import accuracy
+from genet.nets.images import FileImages
+from genet.nets.training import train
 from genet.spec.network import Network
 from genet.spec.recipe import Data, Training
 

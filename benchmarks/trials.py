@@ -27,8 +27,10 @@ import torch
 from genet.device import keep_memory, read_card
 from genet.files import Journal, Record, digest, write_atomic
 from genet.nets.build import GENet, build
-from genet.nets.data import FirstImages, Splits, load_data
-from genet.nets.training import accuracy, train
+from genet.nets.data import Splits, load_data
+from genet.nets.evaluation import accuracy
+from genet.nets.images import FirstImages
+from genet.nets.training import train
 from genet.nets.weights import load_weights, save_weights
 from genet.spec.cost import network_cost
 from genet.spec.network import Network

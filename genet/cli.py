@@ -183,7 +183,8 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
 
 
 def _add_runner(command: argparse.ArgumentParser) -> None:
-    """Who runs the trials."""
+    """Who runs the trials, and from which MasterNet."""
+    command.add_argument("--any-master", action="store_true", help="go on with a MasterNet that has learnt nothing")
     command.add_argument(
         "--runner",
         choices=("auto", "in-process", "processes", "ray"),

@@ -18,7 +18,8 @@ from genet.latency.plan import Staircases, correction_networks
 from genet.latency.predict import Predictor
 from genet.latency.profile import ROUNDS
 from genet.latency.table import LatencyTable
-from genet.nets.data import Splits, load_data
+from genet.nets.data import Splits, check_augment, load_data
+from genet.nets.images import View
 from genet.progress import Progress
 from genet.runfolder import RunFolder
 from genet.spec.network import Network
@@ -47,7 +48,13 @@ class Job:
     @cached_property
     def splits(self) -> Splits:
         """The images."""
-        return load_data(self.recipe.data, self.recipe.space.input, self.recipe.seed)
+        recipe, reads = self.recipe, self.recipe.space.input
+        if recipe.train.augment:
+            check_augment(recipe.train.augment, recipe.data, reads.channels)
+        splits = load_data(recipe.data, reads, recipe.seed, View(augment=recipe.augment), self.device)
+        if splits.note:
+            self.progress.say(splits.note)
+        return splits
 
     @cached_property
     def meter(self) -> Meter:

@@ -46,12 +46,12 @@ __all__ = [
 ]
 
 
-def run(job: Job, runner: OpenRunner = open_runner) -> Outcomes:
-    """From a recipe to trained and exported networks; `runner` opens who runs the trials."""
+def run(job: Job, runner: OpenRunner = open_runner, any_master: bool = False) -> Outcomes:
+    """From a recipe to trained and exported networks; `runner` opens who runs the trials. For `any_master` see `distill`."""
     check(job)
     profile(job)
     train_master(job)
-    distill(job, runner)
+    distill(job, runner, any_master=any_master)
     fit_trials(job)
     select(job)
     outcomes = train_selected(job)

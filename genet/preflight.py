@@ -20,14 +20,15 @@ from genet.latency.plan import Expected, expected_rows
 from genet.latency.profile import ROUND_REPEATS, ROUNDS, measure_network
 from genet.latency.table import LatencyTable, Setting
 from genet.nets.build import build
-from genet.nets.data import Splits, TensorImages
+from genet.nets.data import Splits
+from genet.nets.images import FirstImages
 from genet.nets.training import train
 from genet.progress import duration
 from genet.spec.network import Network
 from genet.spec.recipe import Budget, Recipe, Schedule, budget_ms
 from genet.trials.course import Course
 from genet.trials.plan import Trial, plan_trials
-from genet.trials.probe import expected_seconds
+from genet.trials.probe import STEPS_RECORDED, expected_seconds
 
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
 
@@ -114,15 +115,15 @@ def _seconds(
     profile = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
     profile += rows.networks * 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms)
     batch = min(recipe.train.batch, splits.train.size)
-    step_s = _step_seconds(recipe, batch, device)
+    start_s, step_s = _training_seconds(recipe, splits, device)
     untrained = Course(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
 
     def training(schedule: Schedule) -> float:
-        return schedule.epochs * splits.train.size * step_s / batch
+        return start_s + schedule.epochs * splits.train.size * step_s / batch
 
     networks = sum(training(recipe.train) * (r / search) ** 2 for r in space.input.resolutions) * len(recipe.select.budgets)
     return {
-        "profile": profile / 1e3 + rows.rows * WARM_UP_S if recipe.measure.here else 0.0,
+        "profile": profile / 1e3 + rows.rows * WARM_UP_S[device.type] if recipe.measure.here else 0.0,
         "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
         "distill": expected_seconds(untrained, trials, device),
         "train": networks,
@@ -130,17 +131,26 @@ def _seconds(
     }
 
 
-def _step_seconds(recipe: Recipe, batch: int, device: torch.device) -> float:
-    """Seconds of one training step of the MasterNet; the faster of two after a warm-up."""
-    size, schedule = recipe.search_resolution, Schedule(epochs=1, batch=batch, learning_rate=recipe.train.learning_rate)
-    images = torch.randn(batch, recipe.space.input.channels, size, size)
-    seen = TensorImages(images, torch.zeros(len(images), dtype=torch.long))
-    module, times = build(recipe.space.masternet(size)), []
-    for _ in range(3):
+def _training_seconds(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[float, float]:
+    """Measure what a training of the MasterNet costs to begin, and each of its steps with its images, in seconds.
+
+    A training of two epochs more than another costs their steps more; the rest is the start: building, recording, choosing
+    kernels.
+    """
+    size, batch = recipe.search_resolution, min(recipe.train.batch, splits.train.size)
+    steps = min(STEPS_RECORDED if device.type == "cuda" else 1, splits.train.size // batch)
+    images = FirstImages(splits.train, steps * batch)
+
+    def seconds(epochs: int) -> float:
         start = time.perf_counter()
-        train(module, seen, schedule, size, device, seed=0)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+        schedule = Schedule(epochs=epochs, batch=batch, learning_rate=1e-6)
+        train(build(recipe.space.masternet(size)), images, schedule, size, device, seed=0)
+        return time.perf_counter() - start
+
+    seconds(1)  # decodes, and warms up
+    once = seconds(1)
+    step_s = max(0.0, seconds(3) - once) / (2 * steps)
+    return max(0.0, once - steps * step_s), step_s
 
 
 def outlook(seen: Preflight, setting: Setting) -> list[str]:

@@ -14,7 +14,7 @@ from genet.choose.outcome import Outcomes
 from genet.export.record import Exports
 from genet.files import digest
 from genet.nets.data import load_test
-from genet.nets.training import accuracy
+from genet.nets.evaluation import accuracy
 from genet.nets.weights import load
 from genet.runfolder import RunFolder
 from genet.spec.recipe import Data

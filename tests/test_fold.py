@@ -9,7 +9,7 @@ import torch
 
 from genet import load
 from genet.nets.data import load_data
-from genet.nets.training import accuracy
+from genet.nets.evaluation import accuracy
 from genet.spec.network import Input
 from genet.spec.recipe import Data
 from genet.studies.folding import Folded

@@ -16,7 +16,8 @@ import pytest
 from genet.cli import main
 from genet.files import write_atomic
 from genet.nets.build import build
-from genet.nets.training import Checkpoints, Preempted
+from genet.nets.checkpoints import Checkpoints
+from genet.nets.training import Preempted
 from genet.nets.weights import load_weights, save_weights
 from genet.spec.network import Network
 from genet.spec.reader import read_any, read_network, read_training, shipped_files, to_yaml
@@ -219,7 +220,10 @@ def test_every_training_recipe_that_comes_along_can_be_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "law"),
     [
-        ("augment: original", "augment must have images of three channels, and these have 1 (got 'original')"),
+        ("augment: {policy: original}", "augment: got policy original for digits, expected crop, flip or cutout alone"),
+        ("augment: {scale: [0.5, 1]}", "augment: got scale 0.5 to 1 for digits, expected crop, flip or cutout alone"),
+        ("augment: original", "must be none, or name what is done such as {crop: 4, flip: true}"),
+        ("augment: {crop: 4, scale: [0.5, 1]}", "must stand alone, and crop is given too"),
         (
             "mixup: 0.2, batch: 33",
             "a batch must divide into 1 processes x 1 parts of it, in pairs where images are mixed",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from genet.files import Derived, Record
 from genet.latency.table import Setting
 from genet.spec.recipe import Budget
+
+MOVED = 0.02  # of the loss of guessing: what a network that learns is below at the least
 
 
 def percent(share: float) -> str:
@@ -20,6 +24,20 @@ class Trained(Derived):
     nas_accuracy: float
     nas_images: int
     test_accuracy: float
+    loss: float | None = None  # mean training loss of the last epoch; None if it was trained elsewhere
+
+    def why_unlearnt(self, classes: int) -> str | None:
+        """Say why the network seems to have learnt nothing; None if it has.
+
+        Chance is one class of `classes`, whose cross-entropy is their logarithm, with softened labels too.
+        """
+        chance, guessing = 1 / classes, math.log(classes)
+        error = math.sqrt(chance * (1 - chance) / self.nas_images)
+        if self.nas_accuracy <= chance + 2 * error:
+            return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)})"
+        if self.loss is not None and self.loss > (1 - MOVED) * guessing:
+            return f"its training loss is {self.loss:.3f}, and guessing has {guessing:.3f}"
+        return None
 
 
 class Outcome(Record):

@@ -23,7 +23,7 @@ from genet.export.record import EVIDENCE_FILE, Exports
 from genet.files import FolderLock, write_atomic
 from genet.job import open_job
 from genet.nets.data import load_test
-from genet.nets.training import EVALUATION_BATCH, top
+from genet.nets.evaluation import EVALUATION_BATCH, top
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights, write_labels
 from genet.runfolder import RunFolder
 from genet.spec.reader import to_yaml

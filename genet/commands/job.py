@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     with open_job(folder, progress(), recipe) as job:
         job.progress.say(f"{recipe.name} in {folder}")
-        outcomes = pipeline.run(job, partial(_runner, arguments))
+        outcomes = pipeline.run(job, partial(_runner, arguments), arguments.any_master)
         print_outcomes(outcomes, job.folder.path)
         print_unmet(pipeline.select(job))
         job.progress.say(f"report: {job.folder.report}")
@@ -73,7 +73,7 @@ def step(arguments: argparse.Namespace) -> Answer:
             case _:
                 if arguments.more:
                     _ask_for_more(job, arguments.more)
-                results = pipeline.distill(job, partial(_runner, arguments), arguments.retry)
+                results = pipeline.distill(job, partial(_runner, arguments), arguments.retry, arguments.any_master)
                 _print_standings(job)
                 return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
 

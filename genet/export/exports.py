@@ -18,7 +18,7 @@ from genet.export.record import EVIDENCE_FILE, Exported, Exports
 from genet.export.timm_form import TIMM
 from genet.export.torch_formats import PT2, SAFETENSORS, STRING
 from genet.files import digest, read_checked, write_checked, written_atomically
-from genet.nets.training import top
+from genet.nets.evaluation import top
 from genet.nets.weights import read_labels, weights_bytes
 
 FORMATS = {each.name: each for each in (SAFETENSORS, TIMM, ONNX, ONNX_FP16, ONNX_INT8, PT2, STRING)}

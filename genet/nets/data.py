@@ -5,62 +5,25 @@ The NAS validation images are never trained on; the test images are read by the 
 
 from __future__ import annotations
 
-import itertools
-import math
-import random
-from collections.abc import Iterator
-from contextlib import nullcontext
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
 
+from genet.device import free_bytes
 from genet.errors import DataError
+from genet.nets.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
+from genet.spec.augment import SMALL, Augment, augment_at
 from genet.spec.network import Input
 from genet.spec.recipe import Data
-from genet.spec.shown import SMALL, Shown, shown_at
+from genet.spec.shown import Shown
 from genet.spec.space import SpaceInput
 
-Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)
-
-
-class View(NamedTuple):
-    """How training images are augmented beyond crops and flips, which part of every batch a process sees, and how images
-
-    are shown to a network that was trained elsewhere.
-    """
-
-    augment: str | None = None  # timm's name of a policy
-    erasing: float = 0.0  # share of the images that a rectangle is erased of
-    rank: int = 0
-    ranks: int = 1
-    shown: Shown | None = None  # this project's way where it is None
-
-
-PLAIN = View()
-
-
-class ImageSet(Protocol):
-    """A set of labelled images at any resolution."""
-
-    size: int  # of all processes together
-
-    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
-        """All images once, but for the first `skip` batches. With a seed: shuffled and augmented by it, and a last short
-
-        batch dropped; what an image looks like then depends on the seed and the image alone.
-        """
-        ...
-
-    def shuffled(self, seed: int) -> ImageSet:
-        """The same images in another order, which the seed decides."""
-        ...
+SHARE_OF_MEMORY = 0.25  # of the device's free memory that decoded images may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +34,24 @@ class Splits:
     nas_validation: ImageSet
     test: ImageSet
     labels: tuple[str, ...] | None = None  # the classes' names in their order, where the images tell them
+    note: str | None = None  # why small images are not kept on the device
+
+    def seen_as(self, view: View) -> Splits:
+        """Return the same sets in another view."""
+        train, nas_validation, test = (images.seen_as(view) for images in (self.train, self.nas_validation, self.test))
+        return dataclasses.replace(self, train=train, nas_validation=nas_validation, test=test)
 
 
-def load_data(data: Data, reads: Input | SpaceInput, seed: int, view: View = PLAIN) -> Splits:
-    """The images a recipe asks for; which training images are held out depends on the seed alone.
+def load_data(data: Data, reads: Input | SpaceInput, seed: int, view: View = PLAIN, device: torch.device = CPU) -> Splits:
+    """Load the images a recipe asks for; which training images are held out depends on the seed alone.
 
-    DataError where images or classes are missing, or do not fit the space's channels and classes.
+    Images that the `device` has room for are kept there by whoever asks the sets for batches `on` it.
+
+    DataError if images or classes are missing, do not fit the space's channels and classes, or cannot be augmented so.
     """
     if view.augment:
-        _check_policy(view.augment, reads.channels)
-    splits = (_digits if data.name == "digits" else _timm_dataset)(data, reads, seed, view)
+        check_augment(view.augment, data, reads.channels)
+    splits = _digits(data, reads, seed, view) if data.name == "digits" else _timm_dataset(data, reads, seed, view, device)
     if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
         raise DataError(
             f"there must be two images to train and one in every other set, got {splits.train.size} to train, "
@@ -105,166 +76,45 @@ def load_test(
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
 
 
-def _check_policy(policy: str, channels: int) -> None:
+def check_augment(augment: Augment, data: Data, channels: int) -> None:
+    """Check that images can be augmented so; DataError if not."""
     from timm.data import create_transform
 
+    if not augment.in_memory and (data.name == "digits" or data.loading == "device"):
+        kept = "digits" if data.name == "digits" else "images kept on the device (data.loading)"
+        raise DataError(f"augment: got {augment} for {kept}, expected crop, flip or cutout alone; leave the others out")
+    if augment.policy is None:
+        return
     if channels != 3:
-        raise DataError(f"augment must have images of three channels, and these have {channels} (got {policy!r}); leave it out")
+        raise DataError(
+            f"augment.policy: got {augment.policy!r} for images of {channels} channels, expected images of three; leave it out"
+        )
     try:
-        create_transform((3, 32, 32), is_training=True, auto_augment=policy)
+        create_transform((3, 32, 32), is_training=True, auto_augment=augment.policy)
     except Exception as fault:
         raise DataError(
-            f"augment must be a policy by timm's name, such as original or rand-m9 (got {policy!r}: {fault})"
+            f"augment.policy: got {augment.policy!r}, expected a policy by timm's name such as original or rand-m9 ({fault})"
         ) from None
 
 
-class TensorImages:
-    """Images held in memory, resized bilinearly."""
-
-    def __init__(self, images: Tensor, labels: Tensor, view: View = PLAIN) -> None:
-        self._images, self._labels, self._view = images, labels, view
-        self.size = len(labels)
-
-    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
-        """See `ImageSet`."""
-        order = _order(self.size, batch, shuffle_seed, skip, self._view)
-        for chosen in order.split(batch // self._view.ranks) if len(order) else ():
-            small = self._images[chosen]
-            resized = torch.nn.functional.interpolate(small, (resolution, resolution), mode="bilinear")
-            if shuffle_seed is not None and self._view.erasing:
-                resized = self._erased(resized, shuffle_seed, chosen)
-            yield resized, self._labels[chosen]
-
-    def shuffled(self, seed: int) -> TensorImages:
-        """See `ImageSet`."""
-        order = _permuted(self.size, seed)
-        return TensorImages(self._images[order], self._labels[order], self._view)
-
-    def _erased(self, images: Tensor, seed: int, chosen: Tensor) -> Tensor:
-        from timm.data.random_erasing import RandomErasing
-
-        erase, images = RandomErasing(self._view.erasing, device="cpu"), images.clone()
-        for image, index in zip(images, chosen.tolist(), strict=True):
-            _seed_augmentation(seed + index)
-            image.copy_(erase(image))
-        return images
-
-
-def _order(size: int, batch: int, shuffle_seed: int | None, skip: int, view: View = PLAIN) -> Tensor:
-    """Positions of the images in the order in which this process shows them; `batch` is all processes' together.
-
-    Of a training batch a process gets as many images from the front as from the back, mirrored, for mixup mixes the first
-    with the last: so pairs stay together however many processes there are.
-    """
-    if shuffle_seed is None:
-        return torch.arange(size)[skip * batch :][view.rank :: view.ranks]
-    order = _permuted(size, shuffle_seed)
-    order = order[skip * batch : max(size // batch * batch, min(batch, size))]
-    if view.ranks == 1 or not len(order):
-        return order
-    if batch % (2 * view.ranks) or size < batch:
+def _keeping(data: Data, reads: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device) -> str | None:
+    """Return None if so many images can be kept on the device and augmented there, else why not; "" if nobody would expect it."""
+    resolutions = reads.resolutions if isinstance(reads, SpaceInput) else (reads.resolution,)
+    looks = [augment_at(augment, data.name, resolution) for resolution in resolutions]
+    small = all(look.in_memory and resolution <= SMALL for look, resolution in zip(looks, resolutions, strict=True))
+    if data.loading == "stream" or (data.loading == "auto" and not small):
+        return ""
+    if not all(look.in_memory for look in looks):
         raise DataError(
-            f"a batch must divide evenly among {view.ranks} processes, in pairs, and be no larger than the {size} training "
-            f"images (got {batch}); change the schedule's batch"
+            f"data.loading: got device for images of {max(resolutions)} pixels, which are augmented by {looks[-1]} unless told "
+            "otherwise, expected crop, flip or cutout alone; set augment, or leave loading out"
         )
-    half = batch // (2 * view.ranks)
-    steps, front = order.view(-1, batch), view.rank * half
-    return torch.cat([steps[:, front : front + half], steps[:, batch - front - half : batch - front]], dim=1).flatten()
-
-
-def _permuted(size: int, seed: int) -> Tensor:
-    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
-
-
-@dataclass
-class FirstImages:
-    """The first batches of a set, with `size` images or a few more: enough to time something."""
-
-    images: ImageSet
-    size: int
-
-    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
-        """See `ImageSet`."""
-        count = max(0, math.ceil(self.size / batch) - skip)
-        return itertools.islice(self.images.batches(batch, resolution, shuffle_seed, skip), count)
-
-    def shuffled(self, seed: int) -> FirstImages:
-        """See `ImageSet`."""
-        return FirstImages(self.images.shuffled(seed), self.size)
-
-
-class FileImages:
-    """Images that timm's readers or torchvision's datasets deliver, transformed by timm: random crops and flips to train,
-
-    centre crops else.
-    """
-
-    def __init__(self, dataset: Any, chosen: np.ndarray, channels: int, workers: int, view: View = PLAIN) -> None:
-        self._dataset, self._channels, self._workers, self._view = dataset, channels, workers, view
-        self.positions = chosen  # of these images in the dataset
-        self.size = len(chosen)
-
-    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
-        """See `ImageSet`."""
-        chosen = self.positions[_order(self.size, batch, shuffle_seed, skip, self._view).numpy()]
-        decoded = Subset(_Decoded(self._dataset, self._channels, resolution, shuffle_seed, self._view), chosen.tolist())
-        loader: DataLoader[Batch] = DataLoader(
-            decoded, batch // self._view.ranks, num_workers=self._workers, pin_memory=torch.cuda.is_available()
-        )
-        try:
-            yield from loader
-        except DataError as fault:  # a worker sends its traceback along; the last line is the message
-            raise DataError(str(fault).strip().splitlines()[-1].split("DataError: ")[-1]) from None
-
-    def shuffled(self, seed: int) -> FileImages:
-        """See `ImageSet`."""
-        order = _permuted(self.size, seed).numpy()
-        return FileImages(self._dataset, self.positions[order], self._channels, self._workers, self._view)
-
-
-class _Decoded(Dataset[Batch]):
-    """Decodes and transforms. An image that does not decode is named, where timm would show the next one in its place."""
-
-    def __init__(self, dataset: Any, channels: int, resolution: int, seed: int | None, view: View) -> None:
-        from timm.data import create_transform
-
-        self._dataset, self._mode, self._seed = dataset, "L" if channels == 1 else "RGB", seed
-        shown = view.shown or shown_at(channels, resolution)
-        self._transform = create_transform(
-            (channels, resolution, resolution),
-            is_training=seed is not None,
-            interpolation=shown.interpolation,
-            scale=(0.5, 1.0) if resolution <= SMALL else None,
-            crop_pct=shown.crop,
-            crop_mode=shown.crop_mode,
-            auto_augment=view.augment,
-            re_prob=view.erasing,
-            mean=shown.mean,
-            std=shown.std,
-        )
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> Batch:
-        reader = getattr(self._dataset, "reader", None)
-        try:
-            source, label = (reader or self._dataset)[index]
-            with source if reader else nullcontext():  # timm's readers give open files, torchvision decoded images
-                image = (Image.open(source) if reader else source).convert(self._mode)
-        except Exception as fault:
-            name = self._dataset.filename(index, absolute=True) if reader else f"image {index}"
-            raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
-        if self._seed is not None:
-            _seed_augmentation(self._seed + index)
-        return self._transform(image), label
-
-
-def _seed_augmentation(seed: int) -> None:
-    """timm's augmentations draw from Python's and numpy's global generators as well as from torch's."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
+    edges = [resolution + 2 * look.crop for look, resolution in zip(looks, resolutions, strict=True)]
+    needed, free = images * reads.channels * sum(edge * edge for edge in edges), free_bytes(device)
+    if free is not None and needed > free * SHARE_OF_MEMORY:
+        sizes = f"{needed / 2**30:.1f} GiB decoded, and {device} has {free / 2**30:.1f} GiB free"
+        return f"  {images:,} images take {sizes}: they are decoded anew in every epoch"
+    return None
 
 
 def _digits(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Splits:
@@ -283,6 +133,7 @@ def _digits(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Spl
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
     test, training = order.split([len(labels) // 5, len(labels) - len(labels) // 5])
     train, held_out = _hold_out(len(training), data.nas_validation, seed)
+    view = view._replace(of=data.name)
     parts = (training[train], training[held_out], test)
     trained, kept, tested = (TensorImages(images[part], labels[part], view) for part in parts)
     return Splits(trained, kept, tested, tuple(map(str, range(10))))
@@ -295,16 +146,20 @@ def _hold_out(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def _timm_dataset(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Splits:
+def _timm_dataset(data: Data, reads: Input | SpaceInput, seed: int, view: View, device: torch.device) -> Splits:
     """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
     root = _check_located(data, reads)
     train_set, test_set = (_open(data.name, root, split) for split in ("train", "validation"))
     _check_classes(train_set, test_set, reads.classes, root)
     train, held_out = _hold_out(len(train_set), data.nas_validation, seed)
-    make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view)
+    streamed = _keeping(data, reads, view.augment, len(train_set) + len(test_set), device)
+    make = partial(
+        FileImages, channels=reads.channels, workers=data.workers, view=view._replace(of=data.name), kept=streamed is None
+    )
     names = _class_names(train_set)
     labels = tuple(sorted(names, key=names.__getitem__)) if names else None
-    return Splits(make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))), labels)
+    sets = (make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))))
+    return Splits(*sets, labels, streamed or None)
 
 
 def _check_located(data: Data, reads: Input | SpaceInput) -> str:

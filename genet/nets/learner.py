@@ -9,73 +9,119 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from genet.device import current, keep_memory
-from genet.errors import NonFiniteLossError
-from genet.nets.data import Batch
+from genet.nets.images import Batch
 from genet.spec.recipe import Schedule
 
 
+class Account(NamedTuple):
+    """What a learner's steps came to since the last account."""
+
+    loss: float  # summed over the good steps
+    good: int  # steps before the first bad one
+    bad: float | None  # the loss of a step that was not taken, nor any after it; None if all were
+
+    def fault(self, first: int, epoch: int) -> str:
+        """Say which step was bad; `first` counts the account's steps in the epoch, both from 0."""
+        return (
+            f"the loss and its gradients must stay finite, and the loss is {self.bad} in epoch {epoch + 1}, step "
+            f"{first + self.good + 1}; lower learning_rate"
+        )
+
+
 class Learner:
-    """A module's parameters under training, with their optimizer: all of them, or those of some parts."""
+    """A module's parameters under training, with their optimizer: all of them, or those of some parts.
+
+    A step never waits for the device: the learning rate, the losses and the mark of a bad step are tensors there, read by
+    `account`. From the first loss or gradient that is not finite on, steps change nothing.
+    """
 
     def __init__(
         self, module: nn.Module, schedule: Schedule, parts: Iterable[nn.Module] | None = None, clip: float | None = None
     ) -> None:
         self._parameters = _trainable(module, parts)
-        self._optimizer = _optimizer(self._parameters, schedule)
-        self._scaler = torch.amp.GradScaler(enabled=number_format(self._parameters[0].device) == torch.float16)
+        device = self._parameters[0].device
+        self._rate = torch.zeros((), device=device)
+        self._optimizer = _optimizer(self._parameters, schedule, self._rate)
+        self._scaler = torch.amp.GradScaler(enabled=number_format(device) == torch.float16)
         self._clip = clip
+        self._loss, self._good, self._bad, self._bad_loss = torch.zeros(4, device=device).unbind()
 
-    def step(self, loss: Tensor, rate: float, where: str) -> float:
-        """One step down at this learning rate; returns the loss. NonFiniteLossError, before the step, where it would spoil."""
+    @property
+    def recordable(self) -> bool:
+        """Whether a CUDA graph can hold its steps; scaling the loss of fp16 needs the host."""
+        return not self._scaler.is_enabled()
+
+    def set_rate(self, rate: float) -> None:
+        """Learn at this rate from now on."""
+        self._rate.fill_(rate)
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step down the gradient of this loss."""
+        self.forget()
         self.add(loss)
-        return self.descend(loss.item(), rate, where)
+        self.descend(loss.detach())
 
     def add(self, loss: Tensor) -> None:
         """Add the gradients of a part of a batch."""
         self._scaler.scale(loss).backward()
 
-    def descend(self, loss: float, rate: float, where: str) -> float:
-        """See `step`: down along the gradients added, which are then forgotten."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        if self._clip:
-            self._scaler.unscale_(self._optimizer)
-        if not (math.isfinite(loss) and self._finite_gradients()):
-            self.forget()
-            raise NonFiniteLossError(
-                f"the loss and its gradients must stay finite, and the loss is {loss} in {where}; lower learning_rate"
-            )
-        if self._clip:
-            nn.utils.clip_grad_norm_(self._parameters, self._clip)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self.forget()
-        return loss
+    def descend(self, loss: Tensor) -> None:
+        """Take one step along the gradients added; `loss` is the whole batch's."""
+        if self._scaler.is_enabled():  # it skips steps whose gradients are not finite, and lowers its scale
+            bad = ~loss.isfinite()
+            if self._clip:
+                self._scaler.unscale_(self._optimizer)
+                nn.utils.clip_grad_norm_(self._parameters, self._clip)
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        else:
+            gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+            bad = ~(loss.isfinite() & norm.isfinite())
+            if self._clip:
+                nn.utils.clip_grads_with_norm_(self._parameters, self._clip, norm)
+            self._optimizer.found_inf = torch.maximum(self._bad, bad)  # type: ignore[attr-defined]
+            self._optimizer.step()
+        self._note(loss, bad)
+
+    def _note(self, loss: Tensor, bad: Tensor) -> None:
+        earlier = self._bad.bool()
+        self._bad_loss.copy_(torch.where(bad & ~earlier, loss, self._bad_loss))
+        self._bad.copy_(earlier | bad)
+        self._good.add_(1 - self._bad)
+        self._loss.add_(torch.where(earlier | bad, 0, loss))
 
     def forget(self) -> None:
         """Drop all gradients."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _finite_gradients(self) -> bool:
-        """Whether all gradients are finite; in fp16 the scaler skips the steps where they are not."""
-        if self._scaler.is_enabled():
-            return True
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        return bool(nn.utils.get_total_norm(gradients).isfinite())
+    def tally(self) -> Tensor:
+        """Return what `account` reads, (4,), to be read together with others'."""
+        return torch.stack([self._loss, self._good, self._bad, self._bad_loss])
+
+    def account(self, tally: list[float]) -> Account:
+        """Close the account of the steps so far, given their `tally`; an account with a bad step stays open."""
+        loss, good, bad, bad_loss = tally
+        if not bad:
+            self._loss.zero_()
+            self._good.zero_()
+        return Account(loss, int(good), bad_loss if bad else None)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on."""
+        """Return what a checkpoint needs to go on."""
         return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
         self._optimizer.load_state_dict(state["optimizer"])
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate  # loading has put a copy in its place
         self._scaler.load_state_dict(state["scaler"])
 
 
@@ -89,11 +135,12 @@ def learning_rate(schedule: Schedule, batch: int, epoch: float) -> float:
 
 
 @contextmanager
-def computing_on(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels, or a killed run would not end where an undisturbed one ends."""
+def computing_on(device: torch.device, deterministic: bool = True) -> Iterator[None]:
+    """Compute with deterministic kernels, or a killed run would not end where an undisturbed one ends."""
     if device.type == "cpu":
         keep_memory()  # page faults alone made a step three times as long
-    with current(device), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True):
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=deterministic, allow_tf32=True)
+    with current(device), flags:
         yield
 
 
@@ -127,11 +174,13 @@ def _trainable(module: nn.Module, parts: Iterable[nn.Module] | None) -> list[nn.
     return chosen
 
 
-def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum; as in timm, batch normalisation and biases are not decayed."""
+def _optimizer(parameters: list[nn.Parameter], schedule: Schedule, rate: Tensor) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum; as in timm, batch normalisation and biases are not decayed.
+
+    Fused, it skips a step by a mark on the device (`found_inf`), and takes its rate from there.
+    """
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    nesterov = schedule.momentum > 0
-    return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum, nesterov=nesterov)
+    return torch.optim.SGD(groups, lr=rate, momentum=schedule.momentum, nesterov=schedule.momentum > 0, fused=True)

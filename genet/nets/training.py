@@ -6,10 +6,10 @@ ends where an undisturbed one ends, bit for bit on the same machine.
 
 from __future__ import annotations
 
-import io
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Never
@@ -18,18 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genet.device import device_fault, give_back_memory
 from genet.ending import Ending, Terminated
-from genet.errors import DataError, DeviceError, NonFiniteLossError, RunError, StorageError
-from genet.files import Record, digest, read_checked, remove_checked, write_checked
-from genet.nets.data import ImageSet
+from genet.errors import DataError, DeviceError, LostDeviceError, NonFiniteLossError, RunError, first_line
+from genet.files import Record, digest
+from genet.nets.checkpoints import BAD_BATCH, PREEMPTED, Checkpoints
+from genet.nets.images import ImageSet, TensorImages
 from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device
+from genet.nets.replay import Replayed
 from genet.nets.world import ALONE, World
 from genet.spec.recipe import Schedule, Training
 
-EVALUATION_BATCH = 256
 CHECKPOINT_S = 600.0  # within a long epoch; at the end of every epoch too
-PREEMPTED, BAD_BATCH = ".preempted.json", ".bad-batch.json"
-EpochDone = Callable[[int, float], None]  # epochs done, mean training loss of the last one
+STEPS_UNREAD = 50  # on a GPU: reading a loss waits for the device to finish all it was told to do
+PLACE = ("epoch", "step", "total", "right", "loss")  # what a checkpoint holds of a loop besides its tensors
+EpochDone = Callable[[int, float, float], None]  # epochs done; mean loss and accuracy of the last one, on its training images
 
 
 class BadBatch(Record):
@@ -64,17 +67,75 @@ def train(
     teacher: nn.Module | None = None,
     world: World = ALONE,
     say: Callable[[str], None] = lambda text: None,
-) -> None:
-    """Train `module` in place, from its checkpoint where there is one; with averaged weights (EMA) it ends with these.
+) -> float:
+    """Train `module` in place, from its checkpoint if there is one; with averaged weights (EMA) it ends with these.
 
-    NonFiniteLossError stops before the step that would spoil the weights, with the batch's facts beside the checkpoint;
-    DeviceError where a batch does not fit. Told to end (SIGTERM, Ctrl-C), it saves first.
+    Returns the mean training loss of the last epoch. NonFiniteLossError stops before the step that would spoil the weights,
+    with the batch's facts beside the checkpoint; DeviceError if a batch does not fit, LostDeviceError if the device stops
+    answering. Told to end (SIGTERM, Ctrl-C), it saves first.
     """
     training = Training.model_validate(schedule.model_dump())
-    with _memory_said(schedule, resolution), computing_on(device), Ending() as ending:
-        module.to(device).to(memory_format=torch.channels_last).train()
-        _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending).run(epoch_done, say)
-    module.eval()
+    module.to(device).to(memory_format=torch.channels_last).train()
+    untrained = {name: value.clone() for name, value in module.state_dict().items()} if device.type == "cuda" else {}
+
+    def run(deterministic: bool) -> float:
+        with computing_on(device, deterministic), Ending() as ending:
+            loop = _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending)
+            loss = loop.run(epoch_done, say)
+        module.eval()
+        return loss
+
+    for deterministic in (True, False):
+        try:
+            return run(deterministic)
+        except RuntimeError as fault:
+            kind, message = device_fault(fault), first_line(fault)
+            if kind is None:
+                raise
+        # Here the fault is gone, and with it what its frames held of the device's memory.
+        if kind == "out of memory":
+            raise DeviceError(_too_large(module, images, training, resolution, device, teacher))
+        if kind == "device lost":
+            raise LostDeviceError(f"the device stopped answering ({message}); the same command goes on from the last checkpoint")
+        say("  this GPU lacks deterministic kernels for it: an interrupted run will end close to, not at, the same weights")
+        module.load_state_dict(untrained)  # the step that failed has changed statistics
+    raise DeviceError(f"training failed on {device}: {message}; another batch or resolution may have kernels")
+
+
+def _too_large(
+    module: nn.Module, images: ImageSet, training: Training, resolution: int, device: torch.device, teacher: nn.Module | None
+) -> str:
+    """Say that the batch does not fit, and which one does: tried by single steps, once the failed step's memory is freed."""
+    shape = next(images.batches(1, resolution))[0].shape[1:]
+
+    def fits(batch: int) -> bool:
+        give_back_memory(device)
+        blank = TensorImages(torch.zeros(batch, *shape), torch.zeros(batch, dtype=torch.long))
+        once = training.model_copy(update={"batch": batch, "epochs": 1, "warmup_epochs": 0})
+        try:
+            with computing_on(device), Ending() as ending:
+                _Loop(module, blank, once, resolution, device, 0, None, teacher, ALONE, ending).run(None, lambda text: None)
+        except RuntimeError as fault:
+            if device_fault(fault) != "out of memory":
+                raise
+            return False
+        return True
+
+    fitting = largest_fitting(fits, 2 * training.accumulate, min(training.batch, images.size))
+    remedy = f"batch {fitting} does; lower the schedule's batch" if fitting else "none does; lower the resolution"
+    return (
+        f"training at {resolution} pixels: got batch {training.batch}, expected one that fits into its memory; {remedy}, "
+        "or compute it in parts (accumulate)"
+    )
+
+
+def largest_fitting(fits: Callable[[int], bool], step: int, above: int) -> int | None:
+    """Return the largest multiple of `step` below `above` that fits, or one close to it; None if none does."""
+    low, high = 0, -(-above // step)  # in steps; `high` is known not to fit
+    while high - low > max(1, low // 8):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle * step) else (low, middle)
+    return low * step or None
 
 
 class _Loop:
@@ -93,7 +154,7 @@ class _Loop:
         world: World,
         ending: Ending,
     ) -> None:
-        self.module, self.images, self.training, self.resolution = module, images, training, resolution
+        self.module, self.images, self.training, self.resolution = module, images.on(device), training, resolution
         self.device, self.seed, self.world, self.ending = device, seed, world, ending
         self.batch = min(training.batch, images.size)
         even = 2 * world.size * training.accumulate if training.mixup or world.size > 1 else training.accumulate
@@ -107,13 +168,17 @@ class _Loop:
         self.joined = world.joined(module)
         self.learner = Learner(module, training, clip=training.clip)
         self.averaged = _averaged(module, training.ema)
-        self.loss_of = _Loss(training, classes_of(module), teacher.to(device).eval() if teacher else None)
+        self.loss_of = _Loss(training, classes_of(module), teacher and _ready(teacher, device))
+        self.descend = Replayed(self._descend, device, recorded=self.learner.recordable and world.size == 1)
         self.checkpoints = Checkpoints(checkpoint) if checkpoint else None
-        self.epoch, self.step, self.total = 0, 0, 0.0  # whole epochs, steps of the next, and its loss so far
+        self.epoch, self.step, self.total, self.right = 0, 0, 0.0, 0.0  # whole epochs, steps of the next, its sums up to `read`
+        self.read = 0  # steps of this epoch whose losses and right answers are in the sums
+        self.answered = torch.zeros((), device=device)  # right answers since
+        self.loss = math.nan  # of the last whole epoch
         self.saved = time.monotonic()
 
-    def run(self, epoch_done: EpochDone | None, say: Callable[[str], None]) -> None:
-        """From where it was to the end."""
+    def run(self, epoch_done: EpochDone | None, say: Callable[[str], None]) -> float:
+        """Train from where it was to the end; returns the last epoch's loss."""
         state = self.checkpoints.read() if self.checkpoints else None
         if state:
             self.restore(state)
@@ -131,54 +196,85 @@ class _Loop:
         while self.epoch < self.training.epochs:
             try:
                 for pixels, labels in self.shown():
-                    self.descend(pixels, labels)
-                    self.save_if_due()
+                    self.take(pixels, labels)
             except RuntimeError:
                 if self.ending.asked:  # the signal reached the processes that decode images too
                     self.end()
                 raise
-            loss = self.total / self.steps
-            self.epoch, self.step, self.total = self.epoch + 1, 0, 0.0
+            self.close_account()
+            self.loss, (right,) = self.total / self.steps, self.world.total(self.right)
+            self.epoch, self.step, self.total, self.right, self.read = self.epoch + 1, 0, 0.0, 0.0, 0
             self.save()
             if epoch_done:
-                epoch_done(self.epoch, loss)
+                epoch_done(self.epoch, self.loss, right / (self.steps * self.batch))
+        if self.descend.refused:
+            say(f"  its steps could not be recorded as a CUDA graph, and were launched one by one ({self.descend.refused})")
         if self.averaged is not None:
             self.module.load_state_dict(self.averaged.module.state_dict())
+        return self.loss
 
-    def shown(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """What is left of the epoch."""
+    def shown(self, skip: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The epoch's batches from the next step on, or without so many of them."""
         order = epoch_seed(self.seed, self.epoch)
-        batches = self.images.batches(self.batch, self.resolution, order, self.step)
+        batches = self.images.batches(self.batch, self.resolution, order, self.step if skip is None else skip)
         return on_device(batches, self.device)
 
-    def descend(self, pixels: Tensor, labels: Tensor) -> None:
-        """One step."""
-        rate = learning_rate(self.training, self.batch, self.epoch + (self.step + 0.5) / self.steps)
+    def take(self, pixels: Tensor, labels: Tensor) -> None:
+        """Take one step; save and stop if asked to."""
+        self.learner.set_rate(self.rate(self.step))
+        self.descend(*self.loss_of.mixed(pixels, labels, epoch_seed(self.seed, self.epoch) + self.step))
+        self.step += 1
+        due = self.step - self.read >= (STEPS_UNREAD if self.device.type == "cuda" else 1)
+        alone = self.world.size == 1
+        ended = alone and self.ending.asked
+        if due or ended:
+            self.close_account()
+            (asked,) = self.world.total(float(self.ending.asked))
+            if asked:
+                self.end()
+            if self.step < self.steps and time.monotonic() - self.saved > CHECKPOINT_S:
+                self.save()
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step of this epoch."""
+        return learning_rate(self.training, self.batch, self.epoch + (step + 0.5) / self.steps)
+
+    def _descend(self, mixed: Tensor, targets: Tensor) -> None:
+        """One step on the device alone; it may be recorded."""
+        self.learner.forget()
         parts = self.training.accumulate
-        mixed, targets = self.loss_of.mixed(pixels, labels, epoch_seed(self.seed, self.epoch) + self.step)
-        value = 0.0
+        value = torch.zeros((), device=self.device)
         for number, (seen, wanted) in enumerate(zip(mixed.chunk(parts), targets.chunk(parts), strict=True), start=1):
             share = len(seen) / len(mixed)
             with self.apart(number < parts):
                 with mixed_precision(self.device):
-                    loss = share * self.loss_of(self.joined(seen), seen, wanted)
+                    logits = self.joined(seen)
+                    loss = share * self.loss_of(logits, seen, wanted)
                 self.learner.add(loss)
-            value += loss.item()
-        value, ended = (each / self.world.size for each in self.world.total(value, float(self.ending.asked)))
-        where = f"epoch {self.epoch + 1}, step {self.step + 1}"
-        try:
-            self.total += self.learner.descend(value, rate, where)
-        except NonFiniteLossError as fault:
-            self.note(fault, pixels, labels, rate, value)
-            raise
+            value += loss.detach()
+            self.answered += (logits.argmax(1) == (wanted.argmax(1) if wanted.ndim > 1 else wanted)).sum()
+        self.learner.descend(self.world.mean(value))
         if self.averaged is not None:
             self.averaged.update(self.module)
-        self.step += 1
-        if ended:
-            self.end()
+
+    def close_account(self) -> None:
+        """Read what the steps since the last time came to.
+
+        NonFiniteLossError if one of them would have spoilt the weights; none was taken since.
+        """
+        if self.step == self.read:
+            return
+        *tally, right = torch.cat([self.learner.tally(), self.answered[None]]).tolist()
+        self.answered.zero_()
+        account = self.learner.account(tally)
+        if account.bad is not None:
+            fault = NonFiniteLossError(account.fault(self.read, self.epoch))
+            self.note(fault, self.read + account.good, account.bad)
+            raise fault
+        self.total, self.right, self.read = self.total + account.loss, self.right + right, self.step
 
     def end(self) -> Never:
-        """Save and stop; what is left of the epoch is shown when it goes on."""
+        """Save and stop; the rest of the epoch is shown when it goes on."""
         self.save()
         if self.checkpoints and self.world.first:
             at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -192,16 +288,12 @@ class _Loop:
         """Gradients travel between processes with the last part of a batch only."""
         return self.joined.no_sync() if more and isinstance(self.joined, nn.parallel.DistributedDataParallel) else nullcontext()
 
-    def save_if_due(self) -> None:
-        """Within a long epoch."""
-        if self.step < self.steps and time.monotonic() - self.saved > CHECKPOINT_S:
-            self.save()
-
     def save(self) -> None:
-        """A checkpoint, if there is a place for it; of several processes one writes it."""
+        """Save a checkpoint from the first process, if a path is configured; all steps are accounted for."""
+        self.close_account()
         if self.checkpoints and self.world.first:
             averaged = {"averaged": self.averaged.module.state_dict()} if self.averaged is not None else {}
-            place = {"epoch": self.epoch, "step": self.step, "total": self.total}
+            place = {name: getattr(self, name) for name in PLACE}
             state = {"module": self.module.state_dict(), "learner": self.learner.state(), **place, **averaged}
             self.checkpoints.write(state)
         self.saved = time.monotonic()
@@ -212,24 +304,31 @@ class _Loop:
         self.learner.restore(state["learner"])
         if self.averaged is not None:
             self.averaged.module.load_state_dict(state["averaged"])
-        self.epoch, self.step, self.total = state["epoch"], state["step"], state["total"]
+        for name in PLACE:
+            setattr(self, name, state[name])
+        self.read = self.step
 
-    def note(self, fault: NonFiniteLossError, pixels: Tensor, labels: Tensor, rate: float, loss: float) -> None:
-        """Write the batch's facts beside the checkpoint, and say so."""
+    def note(self, fault: NonFiniteLossError, step: int, loss: float) -> None:
+        """Write the facts of the epoch's batch of that step (from 0) beside the checkpoint, and say so."""
         if not (self.checkpoints and self.world.first):
             return
+        pixels, labels = next(self.shown(skip=step))
         finite = pixels.isfinite()
         file = self.checkpoints.beside(BAD_BATCH)
         BadBatch(
             epoch=self.epoch + 1,
-            step=self.step + 1,
-            learning_rate=rate,
+            step=step + 1,
+            learning_rate=self.rate(step),
             loss=str(loss),
             labels=tuple(labels.tolist()),
             finite_pixels=float(finite.float().mean()),
             largest_pixel=str(float(pixels.abs().max())),
         ).save(file)
         fault.args = (f"{fault}; the batch's facts are in {file}",)
+
+
+def _ready(teacher: nn.Module, device: torch.device) -> nn.Module:
+    return teacher.to(device).to(memory_format=torch.channels_last).eval()
 
 
 class _Loss:
@@ -264,56 +363,6 @@ def classes_of(module: nn.Module) -> int:
     return [part for part in module.modules() if isinstance(part, nn.Linear)][-1].out_features
 
 
-class Checkpoints:
-    """Two files in turn, so that a damaged one costs the way since the other, and not the training."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files = [path, path.with_name(path.name + ".other")]
-        self.damaged: list[Path] = []  # by the last `read`
-
-    def beside(self, mark: str) -> Path:
-        """A file that is named after them."""
-        return self.path.with_suffix(mark)
-
-    def forget_the_last_end(self) -> None:
-        """Delete what an earlier process left to say why it ended."""
-        for mark in (PREEMPTED, BAD_BATCH):
-            self.beside(mark).unlink(missing_ok=True)
-
-    def write(self, state: dict[str, Any]) -> None:
-        """Save over the older of the two; what is kept of the other is whole until this one is."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_checked(self._files[0], buffer.getvalue())
-        self._files.reverse()
-
-    def read(self) -> dict[str, Any] | None:
-        """The state that has come furthest of those that are whole; None where there is none."""
-        found = [(state, file) for file in self._files if (state := _whole(file))]
-        self.damaged = [file for file in self._files if file.exists() and file not in [whole for _, whole in found]]
-        if not found:
-            return None
-        state, newest = max(found, key=lambda each: (each[0]["epoch"], each[0]["step"]))
-        self._files.sort(key=lambda file: file == newest)
-        return state
-
-    def remove(self) -> None:
-        """Delete both, once the result is safe."""
-        for file in self._files:
-            remove_checked(file)
-
-
-def _whole(path: Path) -> dict[str, Any] | None:
-    """The state in a file; None where it is missing, damaged, or of an earlier version."""
-    try:
-        data = read_checked(path)
-    except StorageError:
-        return None
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return state if "step" in state else None
-
-
 def _averaged(module: nn.Module, decay: float | None) -> Any:
     """timm's averaged weights; None where none are asked for."""
     if decay is None:
@@ -321,44 +370,6 @@ def _averaged(module: nn.Module, decay: float | None) -> Any:
     from timm.utils import ModelEmaV3
 
     return ModelEmaV3(module, decay=decay)
-
-
-def accuracy(module: nn.Module, images: ImageSet, resolution: int, device: torch.device, world: World = ALONE) -> float:
-    """Share of images classified rightly, 0 to 1; every image counts once, however many processes look at them."""
-    module.to(device).to(memory_format=torch.channels_last).eval()
-    with mixed_precision(device):
-        (share,) = top(module, (1,), images, resolution, device, world)
-    return share
-
-
-@torch.inference_mode()
-def top(
-    answers: Callable[[Tensor], Tensor],
-    ks: tuple[int, ...],
-    images: ImageSet,
-    resolution: int,
-    device: torch.device,
-    world: World = ALONE,
-) -> tuple[float, ...]:
-    """Per k: the share of images whose label is among the k likeliest of the answers, (N, classes) for (N, C, H, W)."""
-    right = torch.zeros(len(ks), dtype=torch.long, device=device)
-    with computing_on(device):
-        for pixels, labels in on_device(images.batches(EVALUATION_BATCH, resolution), device):
-            logits = answers(pixels)
-            best = logits.topk(min(max(ks), logits.shape[1])).indices == labels[:, None]
-            right += torch.stack([best[:, :k].any(1).sum() for k in ks])
-    return tuple(total / images.size for total in world.total(*right.tolist()))
-
-
-@contextmanager
-def _memory_said(schedule: Schedule, resolution: int) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise DeviceError(
-            f"training at {resolution} pixels must fit into the device's memory, and batch {schedule.batch} does not; "
-            "lower the schedule's batch, or compute it in parts (accumulate)"
-        ) from None
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

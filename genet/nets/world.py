@@ -31,6 +31,13 @@ class World(NamedTuple):
         dist.all_reduce(summed)
         return tuple(summed.tolist())
 
+    def mean(self, value: Tensor) -> Tensor:
+        """Return a tensor averaged over all processes, without waiting for a GPU; all must call."""
+        if self.size == 1:
+            return value
+        dist.all_reduce(value)
+        return value / self.size
+
     def leave(self) -> None:
         """Take leave of the others, at the end."""
         if self.size > 1 and dist.is_initialized():

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from genet.files import Record, digest
+from genet.spec.augment import Augmentation
 from genet.spec.network import Count, Name, NonEmpty, law
 from genet.spec.space import SearchSpace
 
@@ -54,13 +55,15 @@ class Data(Record):
     """Images: `digits` (embedded), `folder` (root/train/CLASS and root/validation/CLASS), or any timm dataset name.
 
     `nas_validation` is the share of the training images that the search validates on; it is never trained on,
-    and the test images decide nothing: they only tell how good the trained networks are.
+    and the test images decide nothing: they only tell how good the trained networks are. `loading` says where training images
+    are augmented: decoded once and kept on the `device`, or decoded anew each time (`stream`); `auto` keeps small ones that fit.
     """
 
     name: Annotated[str, AfterValidator(_dataset_name)] = "digits"
     root: str | None = None
     nas_validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     workers: Annotated[int, Field(ge=0)] = 0
+    loading: Literal["auto", "device", "stream"] = "auto"
 
     @property
     def identity(self) -> str:
@@ -119,14 +122,14 @@ class Schedule(Record):
 class Training(Schedule):
     """The training of a network that is to serve: a schedule, and what the paper's section 5 adds to it; all off by default.
 
-    `augment` is a policy by timm's name, such as `original` (AutoAugment) or `rand-m9-mstd0.5`; `erasing` the share of images
-    that a rectangle is erased of; `mixup` the alpha of its Beta distribution. A `teacher`, a timm model such as
+    `augment` replaces the recipe's; `erasing` is the share of images that a rectangle is erased of; `mixup` the alpha of its Beta
+    distribution. A `teacher`, a timm model such as
     `timm:resnet152` or the folder of a trained network, gives soft labels that count as much as the true ones. `ema` is the
     decay of averaged weights, which are then the result. Gradients are clipped to a norm of `clip`, and a batch may be
     computed in several parts (`accumulate`) where it does not fit at once.
     """
 
-    augment: str | None = None
+    augment: Augmentation = None
     erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
     mixup: Annotated[float, Field(ge=0)] = 0.0
     teacher: str | None = None
@@ -163,6 +166,7 @@ class TrainingRecipe(Record):
 
     name: Name
     data: Data
+    augment: Augmentation = None
     device: str = "auto"
     train: Training
     seed: Annotated[int, Field(ge=0)] = 0
@@ -233,6 +237,7 @@ class Recipe(Record):
     name: Name
     space: SearchSpace
     data: Data = Data()
+    augment: Augmentation = None  # of every training; the final ones may have their own
     measure: Measure = Measure()
     resolution: Count | None = None  # of the MasterNet and the trials; absent: the space's largest
     master: Master

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from genet.spec.augment import SMALL
 from genet.spec.recipe import Data
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the paper, torchvision and timm alike
 DEFAULT_CROP = 0.875  # of ImageNet's evaluations
-SMALL = 64  # pixels; at such sizes images are shown whole: ImageNet's crops would cut the object away
 
 
 class Shown(NamedTuple):

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from genet.choose.outcome import Trained
 from genet.device import give_back_memory
-from genet.errors import RunError
+from genet.errors import EvidenceError, RunError
 from genet.files import Record, is_worked_in
 from genet.job import Job
 from genet.latency.plan import Staircases
@@ -44,10 +45,11 @@ class MoreTrials(Record):
     trials: tuple[Trial, ...]
 
 
-def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> tuple[TrialResult, ...]:
+def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False, any_master: bool = False) -> tuple[TrialResult, ...]:
     """Run the trials: perturbed networks with the MasterNet's weights, fine-tuned. Returns all their results.
 
     Trials that failed by the machine or the images are run again; with `retry` all but those whose loss was not finite.
+    EvidenceError if the MasterNet has learnt nothing, whose trials could not tell anything, unless `any_master` will do.
     """
     planned = planned_trials(job)
     results = {result.id: result for result in _results_of(job, planned)}
@@ -62,6 +64,8 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> 
         weights = job.folder.master.with_suffix(".safetensors")
         if not (job.folder.master.exists() and weights.exists()):
             raise RunError(f"{weights}: the trials need the MasterNet, and it is not there; `genet master RUN` trains it")
+        if not any_master:
+            _check_learnt(job)
         opened = runner(job.recipe.measure.device if job.recipe.measure.here else "auto")
         work = FineTune(course(job), str(job.device))
         with _shown(job, planned, missing, results, opened.workers) as tell:
@@ -74,6 +78,17 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False) -> 
     found = _results_of(job, planned)
     _say_what_lacks(job, planned, found)
     return found
+
+
+def _check_learnt(job: Job) -> None:
+    """Check that the MasterNet knows more than chance."""
+    why = job.folder.read(job.folder.master, Trained).why_unlearnt(job.recipe.space.input.classes)
+    if why:
+        raise EvidenceError(
+            f"the MasterNet has learnt nothing: {why}; likely the learning rate is too low or too high, the epochs are too few, "
+            "the augmentation hides what tells the classes apart, or images are in the wrong folders; change the recipe, or go "
+            "on with --any-master"
+        )
 
 
 def course(job: Job) -> Course:

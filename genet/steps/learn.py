@@ -10,11 +10,11 @@ from genet.choose.regression import Regression
 from genet.errors import RunError
 from genet.files import digest
 from genet.job import Job
-from genet.nets.training import accuracy
+from genet.nets.evaluation import accuracy
 from genet.nets.weights import WEIGHTS_FILE, load, save_weights, weights_bytes
 from genet.nets.world import ALONE, World
 from genet.spec.network import Network
-from genet.spec.recipe import Model, Schedule, Taken, Training
+from genet.spec.recipe import Model, Schedule, Taken
 from genet.spec.taken import check_taken
 from genet.steps.distill import finished_trials, planned_trials
 from genet.steps.train import Lesson, train_anew, trained_before
@@ -68,14 +68,14 @@ def train_network(job: Job, network: Network, schedule: Schedule, result: Path, 
     world.wait()  # all have looked before the first of them writes
     if known:
         return known
-    splits = lesson.splits(world) if isinstance(schedule, Training) else job.splits
+    splits = job.splits.seen_as(lesson.view(world))
     with job.progress.track(title, schedule.epochs) as tracker:
         return train_anew(lesson, result, job.device, splits, tracker, world=world, say=job.progress.say)
 
 
 def lesson_of(job: Job, network: Network, schedule: Schedule, repeat: int = 0) -> Lesson:
     """A network trained on the job's images."""
-    return Lesson(network, schedule, job.recipe.data, job.recipe.seed, repeat)
+    return Lesson(network, schedule, job.recipe.data, job.recipe.seed, job.recipe.augment, repeat)
 
 
 def fit_trials(job: Job, model: Model | None = None) -> Regression:

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from genet.choose.outcome import Trained
+from genet.choose.outcome import Trained, percent
 from genet.errors import GenetError, RunError, first_line
 from genet.export.opening import open_network
 from genet.files import digest, read_bytes, write_atomic
-from genet.nets.data import Splits, View, load_data
+from genet.nets.checkpoints import Checkpoints
+from genet.nets.data import Splits, load_data
+from genet.nets.evaluation import accuracy
 from genet.nets.foreign import build_structure
-from genet.nets.training import Checkpoints, EpochDone, accuracy, train
+from genet.nets.images import View
+from genet.nets.training import EpochDone, train
 from genet.nets.weights import WEIGHTS_FILE, load_structure, save_weights, write_labels
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
+from genet.spec.augment import Augment
 from genet.spec.foreign import Structure
 from genet.spec.network import Input
 from genet.spec.reader import to_yaml
@@ -45,6 +49,7 @@ class Lesson:
     schedule: Schedule
     data: Data
     seed: int
+    augment: Augment | None = None  # the recipe's; a training may have its own
     repeat: int = 0
     start: Path | None = None
     fold: int = 1
@@ -55,7 +60,9 @@ class Lesson:
         files = (file for file in (self._teachers_weights, self.start) if file and file.exists())
         taught = "".join(f"/{digest(read_bytes(file))}" for file in files)
         folded = f"/folded {self.fold}" if self.fold > 1 else ""
-        return digest(f"{self.network}/{self.schedule.model_dump_json()}/{self.data.identity}/{self._drawn}{taught}{folded}")
+        look = self.augment.model_dump_json() if self.augment else "default"
+        asked = f"{self.schedule.model_dump_json()}/{self.data.identity}/{look}"
+        return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}")
 
     @property
     def reads(self) -> Input:
@@ -80,11 +87,10 @@ class Lesson:
     def _drawn(self) -> str:
         return f"{self.seed}/{self.repeat}" if self.repeat else f"{self.seed}"
 
-    def splits(self, world: World = ALONE) -> Splits:
-        """The images, augmented as the training says; of every batch this process's part."""
+    def view(self, world: World = ALONE) -> View:
+        """How the training sees its images; of every batch this process's part."""
         training = Training.model_validate(self.schedule.model_dump())
-        view = View(training.augment, training.erasing, world.rank, world.size)
-        return load_data(self.data, self.reads, self.seed, view)
+        return View(training.augment or self.augment, training.erasing, world.rank, world.size)
 
 
 def trained_before(lesson: Lesson, result: Path) -> Trained | None:
@@ -112,7 +118,7 @@ def train_anew(
     network, inputs, device = lesson.network, lesson.inputs, world.device(device)
     module, resolution = _begun(lesson), network.input.resolution
     checkpoint = result.with_suffix(f".{inputs[:8]}.checkpoint")
-    train(
+    loss = train(
         module,
         splits.train,
         lesson.schedule,
@@ -136,6 +142,7 @@ def train_anew(
         nas_accuracy=nas,
         nas_images=splits.nas_validation.size,
         test_accuracy=test,
+        loss=loss,
     )
     if world.first:
         save_weights(module.inside if isinstance(module, Folded) else module, result.with_suffix(".safetensors"))
@@ -169,12 +176,14 @@ def train_network_into(
 
     RunError where the folder holds another network or the training of another recipe.
     """
-    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, start=start, fold=fold)
+    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, fold=fold)
     result = folder / "model.json"
     known = trained_before(lesson, result)
     if not known:
         _check_free(folder, network, recipe)
-    splits = lesson.splits(world)
+    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), world.device(device))
+    if splits.note and world.first:
+        progress.say(splits.note)
     if not known:
         _teacher(lesson)  # nothing is written for a training that cannot be
         _begun(lesson)
@@ -204,14 +213,15 @@ def _telling(tracker: Tracker, before: int, images: int, events: Path | None) ->
     """Tell of every epoch: on the tracker, and as TensorBoard events where that is installed."""
     writer, began = _writer(events) if events else None, time.monotonic()
 
-    def epoch_done(epoch: int, loss: float) -> None:
+    def epoch_done(epoch: int, loss: float, accuracy: float) -> None:
         nonlocal began
         now = time.monotonic()
         pace, began = images / (now - began), now
         tracker.resume_at(before + epoch - 1)
-        tracker.advance(f"loss {loss:.3f}, {pace:.0f} images/s")
+        tracker.advance(f"loss {loss:.3f}, training accuracy {percent(accuracy)}, {pace:.0f} images/s")
         if writer:
             writer.add_scalar("loss", loss, epoch)
+            writer.add_scalar("training accuracy", accuracy, epoch)
             writer.add_scalar("images per second", pace, epoch)
             writer.flush()
 

@@ -65,7 +65,7 @@ def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainin
         f"  {missing} trainings of {schedule.epochs} epochs each are left to run; a stop loses none that is finished"
     )
     reached: dict[str, tuple[float, ...]] = {}
-    splits = lesson_of(job, job.masternet, schedule).splits() if missing else job.splits
+    splits = job.splits.seen_as(lesson_of(job, job.masternet, schedule).view())
     with job.progress.track(TITLE, schedule.epochs * len(wanted), done) as tracker:
         for network, repeat in wanted:
             known, file = before[network, repeat], job.folder.validated(network, repeat)

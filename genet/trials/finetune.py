@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from genet.device import free_bytes, give_back_memory, open_device
+from genet.device import device_fault, free_bytes, give_back_memory, open_device
 from genet.errors import DataError, LostDeviceError
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
@@ -23,7 +23,6 @@ from genet.trials.results import Event, FailureKind, Stride, failed
 
 BYTES_PER_PARAMETER = 16  # weight, gradient, momentum, and room for a 16-bit copy
 SHARE_OF_MEMORY = 0.5  # the rest is for activations
-NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "unable to find an engine")  # as drivers say it
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,10 @@ class FineTune:
         largest = max(network_cost(Network.parse(trial.network)).parameters for trial in trials)
         return max(1, int(free * self.share * SHARE_OF_MEMORY / (largest * BYTES_PER_PARAMETER)))
 
-    def _attempt(self, trials: Sequence[Trial], device: torch.device) -> Iterator[Event]:
+    def _attempt(self, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> Iterator[Event]:
         left, walked = list(trials), 0.0
         try:
-            for event in fine_tune(self.course, trials, device):
+            for event in fine_tune(self.course, trials, device, deterministic):
                 if isinstance(event, Stride):
                     walked += event.trials
                 else:
@@ -81,14 +80,17 @@ class FineTune:
                 yield event
             return
         except Exception as fault:
+            no_engine = deterministic and device_fault(fault) == "no engine"
             kind, message = _told(fault)
         finished = len(trials) - len(left)
         yield Stride(finished - walked)  # what the others did is lost
-        if kind in ("out of memory", "worker killed") and len(left) > 1:
+        if no_engine:
+            yield from self._attempt(left, device, deterministic=False)
+        elif kind in ("out of memory", "worker killed") and len(left) > 1:
             give_back_memory(device)
             middle = math.ceil(len(left) / 2)
             for half in filter(None, (left[:middle], left[middle:])):
-                yield from self._attempt(half, device)
+                yield from self._attempt(half, device, deterministic)
         else:
             yield from (failed(trial, kind, message, len(trials)) for trial in left)
             yield Stride(len(left))
@@ -97,13 +99,14 @@ class FineTune:
 def _told(fault: Exception) -> tuple[FailureKind, str]:
     """The kind of a failure, and one line about it."""
     text = (str(fault).strip().splitlines() or [""])[0]
-    if isinstance(fault, torch.OutOfMemoryError) or any(sign in str(fault) for sign in NO_MEMORY):
+    known = device_fault(fault)
+    if known == "out of memory":
         return "out of memory", "a trial must fit into the device's memory, if need be alone; lower distill.batch"
     if isinstance(fault, DataError):
         return "data", str(fault)
     if text.startswith("DataLoader worker"):
         return "worker killed", f"a process that decodes images ended ({text})"
-    if isinstance(fault, LostDeviceError) or "CUDA error" in text:
+    if isinstance(fault, LostDeviceError) or known == "device lost":
         raise LostDeviceError(f"the device stopped answering ({text}); give the same command again") from fault
     last = traceback.extract_tb(fault.__traceback__)[-1]
     return "bug", f"{type(fault).__name__}: {text} ({Path(last.filename).name}:{last.lineno})"

@@ -12,19 +12,19 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genet.errors import NonFiniteLossError
 from genet.files import digest
 from genet.nets.build import GENet
-from genet.nets.data import Batch
+from genet.nets.evaluation import EVALUATION_BATCH
+from genet.nets.images import Batch
 from genet.nets.inherit import inherit
 from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device
-from genet.nets.training import EVALUATION_BATCH, epoch_seed
+from genet.nets.replay import Replayed
+from genet.nets.training import STEPS_UNREAD, epoch_seed
 from genet.spec.network import Network
 from genet.spec.recipe import Distill
 from genet.trials.checkpoint import BEGINNING, Checkpoints, Place
@@ -95,37 +95,45 @@ def _body(network: GENet, trial: Trial) -> nn.Sequential:
     return nn.Sequential(*network.superblocks[trial.index : trial.last + 1], network.reader(trial.last))
 
 
-def fine_tune(course: Course, trials: Sequence[Trial], device: torch.device) -> Iterator[Event]:
+def fine_tune(course: Course, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> Iterator[Event]:
     """Run trials of one super-block side by side; yields each result as soon as it is there, and strides in between.
 
     A loss that is not finite fails its own trial only. Errors of memory or data are the whole group's, and are raised.
     Trials with checkpoints must all have come equally far.
     """
-    return _Group(course, trials, device).run()
+    return _Group(course, trials, device, deterministic).run()
 
 
 class _Group:
     """The trials under way, and what they have in common."""
 
-    def __init__(self, course: Course, trials: Sequence[Trial], device: torch.device) -> None:
-        self.course, self.device, self.size = course, device, len(trials)
+    def __init__(self, course: Course, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> None:
+        self.course, self.device, self.size, self.deterministic = course, device, len(trials), deterministic
         self.children = [_Child(trial, course, device) for trial in trials]  # those still under way
         index, distill = trials[0].index, course.distill
         parent = copy.deepcopy(course.parent)  # children inherit from one that stays where it is
         parent.to(device).to(memory_format=torch.channels_last).eval()
         self.prefix: nn.Module = nn.Identity() if distill.mode == "whole" else parent.before(index)
-        self.targets: dict[int, nn.Module] = {}  # by the last super-block perturbed; empty where labels are learnt
+        self.targets: dict[int, nn.Module] = {}  # by the last super-block perturbed; empty if labels are learnt
         if distill.mode == "features":
             self.targets = {trial.last: _body(parent, trial) for trial in trials}
-        self.batch = min(distill.batch, course.splits.train.size)
-        self.steps = max(1, course.splits.train.size // self.batch)  # per epoch
+        self.loss_of = nn.CrossEntropyLoss(label_smoothing=distill.label_smoothing)
+        self.train, self.held_out = course.splits.train.on(device), course.splits.nas_validation.on(device)
+        self.batch = min(distill.batch, self.train.size)
+        self.steps = max(1, self.train.size // self.batch)  # per epoch
         self.seed = int(digest(f"{course.seed}/{index}")[:12], 16)
         self.checkpoints = Checkpoints(course, device)
         self.start = self.checkpoints.place(trials[0])
         if self.start != BEGINNING:
             for child in self.children:
                 child.restore(self.checkpoints.read(child.trial, device))
-        self.stride, self.spoken = 0.0, time.monotonic()
+        self.descend = self._recorded()
+        self.unread = 0  # steps whose losses nobody has looked at yet
+        self.stride, self.spoken, self.lap = 0.0, time.monotonic(), time.perf_counter()
+
+    def _recorded(self) -> Replayed:
+        """A step of the children still under way."""
+        return Replayed(self._descend, self.device, all(child.learner.recordable for child in self.children))
 
     @property
     def _walked_before(self) -> float:
@@ -143,9 +151,10 @@ class _Group:
                 yield from self._step(shown, epoch, step)
                 yield from self._walked(at_least_s=STRIDE_S)
                 if self.checkpoints.due:
+                    yield from self._close_accounts(epoch, step + 1)
                     self.checkpoints.write({child.trial: child.state for child in self.children}, Place(epoch, step + 1))
             for child in self._ends(epoch) if self.children else ():
-                self.children.remove(child)
+                self._drop(child)
                 self.stride += 1 - (epoch + 1) / epochs
                 yield self._result(child)
             yield from self._walked()
@@ -154,52 +163,71 @@ class _Group:
 
     def _shown(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The training images of an epoch, shuffled and augmented alike for all trials of the super-block."""
-        images, resolution = self.course.splits.train, self.course.resolution
-        return on_device(images.batches(self.batch, resolution, epoch_seed(self.seed, epoch), skip), self.device)
+        return on_device(self.train.batches(self.batch, self.course.resolution, epoch_seed(self.seed, epoch), skip), self.device)
 
     def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """An epoch's batches to train on, as long as there is somebody to train."""
         batches = self._shown(epoch, skip)
         while self.children:
-            with self._timing("images", self.children):
-                shown = next(batches, None)
+            if not self.unread:
+                self.lap = time.perf_counter()  # what a listener does between two steps is nobody's cost
+            shown = next(batches, None)
+            self._charge("images", self.children, within=True)
             if shown is None:
                 return
             yield shown
 
-    def _step(self, shown: Batch, epoch: int, step: int) -> list[Event]:
-        """One batch for all children; returns those that failed."""
+    def _step(self, shown: Batch, epoch: int, step: int) -> Iterator[Event]:
+        """One batch for all children; yields those that failed."""
         distill = self.course.distill
-        failures: list[Event] = []
-        loss_of = nn.CrossEntropyLoss(label_smoothing=distill.label_smoothing)
-        pixels, labels = shown
-        done = (epoch + step / self.steps) / distill.epochs  # of every child, as a share of it
-        with computing_on(self.device):
-            with self._timing("prefix", self.children), mixed_precision(self.device), torch.no_grad():
-                shared = self.prefix(pixels)
-                targets = {last: body(shared) for last, body in self.targets.items()}
-            for child in list(self.children):
-                try:
-                    with self._timing("training", [child]):
-                        with mixed_precision(self.device):
-                            if self.targets:
-                                loss = _difference(child.body(shared), targets[child.trial.last])
-                            else:
-                                loss = loss_of(child.rest(shared), labels)
-                        rate = child.rate(distill, self.batch, epoch + (step + 0.5) / self.steps)
-                        child.learner.step(loss, rate, f"epoch {epoch + 1}, step {step + 1}")
-                except NonFiniteLossError as fault:
-                    failures.append(self._failure(child, "non-finite loss", str(fault), done))
-                    continue
-                if distill.time_limit_s and child.spent_s > distill.time_limit_s:
-                    failures.append(self._failure(child, "time limit", _over(distill.time_limit_s), done))
+        for child in self.children:
+            child.learner.set_rate(child.rate(distill, self.batch, epoch + (step + 0.5) / self.steps))
+        with computing_on(self.device, self.deterministic):
+            self.descend(*shown)
+        self.unread += 1
+        if self.unread >= (STEPS_UNREAD if self.device.type == "cuda" else 1) or step + 1 == self.steps:
+            yield from self._close_accounts(epoch, step + 1)
+
+    def _descend(self, pixels: Tensor, labels: Tensor) -> None:
+        """One step of every child, on the device alone; it may be recorded."""
+        with mixed_precision(self.device), torch.no_grad():
+            shared = self.prefix(pixels)
+            targets = {last: body(shared) for last, body in self.targets.items()}
+        self._charge("prefix", self.children, within=True)
+        for child in self.children:
+            with mixed_precision(self.device):
+                if self.targets:
+                    loss = _difference(child.body(shared), targets[child.trial.last])
                 else:
-                    self.stride += 1 / (distill.epochs * self.steps)
-        return failures
+                    loss = self.loss_of(child.rest(shared), labels)
+            child.learner.step(loss)
+            self._charge("training", [child], within=True)
+
+    def _close_accounts(self, epoch: int, done: int) -> Iterator[Event]:
+        """Read what the steps since the last time came to, `done` of the epoch's in all; yields the children that failed."""
+        if not (self.unread and self.children):
+            return
+        distill, first, whole = self.course.distill, done - self.unread, self.steps * self.course.distill.epochs
+        tallies = torch.stack([child.learner.tally() for child in self.children]).tolist()
+        self._charge("training", self.children)
+        for child, tally in zip(list(self.children), tallies, strict=True):
+            account, before = child.learner.account(tally), (epoch * self.steps + first) / whole
+            if account.bad is not None:
+                yield self._failure(child, "non-finite loss", account.fault(first, epoch), before)
+            elif distill.time_limit_s and child.spent_s > distill.time_limit_s:
+                yield self._failure(child, "time limit", _over(distill.time_limit_s), before)
+            else:
+                self.stride += self.unread / whole
+        self.unread = 0
+
+    def _drop(self, child: _Child) -> None:
+        """Go on without one that has its result."""
+        self.children.remove(child)
+        self.descend = self._recorded()
 
     def _ends(self, epoch: int) -> list[_Child]:
         """Take every child's accuracy after an epoch; returns those that have finished, and lets settled ones cool down."""
-        distill = self.course.distill
+        distill, self.lap = self.course.distill, time.perf_counter()
         last = [child for child in self.children if epoch + 1 == distill.epochs or child.cools_from == epoch]
         if last:
             self._take_statistics(last)
@@ -215,28 +243,25 @@ class _Group:
         usual = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a plain average over all batches
-        with self._timing("statistics", children), computing_on(self.device), mixed_precision(self.device), torch.no_grad():
+        with computing_on(self.device, self.deterministic), mixed_precision(self.device), torch.no_grad():
             batches = self._shown(self.course.distill.epochs)
-            for pixels, _ in itertools.islice(batches, math.ceil(NORM_IMAGES / self.batch)):
+            for number, (pixels, _) in enumerate(itertools.islice(batches, math.ceil(NORM_IMAGES / self.batch)), start=1):
+                for norm in norms:
+                    norm.momentum = 1 / number  # a plain average over all batches; None would wait for the GPU in each
                 shared = self.prefix(pixels)
                 for child in children:
                     child.rest(shared)
         for norm, momentum in zip(norms, usual, strict=True):
             norm.momentum = momentum
+        self._charge("statistics", children)
 
     def _validate(self) -> None:
         """Add a point to every child's learning curve."""
-        images, children = self.course.splits.nas_validation, self.children
+        images, children = self.held_out, self.children
         right = torch.zeros(len(children), dtype=torch.long, device=self.device)
         for child in children:
             child.rest.eval()
-        with (
-            self._timing("validation", children),
-            computing_on(self.device),
-            mixed_precision(self.device),
-            torch.inference_mode(),
-        ):
+        with computing_on(self.device, self.deterministic), mixed_precision(self.device), torch.inference_mode():
             for pixels, labels in on_device(images.batches(EVALUATION_BATCH, self.course.resolution), self.device):
                 shared = self.prefix(pixels)
                 for number, child in enumerate(children):
@@ -244,6 +269,7 @@ class _Group:
         for child, count in zip(children, right.tolist(), strict=True):
             child.curve.append(count / images.size)
             child.rest.train()
+        self._charge("validation", children)
 
     def _result(self, child: _Child) -> TrialResult:
         return TrialResult(
@@ -255,7 +281,7 @@ class _Group:
         )
 
     def _failure(self, child: _Child, kind: FailureKind, message: str, done: float) -> TrialResult:
-        self.children.remove(child)
+        self._drop(child)
         self.stride += 1 - done
         return failed(child.trial, kind, message, self.size, Seconds(**child.seconds))
 
@@ -265,20 +291,20 @@ class _Group:
             yield Stride(self.stride)
             self.stride, self.spoken = 0.0, time.monotonic()
 
-    @contextmanager
-    def _timing(self, kind: str, children: Sequence[_Child]) -> Iterator[None]:
-        """Charge what is done inside to these children, in equal parts."""
-        start = self._now()
-        yield
-        spent = self._now() - start
-        for child in children:
-            child.seconds[kind] += spent / len(children)
+    def _charge(self, kind: str, children: Sequence[_Child], within: bool = False) -> None:
+        """Charge the seconds since the last call to these children, in equal parts.
 
-    def _now(self) -> float:
-        """Seconds, once the device has done all it was told to."""
+        Calls `within` a step count on the processor alone: a GPU would have to be waited for. There the next call outside
+        charges the whole steps.
+        """
         if self.device.type == "cuda":
+            if within:
+                return
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        now = time.perf_counter()
+        for child in children:
+            child.seconds[kind] += (now - self.lap) / len(children)
+        self.lap = now
 
 
 def _difference(found: Tensor, target: Tensor) -> Tensor:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Sequence
 
 import torch
 
 from genet.errors import DeviceError
-from genet.nets.data import FirstImages, Splits
-from genet.nets.training import EVALUATION_BATCH
+from genet.nets.data import Splits
+from genet.nets.evaluation import EVALUATION_BATCH
+from genet.nets.images import FirstImages
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.trials.course import Course
 from genet.trials.finetune import FineTune
 from genet.trials.group import NORM_IMAGES
 from genet.trials.plan import Trial, groups
-from genet.trials.results import TrialResult
+from genet.trials.results import Seconds, TrialResult
 
-STEPS = 2
+STEPS, STEPS_RECORDED = 2, 20  # in an epoch of the probe; a GPU's first few record what the others replay
 TOGETHER = 2  # trials in the probe's group, among which what is shared is divided
 
 
@@ -29,33 +31,36 @@ def expected_seconds(course: Course, trials: Sequence[Trial], device: torch.devi
 
 
 def _of_group(course: Course, group: Sequence[Trial], device: torch.device) -> float:
-    distill, train, held_out = course.distill, course.splits.train.size, course.splits.nas_validation.size
+    """Expect the seconds of a group from probes of one epoch and of two: they differ by an epoch, and the rest is the start."""
+    distill, train = course.distill, course.splits.train.size
     batch = min(distill.batch, train)
-    validated = min(EVALUATION_BATCH, held_out)
+    steps = min(STEPS_RECORDED if device.type == "cuda" else STEPS, max(1, train // batch))
+    validated = min(EVALUATION_BATCH, course.splits.nas_validation.size)
     few = Splits(
-        FirstImages(course.splits.train, STEPS * batch),
+        FirstImages(course.splits.train, steps * batch),
         FirstImages(course.splits.nas_validation, validated),
         course.splits.test,
     )
-    short = dataclasses.replace(
-        course, splits=few, folder=None, distill=distill.model_copy(update={"epochs": 1, "warmup_epochs": 0})
-    )
     own = group[0].model_copy(update={"network": str(course.parent.network), "also": ()})
-    for _ in range(2):  # the first time warms up
-        *_, last = (event for event in FineTune(short, str(device))([own] * TOGETHER) if isinstance(event, TrialResult))
-    if last.failure:
-        raise DeviceError(f"the MasterNet's own fine-tune must work here, and does not: {last.failure}")
-    return _scaled(last, course, group, batch, validated)
 
+    def probe(epochs: int) -> tuple[TrialResult, float]:
+        short = distill.model_copy(update={"epochs": epochs, "warmup_epochs": 0, "patience": 0})
+        work = FineTune(dataclasses.replace(course, splits=few, folder=None, distill=short), str(device))
+        began = time.perf_counter()
+        *_, last = (event for event in work([own] * TOGETHER) if isinstance(event, TrialResult))
+        if last.failure:
+            raise DeviceError(f"the MasterNet's own fine-tune must work here, and does not: {last.failure}")
+        return last, time.perf_counter() - began
 
-def _scaled(probe: TrialResult, course: Course, group: Sequence[Trial], batch: int, validated: int) -> float:
-    """From the probe's steps to all steps of a group."""
-    seen = probe.seconds
+    probe(1)  # warms up
+    (once, wall_s), (twice, _) = probe(1), probe(2)
+    epoch = Seconds(**{kind: max(0.0, spent - getattr(once.seconds, kind)) for kind, spent in twice.seconds})
+    start_s = max(0.0, wall_s / once.group - epoch.total - once.seconds.statistics)
     macs = [network_cost(Network.parse(trial.network)).macs for trial in group]
     trials = sum(macs) / network_cost(course.parent.network).macs  # in MasterNets
-    epochs = course.distill.epochs
-    steps = epochs * max(1, course.splits.train.size // batch)
-    shared = (seen.images + seen.prefix) * probe.group / STEPS
-    statistics = seen.statistics / min(STEPS, math.ceil(NORM_IMAGES / batch)) * min(NORM_IMAGES, course.splits.train.size) / batch
-    validation = seen.validation * epochs * course.splits.nas_validation.size / validated
-    return shared * steps + trials * (seen.training / STEPS * steps + statistics + validation)
+    all_steps = distill.epochs * max(1, train // batch)
+    shared = (epoch.images + epoch.prefix) * once.group / steps
+    seen = min(steps, math.ceil(NORM_IMAGES / batch)) * batch
+    statistics = once.seconds.statistics * min(NORM_IMAGES, train) / seen
+    validation = epoch.validation * distill.epochs * course.splits.nas_validation.size / validated
+    return start_s * len(group) + shared * all_steps + trials * (epoch.training / steps * all_steps + statistics + validation)

@@ -27,7 +27,10 @@ class Failure(Record):
 
 
 class Seconds(Record):
-    """Where a trial's time went; what a group shares is divided among its trials."""
+    """Where a trial's time went; what a group shares is divided among its trials.
+
+    On a GPU a step is one piece: `training` holds its images and prefix too.
+    """
 
     images: float = 0.0  # reading and augmenting
     prefix: float = 0.0  # the frozen part before the super-block

@@ -16,7 +16,8 @@ import pytest
 from genet.errors import EvidenceError, RunError
 from genet.files import Journal
 from genet.nets.build import build
-from genet.nets.data import Splits, TensorImages, load_data
+from genet.nets.data import Splits, load_data
+from genet.nets.images import TensorImages
 from genet.spec.recipe import Distill, Recipe
 from genet.trials.course import Course
 from genet.trials.finetune import FineTune

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from genet.nets.build import build
-from genet.nets.data import View, load_data
-from genet.nets.training import accuracy, train
+from genet.nets.data import load_data
+from genet.nets.evaluation import accuracy
+from genet.nets.images import View
+from genet.nets.training import train
 from genet.nets.weights import save_weights
 from genet.nets.world import join
 from genet.spec.network import Network

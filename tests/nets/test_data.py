@@ -18,7 +18,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from genet.errors import DataError
-from genet.nets.data import ImageSet, Splits, TensorImages, load_data
+from genet.nets.data import Splits, load_data
+from genet.nets.images import ImageSet, TensorImages
 from genet.spec.recipe import Data
 from genet.spec.space import SpaceInput
 

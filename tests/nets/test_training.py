@@ -16,9 +16,12 @@ from torch import nn
 from genet.ending import Terminated
 from genet.errors import DataError, NonFiniteLossError
 from genet.nets.build import GENet, build
-from genet.nets.data import Batch, Splits, TensorImages, View, load_data
+from genet.nets.checkpoints import Checkpoints
+from genet.nets.data import Splits, load_data
+from genet.nets.evaluation import accuracy
+from genet.nets.images import Batch, TensorImages, View
 from genet.nets.learner import learning_rate
-from genet.nets.training import Checkpoints, accuracy, train
+from genet.nets.training import train
 from genet.spec.network import Network
 from genet.spec.recipe import Data, Schedule, Training
 from genet.spec.space import SpaceInput
@@ -87,7 +90,7 @@ def test_the_rate_never_jumps() -> None:
 
 def test_a_tiny_network_learns_the_digits(digits: Splits) -> None:
     losses: list[tuple[int, float]] = []
-    module = trained(digits.train, epoch_done=lambda epochs, loss: losses.append((epochs, loss)))
+    module = trained(digits.train, epoch_done=lambda epochs, loss, _: losses.append((epochs, loss)))
     assert [epochs for epochs, _ in losses] == [1, 2, 3, 4]
     assert losses[-1][1] < losses[0][1] / 2
     assert accuracy(module, digits.test, 8, CPU) > 0.6  # chance is 0.1
@@ -98,7 +101,7 @@ def test_a_tiny_network_learns_in_16_bits_too(few: TensorImages, monkeypatch: py
     """As on a GPU: there copies of the weights are kept within a step, and must not be kept for longer."""
     monkeypatch.setattr("genet.nets.learner.number_format", lambda _: torch.bfloat16)
     losses: list[float] = []
-    trained(few, SCHEDULE.model_copy(update={"epochs": 15}), epoch_done=lambda _, loss: losses.append(loss))
+    trained(few, SCHEDULE.model_copy(update={"epochs": 15}), epoch_done=lambda _, loss, __: losses.append(loss))
     assert losses[-1] < losses[0] / 2
 
 
@@ -140,7 +143,7 @@ def test_weight_decay_pulls_on_convolutions_and_the_classifier_but_on_no_batch_n
     class FirstEpochDoneError(Exception):
         pass
 
-    def stop(_epochs: int, _loss: float) -> None:
+    def stop(_epochs: int, _loss: float, _accuracy: float) -> None:
         raise FirstEpochDoneError
 
     modules = []
@@ -158,7 +161,7 @@ def test_label_smoothing_keeps_the_loss_above_what_it_is_without(few: TensorImag
     losses = []
     for smoothing in (0.0, 0.5):
         schedule = SCHEDULE.model_copy(update={"label_smoothing": smoothing, "epochs": 8})
-        trained(few, schedule, epoch_done=lambda epochs, loss: losses.append(loss) if epochs == 8 else None)
+        trained(few, schedule, epoch_done=lambda epochs, loss, _: losses.append(loss) if epochs == 8 else None)
     assert losses[1] > losses[0] + 0.1
 
 
@@ -171,7 +174,7 @@ class Stop:
     def __init__(self, after: int) -> None:
         self.after, self.epochs = after, []
 
-    def __call__(self, epochs: int, _loss: float) -> None:
+    def __call__(self, epochs: int, _loss: float, _accuracy: float) -> None:
         self.epochs.append(epochs)
         if epochs == self.after:
             raise KeyboardInterrupt("stopped by the test")
@@ -253,12 +256,12 @@ def test_checkpoints_are_written_in_turn_and_the_furthest_is_read(tmp_path: Path
     checkpoints = Checkpoints(tmp_path / "a.checkpoint")
     assert checkpoints.read() is None
     for step in range(3):
-        checkpoints.write({"epoch": 0, "step": step})
+        checkpoints.write({"epoch": 0, "step": step, "loss": 1.0})
     again = Checkpoints(tmp_path / "a.checkpoint")
-    assert again.read() == {"epoch": 0, "step": 2}
-    again.write({"epoch": 1, "step": 0})
+    assert again.read() == {"epoch": 0, "step": 2, "loss": 1.0}
+    again.write({"epoch": 1, "step": 0, "loss": 1.0})
     flip(tmp_path / "a.checkpoint.other", 0.5)  # the newest of the four
-    assert Checkpoints(tmp_path / "a.checkpoint").read() == {"epoch": 0, "step": 2}
+    assert Checkpoints(tmp_path / "a.checkpoint").read() == {"epoch": 0, "step": 2, "loss": 1.0}
     again.remove()
     assert list(tmp_path.iterdir()) == []
 
@@ -311,7 +314,7 @@ def test_an_image_that_is_not_finite_stops_the_training_at_its_step(few: TensorI
 
 
 def test_told_to_end_when_all_is_done_it_still_ends(few: TensorImages) -> None:
-    def tell(epochs: int, _loss: float) -> None:
+    def tell(epochs: int, _loss: float, _accuracy: float) -> None:
         if epochs == SCHEDULE.epochs:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from genet.nets.data import load_data
-from genet.nets.training import accuracy
+from genet.nets.evaluation import accuracy
 from genet.nets.weights import load_weights
 from genet.spec.recipe import Data
 from genet.spec.space import SpaceInput

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from genet.errors import DataError, LostDeviceError
 from genet.files import digest
 from genet.nets.build import GENet, Stage, build
-from genet.nets.data import Batch, Splits, TensorImages, load_data
+from genet.nets.data import Splits, load_data
+from genet.nets.evaluation import accuracy
+from genet.nets.images import Batch, TensorImages
 from genet.nets.inherit import inherit
 from genet.nets.learner import Learner, learning_rate
-from genet.nets.training import accuracy, epoch_seed, train
+from genet.nets.training import epoch_seed, train
 from genet.spec.network import Network
 from genet.spec.recipe import Distill, Mode, Recipe, Schedule
 from genet.trials.checkpoint import Place
@@ -211,7 +213,8 @@ def plainly(course: Course, trial: Trial) -> tuple[GENet, list[float]]:
                 loss = (seen(child, trial, pixels) - target).square().mean() / target.var()
             else:
                 loss = nn.functional.cross_entropy(child(pixels), labels, label_smoothing=distill.label_smoothing)
-            learner.step(loss, learning_rate(distill, distill.batch, epoch + (step + 0.5) / steps), "")
+            learner.set_rate(learning_rate(distill, distill.batch, epoch + (step + 0.5) / steps))
+            learner.step(loss)
         if epoch + 1 == distill.epochs:
             norms = [part for part in behind if isinstance(part, nn.BatchNorm2d)]
             for norm in norms:
