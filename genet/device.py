@@ -103,13 +103,21 @@ def side_stream(device: torch.device) -> Iterator[None]:
     """Run the body on a stream of its own, ordered after and before the current stream's work, as a capture needs it."""
     import torch
 
-    side = torch.cuda.Stream(device)
+    side = _side(device)
     side.wait_stream(torch.cuda.current_stream(device))
     try:
         with torch.cuda.stream(side):
             yield
     finally:  # after a fault too: its memory is free, and must not be written to while the side stream still reads it
         torch.cuda.current_stream(device).wait_stream(side)
+
+
+@functools.cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """One for all, since allocators and libraries keep memory for every stream they have seen."""
+    import torch
+
+    return torch.cuda.Stream(device)
 
 
 def record_graph(work: Callable[[], object], device: torch.device) -> Callable[[], None]:
@@ -123,8 +131,8 @@ def record_graph(work: Callable[[], object], device: torch.device) -> Callable[[
 
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()  # during a capture the allocator gives no unused memory back, and would run out
-    graph, stream, pool = torch.cuda.CUDAGraph(), torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
-    with torch.cuda.stream(stream):
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    with torch.cuda.stream(_side(device)), _no_collection():
         try:
             graph.capture_begin(pool, capture_error_mode="thread_local")  # other threads may pin images meanwhile
             output = work()
@@ -137,6 +145,20 @@ def record_graph(work: Callable[[], object], device: torch.device) -> Callable[[
         graph.replay()
 
     return replay
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the garbage collector off: a graph that it frees during a capture spoils the capture."""
+    import gc
+
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: torch.device) -> None:
@@ -261,6 +283,13 @@ def free_bytes(device: torch.device) -> int | None:
         return available_bytes()
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0] + held)
+
+
+def total_bytes(device: torch.device) -> int | None:
+    """Memory of the device, used or not; None where nobody tells."""
+    import torch
+
+    return _memory("MemTotal") if device.type != "cuda" else int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def give_back_memory(device: torch.device) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 from torch.utils._pytree import tree_flatten, tree_map
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -328,6 +328,25 @@ def _copied(parameter: Any, memo: dict[int, Any]) -> Any:
     return memo[id(parameter)]
 
 
+def _refused(name: str) -> Callable[..., Any]:
+    def call(*_: Any, **__: Any) -> Any:
+        raise NotImplementedError(f"{name} cannot be pretended")
+
+    return call
+
+
+def _unpretended(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Call an exporter as if there were no GPU: it traces a network that lies on the processor, where nothing is pretended."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch, _pop_mode_temporarily():
+            for name in ("is_available", "is_initialized"):
+                patch.setattr(torch.cuda, name, lambda: False)
+            return plain(*args, **kwargs)
+
+    return call
+
+
 @contextlib.contextmanager
 def pretend_gpu(half: bool = True) -> Iterator[Seen]:
     """Make torch find a pretend GPU; yields what it is asked for. Without `half` it computes in 32 bits, as a processor does."""
@@ -374,6 +393,9 @@ def pretend_gpu(half: bool = True) -> Iterator[Seen]:
         patch.setattr(torch, "Generator", _generators(seen))
         patch.setattr(torch, "autocast", _autocast(torch.autocast, half))
         patch.setattr(torch, "load", _loading(torch.load))
+        patch.setattr(torch, "compile", _refused("torch.compile"))
+        patch.setattr(torch.onnx, "export", _unpretended(torch.onnx.export))
+        patch.setattr(torch.export, "export", _unpretended(torch.export.export))
         patch.setattr(nn.Parameter, "__new__", _made(nn.Parameter.__new__))
         patch.setattr(nn.Parameter, "__deepcopy__", _copied)
         yield seen

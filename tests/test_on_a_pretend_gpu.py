@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from genet.nets.build import GENet, build
 from genet.nets.data import Splits, load_data
 from genet.nets.evaluation import accuracy
 from genet.nets.images import Batch, TensorImages, View
-from genet.nets.training import STEPS_UNREAD, train
+from genet.nets.training import train
 from genet.progress import Progress
 from genet.spec.augment import Augment
 from genet.spec.network import Network
@@ -106,14 +107,16 @@ def test_a_training_with_every_option_ends_on_a_gpu_as_on_the_processor(digits: 
 
 
 @pytest.mark.parametrize("schedule", [PLAIN, EVERYTHING])
-def test_no_step_waits_for_the_gpu(digits: Splits, schedule: Schedule) -> None:
+def test_no_step_waits_for_the_gpu(digits: Splits, schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genet.nets.learner.STEPS_UNREAD", 8)
+
     def waits(steps: int) -> int:
         with pretend_gpu() as seen:
             trained(few(digits, 8 * steps), schedule.model_copy(update={"batch": 8}), CUDA, teacher=build(TINY, seed=5))
         return seen.waits.total()
 
-    assert waits(STEPS_UNREAD) == waits(10)
-    assert waits(STEPS_UNREAD + 1) == waits(10) + PLAIN.epochs  # each epoch is read once more
+    assert waits(8) == waits(5)
+    assert waits(9) == waits(5) + PLAIN.epochs  # each epoch is read once more
 
 
 def test_training_in_16_bits_learns(digits: Splits) -> None:
@@ -184,6 +187,16 @@ def test_a_training_told_to_end_goes_on_to_where_an_undisturbed_one_ends(digits:
         assert checkpoint.with_suffix(".preempted.json").exists()
         found = trained(images, schedule, CUDA, checkpoint=checkpoint)
     assert differing(found, undisturbed) == []
+
+
+def test_a_graph_is_gone_with_the_training_that_recorded_it(digits: Splits) -> None:
+    gc.disable()  # which would free it at any time, while another is recorded too
+    try:
+        with pretend_gpu() as seen:
+            trained(few(digits, 640), PLAIN, CUDA)
+            assert (seen.graphs, seen.alive) == (1, 0)
+    finally:
+        gc.enable()
 
 
 # What a GPU may refuse

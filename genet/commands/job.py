@@ -12,6 +12,7 @@ from genet import pipeline
 from genet.choose.outcome import Outcomes, percent
 from genet.commands.choose import print_unmet
 from genet.commands.measuring import checked_measure
+from genet.commands.naming import images_in
 from genet.commands.printing import found_ms, milliseconds, progress, table
 from genet.errors import RunError
 from genet.job import Job, open_job, read_job
@@ -20,7 +21,7 @@ from genet.runfolder import default_folder
 from genet.spec.cost import network_cost
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe
-from genet.spec.recipe import Data, Recipe
+from genet.spec.recipe import Recipe
 from genet.trials.runner import Runner
 from genet.trials.standing import Standing, standings
 from genet.trials.workers import check_options, open_runner
@@ -50,7 +51,7 @@ def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
 
     data, measure = recipe.data, recipe.measure.model_dump()
     if arguments.data:
-        data = Data.model_validate({**data.model_dump(), "root": str(Path(arguments.data).absolute())})
+        data = images_in(data, arguments.data)
     if arguments.device:
         measure |= {"device": arguments.device, "latency": None}
     if arguments.latency:

@@ -10,6 +10,7 @@ from typing import Any
 from genet import pipeline
 from genet.choose.outcome import percent
 from genet.commands.job import print_outcomes
+from genet.commands.naming import images_in
 from genet.commands.printing import progress
 from genet.device import open_device
 from genet.errors import GenetError, RunError
@@ -21,7 +22,7 @@ from genet.progress import Progress
 from genet.spec.foreign import Structure
 from genet.spec.network import Network
 from genet.spec.reader import read_structure, read_training
-from genet.spec.recipe import Data, TrainingRecipe
+from genet.spec.recipe import TrainingRecipe
 
 Answer = dict[str, Any]
 
@@ -99,6 +100,5 @@ def recipe_with(name: str, images: str | None, device: str | None) -> TrainingRe
     if images:
         if recipe.data.name == "digits":
             raise GenetError(f"--data must go with a recipe of images in a folder, and {recipe.name} has digits; leave it out")
-        data = Data.model_validate({**recipe.data.model_dump(), "root": str(Path(images).absolute())})
-        recipe = recipe.model_copy(update={"data": data})
+        recipe = recipe.model_copy(update={"data": images_in(recipe.data, images)})
     return recipe.model_copy(update={"device": device}) if device else recipe

@@ -5,7 +5,10 @@ The NAS validation images are never trained on; the test images are read by the 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from genet.device import free_bytes
-from genet.errors import DataError
+from genet.device import total_bytes
+from genet.errors import DataError, first_line
 from genet.nets.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
 from genet.spec.augment import SMALL, Augment, augment_at
 from genet.spec.network import Input
@@ -23,7 +26,8 @@ from genet.spec.recipe import Data
 from genet.spec.shown import Shown
 from genet.spec.space import SpaceInput
 
-SHARE_OF_MEMORY = 0.25  # of the device's free memory that decoded images may take
+DOWNLOADED = "torch/"  # datasets that torchvision knows where to fetch
+SHARE_OF_MEMORY = 0.25  # of the device's memory that decoded images may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +101,30 @@ def check_augment(augment: Augment, data: Data, channels: int) -> None:
         ) from None
 
 
-def _keeping(data: Data, reads: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device) -> str | None:
-    """Return None if so many images can be kept on the device and augmented there, else why not; "" if nobody would expect it."""
+def _keeping(
+    data: Data, reads: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device
+) -> tuple[bool, str | None]:
+    """Return whether so many images can be kept on the device and augmented there, and a note if that is a surprise.
+
+    It depends on how much memory the device has, not on how much is free, for what a training sees must not change by the day.
+    """
     resolutions = reads.resolutions if isinstance(reads, SpaceInput) else (reads.resolution,)
     looks = [augment_at(augment, data.name, resolution) for resolution in resolutions]
     small = all(look.in_memory and resolution <= SMALL for look, resolution in zip(looks, resolutions, strict=True))
     if data.loading == "stream" or (data.loading == "auto" and not small):
-        return ""
+        return False, None
     if not all(look.in_memory for look in looks):
         raise DataError(
             f"data.loading: got device for images of {max(resolutions)} pixels, which are augmented by {looks[-1]} unless told "
             "otherwise, expected crop, flip or cutout alone; set augment, or leave loading out"
         )
     edges = [resolution + 2 * look.crop for look, resolution in zip(looks, resolutions, strict=True)]
-    needed, free = images * reads.channels * sum(edge * edge for edge in edges), free_bytes(device)
-    if free is not None and needed > free * SHARE_OF_MEMORY:
-        sizes = f"{needed / 2**30:.1f} GiB decoded, and {device} has {free / 2**30:.1f} GiB free"
-        return f"  {images:,} images take {sizes}: they are decoded anew in every epoch"
-    return None
+    pixels = sum(edge * edge + resolution * resolution for edge, resolution in zip(edges, resolutions, strict=True))
+    needed, there = images * reads.channels * pixels, total_bytes(device)
+    if there is not None and needed > there * SHARE_OF_MEMORY:
+        sizes = f"{needed / 2**30:.1f} GiB decoded, and {device} has {there / 2**30:.1f} GiB"
+        return False, f"  {images:,} images take {sizes}: they are decoded anew in every epoch"
+    return True, None
 
 
 def _digits(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Splits:
@@ -133,7 +143,7 @@ def _digits(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Spl
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
     test, training = order.split([len(labels) // 5, len(labels) - len(labels) // 5])
     train, held_out = _hold_out(len(training), data.nas_validation, seed)
-    view = view._replace(of=data.name)
+    view = view._replace(data_name=data.name)
     parts = (training[train], training[held_out], test)
     trained, kept, tested = (TensorImages(images[part], labels[part], view) for part in parts)
     return Splits(trained, kept, tested, tuple(map(str, range(10))))
@@ -152,22 +162,38 @@ def _timm_dataset(data: Data, reads: Input | SpaceInput, seed: int, view: View, 
     train_set, test_set = (_open(data.name, root, split) for split in ("train", "validation"))
     _check_classes(train_set, test_set, reads.classes, root)
     train, held_out = _hold_out(len(train_set), data.nas_validation, seed)
-    streamed = _keeping(data, reads, view.augment, len(train_set) + len(test_set), device)
-    make = partial(
-        FileImages, channels=reads.channels, workers=data.workers, view=view._replace(of=data.name), kept=streamed is None
-    )
+    kept, note = _keeping(data, reads, view.augment, len(train_set) + len(test_set), device)
+    make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
     names = _class_names(train_set)
     labels = tuple(sorted(names, key=names.__getitem__)) if names else None
     sets = (make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))))
-    return Splits(*sets, labels, streamed or None)
+    return Splits(*sets, labels, note)
 
 
 def _check_located(data: Data, reads: Input | SpaceInput) -> str:
-    if data.root is None:
+    if data.root is None and not data.name.startswith(DOWNLOADED):
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
     if reads.channels not in (1, 3):
         raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
-    return data.root
+    return data.root or _download(data.name)
+
+
+def _download(name: str) -> str:
+    """Have torchvision download a dataset into the user's cache, unless it is there; returns the folder."""
+    from timm.data import create_dataset
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache / "genet" / name.removeprefix(DOWNLOADED)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with contextlib.redirect_stdout(sys.stderr):  # it prints its progress; the answer of --json is the only line there
+            create_dataset(name, str(root), split="train", search_split=False, download=True)
+    except Exception as fault:
+        raise DataError(
+            f"{name}: got no images in {root} and no download ({first_line(fault)}), expected either; give --data FOLDER with "
+            "train/CLASS/* and test/CLASS/*, or try again with a network"
+        ) from None
+    return str(root)
 
 
 def _open(name: str, root: str, split: str) -> Any:

@@ -6,7 +6,6 @@ are decoded anew each time they are shown.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from genet.nets.augmentation import cropped, draws, erased, seed_augmentation, t
 from genet.spec.augment import Augment, augment_at
 from genet.spec.shown import Shown, shown_at
 
+Transform = Callable[[Image.Image], Tensor]
 Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)
 
 DECODED_AT_ONCE = 256
@@ -42,7 +42,7 @@ class View(NamedTuple):
     rank: int = 0
     ranks: int = 1
     shown: Shown | None = None  # this project's way if None
-    of: str | None = None  # the name of the data, which decides the default augmentation; none without one
+    data_name: str | None = None  # which decides the default augmentation; none without one
 
 
 PLAIN = View()
@@ -127,7 +127,7 @@ class TensorImages:
 
     def seen_as(self, view: View) -> TensorImages:
         """See `ImageSet`."""
-        view = view._replace(of=self._view.of)
+        view = view._replace(data_name=self._view.data_name)
         return self if view == self._view else TensorImages(self._images, self._labels, view, self._normalise, self._keys)
 
     def _at(self, resolution: int, crop: int) -> Tensor:
@@ -144,7 +144,7 @@ class TensorImages:
 
 
 def _augment(view: View, resolution: int) -> Augment:
-    return augment_at(view.augment, view.of, resolution)
+    return augment_at(view.augment, view.data_name, resolution)
 
 
 def _order(size: int, batch: int, shuffle_seed: int | None, skip: int, view: View = PLAIN) -> Tensor:
@@ -220,13 +220,13 @@ class FileImages:
 
     def on(self, device: torch.device) -> FileImages:
         """See `ImageSet`."""
-        there = copy.copy(self)
+        there = FileImages(self._dataset, self.positions, self._channels, self._workers, self._view, self._kept)
         there._device, there._decoded, there._memory = device, self._decoded, self._memory
         return there
 
     def seen_as(self, view: View) -> FileImages:
         """See `ImageSet`."""
-        view = view._replace(of=self._view.of, shown=self._view.shown)
+        view = view._replace(data_name=self._view.data_name, shown=self._view.shown)
         if view == self._view:
             return self
         other = self.on(self._device)
@@ -235,8 +235,8 @@ class FileImages:
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """See `ImageSet`."""
-        if self._kept and _augment(self._view, resolution).in_memory:
-            yield from self._in_memory(resolution).batches(batch, resolution, shuffle_seed, skip)
+        if self._in_memory(resolution, shuffle_seed):
+            yield from self._tensors(resolution).batches(batch, resolution, shuffle_seed, skip)
             return
         chosen = self.positions[_order(self.size, batch, shuffle_seed, skip, self._view).numpy()]
         transform = self._plain(resolution)
@@ -251,11 +251,14 @@ class FileImages:
         others = FileImages(self._dataset, self.positions[order], self._channels, self._workers, self._view, self._kept)
         return others.on(self._device)
 
-    def _in_memory(self, resolution: int) -> TensorImages:
+    def _in_memory(self, resolution: int, seed: int | None) -> bool:
+        return self._kept and (seed is None or _augment(self._view, resolution).in_memory)
+
+    def _tensors(self, resolution: int) -> TensorImages:
         """All images of this set at a resolution, decoded at the first call."""
         place, shown = (resolution, self._device), self._shown(resolution)
         if resolution not in self._decoded:
-            read = self._read(self.positions, self._plain(resolution, normalise=False), DECODED_AT_ONCE)
+            read = self._read(self.positions, self._plain(resolution, normalise=False), DECODED_AT_ONCE, once=True)
             pixels, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
             self._decoded[resolution] = pixels, labels
         if place not in self._memory:
@@ -266,11 +269,16 @@ class FileImages:
         return self._memory[place]
 
     def _read(
-        self, chosen: np.ndarray, transform: Callable[[Image.Image], Tensor], batch: int, seed: int | None = None
+        self,
+        chosen: np.ndarray,
+        transform: Transform,
+        batch: int,
+        seed: int | None = None,
+        once: bool = False,
     ) -> Iterator[Batch]:
-        """Decode and transform these images in the processes that the recipe allows."""
+        """Decode and transform these images in the processes that the recipe allows; `once` to be kept as they are."""
         decoded = Subset(_Decoded(self._dataset, self._channels, transform, seed), chosen.tolist())
-        pinned = self._device.type == "cuda" and not self._kept
+        pinned = self._device.type == "cuda" and not once
         loader: DataLoader[Batch] = DataLoader(decoded, batch, num_workers=self._workers, pin_memory=pinned)
         try:
             yield from loader
@@ -280,12 +288,12 @@ class FileImages:
     def _shown(self, resolution: int) -> Shown:
         return self._view.shown or shown_at(self._channels, resolution)
 
-    def _plain(self, resolution: int, normalise: bool = True) -> Callable[[Image.Image], Tensor]:
+    def _plain(self, resolution: int, normalise: bool = True) -> Transform:
         """Show an image whole; as bytes if it is to be normalised later."""
         from timm.data import create_transform
 
         shown = self._shown(resolution)
-        transform: Callable[[Image.Image], Tensor] = create_transform(
+        transform: Transform = create_transform(
             (self._channels, resolution, resolution),
             interpolation=shown.interpolation,
             crop_pct=shown.crop,
@@ -300,7 +308,7 @@ class FileImages:
 class _Decoded(Dataset[Batch]):
     """Decodes and transforms. An image that does not decode is named, where timm would show the next one in its place."""
 
-    def __init__(self, dataset: Any, channels: int, transform: Callable[[Image.Image], Tensor], seed: int | None) -> None:
+    def __init__(self, dataset: Any, channels: int, transform: Transform, seed: int | None) -> None:
         self._dataset, self._mode, self._transform, self._seed = dataset, "L" if channels == 1 else "RGB", transform, seed
 
     def __len__(self) -> int:

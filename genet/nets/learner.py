@@ -18,6 +18,8 @@ from genet.device import current, keep_memory
 from genet.nets.images import Batch
 from genet.spec.recipe import Schedule
 
+STEPS_UNREAD = 50
+
 
 class Account(NamedTuple):
     """What a learner's steps came to since the last account."""
@@ -38,7 +40,8 @@ class Learner:
     """A module's parameters under training, with their optimizer: all of them, or those of some parts.
 
     A step never waits for the device: the learning rate, the losses and the mark of a bad step are tensors there, read by
-    `account`. From the first loss or gradient that is not finite on, steps change nothing.
+    `account`. From the first loss or gradient that is not finite on, steps change nothing; in fp16, whose scaled gradients
+    overflow now and then, such steps alone do.
     """
 
     def __init__(
@@ -125,6 +128,11 @@ class Learner:
         self._scaler.load_state_dict(state["scaler"])
 
 
+def steps_unread(device: torch.device) -> int:
+    """Steps between two accounts: reading one waits until a GPU has done all that it was told to."""
+    return STEPS_UNREAD if device.type == "cuda" else 1
+
+
 def learning_rate(schedule: Schedule, batch: int, epoch: float) -> float:
     """Linear warm-up to the rate for this batch size, then half a cosine to zero. `epoch` counts fractions."""
     peak = schedule.learning_rate * batch / 256
@@ -183,4 +191,7 @@ def _optimizer(parameters: list[nn.Parameter], schedule: Schedule, rate: Tensor)
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=rate, momentum=schedule.momentum, nesterov=schedule.momentum > 0, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=rate, momentum=schedule.momentum, nesterov=schedule.momentum > 0, fused=True)
+    for parameter in parameters if schedule.momentum else ():  # made by a first step that is skipped it would hold anything
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

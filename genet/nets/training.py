@@ -24,13 +24,12 @@ from genet.errors import DataError, DeviceError, LostDeviceError, NonFiniteLossE
 from genet.files import Record, digest
 from genet.nets.checkpoints import BAD_BATCH, PREEMPTED, Checkpoints
 from genet.nets.images import ImageSet, TensorImages
-from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device
-from genet.nets.replay import Replayed
+from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
+from genet.nets.replay import CALLS_BEFORE, Replayed
 from genet.nets.world import ALONE, World
 from genet.spec.recipe import Schedule, Training
 
 CHECKPOINT_S = 600.0  # within a long epoch; at the end of every epoch too
-STEPS_UNREAD = 50  # on a GPU: reading a loss waits for the device to finish all it was told to do
 PLACE = ("epoch", "step", "total", "right", "loss")  # what a checkpoint holds of a loop besides its tensors
 EpochDone = Callable[[int, float, float], None]  # epochs done; mean loss and accuracy of the last one, on its training images
 
@@ -81,7 +80,10 @@ def train(
     def run(deterministic: bool) -> float:
         with computing_on(device, deterministic), Ending() as ending:
             loop = _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending)
-            loss = loop.run(epoch_done, say)
+            try:
+                loss = loop.run(epoch_done, say)
+            finally:
+                loop.descend.forget()
         module.eval()
         return loss
 
@@ -94,7 +96,7 @@ def train(
                 raise
         # Here the fault is gone, and with it what its frames held of the device's memory.
         if kind == "out of memory":
-            raise DeviceError(_too_large(module, images, training, resolution, device, teacher))
+            raise DeviceError(_too_large(module, images, training, resolution, device, teacher, world))
         if kind == "device lost":
             raise LostDeviceError(f"the device stopped answering ({message}); the same command goes on from the last checkpoint")
         say("  this GPU lacks deterministic kernels for it: an interrupted run will end close to, not at, the same weights")
@@ -103,25 +105,35 @@ def train(
 
 
 def _too_large(
-    module: nn.Module, images: ImageSet, training: Training, resolution: int, device: torch.device, teacher: nn.Module | None
+    module: nn.Module,
+    images: ImageSet,
+    training: Training,
+    resolution: int,
+    device: torch.device,
+    teacher: nn.Module | None,
+    world: World,
 ) -> str:
-    """Say that the batch does not fit, and which one does: tried by single steps, once the failed step's memory is freed."""
-    shape = next(images.batches(1, resolution))[0].shape[1:]
+    """Say that the batch does not fit, and which one does: tried by a few steps, once the failed step's memory is freed."""
+    shape = next(images.on(device).batches(2 * world.size, resolution))[0].shape[1:]
 
     def fits(batch: int) -> bool:
         give_back_memory(device)
         blank = TensorImages(torch.zeros(batch, *shape), torch.zeros(batch, dtype=torch.long))
-        once = training.model_copy(update={"batch": batch, "epochs": 1, "warmup_epochs": 0})
-        try:
-            with computing_on(device), Ending() as ending:
-                _Loop(module, blank, once, resolution, device, 0, None, teacher, ALONE, ending).run(None, lambda text: None)
-        except RuntimeError as fault:
-            if device_fault(fault) != "out of memory":
-                raise
-            return False
+        brief = training.model_copy(update={"batch": batch, "epochs": CALLS_BEFORE + 2, "warmup_epochs": 0})
+        with computing_on(device), Ending() as ending:
+            loop = _Loop(module, blank, brief, resolution, device, 0, None, teacher, ALONE, ending)
+            try:
+                loop.run(None, lambda text: None)
+            except RuntimeError as fault:
+                if device_fault(fault) != "out of memory":
+                    raise
+                return False
+            finally:
+                loop.descend.forget()
         return True
 
-    fitting = largest_fitting(fits, 2 * training.accumulate, min(training.batch, images.size))
+    each = largest_fitting(fits, 2 * training.accumulate, min(training.batch, images.size) // world.size)
+    fitting = each and each * world.size
     remedy = f"batch {fitting} does; lower the schedule's batch" if fitting else "none does; lower the resolution"
     return (
         f"training at {resolution} pixels: got batch {training.batch}, expected one that fits into its memory; {remedy}, "
@@ -202,7 +214,7 @@ class _Loop:
                     self.end()
                 raise
             self.close_account()
-            self.loss, (right,) = self.total / self.steps, self.world.total(self.right)
+            self.loss, right = self.total / self.steps, self.right
             self.epoch, self.step, self.total, self.right, self.read = self.epoch + 1, 0, 0.0, 0.0, 0
             self.save()
             if epoch_done:
@@ -224,10 +236,9 @@ class _Loop:
         self.learner.set_rate(self.rate(self.step))
         self.descend(*self.loss_of.mixed(pixels, labels, epoch_seed(self.seed, self.epoch) + self.step))
         self.step += 1
-        due = self.step - self.read >= (STEPS_UNREAD if self.device.type == "cuda" else 1)
+        due = self.step - self.read >= steps_unread(self.device) or self.step == self.steps
         alone = self.world.size == 1
-        ended = alone and self.ending.asked
-        if due or ended:
+        if due or (alone and self.ending.asked):
             self.close_account()
             (asked,) = self.world.total(float(self.ending.asked))
             if asked:
@@ -266,6 +277,7 @@ class _Loop:
             return
         *tally, right = torch.cat([self.learner.tally(), self.answered[None]]).tolist()
         self.answered.zero_()
+        (right,) = self.world.total(right)
         account = self.learner.account(tally)
         if account.bad is not None:
             fault = NonFiniteLossError(account.fault(self.read, self.epoch))

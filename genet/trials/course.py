@@ -30,8 +30,8 @@ class Course:
 
     @cached_property
     def digest(self) -> str:
-        """Names what its trials depend on, the MasterNet's weights among it."""
+        """Names what its trials depend on, the MasterNet's weights among it, and the form of their checkpoints."""
         weights = hashlib.sha256()
         for tensor in self.parent.state_dict().values():
             weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest(f"{self.distill.model_dump_json()}/{self.resolution}/{self.seed}/{weights.hexdigest()}")
+        return digest(f"2/{self.distill.model_dump_json()}/{self.resolution}/{self.seed}/{weights.hexdigest()}")

@@ -38,7 +38,7 @@ class FineTune:
 
     @property
     def silence_s(self) -> float | None:
-        """A trial looks at its limit after every step, and a step that never ends is none: the same limit for silence."""
+        """A trial looks at its limit whenever its losses are read, and a step that never ends is none: the same for silence."""
         return self.course.distill.time_limit_s
 
     def on(self, device: str, share: float = 1.0) -> FineTune:

@@ -22,9 +22,9 @@ from genet.nets.build import GENet
 from genet.nets.evaluation import EVALUATION_BATCH
 from genet.nets.images import Batch
 from genet.nets.inherit import inherit
-from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device
+from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
 from genet.nets.replay import Replayed
-from genet.nets.training import STEPS_UNREAD, epoch_seed
+from genet.nets.training import epoch_seed
 from genet.spec.network import Network
 from genet.spec.recipe import Distill
 from genet.trials.checkpoint import BEGINNING, Checkpoints, Place
@@ -101,7 +101,11 @@ def fine_tune(course: Course, trials: Sequence[Trial], device: torch.device, det
     A loss that is not finite fails its own trial only. Errors of memory or data are the whole group's, and are raised.
     Trials with checkpoints must all have come equally far.
     """
-    return _Group(course, trials, device, deterministic).run()
+    group = _Group(course, trials, device, deterministic)
+    try:
+        yield from group.run()
+    finally:
+        group.descend.forget()
 
 
 class _Group:
@@ -185,7 +189,7 @@ class _Group:
         with computing_on(self.device, self.deterministic):
             self.descend(*shown)
         self.unread += 1
-        if self.unread >= (STEPS_UNREAD if self.device.type == "cuda" else 1) or step + 1 == self.steps:
+        if self.unread >= steps_unread(self.device) or step + 1 == self.steps:
             yield from self._close_accounts(epoch, step + 1)
 
     def _descend(self, pixels: Tensor, labels: Tensor) -> None:
@@ -223,6 +227,7 @@ class _Group:
     def _drop(self, child: _Child) -> None:
         """Go on without one that has its result."""
         self.children.remove(child)
+        self.descend.forget()
         self.descend = self._recorded()
 
     def _ends(self, epoch: int) -> list[_Child]:

@@ -191,12 +191,13 @@ def test_a_process_that_is_handed_a_set_decodes_its_own_images(folder: Path) -> 
 
 
 def test_a_set_too_large_for_the_device_is_decoded_anew_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "free_bytes", lambda device: 4 * 48 * 3 * (SIZE + 2) ** 2 - 1)
+    needed = 48 * 3 * ((SIZE + 2) ** 2 + SIZE**2)  # padded for the crop, and as decoded
+    monkeypatch.setattr(loading, "total_bytes", lambda device: 4 * needed - 1)
     splits = load_data(Data(name="folder", root=str(folder)), READS, 0)
     assert splits.note is not None
     assert "48 images take" in splits.note
     assert "decoded anew in every epoch" in splits.note
-    monkeypatch.setattr(loading, "free_bytes", lambda device: 4 * 48 * 3 * (SIZE + 2) ** 2)
+    monkeypatch.setattr(loading, "total_bytes", lambda device: 4 * needed)
     assert load_data(Data(name="folder", root=str(folder)), READS, 0).note is None
 
 

@@ -341,7 +341,7 @@ def test_a_root_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         loaded(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["folder", "torch/cifar10"])
+@pytest.mark.parametrize("name", ["folder", "hfds/cifar10"])
 def test_a_data_set_without_a_root_says_what_to_give(name: str) -> None:
     with pytest.raises(DataError, match=f"data.root must say where {name} lies; give --data FOLDER"):
         load_data(Data(name=name), COLOURED, seed=0)
