@@ -1,4 +1,4 @@
-"""A MasterNet that was trained before: `master: {from: FOLDER}`."""
+"""A MasterNet that was trained before (`master: {from: FOLDER}`), and one that has learnt nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from genet import pipeline
 from genet.choose.outcome import Trained
 from genet.cli import main
-from genet.errors import RunError, SpecError
+from genet.errors import EvidenceError, RunError, SpecError
 from genet.files import write_atomic
-from genet.job import Job
+from genet.job import Job, open_job
 from genet.nets.build import build
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights
 from genet.progress import Progress
@@ -114,3 +114,40 @@ def test_the_folder_is_looked_for_beside_the_recipe_and_reads_back(job: Job, tmp
 def test_faults_are_told_where_they_stand(tmp_path: Path, master: str, law: str) -> None:
     with pytest.raises(SpecError, match=law):
         read_recipe(write_recipe(tmp_path, FROM.replace("{from: trained}", master)))
+
+
+# A MasterNet that has learnt nothing
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "said"),
+    [
+        (0.10, 2.1, "its accuracy is 10.0%, within two standard errors of chance (10.0%)"),
+        (0.1299, 2.1, "within two standard errors of chance"),
+        (0.1301, 2.1, None),
+        (0.5, 2.26, "its training loss is 2.260, and guessing has 2.303"),
+        (0.5, 2.25, None),
+        (0.5, None, None),  # trained elsewhere
+    ],
+)
+def test_a_network_at_chance_or_with_the_loss_of_guessing_has_learnt_nothing(
+    accuracy: float, loss: float | None, said: str | None
+) -> None:
+    known = Trained(
+        inputs="", network="", resolution=32, nas_accuracy=accuracy, nas_images=400, test_accuracy=accuracy, loss=loss
+    )
+    why = known.why_unlearnt(10)
+    assert why is None if said is None else said in str(why)
+
+
+def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unless_told_to_go_on(tmp_path: Path) -> None:
+    still = RECIPE.replace("learning_rate: 0.4}\ndistill", "learning_rate: 1.0e-9}\ndistill").replace(
+        "device: cpu", "device: estimate:v100"
+    )
+    with open_job(tmp_path / "run", Progress(), read_recipe(write_recipe(tmp_path, still))) as job:
+        pipeline.profile(job)
+        pipeline.train_master(job)
+        with pytest.raises(EvidenceError, match=r"has learnt nothing: .*learning rate.*epochs.*augmentation.*--any-master"):
+            pipeline.distill(job)
+        assert pipeline.finished_trials(job) == ()
+        assert len(pipeline.distill(job, any_master=True)) == len(pipeline.planned_trials(job))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from genet.device import current, keep_memory
+from genet.device import current, fp32_as_served, keep_memory
 from genet.nets.images import Batch
 from genet.spec.recipe import Schedule
 
@@ -148,7 +148,7 @@ def computing_on(device: torch.device, deterministic: bool = True) -> Iterator[N
     if device.type == "cpu":
         keep_memory()  # page faults alone made a step three times as long
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=deterministic, allow_tf32=True)
-    with current(device), flags:
+    with current(device), fp32_as_served(), flags:
         yield
 
 

@@ -196,12 +196,14 @@ class _Group:
         """One step of every child, on the device alone; it may be recorded."""
         with mixed_precision(self.device), torch.no_grad():
             shared = self.prefix(pixels)
-            targets = {last: body(shared) for last, body in self.targets.items()}
+            wanted = {last: body(shared).float() for last, body in self.targets.items()}
+            spread = {last: target.var() for last, target in wanted.items()}
         self._charge("prefix", self.children, within=True)
         for child in self.children:
             with mixed_precision(self.device):
-                if self.targets:
-                    loss = _difference(child.body(shared), targets[child.trial.last])
+                if self.targets:  # the mean squared difference of activations, as a share of the target's variance
+                    last = child.trial.last
+                    loss = nn.functional.mse_loss(child.body(shared).float(), wanted[last]) / spread[last]
                 else:
                     loss = self.loss_of(child.rest(shared), labels)
             child.learner.step(loss)
@@ -310,11 +312,6 @@ class _Group:
         for child in children:
             child.seconds[kind] += (now - self.lap) / len(children)
         self.lap = now
-
-
-def _difference(found: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of activations, as a share of the target's variance."""
-    return nn.functional.mse_loss(found.float(), target.float()) / target.float().var()
 
 
 def _over(limit_s: float) -> str:
