@@ -24,7 +24,7 @@
 # typing-inspection, typing-extensions and torch-pruning.
 #
 # --small runs every part at the smallest settings, on the processor; --device cuda takes the GPU for it. Both commands together
-# then take a few minutes on two cores.
+# then take a few minutes on two cores; tests/benchmarks/test_gpu_small.py runs them so, also on a pretend GPU.
 set -uo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export PYTHONPATH="$root:$root/benchmarks${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1

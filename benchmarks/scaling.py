@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 import torch
+from trials import check_all_ended_well
 
 from genet.device import read_card
 from genet.files import Journal, write_atomic
@@ -27,7 +28,7 @@ from genet.trials.finetune import FineTune
 from genet.trials.group import STRIDE_S
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.processes import Processes
-from genet.trials.results import Event, TrialResult
+from genet.trials.results import Event, TrialResult, read_results
 from genet.trials.runner import Work, run_trials
 
 RESULTS = 3000  # handed to the driver at once
@@ -121,8 +122,10 @@ def seconds_of(recipe: Recipe, trials: Sequence[Trial], runner: Processes, folde
     start = time.perf_counter()
     journal = Journal(folder / "trials.jsonl")
     run_trials(groups(trials, runner.workers), journal, runner, work, lambda _: heard.append(time.perf_counter()))
+    ended = time.perf_counter()
+    check_all_ended_well(read_results(journal).values())
     first = heard[0] - STRIDE_S  # it is told a stride after it began
-    return first - start, time.perf_counter() - first
+    return first - start, ended - first
 
 
 if __name__ == "__main__":

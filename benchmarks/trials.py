@@ -17,6 +17,7 @@ import multiprocessing
 import operator
 import random
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from statistics import fmean
 import torch
 
 from genet.device import keep_memory, read_card
+from genet.errors import EvidenceError
 from genet.files import Journal, Record, digest, write_atomic
 from genet.nets.build import GENet, build
 from genet.nets.data import Splits, load_data
@@ -232,11 +234,19 @@ def costs_of_all_ways(
             together = groups(planned(recipe, 0), workers=1)
             each = [[trial] for group in together for trial in group] if alone else together
             results = [event for group in each for event in fine_tune(group) if isinstance(event, TrialResult)]
+            check_all_ended_well(results)
             seconds = {kind: scale[kind] * fmean(getattr(r.seconds, kind) for r in results) for kind in scale}
             if way not in found or sum(seconds.values()) < sum(found[way].values()):
                 found[way] = seconds
             print(way, {kind: round(value, 2) for kind, value in seconds.items()}, flush=True)
     return found
+
+
+def check_all_ended_well(results: Iterable[TrialResult]) -> None:
+    """EvidenceError if one failed: what it took tells nothing."""
+    failed = next((result for result in results if result.failure), None)
+    if failed:
+        raise EvidenceError(f"timing trials failed: got {failed.failure!r} of {failed.network}, expected all to end well")
 
 
 class Costs(Record):

@@ -42,7 +42,7 @@ def run_tests(bench: Bench, names: str, result: Path) -> None:
         sys.executable,
         "-m",
         "pytest",
-        "-q",
+        "-v",  # if it is cut off, the log tells how far it came
         "--tb=short",
         "-rs",
         "-m",
@@ -74,7 +74,7 @@ def run_tests(bench: Bench, names: str, result: Path) -> None:
 
 def files_with_gpu_tests(tests: Path = ROOT / "tests") -> Iterable[Path]:
     """Return the files that have tests marked `gpu`: another one's imports must not stop these."""
-    marked = re.compile(r"^\s*(@|.*\bmarks?\s*=.*)pytest\.mark\.gpu\b", re.MULTILINE)
+    marked = re.compile(r"^\s*(@|.*marks?\s*=.*)pytest\.mark\.gpu\b", re.MULTILINE)
     return [file.relative_to(tests.parent) for file in sorted(tests.rglob("test_*.py")) if marked.search(file.read_text())]
 
 

@@ -21,12 +21,12 @@ from genet.spec.cost import network_cost
 from genet.spec.network import MULTIPLE, Network
 from genet.spec.reader import read_recipe, to_yaml
 from genet.spec.recipe import Recipe, TrainingRecipe
+from gpu.archive import DamagedArchiveError, unpack
 from gpu.bench import Bench, command
+from gpu.steps import RESNET18, smallest
 
 IMAGES = "cifar10.tar.xz"
 SEARCHED = "cifar10"
-# The shape of ResNet-18 for 32 pixels; a network of super-blocks has a 1x1 convolution more at its end.
-RESNET18 = "@{}x3 | Conv k3 c64 s1 | XX k3 c64 s1 d2 | XX k3 c128 s2 d2 | XX k3 c256 s2 d2 | XX k3 c512 s2 d2 | Conv k1 c512 | {}"
 
 
 def search(bench: Bench) -> None:
@@ -36,7 +36,7 @@ def search(bench: Bench) -> None:
         command("run", SEARCHED, *options)
         return
     recipe = bench.folder / "small.yaml"
-    write_atomic(recipe, to_yaml(_small(read_recipe(SEARCHED))).encode())
+    write_atomic(recipe, to_yaml(_small(read_recipe(SEARCHED), bench.cuda)).encode())
     command("run", str(recipe), *options, "--any-master")  # a step or two teach it nothing
 
 
@@ -54,20 +54,24 @@ def images(bench: Bench) -> Path:
         return folder
     unpacking = Path(tempfile.mkdtemp(prefix="genet-gpu-images-", dir=bench.scratch))
     done = subprocess.run(["tar", "-xJf", str(archive), "-C", str(unpacking)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DataError(f"unpacking {archive} failed: got {done.stderr.strip()[:200]}, expected a whole .tar.xz; fetch it again")
+    if done.returncode:  # without xz on the machine tar cannot read it, and Python, which takes four times as long, can
+        try:
+            unpack(archive, unpacking)
+        except DamagedArchiveError as fault:
+            raise DataError(f"{fault}; fetch it again") from None
     unpacking.replace(folder)
     return folder
 
 
-def _small(recipe: Recipe) -> Recipe:
-    """Return the recipe with everything as small as it goes."""
+def _small(recipe: Recipe, cuda: bool) -> Recipe:
+    """Return the recipe with everything as small as it goes; a processor measures in fp32."""
     size = min(recipe.space.input.resolutions)
     perturb = recipe.space.perturb.model_copy(update={"width": (1.0, 1.0), "depth": (0, 1), "types": None, "samples": 1})
-    superblocks = tuple(block.model_copy(update={"depth": 1}) for block in recipe.space.superblocks[:2])
+    network = smallest(recipe.space.masternet(size))
     reads = recipe.space.input.model_copy(update={"resolutions": (size,)})
-    space = recipe.space.model_copy(update={"input": reads, "perturb": perturb, "superblocks": superblocks})
-    measure = recipe.measure.model_copy(update={"batch": 2, "networks": 3, "dtype": "fp32"})
+    parts = {"stem": network.stem, "superblocks": network.superblocks, "head": network.head}
+    space = recipe.space.model_copy(update={"input": reads, "perturb": perturb, **parts})
+    measure = recipe.measure.model_copy(update={"batch": 2, "networks": 3} | ({} if cuda else {"dtype": "fp32"}))
     short = {"epochs": 1, "warmup_epochs": 0, "batch": 16}
     master, distill, train = (part.model_copy(update=short) for part in (recipe.master, recipe.distill, recipe.train))
     select = recipe.select.model_copy(update={"budgets": ("3x",), "candidates": 1})
@@ -115,6 +119,7 @@ def _scaled(network: Network, width: float) -> str:
 def _raced(bench: Bench, job: Job, outcome: Outcome) -> dict[str, object]:
     """Return both networks with their latencies and accuracies."""
     start = Network.parse(RESNET18.format(outcome.resolution, job.recipe.space.input.classes))
+    start = smallest(start) if bench.small else start
     share = share_of(job, outcome.network)
     notation, reached = widest_within(job, share, partial(_scaled, start))
     if not notation:

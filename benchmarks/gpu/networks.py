@@ -47,7 +47,7 @@ def _time(bench: Bench, names: Sequence[str], runtimes: Sequence[str]) -> None:
     journal = Journal(bench.folder / "networks.jsonl")
     known = {(record["network"], record["setting"]) for record in journal.read().records if "ms" in record}
     meters = [bench.meter(runtime=runtime) for runtime in runtimes]
-    failed = []
+    failed: dict[str, str] = {}
     for name, meter in _each(names, meters):
         if (name, meter.setting.digest) in known:
             continue
@@ -57,14 +57,17 @@ def _time(bench: Bench, names: Sequence[str], runtimes: Sequence[str]) -> None:
             found: dict[str, object] = {"ms": timing.ms, "spread": timing.spread, "ms_per_image": timing.ms / meter.setting.batch}
         except MeasurementError as fault:
             found = {"failure": str(fault)}
-            failed.append(name)
+            failed[name] = str(fault)
         journal.append({"network": name, **_facts(part, meter), **found})
         print(name, meter.setting.runtime, found, flush=True)
         if meter.setting.runtime == "compile":
             torch.compiler.reset()  # or the code of all networks stays, and after some nothing is compiled any more
         bench.give_back()
     if failed:
-        raise DeviceError(f"timing {len(failed)} of {len(names)} networks failed: {', '.join(failed)}; see networks.jsonl")
+        first = next(iter(failed.values()))
+        raise DeviceError(
+            f"timing {len(failed)} of {len(names)} networks failed: {', '.join(failed)}; see networks.jsonl ({first})"
+        )
 
 
 def _each(names: Sequence[str], meters: Sequence[Meter]) -> Iterable[tuple[str, Meter]]:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from genet.device import device_fault, record_graph, side_stream
+from genet.device import device_fault
 from genet.errors import first_line
 from genet.files import Record
 from genet.latency.part import chain, read_blocks
-from genet.nets.build import build
-from genet.nets.learner import mixed_precision, number_format
-from genet.spec.reader import read_recipe
+from genet.nets.learner import computing_on, mixed_precision, number_format
 from genet.spec.recipe import MemoryFormat
 from gpu.bench import Bench
+from gpu.steps import Augmented, GroupStep, Step, augmentation, freer_steps, group_steps, training_steps, wait
 
 KERNELS, STRIDES = (1, 3, 5), (1, 2)
 WIDTHS = ((3, 16, 1), (16, 24, 1), (40, 136, 1), (64, 64, 1), (512, 512, 1))  # read, written, groups
@@ -33,18 +31,6 @@ class Missing(Record):
     convolution: str
     deterministic: bool
     reason: str
-
-
-class Step(Record):
-    """Milliseconds of a training step of the CIFAR-10 MasterNet; None where there are no graphs."""
-
-    batch: int
-    deterministic: bool
-    autotuned: bool
-    eager_ms: float
-    synchronised_ms: float
-    graphed_ms: float | None
-    capture_ms: float | None
 
 
 class Row(Record):
@@ -67,6 +53,8 @@ class Probe(Record):
     convolutions: int = 0
     missing: tuple[Missing, ...] = ()
     steps: tuple[Step, ...] = ()
+    group_steps: tuple[GroupStep, ...] = ()
+    augmented: tuple[Augmented, ...] = ()
     rows: tuple[Row, ...] = ()
 
 
@@ -74,7 +62,7 @@ def probe(bench: Bench) -> None:
     """Ask the device, and keep every answer at once."""
     found = Probe(number_format=str(number_format(bench.device)).removeprefix("torch."))
     file = bench.folder / "probe.json"
-    for answers in (_engines, _steps, _rows):
+    for answers in (training_steps, augmentation, group_steps, _rows, _engines, freer_steps):
         for facts in answers(bench):
             known = {name: (*getattr(found, name), *new) if isinstance(new, tuple) else new for name, new in facts.items()}
             found = found.model_copy(update=known)
@@ -92,7 +80,7 @@ def _engines(bench: Bench) -> Iterator[dict[str, object]]:
                 _run_convolution(bench, kernel, stride, read, written, groups, deterministic)
                 break
             except RuntimeError as fault:
-                if device_fault(fault) in ("device lost", "out of memory"):
+                if device_fault(fault) != "no engine":
                     raise  # which says nothing of the convolution
                 name = f"k{kernel} s{stride} {read}>{written} in {groups} groups"
                 yield {"missing": (Missing(convolution=name, deterministic=deterministic, reason=first_line(fault)),)}
@@ -105,86 +93,11 @@ def _run_convolution(bench: Bench, kernel: int, stride: int, read: int, written:
     layer = layer.to(bench.device).to(memory_format=last)
     batch = 4 if bench.small else 256
     images = torch.randn(batch, read, 8, 8, device=bench.device).to(memory_format=last).requires_grad_()
-    with _cudnn(deterministic, autotuned=False):
+    with computing_on(bench.device, deterministic):
         with mixed_precision(bench.device):
             answer = layer(images)
         torch.autograd.backward(answer.float().sum())
-        _wait(bench)
-
-
-@contextmanager
-def _cudnn(deterministic: bool, autotuned: bool) -> Iterator[None]:
-    with torch.backends.cudnn.flags(enabled=True, benchmark=autotuned, deterministic=deterministic, allow_tf32=True):
-        yield
-
-
-def _wait(bench: Bench) -> None:
-    if bench.cuda:
-        torch.cuda.synchronize(bench.device)
-
-
-def _steps(bench: Bench) -> Iterator[dict[str, object]]:
-    """Steps of the CIFAR-10 MasterNet: with the engines that training has, and with what determinism costs."""
-    batches = (4,) if bench.small else (256, 1024)
-    ways = ((True, False), (False, False), (False, True))
-    for batch, (deterministic, autotuned) in itertools.product(batches, ways[:1] if bench.small else ways):
-        with _cudnn(deterministic, autotuned):
-            yield {"steps": (_step(bench, batch, deterministic, autotuned),)}
-        bench.give_back()
-
-
-def _step(bench: Bench, batch: int, deterministic: bool, autotuned: bool) -> Step:
-    space, last = read_recipe("cifar10").space, torch.channels_last
-    size = max(space.input.resolutions)
-    module = build(space.masternet(size)).to(bench.device).to(memory_format=last).train()
-    images = torch.randn(batch, space.input.channels, size, size, device=bench.device).to(memory_format=last)
-    labels = torch.randint(0, space.input.classes, (batch,), device=bench.device)
-    rate = torch.tensor(0.01, device=bench.device)
-    optimizer = torch.optim.SGD(module.parameters(), lr=rate, momentum=0.9, nesterov=True, fused=True)
-
-    def step() -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
-        with mixed_precision(bench.device):
-            loss = nn.functional.cross_entropy(module(images), labels)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        return loss
-
-    graphed = capture = None
-    if bench.cuda:
-        with side_stream(bench.device):
-            for _ in range(5):
-                step()
-    else:
-        step()
-    eager = _ms(bench, step)
-    synchronised = _ms(bench, lambda: step().item())
-    if bench.cuda:
-        start = time.perf_counter()
-        replay = record_graph(step, bench.device)
-        capture = (time.perf_counter() - start) * 1e3
-        graphed = _ms(bench, replay)
-    return Step(
-        batch=batch,
-        deterministic=deterministic,
-        autotuned=autotuned,
-        eager_ms=eager,
-        synchronised_ms=synchronised,
-        graphed_ms=graphed,
-        capture_ms=capture,
-    )
-
-
-def _ms(bench: Bench, work: Callable[[], object]) -> float:
-    """Return the mean of many calls after one that is not counted."""
-    calls = 2 if bench.small else 50
-    work()
-    _wait(bench)
-    start = time.perf_counter()
-    for _ in range(calls):
-        work()
-    _wait(bench)
-    return (time.perf_counter() - start) / calls * 1e3
+        wait(bench)
 
 
 def _rows(bench: Bench) -> Iterator[dict[str, object]]:

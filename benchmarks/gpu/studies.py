@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from align import PRUNED, SCALED, TIMM, TOLERANCE, each_aligned, grown, is_finding, table_of
 from serving import serve, table
 from torch import nn
@@ -96,7 +97,8 @@ def serving(bench: Bench) -> None:
 
 
 def serve_with(bench: Bench, runtimes: Sequence[str]) -> None:
-    """Serve the network in these of torch's runtimes, and write what was found."""
-    found = serve(SMALL_SERVED if bench.small else SERVED, bench.device, 2 if bench.small else 64, runtimes)
+    """Serve the network in these of torch's runtimes, with cuDNN's own choice of kernels, and write what was found."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+        found = serve(SMALL_SERVED if bench.small else SERVED, bench.device, 2 if bench.small else 64, runtimes)
     found.save(bench.folder / "serving.json")
     write_atomic(bench.folder / "serving.md", table([found]).encode())

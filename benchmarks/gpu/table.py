@@ -74,12 +74,14 @@ def both_kernels(bench: Bench) -> None:
 
 
 def staircases(bench: Bench) -> None:
-    """Draw the staircase of every stage and write down its edges."""
+    """Draw the staircase of every stage and write down its edges, once a table that was cut off is whole."""
+    table(bench.at(bench.beside("table")))
     _draw(bench, bench.beside("table"), (5,), bench.folder)
 
 
 def prediction(bench: Bench) -> None:
-    """Hold predictions against networks that the correction has not seen."""
+    """Hold predictions against networks that the correction has not seen; see `staircases` for a table that was cut off."""
+    table(bench.at(bench.beside("table")))
     with _job(bench, bench.beside("table"), (5,)) as job:
         errors = errors_of(job, 2 if bench.small else UNSEEN)
     errors.save(bench.folder / "prediction.json")

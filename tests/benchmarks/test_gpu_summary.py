@@ -66,6 +66,35 @@ def test_the_page_tells_figures_beside_the_papers_with_card_commit_and_what_is_n
     assert not (device / "evidence" / "networks" / "huge.json").exists()
 
 
+def test_the_page_tells_of_every_step_how_it_was_taken_and_what_kept_it_from_being_recorded(tmp_path: Path) -> None:
+    step = {"name": "ResNet-18", "network": "n", "batch": 512, "deterministic": True, "autotuned": False}
+    group = {"superblock": 2, "trials": 14, "mode": "features", "batch": 512, "way": "recorded", "ms": 30.0, "first_ms": 900.0}
+    found = {
+        "number_format": "bfloat16",
+        "convolutions": 54,
+        "missing": [],
+        "steps": [
+            {**step, "way": "eager", "ms": 7.25, "first_ms": 812.3, "fault": None},
+            {**step, "way": "recorded", "ms": 7.5, "first_ms": 99.0, "fault": "operation not permitted when stream is capturing"},
+            {**step, "deterministic": False, "way": "recorded", "ms": None, "first_ms": None, "fault": "no engine"},
+        ],
+        "group_steps": [{**group, "fault": None}],
+        "augmented": [{"augment": "crop 4, flip", "batch": 512, "resolution": 32, "images": 50000, "images_per_s": 1234567.8}],
+        "rows": [],
+    }
+    evidence = results(tmp_path / "results") / "some-gpu" / "evidence"
+    (evidence / "probe").mkdir()
+    (evidence / "probe" / "probe.json").write_text(json.dumps(found))
+    pack(tmp_path / "results", tmp_path / "archive.tar.gz")
+    assert summary(tmp_path / "archive.tar.gz", "--results", tmp_path / "there").returncode == 0
+    page = (tmp_path / "there" / "some-gpu" / "README.md").read_text()
+    assert "| ResNet-18 | 512 | yes | no | eager | 7.25 | 812 |  |" in page
+    assert "| ResNet-18 | 512 | yes | no | recorded | 7.50 | 99 | operation not permitted when stream is capturing |" in page
+    assert "| ResNet-18 | 512 | no | no | recorded | n/a | n/a | no engine |" in page
+    assert "| 14 trials (features), super-block 2 | 512 | recorded | 30.00 | 900 |  |" in page
+    assert "| crop 4, flip | 32 | 512 | 1,234,568 |" in page
+
+
 def test_a_later_archive_replaces_the_files_of_its_command_and_leaves_those_of_the_other(tmp_path: Path) -> None:
     first, second = tmp_path / "first.tar.gz", tmp_path / "second.tar.gz"
     pack(results(tmp_path / "results"), first)

@@ -129,9 +129,9 @@ def test_a_damaged_archive_and_one_that_reaches_outside_are_refused_in_a_line(tm
 def test_every_test_marked_for_the_gpu_is_among_the_files_named() -> None:
     named = {str(file) for file in files_with_gpu_tests()}
     marked = {
-        str(file.relative_to(ROOT)) for file in (ROOT / "tests").rglob("test_*.py") if "@pytest.mark.gpu" in file.read_text()
+        str(file.relative_to(ROOT)) for file in (ROOT / "tests").rglob("test_*.py") if "pytest.mark.gpu" in file.read_text()
     }
-    assert {"tests/test_device.py", "tests/contracts/test_runtime_contract.py"} <= named
+    assert {"tests/test_device.py", "tests/test_on_a_gpu.py", "tests/contracts/test_runtime_contract.py"} <= named
     assert marked - {str(Path(__file__).relative_to(ROOT))} == named - {str(Path(__file__).relative_to(ROOT))}
 
 
