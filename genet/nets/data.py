@@ -185,7 +185,6 @@ def _download(name: str) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = cache / "genet" / name.removeprefix(DOWNLOADED)
     try:
-        root.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(sys.stderr):  # it prints its progress; the answer of --json is the only line there
             create_dataset(name, str(root), split="train", search_split=False, download=True)
     except Exception as fault:
