@@ -24,6 +24,7 @@ from genet.nets.data import Splits
 from genet.nets.images import FirstImages
 from genet.nets.training import train
 from genet.progress import duration
+from genet.spec.augment import augment_at
 from genet.spec.network import Network
 from genet.spec.recipe import Budget, Recipe, Schedule, budget_ms
 from genet.trials.course import Course
@@ -50,6 +51,8 @@ class BudgetOutlook(Record):
 class Preflight(Record):
     """The size, the cost and the prospects of a job."""
 
+    images: int  # to train on
+    augment: str
     networks: int
     trials: int  # at most
     rows: Expected
@@ -79,6 +82,8 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
     rows = expected_rows(space, recipe.measure.networks)
     trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
     return Preflight(
+        images=splits.train.size,
+        augment=str(augment_at(recipe.augment, recipe.data.name, recipe.search_resolution)),
         networks=space.size(widths),
         trials=len(trials),
         rows=rows,
@@ -158,6 +163,7 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
     steps = ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items())
     lines = [
         f"latencies               {setting}",
+        f"training images         {seen.images:,}, augmentation: {seen.augment}",
         f"networks in the space   {seen.networks:,}",
         f"trials                  at most {seen.trials}",
         f"measurements            about {seen.rows.rows} blocks, {seen.rows.sweep} of them to find the staircases, and "
