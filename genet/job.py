@@ -51,10 +51,8 @@ class Job:
         recipe, reads = self.recipe, self.recipe.space.input
         if recipe.train.augment:
             check_augment(recipe.train.augment, recipe.data, reads.channels)
-        splits = load_data(recipe.data, reads, recipe.seed, View(augment=recipe.augment), self.device)
-        if splits.note:
-            self.progress.say(splits.note)
-        return splits
+        view = View(augment=recipe.augment)
+        return load_data(recipe.data, reads, recipe.seed, view, self.device, say=self.progress.say)
 
     @cached_property
     def meter(self) -> Meter:

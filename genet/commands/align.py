@@ -315,7 +315,7 @@ def _criterion(arguments: argparse.Namespace, reads: Input) -> Callable[[nn.Modu
         return lambda weights: norms(weights, CRITERIA.index(arguments.criterion) + 1)
     if not arguments.data:
         raise SpecError(["--criterion rank must have images to look at: give --data FOLDER (got none)"])
-    splits = load_data(images_named(arguments.data), reads, 0)
+    splits = load_data(images_named(arguments.data), reads, 0, say=progress().say)
     batches = splits.train.batches(min(RANK_IMAGES, splits.train.size), reads.resolution, shuffle_seed=0)
     images = next(batches)[0]
     return lambda weights: ranks(weights, images)

@@ -85,7 +85,7 @@ def evaluate(arguments: argparse.Namespace) -> Answer:
     """`genet eval`: top-1 and top-5 of any trained network."""
     device = open_device(arguments.device)
     opened = open_network(arguments.what, device, arguments.format)
-    images = load_test(images_named(arguments.data), opened.reads, opened.shown, opened.labels)
+    images = load_test(images_named(arguments.data), opened.reads, opened.shown, opened.labels, progress().say)
     began = time.monotonic()
     with progress().track("images", math.ceil(images.size / EVALUATION_BATCH)) as tracker:
 

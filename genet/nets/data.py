@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 
 from genet.device import total_bytes
 from genet.errors import DataError, first_line
+from genet.nets.folders import FolderReader, in_order
 from genet.nets.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
 from genet.spec.augment import SMALL, Augment, augment_at
 from genet.spec.network import Input
@@ -27,6 +29,7 @@ from genet.spec.shown import Shown
 from genet.spec.space import SpaceInput
 
 DOWNLOADED = "torch/"  # datasets that torchvision knows where to fetch
+Say = Callable[[str], None]
 SHARE_OF_MEMORY = 0.25  # of the device's memory that decoded images may take
 
 
@@ -38,7 +41,6 @@ class Splits:
     nas_validation: ImageSet
     test: ImageSet
     labels: tuple[str, ...] | None = None  # the classes' names in their order, where the images tell them
-    note: str | None = None  # why small images are not kept on the device
 
     def seen_as(self, view: View) -> Splits:
         """Return the same sets in another view."""
@@ -46,16 +48,26 @@ class Splits:
         return dataclasses.replace(self, train=train, nas_validation=nas_validation, test=test)
 
 
-def load_data(data: Data, reads: Input | SpaceInput, seed: int, view: View = PLAIN, device: torch.device = CPU) -> Splits:
+def load_data(
+    data: Data,
+    reads: Input | SpaceInput,
+    seed: int,
+    view: View = PLAIN,
+    device: torch.device = CPU,
+    labels: tuple[str, ...] | None = None,
+    say: Say = lambda text: None,
+) -> Splits:
     """Load the images a recipe asks for; which training images are held out depends on the seed alone.
 
-    Images that the `device` has room for are kept there by whoever asks the sets for batches `on` it.
+    Images that the `device` has room for are kept there by whoever asks the sets for batches `on` it. With `labels`, a network's
+    own, classes are numbered as it does. What is left out, and what may surprise, is said.
 
     DataError if images or classes are missing, do not fit the space's channels and classes, or cannot be augmented so.
     """
     if view.augment:
         check_augment(view.augment, data, reads.channels)
-    splits = _digits(data, reads, seed, view) if data.name == "digits" else _timm_dataset(data, reads, seed, view, device)
+    opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, say)
+    splits = opened.split(data.nas_validation, seed, say)
     if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
         raise DataError(
             f"there must be two images to train and one in every other set, got {splits.train.size} to train, "
@@ -66,13 +78,20 @@ def load_data(data: Data, reads: Input | SpaceInput, seed: int, view: View = PLA
 
 
 def load_test(
-    data: Data, reads: Input | SpaceInput, shown: Shown | None = None, labels: tuple[str, ...] | None = None
+    data: Data,
+    reads: Input | SpaceInput,
+    shown: Shown | None = None,
+    labels: tuple[str, ...] | None = None,
+    say: Say = lambda text: None,
 ) -> ImageSet:
-    """The test images alone, shown in a way of its own if one is given. DataError as for `load_data`, and for other labels."""
+    """Load the test images alone, shown in a way of its own if one is given, numbered as `labels` are.
+
+    DataError as for `load_data`, and for other labels.
+    """
     if data.name == "digits":
-        return _digits(data, reads, 0, PLAIN).test
+        return _digits(data, reads, PLAIN).test
     root = _check_located(data, reads)
-    images = _open(data.name, root, "validation")
+    images = _open(data.name, root, "validation", labels, say)
     _check_class_count(images, reads.classes, root)
     check_labels(labels, tuple(_class_names(images) or ()), root)
     if not len(images):
@@ -127,7 +146,44 @@ def _keeping(
     return True, None
 
 
-def _digits(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Splits:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The images to train on, with the label of each, and those to test on; `taking` makes a set of some positions."""
+
+    targets: np.ndarray
+    taking: Callable[[np.ndarray], ImageSet]
+    test: ImageSet
+    labels: tuple[str, ...] | None
+
+    def split(self, share: float, seed: int, say: Say) -> Splits:
+        """Hold a share of every class out for the search."""
+        train, held_out = hold_out(self.targets, share, seed)
+        lacking = sorted(set(self.targets.tolist()) - set(self.targets[held_out].tolist()))
+        if lacking and len(held_out):
+            names = _named([self.labels[label] if self.labels else str(label) for label in lacking])
+            say(f"  too few images to hold one out for the search: {names}")
+        return Splits(self.taking(train), self.taking(held_out), self.test, self.labels)
+
+
+def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions to train on and positions held out: a share of every class, one more or less, and never all of one.
+
+    Of classes too small for their share to be one image, some have one held out, so that the whole share holds.
+    """
+    draw = np.random.default_rng(seed)
+    labels, sizes = np.unique(targets, return_counts=True)
+    held, before, seen = [], 0, 0
+    for label, size in draw.permutation(np.stack([labels, sizes], 1)):
+        seen += size
+        count = round(seen * share) - before
+        before += count
+        members = draw.permutation(np.flatnonzero(targets == label))
+        held.append(members[: min(count, size - 1)])
+    held_out = np.sort(np.concatenate(held)) if held else np.array([], dtype=np.int64)
+    return np.setdiff1d(np.arange(len(targets)), held_out), held_out
+
+
+def _digits(data: Data, reads: Input | SpaceInput, view: View) -> _Opened:
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
     from sklearn.datasets import load_digits
 
@@ -139,35 +195,40 @@ def _digits(data: Data, reads: Input | SpaceInput, seed: int, view: View) -> Spl
     pixels, targets = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8)
     images = (images - images.mean()) / images.std()
-    labels = torch.tensor(targets)
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
-    test, training = order.split([len(labels) // 5, len(labels) - len(labels) // 5])
-    train, held_out = _hold_out(len(training), data.nas_validation, seed)
+    order = np.random.default_rng(0).permutation(len(targets))
+    test, training = np.split(order, [len(order) // 5])
     view = view._replace(data_name=data.name)
-    parts = (training[train], training[held_out], test)
-    trained, kept, tested = (TensorImages(images[part], labels[part], view) for part in parts)
-    return Splits(trained, kept, tested, tuple(map(str, range(10))))
+
+    def taking(chosen: np.ndarray) -> TensorImages:
+        return TensorImages(images[chosen], torch.tensor(targets[chosen]), view)
+
+    names = tuple(map(str, range(10)))
+    return _Opened(targets[training], lambda positions: taking(training[positions]), taking(test), names)
 
 
-def _hold_out(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to train on and positions held out for the search."""
-    order = np.random.default_rng(seed).permutation(size)
-    held_out = round(size * share)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
-
-
-def _timm_dataset(data: Data, reads: Input | SpaceInput, seed: int, view: View, device: torch.device) -> Splits:
+def _files(
+    data: Data, reads: Input | SpaceInput, view: View, device: torch.device, labels: tuple[str, ...] | None, say: Say
+) -> _Opened:
     """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
     root = _check_located(data, reads)
-    train_set, test_set = (_open(data.name, root, split) for split in ("train", "validation"))
+    train_set, test_set = (_open(data.name, root, split, labels, say) for split in ("train", "validation"))
     _check_classes(train_set, test_set, reads.classes, root)
-    train, held_out = _hold_out(len(train_set), data.nas_validation, seed)
     kept, note = _keeping(data, reads, view.augment, len(train_set) + len(test_set), device)
+    if note:
+        say(note)
     make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
     names = _class_names(train_set)
-    labels = tuple(sorted(names, key=names.__getitem__)) if names else None
-    sets = (make(train_set, train), make(train_set, held_out), make(test_set, np.arange(len(test_set))))
-    return Splits(*sets, labels, note)
+    ordered = tuple(sorted(names, key=names.__getitem__)) if names else None
+    return _Opened(_targets(train_set), partial(make, train_set), make(test_set, np.arange(len(test_set))), ordered)
+
+
+def _targets(images: Any) -> np.ndarray:
+    """The label of every image; one and the same if a dataset does not tell without decoding."""
+    source = getattr(images, "reader", images)
+    targets = getattr(source, "targets", None)
+    if targets is None and hasattr(source, "samples"):
+        targets = [label for _, label in source.samples]
+    return np.zeros(len(images), dtype=np.int64) if targets is None else np.asarray(targets, dtype=np.int64)
 
 
 def _check_located(data: Data, reads: Input | SpaceInput) -> str:
@@ -195,14 +256,24 @@ def _download(name: str) -> str:
     return str(root)
 
 
-def _open(name: str, root: str, split: str) -> Any:
-    """A split as timm opens it."""
-    from timm.data import create_dataset
+def _open(name: str, root: str, split: str, labels: Sequence[str] | None, say: Say) -> Any:
+    """A split as timm opens it; its classes are numbered as `labels` are, else in one order whatever the process."""
+    from timm.data import ImageDataset, create_dataset
 
-    place = str(_split_place(Path(root), split)) if name == "folder" else root
-    fresh = {"cache_tarinfo": False} if place.endswith(".tar") else {}  # timm would keep what it found in a pickle
+    place = _split_place(Path(root), split) if name == "folder" else Path(root)
+    if name == "folder" and place.is_dir():
+        reader = FolderReader(place, labels)
+        if reader.left_out:
+            say(f"  {reader.left_out}")
+        return ImageDataset(str(place), reader=reader)
     try:
-        return create_dataset("" if name == "folder" else name, place, split=split, search_split=False, **fresh)
+        if place.suffix != ".tar":
+            return create_dataset(name, str(place), split=split, search_split=False)
+        opened = create_dataset("", str(place), split=split, cache_tarinfo=False)  # timm would keep what it found in a pickle
+        names = opened.reader.class_name_to_idx
+        ordered = labels if labels and set(labels) == set(names) else in_order(names)
+        order = {each: label for label, each in enumerate(ordered)}
+        return opened if order == names else create_dataset("", str(place), split=split, cache_tarinfo=False, class_map=order)
     except Exception as fault:
         raise DataError(f"{name} in {place}: its {split} split must be readable ({fault})") from None
 

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from genet.errors import DataError
 from genet.nets.augmentation import cropped, draws, erased, seed_augmentation, training_transform
+from genet.nets.pixels import in_mode
 from genet.spec.augment import Augment, augment_at
 from genet.spec.shown import Shown, shown_at
 
@@ -319,7 +320,7 @@ class _Decoded(Dataset[Batch]):
         try:
             source, label = (reader or self._dataset)[index]
             with source if reader else nullcontext():  # timm's readers give open files, torchvision decoded images
-                image = (Image.open(source) if reader else source).convert(self._mode)
+                image = in_mode(Image.open(source) if reader else source, self._mode)
         except Exception as fault:
             name = self._dataset.filename(index, absolute=True) if reader else f"image {index}"
             raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     source, seed = data or (recipe.data if recipe else None), recipe.seed if recipe else 0
     labels = read_labels(folder) or read_labels(folder / "export")
-    images = _images_of(source, reads, seed, labels, folder if data is None else None) if source else None
+    images = _images_of(source, reads, seed, labels, folder if data is None else None, progress.say) if source else None
     with progress.track("exports, each loaded again and compared", len(_all(formats))) as tracker:
         exports = _exported(module, folder, formats, images, labels, tracker)
         tracker.resume_at(tracker.total)
@@ -104,9 +104,11 @@ class _Images:
         return digest(f"{self.data.identity}/{self.seed}/{self.splits.test.size}")[:12]
 
 
-def _images_of(data: Data, reads: Input, seed: int, labels: tuple[str, ...] | None, by_recipe_in: Path | None) -> _Images:
+def _images_of(
+    data: Data, reads: Input, seed: int, labels: tuple[str, ...] | None, by_recipe_in: Path | None, say: Callable[[str], None]
+) -> _Images:
     try:
-        splits = load_data(data, reads, seed)
+        splits = load_data(data, reads, seed, labels=labels, say=say)
         check_labels(labels, splits.labels, str(data.root))
     except DataError as fault:
         where = f"; {by_recipe_in / 'recipe.yaml'} names these images, and --data names others" if by_recipe_in else ""

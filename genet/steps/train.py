@@ -181,9 +181,7 @@ def train_network_into(
     known = trained_before(lesson, result)
     if not known:
         _check_free(folder, network, recipe)
-    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), world.device(device))
-    if splits.note and world.first:
-        progress.say(splits.note)
+    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), world.device(device), say=progress.say)
     if not known:
         _teacher(lesson)  # nothing is written for a training that cannot be
         _begun(lesson)

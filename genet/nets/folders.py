@@ -1,0 +1,102 @@
+"""Image folders as people have them: which folders are classes, which files are images, and in what order.
+
+A class is a folder directly in the split's folder; images at any depth below it are its own. Hidden files and folders, folders
+without images, loose files and files that Pillow does not read are left out, counted and named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from timm.utils.misc import natural_key
+
+from genet.errors import DataError
+
+NOT_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow names these formats, and needs other programs to read them
+SYSTEM_FILES = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort names as people do, numbers by their value; those alike but for case by the plain name, so that the order is total."""
+    return tuple(sorted(names, key=lambda name: (natural_key(name), name)))
+
+
+class FolderReader:
+    """The images of a split, class by class, as timm's datasets read them.
+
+    `classes` gives the order of the classes; without it they are `in_order`. DataError if the folder holds no class.
+    """
+
+    def __init__(self, root: Path, classes: Sequence[str] | None = None) -> None:
+        self.root, self._readable = root, _readable()
+        self._others: Counter[str] = Counter()  # files that are no images, by suffix
+        self._hidden: list[str] = []
+        entries = self._shown(root)
+        found = {entry.name: list(self._images(Path(entry))) for entry in entries if entry.is_dir()}
+        self._loose = sum(entry.is_file() for entry in entries)
+        self._empty = [name for name, files in found.items() if not files]
+        names = in_order(name for name, files in found.items() if files)
+        if not names:
+            raise DataError(f"{root}: got no image in any folder, expected one folder per class; {self.left_out or 'add images'}")
+        ordered = tuple(classes) if classes and set(classes) == set(names) else names
+        self.class_to_idx = {name: label for label, name in enumerate(ordered)}
+        self.samples = [(str(file), self.class_to_idx[name]) for name in names for file in found[name]]
+
+    def __getitem__(self, index: int) -> tuple[BytesIO, int]:
+        path, label = self.samples[index]
+        return BytesIO(Path(path).read_bytes()), label
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
+        """Name an image by its path in the folder, in full, or by its last part."""
+        path = Path(self.samples[index][0])
+        return path.name if basename else str(path if absolute else path.relative_to(self.root))
+
+    @property
+    def left_out(self) -> str | None:
+        """What was left out, in words; None if nothing was."""
+        suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self._others.items()))
+        parts = [f"{suffixes} (no images that Pillow reads)"] if suffixes else []
+        parts += [f"{self._loose} files beside the class folders"] if self._loose else []
+        parts += [f"hidden {_some(self._hidden)}"] if self._hidden else []
+        parts += [f"folders without images {_some(self._empty)}"] if self._empty else []
+        return f"{self.root}: left out {'; '.join(parts)}" if parts else None
+
+    def _shown(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What a folder holds, in order, without what is hidden or the system's own."""
+        with os.scandir(folder) as found:
+            entries = {entry.name: entry for entry in found}
+        hidden = [name for name in in_order(entries) if name.startswith(".") or name in SYSTEM_FILES]
+        self._hidden += [name for name in hidden if name not in self._hidden]
+        return [entries[name] for name in in_order(entries) if name not in hidden]
+
+    def _images(self, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+        """All images below a folder; one that holds itself by a link is looked into once."""
+        real = folder.resolve()
+        if real in above:
+            return
+        for entry in self._shown(folder):
+            path, suffix = Path(entry), Path(entry).suffix.lower()
+            if entry.is_dir():
+                yield from self._images(path, (*above, real))
+            elif suffix in self._readable:
+                yield path
+            else:
+                self._others[suffix or "without a suffix"] += 1
+
+
+def _readable() -> frozenset[str]:
+    """The suffixes of formats that Pillow opens by itself."""
+    suffixes = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in suffixes.items() if name in Image.OPEN and name not in NOT_ALONE)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,178 @@
+"""Image folders as people have them: what is a class, what is an image, which is which, and what their pixels mean."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from genet.errors import DataError
+from genet.nets.data import hold_out, load_data, load_test
+from genet.nets.folders import FolderReader, in_order
+from genet.nets.pixels import in_mode
+from genet.spec.network import Input
+from genet.spec.recipe import Data
+
+READS = Input(channels=3, classes=2, resolution=8)
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
+def draw(path: Path, colour: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (colour, colour, colour)).save(path)
+    return path
+
+
+def read(root: Path) -> dict[str, list[str]]:
+    """By class: the names of its images."""
+    reader = FolderReader(root)
+    names = {label: name for name, label in reader.class_to_idx.items()}
+    found: dict[str, list[str]] = {}
+    for index, (_, label) in enumerate(reader.samples):
+        found.setdefault(names[label], []).append(reader.filename(index))
+    return found
+
+
+def test_a_class_is_a_folder_directly_in_the_split_and_images_at_any_depth_are_its_own(tmp_path: Path) -> None:
+    for name in ("cat/day1/1.png", "cat/day2/1.jpg", "cat/2.PNG", "dog/1.webp"):
+        draw(tmp_path / name)
+    assert read(tmp_path) == {"cat": ["cat/2.PNG", "cat/day1/1.png", "cat/day2/1.jpg"], "dog": ["dog/1.webp"]}
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
+    for name in ("cat/1.png", ".ipynb_checkpoints/1.png", "cat/.thumbs/1.png", "readme.png"):
+        draw(tmp_path / name)
+    for name in ("cat/notes.txt", "cat/2.heic", "cat/3.heic", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "bird").mkdir()
+    reader = FolderReader(tmp_path)
+    assert list(reader.class_to_idx) == ["cat"]
+    assert len(reader) == 1
+    assert reader.left_out == (
+        f"{tmp_path}: left out 2 .heic, 1 .txt (no images that Pillow reads); 1 files beside the class folders; "
+        "hidden .ipynb_checkpoints, Thumbs.db, .thumbs; folders without images bird"
+    )
+    draw(tmp_path / "clean" / "cat" / "1.png")
+    assert FolderReader(tmp_path / "clean").left_out is None
+
+
+def test_a_folder_that_holds_itself_by_a_link_is_looked_into_once(tmp_path: Path) -> None:
+    draw(tmp_path / "cat" / "1.png")
+    (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")
+    assert read(tmp_path) == {"cat": ["cat/1.png"]}
+
+
+def test_a_split_without_any_class_is_refused(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png")
+    with pytest.raises(DataError, match=r"got no image in any folder, expected one folder per class; .*1 files beside"):
+        FolderReader(tmp_path)
+
+
+@given(st.lists(st.text(alphabet="aAbB19", min_size=1, max_size=4), unique=True))
+def test_names_have_one_order_whatever_order_they_come_in(names: list[str]) -> None:
+    assert in_order(names) == in_order(reversed(names)) == in_order(set(names))
+
+
+def test_numbers_in_names_count_by_their_value() -> None:
+    assert in_order(["class10", "class2", "Class2", "b"]) == ("b", "Class2", "class2", "class10")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_networks_own_labels_number_the_classes(tmp_path: Path, packed: bool) -> None:
+    for split in ("train", "validation"):
+        for colour, name in ((0, "dark"), (255, "bright")):
+            for number in range(4):
+                draw(tmp_path / split / name / f"{number}.png", colour)
+        if packed:
+            with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
+                for name in ("dark", "bright"):
+                    tar.add(tmp_path / split / name, name)
+            (tmp_path / split).rename(tmp_path / f"unpacked-{split}")
+    data = Data(name="folder", root=str(tmp_path), nas_validation=0.25)
+
+    def bright(pixels: object, labels: object) -> set[int]:
+        return {int(label) for image, label in zip(pixels, labels, strict=True) if image.mean() > 0}  # type: ignore[call-overload]
+
+    for labels, expected in ((None, 0), (("bright", "dark"), 0), (("dark", "bright"), 1)):
+        assert bright(*next(load_test(data, READS, labels=labels).batches(8, 8))) == {expected}
+        splits = load_data(data, READS, 0, labels=labels)
+        assert bright(*next(splits.train.batches(8, 8))) == {expected}
+        assert splits.labels == (labels or ("bright", "dark"))
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 5),
+)
+def test_every_class_keeps_an_image_to_train_on_and_gives_its_share(sizes: list[int], share: float, seed: int) -> None:
+    targets = np.repeat(np.arange(len(sizes)), sizes)
+    train, held_out = hold_out(targets, share, seed)
+    assert sorted([*train, *held_out]) == list(range(len(targets)))
+    for label, size in enumerate(sizes):
+        given_away = int((targets[held_out] == label).sum())
+        assert given_away <= size - 1
+        assert abs(min(size - 1, size * share) - given_away) <= 1.0 + 1e-9
+    assert len(held_out) <= round(share * len(targets))
+
+
+def test_a_class_too_small_to_hold_an_image_out_is_named(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        for name, count in (("common", 20), ("rare", 1)):
+            for number in range(count):
+                draw(tmp_path / split / name / f"{number}.png")
+    said: list[str] = []
+    splits = load_data(Data(name="folder", root=str(tmp_path), nas_validation=0.3), READS, 0, say=said.append)
+    assert said == ["  too few images to hold one out for the search: rare"]
+    assert 1 in {int(label) for _, labels in splits.train.batches(4, 8) for label in labels}
+
+
+# Pixels
+
+
+def grey(image: Image.Image) -> int:
+    return int(in_mode(image, "L").getpixel((0, 0)))  # type: ignore[arg-type]
+
+
+def test_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
+    for value, expected in ((0, 0), (257 * 100, 100), (65535, 255)):
+        Image.fromarray(np.full((4, 4), value, np.uint16)).save(tmp_path / "deep.png")
+        with Image.open(tmp_path / "deep.png") as image:
+            assert grey(image) == expected
+            assert in_mode(image, "RGB").getpixel((0, 0)) == (expected,) * 3
+
+
+def test_transparent_places_are_white_whatever_colour_they_hide(tmp_path: Path) -> None:
+    assert grey(Image.new("RGBA", (2, 2), (0, 0, 0, 0))) == 255
+    assert grey(Image.new("LA", (2, 2), (0, 255))) == 0
+    palette = Image.new("P", (2, 2), 0)
+    palette.putpalette([10, 10, 10])
+    assert grey(palette) == 10
+    palette.info["transparency"] = 0
+    assert grey(palette) == 255
+
+
+def test_a_photograph_is_turned_as_its_tag_says(tmp_path: Path) -> None:
+    image = Image.new("L", (4, 2))
+    image.putpixel((0, 0), 200)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as opened:
+        turned = in_mode(opened, "L")
+    assert (turned.size, turned.getpixel((1, 0))) == ((2, 4), 200)
+
+
+def test_cmyk_is_converted_as_ink(tmp_path: Path) -> None:
+    assert in_mode(Image.new("CMYK", (2, 2), (0, 255, 255, 0)), "RGB").getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("values", [np.full((2, 2), 0.5, np.float32), np.full((2, 2), 70000, np.int32)])
+def test_numbers_of_unknown_range_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="its pixels"):
+        in_mode(Image.fromarray(values), "L")
