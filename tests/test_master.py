@@ -138,6 +138,7 @@ def test_a_network_at_chance_or_with_the_loss_of_guessing_has_learnt_nothing(
     )
     why = known.why_unlearnt(10)
     assert why is None if said is None else said in str(why)
+    assert known.model_copy(update={"nas_images": 29}).why_unlearnt(10) is None  # too few to tell
 
 
 def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unless_told_to_go_on(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from genet.files import Derived, Record
 from genet.latency.table import Setting
 from genet.spec.recipe import Budget
 
+TELLING = 30  # images: with fewer, a standard error says little
 MOVED = 0.02  # of the loss of guessing: what a network that learns is below at the least
 
 
@@ -27,10 +28,12 @@ class Trained(Derived):
     loss: float | None = None  # mean training loss of the last epoch; None if it was trained elsewhere
 
     def why_unlearnt(self, classes: int) -> str | None:
-        """Say why the network seems to have learnt nothing; None if it has.
+        """Say why the network seems to have learnt nothing; None if it has, or if too few images are held out to tell.
 
         Chance is one class of `classes`, whose cross-entropy is their logarithm, with softened labels too.
         """
+        if self.nas_images < TELLING:
+            return None
         chance, guessing = 1 / classes, math.log(classes)
         error = math.sqrt(chance * (1 - chance) / self.nas_images)
         if self.nas_accuracy <= chance + 2 * error:
