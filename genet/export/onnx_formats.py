@@ -92,12 +92,16 @@ def _parsed(data: bytes) -> ModelProto:
     return onnx.load_from_string(data)
 
 
-def open_session(data: bytes, name: str) -> Any:
-    """An ONNX file in ONNX Runtime, on the processor, with as many threads as torch has. StorageError where it is none."""
+def open_session(model: bytes | Path, name: str) -> Any:
+    """Open an ONNX model in ONNX Runtime, on the processor, with as many threads as torch has; StorageError if it is none.
+
+    Of a file its weights may lie in another beside it.
+    """
     import onnxruntime
 
+    given = str(model) if isinstance(model, Path) else model
     try:
-        return onnxruntime.InferenceSession(data, session_options(onnxruntime), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(given, session_options(onnxruntime), providers=["CPUExecutionProvider"])
     except Exception as fault:  # onnxruntime raises classes of its own C++ binding
         raise StorageError(f"{name}: must be a model that ONNX Runtime can run, and is not ({first_line(fault)})") from None
 

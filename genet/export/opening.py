@@ -84,7 +84,8 @@ def _place_of(folder: Path, form: str) -> Path:
 
 
 def _onnx(file: Path) -> Opened:
-    session = open_session(read_from_elsewhere(file), str(file))
+    read_from_elsewhere(file)  # its checksum, if it has one
+    session = open_session(file, str(file))
     shapes = [given.shape for given in session.get_inputs() if given.type == "tensor(float)"]
     answers = session_answers(session)
     return Opened(answers, _reads(file, shapes if len(session.get_inputs()) == 1 else [], answers), "onnxruntime")

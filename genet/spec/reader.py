@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import reprlib
 from collections.abc import Mapping
@@ -133,7 +134,7 @@ def _located(node: yaml.Node, data: Data, train: Training) -> dict[str, Record]:
 
 
 def _beside_the_file(node: yaml.Node, folder: str) -> str:
-    return str((Path(node.start_mark.name).parent / folder).absolute())
+    return str((Path(node.start_mark.name).parent / Path(os.path.expandvars(folder)).expanduser()).absolute())
 
 
 def to_yaml(record: Record) -> str:

@@ -51,6 +51,23 @@ def test_a_timm_model_is_shown_images_its_own_way(exported, tmp_path: Path) -> N
     assert open_network(str(tmp_path / "timm"), CPU).shown == ((0.1,), (0.2,), 0.9, "bicubic", "center")
 
 
+def test_weights_beside_an_onnx_file_are_read_from_there_wherever_the_command_is_given(
+    exported, module: GENet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = Subject(module).images(2)
+    expected = open_network(str(exported[0] / "model.onnx"), CPU).answers(images)
+    for folder, factor in (("good", 1.0), ("bad", -1.0)):
+        model = onnx.load(exported[0] / "model.onnx")
+        for weight in model.graph.initializer:
+            if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) == 4:
+                weight.CopyFrom(onnx.numpy_helper.from_array(factor * onnx.numpy_helper.to_array(weight), weight.name))
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "model.onnx"
+        onnx.save(model, file, save_as_external_data=True, location="model.onnx.data", size_threshold=100)
+    monkeypatch.chdir(tmp_path / "bad")  # where another network's weights have the same name
+    torch.testing.assert_close(open_network("../good/model.onnx", CPU).answers(images), expected)
+
+
 def test_a_file_from_elsewhere_needs_no_checksum_but_one_beside_it_must_hold(exported, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     shutil.copy(exported[0] / "model.onnx", file)

@@ -11,7 +11,7 @@ import pytest
 
 from genet.errors import SpecError
 from genet.spec.network import Network
-from genet.spec.reader import read_any, read_network, read_recipe, read_space, shipped_files
+from genet.spec.reader import read_any, read_network, read_recipe, read_space, read_training, shipped_files
 from genet.spec.recipe import Recipe
 from genet.spec.space import SearchSpace
 
@@ -449,6 +449,17 @@ def test_a_space_written_out_in_the_recipe_keeps_the_recipes_lines() -> None:
     indented = "".join(f"  {line}\n" for line in changed(SPACE, "samples: 2", "samples: 0").splitlines())
     content = changed(RECIPE, "space: tiny.yaml\n", f"space:\n{indented}")
     faults_of(read_recipe, content, ("bad.yaml:21:14: space.perturb.samples: must be at least 1 (got 0); nearest 1",))
+
+
+@pytest.mark.parametrize("root", ["~/pictures", "$PICTURES", "${HOME}/pictures"])
+def test_a_folder_in_a_recipe_may_be_named_by_the_users_home_or_a_variable(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PICTURES", str(tmp_path / "pictures"))
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"name: mine\ndata: {{name: folder, root: '{root}'}}\ntrain: {{epochs: 1, learning_rate: 0.1}}\n")
+    assert read_training(recipe).data.root == str(tmp_path / "pictures")
 
 
 def test_a_space_file_is_looked_for_beside_the_recipe_that_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
