@@ -6,8 +6,8 @@
 #
 # Each part has a limit of its own (gpu/plan.py has them in their order). Whatever happens, one archive of at most 16 MiB,
 # genet-gpu-COMMAND.tar.gz, ends in the folder that $OUT names (default: the current one); it is renewed while a part runs, so that
-# it is there even where everything is killed. The same command goes on from it where it lies in FOLDER: what is done stays, what
-# failed or was cut off is tried again. It ends with 0 when all is done, with 75 where something is left.
+# it is there even where everything is killed. The same command goes on from it where it lies in FOLDER, or else where it is to be
+# written: what is done stays, what failed or was cut off is tried again. It ends with 0 when all is done, with 75 where something is left.
 # `python benchmarks/gpu_summary.py ARCHIVE` makes benchmarks/results/DEVICE/ of it.
 #
 # FOLDER holds what the machine lacks, each if there is need of it:

@@ -50,7 +50,7 @@ class Job:
         """The images."""
         recipe, reads = self.recipe, self.recipe.space.input
         if recipe.train.augment:
-            check_augment(recipe.train.augment, recipe.data, reads.channels)
+            check_augment(recipe.train.augment, recipe.data, reads)
         view = View(augment=recipe.augment)
         return load_data(recipe.data, reads, recipe.seed, view, self.device, say=self.progress.say)
 

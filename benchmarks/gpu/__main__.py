@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ TOLD_TO_END = 143
 def main() -> int:
     """Run a command; 0 when all its parts are done, 75 if some are left, 143 if it was told to end."""
     began = time.monotonic()
-    parser = argparse.ArgumentParser(prog="benchmarks/gpu.sh", description="See the head of that file.")
+    parser = argparse.ArgumentParser(allow_abbrev=False, prog="benchmarks/gpu.sh", description="See the head of that file.")
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("supplies", nargs="?", type=Path, metavar="FOLDER", help="wheels, images, an earlier archive, COMMIT")
     parser.add_argument("--small", action="store_true", help="the smallest settings, on the processor")
@@ -80,23 +81,28 @@ def _run(command: Command, arguments: argparse.Namespace, ends: float, scratch: 
         log=log,
     )
     try:
+        _go_on([folder / archive.name for folder in (supplies, archive.parent) if folder], results)
         if supplies:
-            _take(supplies, archive.name, results, site)
+            _take(supplies, results, site)
         print(f"genet at {session.commit}; the archive will be {archive}", flush=True)
     finally:  # also where it is told to end before the first part
         session.pack()
     return session.run()
 
 
-def _take(supplies: Path, archive: str, results: Path, site: Path) -> None:
-    """Take the earlier archive and the wheels; what of them cannot be used is told in a line each."""
-    earlier = supplies / archive
-    if earlier.exists():
+def _go_on(archives: Sequence[Path], results: Path) -> None:
+    """Go on from the first of these archives that is there; of a damaged one with what could be read."""
+    for earlier in filter(Path.exists, archives):
         try:
             unpack(earlier, results)
             print(f"going on from {earlier}", flush=True)
         except DamagedArchiveError as fault:
             print(f"{fault}; what could be read of it is used", flush=True)
+        return
+
+
+def _take(supplies: Path, results: Path, site: Path) -> None:
+    """Install the wheels; what of them cannot be used is told in a line each."""
     said = install_wheels(supplies, site)
     if said:
         (results / "wheels.txt").write_text("\n".join(said) + "\n")

@@ -37,7 +37,8 @@ class Trained(Derived):
         chance, guessing = 1 / classes, math.log(classes)
         error = math.sqrt(chance * (1 - chance) / self.nas_images)
         if self.nas_accuracy <= chance + 2 * error:
-            return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)})"
+            told = f", and its training loss {self.loss:.4g}, where guessing has {guessing:.3f}" if self.loss is not None else ""
+            return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)}){told}"
         if self.loss is not None and self.loss > (1 - MOVED) * guessing:
             return f"its training loss is {self.loss:.3f}, and guessing has {guessing:.3f}"
         return None

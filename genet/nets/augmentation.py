@@ -85,7 +85,7 @@ def training_transform(
     Seed it by `seed_augmentation`.
     """
     from timm.data import create_transform
-    from torchvision.transforms import Compose, RandomCrop
+    from torchvision.transforms import ColorJitter, Compose, RandomCrop
 
     cut, changed, normalised = create_transform(
         (channels, resolution, resolution),
@@ -95,15 +95,17 @@ def training_transform(
         scale=augment.scale or (1.0, 1.0),
         ratio=None if augment.scale else (1.0, 1.0),  # all of the image's middle
         hflip=0.5 * augment.flip,
-        color_jitter=augment.color_jitter or None,
+        color_jitter=None,  # timm drops it where there is a policy
         auto_augment=augment.policy,
         re_prob=erasing,
         mean=shown.mean,
         std=shown.std,
     )
     padded = [RandomCrop(resolution, padding=augment.crop)] if augment.crop else []
+    jitter = [ColorJitter(*[augment.color_jitter] * 3)] if augment.color_jitter else []
     cutout = [_Cutout(augment.cutout)] if augment.cutout else []
-    transform: Callable[[Image], Tensor] = Compose([*_parts(cut), *padded, *_parts(changed), *_parts(normalised), *cutout])
+    steps = (*_parts(cut), *padded, *_parts(changed), *jitter, *_parts(normalised), *cutout)
+    transform: Callable[[Image], Tensor] = Compose(list(steps))
     return transform
 
 

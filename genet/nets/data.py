@@ -65,7 +65,7 @@ def load_data(
     DataError if images or classes are missing, do not fit the space's channels and classes, or cannot be augmented so.
     """
     if view.augment:
-        check_augment(view.augment, data, reads.channels)
+        check_augment(view.augment, data, reads)
     opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, say)
     splits = opened.split(data.nas_validation, seed, say)
     if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
@@ -99,10 +99,16 @@ def load_test(
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
 
 
-def check_augment(augment: Augment, data: Data, channels: int) -> None:
+def check_augment(augment: Augment, data: Data, reads: Input | SpaceInput) -> None:
     """Check that images can be augmented so; DataError if not."""
     from timm.data import create_transform
 
+    channels, smallest = reads.channels, min(_resolutions(reads))
+    for key, most in (("crop", smallest // 2), ("cutout", smallest - 1)):
+        if getattr(augment, key) > most:
+            raise DataError(
+                f"augment.{key}: got {getattr(augment, key)} for images of {smallest} pixels, expected at most {most}; lower it"
+            )
     if not augment.in_memory and (data.name == "digits" or data.loading == "device"):
         kept = "digits" if data.name == "digits" else "images kept on the device (data.loading)"
         raise DataError(f"augment: got {augment} for {kept}, expected crop, flip or cutout alone; leave the others out")
@@ -120,6 +126,10 @@ def check_augment(augment: Augment, data: Data, channels: int) -> None:
         ) from None
 
 
+def _resolutions(reads: Input | SpaceInput) -> tuple[int, ...]:
+    return reads.resolutions if isinstance(reads, SpaceInput) else (reads.resolution,)
+
+
 def _keeping(
     data: Data, reads: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device
 ) -> tuple[bool, str | None]:
@@ -127,7 +137,7 @@ def _keeping(
 
     It depends on how much memory the device has, not on how much is free, for what a training sees must not change by the day.
     """
-    resolutions = reads.resolutions if isinstance(reads, SpaceInput) else (reads.resolution,)
+    resolutions = _resolutions(reads)
     looks = [augment_at(augment, data.name, resolution) for resolution in resolutions]
     small = all(look.in_memory and resolution <= SMALL for look, resolution in zip(looks, resolutions, strict=True))
     if data.loading == "stream" or (data.loading == "auto" and not small):
@@ -275,6 +285,11 @@ def _open(name: str, root: str, split: str, labels: Sequence[str] | None, say: S
         order = {each: label for label, each in enumerate(ordered)}
         return opened if order == names else create_dataset("", str(place), split=split, cache_tarinfo=False, class_map=order)
     except Exception as fault:
+        if name.startswith(DOWNLOADED):
+            raise DataError(
+                f"{name} in {place}: got no {split} images, expected train/CLASS/* and test/CLASS/*, or the files that "
+                "torchvision downloads; give another --data, or none to download them"
+            ) from None
         raise DataError(f"{name} in {place}: its {split} split must be readable ({fault})") from None
 
 

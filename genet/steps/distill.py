@@ -64,8 +64,7 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False, any
         weights = job.folder.master.with_suffix(".safetensors")
         if not (job.folder.master.exists() and weights.exists()):
             raise RunError(f"{weights}: the trials need the MasterNet, and it is not there; `genet master RUN` trains it")
-        if not any_master:
-            _check_learnt(job)
+        _check_learnt(job, any_master)
         opened = runner(job.recipe.measure.device if job.recipe.measure.here else "auto")
         work = FineTune(course(job), str(job.device))
         with _shown(job, planned, missing, results, opened.workers) as tell:
@@ -80,14 +79,16 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False, any
     return found
 
 
-def _check_learnt(job: Job) -> None:
-    """Check that the MasterNet knows more than chance."""
+def _check_learnt(job: Job, any_master: bool) -> None:
+    """Check that the MasterNet knows more than chance; say so if it does not and any will do."""
     why = job.folder.read(job.folder.master, Trained).why_unlearnt(job.recipe.space.input.classes)
-    if why:
+    if why and any_master:
+        job.progress.say(f"  going on with a MasterNet that has learnt nothing: {why}; its trials tell little")
+    elif why:
         raise EvidenceError(
             f"the MasterNet has learnt nothing: {why}; likely the learning rate is too low or too high, the epochs are too few, "
-            "the augmentation hides what tells the classes apart, or images are in the wrong folders; change the recipe, or go "
-            "on with --any-master"
+            "the augmentation hides what tells the classes apart, or images are in the wrong folders; change the recipe and "
+            "give --fresh, or go on with --any-master"
         )
 
 

@@ -24,7 +24,7 @@ from genet.report.card import Card, card
 from genet.spec.cost import network_cost
 from genet.spec.network import Input, Network
 from genet.spec.reader import read_training, to_yaml
-from genet.spec.recipe import Data
+from genet.spec.recipe import Data, Recipe, TrainingRecipe
 from genet.spec.shown import shown_at, shown_of
 
 
@@ -54,7 +54,7 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
                 shown_of(recipe.data, network.input.channels, network.input.resolution),
                 job.splits.labels,
                 data=_told(recipe.data, job.splits),
-                training=to_yaml(recipe.train),
+                training=_trained_by(recipe),
                 trained=Trained.load(folder / "model.json"),
                 outcomes=outcomes,
                 answers=tuple(outcome for outcome in outcomes.outcomes if outcome.export == place),
@@ -83,7 +83,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         shown_of(source, reads.channels, reads.resolution) if source else shown_at(reads.channels, reads.resolution),
         labels or (images.splits.labels if images else None),
         data=_told(recipe.data, images.splits) if recipe and images and not data else None,
-        training=to_yaml(recipe.train) if recipe else None,
+        training=_trained_by(recipe) if recipe else None,
         trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
     )
     write_atomic(folder / "card.md", card(facts).encode())
@@ -135,6 +135,12 @@ def _exported(
 def _all(formats: Sequence[str]) -> set[str]:
     """The network's own format is always among them."""
     return {"safetensors", *(formats or FORMATS)}
+
+
+def _trained_by(recipe: Recipe | TrainingRecipe) -> str:
+    """The final training with the augmentation that it had, as YAML."""
+    own = recipe.train.augment or recipe.augment
+    return to_yaml(recipe.train.model_copy(update={"augment": own}))
 
 
 def _told(data: Data, splits: Splits) -> str:

@@ -25,7 +25,7 @@ from genet.nets.training import EpochDone, train
 from genet.nets.weights import WEIGHTS_FILE, load_structure, save_weights, write_labels
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
-from genet.spec.augment import Augment
+from genet.spec.augment import Augment, augment_at
 from genet.spec.foreign import Structure
 from genet.spec.network import Input
 from genet.spec.reader import to_yaml
@@ -192,6 +192,8 @@ def train_network_into(
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
         write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
         write_labels(folder, splits.labels)
+    look = augment_at(recipe.train.augment or recipe.augment, recipe.data.name, network.input.resolution)
+    progress.say(f"  {splits.train.size:,} images to train on, augmentation: {look}")
     with progress.track(f"training {network.name}", recipe.train.epochs) as tracker:
         return train_anew(lesson, result, device, splits, tracker, world=world, say=progress.say)
 

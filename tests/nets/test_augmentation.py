@@ -211,6 +211,19 @@ def test_what_needs_a_decoded_image_cannot_be_asked_for_on_the_device(folder: Pa
         opened(folder, "device", augment=augment)
 
 
+def test_a_policy_and_a_jitter_are_both_applied() -> None:
+    policy = Augment(policy="rand-m9-mstd0.5")
+    both = policy.model_copy(update={"color_jitter": 0.8})
+    assert streamed(policy, 20) != streamed(both, 20)
+
+
+@pytest.mark.parametrize(("key", "most"), [("crop", SIZE // 2), ("cutout", SIZE - 1)])
+def test_what_would_hide_the_whole_image_is_refused(folder: Path, key: str, most: int) -> None:
+    assert opened(folder, augment=Augment.model_validate({key: most})).size
+    with pytest.raises(DataError, match=rf"augment.{key}: got {most + 1} for images of 8 pixels, expected at most {most}"):
+        opened(folder, augment=Augment.model_validate({key: most + 1}))
+
+
 def test_small_images_are_cropped_and_flipped_unless_told_otherwise_and_larger_ones_as_imagenets() -> None:
     assert str(augment_at(None, "folder", 32)) == "crop 4, flip"
     assert str(augment_at(None, "folder", 224)) == "scale 0.08 to 1, color_jitter 0.4, flip"

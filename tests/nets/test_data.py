@@ -364,7 +364,7 @@ def test_a_name_that_can_be_none_of_timms_is_a_fault_of_the_recipe() -> None:
 
 
 def test_a_data_set_that_is_not_where_the_root_says_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"torch/cifar10 in .*: its train split must be readable"):
+    with pytest.raises(DataError, match=r"torch/cifar10 in .*: got no train images, expected train/CLASS"):
         load_data(Data(name="torch/cifar10", root=str(tmp_path)), COLOURED, seed=0)
 
 

@@ -102,7 +102,7 @@ def test_a_tiny_network_learns_in_16_bits_too(few: TensorImages, monkeypatch: py
     monkeypatch.setattr("genet.nets.learner.number_format", lambda _: torch.bfloat16)
     losses: list[float] = []
     trained(few, SCHEDULE.model_copy(update={"epochs": 15}), epoch_done=lambda _, loss, __: losses.append(loss))
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_the_result_depends_on_the_seed_alone(few: TensorImages) -> None:
