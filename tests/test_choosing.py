@@ -152,20 +152,20 @@ def test_structures_can_be_drawn_as_the_paper_does_with_what_the_draw_misses(
 def test_a_validation_trains_what_no_trial_was_of_and_repeats_nothing(
     copy: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = answer(capsys, "validate", copy.path, "--n", 4, "--trainings", 2)
+    found = answer(capsys, "validate", copy.path, "--n", 6, "--trainings", 2)
     networks = {verdict["subject"]["network"] for verdict in found["verdicts"]}
     trials = {result.network for result in read_results(copy.trials).values()}
-    assert len(networks) == 4
+    assert 4 <= len(networks) <= 6  # one that cannot be measured or trained is left out
     assert not networks & trials
     assert [verdict["subject"]["role"] for verdict in found["verdicts"]].count("frontier") == 1
     assert all(len(verdict["accuracies"]) == 2 for verdict in found["verdicts"])
     assert len(found["ceiling"]) == 2
     before = stamps(copy.path / "validation")
-    assert answer(capsys, "validate", copy.path, "--n", 4, "--trainings", 2)["verdicts"] == found["verdicts"]
+    assert answer(capsys, "validate", copy.path, "--n", 6, "--trainings", 2)["verdicts"] == found["verdicts"]
     assert stamps(copy.path / "validation") == before
     lost = next(path for path in (copy.path / "validation").glob("*.json"))
     lost.unlink()
-    assert answer(capsys, "validate", copy.path, "--n", 4, "--trainings", 2)["verdicts"] == found["verdicts"]
+    assert answer(capsys, "validate", copy.path, "--n", 6, "--trainings", 2)["verdicts"] == found["verdicts"]
     assert "networks that no trial was of" in pipeline.write_report(read_job(copy.path, Progress())).read_text()
     assert Validation.load(copy.validation).epochs == found["epochs"]
 
