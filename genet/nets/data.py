@@ -20,7 +20,7 @@ import torch
 
 from genet.device import total_bytes
 from genet.errors import DataError, first_line
-from genet.nets.folders import FolderReader, in_order
+from genet.nets.folders import FolderReader, in_order, some_of
 from genet.nets.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
 from genet.spec.augment import SMALL, Augment, augment_at
 from genet.spec.network import Input
@@ -168,10 +168,10 @@ class _Opened:
     def split(self, share: float, seed: int, say: Say) -> Splits:
         """Hold a share of every class out for the search."""
         train, held_out = hold_out(self.targets, share, seed)
-        lacking = sorted(set(self.targets.tolist()) - set(self.targets[held_out].tolist()))
+        lacking = np.setdiff1d(self.targets, self.targets[held_out]).tolist()
         if lacking and len(held_out):
-            names = _named([self.labels[label] if self.labels else str(label) for label in lacking])
-            say(f"  too few images to hold one out for the search: {names}")
+            names = [self.labels[label] if self.labels else str(label) for label in lacking]
+            say(f"  too few images to hold one out for the search: {some_of(names)}")
         return Splits(self.taking(train), self.taking(held_out), self.test, self.labels)
 
 
@@ -182,13 +182,14 @@ def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, 
     """
     draw = np.random.default_rng(seed)
     labels, sizes = np.unique(targets, return_counts=True)
+    by_label = np.split(np.argsort(targets, kind="stable"), np.cumsum(sizes)[:-1])
+    members = dict(zip(labels.tolist(), by_label, strict=False))  # without any image there is one part, and no label
     held, before, seen = [], 0, 0
     for label, size in draw.permutation(np.stack([labels, sizes], 1)):
         seen += size
         count = round(seen * share) - before
         before += count
-        members = draw.permutation(np.flatnonzero(targets == label))
-        held.append(members[: min(count, size - 1)])
+        held.append(draw.permutation(members[label])[: min(count, size - 1)])
     held_out = np.sort(np.concatenate(held)) if held else np.array([], dtype=np.int64)
     return np.setdiff1d(np.arange(len(targets)), held_out), held_out
 
@@ -331,13 +332,8 @@ def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, r
     missing, extra = sorted(set(ours or ()) - set(theirs or ())), sorted(set(theirs or ()) - set(ours or ()))
     if ours and theirs and (missing or extra):
         raise DataError(
-            f"{root}: must hold the network's own classes, and lacks {_named(missing)} and has {_named(extra)}; give its images"
+            f"{root}: must hold the network's own classes, and lacks {some_of(missing)} and has {some_of(extra)}; give its images"
         )
-
-
-def _named(labels: list[str]) -> str:
-    """The first of them."""
-    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "") if labels else "none"
 
 
 def _class_names(images: Any) -> dict[str, int] | None:

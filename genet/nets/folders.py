@@ -65,8 +65,8 @@ class FolderReader:
         suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self._others.items()))
         parts = [f"{suffixes} (no images that Pillow reads)"] if suffixes else []
         parts += [f"{self._loose} files beside the class folders"] if self._loose else []
-        parts += [f"hidden {_some(self._hidden)}"] if self._hidden else []
-        parts += [f"folders without images {_some(self._empty)}"] if self._empty else []
+        parts += [f"hidden {some_of(self._hidden)}"] if self._hidden else []
+        parts += [f"folders without images {some_of(self._empty)}"] if self._empty else []
         return f"{self.root}: left out {'; '.join(parts)}" if parts else None
 
     def _shown(self, folder: Path) -> list[os.DirEntry[str]]:
@@ -98,5 +98,6 @@ def _readable() -> frozenset[str]:
     return frozenset(suffix for suffix, name in suffixes.items() if name in Image.OPEN and name not in NOT_ALONE)
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def some_of(names: Sequence[str]) -> str:
+    """Name the first five, and count the others."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"

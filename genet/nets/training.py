@@ -80,10 +80,7 @@ def train(
     def run(deterministic: bool) -> float:
         with computing_on(device, deterministic), Ending() as ending:
             loop = _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending)
-            try:
-                loss = loop.run(epoch_done, say)
-            finally:
-                loop.descend.forget()
+            loss = loop.run(epoch_done, say)
         module.eval()
         return loss
 
@@ -120,16 +117,13 @@ def _too_large(
         give_back_memory(device)
         blank = TensorImages(torch.zeros(batch, *shape), torch.zeros(batch, dtype=torch.long))
         brief = training.model_copy(update={"batch": batch, "epochs": CALLS_BEFORE + 2, "warmup_epochs": 0})
-        with computing_on(device), Ending() as ending:
-            loop = _Loop(module, blank, brief, resolution, device, 0, None, teacher, ALONE, ending)
-            try:
-                loop.run(None, lambda text: None)
-            except RuntimeError as fault:
-                if device_fault(fault) != "out of memory":
-                    raise
-                return False
-            finally:
-                loop.descend.forget()
+        try:
+            with computing_on(device), Ending() as ending:
+                _Loop(module, blank, brief, resolution, device, 0, None, teacher, ALONE, ending).run(None, lambda text: None)
+        except RuntimeError as fault:
+            if device_fault(fault) != "out of memory":
+                raise
+            return False
         return True
 
     each = largest_fitting(fits, 2 * training.accumulate, min(training.batch, images.size) // world.size)
@@ -190,7 +184,13 @@ class _Loop:
         self.saved = time.monotonic()
 
     def run(self, epoch_done: EpochDone | None, say: Callable[[str], None]) -> float:
-        """Train from where it was to the end; returns the last epoch's loss."""
+        """Train from where it was to the end, and let go of what was recorded; returns the last epoch's loss."""
+        try:
+            return self._run(epoch_done, say)
+        finally:
+            self.descend.forget()
+
+    def _run(self, epoch_done: EpochDone | None, say: Callable[[str], None]) -> float:
         state = self.checkpoints.read() if self.checkpoints else None
         if state:
             self.restore(state)
@@ -237,8 +237,7 @@ class _Loop:
         self.descend(*self.loss_of.mixed(pixels, labels, epoch_seed(self.seed, self.epoch) + self.step))
         self.step += 1
         due = self.step - self.read >= steps_unread(self.device) or self.step == self.steps
-        alone = self.world.size == 1
-        if due or (alone and self.ending.asked):
+        if due or (self.ending.asked and self.world.size == 1):
             self.close_account()
             (asked,) = self.world.total(float(self.ending.asked))
             if asked:

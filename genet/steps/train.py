@@ -192,7 +192,7 @@ def train_network_into(
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
         write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
         write_labels(folder, splits.labels)
-    look = augment_at(recipe.train.augment or recipe.augment, recipe.data.name, network.input.resolution)
+    look = augment_at(lesson.view().augment, recipe.data.name, network.input.resolution)
     progress.say(f"  {splits.train.size:,} images to train on, augmentation: {look}")
     with progress.track(f"training {network.name}", recipe.train.epochs) as tracker:
         return train_anew(lesson, result, device, splits, tracker, world=world, say=progress.say)
