@@ -153,7 +153,8 @@ def test_selection_for_other_budgets_needs_no_device_and_writes_nothing(copy: Ru
     assert "device" not in vars(job)
     assert stamps(copy.path) == before
     small, large = selection.choices
-    assert (small.measured_ms_per_image or small.predicted_ms_per_image) <= small.budget_ms_per_image
+    latency = small.measured_ms_per_image or small.predicted_ms_per_image
+    assert (latency <= small.budget_ms_per_image) is not (small.within is False)  # one that breaks its budget says so
     assert large.predicted_accuracy >= small.predicted_accuracy
     assert Network.parse(large.network)
 
