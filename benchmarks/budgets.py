@@ -103,7 +103,7 @@ def scaled_masternet(masternet: Network, width: float) -> str:
         block.model_copy(update={"width": wide(block.width, round(MULTIPLE / min(1.0, block.ratio or 1.0)))})
         for block in masternet.superblocks
     )
-    head = masternet.head.model_copy(update={"width": wide(masternet.head.width, MULTIPLE)})
+    head = masternet.head and masternet.head.model_copy(update={"width": wide(masternet.head.width, MULTIPLE)})
     return str(masternet.model_copy(update={"superblocks": superblocks, "head": head}))
 
 

@@ -123,7 +123,8 @@ def smallest(network: Network) -> Network:
     narrow = {"width": 8}
     plain = narrow | {"type": "XX", "ratio": None, "depth": 1}
     superblocks = tuple(block.model_copy(update=plain) for block in network.superblocks[:2])
-    parts = {"stem": network.stem.model_copy(update=narrow), "head": network.head.model_copy(update=narrow)}
+    head = network.head and network.head.model_copy(update=narrow)
+    parts = {"stem": network.stem.model_copy(update=narrow), "head": head}
     return network.model_copy(update={"superblocks": superblocks, **parts})
 
 

@@ -14,7 +14,7 @@ from genet.errors import GenetError, SpecError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject, refused_by
 from genet.files import read_bytes, read_from_elsewhere
 from genet.nets.weights import WEIGHTS_FILE, weights_bytes
-from genet.spec.network import Network
+from genet.spec.network import Network, blocks
 from genet.spec.shown import Shown
 
 FOLDER = "timm"
@@ -33,7 +33,8 @@ def timm_arguments(network: Network) -> dict[str, Any]:
             f"{stem.stride}, kernel {stem.kernel} and {len(network.superblocks)}; leave the format timm out"
         )
     stride = stem.stride * math.prod(superblock.stride for superblock in network.superblocks)
-    frame = {"stem_type": STEMS[stem.kernel], "stem_chs": stem.width, "num_features": network.head.width}
+    features = network.head.width if network.head else 0  # 0: no convolution
+    frame = {"stem_type": STEMS[stem.kernel], "stem_chs": stem.width, "num_features": features}
     return {**frame, **({"output_stride": stride} if stride > LARGEST_STRIDE else {}), "blocks": _blocks(network)}
 
 
@@ -70,11 +71,13 @@ def from_timm(arguments: Mapping[str, Any], resolution: int, channels: int, clas
         fault, entry = _entry(block)
         faults += [f"block {place} of a timm model {fault}"] * bool(fault)
         entries.append(entry)
-    if not blocks or not arguments.get("num_features"):
-        faults.append("a timm model must have blocks and a 1x1 convolution after them (num_features) to be a network here")
+    if not blocks:
+        faults.append("a timm model must have blocks to be a network here")
     if faults:
         raise SpecError(faults)
-    return Network.parse(" | ".join([*entries, f"Conv k1 c{arguments['num_features']}", str(classes)]), name)
+    features = arguments.get("num_features", 0)
+    entries += [f"Conv k1 c{features}"] if features else []
+    return Network.parse(" | ".join([*entries, str(classes)]), name)
 
 
 FIELDS: dict[str, tuple[Any, ...]] = {  # of ByoModelCfg, with what a network here has
@@ -124,10 +127,11 @@ def _files(subject: Subject) -> dict[str, bytes]:
     """As timm keeps its own models: a config.json and the weights."""
     network, reads, shown = subject.ours, subject.network.input, subject.shown
     size = (reads.channels, reads.resolution, reads.resolution)
+    *_, last = blocks(network)
     config = {
         "architecture": ARCHITECTURE,
         "num_classes": reads.classes,
-        "num_features": network.head.width,
+        "num_features": last.pooled_width,
         "global_pool": "avg",
         **({"label_names": subject.labels} if subject.labels else {}),
         "model_args": {**timm_arguments(network), "in_chans": reads.channels},

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Literal
 
 from genet.spec.cost import Conv, body, shortcut
-from genet.spec.network import Block, Network, superblock_blocks
+from genet.spec.network import Block, BlockKind, Network, superblock_blocks
 from genet.spec.network import blocks as network_blocks
 
 OpKind = Literal["conv", "linear", "norm", "activation", "swish", "add", "pool", "product", "other"]
@@ -60,7 +60,7 @@ def block_ops(block: Block) -> tuple[Op, ...]:
     """The kernels of one block in the order they run, named as in the modules of `genet.nets`."""
     if block.kind in ("Conv", "Depthwise"):
         return tuple(_conv_norm(body(block)[0], "", relu=True))
-    return tuple(_head(block) if block.kind == "Head" else _residual(block))
+    return tuple(_last(block) if block.classes else _residual(block))
 
 
 def kernel_count(block: Block) -> int:
@@ -69,8 +69,9 @@ def kernel_count(block: Block) -> int:
 
 
 @functools.cache
-def _kernel_count(kind: Literal["XX", "BL", "DW", "Conv", "Depthwise", "Head"], projects: bool) -> int:
-    return len(block_ops(Block(kind, 1, 1.0, 16 if projects else 8, 8, 1, 1, 1)))
+def _kernel_count(kind: BlockKind, projects: bool) -> int:
+    classes = 1 if kind in ("Head", "Classifier") else 0
+    return len(block_ops(Block(kind, 1, 1.0, 16 if projects else 8, 8, 1, 1, classes)))
 
 
 def network_ops(network: Network) -> tuple[Op, ...]:
@@ -80,14 +81,14 @@ def network_ops(network: Network) -> tuple[Op, ...]:
 
 def by_block(network: Network) -> tuple[tuple[Op, ...], ...]:
     """The same kernels, block by block."""
-    stem, *_, head = network_blocks(network)
+    stem, *_, last = network_blocks(network)
     parts = [_under("stem", block_ops(stem))]
     width, size = stem.width, stem.out_size
     for stage, superblock in enumerate(network.superblocks):
         for index, block in enumerate(superblock_blocks(superblock, width, size)):
             parts.append(_under(f"stages.{stage}.{index}", block_ops(block)))
             width, size = block.width, block.out_size
-    return (*parts, block_ops(head))
+    return (*parts, block_ops(last))
 
 
 def conv_op(conv: Conv, name: str) -> Op:
@@ -118,10 +119,11 @@ def _residual(block: Block) -> Iterator[Op]:
     yield Op("relu", "activation", values, values)
 
 
-def _head(block: Block) -> Iterator[Op]:
-    """The last convolution, average pooling and the classifier with its bias."""
-    yield from _conv_norm(body(block)[0], "final_conv.", relu=True)
-    width, classes = block.width, block.classes
+def _last(block: Block) -> Iterator[Op]:
+    """The head's convolution if there is one, average pooling and the classifier with its bias."""
+    for conv in body(block):
+        yield from _conv_norm(conv, "final_conv.", relu=True)
+    width, classes = block.pooled_width, block.classes
     yield Op("head.mean", "pool", width * block.out_size**2, width)
     yield Op("head.fc", "linear", width, classes, (width + 1) * classes, 1, classes, width)
 

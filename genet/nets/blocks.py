@@ -75,4 +75,6 @@ def build_block(block: Block) -> nn.Module:
     """The module of one block, whatever its kind."""
     if block.kind in ("Conv", "Depthwise"):
         return ConvNorm(body(block)[0], relu=True)
+    if block.kind == "Classifier":
+        return Classifier(block.in_width, block.classes)
     return HeadBlock(block) if block.kind == "Head" else ResidualBlock(block)

@@ -27,19 +27,19 @@ class Stage(nn.Sequential):
 
 
 class GENet(nn.Module):
-    """Stem, stages of residual blocks, 1x1 convolution, classifier: (N, channels, h, w) to (N, classes)."""
+    """Stem, stages of residual blocks, 1x1 convolution if it has one, classifier: (N, channels, h, w) to (N, classes)."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        stem, *middle, head = blocks(network)
+        stem, *middle, last = blocks(network)
         self.stem = ConvNorm(body(stem)[0], relu=True)
         parts = iter(middle)
         self.stages = nn.ModuleList(
             Stage(ResidualBlock(block) for block in islice(parts, superblock.depth)) for superblock in network.superblocks
         )
-        self.final_conv = ConvNorm(body(head)[0], relu=True)
-        self.head = Classifier(head.width, head.classes)
+        self.final_conv = ConvNorm(body(last)[0], relu=True) if network.head else None
+        self.head = Classifier(last.pooled_width, last.classes)
 
     @property
     def superblocks(self) -> tuple[Stage, ...]:
@@ -52,19 +52,24 @@ class GENet(nn.Module):
 
     def since(self, index: int) -> nn.Sequential:
         """Super-block `index` and all after it; `since(i)(before(i)(x))` is the network's answer."""
-        return nn.Sequential(*self.superblocks[index:], self.final_conv, self.head)
+        return nn.Sequential(*self.superblocks[index:], *self._end)
 
     def reader(self, index: int) -> nn.Module:
-        """The first layer that reads super-block `index`: a block, or the 1x1 convolution after the last."""
+        """The first layer that reads super-block `index`: a block, or after the last the 1x1 convolution or the classifier."""
         stages = self.superblocks
-        return stages[index + 1].blocks[0] if index + 1 < len(stages) else self.final_conv
+        return stages[index + 1].blocks[0] if index + 1 < len(stages) else self._end[0]
+
+    @property
+    def _end(self) -> tuple[nn.Module, ...]:
+        """All after the last super-block."""
+        return (self.head,) if self.final_conv is None else (self.final_conv, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch of images."""
         x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-        return self.head(self.final_conv(x))
+        for part in (*self.stages, *self._end):
+            x = part(x)
+        return x
 
 
 def build(network: Network, seed: int = 0) -> GENet:

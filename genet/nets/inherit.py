@@ -45,9 +45,13 @@ def inherit(parent: GENet, network: Network, seed: int = 0, fresh: int | None = 
             outgoing = _channel_map(_stream_importance(ancestor), new.width)
         _inherit_stage(stage, ancestor, incoming, outgoing, learnt=new.type == before.type and index != fresh)
         incoming = outgoing
-    _inherit_conv(child.final_conv, parent.final_conv, incoming, torch.arange(network.head.width))
+    if child.final_conv is not None and parent.final_conv is not None:
+        outgoing = torch.arange(child.final_conv.conv.out_channels)
+        _inherit_conv(child.final_conv, parent.final_conv, incoming, outgoing)
+        incoming = outgoing
     if network.input.classes == old.input.classes:
-        child.head.load_state_dict(parent.head.state_dict())
+        child.head.fc.weight.copy_(_columns(parent.head.fc.weight, incoming))
+        child.head.fc.bias.copy_(parent.head.fc.bias)
     return child
 
 
@@ -80,12 +84,15 @@ def _inherit_conv(child: ConvNorm, parent: ConvNorm, incoming: Tensor, outgoing:
     weight, source = child.conv.weight, _with_kernel(parent.conv.weight, child.conv.kernel_size[0])
     kept = outgoing != NEW
     rows = source[outgoing[kept]]
-    if child.conv.groups == 1:
-        known = (incoming != NEW).view(1, -1, 1, 1)
-        rows = rows[:, incoming.clamp(min=0)] * known
-    weight[kept] = rows
+    weight[kept] = _columns(rows, incoming) if child.conv.groups == 1 else rows
     for name in ("weight", "bias", "running_mean", "running_var"):
         getattr(child.bn, name)[kept] = getattr(parent.bn, name)[outgoing[kept]]
+
+
+def _columns(weight: Tensor, incoming: Tensor) -> Tensor:
+    """The weight for a layer that reads these channels: new ones with weight zero."""
+    known = (incoming != NEW).view(1, -1, *[1] * (weight.dim() - 2))
+    return weight[:, incoming.clamp(min=0)] * known
 
 
 def _select_channels(projection: ConvNorm, incoming: Tensor, outgoing: Tensor) -> None:

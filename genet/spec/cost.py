@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from genet.spec.network import Block, Network, blocks, inner_width
 
-SINGLE = ("Conv", "Depthwise", "Head")  # blocks of one convolution, without a shortcut
+SINGLE = ("Conv", "Depthwise", "Head", "Classifier")  # blocks of one convolution at most, without a shortcut
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Cost:
 def body(block: Block) -> tuple[Conv, ...]:
     """The convolutions on the main path of a block (GENet paper, figure 1b); the stride sits at the first kxk."""
     kernel, stride, width, size = block.kernel, block.stride, block.width, block.size
+    if block.kind == "Classifier":
+        return ()
     if block.kind in SINGLE:
         groups = width if block.kind == "Depthwise" else 1
         return (Conv("conv", block.in_width, width, kernel, stride, groups, size),)
@@ -80,14 +82,15 @@ def shortcut(block: Block) -> Conv | None:
 
 
 def block_cost(block: Block) -> Cost:
-    """Cost of one block: its convolutions with their batch normalisations, and for the head the classifier."""
+    """Cost of one block: its convolutions with their batch normalisations, and the classifier of a last one."""
     total = Cost()
     for conv in _convs(block):
         read, written = conv.in_width * conv.size**2, conv.width * conv.out_size**2
         macs = conv.weights * conv.out_size**2
         total += Cost(conv.weights + 2 * conv.width, macs, read + written)
-    if block.kind == "Head":
-        total += Cost((block.width + 1) * block.classes, block.width * block.classes, block.width + block.classes)
+    if block.classes:
+        pooled = block.pooled_width
+        total += Cost((pooled + 1) * block.classes, pooled * block.classes, pooled + block.classes)
     return total
 
 

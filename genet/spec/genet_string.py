@@ -3,7 +3,7 @@
     ConvKX(3,32,3,2)BN(32)RELU(32)SuperResKXKX(32,128,3,2,1.0,1)...ConvKX(640,2560,1,1)BN(2560)RELU(2560)AdaptiveAvgPool(2560,1)
 
 A super-block's numbers are: width read, width, kernel, stride, ratio, depth. Names in front of them (`uuid...|`) are left
-out. The line says neither the resolution nor the classes.
+out. The line says neither the resolution nor the classes. Without a head the pooling follows the last super-block.
 """
 
 from __future__ import annotations
@@ -31,28 +31,33 @@ def to_genet_string(network: Network) -> str:
         numbers = f"{width},{block.width},{block.kernel},{block.stride},{float(ratio)!r},{block.depth}"
         parts.append(f"{PARTS[block.type]}({numbers})")
         width = block.width
-    head = network.head.width
-    parts.append(f"ConvKX({width},{head},1,1)BN({head})RELU({head})AdaptiveAvgPool({head},1)")
-    return "".join(parts)
+    if network.head:
+        head = network.head.width
+        parts.append(f"ConvKX({width},{head},1,1)BN({head})RELU({head})")
+        width = head
+    return "".join([*parts, f"AdaptiveAvgPool({width},1)"])
 
 
 def from_genet_string(text: str, resolution: int, classes: int = 1000, name: str = "network") -> Network:
     """The network of a line, at a resolution and for so many classes. SpecError lists what is no part of such a line."""
     parts = _parts(text)
     names = [part for part, _ in parts]
-    middle = names[3:-4]
-    if (*names[:3],) != FRAME or (*names[-4:],) != (*FRAME, "AdaptiveAvgPool") or not middle or set(middle) - set(KINDS):
+    headed = (*names[-4:-1],) == FRAME and len(names) > len(FRAME) + 1
+    end = -4 if headed else -1
+    middle = names[3:end]
+    if (*names[:3],) != FRAME or names[-1] != "AdaptiveAvgPool" or not middle or set(middle) - set(KINDS):
         frame = ", ".join(FRAME)
-        wanted = f"{frame}, super-blocks, {frame}, AdaptiveAvgPool"
+        wanted = f"{frame}, super-blocks, {frame} or no head, AdaptiveAvgPool"
         raise SpecError([f"a GENet string must be {wanted} (got {', '.join(names)})"])
     _check_widths(parts)
-    (_, stem), (_, head) = parts[0], parts[-4]
-    if head[2:] != (1, 1):
+    (_, stem), (_, head) = parts[0], parts[end]
+    if headed and head[2:] != (1, 1):
         raise SpecError([f"the last ConvKX must have kernel 1 and stride 1 (got {head[2]:g} and {head[3]:g})"])
     channels, width, kernel, stride = map(int, stem)
     entries = [f"@{resolution}x{channels}", f"Conv k{kernel} c{width} s{stride}"]
-    entries += [_entry(part, numbers) for part, numbers in parts[3:-4]]
-    return Network.parse(" | ".join([*entries, f"Conv k1 c{int(head[1])}", str(classes)]), name)
+    entries += [_entry(part, numbers) for part, numbers in parts[3:end]]
+    entries += [f"Conv k1 c{int(head[1])}"] if headed else []
+    return Network.parse(" | ".join([*entries, str(classes)]), name)
 
 
 def _parts(text: str) -> list[tuple[str, tuple[float, ...]]]:

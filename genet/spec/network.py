@@ -2,7 +2,8 @@
 
     @192x3 | Conv k3 c13 s2 | XX k3 c48 s2 d1 | ... | DW k3 c256 s1 d1 r3 | Conv k1 c1920 | 1000
 
-reads: input resolution x channels, the stem, one entry per super-block, the 1x1 head, the classes.
+reads: input resolution x channels, the stem, one entry per super-block, the 1x1 head, the classes. A network without the
+head's convolution, such as a plain ResNet, lacks that entry: its classifier reads the last super-block.
 `Network.parse(str(network)) == network` always holds; a network *is* its notation, its name only labels it.
 """
 
@@ -28,6 +29,7 @@ from genet.errors import SpecError
 from genet.files import Record, digest
 
 Kind = Literal["XX", "BL", "DW"]
+BlockKind = Literal[Kind, "Conv", "Depthwise", "Head", "Classifier"]
 Kernel = Literal[3, 5, 7]
 Stride = Literal[1, 2]
 Count = Annotated[int, Field(ge=1)]
@@ -93,12 +95,12 @@ def inner_width_is_exportable(width: int, ratio: float) -> bool:
 class Block:
     """One block in its place: what its latency and cost depend on, and nothing else.
 
-    `kind` is a block kind, or "Conv" for the stem or any one convolution, "Depthwise" for a depthwise one, or "Head" for
-    1x1 convolution, pooling and classifier.
-    `size` is the height and width of its input in pixels; `classes` is 0 except for the head.
+    `kind` is a block kind, or "Conv" for the stem or any one convolution, "Depthwise" for a depthwise one, "Head" for
+    1x1 convolution, pooling and classifier, or "Classifier" for pooling and classifier alone, whose width is its classes.
+    `size` is the height and width of its input in pixels; `classes` is 0 except for the last two.
     """
 
-    kind: Literal["XX", "BL", "DW", "Conv", "Depthwise", "Head"]
+    kind: BlockKind
     kernel: int
     ratio: float | None
     in_width: int
@@ -118,6 +120,11 @@ class Block:
     def out_size(self) -> int:
         """Height and width of the output, in pixels."""
         return (self.size - 1) // self.stride + 1
+
+    @property
+    def pooled_width(self) -> int:
+        """Channels that the classifier of a network's last block reads."""
+        return self.width if self.kind == "Head" else self.in_width
 
 
 class SuperBlock(Record):
@@ -202,7 +209,7 @@ class Network(Record):
     input: Input
     stem: Stem
     superblocks: SuperBlocks
-    head: Head
+    head: Head | None = None  # None: the classifier reads the last super-block
 
     @field_validator("superblocks", mode="wrap")
     @classmethod
@@ -214,8 +221,8 @@ class Network(Record):
         stem = f"Conv k{self.stem.kernel} c{self.stem.width} s{self.stem.stride}"
         entries = [f"@{self.input.resolution}x{self.input.channels}", stem]
         entries += [str(superblock) for superblock in self.superblocks]
-        entries += [f"Conv k1 c{self.head.width}", f"{self.input.classes}"]
-        return " | ".join(entries)
+        entries += [f"Conv k1 c{self.head.width}"] if self.head else []
+        return " | ".join([*entries, f"{self.input.classes}"])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Network) and str(self) == str(other)
@@ -236,11 +243,13 @@ class Network(Record):
     def parse(cls, notation: str, name: str = "network") -> Self:
         """Read a notation; entries may be separated by `|` or by line breaks. SpecError names the entry at fault."""
         entries = [entry.strip() for entry in re.split(r"[|\n]", notation) if entry.strip()]
-        if len(entries) < 5:
-            parts = "input, stem, super-block, head, classes"
-            raise SpecError([f"a notation must have at least 5 entries ({parts}), got {len(entries)}"])
-        middle = [(_SUPERBLOCK, "BL k3 c640 s2 d6 r0.25")] * (len(entries) - 4)
-        forms = [*_OPENING_ENTRIES, *middle, *_CLOSING_ENTRIES]
+        closing = [_HEAD, _CLASSES] if entries[-2:-1] and entries[-2].lower().startswith("conv") else [_CLASSES]
+        least = len(_OPENING_ENTRIES) + 1 + len(closing)
+        if len(entries) < least:
+            parts = f"input, stem, super-block, {'head, ' if _HEAD in closing else ''}classes"
+            raise SpecError([f"a notation must have at least {least} entries ({parts}), got {len(entries)}"])
+        middle = [_SUPERBLOCK] * (len(entries) - least + 1)
+        forms = [*_OPENING_ENTRIES, *middle, *closing]
         found = [re.fullmatch(pattern, entry) for (pattern, _), entry in zip(forms, entries, strict=True)]
         if None in found:
             pairs = zip(found, forms, entries, strict=True)
@@ -249,7 +258,8 @@ class Network(Record):
                 for match, (_, example), entry in pairs
                 if not match
             )
-        reads, stem, *superblocks, head, classes = (_numbers(match) for match in found if match)
+        reads, stem, *superblocks, classes = (_numbers(match) for match in found if match)
+        head = superblocks.pop() if _HEAD in closing else None
         fields = {"name": name, "input": reads | classes, "stem": stem, "superblocks": superblocks, "head": head}
         try:
             return cls.model_validate(fields)
@@ -287,7 +297,7 @@ def _law_context(error: Any) -> dict[str, str]:
 
 
 def blocks(network: Network) -> Iterator[Block]:
-    """Every block of the network in order, stem and head included, each with its real input width and size."""
+    """Every block of the network in order, stem and head or classifier included, with its real input width and size."""
     stem = network.stem
     block = Block("Conv", stem.kernel, None, network.input.channels, stem.width, stem.stride, network.input.resolution)
     yield block
@@ -295,7 +305,11 @@ def blocks(network: Network) -> Iterator[Block]:
         for part in superblock_blocks(superblock, block.width, block.out_size):
             block = part
             yield block
-    yield Block("Head", 1, None, block.width, network.head.width, 1, block.out_size, network.input.classes)
+    classes = network.input.classes
+    if network.head:
+        yield Block("Head", 1, None, block.width, network.head.width, 1, block.out_size, classes)
+    else:
+        yield Block("Classifier", 1, None, block.width, classes, 1, block.out_size, classes)
 
 
 def superblock_blocks(superblock: SuperBlock, in_width: int, size: int) -> Iterator[Block]:
@@ -307,12 +321,15 @@ def superblock_blocks(superblock: SuperBlock, in_width: int, size: int) -> Itera
         yield Block(kind.kind, kind.kernel, kind.ratio, width, width, 1, first.out_size)
 
 
-_SUPERBLOCK = r"(?P<type>[A-Z]+) k(?P<kernel>\d+) c(?P<width>\d+) s(?P<stride>\d+) d(?P<depth>\d+)( r(?P<ratio>[\d.e+-]+))?"
+_SUPERBLOCK = (
+    r"(?P<type>[A-Z]+) k(?P<kernel>\d+) c(?P<width>\d+) s(?P<stride>\d+) d(?P<depth>\d+)( r(?P<ratio>[\d.e+-]+))?",
+    "BL k3 c640 s2 d6 r0.25",
+)
 _OPENING_ENTRIES = (
     (r"@(?P<resolution>\d+)x(?P<channels>\d+)", "@192x3"),
     (r"Conv k(?P<kernel>\d+) c(?P<width>\d+) s(?P<stride>\d+)", "Conv k3 c32 s2"),
 )
-_CLOSING_ENTRIES = ((r"Conv k1 c(?P<width>\d+)", "Conv k1 c2560"), (r"(?P<classes>\d+)", "1000"))
+_HEAD, _CLASSES = (r"Conv k1 c(?P<width>\d+)", "Conv k1 c2560"), (r"(?P<classes>\d+)", "1000")
 
 
 def _numbers(match: re.Match[str]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class SearchSpace(Record):
     input: SpaceInput
     stem: Stem
     superblocks: SuperBlocks
-    head: Head
+    head: Head | None = None  # None: no network of the space has one
     perturb: Perturb
     widths: WidthRule
 
@@ -146,7 +146,7 @@ class SearchSpace(Record):
         return tuple(sorted(width for width in grid if _exportable(block_type, width)))
 
     def sizes(self, resolution: int) -> tuple[int, ...]:
-        """Height and width that each super-block reads, in pixels, and last the head."""
+        """Height and width that each super-block reads, in pixels, and last the head or classifier."""
         size = -(-resolution // self.stem.stride)
         sizes = [size]
         for superblock in self.superblocks:

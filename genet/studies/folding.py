@@ -61,7 +61,7 @@ def _fold_own(network: Network, f: int) -> Network:
         block.model_copy(update={"width": _wider(block.width, f, round(MULTIPLE / min(1.0, block.ratio or 1.0)))})
         for block in network.superblocks
     )
-    stem, head = (part.model_copy(update={"width": _wider(part.width, f)}) for part in (network.stem, network.head))
+    stem, head = (part and part.model_copy(update={"width": _wider(part.width, f)}) for part in (network.stem, network.head))
     return network.model_copy(
         update={
             "name": f"{network.name}-folded{f}",

@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -93,6 +93,19 @@ class _Child:
 def _body(network: GENet, trial: Trial) -> nn.Sequential:
     """From the first perturbed super-block to the first block after the last, where the shapes meet the MasterNet's again."""
     return nn.Sequential(*network.superblocks[trial.index : trial.last + 1], network.reader(trial.last))
+
+
+def _distance(target: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return how far an answer is from the target.
+
+    For activations that is the mean squared difference as a share of the target's variance. A classifier has no batch
+    normalisation to keep such steps small, so logits are held against the target's classes by cross-entropy.
+    """
+    if target.dim() == 2:
+        chances = target.softmax(1)
+        return lambda found: nn.functional.cross_entropy(found, chances)
+    spread = target.var()
+    return lambda found: nn.functional.mse_loss(found, target) / spread
 
 
 def fine_tune(course: Course, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> Iterator[Event]:
@@ -196,14 +209,12 @@ class _Group:
         """One step of every child, on the device alone; it may be recorded."""
         with mixed_precision(self.device), torch.no_grad():
             shared = self.prefix(pixels)
-            wanted = {last: body(shared).float() for last, body in self.targets.items()}
-            spread = {last: target.var() for last, target in wanted.items()}
+            distances = {last: _distance(body(shared).float()) for last, body in self.targets.items()}
         self._charge("prefix", self.children, within=True)
         for child in self.children:
             with mixed_precision(self.device):
-                if self.targets:  # the mean squared difference of activations, as a share of the target's variance
-                    last = child.trial.last
-                    loss = nn.functional.mse_loss(child.body(shared).float(), wanted[last]) / spread[last]
+                if self.targets:
+                    loss = distances[child.trial.last](child.body(shared).float())
                 else:
                     loss = self.loss_of(child.rest(shared), labels)
             child.learner.step(loss)

@@ -148,12 +148,13 @@ def residuals(draw: st.DrawFn) -> Block:
 
 @st.composite
 def singles(draw: st.DrawFn) -> Block:
-    """Any stem, depthwise convolution or head."""
-    kind = draw(st.sampled_from(["Conv", "Depthwise", "Head"]))
-    width = draw(multiples_of_8)
+    """Any stem, depthwise convolution, head or classifier."""
+    kind = draw(st.sampled_from(["Conv", "Depthwise", "Head", "Classifier"]))
+    last, width = kind in ("Head", "Classifier"), draw(multiples_of_8)
     in_width = width if kind == "Depthwise" else draw(st.just(width) | multiples_of_8)
-    kernel, stride = (1, 1) if kind == "Head" else (draw(kernels), draw(st.sampled_from([1, 2])))
-    return Block(kind, kernel, None, in_width, width, stride, draw(st.integers(1, 64)), 10 if kind == "Head" else 0)
+    kernel, stride = (1, 1) if last else (draw(kernels), draw(st.sampled_from([1, 2])))
+    classes = width if kind == "Classifier" else 10 if last else 0
+    return Block(kind, kernel, None, in_width, width, stride, draw(st.integers(1, 64)), classes)
 
 
 @settings(max_examples=60)

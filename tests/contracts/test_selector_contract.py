@@ -25,11 +25,13 @@ DIGITS = read_space("digits")
 
 
 class Instance:
-    """A small space with random gains and random latencies, the same for the same seed."""
+    """A small space with random gains and random latencies, the same for the same seed; a third of them without a head."""
 
     def __init__(self, seed: int, host_ms: float = 0.0) -> None:
         draw = random.Random(seed)
-        self.space: SearchSpace = DIGITS.model_copy(update={"superblocks": DIGITS.superblocks[: draw.choice([2, 3])]})
+        head = None if seed % 3 == 0 else DIGITS.head
+        changes = {"superblocks": DIGITS.superblocks[: draw.choice([2, 3])], "head": head}
+        self.space: SearchSpace = DIGITS.model_copy(update=changes)
         offered = self.space.widths_on_offer()
         self.widths: Widths = {key: tuple(sorted(draw.sample(kept, min(2, len(kept))))) for key, kept in offered.items()}
         self._seed, self.host_ms = seed, host_ms
@@ -159,7 +161,7 @@ def superblock_ms(instance: Instance, superblock: SuperBlock, in_width: int, siz
 def solve_by_milp(instance: Instance, budget: float) -> float:
     """One binary per (super-block, incoming width, choice); exactly one each, widths must meet."""
     space, widths = instance.space, instance.widths
-    stem, *_, head = blocks(space.masternet(32))
+    stem, *_, end = blocks(space.masternet(32))
     variables, costs, gains = [], [], []
     incoming = {stem.width}
     for index, size in enumerate(space.sizes(32)[:-1]):
@@ -169,7 +171,7 @@ def solve_by_milp(instance: Instance, budget: float) -> float:
             costs.append(superblock_ms(instance, superblock, in_width, size))
             gains.append(instance.gain(index, superblock))
             if index == len(space.superblocks) - 1:
-                costs[-1] += instance.ms(Block("Head", 1, None, superblock.width, head.width, 1, head.size, head.classes))
+                costs[-1] += instance.ms(Block(end.kind, 1, None, superblock.width, end.width, 1, end.size, end.classes))
         incoming = {superblock.width for superblock in offered}
     last = len(space.superblocks) - 1
     rows = [[float(v[0] == index) for v in variables] for index in range(last + 1)]

@@ -55,6 +55,14 @@ def test_the_network_reads_back_as_it_was_with_its_name(exported) -> None:
     assert network.name == "small"
 
 
+def test_a_network_without_a_head_is_exported_in_every_format_and_loaded_again(splits: Splits, tmp_path: Path) -> None:
+    notation = "@12x1 | Conv k3 c8 s2 | XX k3 c16 s1 d1 | BL k3 c24 s2 d1 r1 | 10"
+    headless = with_own_statistics(build(Network.parse(notation))).eval()
+    found = export(Subject(headless, splits, "digits"), tmp_path / "export")  # which compares the logits of each
+    assert [each.format for each in found.exported] == list(FORMATS)
+    assert genet.load(tmp_path / "export").network.head is None
+
+
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_the_loaded_network_gives_the_modules_logits_bit_for_bit(module: GENet, exported, batch: int) -> None:
     loaded = genet.load(str(exported[0]))

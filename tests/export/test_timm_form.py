@@ -25,8 +25,11 @@ DEEP = (
 )
 
 
+HEADLESS = "@16x1 | Conv k3 c8 s2 | XX k3 c8 s1 d1 | DW k5 c24 s2 d1 r2 | 10"
+
+
 @pytest.mark.parametrize(
-    "notation", ["genet-light", DEEP, "@16x1 | Conv k3 c8 s2 | XX k3 c8 s1 d1 | DW k5 c24 s2 d1 r2 | Conv k1 c32 | 10"]
+    "notation", ["genet-light", DEEP, "@16x1 | Conv k3 c8 s2 | XX k3 c8 s1 d1 | DW k5 c24 s2 d1 r2 | Conv k1 c32 | 10", HEADLESS]
 )
 def test_timms_form_has_the_same_logits(notation: str) -> None:
     network = Network.parse(notation) if "|" in notation else read_network(notation)
@@ -60,6 +63,11 @@ def test_timms_gernets_are_the_papers_networks(model: str, name: str) -> None:
     assert found == network
 
 
+def test_a_timm_model_without_features_of_its_own_is_a_network_without_a_head() -> None:
+    found = from_timm(vars(dataclasses.replace(model_cfgs["gernet_l"], num_features=0)), 256, 3, 1000, "it")
+    assert found == read_network("genet-large").model_copy(update={"head": None})
+
+
 @pytest.mark.parametrize(
     "middle",
     [
@@ -79,7 +87,6 @@ def test_what_timm_does_not_have_is_said(middle: str) -> None:
         ({"act_layer": "silu"}, "act_layer of a timm model must be 'relu' .* \\(got 'silu'\\)"),
         ({"stem_pool": "maxpool"}, "stem_pool of a timm model must be None"),
         ({"stem_type": "deep"}, "stem_type of a timm model must be '3x3' or '7x7'"),
-        ({"num_features": 0}, "a 1x1 convolution after them"),
         ({"blocks": ()}, "must have blocks"),
     ],
 )

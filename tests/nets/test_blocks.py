@@ -12,6 +12,7 @@ from genet.spec.network import Block
 
 STEM = Block("Conv", 3, None, 3, 13, 2, 17)
 HEAD = Block("Head", 1, None, 16, 24, 1, 5, classes=7)
+CLASSIFIER = Block("Classifier", 1, None, 16, 7, 1, 5, classes=7)
 RATIOS = {"XX": None, "BL": 0.5, "DW": 2.0}
 
 
@@ -33,7 +34,13 @@ def test_the_head_gives_one_logit_per_class() -> None:
     assert module(images_for(HEAD)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("block", [STEM, HEAD], ids=["stem", "head"])
+def test_a_classifier_alone_is_pooling_and_a_linear_layer() -> None:
+    module, images = build_block(CLASSIFIER), images_for(CLASSIFIER)
+    assert isinstance(module, Classifier)
+    torch.testing.assert_close(module(images), images.mean((2, 3)) @ module.fc.weight.T + module.fc.bias)
+
+
+@pytest.mark.parametrize("block", [STEM, HEAD, CLASSIFIER], ids=["stem", "head", "classifier"])
 def test_stem_and_head_have_as_many_parameters_as_their_cost_says(block: Block) -> None:
     assert sum(parameter.numel() for parameter in build_block(block).parameters()) == block_cost(block).parameters
 

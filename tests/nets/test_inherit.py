@@ -172,6 +172,19 @@ def test_where_growth_lets_a_projection_fall_away_the_body_beside_it_is_inherite
     )
 
 
+HEADLESS = "@12x3 | Conv k3 c8 s1 | {} | 5"
+
+
+@every_kind
+@pytest.mark.parametrize("more", [0, 16])
+def test_a_wider_child_without_a_head_computes_its_parents_function(kind: str, more: int, parent_of) -> None:
+    """Its classifier reads the new channels with weight zero."""
+    before = parent_network((kind,) * 3)
+    parent = parent_of(network_of(before.superblocks, HEADLESS))
+    wider = changed(before, 2, width=WIDTHS[2] + more).superblocks
+    assert_same_function(parent, inherit(parent, network_of(wider, HEADLESS), seed=5))
+
+
 # Shrinking
 
 
@@ -203,6 +216,15 @@ def test_a_narrower_child_keeps_the_channels_that_the_batch_normalisations_scale
         for name in ("weight", "bias", "running_mean", "running_var"):
             assert torch.equal(getattr(ours.convs[-1].bn, name), getattr(theirs.convs[-1].bn, name)[LIVE])
     assert torch.equal(reader_of(child, position).conv.weight, reader_of(parent, position).conv.weight[:, LIVE])
+
+
+def test_the_classifier_of_a_narrower_child_without_a_head_reads_the_channels_that_were_kept(parent_of) -> None:
+    before = parent_network(KINDS, widths=(32, 32, 32))
+    parent = parent_of(network_of(before.superblocks, HEADLESS))
+    scale_only(parent, 2, LIVE)
+    child = inherit(parent, network_of(changed(before, 2, width=16).superblocks, HEADLESS))
+    assert torch.equal(child.head.fc.weight, parent.head.fc.weight[:, LIVE])
+    assert torch.equal(child.head.fc.bias, parent.head.fc.bias)
 
 
 @every_kind
@@ -411,9 +433,10 @@ def test_the_seed_decides_new_channels_and_blocks_only(kind: str, parent_of) -> 
         "@12x3 | Conv k3 c16 s1 | {} | Conv k1 c16 | 5",
         "@12x3 | Conv k5 c8 s1 | {} | Conv k1 c16 | 5",
         "@12x3 | Conv k3 c8 s1 | {} | Conv k1 c24 | 5",
+        HEADLESS,
         "@12x3 | Conv k3 c8 s1 | XX k3 c16 s1 d1 | {} | Conv k1 c16 | 5",
     ],
-    ids=["stem width", "stem kernel", "head", "number of super-blocks"],
+    ids=["stem width", "stem kernel", "head", "no head", "number of super-blocks"],
 )
 def test_a_child_with_another_stem_head_or_number_of_super_blocks_is_refused(rest: str, parent_of) -> None:
     parent = parent_of(parent_network(KINDS))

@@ -10,6 +10,7 @@ from genet.spec.network import Head, Input, Network, Stem, SuperBlock
 from genet.spec.space import SearchSpace
 
 kernels = st.sampled_from([3, 5, 7])
+heads = st.none() | st.builds(Head, width=st.integers(1, 40))
 multiples_of_8 = st.integers(1, 12).map(lambda count: 8 * count)
 
 
@@ -58,7 +59,7 @@ def networks(
         ),
         stem=stem,
         superblocks=stack,
-        head=Head(width=draw(st.integers(1, 40))),
+        head=draw(heads),
     )
 
 
@@ -78,7 +79,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
             },
             "stem": stem,
             "superblocks": stack,
-            "head": {"width": draw(st.integers(1, 40))},
+            "head": draw(heads),
             "perturb": {
                 "width": [draw(st.sampled_from([0.25, 0.5, 1])), draw(st.sampled_from([1, 1.5, 2]))],
                 "depth": [draw(st.integers(-3, 0)), draw(st.integers(0, 2))],

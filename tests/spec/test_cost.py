@@ -38,6 +38,7 @@ CASES = [
 ]
 CASES += [Block("Conv", kernel, None, 3, 13, stride, size) for kernel in (3, 5, 7) for stride in (1, 2) for size in (8, 9)]
 CASES += [Block("Head", 1, None, 24, width, 1, size, classes) for width in (1, 40) for size in (1, 7) for classes in (2, 10)]
+CASES += [Block("Classifier", 1, None, 24, classes, 1, size, classes) for size in (1, 7) for classes in (2, 24)]
 
 
 @pytest.mark.parametrize("block", CASES, ids=str)
@@ -47,7 +48,7 @@ def test_the_cost_of_a_block_is_what_torch_counts(block: Block) -> None:
     parameters, macs, shape = measured(module, block.in_width, block.size)
     cost = block_cost(block)
     assert (cost.parameters, cost.macs) == (parameters, macs)
-    expected = (1, block.classes) if block.kind == "Head" else (1, block.width, block.out_size, block.out_size)
+    expected = (1, block.classes) if block.classes else (1, block.width, block.out_size, block.out_size)
     assert tuple(shape) == expected
 
 

@@ -36,11 +36,21 @@ def test_names_of_parts_and_a_line_break_at_the_end_are_left_out() -> None:
     assert from_genet_string(named, 256) == read_network("genet-large")
 
 
+def test_without_a_head_the_pooling_follows_the_last_super_block() -> None:
+    headless = LARGE.replace("ConvKX(640,2560,1,1)BN(2560)RELU(2560)AdaptiveAvgPool(2560,1)", "AdaptiveAvgPool(640,1)")
+    network = read_network("genet-large").model_copy(update={"head": None})
+    assert to_genet_string(network) == headless
+    assert from_genet_string(headless, 256) == network
+
+
 @pytest.mark.parametrize(
     ("text", "law"),
     [
         ("", "must be made of"),
         ("SuperResKXKX(3,8,3,1,1.0,1)", "must be ConvKX, BN, RELU, super-blocks"),
+        ("ConvKX(3,8,3,1)BN(8)RELU(8)AdaptiveAvgPool(8,1)", "must be ConvKX, BN, RELU, super-blocks"),
+        (LARGE.replace("AdaptiveAvgPool(2560,1)", ""), "must be ConvKX, BN, RELU, super-blocks"),
+        (LARGE.replace("ConvKX(640,2560,1,1)BN(2560)RELU(2560)", "").replace("2560", "64"), "must read the width 640"),
         (LARGE.replace("ConvKX(640", "nonsense ConvKX(640"), "must be made of .* \\(got 'nonsense ConvKX\\(640"),
         (LARGE + "Linear(2560,1000)", "must be made of .* \\(got 'Linear"),
         (LARGE.replace("192,3,2,1.0,2", "192,3,2,2"), "SuperResKXKX must have 6 numbers \\(got SuperResKXKX\\(128,192,3,2,2"),

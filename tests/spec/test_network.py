@@ -60,6 +60,7 @@ def test_networks_digests_and_hashes_are_equal_exactly_when_notations_are(one: N
         (" | BL k5 c64 s1 d1 r0.25", ""),
         ("DW k7 c32 s2 d1 r3", "XX k7 c32 s2 d1"),
         ("c64 | 10", "c65 | 10"),
+        (" | Conv k1 c64", ""),
         ("| 10", "| 11"),
     ],
 )
@@ -88,8 +89,12 @@ def test_a_whole_ratio_is_written_without_a_point() -> None:
 
 
 BAD_NOTATIONS = [
-    ("", ["a notation must have at least 5 entries (input, stem, super-block, head, classes), got 0"]),
+    ("", ["a notation must have at least 4 entries (input, stem, super-block, classes), got 0"]),
+    ("10", ["a notation must have at least 4 entries (input, stem, super-block, classes), got 1"]),
+    ("@32x3 | XX k3 c8 s1 d1 | 10", ["a notation must have at least 4 entries (input, stem, super-block, classes), got 3"]),
     ("@32x3 | Conv k3 c8 s2 | Conv k1 c8 | 10", ["at least 5 entries (input, stem, super-block, head, classes), got 4"]),
+    (SMALL.replace("Conv k1 c64", "conv c64"), ["must look like 'Conv k1 c2560', got 'conv c64'"]),
+    (SMALL.replace("Conv k1 c64", "Head c64"), ["must look like 'BL k3 c640 s2 d6 r0.25', got 'Head c64'"]),
     (SMALL.replace("@33", "33"), ["must look like '@192x3', got '33x3'"]),
     (SMALL.replace("c13 s2", "c13"), ["must look like 'Conv k3 c32 s2', got 'Conv k3 c13'"]),
     (SMALL.replace("XX k3", "XXk3"), ["must look like 'BL k3 c640 s2 d6 r0.25', got 'XXk3 c48 s2 d2'"]),
@@ -174,6 +179,14 @@ def test_the_blocks_of_a_network_have_the_sizes_and_widths_that_flow_through_it(
         "DW k7 r3 c64>32 s2 @9",
         "Head k1 c32>64 s1 @5 n10",
     ]
+
+
+def test_without_the_heads_entry_the_classifier_reads_the_last_super_block() -> None:
+    network = Network.parse(SMALL.replace(" | Conv k1 c64", ""))
+    assert network.head is None
+    *others, last = blocks(network)
+    assert others == list(blocks(Network.parse(SMALL)))[:-1]
+    assert (str(last), last.pooled_width) == ("Classifier k1 c32>10 s1 @5 n10", 32)
 
 
 def test_the_blocks_of_genet_light_are_those_of_the_paper() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 from pydantic import ValidationError
 
-from genet.spec.reader import read_network, read_recipe, read_space, shipped_files, to_yaml
+from genet.spec.network import Network
+from genet.spec.reader import read_any, read_network, read_recipe, read_space, shipped_files, to_yaml
 from genet.spec.recipe import Recipe, Schedule, Select, budget_ms
+from genet.spec.space import SearchSpace
+from tests.spec.strategies import networks, spaces
 
 
 @pytest.fixture
@@ -168,6 +173,17 @@ def test_a_shipped_network_reads_back_from_what_to_yaml_writes(name: str, tmp_pa
     (tmp_path / "again.yaml").write_text(to_yaml(read_network(name)))
     again = read_network(tmp_path / "again.yaml")
     assert again.model_dump() == read_network(name).model_dump()
+
+
+@settings(max_examples=50)
+@given(networks() | spaces())
+def test_any_network_or_space_reads_back_from_what_to_yaml_writes(record: Network | SearchSpace) -> None:
+    """With a head or without one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "again.yaml")
+        path.write_text(to_yaml(record))
+        assert read_any(path).model_dump() == record.model_dump()
+    assert ("head" in to_yaml(record)) == (record.head is not None)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,12 @@ def test_of_a_square_every_layer_is_the_root_as_wide_and_the_arithmetic_for_f_im
     assert build(found)(torch.zeros(2, 3 * f, 32, 32)).shape == (2, 10 * f)
 
 
+def test_a_network_without_a_head_is_folded_to_one() -> None:
+    found = fold(OURS.model_copy(update={"head": None}), 4)
+    assert found.head is None
+    assert build(found)(torch.zeros(1, 12, 32, 32)).shape == (1, 40)
+
+
 @given(st.integers(2, 12))
 def test_of_any_f_a_network_of_ours_keeps_its_laws(f: int) -> None:
     found = fold(OURS, f)

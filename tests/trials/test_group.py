@@ -148,12 +148,13 @@ def meant_parts(rest: nn.Module, trial: Trial, mode: Mode) -> list[nn.Module]:
     if mode == "whole":
         return [rest]
     assert isinstance(rest, nn.Sequential)
-    *stages, final_conv, head = rest
-    first_after = [stage[0] for stage in stages[1:] if isinstance(stage, Stage)] + [final_conv]
+    stages = [part for part in rest if isinstance(part, Stage)]
+    end = [part for part in rest if not isinstance(part, Stage)]  # the classifier is the last, and without a head alone
+    first_after = [stage[0] for stage in stages[1:]] + end[:1]
     parts: list[nn.Module] = [stages[0], *(stages[1:] if trial.also else [])]
     if mode != "superblock":
         parts += first_after[:2] if trial.also else first_after[:1]
-    return [*parts, head] if mode == "local" else parts
+    return [*parts, end[-1]] if mode == "local" else parts
 
 
 @EveryMode
@@ -182,6 +183,43 @@ def test_the_learners_parts_are_those_of_the_mode(course: Course, trials: tuple[
         rest = child if mode == "whole" else child.since(trial.index)
         found, meant = ({id(p) for part in some for p in part.parameters()} for some in (parts, meant_parts(rest, trial, mode)))
         assert found == meant
+
+
+@EveryMode
+def test_without_a_head_the_classifier_is_what_reads_the_last_super_block(course: Course, recipe: Recipe, mode: Mode) -> None:
+    space = recipe.space.model_copy(update={"head": None})
+    parent = build(space.masternet(16), seed=1)
+    headless = changed(dataclasses.replace(course, parent=parent), mode=mode, epochs=1)
+    trial = of(plan_trials(space, space.widths_on_offer(), 16, 0, SHORT), 1)[-1]
+    child = inherit(parent, Network.parse(trial.network), trial.seed)
+    assert child.reader(1) is child.head
+    parts, rest = trained_parts(child, trial, headless.distill), child if mode == "whole" else child.since(1)
+    found, meant = ({id(p) for part in some for p in part.parameters()} for some in (parts, meant_parts(rest, trial, mode)))
+    assert found == meant
+    assert kinds(ran(headless, [trial])) == [None]
+
+
+def test_without_a_head_the_masternets_logits_are_learnt_without_a_single_label(course: Course, recipe: Recipe) -> None:
+    space = recipe.space.model_copy(update={"head": None})
+    parent = build(space.masternet(16), seed=1)
+    train(parent, course.splits.train, Schedule(epochs=8, batch=64, learning_rate=0.4), 16, CPU, 0)
+    pixels, labels = shown(course.splits.train)
+    blind = trained_on(dataclasses.replace(course, parent=parent), TensorImages(pixels, torch.full_like(labels, -1)))
+    blind = changed(blind, mode="features", epochs=6, learning_rate=0.5)
+    planned = of(plan_trials(space, space.widths_on_offer(), 16, 0, SHORT), 1)
+    trial = min(planned, key=lambda each: each.superblock.width)
+    group, (seen_large, _) = _Group(blind, [trial], CPU), next(course.splits.train.batches(256, 16))
+    (child,) = group.children
+
+    @torch.no_grad()
+    def apart() -> float:
+        shared = group.prefix(seen_large)
+        wanted, found = group.targets[trial.last](shared), child.body.train()(shared)
+        return nn.functional.kl_div(found.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean").item()
+
+    before = apart()
+    assert kinds(by_id(group.run())) == [None]
+    assert apart() < 0.5 * before
 
 
 # As trained the plain way

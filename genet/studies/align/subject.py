@@ -81,7 +81,10 @@ def grid(width: int, multiple: int = 1, reach: float = WIDEST) -> tuple[int, ...
 
 @dataclass(frozen=True)
 class NetworkSubject:
-    """A network of ours: its stem, the widths of its super-blocks, and its head move. Ratios stay, so inner widths follow."""
+    """A network of ours: its stem, the widths of its super-blocks, and its head if it has one move.
+
+    Ratios stay, so inner widths follow.
+    """
 
     network: Network
 
@@ -97,12 +100,12 @@ class NetworkSubject:
 
     @property
     def movable(self) -> tuple[Movable, ...]:
-        """Stem, super-blocks and head."""
+        """Stem, super-blocks and head, if there is one."""
         network = self.network
         found = [self._movable("stem", network.stem.width, MULTIPLE)]
         for index, superblock in enumerate(network.superblocks):
             found.append(self._movable(f"stages.{index}", superblock.width, _multiple(superblock)))
-        return (*found, self._movable("head", network.head.width, MULTIPLE))
+        return (*found, *([self._movable("head", network.head.width, MULTIPLE)] if network.head else ()))
 
     def _movable(self, name: str, width: int, multiple: int) -> Movable:
         return Movable(name, (name,), width, grid(width, multiple), lambda at: self._changed(name, at), multiple)
@@ -125,7 +128,7 @@ class NetworkSubject:
         """The network with other widths."""
         network = self.network
         stem = network.stem.model_copy(update={"width": widths.get("stem", network.stem.width)})
-        head = network.head.model_copy(update={"width": widths.get("head", network.head.width)})
+        head = network.head and network.head.model_copy(update={"width": widths.get("head", network.head.width)})
         superblocks = tuple(
             block.model_copy(update={"width": widths.get(f"stages.{index}", block.width)})
             for index, block in enumerate(network.superblocks)

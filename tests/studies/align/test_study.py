@@ -19,7 +19,7 @@ from genet.latency.part import Part
 from genet.latency.table import BlockRow, LatencyTable, Setting
 from genet.nets.foreign import build_structure
 from genet.spec.foreign import Foreign
-from genet.spec.network import Input, Network
+from genet.spec.network import Input, Network, blocks
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Place
 from genet.studies.align.scale import scale, widths_at
@@ -170,6 +170,14 @@ def test_a_width_that_cannot_be_measured_now_is_named_with_the_reason(tmp_path: 
         rows.add_block(BlockRow(block=block, ops=1, failure="no memory"))
     with pytest.raises(EvidenceError, match=r"must be measured at its width \d+, and cannot: no memory"):
         find_places(subject, rows, meter, lambda: None)
+
+
+def test_a_network_without_a_head_moves_by_its_stem_and_super_blocks_alone() -> None:
+    subject = NetworkSubject(Network.parse(OURS.replace(" | Conv k1 c320", "")))
+    assert [movable.name for movable in subject.movable] == ["stem", "stages.0", "stages.1", "stages.2"]
+    moved = subject.at({"stages.2": 64})
+    assert [block.kind for block in subject.movable[-1].blocks(64)] == ["DW", "Classifier"]
+    assert subject.movable[-1].blocks(64)[-1] == list(blocks(moved))[-1]
 
 
 def test_what_was_measured_once_is_not_measured_again(tmp_path: Path) -> None:
