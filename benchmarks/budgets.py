@@ -1,17 +1,20 @@
-"""Networks that a search selects against other ways to spend the same latency, all trained with one recipe.
+"""What a job hands out within a budget against the best known design, random search with the same race, and no race at all.
 
-    python benchmarks/budgets.py --data CIFAR10       hours on two cores; stopped, it goes on where it was
+    python benchmarks/budgets.py --data CIFAR10               hours on two cores; stopped, it goes on where it was
+    python benchmarks/budgets.py --data CIFAR10 --study halves
 
-At three budgets: the selected network; random networks of the space that are as fast, ten of them; the MasterNet with all
-widths scaled; timm's shapes with all widths scaled (`shapes.py`). Latencies are measured here, in turn with the MasterNet.
-Writes benchmarks/results/budgets/.
+Studies: `all`, 5,000 images of CIFAR-10's ten classes; `halves`, as many of its first five, so that nothing is fitted to one set.
+Random search races as many random networks of the space, within a tenth below each budget, as cost what trials and race cost.
+The networks of all ways are then trained from three new seeds. Writes benchmarks/results/budgets/STUDY/.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -19,218 +22,210 @@ from statistics import fmean, stdev
 
 import numpy as np
 import torch
-from shapes import SHAPES
-from torch import nn
-from trials import CPU, HERE, STUDIES, few_images
+from trials import HERE, STUDIES, few_images
 
 from genet import pipeline
 from genet.choose.certificate import Selection
+from genet.choose.outcome import Outcomes
+from genet.choose.race import Entrant, Entrants
 from genet.commands.printing import progress
 from genet.device import keep_memory
-from genet.files import Journal, Record, digest, write_atomic
+from genet.files import Journal, Record, write_atomic
 from genet.job import Job, open_job, predictor
-from genet.latency.part import Part, whole
-from genet.latency.profile import ROUND_REPEATS, ROUNDS
-from genet.latency.trace import module_ops
-from genet.nets.build import build
 from genet.nets.data import load_data
-from genet.nets.evaluation import accuracy
-from genet.nets.training import train
-from genet.spec.network import MULTIPLE, Network
+from genet.runfolder import RunFolder, network_name
+from genet.spec.cost import network_cost
+from genet.spec.foreign import read_notation
+from genet.spec.network import Network
 from genet.spec.recipe import Recipe, Select
 from genet.steps.learn import current_regression
-from genet.steps.select import kept_widths, offers
+from genet.steps.select import judge, kept_widths, measured, offers
+from genet.steps.train import Lesson, learn
+from genet.trials.runner import Runner
 from genet.trials.workers import open_runner
 
 RESULTS = HERE / "results" / "budgets"
 BUDGETS = ("0.8x", "0.6x", "0.4x")
-RANDOM, DRAWN, SEEDS = 10, 20_000, (0, 1, 2)
-IMAGE = (3, 32, 32)
+DRAWN, SEEDS, FIRST_SEED = 20_000, 3, 100  # seeds that no race has used
+PER_NETWORK = 0.6  # full trainings that a network of a race costs on average: all short, a third fully, some twice
+STUDIED = {"all": 10, "halves": 5}  # classes
 
 
-class Design(Record):
-    """A network within a budget, and its measured share of the MasterNet's latency."""
+class Way(Record):
+    """The network that one way of choosing arrives at for a budget, and its measured share of the MasterNet's latency."""
 
     budget: str
     way: str
-    network: str  # a notation, or a shape and its width
+    name: str
+    network: str
     share: float
+    trainings: float  # that the way costs, in full trainings, over all budgets
 
 
-def as_part(network: str) -> Part:
-    """What to time."""
-    if "|" in network:
-        return whole(Network.parse(network))
-    return Part(network, IMAGE, lambda: (tuple(module_ops(as_module(network, 0), IMAGE)),), lambda: as_module(network, 0))
+def two_workers(_device: str) -> Runner:
+    """Trials and trainings in two processes of one thread each."""
+    return open_runner("cpu", "processes", workers=2)
 
 
-def as_module(network: str, seed: int) -> nn.Module:
-    """What to train."""
-    if "|" in network:
-        return build(Network.parse(network), seed)
-    name, width = network.split()
-    torch.manual_seed(seed)
-    return SHAPES[name](float(width))
+def search(recipe: Recipe, folder: Path) -> Outcomes:
+    """The whole job up to its race."""
+    with open_job(folder, progress(), recipe) as job:
+        pipeline.profile(job)
+        pipeline.train_master(job)
+        pipeline.distill(job, two_workers)
+        pipeline.fit_trials(job)
+        pipeline.select(job)
+        return pipeline.race(job, two_workers)
 
 
-def share_of(job: Job, network: str) -> float:
-    """Its latency over the MasterNet's, timed in turn."""
-    race = job.meter.prepare([as_part(network), whole(job.masternet)])
-    return fmean(one.ms / reference.ms for one, reference in (race(ROUND_REPEATS) for _ in range(ROUNDS)))
+def random_search(folder: Path, into: Path, trainings: float) -> Outcomes:
+    """The same race among random networks of the space, as many as the given cost allows."""
+    if not into.exists():
+        shutil.copytree(folder, into, ignore=shutil.ignore_patterns("networks", "race*", "results.json", ".lock"))
+    with open_job(into, progress()) as job:
+        found = Entrants.load(job.folder.entrants)
+        if any(entrant.design for entrant in found.entrants):
+            count = max(2, round(trainings / len(BUDGETS) / PER_NETWORK))
+            drawn = tuple(entrant for budget in BUDGETS for entrant in random_entrants(job, budget, count))
+            found.model_copy(update={"entrants": drawn}).save(job.folder.entrants)
+        raced = pipeline.race(job, two_workers)
+        lines = job.folder.race.read().records
+        full = fmean(line["seconds"] for line in lines if line["epochs"] == job.recipe.train.epochs)
+        return raced.model_copy(update={"trainings": sum(line["seconds"] for line in lines) / full})  # it needs no trials
 
 
-def widest_within(job: Job, limit: float, scaled: Callable[[float], str]) -> tuple[str, float]:
-    """The widest of a family that is within the limit, by bisection over its width."""
-    low, high, best = 0.05, 3.0, ("", 0.0)
-    for _ in range(9):
-        width = (low + high) / 2
-        network = scaled(width)
-        share = share_of(job, network)
-        if share <= limit:
-            low, best = width, (network, share)
-        else:
-            high = width
-    return best
-
-
-def scaled_masternet(masternet: Network, width: float) -> str:
-    """All super-blocks and the head so many times as wide."""
-
-    def wide(width_now: int, step: int) -> int:
-        return max(step, step * round(width_now * width / step))
-
-    superblocks = tuple(
-        block.model_copy(update={"width": wide(block.width, round(MULTIPLE / min(1.0, block.ratio or 1.0)))})
-        for block in masternet.superblocks
-    )
-    head = masternet.head and masternet.head.model_copy(update={"width": wide(masternet.head.width, MULTIPLE)})
-    return str(masternet.model_copy(update={"superblocks": superblocks, "head": head}))
-
-
-def designs(job: Job) -> Iterable[Design]:
-    """All rivals of all budgets, as fast as their budget allows."""
-    selection = job.folder.read(job.folder.selection, Selection)
-    for choice in selection.answers:
-        budget, limit = str(choice.budget), float(str(choice.budget)[:-1])
-        yield Design(budget=budget, way="selected", network=choice.network, share=share_of(job, choice.network))
-        yield from random_ones(job, budget, limit)
-        ways = {"MasterNet scaled": partial(scaled_masternet, job.masternet)}
-        ways |= {name: lambda width, name=name: f"{name} {width:.4f}" for name in SHAPES}  # type: ignore[misc]
-        for way, scaled in ways.items():
-            network, share = widest_within(job, limit, scaled)
-            if network:  # else not even the narrowest is as fast
-                yield Design(budget=budget, way=way, network=network, share=share)
-
-
-def random_ones(job: Job, budget: str, limit: float) -> Iterable[Design]:
-    """Random networks of the space whose measured latency is within a tenth below the limit."""
-    kept, resolution = kept_widths(job, job.table), job.recipe.search_resolution
-    offered = offers(job, predictor(job, job.table, kept), current_regression(job), resolution, kept[resolution])
+def random_entrants(job: Job, budget: str, count: int) -> Iterator[Entrant]:
+    """Random networks of the space that are certified within a budget, and less than a tenth below it."""
+    table, limit = job.table, float(budget[:-1])
+    limit_ms, batch = limit * table.masternet_ms(job.masternet), table.setting.batch
+    kept, resolution = kept_widths(job, table), job.recipe.search_resolution
+    offered = offers(job, predictor(job, table, kept), current_regression(job), resolution, kept[resolution])
     draw = np.random.default_rng(int(100 * limit))
     picks = np.column_stack([draw.integers(len(offer.choices), size=DRAWN) for offer in offered.superblocks])
-    shares = offered.totals(picks).ms / job.table.masternet_ms(job.masternet)
-    found = 0
-    for pick in picks[(shares <= limit) & (shares > 0.9 * limit)]:
-        network = str(offered.network(pick.tolist()))
-        share = share_of(job, network)
-        if 0.9 * limit < share <= limit:
-            found += 1
-            yield Design(budget=budget, way="random", network=network, share=share)
-        if found == RANDOM:
+    ms = offered.totals(picks).ms
+    for pick in picks[(ms <= limit_ms) & (ms > 0.9 * limit_ms)]:
+        network = Network.parse(str(offered.network(pick.tolist())), name="random")
+        found = judge(job, table, measured(job, table, network, budget, limit_ms), budget, limit_ms)
+        if not found.within or found.ms <= 0.9 * limit_ms:
+            continue
+        cost = network_cost(network)
+        yield Entrant(
+            budget=budget,
+            budget_ms_per_image=limit_ms / batch,
+            design=None,
+            name=network_name(network),
+            network=str(network),
+            resolution=resolution,
+            ms_per_image=found.ms / batch,
+            interval_ms_per_image=found.interval_ms / batch,
+            parameters=cost.parameters,
+            macs=cost.macs,
+        )
+        count -= 1
+        if count == 0:
             return
 
 
+def ways(found: Outcomes, drawn: Outcomes, selection: Selection) -> Iterator[Way]:
+    """What every way arrives at for every budget."""
+    whole = found.masternet_ms_per_image
+    for outcome in found.outcomes:
+        make = partial(Way, budget=str(outcome.budget))
+        reached = {"handed out": outcome, "best known design": outcome.known, "best of the search": outcome.best_searched}
+        reached["random search, the same race"] = next((o for o in drawn.outcomes if o.budget == outcome.budget), None)
+        for way, each in reached.items():
+            if each is not None and each.ms_per_image is not None:
+                cost = drawn.trainings if way.startswith("random") else found.trainings
+                yield make(way=way, name=each.name, network=each.network, share=each.ms_per_image / whole, trainings=cost)
+        alone = next(choice for choice in selection.answers if choice.budget == outcome.budget)
+        share = (alone.measured_ms_per_image or alone.predicted_ms_per_image) / whole
+        yield make(way="selected, without a race", name="selected", network=alone.network, share=share, trainings=math.nan)
+
+
 def train_one(recipe: Recipe, network: str, seed: int) -> dict[str, object]:
-    """One network from scratch; its accuracy on the test images, and on those held out for the search."""
+    """One network from scratch by a seed of its own; its accuracy on the test images."""
     torch.set_num_threads(1)
     keep_memory()
-    splits = load_data(recipe.data, recipe.space.input, recipe.seed)
-    drawn = int(digest(f"{seed}/{network}")[:12], 16)
-    module = as_module(network, drawn)
-    train(module, splits.train, recipe.train, recipe.search_resolution, CPU, drawn)
-    held_out, test = (accuracy(module, images, recipe.search_resolution, CPU) for images in (splits.nas_validation, splits.test))
-    return {"network": network, "seed": seed, "held_out": held_out, "test": test}
+    lesson = Lesson(read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed)
+    splits = load_data(recipe.data, recipe.space.input, recipe.seed, lesson.view())
+    learning = learn(lesson, splits, torch.device("cpu"), None)
+    while True:
+        try:
+            next(learning)
+        except StopIteration as end:
+            _, trained = end.value
+            return {"network": network, "seed": seed, "test": trained.test_accuracy, "held_out": trained.nas_accuracy}
 
 
-def search(recipe: Recipe, folder: Path) -> list[Design]:
-    """Run the search once, and find the rivals; both are kept."""
-    journal = Journal(RESULTS / "designs.jsonl")
-    if not journal.read().records:
-        with open_job(folder, progress(), recipe) as job:
-            pipeline.profile(job)
-            pipeline.train_master(job)
-            pipeline.distill(job, lambda device: open_runner(device, "processes", workers=2))
-            pipeline.fit_trials(job)
-            pipeline.select(job)
-            for design in list(designs(job)):
-                journal.append(design.model_dump(mode="json"))
-    return [Design.model_validate(record) for record in journal.read().records]
+def train_all(recipe: Recipe, networks: list[str], journal: Journal) -> dict[tuple[str, int], float]:
+    """Test accuracy of every network and seed; what the journal lacks is trained."""
+    known = {(str(record["network"]), int(record["seed"])): float(record["test"]) for record in journal.read().records}
+    missing = [(network, seed) for seed in range(SEEDS) for network in dict.fromkeys(networks) if (network, seed) not in known]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(train_one, recipe, *each) for each in missing]):
+            record = done.result()
+            journal.append(record)
+            print(record, flush=True)
+    return {(str(record["network"]), int(record["seed"])): float(record["test"]) for record in journal.read().records}
 
 
-def train_all(recipe: Recipe, found: list[Design]) -> dict[tuple[str, int], dict[str, float]]:
-    """Every design with every seed; of the random ones with the first alone, and the best of those with the others too."""
-    journal = Journal(RESULTS / "trained.jsonl")
-    for seed in SEEDS:
-        known = {(record["network"], record["seed"]): record for record in journal.read().records}
-        wanted = [design.network for design in found if design.way != "random" or seed == SEEDS[0]]
-        best = [best_random(found, known, budget) for budget in BUDGETS] if seed != SEEDS[0] else []
-        wanted += [network for network in best if network]
-        missing = [network for network in dict.fromkeys(wanted) if (network, seed) not in known]
-        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(train_one, recipe, network, seed) for network in missing]):
-                record = done.result()
-                journal.append(record)
-                print(record, flush=True)
-    return {(record["network"], record["seed"]): record for record in journal.read().records}
-
-
-def best_random(found: list[Design], known: dict[tuple[str, int], dict[str, float]], budget: str) -> str | None:
-    """Of the random networks at a budget, the best on the images held out for the search; None where there is none."""
-    own = [design.network for design in found if design.way == "random" and design.budget == budget]
-    return max(own, key=lambda network: known[network, SEEDS[0]]["held_out"], default=None)
-
-
-def table(recipe: Recipe, found: list[Design], known: dict[tuple[str, int], dict[str, float]]) -> str:
-    """Accuracy of every way at every budget."""
+def table(recipe: Recipe, found: list[Way], reached: dict[tuple[str, int], float]) -> str:
+    """Test accuracy of every way at every budget, and how far it is behind what is handed out, seed by seed."""
     lines = [
-        "# The same latency, spent in other ways",
+        "# The same latency, chosen in other ways",
         "",
-        f"CIFAR-10, 5,000 training images, {recipe.train.epochs} epochs, {len(SEEDS)} seeds; accuracy on the test images, with",
-        f"the standard deviation over seeds. The random network is the best of {RANDOM}, by the images held out for the search.",
-        "[What it shows](notes.md).",
+        f"{recipe.space.input.classes} classes of CIFAR-10, 5,000 training images, {recipe.train.epochs} epochs, {SEEDS} seeds",
+        "that no race has used: mean test accuracy with its standard error, and the paired difference to what is handed out.",
+        "Cost is that of the way over all budgets, in full trainings.",
         "",
-        "| budget | way | measured, of the MasterNet's latency | test accuracy | network |",
-        "|---" * 5 + "|",
+        "| budget | way | of the MasterNet's latency | test accuracy | against what is handed out | cost | network |",
+        "|---" * 7 + "|",
     ]
     for budget in BUDGETS:
-        best = best_random(found, known, budget)
-        own = [design for design in found if design.budget == budget]
-        for design in (d for d in own if d.way != "random" or d.network == best):
-            reached = [known[design.network, seed]["test"] for seed in SEEDS]
-            score = f"{100 * fmean(reached):.1f} ± {100 * stdev(reached):.1f} %"
-            notation = design.network.replace("|", "\\|")  # a bar would end the cell
-            lines.append(f"| {budget} | {design.way} | {design.share:.3f} | {score} | `{notation}` |")
-        lacking = [way for way in ("random", "MasterNet scaled", *SHAPES) if way not in {design.way for design in own}]
-        lines += [f"| {budget} | {way} | none is as fast | | |" for way in lacking]
+        own = [way for way in found if way.budget == budget]
+        first = next((way.network for way in own if way.way == "handed out"), None)
+        for way in own:
+            scores = [100 * reached[way.network, seed] for seed in range(SEEDS)]
+            gaps = [score - 100 * reached[str(first), seed] for seed, score in enumerate(scores)]
+            behind = "" if way.network == first else f"{fmean(gaps):+.2f} ± {_error(gaps):.2f}"
+            notation = way.network.replace("|", "\\|")  # a bar would end the cell
+            cost = "" if math.isnan(way.trainings) else f"{way.trainings:.1f} T"
+            accuracy = f"{fmean(scores):.2f} ± {_error(scores):.2f} %"
+            lines.append(
+                f"| {budget} | {way.way} ({way.name}) | {way.share:.3f} | {accuracy} | {behind} | {cost} | `{notation}` |"
+            )
     return "\n".join([*lines, ""])
 
 
+def _error(values: list[float]) -> float:
+    return stdev(values) / math.sqrt(len(values))
+
+
 def main() -> None:
-    """Search, train, write the table."""
+    """Search, race, train anew, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/budgets-benchmark"), help="where the images' links and the run go"
-    )
+    parser.add_argument("--study", choices=STUDIED, default="all")
+    parser.add_argument("--work", type=Path, default=Path("runs/budgets-benchmark"), help="for the images' links and the runs")
     arguments = parser.parse_args()
+    results, work, classes = RESULTS / arguments.study, arguments.work / arguments.study, STUDIED[arguments.study]
     recipe = STUDIES["fidelity"].recipe()
-    root = few_images(arguments.data, arguments.work / "images")
-    images = recipe.data.model_copy(update={"root": str(root.absolute())})
-    recipe = recipe.model_copy(update={"name": "budgets", "data": images, "select": Select(budgets=BUDGETS)})
-    found = search(recipe, arguments.work / "run")
-    text = table(recipe, found, train_all(recipe, found))
+    root = few_images(arguments.data, work / "images", classes)
+    space = recipe.space.model_copy(update={"input": recipe.space.input.model_copy(update={"classes": classes})})
+    data = recipe.data.model_copy(update={"root": str(root.absolute())})
+    changed = {"name": f"budgets-{arguments.study}", "space": space, "data": data, "select": Select(budgets=BUDGETS)}
+    recipe = recipe.model_copy(update=changed)
+    found = search(recipe, work / "search")
+    drawn = random_search(work / "search", work / "random", found.trainings)
+    selection = Selection.load(RunFolder(work / "search").selection)
+    chosen = list(ways(found, drawn, selection))
+    reached = train_all(recipe, [way.network for way in chosen], Journal(results / "trained.jsonl"))
+    text = table(recipe, chosen, reached)
     print(text)
-    write_atomic(RESULTS / "table.md", text.encode())
+    write_atomic(results / "table.md", text.encode())
+    for name in ("results.json", "race.jsonl", "entrants.json", "selection.json"):
+        for run in ("search", "random"):
+            write_atomic(results / f"{run}-{name}", (work / run / name).read_bytes())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ NETWORK = "a network file, a notation, blocks such as 'BL k3 c64 r0.25 @14', or 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it ends well, 2 for a fault, 130 when interrupted."""
+    """Run one command; 0 if it ends well, 2 for a fault, 3 if no budget can be met, 130 if interrupted."""
     arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, terminate)
     try:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         answer = getattr(import_module(f"genet.commands.{module}"), function)(arguments)
         if arguments.json:
             print(json.dumps(answer, allow_nan=False))
-        return 0
+        return int(getattr(arguments, "exit_code", 0))
     except KeyboardInterrupt:
         again = "the same command without --fresh" if getattr(arguments, "fresh", False) else "the same command"
         print(f"interrupted; {again} goes on where it was", file=sys.stderr)
@@ -90,6 +90,8 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
     check = add("check", "files.check", "check a recipe, a search space or a network, and count what it costs")
     check.add_argument("file", help="a YAML file, or the name of one that comes with genet")
 
+    check.add_argument("--designs", action="store_true", help="list the known designs that a race holds the search against")
+
     init = add("init", "files.init", "write a commented search space and recipe to start from")
     init.add_argument("file", type=Path, help="the recipe to write, such as my.yaml")
 
@@ -103,6 +105,10 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
             step.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
             _add_runner(step)
     _add_runner(whole)
+
+    contest = add("race", "race.race", "train the selected networks and known designs alike, and say which win")
+    contest.add_argument("run", type=Path, help="a run folder")
+    _add_workers(contest)
 
     report = add("report", "job.report", "write report.html about what there is so far")
     report.add_argument("run", type=Path, help="a run folder")
@@ -185,11 +191,16 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
 def _add_runner(command: argparse.ArgumentParser) -> None:
     """Who runs the trials, and from which MasterNet."""
     command.add_argument("--any-master", action="store_true", help="go on with a MasterNet that has learnt nothing")
+    _add_workers(command)
+
+
+def _add_workers(command: argparse.ArgumentParser) -> None:
+    """Who runs trials and trainings."""
     command.add_argument(
         "--runner",
         choices=("auto", "in-process", "processes", "ray"),
         default="auto",
-        help="who runs the trials; auto: one process per GPU, or this one where there is one device",
+        help="who runs trials and trainings; auto: one process per GPU, or this one where there is one device",
     )
     command.add_argument(
         "--workers", type=_positive, metavar="N", help="with --runner processes, how many in all (default: one per GPU, or 2)"

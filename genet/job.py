@@ -14,6 +14,7 @@ from genet.device import DeviceCard, open_device, read_card
 from genet.files import FolderLock
 from genet.latency.evidence import read_evidence
 from genet.latency.meter import EvidenceMeter, Meter, open_meter
+from genet.latency.part import part_of
 from genet.latency.plan import Staircases, correction_networks
 from genet.latency.predict import Predictor
 from genet.latency.profile import ROUNDS
@@ -22,6 +23,8 @@ from genet.nets.data import Splits, check_augment, load_data
 from genet.nets.images import View
 from genet.progress import Progress
 from genet.runfolder import RunFolder
+from genet.spec.designs import designs_of
+from genet.spec.foreign import Foreign
 from genet.spec.network import Network
 from genet.spec.recipe import Recipe
 from genet.spec.space import Widths
@@ -102,6 +105,13 @@ def predictor(job: Job, table: LatencyTable, kept: Mapping[int, Widths]) -> Pred
     return Predictor(table, job.masternet, [row for row in rows if row.reference == str(job.masternet)])
 
 
+def check_designs(recipe: Recipe) -> None:
+    """GenetError for a design of the recipe's race that cannot be read, or that other code does not build for its images."""
+    for design in designs_of(recipe):
+        if isinstance(design.network, Foreign):
+            part_of(design.network).ops()
+
+
 @contextmanager
 def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> Iterator[Job]:
     """Take a run folder for this process, for the given recipe or for the one it holds.
@@ -112,6 +122,7 @@ def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> 
     job = Job(files, recipe or files.recipe(), progress)
     if recipe:
         files.check_free_for(recipe)
+        check_designs(recipe)
         _ = job.device, job.meter, job.splits
     with FolderLock(folder):
         files.remove_leftovers()

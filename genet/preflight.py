@@ -6,12 +6,14 @@ in every super-block; nothing is guessed from the size of the machine.
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 
+from genet.choose.race import trainings_at_most
 from genet.errors import EvidenceError
 from genet.files import Record
 from genet.latency.clock import REPEAT_MS, REPEATS, WARM_UP_S
@@ -25,12 +27,14 @@ from genet.nets.images import FirstImages
 from genet.nets.training import train
 from genet.progress import duration
 from genet.spec.augment import augment_at
+from genet.spec.designs import designs_of
 from genet.spec.network import Network
 from genet.spec.recipe import Budget, Recipe, Schedule, budget_ms
 from genet.trials.course import Course
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.probe import STEPS_RECORDED, expected_seconds
 
+COLUMNS, MARGIN = 80, 24  # of the pre-flight
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
 
 
@@ -59,6 +63,7 @@ class Preflight(Record):
     masternet_ms_per_image: float
     budgets: tuple[BudgetOutlook, ...]
     seconds: dict[str, float]  # expected, per step, from the start
+    trainings: float  # that the race costs at most, in full trainings (T)
 
     @property
     def total_seconds(self) -> float:
@@ -96,8 +101,18 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
             )
             for budget in recipe.select.budgets
         ),
+        trainings=race_cost(recipe),
         seconds=_seconds(recipe, splits, device, [ms for ms in masternets.values() if ms is not None], rows, trials),
     )
+
+
+def race_cost(recipe: Recipe) -> float:
+    """Return what the race costs at most, in full trainings (T)."""
+    searched, share, repeats = recipe.race.counts
+    resolutions = len(recipe.space.input.resolutions)
+    designs = 0 if recipe.measure.latency else len(designs_of(recipe))
+    networks = searched * resolutions + designs * (1 if recipe.race.effort == "quick" else resolutions)
+    return trainings_at_most(networks, len(recipe.select.budgets), share, repeats)
 
 
 def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Network) -> float | None:
@@ -126,12 +141,13 @@ def _seconds(
     def training(schedule: Schedule) -> float:
         return start_s + schedule.epochs * splits.train.size * step_s / batch
 
-    networks = sum(training(recipe.train) * (r / search) ** 2 for r in space.input.resolutions) * len(recipe.select.budgets)
+    trainings = race_cost(recipe)
+    mean_share = sum((r / search) ** 2 for r in space.input.resolutions) / len(space.input.resolutions)
     return {
         "profile": profile / 1e3 + rows.rows * WARM_UP_S[device.type] if recipe.measure.here else 0.0,
         "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
         "distill": expected_seconds(untrained, trials, device),
-        "train": networks,
+        "race": trainings * training(recipe.train) * mean_share,
         "export": EXPORT_S * len(recipe.select.budgets),
     }
 
@@ -159,21 +175,27 @@ def _training_seconds(recipe: Recipe, splits: Splits, device: torch.device) -> t
 
 
 def outlook(seen: Preflight, setting: Setting) -> list[str]:
-    """The pre-flight in words."""
-    steps = ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items())
-    lines = [
-        f"latencies               {setting}",
-        f"training images         {seen.images:,}, augmentation: {seen.augment}",
-        f"networks in the space   {seen.networks:,}",
-        f"trials                  at most {seen.trials}",
-        f"measurements            about {seen.rows.rows} blocks, {seen.rows.sweep} of them to find the staircases, and "
+    """Return the pre-flight in words, in lines of at most 80 columns."""
+    facts = {
+        "latencies": str(setting),
+        "training images": f"{seen.images:,}, augmentation: {seen.augment}",
+        "networks in the space": f"{seen.networks:,}",
+        "trials": f"at most {seen.trials}",
+        "measurements": f"about {seen.rows.rows} blocks, {seen.rows.sweep} of them to find the staircases, and "
         f"{seen.rows.networks} whole networks",
-        f"expected time           about {duration(seen.total_seconds)} from the start ({steps})",
-        f"MasterNet's latency     {seen.masternet_ms_per_image:.4f} ms/image, {'estimated' if setting.estimate else 'measured'}",
-    ]
+        "race": f"at most {seen.trainings:.1f} full trainings' worth",
+        "expected time": f"about {duration(seen.total_seconds)} from the start: "
+        + ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items()),
+        "MasterNet's latency": f"{seen.masternet_ms_per_image:.4f} ms/image, {'estimated' if setting.estimate else 'measured'}",
+    }
     for budget in seen.budgets:
         known = budget.fewest_macs_ms_per_image is not None
         verdict = "within reach" if budget.reachable else "probably out of reach"
         prospect = f": {verdict}, the network with the fewest MACs takes {budget.fewest_macs_ms_per_image:.4f}" if known else ""
-        lines.append(f"budget {budget.budget!s:<16} {budget.ms_per_image:.4f} ms/image{prospect}")
-    return lines
+        facts[f"budget {budget.budget}"] = f"{budget.ms_per_image:.4f} ms/image{prospect}"
+    indent = " " * MARGIN
+    return [
+        line
+        for name, fact in facts.items()
+        for line in textwrap.wrap(f"{name:<{MARGIN - 1}} {fact}", COLUMNS, subsequent_indent=indent, break_long_words=False)
+    ]

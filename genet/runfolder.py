@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from genet.errors import GenetError, RunError
 from genet.files import TEMPORARY, Derived, Journal, Record, write_atomic
+from genet.spec.foreign import Structure
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe, to_yaml
 from genet.spec.recipe import Recipe
@@ -22,7 +23,7 @@ COMMAND_THAT_WRITES = {
     "master.json": "genet master RUN",
     "regression.json": "genet fit RUN",
     "selection.json": "genet select RUN",
-    "results.json": "genet train RUN",
+    "results.json": "genet race RUN",
 }
 
 
@@ -37,6 +38,9 @@ class RunFolder:
         self.master = path / "master.json"
         self.regression = path / "regression.json"
         self.selection = path / "selection.json"
+        self.entrants = path / "entrants.json"
+        self.race = Journal(path / "race.jsonl")
+        self.race_under_way = path / "race"
         self.roof = path / "roof.json"
         self.results = path / "results.json"
         self.report = path / "report.html"
@@ -47,8 +51,8 @@ class RunFolder:
         self.more_trials = path / "trials.more.json"
         self.validation = path / "validation.json"
 
-    def network(self, network: Network) -> Path:
-        """Folder of a selected network."""
+    def network(self, network: Structure) -> Path:
+        """Folder of a network that is trained fully."""
         return self.path / "networks" / network_name(network)
 
     def validated(self, network: Network, repeat: int) -> Path:
@@ -99,8 +103,8 @@ class RunFolder:
                 leftover.unlink(missing_ok=True)
 
 
-def network_name(network: Network) -> str:
-    """How a selected network is called: the space's name, its resolution and the start of its digest."""
+def network_name(network: Structure) -> str:
+    """Return how a network of a run is called: its space or design, its resolution and the start of its digest."""
     return f"{network.name}-r{network.input.resolution}-{network.digest[:6]}"
 
 

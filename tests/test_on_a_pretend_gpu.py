@@ -351,7 +351,7 @@ def test_a_whole_run_mixes_nothing_and_keeps_at_most_three_graphs(tmp_path: Path
         pipeline.distill(job)
         pipeline.fit_trials(job)
         pipeline.select(job)
-        outcomes = pipeline.train_selected(job)  # exports are made on the processor
+        outcomes = pipeline.race(job)  # exports are made on the processor
         assert job.card.name == "pretend GPU"
     assert outcomes.outcomes
     assert seen.most_alive <= 3

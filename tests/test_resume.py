@@ -68,7 +68,8 @@ def assert_same_end(one: RunFolder, other: RunFolder) -> None:
     accuracies = [{trial: r.accuracy for trial, r in read_results(run.trials).items()} for run in (one, other)]
     assert accuracies[0] == accuracies[1]
     assert len(one.trials.read().records) == len(accuracies[0]), "no trial was run twice"
-    assert Outcomes.load(one.results) == Outcomes.load(other.results), "the same networks with the same accuracies"
+    ends = [Outcomes.load(run.results).model_copy(update={"trainings": 0.0}) for run in (one, other)]  # a cost by time
+    assert ends[0] == ends[1], "the same networks with the same accuracies"
     assert not [path for path in one.path.rglob(".*") if path.name != ".lock"], "no temporary file is left"
 
 
@@ -119,5 +120,6 @@ def test_the_digits_job_ends_well_as_the_readme_says(tmp_path: Path) -> None:
     outcomes = Outcomes.load(tmp_path / "runs" / "digits" / "results.json")
     assert outcomes.outcomes
     for outcome in outcomes.outcomes:
-        assert outcome.measured_ms_per_image <= outcome.budget_ms_per_image
+        assert outcome.ms_per_image is not None
+        assert outcome.ms_per_image <= outcome.budget_ms_per_image
         assert outcome.test_accuracy > 0.9

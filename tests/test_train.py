@@ -16,8 +16,7 @@ import pytest
 from genet.cli import main
 from genet.files import write_atomic
 from genet.nets.build import build
-from genet.nets.checkpoints import Checkpoints
-from genet.nets.training import Preempted
+from genet.nets.checkpoints import Checkpoints, Preempted
 from genet.nets.weights import load_weights, save_weights
 from genet.spec.network import Network
 from genet.spec.reader import read_any, read_network, read_training, shipped_files, to_yaml

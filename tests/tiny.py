@@ -27,6 +27,7 @@ measure: {device: cpu, networks: 3}
 master: {epochs: 3, batch: 64, learning_rate: 0.4}
 distill: {epochs: 1, batch: 128, learning_rate: 0.1}
 select: {budgets: [3.0x, 0.000001], candidates: 2}   # one that any network meets, however the machine is disturbed
+race: {effort: quick}
 train: {epochs: 2, batch: 64, learning_rate: 0.4}
 """
 

@@ -1,43 +1,39 @@
-"""A whole search on CIFAR-10, and a ResNet-18 scaled to the latency of what it selects, trained by the same recipe."""
+"""A whole search on CIFAR-10, and its race against known designs at the same measured latency."""
 
 from __future__ import annotations
 
-import math
 import subprocess
 import tempfile
-from functools import partial
 from pathlib import Path
 
-from budgets import scaled_masternet, share_of, widest_within
-
-from genet import pipeline
-from genet.choose.outcome import Outcome, Outcomes
-from genet.commands.printing import progress
-from genet.errors import DataError, EvidenceError
-from genet.files import Journal, digest, write_atomic
-from genet.job import Job, open_job
-from genet.runfolder import RunFolder
-from genet.spec.cost import network_cost
-from genet.spec.network import MULTIPLE, Network
+from genet.errors import DataError
+from genet.files import digest, write_atomic
 from genet.spec.reader import read_recipe, to_yaml
-from genet.spec.recipe import Recipe, TrainingRecipe
+from genet.spec.recipe import Recipe
 from gpu.archive import DamagedArchiveError, unpack
 from gpu.bench import Bench, command
-from gpu.steps import RESNET18, smallest
+from gpu.steps import smallest
 
 IMAGES = "cifar10.tar.xz"
 SEARCHED = "cifar10"
 
 
 def search(bench: Bench) -> None:
-    """Run the job of the recipe `cifar10`, from measuring to exports."""
+    """Run the job of the recipe `cifar10` with short trainings, from measuring to exports."""
     options = ["--data", str(images(bench)), "--device", str(bench.device), "--run", str(bench.folder / "run")]
-    if not bench.small:
-        command("run", SEARCHED, *options)
-        return
-    recipe = bench.folder / "small.yaml"
-    write_atomic(recipe, to_yaml(_small(read_recipe(SEARCHED), bench.cuda)).encode())
-    command("run", str(recipe), *options, "--any-master")  # a step or two teach it nothing
+    recipe, file = read_recipe(SEARCHED), bench.folder / "job.yaml"
+    recipe = _small(recipe, bench.cuda) if bench.small else _short(recipe)
+    write_atomic(file, to_yaml(recipe).encode())
+    command("run", str(file), *options, *(["--any-master"] if bench.small else []))  # a step or two teach it nothing
+
+
+def _short(recipe: Recipe) -> Recipe:
+    """Return the recipe with a quarter of its final epochs, and a quick race: what fits into some minutes of one GPU."""
+
+    update = {"epochs": max(2, recipe.train.epochs // 4), "warmup_epochs": 1}
+    race = recipe.race.model_copy(update={"effort": "quick"})
+    master, train = (part.model_copy(update=update) for part in (recipe.master, recipe.train))
+    return recipe.model_copy(update={"master": master, "train": train, "race": race})
 
 
 def images(bench: Bench) -> Path:
@@ -84,66 +80,7 @@ def _small(recipe: Recipe, cuda: bool) -> Recipe:
             "master": master,
             "distill": distill,
             "select": select,
+            "race": recipe.race.model_copy(update={"effort": "quick"}),
             "train": train,
         }
     )
-
-
-def rival(bench: Bench) -> None:
-    """Per budget: scale ResNet-18 to what was selected, measured in turn with the MasterNet, and train it by the same recipe.
-
-    EvidenceError if the search has no selected network, or if no width is as fast.
-    """
-    run, journal = bench.beside("search") / "run", Journal(bench.folder / "rivals.jsonl")
-    if not (run / "recipe.yaml").exists():
-        raise EvidenceError(f"scaling ResNet-18 failed: got no search in {run}, expected its selected networks; run it first")
-    with open_job(run, progress(), _with_images(RunFolder(run).recipe(), images(bench))) as job:
-        results = job.folder.read(job.folder.results, Outcomes)
-        known = {(record["budget"], record["selected"]) for record in journal.read().records}
-        for outcome in results.outcomes:
-            if (str(outcome.budget), outcome.network) not in known:
-                journal.append(_raced(bench, job, outcome))
-
-
-def _with_images(recipe: Recipe, root: Path) -> Recipe:
-    """Return the recipe with the images where they are now: a run goes on in other folders than it began in."""
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": str(root)})})
-
-
-def _scaled(network: Network, width: float) -> str:
-    """Return a network with all its widths scaled, that of the stem too."""
-    stem = network.stem.model_copy(update={"width": max(MULTIPLE, MULTIPLE * round(network.stem.width * width / MULTIPLE))})
-    return scaled_masternet(network.model_copy(update={"stem": stem}), width)
-
-
-def _raced(bench: Bench, job: Job, outcome: Outcome) -> dict[str, object]:
-    """Return both networks with their latencies and accuracies."""
-    start = Network.parse(RESNET18.format(outcome.resolution, job.recipe.space.input.classes))
-    start = smallest(start) if bench.small else start
-    share = share_of(job, outcome.network)
-    notation, reached = widest_within(job, share, partial(_scaled, start))
-    if not notation:
-        raise EvidenceError(f"scaling ResNet-18 failed: got none as fast as {share:.2f} of the MasterNet; raise the budget")
-    network = Network.parse(notation, name=f"resnet18-{outcome.budget}")
-    recipe = TrainingRecipe(
-        name=job.recipe.name, data=job.recipe.data, device=str(bench.device), train=job.recipe.train, seed=job.recipe.seed
-    )
-    folder = bench.folder / network.name
-    trained = pipeline.train_network_into(folder, network, recipe, bench.device, job.progress)
-    per_image = job.table.masternet_ms(job.masternet) / job.table.setting.batch
-    spread = math.sqrt(trained.test_accuracy * (1 - trained.test_accuracy) / job.splits.test.size)
-    return {
-        "budget": str(outcome.budget),
-        "setting": str(job.table.setting),
-        "selected": outcome.network,
-        "selected_ms_per_image": share * per_image,
-        "selected_test_accuracy": outcome.test_accuracy,
-        "selected_nas_accuracy": outcome.nas_accuracy,
-        "selected_macs": outcome.macs,
-        "rival": notation,
-        "rival_ms_per_image": reached * per_image,
-        "rival_test_accuracy": trained.test_accuracy,
-        "rival_nas_accuracy": trained.nas_accuracy,
-        "rival_macs": network_cost(network).macs,
-        "standard_error": spread,
-    }

@@ -55,10 +55,7 @@ JOB = Command(
     "job",
     limit_s=420,
     small_limit_s=110,
-    parts=(
-        Part("search", 340, 30, "gpu.job:search"),
-        Part("rival", 150, 15, "gpu.job:rival"),
-    ),
+    parts=(Part("search", 410, 30, "gpu.job:search"),),
 )
 COMMANDS = {command.name: command for command in (EVIDENCE, JOB)}
 

@@ -44,29 +44,66 @@ class Trained(Derived):
         return None
 
 
-class Outcome(Record):
-    """One line of the last table. Latencies are milliseconds per image."""
+class Raced(Record):
+    """A network of the race that was trained fully, once or more. Accuracies are 0 to 1, latencies milliseconds per image.
 
-    budget: Budget
-    budget_ms_per_image: float
+    `design` names the known design that it is scaled from; it is None for a network of the search. Accuracies are means over
+    trainings; their errors are standard errors.
+    """
+
     name: str
     network: str
     resolution: int
-    predicted_accuracy: float
-    nas_accuracy: float
+    searched: bool
+    design: str | None
+    trainings: int
+    held_out_accuracy: float
+    held_out_error: float
     test_accuracy: float
-    predicted_ms_per_image: float
-    measured_ms_per_image: float | None  # None where latencies are another machine's evidence
-    interval_ms_per_image: float | None
+    test_error: float
+    predicted_accuracy: float | None  # of networks of the search
+    predicted_ms_per_image: float | None
+    ms_per_image: float | None  # None if latencies are another machine's evidence
+    interval_ms_per_image: float | None  # half of the 99.9 % confidence interval
     parameters: int
     macs: int
-    export: str  # folder, relative to the run folder
+
+    @property
+    def export(self) -> str:
+        """Folder of its exports, relative to the run folder."""
+        return f"networks/{self.name}/export"
+
+
+class Outcome(Raced):
+    """The network that is handed out for a budget, with the best known design and the best network of the search beside it."""
+
+    budget: Budget
+    budget_ms_per_image: float
+    tie: bool  # its lead over the best of the other kind is less than one standard error
+    known: Raced | None
+    best_searched: Raced | None
+
+    @property
+    def exported(self) -> tuple[Raced, ...]:
+        """What is exported for the budget: the winner, and the best network of the search if a known design won."""
+        return (self,) if self.searched or self.best_searched is None else (self, self.best_searched)
+
+
+class Unmet(Record):
+    """A budget that no network meets, and the smallest that one does, in milliseconds per image."""
+
+    budget: Budget
+    budget_ms_per_image: float
+    smallest_ms_per_image: float
 
 
 class Outcomes(Derived):
-    """The last table, with the MasterNet to compare with, and the setting in which all latencies were measured."""
+    """What a job ends with, the setting in which all latencies were measured, and every network that raced to the end."""
 
     setting: Setting
     masternet: Trained
     masternet_ms_per_image: float
     outcomes: tuple[Outcome, ...]
+    unmet: tuple[Unmet, ...]
+    raced: tuple[Raced, ...]
+    trainings: float  # cost of the race, in full trainings (T)

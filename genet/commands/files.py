@@ -6,14 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from genet.errors import RunError
+from genet.errors import RunError, SpecError
 from genet.files import write_atomic
+from genet.job import check_designs
 from genet.latency.plan import expected_rows
 from genet.spec.cost import network_cost
-from genet.spec.foreign import Foreign
+from genet.spec.designs import designs_of, known_designs
+from genet.spec.foreign import Foreign, Structure
 from genet.spec.network import Network
 from genet.spec.reader import read_any, shipped_files
 from genet.spec.recipe import Measure, Recipe, TrainingRecipe
+from genet.spec.space import SearchSpace
 from genet.spec.taken import check_taken
 
 Answer = dict[str, Any]
@@ -24,6 +27,9 @@ def check(arguments: argparse.Namespace) -> Answer:
     record = read_any(arguments.file)
     if isinstance(record, Recipe):
         check_taken(record)
+        check_designs(record)
+    if arguments.designs:
+        return _print_designs(record)
     answer: Answer = {"name": record.name}
     if isinstance(record, TrainingRecipe):
         answer |= record.train.model_dump(mode="json", exclude_none=True)
@@ -57,6 +63,16 @@ def check(arguments: argparse.Namespace) -> Answer:
         "digest": network.digest,
     }
     return _printed(answer)
+
+
+def _print_designs(record: Structure | SearchSpace | Recipe | TrainingRecipe) -> Answer:
+    """List the designs that a race holds the search against, as they are published."""
+    if not isinstance(record, Recipe | SearchSpace):
+        raise SpecError([f"{record.name}: got --designs for a single network, expected a recipe or a search space; leave it out"])
+    designs = designs_of(record) if isinstance(record, Recipe) else known_designs(record)
+    for design in designs:
+        print(f"{design.name}\n  {design.network}")
+    return {"designs": {design.name: str(design.network) for design in designs}}
 
 
 def _printed(answer: Answer) -> Answer:

@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from genet import pipeline
-from genet.choose.outcome import Outcomes, percent
-from genet.commands.choose import print_unmet
+from genet.choose.outcome import percent
 from genet.commands.measuring import checked_measure
 from genet.commands.naming import images_in
-from genet.commands.printing import found_ms, milliseconds, progress, table
+from genet.commands.printing import progress, runner_of, table
+from genet.commands.race import exit_code, print_outcomes
 from genet.errors import RunError
 from genet.job import Job, open_job, read_job
 from genet.progress import duration
 from genet.runfolder import default_folder
-from genet.spec.cost import network_cost
-from genet.spec.network import Network
 from genet.spec.reader import read_recipe
 from genet.spec.recipe import Recipe
-from genet.trials.runner import Runner
 from genet.trials.standing import Standing, standings
-from genet.trials.workers import check_options, open_runner
+from genet.trials.workers import check_options
 
 Answer = dict[str, Any]
 
@@ -39,10 +36,10 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     with open_job(folder, progress(), recipe) as job:
         job.progress.say(f"{recipe.name} in {folder}")
-        outcomes = pipeline.run(job, partial(_runner, arguments), arguments.any_master)
+        outcomes = pipeline.run(job, partial(runner_of, arguments), arguments.any_master)
         print_outcomes(outcomes, job.folder.path)
-        print_unmet(pipeline.select(job))
-        job.progress.say(f"report: {job.folder.report}")
+        print(f"\nreport: {job.folder.report}")
+    arguments.exit_code = exit_code(outcomes)
     return {"run": str(folder), "report": str(job.folder.report), **outcomes.model_dump(mode="json")}
 
 
@@ -74,7 +71,7 @@ def step(arguments: argparse.Namespace) -> Answer:
             case _:
                 if arguments.more:
                     _ask_for_more(job, arguments.more)
-                results = pipeline.distill(job, partial(_runner, arguments), arguments.retry, arguments.any_master)
+                results = pipeline.distill(job, partial(runner_of, arguments), arguments.retry, arguments.any_master)
                 _print_standings(job)
                 return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
 
@@ -117,11 +114,6 @@ def _print_profile(job: Job) -> Answer:
     }
 
 
-def _runner(arguments: argparse.Namespace, device: str) -> Runner:
-    """The runner that the command line asks for."""
-    return open_runner(device, arguments.runner, arguments.workers, arguments.trials_per_gpu, arguments.address)
-
-
 def _print_status(job: Job) -> Answer:
     """`genet distill RUN --status`: reads what is on disk, and disturbs nobody."""
     found = _print_standings(job)
@@ -158,27 +150,3 @@ def _print_master(job: Job) -> Answer:
     trained = pipeline.train_master(job)
     print(f"accuracy on the images held out for the search: {percent(trained.nas_accuracy)}")
     return trained.model_dump(mode="json")
-
-
-def print_outcomes(outcomes: Outcomes, folder: Path) -> None:
-    """The last table."""
-    rows = [
-        [
-            str(row.budget),
-            row.network,
-            percent(row.predicted_accuracy),
-            percent(row.test_accuracy),
-            milliseconds(row.predicted_ms_per_image),
-            milliseconds(row.measured_ms_per_image, row.interval_ms_per_image),
-            f"{row.parameters:,}",
-            f"{row.macs:,}",
-            str(folder / row.export),
-        ]
-        for row in outcomes.outcomes
-    ]
-    masternet = outcomes.masternet
-    found, cost = milliseconds(outcomes.masternet_ms_per_image), network_cost(Network.parse(masternet.network))
-    parameters, macs = f"{cost.parameters:,}", f"{cost.macs:,}"
-    rows.append(["MasterNet", masternet.network, "", percent(masternet.test_accuracy), "", found, parameters, macs, ""])
-    accuracies, latencies = ["predicted accuracy", "test accuracy"], ["predicted ms/image", found_ms(outcomes.setting) + "/image"]
-    table(["budget", "network", *accuracies, *latencies, "parameters", "MACs", "export"], rows)

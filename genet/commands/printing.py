@@ -1,7 +1,8 @@
-"""How the commands print: tables, progress, milliseconds."""
+"""What commands share: tables, progress, milliseconds, and who runs the work."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from rich.table import Table
 from genet.files import write_atomic
 from genet.latency.table import Setting
 from genet.progress import LinePrinter, LiveBar, Progress
+from genet.trials.runner import Runner
+from genet.trials.workers import open_runner
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
@@ -27,6 +30,11 @@ def progress() -> Progress:
     """A live bar on a terminal, plain lines elsewhere."""
     console = Console()
     return LiveBar(console) if console.is_terminal else LinePrinter(console)
+
+
+def runner_of(arguments: argparse.Namespace, device: str) -> Runner:
+    """Return the runner that the command line asks for."""
+    return open_runner(device, arguments.runner, arguments.workers, arguments.trials_per_gpu, arguments.address)
 
 
 def save_picture(file: Path, picture: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from genet import pipeline
 from genet.choose.outcome import percent
-from genet.commands.job import print_outcomes
 from genet.commands.naming import images_in
 from genet.commands.printing import progress
 from genet.device import open_device
@@ -54,15 +53,12 @@ def train(arguments: argparse.Namespace) -> Answer:
 
 def _train_run(folder: Path, name: str | None, world: World) -> Answer:
     with open_job(folder, progress()) if world.first else nullcontext(read_job(folder, Progress())) as job:
-        if name:
-            trained = pipeline.train_one_selected(job, name, world)
-            if world.first:
-                print(f"{name}: test accuracy {percent(trained.test_accuracy)}")
-            return trained.model_dump(mode="json")
-        outcomes = pipeline.train_selected(job, world)
+        trained = pipeline.train_selected(job, name, world)
         if world.first:
-            print_outcomes(outcomes, job.folder.path)
-        return outcomes.model_dump(mode="json")
+            for each, found in trained.items():
+                print(f"{each}: test accuracy {percent(found.test_accuracy)}")
+            print(f"genet race {folder} trains what they are held against, and says which is handed out")
+        return {"trained": {each: found.model_dump(mode="json") for each, found in trained.items()}}
 
 
 def _train_network(arguments: argparse.Namespace, world: World) -> Answer:

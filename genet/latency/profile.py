@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
-from genet.latency.ops import block_ops, network_ops
-from genet.latency.part import Part, chain, whole
+from genet.latency.ops import block_ops
+from genet.latency.part import Part, chain, part_of, whole
 from genet.latency.sweep import SHORT, Sweep, next_widths
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, is_repeated, standard_error
 from genet.spec.cost import block_cost
+from genet.spec.foreign import Structure
 from genet.spec.network import Block, Network
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def rounds_of(parts: Sequence[Part], meter: Meter) -> Iterator[tuple[Timing, ...
 def measure_network(
     table: LatencyTable,
     meter: Meter,
-    network: Network,
+    network: Structure,
     reference: Network,
     enough: Callable[[NetworkRow], bool] = few_rounds,
 ) -> NetworkRow:
@@ -165,14 +166,14 @@ def measure_network(
     for count in range(ROUNDS, len(row.ms) + 1 if row else 0):
         if row and enough(row.first(count)):
             return row.first(count)
-    parts = [whole(network)] if network == reference else [whole(network), whole(reference)]
+    parts = [part_of(network)] if network == reference else [part_of(network), whole(reference)]
     rounds = rounds_of(parts, meter)
     while True:
         timings = next(rounds)
         row = NetworkRow(
             network=str(network),
             reference=str(reference),
-            ops=len(network_ops(network)),
+            ops=len(parts[0].ops()),
             ms=(*(row.ms if row else ()), timings[0].ms),
             reference_ms=(*(row.reference_ms if row else ()), timings[-1].ms),
             spread=max(timing.spread for timing in timings),

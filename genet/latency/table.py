@@ -23,6 +23,7 @@ from genet.errors import EvidenceError
 from genet.files import Journal, Record, digest
 from genet.latency.part import read_blocks
 from genet.spec.cost import SINGLE, shortcut
+from genet.spec.foreign import Structure
 from genet.spec.network import Block, Network, blocks
 from genet.spec.recipe import Dtype, Measure, MemoryFormat, Runtime
 
@@ -324,7 +325,7 @@ class LatencyTable:
         """Milliseconds per batch: the sum over the network's blocks."""
         return sum(self.ms(block) for block in blocks(network))
 
-    def network_row(self, network: Network) -> NetworkRow | None:
+    def network_row(self, network: Structure) -> NetworkRow | None:
         """The measurement of a whole network, None where there is none."""
         return self._networks.get(str(network))
 

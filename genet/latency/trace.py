@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genet.latency.ops import Op, OpKind
-from genet.nets.foreign import structure_of
-from genet.spec.cost import Cost
+from genet.nets.foreign import build_structure, structure_of
+from genet.spec.cost import Cost, network_cost
+from genet.spec.foreign import Foreign, Structure
 
 NORMS = {"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training", "native_layer_norm"}
 NORMS |= {"native_group_norm"}
@@ -45,6 +46,11 @@ def cost_of(module: nn.Module) -> Cost:
     ops = [op for op in module_ops(module, (reads.channels, reads.resolution, reads.resolution)) if op.macs]
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Cost(parameters, sum(op.macs for op in ops), sum(op.read + op.written for op in ops))
+
+
+def structure_cost(structure: Structure) -> Cost:
+    """What a network of either kind costs: ours in closed form, another counted on its kernels."""
+    return cost_of(build_structure(structure)) if isinstance(structure, Foreign) else network_cost(structure)
 
 
 def _on_meta(module: nn.Module) -> nn.Module:

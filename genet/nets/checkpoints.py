@@ -9,9 +9,29 @@ from typing import Any
 import torch
 
 from genet.errors import StorageError
-from genet.files import read_checked, remove_checked, write_checked
+from genet.files import Record, read_checked, remove_checked, write_checked
 
 PREEMPTED, BAD_BATCH = ".preempted.json", ".bad-batch.json"
+
+
+class BadBatch(Record):
+    """The facts of a batch whose loss was not finite; pixels and labels are this process's own."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    loss: str
+    labels: tuple[int, ...]
+    finite_pixels: float  # share
+    largest_pixel: str
+
+
+class Preempted(Record):
+    """Left beside the checkpoint by a training that was told to end (SIGTERM, Ctrl-C), until it goes on."""
+
+    epochs: int  # whole ones done
+    steps: int  # of the next
+    at: str  # ISO 8601, UTC
 
 
 class Checkpoints:

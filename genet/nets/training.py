@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 from genet.device import device_fault, give_back_memory
 from genet.ending import Ending, Terminated
 from genet.errors import DataError, DeviceError, LostDeviceError, NonFiniteLossError, RunError, first_line
-from genet.files import Record, digest
-from genet.nets.checkpoints import BAD_BATCH, PREEMPTED, Checkpoints
+from genet.files import digest
+from genet.nets.checkpoints import BAD_BATCH, PREEMPTED, BadBatch, Checkpoints, Preempted
 from genet.nets.images import ImageSet, TensorImages
 from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
 from genet.nets.replay import CALLS_BEFORE, Replayed
@@ -32,26 +33,6 @@ from genet.spec.recipe import Schedule, Training
 CHECKPOINT_S = 600.0  # within a long epoch; at the end of every epoch too
 PLACE = ("epoch", "step", "total", "right", "loss")  # what a checkpoint holds of a loop besides its tensors
 EpochDone = Callable[[int, float, float], None]  # epochs done; mean loss and accuracy of the last one, on its training images
-
-
-class BadBatch(Record):
-    """The facts of a batch whose loss was not finite; pixels and labels are this process's own."""
-
-    epoch: int
-    step: int
-    learning_rate: float
-    loss: str
-    labels: tuple[int, ...]
-    finite_pixels: float  # share
-    largest_pixel: str
-
-
-class Preempted(Record):
-    """Left beside the checkpoint by a training that was told to end (SIGTERM, Ctrl-C), until it goes on."""
-
-    epochs: int  # whole ones done
-    steps: int  # of the next
-    at: str  # ISO 8601, UTC
 
 
 def train(
@@ -73,20 +54,43 @@ def train(
     with the batch's facts beside the checkpoint; DeviceError if a batch does not fit, LostDeviceError if the device stops
     answering. Told to end (SIGTERM, Ctrl-C), it saves first.
     """
+    stages = training_stages(module, images, schedule, resolution, device, seed, checkpoint, teacher, world, say)
+    while True:
+        try:
+            done = next(stages)
+        except StopIteration as end:
+            return float(end.value)
+        if epoch_done:
+            epoch_done(*done)
+
+
+def training_stages(
+    module: nn.Module,
+    images: ImageSet,
+    schedule: Schedule,
+    resolution: int,
+    device: torch.device,
+    seed: int,
+    checkpoint: Path | None = None,
+    teacher: nn.Module | None = None,
+    world: World = ALONE,
+    say: Callable[[str], None] = lambda text: None,
+) -> Generator[tuple[int, float, float], None, float]:
+    """Train as `train` does, for a caller that has something to do between epochs: yields what `EpochDone` takes."""
     training = Training.model_validate(schedule.model_dump())
     module.to(device).to(memory_format=torch.channels_last).train()
     untrained = {name: value.clone() for name, value in module.state_dict().items()} if device.type == "cuda" else {}
 
-    def run(deterministic: bool) -> float:
+    def run(deterministic: bool) -> Generator[tuple[int, float, float], None, float]:
         with computing_on(device, deterministic), Ending() as ending:
             loop = _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending)
-            loss = loop.run(epoch_done, say)
+            loss = yield from loop.run(say)
         module.eval()
         return loss
 
     for deterministic in (True, False):
         try:
-            return run(deterministic)
+            return (yield from run(deterministic))
         except RuntimeError as fault:
             kind, message = device_fault(fault), first_line(fault)
             if kind is None:
@@ -119,7 +123,7 @@ def _too_large(
         brief = training.model_copy(update={"batch": batch, "epochs": CALLS_BEFORE + 2, "warmup_epochs": 0})
         try:
             with computing_on(device), Ending() as ending:
-                _Loop(module, blank, brief, resolution, device, 0, None, teacher, ALONE, ending).run(None, lambda text: None)
+                deque(_Loop(module, blank, brief, resolution, device, 0, None, teacher, ALONE, ending).run(lambda text: None), 0)
         except RuntimeError as fault:
             if device_fault(fault) != "out of memory":
                 raise
@@ -183,14 +187,14 @@ class _Loop:
         self.loss = math.nan  # of the last whole epoch
         self.saved = time.monotonic()
 
-    def run(self, epoch_done: EpochDone | None, say: Callable[[str], None]) -> float:
-        """Train from where it was to the end, and let go of what was recorded; returns the last epoch's loss."""
+    def run(self, say: Callable[[str], None]) -> Generator[tuple[int, float, float], None, float]:
+        """Train from where it was to the end, and let go of what was recorded; yields every epoch, returns the last loss."""
         try:
-            return self._run(epoch_done, say)
+            return (yield from self._run(say))
         finally:
             self.descend.forget()
 
-    def _run(self, epoch_done: EpochDone | None, say: Callable[[str], None]) -> float:
+    def _run(self, say: Callable[[str], None]) -> Generator[tuple[int, float, float], None, float]:
         state = self.checkpoints.read() if self.checkpoints else None
         if state:
             self.restore(state)
@@ -217,8 +221,7 @@ class _Loop:
             self.loss, right = self.total / self.steps, self.right
             self.epoch, self.step, self.total, self.right, self.read = self.epoch + 1, 0, 0.0, 0.0, 0
             self.save()
-            if epoch_done:
-                epoch_done(self.epoch, self.loss, right / (self.steps * self.batch))
+            yield self.epoch, self.loss, right / (self.steps * self.batch)
         if self.descend.refused:
             say(f"  its steps could not be recorded as a CUDA graph, and were launched one by one ({self.descend.refused})")
         if self.averaged is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from genet.choose.outcome import Outcome, Outcomes, Trained
+from genet.choose.outcome import Outcome, Outcomes, Raced, Trained
 from genet.export.record import Exports
 from genet.report.page import found_in, render
 from genet.spec.cost import Cost
@@ -14,7 +14,7 @@ from genet.spec.shown import Shown
 
 @dataclass(frozen=True)
 class Card:
-    """The facts of a card. A network of a run answers budgets; one that was trained elsewhere has neither recipe nor accuracy."""
+    """The facts of a card. A network of a run has raced for budgets; one from elsewhere has neither recipe nor accuracy."""
 
     network: Structure
     cost: Cost
@@ -25,6 +25,7 @@ class Card:
     training: str | None = None  # the schedule in YAML
     trained: Trained | None = None
     outcomes: Outcomes | None = None
+    raced: Raced | None = None
     answers: tuple[Outcome, ...] = ()
 
 
@@ -41,7 +42,7 @@ def card(facts: Card) -> str:
         cost=facts.cost,
         exports=facts.exports,
         tested=max(tested, default=None),
-        outcome=facts.answers[0] if facts.answers else None,
+        raced=facts.raced,
         setting=setting,
         found=found_in(setting) if setting else "",
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from genet.choose.certificate import Selection
+from genet.choose.outcome import Outcomes
 from genet.choose.selection import Candidate
 from genet.latency.plan import PlacedStaircase, Staircases
 from genet.trials.results import TrialResult
@@ -46,6 +47,25 @@ class FrontierInfo(NamedTuple):
 
     lines: tuple[FrontierLine, ...]
     chosen: tuple[tuple[float, float], ...]
+    budgets: tuple[float, ...]
+
+
+class RacePoint(NamedTuple):
+    """A network that was trained fully: its design, if it is a known one, its latency, and its held-out accuracy in percent."""
+
+    design: str
+    ms_per_image: float
+    percent: float
+    error: float
+    won: bool
+
+
+class RaceInfo(NamedTuple):
+    """The networks of the search, the known designs, the MasterNet (ms per image, percent), and the budgets in ms per image."""
+
+    searched: tuple[RacePoint, ...]
+    known: tuple[RacePoint, ...]
+    masternet: tuple[float, float]
     budgets: tuple[float, ...]
 
 
@@ -95,6 +115,28 @@ def frontier_info(fronts: Mapping[int, Sequence[Candidate]], selection: Selectio
     return FrontierInfo(lines, chosen, tuple(dict.fromkeys(choice.budget_ms_per_image for choice in choices)))
 
 
+def race_info(outcomes: Outcomes) -> RaceInfo:
+    """Return every network raced as (ms per image, held-out percent, its standard error), with the MasterNet and the winners."""
+    winners = {outcome.name for outcome in outcomes.outcomes}
+
+    def points(searched: bool) -> tuple[RacePoint, ...]:
+        return tuple(
+            RacePoint(
+                each.design or "",
+                each.ms_per_image or each.predicted_ms_per_image or 0.0,
+                100 * each.held_out_accuracy,
+                100 * each.held_out_error,
+                each.name in winners,
+            )
+            for each in outcomes.raced
+            if each.searched == searched
+        )
+
+    limits = [each.budget_ms_per_image for each in outcomes.outcomes] + [each.budget_ms_per_image for each in outcomes.unmet]
+    masternet = (outcomes.masternet_ms_per_image, 100 * outcomes.masternet.nas_accuracy)
+    return RaceInfo(points(True), points(False), masternet, tuple(limits))
+
+
 def draw_staircases(panels: Sequence[StairPanel]) -> str:
     """Latency over width: a line per block type, filled points at the widths kept."""
     figure = figure_of(2.6 * len(panels) + 0.8, 2.7)
@@ -140,9 +182,30 @@ def draw_frontier(info: FrontierInfo) -> str:
     for budget in info.budgets:
         axes.axvline(budget, color=GREY, linewidth=1, linestyle="--")
     if info.chosen:
-        axes.plot(*zip(*info.chosen, strict=True), "x", color="black", label="chosen, latency measured")
+        axes.plot(*zip(*info.chosen, strict=True), "x", color="black", label="selected: predicted accuracy, measured latency")
     axes.set_xlabel("ms per image")
-    axes.set_ylabel("predicted NAS validation accuracy (%)")
+    axes.set_ylabel("predicted accuracy (%)")
+    axes.legend(fontsize=7, frameon=False)
+    return svg(figure)
+
+
+def draw_race(info: RaceInfo) -> str:
+    """Held-out accuracy over latency with error bars: the search, the known designs by name, the MasterNet; winners ringed."""
+    figure = figure_of(6.4, 3.6)
+    axes = figure.subplots()
+    for label, points, colour in (("of the search", info.searched, "#1b6ca8"), ("known designs", info.known, "#c8553d")):
+        if points:
+            ms, percent, errors = ([getattr(point, name) for point in points] for name in ("ms_per_image", "percent", "error"))
+            axes.errorbar(ms, percent, errors, fmt="o", markersize=4, linewidth=1, color=colour, label=label)
+        for point in points:
+            axes.annotate(point.design, (point.ms_per_image, point.percent), (4, 3), textcoords="offset points", fontsize=6)
+            if point.won:
+                axes.plot(point.ms_per_image, point.percent, "o", markersize=9, markerfacecolor="none", color="black")
+    axes.plot(*info.masternet, "*", markersize=9, color=GREY, label="MasterNet")
+    for budget in info.budgets:
+        axes.axvline(budget, color=GREY, linewidth=1, linestyle="--")
+    axes.set_xlabel("ms per image")
+    axes.set_ylabel("accuracy on held-out images (%)")
     axes.legend(fontsize=7, frameon=False)
     return svg(figure)
 

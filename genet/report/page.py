@@ -56,6 +56,7 @@ def page(story: Story) -> str:
     drawn = {
         "staircases": figures.draw_staircases(stairs) if stairs else "",
         "trials": figures.draw_trials(points) if points else "",
+        "race": figures.draw_race(figures.race_info(story.outcomes)) if story.outcomes and story.outcomes.raced else "",
         "frontier": figures.draw_frontier(figures.frontier_info(story.fronts, story.selection, batch)) if story.fronts else "",
     }
     return render(

@@ -54,3 +54,19 @@ class Foreign(Record):
 
 
 Structure = Network | Foreign
+
+
+def read_notation(notation: str, name: str) -> Structure:
+    """Read back what `str` says of a network of either kind."""
+    first, *middle, classes = notation.split(" | ")
+    source, _, size = first.rpartition(" @")
+    if not source:
+        return Network.parse(notation, name)
+    resolution, channels = map(int, size.split("x"))
+    layers = {}
+    for entry in middle:
+        layer, _, widths = entry.rpartition(" c")
+        read, written = map(int, widths.split(">"))
+        layers[layer] = (written, read)
+    reads = Input(channels=channels, classes=int(classes), resolution=resolution)
+    return Foreign(name=name, source=source, input=reads, layers=layers)

@@ -116,7 +116,15 @@ def _recipe(node: yaml.Node) -> Recipe:
     master = recipe.master
     if isinstance(master, Taken):
         master = Taken(folder=_beside_the_file(node, master.folder))
-    return recipe.model_copy(update={"master": master, **_located(node, recipe.data, recipe.train)})
+    designs = tuple(_design(node, design) for design in recipe.race.designs)
+    race = recipe.race.model_copy(update={"designs": designs})
+    return recipe.model_copy(update={"master": master, "race": race, **_located(node, recipe.data, recipe.train)})
+
+
+def _design(node: yaml.Node, design: str) -> str:
+    """A design's file or folder, looked for beside the recipe; what is none stays as it is."""
+    beside = "" if design.startswith("timm:") or "|" in design else _beside_the_file(node, design)
+    return beside if beside and Path(beside).exists() else design
 
 
 def _training(node: yaml.Node) -> TrainingRecipe:

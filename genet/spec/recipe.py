@@ -231,6 +231,29 @@ class Select(Record):
         return budgets
 
 
+class Race(Record):
+    """How many networks are trained from scratch, and how far, before one is handed out.
+
+    Of every budget and resolution enter the best `searched` predictions and every known design scaled to it, `designs` of your
+    own among them: network files, notations, folders or timm models. After short trainings the best share, `finalists`, is
+    trained fully, and those too close to call up to `trainings` times. `effort` decides what is not given; `quick` takes
+    designs at the resolution of the search alone.
+    """
+
+    effort: Literal["quick", "normal", "thorough"] = "normal"
+    designs: tuple[str, ...] = ()
+    searched: Count | None = None
+    finalists: Annotated[float | None, Field(gt=0, le=1)] = None
+    trainings: Count | None = None
+
+    @property
+    def counts(self) -> tuple[int, float, int]:
+        """Searched networks, share of finalists, and most trainings of one."""
+        usual = {"quick": (1, 1 / 3, 1), "normal": (2, 1 / 3, 2), "thorough": (4, 1 / 2, 3)}[self.effort]
+        searched, finalists, trainings = usual
+        return self.searched or searched, self.finalists or finalists, self.trainings or trainings
+
+
 class Recipe(Record):
     """Everything a job needs; with the seed it decides every random choice."""
 
@@ -244,6 +267,7 @@ class Recipe(Record):
     distill: Distill
     fit: Fit = Fit()
     select: Select
+    race: Race = Race()
     train: Training
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -268,6 +292,6 @@ class Recipe(Record):
         Budgets and the final training are not part of it, so changing them repeats nothing; nor is the way of
         measuring, for every row of the latency table carries its own setting.
         """
-        apart: dict[str, Any] = {"name": True, "measure": True, "fit": True, "select": True, "train": True, "data": {"workers"}}
-        apart |= {"distill": {"time_limit_s"}}
+        apart: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "race", "train"), True)
+        apart |= {"data": {"workers"}, "distill": {"time_limit_s"}}
         return digest(self.model_dump_json(exclude=apart))[:12]

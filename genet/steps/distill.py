@@ -165,8 +165,8 @@ def _shown(
         def tell(event: Event) -> None:
             nonlocal written
             if isinstance(event, Stride):
-                whole.walk(event.trials, event.earlier)
-            else:
+                whole.walk(event.tasks, event.earlier)
+            elif isinstance(event, TrialResult):
                 kept[event.id] = event
                 if event.failure is None or event.failure.kind not in TRIED_AGAIN:
                     forget(job.folder.trials_under_way, {event.id})

@@ -15,41 +15,42 @@ from genet.export.format import Subject
 from genet.export.record import Exports
 from genet.files import digest, write_atomic
 from genet.job import Job
-from genet.latency.trace import cost_of
+from genet.latency.trace import cost_of, structure_cost
 from genet.nets.data import Splits, check_labels, load_data
 from genet.nets.foreign import structure_of
-from genet.nets.weights import WEIGHTS_FILE, load, load_weights, read_labels
+from genet.nets.weights import WEIGHTS_FILE, load, load_structure, read_labels
 from genet.progress import Progress, Tracker
 from genet.report.card import Card, card
-from genet.spec.cost import network_cost
-from genet.spec.network import Input, Network
+from genet.spec.foreign import read_notation
+from genet.spec.network import Input
 from genet.spec.reader import read_training, to_yaml
 from genet.spec.recipe import Data, Recipe, TrainingRecipe
 from genet.spec.shown import shown_at, shown_of
 
 
 def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
-    """Export the network of every budget, or the one of this name, in the formats named or in all.
+    """Export the winner of every budget and the best searched network beside it, or the one of this name, in all formats or some.
 
-    RunError where no trained network is called so.
+    RunError if none is called so.
     """
     check_formats(formats)
     outcomes = job.folder.read(job.folder.results, Outcomes)
-    folders = {outcome.export: outcome for outcome in outcomes.outcomes if name in (None, outcome.name, outcome.network)}
-    if not folders:
-        names = ", ".join(dict.fromkeys(outcome.name for outcome in outcomes.outcomes))
-        raise RunError(f"--network must be one of the trained networks, {names or 'of which there is none'} (got {name!r})")
+    known = {each.name: each for outcome in outcomes.outcomes for each in outcome.exported}
+    chosen = {each.name: each for each in known.values() if name in (None, each.name, each.network)}
+    if not chosen and name is not None:
+        names = ", ".join(known) or "none, for no budget can be met"
+        raise RunError(f"exporting {name} failed: got no such network, expected one of {names}")
     recipe, count = job.recipe, len(_all(formats))
-    with job.progress.track("exports, each loaded again and compared", len(folders) * count) as tracker:
-        for number, (place, first) in enumerate(folders.items(), start=1):
-            folder = (job.folder.path / place).parent
-            network = Network.parse(first.network, name=first.name)
-            module = load_weights(network, folder / WEIGHTS_FILE)
+    with job.progress.track("exports, each loaded again and compared", len(chosen) * count) as tracker:
+        for number, raced in enumerate(chosen.values(), start=1):
+            folder = (job.folder.path / raced.export).parent
+            network = read_notation(raced.network, raced.name)
+            module = load_structure(network, folder / WEIGHTS_FILE)
             exports = _exported(module, folder, formats, _Images(recipe.data, job.splits, recipe.seed), None, tracker)
             tracker.resume_at(number * count)
             facts = Card(
                 network,
-                network_cost(network),
+                structure_cost(network),
                 exports,
                 shown_of(recipe.data, network.input.channels, network.input.resolution),
                 job.splits.labels,
@@ -57,10 +58,11 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
                 training=_trained_by(recipe),
                 trained=Trained.load(folder / "model.json"),
                 outcomes=outcomes,
-                answers=tuple(outcome for outcome in outcomes.outcomes if outcome.export == place),
+                raced=raced,
+                answers=tuple(each for each in outcomes.outcomes if raced.name in {every.name for every in each.exported}),
             )
             write_atomic(folder / "card.md", card(facts).encode())
-    return tuple(job.folder.path / place for place in folders)
+    return tuple(job.folder.path / raced.export for raced in chosen.values())
 
 
 def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progress: Progress) -> Exports:

@@ -1,4 +1,4 @@
-"""Train and report: from the selection to trained networks, and the page that tells how they came about."""
+"""Train selected networks by hand, and report: the page that tells how a run's networks came about."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import TypeVar
 
 from genet.choose.certificate import Choice, Selection
 from genet.choose.fidelity import Validation
-from genet.choose.outcome import Outcome, Outcomes, Trained
+from genet.choose.outcome import Outcomes, Trained
+from genet.choose.race import Entrants
 from genet.errors import RunError
-from genet.files import Record, digest, write_atomic
+from genet.files import Record, write_atomic
 from genet.job import Job
 from genet.latency.plan import Staircases, grid_rows
 from genet.nets.weights import write_labels
 from genet.nets.world import ALONE, World
 from genet.report.page import Story, page
 from genet.runfolder import RunFolder, network_name
-from genet.spec.cost import network_cost
+from genet.spec.foreign import Structure, read_notation
 from genet.spec.network import Network
 from genet.spec.reader import to_yaml
 from genet.steps.distill import finished_trials
@@ -28,79 +29,34 @@ from genet.studies.survey.roof import RunRoof
 R = TypeVar("R", bound=Record)
 
 
-def train_selected(job: Job, world: World = ALONE) -> Outcomes:
-    """Train every selected network from scratch; per budget the resolution that is best after training wins.
+def train_selected(job: Job, name: str | None = None, world: World = ALONE) -> dict[str, Trained]:
+    """Train the networks that were selected, or the one of this name or notation, for the race to find them trained.
 
-    The images held out for the search decide which is best; the test images only tell how good it is.
+    Returns them by name. RunError if none is called so, or none was selected.
     """
     selection = job.folder.read(job.folder.selection, Selection)
-    masternet = job.folder.read(job.folder.master, Trained)
-    inputs = digest(f"{selection.model_dump_json()}/{masternet.inputs}/{job.recipe.train.model_dump_json()}")
-    known = job.folder.read_current(job.folder.results, Outcomes, inputs)
-    if known:
-        return known
-    networks = [Network.parse(notation, name=job.recipe.space.name) for notation in _chosen(selection)]
-    trained = {network: _trained(job, network, world) for network in networks}
-    outcomes = []
-    for budget in job.recipe.select.budgets:
-        choices = [choice for choice in selection.answers if choice.budget == budget]
-        if choices:
-            outcomes.append(max((_outcome(job, choice, trained) for choice in choices), key=lambda o: o.nas_accuracy))
-    found = Outcomes(
-        inputs=inputs,
-        setting=selection.setting,
-        masternet=masternet,
-        masternet_ms_per_image=selection.masternet_ms_per_image,
-        outcomes=tuple(outcomes),
-    )
-    if world.first:
-        found.save(job.folder.results)
-    return found
+    networks = {str(each): each for each in (_named(job, choice) for choice in selection.answers)}  # two budgets may share one
+    if job.folder.entrants.exists():
+        entrants = job.folder.read(job.folder.entrants, Entrants).entrants
+        others = {each.network: read_notation(each.network, each.design or job.recipe.space.name) for each in entrants}
+        networks = others | networks if name else networks
+    chosen = [network for network in networks.values() if name in (None, network_name(network), str(network))]
+    if not chosen:
+        names = ", ".join(map(network_name, networks.values())) or "none, for no budget can be met"
+        raise RunError(f"training {name or 'the selected networks'} failed: got no such network, expected one of {names}")
+    return {network_name(network): _trained(job, network, world) for network in chosen}
 
 
-def train_one_selected(job: Job, name: str, world: World = ALONE) -> Trained:
-    """Train one of the selected networks, by its name or notation; RunError where none is called so."""
-    selection = job.folder.read(job.folder.selection, Selection)
-    networks = [Network.parse(notation, name=job.recipe.space.name) for notation in _chosen(selection)]
-    for network in networks:
-        if name in (network_name(network), str(network)):
-            return _trained(job, network, world)
-    names = ", ".join(map(network_name, networks))
-    raise RunError(f"--network must be one of the selected networks, {names or 'of which there is none'} (got {name!r})")
+def _named(job: Job, choice: Choice) -> Structure:
+    return Network.parse(choice.network, name=job.recipe.space.name)
 
 
-def _chosen(selection: Selection) -> list[str]:
-    """The networks to train, each once, though two budgets may have chosen the same."""
-    return list(dict.fromkeys(choice.network for choice in selection.answers))
-
-
-def _trained(job: Job, network: Network, world: World) -> Trained:
+def _trained(job: Job, network: Structure, world: World) -> Trained:
     folder = job.folder.network(network)
     if world.first:
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
         write_labels(folder, job.splits.labels)
     return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}", world)
-
-
-def _outcome(job: Job, choice: Choice, trained: dict[Network, Trained]) -> Outcome:
-    network = Network.parse(choice.network, name=job.recipe.space.name)
-    cost, result = network_cost(network), trained[network]
-    return Outcome(
-        budget=choice.budget,
-        budget_ms_per_image=choice.budget_ms_per_image,
-        name=network_name(network),
-        network=choice.network,
-        resolution=choice.resolution,
-        predicted_accuracy=choice.predicted_accuracy,
-        nas_accuracy=result.nas_accuracy,
-        test_accuracy=result.test_accuracy,
-        predicted_ms_per_image=choice.predicted_ms_per_image,
-        measured_ms_per_image=choice.measured_ms_per_image,
-        interval_ms_per_image=choice.interval_ms_per_image,
-        parameters=cost.parameters,
-        macs=cost.macs,
-        export=str(job.folder.network(network).relative_to(job.folder.path) / "export"),
-    )
 
 
 def write_report(job: Job) -> Path:

@@ -13,7 +13,7 @@ from genet.job import Job
 from genet.nets.evaluation import accuracy
 from genet.nets.weights import WEIGHTS_FILE, load, save_weights, weights_bytes
 from genet.nets.world import ALONE, World
-from genet.spec.network import Network
+from genet.spec.foreign import Structure
 from genet.spec.recipe import Model, Schedule, Taken
 from genet.spec.taken import check_taken
 from genet.steps.distill import finished_trials, planned_trials
@@ -61,7 +61,7 @@ def _take_master(job: Job, folder: Path) -> Trained:
     return trained
 
 
-def train_network(job: Job, network: Network, schedule: Schedule, result: Path, title: str, world: World = ALONE) -> Trained:
+def train_network(job: Job, network: Structure, schedule: Schedule, result: Path, title: str, world: World = ALONE) -> Trained:
     """Train a network from scratch, unless `result` and the weights beside it tell that it was trained just so."""
     lesson = lesson_of(job, network, schedule)
     known = trained_before(lesson, result)
@@ -73,7 +73,7 @@ def train_network(job: Job, network: Network, schedule: Schedule, result: Path, 
         return train_anew(lesson, result, job.device, splits, tracker, world=world, say=job.progress.say)
 
 
-def lesson_of(job: Job, network: Network, schedule: Schedule, repeat: int = 0) -> Lesson:
+def lesson_of(job: Job, network: Structure, schedule: Schedule, repeat: int = 0) -> Lesson:
     """A network trained on the job's images."""
     return Lesson(network, schedule, job.recipe.data, job.recipe.seed, job.recipe.augment, repeat)
 

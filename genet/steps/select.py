@@ -27,6 +27,7 @@ from genet.latency.plan import Staircases, find_staircases
 from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
 from genet.latency.table import LatencyTable, NetworkRow, find_setting
+from genet.spec.foreign import Structure
 from genet.spec.network import Network
 from genet.spec.recipe import Budget, budget_ms
 from genet.spec.space import Widths
@@ -191,17 +192,25 @@ def _certified_choice(
     table = prediction.table
 
     def certify(candidate: Candidate) -> Certificate:
-
-        def enough(row: NetworkRow) -> bool:
-            looked = len(row.ms) in LOOKS  # often looking would make chance look like certainty
-            return looked and (len(row.ms) == LOOKS[-1] or judge(job, table, row, budget, ms).within is not None)
-
-        row = measure_network(table, job.meter, Network.parse(candidate.network), job.masternet, enough)
+        row = measured(job, table, Network.parse(candidate.network), budget, ms)
         prediction.learn(row)
         return judge(job, table, row, budget, ms)
 
     candidate, found = best_certified(ms, solve, certify, job.recipe.select.candidates)
     return _choice(table, budget, ms, candidate, found.model_copy(update={"within": bool(found.within)}))
+
+
+def measured(job: Job, table: LatencyTable, network: Structure, budget: Budget, ms: float) -> NetworkRow:
+    """Measure a network in turn with the MasterNet until its interval is clear of a budget in ms per batch; 20 rounds at most.
+
+    MeasurementError if it cannot be timed.
+    """
+
+    def enough(row: NetworkRow) -> bool:
+        looked = len(row.ms) in LOOKS  # often looking would make chance look like certainty
+        return looked and (len(row.ms) == LOOKS[-1] or judge(job, table, row, budget, ms).within is not None)
+
+    return measure_network(table, job.meter, network, job.masternet, enough)
 
 
 def judge(job: Job, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from genet.nets.data import Splits, load_data
 from genet.nets.evaluation import accuracy
 from genet.nets.foreign import build_structure
 from genet.nets.images import View
-from genet.nets.training import EpochDone, train
+from genet.nets.training import EpochDone, training_stages
 from genet.nets.weights import WEIGHTS_FILE, load_structure, save_weights, write_labels
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
@@ -80,8 +80,13 @@ class Lesson:
 
     @property
     def weights_seed(self) -> int:
-        """Decides new weights and the order of the images."""
+        """Decides new weights."""
         return int(digest(f"{self._drawn}/{self.network}")[:12], 16)
+
+    @property
+    def order_seed(self) -> int:
+        """Decides the order of the images and how they are augmented: alike for all networks, which are then compared fairly."""
+        return int(digest(f"{self._drawn}/order")[:12], 16)
 
     @property
     def _drawn(self) -> str:
@@ -115,41 +120,62 @@ def train_anew(
 
     The tracker counts epochs, of which `before` are other networks'. Of several processes the first writes.
     """
-    network, inputs, device = lesson.network, lesson.inputs, world.device(device)
-    module, resolution = _begun(lesson), network.input.resolution
-    checkpoint = result.with_suffix(f".{inputs[:8]}.checkpoint")
-    loss = train(
+    device, checkpoint = world.device(device), result.with_suffix(f".{lesson.inputs[:8]}.checkpoint")
+    tell = _telling(tracker, before, splits.train.size, result.with_suffix(".events") if world.first else None)
+    learning = learn(lesson, splits, device, checkpoint, world, say)
+    while True:
+        try:
+            tell(*next(learning))
+        except StopIteration as end:
+            module, trained = cast("tuple[nn.Module, Trained]", end.value)
+            break
+    if world.first:
+        save_weights(module, result.with_suffix(".safetensors"))
+        trained.save(result)
+        Checkpoints(checkpoint).remove()  # the result is safe, so the optimizer's state is no longer needed
+    world.wait()
+    return trained
+
+
+def learn(
+    lesson: Lesson,
+    splits: Splits,
+    device: torch.device,
+    checkpoint: Path | None,
+    world: World = ALONE,
+    say: Callable[[str], None] = lambda text: None,
+) -> Generator[tuple[int, float, float], None, tuple[nn.Module, Trained]]:
+    """Train a network, from its checkpoint if there is one; yields every epoch's number, loss and accuracy.
+
+    Returns the network, without its fold, and what it reached. Nothing but the checkpoint is written.
+    """
+    module, resolution = _begun(lesson), lesson.network.input.resolution
+    loss = yield from training_stages(
         module,
         splits.train,
         lesson.schedule,
         resolution,
         device,
-        lesson.weights_seed,
-        checkpoint=checkpoint,
-        epoch_done=_telling(tracker, before, splits.train.size, result.with_suffix(".events") if world.first else None),
-        teacher=_teacher(lesson),
-        world=world,
-        say=say,
+        lesson.order_seed,
+        checkpoint,
+        _teacher(lesson),
+        world,
+        say,
     )
     held_out = [splits.nas_validation, splits.test]
     if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
         held_out = [images.shuffled(lesson.seed) for images in held_out]
     nas, test = (accuracy(module, images, resolution, device, world) for images in held_out)
     trained = Trained(
-        inputs=inputs,
-        network=str(network),
+        inputs=lesson.inputs,
+        network=str(lesson.network),
         resolution=resolution,
         nas_accuracy=nas,
         nas_images=splits.nas_validation.size,
         test_accuracy=test,
         loss=loss,
     )
-    if world.first:
-        save_weights(module.inside if isinstance(module, Folded) else module, result.with_suffix(".safetensors"))
-        trained.save(result)
-        Checkpoints(checkpoint).remove()  # the result is safe, so the optimizer's state is no longer needed
-    world.wait()
-    return trained
+    return (module.inside if isinstance(module, Folded) else module), trained
 
 
 def _begun(lesson: Lesson) -> nn.Module:

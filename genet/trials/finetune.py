@@ -19,7 +19,7 @@ from genet.trials.checkpoint import Checkpoints, Place
 from genet.trials.course import Course
 from genet.trials.group import fine_tune
 from genet.trials.plan import Trial
-from genet.trials.results import Event, FailureKind, Stride, failed
+from genet.trials.results import Event, FailureKind, Stride, TrialResult, failed
 
 BYTES_PER_PARAMETER = 16  # weight, gradient, momentum, and room for a 16-bit copy
 SHARE_OF_MEMORY = 0.5  # the rest is for activations
@@ -44,6 +44,10 @@ class FineTune:
     def on(self, device: str, share: float = 1.0) -> FineTune:
         """See `Work`."""
         return dataclasses.replace(self, device=device, share=share)
+
+    def failed(self, task: Trial, kind: FailureKind, message: str) -> TrialResult:
+        """See `Work`."""
+        return failed(task, kind, message)
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
         """Run the trials in groups that fit into memory and have come equally far.
@@ -74,14 +78,14 @@ class FineTune:
         try:
             for event in fine_tune(self.course, trials, device, deterministic):
                 if isinstance(event, Stride):
-                    walked += event.trials
+                    walked += event.tasks
                 else:
                     left = [trial for trial in left if trial.id != event.id]
                 yield event
             return
         except Exception as fault:
             no_engine = deterministic and device_fault(fault) == "no engine"
-            kind, message = _told(fault)
+            kind, message = told(fault)
         finished = len(trials) - len(left)
         yield Stride(finished - walked)  # what the others did is lost
         if no_engine:
@@ -96,7 +100,8 @@ class FineTune:
             yield Stride(len(left))
 
 
-def _told(fault: Exception) -> tuple[FailureKind, str]:
+def told(fault: Exception) -> tuple[FailureKind, str]:
+    """Return the kind of a failure, and one line about it; LostDeviceError if only another process can go on."""
     """The kind of a failure, and one line about it."""
     text = (str(fault).strip().splitlines() or [""])[0]
     known = device_fault(fault)

@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster, for those who outgrow one machine.
+"""Tasks on a Ray cluster, for those who outgrow one machine.
 
 Groups are Ray tasks: Ray finds them a GPU, and runs them again elsewhere when a node is lost. Work and weights travel once
 through Ray's object store; images must lie under the same path on all nodes. Only the driver writes the journal, a group's
@@ -16,8 +16,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from genet.errors import DeviceError, GenetError, LostDeviceError
-from genet.trials.plan import Trial
-from genet.trials.results import Event, Stride, TrialResult, failed
+from genet.trials.results import Event, Result, Stride, Task
 from genet.trials.runner import Work
 
 RETRIES = 2  # of a task whose worker or node is lost
@@ -45,20 +44,20 @@ class OnRay:
         if not self.workers:
             raise DeviceError("a Ray cluster must have a GPU or a CPU core, and this one has none; `ray start --num-cpus N`")
 
-    def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
+    def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
         """See `Runner`."""
         ray = self._ray
         task = ray.remote(_run).options(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES)
         paces = ray.remote(_Paces).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
         shared = ray.put(work.on("cuda:0", self._share) if self._gpus else work.on("cpu"))
-        running: dict[Any, tuple[Trial, ...]] = {}
+        running: dict[Any, tuple[Task, ...]] = {}
 
-        def submit(group: Sequence[Trial]) -> None:
+        def submit(group: Sequence[Task]) -> None:
             running[task.remote(shared, tuple(group), paces)] = tuple(group)
 
         for group in groups:
             submit(group)
-        seen: dict[str, float] = {}  # by the group's first trial: how far it has been told to be
+        seen: dict[str, float] = {}  # by the group's first task: how far it has been told to be
         try:
             while running:
                 done, _ = ray.wait(list(running), timeout=LOOK_S)
@@ -69,13 +68,13 @@ class OnRay:
                     seen[name] = walked.get(name, 0.0)
                 for reference in done:
                     group = running.pop(reference)
-                    results = _results(ray, reference, group)
+                    results = _results(ray, reference, group, work)
                     told = seen.pop(group[0].id)
                     yield Stride(len(results) - told)
                     yield from results
                     if not results:  # the one that kills its workers takes no others with it
-                        for trial in group:
-                            submit((trial,))
+                        for alone in group:
+                            submit((alone,))
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -124,7 +123,7 @@ def _on_this_node(ray: Any) -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _run(work: Work, group: tuple[Trial, ...], paces: Any) -> list[TrialResult]:
+def _run(work: Work, group: tuple[Task, ...], paces: Any) -> list[Result]:
     """The task: a group's results; its strides go to the actor that the driver looks at."""
     import torch
 
@@ -134,17 +133,17 @@ def _run(work: Work, group: tuple[Trial, ...], paces: Any) -> list[TrialResult]:
     paces.begin.remote(name)
     try:
         for event in work(group):
-            if isinstance(event, TrialResult):
-                results.append(event)
+            if isinstance(event, Stride):
+                paces.walk.remote(name, event.tasks)
             else:
-                paces.walk.remote(name, event.trials)
+                results.append(event)
     except LostDeviceError:
         os._exit(1)  # Ray runs the group again in another process
     return results
 
 
 class _Paces:
-    """An actor: how far every group has come, for the driver's progress. A group is named by its first trial."""
+    """An actor: how far every group has come, for the driver's progress. A group is named by its first task."""
 
     def __init__(self) -> None:
         self._walked: dict[str, float] = {}
@@ -153,23 +152,25 @@ class _Paces:
         """A group begins, perhaps anew."""
         self._walked[name] = 0.0
 
-    def walk(self, name: str, trials: float) -> None:
+    def walk(self, name: str, tasks: float) -> None:
         """A group has come this much further."""
-        self._walked[name] += trials
+        self._walked[name] += tasks
 
     def walked(self) -> dict[str, float]:
-        """Group -> trials walked."""
+        """Group -> tasks walked."""
         return self._walked
 
 
-def _results(ray: Any, reference: Any, group: Sequence[Trial]) -> list[TrialResult]:
+def _results(ray: Any, reference: Any, group: Sequence[Task], work: Work) -> list[Result]:
     """A finished task's results; none where its workers died as often as it was tried and it can be divided still."""
     try:
-        found: list[TrialResult] = ray.get(reference)
+        found: list[Result] = ray.get(reference)
         return found
     except ray.exceptions.RayTaskError as fault:
         reason = str(fault).strip().splitlines()[-1]
-        return [failed(trial, "bug", f"on a node of the cluster: {reason}") for trial in group]
+        return [work.failed(each, "bug", f"on a node of the cluster: {reason}") for each in group]
     except ray.exceptions.RayError as fault:
         reason = str(fault).strip().splitlines()[0]
-        return [failed(trial, "worker killed", f"{RETRIES + 1} times ({reason})") for trial in group] if len(group) == 1 else []
+        if len(group) > 1:
+            return []
+        return [work.failed(each, "worker killed", f"{RETRIES + 1} times ({reason})") for each in group]

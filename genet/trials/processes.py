@@ -1,4 +1,4 @@
-"""Trials in several processes of this machine: one per GPU, several per GPU where networks are small, or some on a CPU."""
+"""Tasks in several processes of this machine: one per GPU, several per GPU where networks are small, or some on a CPU."""
 
 from __future__ import annotations
 
@@ -17,54 +17,53 @@ from multiprocessing.context import SpawnProcess
 import torch
 
 from genet.errors import LostDeviceError, RunError
-from genet.trials.plan import Trial
-from genet.trials.results import Event, Stride, failed
+from genet.trials.results import Event, Stride, Task
 from genet.trials.runner import Work
 
 LOOK_S = 1.0
 GRACE_S = 5.0  # for a worker to end by itself
 STARTS = 3  # of a worker that fail in a row, before it is given up
-DEATHS = 2  # after which a trial that was alone with its worker is not tried again
+DEATHS = 2  # after which a task that was alone with its worker is not tried again
 
 
 @dataclass(frozen=True)
-class _Task:
-    trials: tuple[Trial, ...]
+class _Group:
+    tasks: tuple[Task, ...]
     deaths: int = 0  # of workers that were at it
 
-    def parts(self) -> list[_Task]:
-        """The same trials in smaller tasks, so that the one that kills its worker is found and takes no others with it."""
-        size = max(1, (len(self.trials) + 1) // 2) if self.deaths == 0 else 1
-        starts = range(0, len(self.trials), size)
-        return [_Task(self.trials[start : start + size], self.deaths + 1) for start in starts]
+    def parts(self) -> list[_Group]:
+        """The same tasks in smaller groups, so that the one that kills its worker is found and takes no others with it."""
+        size = max(1, (len(self.tasks) + 1) // 2) if self.deaths == 0 else 1
+        starts = range(0, len(self.tasks), size)
+        return [_Group(self.tasks[start : start + size], self.deaths + 1) for start in starts]
 
 
 class Processes:
-    """One worker process per entry of `devices`. One killed or silent is replaced; its trials are tried in halves, then alone."""
+    """One worker process per entry of `devices`. One killed or silent is replaced; its tasks are tried in halves, then alone."""
 
     def __init__(self, devices: Sequence[str]) -> None:
         self._devices = tuple(devices)
         self.workers = len(self._devices)
         self.speed = float(len(set(self._devices)))  # several on one device share it
 
-    def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
+    def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
         """See `Runner`. RunError where a worker does not even start."""
-        waiting = deque(_Task(tuple(group)) for group in groups)
+        waiting = deque(_Group(tuple(group)) for group in groups)
         devices = self._devices[: len(waiting)]
         threads = max(1, torch.get_num_threads() // max(1, len(devices)))
-        slots = [_Slot(d, pickle.dumps(work.on(d, 1 / devices.count(d))), threads) for d in devices]
+        slots = [_Slot(d, work.on(d, 1 / devices.count(d)), threads) for d in devices]
         try:
             for slot in slots:
                 slot.start()
-            while waiting or any(slot.task for slot in slots):
+            while waiting or any(slot.group for slot in slots):
                 for slot in slots:
-                    if waiting and slot.task is None:
+                    if waiting and slot.group is None:
                         slot.give(waiting.popleft())
-                wait([slot.pipe for slot in slots if slot.task], LOOK_S if work.silence_s else None)
+                wait([slot.pipe for slot in slots if slot.group], LOOK_S if work.silence_s else None)
                 for slot in slots:
                     yield from slot.events()
                     slot.end_if_silent(work.silence_s)
-                    if slot.task and slot.dead:
+                    if slot.group and slot.dead:
                         yield from slot.bury(waiting)
         finally:
             for slot in slots:
@@ -74,19 +73,19 @@ class Processes:
 
 
 class _Slot:
-    """A device with its worker process and the task that it works on."""
+    """A device with its worker process and the group that it works on."""
 
-    def __init__(self, device: str, work: bytes, threads: int) -> None:
-        self._device, self._work, self._threads = device, work, threads
-        self.task: _Task | None = None
+    def __init__(self, device: str, work: Work, threads: int) -> None:
+        self._device, self._work, self._threads, self._sent = device, work, threads, pickle.dumps(work)
+        self.group: _Group | None = None
         self._process: SpawnProcess | None = None
         self._failed_starts = 0  # in a row
 
     def start(self) -> None:
-        """Begin a worker's life. It is sent its work with its first task, so that several can begin at once."""
+        """Begin a worker's life. It is sent its work with its first group, so that several can begin at once."""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._threads), name=f"trials on {self._device}")
+        self._process = context.Process(target=_serve, args=(theirs, self._threads), name=f"work on {self._device}")
         self._process.start()
         theirs.close()
         self._ready = self._knows_work = self.dead = False
@@ -97,20 +96,20 @@ class _Slot:
         except OSError:
             self.dead = True
 
-    def give(self, task: _Task) -> None:
-        """Have the worker begin a task; a new one, if the last was killed."""
+    def give(self, group: _Group) -> None:
+        """Have the worker begin a group; a new worker, if the last was killed."""
         if self._process is None:
             self.start()
-        self.task, self._left, self._walked = task, {trial.id: trial for trial in task.trials}, 0.0
+        self.group, self._left, self._walked = group, {task.id: task for task in group.tasks}, 0.0
         if not self._knows_work:
-            self._send(self._work)
+            self._send(self._sent)
             self._knows_work = True
-        self._send(pickle.dumps(task.trials))
+        self._send(pickle.dumps(group.tasks))
         self._heard = time.monotonic()
 
     def events(self) -> Generator[Event]:
         """What the worker has said since."""
-        while self.task and not self.dead and self.pipe.poll():
+        while self.group and not self.dead and self.pipe.poll():
             try:
                 event = pickle.loads(self.pipe.recv_bytes())
             except (EOFError, OSError):
@@ -118,41 +117,41 @@ class _Slot:
                 return
             self._heard = time.monotonic()
             if event is None:
-                self._ready, self.task = True, self.task if not self._ready else None
+                self._ready, self.group = True, self.group if not self._ready else None
                 continue
             if isinstance(event, Stride):
-                self._walked += event.trials
+                self._walked += event.tasks
             else:
                 del self._left[event.id]
             yield event
 
     def end_if_silent(self, limit_s: float | None) -> None:
         """Kill a worker at work that has said nothing for longer than that."""
-        if limit_s and self.task and self._process and self._ready and time.monotonic() - self._heard > limit_s:
+        if limit_s and self.group and self._process and self._ready and time.monotonic() - self._heard > limit_s:
             self._process.kill()
             self.dead = True
 
-    def bury(self, waiting: deque[_Task]) -> Generator[Event]:
-        """After the worker's death: its unfinished trials go back to those waiting, or fail if there is nothing left to try."""
-        if self.task is None or self._process is None:
+    def bury(self, waiting: deque[_Group]) -> Generator[Event]:
+        """After the worker's death: its unfinished tasks go back to those waiting, or fail if there is nothing left to try."""
+        if self.group is None or self._process is None:
             return
-        task, left = self.task, tuple(self._left.values())
+        group, left = self.group, tuple(self._left.values())
         self.end()
         code = self._process.exitcode
-        self.task = self._process = None
+        self.group = self._process = None
         self._failed_starts = 0 if self._ready else self._failed_starts + 1
         if self._failed_starts == STARTS:
             raise RunError(
                 f"a worker on {self._device} must start, and ended {STARTS} times, with exit code {code}; use --runner in-process"
             )
         if not self._ready:
-            waiting.appendleft(task)
+            waiting.appendleft(group)
             return
-        yield Stride(len(task.trials) - len(left) - self._walked)
-        if task.deaths < DEATHS:
-            waiting.extendleft(_Task(left, task.deaths).parts())
+        yield Stride(len(group.tasks) - len(left) - self._walked)
+        if group.deaths < DEATHS:
+            waiting.extendleft(_Group(left, group.deaths).parts())
         else:
-            yield from (failed(trial, "worker killed", f"{DEATHS + 1} times, with exit code {code}") for trial in left)
+            yield from (self._work.failed(task, "worker killed", f"{DEATHS + 1} times, with exit code {code}") for task in left)
             yield Stride(len(left))
 
     def stop(self) -> None:
@@ -170,7 +169,7 @@ class _Slot:
 
 
 def _serve(pipe: Connection, threads: int) -> None:
-    """A worker's life: take the work, then one task after the other, until the parent ends it or is gone."""
+    """A worker's life: take the work, then one group after the other, until the parent ends it or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_the_parent, daemon=True).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
@@ -56,13 +56,36 @@ class TrialResult(Trial):
 
 @dataclass(frozen=True, slots=True)
 class Stride:
-    """Work done since the last event, in trials; taken back (negative) where a group has to begin again."""
+    """Work done since the last event, in tasks; taken back (negative) where a group has to begin again."""
 
-    trials: float
+    tasks: float
     earlier: bool = False  # done by an earlier run, and read from its checkpoints
 
 
-Event = Stride | TrialResult
+class Task(Protocol):
+    """What a runner has done, a trial or a training; it can be pickled."""
+
+    @property
+    def id(self) -> str:
+        """Names it."""
+        ...
+
+
+class Result(Protocol):
+    """What a task ended with; it has the task's name."""
+
+    @property
+    def id(self) -> str:
+        """Names the task."""
+        ...
+
+    @property
+    def failure(self) -> Failure | None:
+        """How it failed; None if it did not."""
+        ...
+
+
+Event = Stride | Result
 
 
 def failed(trial: Trial, kind: FailureKind, message: str, group: int = 1, seconds: Seconds | None = None) -> TrialResult:

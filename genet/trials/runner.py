@@ -1,24 +1,28 @@
-"""Runs the trials that the journal lacks; each finished one is in the journal before anybody hears of it."""
+"""Who runs trials and trainings. Each finished trial is in the journal before anybody hears of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import Protocol
+from typing import Any, Protocol
 
 from genet.errors import EvidenceError
 from genet.files import Journal
 from genet.trials.plan import Trial
-from genet.trials.results import Event, TrialResult
+from genet.trials.results import Event, FailureKind, Result, Task, TrialResult
 
 ALIKE = 3  # trials that fail alike by a bug or by the data, before the rest is not tried
 
 
 class Work(Protocol):
-    """What is done with a group of trials of one super-block. It can be pickled."""
+    """What is done with a group of tasks, such as the trials of one super-block. It can be pickled."""
 
-    def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
-        """Run the group; yields one result per trial, and strides in between that add up to the number of trials."""
+    def __call__(self, tasks: Sequence[Any], /) -> Iterator[Event]:
+        """Run the group; yields one result per task, and strides in between that add up to the number of tasks."""
+        ...
+
+    def failed(self, task: Any, kind: FailureKind, message: str, /) -> Result:
+        """Return the result of a task that whoever was at it could not end."""
         ...
 
     @property
@@ -32,7 +36,7 @@ class Work(Protocol):
 
 
 class Runner(Protocol):
-    """How groups of trials are executed. Every trial gets one result, whatever happens to those who run it."""
+    """How groups of tasks are executed. Every task gets one result, whatever happens to those who run it."""
 
     @property
     def workers(self) -> int:
@@ -44,7 +48,7 @@ class Runner(Protocol):
         """How many times as fast as this process alone; None where that is not known beforehand."""
         ...
 
-    def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
+    def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
         """Run `work` on every group; yields events in any order, as soon as they are there. Closing it stops all work."""
         ...
 
@@ -54,7 +58,7 @@ class InProcess:
 
     workers, speed = 1, 1.0
 
-    def __call__(self, groups: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
+    def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
         """See `Runner`."""
         for group in groups:
             yield from work(group)

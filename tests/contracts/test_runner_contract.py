@@ -24,7 +24,7 @@ from genet.trials.finetune import FineTune
 from genet.trials.on_ray import OnRay
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.processes import Processes
-from genet.trials.results import Event, Stride, TrialResult, failed, read_results
+from genet.trials.results import Event, FailureKind, Stride, TrialResult, failed, read_results
 from genet.trials.runner import InProcess, Runner, Work, run_trials
 from tests.tiny import tiny_recipe
 
@@ -86,6 +86,9 @@ class OnAnyDevice:
 
     def on(self, device: str, share: float = 1.0) -> Self:
         return self
+
+    def failed(self, task: Trial, kind: FailureKind, message: str) -> TrialResult:
+        return failed(task, kind, message)
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
         for trial in trials:
@@ -161,7 +164,7 @@ def _refused() -> None:
 
 
 def walked(events: Sequence[Event]) -> float:
-    return sum(event.trials for event in events if isinstance(event, Stride))
+    return sum(event.tasks for event in events if isinstance(event, Stride))
 
 
 def results_of(events: Sequence[Event]) -> list[TrialResult]:

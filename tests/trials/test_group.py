@@ -107,7 +107,7 @@ def kinds(results: dict[str, TrialResult]) -> list[FailureKind | None]:
 
 
 def walked(events: Sequence[Event]) -> float:
-    return sum(event.trials for event in events if isinstance(event, Stride))
+    return sum(event.tasks for event in events if isinstance(event, Stride))
 
 
 def shown(images: TensorImages) -> Batch:

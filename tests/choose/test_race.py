@@ -1,0 +1,134 @@
+"""Who is trained fully, who once more, and who wins."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genet.choose.race import (
+    Entrant,
+    Score,
+    finalists,
+    in_doubt,
+    luck_of_trainings,
+    outcomes,
+    short_training,
+    standard_error,
+    trainings_at_most,
+)
+from genet.errors import EvidenceError
+from genet.spec.recipe import Schedule
+
+SHARES = st.floats(0.01, 0.99)
+
+
+def entrant(network: str, budget: float = 1.0, design: str | None = None, ms: float | None = None) -> Entrant:
+    """A network just within its budget, or one that takes so many milliseconds."""
+    return Entrant(
+        budget=budget,
+        budget_ms_per_image=budget,
+        design=design,
+        name=network,
+        network=network,
+        resolution=32,
+        ms_per_image=budget if ms is None else ms,
+        interval_ms_per_image=0.0,
+        parameters=1,
+        macs=1,
+    )
+
+
+def score(*held_out: float, images: int = 1000) -> Score:
+    return Score(held_out=held_out, test=held_out, held_out_images=images, test_images=images)
+
+
+def test_a_short_training_has_a_fifth_of_the_epochs_and_warms_up_for_a_quarter_of_them_at_most() -> None:
+    short = short_training(Schedule(epochs=40, learning_rate=0.1, warmup_epochs=5))
+    assert (short.epochs, short.warmup_epochs) == (8, 2)
+    assert short_training(Schedule(epochs=2, learning_rate=0.1, warmup_epochs=1)).epochs == 1
+
+
+@given(st.lists(st.tuples(SHARES, st.booleans()), min_size=1, max_size=12), st.floats(0.05, 1.0))
+def test_the_best_share_is_trained_fully_with_the_best_of_both_kinds(found: list[tuple[float, bool]], share: float) -> None:
+    entrants = [entrant(f"n{k}", design="known" if known else None) for k, (_, known) in enumerate(found)]
+    reached = {f"n{k}": accuracy for k, (accuracy, _) in enumerate(found)}
+    chosen = finalists(entrants, reached, share)
+    assert len(chosen) == len(set(chosen)) >= min(len(found), max(2, math.ceil(share * len(found))))
+    for kind in (True, False):
+        own = [f"n{k}" for k, (_, known) in enumerate(found) if known == kind]
+        if own:
+            assert max(reached[name] for name in own) == max(reached[name] for name in chosen if name in own)
+
+
+def test_a_network_whose_short_training_failed_is_no_finalist() -> None:
+    assert finalists([entrant("a"), entrant("b")], {"b": 0.5}, 1 / 3) == ("b",)
+
+
+def test_those_within_two_standard_errors_of_the_best_are_trained_once_more() -> None:
+    entrants = [entrant("a"), entrant("b"), entrant("c")]
+    scores = {"a": score(0.90), "b": score(0.89), "c": score(0.80)}
+    assert in_doubt(entrants, scores) == ("a", "b")
+    assert in_doubt(entrants, {"a": score(0.9), "c": score(0.8)}) == ()
+    assert in_doubt([entrants[0]], scores) == ()
+
+
+def test_a_standard_error_has_the_luck_of_images_and_that_of_trainings() -> None:
+    assert standard_error([0.9], 1000, 0.0) == pytest.approx(math.sqrt(0.09 / 1000))
+    assert standard_error([0.9, 0.9], 1000, 0.0) == standard_error([0.9], 1000, 0.0)  # the same images again
+    assert standard_error([0.9, 0.9], 1000, 0.0004) == pytest.approx(math.sqrt(0.09 / 1000 + 0.0002))
+    assert standard_error([1.0], 50, 0.0) > 0.01
+    assert luck_of_trainings([score(0.8, 0.82), score(0.5), score(0.6, 0.6)]) == pytest.approx(0.0001)
+
+
+@given(st.lists(st.tuples(SHARES, st.sampled_from([1.0, 2.0, 3.0]), st.booleans()), min_size=1, max_size=9))
+def test_no_larger_budget_gets_a_network_that_is_worse_on_the_images_held_out(found: list[tuple[float, float, bool]]) -> None:
+    entrants = [entrant(f"n{k}", budget, "known" if known else None) for k, (_, budget, known) in enumerate(found)]
+    won = outcomes(entrants, {f"n{k}": score(accuracy) for k, (accuracy, *_) in enumerate(found)})
+    by_budget = sorted(won, key=lambda outcome: outcome.budget_ms_per_image)
+    reached = [outcome.held_out_accuracy for outcome in by_budget]
+    assert reached == sorted(reached)
+    for outcome in won:
+        within = [accuracy for accuracy, budget, _ in found if budget <= outcome.budget_ms_per_image]
+        assert outcome.held_out_accuracy == pytest.approx(max(within))
+        assert outcome.searched == (outcome.design is None)
+
+
+def test_a_network_of_a_larger_budget_wins_a_smaller_one_if_its_interval_is_clear_of_that() -> None:
+    fast = entrant("fast", 2.0, ms=0.9)
+    won = outcomes([entrant("slow", 1.0), fast], {"slow": score(0.8), "fast": score(0.9)})
+    assert {outcome.budget: outcome.name for outcome in won} == {1.0: "fast", 2.0: "fast"}
+    unclear = fast.model_copy(update={"interval_ms_per_image": 0.2})
+    won = outcomes([entrant("slow", 1.0), unclear], {"slow": score(0.8), "fast": score(0.9)})
+    assert {outcome.budget: outcome.name for outcome in won} == {1.0: "slow", 2.0: "fast"}
+
+
+def test_a_lead_of_less_than_one_standard_error_over_the_other_kind_is_a_tie() -> None:
+    entrants = [entrant("own"), entrant("resnet", design="resnet")]
+    (close,) = outcomes(entrants, {"own": score(0.900), "resnet": score(0.895)})
+    (clear,) = outcomes(entrants, {"own": score(0.900), "resnet": score(0.85)})
+    assert (close.tie, clear.tie) == (True, False)
+    assert close.known is not None
+    assert close.best_searched is not None
+    assert (close.known.name, close.best_searched.name) == ("resnet", "own")
+
+
+def test_where_a_known_design_wins_the_best_of_the_search_is_exported_beside_it() -> None:
+    entrants = [entrant("own"), entrant("resnet", design="resnet")]
+    (outcome,) = outcomes(entrants, {"own": score(0.8), "resnet": score(0.9)})
+    assert not outcome.searched
+    assert [each.name for each in outcome.exported] == ["resnet", "own"]
+    (outcome,) = outcomes(entrants, {"own": score(0.9), "resnet": score(0.8)})
+    assert [each.name for each in outcome.exported] == ["own"]
+
+
+def test_a_budget_none_of_whose_networks_could_be_trained_is_a_fault() -> None:
+    with pytest.raises(EvidenceError, match=r"race for budget .* failed"):
+        outcomes([entrant("a")], {})
+
+
+def test_the_cost_of_a_race_is_told_in_full_trainings() -> None:
+    assert trainings_at_most(9, 2, 1 / 3, 1) == pytest.approx(2 * (0.2 * 9 + 4))
+    assert trainings_at_most(2, 1, 1 / 3, 2) == pytest.approx(0.4 + 4)
