@@ -30,7 +30,7 @@ from genet.choose.outcome import Outcomes
 from genet.choose.race import Entrant, Entrants
 from genet.commands.printing import progress
 from genet.device import keep_memory
-from genet.files import Journal, Record, write_atomic
+from genet.files import Journal, Record, write_atomic, written_atomically
 from genet.job import Job, open_job, predictor
 from genet.nets.data import load_data
 from genet.runfolder import RunFolder, network_name
@@ -81,17 +81,18 @@ def search(recipe: Recipe, folder: Path) -> Outcomes:
 def random_search(folder: Path, into: Path, trainings: float) -> Outcomes:
     """The same race among random networks of the space, as many as the given cost allows."""
     if not into.exists():
-        shutil.copytree(folder, into, ignore=shutil.ignore_patterns("networks", "race*", "results.json", ".lock"))
+        with written_atomically(into) as copy:
+            ignored = shutil.ignore_patterns("networks", "race*", "results.json", ".lock")
+            shutil.copytree(folder, copy, ignore=ignored, dirs_exist_ok=True)
     with open_job(into, progress()) as job:
         found = Entrants.load(job.folder.entrants)
         if any(entrant.design for entrant in found.entrants):
             count = max(2, round(trainings / len(BUDGETS) / PER_NETWORK))
             drawn = tuple(entrant for budget in BUDGETS for entrant in random_entrants(job, budget, count))
             found.model_copy(update={"entrants": drawn}).save(job.folder.entrants)
-        raced = pipeline.race(job, two_workers)
+        raced, epochs = pipeline.race(job, two_workers), job.recipe.train.epochs
         lines = job.folder.race.read().records
-        full = fmean(line["seconds"] for line in lines if line["epochs"] == job.recipe.train.epochs)
-        return raced.model_copy(update={"trainings": sum(line["seconds"] for line in lines) / full})  # it needs no trials
+        return raced.model_copy(update={"trainings": sum(line["epochs"] for line in lines) / epochs})  # it needs no trials
 
 
 def random_entrants(job: Job, budget: str, count: int) -> Iterator[Entrant]:
@@ -112,6 +113,7 @@ def random_entrants(job: Job, budget: str, count: int) -> Iterator[Entrant]:
         yield Entrant(
             budget=budget,
             budget_ms_per_image=limit_ms / batch,
+            within=tuple(each for each in BUDGETS if float(each[:-1]) >= limit),
             design=None,
             name=network_name(network),
             network=str(network),
@@ -137,7 +139,9 @@ def ways(found: Outcomes, drawn: Outcomes, selection: Selection) -> Iterator[Way
             if each is not None and each.ms_per_image is not None:
                 cost = drawn.trainings if way.startswith("random") else found.trainings
                 yield make(way=way, name=each.name, network=each.network, share=each.ms_per_image / whole, trainings=cost)
-        alone = next(choice for choice in selection.answers if choice.budget == outcome.budget)
+        alone = next((choice for choice in selection.answers if choice.budget == outcome.budget), None)
+        if alone is None:
+            continue
         share = (alone.measured_ms_per_image or alone.predicted_ms_per_image) / whole
         yield make(way="selected, without a race", name="selected", network=alone.network, share=share, trainings=math.nan)
 

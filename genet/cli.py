@@ -191,6 +191,7 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
 def _add_runner(command: argparse.ArgumentParser) -> None:
     """Who runs the trials, and from which MasterNet."""
     command.add_argument("--any-master", action="store_true", help="go on with a MasterNet that has learnt nothing")
+    command.add_argument("--trials-per-gpu", type=_positive, metavar="N", default=1, help="small networks side by side on a GPU")
     _add_workers(command)
 
 
@@ -205,7 +206,6 @@ def _add_workers(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers", type=_positive, metavar="N", help="with --runner processes, how many in all (default: one per GPU, or 2)"
     )
-    command.add_argument("--trials-per-gpu", type=_positive, metavar="N", default=1, help="small networks side by side on a GPU")
     command.add_argument("--address", metavar="A", help="of a running Ray cluster (default: one on this machine)")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from genet.device import DeviceCard, open_device, read_card
+from genet.errors import GenetError, SpecError, first_line
 from genet.files import FolderLock
 from genet.latency.evidence import read_evidence
 from genet.latency.meter import EvidenceMeter, Meter, open_meter
@@ -106,10 +107,18 @@ def predictor(job: Job, table: LatencyTable, kept: Mapping[int, Widths]) -> Pred
 
 
 def check_designs(recipe: Recipe) -> None:
-    """GenetError for a design of the recipe's race that cannot be read, or that other code does not build for its images."""
+    """SpecError for designs of the recipe's race that cannot be read, or that do not run at a resolution of its space."""
+    faults = []
     for design in designs_of(recipe):
-        if isinstance(design.network, Foreign):
-            part_of(design.network).ops()
+        for resolution in recipe.space.input.resolutions:
+            try:
+                network = design.network.at(resolution)
+                if isinstance(network, Foreign):
+                    part_of(network).ops()
+            except GenetError as fault:
+                faults.append(f"race.designs: {design.name} at {resolution} pixels: {first_line(fault)}")
+    if faults:
+        raise SpecError(faults)
 
 
 @contextmanager

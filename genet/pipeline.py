@@ -49,15 +49,18 @@ __all__ = [
 ]
 
 
-def run(job: Job, runner: OpenRunner = open_runner, any_master: bool = False) -> Outcomes:
-    """From a recipe to trained and exported networks; `runner` opens who runs what. For `any_master` see `distill`."""
+def run(job: Job, runner: OpenRunner = open_runner, trainer: OpenRunner = open_runner, any_master: bool = False) -> Outcomes:
+    """From a recipe to trained and exported networks; `runner` opens who runs the trials, `trainer` who runs the race.
+
+    For `any_master` see `distill`.
+    """
     check(job)
     profile(job)
     train_master(job)
     distill(job, runner, any_master=any_master)
     fit_trials(job)
     select(job)
-    outcomes = race(job, runner)
+    outcomes = race(job, trainer)
     export_selected(job)
     write_report(job)
     return outcomes

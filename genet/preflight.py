@@ -34,6 +34,7 @@ from genet.trials.course import Course
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.probe import STEPS_RECORDED, expected_seconds
 
+SCALES_MEASURED = 8  # of a design for a budget, as counted on digits
 COLUMNS, MARGIN = 80, 24  # of the pre-flight
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
 
@@ -108,11 +109,14 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
 
 def race_cost(recipe: Recipe) -> float:
     """Return what the race costs at most, in full trainings (T)."""
-    searched, share, repeats = recipe.race.counts
-    resolutions = len(recipe.space.input.resolutions)
-    designs = 0 if recipe.measure.latency else len(designs_of(recipe))
-    networks = searched * resolutions + designs * (1 if recipe.race.effort == "quick" else resolutions)
-    return trainings_at_most(networks, len(recipe.select.budgets), share, repeats)
+    searched, *_ = recipe.race.counts
+    networks = (searched + _designs(recipe)) * (1 if recipe.race.effort == "quick" else len(recipe.space.input.resolutions))
+    return trainings_at_most(networks, len(recipe.select.budgets), recipe.race, recipe.train)
+
+
+def _designs(recipe: Recipe) -> int:
+    """Return how many known designs race: none on evidence from elsewhere, where they cannot be timed."""
+    return 0 if recipe.measure.latency else len(designs_of(recipe))
 
 
 def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Network) -> float | None:
@@ -133,7 +137,8 @@ def _seconds(
     block_ms = max(REPEAT_MS, network_ms / depth)
     per_row = REPEATS + 4
     profile = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
-    profile += rows.networks * 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms)
+    whole = 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms)
+    profile += rows.networks * whole
     batch = min(recipe.train.batch, splits.train.size)
     start_s, step_s = _training_seconds(recipe, splits, device)
     untrained = Course(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
@@ -142,11 +147,13 @@ def _seconds(
         return start_s + schedule.epochs * splits.train.size * step_s / batch
 
     trainings = race_cost(recipe)
+    scaled = SCALES_MEASURED * _designs(recipe) * len(space.input.resolutions) * len(recipe.select.budgets)
     mean_share = sum((r / search) ** 2 for r in space.input.resolutions) / len(space.input.resolutions)
     return {
         "profile": profile / 1e3 + rows.rows * WARM_UP_S[device.type] if recipe.measure.here else 0.0,
         "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
         "distill": expected_seconds(untrained, trials, device),
+        "designs": scaled * whole / 1e3 if recipe.measure.here else 0.0,
         "race": trainings * training(recipe.train) * mean_share,
         "export": EXPORT_S * len(recipe.select.budgets),
     }

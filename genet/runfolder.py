@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TypeVar
 
-from genet.errors import GenetError, RunError
+from genet.errors import GenetError, RunError, StorageError
 from genet.files import TEMPORARY, Derived, Journal, Record, write_atomic
 from genet.spec.foreign import Structure
 from genet.spec.network import Network
@@ -69,7 +69,10 @@ class RunFolder:
         """Read a result if it is there and was made from just these inputs, else None: it is to be made anew."""
         if not file.exists():
             return None
-        found = record.load(file)
+        try:
+            found = record.load(file)
+        except StorageError:  # damaged, or of an earlier version
+            return None
         return found if found.inputs == inputs else None
 
     def recipe(self) -> Recipe:
@@ -93,6 +96,10 @@ class RunFolder:
         """Make this the recipe's folder. Other budgets, another device or another final training keep the trials."""
         self.check_free_for(recipe)
         write_atomic(self.recipe_file, to_yaml(recipe).encode())
+
+    def forget_the_race(self) -> None:
+        """Delete the checkpoints of a race that is over; its journal and its networks stay."""
+        shutil.rmtree(self.race_under_way, ignore_errors=True)
 
     def remove_leftovers(self) -> None:
         """Delete the temporary files of a writer that was killed. Only the holder of the folder's lock may call it."""

@@ -37,6 +37,7 @@ COMMANDS = [
     "survey",
     "fold",
     "rank",
+    "race",
     "filter",
 ]
 

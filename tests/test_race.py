@@ -13,7 +13,8 @@ from genet import pipeline
 from genet.choose.outcome import Outcomes
 from genet.choose.race import Entrants
 from genet.cli import main
-from genet.errors import EvidenceError, GenetError
+from genet.commands.race import print_outcomes
+from genet.errors import EvidenceError, GenetError, LostDeviceError
 from genet.job import open_job
 from genet.progress import Progress
 from genet.runfolder import RunFolder
@@ -99,7 +100,7 @@ def test_a_design_of_ones_own_is_a_notation_a_file_beside_the_recipe_or_a_timm_m
     recipe = recipe_with(tmp_path, f'{{designs: [mine.yaml, "{OWN}", "timm:resnet10t"]}}')
     *known, mine, written, timm = designs_of(recipe)
     assert len(known) == 5
-    assert (mine.name, str(written.network), timm.name) == ("mine", OWN, "resnet10t")
+    assert (mine.name, str(written.network), timm.name) == ("mine", OWN, "timm-resnet10t")
     assert timm.scales(16) == (timm.network,)
 
 
@@ -110,7 +111,7 @@ def test_a_design_of_ones_own_is_a_notation_a_file_beside_the_recipe_or_a_timm_m
         (OWN.replace("| 10", "| 7"), "tells 7 classes"),
         ("nowhere.yaml", "nowhere.yaml"),
         ("timm:no_such_network", "no_such_network"),
-        ("timm:resnet18", "two designs called resnet18"),
+        ("@64x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | 10", "at 16 pixels"),
     ],
 )
 def test_a_design_that_cannot_race_is_refused_before_anything_is_written(tmp_path: Path, design: str, law: str) -> None:
@@ -154,7 +155,7 @@ def test_no_budget_gets_a_worse_network_than_a_smaller_one_and_all_figures_have_
     for each in found.raced:
         assert 0 < each.held_out_error < 0.1
         assert 0 < each.test_error < 0.1
-    assert found.trainings > len(found.raced) - 1
+    assert found.trainings >= 3 / 2 + len(found.raced)  # the MasterNet's three epochs, and every one in full
     for outcome in found.outcomes:
         for each in outcome.exported:
             assert (raced.path / each.export / "exports.json").exists()
@@ -178,6 +179,21 @@ def test_the_last_table_fits_80_columns_and_the_command_repeats_nothing(
     assert {"network", "held_out_accuracy", "test_accuracy", "ms_per_image", "searched", "tie", "known"} <= set(
         found["outcomes"][0]
     )
+
+
+def test_on_a_narrow_terminal_no_name_is_cut(
+    raced: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Outcomes.load(raced.results)
+    names = {"name": "mobilenetv2-r224-abcdef", "searched": True, "tie": True}
+    known = found.raced[0].model_copy(update={"design": "mobilenetv2"})
+    rows = tuple(outcome.model_copy(update={**names, "known": known}) for outcome in found.outcomes)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_outcomes(found.model_copy(update={"outcomes": rows}), raced.path)
+    printed = capsys.readouterr().out
+    assert printed.count("mobilenetv2-r224-abcdef  ") == len(rows)
+    assert "…" not in printed
 
 
 def kill_after(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
@@ -233,6 +249,36 @@ def test_a_network_that_cannot_be_trained_is_left_out_and_said(run: RunFolder, m
         found = pipeline.race(job)
     assert any("masternet" in line and "ZeroDivisionError: in its first step" in line for line in said)
     assert all(each.design != "masternet" for each in found.raced)
+    assert any(name.startswith("masternet") for name in found.failed)
+    monkeypatch.undo()
+    with open_job(run.path, Progress()) as job:  # a bug is no verdict on a network: the next command tries again
+        again = pipeline.race(job)
+    assert not again.failed
+    assert again != found
+
+
+def test_a_device_that_is_lost_is_no_verdict_on_a_network(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(lesson: Any, *given: Any) -> Any:
+        raise LostDeviceError("the device stopped answering")
+
+    monkeypatch.setattr(step, "learn", failing)
+    with pytest.raises(LostDeviceError), open_job(run.path, Progress()) as job:
+        pipeline.race(job)
+    assert run.race.read().records == ()
+
+
+def test_on_another_machines_evidence_the_searchs_networks_race_alone(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copy(run.latency.path, tmp_path / "elsewhere.jsonl")
+    recipe, said = run.recipe(), list[str]()
+    elsewhere = recipe.measure.model_copy(update={"latency": str(tmp_path / "elsewhere.jsonl")})
+    with open_job(run.path, Progress(), recipe.model_copy(update={"measure": elsewhere})) as job:
+        job.progress.say = said.append  # type: ignore[method-assign]
+        pipeline.select(job)
+        found = pipeline.find_entrants(job)
+    assert found.entrants
+    assert all(entrant.design is None and entrant.ms_per_image is None for entrant in found.entrants)
+    assert [unmet.budget for unmet in found.unmet] == [0.000001]
+    assert any("known designs cannot be timed there" in line for line in said)
 
 
 def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +287,7 @@ def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.M
 
     monkeypatch.setattr(step, "learn", failing)
     with (
-        pytest.raises(EvidenceError, match=r"race for budget 1\.2x failed.*ZeroDivisionError"),
+        pytest.raises(EvidenceError, match=r"the race failed.*ZeroDivisionError"),
         open_job(run.path, Progress()) as job,
     ):
         pipeline.race(job)

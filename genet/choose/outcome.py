@@ -98,7 +98,10 @@ class Unmet(Record):
 
 
 class Outcomes(Derived):
-    """What a job ends with, the setting in which all latencies were measured, and every network that raced to the end."""
+    """What a job ends with, the setting in which all latencies were measured, and every network that raced to the end.
+
+    `failed` tells why networks could not be trained; a budget none of whose networks could has no outcome.
+    """
 
     setting: Setting
     masternet: Trained
@@ -106,4 +109,5 @@ class Outcomes(Derived):
     outcomes: tuple[Outcome, ...]
     unmet: tuple[Unmet, ...]
     raced: tuple[Raced, ...]
-    trainings: float  # cost of the race, in full trainings (T)
+    failed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
+    trainings: float  # cost of MasterNet, trials and race, in full trainings (T)

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, variance
 
 from genet.choose.outcome import Outcome, Raced, Unmet
-from genet.errors import EvidenceError
 from genet.files import Derived, Record
 from genet.latency.table import Setting
-from genet.spec.recipe import Budget, Schedule
+from genet.spec.recipe import Budget, Race, Schedule, Training
 
 SHORT = 0.2  # of the epochs, of a short training
 WARM_UP = 0.25  # of them at most, to warm up
@@ -25,12 +24,13 @@ IN_DOUBT = 2.0  # standard errors from the best, up to which a network is traine
 class Entrant(Record):
     """A network in the race for a budget, with what is known of it before any training. Latencies are per image.
 
-    `design` is the known design that it is scaled from; None for a network of the search. The measured latency is None if it is
-    evidence from elsewhere that says whether a network is within its budget.
+    `design` is the known design that it is scaled from; None for a network of the search. `within` are all budgets that it is
+    certified to be within; if latencies are evidence from elsewhere, predicted to be. The measured latency is None then.
     """
 
     budget: Budget
     budget_ms_per_image: float
+    within: tuple[Budget, ...]
     design: str | None
     name: str
     network: str
@@ -41,13 +41,6 @@ class Entrant(Record):
     interval_ms_per_image: float | None = None
     parameters: int
     macs: int
-
-    def within(self, budget_ms_per_image: float) -> bool:
-        """Whether it is within a budget: its own, a larger one, or one that its interval is clear of."""
-        if self.budget_ms_per_image <= budget_ms_per_image:
-            return True
-        found = self.ms_per_image if self.ms_per_image is not None else self.predicted_ms_per_image
-        return found is not None and found + (self.interval_ms_per_image or 0.0) <= budget_ms_per_image
 
 
 class Entrants(Derived):
@@ -69,10 +62,14 @@ class Score(Record):
 
 
 def short_training(schedule: Schedule) -> Schedule:
-    """Return the same training with a fifth of its epochs, of which a quarter at most warm up."""
+    """Return the same training with a fifth of its epochs, of which a quarter at most warm up.
+
+    Weights are not averaged: over so few epochs their average would still be mostly the first ones.
+    """
     epochs = max(1, round(SHORT * schedule.epochs))
     warmup = min(schedule.warmup_epochs, int(WARM_UP * epochs))
-    return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": warmup})
+    raw = {"ema": None} if isinstance(schedule, Training) else {}
+    return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": warmup, **raw})
 
 
 def finalists(entrants: Sequence[Entrant], reached: Mapping[str, float], share: float) -> tuple[str, ...]:
@@ -93,17 +90,17 @@ def in_doubt(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
     networks = dict.fromkeys(entrant.network for entrant in entrants if entrant.network in scores)
     if len(networks) < 2:
         return ()
-    luck = luck_of_trainings(scores.values())
+    luck = luck_of_trainings(score.held_out for score in scores.values())
     best = max(networks, key=lambda network: fmean(scores[network].held_out))
     close = [network for network in networks if _lead(scores[best], scores[network], luck) <= IN_DOUBT]
     return tuple(close) if len(close) > 1 else ()
 
 
-def luck_of_trainings(scores: Iterable[Score]) -> float:
-    """Return the variance of accuracy from one training of a network to the next, pooled over all; 0 if none has two."""
-    several = [score.held_out for score in scores if len(score.held_out) > 1]
-    freedom = sum(len(held_out) - 1 for held_out in several)
-    return sum(variance(held_out) * (len(held_out) - 1) for held_out in several) / freedom if freedom else 0.0
+def luck_of_trainings(accuracies: Iterable[Sequence[float]]) -> float:
+    """Return the variance of accuracy from one training of a network to the next, pooled over networks; 0 if none has two."""
+    several = [each for each in accuracies if len(each) > 1]
+    freedom = sum(len(each) - 1 for each in several)
+    return sum(variance(each) * (len(each) - 1) for each in several) / freedom if freedom else 0.0
 
 
 def standard_error(accuracies: Sequence[float], images: int, luck: float) -> float:
@@ -123,55 +120,62 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
     """Return per budget the best of all fully trained networks within it, whichever budget they were trained for.
 
     Beside it stand the best known design and the best network of the search. A lead over the best of the other kind of less than
-    one standard error is a tie.
-
-    EvidenceError if a budget has entrants, and none was trained.
+    one standard error is a tie. A budget none of whose networks was trained is left out.
     """
-    luck, found = luck_of_trainings(scores.values()), []
+    luck, found = luck_of_trainings(score.held_out for score in scores.values()), []
+    reached = raced(entrants, scores)
     for budget, limit in dict.fromkeys((e.budget, e.budget_ms_per_image) for e in entrants):
-        inside = {e.network: e for e in entrants if e.network in scores and e.within(limit)}
-        if not inside:
-            raise EvidenceError(f"the race for budget {budget} failed: got no network that could be trained, expected one")
-        ranked = sorted(inside.values(), key=lambda entrant: -fmean(scores[entrant.network].held_out))
-        best, others = ranked[0], [each for each in ranked if (each.design is None) != (ranked[0].design is None)]
-        tie = bool(others) and _lead(scores[best.network], scores[others[0].network], luck) < 1
-        known, searched = ([each for each in ranked if (each.design is not None) == kind] for kind in (True, False))
+        inside = {e.network for e in entrants if e.network in scores and budget in e.within}
+        ranked = sorted((each for each in reached if each.network in inside), key=lambda each: -each.held_out_accuracy)
+        if not ranked:
+            continue
+        best, others = ranked[0], [each for each in ranked if each.searched != ranked[0].searched]
+        known, searched = ([each for each in ranked if each.searched == kind] for kind in (False, True))
         found.append(
             Outcome(
-                **dict(raced(best, scores[best.network], luck)),
+                **dict(best),
                 budget=budget,
                 budget_ms_per_image=limit,
-                tie=tie,
-                known=raced(known[0], scores[known[0].network], luck) if known else None,
-                best_searched=raced(searched[0], scores[searched[0].network], luck) if searched else None,
+                tie=bool(others) and _lead(scores[best.network], scores[others[0].network], luck) < 1,
+                known=known[0] if known else None,
+                best_searched=searched[0] if searched else None,
             )
         )
     return tuple(found)
 
 
-def raced(entrant: Entrant, score: Score, luck: float) -> Raced:
-    """Return what a network reached, with its latency."""
-    return Raced(
-        name=entrant.name,
-        network=entrant.network,
-        resolution=entrant.resolution,
-        searched=entrant.design is None,
-        design=entrant.design,
-        trainings=len(score.held_out),
-        held_out_accuracy=fmean(score.held_out),
-        held_out_error=standard_error(score.held_out, score.held_out_images, luck),
-        test_accuracy=fmean(score.test),
-        test_error=standard_error(score.test, score.test_images, luck),
-        predicted_accuracy=entrant.predicted_accuracy,
-        predicted_ms_per_image=entrant.predicted_ms_per_image,
-        ms_per_image=entrant.ms_per_image,
-        interval_ms_per_image=entrant.interval_ms_per_image,
-        parameters=entrant.parameters,
-        macs=entrant.macs,
+def raced(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Raced, ...]:
+    """Return what every fully trained network reached, with its latency."""
+    held_out_luck = luck_of_trainings(score.held_out for score in scores.values())
+    test_luck = luck_of_trainings(score.test for score in scores.values())
+    surest = sorted(entrants, key=lambda entrant: -(entrant.interval_ms_per_image or 0.0))
+    by_network = {entrant.network: entrant for entrant in surest}  # of a network measured for two budgets the longer one
+    return tuple(
+        Raced(
+            name=by_network[network].name,
+            network=network,
+            resolution=by_network[network].resolution,
+            searched=by_network[network].design is None,
+            design=by_network[network].design,
+            trainings=len(score.held_out),
+            held_out_accuracy=fmean(score.held_out),
+            held_out_error=standard_error(score.held_out, score.held_out_images, held_out_luck),
+            test_accuracy=fmean(score.test),
+            test_error=standard_error(score.test, score.test_images, test_luck),
+            predicted_accuracy=by_network[network].predicted_accuracy,
+            predicted_ms_per_image=by_network[network].predicted_ms_per_image,
+            ms_per_image=by_network[network].ms_per_image,
+            interval_ms_per_image=by_network[network].interval_ms_per_image,
+            parameters=by_network[network].parameters,
+            macs=by_network[network].macs,
+        )
+        for network, score in scores.items()
     )
 
 
-def trainings_at_most(networks: int, budgets: int, share: float, repeats: int) -> float:
+def trainings_at_most(networks: int, budgets: int, race: Race, schedule: Schedule) -> float:
     """Return what a race of so many networks per budget costs at most, in full trainings (T)."""
-    finals = max(FINALISTS, math.ceil(share * networks)) + 1  # the best of a kind may come on top
-    return budgets * (SHORT * networks + min(networks, finals) * repeats)
+    _, share, repeats = race.counts
+    finals = min(networks, max(FINALISTS, math.ceil(share * networks)) + 1)  # the best of a kind may come on top
+    short = networks * short_training(schedule).epochs / schedule.epochs if networks > FINALISTS else 0.0
+    return budgets * (short + finals * repeats)

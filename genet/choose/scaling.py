@@ -48,10 +48,9 @@ class Scales(Generic[N]):
         within = sorted((place for place, ms in self._known.items() if ms <= limit_ms), reverse=True)
         if not within:
             return None
-        near = [place for place in range(within[0], max(-1, within[0] - TRIES), -1) if self._look(place) <= limit_ms]
-        far = [place for place in within if place not in near]
-        for place in [*near, *far[:TRIES]]:
-            found = certify(self._scales[place])
+        near = range(within[0], max(-1, within[0] - TRIES), -1)
+        for place in (*near, *[place for place in within if place not in near][:TRIES]):
+            found = certify(self._scales[place]) if self._look(place) <= limit_ms else None
             if found is not None:
                 return self._scales[place], found
         return None

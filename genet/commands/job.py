@@ -12,7 +12,7 @@ from genet import pipeline
 from genet.choose.outcome import percent
 from genet.commands.measuring import checked_measure
 from genet.commands.naming import images_in
-from genet.commands.printing import progress, runner_of, table
+from genet.commands.printing import progress, table, training_runner, trial_runner
 from genet.commands.race import exit_code, print_outcomes
 from genet.errors import RunError
 from genet.job import Job, open_job, read_job
@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     with open_job(folder, progress(), recipe) as job:
         job.progress.say(f"{recipe.name} in {folder}")
-        outcomes = pipeline.run(job, partial(runner_of, arguments), arguments.any_master)
+        trials, trainings = partial(trial_runner, arguments), partial(training_runner, arguments)
+        outcomes = pipeline.run(job, trials, trainings, arguments.any_master)
         print_outcomes(outcomes, job.folder.path)
         print(f"\nreport: {job.folder.report}")
     arguments.exit_code = exit_code(outcomes)
@@ -71,7 +72,7 @@ def step(arguments: argparse.Namespace) -> Answer:
             case _:
                 if arguments.more:
                     _ask_for_more(job, arguments.more)
-                results = pipeline.distill(job, partial(runner_of, arguments), arguments.retry, arguments.any_master)
+                results = pipeline.distill(job, partial(trial_runner, arguments), arguments.retry, arguments.any_master)
                 _print_standings(job)
                 return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
 

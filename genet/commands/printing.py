@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from genet.files import write_atomic
 from genet.latency.table import Setting
@@ -20,7 +20,7 @@ from genet.trials.workers import open_runner
 def table(head: list[str], rows: list[list[str]]) -> None:
     """A plain table, as wide as the terminal; unbroken lines where programs read."""
     terminal = sys.stdout.isatty()
-    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(*(Column(name, overflow="fold") for name in head), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for row in rows:  # a notation is one line for programs, and one entry per line where people read
         table.add_row(*(text.replace(" | ", "\n") if terminal else text for text in row))
     Console(width=None if terminal else 1000).print(table)
@@ -32,9 +32,14 @@ def progress() -> Progress:
     return LiveBar(console) if console.is_terminal else LinePrinter(console)
 
 
-def runner_of(arguments: argparse.Namespace, device: str) -> Runner:
-    """Return the runner that the command line asks for."""
+def trial_runner(arguments: argparse.Namespace, device: str) -> Runner:
+    """Return who runs the trials, as the command line asks."""
     return open_runner(device, arguments.runner, arguments.workers, arguments.trials_per_gpu, arguments.address)
+
+
+def training_runner(arguments: argparse.Namespace, device: str) -> Runner:
+    """Return who runs full trainings: the same, but one at a time on every GPU, whose memory each needs for itself."""
+    return open_runner(device, arguments.runner, arguments.workers, address=arguments.address)
 
 
 def save_picture(file: Path, picture: str) -> None:

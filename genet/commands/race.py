@@ -9,7 +9,7 @@ from typing import Any
 
 from genet import pipeline
 from genet.choose.outcome import Outcome, Outcomes, Raced
-from genet.commands.printing import found_ms, progress, runner_of, table
+from genet.commands.printing import found_ms, progress, table, training_runner
 from genet.job import open_job
 
 UNMET = 3  # exit code of a job none of whose budgets can be met
@@ -18,7 +18,7 @@ UNMET = 3  # exit code of a job none of whose budgets can be met
 def race(arguments: argparse.Namespace) -> dict[str, Any]:
     """`genet race`: train what is selected and the known designs alike; what is trained already is not repeated."""
     with open_job(arguments.run, progress()) as job:
-        found = pipeline.race(job, partial(runner_of, arguments))
+        found = pipeline.race(job, partial(training_runner, arguments))
         print_outcomes(found, job.folder.path)
     arguments.exit_code = exit_code(found)
     return found.model_dump(mode="json")
@@ -32,7 +32,7 @@ def exit_code(found: Outcomes) -> int:
 def print_outcomes(found: Outcomes, folder: Path) -> None:
     """Print the last table, 80 columns wide, with notations and folders below it, one a line."""
     rows = [_row(row) for row in found.outcomes]
-    rows += [["none", str(each.budget), "", "", "", ""] for each in found.unmet]
+    rows += [["cannot be met", str(each.budget), f"from {each.smallest_ms_per_image:.4f}", "", "", ""] for each in found.unmet]
     masternet = f"{100 * found.masternet.test_accuracy:.1f}"
     rows.append(["MasterNet", "", f"{found.masternet_ms_per_image:.4f}", masternet, "", ""])
     table(["network", "budget", "ms/image", "test %", "best known", "params"], rows)
@@ -41,7 +41,9 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     for row in found.outcomes:
         print(f"\nbudget {row.budget}: {_verdict(row)}")
         for each in row.exported:
-            print(f"  {each.network}\n  {folder / each.export}")
+            print(f"  {each.network}\n  {folder / each.export}\n  genet latency {folder / 'networks' / each.name}")
+    for name, why in found.failed.items():
+        print(f"\n{name} is out of the race: {why}")
     for unmet in found.unmet:
         print(
             f"\nbudget {unmet.budget} ({unmet.budget_ms_per_image:.4g} ms/image) cannot be met: the smallest that can be met is "

@@ -7,6 +7,7 @@ last feature map is as large as the MasterNet's.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from genet.errors import SpecError
@@ -29,6 +30,7 @@ SHAPES = {
 }
 MASTERNET = "masternet"
 STEPS_PER_DOUBLING = 24  # of the widths: 3 % from one scale to the next
+EDGE = 32  # channels: steps of staircases end at multiples of it, if anywhere
 NARROWEST, WIDEST = 1 / 16, 4.0
 
 
@@ -70,7 +72,7 @@ def designs_of(recipe: Recipe) -> tuple[Design, ...]:
     designs = list(known_designs(space))
     for text in recipe.race.designs:
         if text.startswith("timm:"):
-            network: Structure = Foreign(name=text.removeprefix("timm:"), source=text, input=reads)
+            network: Structure = Foreign(name=re.sub(r"[^\w.-]", "-", text), source=text, input=reads)
         else:
             network = Network.parse(text) if "|" in text else read_structure(text)
         asked, found = ((each.channels, each.classes) for each in (reads, network.input))
@@ -94,7 +96,8 @@ def scaled(network: Network, factor: float) -> Network:
         return network  # the stem's width is free, and may be none of these
 
     def width(own: int, ratio: float | None = None) -> int:
-        most = math.ceil(own * max(1.0, factor)) + MULTIPLE  # beyond it lies the network's own, or the target
+        step = math.ceil(MULTIPLE / min(1.0, ratio or 1.0))  # at least so far apart lie the legal ones
+        most = math.ceil(own * max(1.0, factor)) + step + MULTIPLE
         legal = (each for each in range(MULTIPLE, most, MULTIPLE) if inner_width_is_exportable(each, ratio or 1.0))
         return min(legal, key=lambda each: abs(each - own * factor), default=own)
 
@@ -108,6 +111,18 @@ def scaled(network: Network, factor: float) -> Network:
             "head": network.head and network.head.model_copy(update={"width": width(network.head.width)}),
         }
     )
+
+
+def to_next_edge(network: Network, index: int) -> Network | None:
+    """Return the network with super-block `index` widened to where a step of a staircase may end; None if it stands there."""
+    superblock = network.superblocks[index]
+    edges = (width for width in range(superblock.width + MULTIPLE, 2 * superblock.width, MULTIPLE) if width % EDGE == 0)
+    width = next((each for each in edges if inner_width_is_exportable(each, superblock.ratio or 1.0)), None)
+    if width is None or superblock.width % EDGE == 0:
+        return None
+    superblocks = list(network.superblocks)
+    superblocks[index] = superblock.model_copy(update={"width": width})
+    return network.model_copy(update={"superblocks": tuple(superblocks)})
 
 
 def _fitted(network: Network, reads: Input, total_stride: int) -> Network:

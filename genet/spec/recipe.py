@@ -237,7 +237,7 @@ class Race(Record):
     Of every budget and resolution enter the best `searched` predictions and every known design scaled to it, `designs` of your
     own among them: network files, notations, folders or timm models. After short trainings the best share, `finalists`, is
     trained fully, and those too close to call up to `trainings` times. `effort` decides what is not given; `quick` takes
-    designs at the resolution of the search alone.
+    the resolution alone that is predicted to be best.
     """
 
     effort: Literal["quick", "normal", "thorough"] = "normal"

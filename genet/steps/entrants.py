@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from genet.choose.certificate import Certificate, Choice, Selection
@@ -11,14 +11,14 @@ from genet.choose.outcome import Unmet
 from genet.choose.race import Entrant, Entrants
 from genet.choose.scaling import Scales
 from genet.choose.selection import Solved
-from genet.errors import MeasurementError
+from genet.errors import MeasurementError, first_line
 from genet.files import digest
 from genet.job import Job, predictor
 from genet.latency.profile import measure_network
 from genet.latency.trace import structure_cost
 from genet.runfolder import network_name
-from genet.spec.designs import Design, designs_of
-from genet.spec.foreign import Structure
+from genet.spec.designs import Design, designs_of, to_next_edge
+from genet.spec.foreign import Foreign, Structure
 from genet.spec.network import Network
 from genet.spec.recipe import Budget
 from genet.steps.learn import current_regression
@@ -32,37 +32,31 @@ def find_entrants(job: Job) -> Entrants:
 
     On another machine's evidence no design can be timed: the search's networks race alone, and that is said.
     """
-    selection = job.folder.read(job.folder.selection, Selection)
-    asked = job.recipe.race.model_dump_json(include={"effort", "designs", "searched"})
-    inputs = digest(f"{selection.model_dump_json()}/{asked}")
+    selection, race = job.folder.read(job.folder.selection, Selection), job.recipe.race
+    designs = () if job.recipe.measure.latency else designs_of(job.recipe)
+    shapes = "/".join(f"{design.name} {design.network}" for design in designs)
+    inputs = digest(f"{selection.model_dump_json()}/{race.model_dump_json(include={'effort', 'searched'})}/{shapes}")
     known = job.folder.read_current(job.folder.entrants, Entrants, inputs)
     if known:
         return known
-    found = [entrant for choice in selection.answers for entrant in _searched(job, choice)]
-    fastest = {choice.budget: math.inf for choice in selection.choices}
-    if job.recipe.measure.latency:
+    if not designs:
         job.progress.say("  latencies are another machine's evidence: known designs cannot be timed there, and do not race")
-    else:
-        for choice in selection.choices:
-            measured = choice.measured_ms_per_image or choice.predicted_ms_per_image
-            fastest[choice.budget] = min(fastest[choice.budget], measured + (choice.interval_ms_per_image or 0.0))
-        found += _designs(job, selection, fastest)
-    designs: dict[str, Entrant] = {}
-    for entrant in found:  # a network has one name, and one that is a known design is no find of the search
-        if entrant.design:
-            designs.setdefault(entrant.network, entrant)
-    named = {network: {"design": design.design, "name": design.name} for network, design in designs.items()}
-    found = [entrant.model_copy(update=named.get(entrant.network, {})) for entrant in found]
-    met = {entrant.budget for entrant in found}
-    limits = {choice.budget: choice.budget_ms_per_image for choice in selection.choices}
+    fastest: dict[Budget, float] = {}
+    for choice in selection.choices:
+        ms = choice.measured_ms_per_image or choice.predicted_ms_per_image
+        fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), ms + (choice.interval_ms_per_image or 0.0))
+    field = _Field(job, {choice.budget: choice.budget_ms_per_image for choice in selection.choices})
+    found = [entrant for choice in _chosen(job, selection) for entrant in field.searched(choice)]
+    found += field.designs(designs, _resolutions(job, selection), fastest)
+    met, budgets = {entrant.budget for entrant in found}, list(field.limits)
     result = Entrants(
         inputs=inputs,
         setting=selection.setting,
         masternet_ms_per_image=selection.masternet_ms_per_image,
-        entrants=tuple(found),
+        entrants=_named(sorted(found, key=lambda entrant: budgets.index(entrant.budget))),
         unmet=tuple(
             Unmet(budget=budget, budget_ms_per_image=ms, smallest_ms_per_image=fastest[budget])
-            for budget, ms in limits.items()
+            for budget, ms in field.limits.items()
             if budget not in met
         ),
     )
@@ -70,89 +64,151 @@ def find_entrants(job: Job) -> Entrants:
     return result
 
 
-def _searched(job: Job, choice: Choice) -> Iterator[Entrant]:
-    """Yield a selected network, and the next best predictions that are within its budget too."""
-    count, *_ = job.recipe.race.counts
-    table, kept = job.table, kept_widths(job, job.table)
-    batch, regression = table.setting.batch, current_regression(job)
-    offered = offers(job, predictor(job, table, kept), regression, choice.resolution, kept[choice.resolution])
-    slower = (choice.measured_ms_per_image or choice.predicted_ms_per_image) / choice.predicted_ms_per_image
-    limit_ms = choice.budget_ms_per_image * batch
-    rivals = Solved(offered).best(limit_ms / slower, LOOKED_AT) if count > 1 else ()
-    predicted = {choice.network: (choice.predicted_accuracy, choice.predicted_ms_per_image)}
-    predicted |= {each.network: (each.predicted_accuracy, each.predicted_ms / batch) for each in rivals}
-    found = 0
-    for notation, (accuracy, ms) in predicted.items():
-        network = Network.parse(notation, name=job.recipe.space.name)
-        certificate = None if job.recipe.measure.latency else _certificate(job, choice.budget, limit_ms, network)
-        if found == count or not (certificate or job.recipe.measure.latency or notation == choice.network):
-            continue
-        found += 1
-        entrant = _entrant(network, None, choice.budget, choice.budget_ms_per_image, certificate, batch)
-        yield entrant.model_copy(update={"predicted_accuracy": accuracy, "predicted_ms_per_image": ms})
+def _chosen(job: Job, selection: Selection) -> tuple[Choice, ...]:
+    """Return the selection's answers; in a quick race of every budget the one that is predicted to be best."""
+    if job.recipe.race.effort != "quick":
+        return selection.answers
+    best = {choice.budget: choice for choice in sorted(selection.answers, key=lambda choice: choice.predicted_accuracy)}
+    return tuple(best.values())
 
 
-def _designs(job: Job, selection: Selection, fastest: dict[Budget, float]) -> Iterator[Entrant]:
-    """Yield every known design scaled to every budget, at every resolution; `fastest` is told what is faster still."""
-    limits = {choice.budget: choice.budget_ms_per_image for choice in selection.choices}
-    resolutions = (job.recipe.search_resolution,) if job.recipe.race.effort == "quick" else job.resolutions
-    wanted = [(design, resolution) for design in designs_of(job.recipe) for resolution in resolutions]
-    with job.progress.track("known designs, each scaled to every budget", len(wanted)) as tracker:
-        for design, resolution in wanted:
-            yield from _scaled(job, design, resolution, limits, fastest)
-            tracker.advance()
+def _resolutions(job: Job, selection: Selection) -> dict[Budget, tuple[int, ...]]:
+    """Return at which resolutions designs race for each budget: all, in a quick race that of the search's best."""
+    chosen = {choice.budget: (choice.resolution,) for choice in _chosen(job, selection)}
+    quick, search = job.recipe.race.effort == "quick", (job.recipe.search_resolution,)
+    return {each.budget: chosen.get(each.budget, search) if quick else job.resolutions for each in selection.choices}
 
 
-def _scaled(
-    job: Job, design: Design, resolution: int, limits: dict[Budget, float], fastest: dict[Budget, float]
-) -> Iterator[Entrant]:
-    """Yield a design scaled to every budget that it can meet; one that cannot be measured is said and left out."""
-    networks, table, batch = design.scales(resolution), job.table, job.table.setting.batch
-    masternet_ms, faults = table.masternet_ms(job.masternet), []
+def _named(found: Sequence[Entrant]) -> tuple[Entrant, ...]:
+    """Give every network one name, and call none a find of the search that is a known design."""
+    designs: dict[str, Entrant] = {}
+    for entrant in found:
+        if entrant.design:
+            designs.setdefault(entrant.network, entrant)
+    names = {network: {"design": design.design, "name": design.name} for network, design in designs.items()}
+    return tuple(entrant.model_copy(update=names.get(entrant.network, {})) for entrant in found)
 
-    def measure(network: Structure) -> float:
-        try:
-            return measure_network(table, job.meter, network, job.masternet).ratio * masternet_ms
-        except MeasurementError as fault:
-            faults.append(fault)
-            return math.inf
 
-    macs = [structure_cost(network).macs for network in networks]
-    scales = Scales(networks, macs, measure, masternet_ms / structure_cost(job.masternet).macs)
-    for budget, ms_per_image in limits.items():
-        found = scales.widest_within(ms_per_image * batch, partial(_certificate, job, budget, ms_per_image * batch))
-        if found:
+class _Field:
+    """Who may race within some budgets, given in milliseconds per image."""
+
+    def __init__(self, job: Job, limits: dict[Budget, float]) -> None:
+        self.job, self.limits, self.table, self.batch = job, limits, job.table, job.table.setting.batch
+
+    def searched(self, choice: Choice) -> Iterator[Entrant]:
+        """Yield a selected network, and the next best predictions that are within its budget too."""
+        count, *_ = self.job.recipe.race.counts
+        kept, regression = kept_widths(self.job, self.table), current_regression(self.job)
+        prediction = predictor(self.job, self.table, kept)
+        offered = offers(self.job, prediction, regression, choice.resolution, kept[choice.resolution])
+        slower = (choice.measured_ms_per_image or choice.predicted_ms_per_image) / choice.predicted_ms_per_image
+        limit_ms = choice.budget_ms_per_image * self.batch
+        rivals = Solved(offered).best(limit_ms / slower, LOOKED_AT) if count > 1 else ()
+        predicted = {choice.network: (choice.predicted_accuracy, choice.predicted_ms_per_image)}
+        predicted |= {each.network: (each.predicted_accuracy, each.predicted_ms / self.batch) for each in rivals}
+        found = 0
+        for notation, (accuracy, ms) in predicted.items():
+            if found == count:
+                return
+            network, measured_here = Network.parse(notation, name=self.job.recipe.space.name), not self.job.recipe.measure.latency
+            certificate = self.certificate(choice.budget, network) if measured_here else None
+            if certificate is None and (measured_here and notation != choice.network):
+                continue
+            found += 1
+            facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
+            yield self.entrant(network, None, choice.budget, certificate, ms).model_copy(update=facts)
+
+    def designs(
+        self, designs: Sequence[Design], resolutions: dict[Budget, tuple[int, ...]], fastest: dict[Budget, float]
+    ) -> Iterator[Entrant]:
+        """Yield every known design scaled to every budget, at its resolutions; `fastest` is told what is faster still."""
+        everywhere = sorted({each for offered in resolutions.values() for each in offered})
+        wanted = [(design, resolution) for design in designs for resolution in everywhere]
+        if not wanted:
+            return
+        with self.job.progress.track("known designs, each scaled to every budget", len(wanted)) as tracker:
+            for design, resolution in wanted:
+                budgets = [budget for budget, offered in resolutions.items() if resolution in offered]
+                yield from self._scaled(design, resolution, budgets, fastest)
+                tracker.advance()
+
+    def _scaled(self, design: Design, resolution: int, budgets: list[Budget], fastest: dict[Budget, float]) -> Iterator[Entrant]:
+        """Yield a design scaled to every budget that it can meet; where it cannot be, that is said."""
+        networks, faults = design.scales(resolution), list[MeasurementError]()
+        masternet_ms = self.table.masternet_ms(self.job.masternet)
+
+        def measure(network: Structure) -> float:
+            try:
+                return measure_network(self.table, self.job.meter, network, self.job.masternet).ratio * masternet_ms
+            except MeasurementError as fault:
+                faults.append(fault)
+                return math.inf
+
+        macs = [structure_cost(network).macs for network in networks]
+        scales = Scales(networks, macs, measure, masternet_ms / structure_cost(self.job.masternet).macs)
+        beyond = []
+        for budget in budgets:
+            limit_ms = self.limits[budget] * self.batch
+            found = scales.widest_within(limit_ms, partial(self.certificate, budget))
+            if found is None:
+                beyond.append(str(budget))
+                fastest[budget] = min(fastest[budget], scales.fastest_ms / self.batch)
+                continue
             network, certificate = found
-            yield _entrant(network, design.name, budget, ms_per_image, certificate, batch)
-        elif scales.fastest_ms < math.inf:
-            fastest[budget] = min(fastest[budget], scales.fastest_ms / batch)
-    if faults:
-        job.progress.say(f"  {design.name} at {resolution} pixels: could not be timed at every scale, {faults[0]}")
+            network, certificate = self._aligned(network, certificate, budget, measure)
+            yield self.entrant(network, design.name, budget, certificate)
+        where = f"{design.name} at {resolution} pixels"
+        if faults:
+            self.job.progress.say(f"  {where}: could not be timed at every scale, {first_line(faults[0])}")
+        elif beyond:
+            self.job.progress.say(f"  {where}: no scale of it is within {', '.join(beyond)}")
 
+    def _aligned(
+        self, network: Structure, certificate: Certificate, budget: Budget, measure: Callable[[Structure], float]
+    ) -> tuple[Structure, Certificate]:
+        """Widen one super-block after the other to the end of its step, if the network is still within the budget."""
+        limit_ms, best = self.limits[budget] * self.batch, (network, certificate)
+        if isinstance(network, Foreign):
+            return best
+        for index in range(len(network.superblocks)):
+            wider = to_next_edge(network, index)
+            if wider is not None and measure(wider) <= limit_ms:
+                found = self.certificate(budget, wider)
+                if found is not None:
+                    network, best = wider, (wider, found)
+        return best
 
-def _certificate(job: Job, budget: Budget, limit_ms: float, network: Structure) -> Certificate | None:
-    """Certify a network; None if it is not within the budget, or cannot be measured."""
-    try:
-        found = judge(job, job.table, measured(job, job.table, network, budget, limit_ms), budget, limit_ms)
-    except MeasurementError:
-        return None
-    return found if found.within else None
+    def certificate(self, budget: Budget, network: Structure) -> Certificate | None:
+        """Certify a network; None if it is not within the budget, or cannot be measured."""
+        limit_ms = self.limits[budget] * self.batch
+        try:
+            found = judge(self.job, self.table, measured(self.job, self.table, network, budget, limit_ms), budget, limit_ms)
+        except MeasurementError:
+            return None
+        return found if found.within else None
 
+    def entrant(
+        self, network: Structure, design: str | None, budget: Budget, found: Certificate | None, predicted: float = math.inf
+    ) -> Entrant:
+        """Return the entry of a network for a budget, with all budgets that it is within: as certified, or else as predicted."""
+        row, cost = self.table.network_row(network), structure_cost(network)
 
-def _entrant(
-    network: Structure, design: str | None, budget: Budget, budget_ms_per_image: float, found: Certificate | None, batch: int
-) -> Entrant:
-    cost = structure_cost(network)
-    named = network.model_copy(update={"name": design}) if design else network
-    return Entrant(
-        budget=budget,
-        budget_ms_per_image=budget_ms_per_image,
-        design=design,
-        name=network_name(named),
-        network=str(network),
-        resolution=network.input.resolution,
-        ms_per_image=found.ms / batch if found else None,
-        interval_ms_per_image=found.interval_ms / batch if found else None,
-        parameters=cost.parameters,
-        macs=cost.macs,
-    )
+        def within(other: Budget) -> bool:
+            limit = self.limits[other]
+            if found is None or row is None:
+                return predicted <= limit
+            return judge(self.job, self.table, row, other, limit * self.batch).within is True
+
+        return Entrant(
+            budget=budget,
+            budget_ms_per_image=self.limits[budget],
+            within=tuple(other for other in self.limits if other == budget or within(other)),
+            design=design,
+            name=network_name(network.model_copy(update={"name": design}) if design else network),
+            network=str(network),
+            resolution=network.input.resolution,
+            ms_per_image=found.ms / self.batch if found else None,
+            interval_ms_per_image=found.interval_ms / self.batch if found else None,
+            parameters=cost.parameters,
+            macs=cost.macs,
+        )

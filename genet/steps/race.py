@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+
+import torch
+from pydantic import ValidationError
 
 from genet.choose.outcome import Outcomes, Trained, percent
 from genet.choose.race import (
@@ -18,21 +22,20 @@ from genet.choose.race import (
     Score,
     finalists,
     in_doubt,
-    luck_of_trainings,
     outcomes,
     raced,
     short_training,
 )
 from genet.device import give_back_memory, open_device
-from genet.errors import DataError, DeviceError, EvidenceError, NonFiniteLossError
-from genet.files import Record, digest, write_atomic, write_checked
+from genet.errors import DeviceError, EvidenceError, LostDeviceError, NonFiniteLossError
+from genet.files import Journal, Record, digest, write_atomic, write_checked
 from genet.job import Job
 from genet.nets.checkpoints import Checkpoints
 from genet.nets.data import Splits
 from genet.nets.weights import WEIGHTS_FILE, weights_bytes, write_labels
 from genet.spec.foreign import read_notation
 from genet.spec.reader import to_yaml
-from genet.spec.recipe import Schedule
+from genet.spec.recipe import Budget, Schedule
 from genet.steps.distill import OpenRunner, finished_trials
 from genet.steps.entrants import find_entrants
 from genet.steps.learn import lesson_of
@@ -51,7 +54,9 @@ class Finished(Record):
     epochs: int
     repeat: int
     held_out: float | None = None
+    held_out_images: int = 0
     test: float | None = None
+    test_images: int = 0
     seconds: float = 0.0
     failure: Failure | None = None
 
@@ -112,24 +117,25 @@ class FullTraining:
 
         LostDeviceError if the device stops answering: only another process can go on.
         """
+        device = open_device(self.device)
         for task in tasks:
             walked = 0.0
             try:
-                for event in self._trained(task):
+                for event in self._trained(task, device):
                     walked += event.tasks if isinstance(event, Stride) else 0.0
                     yield event
+            except LostDeviceError:
+                raise
             except NonFiniteLossError as fault:
                 yield self.failed(task, "non-finite loss", str(fault))
             except DeviceError as fault:
                 yield self.failed(task, "out of memory", str(fault))
-            except DataError as fault:
-                yield self.failed(task, "data", str(fault))
             except Exception as fault:
                 yield self.failed(task, *told(fault))
             yield Stride(1 - walked)
 
-    def _trained(self, task: Training) -> Iterator[Event]:
-        device, began, epochs = open_device(self.device), time.monotonic(), task.lesson.schedule.epochs
+    def _trained(self, task: Training, device: torch.device) -> Iterator[Event]:
+        began, epochs = time.monotonic(), task.lesson.schedule.epochs
         give_back_memory(device)
         learning = learn(task.lesson, self.splits, device, task.checkpoint)
         walked = 0
@@ -141,7 +147,7 @@ class FullTraining:
                 break
             yield Stride((epoch - walked) / epochs, earlier=epoch - walked > 1)
             walked = epoch
-        line = _line(task, held_out=trained.nas_accuracy, test=trained.test_accuracy, seconds=time.monotonic() - began)
+        line = _reached(task, trained, self.splits.test.size, time.monotonic() - began)
         yield Ended(line, trained, weights_bytes(module) if task.keep else None)
 
 
@@ -151,37 +157,40 @@ def _line(task: Training, **found: object) -> Finished:
     return Finished.model_validate({"id": task.id, "name": task.name, **facts, **found})
 
 
-def race(job: Job, runner: OpenRunner = open_runner) -> Outcomes:
-    """Train the entrants, short and then fully, and say who wins each budget; what is trained already is not repeated.
+def _reached(task: Training, trained: Trained, test_images: int, seconds: float = 0.0) -> Finished:
+    held_out = {"held_out": trained.nas_accuracy, "held_out_images": trained.nas_images}
+    return _line(task, **held_out, test=trained.test_accuracy, test_images=test_images, seconds=seconds)
 
-    EvidenceError if no network of a budget can be trained.
+
+def race(job: Job, runner: OpenRunner = open_runner) -> Outcomes:
+    """Train the entrants, short and then fully, and say who wins each budget.
+
+    What is trained already is not repeated; what failed by the machine or the images is.
+
+    EvidenceError if no network of any budget can be trained.
     """
     found, masternet = find_entrants(job), job.folder.read(job.folder.master, Trained)
-    asked = f"{job.recipe.train.model_dump_json()}/{job.recipe.race.model_dump_json()}/{job.recipe.seed}"
-    inputs = digest(f"{found.model_dump_json()}/{masternet.inputs}/{asked}")
-    known = job.folder.read_current(job.folder.results, Outcomes, inputs)
-    if known:
-        return known
     running = _Race(job, found, runner)
     scores = running.run()
-    luck = luck_of_trainings(scores.values())
-    by_network = {entrant.network: entrant for entrant in found.entrants}
-    try:
-        winners = outcomes(found.entrants, scores)
-    except EvidenceError as fault:
-        why = "; ".join(dict.fromkeys(f"{each.name}: {each.failure}" for each in running.failures))
-        raise EvidenceError(f"{fault} ({why})") from None
+    winners = outcomes(found.entrants, scores)
+    if found.entrants and not winners:
+        why = "; ".join(f"{name}: {failure}" for name, failure in running.failures.items())
+        raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
+    lessons = "/".join(sorted(task.id for task in running.tasks))
     result = Outcomes(
-        inputs=inputs,
+        inputs=digest(f"{found.model_dump_json()}/{masternet.inputs}/{lessons}"),
         setting=found.setting,
         masternet=masternet,
         masternet_ms_per_image=found.masternet_ms_per_image,
         outcomes=winners,
         unmet=found.unmet,
-        raced=tuple(raced(by_network[network], score, luck) for network, score in scores.items()),
+        raced=raced(found.entrants, scores),
+        failed=running.failures,
         trainings=running.trainings,
     )
-    result.save(job.folder.results)
+    if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):
+        result.save(job.folder.results)
+    job.folder.forget_the_race()
     return result
 
 
@@ -191,82 +200,81 @@ class _Race:
     def __init__(self, job: Job, found: Entrants, runner: OpenRunner) -> None:
         self._job, self._open, self._entrants = job, runner, found.entrants
         self._by_network = {entrant.network: entrant for entrant in found.entrants}
-        self._budgets: dict[object, list[Entrant]] = {}
+        self._budgets: dict[Budget, list[Entrant]] = {}
         for entrant in found.entrants:
             self._budgets.setdefault(entrant.budget, []).append(entrant)
-        lines = (Finished.model_validate(record) for record in job.folder.race.read().records)
-        self._finished = {line.id: line for line in lines}
+        self._finished = _finished(job.folder.race)
+        self.tasks: dict[Training, None] = {}  # that this race has needed
 
     def run(self) -> dict[str, Score]:
         """Train by successive halving; returns what every fully trained network reached."""
         schedule, (_, share, most) = self._job.recipe.train, self._job.recipe.race.counts
-        crowded = [budget for budget in self._budgets.values() if len({e.network for e in budget}) > FINALISTS]
-        short = self._trained("short trainings", [e.network for budget in crowded for e in budget], short_training(schedule))
-        reached = {network: line.held_out for network, line in short.items() if line.held_out is not None}
-        chosen = [
-            network
-            for budget in self._budgets.values()
-            for network in (finalists(budget, reached, share) if budget in crowded else [e.network for e in budget])
-        ]
-        full = [self._trained("full trainings", chosen, schedule)]
-        for repeat in range(1, most):
-            scores = self._scores(full)
-            close = [network for budget in self._within() for network in in_doubt(budget, scores)]
-            again = [network for network in close if len(scores[network].held_out) == repeat]
-            if again:
-                full.append(self._trained(f"trainings number {repeat + 1} of those in doubt", again, schedule, repeat))
-        return self._scores(full)
+        crowded = {budget for budget, own in self._budgets.items() if len({e.network for e in own}) > FINALISTS}
+        shortly = [e.network for budget in crowded for e in self._budgets[budget]]
+        short = self._trained("short trainings", [(network, 0) for network in shortly], short_training(schedule))
+        reached = {network: line.held_out for (network, _), line in short.items() if line.held_out is not None}
+        full: dict[tuple[str, int], Finished] = {}
+        while True:  # the next best takes the place of a finalist that cannot be trained
+            gone = {network for (network, _), line in full.items() if line.held_out is None}
+            left = {network: accuracy for network, accuracy in reached.items() if network not in gone}
+            chosen = [
+                (network, 0)
+                for budget, own in self._budgets.items()
+                for network in (finalists(own, left, share) if budget in crowded else [e.network for e in own])
+            ]
+            if full.keys() >= set(chosen):
+                break
+            full |= self._trained("full trainings", chosen, schedule)
+        while True:  # a mean that has fallen may leave others in doubt
+            scores = _scores(full)
+            doubtful = {network for budget in self._budgets for network in in_doubt(self._within(budget), scores)}
+            tried = Counter(network for network, _ in full)
+            again = [(network, tried[network]) for network in sorted(doubtful) if tried[network] < most]
+            if not again:
+                return scores
+            full |= self._trained("trainings of those in doubt, once more", again, schedule)
 
     @property
-    def failures(self) -> list[Finished]:
-        """The trainings that failed."""
-        return [line for line in self._finished.values() if line.failure]
+    def failures(self) -> dict[str, str]:
+        """Why networks could not be trained, by their names."""
+        lines = (self._finished[task.id] for task in self.tasks)
+        return {line.name: str(line.failure) for line in lines if line.failure}
 
     @property
     def trainings(self) -> float:
-        """What the MasterNet, the trials and the race have cost, in full trainings, by the time they took."""
-        epochs = self._job.recipe.train.epochs
-        full = [line.seconds for line in self._finished.values() if line.epochs == epochs and line.seconds]
-        spent = sum(line.seconds for line in self._finished.values())
-        spent += sum(trial.seconds.total for trial in finished_trials(self._job))
+        """What MasterNet, trials and race cost, in full trainings: by epochs, and trials by the time that they took."""
+        epochs, lines = self._job.recipe.train.epochs, [self._finished[task.id] for task in self.tasks]
         master = self._job.recipe.master
-        began = master.epochs / epochs if isinstance(master, Schedule) else 0.0
-        return began + spent / fmean(full) if full else began
+        cost = sum(line.epochs for line in lines) / epochs + (master.epochs / epochs if isinstance(master, Schedule) else 0.0)
+        full = [line.seconds for line in lines if line.epochs == epochs and line.seconds]
+        trials = sum(trial.seconds.total for trial in finished_trials(self._job))
+        return cost + (trials / fmean(full) if full else 0.0)
 
-    def _within(self) -> Iterator[list[Entrant]]:
-        """Yield for every budget all entrants within it, whichever budget they are scaled to."""
-        for budget in self._budgets.values():
-            yield [entrant for entrant in self._entrants if entrant.within(budget[0].budget_ms_per_image)]
+    def _within(self, budget: Budget) -> list[Entrant]:
+        """Return all entrants within a budget, whichever they are scaled to."""
+        return [entrant for entrant in self._entrants if budget in entrant.within]
 
-    def _scores(self, full: Sequence[Mapping[str, Finished]]) -> dict[str, Score]:
-        splits, scores = self._job.splits, {}
-        for network in full[0]:
-            lines = [trained[network] for trained in full if network in trained]
-            held_out = tuple(line.held_out for line in lines if line.held_out is not None)
-            test = tuple(line.test for line in lines if line.test is not None)
-            if held_out:
-                sizes = {"held_out_images": splits.nas_validation.size, "test_images": splits.test.size}
-                scores[network] = Score(held_out=held_out, test=test, **sizes)
-        return scores
-
-    def _trained(self, title: str, networks: Sequence[str], schedule: Schedule, repeat: int = 0) -> dict[str, Finished]:
-        """Return the lines of some networks' trainings; what the journal lacks is run, and a failure is said."""
-        tasks = [self._training(network, schedule, repeat) for network in dict.fromkeys(networks)]
-        missing = [task for task in tasks if not self._known(task)]
+    def _trained(self, title: str, wanted: Sequence[tuple[str, int]], schedule: Schedule) -> dict[tuple[str, int], Finished]:
+        """Return the lines of trainings, by network and repeat; what the journal lacks is run, and a failure is said."""
+        tasks = {each: self._training(each[0], schedule, each[1]) for each in dict.fromkeys(wanted)}
+        self.tasks |= dict.fromkeys(tasks.values())
+        missing = [task for task in tasks.values() if not self._known(task)]
         if missing:
             self._run(title, len(tasks), missing)
-        lines = {str(task.lesson.network): self._finished[task.id] for task in tasks}
-        for line in lines.values():
+        for task in missing:
+            line = self._finished[task.id]
             if line.failure:
-                self._job.progress.say(f"  {line.name}: out of the race, {line.failure}")
-        return lines
+                self._job.progress.say(f"  {line.name}: this training counts for nothing, {line.failure}")
+        return {each: self._finished[task.id] for each, task in tasks.items()}
 
     def _training(self, network: str, schedule: Schedule, repeat: int) -> Training:
         entrant = self._by_network[network]
         name = entrant.design or self._job.recipe.space.name
         lesson = lesson_of(self._job, read_notation(network, name), schedule, repeat)
-        checkpoint = self._job.folder.race_under_way.absolute() / f"{entrant.name}.{lesson.inputs[:8]}.checkpoint"
-        return Training(entrant.name, lesson, checkpoint, keep=schedule == self._job.recipe.train and repeat == 0)
+        keep = schedule == self._job.recipe.train and repeat == 0
+        folder = self._job.folder.network(lesson.network) if keep else self._job.folder.race_under_way
+        stem = "model" if keep else entrant.name  # as `genet train` calls it
+        return Training(entrant.name, lesson, folder.absolute() / f"{stem}.{lesson.inputs[:8]}.checkpoint", keep)
 
     def _known(self, task: Training) -> bool:
         """Return whether a training is finished; one that keeps its weights may have been run by `genet train`."""
@@ -275,7 +283,7 @@ class _Race:
             return line is not None and (line.failure is None or line.failure.kind not in TRIED_AGAIN)
         known = trained_before(task.lesson, self._job.folder.network(task.lesson.network) / "model.json")
         if known and (line is None or line.failure):
-            self._finished[task.id] = _line(task, held_out=known.nas_accuracy, test=known.test_accuracy)
+            self._finished[task.id] = _reached(task, known, self._job.splits.test.size)
         return known is not None or bool(line and line.failure and line.failure.kind not in TRIED_AGAIN)
 
     def _run(self, title: str, total: int, missing: Sequence[Training]) -> None:
@@ -307,3 +315,34 @@ class _Race:
         self._finished[task.id] = ended.finished
         if ended.failure is None:
             Checkpoints(task.checkpoint).remove()
+
+
+def _finished(journal: Journal) -> dict[str, Finished]:
+    """Read the journal, the latest line of every training; a damaged line counts as a training not run."""
+    found = {}
+    for record in journal.read().records:
+        try:
+            line = Finished.model_validate(record)
+        except ValidationError:
+            raise EvidenceError(
+                f"reading {journal.path} failed: got {record!r:.80}, expected a training; move the file away to train anew"
+            ) from None
+        found[line.id] = line
+    return found
+
+
+def _scores(full: Mapping[tuple[str, int], Finished]) -> dict[str, Score]:
+    """Return what the trainings of every network reached that has one."""
+    by_network: dict[str, list[Finished]] = {}
+    for (network, _), line in full.items():
+        if line.held_out is not None:
+            by_network.setdefault(network, []).append(line)
+    return {
+        network: Score(
+            held_out=tuple(line.held_out for line in lines if line.held_out is not None),
+            test=tuple(line.test for line in lines if line.test is not None),
+            held_out_images=lines[0].held_out_images,
+            test_images=lines[0].test_images,
+        )
+        for network, lines in by_network.items()
+    }

@@ -102,7 +102,6 @@ class FineTune:
 
 def told(fault: Exception) -> tuple[FailureKind, str]:
     """Return the kind of a failure, and one line about it; LostDeviceError if only another process can go on."""
-    """The kind of a failure, and one line about it."""
     text = (str(fault).strip().splitlines() or [""])[0]
     known = device_fault(fault)
     if known == "out of memory":

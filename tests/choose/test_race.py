@@ -15,26 +15,27 @@ from genet.choose.race import (
     in_doubt,
     luck_of_trainings,
     outcomes,
+    raced,
     short_training,
     standard_error,
     trainings_at_most,
 )
-from genet.errors import EvidenceError
-from genet.spec.recipe import Schedule
+from genet.spec.recipe import Race, Schedule, Training
 
 SHARES = st.floats(0.01, 0.99)
 
 
-def entrant(network: str, budget: float = 1.0, design: str | None = None, ms: float | None = None) -> Entrant:
-    """A network just within its budget, or one that takes so many milliseconds."""
+def entrant(network: str, budget: float = 1.0, design: str | None = None, within: tuple[float, ...] = (1.0, 2.0, 3.0)) -> Entrant:
+    """A network just within its budget, and certified for these."""
     return Entrant(
         budget=budget,
         budget_ms_per_image=budget,
+        within=within,
         design=design,
         name=network,
         network=network,
         resolution=32,
-        ms_per_image=budget if ms is None else ms,
+        ms_per_image=budget,
         interval_ms_per_image=0.0,
         parameters=1,
         macs=1,
@@ -49,6 +50,9 @@ def test_a_short_training_has_a_fifth_of_the_epochs_and_warms_up_for_a_quarter_o
     short = short_training(Schedule(epochs=40, learning_rate=0.1, warmup_epochs=5))
     assert (short.epochs, short.warmup_epochs) == (8, 2)
     assert short_training(Schedule(epochs=2, learning_rate=0.1, warmup_epochs=1)).epochs == 1
+    averaged = short_training(Training(epochs=40, learning_rate=0.1, ema=0.9999))
+    assert isinstance(averaged, Training)
+    assert averaged.ema is None
 
 
 @given(st.lists(st.tuples(SHARES, st.booleans()), min_size=1, max_size=12), st.floats(0.05, 1.0))
@@ -80,12 +84,23 @@ def test_a_standard_error_has_the_luck_of_images_and_that_of_trainings() -> None
     assert standard_error([0.9, 0.9], 1000, 0.0) == standard_error([0.9], 1000, 0.0)  # the same images again
     assert standard_error([0.9, 0.9], 1000, 0.0004) == pytest.approx(math.sqrt(0.09 / 1000 + 0.0002))
     assert standard_error([1.0], 50, 0.0) > 0.01
-    assert luck_of_trainings([score(0.8, 0.82), score(0.5), score(0.6, 0.6)]) == pytest.approx(0.0001)
+    assert luck_of_trainings([(0.8, 0.82), (0.5,), (0.6, 0.6)]) == pytest.approx(0.0001)
+    assert luck_of_trainings([(0.8,)]) == 0
+
+
+def test_the_error_on_test_images_has_the_luck_of_test_accuracies_alone() -> None:
+    few = Score(held_out=(0.8, 0.9), test=(0.85, 0.85), held_out_images=40, test_images=10_000)
+    (found,) = raced([entrant("a")], {"a": few})
+    assert found.test_error == pytest.approx(math.sqrt(0.85 * 0.15 / 10_000))
+    assert found.held_out_error > 0.05
 
 
 @given(st.lists(st.tuples(SHARES, st.sampled_from([1.0, 2.0, 3.0]), st.booleans()), min_size=1, max_size=9))
 def test_no_larger_budget_gets_a_network_that_is_worse_on_the_images_held_out(found: list[tuple[float, float, bool]]) -> None:
-    entrants = [entrant(f"n{k}", budget, "known" if known else None) for k, (_, budget, known) in enumerate(found)]
+    entrants = [
+        entrant(f"n{k}", budget, "known" if known else None, tuple(each for each in (1.0, 2.0, 3.0) if each >= budget))
+        for k, (_, budget, known) in enumerate(found)
+    ]
     won = outcomes(entrants, {f"n{k}": score(accuracy) for k, (accuracy, *_) in enumerate(found)})
     by_budget = sorted(won, key=lambda outcome: outcome.budget_ms_per_image)
     reached = [outcome.held_out_accuracy for outcome in by_budget]
@@ -96,12 +111,12 @@ def test_no_larger_budget_gets_a_network_that_is_worse_on_the_images_held_out(fo
         assert outcome.searched == (outcome.design is None)
 
 
-def test_a_network_of_a_larger_budget_wins_a_smaller_one_if_its_interval_is_clear_of_that() -> None:
-    fast = entrant("fast", 2.0, ms=0.9)
-    won = outcomes([entrant("slow", 1.0), fast], {"slow": score(0.8), "fast": score(0.9)})
+def test_a_network_of_a_larger_budget_wins_a_smaller_one_that_it_is_certified_for() -> None:
+    scores = {"slow": score(0.8), "fast": score(0.9)}
+    slow = entrant("slow", 1.0, within=(1.0, 2.0))
+    won = outcomes([slow, entrant("fast", 2.0, within=(1.0, 2.0))], scores)
     assert {outcome.budget: outcome.name for outcome in won} == {1.0: "fast", 2.0: "fast"}
-    unclear = fast.model_copy(update={"interval_ms_per_image": 0.2})
-    won = outcomes([entrant("slow", 1.0), unclear], {"slow": score(0.8), "fast": score(0.9)})
+    won = outcomes([slow, entrant("fast", 2.0, within=(2.0,))], scores)
     assert {outcome.budget: outcome.name for outcome in won} == {1.0: "slow", 2.0: "fast"}
 
 
@@ -124,11 +139,22 @@ def test_where_a_known_design_wins_the_best_of_the_search_is_exported_beside_it(
     assert [each.name for each in outcome.exported] == ["own"]
 
 
-def test_a_budget_none_of_whose_networks_could_be_trained_is_a_fault() -> None:
-    with pytest.raises(EvidenceError, match=r"race for budget .* failed"):
-        outcomes([entrant("a")], {})
+def test_a_budget_none_of_whose_networks_could_be_trained_takes_no_other_with_it() -> None:
+    entrants = [entrant("small", 1.0, within=(1.0,)), entrant("large", 2.0, within=(2.0,))]
+    assert [outcome.budget for outcome in outcomes(entrants, {"large": score(0.5)})] == [2.0]
+    assert outcomes(entrants, {}) == ()
+
+
+def test_a_network_measured_for_two_budgets_is_told_with_the_longer_measurement() -> None:
+    short, long = (
+        entrant("a", budget).model_copy(update={"interval_ms_per_image": each}) for budget, each in ((1.0, 0.1), (2.0, 0.3))
+    )
+    for order in ((short, long), (long, short)):
+        assert {each.interval_ms_per_image for each in outcomes(order, {"a": score(0.5)})} == {0.1}
 
 
 def test_the_cost_of_a_race_is_told_in_full_trainings() -> None:
-    assert trainings_at_most(9, 2, 1 / 3, 1) == pytest.approx(2 * (0.2 * 9 + 4))
-    assert trainings_at_most(2, 1, 1 / 3, 2) == pytest.approx(0.4 + 4)
+    schedule = Schedule(epochs=10, learning_rate=0.1)
+    assert trainings_at_most(9, 2, Race(effort="quick"), schedule) == pytest.approx(2 * (0.2 * 9 + 4))
+    assert trainings_at_most(2, 1, Race(), schedule) == pytest.approx(4)  # two need no short trainings
+    assert trainings_at_most(3, 1, Race(), Schedule(epochs=2, learning_rate=0.1)) == pytest.approx(0.5 * 3 + 6)
