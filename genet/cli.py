@@ -22,19 +22,28 @@ STEPS = {
     "master": "train the MasterNet",
     "distill": "run the trials: fine-tunes of perturbed networks",
 }
+EXITS = (
+    "exit codes: 0 done; 2 refused or failed, with the reason in a line; 3 no budget can be met, with the smallest that can in a "
+    "line; 130 interrupted, 143 terminated: the same command goes on"
+)
+NONE_MET = 3
 NETWORK = "a network file, a notation, blocks such as 'BL k3 c64 r0.25 @14', or a timm model such as timm:resnet50"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it ends well, 2 for a fault, 3 if no budget can be met, 130 if interrupted."""
+    """Run one command and return its exit code; see EXITS."""
     arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, terminate)
     try:
         module, function = arguments.command.split(".")
         answer = getattr(import_module(f"genet.commands.{module}"), function)(arguments)
+        shortfalls = answer.get("shortfalls", ())
+        sys.stdout.flush()  # these lines are the last, also where both streams are one file
+        for line in shortfalls:
+            print(line, file=sys.stderr)
         if arguments.json:
             print(json.dumps(answer, allow_nan=False))
-        return int(getattr(arguments, "exit_code", 0))
+        return NONE_MET if answer.get("met") is False else 0
     except KeyboardInterrupt:
         again = "the same command without --fresh" if getattr(arguments, "fresh", False) else "the same command"
         print(f"interrupted; {again} goes on where it was", file=sys.stderr)
@@ -58,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="genet", description="Designs convolutional networks for one GPU and one latency budget."
+        prog="genet", description="Designs convolutional networks for one GPU and one latency budget.", epilog=EXITS
     )
     parser.add_argument("--version", action="version", version=f"genet {__version__}")
     common = argparse.ArgumentParser(add_help=False)
@@ -164,7 +173,8 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
         "--format",
         action="append",
         metavar="F",
-        help="safetensors, timm, onnx, onnx-fp16, onnx-int8, pt2, genet-string (default: all)",
+        help="safetensors, timm, onnx, onnx-fp16, onnx-int8, pt2, genet-string; one that is named must come out "
+        "(default: all that do)",
     )
     export.add_argument("--data", metavar="FOLDER", help="of one network: the images to calibrate INT8 with, and to test on")
 

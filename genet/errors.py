@@ -41,6 +41,10 @@ class StorageError(GenetError):
     """A file could not be written or read back whole: a full disk, missing rights, a wrong checksum."""
 
 
+class ExportError(GenetError):
+    """A format could not be written, or does not give the network's answers when it is loaded again."""
+
+
 class RunError(GenetError):
     """A run folder cannot be used this way: taken by another process, of another recipe, or a step is missing."""
 

@@ -11,7 +11,7 @@ from genet.steps.distill import OpenRunner, ask_for, distill, finished_trials, p
 from genet.steps.entrants import find_entrants
 from genet.steps.explain import explanations, proposals
 from genet.steps.export import export_folder, export_selected
-from genet.steps.finish import train_selected, write_report
+from genet.steps.finish import shortfalls, train_selected, unmet_budgets, write_report
 from genet.steps.learn import current_regression, fit_trials, train_master
 from genet.steps.measure import check, profile
 from genet.steps.race import race
@@ -39,11 +39,13 @@ __all__ = [
     "race",
     "run",
     "select",
+    "shortfalls",
     "table_of_evidence",
     "table_on_disk",
     "train_master",
     "train_network_into",
     "train_selected",
+    "unmet_budgets",
     "validate_predictions",
     "write_report",
 ]

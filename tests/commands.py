@@ -10,10 +10,10 @@ import pytest
 from genet import cli
 
 
-def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    """The JSON line of a command that ends well."""
+def answer(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> dict[str, Any]:
+    """The JSON line of a command that ends well, or with another exit code that has an answer."""
     capsys.readouterr()
-    assert cli.main([*map(str, arguments), "--json"]) == 0, capsys.readouterr().err
+    assert cli.main([*map(str, arguments), "--json"]) == code, capsys.readouterr().err
     found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return found
 

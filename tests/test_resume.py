@@ -46,9 +46,13 @@ def kill_after_progress(recipe: Path, run: Path, steps: int, how: signal.Signals
     return process.wait()
 
 
+def ended_well(process: subprocess.CompletedProcess[bytes]) -> None:
+    assert process.returncode == 0
+
+
 def undisturbed(tmp_path: Path, recipe: str = RECIPE) -> tuple[Path, RunFolder]:
     path = write_recipe(tmp_path, recipe)
-    subprocess.run(command(path, tmp_path / "whole"), check=True, stdout=subprocess.DEVNULL)
+    ended_well(subprocess.run(command(path, tmp_path / "whole"), check=False, stdout=subprocess.DEVNULL))
     return path, RunFolder(tmp_path / "whole")
 
 
@@ -59,7 +63,7 @@ def killed_often(recipe: Path, whole: RunFolder, run: Path, steps: list[int], ho
     shutil.copy(whole.latency.path, run)
     for count in steps:
         kill_after_progress(recipe, run, count, how)
-    subprocess.run(command(recipe, run), check=True, stdout=subprocess.DEVNULL)
+    ended_well(subprocess.run(command(recipe, run), check=False, stdout=subprocess.DEVNULL))
     return RunFolder(run)
 
 

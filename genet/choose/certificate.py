@@ -16,7 +16,7 @@ from genet.choose.selection import Candidate
 from genet.errors import EvidenceError, MeasurementError
 from genet.files import Derived, Record
 from genet.latency.table import Setting
-from genet.spec.recipe import Budget
+from genet.spec.recipe import Budget, smallest_met
 
 CONFIDENCE = 0.999  # of an interval: of many selections none should be broken
 PATIENCE = 4  # times `candidates` measurements are spent on a budget before it counts as out of reach
@@ -64,6 +64,30 @@ class Selection(Derived):
         """The choices whose networks are not known to break their budgets."""
         return tuple(choice for choice in self.choices if choice.within is not False)
 
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        """Say which budgets no network meets at any resolution, and the smallest that one does, in the unit of the budget."""
+        met = {choice.budget for choice in self.answers}
+        return tuple(self._missed(budget) for budget in dict.fromkeys(c.budget for c in self.choices) if budget not in met)
+
+    def _missed(self, budget: Budget) -> str:
+        nearest = min((choice for choice in self.choices if choice.budget == budget), key=_certain_ms)
+        ms, measured = nearest.budget_ms_per_image, nearest.measured_ms_per_image
+        how = "predicted" if measured is None else "estimated" if self.setting.estimate else "measured"
+        taken = nearest.predicted_ms_per_image if measured is None else measured
+        smallest = smallest_met(budget, _certain_ms(nearest), self.masternet_ms_per_image)
+        return (
+            f"budget {budget} ({ms:.4g} ms/image) can be met by no network on offer: the fastest is {how} at {taken:.4g} "
+            f"ms/image; the smallest that can be met is {smallest}"
+        )
+
+
+def _certain_ms(choice: Choice) -> float:
+    """Milliseconds per image that a choice's network keeps: the end of its interval, or the prediction if it was not measured."""
+    if choice.measured_ms_per_image is None:
+        return choice.predicted_ms_per_image
+    return choice.measured_ms_per_image + (choice.interval_ms_per_image or 0.0)
+
 
 def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, reference_error: float = 0.0) -> Certificate:
     """Judge the rounds of a network: its latency over the reference's, in each.
@@ -104,8 +128,8 @@ def best_certified(
 
     `solve` gives the frontier, and is asked anew after every measurement, which has corrected the predictions. How far the
     last one was off is taken to hold for its neighbours too, so that the next candidate is the best that should fit. About
-    `count` candidates are measured. Where none should fit, up to `count` of the fastest are measured; if none is certified, the
-    fastest one measured is returned, and its certificate says so.
+    `count` candidates are measured. Where none should fit, up to `count` of the fastest are measured, and if none did, the very
+    fastest at the last; if none is certified, the fastest one measured is returned, and its certificate says so.
     """
     seen: dict[str, Certified] = {}
     failures: dict[str, MeasurementError] = {}
@@ -120,7 +144,8 @@ def best_certified(
             for candidate in front
             if candidate.network not in {*seen, *failures} and candidate.predicted_accuracy > best
         ]
-        promising = [candidate for candidate in better if candidate.predicted_ms * slower <= budget_ms]
+        last = not _within(seen) and len(seen) + len(failures) == PATIENCE * count - 1
+        promising = [] if last else [candidate for candidate in better if candidate.predicted_ms * slower <= budget_ms]
         if not better or (not promising and (_within(seen) or hopeless == count)):
             break
         if promising:

@@ -89,7 +89,6 @@ def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int 
     """Print a selection, why it came about, and the trials that would make it surer."""
     _print_model(pipeline.current_regression(job))
     _print_selection(selection)
-    print_unmet(selection)
     explained = pipeline.explanations(job, selection, evidence)
     for choice, why in zip(selection.answers, explained, strict=True):
         _print_explanation(choice, why, selection.setting.batch)
@@ -97,6 +96,8 @@ def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int 
         "estimate": selection.setting.estimate,
         **selection.model_dump(mode="json"),
         "explanations": [why.model_dump(mode="json") for why in explained],
+        "shortfalls": selection.unmet,
+        "met": bool(selection.answers),
     }
     if more:
         proposed = pipeline.proposals(job, explained, more)
@@ -234,26 +235,3 @@ def _print_selection(selection: Selection) -> None:
     ]
     found = found_ms(selection.setting)
     table(["budget", "pixels", "network", "predicted accuracy", "budget ms", "predicted ms", found, "within"], rows)
-
-
-def print_unmet(selection: Selection) -> None:
-    """Say plainly which budgets no network meets, and the smallest that one does."""
-    for budget in dict.fromkeys(choice.budget for choice in selection.choices):
-        choices = [choice for choice in selection.choices if choice.budget == budget]
-        measured = [choice.measured_ms_per_image for choice in choices if choice.measured_ms_per_image is not None]
-        if any(choice.within is not False for choice in choices):
-            continue
-        if not measured:
-            fastest = min(choice.predicted_ms_per_image for choice in choices)
-            print(
-                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) is out of reach: no network on offer is "
-                f"predicted to be within it, the fastest at {fastest:.4g} ms/image"
-            )
-        else:
-            uppers = [c.measured_ms_per_image + (c.interval_ms_per_image or 0) for c in choices if c.measured_ms_per_image]
-            smallest = min(uppers)
-            how = "estimated" if selection.setting.estimate else "measured"
-            print(
-                f"budget {budget} ({choices[0].budget_ms_per_image:.4g} ms/image) is met for certain by no network on offer: "
-                f"the fastest one {how} takes {min(measured):.4g} ms/image; a budget from {smallest:.4g} on can be met"
-            )

@@ -47,6 +47,7 @@ def export(arguments: argparse.Namespace) -> Answer:
             )
         with open_job(what, progress()) as job:
             folders = pipeline.export_selected(job, formats, arguments.network)
+            unmet = () if arguments.network else pipeline.unmet_budgets(job)
     elif what.absolute().parent.name == "networks" and RunFolder(what.absolute().parent.parent).recipe_file.exists():
         raise GenetError(f"{what}: is a run's, which knows its images; genet export {what.parent.parent} --network {what.name}")
     elif arguments.network:
@@ -55,13 +56,15 @@ def export(arguments: argparse.Namespace) -> Answer:
         with FolderLock(what):
             RunFolder(what).remove_leftovers()
             pipeline.export_folder(what, formats, images_named(arguments.data) if arguments.data else None, progress())
-        folders = (what / "export",)
+        folders, unmet = (what / "export",), ()
     found = [Exports.load(folder / EVIDENCE_FILE) for folder in folders]
     for folder, exports in zip(folders, found, strict=True):
         _print_exports(folder, exports)
     return {
         "exports": [str(folder) for folder in folders],
         "formats": {str(folder): each.model_dump(mode="json") for folder, each in zip(folders, found, strict=True)},
+        "met": bool(folders) or not unmet,
+        "shortfalls": (*unmet, *(line for each in found for line in each.failures)),
     }
 
 

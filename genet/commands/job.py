@@ -13,7 +13,7 @@ from genet.choose.outcome import percent
 from genet.commands.measuring import checked_measure
 from genet.commands.naming import images_in
 from genet.commands.printing import progress, table, training_runner, trial_runner
-from genet.commands.race import exit_code, print_outcomes
+from genet.commands.race import answer_of, print_outcomes
 from genet.errors import RunError
 from genet.job import Job, open_job, read_job
 from genet.progress import duration
@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         outcomes = pipeline.run(job, trials, trainings, arguments.any_master)
         print_outcomes(outcomes, job.folder.path)
         print(f"\nreport: {job.folder.report}")
-    arguments.exit_code = exit_code(outcomes)
-    return {"run": str(folder), "report": str(job.folder.report), **outcomes.model_dump(mode="json")}
+        told = {"run": str(folder), "report": str(job.folder.report), "shortfalls": pipeline.shortfalls(job)}
+    return {**told, **answer_of(outcomes)}
 
 
 def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:

@@ -12,21 +12,19 @@ from genet.choose.outcome import Outcome, Outcomes, Raced
 from genet.commands.printing import found_ms, progress, table, training_runner
 from genet.job import open_job
 
-UNMET = 3  # exit code of a job none of whose budgets can be met
-
 
 def race(arguments: argparse.Namespace) -> dict[str, Any]:
     """`genet race`: train what is selected and the known designs alike; what is trained already is not repeated."""
     with open_job(arguments.run, progress()) as job:
         found = pipeline.race(job, partial(training_runner, arguments))
         print_outcomes(found, job.folder.path)
-    arguments.exit_code = exit_code(found)
-    return found.model_dump(mode="json")
+        shortfalls = pipeline.shortfalls(job)
+    return {**answer_of(found), "shortfalls": shortfalls}
 
 
-def exit_code(found: Outcomes) -> int:
-    """Return 0 if a budget was met, and another if none was."""
-    return 0 if found.outcomes or not found.unmet else UNMET
+def answer_of(found: Outcomes) -> dict[str, Any]:
+    """Return the outcomes for programs, with whether a budget was met at all."""
+    return {**found.model_dump(mode="json"), "met": bool(found.outcomes or not found.unmet)}
 
 
 def print_outcomes(found: Outcomes, folder: Path) -> None:
@@ -44,11 +42,6 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
             print(f"  {each.network}\n  {folder / each.export}\n  genet latency {folder / 'networks' / each.name}")
     for name, why in found.failed.items():
         print(f"\n{name} is out of the race: {why}")
-    for unmet in found.unmet:
-        print(
-            f"\nbudget {unmet.budget} ({unmet.budget_ms_per_image:.4g} ms/image) cannot be met: the smallest that can be met is "
-            f"{unmet.smallest_ms_per_image:.4g} ms/image"
-        )
 
 
 def _row(row: Outcome) -> list[str]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from genet.errors import GenetError, StorageError, first_line
+from genet.errors import ExportError, GenetError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject
 from genet.export.onnx_formats import ONNX, ONNX_FP16, ONNX_INT8
 from genet.export.record import EVIDENCE_FILE, Exported, Exports
 from genet.export.timm_form import TIMM
 from genet.export.torch_formats import PT2, SAFETENSORS, STRING
-from genet.files import digest, read_checked, write_checked, written_atomically
+from genet.files import digest, read_checked, remove_checked, write_checked, written_atomically
 from genet.nets.evaluation import top
 from genet.nets.weights import read_labels, weights_bytes
 
@@ -39,8 +39,8 @@ def check_formats(names: Sequence[str]) -> None:
 def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Callable[[str], None] = lambda name: None) -> Exports:
     """Write the formats named, or all that can be, into `folder`, whole or not at all; those there of this very network stay.
 
-    The network's own format is always among them. GenetError where one that is named cannot be written, or where one does
-    not reproduce the network's logits.
+    The network's own format is always among them. Of all formats, one that raises or does not reproduce the network's logits is
+    left out with the reason; GenetError if one that is named does so, or the network's own.
     """
     wanted = dict.fromkeys([SAFETENSORS.name, *(names or FORMATS)])
     check_formats(tuple(wanted))
@@ -48,7 +48,9 @@ def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Call
     if names and refusals:
         raise GenetError("; ".join(f"the format {name} cannot be written: {why}" for name, why in refusals.items()))
     inputs = digest(f"{subject.network.name}/{subject.network}/{digest(weights_bytes(subject.module))}")
-    kept = _still_there(folder, inputs, subject)
+    known = _still_there(folder, inputs, subject)
+    kept = {each.format: each for each in known.exported} if known else {}
+    failures = {name: known.left_out[name] for name in known.failed if name not in wanted} if known else {}
     if folder.is_file():
         raise GenetError(f"{folder}: must be free for a folder, and is a file; move it away")
     missing = [FORMATS[name] for name in wanted if name not in kept and name not in refusals]
@@ -58,27 +60,35 @@ def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Call
         for each in kept.values():
             _copy(each, folder, temporary)
         for form in missing:
-            kept[form.name] = _exported(form, subject, temporary)
+            try:
+                kept[form.name] = _exported(form, subject, temporary)
+            except ExportError as fault:
+                if names or form is SAFETENSORS:
+                    raise
+                failures[form.name] = str(fault)
             done(form.name)
+        left_out = {name: why for name, why in (*refusals.items(), *failures.items()) if name not in kept}
         exports = Exports(
             inputs=inputs,
             network=str(subject.network),
             exported=tuple(kept[name] for name in FORMATS if name in kept),
-            left_out={name: why for name, why in refusals.items() if name not in kept},
+            left_out=left_out,
+            failed=tuple(failures),
         )
         exports.save(temporary / EVIDENCE_FILE)
     return exports
 
 
-def _still_there(folder: Path, inputs: str, subject: Subject) -> dict[str, Exported]:
+def _still_there(folder: Path, inputs: str, subject: Subject) -> Exports | None:
     """What an earlier export left whole of this very network, and not with other images than those given now."""
     try:
         known = Exports.load(folder / EVIDENCE_FILE)
     except StorageError:
-        return {}
+        return None
     if known.inputs != inputs or (subject.labels and subject.labels != read_labels(folder)):
-        return {}
-    return {each.format: each for each in known.exported if _is_whole(each, folder) and _is_current(each, subject)}
+        return None
+    whole = tuple(each for each in known.exported if _is_whole(each, folder) and _is_current(each, subject))
+    return known.model_copy(update={"exported": whole})
 
 
 def _is_whole(each: Exported, folder: Path) -> bool:
@@ -102,15 +112,23 @@ def _copy(each: Exported, folder: Path, temporary: Path) -> None:
 
 @torch.inference_mode()
 def _exported(form: Format, subject: Subject, folder: Path) -> Exported:
-    """Write one format, load it again, and hold its logits against the network's."""
+    """Write one format, load it again, and hold its logits against the network's; ExportError if it fails, with no file left."""
     with _explained(form):
         files = form.files(subject)
-        for name, data in files.items():
-            write_checked(folder / name, data)
-        answers = form.answers(folder)
-        errors = tuple(_relative_error(form, subject, answers, batch) for batch in BATCHES)
-        test = subject.splits.test if subject.splits and form.judged else None
-        accuracy = top(answers, (1,), test, subject.network.input.resolution, CPU)[0] if test else None
+    for name, data in files.items():
+        write_checked(folder / name, data)
+    test = subject.splits.test if subject.splits and form.judged else None
+    try:
+        with _explained(form):
+            answers = form.answers(folder)
+            errors = tuple(_relative_error(form, subject, answers, batch) for batch in BATCHES)
+            accuracy = top(answers, (1,), test, subject.network.input.resolution, CPU)[0] if test else None
+    except ExportError:
+        for name in files:
+            remove_checked(folder / name)
+            with suppress(OSError):  # of timm's folder, as soon as it is empty
+                (folder / name).parent.rmdir()
+        raise
     return Exported(
         format=form.name,
         purpose=form.purpose,
@@ -121,23 +139,32 @@ def _exported(form: Format, subject: Subject, folder: Path) -> Exported:
         accuracy=accuracy,
         test_images=test.size if test else None,
         source=subject.source if test else None,
-        packages={name: import_module(name).__version__ for name in PACKAGES},
+        packages=_packages(),
     )
+
+
+def _packages() -> dict[str, str]:
+    """The versions of what writes and compares, as far as it is installed."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(ImportError):
+            found[name] = str(import_module(name).__version__)
+    return found
 
 
 @contextmanager
 def _explained(form: Format) -> Iterator[None]:
-    """Turn what other libraries raise into one sentence."""
+    """Turn what a format's own code and other libraries raise into one sentence."""
     try:
         yield
-    except GenetError:
-        raise
+    except GenetError as fault:
+        raise ExportError(str(fault)) from None
     except ImportError as fault:
-        raise GenetError(
+        raise ExportError(
             f"the format {form.name} must have its packages, and {fault.name} cannot be imported; pip install {fault.name}"
         ) from None
     except Exception as fault:  # whatever an exporter or a runtime raises
-        raise GenetError(
+        raise ExportError(
             f"the format {form.name} must be written and loaded again, and is not ({first_line(fault)}); leave it out"
         ) from fault
 
@@ -148,7 +175,7 @@ def _relative_error(form: Format, subject: Subject, answers: Answers, batch: int
     same = found.shape == wanted.shape
     error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) if same else math.inf
     if not error <= form.tolerance:
-        raise GenetError(
+        raise ExportError(
             f"the exported {form.name} must give the network's logits within {form.tolerance:g} of the largest, and differs by "
             f"{error:g} at batch {batch}"
         )

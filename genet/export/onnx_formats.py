@@ -97,8 +97,10 @@ def open_session(model: bytes | Path, name: str) -> Any:
 
     Of a file its weights may lie in another beside it.
     """
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError:
+        raise GenetError(f"{name}: must be run by ONNX Runtime, and it is not installed; pip install onnxruntime") from None
     given = str(model) if isinstance(model, Path) else model
     try:
         return onnxruntime.InferenceSession(given, session_options(onnxruntime), providers=["CPUExecutionProvider"])

@@ -28,8 +28,18 @@ class Exported(Record):
 
 
 class Exports(Derived):
-    """All formats in a folder, and why others are not there. `inputs` names the network and its weights."""
+    """All formats in a folder, and why others are not there. `inputs` names the network and its weights.
+
+    Of those left out some cannot be had of the network and what was given; those that `failed` were tried, and raised or did not
+    reproduce the network.
+    """
 
     network: str
     exported: tuple[Exported, ...]
     left_out: dict[str, str]
+    failed: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Say why each format that failed is left out, a line each."""
+        return tuple(f"{name} is left out: {self.left_out[name]}" for name in self.failed)

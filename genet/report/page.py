@@ -46,6 +46,7 @@ class Story:
     explanations: tuple[Explanation, ...]
     validation: Validation | None
     outcomes: Outcomes | None
+    shortfalls: tuple[str, ...]  # what was asked for and could not be had, a sentence each
 
 
 def page(story: Story) -> str:
@@ -66,6 +67,7 @@ def page(story: Story) -> str:
         recipe=to_yaml(story.recipe),
         found=found_in(story.setting),
         uses=uses(story),
+        unlearnt=story.masternet and story.masternet.why_unlearnt(story.recipe.space.input.classes),
         audit=additivity(story.trials),
         nearby=NEARBY,
         spent=duration(sum(trial.seconds.total for trial in story.trials)),

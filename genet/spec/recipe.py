@@ -45,6 +45,15 @@ def budget_ms(budget: float | str, masternet_ms: float) -> float:
     return float(budget[:-1]) * masternet_ms if isinstance(budget, str) else budget
 
 
+def smallest_met(budget: float | str, ms: float, masternet_ms: float) -> str:
+    """Return the smallest budget that a network of `ms` per image keeps, in the unit of another; four digits, rounded up."""
+    value = ms / masternet_ms if isinstance(budget, str) else ms
+    places = max(0, 3 - math.floor(math.log10(value)))
+    text = f"{math.ceil(value * 10**places) / 10**places:.{places}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{text}x" if isinstance(budget, str) else f"{text} ms/image"
+
+
 def _dataset_name(name: str) -> str:
     if name not in ("digits", "folder") and "/" not in name:
         raise law("must be digits, folder, or a timm dataset name such as torch/cifar10", "folder")

@@ -31,7 +31,7 @@ from genet.spec.shown import shown_at, shown_of
 def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
     """Export the winner of every budget and the best searched network beside it, or the one of this name, in all formats or some.
 
-    RunError if none is called so.
+    There is none if no network meets a budget. RunError if none is called so.
     """
     check_formats(formats)
     outcomes = job.folder.read(job.folder.results, Outcomes)
@@ -48,6 +48,8 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
             module = load_structure(network, folder / WEIGHTS_FILE)
             exports = _exported(module, folder, formats, _Images(recipe.data, job.splits, recipe.seed), None, tracker)
             tracker.resume_at(number * count)
+            for line in exports.failures:
+                job.progress.say(f"  {raced.name}: {line}")
             facts = Card(
                 network,
                 structure_cost(network),

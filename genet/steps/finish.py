@@ -10,6 +10,7 @@ from genet.choose.fidelity import Validation
 from genet.choose.outcome import Outcomes, Trained
 from genet.choose.race import Entrants
 from genet.errors import RunError
+from genet.export.record import EVIDENCE_FILE, Exports
 from genet.files import Record, write_atomic
 from genet.job import Job
 from genet.latency.plan import Staircases, grid_rows
@@ -59,6 +60,24 @@ def _trained(job: Job, network: Structure, world: World) -> Trained:
     return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}", world)
 
 
+def shortfalls(job: Job) -> tuple[str, ...]:
+    """Say what the run was asked for and could not have, a line each: budgets that no network meets, formats that failed."""
+    outcomes = _if_there(job.folder, job.folder.results, Outcomes)
+    exported = [each for outcome in (outcomes.outcomes if outcomes else ()) for each in outcome.exported]
+    files = dict.fromkeys(job.folder.path / each.export / EVIDENCE_FILE for each in exported)
+    failed = [f"{file.parent.parent.name}: {line}" for file in files if file.exists() for line in Exports.load(file).failures]
+    return (*unmet_budgets(job), *failed)
+
+
+def unmet_budgets(job: Job) -> tuple[str, ...]:
+    """Say which budgets of the run no network meets, a line each: of the race if there was one, else of the selection."""
+    raced = _if_there(job.folder, job.folder.results, Outcomes)
+    if raced:
+        return tuple(each.told(raced.masternet_ms_per_image) for each in raced.unmet)
+    selection = _if_there(job.folder, job.folder.selection, Selection)
+    return selection.unmet if selection else ()
+
+
 def write_report(job: Job) -> Path:
     """One self-contained page about the whole run; what is not there yet is left out."""
     files, table = job.folder, table_on_disk(job)
@@ -80,6 +99,7 @@ def write_report(job: Job) -> Path:
         explanations=explanations(job, selection, table) if selection else (),
         validation=validation if validation and regression and validation.inputs == regression.inputs else None,
         outcomes=_if_there(files, files.results, Outcomes),
+        shortfalls=shortfalls(job),
     )
     write_atomic(files.report, page(story).encode())
     return files.report

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genet.choose.certificate import Certificate, best_certified, certificate, half_interval
+from genet.choose.certificate import Certificate, Choice, Selection, best_certified, certificate, half_interval
 from genet.choose.selection import Candidate
+from genet.device import DeviceCard
 from genet.errors import EvidenceError
+from genet.latency.table import Setting
+from genet.spec.recipe import Budget, Measure, budget_ms
 
 RATIOS = (0.98, 0.99, 1.0, 1.01, 1.02)
 
@@ -138,6 +141,70 @@ def test_a_budget_that_none_can_meet_gives_the_fastest_and_says_so() -> None:
     assert (found.candidate.network, found.certificate.ms) == ("net1", 1.0)
     assert found.certificate.within is False
     assert measured == ["net1", "net2", "net3"]
+
+
+def test_before_a_budget_counts_as_out_of_reach_the_fastest_network_is_measured() -> None:
+    measured: list[str] = []
+
+    def certify(candidate: Candidate) -> Certificate:
+        measured.append(candidate.network)
+        ms = 1.0 if candidate.network == "net1" else 10.05  # whatever is predicted
+        return certificate((ms, ms), 1.0, 10.0)
+
+    found = best_certified(10.0, solving(front(40)), certify, count=2)
+    assert (measured[-1], len(measured)) == ("net1", 8)
+    assert (found.candidate.network, found.certificate.within) == ("net1", True)
+
+
+CARD = dict.fromkeys(DeviceCard.model_fields) | {"kind": "cpu", "name": "a", "python": "3", "platform": "p"}
+SETTING = Setting.of(DeviceCard.model_validate(CARD), Measure())
+
+
+def selected(*choices: tuple[Budget, int, float, float | None, bool | None]) -> Selection:
+    """Choices by budget, resolution, ms per image, half of the interval (None: predicted alone) and verdict; MasterNet: 2 ms."""
+    made = [
+        Choice(
+            budget=budget,
+            budget_ms_per_image=budget_ms(budget, 2.0),
+            resolution=resolution,
+            network=f"net{resolution}",
+            predicted_accuracy=0.5,
+            predicted_ms_per_image=ms,
+            measured_ms_per_image=None if interval is None else ms,
+            interval_ms_per_image=interval,
+            within=within,
+        )
+        for budget, resolution, ms, interval, within in choices
+    ]
+    return Selection(inputs="", setting=SETTING, masternet_ms_per_image=2.0, prediction_error=None, choices=tuple(made))
+
+
+def test_budgets_that_none_meets_are_named_with_the_smallest_that_is_met_in_their_own_unit() -> None:
+    found = selected(
+        ("0.5x", 32, 1.2, 0.001, False),
+        ("0.5x", 24, 1.1, 0.00001, False),
+        (0.001, 32, 0.0123456, 0.0, False),
+        (0.001, 24, 0.02, 0.0, False),
+        ("0.9x", 32, 1.9, 0.001, False),
+        ("0.9x", 24, 1.7, 0.001, True),
+        ("0.4x", 32, 1.0, None, False),
+        ("2x", 32, 1.0, None, None),
+    )
+    half, tiny, predicted = found.unmet
+    assert half == (
+        "budget 0.5x (1 ms/image) can be met by no network on offer: the fastest is measured at 1.1 ms/image; the smallest that "
+        "can be met is 0.5501x"
+    )
+    assert tiny.startswith("budget 0.001 ms/image can be met by no")
+    assert tiny.endswith("the smallest that can be met is 0.01235 ms/image")
+    assert predicted.endswith("the fastest is predicted at 1 ms/image; the smallest that can be met is 0.5x")
+
+
+@given(st.floats(1e-6, 1e6))
+def test_the_smallest_budget_that_can_be_met_is_never_rounded_down(ms: float) -> None:
+    (line,) = selected((1e-9, 32, ms, 0.0, False)).unmet
+    value = float(line.split()[-2])
+    assert ms <= value <= ms * 1.001 + 1e-12
 
 
 def test_the_fastest_is_tried_even_when_it_is_predicted_to_break_the_budget() -> None:

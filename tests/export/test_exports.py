@@ -193,6 +193,41 @@ def test_the_formats_of_other_weights_are_not_kept(copy: Path) -> None:
     assert not (copy / "model.onnx").exists()
 
 
+def test_of_all_formats_one_that_does_not_reproduce_the_network_is_left_out_and_the_others_are_kept(
+    module: GENet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: FORMATS[name] for name in ("safetensors", "timm", "genet-string")}
+    monkeypatch.setattr(writing, "FORMATS", few | {"timm": dataclasses.replace(FORMATS["timm"], tolerance=-1.0)})
+    found = export(Subject(module), tmp_path / "export")
+    assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
+    assert found.failed == ("timm",)
+    assert found.failures[0].startswith("timm is left out: the exported timm must give the network's logits within -1 of")
+    assert not (tmp_path / "export" / "timm").exists()
+    assert export(Subject(module), tmp_path / "export", ("genet-string",)).failures == found.failures, "it is not forgotten"
+    monkeypatch.setattr(writing, "FORMATS", few)
+    assert not export(Subject(module), tmp_path / "export").left_out
+
+
+def test_the_networks_own_format_is_never_left_out(module: GENet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(writing.FORMATS, "safetensors", dataclasses.replace(writing.SAFETENSORS, tolerance=-1.0))
+    monkeypatch.setattr(writing, "SAFETENSORS", writing.FORMATS["safetensors"])
+    with pytest.raises(GenetError, match="the exported safetensors must give"):
+        export(Subject(module), tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_without_onnx_runtime_the_formats_that_need_it_are_left_out_and_say_what_to_install(
+    module: GENet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "FORMATS", {name: FORMATS[name] for name in ("safetensors", "onnx-fp16", "genet-string")})
+    for name in [name for name in sys.modules if name.partition(".")[0] == "onnxruntime"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    found = export(Subject(module), tmp_path / "export")
+    assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
+    assert "pip install onnxruntime" in found.left_out["onnx-fp16"]
+    assert "onnxruntime" not in found.exported[0].packages
+
+
 @pytest.mark.parametrize("existed", [False, True])
 def test_an_export_that_fails_its_comparison_leaves_what_was_there_before(module, tmp_path: Path, monkeypatch, existed) -> None:
     strict = dataclasses.replace(FORMATS["genet-string"], tolerance=-1.0)
