@@ -220,13 +220,17 @@ os.register_at_fork(after_in_child=_release_in_child)
 
 
 class FolderLock:
-    """Held while a process works in a run folder; a second process is refused. Falls with the process, even a killed one."""
+    """Held while a process works in a run folder; a second process is refused. Falls with the process, even a killed one.
+
+    A folder that it made is gone with it if nothing was written there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __enter__(self) -> Self:
         with _explained(self._folder):
+            self._made = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
             self._folder.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -241,6 +245,11 @@ class FolderLock:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # somebody else may put something there just now
+            if self._made and [file.name for file in self._folder.iterdir()] == [".lock"]:
+                (self._folder / ".lock").unlink()
+                for folder in self._made:
+                    folder.rmdir()
         _held.discard(self._handle)
         os.close(self._handle)
 

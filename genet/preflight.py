@@ -17,7 +17,9 @@ from genet.choose.race import trainings_at_most
 from genet.errors import EvidenceError
 from genet.files import Record
 from genet.latency.clock import REPEAT_MS, REPEATS, WARM_UP_S
-from genet.latency.meter import Meter
+from genet.latency.hardware import find_gpu
+from genet.latency.meter import EstimateMeter, Meter
+from genet.latency.part import whole
 from genet.latency.plan import Expected, expected_rows
 from genet.latency.profile import ROUND_REPEATS, ROUNDS, measure_network
 from genet.latency.table import LatencyTable, Setting
@@ -52,6 +54,15 @@ class BudgetOutlook(Record):
         fastest = self.fewest_macs_ms_per_image
         return None if fastest is None else fastest <= self.ms_per_image
 
+    @property
+    def prospect(self) -> str:
+        """The budget in milliseconds, and whether it can be met."""
+        told = f"{self.ms_per_image:.4f} ms/image"
+        if self.fewest_macs_ms_per_image is None:
+            return told
+        verdict = "within reach" if self.reachable else "probably out of reach"
+        return f"{told}: {verdict}, the network with the fewest MACs takes {self.fewest_macs_ms_per_image:.4f}"
+
 
 class Preflight(Record):
     """The size, the cost and the prospects of a job."""
@@ -80,10 +91,10 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
     space, batch = recipe.space, table.setting.batch
     widths = space.widths_on_offer()
     reference = space.masternet(recipe.search_resolution)
-    whole = partial(_whole_ms, table, meter, reference)
-    masternets = {r: whole(space.masternet(r)) for r in space.input.resolutions}
+    timed = partial(_whole_ms, table, meter, reference)
+    masternets = {r: timed(space.masternet(r)) for r in space.input.resolutions}
     masternet = table.masternet_ms(reference) / batch
-    smallest = [ms for r in space.input.resolutions if (ms := whole(space.smallest(r))) is not None]
+    smallest = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
     fastest = min(smallest) / batch if smallest else None
     rows = expected_rows(space, recipe.measure.networks)
     trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
@@ -94,14 +105,7 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
         trials=len(trials),
         rows=rows,
         masternet_ms_per_image=masternet,
-        budgets=tuple(
-            BudgetOutlook(
-                budget=budget,
-                ms_per_image=budget_ms(budget, masternet),
-                fewest_macs_ms_per_image=fastest,
-            )
-            for budget in recipe.select.budgets
-        ),
+        budgets=_outlooks(recipe, masternet, fastest),
         trainings=race_cost(recipe),
         seconds=_seconds(recipe, splits, device, [ms for ms in masternets.values() if ms is not None], rows, trials),
     )
@@ -117,6 +121,25 @@ def race_cost(recipe: Recipe) -> float:
 def _designs(recipe: Recipe) -> int:
     """Return how many known designs race: none on evidence from elsewhere, where they cannot be timed."""
     return 0 if recipe.measure.latency else len(designs_of(recipe))
+
+
+def estimated_outlooks(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
+    """The budgets of a recipe whose device is an estimate, which needs no device and no images."""
+    meter = EstimateMeter(recipe.measure, find_gpu(recipe.measure.device.removeprefix("estimate:")))
+    space, batch = recipe.space, recipe.measure.batch
+
+    def ms(network: Network) -> float:
+        return meter.estimate(whole(network)).ms / batch
+
+    fastest = min(ms(space.smallest(resolution)) for resolution in space.input.resolutions)
+    return _outlooks(recipe, ms(space.masternet(recipe.search_resolution)), fastest)
+
+
+def _outlooks(recipe: Recipe, masternet: float, fastest: float | None) -> tuple[BudgetOutlook, ...]:
+    return tuple(
+        BudgetOutlook(budget=budget, ms_per_image=budget_ms(budget, masternet), fewest_macs_ms_per_image=fastest)
+        for budget in recipe.select.budgets
+    )
 
 
 def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Network) -> float | None:
@@ -195,11 +218,7 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
         + ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items()),
         "MasterNet's latency": f"{seen.masternet_ms_per_image:.4f} ms/image, {'estimated' if setting.estimate else 'measured'}",
     }
-    for budget in seen.budgets:
-        known = budget.fewest_macs_ms_per_image is not None
-        verdict = "within reach" if budget.reachable else "probably out of reach"
-        prospect = f": {verdict}, the network with the fewest MACs takes {budget.fewest_macs_ms_per_image:.4f}" if known else ""
-        facts[f"budget {budget.budget}"] = f"{budget.ms_per_image:.4f} ms/image{prospect}"
+    facts |= {f"budget {each.budget}": each.prospect for each in seen.budgets}
     indent = " " * MARGIN
     return [
         line

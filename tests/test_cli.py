@@ -13,7 +13,7 @@ import pytest
 
 from genet import cli
 from genet.spec.reader import shipped_files
-from tests.tiny import RECIPE, write_recipe
+from tests.tiny import RECIPE, SPACE, write_recipe
 
 GENET = [sys.executable, "-m", "genet"]
 COMMANDS = [
@@ -106,6 +106,53 @@ def test_check_says_every_fault_on_a_line_of_its_own(tmp_path: Path, capsys: pyt
     first, second = faults(capsys, "check", str(path))
     assert first.startswith(f"{path}:6:18: master.epochs: must be at least 1 (got 0)")
     assert second.startswith(f"{path}:8:37: select.candidate: is not a key here; did you mean candidates?")
+
+
+@pytest.mark.parametrize("training_alone", [False, True])
+@pytest.mark.parametrize(
+    ("data", "augment", "said"),
+    [
+        ("", "augment: {policy: nonsense}", "augment.policy: got 'nonsense', expected a policy by timm's name"),
+        ("loading: device", "augment: {policy: original}", "augment: got policy original for images kept on the device"),
+        ("loading: device", "augment: {scale: [0.1, 1]}", "augment: got scale 0.1 to 1 for images kept on the device"),
+    ],
+)
+def test_check_refuses_what_a_training_would_refuse_of_its_images(
+    training_alone: bool, data: str, augment: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    images = f"data: {{name: folder, root: images, {data}}}"
+    if training_alone:
+        path.write_text(f"name: tiny\n{images}\n{augment}\ntrain: {{epochs: 1, batch: 8, learning_rate: 0.1}}\n")
+    else:
+        recipe = RECIPE.replace("data: {name: digits, nas_validation: 0.25}", f"{images}\n{augment}")
+        write_recipe(tmp_path, recipe, SPACE.replace("channels: 1", "channels: 3"))
+    (line,) = faults(capsys, "check", str(path))
+    assert line.startswith(said)
+    path.write_text(path.read_text().replace(f"{augment}\n", "augment: {flip: true}\n"))
+    assert cli.main(["check", str(path)]) == 0
+
+
+def test_check_refuses_a_default_augmentation_that_images_on_the_device_cannot_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recipe(
+        tmp_path,
+        RECIPE.replace("data: {name: digits,", "data: {name: folder, root: images, loading: device,"),
+        SPACE.replace("resolutions: [16]", "resolutions: [96]"),
+    )
+    (line,) = faults(capsys, "check", str(path))
+    assert line.startswith("data.loading: got device for images augmented by scale 0.08 to 1, color_jitter 0.4, flip unless told")
+
+
+def test_check_tells_of_an_estimate_which_budgets_are_probably_out_of_reach(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
+    assert cli.main(["check", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert ": within reach, the network with the fewest MACs takes 0." in found["budget 3.0x"]
+    assert ": probably out of reach, the network" in found["budget 1e-06"]
 
 
 def test_a_recipe_that_is_not_there_names_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:

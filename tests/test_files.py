@@ -574,6 +574,22 @@ def test_a_run_folder_is_free_again_when_the_block_raises(tmp_path: Path) -> Non
         pass
 
 
+def test_a_lock_leaves_no_folder_that_it_made_and_nobody_wrote_to(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with FolderLock(tmp_path / "mine" / "runs" / "net"):
+        pass
+    with FolderLock(tmp_path / "mine"):
+        pass
+    with FolderLock(tmp_path / "runs" / "net"):
+        write_atomic(tmp_path / "runs" / "net" / "a", b"1")
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.name != ".lock"} == {
+        "mine",
+        "runs",
+        "runs/net",
+        "runs/net/a",
+    }
+
+
 def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
     """Such as a data loader's worker, which outlives its parent by some seconds."""
     code = (

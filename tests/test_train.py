@@ -133,7 +133,7 @@ def test_what_cannot_be_trained_is_said_in_one_line_and_nothing_is_written(
     said = refused(capsys, *given, "--into", tmp_path / "net")
     assert law in said
     assert said.count("\n") == 1
-    assert not (tmp_path / "net" / "network.yaml").exists()
+    assert not (tmp_path / "net").exists()
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_a_teacher_that_cannot_teach_is_refused(
         teacher = "trained"
     recipe.write_text(RECIPE.replace("ema: 0.9", f"teacher: {teacher}"))
     assert law in refused(capsys, NETWORK, "--recipe", recipe, "--into", tmp_path / "net")
-    assert not (tmp_path / "net" / "network.yaml").exists()
+    assert not (tmp_path / "net").exists()
 
 
 def test_a_teacher_is_looked_for_beside_the_recipe_and_its_weights_are_part_of_the_training(recipe: Path, tmp_path: Path) -> None:

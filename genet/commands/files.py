@@ -28,6 +28,8 @@ def check(arguments: argparse.Namespace) -> Answer:
     if isinstance(record, Recipe):
         check_taken(record)
         check_designs(record)
+    if isinstance(record, Recipe | TrainingRecipe):
+        _check_images(record)
     if arguments.designs:
         return _print_designs(record)
     answer: Answer = {"name": record.name}
@@ -62,6 +64,10 @@ def check(arguments: argparse.Namespace) -> Answer:
         "size": size,
         "digest": network.digest,
     }
+    if isinstance(record, Recipe) and record.measure.device.startswith("estimate:") and not record.measure.latency:
+        from genet.preflight import estimated_outlooks
+
+        answer |= {f"budget {each.budget}": each.prospect for each in estimated_outlooks(record)}
     return _printed(answer)
 
 
@@ -73,6 +79,18 @@ def _print_designs(record: Structure | SearchSpace | Recipe | TrainingRecipe) ->
     for design in designs:
         print(f"{design.name}\n  {design.network}")
     return {"designs": {design.name: str(design.network) for design in designs}}
+
+
+def _check_images(recipe: Recipe | TrainingRecipe) -> None:
+    """DataError if a training of the recipe would refuse how its images are augmented or loaded."""
+    asked = recipe.augment or recipe.train.augment or recipe.data.loading == "device"
+    if asked:  # else torch need not be loaded for it
+        from genet.nets.data import check_augment
+
+        reads = recipe.space.input if isinstance(recipe, Recipe) else None
+        check_augment(recipe.augment, recipe.data, reads)
+        if recipe.train.augment:
+            check_augment(recipe.train.augment, recipe.data, reads)
 
 
 def _printed(answer: Answer) -> Answer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -64,8 +65,7 @@ def load_data(
 
     DataError if images or classes are missing, do not fit the space's channels and classes, or cannot be augmented so.
     """
-    if view.augment:
-        check_augment(view.augment, data, reads)
+    check_augment(view.augment, data, reads)
     opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, say)
     splits = opened.split(data.nas_validation, seed, say)
     if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
@@ -99,11 +99,19 @@ def load_test(
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
 
 
-def check_augment(augment: Augment, data: Data, reads: Input | SpaceInput) -> None:
-    """Check that images can be augmented so; DataError if not."""
+def check_augment(augment: Augment | None, data: Data, reads: Input | SpaceInput | None = None) -> None:
+    """Check that images can be augmented so, or by their default; DataError if not, whatever the network or for what it reads."""
     from timm.data import create_transform
 
-    channels, smallest = reads.channels, min(_resolutions(reads))
+    if augment is None:
+        usual = augment_at(None, data.name, max(_resolutions(reads))) if reads else Augment()
+        if data.loading == "device" and not usual.in_memory:
+            raise DataError(
+                f"data.loading: got device for images augmented by {usual} unless told otherwise, expected crop, flip or cutout "
+                "alone; set augment, or leave loading out"
+            )
+        return
+    smallest = min(_resolutions(reads)) if reads else math.inf
     for key, most in (("crop", smallest // 2), ("cutout", smallest - 1)):
         if getattr(augment, key) > most:
             raise DataError(
@@ -114,9 +122,10 @@ def check_augment(augment: Augment, data: Data, reads: Input | SpaceInput) -> No
         raise DataError(f"augment: got {augment} for {kept}, expected crop, flip or cutout alone; leave the others out")
     if augment.policy is None:
         return
-    if channels != 3:
+    if reads and reads.channels != 3:
         raise DataError(
-            f"augment.policy: got {augment.policy!r} for images of {channels} channels, expected images of three; leave it out"
+            f"augment.policy: got {augment.policy!r} for images of {reads.channels} channels, expected images of three; leave it "
+            "out"
         )
     try:
         create_transform((3, 32, 32), is_training=True, auto_augment=augment.policy)
@@ -142,11 +151,6 @@ def _keeping(
     small = all(look.in_memory and resolution <= SMALL for look, resolution in zip(looks, resolutions, strict=True))
     if data.loading == "stream" or (data.loading == "auto" and not small):
         return False, None
-    if not all(look.in_memory for look in looks):
-        raise DataError(
-            f"data.loading: got device for images of {max(resolutions)} pixels, which are augmented by {looks[-1]} unless told "
-            "otherwise, expected crop, flip or cutout alone; set augment, or leave loading out"
-        )
     edges = [resolution + 2 * look.crop for look, resolution in zip(looks, resolutions, strict=True)]
     pixels = sum(edge * edge + resolution * resolution for edge, resolution in zip(edges, resolutions, strict=True))
     needed, there = images * reads.channels * pixels, total_bytes(device)

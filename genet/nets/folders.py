@@ -1,14 +1,15 @@
 """Image folders as people have them: which folders are classes, which files are images, and in what order.
 
 A class is a folder directly in the split's folder; images at any depth below it are its own. Hidden files and folders, folders
-without images, loose files and files that Pillow does not read are left out, counted and named.
+without images, loose files and files that Pillow does not read are left out, counted and named. So is a link to a folder that is
+looked into by itself or by another link: no image counts twice, and none for two classes.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -36,10 +37,19 @@ class FolderReader:
         self.root, self._readable = root, _readable()
         self._others: Counter[str] = Counter()  # files that are no images, by suffix
         self._hidden: list[str] = []
+        self._again: list[str] = []  # folders that were looked into already
+        self._seen = {root.resolve(), *root.resolve().parents}
         entries = self._shown(root)
-        found = {entry.name: list(self._images(Path(entry))) for entry in entries if entry.is_dir()}
-        self._loose = sum(entry.is_file() for entry in entries)
-        self._empty = [name for name, files in found.items() if not files]
+        folders = {entry.name: entry for entry in entries if _is_folder(entry)}
+        found: dict[str, list[Path]] = {name: [] for name in folders}
+        self._links = [(name, Path(entry)) for name, entry in folders.items() if entry.is_symlink()]  # wait until all is seen
+        for name, entry in folders.items():
+            if not entry.is_symlink():
+                self._look_into(name, Path(entry), found[name])
+        for name, link in self._links:  # grows while they are looked into
+            self._look_into(name, link, found[name])
+        self._loose = sum(Path(entry).is_file() for entry in entries)
+        self._empty = [name for name, files in found.items() if not files and name not in self._again]
         names = in_order(name for name, files in found.items() if files)
         if not names:
             raise DataError(f"{root}: got no image in any folder, expected one folder per class; {self.left_out or 'add images'}")
@@ -67,6 +77,7 @@ class FolderReader:
         parts += [f"{self._loose} files beside the class folders"] if self._loose else []
         parts += [f"hidden {some_of(self._hidden)}"] if self._hidden else []
         parts += [f"folders without images {some_of(self._empty)}"] if self._empty else []
+        parts += [f"links to folders that count already {some_of(self._again)}"] if self._again else []
         return f"{self.root}: left out {'; '.join(parts)}" if parts else None
 
     def _shown(self, folder: Path) -> list[os.DirEntry[str]]:
@@ -77,19 +88,28 @@ class FolderReader:
         self._hidden += [name for name in hidden if name not in self._hidden]
         return [entries[name] for name in in_order(entries) if name not in hidden]
 
-    def _images(self, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-        """All images below a folder; one that holds itself by a link is looked into once."""
+    def _look_into(self, name: str, folder: Path, found: list[Path]) -> None:
+        """Take all images of a class below a folder, unless that was seen before."""
         real = folder.resolve()
-        if real in above:
+        if real in self._seen:
+            self._again.append(str(folder.relative_to(self.root)))
             return
+        self._seen.add(real)
         for entry in self._shown(folder):
             path, suffix = Path(entry), Path(entry).suffix.lower()
-            if entry.is_dir():
-                yield from self._images(path, (*above, real))
+            if _is_folder(entry) and entry.is_symlink():
+                self._links.append((name, path))
+            elif _is_folder(entry):
+                self._look_into(name, path, found)
             elif suffix in self._readable:
-                yield path
+                found.append(path)
             else:
                 self._others[suffix or "without a suffix"] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link to itself is none."""
+    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _readable() -> frozenset[str]:

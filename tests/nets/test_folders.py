@@ -61,10 +61,37 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
     assert FolderReader(tmp_path / "clean").left_out is None
 
 
-def test_a_folder_that_holds_itself_by_a_link_is_looked_into_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", ["cat", "", "..", "dog", "cat/old", "dog/old"])
+def test_a_link_to_a_folder_that_counts_already_or_that_holds_the_split_adds_no_image(link: str, tmp_path: Path) -> None:
+    own = {"cat": ["cat/1.png", "cat/old/1.png"], "dog": ["dog/1.png", "dog/old/1.png"]}
+    for name in (*own["cat"], *own["dog"]):
+        draw(tmp_path / "train" / name)
+        draw(tmp_path / "validation" / name)
+    (tmp_path / "train" / "cat" / "again").symlink_to(tmp_path / "train" / link)
+    assert read(tmp_path / "train") == own
+    assert FolderReader(tmp_path / "train").left_out == (
+        f"{tmp_path / 'train'}: left out links to folders that count already cat/again"
+    )
+
+
+def test_of_links_to_one_folder_elsewhere_the_first_counts_and_the_others_are_named(tmp_path: Path) -> None:
+    draw(tmp_path / "store" / "pets" / "1.png")
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "train" / "dog").symlink_to(tmp_path / "store" / "pets")
+    for name in ("cat/more", "cub"):
+        (tmp_path / "train" / name).symlink_to(tmp_path / "store" / "pets")
+    draw(tmp_path / "train" / "cat" / "1.png")
+    reader = FolderReader(tmp_path / "train")
+    assert read(tmp_path / "train") == {"cat": ["cat/1.png"], "cub": ["cub/1.png"]}
+    assert reader.left_out == f"{tmp_path / 'train'}: left out links to folders that count already dog, cat/more"
+
+
+def test_a_link_to_itself_is_no_folder_and_no_traceback(tmp_path: Path) -> None:
     draw(tmp_path / "cat" / "1.png")
-    (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")
+    for place in (tmp_path / "loop", tmp_path / "cat" / "loop"):
+        place.symlink_to(place)
     assert read(tmp_path) == {"cat": ["cat/1.png"]}
+    assert FolderReader(tmp_path).left_out == f"{tmp_path}: left out 1 without a suffix (no images that Pillow reads)"
 
 
 def test_a_split_without_any_class_is_refused(tmp_path: Path) -> None:
