@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
+import os
 import platform
 import re
 import subprocess
@@ -38,11 +40,15 @@ class DeviceCard(Record):
 
 
 def open_device(name: str) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`; DeviceError where it is not there."""
+    """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`; DeviceError where it is not there.
+
+    From then on torch has no more threads than this process has processors: beyond them they only wait for one another.
+    """
     import torch
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise DeviceError(f"device must be auto, cpu, cuda or cuda:N (got {name})")
+    torch.set_num_threads(min(torch.get_num_threads(), cpus()))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
@@ -54,6 +60,39 @@ def open_device(name: str) -> torch.device:
             raise DeviceError(f"device {name} must be one of the {count} GPUs here; use cuda:{count - 1} or below")
         device = torch.device("cuda", device.index or 0)
     return device
+
+
+def cpus(system: Path = Path("/")) -> int:
+    """Return how many processors this process may use at a time: those that it may run on, as far as its cgroups' quotas go."""
+    tied = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([tied, *(max(1, math.ceil(quota)) for quota in _quotas(system))])
+
+
+def _quotas(system: Path) -> Iterator[float]:
+    """Yield the processors that each of this process's cgroups is given, and each above them, in either version of cgroups."""
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for mount in (controllers, "cpu") if controllers else ("", "unified"):
+            top = system / "sys/fs/cgroup" / mount
+            for folder in (top / path.lstrip("/"), *(top / path.lstrip("/")).parents):
+                if folder.is_relative_to(top):
+                    yield from _quota(folder)
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    """Yield what a cgroup's files say of its quota, if they are there and set one."""
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = (folder / "cpu.max").read_text().split()
+        yield int(quota) / int(period)  # "max" is no number
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if int(quota) > 0:
+            yield int(quota) / int(period)
 
 
 def gpus_here() -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from genet.device import DeviceCard, device_fault, fp32_as_served, open_device, read_card, record_graph, side_stream
+from genet.device import DeviceCard, cpus, device_fault, fp32_as_served, open_device, read_card, record_graph, side_stream
 from genet.errors import DeviceError, LostDeviceError, MeasurementError, OutOfMemoryError
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -48,6 +52,63 @@ def test_the_processors_of_a_processor_are_the_threads_that_torch_uses() -> None
     try:
         torch.set_num_threads(1)
         assert read_card(torch.device("cpu")).processors == 1
+    finally:
+        torch.set_num_threads(threads)
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_max", ".max").replace("cpu_cfs", "cpu.cfs")).write_text(text)
+
+
+def grouped(system: Path, lines: str) -> Path:
+    """A system whose only processes are in these cgroups."""
+    write(system / "proc" / "self", cgroup=lines)
+    return system
+
+
+def test_without_a_quota_a_process_has_the_processors_that_it_is_tied_to(tmp_path: Path) -> None:
+    tied = len(os.sched_getaffinity(0))
+    assert cpus(tmp_path) == tied
+    write(grouped(tmp_path, "0::/\n4:cpu,cpuacct:/\nodd\n") / "sys/fs/cgroup", cpu_max="max 100000\n")
+    write(tmp_path / "sys/fs/cgroup/cpu,cpuacct", cpu_cfs_quota_us="-1\n", cpu_cfs_period_us="100000\n")
+    assert cpus(tmp_path) == tied
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from genet.device import cpus; print(cpus())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "1\n"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor is all there is")
+@pytest.mark.parametrize("quota", ["100000", "50000", "2000"])
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        ("0::/\n", "sys/fs/cgroup"),  # inside a container
+        ("0::/user/job\n", "sys/fs/cgroup/user/job"),
+        ("0::/user/job\n", "sys/fs/cgroup/user"),  # what is above limits it too
+        ("1:name=systemd:/\n0::/job\n", "sys/fs/cgroup/unified/job"),
+        ("3:memory:/other\n2:cpu,cpuacct:/docker/a:b\n", "sys/fs/cgroup/cpu,cpuacct/docker/a:b"),
+        ("2:cpuacct,cpu:/docker/ab\n", "sys/fs/cgroup/cpu"),  # its path is that of the machine outside
+    ],
+)
+def test_a_process_has_the_processors_that_its_quota_pays_for_rounded_up(
+    lines: str, place: str, quota: str, tmp_path: Path
+) -> None:
+    system = grouped(tmp_path, lines)
+    if "cpu" in lines:
+        write(system / place, cpu_cfs_quota_us=f"{quota}\n", cpu_cfs_period_us="100000\n")
+    else:
+        write(system / place, cpu_max=f"{quota} 100000\n")
+    assert cpus(system) == 1
+
+
+def test_a_device_is_opened_with_no_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    try:
+        for given, there, expected in ((3, 2, 2), (1, 2, 1)):
+            monkeypatch.setattr("genet.device.cpus", lambda there=there: there)
+            torch.set_num_threads(given)
+            assert read_card(open_device("cpu")).processors == expected
     finally:
         torch.set_num_threads(threads)
 

@@ -12,6 +12,7 @@ from genet.choose.certificate import Selection
 from genet.choose.outcome import Trained
 from genet.commands.naming import structure_named, weights_of
 from genet.commands.printing import save_picture, table
+from genet.device import open_device
 from genet.errors import EvidenceError
 from genet.nets.foreign import build_structure, pretrained
 from genet.nets.weights import NETWORK_FILE, load_structure
@@ -27,6 +28,7 @@ FITS: dict[Kind, str] = {"XX": "full convolution", "BL": "bottleneck or depthwis
 
 def rank_network(arguments: argparse.Namespace) -> Answer:
     """`genet rank`."""
+    open_device("cpu")  # for its threads
     run = RunFolder(Path(arguments.what))
     chosen: tuple[Network, ...] = ()
     if "|" not in arguments.what and run.recipe_file.exists() and not (run.path / NETWORK_FILE).exists():

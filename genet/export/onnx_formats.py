@@ -49,7 +49,7 @@ def _int8(subject: Subject) -> dict[str, bytes]:
         quantize_static(
             _parsed(subject.onnx),
             file,
-            _calibration_reader(subject),
+            calibration_reader(subject),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8,
@@ -59,7 +59,7 @@ def _int8(subject: Subject) -> dict[str, bytes]:
         return {file.name: file.read_bytes()}
 
 
-def _calibration_reader(subject: Subject) -> Any:
+def calibration_reader(subject: Subject) -> Any:
     """Training images in a random order, as ONNX Runtime asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
 

@@ -77,7 +77,9 @@ class Setting(Record):
         device = self.device
         versions = (("driver", device.driver), ("torch", device.torch), (self.runtime, self.package))
         software = [f"{package} {version}" for package, version in versions if version]
-        name = f"{device.name}, {device.processors} threads" if device.kind == "cpu" else device.name
+        name = device.name
+        if device.kind == "cpu" and device.processors is not None:
+            name += f", {device.processors} thread{'s' * (device.processors != 1)}"
         return ", ".join([name, f"batch {self.batch}", self.dtype, self.memory_format.replace("_", " "), self.runtime, *software])
 
 
@@ -334,7 +336,7 @@ class LatencyTable:
         row = self.network_row(masternet)
         if row is None:
             raise EvidenceError(
-                f"the latency table must hold the MasterNet measured whole, and lacks {masternet}; "
+                f"the latency table must hold the MasterNet measured whole in {self.setting}, and lacks {masternet}; "
                 "`genet profile RUN` measures it"
             )
         return row.mean_ms

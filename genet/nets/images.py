@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from genet.device import cpus
 from genet.errors import DataError
 from genet.nets.augmentation import cropped, draws, erased, seed_augmentation, training_transform
 from genet.nets.pixels import in_mode
@@ -277,10 +278,10 @@ class FileImages:
         seed: int | None = None,
         once: bool = False,
     ) -> Iterator[Batch]:
-        """Decode and transform these images in the processes that the recipe allows; `once` to be kept as they are."""
+        """Decode and transform these images in the recipe's processes, as far as there are processors; `once` to be kept so."""
         decoded = Subset(_Decoded(self._dataset, self._channels, transform, seed), chosen.tolist())
         pinned = self._device.type == "cuda" and not once
-        loader: DataLoader[Batch] = DataLoader(decoded, batch, num_workers=self._workers, pin_memory=pinned)
+        loader: DataLoader[Batch] = DataLoader(decoded, batch, num_workers=min(self._workers, cpus()), pin_memory=pinned)
         try:
             yield from loader
         except DataError as fault:  # a worker sends its traceback along; the last line is the message

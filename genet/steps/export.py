@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from genet.choose.outcome import Outcomes, Trained
+from genet.device import open_device
 from genet.errors import DataError, RunError
 from genet.export.exports import FORMATS, check_formats, export
 from genet.export.format import Subject
@@ -70,6 +71,7 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
 def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progress: Progress) -> Exports:
     """Export the network in a folder of its own; on the images given, or those it was trained on where its recipe is there."""
     check_formats(formats)
+    open_device("cpu")  # for its threads
     module = load(folder)
     network = structure_of(module)
     reads = network.input

@@ -9,6 +9,7 @@ from genet.errors import EvidenceError, MeasurementError, RunError
 from genet.job import Job, predictor
 from genet.latency.plan import Staircases, correction_networks, find_staircases, places, rows_needed, sweep_blocks
 from genet.latency.profile import few_rounds, many_rounds, measure_network, profile_blocks
+from genet.latency.table import settings
 from genet.preflight import Preflight, outlook, preflight
 from genet.spec.network import Block, blocks
 from genet.spec.space import Widths
@@ -17,6 +18,7 @@ from genet.spec.space import Widths
 def check(job: Job) -> Preflight:
     """Pre-flight: the job's size, its expected time, and whether each budget can be met."""
     _same_kind_of_device(job)
+    _say_other_setting(job)
     job.card.save(job.folder.environment)
     seen = preflight(job.recipe, job.splits, job.table, job.meter, job.device)
     for line in outlook(seen, job.table.setting):
@@ -33,6 +35,14 @@ def _same_kind_of_device(job: Job) -> None:
                 f"{job.folder.path}: was measured on {before.name}, and device auto finds {job.card.name} now; "
                 f"give --device {job.card.kind} to measure anew here"
             )
+
+
+def _say_other_setting(job: Job) -> None:
+    """Tell if the run was measured otherwise before, such as with other threads or versions: nothing of that is used here."""
+    if job.folder.staircase.exists():
+        before = settings(job.folder.latency).get(job.folder.read(job.folder.staircase, Staircases).setting)
+        if before and before.digest != job.table.setting.digest:
+            job.progress.say(f"  measured before in another setting, and now anew: {before}")
 
 
 def profile(job: Job) -> Staircases:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from genet.device import DeviceCard, read_card
 from genet.errors import EvidenceError
 from genet.files import Journal
+from genet.latency.evidence import read_evidence
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, find_setting, is_repeated, scatter, settings
 from genet.spec.network import Block, blocks
 from genet.spec.recipe import Measure
@@ -187,7 +188,17 @@ def test_a_setting_reads_as_its_facts_and_leaves_out_what_is_not_known() -> None
     assert not setting.estimate
     here = setting.model_copy(update={"device": card.model_copy(update={"kind": "cpu", "processors": 3, "driver": None})})
     assert str(here) == "GPU X, 3 threads, batch 64, fp16, channels last, eager, torch 2.9"
+    assert str(with_card(kind="cpu", name="P", processors=1)).startswith("P, 1 thread, ")
     assert with_card(kind="estimate").estimate
+
+
+def test_a_table_whose_setting_does_not_tell_its_threads_is_read_and_mixes_with_none_that_does(tmp_path: Path) -> None:
+    silent = with_card(kind="cpu", name="P", processors=None)
+    table(tmp_path, silent).add_block(row(BLOCK, 3.0))
+    evidence = read_evidence(tmp_path / "latency.jsonl")
+    assert evidence.ms(BLOCK) == 3.0
+    assert str(evidence.setting).startswith("P, batch ")
+    assert BLOCK not in table(tmp_path, with_card(kind="cpu", name="P", processors=2))
 
 
 def test_a_recorded_failure_is_an_answer_and_infinitely_slow(tmp_path: Path) -> None:
@@ -328,7 +339,7 @@ def test_the_rounds_of_a_network_are_pairs(ms: tuple[float, ...], reference_ms: 
 def test_the_masternet_must_have_been_measured_whole(tmp_path: Path) -> None:
     masternet, measured = tiny_recipe(tmp_path).space.masternet(16), table(tmp_path)
     assert measured.network_row(masternet) is None
-    with pytest.raises(EvidenceError, match="must hold the MasterNet measured whole, and lacks @16x1"):
+    with pytest.raises(EvidenceError, match=r"must hold the MasterNet measured whole in .*, and lacks @16x1"):
         measured.masternet_ms(masternet)
     measured.add_network(network_row(str(masternet), (2.0, 4.0), (2.0, 4.0)))
     assert table(tmp_path).masternet_ms(masternet) == 3.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import shutil
 import struct
 import tarfile
@@ -232,6 +233,14 @@ def test_the_same_seed_gives_the_same_augmented_batches_and_another_seed_others(
 def test_a_worker_gives_the_same_augmented_batches_for_the_same_seed(folder: Path) -> None:
     one, again = (batches_of(loaded(folder, workers=1).train, 5) for _ in range(2))
     assert torch.equal(one, again)
+
+
+def test_images_are_decoded_by_no_more_processes_than_there_are_processors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genet.nets.images.cpus", lambda: 1)
+    batches = load_data(Data(name="folder", root=str(folder), workers=3, loading="stream"), COLOURED, 0).train.batches(4, 16, 1)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 1
+    batches.close()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

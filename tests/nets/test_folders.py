@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import tarfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor, nn
 
 from genet.errors import DataError
+from genet.export.format import Subject
+from genet.export.onnx_formats import calibration_reader
+from genet.nets.build import build
 from genet.nets.data import hold_out, load_data, load_test
 from genet.nets.folders import FolderReader, in_order
+from genet.nets.images import View
 from genet.nets.pixels import in_mode
-from genet.spec.network import Input
+from genet.spec.augment import Augment
+from genet.spec.network import Input, Network
 from genet.spec.recipe import Data
+from tests.commands import answer
 
+NETWORK = Network.parse("@8x3 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | Conv k1 c8 | 2")
 READS = Input(channels=3, classes=2, resolution=8)
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
@@ -193,6 +204,60 @@ def test_a_photograph_is_turned_as_its_tag_says(tmp_path: Path) -> None:
     with Image.open(tmp_path / "turned.png") as opened:
         turned = in_mode(opened, "L")
     assert (turned.size, turned.getpixel((1, 0))) == ((2, 4), 200)
+
+
+def photographs(root: Path, turned: bool) -> Data:
+    """Images of two classes, bright on their left or right, as a camera keeps them: upright, or lying with a tag that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter clockwise
+    for split, count in (("train", 8), ("validation", 2)):
+        for label, name in enumerate(("left", "right")):
+            for number in range(count):
+                pixels = np.full((12, 16, 3), 10 * number, np.uint8)
+                pixels[:, 8 * label : 8 * label + 8] += 100
+                image, place = Image.fromarray(pixels), root / split / name / f"{number}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                image.transpose(Image.Transpose.ROTATE_90).save(place, exif=exif) if turned else image.save(place)
+    return Data(name="folder", root=str(root), nas_validation=0.25)
+
+
+def trained_on(data: Data, loading: str) -> Iterator[object]:
+    images = load_data(data.model_copy(update={"loading": loading}), READS, 0, View(augment=Augment(flip=True))).train
+    return (pixels for pixels, _ in images.batches(4, 8, shuffle_seed=1))
+
+
+WAYS: dict[str, Callable[[Data], Iterable[object]]] = {
+    "training, decoded each time": lambda data: trained_on(data, "stream"),
+    "training, kept on the device": lambda data: trained_on(data, "device"),
+    "held out for the search": lambda data: (pixels for pixels, _ in load_data(data, READS, 0).nas_validation.batches(4, 8)),
+    "evaluation": lambda data: (pixels for pixels, _ in load_data(data, READS, 0).test.batches(4, 8)),
+    "genet eval": lambda data: (pixels for pixels, _ in load_test(data, READS).batches(4, 8)),
+    "calibration": lambda data: iter(calibration_reader(Subject(build(NETWORK), load_data(data, READS, 0))).get_next, None),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_turned_photograph_looks_the_same_in_every_way_in_which_images_are_read(way: str, tmp_path: Path) -> None:
+    upright, turned = (list(WAYS[way](photographs(tmp_path / str(tag), tag))) for tag in (False, True))
+    assert len(upright) > 0
+    for one, other in zip(upright, turned, strict=True):
+        np.testing.assert_array_equal(*(each["images"] if isinstance(each, dict) else each for each in (one, other)))
+
+
+def test_an_onnx_file_is_evaluated_on_turned_photographs_as_they_are_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Sides(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.stack([images[..., :4].mean((1, 2, 3)), images[..., 4:].mean((1, 2, 3))], 1)
+
+    names = {"input_names": ["images"], "output_names": ["logits"], "dynamic_axes": {"images": {0: "batch"}}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Sides(), (torch.zeros(2, 3, 8, 8),), tmp_path / "sides.onnx", dynamo=False, **names)
+    for turned in (False, True):
+        root = photographs(tmp_path / str(turned), turned).root
+        assert answer(capsys, "eval", tmp_path / "sides.onnx", "--data", root)["top1"] == 1
 
 
 def test_cmyk_is_converted_as_ink(tmp_path: Path) -> None:
