@@ -29,7 +29,7 @@ DRY_RUN = "dry-run"  # of --small
 
 
 def main() -> int:
-    """Unpack and write; 2 if an archive cannot be read or holds nothing."""
+    """Unpack and write; 2 if an archive cannot be read or holds nothing: no part, or none that began and did not fail."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the devices' folders are (default: %(default)s)")
@@ -42,11 +42,14 @@ def main() -> int:
             except DamagedArchiveError as fault:
                 print(fault, file=sys.stderr)
                 return 2
-            found = take(Path(folder), arguments.results)
-        if not found:
-            print(f"{archive}: reading its results failed: got none, expected some; see what gpu.sh said", file=sys.stderr)
-            return 2
-        devices |= found
+            tried = [
+                each for file in Path(folder).glob(f"*/*/{FILE}") for each in last_of_each(read_attempts(file.parent)).values()
+            ]
+            if not any(each.status in ("done", "cut off") for each in tried):
+                got = f"{len(tried)} parts that did not run, the last as {tried[-1].reason}" if tried else "none"
+                print(f"{archive}: reading its results failed: got {got}; expected some; see what gpu.sh said", file=sys.stderr)
+                return 2
+            devices |= take(Path(folder), arguments.results)
     for device in sorted(devices):
         write_atomic(device / "README.md", page(device).encode())
         print(device / "README.md")

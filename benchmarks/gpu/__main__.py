@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -30,7 +31,7 @@ def main() -> int:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("supplies", nargs="?", type=Path, metavar="FOLDER", help="wheels, images, an earlier archive, COMMIT")
     parser.add_argument("--small", action="store_true", help="the smallest settings, on the processor")
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda, and cpu with --small)")
+    parser.add_argument("--device", type=_device, help="cpu, cuda or cuda:N (default: cuda, and cpu with --small)")
     arguments = parser.parse_args()
     if arguments.supplies and not arguments.supplies.is_dir():
         parser.error(f"reading FOLDER failed: got {arguments.supplies}, expected a folder; leave it out to go without")
@@ -48,6 +49,12 @@ def main() -> int:
     finally:
         for folder in _images(scratch), scratch:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise argparse.ArgumentTypeError(f"got {name}, expected cpu, cuda or cuda:N")
+    return name
 
 
 def _images(scratch: Path) -> Path:

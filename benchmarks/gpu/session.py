@@ -104,7 +104,7 @@ class Session:
             self._record(part, "not begun", 0.0, f"{max(0.0, self._left()):.0f} s were left of the command's time")
             return
         if not (self.worker or self._opened()):
-            self._record(part, "failed", 0.0, self.why)
+            self._record(part, "failed", 0.0, self.why, said=True)
             return
         if self._status(part) == "done":  # as is seen when the worker has named the device
             print(f"== {part.name}: done before", flush=True)
@@ -142,7 +142,7 @@ class Session:
         """Start a worker, unless that has failed too often; return whether there is one."""
         if self.failed_starts >= STARTS:
             return False
-        before = self.log.stat().st_size if self.log.exists() else 0
+        size = self.log.stat().st_size if self.log.exists() else 0
         self.worker = self.start()
         event = self.worker.event(max(1.0, min(STARTING_S, self._left() - CLOSING_S)), self._pack_if_due)
         if event and event["event"] == "ready":
@@ -151,9 +151,10 @@ class Session:
             return True
         self._end_worker()
         self.failed_starts += 1
-        said = self.log.read_bytes()[before:].decode(errors="replace").strip().splitlines() if self.log.exists() else []
-        self.why = f"no worker could be started: {said[-1][:300] if said else 'it said nothing in time'}"
-        print(self.why, flush=True)
+        said = self.log.read_bytes()[size:].decode(errors="replace").strip().splitlines() if self.log.exists() else []
+        before, self.why = self.why, f"no worker could be started: {said[-1][:300] if said else 'it said nothing in time'}"
+        if self.why != before:
+            print(self.why, flush=True)
         return False
 
     def _end_worker(self) -> None:
@@ -175,13 +176,14 @@ class Session:
         if time.monotonic() - self.packed > PACK_EVERY_S:
             self.pack()
 
-    def _record(self, part: Part, status: Status, seconds: float, reason: str) -> None:
+    def _record(self, part: Part, status: Status, seconds: float, reason: str, said: bool = False) -> None:
         now = datetime.now(UTC).timestamp()
         began = datetime.fromtimestamp(now - seconds, UTC).isoformat(timespec="seconds")
         reason = "" if status == "done" else reason
         self.recorded.add(part.name)
         add_attempt(self.folder, Attempt(part.name, status, round(seconds, 1), reason, self.commit, began))
-        print(f"== {part.name}: {status}, {seconds:.1f} s{f' ({reason})' if reason else ''}", flush=True)
+        if not said:
+            print(f"== {part.name}: {status}, {seconds:.1f} s{f' ({reason})' if reason else ''}", flush=True)
 
 
 def _outcome(event: Event | None) -> tuple[Status, str]:

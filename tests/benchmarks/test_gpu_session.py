@@ -124,6 +124,20 @@ def test_an_archive_comes_home_also_where_no_worker_can_be_started(tmp_path: Pat
     assert all(each.reason == "no worker could be started: there is no GPU here" for each in read_attempts(folder))
 
 
+def test_that_no_worker_can_be_started_is_said_once(tmp_path: Path) -> None:
+    said, _ = begun(tmp_path, "quick:5", "saves:5", "fails:5", NO_DEVICE=str(tmp_path / "starts.txt")).communicate(timeout=60)
+    assert said == "no worker could be started: there is no GPU here\n"
+
+
+def test_a_device_that_is_none_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gpu", "evidence", "--device", "tpu"]
+    paths = {"PYTHONPATH": f"{BENCHMARKS}{os.pathsep}{BENCHMARKS.parent}"}
+    done = subprocess.run(command, env=os.environ | paths, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("argument --device: got tpu, expected cpu, cuda or cuda:N\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_part_is_given_its_limit_or_what_is_left_and_never_the_time_to_close() -> None:
     part = Part("part", limit_s=50, least_s=10, where="")
     assert seconds_for(part, 300) == 50

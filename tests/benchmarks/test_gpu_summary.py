@@ -109,11 +109,19 @@ def test_a_later_archive_replaces_the_files_of_its_command_and_leaves_those_of_t
 
 
 def test_what_is_no_archive_or_holds_no_results_is_refused_in_a_line(tmp_path: Path) -> None:
-    torn, empty = tmp_path / "torn.tar.gz", tmp_path / "empty.tar.gz"
+    torn, empty, failed = (tmp_path / f"{name}.tar.gz" for name in ("torn", "empty", "failed"))
     torn.write_bytes(b"no archive")
     (tmp_path / "results").mkdir()
     pack(tmp_path / "results", empty)
-    for archive, said in ((torn, "reading the archive failed"), (empty, "reading its results failed")):
+    for part in ("probe", "table"):
+        why = Attempt(part, "failed", 0.0, "no worker could be started", "abc123", "2026-01-02T03:04:05+00:00")
+        add_attempt(tmp_path / "results" / "unknown-device" / "evidence", why)
+    pack(tmp_path / "results", failed)
+    for archive, said in (
+        (torn, "reading the archive failed"),
+        (empty, "reading its results failed: got none"),
+        (failed, "reading its results failed: got 2 parts that did not run, the last as no worker could be started;"),
+    ):
         done = summary(archive, "--results", tmp_path / "there")
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
         assert said in done.stderr
