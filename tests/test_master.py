@@ -152,3 +152,7 @@ def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unles
             pipeline.distill(job)
         assert pipeline.finished_trials(job) == ()
         assert len(pipeline.distill(job, any_master=True)) == len(pipeline.planned_trials(job))
+        why = pipeline.train_master(job).why_unlearnt(10)
+        assert f"by --any-master from a MasterNet that has learnt nothing, and tell little: {why}." in (
+            pipeline.write_report(job).read_text()
+        )
