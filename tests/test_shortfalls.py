@@ -113,3 +113,4 @@ def test_what_cannot_be_had_costs_nothing_else(
     assert {each.format for each in exports.exported} == {"safetensors", "timm", "onnx", "onnx-int8", "pt2", "genet-string"}
     assert f"Left out: onnx-fp16: {why}." in (run.path / outcome.export).with_name("card.md").read_text()
     assert why in fault(capsys, "export", run.path, "--format", "onnx-fp16"), "one that is named must come out"
+    assert not answer(capsys, "export", run.path, "--network", outcome.name, "--format", "timm")["shortfalls"], "nor others"

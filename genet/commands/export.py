@@ -64,7 +64,7 @@ def export(arguments: argparse.Namespace) -> Answer:
         "exports": [str(folder) for folder in folders],
         "formats": {str(folder): each.model_dump(mode="json") for folder, each in zip(folders, found, strict=True)},
         "met": bool(folders) or not unmet,
-        "shortfalls": (*unmet, *(line for each in found for line in each.failures)),
+        "shortfalls": (*unmet, *(line for each in found for line in each.failures if not formats)),
     }
 
 
