@@ -6,7 +6,13 @@ from collections.abc import Iterable
 
 
 class GenetError(Exception):
-    """A fault of input, machine or evidence. The message says the law, then the value, then the way out."""
+    """A fault of input, machine or evidence. The message says the law, then the value, then the way out.
+
+    Each argument is a line of its own.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class SpecError(GenetError):
@@ -14,7 +20,11 @@ class SpecError(GenetError):
 
     def __init__(self, faults: Iterable[str]) -> None:
         self.faults = tuple(faults)
-        super().__init__("\n".join(self.faults))
+        super().__init__(*self.faults)
+
+    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[str, ...]]]:
+        """Rebuild it from its faults: another process may have raised it."""
+        return type(self), (self.faults,)
 
 
 class DeviceError(GenetError):

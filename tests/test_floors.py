@@ -20,8 +20,8 @@ MODULES = {
 }
 # From the ground up. Folders on one floor never know each other.
 FLOORS = [
-    {"errors", "ending"},
-    {"files"},
+    {"errors", "ending", "streams"},
+    {"files", "names"},
     {"device", "progress"},
     {"spec"},
     {"nets"},
@@ -77,6 +77,7 @@ NEVER_TORCH = [
     "trials.runner",
     "files",
     "errors",
+    "names",
     "progress",
     "runfolder",
     "cli",

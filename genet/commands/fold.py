@@ -49,7 +49,7 @@ def fold_networks(arguments: argparse.Namespace) -> Answer:
     trained = {"accuracy": _trained(structures[0], folded, recipe, arguments)} if recipe and folded else {}
     found, failed, answer = _measured(structures, arguments)
     if not found:
-        raise GenetError("\n".join(f"{name}: {why}" for name, why in failed.items()))
+        raise GenetError(*(f"{name}: {why}" for name, why in failed.items()))
     answer |= trained
     answer["networks"] = [_told(one) for one in found]
     if arguments.picture:

@@ -16,6 +16,7 @@ from genet.commands.printing import progress, table, training_runner, trial_runn
 from genet.commands.race import answer_of, print_outcomes
 from genet.errors import RunError
 from genet.job import Job, open_job, read_job
+from genet.names import check_utf8
 from genet.progress import duration
 from genet.runfolder import default_folder
 from genet.spec.reader import read_recipe
@@ -53,7 +54,7 @@ def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     if arguments.device:
         measure |= {"device": arguments.device, "latency": None}
     if arguments.latency:
-        measure["latency"] = str(Path(arguments.latency).absolute())
+        measure["latency"] = check_utf8(str(Path(arguments.latency).absolute()))
     return recipe.model_copy(update={"data": data, "measure": checked_measure(measure)})
 
 

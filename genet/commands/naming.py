@@ -7,6 +7,7 @@ from pathlib import Path
 
 from genet.errors import SpecError
 from genet.latency.part import timm_model
+from genet.names import check_utf8
 from genet.nets.data import DOWNLOADED
 from genet.nets.foreign import build_structure, logits_of
 from genet.nets.weights import WEIGHTS_FILE
@@ -25,7 +26,7 @@ def images_in(data: Data, folder: str) -> Data:
     """A recipe's images, in this folder: one folder per class under `train`, or what the recipe's dataset keeps there."""
     root = Path(folder).absolute()
     classes = data.name.startswith(DOWNLOADED) and any((root / name).exists() for name in ("train", "train.tar"))
-    return Data.model_validate({**data.model_dump(), "root": str(root), **({"name": "folder"} if classes else {})})
+    return Data.model_validate({**data.model_dump(), "root": check_utf8(str(root)), **({"name": "folder"} if classes else {})})
 
 
 def structure_named(what: str, size: int | None = None, example: str | None = None) -> Structure:

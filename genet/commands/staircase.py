@@ -70,12 +70,12 @@ def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
     """The blocks at every width of the range that keeps the laws of blocks: inner widths count in eights too."""
     own = read_blocks(text)[-1].width
     grid = read_range(widths, "--widths") if widths else tuple(range(MULTIPLE, 2 * own + 1, MULTIPLE))
-    found, faults = {}, []
+    found, faults = {}, list[str]()
     for width in grid:
         try:
             found[width] = read_blocks(with_width(text, width))
         except SpecError as fault:
-            faults.append(str(fault))
+            faults += fault.faults
     if len(found) < 2:
         first = f"; {faults[0]}" if faults else ""
         raise SpecError([f"--widths must hold at least 2 widths that {text!r} may have, and holds {len(found)}{first}"])

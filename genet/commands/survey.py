@@ -84,7 +84,7 @@ def survey_networks(arguments: argparse.Namespace) -> Answer:
     if accuracies and all(row.top1_percent is None for row in rows):
         print(f"  {arguments.accuracy}: none of its rows is of these networks at these resolutions")
     if not rows:
-        raise EvidenceError("\n".join(f"{name}: {why}" for name, why in failed.items()))
+        raise EvidenceError(*(f"{name}: {why}" for name, why in failed.items()))
     if meter.setting.device.kind == "cpu":
         print("  the largest batch is a power of two, reckoned from the memory that is free")
     answer = _tell(rows, failed, roof, str(meter.setting), arguments)

@@ -13,9 +13,10 @@ from torch import nn
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config, shown_to
 from genet.files import read_bytes
+from genet.names import is_a_line, some_of
 from genet.nets.build import build
 from genet.nets.foreign import attribute, build_structure, logits_of, structure_of
-from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load, read_labels
+from genet.nets.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, load, read_labels
 from genet.spec.foreign import FUNCTION, Foreign, Structure
 from genet.spec.genet_string import from_genet_string
 from genet.spec.network import Input, Network
@@ -105,8 +106,13 @@ def _from_timm_folder(folder: Path, name: str) -> Imported:
     network = from_timm(arguments, resolution, arguments.get("in_chans", channels), config["num_classes"], name)
     if not (folder / WEIGHTS_FILE).exists():
         return Imported(network, None, "the folder holds none")
-    labels = config.get("label_names")
-    return dataclasses.replace(_with_weights(network, open_timm(folder)), labels=tuple(map(str, labels)) if labels else None)
+    labels = tuple(map(str, config.get("label_names") or ()))
+    odd = [label for label in labels if not is_a_line(label)]
+    if odd:
+        raise SpecError(
+            [f"{folder / CONFIG_FILE}: label_names must stand on a line of {LABELS_FILE} each, and {some_of(odd)} cannot"]
+        )
+    return dataclasses.replace(_with_weights(network, open_timm(folder)), labels=labels or None)
 
 
 def _registered(architecture: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ import torch
 
 from genet.device import total_bytes
 from genet.errors import DataError, first_line
-from genet.nets.folders import FolderReader, in_order, some_of
+from genet.names import by_class, some_of, unshared
+from genet.nets.folders import FolderReader, in_order
 from genet.nets.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
 from genet.spec.augment import SMALL, Augment, augment_at
 from genet.spec.network import Input
@@ -93,7 +94,7 @@ def load_test(
     root = _check_located(data, reads)
     images = _open(data.name, root, "validation", labels, say)
     _check_class_count(images, reads.classes, root)
-    check_labels(labels, tuple(_class_names(images) or ()), root)
+    check_labels(labels, tuple(_class_names(images, root) or ()), root)
     if not len(images):
         raise DataError(f"{root}: must hold at least one image to test with, and holds none")
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
@@ -232,7 +233,7 @@ def _files(
     if note:
         say(note)
     make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
-    names = _class_names(train_set)
+    names = _class_names(train_set, root)
     ordered = tuple(sorted(names, key=names.__getitem__)) if names else None
     return _Opened(_targets(train_set), partial(make, train_set), make(test_set, np.arange(len(test_set))), ordered)
 
@@ -286,9 +287,12 @@ def _open(name: str, root: str, split: str, labels: Sequence[str] | None, say: S
             return create_dataset(name, str(place), split=split, search_split=False)
         opened = create_dataset("", str(place), split=split, cache_tarinfo=False)  # timm would keep what it found in a pickle
         names = opened.reader.class_name_to_idx
-        ordered = labels if labels and set(labels) == set(names) else in_order(names)
-        order = {each: label for label, each in enumerate(ordered)}
+        written = by_class({name: name for name in names}, place)
+        ordered = labels if labels and set(labels) == set(written) else in_order(written)
+        order = {written[each]: label for label, each in enumerate(ordered)}
         return opened if order == names else create_dataset("", str(place), split=split, cache_tarinfo=False, class_map=order)
+    except DataError:
+        raise
     except Exception as fault:
         if name.startswith(DOWNLOADED):
             raise DataError(
@@ -312,19 +316,18 @@ def _split_place(root: Path, split: str) -> Path:
 
 def _check_classes(train_set: Any, test_set: Any, classes: int, root: str) -> None:
     """The same classes on both sides, as many as the space says: a missing one would shift all labels after it."""
-    ours, theirs = _class_names(train_set), _class_names(test_set)
+    ours, theirs = _class_names(train_set, root), _class_names(test_set, root)
     if ours is None or theirs is None:
         return  # datasets whose labels are numbers carry no names that could shift
-    missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
-    if missing or extra:
-        parts = [f"only train has {', '.join(missing)}"] if missing else []
-        parts += [f"only validation has {', '.join(extra)}"] if extra else []
-        raise DataError(f"{root}: train and validation must hold the same classes, but {' and '.join(parts)}")
+    if differ := unshared(ours, theirs):
+        missing, extra, hint = differ
+        parts = [f"only {split} has {names}" for split, names in (("train", missing), ("validation", extra)) if names]
+        raise DataError(f"{root}: train and validation must hold the same classes, but {' and '.join(parts)}{hint}")
     _check_class_count(train_set, classes, root)
 
 
 def _check_class_count(images: Any, classes: int, root: str) -> None:
-    names = _class_names(images)
+    names = _class_names(images, root)
     if names is not None and len(names) != classes:
         raise DataError(
             f"{root}: must hold the network's {classes} classes, and holds {len(names)}; give others, or change input.classes"
@@ -333,15 +336,14 @@ def _check_class_count(images: Any, classes: int, root: str) -> None:
 
 def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, root: str) -> None:
     """DataError where images have other classes than a network; none where either has no names."""
-    missing, extra = sorted(set(ours or ()) - set(theirs or ())), sorted(set(theirs or ()) - set(ours or ()))
-    if ours and theirs and (missing or extra):
-        raise DataError(
-            f"{root}: must hold the network's own classes, and lacks {some_of(missing)} and has {some_of(extra)}; give its images"
-        )
+    if ours and theirs and (differ := unshared(ours, theirs)):
+        lacking, extra, hint = differ
+        law = "must hold the network's own classes"
+        raise DataError(f"{root}: {law}, and lacks {lacking or 'none'} and has {extra or 'none'}{hint or '; give its images'}")
 
 
-def _class_names(images: Any) -> dict[str, int] | None:
+def _class_names(images: Any, root: str) -> dict[str, int] | None:
     """The classes' names with their labels, where a dataset has them."""
     source = getattr(images, "reader", images)
     names: dict[str, int] | None = getattr(source, "class_to_idx", None) or getattr(source, "class_name_to_idx", None)
-    return names
+    return by_class(names, root) if names else names

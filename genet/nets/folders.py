@@ -1,8 +1,8 @@
 """Image folders as people have them: which folders are classes, which files are images, and in what order.
 
-A class is a folder directly in the split's folder; images at any depth below it are its own. Hidden files and folders, folders
-without images, loose files and files that Pillow does not read are left out, counted and named. So is a link to a folder that is
-looked into by itself or by another link: no image counts twice, and none for two classes.
+A class is a folder directly in the split's folder, by its name as `by_class` reads it; images at any depth below it are its own.
+Hidden files and folders, folders without images, loose files and files that Pillow does not read are left out, counted and named.
+So is a link to a folder that is looked into by itself or by another link: no image counts twice, and none for two classes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image
 from timm.utils.misc import natural_key
 
 from genet.errors import DataError
+from genet.names import by_class, shown, some_of
 
 NOT_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow names these formats, and needs other programs to read them
 SYSTEM_FILES = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
@@ -50,12 +51,13 @@ class FolderReader:
             self._look_into(name, link, found[name])
         self._loose = sum(Path(entry).is_file() for entry in entries)
         self._empty = [name for name, files in found.items() if not files and name not in self._again]
-        names = in_order(name for name, files in found.items() if files)
+        images = by_class({name: files for name, files in found.items() if files}, root)
+        names = in_order(images)
         if not names:
             raise DataError(f"{root}: got no image in any folder, expected one folder per class; {self.left_out or 'add images'}")
         ordered = tuple(classes) if classes and set(classes) == set(names) else names
         self.class_to_idx = {name: label for label, name in enumerate(ordered)}
-        self.samples = [(str(file), self.class_to_idx[name]) for name in names for file in found[name]]
+        self.samples = [(str(file), self.class_to_idx[name]) for name in names for file in images[name]]
 
     def __getitem__(self, index: int) -> tuple[BytesIO, int]:
         path, label = self.samples[index]
@@ -72,7 +74,7 @@ class FolderReader:
     @property
     def left_out(self) -> str | None:
         """What was left out, in words; None if nothing was."""
-        suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self._others.items()))
+        suffixes = ", ".join(f"{count} {shown(suffix)}" for suffix, count in sorted(self._others.items()))
         parts = [f"{suffixes} (no images that Pillow reads)"] if suffixes else []
         parts += [f"{self._loose} files beside the class folders"] if self._loose else []
         parts += [f"hidden {some_of(self._hidden)}"] if self._hidden else []
@@ -116,8 +118,3 @@ def _readable() -> frozenset[str]:
     """The suffixes of formats that Pillow opens by itself."""
     suffixes = Image.registered_extensions()
     return frozenset(suffix for suffix, name in suffixes.items() if name in Image.OPEN and name not in NOT_ALONE)
-
-
-def some_of(names: Sequence[str]) -> str:
-    """Name the first five, and count the others."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from genet.device import cpus
 from genet.errors import DataError
+from genet.names import shown
 from genet.nets.augmentation import cropped, draws, erased, seed_augmentation, training_transform
 from genet.nets.pixels import in_mode
 from genet.spec.augment import Augment, augment_at
@@ -323,7 +324,7 @@ class _Decoded(Dataset[Batch]):
             with source if reader else nullcontext():  # timm's readers give open files, torchvision decoded images
                 image = in_mode(Image.open(source) if reader else source, self._mode)
         except Exception as fault:
-            name = self._dataset.filename(index, absolute=True) if reader else f"image {index}"
+            name = shown(self._dataset.filename(index, absolute=True)) if reader else f"image {index}"
             raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
         if self._seed is not None:
             seed_augmentation(self._seed + index)

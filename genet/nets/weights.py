@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -11,6 +12,7 @@ from torch import nn
 
 from genet.errors import StorageError
 from genet.files import read_bytes, read_checked, write_atomic, write_checked
+from genet.names import typed
 from genet.nets.build import GENet
 from genet.nets.foreign import build_structure
 from genet.spec.foreign import Structure
@@ -58,8 +60,8 @@ def load(folder: str | Path) -> nn.Module:
     folder = Path(folder)
     if (folder / NETWORK_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
         raise StorageError(
-            f"{folder}: must hold trained weights, and holds a network alone; genet train {folder / NETWORK_FILE} --recipe R "
-            f"--into {folder} trains it"
+            f"{folder}: must hold trained weights, and holds a network alone; genet train {typed(folder / NETWORK_FILE)} "
+            f"--recipe R --into {typed(folder)} trains it"
         )
     return load_structure(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
 
@@ -76,6 +78,10 @@ def labels_bytes(labels: Sequence[str]) -> bytes:
 
 
 def read_labels(folder: Path) -> tuple[str, ...] | None:
-    """The classes' names, where the folder tells them."""
+    """The classes' names, where the folder tells them, composed as `by_class` does; StorageError if they are not UTF-8."""
     file = folder / LABELS_FILE
-    return tuple(read_bytes(file).decode(errors="replace").splitlines()) if file.is_file() else None
+    try:
+        text = read_bytes(file).decode("utf-8-sig") if file.is_file() else None
+    except UnicodeDecodeError:
+        raise StorageError(f"{file}: got bytes that are not UTF-8, expected a class name a line; save it in UTF-8") from None
+    return None if text is None else tuple(unicodedata.normalize("NFC", text).splitlines())

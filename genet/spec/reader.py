@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 import genet
 from genet.errors import SpecError
 from genet.files import Record
+from genet.names import check_utf8
 from genet.spec.foreign import Foreign, LayerWidths, Structure
 from genet.spec.network import Network
 from genet.spec.recipe import Data, Recipe, Taken, Training, TrainingRecipe
@@ -142,7 +143,7 @@ def _located(node: yaml.Node, data: Data, train: Training) -> dict[str, Record]:
 
 
 def _beside_the_file(node: yaml.Node, folder: str) -> str:
-    return str((Path(node.start_mark.name).parent / Path(os.path.expandvars(folder)).expanduser()).absolute())
+    return check_utf8(str((Path(node.start_mark.name).parent / Path(os.path.expandvars(folder)).expanduser()).absolute()))
 
 
 def to_yaml(record: Record) -> str:

@@ -35,6 +35,15 @@ def test_a_folder_of_timms_or_of_our_own_comes_with_its_weights(exported, module
         assert np.array_equal(found.module.eval()(images).numpy(), module(images).numpy())
 
 
+def test_class_names_from_elsewhere_that_no_line_can_hold_are_refused(exported, tmp_path: Path) -> None:
+    shutil.copytree(exported[0] / "timm", tmp_path / "timm")
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    config["label_names"] = ["a\nb", "\udcfc", *map(str, range(8))]
+    (tmp_path / "timm" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SpecError, match=r"label_names must stand on a line of labels.txt each, and 'a\\nb', '\\xfc' cannot"):
+        import_network(str(tmp_path / "timm"), READS, "small")
+
+
 @pytest.mark.parametrize("as_file", [False, True])
 def test_a_genet_string_is_a_structure_alone(tmp_path: Path, as_file: bool) -> None:
     text = to_genet_string(NETWORK)

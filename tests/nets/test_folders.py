@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from genet.errors import DataError
+from genet.errors import DataError, StorageError
 from genet.export.format import Subject
 from genet.export.onnx_formats import calibration_reader
 from genet.nets.build import build
@@ -23,6 +23,7 @@ from genet.nets.data import hold_out, load_data, load_test
 from genet.nets.folders import FolderReader, in_order
 from genet.nets.images import View
 from genet.nets.pixels import in_mode
+from genet.nets.weights import read_labels
 from genet.spec.augment import Augment
 from genet.spec.network import Input, Network
 from genet.spec.recipe import Data
@@ -141,6 +142,62 @@ def test_a_networks_own_labels_number_the_classes(tmp_path: Path, packed: bool) 
         splits = load_data(data, READS, 0, labels=labels)
         assert bright(*next(splits.train.batches(8, 8))) == {expected}
         assert splits.labels == (labels or ("bright", "dark"))
+
+
+COMPOSED, DECOMPOSED = "K\u00e4fer", "Ka\u0308fer"
+
+
+@pytest.mark.parametrize(("packed", "labels"), [((), None), (("train",), None), (("validation",), (COMPOSED, "cat"))])
+def test_a_class_is_one_whether_its_letters_are_composed_or_not(
+    tmp_path: Path, packed: tuple[str, ...], labels: tuple[str, ...] | None
+) -> None:
+    for split, beetle in (("train", DECOMPOSED), ("validation", COMPOSED)):
+        for colour, name in ((0, "cat"), (255, beetle)):
+            draw(tmp_path / split / name / "1.png", colour)
+            draw(tmp_path / split / name / "2.png", colour)
+        if split in packed:
+            with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
+                tar.add(tmp_path / split, "")
+            (tmp_path / split).rename(tmp_path / f"unpacked-{split}")
+    splits = load_data(Data(name="folder", root=str(tmp_path), nas_validation=0.5), READS, 0, labels=labels)
+    assert splits.labels == (labels or ("cat", COMPOSED))
+    for images in (splits.train, splits.nas_validation, splits.test):
+        for pixels, found in images.batches(8, 8):
+            bright = [int(label) for image, label in zip(pixels, found, strict=True) if image.mean() > 0]
+            assert set(bright) <= {splits.labels.index(COMPOSED)}
+
+
+def test_what_only_one_split_or_only_the_network_has_is_told_apart(tmp_path: Path) -> None:
+    for name in ("train/cat", "train/dog ", "validation/cat", "validation/dog"):
+        draw(tmp_path / name / "1.png")
+    data = Data(name="folder", root=str(tmp_path))
+    with pytest.raises(DataError, match="but only train has 'dog ' and only validation has 'dog'; names that look alike"):
+        load_data(data, READS, 0)
+    with pytest.raises(DataError, match=r"lacks 'dog\\xa0' and has 'dog'; names that look alike"):
+        load_test(data, READS, labels=("cat", "dog\u00a0"))
+
+
+def test_an_image_may_be_called_anything_and_is_shown_on_one_line(tmp_path: Path) -> None:
+    for name in ("cat/1", "cat/2", "dog/1", "dog/M\udcfc\nll"):
+        for split in ("train", "validation"):
+            draw(tmp_path / split / f"{name}.png")
+    data = Data(name="folder", root=str(tmp_path), nas_validation=0.5)
+    assert load_data(data, READS, 0).test.size == 4
+    (tmp_path / "validation" / "dog" / "M\udcfc\nll.png").write_bytes(b"none")
+    with pytest.raises(DataError, match=r"^'.*/dog/M\\xfc\\nll.png': must be an image that decodes"):
+        list(load_test(data, READS).batches(8, 8))
+
+
+@pytest.mark.parametrize("text", ["cat\nK\u00e4fer\n", "cat\nKa\u0308fer\n", "\ufeffcat\r\nK\u00e4fer\r\n"])
+def test_labels_are_read_as_the_classes_are(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.txt").write_bytes(text.encode())
+    assert read_labels(tmp_path) == ("cat", COMPOSED)
+
+
+def test_labels_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes(b"M\xfcll\n")
+    with pytest.raises(StorageError, match=r"labels.txt: got bytes that are not UTF-8"):
+        read_labels(tmp_path)
 
 
 @given(

@@ -1,0 +1,111 @@
+"""What files, folders and classes are called: as text that every file here takes, and so that any difference is seen."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from genet.errors import DataError, SpecError
+
+T = TypeVar("T")
+
+_UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends a line, moves a cursor, or is no letter at all
+_HIDDEN = dict.fromkeys([0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, *range(0xFE00, 0xFE10)])  # though called printable
+_TWINS = str.maketrans("АВЕКМНОРСТУХаеорсухіјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABEKMHOPCTYXaeopcyxijsABEZHIKMNOPTYXo")  # of other alphabets
+
+
+def visible(text: str) -> str:
+    """Return a text on one line: with escapes for control characters, and for bytes that are not UTF-8."""
+    return _UNPRINTED.sub(lambda found: ascii(found[0])[1:-1].replace("\\udc", "\\x"), text)
+
+
+def shown(name: str) -> str:
+    """Return a name as it is if all of it is seen, else quoted, with escapes for the rest."""
+    seen = name.isprintable() and name == " ".join(name.split()) != ""
+    return name if seen else _quoted(name, repr)
+
+
+def _quoted(name: str, escaped: Callable[[str], str]) -> str:
+    """A name in quotes, with escapes for bytes that are not UTF-8 and for blanks after blanks too."""
+    return escaped(name).replace("\\udc", "\\x").replace("  ", r" \x20")
+
+
+def some_of(names: Sequence[str], show: Callable[[str], str] = shown) -> str:
+    """Show the first five, and count the others."""
+    return ", ".join(map(show, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def is_a_line(name: str) -> bool:
+    """Return whether a text file can hold the name on a line of its own."""
+    return not _UNPRINTED.search(name)
+
+
+def by_class(folders: Mapping[str, T], place: object) -> dict[str, T]:
+    """Return what class folders hold by the classes' names: composed (NFC), for systems differ in how they write one name.
+
+    DataError if a name cannot stand on a line of labels.txt, or if two are one.
+    """
+    called = {folder: _composed(folder) for folder in folders}
+    odd = [folder for folder, name in called.items() if not is_a_line(name)]
+    if odd:
+        raise DataError(
+            f"{place}: got class names that are not UTF-8 or hold control characters, {some_of(odd)}, expected names that each "
+            "stand on a line of labels.txt; rename their folders"
+        )
+    twice = [name for name, count in Counter(called.values()).items() if count > 1]
+    if twice:
+        alike = " and ".join(_quoted(folder, ascii) for folder, name in called.items() if name == twice[0])
+        raise DataError(
+            f"{place}: got {alike}, which are one class name written in two ways, expected one folder per class; put all images "
+            f"of {shown(twice[0])} into one of them"
+        )
+    return {name: folders[folder] for folder, name in called.items()}
+
+
+def _composed(name: str) -> str:
+    """The name in UTF-8, whatever the locale, and composed."""
+    return unicodedata.normalize("NFC", name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
+
+
+def unshared(ours: Collection[str], theirs: Collection[str]) -> tuple[str, str, str] | None:
+    """Return in words which names only we have and only they have, and a hint if some look alike; None if all are shared.
+
+    No words are for no names.
+    """
+    missing, extra = sorted({*ours} - {*theirs}), sorted({*theirs} - {*ours})
+    if not missing and not extra:
+        return None
+    alike = {_look(name) for name in missing} & {_look(name) for name in extra}
+
+    def told_apart(name: str) -> str:
+        return _quoted(name, ascii) if _look(name) in alike else shown(name)
+
+    law = "names that look alike, but for capitals, blanks, hidden characters or an alphabet, are different classes"
+    hint = f"; {law}, rename one" if alike else ""
+    return some_of(missing, told_apart), some_of(extra, told_apart), hint
+
+
+def _look(name: str) -> str:
+    """What a reader sees of a name, without capitals and blanks."""
+    text = unicodedata.normalize("NFKC", name).translate(_TWINS | _HIDDEN).casefold()
+    return "".join(letter for letter in text if letter.isprintable() and not letter.isspace())
+
+
+def check_utf8(text: str) -> str:
+    """Return a text; SpecError if it holds bytes that are not UTF-8, which no file of ours could name."""
+    if re.search("[\ud800-\udfff]", text):
+        raise SpecError(
+            [f"{visible(text)}: got bytes that are not UTF-8, expected a path in UTF-8 and a locale that reads it; rename it"]
+        )
+    return text
+
+
+def typed(path: Path) -> str:
+    """Return a path as one types it into a shell."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
