@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,9 @@ from pathlib import Path
 
 from genet import __version__
 from genet.ending import Terminated, terminate
+from genet.errors import GenetError
+from genet.names import check_utf8, visible
+from genet.streams import outlast_streams, output_fault
 
 STEPS = {
     "profile": "measure the latency of every block on offer and find the staircases",
@@ -32,9 +34,26 @@ NETWORK = "a network file, a notation, blocks such as 'BL k3 c64 r0.25 @14', or 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; see EXITS."""
+    outlast_streams()
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+    except SystemExit as answered:  # by argparse: --help or --version
+        if answered.code:
+            raise
+        code = 0
+    if code in (0, NONE_MET) and (fault := output_fault()):
+        rule = "room for what is printed; the work is done, and the same command with another output prints it again"
+        print(f"standard output: got {fault!r}, expected {rule}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, terminate)
     try:
+        for text in argv:
+            check_utf8(text)
         module, function = arguments.command.split(".")
         answer = getattr(import_module(f"genet.commands.{module}"), function)(arguments)
         shortfalls = answer.get("shortfalls", ())
@@ -51,17 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Terminated:
         print("terminated; the same command goes on where it was", file=sys.stderr)
         return 128 + signal.SIGTERM
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as fault:
-        from genet.errors import GenetError
-
-        if arguments.debug or not isinstance(fault, GenetError):
+    except (GenetError, OSError) as fault:
+        if arguments.debug or (isinstance(fault, OSError) and fault.filename is None):
             raise
-        print(str(fault), file=sys.stderr)
+        lines = fault.args
+        if isinstance(fault, OSError):
+            lines = (f"{fault.filename}: cannot be used ({fault.strerror}); name another, or change its rights",)
+        for line in lines:
+            print(visible(str(line)), file=sys.stderr)
         if arguments.json:
-            print(json.dumps({"error": str(fault)}))
+            print(json.dumps({"error": "\n".join(map(str, lines))}))
         return 2
 
 

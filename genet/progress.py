@@ -117,7 +117,7 @@ class LinePrinter(Progress):
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:

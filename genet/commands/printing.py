@@ -23,7 +23,7 @@ def table(head: list[str], rows: list[list[str]]) -> None:
     table = Table(*(Column(name, overflow="fold") for name in head), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for row in rows:  # a notation is one line for programs, and one entry per line where people read
         table.add_row(*(text.replace(" | ", "\n") if terminal else text for text in row))
-    Console(width=None if terminal else 1000).print(table)
+    Console(width=None if terminal else 1000, markup=False, emoji=False).print(table)
 
 
 def progress() -> Progress:
