@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +226,62 @@ def test_init_writes_a_recipe_and_a_space_that_pass_check(
     assert line == "my.yaml: must not exist yet, and does; name another file"
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("my recipe.yaml", "my-recipe"),
+        ('it\'s #1: "new".yaml', "it-s-1-new-"),
+        ("1.yaml", "1"),
+        ("true.yaml", "true"),
+        ("null", "null"),
+        ("#.yaml", "unnamed"),
+        ("NAME of FILE.yaml", "NAME-of-FILE"),
+        ("-a.yaml", "a"),
+        (".yaml", "yaml"),
+        ("$HOME/*/\u732b.json", "\u732b"),
+        ("Ka\u0308fer.yaml", "K\u00e4fer"),
+    ],
+)
+def test_whatever_init_names_check_takes_by_the_command_that_init_prints(
+    file: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init", "--", file]) == 0
+    genet_, check, typed, *_ = shlex.split(capsys.readouterr().out.split("then: ")[1])
+    assert (genet_, check) == ("genet", "check")
+    assert cli.main([check, typed, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["name"] == name
+    assert Path(file).read_text().splitlines()[0] in (
+        f"# genet run {shlex.quote(written)} --data FOLDER" for written in (Path(file).name, f"./{file}")
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("a\nb.yaml", r"'a\nb.yaml': got hidden characters"),
+        ("a\u00a0b.yaml", r"'a\xa0b.yaml': got hidden characters"),
+        ("M\udcfcll.yaml", r"M\xfcll.yaml: got bytes that are not UTF-8"),
+        ("", ".: must not exist yet"),
+        ("/", "/: must not exist yet"),
+        (240 * "a", "a-space.yaml: cannot be written (File name too long)"),
+        (300 * "a", "a: cannot be used (File name too long)"),
+    ],
+)
+def test_a_name_that_no_recipe_can_have_is_one_line_and_leaves_nothing(
+    file: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (line,) = faults(capsys, "init", file)
+    assert said in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_is_one_line_whatever_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = faults(capsys, "check", "a\n\x1b[2Jb.yaml")
+    assert line == r"a\n\x1b[2Jb.yaml: must be a file that exists; check the path"
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_after(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
@@ -250,4 +307,4 @@ def test_output_cut_off_by_a_reader_is_no_traceback() -> None:
     os.close(read)
     result = subprocess.run([*GENET, "check", "genet-light"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
-    assert "Traceback" not in result.stderr
+    assert (result.returncode, result.stderr) == (0, "")

@@ -106,7 +106,7 @@ def test_images_of_other_classes_are_refused(exported, tmp_path: Path, capsys: p
 
 
 def test_a_network_that_is_taken_in_can_be_exported_again(exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    taken = tmp_path / "taken"
+    taken = tmp_path / "taken (1)"  # which no network can be called
     found = answer(capsys, "import", str(exported[0] / "timm"), "--into", str(taken))
     assert found == {"folder": str(taken), "network": str(NETWORK), "weights": True}
     assert answer(capsys, "export", str(taken), "--format", "timm")["exports"] == [str(taken / "export")]

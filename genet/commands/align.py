@@ -18,6 +18,7 @@ from genet.files import FolderLock, Journal, Record, write_atomic
 from genet.latency.meter import Meter
 from genet.latency.reading import read_latency
 from genet.latency.table import LatencyTable
+from genet.names import typed
 from genet.nets.data import load_data
 from genet.nets.foreign import build_structure, pretrained
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_structure, save_weights
@@ -335,8 +336,8 @@ def _write(
             module = build(widths)
             structure = subject.described(module, name, resolution)
             save_weights(module, folder / WEIGHTS_FILE)
-            kind, goes_on = "the network", f" --from {folder}"
+            kind, goes_on = "the network", f" --from {typed(folder)}"
         found.save(folder / "alignment.json")
         write_atomic(folder / NETWORK_FILE, to_yaml(structure).encode())
-    print(f"{folder}: {kind}; genet train {folder / NETWORK_FILE} --recipe R{goes_on} --into TUNED trains it")
+    print(f"{folder}: {kind}; genet train {typed(folder / NETWORK_FILE)} --recipe R{goes_on} --into TUNED trains it")
     return folder

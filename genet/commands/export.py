@@ -22,10 +22,12 @@ from genet.export.opening import input_of, open_network
 from genet.export.record import EVIDENCE_FILE, Exports
 from genet.files import FolderLock, write_atomic
 from genet.job import open_job
+from genet.names import typed
 from genet.nets.data import load_test
 from genet.nets.evaluation import EVALUATION_BATCH, top
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights, write_labels
 from genet.runfolder import RunFolder
+from genet.spec.network import legal_name
 from genet.spec.reader import to_yaml
 from genet.spec.shown import Shown, shown_at
 
@@ -37,7 +39,7 @@ def export(arguments: argparse.Namespace) -> Answer:
     what, formats = arguments.what, tuple(arguments.format or ())
     check_formats(formats)
     if (what / EVIDENCE_FILE).exists():
-        raise GenetError(f"{what}: is an export already; genet export {what.parent} adds formats to it")
+        raise GenetError(f"{what}: is an export already; genet export {typed(what.parent)} adds formats to it")
     if not ((what / NETWORK_FILE).exists() or RunFolder(what).recipe_file.exists()):
         raise GenetError(f"{what}: must be a run folder, or the folder of a trained network (network.yaml), and is neither")
     if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
@@ -49,7 +51,8 @@ def export(arguments: argparse.Namespace) -> Answer:
             folders = pipeline.export_selected(job, formats, arguments.network)
             unmet = () if arguments.network else pipeline.unmet_budgets(job)
     elif what.absolute().parent.name == "networks" and RunFolder(what.absolute().parent.parent).recipe_file.exists():
-        raise GenetError(f"{what}: is a run's, which knows its images; genet export {what.parent.parent} --network {what.name}")
+        run = typed(what.parent.parent)
+        raise GenetError(f"{what}: is a run's, which knows its images; genet export {run} --network {typed(Path(what.name))}")
     elif arguments.network:
         raise GenetError(f"--network must go with a run folder, and {what} holds a single network; leave it out")
     else:
@@ -127,7 +130,7 @@ def import_(arguments: argparse.Namespace) -> Answer:
     if (folder / NETWORK_FILE).exists():
         raise GenetError(f"{folder}: must hold no network yet, and does; give another --into FOLDER")
     reads = input_of("--classes", arguments.channels, arguments.classes, arguments.size)
-    found = import_network(arguments.what, reads, folder.absolute().name)
+    found = import_network(arguments.what, reads, legal_name(folder.absolute().name))
     with FolderLock(folder):
         if found.module is not None:
             save_weights(found.module, folder / WEIGHTS_FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from genet.errors import RunError, SpecError
 from genet.files import write_atomic
 from genet.job import check_designs
 from genet.latency.plan import expected_rows
+from genet.names import shown, typed
 from genet.spec.cost import network_cost
 from genet.spec.designs import designs_of, known_designs
 from genet.spec.foreign import Foreign, Structure
-from genet.spec.network import Network
+from genet.spec.network import Network, legal_name
 from genet.spec.reader import read_any, shipped_files
 from genet.spec.recipe import Measure, Recipe, TrainingRecipe
 from genet.spec.space import SearchSpace
@@ -100,14 +102,18 @@ def _printed(answer: Answer) -> Answer:
 
 
 def init(arguments: argparse.Namespace) -> Answer:
-    """`genet init`: a commented recipe and search space."""
+    """`genet init`: a commented recipe and search space, which are named after the file as far as names go."""
     recipe: Path = arguments.file
-    space = recipe.with_name(f"{recipe.stem}-space.yaml")
+    name = legal_name(recipe.stem)
+    space = recipe.parent / f"{name}-space.yaml"
     for file in (recipe, space):
         if file.exists():
             raise RunError(f"{file}: must not exist yet, and does; name another file")
-    for file, shipped in ((recipe, "recipe"), (space, "space")):
-        text = shipped_files("templates")[shipped].read_text()
-        write_atomic(file, text.replace("NAME", recipe.stem).encode())
-    print(f"wrote {recipe} and {space}; then: genet check {recipe} && genet run {recipe} --data FOLDER")
+    if not recipe.name.isprintable():
+        raise RunError(f"{shown(recipe.name)}: got hidden characters in a file's name, expected such as are seen; name another")
+    words = {"NAME": name, "FILE": typed(Path(recipe.name))}
+    for file, shipped in ((space, "space"), (recipe, "recipe")):  # the longer name first, for it may be too long
+        text = shipped_files("templates")[shipped].read_text(encoding="utf-8")
+        write_atomic(file, re.sub("|".join(words), lambda found: words[found[0]], text).encode())
+    print(f"wrote {recipe} and {space}; then: genet check {typed(recipe)} && genet run {typed(recipe)} --data FOLDER")
     return {"recipe": str(recipe), "space": str(space)}

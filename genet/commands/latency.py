@@ -23,6 +23,8 @@ from genet.latency.meter import Meter
 from genet.latency.part import Part, read_part, whole
 from genet.latency.reading import Reading, read_latency
 from genet.latency.repeat import Repeatability, repeatability
+from genet.names import typed
+from genet.nets.weights import NETWORK_FILE
 from genet.report.latency_figures import draw_curves
 from genet.spec.reader import read_space
 
@@ -39,7 +41,7 @@ def latency(arguments: argparse.Namespace) -> Answer:
     files = [name for name in names if Path(name).suffix in (".onnx", ".pt2")]
     if files:
         folder = Path(files[0]).parent
-        raise SpecError([f"an exported file must be timed with its folder, genet latency {folder} (got {files[0]})"])
+        raise SpecError([f"an exported file must be timed with its folder, genet latency {typed(folder)} (got {files[0]})"])
     places = (place for name in names if "|" not in name for place in (Path(name), Path(name) / "export"))
     exported = [place for place in places if (place / EVIDENCE_FILE).exists()]
     if exported and not (arguments.sweep or arguments.repeatability or arguments.device.startswith("estimate:")):
@@ -69,7 +71,7 @@ def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
         raise SpecError(
             [
                 f"an export's formats must be timed as they are, without other networks (got {', '.join(given or names)}); "
-                f"genet latency {folders[0]}/network.yaml takes everything"
+                f"genet latency {typed(folders[0] / NETWORK_FILE)} takes everything"
             ]
         )
     device, answers = open_device(arguments.device), {}

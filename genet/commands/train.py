@@ -15,6 +15,7 @@ from genet.device import open_device
 from genet.errors import GenetError, RunError
 from genet.files import FolderLock
 from genet.job import open_job, read_job
+from genet.names import typed
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE
 from genet.nets.world import World, join
 from genet.progress import Progress
@@ -38,8 +39,8 @@ def train(arguments: argparse.Namespace) -> Answer:
             return _train_network(arguments, world)
         if (Path(arguments.what) / "network.yaml").exists():
             raise RunError(
-                f"{arguments.what}: is the folder of one network; genet train {arguments.what}/network.yaml --recipe R --into "
-                f"{arguments.what} trains it, or goes on with that"
+                f"{arguments.what}: is the folder of one network; genet train {typed(Path(arguments.what) / NETWORK_FILE)} "
+                f"--recipe R --into {typed(Path(arguments.what))} trains it, or goes on with that"
             )
         if not Path(arguments.what).is_dir():
             raise RunError(f"{arguments.what}: must be a run folder, or a network with --recipe RECIPE; genet train --help")

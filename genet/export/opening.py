@@ -17,6 +17,7 @@ from genet.export.onnx_formats import open_session, session_answers
 from genet.export.timm_form import CONFIG_FILE, open_timm, shown_to
 from genet.export.torch_formats import open_program
 from genet.files import read_from_elsewhere
+from genet.names import typed
 from genet.nets.foreign import structure_of
 from genet.nets.weights import NETWORK_FILE, load, read_labels
 from genet.spec.network import Input
@@ -80,7 +81,8 @@ def _place_of(folder: Path, form: str) -> Path:
     for place in (folder / name, folder / "export" / name):
         if place.exists():
             return place
-    raise GenetError(f"{folder}: must hold the format {form}, and does not; `genet export {folder} --format {form}` writes it")
+    command = f"genet export {typed(folder)} --format {form}"
+    raise GenetError(f"{folder}: must hold the format {form}, and does not; `{command}` writes it")
 
 
 def _onnx(file: Path) -> Opened:

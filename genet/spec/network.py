@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -60,6 +61,11 @@ def _file_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_file_name)]
+
+
+def legal_name(text: str) -> str:
+    """Return the legal name that is nearest to what a file or folder is called."""
+    return re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", text)).lstrip(".-") or "unnamed"
 
 
 def nearest_multiples(value: float) -> str:
