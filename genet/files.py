@@ -14,7 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +25,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from genet.errors import RunError, StorageError
 
 TEMPORARY = ".genet-"  # what files under way are called, so that nobody else's are ever taken for leftovers
+PATIENCE_S = 60.0  # an append takes milliseconds: who holds its lock for so long is stopped or hangs
+QUIET_S = 3.0  # of waiting, before it is said
 
 
 def digest(data: bytes | str) -> str:
@@ -159,16 +162,20 @@ class Journal:
 
     A torn last line is what a killed writer leaves: it is not read, and is cut off before the next append.
     A damaged line elsewhere is left as evidence and its number is reported; the others are used.
+
+    With `waiting` several processes may share it: an append waits for another's to end, and `waiting` hears of that if it takes
+    long. Without, a second writer is refused.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, waiting: Callable[[str], None] | None = None) -> None:
+        self.path, self._waiting = path, waiting
+        self._seen = 0  # bytes that were read or appended here
 
     def read(self) -> JournalContent:
         """All whole records. A journal that does not exist yet is empty."""
-        if not self.path.exists():
-            return JournalContent((), ())
-        *lines, _torn = read_bytes(self.path).split(b"\n")
+        content = read_bytes(self.path) if self.path.exists() else b""
+        *lines, torn = content.split(b"\n")
+        self._seen = len(content) - len(torn)
         records, damaged = [], []
         for number, line in enumerate(lines, start=1):
             record = _parse_line(line)
@@ -178,23 +185,30 @@ class Journal:
                 records.append(record)
         return JournalContent(tuple(records), tuple(damaged))
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add one record; it is on the disk when this returns."""
+    def append(self, record: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        """Add one record, on the disk when this returns; return what others have added since this was last read or added to."""
+        line = _format_line(record)
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             new = not self.path.exists()
-            with self.path.open("a+b") as file:
-                _lock(file.fileno(), f"{self.path}: one writer at a time may append, and another process does; wait for it")
-                self._cut_torn_line(file.fileno())
-                file.write(_format_line(record))
+            with self.path.open("a+b") as file, _locked(file.fileno(), self._refusal, self._waiting):
+                end = self._cut_torn_line(file.fileno())
+                others = os.pread(file.fileno(), max(0, end - self._seen), self._seen)
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
+                self._seen = end + len(line)
             if new:
                 _sync_folder(self.path.parent)
+        return tuple(found for each in others.split(b"\n") if (found := _parse_line(each)) is not None)
+
+    @property
+    def _refusal(self) -> str:
+        return f"{self.path}: one writer at a time may append, and another process does; wait for it"
 
     @staticmethod
-    def _cut_torn_line(handle: int) -> None:
-        """Truncate after the last line break, reading backwards so that long journals stay cheap to append to."""
+    def _cut_torn_line(handle: int) -> int:
+        """Truncate after the last line break, reading backwards so that long journals stay cheap to append to; return the end."""
         size = end = os.fstat(handle).st_size
         while end > 0:
             start = max(0, end - 65536)
@@ -205,6 +219,7 @@ class Journal:
             end = start
         if end != size:
             os.ftruncate(handle, end)
+        return end
 
 
 _held: set[int] = set()  # handles of the locks this process holds
@@ -283,11 +298,31 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _lock(handle: int, refusal: str) -> None:
+@contextlib.contextmanager
+def _locked(handle: int, refusal: str, waiting: Callable[[str], None] | None) -> Iterator[None]:
+    """Hold a lock in this process alone: a child forked meanwhile must not keep it. Closing the file lets go of it."""
+    _lock(handle, refusal, waiting)
+    _held.add(handle)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunError(refusal) from None
+        yield
+    finally:
+        _held.discard(handle)
+
+
+def _lock(handle: int, refusal: str, waiting: Callable[[str], None] | None = None) -> None:
+    """Take a lock, after some time if there is somebody to tell of waiting; RunError with the refusal if another keeps it."""
+    began, told = time.monotonic(), False
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        waited = time.monotonic() - began
+        if waiting is None or waited > PATIENCE_S:
+            raise RunError(refusal)
+        if waited >= QUIET_S and not told:
+            waiting(f"  {refusal.partition(';')[0]}: waiting for it, for {PATIENCE_S:.0f} s at most")
+            told = True
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager

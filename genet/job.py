@@ -12,7 +12,7 @@ import torch
 
 from genet.device import DeviceCard, open_device, read_card
 from genet.errors import GenetError, SpecError, first_line
-from genet.files import FolderLock
+from genet.files import FolderLock, Journal
 from genet.latency.evidence import read_evidence
 from genet.latency.meter import EvidenceMeter, Meter, open_meter
 from genet.latency.part import part_of
@@ -73,7 +73,7 @@ class Job:
     @cached_property
     def table(self) -> LatencyTable:
         """The latency table of this device and setting; the rows of another machine's evidence are taken into it."""
-        table = LatencyTable(self.folder.latency, self.meter.setting)
+        table = LatencyTable(Journal(self.folder.latency.path, self.progress.say), self.meter.setting)
         self._say_damaged(self.folder.latency.path.name, table)
         if self._evidence:
             self._say_damaged(str(self.recipe.measure.latency), self._evidence)

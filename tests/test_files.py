@@ -529,6 +529,94 @@ def test_two_writers_that_try_again_lose_nothing(tmp_path: Path) -> None:
         assert [record["number"] for record in content.records if record["writer"] == writer] == list(range(30))
 
 
+def test_an_append_to_a_shared_journal_waits_for_the_other_writer_and_its_lock_goes_with_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(genet.files, "QUIET_S", 0.0)
+    journal, said = journal_of(tmp_path / "journal", *THREE), []
+    with holding(HOLD_JOURNAL, journal.path) as holder:
+
+        def waiting(text: str) -> None:
+            said.append(text)
+            holder.kill()
+
+        Journal(journal.path, waiting).append({"trial": 4})
+    assert said == [
+        f"  {journal.path}: one writer at a time may append, and another process does: waiting for it, for 60 s at most"
+    ]
+    assert list(journal.read().records) == [*THREE, {"trial": 4}]
+
+
+def test_an_append_to_a_shared_journal_gives_up_on_a_writer_that_never_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(genet.files, "PATIENCE_S", 0.05)
+    journal, said = journal_of(tmp_path / "journal", *THREE), list[str]()
+    with holding(HOLD_JOURNAL, journal.path), pytest.raises(RunError, match="one writer at a time may append"):
+        Journal(journal.path, said.append).append({"trial": 4})
+    assert (said, list(journal.read().records)) == ([], THREE)
+
+
+def test_an_append_returns_what_others_have_added_since_and_cuts_what_one_of_them_left_torn(tmp_path: Path) -> None:
+    other, journal = journal_of(tmp_path / "journal", THREE[0]), Journal(tmp_path / "journal")
+    assert list(journal.read().records) == THREE[:1]
+    other.append(THREE[1])
+    other.path.write_bytes(other.path.read_bytes() + b'{"sha256":"killed here')
+    assert journal.append(THREE[2]) == (THREE[1],)
+    assert journal.append({"trial": 4}) == ()
+    assert other.append({"trial": 5}) == (THREE[2], {"trial": 4})
+    assert list(journal.read().records) == [*THREE, {"trial": 4}, {"trial": 5}]
+    assert journal.read().damaged == ()
+
+
+APPEND_MANY_SHARED = """
+import sys
+from pathlib import Path
+from genet.files import Journal
+print("held", flush=True)
+sys.stdin.readline()
+journal, seen = Journal(Path(sys.argv[1]), print), []
+for number in range(100):
+    seen += journal.append({"writer": sys.argv[2], "number": number})
+print(len(seen) + len(journal.append({"writer": sys.argv[2], "number": 100})))
+"""
+
+
+def test_writers_side_by_side_lose_nothing_and_hear_of_each_other(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    with holding(APPEND_MANY_SHARED, journal.path, "a") as one, holding(APPEND_MANY_SHARED, journal.path, "b") as other:
+        for process in (one, other):
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        heard = [int(process.communicate(timeout=60)[0]) for process in (one, other)]
+    content = journal.read()
+    assert (len(content.records), content.damaged) == (202, ())
+    for writer in "ab":
+        assert [record["number"] for record in content.records if record["writer"] == writer] == list(range(101))
+    assert max(heard) == 101  # the one that ended last has heard of all
+
+
+def test_a_child_forked_during_an_append_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom genet.files import Journal\n"
+        "def fork(handle):\n    if os.fork() == 0:\n        print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "os.fsync = fork\nJournal(Path(sys.argv[1])).append({})"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "journal")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        with pytest.raises(RunError, match="one writer at a time"):
+            Journal(tmp_path / "journal").append({})
+        parent.kill()
+        parent.wait()
+        Journal(tmp_path / "journal").append({})
+    finally:
+        os.kill(child, signal.SIGKILL)
+        parent.stdout.close()
+
+
 # Folder locks
 
 HOLD_FOLDER = """

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from genet import cli
+from genet.commands.survey_journal import SurveyJournal
 from genet.files import Journal
 from genet.latency.part import read_part
 from genet.spec.network import Network
 from genet.spec.reader import to_yaml
 from genet.studies.survey.presets import PRESETS
 from tests.commands import answer, fault
+from tests.simulated import Simulated
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16")
 SMALL = "@32x3 | Conv k3 c16 s1 | XX k3 c32 s2 d1 | Conv k1 c64 | 10"
@@ -127,6 +129,15 @@ def test_a_table_of_accuracies_that_is_of_none_of_the_networks_is_told(capsys: p
     for size, known in ((("--size", "64"), None), ((), 71.5)):
         found = answer(capsys, "survey", "timm:resnet18", *size, *V100, "--accuracy", "results.csv")
         assert found["networks"][0]["top1_percent"] == known
+
+
+def test_of_two_surveys_begun_side_by_side_the_first_ones_roof_counts_for_both() -> None:
+    first, second = (SurveyJournal(Path("survey.jsonl"), Simulated(lambda _, ms=ms: ms), "2") for ms in (1.0, 2.0))
+    roof = first.roof()
+    first.keep("a network", None, "it does not fit")
+    assert second.roof() == roof
+    assert second.row("a network") is not None
+    assert SurveyJournal(Path("survey.jsonl"), Simulated(lambda _: 1.0), "2").roof() == roof
 
 
 @pytest.mark.slow

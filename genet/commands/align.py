@@ -184,7 +184,7 @@ def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
 
 def _rows(path: Path, meter: Meter, run: RunFolder | None) -> LatencyTable:
     """The journal of all alignments, with what the network's run has measured already."""
-    rows = open_rows(Journal(path), meter)
+    rows = open_rows(Journal(path, waiting=print), meter)
     if rows.damaged:
         say_damaged(path)
     if run:

@@ -55,7 +55,7 @@ def staircase(arguments: argparse.Namespace) -> Answer:
 def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
     at_width = _blocks_at(arguments.what, arguments.widths)
     with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(arguments.evidence or Path(folder) / "latency.jsonl")
+        journal = Journal(arguments.evidence or Path(folder) / "latency.jsonl", waiting=print)
         rows = open_rows(journal, meter)
         if rows.damaged:
             print(f"{journal.path}: damaged lines {', '.join(map(str, rows.damaged))} are left out and measured anew")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -48,20 +50,21 @@ class SurveyJournal:
     def __init__(self, path: Path, meter: Meter, at: str) -> None:
         self.path, self._meter, self._at = path, meter, at
         self._setting = meter.setting.digest
-        self._journal = Journal(path)
+        self._journal = Journal(path, waiting=print)
         self._rows: dict[str, Kept] = {}
         self._roof: KeptRoof | None = None
         if not meter.setting.estimate:
-            self._read()
+            self._take(records_of(self._journal, "the journal of a survey"))
+            say_damaged(self.path)
 
-    def _read(self) -> None:
-        records = records_of(self._journal, "the journal of a survey")
-        say_damaged(self.path)
+    def _take(self, records: Iterable[dict[str, Any]]) -> None:
+        """Take in what this or another process has written; the first roof of a setting is the one that its rows stand under."""
         try:
             for record in records:
                 if "roof" in record:
                     roof = KeptRoof.model_validate(record)
-                    self._roof = roof if roof.setting == self._setting else self._roof
+                    if self._roof is None and roof.setting == self._setting:
+                        self._roof = roof
                     continue
                 kept = Kept.model_validate(record)
                 if (kept.setting, kept.at) == (self._setting, self._at):
@@ -74,8 +77,9 @@ class SurveyJournal:
         """What the device reaches at best, and the matrix product that does; measured once for a setting."""
         if self._roof is None:
             roof, product = read_roof(self._meter)
-            self._roof = KeptRoof(setting=self._setting, roof=roof, kind=product.kind, size=product.size)
-            self._append(self._roof)
+            measured = KeptRoof(setting=self._setting, roof=roof, kind=product.kind, size=product.size)
+            self._append(measured)
+            self._roof = self._roof or measured
         return self._roof.roof, Product(self._roof.kind, self._roof.size, self._meter.setting.batch)
 
     def row(self, structure: str) -> Kept | None:
@@ -90,4 +94,4 @@ class SurveyJournal:
 
     def _append(self, record: Record) -> None:
         if not self._meter.setting.estimate:
-            self._journal.append(record.model_dump(mode="json"))
+            self._take(self._journal.append(record.model_dump(mode="json")))

@@ -47,24 +47,27 @@ def profile_blocks(
     marked = 0
     if not missing:
         return marked
-    kept = table.sentinel
-    sentinel = kept or sentinel
 
     def read() -> float:
         table.add_sentinel(sentinel, race()[0].ms)
         return table.sentinels[str(sentinel)][-1]
 
-    try:
-        race = meter.prepare([chain([sentinel])])
-        before = read()
-    except MeasurementError as fault:
-        if kept is None:
-            raise
-        raise MeasurementError(
-            f"{table.path}: the block that its rows are held against must be timed again, and {fault}; "
-            "with another evidence file a new table is begun"
-        ) from None
-    while missing:
+    begun = False
+    while not begun:  # by another process meanwhile: then by its sentinel
+        kept = table.sentinel
+        sentinel = kept or sentinel
+        try:
+            race = meter.prepare([chain([sentinel])])
+            before = read()
+        except MeasurementError as fault:
+            if kept is None:
+                raise
+            raise MeasurementError(
+                f"{table.path}: the block that its rows are held against must be timed again, and {fault}; "
+                "with another evidence file a new table is begun"
+            ) from None
+        begun = table.sentinel == sentinel
+    while missing := table.missing(missing):  # another process may have measured some
         window = _Window([], before, before)
         try:
             for row in _group(meter, missing):

@@ -142,7 +142,10 @@ class NetworkRow(Record):
 
 
 class LatencyTable:
-    """A journal of measurements, replayed. The rows of the given setting are the table; others stay untouched."""
+    """A journal of measurements, replayed. The rows of the given setting are the table; others stay untouched.
+
+    What another process adds to the journal meanwhile is replayed whenever this one adds something.
+    """
 
     def __init__(self, journal: Journal, setting: Setting) -> None:
         self._journal, self.setting = journal, setting
@@ -154,17 +157,22 @@ class LatencyTable:
         content = journal.read()
         self.damaged = content.damaged
         self._setting_written = False  # written again by every session: one damaged line must not cost a whole file
-        names = {setting.digest, *(name for name, known in _settings(content.records).items() if known.digest == setting.digest)}
-        for record in content.records:
-            if record.get("setting") in names:
-                self._replay(record)
+        earlier = (name for name, known in _settings(content.records).items() if known.digest == setting.digest)
+        self._names = {setting.digest, *earlier}
+        self._replay(content.records)
 
     @property
     def path(self) -> Path:
         """The journal's file."""
         return self._journal.path
 
-    def _replay(self, record: dict[str, Any]) -> None:
+    def _replay(self, records: Iterable[dict[str, Any]]) -> None:
+        for record in records:
+            if record.get("setting") in self._names:
+                self._take(record)
+                self._curve_of = self._slower = None
+
+    def _take(self, record: dict[str, Any]) -> None:
         try:
             match record["row"]:
                 case "block":
@@ -228,25 +236,21 @@ class LatencyTable:
     def add_block(self, row: BlockRow) -> None:
         """Keep a measured block; it is on the disk when this returns."""
         self._append("block", row.model_dump(mode="json"))
-        self._blocks[row.block] = row
-        self._curve_of = None
 
     def add_network(self, row: NetworkRow) -> None:
         """Keep a measured network; it is on the disk when this returns."""
         self._append("network", row.model_dump(mode="json"))
-        self._networks[row.network] = row
 
     def add_sentinel(self, block: Block | str, ms: float) -> None:
         """Keep what a sentinel took."""
         self._append("sentinel", {"block": str(block), "ms": ms})
-        self.sentinels.setdefault(str(block), []).append(ms)
-        self._curve_of = self._slower = None
 
     def _append(self, kind: str, value: object) -> None:
-        if not self._setting_written:
-            self._journal.append({"row": "setting", "digest": self.setting.digest, "value": self.setting.model_dump(mode="json")})
-            self._setting_written = True
-        self._journal.append({"row": kind, "setting": self.setting.digest, "value": value})
+        row = {"row": kind, "setting": self.setting.digest, "value": value}
+        setting = {"row": "setting", "digest": self.setting.digest, "value": self.setting.model_dump(mode="json")}
+        for record in (row,) if self._setting_written else (setting, row):
+            self._replay((*self._journal.append(record), record))
+        self._setting_written = True
 
     def adopt(self, other: LatencyTable) -> None:
         """Take over the rows of other evidence for this setting that are not here yet, their drift told as this table tells it.

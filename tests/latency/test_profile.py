@@ -430,3 +430,18 @@ def test_sweeps_of_two_blocks_in_one_table_do_not_take_each_other_for_drift(tmp_
     found = table(tmp_path)
     assert {round(found.ms(blocks[0]), 6) for blocks in small.values()} == {1.0}
     assert {round(found.ms(blocks[0]), 6) for blocks in large.values()} == {10.0}
+
+
+def test_of_two_processes_that_begin_a_table_side_by_side_both_hold_their_rows_against_the_first_ones_sentinel(
+    tmp_path: Path,
+) -> None:
+    """The second one opens the empty table, and the first one measures; then the machine is half as fast."""
+    first, second, meter = table(tmp_path), table(tmp_path), Simulated(by_width, lambda _: 2.0)
+    shared, *own = convolutions(6)
+    profile_blocks(first, Simulated(by_width), [shared], SENTINEL, 0, quiet)
+    profile_blocks(second, meter, [shared, *own], own[0], 0, quiet)
+    found = table(tmp_path)
+    assert found.sentinel == second.sentinel == SENTINEL
+    assert meter.timed[str(shared)] == 0, "what the first one has measured is not measured again"
+    assert {str(row.block): row.drift for row in found.block_rows} == {str(shared): 1.0, **{str(block): 2.0 for block in own}}
+    assert set(found.missing([shared, *own])) == set()

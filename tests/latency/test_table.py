@@ -456,3 +456,15 @@ def test_scatter_tells_the_noise_of_the_sentinel_from_the_drifts_of_rows_alone()
     assert scatter(rows) == pytest.approx(0.01, rel=0.2)
     assert scatter(rows[:6]) == scatter([]) == 0  # one change tells nothing
     assert scatter([row(BLOCK, 1.0)] * 9) == 0
+
+
+def test_two_tables_on_one_journal_know_each_others_rows_as_soon_as_they_add_to_it(tmp_path: Path) -> None:
+    one, other = table(tmp_path), table(tmp_path)
+    elsewhere = table(tmp_path, with_card(driver="another"))
+    one.add_block(row(BLOCK, 3.0))
+    elsewhere.add_block(row(BLOCK, 9.0))
+    other.add_sentinel(BLOCK, 0.5)
+    assert other.block_rows == (row(BLOCK, 3.0),)
+    one.add_network(network_row("net", (2.0,), (4.0,)))
+    assert one.sentinels == {str(BLOCK): [0.5]}
+    assert [len(elsewhere), len(table(tmp_path))] == [1, 1]
