@@ -10,10 +10,11 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tarfile import TarInfo
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from genet.device import total_bytes
 from genet.errors import DataError, first_line
 from genet.names import by_class, some_of, unshared
+from genet.nets.contents import Contents, Listed, listed
 from genet.nets.folders import FolderReader, in_order
 from genet.nets.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
 from genet.spec.augment import SMALL, Augment, augment_at
@@ -43,6 +45,8 @@ class Splits:
     nas_validation: ImageSet
     test: ImageSet
     labels: tuple[str, ...] | None = None  # the classes' names in their order, where the images tell them
+    contents: Contents | None = None  # None for those that come along
+    name: str | None = None  # stands for them in what tells a result finished
 
     def seen_as(self, view: View) -> Splits:
         """Return the same sets in another view."""
@@ -169,6 +173,7 @@ class _Opened:
     taking: Callable[[np.ndarray], ImageSet]
     test: ImageSet
     labels: tuple[str, ...] | None
+    contents: Contents | None = None
 
     def split(self, share: float, seed: int, say: Say) -> Splits:
         """Hold a share of every class out for the search."""
@@ -177,7 +182,8 @@ class _Opened:
         if lacking and len(held_out):
             names = [self.labels[label] if self.labels else str(label) for label in lacking]
             say(f"  too few images to hold one out for the search: {some_of(names)}")
-        return Splits(self.taking(train), self.taking(held_out), self.test, self.labels)
+        name = self.contents.digest if self.contents else None
+        return Splits(self.taking(train), self.taking(held_out), self.test, self.labels, self.contents, name)
 
 
 def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -235,7 +241,22 @@ def _files(
     make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
     names = _class_names(train_set, root)
     ordered = tuple(sorted(names, key=names.__getitem__)) if names else None
-    return _Opened(_targets(train_set), partial(make, train_set), make(test_set, np.arange(len(test_set))), ordered)
+    contents = Contents(train=_listed(train_set, root), validation=_listed(test_set, root))
+    return _Opened(_targets(train_set), partial(make, train_set), make(test_set, np.arange(len(test_set))), ordered, contents)
+
+
+def _listed(images: Any, root: str) -> dict[str, Listed]:
+    """What a split holds: of folders and archives the files, of other datasets how many images each class has and their order."""
+    source = getattr(images, "reader", images)
+    if isinstance(source, FolderReader):
+        return source.contents
+    names = {label: name for name, label in (_class_names(images, root) or {}).items()}
+    files: Iterable[tuple[str, int]] = ((str(position), 0) for position in range(len(images)))
+    members = [sample[0] for sample in getattr(source, "samples", ())]
+    if members and isinstance(members[0], TarInfo):
+        files = ((os.path.normpath(member.path), member.size) for member in members)
+    labels = (names.get(label, str(label)) for label in _targets(images).tolist())
+    return listed((label, *file) for label, file in zip(labels, files, strict=True))
 
 
 def _targets(images: Any) -> np.ndarray:

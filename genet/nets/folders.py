@@ -18,6 +18,7 @@ from timm.utils.misc import natural_key
 
 from genet.errors import DataError
 from genet.names import by_class, shown, some_of
+from genet.nets.contents import listed
 
 NOT_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow names these formats, and needs other programs to read them
 SYSTEM_FILES = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
@@ -42,7 +43,7 @@ class FolderReader:
         self._seen = {root.resolve(), *root.resolve().parents}
         entries = self._shown(root)
         folders = {entry.name: entry for entry in entries if _is_folder(entry)}
-        found: dict[str, list[Path]] = {name: [] for name in folders}
+        found: dict[str, list[tuple[str, int]]] = {name: [] for name in folders}
         self._links = [(name, Path(entry)) for name, entry in folders.items() if entry.is_symlink()]  # wait until all is seen
         for name, entry in folders.items():
             if not entry.is_symlink():
@@ -57,7 +58,9 @@ class FolderReader:
             raise DataError(f"{root}: got no image in any folder, expected one folder per class; {self.left_out or 'add images'}")
         ordered = tuple(classes) if classes and set(classes) == set(names) else names
         self.class_to_idx = {name: label for label, name in enumerate(ordered)}
-        self.samples = [(str(file), self.class_to_idx[name]) for name in names for file in images[name]]
+        self.samples = [(file, self.class_to_idx[name]) for name in names for file, _ in images[name]]
+        above = f"{root}{os.sep}"
+        self.contents = listed((name, file.removeprefix(above), size) for name in names for file, size in images[name])
 
     def __getitem__(self, index: int) -> tuple[BytesIO, int]:
         path, label = self.samples[index]
@@ -90,8 +93,8 @@ class FolderReader:
         self._hidden += [name for name in hidden if name not in self._hidden]
         return [entries[name] for name in in_order(entries) if name not in hidden]
 
-    def _look_into(self, name: str, folder: Path, found: list[Path]) -> None:
-        """Take all images of a class below a folder, unless that was seen before."""
+    def _look_into(self, name: str, folder: Path, found: list[tuple[str, int]]) -> None:
+        """Take all images of a class below a folder, with their sizes in bytes, unless that was seen before."""
         real = folder.resolve()
         if real in self._seen:
             self._again.append(str(folder.relative_to(self.root)))
@@ -104,7 +107,7 @@ class FolderReader:
             elif _is_folder(entry):
                 self._look_into(name, path, found)
             elif suffix in self._readable:
-                found.append(path)
+                found.append((entry.path, _size(entry)))
             else:
                 self._others[suffix or "without a suffix"] += 1
 
@@ -118,3 +121,11 @@ def _readable() -> frozenset[str]:
     """The suffixes of formats that Pillow opens by itself."""
     suffixes = Image.registered_extensions()
     return frozenset(suffix for suffix, name in suffixes.items() if name in Image.OPEN and name not in NOT_ALONE)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """Bytes of a file; -1 for one that cannot be reached, which is told of when it is to be decoded."""
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return -1
