@@ -49,7 +49,7 @@ def with_genet(data: Data, seed: int, into: Path) -> dict[str, float]:
     module = build(NETWORK, seed)
     train(module, splits.train, RECIPE, SIZE, CPU, seed)
     reached = accuracy(module, splits.test, SIZE, CPU)
-    exports = export(Subject(module, splits, data.identity), into, ("onnx", "onnx-int8"))
+    exports = export(Subject(module, splits, data.identity(splits.name)), into, ("onnx", "onnx-int8"))
     return {"test": reached} | {each.format: each.accuracy for each in exports.exported if each.accuracy is not None}
 
 

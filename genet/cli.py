@@ -194,7 +194,7 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
         help="safetensors, timm, onnx, onnx-fp16, onnx-int8, pt2, genet-string; one that is named must come out "
         "(default: all that do)",
     )
-    export.add_argument("--data", metavar="FOLDER", help="of one network: the images to calibrate INT8 with, and to test on")
+    export.add_argument("--data", metavar="FOLDER", help="images to calibrate and test on; of a run: where its own lie now")
 
     evaluate = add("eval", "export.evaluate", "take the accuracy of an exported network or of a timm model on test images")
     evaluate.add_argument("what", metavar="NETWORK", help="a network's folder, a .onnx or .pt2 file, or timm:MODEL")

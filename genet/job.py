@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 
 from genet.device import DeviceCard, open_device, read_card
-from genet.errors import GenetError, SpecError, first_line
+from genet.errors import DataError, GenetError, SpecError, first_line
 from genet.files import FolderLock, Journal
 from genet.latency.evidence import read_evidence
 from genet.latency.meter import EvidenceMeter, Meter, open_meter
@@ -33,11 +34,15 @@ from genet.spec.space import Widths
 
 @dataclass
 class Job:
-    """A run folder at work: its recipe, and the device and the images once a step asks for them."""
+    """A run folder at work: its recipe, and the device and the images once a step asks for them.
+
+    It is `held` where no other process may write into the folder.
+    """
 
     folder: RunFolder
     recipe: Recipe
     progress: Progress
+    held: bool = False
 
     @cached_property
     def device(self) -> torch.device:
@@ -51,12 +56,33 @@ class Job:
 
     @cached_property
     def splits(self) -> Splits:
-        """The images."""
+        """The images; RunError if the run's results were made from others."""
         recipe, reads = self.recipe, self.recipe.space.input
         if recipe.train.augment:
             check_augment(recipe.train.augment, recipe.data, reads)
         view = View(augment=recipe.augment)
-        return load_data(recipe.data, reads, recipe.seed, view, self.device, say=self.progress.say)
+        try:
+            return self.recognised(load_data(recipe.data, reads, recipe.seed, view, self.device, say=self.progress.say))
+        except DataError as fault:
+            if not self.held or recipe.data.root is None or Path(recipe.data.root).exists():
+                raise
+            way = f"give --data FOLDER to genet run or genet export, or set data.root in {self.folder.recipe_file}"
+            raise DataError(f"{fault}; if they were moved, {way}") from None
+
+    def recognised(self, splits: Splits) -> Splits:
+        """Return the images under the name that the run's results know them by; RunError if these were made from others.
+
+        A folder that is held takes note of them, and its recipe names the place where they lie.
+        """
+        name = None
+        if splits.contents:
+            noted = self.folder.note_of(self.recipe.data, splits.contents)
+            name = noted.name
+            if self.held:
+                noted.keep(self.folder.path, self.progress.say)
+        if self.held:
+            self.folder.adopt(self.recipe)
+        return dataclasses.replace(splits, name=name)
 
     @cached_property
     def meter(self) -> Meter:
@@ -135,8 +161,9 @@ def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> 
         _ = job.device, job.meter, job.splits
     with FolderLock(folder):
         files.remove_leftovers()
+        job.held = True
         if recipe:
-            files.adopt(recipe)
+            job.recognised(job.splits)
         yield job
 
 

@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 from typing import TypeVar
 
+from genet.choose.outcome import Trained
 from genet.errors import GenetError, RunError, StorageError
 from genet.files import TEMPORARY, Derived, Journal, Record, write_atomic
+from genet.nets.contents import NOTE, Contents, Made, Noted, followed, note_of
 from genet.spec.foreign import Structure
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe, to_yaml
-from genet.spec.recipe import Recipe
+from genet.spec.recipe import Data, Recipe
 
 R = TypeVar("R", bound=Record)
 D = TypeVar("D", bound=Derived)
@@ -79,7 +81,18 @@ class RunFolder:
         """The recipe the run follows; RunError where the folder is no run folder."""
         if not self.recipe_file.exists():
             raise RunError(f"{self.path}: must be a run folder, and holds no recipe.yaml; `genet run RECIPE` makes one")
-        return read_recipe(self.recipe_file)
+        recipe = read_recipe(self.recipe_file)
+        return recipe.model_copy(update={"data": followed(recipe.data, self.path)})
+
+    def note_of(self, data: Data, contents: Contents) -> Noted:
+        """What the folder is to note of these images; RunError where its results were made from others."""
+        trainings = ("master", "networks/*/model")
+        results = [f"{name}{suffix}" for name in trainings for suffix in (".json", ".*.checkpoint*")]
+        made = None
+        if any(any(self.path.glob(name)) for name in (*results, "trials.jsonl")):
+            images = Trained.load(self.master).images if self.master.exists() else None
+            made = Made(read_recipe(self.recipe_file).data.root, images)
+        return note_of(self.path, data, contents, made, "put them back, or give --fresh for a new folder")
 
     def check_free_for(self, recipe: Recipe) -> None:
         """RunError where the folder holds another recipe's trials, or files that are no run's."""
@@ -89,13 +102,16 @@ class RunFolder:
                     f"{self.path}: must belong to this recipe, and holds a run of another (space, data, schedules "
                     "or seed differ); use --fresh for a new folder, or --run FOLDER"
                 )
-        elif self.path.exists() and (not self.path.is_dir() or any(file.name != ".lock" for file in self.path.iterdir())):
+        elif self.path.exists() and (
+            not self.path.is_dir() or any(file.name not in (".lock", NOTE) for file in self.path.iterdir())
+        ):
             raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
 
     def adopt(self, recipe: Recipe) -> None:
         """Make this the recipe's folder. Other budgets, another device or another final training keep the trials."""
         self.check_free_for(recipe)
-        write_atomic(self.recipe_file, to_yaml(recipe).encode())
+        if not self.recipe_file.exists() or read_recipe(self.recipe_file) != recipe:
+            write_atomic(self.recipe_file, to_yaml(recipe).encode())
 
     def forget_the_race(self) -> None:
         """Delete the checkpoints of a race that is over; its journal and its networks stay."""

@@ -65,7 +65,8 @@ def test_one_network_of_a_run_and_one_format_may_be_asked_for(copy: RunFolder, c
     (exports,) = found["formats"].values()
     assert [each["format"] for each in exports["exported"]] == ["safetensors", "timm"]
     assert "got no such network, expected one of" in fault(capsys, "export", str(copy.path), "--network", "other")
-    assert "--data must go with the folder of one network" in fault(capsys, "export", str(copy.path), "--data", "digits")
+    said = fault(capsys, "export", str(copy.path), "--data", "elsewhere")
+    assert said == f"--data must tell where a run's images lie now, and {copy.path} has digits; leave it out"
 
 
 def test_a_network_without_images_leaves_int8_out_and_with_images_has_it(

@@ -26,6 +26,7 @@ class Trained(Derived):
     nas_images: int
     test_accuracy: float
     loss: float | None = None  # mean training loss of the last epoch; None if it was trained elsewhere
+    images: str | None = None  # digest of their names and sizes; None for those that come along, and in an earlier version
 
     def why_unlearnt(self, classes: int) -> str | None:
         """Say why the network seems to have learnt nothing; None if it has, or if too few images are held out to tell.

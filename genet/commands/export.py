@@ -12,7 +12,7 @@ import torch
 
 from genet import pipeline
 from genet.choose.outcome import percent
-from genet.commands.naming import images_named
+from genet.commands.naming import images_in, images_named
 from genet.commands.printing import progress, table
 from genet.device import open_device
 from genet.errors import GenetError
@@ -28,7 +28,8 @@ from genet.nets.evaluation import EVALUATION_BATCH, top
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights, write_labels
 from genet.runfolder import RunFolder
 from genet.spec.network import legal_name
-from genet.spec.reader import to_yaml
+from genet.spec.reader import read_training, to_yaml
+from genet.spec.recipe import Data, Recipe
 from genet.spec.shown import Shown, shown_at
 
 Answer = dict[str, Any]
@@ -43,11 +44,7 @@ def export(arguments: argparse.Namespace) -> Answer:
     if not ((what / NETWORK_FILE).exists() or RunFolder(what).recipe_file.exists()):
         raise GenetError(f"{what}: must be a run folder, or the folder of a trained network (network.yaml), and is neither")
     if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
-        if arguments.data:
-            raise GenetError(
-                f"--data must go with the folder of one network, and {what} is a run, which has its own; leave it out"
-            )
-        with open_job(what, progress()) as job:
+        with open_job(what, progress(), _with_images(what, arguments.data) if arguments.data else None) as job:
             folders = pipeline.export_selected(job, formats, arguments.network)
             unmet = () if arguments.network else pipeline.unmet_budgets(job)
     elif what.absolute().parent.name == "networks" and RunFolder(what.absolute().parent.parent).recipe_file.exists():
@@ -58,7 +55,7 @@ def export(arguments: argparse.Namespace) -> Answer:
     else:
         with FolderLock(what):
             RunFolder(what).remove_leftovers()
-            pipeline.export_folder(what, formats, images_named(arguments.data) if arguments.data else None, progress())
+            pipeline.export_folder(what, formats, _images_for(what, arguments.data) if arguments.data else None, progress())
         folders, unmet = (what / "export",), ()
     found = [Exports.load(folder / EVIDENCE_FILE) for folder in folders]
     for folder, exports in zip(folders, found, strict=True):
@@ -69,6 +66,21 @@ def export(arguments: argparse.Namespace) -> Answer:
         "met": bool(folders) or not unmet,
         "shortfalls": (*unmet, *(line for each in found for line in each.failures if not formats)),
     }
+
+
+def _with_images(run: Path, folder: str) -> Recipe:
+    """A run's recipe with its images in this folder, to which they were moved."""
+    recipe = RunFolder(run).recipe()
+    if recipe.data.name == "digits":
+        raise GenetError(f"--data must tell where a run's images lie now, and {run} has digits; leave it out")
+    return recipe.model_copy(update={"data": images_in(recipe.data, folder)})
+
+
+def _images_for(folder: Path, named: str) -> Data:
+    """The images named, divided as those are that the network in the folder was trained on."""
+    file, images = folder / "recipe.yaml", images_named(named)
+    trained_on = read_training(file).data if file.exists() else images
+    return images if "digits" in (images.name, trained_on.name) else images_in(trained_on, named)
 
 
 def _print_exports(folder: Path, exports: Exports) -> None:

@@ -74,10 +74,12 @@ class Data(Record):
     workers: Annotated[int, Field(ge=0)] = 0
     loading: Literal["auto", "device", "stream"] = "auto"
 
-    @property
-    def identity(self) -> str:
-        """What decides which images there are: all but how many processes decode them."""
-        return self.model_dump_json(exclude={"workers"})
+    def identity(self, images: str | None) -> str:
+        """Return what decides which images there are and how they are divided, given what stands for them.
+
+        Neither where they lie nor how many processes decode them is part of it.
+        """
+        return self.model_copy(update={"root": images}).model_dump_json(exclude={"workers"})
 
 
 class Measure(Record):
@@ -153,6 +155,12 @@ class Training(Schedule):
         if batch % accumulate or batch // accumulate < 2:
             raise law(f"must divide the batch of {batch} into parts of two images or more")
         return accumulate
+
+    @property
+    def placeless(self) -> Training:
+        """The same wherever a teacher's folder lies: what it teaches depends on its weights."""
+        here = self.teacher is not None and not self.teacher.startswith("timm:")
+        return self.model_copy(update={"teacher": "a folder"}) if here else self
 
 
 class Taken(Record):
@@ -296,11 +304,11 @@ class Recipe(Record):
 
     @property
     def evidence_digest(self) -> str:
-        """Names what the trials depend on.
+        """Names what the trials depend on, besides the images and a MasterNet from elsewhere, which are known by what they hold.
 
         Budgets and the final training are not part of it, so changing them repeats nothing; nor is the way of
         measuring, for every row of the latency table carries its own setting.
         """
         apart: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "race", "train"), True)
-        apart |= {"data": {"workers"}, "distill": {"time_limit_s"}}
+        apart |= {"data": {"workers", "root"}, "master": {"folder"}, "distill": {"time_limit_s"}}
         return digest(self.model_dump_json(exclude=apart))[:12]

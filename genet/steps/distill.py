@@ -51,7 +51,7 @@ def distill(job: Job, runner: OpenRunner = open_runner, retry: bool = False, any
     Trials that failed by the machine or the images are run again; with `retry` all but those whose loss was not finite.
     EvidenceError if the MasterNet has learnt nothing, whose trials could not tell anything, unless `any_master` will do.
     """
-    planned = planned_trials(job)
+    planned, _ = planned_trials(job), job.splits  # which must not have changed
     results = {result.id: result for result in _results_of(job, planned)}
     missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
     damaged = job.folder.trials.read().damaged

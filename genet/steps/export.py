@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from genet.export.record import Exports
 from genet.files import digest, write_atomic
 from genet.job import Job
 from genet.latency.trace import cost_of, structure_cost
+from genet.nets.contents import Contents, followed
 from genet.nets.data import Splits, check_labels, load_data
 from genet.nets.foreign import structure_of
 from genet.nets.weights import WEIGHTS_FILE, load, load_structure, read_labels
@@ -27,6 +29,7 @@ from genet.spec.network import Input
 from genet.spec.reader import read_training, to_yaml
 from genet.spec.recipe import Data, Recipe, TrainingRecipe
 from genet.spec.shown import shown_at, shown_of
+from genet.steps.train import name_the_place, note_in
 
 
 def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
@@ -69,16 +72,21 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
 
 
 def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progress: Progress) -> Exports:
-    """Export the network in a folder of its own; on the images given, or those it was trained on where its recipe is there."""
+    """Export the network in a folder of its own; on the images given, or those it was trained on where its recipe is there.
+
+    RunError where the latter have changed since.
+    """
     check_formats(formats)
     open_device("cpu")  # for its threads
     module = load(folder)
     network = structure_of(module)
     reads = network.input
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
-    source, seed = data or (recipe.data if recipe else None), recipe.seed if recipe else 0
+    source, seed = data or (followed(recipe.data, folder) if recipe else None), recipe.seed if recipe else 0
     labels = read_labels(folder) or read_labels(folder / "export")
     images = _images_of(source, reads, seed, labels, folder if data is None else None, progress.say) if source else None
+    if recipe and images and images.splits.contents:
+        images = _recognised(images, folder, images.splits.contents, progress.say)
     with progress.track("exports, each loaded again and compared", len(_all(formats))) as tracker:
         exports = _exported(module, folder, formats, images, labels, tracker)
         tracker.resume_at(tracker.total)
@@ -88,7 +96,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         exports,
         shown_of(source, reads.channels, reads.resolution) if source else shown_at(reads.channels, reads.resolution),
         labels or (images.splits.labels if images else None),
-        data=_told(recipe.data, images.splits) if recipe and images and not data else None,
+        data=_told(recipe.data, images.splits) if recipe and images and images.own else None,
         training=_trained_by(recipe) if recipe else None,
         trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
     )
@@ -103,11 +111,12 @@ class _Images:
     data: Data
     splits: Splits
     seed: int
+    own: bool = True  # those that the network was trained on
 
     @property
     def source(self) -> str:
         """Names them."""
-        return digest(f"{self.data.identity}/{self.seed}/{self.splits.test.size}")[:12]
+        return digest(f"{self.data.identity(self.splits.name)}/{self.seed}/{self.splits.test.size}")[:12]
 
 
 def _images_of(
@@ -119,7 +128,25 @@ def _images_of(
     except DataError as fault:
         where = f"; {by_recipe_in / 'recipe.yaml'} names these images, and --data names others" if by_recipe_in else ""
         raise DataError(f"{fault}{where}") from None
-    return _Images(data, splits, seed)
+    return _Images(data, splits, seed, own=by_recipe_in is not None)
+
+
+def _recognised(images: _Images, folder: Path, contents: Contents, say: Callable[[str], None]) -> _Images:
+    """Return the images under the name that the network's folder knows them by; its recipe names their place from then on.
+
+    RunError where they are others than the network was trained on, unless they were asked for.
+    """
+    try:
+        noted = note_in(
+            folder, images.data, contents, "put them back, or give others to calibrate and test with by --data FOLDER"
+        )
+    except RunError:
+        if images.own:
+            raise
+        return images
+    noted.keep(folder, say)
+    name_the_place(folder / "recipe.yaml", images.data.root)
+    return dataclasses.replace(images, splits=dataclasses.replace(images.splits, name=noted.name), own=True)
 
 
 def _exported(

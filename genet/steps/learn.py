@@ -38,12 +38,12 @@ def _take_master(job: Job, folder: Path) -> Trained:
 
     SpecError where it is another network, RunError where it is not the one that the run's trials started from.
     """
-    recipe, weights = job.recipe, job.folder.master.with_suffix(".safetensors")
+    recipe, splits, weights = job.recipe, job.splits, job.folder.master.with_suffix(".safetensors")
     if job.folder.master.exists() and weights.exists() and not (folder / WEIGHTS_FILE).exists():
         return Trained.load(job.folder.master)  # the run has its own copy
     check_taken(recipe)
     module, ours = load(folder), job.masternet
-    inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.identity}/{recipe.seed}")
+    inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.identity(splits.name)}/{recipe.seed}")
     known = job.folder.read_current(job.folder.master, Trained, inputs)
     if known and weights.exists():
         return known
@@ -51,11 +51,17 @@ def _take_master(job: Job, folder: Path) -> Trained:
         raise RunError(
             f"master.from: {folder} must hold the weights that the run's trials started from; give --fresh for new trials"
         )
-    size, sets = ours.input.resolution, (job.splits.nas_validation, job.splits.test)
+    size, sets = ours.input.resolution, (splits.nas_validation, splits.test)
     nas, test = (accuracy(module, images, size, job.device) for images in sets)
     save_weights(module, weights)
     trained = Trained(
-        inputs=inputs, network=str(ours), resolution=size, nas_accuracy=nas, nas_images=sets[0].size, test_accuracy=test
+        inputs=inputs,
+        network=str(ours),
+        resolution=size,
+        nas_accuracy=nas,
+        nas_images=sets[0].size,
+        test_accuracy=test,
+        images=splits.contents.digest if splits.contents else None,
     )
     trained.save(job.folder.master)
     return trained
@@ -75,7 +81,7 @@ def train_network(job: Job, network: Structure, schedule: Schedule, result: Path
 
 def lesson_of(job: Job, network: Structure, schedule: Schedule, repeat: int = 0) -> Lesson:
     """A network trained on the job's images."""
-    return Lesson(network, schedule, job.recipe.data, job.recipe.seed, job.recipe.augment, repeat)
+    return Lesson(network, schedule, job.recipe.data, job.recipe.seed, job.recipe.augment, repeat, images=job.splits.name)
 
 
 def fit_trials(job: Job, model: Model | None = None) -> Regression:

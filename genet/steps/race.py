@@ -169,7 +169,8 @@ def race(job: Job, runner: OpenRunner = open_runner) -> Outcomes:
 
     EvidenceError if no network of any budget can be trained.
     """
-    found, masternet = find_entrants(job), job.folder.read(job.folder.master, Trained)
+    masternet, _ = job.folder.read(job.folder.master, Trained), job.splits  # the images must not have changed
+    found = find_entrants(job)
     running = _Race(job, found, runner)
     scores = running.run()
     winners = outcomes(found.entrants, scores)

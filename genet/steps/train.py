@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from genet.errors import GenetError, RunError, first_line
 from genet.export.opening import open_network
 from genet.files import digest, read_bytes, write_atomic
 from genet.nets.checkpoints import Checkpoints
+from genet.nets.contents import Contents, Made, Noted, note_of
 from genet.nets.data import Splits, load_data
 from genet.nets.evaluation import accuracy
 from genet.nets.foreign import build_structure
@@ -28,7 +30,7 @@ from genet.progress import Progress, Tracker
 from genet.spec.augment import Augment, augment_at
 from genet.spec.foreign import Structure
 from genet.spec.network import Input
-from genet.spec.reader import to_yaml
+from genet.spec.reader import read_training, to_yaml
 from genet.spec.recipe import Data, Schedule, Training, TrainingRecipe
 from genet.studies.folding import Folded, unfolded
 
@@ -43,6 +45,7 @@ class Lesson:
     """A network, how it is trained, and on what. Every `repeat` has weights and an order of images of its own.
 
     `start` are the weights to begin with, in place of fresh ones. A network that is folded sees so many images as one.
+    `images` stands for the images, as their splits have it.
     """
 
     network: Structure
@@ -53,15 +56,24 @@ class Lesson:
     repeat: int = 0
     start: Path | None = None
     fold: int = 1
+    images: str | None = None
 
     @property
     def inputs(self) -> str:
-        """Names all that the result depends on, the weights of a teacher and those begun with among them."""
+        """Names all that the result depends on, the weights of a teacher and those begun with among them, wherever they lie."""
+        return self._inputs(self.schedule.placeless if isinstance(self.schedule, Training) else self.schedule)
+
+    @property
+    def earlier_inputs(self) -> str:
+        """The same of an earlier version, which named a teacher by its place."""
+        return self._inputs(self.schedule)
+
+    def _inputs(self, schedule: Schedule) -> str:
         files = (file for file in (self._teachers_weights, self.start) if file and file.exists())
         taught = "".join(f"/{digest(read_bytes(file))}" for file in files)
         folded = f"/folded {self.fold}" if self.fold > 1 else ""
         look = self.augment.model_dump_json() if self.augment else "default"
-        asked = f"{self.schedule.model_dump_json()}/{self.data.identity}/{look}"
+        asked = f"{schedule.model_dump_json()}/{self.data.identity(self.images)}/{look}"
         return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}")
 
     @property
@@ -103,7 +115,7 @@ def trained_before(lesson: Lesson, result: Path) -> Trained | None:
     if not (result.exists() and result.with_suffix(".safetensors").exists()):
         return None
     known = Trained.load(result)
-    return known if known.inputs == lesson.inputs else None
+    return known if known.inputs in (lesson.inputs, lesson.earlier_inputs) else None
 
 
 def train_anew(
@@ -174,6 +186,7 @@ def learn(
         nas_images=splits.nas_validation.size,
         test_accuracy=test,
         loss=loss,
+        images=splits.contents.digest if splits.contents else None,
     )
     return (module.inside if isinstance(module, Folded) else module), trained
 
@@ -204,15 +217,22 @@ def train_network_into(
     """
     lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, fold=fold)
     result = folder / "model.json"
+    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), world.device(device), say=progress.say)
+    noted = None
+    if splits.contents:
+        noted = note_in(folder, recipe.data, splits.contents, "put them back, or give another --into FOLDER")
+        lesson = dataclasses.replace(lesson, images=noted.name)
     known = trained_before(lesson, result)
     if not known:
-        _check_free(folder, network, recipe)
-    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), world.device(device), say=progress.say)
-    if not known:
+        _check_free(folder, lesson, recipe)
         _teacher(lesson)  # nothing is written for a training that cannot be
         _begun(lesson)
     world.wait()  # all have looked before the first of them writes
+    if world.first and noted:
+        noted.keep(folder, progress.say)
     if known:
+        if world.first:
+            name_the_place(folder / "recipe.yaml", recipe.data.root)
         return known
     if world.first:
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
@@ -224,15 +244,42 @@ def train_network_into(
         return train_anew(lesson, result, device, splits, tracker, world=world, say=progress.say)
 
 
-def _check_free(folder: Path, network: Structure, recipe: TrainingRecipe) -> None:
+def note_in(folder: Path, data: Data, contents: Contents, remedy: str) -> Noted:
+    """What a training's folder is to note of these images; RunError where it was trained on others."""
+    result, made = folder / "model.json", None
+    if (result.exists() or any(folder.glob("model.*.checkpoint*"))) and (folder / "recipe.yaml").exists():
+        images = Trained.load(result).images if result.exists() else None
+        made = Made(read_training(folder / "recipe.yaml").data.root, images)
+    return note_of(folder, data, contents, made, remedy)
+
+
+def name_the_place(file: Path, root: str | None) -> None:
+    """Have the recipe of a finished training name the place where its images lie now."""
+    recorded = read_training(file) if file.exists() else None
+    if recorded and recorded.data.root != root:
+        data = recorded.data.model_copy(update={"root": root})
+        write_atomic(file, to_yaml(recorded.model_copy(update={"data": data})).encode())
+
+
+def _check_free(folder: Path, lesson: Lesson, recipe: TrainingRecipe) -> None:
     if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
         if (folder / WEIGHTS_FILE).exists():
             raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")
         return  # nothing was paid for here
-    for name, ours in (("network.yaml", network), ("recipe.yaml", recipe)):
-        file = folder / name
-        if file.exists() and file.read_text() != to_yaml(ours):
-            raise RunError(f"{file}: must be that of this training, and is another's; give another --into FOLDER")
+    if any(folder.glob(f"model.{lesson.inputs[:8]}.checkpoint*")):
+        return
+    same: dict[str, Callable[[Path], bool]] = {
+        "network.yaml": lambda file: file.read_text() == to_yaml(lesson.network),
+        "recipe.yaml": lambda file: _lying_anywhere(read_training(file)) == _lying_anywhere(recipe),
+    }
+    for name, is_same in same.items():
+        if (folder / name).exists() and not is_same(folder / name):
+            raise RunError(f"{folder / name}: must be that of this training, and is another's; give another --into FOLDER")
+
+
+def _lying_anywhere(recipe: TrainingRecipe) -> TrainingRecipe:
+    """The recipe without the place of its images, which are known by what they are."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None})})
 
 
 def _telling(tracker: Tracker, before: int, images: int, events: Path | None) -> EpochDone:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from genet.spec.network import Network
 from genet.spec.reader import read_any, read_network, read_recipe, read_space, shipped_files, to_yaml
-from genet.spec.recipe import Recipe, Schedule, Select, budget_ms
+from genet.spec.recipe import Recipe, Schedule, Select, Taken, budget_ms
 from genet.spec.space import SearchSpace
 from tests.spec.strategies import networks, spaces
 
@@ -103,7 +103,7 @@ def test_seed_space_resolution_and_both_trainings_of_the_search_change_the_evide
     assert recipe.model_copy(update=change).evidence_digest != recipe.evidence_digest
 
 
-@pytest.mark.parametrize("change", [{"nas_validation": 0.3}, {"name": "folder"}, {"root": "images"}])
+@pytest.mark.parametrize("change", [{"nas_validation": 0.3}, {"name": "folder"}])
 def test_other_images_change_the_evidence(recipe: Recipe, change: dict[str, Any]) -> None:
     changed = recipe.model_copy(update={"data": recipe.data.model_copy(update=change)})
     assert changed.evidence_digest != recipe.evidence_digest
@@ -117,14 +117,20 @@ def test_other_images_change_the_evidence(recipe: Recipe, change: dict[str, Any]
         ("measure", {"dtype": "fp16"}),
         ("measure", {"memory_format": "channels_last"}),
         ("data", {"workers": 7}),
+        ("data", {"root": "images"}),
     ],
 )
-def test_how_latency_is_measured_and_images_are_read_leaves_the_evidence_of_trials_as_it_is(
+def test_how_latency_is_measured_and_images_are_read_and_where_they_lie_leaves_the_evidence_of_trials_as_it_is(
     recipe: Recipe, part: str, change: dict[str, Any]
 ) -> None:
     changed = recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=change)})
     assert changed != recipe
     assert changed.evidence_digest == recipe.evidence_digest
+
+
+def test_where_a_masternet_from_elsewhere_lies_leaves_the_evidence_as_it_is(recipe: Recipe) -> None:
+    one, other = (recipe.model_copy(update={"master": Taken(folder=name)}) for name in ("trained", "moved"))
+    assert one.evidence_digest == other.evidence_digest != recipe.evidence_digest
 
 
 @pytest.mark.parametrize("change", [{"mode": "local"}, {"sampling": "random"}, {"joint": 0.1}, {"patience": 0}])
