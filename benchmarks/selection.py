@@ -75,24 +75,22 @@ def exact() -> str:
 def optimum(offers: Offers, limit_ms: float) -> float:
     """The best accuracy within a budget, by integer programming: a binary per (super-block, width read, choice)."""
     places = [
-        (index, read, choice, row, column)
+        (index, read, int(offer.widths[row, column]), row, column)
         for index, offer in enumerate(offers.superblocks)
         for read, row in offer.reads.items()
-        for column, choice in enumerate(offer.choices)
+        for column in range(len(offer.choices))
     ]
     last = len(offers.superblocks) - 1
     ms = [
-        offers.superblocks[i].ms[row, column] + (offers.head[choice.width][0] if i == last else 0.0)
-        for i, _, choice, row, column in places
+        offers.superblocks[i].ms[row, column] + (offers.head[written][0] if i == last else 0.0)
+        for i, _, written, row, column in places
     ]
     gains = np.array([offers.superblocks[i].gain[column] for i, *_, column in places])
     rows: list[list[float]] = [[float(i == index) for i, *_ in places] for index in range(last + 1)]
     bounds = [(1.0, 1.0)] * len(rows)
     for index in range(last):
         for width in offers.superblocks[index + 1].reads:
-            rows.append(
-                [float(i == index and c.width == width) - float(i == index + 1 and read == width) for i, read, c, *_ in places]
-            )
+            rows.append([float(i == index and w == width) - float(i == index + 1 and read == width) for i, read, w, *_ in places])
             bounds.append((0.0, 0.0))
     rows.append(ms)
     bounds.append((-np.inf, limit_ms - offers.stem[0]))

@@ -61,6 +61,14 @@ def test_noise_has_no_rank_unless_it_is_asked_for(capsys: pytest.CaptureFixture[
     assert (found["random"], {one["advice"] for one in found["stages"]}) == (True, {None})
 
 
+def test_a_super_block_of_depth_0_has_no_rank(capsys: pytest.CaptureFixture[str]) -> None:
+    network = Network.parse("@16x3 | Conv k3 c8 s2 | DW k3 c16 s1 d0 r2 | XX k3 c16 s1 d2 | BL k5 c32 s2 d2 r0.25 | 10")
+    Path("network.yaml").write_text(to_yaml(network))
+    found = answer(capsys, "rank", "network.yaml", "--random")
+    assert found["own"] == ["XX", "BL"]
+    assert [one["layer"] for one in found["stages"]] == ["stages.0.1.conv2_kxk.conv", "stages.1.1.conv3_1x1.conv"]
+
+
 def test_of_a_run_the_masternets_ranks_are_held_against_what_the_search_chose(
     finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

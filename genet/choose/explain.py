@@ -111,10 +111,12 @@ def _steps(offers: Offers, regression: Regression, network: Network, budget_ms: 
 
 
 def _neighbours(choices: Sequence[SuperBlock], own: SuperBlock) -> Iterator[tuple[Direction, SuperBlock]]:
-    """The next choices of the same block type in width and in depth."""
-    alike = [choice for choice in choices if choice.block_type == own.block_type]
+    """The next choices of the same block type in width and in depth; shallower than one block is none, of whatever type."""
+    alike = [choice for choice in choices if choice.block_type == own.block_type and choice.depth]
+    none = {c.depth: c for c in choices if not c.depth}
     for direction, along, fixed, sign in DIRECTIONS:
         line = {sign * getattr(c, along): c for c in alike if getattr(c, fixed) == getattr(own, fixed)}
+        line |= none if along == "depth" else {}
         further = [place for place in line if place > sign * getattr(own, along)]
         if further:
             yield direction, line[min(further)]

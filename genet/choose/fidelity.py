@@ -179,7 +179,7 @@ def free_proxies(networks: Sequence[Network]) -> Mapping[str, np.ndarray]:
     """What ranks networks without any training: the evidence must beat it to be worth its hours."""
     costs = [network_cost(network) for network in networks]
     return {
-        "log-widths": np.array([sum(math.log2(s.width) for s in network.superblocks) for network in networks]),
+        "log-widths": np.array([sum(math.log2(s.width) for s in network.stages) for network in networks]),
         "depths": np.array([float(sum(s.depth for s in network.superblocks)) for network in networks]),
         "log-parameters": np.array([math.log2(cost.parameters) for cost in costs]),
         "log-MACs": np.array([math.log2(cost.macs) for cost in costs]),

@@ -29,7 +29,7 @@ class Offer:
 
     choices: tuple[SuperBlock, ...]
     reads: dict[int, int]  # width -> row
-    widths: np.ndarray  # (choices,)
+    widths: np.ndarray  # that each choice writes: the width read where it has no block
     gain: np.ndarray  # (choices,), predicted change of accuracy
     ms: np.ndarray  # per batch; infinite for what could not be measured
     parameters: np.ndarray
@@ -93,7 +93,7 @@ class Offers:
         for offer, picked, reads in zip(self.superblocks, picks.T, after, strict=True):
             ms, accuracy = ms + offer.ms[row, picked], accuracy + offer.gain[picked]
             parameters, kernels = parameters + offer.parameters[row, picked], kernels + offer.kernels[row, picked]
-            row = np.array([reads[width] for width in offer.widths.tolist()])[picked]
+            row = np.array([reads[width] for width in offer.widths[row, picked].tolist()], int)
         head = np.array(list(self.head.values()))[row]
         ms = np.maximum(ms + head[:, 0], self.host_ms * (kernels + head[:, 2]))
         return Totals(ms, accuracy, parameters + head[:, 1].astype(int))
@@ -119,7 +119,7 @@ def tabulate(
         gains = {choice: gain(index, choice) for choice in space.choices(index, widths)}
         known = {choice: change for choice, change in gains.items() if change is not None}
         offers.append(_offer(known or {space.superblocks[index]: 0.0}, reads, size, reading_ms))
-        reads = tuple(sorted({choice.width for choice in offers[-1].choices}))
+        reads = tuple(sorted(set(offers[-1].widths.ravel().tolist())))
     head_ms = reading_ms(head, reads)
     return Offers(
         space=space,
@@ -136,12 +136,12 @@ def tabulate(
 
 
 def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, reading_ms: ReadingMs) -> Offer:
-    """Choices that differ in depth alone share their first and their repeated block."""
-    choices = sorted(gains, key=lambda choice: (choice.width, str(choice.block_type), choice.depth))
+    """Choices that differ in depth alone share their first and their repeated block; one without blocks costs nothing."""
+    choices = sorted(gains, key=lambda choice: (choice.depth > 0, choice.width, str(choice.block_type), choice.depth))
     shape = (len(reads), len(choices))
-    ms, parameters, kernels = np.empty(shape), np.empty(shape, int), np.empty(shape, int)
-    column = 0
-    for _, alike in itertools.groupby(choices, key=lambda choice: (choice.width, choice.block_type)):
+    ms, parameters, kernels = np.zeros(shape), np.zeros(shape, int), np.zeros(shape, int)
+    column = sum(choice.depth == 0 for choice in choices)
+    for _, alike in itertools.groupby(choices[column:], key=lambda choice: (choice.width, choice.block_type)):
         depths = [choice.depth for choice in alike]
         deepest = choices[column + len(depths) - 1]
         first, *rest = superblock_blocks(deepest, reads[0], size)
@@ -155,7 +155,7 @@ def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, re
             rest_of_it = [(depth - 1) * repeated if depth > 1 else 0 for depth in depths]  # none of what is infinite is 0
             table[here] = np.add.outer(firsts, rest_of_it)
         column += len(depths)
-    widths, gain = np.array([choice.width for choice in choices]), np.array([gains[choice] for choice in choices])
+    widths, gain = np.array([[c.writes(width) for c in choices] for width in reads]), np.array([gains[c] for c in choices])
     return Offer(tuple(choices), {width: row for row, width in enumerate(reads)}, widths, gain, ms, parameters, kernels)
 
 

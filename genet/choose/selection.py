@@ -130,7 +130,7 @@ class Solved:
         found = []
         for (in_width, launched), front in self._stages[place].items():
             row = offer.reads[in_width]
-            fits = offer.widths == width
+            fits = offer.widths[row] == width
             if self._counted:
                 fits = fits & (offer.kernels[row] == kernels - launched)
             fits = fits & np.isfinite(offer.ms[row]) & (offer.ms[row] <= partial.left_ms - front.ms[0])
@@ -178,8 +178,9 @@ def _advance(before: dict[State, _Front], offer: Offer, counted: bool) -> dict[S
     for number, ((in_width, kernels), front) in enumerate(before.items()):
         row = offer.reads[in_width]
         ms, launched = offer.ms[row], offer.kernels[row] if counted else np.zeros(len(offer.choices), int)
-        for width, more in {*zip(offer.widths.tolist(), launched.tolist(), strict=True)}:
-            members = np.flatnonzero((offer.widths == width) & (launched == more) & np.isfinite(ms))
+        widths = offer.widths[row]
+        for width, more in {*zip(widths.tolist(), launched.tolist(), strict=True)}:
+            members = np.flatnonzero((widths == width) & (launched == more) & np.isfinite(ms))
             kept = members[pareto(ms[members], offer.gain[members], offer.parameters[row, members])]
             if len(kept):
                 state = (width, kernels + more if counted else 0)

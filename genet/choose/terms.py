@@ -12,6 +12,7 @@ from typing import Literal
 from genet.spec.network import Network, SuperBlock
 
 Scale = Literal["linear", "log2"]
+HALF_A_BLOCK = 0.5
 SIZE, FINE_TUNING, FRESH = "size", "fine-tuning", "fresh weights"
 
 
@@ -20,6 +21,7 @@ class Terms:
 
     Widths and depths count by their logarithms or linearly; a linear width is in widths of the MasterNet's own, so that
     twice as wide is 1 either way. Size is half the logarithm of a super-block's parameters: width counts once, depth half.
+    A super-block that vanished has no logarithm: there it counts as half a block deep.
     """
 
     def __init__(self, masternet: Network, width: Scale, depth: Scale) -> None:
@@ -29,7 +31,7 @@ class Terms:
         """The terms of `superblock` at `index` (from 0)."""
         own, kind = self._own[index], superblock.block_type
         moves = {"width": self._wider(superblock, own), "depth": self._deeper(superblock, own)}
-        size = math.log2(superblock.width / own.width) + math.log2(superblock.depth / own.depth) / 2
+        size = math.log2(superblock.width / own.width) + _doublings(superblock, own) / 2
         terms = {SIZE: size, "depth": moves["depth"]}
         for name, value in moves.items():
             terms[f"{index + 1} {name}"] = terms[f"{index + 1} {kind} {name}"] = value
@@ -40,7 +42,13 @@ class Terms:
         return math.log2(ratio) if self._width == "log2" else ratio - 1
 
     def _deeper(self, superblock: SuperBlock, own: SuperBlock) -> float:
-        return math.log2(superblock.depth / own.depth) if self._depth == "log2" else float(superblock.depth - own.depth)
+        return _doublings(superblock, own) if self._depth == "log2" else float(superblock.depth - own.depth)
+
+
+def _doublings(superblock: SuperBlock, own: SuperBlock) -> float:
+    """How many times its depth doubles the other's."""
+    deep, own_deep = (max(each.depth, HALF_A_BLOCK) for each in (superblock, own))
+    return math.log2(deep / own_deep)
 
 
 def fine_tuning_terms(index: int, fresh: bool) -> dict[str, float]:

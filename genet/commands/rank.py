@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,13 @@ def rank_network(arguments: argparse.Namespace) -> Answer:
         module = _with_weights(arguments.what, structure, arguments.random)
     reads = structure.input
     found = stage_ranks(module, (reads.channels, reads.resolution, reads.resolution))
-    own = tuple(block.type for block in structure.superblocks) if isinstance(structure, Network) else ()
+    superblocks = structure.superblocks if isinstance(structure, Network) else ()
+    places = [place for place, block in enumerate(superblocks) if block.depth]  # those that have ranks
+    own = tuple(superblocks[place].type for place in places)
+    types = [_types(network, places) for network in chosen]
     if arguments.random:
         print("random weights: these are the ranks of noise, which advise nothing")
-    _print(found, own, chosen, arguments.random)
+    _print(found, own, types, arguments.random)
     if arguments.picture:
         save_picture(arguments.picture, draw_ranks(found, f"{arguments.what}{', random weights' * arguments.random}"))
     stages = [
@@ -56,7 +60,7 @@ def rank_network(arguments: argparse.Namespace) -> Answer:
         "random": arguments.random,
         "stages": stages,
         "own": own,
-        "chosen": [_types(network) for network in chosen],
+        "chosen": types,
     }
 
 
@@ -78,11 +82,12 @@ def _with_weights(what: str, structure: Structure, random: bool) -> nn.Module:
     )
 
 
-def _types(network: Network) -> list[Kind]:
-    return [block.type for block in network.superblocks]
+def _types(network: Network, places: Sequence[int]) -> list[Kind | None]:
+    """What a network has at these super-blocks; None where one has vanished."""
+    return [network.superblocks[place].type if network.superblocks[place].depth else None for place in places]
 
 
-def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: tuple[Network, ...], random: bool) -> None:
+def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: Sequence[Sequence[Kind | None]], random: bool) -> None:
     head = ["stage", "last convolution", "matrix", f"rank at {ENERGY:.0%}", "of its channels", "noise has", "advice"]
     rows = [
         [
@@ -101,9 +106,10 @@ def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: tuple[Ne
         rows = [[*row, kind] for row, kind in zip(rows, own, strict=True)]
     if chosen:
         head.append("chosen")
-        rows = [[*row, ", ".join(dict.fromkeys(_types(n)[place] for n in chosen))] for place, row in enumerate(rows)]
+        rows = [[*row, ", ".join(dict.fromkeys(kinds[place] or "none" for kinds in chosen))] for place, row in enumerate(rows)]
     table(head, rows)
-    advised = [(one.advice, kind) for network in chosen for one, kind in zip(found, _types(network), strict=True) if one.advice]
+    pairs = [pair for kinds in chosen for pair in zip(found, kinds, strict=True)]
+    advised = [(one.advice, kind) for one, kind in pairs if one.advice and kind]
     if advised:
         agreeing = sum(FITS[kind] == advice for advice, kind in advised)
         print(f"the search chose as the ranks advise in {agreeing} of {len(advised)} super-blocks")

@@ -27,19 +27,19 @@ LARGEST_STRIDE = 32  # beyond it timm dilates, unless it is told the stride
 def timm_arguments(network: Network) -> dict[str, Any]:
     """What timm must be told of a network, blocks as plain values. GenetError where timm has no such network."""
     stem = network.stem
-    if stem.stride != 2 or stem.kernel not in STEMS or len(network.superblocks) < 2:
+    if stem.stride != 2 or stem.kernel not in STEMS or len(network.stages) < 2:
         raise GenetError(
             "a network for timm must have a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, and has stride "
-            f"{stem.stride}, kernel {stem.kernel} and {len(network.superblocks)}; leave the format timm out"
+            f"{stem.stride}, kernel {stem.kernel} and {len(network.stages)}; leave the format timm out"
         )
-    stride = stem.stride * math.prod(superblock.stride for superblock in network.superblocks)
+    stride = stem.stride * math.prod(superblock.stride for superblock in network.stages)
     features = network.head.width if network.head else 0  # 0: no convolution
     frame = {"stem_type": STEMS[stem.kernel], "stem_chs": stem.width, "num_features": features}
     return {**frame, **({"output_stride": stride} if stride > LARGEST_STRIDE else {}), "blocks": _blocks(network)}
 
 
 def _blocks(network: Network) -> list[dict[str, Any]]:
-    """Every super-block as the fields of timm's ByoBlockCfg."""
+    """Every super-block that has blocks as the fields of timm's ByoBlockCfg."""
     return [
         {
             "type": "basic" if block.type == "XX" else "bottle",
@@ -50,7 +50,7 @@ def _blocks(network: Network) -> list[dict[str, Any]]:
             "br": block.ratio or 1.0,
             **({} if block.kernel == 3 else {"block_kwargs": {"kernel_size": block.kernel}}),
         }
-        for block in network.superblocks
+        for block in network.stages
     ]
 
 
@@ -104,6 +104,8 @@ def _entry(block: Mapping[str, Any]) -> tuple[str, str]:
     extra = {key: value for key, value in (block.get("block_kwargs") or {}).items() if key != "kernel_size"}
     if block.get("attn_layer") or block.get("self_attn_layer") or extra:
         return f"must have neither attention nor other settings than its kernel (got {dict(block)})", ""
+    if not block["d"]:
+        return "must have a depth of 1 or more (got d=0)", ""
     kernel = (block.get("block_kwargs") or {}).get("kernel_size", 3)
     size = f"k{kernel} c{block['c']} s{block.get('s', 2)} d{block['d']}"
     match kind, group:

@@ -84,7 +84,7 @@ def by_block(network: Network) -> tuple[tuple[Op, ...], ...]:
     stem, *_, last = network_blocks(network)
     parts = [_under("stem", block_ops(stem))]
     width, size = stem.width, stem.out_size
-    for stage, superblock in enumerate(network.superblocks):
+    for stage, superblock in enumerate(network.stages):
         for index, block in enumerate(superblock_blocks(superblock, width, size)):
             parts.append(_under(f"stages.{stage}.{index}", block_ops(block)))
             width, size = block.width, block.out_size

@@ -36,15 +36,16 @@ class GENet(nn.Module):
         self.stem = ConvNorm(body(stem)[0], relu=True)
         parts = iter(middle)
         self.stages = nn.ModuleList(
-            Stage(ResidualBlock(block) for block in islice(parts, superblock.depth)) for superblock in network.superblocks
+            Stage(ResidualBlock(block) for block in islice(parts, superblock.depth)) for superblock in network.stages
         )
         self.final_conv = ConvNorm(body(last)[0], relu=True) if network.head else None
         self.head = Classifier(last.pooled_width, last.classes)
 
     @property
     def superblocks(self) -> tuple[Stage, ...]:
-        """The super-blocks in order."""
-        return tuple(stage for stage in self.stages if isinstance(stage, Stage))
+        """The super-blocks in order; one of depth 0 has no module of its own, and is an empty stage here."""
+        stages = (stage for stage in self.stages if isinstance(stage, Stage))
+        return tuple(next(stages) if superblock.depth else Stage(()) for superblock in self.network.superblocks)
 
     def before(self, index: int) -> nn.Sequential:
         """Stem and super-blocks up to `index`, itself not among them; the modules are the network's own."""
@@ -56,8 +57,8 @@ class GENet(nn.Module):
 
     def reader(self, index: int) -> nn.Module:
         """The first layer that reads super-block `index`: a block, or after the last the 1x1 convolution or the classifier."""
-        stages = self.superblocks
-        return stages[index + 1].blocks[0] if index + 1 < len(stages) else self._end[0]
+        following = (block for stage in self.superblocks[index + 1 :] for block in stage.blocks)
+        return next(following, self._end[0])
 
     @property
     def _end(self) -> tuple[nn.Module, ...]:

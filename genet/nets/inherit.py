@@ -4,7 +4,11 @@ Every layer of the child is a selection of the parent's channels plus new ones. 
 new blocks start as their shortcut and larger kernels are padded with zeros, so a child that only grew (deeper, wider,
 larger kernel or ratio) computes the parent's function exactly, unless its growth turns a projection into an identity,
 which has no weights to inherit. A child that shrank keeps the channels that the
-batch normalisations scale most. A super-block of another kind inherits the projection beside it only.
+batch normalisations scale most. A super-block of another kind inherits the projection beside it only. Where one has vanished,
+what follows reads through the projection that began it, if there was one.
+
+What a layer of the child reads is told by a channel map, or by a matrix (the parent's channels, the child's) where the
+former are made of several of the latter.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from torch import Tensor, nn
 from genet.errors import GenetError
 from genet.nets.blocks import ConvNorm, ResidualBlock
 from genet.nets.build import GENet, Stage, build
+from genet.nets.fuse import fused
 from genet.spec.network import Network
 
 NEW = -1  # in a channel map: the child's channel has no ancestor in the parent
@@ -35,14 +40,21 @@ def inherit(parent: GENet, network: Network, seed: int = 0, fresh: int | None = 
         raise GenetError(f"a child must have its parent's stem, head and number of super-blocks, got {network} for {old}")
     child = build(network, seed)
     child.stem.load_state_dict(parent.stem.state_dict())
-    incoming = torch.arange(network.stem.width)
+    incoming, importance = torch.arange(network.stem.width), parent.stem.bn.weight.abs()
     for index, (stage, ancestor, new, before) in enumerate(
         zip(child.superblocks, parent.superblocks, network.superblocks, old.superblocks, strict=True)
     ):
+        if not ancestor.blocks:
+            incoming = _begin(stage, incoming, importance)
+            continue
+        importance = _stream_importance(ancestor)
+        if not stage.blocks:
+            incoming = _skip(ancestor, incoming)
+            continue
         if stage.blocks[0].shortcut is None and ancestor.blocks[0].shortcut is None:
-            outgoing = incoming  # an identity joins the two super-blocks channel by channel
+            outgoing = _nearest(incoming)  # an identity joins the two super-blocks channel by channel
         else:
-            outgoing = _channel_map(_stream_importance(ancestor), new.width)
+            outgoing = _channel_map(importance, new.width)
         _inherit_stage(stage, ancestor, incoming, outgoing, learnt=new.type == before.type and index != fresh)
         incoming = outgoing
     if child.final_conv is not None and parent.final_conv is not None:
@@ -53,6 +65,22 @@ def inherit(parent: GENet, network: Network, seed: int = 0, fresh: int | None = 
         child.head.fc.weight.copy_(_columns(parent.head.fc.weight, incoming))
         child.head.fc.bias.copy_(parent.head.fc.bias)
     return child
+
+
+def _begin(stage: Stage, incoming: Tensor, importance: Tensor) -> Tensor:
+    """Start a super-block in the place of none as its shortcut, which passes on what it can; returns what then is read."""
+    if not stage.blocks or stage.blocks[0].shortcut is None:
+        return incoming
+    projection, before = stage.blocks[0].shortcut, _matrix(incoming, len(importance))
+    passed = _channel_map(importance @ before.abs(), projection.conv.out_channels)
+    _select_channels(projection, torch.arange(before.shape[1]), passed)
+    return _columns(before, passed)
+
+
+def _skip(ancestor: Stage, incoming: Tensor) -> Tensor:
+    """What is read where a super-block has vanished: what its first shortcut made of its input."""
+    projection = ancestor.blocks[0].shortcut
+    return incoming if projection is None else _columns(fused(projection).conv.weight[:, :, 0, 0], incoming)
 
 
 def _inherit_stage(child: Stage, parent: Stage, incoming: Tensor, outgoing: Tensor, learnt: bool) -> None:
@@ -91,6 +119,8 @@ def _inherit_conv(child: ConvNorm, parent: ConvNorm, incoming: Tensor, outgoing:
 
 def _columns(weight: Tensor, incoming: Tensor) -> Tensor:
     """The weight for a layer that reads these channels: new ones with weight zero."""
+    if incoming.dim() == 2:
+        return torch.einsum("op...,pc->oc...", weight, incoming)
     known = (incoming != NEW).view(1, -1, *[1] * (weight.dim() - 2))
     return weight[:, incoming.clamp(min=0)] * known
 
@@ -98,8 +128,7 @@ def _columns(weight: Tensor, incoming: Tensor) -> Tensor:
 def _select_channels(projection: ConvNorm, incoming: Tensor, outgoing: Tensor) -> None:
     """A projection in the place of the parent's identity: each inherited channel reads its own ancestor."""
     kept = outgoing != NEW
-    same = (outgoing.view(-1, 1) == incoming.view(1, -1)).to(projection.conv.weight.dtype)
-    projection.conv.weight[kept] = same[kept][:, :, None, None]
+    projection.conv.weight[kept] = _matrix(incoming, int(outgoing.max()) + 1)[outgoing[kept]][:, :, None, None]
     projection.bn.weight[kept] = math.sqrt(1 + projection.bn.eps)  # a fresh batch normalisation has variance 1
 
 
@@ -115,6 +144,16 @@ def _channel_map(importance: Tensor, width: int) -> Tensor:
     if width <= len(importance):
         return importance.topk(width).indices.sort().values
     return torch.cat([torch.arange(len(importance)), torch.full((width - len(importance),), NEW)])
+
+
+def _matrix(incoming: Tensor, width: int) -> Tensor:
+    """A channel map of `width` channels of the parent's as a matrix; a matrix is one already."""
+    return incoming if incoming.dim() == 2 else (torch.arange(width)[:, None] == incoming).float()
+
+
+def _nearest(incoming: Tensor) -> Tensor:
+    """A matrix as a channel map, by the parent's channel that has most of each; a map is one already."""
+    return incoming if incoming.dim() == 1 else torch.where(incoming.any(0), incoming.abs().argmax(0), NEW)
 
 
 def _with_kernel(weight: Tensor, kernel: int) -> Tensor:

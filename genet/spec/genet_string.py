@@ -3,7 +3,8 @@
     ConvKX(3,32,3,2)BN(32)RELU(32)SuperResKXKX(32,128,3,2,1.0,1)...ConvKX(640,2560,1,1)BN(2560)RELU(2560)AdaptiveAvgPool(2560,1)
 
 A super-block's numbers are: width read, width, kernel, stride, ratio, depth. Names in front of them (`uuid...|`) are left
-out. The line says neither the resolution nor the classes. Without a head the pooling follows the last super-block.
+out. The line says neither the resolution nor the classes. Without a head the pooling follows the last super-block, and
+super-blocks of depth 0 are left out.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ FRAME = ("ConvKX", "BN", "RELU")  # stem and head
 
 
 def to_genet_string(network: Network) -> str:
-    """The network's line."""
+    """The network's line. SpecError where no super-block of it has a block."""
+    if not network.stages:
+        raise SpecError([f"a GENet string must have a super-block of depth 1 or more, and {network} has none"])
     stem, width = network.stem, network.stem.width
     parts = [f"ConvKX({network.input.channels},{width},{stem.kernel},{stem.stride})BN({width})RELU({width})"]
-    for block in network.superblocks:
+    for block in network.stages:
         ratio = block.ratio or 1.0
         numbers = f"{width},{block.width},{block.kernel},{block.stride},{float(ratio)!r},{block.depth}"
         parts.append(f"{PARTS[block.type]}({numbers})")
@@ -97,5 +100,7 @@ def _entry(part: str, numbers: tuple[float, ...]) -> str:
     kind, (_, width, kernel, stride, ratio, depth) = KINDS[part], numbers
     if kind == "XX" and not math.isclose(ratio, 1):
         raise SpecError([f"{part} must have ratio 1, for both its convolutions are of one width (got {ratio:g})"])
+    if not depth:
+        raise SpecError([f"{part} must have a depth of 1 or more (got {depth:g})"])
     entry = f"{kind} k{kernel:g} c{width:g} s{stride:g} d{depth:g}"
     return entry if kind == "XX" else f"{entry} r{ratio!r}".removesuffix(".0")

@@ -3,7 +3,8 @@
     @192x3 | Conv k3 c13 s2 | XX k3 c48 s2 d1 | ... | DW k3 c256 s1 d1 r3 | Conv k1 c1920 | 1000
 
 reads: input resolution x channels, the stem, one entry per super-block, the 1x1 head, the classes. A network without the
-head's convolution, such as a plain ResNet, lacks that entry: its classifier reads the last super-block.
+head's convolution, such as a plain ResNet, lacks that entry: its classifier reads the last super-block. A super-block of depth 0
+(`XX k3 c48 s1 d0`) has no block: what it reads passes on, as wide as it was.
 `Network.parse(str(network)) == network` always holds; a network *is* its notation, its name only labels it.
 """
 
@@ -134,10 +135,13 @@ class Block:
 
 
 class SuperBlock(Record):
-    """A stack of `depth` equal blocks; the first has the stride, and a projection where the shapes differ."""
+    """A stack of `depth` equal blocks; the first has the stride, and a projection where the shapes differ.
+
+    Without blocks it cannot stride, and its type and width stand for nothing.
+    """
 
     type: Kind
-    depth: Count
+    depth: Annotated[int, Field(ge=0)]
     width: Annotated[int, Field(ge=MULTIPLE)]
     stride: Stride
     kernel: Kernel
@@ -149,6 +153,13 @@ class SuperBlock(Record):
         if width % MULTIPLE:
             raise law(f"must be a multiple of {MULTIPLE}", nearest_multiples(width))
         return width
+
+    @field_validator("stride")
+    @classmethod
+    def _only_a_block_strides(cls, stride: int, info: ValidationInfo) -> int:
+        if stride > 1 and info.data.get("depth") == 0:
+            raise law("must be 1 where the depth is 0, for no block is left to stride", "1, or a depth of 1")
+        return stride
 
     @field_validator("ratio")
     @classmethod
@@ -168,6 +179,10 @@ class SuperBlock(Record):
     def block_type(self) -> BlockType:
         """Kind, kernel and ratio together."""
         return BlockType(self.type, self.kernel, self.ratio)
+
+    def writes(self, in_width: int) -> int:
+        """Channels of its output, given those that it reads."""
+        return self.width if self.depth else in_width
 
     def __str__(self) -> str:
         return f"{self.type} k{self.kernel} c{self.width} s{self.stride} d{self.depth}" + _ratio_notation(self.ratio)
@@ -235,6 +250,11 @@ class Network(Record):
 
     def __hash__(self) -> int:
         return hash(str(self))
+
+    @property
+    def stages(self) -> tuple[SuperBlock, ...]:
+        """The super-blocks that have blocks."""
+        return tuple(superblock for superblock in self.superblocks if superblock.depth)
 
     @property
     def digest(self) -> str:
@@ -322,9 +342,8 @@ def superblock_blocks(superblock: SuperBlock, in_width: int, size: int) -> Itera
     """The blocks of one super-block that reads `in_width` channels of `size` x `size` pixels."""
     kind, width = superblock.block_type, superblock.width
     first = Block(kind.kind, kind.kernel, kind.ratio, in_width, width, superblock.stride, size)
-    yield first
-    for _ in range(superblock.depth - 1):
-        yield Block(kind.kind, kind.kernel, kind.ratio, width, width, 1, first.out_size)
+    for place in range(superblock.depth):
+        yield first if place == 0 else Block(kind.kind, kind.kernel, kind.ratio, width, width, 1, first.out_size)
 
 
 _SUPERBLOCK = (

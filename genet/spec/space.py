@@ -1,7 +1,8 @@
 """A search space: the MasterNet and how far each of its super-blocks may be perturbed (GENet paper, section 5).
 
 Depths, widths, kernels, ratios and types are offered per super-block; every combination of one choice per
-super-block is a network of the space. Depths never fall below 1, and the MasterNet's own choices are always there.
+super-block is a network of the space. Depths never fall below 1, or 0 for a super-block of stride 1, which may vanish; the
+MasterNet's own choices are always there.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ class SearchSpace(Record):
         return self.network(self.superblocks, resolution, name=self.name)
 
     def block_types(self, index: int) -> tuple[BlockType, ...]:
-        """Block types on offer for super-block `index`, the MasterNet's own first."""
+        """Block types on offer for super-block `index`, the MasterNet's own first; none where no depth on offer has a block."""
+        if not max(self.depths(index)):
+            return ()
         own = self.superblocks[index].block_type
         offered = {own: None}
         for kind in self.perturb.types or (own.kind,):
@@ -124,10 +127,11 @@ class SearchSpace(Record):
         return tuple(block_type for block_type in offered if self._grid(index, block_type))
 
     def depths(self, index: int) -> tuple[int, ...]:
-        """Depths on offer for super-block `index`, at least 1."""
+        """Depths on offer for super-block `index`, at least 1, or 0 where it does not stride."""
         low, high = self.perturb.depth
-        depth = self.superblocks[index].depth
-        return tuple(range(max(1, depth + low), depth + high + 1))
+        own = self.superblocks[index]
+        least = 0 if own.stride == 1 else 1
+        return tuple(range(max(least, own.depth + low), own.depth + high + 1))
 
     def widths_on_offer(self) -> Widths:
         """Every width that could be offered, before any is dropped for lying inside a step of the staircase."""
@@ -173,7 +177,8 @@ class SearchSpace(Record):
                 for width in widths[index, block_type]:
                     whole = superblock_of(block_type, width, depth, self.superblocks[index].stride)
                     found |= {block: None for each in incoming for block in superblock_blocks(whole, each, size)}
-            incoming = tuple(sorted({w for kind in self.block_types(index) for w in widths[index, kind]}))
+            passing = incoming if 0 in self.depths(index) else ()
+            incoming = tuple(sorted({*passing, *(w for kind in self.block_types(index) for w in widths[index, kind])}))
         found |= {dataclasses.replace(head, in_width=width): None for width in incoming}
         return list(found)
 
@@ -184,30 +189,40 @@ class SearchSpace(Record):
         best: dict[int, tuple[int, tuple[SuperBlock, ...]]] = {self.stem.width: (0, ())}  # by outgoing width
         for index, size in enumerate(self.sizes(resolution)[:-1]):
             longer: dict[int, tuple[int, tuple[SuperBlock, ...]]] = {}
-            shallow = [choice for choice in self.choices(index, widths) if choice.depth == min(self.depths(index))]
-            for superblock in shallow:
+            least = max(1, min(self.depths(index)))  # none may cost more: a narrower one makes the next one cheaper
+            for superblock in (choice for choice in self.choices(index, widths) if choice.depth <= least):
                 for in_width, (macs, before) in best.items():
                     total = macs + sum(block_cost(block).macs for block in superblock_blocks(superblock, in_width, size))
-                    if superblock.width not in longer or total < longer[superblock.width][0]:
-                        longer[superblock.width] = (total, (*before, superblock))
+                    width = superblock.writes(in_width)
+                    if width not in longer or total < longer[width][0]:
+                        longer[width] = (total, (*before, superblock))
             best = longer
         cost = {width: macs + block_cost(dataclasses.replace(head, in_width=width)).macs for width, (macs, _) in best.items()}
         return self.network(best[min(cost, key=lambda width: cost[width])][1], resolution)
 
     def choices(self, index: int, widths: Widths) -> Iterator[SuperBlock]:
-        """Every super-block that may stand at `index`, given the widths kept."""
+        """Every super-block that may stand at `index`, given the widths kept; the one without blocks is `vanished(index)`."""
         stride = self.superblocks[index].stride
+        if 0 in self.depths(index):
+            yield self.vanished(index)
         for block_type in self.block_types(index):
             for width in widths[index, block_type]:
-                for depth in self.depths(index):
+                for depth in filter(None, self.depths(index)):
                     yield superblock_of(block_type, width, depth, stride)
+
+    def vanished(self, index: int) -> SuperBlock:
+        """Super-block `index` without blocks: one choice, written with the MasterNet's type and width whatever they are."""
+        return self.superblocks[index].model_copy(update={"depth": 0})
 
     def size(self, widths: Widths) -> int:
         """Number of networks in the space, all resolutions counted."""
-        per_superblock = (
-            len(self.depths(index)) * sum(len(widths[index, kind]) for kind in self.block_types(index))
-            for index in range(len(self.superblocks))
-        )
+
+        def choices(index: int) -> int:
+            depths = self.depths(index)
+            some = len(depths) - depths.count(0)
+            return depths.count(0) + some * sum(len(widths[index, kind]) for kind in self.block_types(index))
+
+        per_superblock = map(choices, range(len(self.superblocks)))
         return math.prod(per_superblock) * len(self.input.resolutions)
 
 

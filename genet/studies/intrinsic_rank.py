@@ -64,7 +64,7 @@ def stage_ranks(module: nn.Module, image: tuple[int, int, int]) -> tuple[StageRa
 def _own_stages(module: GENet) -> Sequence[str]:
     """The last convolution of every super-block's last block."""
     names = {id(part): name for name, part in module.named_modules()}
-    return [names[id(stage.blocks[-1].convs[-1].conv)] for stage in module.superblocks]
+    return [names[id(stage.blocks[-1].convs[-1].conv)] for stage in module.superblocks if stage.blocks]
 
 
 def _stages(module: nn.Module, image: tuple[int, int, int]) -> Sequence[str]:

@@ -37,10 +37,10 @@ STRIDE_S = 1.0
 
 
 def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Module, ...]:
-    """What the trial trains, by the mode; frozen is all else."""
-    indices = (trial.index, *(change.index for change in trial.also))
-    stages = tuple(child.superblocks[index] for index in indices)
+    """What the trial trains, by the mode; frozen is all else. In the place of a super-block that vanished it is its reader."""
+    indices, superblocks = (trial.index, *(change.index for change in trial.also)), child.superblocks
     readers = tuple(child.reader(index) for index in indices)
+    stages = tuple(superblocks[i] if superblocks[i].blocks else reader for i, reader in zip(indices, readers, strict=True))
     match distill.mode:
         case "whole":
             return (child,)

@@ -3,7 +3,8 @@
 The paper draws them at random. `designed` spreads them instead: first the corners of depth and width, where a slope shows
 most, then always the perturbation farthest from those taken. Every super-block has a control trial, the MasterNet
 itself fine-tuned like the others, so that more training is not taken for a better structure; and where its type may change a
-second one with fresh weights, so that having to learn anew is not taken for a worse type.
+second one with fresh weights, so that having to learn anew is not taken for a worse type. A super-block that cannot have a
+block has no trials.
 """
 
 from __future__ import annotations
@@ -65,12 +66,13 @@ def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, 
     """
 
     make = partial(_trial, space, resolution, seed)
-    controls = [make(index, own, control=True) for index, own in enumerate(space.superblocks)]
-    retyped = dict.fromkeys(index for index, kind in widths if kind.kind != space.superblocks[index].type)
-    controls += [make(index, space.superblocks[index], control=True, fresh=True) for index in retyped]
+    own = space.superblocks
+    controls = [make(index, own[index], control=True) for index in range(len(own)) if space.block_types(index)]
+    retyped = dict.fromkeys(index for index, kind in widths if kind.kind != own[index].type and own[index].depth)
+    controls += [make(index, own[index], control=True, fresh=True) for index in retyped]
     perturbed = []
     for (index, block_type), kept in widths.items():
-        possible = [each for each in _superblocks(space, index, block_type, kept) if each != space.superblocks[index]]
+        possible = [each for each in _superblocks(space, index, block_type, kept) if each != own[index]]
         draw = random.Random(f"{seed}/{index}/{block_type}")
         count = min(space.perturb.samples, len(possible))
         taken = draw.sample(possible, count) if distill.sampling == "random" else _spread(possible, count, draw)
@@ -124,17 +126,23 @@ def _child(space: SearchSpace, changes: Iterable[Change], resolution: int) -> Ne
 
 
 def _superblocks(space: SearchSpace, index: int, block_type: BlockType, kept: tuple[int, ...]) -> list[SuperBlock]:
-    stride = space.superblocks[index].stride
-    return [superblock_of(block_type, width, depth, stride) for depth in space.depths(index) for width in kept]
+    """Those of a block type; the one without blocks, of which there is one alone, is among the MasterNet's own type."""
+    own, depths = space.superblocks[index], space.depths(index)
+    none = [space.vanished(index)] if 0 in depths and block_type == own.block_type else []
+    some = [superblock_of(block_type, width, depth, own.stride) for depth in filter(None, depths) for width in kept]
+    return none + some
 
 
 def _spread(possible: Sequence[SuperBlock], count: int, draw: random.Random) -> list[SuperBlock]:
-    """`count` of them: corners of depth and log-width first, then always the farthest from all taken; ties are drawn."""
+    """`count` of them: corners of depth and log-width first, then always the farthest from all taken; ties are drawn.
+
+    The one without blocks is a corner too.
+    """
     if not possible:
         return []
     places = _places(possible)
     order = draw.sample(list(possible), len(possible))  # ties fall to the first of a drawn order
-    corners = [each for each in order if set(places[each]) <= {0.0, 1.0}]
+    corners = [each for each in order if set(places[each]) <= {0.0, 1.0} or not each.depth]
     taken: list[SuperBlock] = []
     while len(taken) < count:
         left = [each for each in corners if each not in taken] or [each for each in order if each not in taken]
@@ -143,8 +151,9 @@ def _spread(possible: Sequence[SuperBlock], count: int, draw: random.Random) -> 
 
 
 def _places(possible: Sequence[SuperBlock]) -> dict[SuperBlock, tuple[float, float]]:
-    """Depth and log-width of each, from 0 (least of all) to 1 (most)."""
-    depths, widths = [each.depth for each in possible], [math.log2(each.width) for each in possible]
+    """Depth and log-width of each, from 0 (least of all that have blocks) to 1 (most)."""
+    depths = [each.depth for each in possible if each.depth] or [0]
+    widths = [math.log2(each.width) for each in possible]
 
     def share(value: float, values: Sequence[float]) -> float:
         return (value - min(values)) / ((max(values) - min(values)) or 1.0)

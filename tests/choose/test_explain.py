@@ -106,7 +106,7 @@ def some_networks(count: int) -> list[Network]:
 
 
 def test_the_space_is_small_enough_to_try_all_of_it_and_the_host_decides_some() -> None:
-    assert len(case().every) == 546
+    assert len(case().every) == 585
     slower = [one.ms > other.ms for one, other in zip(case(HOST_MS).every, case().every, strict=True)]
     assert 0.1 < np.mean(slower) < 0.9
 
@@ -115,10 +115,18 @@ def test_the_space_is_small_enough_to_try_all_of_it_and_the_host_decides_some() 
 
 
 def neighbours(network: Network) -> dict[tuple[int, str], SuperBlock]:
-    """The next of the widths and depths on offer to either side, written down from the space."""
+    """The next of the widths and depths on offer to either side, written down from the space.
+
+    One super-block alone may vanish, whatever it is; from nothing the only step is to one block of the MasterNet's own.
+    """
     found = {}
     for index, own in enumerate(network.superblocks):
-        lines = (("width", WIDTHS[index, own.block_type]), ("depth", SPACE.depths(index)))
+        if own.depth == 0:
+            found[index, "deeper"] = own.model_copy(update={"depth": 1})
+            continue
+        if own.depth == 1 and index == 0:
+            found[index, "shallower"] = SPACE.superblocks[0].model_copy(update={"depth": 0})
+        lines = (("width", WIDTHS[index, own.block_type]), ("depth", tuple(filter(None, SPACE.depths(index)))))
         for (along, line), (more, less) in zip(lines, (("wider", "narrower"), ("deeper", "shallower")), strict=True):
             place = line.index(getattr(own, along))
             if place + 1 < len(line):

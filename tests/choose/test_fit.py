@@ -55,9 +55,7 @@ class World:
     def gain(self, index: int, superblock: SuperBlock) -> float:
         """What the change itself is worth."""
         own = OWN[index]
-        moves = self.per_doubling * math.log2(superblock.width / own.width) + self.deeper * math.log2(
-            superblock.depth / own.depth
-        )
+        moves = self.per_doubling * math.log2(superblock.width / own.width) + self.deeper * doublings(superblock, own)
         return moves + (self.another_type if superblock.block_type != own.block_type else 0.0)
 
     def result(self, trial: Trial) -> TrialResult:
@@ -75,6 +73,11 @@ class World:
 
 NOISY = World(noise=0.01)
 FEW = tuple(trial for trial in PLAN if trial.index in (1, 3))  # enough to learn from, and quick
+
+
+def doublings(superblock: SuperBlock, own: SuperBlock) -> float:
+    """Of the depth; a super-block that vanished is half a block deep."""
+    return math.log2((superblock.depth or 0.5) / own.depth)
 
 
 def everywhere(cost: float) -> dict[int, float]:
@@ -95,7 +98,7 @@ def sized(index: int, kind: BlockType | None = None, width: int | None = None, d
 def size_of(index: int, superblock: SuperBlock) -> float:
     """Logarithm of the width, and half that of the depth, against the MasterNet's own."""
     own = OWN[index]
-    return math.log2(superblock.width / own.width) + math.log2(superblock.depth / own.depth) / 2
+    return math.log2(superblock.width / own.width) + doublings(superblock, own) / 2
 
 
 def gains(regression: Regression, choices: Sequence[tuple[int, SuperBlock]] = CHOICES) -> list[float]:

@@ -25,12 +25,17 @@ DIGITS = read_space("digits")
 
 
 class Instance:
-    """A small space with random gains and random latencies, the same for the same seed; a third of them without a head."""
+    """A small space with random gains and random latencies, the same for the same seed.
+
+    A third of them has no head; the first super-block may vanish, and in half of them the second too.
+    """
 
     def __init__(self, seed: int, host_ms: float = 0.0) -> None:
         draw = random.Random(seed)
         head = None if seed % 3 == 0 else DIGITS.head
-        changes = {"superblocks": DIGITS.superblocks[: draw.choice([2, 3])], "head": head}
+        first, second, third, _ = DIGITS.superblocks
+        second = second.model_copy(update={"stride": 1}) if seed % 2 else second
+        changes = {"superblocks": (first, second, third)[: draw.choice([2, 3])], "head": head}
         self.space: SearchSpace = DIGITS.model_copy(update=changes)
         offered = self.space.widths_on_offer()
         self.widths: Widths = {key: tuple(sorted(draw.sample(kept, min(2, len(kept))))) for key, kept in offered.items()}
@@ -167,12 +172,13 @@ def solve_by_milp(instance: Instance, budget: float) -> float:
     for index, size in enumerate(space.sizes(32)[:-1]):
         offered = list(space.choices(index, widths))
         for in_width, superblock in itertools.product(sorted(incoming), offered):
-            variables.append((index, in_width, superblock.width))
+            written = superblock.width if superblock.depth else in_width
+            variables.append((index, in_width, written))
             costs.append(superblock_ms(instance, superblock, in_width, size))
             gains.append(instance.gain(index, superblock))
             if index == len(space.superblocks) - 1:
-                costs[-1] += instance.ms(Block(end.kind, 1, None, superblock.width, end.width, 1, end.size, end.classes))
-        incoming = {superblock.width for superblock in offered}
+                costs[-1] += instance.ms(Block(end.kind, 1, None, written, end.width, 1, end.size, end.classes))
+        incoming = {writes for place, _, writes in variables if place == index}
     last = len(space.superblocks) - 1
     rows = [[float(v[0] == index) for v in variables] for index in range(last + 1)]
     bounds = [(1.0, 1.0)] * len(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -55,12 +56,13 @@ def test_the_network_reads_back_as_it_was_with_its_name(exported) -> None:
     assert network.name == "small"
 
 
-def test_a_network_without_a_head_is_exported_in_every_format_and_loaded_again(splits: Splits, tmp_path: Path) -> None:
-    notation = "@12x1 | Conv k3 c8 s2 | XX k3 c16 s1 d1 | BL k3 c24 s2 d1 r1 | 10"
+def test_a_network_without_a_head_or_a_super_blocks_blocks_is_exported_and_loaded_again(splits: Splits, tmp_path: Path) -> None:
+    notation = "@12x1 | Conv k3 c8 s2 | DW k3 c24 s1 d0 r3 | XX k3 c16 s1 d1 | BL k3 c24 s2 d1 r1 | 10"
     headless = with_own_statistics(build(Network.parse(notation))).eval()
     found = export(Subject(headless, splits, "digits"), tmp_path / "export")  # which compares the logits of each
     assert [each.format for each in found.exported] == list(FORMATS)
     assert genet.load(tmp_path / "export").network.head is None
+    assert json.loads((tmp_path / "export/timm/config.json").read_text())["num_features"] == 24
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])

@@ -25,12 +25,12 @@ DEEP = (
 )
 
 
-HEADLESS = "@16x1 | Conv k3 c8 s2 | XX k3 c8 s1 d1 | DW k5 c24 s2 d1 r2 | 10"
+SHORT = "@16x1 | Conv k3 c8 s2 | XX k3 c8 s1 d1 | DW k5 c24 s2 d1 r2 | Conv k1 c32 | 10"
+HEADLESS = SHORT.replace(" | Conv k1 c32", "")
+VANISHED = SHORT.replace("XX k3 c8 s1 d1", "BL k3 c16 s1 d0 r1 | XX k3 c8 s1 d1 | XX k3 c16 s1 d0")
 
 
-@pytest.mark.parametrize(
-    "notation", ["genet-light", DEEP, "@16x1 | Conv k3 c8 s2 | XX k3 c8 s1 d1 | DW k5 c24 s2 d1 r2 | Conv k1 c32 | 10", HEADLESS]
-)
+@pytest.mark.parametrize("notation", ["genet-light", DEEP, SHORT, HEADLESS, VANISHED])
 def test_timms_form_has_the_same_logits(notation: str) -> None:
     network = Network.parse(notation) if "|" in notation else read_network(notation)
     module, model = with_own_statistics(build(network)).eval(), to_timm(network).eval()
@@ -43,14 +43,14 @@ def test_timms_form_has_the_same_logits(notation: str) -> None:
 
 
 STEMS = st.builds(Stem, kernel=st.sampled_from([3, 7]), width=st.integers(1, 20), stride=st.just(2))
-STACKS = st.lists(superblocks(), min_size=2, max_size=4).map(tuple)
+STACKS = st.lists(superblocks(), min_size=2, max_size=4).map(tuple).filter(lambda stack: sum(s.depth > 0 for s in stack) > 1)
 
 
 @settings(max_examples=50)
 @given(network=networks(STEMS, STACKS))
-def test_a_network_comes_back_from_timms_fields(network: Network) -> None:
-    reads = network.input
-    assert from_timm(timm_arguments(network), reads.resolution, reads.channels, reads.classes, network.name) == network
+def test_a_network_comes_back_from_timms_fields_but_for_super_blocks_without_blocks(network: Network) -> None:
+    reads, kept = network.input, network.model_copy(update={"superblocks": network.stages})
+    assert from_timm(timm_arguments(network), reads.resolution, reads.channels, reads.classes, network.name) == kept
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,7 @@ def test_a_timm_model_without_features_of_its_own_is_a_network_without_a_head() 
         "Conv k3 c8 s1 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1",
         "Conv k5 c8 s2 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1",
         "Conv k3 c8 s2 | XX k3 c16 s2 d1",
+        "Conv k3 c8 s2 | XX k3 c16 s2 d1 | XX k3 c16 s1 d0",
     ],
 )
 def test_what_timm_does_not_have_is_said(middle: str) -> None:
@@ -101,7 +102,8 @@ def test_all_faults_of_a_timm_model_are_told_at_once() -> None:
         {"type": "rep", "d": 1, "c": 8},
         {"type": "bottle", "d": 1, "c": 8, "gs": 4},
         {"type": "basic", "d": 1, "c": 8, "attn_layer": "se"},
+        {"type": "basic", "d": 0, "c": 8, "s": 1},
     ]
     with pytest.raises(SpecError) as fault:
         from_timm({"blocks": blocks, "num_features": 8, "act_layer": "silu"}, 32, 3, 10, "it")
-    assert len(fault.value.faults) == 4
+    assert len(fault.value.faults) == 5

@@ -292,7 +292,8 @@ def test_random_networks_are_distinct_of_the_kept_widths_and_the_seeds() -> None
     assert [network.input.resolution for network in found[:4]] == [24, 32, 24, 32]
     for network in found:
         for index, superblock in enumerate(network.superblocks):
-            assert superblock.width in kept[24][index, superblock.block_type]
+            assert superblock.width in kept[24][index, superblock.block_type] or not superblock.depth
+    assert 0 < sum(not network.superblocks[0].depth for network in found) < 10  # the only one that may vanish
 
 
 def test_random_networks_end_when_the_space_is_small(tmp_path: Path) -> None:

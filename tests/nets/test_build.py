@@ -75,6 +75,21 @@ def test_the_weights_do_not_depend_on_the_state_of_the_global_generator() -> Non
     assert torch.equal(one.stem.conv.weight, other.stem.conv.weight)
 
 
+def test_a_super_block_of_depth_0_is_no_module_and_the_others_have_the_names_that_they_have_without_it() -> None:
+    notation = "@16x3 | Conv k3 c8 s2 | {}XX k3 c16 s1 d2 | {}BL k5 c32 s2 d2 r0.25 | {}Conv k1 c24 | 10"
+    some, none = (Network.parse(notation.format(*[each] * 3)) for each in ("DW k3 c16 s1 d0 r2 | ", ""))
+    module, batch = build(some).eval(), images(some, 2, 16)
+    assert [len(stage.blocks) for stage in module.superblocks] == [0, 2, 0, 2, 0]
+    other = build(none, seed=3).eval()
+    other.load_state_dict(module.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(module(batch), other(batch))
+        for index in range(5):
+            assert torch.equal(module.since(index)(module.before(index)(batch)), other(batch))
+    readers = [module.reader(index) for index in range(5)]
+    assert readers == [module.stages[0][0], *[module.stages[1][0]] * 2, *[module.final_conv] * 2]
+
+
 def test_building_leaves_the_global_generators_untouched() -> None:
     before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     build(SMALL, seed=5)

@@ -327,6 +327,83 @@ def test_a_shallower_child_keeps_the_first_blocks(kind: str, position: int, pare
     assert len(child.superblocks[position].blocks) == 1
 
 
+# None at all
+
+
+UNSTRIDED = ("@12x3 | Conv k3 c16 s2 | {} | Conv k1 c16 | 5", "@12x3 | Conv k3 c16 s2 | {} | 5")
+every_rest = pytest.mark.parametrize("rest", UNSTRIDED, ids=["head", "no head"])
+
+
+def still(kind: str, widths: tuple[int, ...], rest: str, depths: tuple[int, ...] = (2, 2, 2)) -> Network:
+    """Super-blocks that do not stride."""
+    return network_of(tuple(superblock(kind, w, d, 1) for w, d in zip(widths, depths, strict=True)), rest)
+
+
+def without_bodies(parent: GENet, position: int) -> None:
+    """Let a super-block be its first shortcut, and that a sum of channels alone."""
+    with torch.no_grad():
+        for block in parent.superblocks[position].blocks:
+            block.convs[-1].bn.weight.zero_()
+            block.convs[-1].bn.bias.zero_()
+            if block.shortcut is not None:
+                block.shortcut.conv.weight.abs_()
+                block.shortcut.bn.weight.abs_()
+                block.shortcut.bn.bias.zero_()
+                block.shortcut.bn.running_mean.zero_()
+
+
+@every_kind
+@every_position
+@every_rest
+@pytest.mark.parametrize("widths", [(16, 16, 16), (32, 48, 16), (48, 48, 48)], ids=str)
+def test_where_a_super_block_that_was_its_shortcut_vanished_the_function_stays(kind, position, rest, widths, parent_of) -> None:
+    """What follows reads through the projection that fell away, if there was one."""
+    parent = parent_of(still(kind, widths, rest))
+    without_bodies(parent, position)
+    depths = tuple(0 if place == position else 2 for place in range(3))
+    assert_same_function(parent, inherit(parent, still(kind, widths, rest, depths)))
+
+
+@every_kind
+@every_position
+@every_rest
+@pytest.mark.parametrize("more", [0, 16, 48])
+def test_a_super_block_in_the_place_of_none_starts_as_the_parents_function(kind, position, rest, more, parent_of) -> None:
+    parent = parent_of(still(kind, (16, 16, 16), rest, tuple(0 if place == position else 1 for place in range(3))))
+    widths = tuple(16 + more * (place == position) for place in range(3))
+    assert_same_function(parent, inherit(parent, still(kind, widths, rest, (1, 1, 1))))
+
+
+def test_a_narrower_super_block_in_the_place_of_none_passes_on_what_the_batch_normalisations_scale_most(parent_of) -> None:
+    parent = parent_of(still("XX", (32, 8, 32), UNSTRIDED[0], (2, 0, 1)))
+    scale_only(parent, 0, LIVE)
+    child = inherit(parent, still("XX", (32, 16, 32), UNSTRIDED[0], (2, 1, 1)))
+    projection, reader = child.superblocks[1].blocks[0].shortcut, child.superblocks[2].blocks[0].convs[0]
+    assert torch.equal(projection.conv.weight[:, :, 0, 0], torch.eye(32)[LIVE])
+    assert torch.equal(reader.conv.weight, parent.superblocks[2].blocks[0].convs[0].conv.weight[:, LIVE])
+
+
+@st.composite
+def families(draw: st.DrawFn) -> tuple[Network, Network]:
+    """Two networks that differ in any way that a child may from its parent."""
+    made = []
+    for _ in range(2):
+        kinds, widths, depths = ([draw(st.sampled_from(values)) for _ in range(3)] for values in (KINDS, (16, 32, 48), (0, 1, 2)))
+        parts = zip(kinds, widths, depths, strict=True)
+        made.append(tuple(superblock(kind, width, depth, 1) for kind, width, depth in parts))
+    rest = draw(st.sampled_from(UNSTRIDED))
+    return network_of(made[0], rest), network_of(made[1], rest)
+
+
+@given(networks=families())
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_any_child_of_any_parent_answers_with_finite_logits(networks, parent_of) -> None:
+    before, after = networks
+    child = inherit(parent_of(before), after).eval()
+    with torch.inference_mode():
+        assert child(torch.randn(2, 3, 12, 12)).isfinite().all()
+
+
 # Another kind
 
 

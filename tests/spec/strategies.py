@@ -25,11 +25,12 @@ def superblocks(draw: st.DrawFn) -> SuperBlock:
         ratio = inner / width
         if width * ratio != inner:  # no float is the ratio of these two
             ratio = 1.0
+    stride = draw(st.sampled_from([1, 2]))
     return SuperBlock(
         type=kind,
-        depth=draw(st.integers(1, 3)),
+        depth=draw(st.integers(0 if stride == 1 else 1, 3)),
         width=width,
-        stride=draw(st.sampled_from([1, 2])),
+        stride=stride,
         kernel=draw(kernels),
         ratio=ratio,
     )

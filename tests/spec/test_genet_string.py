@@ -20,10 +20,15 @@ LARGE = (
 )
 
 
-@given(networks())
-def test_a_network_that_is_written_is_read_back(network: Network) -> None:
-    reads = network.input
-    assert from_genet_string(to_genet_string(network), reads.resolution, reads.classes, network.name) == network
+@given(networks().filter(lambda network: network.stages))
+def test_a_network_that_is_written_is_read_back_but_for_super_blocks_without_blocks(network: Network) -> None:
+    reads, kept = network.input, network.model_copy(update={"superblocks": network.stages})
+    assert from_genet_string(to_genet_string(network), reads.resolution, reads.classes, network.name) == kept
+
+
+def test_a_network_without_any_block_cannot_be_written() -> None:
+    with pytest.raises(SpecError, match="a GENet string must have a super-block of depth 1 or more"):
+        to_genet_string(Network.parse("@8x3 | Conv k3 c13 s2 | XX k3 c48 s1 d0 | 10"))
 
 
 def test_genet_large_is_the_papers() -> None:
@@ -57,6 +62,7 @@ def test_without_a_head_the_pooling_follows_the_last_super_block() -> None:
         (LARGE.replace("(128,192", "(64,192"), "SuperResKXKX must read the width 128 that stands before it \\(got 64\\)"),
         (LARGE.replace("BN(32)", "BN(16)"), "BN must read the width 32"),
         (LARGE.replace("2,1.0,1", "2,0.5,1"), "SuperResKXKX must have ratio 1"),
+        (LARGE.replace("640,3,1,3.0,4", "640,3,1,3.0,0"), "SuperResK1DWK1 must have a depth of 1 or more \\(got 0\\)"),
         (LARGE.replace("2560,1,1", "2560,3,1"), "the last ConvKX must have kernel 1 and stride 1"),
         (LARGE.replace("192,640,3,2,0.25", "192,640,4,2,0.25"), "super-block 3|kernel|must"),
         (LARGE.replace("3,2,0.25,6", "3,2,0.25,six"), "must be made of"),

@@ -107,7 +107,7 @@ BAD_NOTATIONS = [
     (SMALL.replace("c48", "c44"), ["XX k3 c44 s2 d2: superblocks.0.width: must be a multiple of 8"]),
     (SMALL.replace("c48", "c0"), ["XX k3 c0 s2 d2: superblocks.0.width: "]),
     (SMALL.replace("c48 s2", "c48 s3"), ["XX k3 c48 s3 d2: superblocks.0.stride: "]),
-    (SMALL.replace("d2", "d0"), ["XX k3 c48 s2 d0: superblocks.0.depth: "]),
+    (SMALL.replace("d2", "d0"), ["XX k3 c48 s2 d0: superblocks.0.stride: must be 1 where the depth is 0"]),
     (SMALL.replace("d2", "d2 r1"), ["XX k3 c48 s2 d2 r1: superblocks.0.ratio: must be absent for XX"]),
     (SMALL.replace(" r0.25", ""), ["BL k5 c64 s1 d1: superblocks.1.ratio: must be given and at most 1 for BL"]),
     (SMALL.replace("r0.25", "r2"), ["BL k5 c64 s1 d1 r2: superblocks.1.ratio: must be given and at most 1 for BL"]),
@@ -179,6 +179,24 @@ def test_the_blocks_of_a_network_have_the_sizes_and_widths_that_flow_through_it(
         "DW k7 r3 c64>32 s2 @9",
         "Head k1 c32>64 s1 @5 n10",
     ]
+
+
+def test_a_super_block_of_depth_0_has_no_block_and_passes_on_what_it_reads() -> None:
+    network = Network.parse(SMALL.replace("s1 d1 r0.25", "s1 d0 r0.25"))
+    assert [str(block) for block in blocks(network)] == [
+        "Conv k3 c3>13 s2 @33",
+        "XX k3 c13>48 s2 @17",
+        "XX k3 c48>48 s1 @9",
+        "DW k7 r3 c48>32 s2 @9",
+        "Head k1 c32>64 s1 @5 n10",
+    ]
+    assert network.stages == (network.superblocks[0], network.superblocks[2])
+    assert [superblock.writes(48) for superblock in network.superblocks] == [48, 48, 32]
+
+
+def test_a_network_of_nothing_but_super_blocks_of_depth_0_is_its_stem_and_its_classifier() -> None:
+    found = blocks(Network.parse("@8x3 | Conv k3 c13 s2 | XX k3 c48 s1 d0 | 10"))
+    assert list(map(str, found)) == ["Conv k3 c3>13 s2 @8", "Classifier k1 c13>10 s1 @4 n10"]
 
 
 def test_without_the_heads_entry_the_classifier_reads_the_last_super_block() -> None:

@@ -124,7 +124,15 @@ NETWORK_FAULTS = [
             "nearest inner width 16 or 24",
         ),
     ),
-    ("depth 0", ("depth: 2", "depth: 0"), ("6:23: superblocks[1].depth: must be at least 1 (got 0); nearest 1",)),
+    (
+        "depth 0 with a stride",
+        ("depth: 2", "depth: 0"),
+        (
+            "6:45: superblocks[1].stride: must be 1 where the depth is 0, for no block is left to stride (got 2); "
+            "nearest 1, or a depth of 1",
+        ),
+    ),
+    ("depth -1", ("depth: 2", "depth: -1"), ("6:23: superblocks[1].depth: must be at least 0 (got -1); nearest 0",)),
     (
         "ratio on XX",
         ("kernel: 3}\n  - {type: BL", "kernel: 3, ratio: 1}\n  - {type: BL"),
@@ -410,7 +418,8 @@ head: {width: none}
         "2:19: input.channels: must be at least 1 (got 0); nearest 1",
         "3:16: stem.kernel: must be 3, 5 or 7 (got 4); nearest 3",
         "5:33: superblocks[0].width: must be a multiple of 8 (got 44); nearest 40 or 48",
-        "6:23: superblocks[1].depth: must be at least 1 (got 0); nearest 1",
+        "6:45: superblocks[1].stride: must be 1 where the depth is 0, for no block is left to stride (got 2); "
+        "nearest 1, or a depth of 1",
         "6:72: ratio: must be given once, and stands on line 6 too",
         "7:5: superblocks[2].ratio: must be given and at least 1 for DW, such as 6 (got None)",
         "7:45: superblocks[2].stride: must be 1 or 2 (got 3); nearest 2",
@@ -429,11 +438,11 @@ def test_a_faulty_super_block_and_a_total_stride_too_large_are_told_at_once() ->
 
 
 def test_faults_of_a_named_space_carry_its_own_file_and_line() -> None:
-    Path("other.yaml").write_text(changed(changed(SPACE, "depth: 2", "depth: 0"), "samples: 2", "samples: 0"))
+    Path("other.yaml").write_text(changed(changed(SPACE, "depth: 2", "depth: -1"), "samples: 2", "samples: 0"))
     content = changed(changed(RECIPE, "tiny.yaml", "other.yaml"), "seed: 7", "sed: 7")
     faults = (
         "bad.yaml:9:1: sed: is not a key here; did you mean seed?",
-        "other.yaml:7:12: space.superblocks[1].depth: must be at least 1 (got 0); nearest 1",
+        "other.yaml:7:12: space.superblocks[1].depth: must be at least 0 (got -1); nearest 0",
         "other.yaml:19:12: space.perturb.samples: must be at least 1 (got 0); nearest 1",
     )
     faults_of(read_recipe, content, faults)

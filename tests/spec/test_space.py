@@ -60,6 +60,31 @@ TINY = {
         kernel=[3, 5],
         ratio={"BL": [0.5], "DW": [3]},
     ),
+    "two super-blocks may vanish": space_of(
+        [superblock("XX", 1, 16), superblock("DW", 2, 8, 2, ratio=3), superblock("BL", 0, 16, ratio=0.5)],
+        width=[0.5, 1],
+        depth=[-1, 1],
+        ratio={"BL": [0.5], "DW": [3]},
+    ),
+    "a narrow super-block is cheaper than none": space_of(
+        [superblock("DW", 1, 8, ratio=1), superblock("XX", 1, 64, 2)],
+        stem={"kernel": 3, "width": 64, "stride": 1},
+        width=[1, 1.25],
+        depth=[-1, 1],
+        ratio={"DW": [1]},
+    ),
+    "none is cheaper, for what it reads is narrow": space_of(
+        [superblock("XX", 1, 64), superblock("XX", 1, 64, 2)],
+        stem={"kernel": 3, "width": 8, "stride": 1},
+        width=[0.125, 1],
+        depth=[-1, 0],
+    ),
+    "one super-block has never a block": space_of(
+        [superblock("XX", 1, 16), superblock("XX", 0, 8), superblock("XX", 2, 8, 2)], width=[0.5, 2], depth=[-1, 0]
+    ),
+    "nothing but a super-block that may vanish": space_of(
+        [superblock("XX", 1, 8)], width=[1, 3], depth=[-1, 1], types=["XX", "DW"], ratio={"DW": [3]}
+    ),
     "a stem that strides": space_of(
         [superblock("XX", 1, 8), superblock("XX", 1, 8), superblock("DW", 1, 8, 2, ratio=3)],
         stem={"kernel": 5, "width": 8, "stride": 2},
@@ -88,6 +113,8 @@ def brute_force_choices(space: SearchSpace, index: int) -> set[SuperBlock]:
             if ratio is not None and abs(width * ratio / 8 - round(width * ratio / 8)) > 1e-9:
                 continue
             for depth in range(own.depth + perturb.depth[0], own.depth + perturb.depth[1] + 1):
+                if depth == 0 and own.stride == 1:
+                    found.add(own.model_copy(update={"depth": 0}))  # one, whatever its type and width
                 if depth >= 1:
                     stands = {
                         "type": kind,
@@ -175,11 +202,11 @@ def test_no_network_of_the_digits_space_has_fewer_macs_than_the_smallest() -> No
 
 @settings(max_examples=100, deadline=None)
 @given(spaces())
-def test_depths_are_whole_ranges_that_never_fall_below_one(space: SearchSpace) -> None:
+def test_depths_are_whole_ranges_that_fall_to_none_only_where_nothing_strides(space: SearchSpace) -> None:
     low, high = space.perturb.depth
     for index, own in enumerate(space.superblocks):
         depths = space.depths(index)
-        assert min(depths) == max(1, own.depth + low)
+        assert min(depths) == max(1 if own.stride == 2 else 0, own.depth + low)
         assert max(depths) == own.depth + high
         assert list(depths) == list(range(min(depths), max(depths) + 1))
 
@@ -189,7 +216,7 @@ def test_depths_are_whole_ranges_that_never_fall_below_one(space: SearchSpace) -
 def test_the_masternets_own_choice_is_always_offered(space: SearchSpace) -> None:
     widths = space.widths_on_offer()
     for index, own in enumerate(space.superblocks):
-        assert space.block_types(index)[0] == own.block_type
+        assert space.block_types(index)[:1] == ((own.block_type,) if max(space.depths(index)) else ())
         assert own in set(space.choices(index, widths))
 
 

@@ -24,6 +24,7 @@ from genet.nets.learner import Learner, learning_rate
 from genet.nets.training import epoch_seed, train
 from genet.spec.network import Network
 from genet.spec.recipe import Distill, Mode, Recipe, Schedule
+from genet.spec.space import SearchSpace
 from genet.trials.checkpoint import Place
 from genet.trials.course import Course
 from genet.trials.finetune import FineTune
@@ -220,6 +221,33 @@ def test_without_a_head_the_masternets_logits_are_learnt_without_a_single_label(
     before = apart()
     assert kinds(by_id(group.run())) == [None]
     assert apart() < 0.5 * before
+
+
+def still_space(recipe: Recipe, depth: int, perturb: tuple[int, int]) -> SearchSpace:
+    """The first super-block does not stride, and may vanish or come in."""
+    own = recipe.space.superblocks
+    first = own[0].model_copy(update={"stride": 1, "depth": depth})
+    ranges = recipe.space.perturb.model_copy(update={"depth": perturb, "samples": 9})
+    return recipe.space.model_copy(update={"superblocks": (first, own[1]), "perturb": ranges})
+
+
+@EveryMode
+@pytest.mark.parametrize(("depth", "perturb"), [(1, (-1, 0)), (0, (0, 1))], ids=["vanished", "control of none"])
+def test_where_a_super_block_is_none_the_first_block_after_it_is_trained(
+    course: Course, recipe: Recipe, mode: Mode, depth: int, perturb: tuple[int, int]
+) -> None:
+    space = still_space(recipe, depth, perturb)
+    parent = build(space.masternet(16), seed=1)
+    still = changed(dataclasses.replace(course, parent=parent), mode=mode, epochs=1)
+    planned = plan_trials(space, space.widths_on_offer(), 16, 0, SHORT)
+    (trial,) = (each for each in planned if each.index == 0 and not each.superblock.depth)
+    child = inherit(parent, Network.parse(trial.network), trial.seed)
+    first = child.superblocks[1].blocks[0]
+    meant = {"whole": [child], "superblock": [first], "features": [first], "local": [first, child.head]}[mode]
+    parts = trained_parts(child, trial, still.distill)
+    found, wanted = ({id(p) for part in some for p in part.parameters()} for some in (parts, meant))
+    assert found == wanted
+    assert kinds(ran(still, [trial, *(each for each in planned if each.index == 0 and each.superblock.depth)][:3])) == [None] * 3
 
 
 # As trained the plain way

@@ -24,6 +24,7 @@ DESIGNED = Distill(epochs=1, learning_rate=0.1)
 RANDOM = Distill(epochs=1, learning_rate=0.1, sampling="random")
 Samplings = pytest.mark.parametrize("distill", [DESIGNED, RANDOM], ids=lambda distill: distill.sampling)
 Place = tuple[float, float]
+XX = BlockType("XX", 3)
 
 
 def planned(samples: int = 3, seed: int = 0, distill: Distill = DESIGNED, widths: Widths = WIDTHS) -> tuple[Trial, ...]:
@@ -44,17 +45,16 @@ def perturbed(trials: tuple[Trial, ...]) -> dict[tuple[int, BlockType], list[Tri
 
 
 def offered(index: int, block_type: BlockType) -> list[SuperBlock]:
-    """All perturbations of one block type, written down by hand."""
-    stride = DIGITS.superblocks[index].stride
-    made = [
-        superblock_of(block_type, width, depth, stride) for width in WIDTHS[index, block_type] for depth in DIGITS.depths(index)
-    ]
-    return [each for each in made if each != DIGITS.superblocks[index]]
+    """All perturbations of one block type, written down by hand; the first super-block alone may vanish."""
+    own, some = DIGITS.superblocks[index], [depth for depth in DIGITS.depths(index) if depth]
+    made = [superblock_of(block_type, width, depth, own.stride) for width in WIDTHS[index, block_type] for depth in some]
+    none = [own.model_copy(update={"depth": 0})] if index == 0 and block_type == own.block_type else []
+    return none + [each for each in made if each != own]
 
 
 def place(superblock: SuperBlock, among: list[SuperBlock]) -> Place:
-    """Depth and log-width, each from 0 to 1 over what is offered."""
-    depths, widths = [each.depth for each in among], [math.log2(each.width) for each in among]
+    """Depth and log-width, each from 0 to 1 over what is offered with blocks."""
+    depths, widths = [each.depth for each in among if each.depth], [math.log2(each.width) for each in among]
     deep = (superblock.depth - min(depths)) / (max(depths) - min(depths) or 1)
     return deep, (math.log2(superblock.width) - min(widths)) / (max(widths) - min(widths) or 1)
 
@@ -156,6 +156,29 @@ def test_a_block_type_without_widths_has_no_trials() -> None:
     assert key not in perturbed(planned(widths={**WIDTHS, key: ()}))
 
 
+def three_still(depths: tuple[int, int, int], perturb: tuple[int, int]) -> SearchSpace:
+    """The first super-block of digits three times, so deep."""
+    first = DIGITS.superblocks[0]
+    ranges = DIGITS.perturb.model_copy(update={"depth": perturb, "samples": 100})
+    stack = tuple(first.model_copy(update={"depth": depth}) for depth in depths)
+    return DIGITS.model_copy(update={"superblocks": stack, "perturb": ranges})
+
+
+def test_to_vanish_is_one_trial_of_a_super_block_whatever_its_block_types() -> None:
+    space = three_still((1, 2, 3), (-2, 0))
+    trials = plan_trials(space, space.widths_on_offer(), 32, 0, DESIGNED)
+    none = [trial for trial in trials if not trial.superblock.depth]
+    assert [(trial.index, trial.superblock.block_type) for trial in none] == [(0, XX), (1, XX)]
+
+
+def test_a_super_block_that_cannot_have_a_block_has_no_trials_and_one_without_a_block_has_no_weights_to_be_fresh() -> None:
+    never, may = (three_still((1, 0, 1), perturb) for perturb in ((0, 0), (0, 1)))
+    found = [plan_trials(space, space.widths_on_offer(), 32, 0, DESIGNED) for space in (never, may)]
+    assert [{trial.index for trial in trials} for trials in found] == [{0, 2}, {0, 1, 2}]
+    controls = [(trial.index, trial.fresh) for trial in found[1] if trial.control]
+    assert controls == [(0, False), (1, False), (2, False), (0, True), (2, True)]
+
+
 # How far apart
 
 
@@ -164,8 +187,10 @@ def test_four_designed_samples_or_more_hold_the_corners_of_depth_and_width(seed:
     for key, trials in perturbed(planned(samples, seed)).items():
         among = offered(*key)
         corners = {superblock for superblock in among if set(place(superblock, among)) <= {0.0, 1.0}}
+        taken = {trial.superblock for trial in trials}
         assert len(corners) >= 2
-        assert corners <= {trial.superblock for trial in trials}
+        assert len(corners - taken) <= (samples == 4 and key == (0, XX))  # to vanish is a fifth corner
+        assert {superblock for superblock in among if not superblock.depth} <= taken
 
 
 @given(seed=st.integers(min_value=0, max_value=10**6))
@@ -174,10 +199,17 @@ def test_two_designed_samples_are_opposite_corners(seed: int) -> None:
         among = offered(*key)
         places = [place(superblock, among) for superblock in among]
         one, other = (place(trial.superblock, among) for trial in trials)
+        if not all(trial.superblock.depth for trial in trials):
+            continue  # one that vanished is the corner of depth, and of no width
         assert {*one, *other} == {0.0, 1.0}
         assert math.dist(one, other) == max(math.dist(one, each) for each in places)
         if len(WIDTHS[key]) > 1:
             assert other == (1 - one[0], 1 - one[1])
+
+
+def test_of_two_designed_samples_one_has_vanished_for_some_seeds_and_both_have_blocks_for_others() -> None:
+    pairs = [perturbed(planned(2, seed))[0, XX] for seed in range(12)]
+    assert {all(trial.superblock.depth for trial in pair) for pair in pairs} == {True, False}
 
 
 def test_designed_samples_lie_farther_apart_than_random_ones() -> None:

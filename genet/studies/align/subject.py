@@ -103,7 +103,7 @@ class NetworkSubject:
         """Stem, super-blocks and head, if there is one."""
         network = self.network
         found = [self._movable("stem", network.stem.width, MULTIPLE)]
-        for index, superblock in enumerate(network.superblocks):
+        for index, superblock in enumerate(network.stages):
             found.append(self._movable(f"stages.{index}", superblock.width, _multiple(superblock)))
         return (*found, *([self._movable("head", network.head.width, MULTIPLE)] if network.head else ()))
 
@@ -115,7 +115,7 @@ class NetworkSubject:
         network = self.at({name: width})
         parts = [tuple(blocks(network))[:1]]
         in_width, size = parts[0][0].width, parts[0][0].out_size
-        for superblock in network.superblocks:
+        for superblock in network.stages:
             parts.append(tuple(superblock_blocks(superblock, in_width, size)))
             in_width, size = superblock.width, parts[-1][-1].out_size
         parts.append(tuple(blocks(network))[-1:])
@@ -129,10 +129,11 @@ class NetworkSubject:
         network = self.network
         stem = network.stem.model_copy(update={"width": widths.get("stem", network.stem.width)})
         head = network.head and network.head.model_copy(update={"width": widths.get("head", network.head.width)})
-        superblocks = tuple(
+        stages = (
             block.model_copy(update={"width": widths.get(f"stages.{index}", block.width)})
-            for index, block in enumerate(network.superblocks)
+            for index, block in enumerate(network.stages)
         )
+        superblocks = tuple(next(stages) if block.depth else block for block in network.superblocks)
         return network.model_copy(update={"stem": stem, "superblocks": superblocks, "head": head})
 
     def parameters(self, widths: Widths) -> int:

@@ -180,6 +180,14 @@ def test_a_network_without_a_head_moves_by_its_stem_and_super_blocks_alone() -> 
     assert subject.movable[-1].blocks(64)[-1] == list(blocks(moved))[-1]
 
 
+def test_a_super_block_of_depth_0_stays_as_it_is() -> None:
+    subject = NetworkSubject(Network.parse(OURS.replace("XX k3 c72 s2 d2", "XX k3 c72 s1 d0 | XX k3 c72 s2 d2 | XX k3 c8 s1 d0")))
+    assert [movable.name for movable in subject.movable] == ["stem", "stages.0", "stages.1", "stages.2", "head"]
+    assert [str(block) for block in subject.movable[0].blocks(16)] == ["Conv k3 c3>16 s1 @32", "XX k3 c16>72 s2 @32"]
+    moved = subject.at({"stages.0": 80})
+    assert [superblock.width for superblock in moved.superblocks] == [72, 80, 8, 200, 96]
+
+
 def test_what_was_measured_once_is_not_measured_again(tmp_path: Path) -> None:
     subject, meter = SUBJECTS["ours"], meter_at(64)
     first = places_of(subject, meter, tmp_path)
