@@ -302,4 +302,4 @@ def test_a_run_none_of_whose_budgets_can_be_met_ends_with_its_report_and_exit_co
         assert pipeline.run(job, any_master=True).outcomes == ()
     assert run.report.exists()
     assert main(["race", str(run.path)]) == 3
-    assert "cannot be met: the smallest that can be met is" in capsys.readouterr().out
+    assert "can be met by no network: the smallest that can be met is" in capsys.readouterr().err
