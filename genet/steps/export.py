@@ -44,13 +44,13 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
     if not chosen and name is not None:
         names = ", ".join(known) or "none, for no budget can be met"
         raise RunError(f"exporting {name} failed: got no such network, expected one of {names}")
-    recipe, count = job.recipe, len(_all(formats))
+    recipe, count, images = job.recipe, len(_all(formats)), _Images(job.recipe.data, job.splits, job.recipe.seed)
     with job.progress.track("exports, each loaded again and compared", len(chosen) * count) as tracker:
         for number, raced in enumerate(chosen.values(), start=1):
             folder = (job.folder.path / raced.export).parent
             network = read_notation(raced.network, raced.name)
             module = load_structure(network, folder / WEIGHTS_FILE)
-            exports = _exported(module, folder, formats, _Images(recipe.data, job.splits, recipe.seed), None, tracker)
+            exports = _exported(module, folder, formats, images, None, tracker)
             tracker.resume_at(number * count)
             for line in exports.failures:
                 job.progress.say(f"  {raced.name}: {line}")
