@@ -35,6 +35,7 @@ FLOORS = [
     {"steps"},
     {"pipeline"},
     {"commands"},
+    {"arguments"},
     {"cli"},
 ]
 NEVER_TORCH = [

@@ -18,8 +18,8 @@ from genet.errors import EvidenceError
 from genet.files import Record
 from genet.latency.staircase import Staircase, analyse
 from genet.latency.sweep import SHORT, Sweep, next_widths
-from genet.latency.table import LatencyTable, is_repeated, scatter, standard_error
-from genet.spec.cost import block_cost
+from genet.latency.table import LatencyTable, scatter, standard_error
+from genet.spec.cost import block_cost, is_repeated
 from genet.spec.network import Block, BlockType, Network, blocks
 from genet.spec.space import SearchSpace, Widths
 

@@ -11,8 +11,8 @@ from genet.errors import EvidenceError
 from genet.files import Record
 from genet.latency.staircase import Staircase, analyse
 from genet.latency.sweep import Sweep
-from genet.latency.table import LatencyTable, is_repeated, standard_error
-from genet.spec.cost import SINGLE
+from genet.latency.table import LatencyTable, standard_error
+from genet.spec.cost import SINGLE, is_repeated
 
 FEWEST = 3  # widths that make a staircase
 

@@ -13,8 +13,8 @@ from genet.errors import EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.ops import block_ops
 from genet.latency.part import Part, chain, part_of, whole
 from genet.latency.sweep import SHORT, Sweep, next_widths
-from genet.latency.table import BlockRow, LatencyTable, NetworkRow, is_repeated, standard_error
-from genet.spec.cost import block_cost
+from genet.latency.table import BlockRow, LatencyTable, NetworkRow, standard_error
+from genet.spec.cost import block_cost, is_repeated
 from genet.spec.foreign import Structure
 from genet.spec.network import Block, Network
 

@@ -22,7 +22,7 @@ from genet.device import DeviceCard
 from genet.errors import EvidenceError
 from genet.files import Journal, Record, digest
 from genet.latency.part import read_blocks
-from genet.spec.cost import SINGLE, shortcut
+from genet.spec.cost import is_repeated
 from genet.spec.foreign import Structure
 from genet.spec.network import Block, Network, blocks
 from genet.spec.recipe import Dtype, Measure, MemoryFormat, Runtime
@@ -363,11 +363,6 @@ def scatter(rows: Iterable[BlockRow]) -> float:
 def standard_error(spread: float) -> float:
     """Relative standard error of the trimmed mean of 30 repeats with an interquartile range of `spread` medians."""
     return 0.74 * spread / math.sqrt(30)
-
-
-def is_repeated(block: Block) -> bool:
-    """A block with an identity shortcut: it cannot stand for one with a projection."""
-    return block.kind not in SINGLE and shortcut(block) is None
 
 
 def _any_reader(block: Block) -> Block:

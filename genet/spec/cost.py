@@ -81,6 +81,11 @@ def shortcut(block: Block) -> Conv | None:
     return Conv("shortcut", block.in_width, block.width, 1, block.stride, 1, block.size)
 
 
+def is_repeated(block: Block) -> bool:
+    """A block with an identity shortcut: it cannot stand for one with a projection."""
+    return block.kind not in SINGLE and shortcut(block) is None
+
+
 def block_cost(block: Block) -> Cost:
     """Cost of one block: its convolutions with their batch normalisations, and the classifier of a last one."""
     total = Cost()
