@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from genet.errors import GenetError, SpecError, first_line
 from genet.nets.build import GENet, build
+from genet.nets.hub import fetching, pretrained_model
+from genet.nets.plain import made_plain
 from genet.spec.foreign import Foreign, Structure
 
 
@@ -28,7 +32,7 @@ def build_structure(structure: Structure, seed: int = 0) -> nn.Module:
     return marked(module, structure)
 
 
-def marked(module: nn.Module, structure: Foreign) -> nn.Module:
+def marked(module: nn.Module, structure: Structure) -> nn.Module:
     """The module, which knows from now on what it was built from."""
     module.genet_structure = structure  # type: ignore[assignment]
     return module
@@ -36,19 +40,16 @@ def marked(module: nn.Module, structure: Foreign) -> nn.Module:
 
 def structure_of(module: nn.Module) -> Structure:
     """What a network was built from."""
-    return module.network if isinstance(module, GENet) else cast("Foreign", module.genet_structure)
+    return module.network if isinstance(module, GENet) else cast("Structure", module.genet_structure)
 
 
 def pretrained(structure: Foreign) -> tuple[nn.Module, str | None]:
     """A model of timm's with its trained weights where they can be had; else why not. A head for other classes is fresh."""
-    import timm
-
     name, reads = structure.source.removeprefix("timm:"), structure.input
     try:
-        found = timm.create_model(name, pretrained=True, num_classes=reads.classes, in_chans=reads.channels)
-        return marked(found.eval(), structure), None
-    except Exception as fault:  # no network, or no weights
-        return build_structure(structure), f"timm's weights cannot be had ({first_line(fault)})"
+        return marked(pretrained_model(name, num_classes=reads.classes, in_chans=reads.channels), structure), None
+    except GenetError as fault:
+        return build_structure(structure), str(fault).removeprefix(f"{structure.source}: ")
 
 
 def attribute(what: str) -> Any:
@@ -57,7 +58,10 @@ def attribute(what: str) -> Any:
     path = sys.path.copy()
     sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(import_module(module), name)
+        with fetching(what):
+            return getattr(import_module(module), name)
+    except GenetError:
+        raise
     except Exception as fault:  # whatever a user's module raises
         raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({first_line(fault)})") from None
     finally:
@@ -75,16 +79,34 @@ def _built(structure: Foreign) -> nn.Module:
         except Exception as fault:  # whatever timm raises
             raise GenetError(f"{source} must be built for {reads.classes} classes, and is not ({first_line(fault)})") from None
         return cast("nn.Module", found)
+    with torch.device("cpu"):  # what times networks builds them on none; a user's function may look at the values of its tensors
+        return _called(source, (reads.channels, reads.resolution, reads.resolution))
+
+
+def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
+    """What a user's function builds, made plain."""
     function = attribute(source)
     if not callable(function):
         raise GenetError(f"{source} must be a function or class that builds a network, and is a {type(function).__name__}")
     try:
-        found = function()
+        with fetching(source):
+            found = function()
+    except GenetError:
+        raise
     except Exception as fault:  # whatever a user's function raises
         raise GenetError(f"{source}() must build a network, and fails ({first_line(fault)})") from None
     if not isinstance(found, nn.Module):
         raise GenetError(f"{source}() must return a torch.nn.Module, and returns a {type(found).__name__}")
-    return found
+    if _lazy(found):
+        logits_of(found.cpu().float(), image, source)
+        if unused := _lazy(found):
+            raise GenetError(f"{source}() must return a network that runs all its lazy layers, and {unused} has no shape yet")
+    return made_plain(found, source)
+
+
+def _lazy(module: nn.Module) -> str | None:
+    """The first parameter or buffer that gets its shape from the first image."""
+    return next((name for name, each in chain(module.named_parameters(), module.named_buffers()) if is_lazy(each)), None)
 
 
 def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
@@ -136,20 +158,23 @@ def _replace(module: nn.Module, name: str, written: int, read: int, structure: F
     if isinstance(layer, nn.Conv2d):
         depthwise = layer.groups == layer.in_channels == layer.out_channels
         layer.out_channels, layer.in_channels, layer.groups = written, read, read if depthwise else layer.groups
-        layer.weight = nn.Parameter(layer.weight.new_empty(written, read // layer.groups, *layer.kernel_size))
+        _renew(layer, "weight", (written, read // layer.groups, *layer.kernel_size))
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = written, read
-        layer.weight = nn.Parameter(layer.weight.new_empty(written, read))
+        _renew(layer, "weight", (written, read))
     elif isinstance(layer, _BatchNorm):
         layer.num_features = written
         for tensor in ("weight", "running_mean", "running_var"):
-            before = getattr(layer, tensor)
-            if before is None:
-                continue
-            after = before.new_empty(written)
-            setattr(layer, tensor, nn.Parameter(after) if isinstance(before, nn.Parameter) else after)
+            _renew(layer, tensor, (written,))
     else:
         raise SpecError([f"layers.{name}: must be a convolution, a linear layer or a normalisation of {structure.source}"])
-    if layer.bias is not None:
-        layer.bias = nn.Parameter(layer.bias.new_empty(written))
+    _renew(layer, "bias", (written,))
     layer.reset_parameters()
+
+
+def _renew(layer: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Give a layer an empty tensor of another shape; one that is frozen stays so."""
+    before = getattr(layer, name)
+    if before is not None:
+        after = before.new_empty(shape)
+        setattr(layer, name, nn.Parameter(after, before.requires_grad) if isinstance(before, nn.Parameter) else after)

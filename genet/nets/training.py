@@ -24,6 +24,7 @@ from genet.ending import Ending, Terminated
 from genet.errors import DataError, DeviceError, LostDeviceError, NonFiniteLossError, RunError, first_line
 from genet.files import digest
 from genet.nets.checkpoints import BAD_BATCH, PREEMPTED, BadBatch, Checkpoints, Preempted
+from genet.nets.foreign import structure_of
 from genet.nets.images import ImageSet, TensorImages
 from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
 from genet.nets.replay import CALLS_BEFORE, Replayed
@@ -178,7 +179,7 @@ class _Loop:
         self.joined = world.joined(module)
         self.learner = Learner(module, training, clip=training.clip)
         self.averaged = _averaged(module, training.ema)
-        self.loss_of = _Loss(training, classes_of(module), teacher and _ready(teacher, device))
+        self.loss_of = _Loss(training, module, teacher and _ready(teacher, device))
         self.descend = Replayed(self._descend, device, recorded=self.learner.recordable and world.size == 1)
         self.checkpoints = Checkpoints(checkpoint) if checkpoint else None
         self.epoch, self.step, self.total, self.right = 0, 0, 0.0, 0.0  # whole epochs, steps of the next, its sums up to `read`
@@ -348,8 +349,9 @@ def _ready(teacher: nn.Module, device: torch.device) -> nn.Module:
 class _Loss:
     """Cross-entropy with the labels, softened, mixed and taught as the training says."""
 
-    def __init__(self, training: Training, classes: int, teacher: nn.Module | None) -> None:
-        self._training, self._classes, self._teacher = training, classes, teacher
+    def __init__(self, training: Training, module: nn.Module, teacher: nn.Module | None) -> None:
+        self._training, self._teacher = training, teacher
+        self._classes = structure_of(module).input.classes if training.mixup else None
 
     def mixed(self, pixels: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Images and targets: labels as they are, or shares of classes where images are mixed."""
@@ -370,11 +372,6 @@ class _Loss:
         with torch.no_grad():
             taught = self._teacher(pixels).softmax(1)
         return 0.5 * loss + 0.5 * nn.functional.cross_entropy(logits, taught)
-
-
-def classes_of(module: nn.Module) -> int:
-    """How many classes a network tells apart: the width of its last linear layer."""
-    return [part for part in module.modules() if isinstance(part, nn.Linear)][-1].out_features
 
 
 def _averaged(module: nn.Module, decay: float | None) -> Any:

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from genet.errors import StorageError
+from genet.errors import GenetError, StorageError, first_line
 from genet.files import read_bytes, read_checked, write_atomic, write_checked
 from genet.names import typed
 from genet.nets.build import GENet
@@ -53,6 +53,40 @@ def load_structure(network: Structure, path: Path) -> nn.Module:
     except RuntimeError:
         raise StorageError(f"{path}: must hold the weights of {network}, and holds another network's") from None
     return module.eval()
+
+
+@torch.inference_mode()
+def check_kept(module: nn.Module, structure: Structure) -> None:
+    """Check that the network is built again from its structure and its weights as it is; GenetError if it is not.
+
+    What other code builds may hold tensors that are not saved, or draw its weights anew at every call.
+    """
+    reads = structure.input
+    images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
+    again = build_structure(structure)
+    try:
+        tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        again.load_state_dict(tensors)
+        wanted, found = (_answer(each, images) for each in (module, again))
+        same = torch.allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()), equal_nan=True)
+        why = "answers otherwise"
+    except Exception as fault:  # whatever a module's own way to be saved raises
+        same, why = False, first_line(fault)
+    if not same:
+        raise GenetError(
+            f"{structure.name}: must come back from its weights as it is, and does not ({why}); keep all that its answer depends "
+            "on in parameters and buffers, and build it the same way at every call"
+        )
+
+
+def _answer(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """In eval mode, with one draw of whatever it draws."""
+    mode = module.training
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        answer: torch.Tensor = module.eval()(images)
+    module.train(mode)
+    return answer
 
 
 def load(folder: str | Path) -> nn.Module:

@@ -13,12 +13,16 @@ from genet.latency.table import settings
 from genet.preflight import Preflight, outlook, preflight
 from genet.spec.network import Block, blocks
 from genet.spec.space import Widths
+from genet.steps.learn import lesson_of
+from genet.steps.train import teacher_of
 
 
 def check(job: Job) -> Preflight:
-    """Pre-flight: the job's size, its expected time, and whether each budget can be met."""
+    """Pre-flight: the job's size, its expected time, whether each budget can be met, and whether a teacher can be had."""
     _same_kind_of_device(job)
     _say_other_setting(job)
+    if not job.folder.master.exists():
+        teacher_of(lesson_of(job, job.masternet, job.recipe.train))  # that it is out of reach must not be found after the search
     job.card.save(job.folder.environment)
     seen = preflight(job.recipe, job.splits, job.table, job.meter, job.device)
     for line in outlook(seen, job.table.setting):

@@ -21,14 +21,16 @@ from genet.nets.checkpoints import Checkpoints
 from genet.nets.contents import Contents, Made, Noted, note_of
 from genet.nets.data import Splits, load_data
 from genet.nets.evaluation import accuracy
-from genet.nets.foreign import build_structure
+from genet.nets.foreign import build_structure, marked
 from genet.nets.images import View
+from genet.nets.plain import baked
+from genet.nets.trainable import ready_to_train
 from genet.nets.training import EpochDone, training_stages
-from genet.nets.weights import WEIGHTS_FILE, load_structure, save_weights, write_labels
+from genet.nets.weights import WEIGHTS_FILE, check_kept, load_structure, save_weights, write_labels
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
 from genet.spec.augment import Augment, augment_at
-from genet.spec.foreign import Structure
+from genet.spec.foreign import Foreign, Structure
 from genet.spec.network import Input
 from genet.spec.reader import read_training, to_yaml
 from genet.spec.recipe import Data, Schedule, Training, TrainingRecipe
@@ -170,7 +172,7 @@ def learn(
         device,
         lesson.order_seed,
         checkpoint,
-        _teacher(lesson),
+        teacher_of(lesson),
         world,
         say,
     )
@@ -191,12 +193,16 @@ def learn(
     return (module.inside if isinstance(module, Folded) else module), trained
 
 
-def _begun(lesson: Lesson) -> nn.Module:
-    """The network with fresh weights, or with those it begins with."""
-    if lesson.start:
-        return load_structure(lesson.network, lesson.start).train()
-    module = build_structure(lesson.network, lesson.weights_seed)
-    return Folded(module, lesson.fold) if lesson.fold > 1 else module
+def _begun(lesson: Lesson, say: Callable[[str], None] = lambda text: None) -> nn.Module:
+    """The network with fresh weights, or with those it begins with; what becomes of other people's modules is said."""
+    network = lesson.network
+    module = load_structure(network, lesson.start).train() if lesson.start else build_structure(network, lesson.weights_seed)
+    if isinstance(network, Foreign):
+        for told in filter(None, (baked(module), ready_to_train(module, network))):
+            say(f"  {network.name}: {told}")
+    if lesson.fold == 1:
+        return module
+    return marked(Folded(module, lesson.fold), network.model_copy(update={"input": lesson.reads}))
 
 
 def train_network_into(
@@ -225,8 +231,9 @@ def train_network_into(
     known = trained_before(lesson, result)
     if not known:
         _check_free(folder, lesson, recipe)
-        _teacher(lesson)  # nothing is written for a training that cannot be
-        _begun(lesson)
+        teacher_of(lesson)  # nothing is written for a training that cannot be
+        module = _begun(lesson, progress.say)
+        check_kept(module.inside if isinstance(module, Folded) else module, network)
     world.wait()  # all have looked before the first of them writes
     if world.first and noted:
         noted.keep(folder, progress.say)
@@ -309,7 +316,7 @@ def _writer(folder: Path) -> SummaryWriter | None:
     return None
 
 
-def _teacher(lesson: Lesson) -> nn.Module | None:
+def teacher_of(lesson: Lesson) -> nn.Module | None:
     """The teacher of a training that has one.
 
     GenetError where it cannot be had, cannot look at the network's images, or tells other classes apart.

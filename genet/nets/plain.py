@@ -1,0 +1,103 @@
+"""Other people's modules made plain: every weight a parameter, in fp32, on the processor, as the module answers in eval mode."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
+from torch.nn.utils.weight_norm import WeightNorm
+
+from genet.errors import GenetError, first_line
+
+
+def made_plain(found: nn.Module, source: str) -> nn.Module:
+    """Return a copy with no weight that is computed from others: reparametrisations and masks become part of the weights.
+
+    `baked` tells later which. GenetError, with the way out, for a module that nothing here can copy, cut or save.
+    """
+    if isinstance(found, torch.jit.ScriptModule):
+        raise GenetError(
+            f"{source}() must return a module of Python code, and returns a TorchScript program; return the network that it was "
+            "made from"
+        )
+    found = getattr(found, "_orig_mod", found)  # what torch.compile wraps
+    found = found.module if isinstance(found, nn.DataParallel) else found
+    if any(tensor.is_meta for tensor in chain(found.parameters(), found.buffers())):
+        raise GenetError(
+            f"{source}() must return a network with weights, and returns one on the meta device; build it on the processor"
+        )
+    training = found.training
+    if found.eval() is not found:
+        raise GenetError(
+            f"{source}() must return a module whose train() returns itself, as torch's does, and this one's does not"
+        )
+    try:
+        told = (*_formats(found), *_bake(found.cpu().float()))
+        plain = copy.deepcopy(found.train(training))  # a function may return the same module time and again
+    except Exception as fault:  # whatever a module's own way to be copied raises, or a reparametrisation
+        raise GenetError(
+            f"{source}() must return a network that can be copied with its weights as parameters, and does not "
+            f"({first_line(fault)}); take off what computes its weights, as with torch.nn.utils.parametrize."
+            "remove_parametrizations or torch.nn.utils.prune.remove, and keep nothing in it that copy.deepcopy refuses"
+        ) from None
+    plain.genet_baked = told
+    return plain
+
+
+def baked(module: nn.Module) -> str | None:
+    """Say what was made part of a network's weights when it was built; None if there was nothing."""
+    told: tuple[str, ...] = getattr(module, "genet_baked", ())
+    if not told:
+        return None
+    zeros = "; training moves the zeros too" if any("zero" in each for each in told) else ""
+    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    return f"made plain weights: {', '.join(told[:3])}{more}{zeros}"
+
+
+def _formats(module: nn.Module) -> Iterator[str]:
+    """Other number formats than fp32."""
+    dtypes = {parameter.dtype for parameter in module.parameters()} - {torch.float32}
+    yield from (f"all of {dtype} (fp32 now)" for dtype in sorted(map(str, dtypes)))
+
+
+def _bake(module: nn.Module) -> Iterator[str]:
+    """Make every computed weight a parameter; yield the name of each, and what computed it."""
+    for place, part in list(module.named_modules()):
+        if parametrize.is_parametrized(part):
+            assert isinstance(part.parametrizations, nn.ModuleDict)
+            for name, ways in list(part.parametrizations.items()):
+                kinds = " and ".join(type(way).__name__.strip("_") for way in ways.children())
+                parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+                yield _told(part, place, name, kinds)
+        for hook in reversed(list(part._forward_pre_hooks.values())):  # what was put on last computes from what is beneath
+            name = getattr(hook, "_tensor_name", getattr(hook, "name", ""))
+            for kind, remove, way in HOOKS:
+                if isinstance(hook, kind):
+                    remove(part, name)
+                    yield _told(part, place, name, way)
+
+
+def _without_spectral_norm(part: nn.Module, name: str) -> None:
+    """Take it off with its hook on loading, which torch leaves: weights would be looked for under its names."""
+    remove_spectral_norm(part, name)
+    for key, hook in list(part._load_state_dict_pre_hooks.items()):
+        if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
+            del part._load_state_dict_pre_hooks[key]
+
+
+def _told(part: nn.Module, place: str, name: str, way: str) -> str:
+    """mid.0.weight (a mask, 30% of it zero)."""
+    zeros = float((getattr(part, name) == 0).float().mean())
+    return f"{place}.{name} ({way}{f', {zeros:.0%} of it zero' if zeros else ''})".lstrip(".")
+
+
+HOOKS: tuple[tuple[type, Callable[[nn.Module, str], object], str], ...] = (  # that compute a weight before every pass
+    (prune.BasePruningMethod, prune.remove, "a mask"),
+    (WeightNorm, remove_weight_norm, "weight norm"),
+    (SpectralNorm, _without_spectral_norm, "spectral norm"),
+)
