@@ -70,6 +70,15 @@ def read_bytes(path: Path) -> bytes:
         raise StorageError(f"{path}: cannot be read ({fault.strerror})") from None
 
 
+def read_head(path: Path, most: int) -> bytes:
+    """The first bytes of a file that may be large; StorageError where it is missing or unreadable."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as fault:
+        raise StorageError(f"{path}: cannot be read ({fault.strerror})") from None
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step: temporary file in the same folder, fsync, rename, fsync of the folder."""
     with _explained(path):

@@ -25,6 +25,7 @@ from genet.job import open_job
 from genet.names import typed
 from genet.nets.data import load_test
 from genet.nets.evaluation import EVALUATION_BATCH, top
+from genet.nets.plain import baked
 from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights, write_labels
 from genet.runfolder import RunFolder
 from genet.spec.network import legal_name
@@ -150,6 +151,8 @@ def import_(arguments: argparse.Namespace) -> Answer:
         write_atomic(folder / NETWORK_FILE, to_yaml(found.network).encode())
     weights = f"without weights: {found.without}" if found.without else "with its weights"
     print(f"{folder}: {found.network}, {weights}")
+    if found.module is not None and (told := baked(found.module)):
+        print(f"  {told}")
     usual = shown_at(found.network.input.channels, found.network.input.resolution)
     if found.shown not in (None, usual):
         print(f"  its accuracy may differ: its images were shown by {_way(found.shown)}, and are shown here by {_way(usual)}")

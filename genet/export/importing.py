@@ -16,14 +16,18 @@ from genet.files import read_bytes
 from genet.names import is_a_line, some_of
 from genet.nets.build import build
 from genet.nets.foreign import attribute, build_structure, logits_of, structure_of
-from genet.nets.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, load, read_labels
+from genet.nets.hub import pretrained_model
+from genet.nets.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, check_kept, load, read_labels
 from genet.spec.foreign import FUNCTION, Foreign, Structure
 from genet.spec.genet_string import from_genet_string
+from genet.spec.kinds import kind_of
 from genet.spec.network import Input, Network
 from genet.spec.reader import read_structure
 from genet.spec.shown import Shown
 
 CLOSE = 1e-5  # of the largest logit
+STRING = "ConvKX("  # how a GENet string begins
+LAW = f"must be timm:MODEL, a folder with {CONFIG_FILE} or {NETWORK_FILE}, MODULE:FUNCTION, or a GENet string or its file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +50,17 @@ def import_network(what: str, reads: Input, name: str) -> Imported:
     The attribute is a ByoModelCfg of timm's, or a function that builds a network. `reads` is what a structure alone does not
     tell. SpecError lists what no network here can be.
     """
-    if what.startswith("ConvKX("):
+    if what.startswith(STRING):
         return Imported(from_genet_string(what, reads.resolution, reads.classes, name), None, "the notation holds none")
     if what.startswith("timm:"):
         return _from_model(what.removeprefix("timm:"), name)
     if re.fullmatch(FUNCTION, what):
         return _from_module(what, reads, name)
     folder = Path(what)
+    try:
+        folder.exists()
+    except OSError as fault:  # a name that is too long, or a folder that is not for this user
+        raise GenetError(f"{what:.60}: {LAW}, and cannot be looked for ({fault.strerror})") from None
     if (folder / CONFIG_FILE).is_file():
         return _from_timm_folder(folder, name)
     if (folder / NETWORK_FILE).is_file():
@@ -62,17 +70,35 @@ def import_network(what: str, reads: Input, name: str) -> Imported:
         return Imported(structure_of(module), module, labels=read_labels(folder))
     if folder.is_file():
         return import_network(_text(folder), reads, name)
-    raise GenetError(
-        f"{what}: must be timm:MODEL, a folder with config.json or network.yaml, MODULE:ATTRIBUTE, or a GENet string or its file"
-    )
+    if folder.is_dir():
+        raise GenetError(f"{what}: {LAW}, and is a folder of something else{_near(folder)}")
+    raise GenetError(f"{what}: {LAW}, and no file or folder of that name is here")
 
 
 def _text(file: Path) -> str:
-    """A file's GENet string; SpecError where it holds something else."""
-    text = read_bytes(file).decode(errors="replace").strip()
-    if not text.startswith("ConvKX("):
-        raise SpecError([f"{file}: must hold a GENet string, which begins with ConvKX( (got {text[:40]!r})"])
+    """A file's GENet string; SpecError that tells what it is where it holds something else."""
+    if kind := kind_of(file):
+        raise SpecError([f"{file}: {LAW}, and is {kind.what}; {kind.way}"])
+    try:
+        text = read_bytes(file).decode().strip()
+    except UnicodeDecodeError:
+        raise SpecError([f"{file}: {LAW}, and is no text; name the function that builds the network"]) from None
+    if file.name in (NETWORK_FILE, CONFIG_FILE):
+        raise SpecError([f"{file}: {LAW}, and is the {file.name} of a network; name its folder, {file.parent}"])
+    if not text.startswith(STRING):
+        raise SpecError(
+            [f"{file}: {LAW}, and is a text that begins with {text[:40]!r}; name the function that builds the network"]
+        )
     return text
+
+
+def _near(folder: Path) -> str:
+    """What of it can be named."""
+    if (folder / "recipe.yaml").is_file() and (folder / "networks").is_dir():
+        return f"; it is a run: name one of the folders in {folder / 'networks'}"
+    files = (file for file in sorted(folder.iterdir()) if file.is_file())
+    first = next(((file, kind) for file in files if (kind := kind_of(file))), None)
+    return f"; {first[0].name} in it is {first[1].what}: {first[1].way}" if first else ""
 
 
 def _from_model(model_name: str, name: str) -> Imported:
@@ -84,12 +110,12 @@ def _from_model(model_name: str, name: str) -> Imported:
     if config is None:
         raise SpecError([f"timm:{model_name} must be the name of a timm model, and is none"])
     arguments, (channels, resolution, _) = _registered(architecture), config.input_size
+    network = from_timm(arguments, resolution, channels, config.num_classes, name)
     try:
-        model = timm.create_model(model_name, pretrained=True)
-    except Exception as fault:  # no network, or no weights
-        network = from_timm(arguments, resolution, channels, config.num_classes, name)
-        return Imported(network, None, f"they cannot be had ({first_line(fault)})")
-    return _with_weights(from_timm(arguments, resolution, channels, config.num_classes, name), model.eval())
+        model = pretrained_model(model_name)
+    except GenetError as fault:
+        return Imported(network, None, str(fault).removeprefix(f"timm:{model_name}: "))
+    return _with_weights(network, model)
 
 
 def _has_tag(architecture: str, tag: str) -> bool:
@@ -138,6 +164,7 @@ def _from_module(what: str, reads: Input, name: str) -> Imported:
     classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), what)
     if classes != reads.classes:
         raise GenetError(f"{what}: must answer with {reads.classes} logits, and answers with {classes}; give --classes {classes}")
+    check_kept(module, network)
     return Imported(network, module)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.exports import FORMATS, check_formats
@@ -19,7 +19,10 @@ from genet.export.torch_formats import open_program
 from genet.files import read_from_elsewhere
 from genet.names import typed
 from genet.nets.foreign import structure_of
+from genet.nets.hub import pretrained_model
 from genet.nets.weights import NETWORK_FILE, load, read_labels
+from genet.spec.foreign import FUNCTION
+from genet.spec.kinds import kind_of
 from genet.spec.network import Input
 from genet.spec.shown import Shown
 
@@ -47,7 +50,7 @@ def open_network(what: str, device: torch.device, form: str | None = None) -> Op
     GenetError where it is none of these, or damaged.
     """
     if what.startswith("timm:"):
-        return _timm(what, _pretrained(what.removeprefix("timm:")), device)
+        return _timm(what, pretrained_model(what.removeprefix("timm:")), device)
     place = _place_of(Path(what), form) if form else Path(what)
     beside = place if (place / NETWORK_FILE).is_file() else place.parent  # of a file, or of timm's folder in an export
     return dataclasses.replace(_opened(what, place, device), labels=read_labels(beside))
@@ -63,9 +66,11 @@ def _opened(what: str, place: Path, device: torch.device) -> Opened:
     if (place / NETWORK_FILE).is_file():
         module = load(place).to(device)
         return Opened(module, structure_of(module).input, "torch", device)
-    raise GenetError(
-        f"{what}: must be a network's folder (network.yaml, or a timm model's config.json), a .onnx or .pt2 file, or timm:MODEL"
-    )
+    law = f"{what}: must be a network's folder (network.yaml, or a timm model's config.json), a .onnx or .pt2 file, or timm:MODEL"
+    if re.fullmatch(FUNCTION, what):
+        raise GenetError(f"{law}; genet import {what} --into FOLDER makes a folder of it")
+    kind = kind_of(place)
+    raise GenetError(f"{law}, and is {kind.what}; {kind.way}" if kind else law)
 
 
 def _place_of(folder: Path, form: str) -> Path:
@@ -122,16 +127,6 @@ def input_of(what: str, channels: int, classes: int, resolution: int) -> Input:
     if classes < 2:
         raise SpecError([f"{what}: must tell two classes apart or more (got {classes})"])
     return Input(channels=channels, classes=classes, resolution=resolution)
-
-
-def _pretrained(name: str) -> nn.Module:
-    import timm
-
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=True)
-    except Exception as fault:
-        raise GenetError(f"timm:{name} must be a timm model with weights, and cannot be had ({first_line(fault)})") from None
-    return model.eval()
 
 
 def _timm(what: str, model: Any, device: torch.device) -> Opened:

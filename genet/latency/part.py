@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from genet.errors import GenetError, SpecError, first_line
 from genet.latency.ops import Op, block_ops, by_block
-from genet.spec.foreign import Foreign, Structure
+from genet.spec.foreign import FUNCTION, Foreign, Structure
 from genet.spec.network import Block, Network, SuperBlock, superblock_blocks
 from genet.spec.reader import read_structure
 
@@ -154,6 +154,8 @@ def read_part(text: str, size: int | None = None) -> Part:
         return timm_model(text.removeprefix("timm:"), size)
     if re.match(BLOCK, text):
         return chain(read_blocks(text, size))
+    if re.fullmatch(FUNCTION, text):
+        raise SpecError([f"{text}: must be a network's folder here; genet import {text} --into FOLDER makes one of a function"])
     network = Network.parse(text) if "|" in text else read_structure(text)
     if size:
         network = network.at(size)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from genet.errors import SpecError
+from genet.spec.kinds import EMPTY, kind_of
 
 Fault = tuple[tuple[str, int, int], str]  # place and line of text
 
@@ -56,6 +57,9 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 def compose(path: Path) -> yaml.Node:
     """The file's node tree, with a SpecError for whatever keeps it from being one plain YAML document."""
+    kind = kind_of(path)
+    if kind and kind != EMPTY:
+        raise SpecError([f"{path}: must be a text file of YAML, and is {kind.what}; {kind.way}"])
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

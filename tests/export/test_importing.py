@@ -19,6 +19,7 @@ from genet.spec.genet_string import to_genet_string
 from genet.spec.network import Input
 from genet.spec.reader import read_network
 from tests.small import NETWORK
+from tests.spec.test_kinds import torch_file
 
 READS = Input(channels=1, classes=10, resolution=12)
 LARGE = model_cfgs["gernet_l"]  # named by a test as MODULE:ATTRIBUTE
@@ -92,6 +93,9 @@ def test_weights_that_are_anothers_are_refused(exported, tmp_path: Path) -> None
         ("no.such.module:CFG", "must be MODULE:ATTRIBUTE that can be imported"),
         ("tests.export.test_importing:READS", "or a function that builds a network, and is a Input"),
         ("ConvKX(3,8", "a GENet string must be made of"),
+        ("best.pth", r"best\.pth: must be timm:MODEL, a folder with .*, and no file or folder of that name is here"),
+        ("x" * 400, r"^x{60}: must be timm:MODEL, .* and cannot be looked for \(File name too long\)"),
+        ("tests.nets.others:scaled_by_numpy", "must come back from its weights as it is, and does not"),
     ],
 )
 def test_what_cannot_be_taken_in_says_what_can(what: str, law: str) -> None:
@@ -101,8 +105,41 @@ def test_what_cannot_be_taken_in_says_what_can(what: str, law: str) -> None:
 
 def test_a_text_that_is_no_genet_string_is_named_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "it.txt").write_text("timm:gernet_l")
-    with pytest.raises(SpecError, match=r"it\.txt: must hold a GENet string"):
+    with pytest.raises(
+        SpecError, match=r"it\.txt: must be .* a GENet string or its file, and is a text that begins with 'timm:gernet_l'"
+    ):
         import_network(str(tmp_path / "it.txt"), READS, "it")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "law"),
+    [
+        ("best.pth", torch_file({"state_dict": {}, "w": torch.ones(1)}), "and is a PyTorch file of weights under 'state_dict'"),
+        ("best.pth", b"<html>404</html>", "and is a web page, as a download that failed leaves one; download the file again"),
+        ("best.pth", b"", "and is an empty file"),
+        ("best.pth", b"\x00\xff\x1b[31m", "and is no text; name the function that builds the network"),
+        ("network.yaml", b"name: it", r"and is the network\.yaml of a network; name its folder"),
+    ],
+)
+def test_a_file_that_is_no_text_of_ours_is_said_to_be_what_it_is(tmp_path: Path, name: str, data: bytes, law: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(
+        SpecError, match=f"must be timm:MODEL, .*MODULE:FUNCTION, or a GENet string or its file, {law}"
+    ) as refused:
+        import_network(str(tmp_path / name), READS, "it")
+    assert str(refused.value).isprintable()
+
+
+def test_a_folder_without_a_network_is_told_by_what_is_in_it(tmp_path: Path) -> None:
+    with pytest.raises(GenetError, match=r"and is a folder of something else$"):
+        import_network(str(tmp_path), READS, "it")
+    (tmp_path / "best.pth").write_bytes(torch_file({"w": torch.ones(1)}))
+    with pytest.raises(GenetError, match=r"of something else; best\.pth in it is a PyTorch file of weights, without the network"):
+        import_network(str(tmp_path), READS, "it")
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(GenetError, match=r"it is a run: name one of the folders in .*networks"):
+        import_network(str(tmp_path), READS, "it")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "{", '{"architecture": "gernet_l", "model_args": null}'])
