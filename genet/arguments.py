@@ -143,7 +143,8 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
     take.add_argument(
         "what",
         metavar="NETWORK",
-        help="timm:MODEL, a folder of timm's or genet's, MODULE:BYOMODELCFG or :FUNCTION, a GENet string",
+        help="timm:MODEL, a folder of timm's or genet's, MODULE:FUNCTION that builds one (and loads its checkpoint) or "
+        "MODULE:BYOMODELCFG, a GENet string",
     )
     take.add_argument("--into", required=True, metavar="FOLDER", type=Path, help="where its network.yaml and weights go")
     take.add_argument(
@@ -303,7 +304,12 @@ def _add_align(add) -> None:  # type: ignore[no-untyped-def]
         default="latency",
         help="latency: faster with as many parameters; accuracy: more parameters as fast (default: latency)",
     )
-    align.add_argument("--reduce", type=float, metavar="SHARE", help="the latency wanted over that of now, such as 0.85")
+    align.add_argument(
+        "--reduce",
+        type=float,
+        metavar="SHARE",
+        help="the latency wanted over that of now, such as 0.85; out of reach, the fastest found is what you get",
+    )
     align.add_argument(
         "--tau", type=float, metavar="SHARE", default=0.05, help="how far the parameters may move; doubled until --reduce is met"
     )
@@ -316,7 +322,16 @@ def _add_align(add) -> None:  # type: ignore[no-untyped-def]
     )
     _add_reading(align)
     align.add_argument("--criterion", choices=("l1", "l2", "rank"), default="l1", help="which channels a cut keeps (default: l1)")
-    align.add_argument("--data", metavar="FOLDER", help="for --criterion rank: images to take the ranks on; or digits")
+    align.add_argument(
+        "--include", action="append", metavar="PATTERN", help="move only layers or modules of such names, as in 'layer3.*'"
+    )
+    align.add_argument("--exclude", action="append", metavar="PATTERN", help="leave layers or modules of such names as they are")
+    align.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="images, or digits: tells the accuracy before and after, and takes the ranks of --criterion rank",
+    )
+    align.add_argument("--untrained", action="store_true", help="write fresh weights if no trained ones are at hand")
     align.add_argument("--into", metavar="FOLDER", type=Path, help="where the network with the new widths goes")
     align.add_argument(
         "--evidence", metavar="FILE", type=Path, help="the journal of measurements (default: runs/align/latency.jsonl)"

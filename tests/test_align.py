@@ -53,13 +53,25 @@ def test_hranks_resnet_has_its_authors_parameters(capsys: pytest.CaptureFixture[
     assert found["parameters"][0] / 1e6 == pytest.approx(0.48, abs=0.015)
 
 
-def test_a_reduction_is_met_by_the_whole_network_or_refused_with_the_best_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*VGG, "--pruned", "hrank-vgg16", *V100, "--reduce")
     assert answer(capsys, *arguments, "0.9")["ratio"] <= 0.9
-    said = fault(capsys, *arguments, "0.2")
-    law = "vgg16: --reduce must be a latency that the edges beside its widths are sure to reach (got 0.2); their best is 0."
-    assert said.startswith(law)
-    assert not said.endswith("--solver exact may do better")  # it would choose the same
+    assert cli.main([*arguments, "0.2", "--into", "best", "--json"]) == 0
+    *_, said, written, line = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found["reached"] is False
+    assert found["ratio"] < 0.9
+    law = "vgg16: --reduce must be a latency that the edges beside its widths are sure to reach (got 0.2); their best is "
+    assert said.startswith(f"{law}{found['ratio']:.3f}, with ")
+    assert said.endswith(" parameters; this best is what you get")  # the exact choice would be the same
+    assert written.startswith("best: the network")
+    assert load("best")(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_where_the_exact_choice_may_do_better_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    other = ("--device", "estimate:v100", *V100[2:6], "--batch", "1024")
+    assert cli.main([*VGG, *other, "--tau", "0.002", "--reduce", "0.2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; --solver exact may do better; this best is what you get")
 
 
 def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,11 +239,13 @@ def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.Captur
         ((*VGG, "--mode", "accuracy", "--scale", "width", "--picture", "x.svg"), "--picture must go without --scale"),
         ((*VGG, "--criterion", "rank", "--into", "x"), "--criterion rank must have images to look at"),
         (("align", OURS, "--pruned", "hrank-vgg16"), "--pruned must go with a network that other code builds"),
-        (("align", OURS, "--criterion", "l2"), "--criterion must go with a network whose filters are cut"),
-        ((*VGG, "--data", "digits"), "--data must go with --criterion rank, which looks at images (got --criterion l1)"),
+        (("align", OURS, "--criterion", "l2"), "--criterion must go with a network that keeps its weights: one of"),
+        ((*VGG, "--data", "digits"), "digits have 1 channel and 10 classes, and the network has 3 and 10"),
+        (("align", OURS, "--data", "digits"), "--data must go with a network that keeps its weights"),
+        ((*TANGLED, "--include", "rigth.*"), "--include: got 'rigth.*', expected a pattern that matches a layer or a "),
+        ((*TANGLED, "--exclude", "left", "--include", "left"), "whose width may change, and has none: it is left out"),
         ((*TANGLED[:1], f"{NETS}:curious", *TANGLED[2:]), "returns one, and does not depend on the values in it"),
         (("align", "."), ".: must hold a network.yaml to be a network's folder, and does not"),
-        ((*VGG, *V100[2:6], "--batch", "1024", "--tau", "0.002", "--reduce", "0.2"), "; --solver exact may do better"),
         ((*TANGLED, "--batch", "1"), "it waits for the host, which launches its kernels: a larger --batch"),
     ],
 )  # fmt: skip

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
-
+from genet.choose.outcome import percent
+from genet.commands.align_weights import Kept, kept, source_of
 from genet.commands.measuring import calibrated, checked_measure, measure_of, meter_of, open_rows, say_damaged
-from genet.commands.naming import images_named, structure_named, weights_of
+from genet.commands.naming import structure_named
 from genet.commands.printing import labelled, milliseconds, progress, save_picture, table
 from genet.errors import EvidenceError, GenetError, SpecError
 from genet.files import FolderLock, Journal, Record, write_atomic
@@ -19,26 +17,22 @@ from genet.latency.meter import Meter
 from genet.latency.reading import read_latency
 from genet.latency.table import LatencyTable
 from genet.names import typed
-from genet.nets.data import load_data
-from genet.nets.foreign import build_structure, pretrained
-from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load_structure, save_weights
+from genet.nets.plain import baked
+from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, save_weights
 from genet.report.study_figures import draw_alignment
 from genet.runfolder import RunFolder
 from genet.spec.foreign import Structure
-from genet.spec.network import Input, Network
+from genet.spec.network import Network
 from genet.spec.reader import read_recipe, to_yaml
 from genet.spec.recipe import Measure
-from genet.studies.align.criteria import CRITERIA, Scores, kept_channels, norms, ranks
 from genet.studies.align.module_subject import ModuleSubject, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
 from genet.studies.align.study import UNNOTICED, Alignment, Goal, Ratio, align, find_places
-from genet.studies.align.subject import NetworkSubject, Subject, Widths
+from genet.studies.align.subject import LEFT_OUT, NetworkSubject, Scope, Subject, Widths
 
 Answer = dict[str, Any]
-Build = Callable[[Widths], nn.Module]
 EVIDENCE = Path("runs") / "align" / "latency.jsonl"
-RANK_IMAGES = 500  # that the ranks of feature maps are averaged over
 UNSTEADY = 0.05  # of a latency, from one reading to the next
 USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous", "batch": 64}
 
@@ -51,11 +45,12 @@ def align_network(arguments: argparse.Namespace) -> Answer:
     if arguments.into and arguments.into.is_file():
         raise GenetError(f"{arguments.into}: must be free for a folder, and is a file; give another --into FOLDER")
     subject = _subject(arguments)
-    build = _build(arguments, subject)
+    weights = _weights(arguments, subject)
+    before = _before(weights)
     run = _run_of(arguments.what)
     meter = calibrated(meter_of(_measure(arguments, run)), arguments.calibrate or [])
     if arguments.scale:
-        return _scaled(subject, arguments, meter, build)
+        return _scaled(subject, arguments, meter, weights, before)
     rows = _rows(arguments.evidence or EVIDENCE, meter, run)
     print(f"{subject.name} on {labelled(meter.setting)}")
     places = _places(subject, rows, meter)
@@ -81,9 +76,13 @@ def align_network(arguments: argparse.Namespace) -> Answer:
         save_picture(arguments.picture, draw_alignment(found))
     answer = found.model_dump(mode="json") | {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
     if not found.reached:
-        raise EvidenceError(_unreached(found, goal) + _waiting(subject, meter))
+        why = _unreached(found, goal) + _waiting(subject, meter)
+        if goal.reduce is None or found.measured.above >= 1:
+            raise EvidenceError(why)
+        print(f"{why}; this best is what you get")
+    answer |= _accuracies(weights, found.widths, before)
     if arguments.into:
-        answer["folder"] = str(_write(subject, found.widths, found, arguments.into, build))
+        answer["folder"] = str(_write(subject, found.widths, found, arguments.into, weights))
     return answer
 
 
@@ -105,8 +104,6 @@ def _goal(arguments: argparse.Namespace) -> Goal:
         faults.append(f"--scale must be width, resolution or width,resolution (got {arguments.scale})")
     if arguments.scale and (arguments.mode == "latency" or arguments.pruned):
         faults.append("--scale must go with --mode accuracy and without --pruned: it grows a network at its latency")
-    if arguments.data and arguments.criterion != "rank":
-        faults.append(f"--data must go with --criterion rank, which looks at images (got --criterion {arguments.criterion})")
     if arguments.scale and arguments.picture:
         faults.append("--picture must go without --scale: it is of widths that are chosen layer by layer (got both)")
     if arguments.reduce is not None and arguments.mode == "accuracy":
@@ -116,7 +113,7 @@ def _goal(arguments: argparse.Namespace) -> Goal:
     return Goal(arguments.mode, arguments.reduce, arguments.tau, arguments.solver)
 
 
-def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, build: Build | None) -> Answer:
+def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, weights: Kept | None, before: float | None) -> Answer:
     """`--scale`: width and resolution together, at the latency of now."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
     print(f"{subject.name} on {labelled(meter.setting)}")
@@ -138,10 +135,10 @@ def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, build
         f"{best.resolution} pixels and {best.parameters / found.parameters:.2f} times the parameters, "
         f"{best.macs / found.macs:.2f} times the MACs, at {best.measured.mean:.3f} of the latency"
     )
-    answer = found.model_dump(mode="json")
+    widths, _ = sizes_at(subject, dimensions, best.exponent)
+    answer = found.model_dump(mode="json") | _accuracies(weights, widths, before, best.resolution)
     if arguments.into:
-        widths, _ = sizes_at(subject, dimensions, best.exponent)
-        answer["folder"] = str(_write(subject, widths, found, arguments.into, build, best.resolution))
+        answer["folder"] = str(_write(subject, widths, found, arguments.into, weights, best.resolution))
     return answer
 
 
@@ -149,13 +146,21 @@ def _subject(arguments: argparse.Namespace) -> Subject:
     """What to align, by its name."""
     what = arguments.what
     structure = structure_named(what, arguments.size, arguments.example)
+    scope = Scope(tuple(arguments.include or ()), tuple(arguments.exclude or ()))
     if isinstance(structure, Network):
         if arguments.pruned:
             raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
-        return NetworkSubject(structure)
-    weights = weights_of(what)
-    subject = ModuleSubject(structure, load_structure(structure, weights) if weights else build_structure(structure))
-    return subject if arguments.pruned is None else cut_to(subject, arguments.pruned)
+        subject: Subject = NetworkSubject(structure, scope)
+    else:
+        source = source_of(arguments, structure)
+        if told := baked(source):
+            print(f"  {structure.name}: {told}")
+        if arguments.into:
+            check_kept(source, structure)
+        subject = ModuleSubject(structure, source, scope=scope)
+        subject = cut_to(subject, arguments.pruned) if arguments.pruned else subject
+    scope.check(subject.layers)
+    return subject
 
 
 def _run_of(what: str) -> RunFolder | None:
@@ -222,7 +227,8 @@ def _print_places(places: tuple[Place, ...], subject: Subject) -> None:
     print("  time, and T: of all layers that a width changes, its readers among them; U: the share of its step that it fills;")
     print("  edges: the nearest ones; the widest looked at where there is none at the right")
     for name, why in subject.fixed.items():
-        print(f"  {name} stays as it is: {why}")
+        if why != LEFT_OUT:
+            print(f"  {name} stays as it is: {why}")
 
 
 def _lies(place: Place) -> tuple[str, str, str]:
@@ -285,45 +291,37 @@ def _error(ratio: Ratio) -> str:
     return f" ± {ratio.error:.3f}" if ratio.error else ""
 
 
-def _build(arguments: argparse.Namespace, subject: Subject) -> Build | None:
-    """How the network is built with its new widths: the channels of the best filters stay, and new ones change no answer.
+def _weights(arguments: argparse.Namespace, subject: Subject) -> Kept | None:
+    """What becomes of its weights; None for a network that is trained anew."""
+    if isinstance(subject, ModuleSubject):
+        return kept(arguments, subject)
+    law = "must go with a network that keeps its weights: one of super-blocks is trained anew"
+    given = {"--criterion": arguments.criterion != "l1", "--data": arguments.data}
+    if faults := [f"{option} {law}" for option, value in given.items() if value]:
+        raise SpecError(faults)
+    return None
 
-    Weights and images that this takes are read at once, before anything is measured. None for a network that has no weights.
-    """
-    if not isinstance(subject, ModuleSubject):
-        if arguments.criterion != "l1":
-            raise SpecError(["--criterion must go with a network whose filters are cut: one of super-blocks is trained anew"])
+
+def _before(weights: Kept | None) -> float | None:
+    """Its accuracy as it is; None where no images are given."""
+    if weights is None or weights.images is None:
         return None
-    scores = _criterion(arguments, subject.network.input)
-    weights = subject.source
-    fresh = not (weights_of(arguments.what) or subject.network.layers)
-    if arguments.into and fresh and subject.network.source.startswith("timm:"):
-        weights, without = pretrained(subject.network)
-        if without:
-            print(f"{subject.name}: its weights are fresh: {without}")
-
-    def build(new: Widths) -> nn.Module:
-        widths = {**subject.cut, **new}
-        kept = kept_channels(weights, subject.tied, widths, scores(weights))
-        return dataclasses.replace(subject, source=weights).build(widths, kept)
-
-    return build
+    found = weights.accuracy(weights.build({}))
+    print(f"{weights.subject.name}: {percent(found)} of {weights.images.size:,} test images")
+    return found
 
 
-def _criterion(arguments: argparse.Namespace, reads: Input) -> Callable[[nn.Module], Scores]:
-    """What a cut keeps channels by."""
-    if arguments.criterion != "rank":
-        return lambda weights: norms(weights, CRITERIA.index(arguments.criterion) + 1)
-    if not arguments.data:
-        raise SpecError(["--criterion rank must have images to look at: give --data FOLDER (got none)"])
-    splits = load_data(images_named(arguments.data), reads, 0, say=progress().say)
-    batches = splits.train.batches(min(RANK_IMAGES, splits.train.size), reads.resolution, shuffle_seed=0)
-    images = next(batches)[0]
-    return lambda weights: ranks(weights, images)
+def _accuracies(weights: Kept | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
+    """Its accuracy before and after, with the weights that stayed and no training in between."""
+    if weights is None or before is None:
+        return {}
+    after = weights.accuracy(weights.build(widths), resolution)
+    print(f"accuracy: {percent(before)} -> {percent(after)} of the test images, before it is trained on")
+    return {"accuracy": [before, after]}
 
 
 def _write(
-    subject: Subject, widths: Widths, found: Record, folder: Path, build: Build | None, resolution: int | None = None
+    subject: Subject, widths: Widths, found: Record, folder: Path, weights: Kept | None, resolution: int | None = None
 ) -> Path:
     """The aligned network, ready for `genet train`; of one that other code builds with its weights."""
     name, kind, goes_on = f"{subject.name}-aligned", "the network without weights", ""
@@ -332,9 +330,10 @@ def _write(
             structure: Structure = subject.at(widths).model_copy(update={"name": name}).at(resolution or subject.resolution)
         else:
             assert isinstance(subject, ModuleSubject)
-            assert build is not None
-            module = build(widths)
+            assert weights is not None
+            module = weights.build(widths)
             structure = subject.described(module, name, resolution)
+            check_kept(module, structure)
             save_weights(module, folder / WEIGHTS_FILE)
             kind, goes_on = "the network", f" --from {typed(folder)}"
         found.save(folder / "alignment.json")

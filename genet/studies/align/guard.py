@@ -19,22 +19,24 @@ from genet.studies.align.tied import Group, Tied
 MORE = 3  # channels
 CLOSE = 1e-3  # of the largest logit
 REASON = "the network fails or answers otherwise with another width there"
+WHILE_TRAINED = "the network fails with another width there while it is trained"
 
 
 @torch.inference_mode()
 def tried(module: nn.Module, tied: Tied, image: tuple[int, int, int]) -> Tied:
-    """The groups, those fixed with which the network cannot be widened without a change, or cannot be cut.
+    """The groups, those fixed with which the network cannot be widened without a change, cannot be cut, or then not trained.
 
     All are tried together, and only where that fails one by one.
     """
     probe = _varied(module)
     images = torch.randn(2, *image, generator=torch.Generator().manual_seed(0))
     wanted = probe(images)
+    trains = _runs(copy.deepcopy(probe).train(), images)  # auxiliary heads read channels that evaluation does not tell of
     free = [group for group in tied.groups if not group.fixed]
-    if _moves(probe, tied, free, images, wanted):
+    if _stuck(probe, tied, free, images, wanted, trains) is None:
         return tied
-    stuck = {group.name for group in free if not _moves(probe, tied, [group], images, wanted)}
-    groups = tuple(dataclasses.replace(group, fixed=REASON) if group.name in stuck else group for group in tied.groups)
+    why = {group.name: _stuck(probe, tied, [group], images, wanted, trains) for group in free}
+    groups = tuple(dataclasses.replace(group, fixed=group.fixed or why[group.name]) for group in tied.groups)
     return dataclasses.replace(tied, groups=groups)
 
 
@@ -48,12 +50,24 @@ def _varied(module: nn.Module) -> nn.Module:
     return probe
 
 
-def _moves(probe: nn.Module, tied: Tied, groups: list[Group], images: Tensor, wanted: Tensor) -> bool:
+def _stuck(probe: nn.Module, tied: Tied, groups: list[Group], images: Tensor, wanted: Tensor, trains: bool) -> str | None:
+    """Why these groups cannot move, all at once; None where they can."""
     wider: Mapping[str, int] = {group.name: group.width + MORE for group in groups}
     narrower = {group.name: max(1, group.width // 2) for group in groups}
     try:
-        answer = resized(probe, tied, wider)(images)
+        widened = resized(probe, tied, wider)
+        answer = widened(images)
         resized(probe, tied, narrower)(images)
     except Exception:  # whatever a network raises whose shapes do not fit
+        return REASON
+    if answer.shape != wanted.shape or not (answer - wanted).abs().max() <= CLOSE * wanted.abs().max():
+        return REASON
+    return WHILE_TRAINED if trains and not _runs(widened.train(), images) else None
+
+
+def _runs(module: nn.Module, images: Tensor) -> bool:
+    try:
+        module(images)
+    except Exception:  # as above
         return False
-    return answer.shape == wanted.shape and bool((answer - wanted).abs().max() <= CLOSE * wanted.abs().max())
+    return True

@@ -18,7 +18,7 @@ from genet.spec.reader import read_widths
 from genet.studies.align.guard import tried
 from genet.studies.align.layer import Layer
 from genet.studies.align.resize import Kept, resized
-from genet.studies.align.subject import WIDEST, Movable, Widths, grid
+from genet.studies.align.subject import EVERYTHING, WIDEST, Movable, Scope, Widths, grid
 from genet.studies.align.tied import Group, Tied, tie
 
 
@@ -29,6 +29,7 @@ class ModuleSubject:
     network: Foreign
     source: nn.Module
     cut: Widths = field(default_factory=dict)
+    scope: Scope = EVERYTHING
 
     @property
     def name(self) -> str:
@@ -42,14 +43,23 @@ class ModuleSubject:
         return tried(self.source, tie(self.source, image, self.name), image)
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """Its convolutions."""
+        return tuple(dict.fromkeys(layer for group in self.tied.groups for layer in group.convolutions))
+
+    @property
     def fixed(self) -> Mapping[str, str]:
         """Layers of the groups that stay, and why."""
-        return {name: group.fixed for group in self.tied.groups if group.fixed for name in (group.name, *group.convolutions[1:])}
+        stay = [(group, why) for group in self.tied.groups if (why := self._stays(group))]
+        return {name: why for group, why in stay for name in (group.name, *group.convolutions[1:])}
+
+    def _stays(self, group: Group) -> str | None:
+        return group.fixed or self.scope.bars(group.convolutions)
 
     @cached_property
     def movable(self) -> tuple[Movable, ...]:
         """Groups that may move."""
-        return tuple(self._movable(group) for group in self.tied.groups if not group.fixed)
+        return tuple(self._movable(group) for group in self.tied.groups if not self._stays(group))
 
     def _movable(self, group: Group) -> Movable:
         written = (layer for layer in self._touched(group.name) if layer.kind != "norm" and group.name in layer.writes.tied)

@@ -149,9 +149,9 @@ def align(
 ) -> Alignment:
     """Choose widths and measure the whole network with them; `tried` hears of every choice that is measured.
 
-    In latency mode the tolerance is doubled until the latency wanted is measured; where it never is the fastest counts. In
-    accuracy mode what the whole network takes longer than before is asked back from the layers, until
-    it takes no longer; where that fails, all widths stay.
+    In latency mode the tolerance is doubled until the latency wanted is measured; if it never is, what is surely fastest
+    counts. In accuracy mode what the whole network takes longer than before is asked back from the layers, until it takes no
+    longer; where that fails, all widths stay.
     """
     before = subject.parameters({})
     tolerance, owed = goal.tolerance, 0.0
@@ -174,7 +174,7 @@ def align(
             break  # nothing is asked for that more parameters could buy
         tolerance *= WIDER if goal.mode == "latency" else 1
         owed += max(attempts[-1].ratio.above - 1, 0) * attempts[-1].ratio.before_ms if attempts else 0
-    best = min(attempts, key=lambda attempt: attempt.ratio.mean, default=None)
+    best = min(attempts, key=lambda attempt: attempt.ratio.above, default=None)
     if best is None or goal.mode == "accuracy":
         ms = best.ratio.before_ms if best else ratio_of(subject.part({}), subject.part({}), meter).ms
         best = _Attempt(goal.tolerance, aim, stay(places), Ratio(ms=ms, before_ms=ms, rounds=(1.0,)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import count
 from typing import Protocol
 
+from genet.errors import SpecError
 from genet.latency.part import Part, whole
 from genet.spec.cost import network_cost
 from genet.spec.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
@@ -15,8 +17,48 @@ NARROWEST, WIDEST = 0.5, 1.5  # how far from its present width a place is looked
 FARTHEST = 3.0  # how far where its step has not ended there
 FINE = 16  # widths on offer, at least, where the layer has as many
 STEPS = (8, 4, 2, 1)
+NAMED = 12  # layers, in a message
+LEFT_OUT = "it is left out"
 
 Widths = Mapping[str, int]  # places that move, by name
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which layers may move, by patterns of their names or of the modules they lie in; without `include` all may."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def check(self, layers: Sequence[str]) -> None:
+        """SpecError with every pattern that no layer matches."""
+        more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+        told = f"{', '.join(layers[:NAMED])}{more}"
+        options = {"--include": self.include, "--exclude": self.exclude}
+        faults = [
+            f"{option}: got {pattern!r}, expected a pattern that matches a layer or a module around it; the layers are {told}"
+            for option, patterns in options.items()
+            for pattern in patterns
+            if not any(_matches(layer, (pattern,)) for layer in layers)
+        ]
+        if faults:
+            raise SpecError(faults)
+
+    def bars(self, layers: Sequence[str]) -> str | None:
+        """Why layers of one width stay; None if all of them may move."""
+        out = [layer for layer in layers if _matches(layer, self.exclude) or (self.include and not _matches(layer, self.include))]
+        if not out:
+            return None
+        return LEFT_OUT if len(out) == len(layers) else f"{out[0]}, whose channels it shares, is left out"
+
+
+EVERYTHING = Scope()
+
+
+def _matches(layer: str, patterns: Sequence[str]) -> bool:
+    parts = layer.split(".")
+    names = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -53,6 +95,10 @@ class Subject(Protocol):
         """What the user calls it."""
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that a width is of, whether it may move or not."""
+
+    @property
     def movable(self) -> tuple[Movable, ...]:
         """Its places, in the order they run."""
 
@@ -87,6 +133,7 @@ class NetworkSubject:
     """
 
     network: Network
+    scope: Scope = EVERYTHING
 
     @property
     def name(self) -> str:
@@ -94,18 +141,24 @@ class NetworkSubject:
         return self.network.name
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """Stem, super-blocks and head."""
+        return ("stem", *(f"stages.{index}" for index in range(len(self.network.superblocks))), "head")
+
+    @property
     def fixed(self) -> Mapping[str, str]:
-        """Nothing stays."""
-        return {}
+        """What the user leaves out."""
+        return {name: why for name in self.layers if (why := self.scope.bars((name,)))}
 
     @property
     def movable(self) -> tuple[Movable, ...]:
-        """Stem, super-blocks and head, if there is one."""
+        """Stem, super-blocks and head, if there is one, without those that are fixed."""
         network = self.network
         found = [self._movable("stem", network.stem.width, MULTIPLE)]
         for index, superblock in enumerate(network.stages):
             found.append(self._movable(f"stages.{index}", superblock.width, _multiple(superblock)))
-        return (*found, *([self._movable("head", network.head.width, MULTIPLE)] if network.head else ()))
+        found += [self._movable("head", network.head.width, MULTIPLE)] if network.head else []
+        return tuple(place for place in found if place.name not in self.fixed)
 
     def _movable(self, name: str, width: int, multiple: int) -> Movable:
         return Movable(name, (name,), width, grid(width, multiple), lambda at: self._changed(name, at), multiple)

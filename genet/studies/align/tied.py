@@ -93,8 +93,27 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
             ) from None
     names = {id(part): place for place, part in (*module.named_modules(), *module.named_parameters())}
     order = {op.name: index for index, op in reversed(list(enumerate(ops)))}
-    groups = sorted((_group(each, module, names, order, ops) for each in found), key=lambda group: order.get(group.name, -1))
+    shared = _shared(module)
+    read = (_group(each, module, names, order, ops) for each in found)
+    groups = sorted((_free_of(shared, group) for group in read), key=lambda group: order.get(group.name, -1))
     return Tied(dict(_layers(module, ops, groups)), tuple(groups))
+
+
+def _shared(module: nn.Module) -> dict[str, str]:
+    """Layers that have a parameter in common with another layer, and which one: a copy of other widths would part them."""
+    owners: dict[nn.Parameter, list[str]] = {}
+    for name, part in module.named_modules():
+        for parameter in part.parameters(recurse=False):
+            owners.setdefault(parameter, []).append(name)
+    return {
+        name: f"{one} and {other} share a weight" for one, *more in owners.values() for other in more for name in (one, other)
+    }
+
+
+def _free_of(shared: dict[str, str], group: Group) -> Group:
+    """The group, which must stay where a layer of it shares a weight."""
+    why = next((shared[member.layer] for member in group.members if member.layer in shared), None)
+    return dataclasses.replace(group, fixed=group.fixed or why)
 
 
 def _named_by_layer(ops: tuple[Op, ...], module: nn.Module) -> tuple[Op, ...]:
