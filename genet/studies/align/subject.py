@@ -142,8 +142,9 @@ class NetworkSubject:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Stem, super-blocks and head."""
-        return ("stem", *(f"stages.{index}" for index in range(len(self.network.superblocks))), "head")
+        """Stem, super-blocks and head, if there is one."""
+        stages = (f"stages.{index}" for index in range(len(self.network.stages)))
+        return ("stem", *stages, *(["head"] if self.network.head else []))
 
     @property
     def fixed(self) -> Mapping[str, str]:
