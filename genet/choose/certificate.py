@@ -16,7 +16,7 @@ from genet.choose.selection import Candidate
 from genet.errors import EvidenceError, MeasurementError
 from genet.files import Derived, Record
 from genet.latency.table import Setting
-from genet.spec.recipe import Budget, smallest_met
+from genet.spec.recipe import Budget, smallest_met, told_budget
 
 CONFIDENCE = 0.999  # of an interval: of many selections none should be broken
 PATIENCE = 4  # times `candidates` measurements are spent on a budget before it counts as out of reach
@@ -77,7 +77,7 @@ class Selection(Derived):
         taken = nearest.predicted_ms_per_image if measured is None else measured
         smallest = smallest_met(budget, _certain_ms(nearest), self.masternet_ms_per_image)
         return (
-            f"budget {budget} ({ms:.4g} ms/image) can be met by no network on offer: the fastest is {how} at {taken:.4g} "
+            f"budget {told_budget(budget, ms)} can be met by no network on offer: the fastest is {how} at {taken:.4g} "
             f"ms/image; the smallest that can be met is {smallest}"
         )
 

@@ -6,7 +6,7 @@ import math
 
 from genet.files import Derived, Record
 from genet.latency.table import Setting
-from genet.spec.recipe import Budget, smallest_met
+from genet.spec.recipe import Budget, smallest_met, told_budget
 
 TELLING = 30  # images: with fewer, a standard error says little
 MOVED = 0.02  # of the loss of guessing: what a network that learns is below at the least
@@ -101,7 +101,7 @@ class Unmet(Record):
         """Say so in a line, in the unit of the budget."""
         smallest = smallest_met(self.budget, self.smallest_ms_per_image, masternet_ms_per_image)
         return (
-            f"budget {self.budget} ({self.budget_ms_per_image:.4g} ms/image) can be met by no network: the smallest that can be "
+            f"budget {told_budget(self.budget, self.budget_ms_per_image)} can be met by no network: the smallest that can be "
             f"met is {smallest}"
         )
 

@@ -23,8 +23,9 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def answer_of(found: Outcomes) -> dict[str, Any]:
-    """Return the outcomes for programs, with whether a budget was met at all."""
-    return {**found.model_dump(mode="json"), "met": bool(found.outcomes or not found.unmet)}
+    """Return the outcomes for programs, with where their exports are, and whether a budget was met at all."""
+    rows = [{**row.model_dump(mode="json"), "export": row.export} for row in found.outcomes]
+    return {**found.model_dump(mode="json"), "outcomes": rows, "met": bool(found.outcomes or not found.unmet)}
 
 
 def print_outcomes(found: Outcomes, folder: Path) -> None:

@@ -45,6 +45,11 @@ def budget_ms(budget: float | str, masternet_ms: float) -> float:
     return float(budget[:-1]) * masternet_ms if isinstance(budget, str) else budget
 
 
+def told_budget(budget: float | str, ms: float) -> str:
+    """Return a budget of `ms` per image in the user's unit, and what that is in milliseconds."""
+    return f"{budget} ({ms:.4g} ms/image)" if isinstance(budget, str) else f"{ms:.4g} ms/image"
+
+
 def smallest_met(budget: float | str, ms: float, masternet_ms: float) -> str:
     """Return the smallest budget that a network of `ms` per image keeps, in the unit of another; four digits, rounded up."""
     value = ms / masternet_ms if isinstance(budget, str) else ms
