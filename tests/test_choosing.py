@@ -50,12 +50,12 @@ def test_a_selection_names_the_model_that_predicts_and_the_one_that_would_do_so_
     copy: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer(capsys, "fit", copy.path, "--model", "auto")
-    assert main(["select", str(copy.path), "--budget", "0.5x"]) == 0
+    assert main(["select", str(copy.path), "--budget", "1000"]) == 0
     assert "accuracies predicted by model auto, off by " in capsys.readouterr().out
     found = Regression.load(copy.regression)
     worse = found.model_copy(update={"model": "paper", "left_out_errors": {"auto": 0.01, "paper": 0.13}})
     worse.model_copy(update={"inputs": current_inputs(copy, "paper")}).save(copy.regression)
-    assert main(["select", str(copy.path), "--budget", "0.5x"]) == 0
+    assert main(["select", str(copy.path), "--budget", "1000"]) == 0
     said = capsys.readouterr().out
     assert "predicted by model paper, off by 13.00 points on trials left out one at a time; auto by 1.00, see `genet fit" in said
 
