@@ -33,6 +33,7 @@ from genet.device import keep_memory
 from genet.files import Journal, Record, write_atomic, written_atomically
 from genet.job import Job, open_job, predictor
 from genet.nets.data import load_data
+from genet.nets.training import finished
 from genet.runfolder import RunFolder, network_name
 from genet.spec.cost import network_cost
 from genet.spec.foreign import read_notation
@@ -152,13 +153,8 @@ def train_one(recipe: Recipe, network: str, seed: int) -> dict[str, object]:
     keep_memory()
     lesson = Lesson(read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed)
     splits = load_data(recipe.data, recipe.space.input, recipe.seed, lesson.view())
-    learning = learn(lesson, splits, torch.device("cpu"), None)
-    while True:
-        try:
-            next(learning)
-        except StopIteration as end:
-            _, trained = end.value
-            return {"network": network, "seed": seed, "test": trained.test_accuracy, "held_out": trained.nas_accuracy}
+    _, trained = finished(learn(lesson, splits, torch.device("cpu"), None))
+    return {"network": network, "seed": seed, "test": trained.test_accuracy, "held_out": trained.nas_accuracy}
 
 
 def train_all(recipe: Recipe, networks: list[str], journal: Journal) -> dict[tuple[str, int], float]:

@@ -155,14 +155,14 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
 
 
 def _add_runner(command: argparse.ArgumentParser) -> None:
-    """Who runs the trials, and from which MasterNet."""
+    """Add who runs the trials, and from which MasterNet."""
     command.add_argument("--any-master", action="store_true", help="go on with a MasterNet that has learnt nothing")
     command.add_argument("--trials-per-gpu", type=_positive, metavar="N", default=1, help="small networks side by side on a GPU")
     _add_workers(command)
 
 
 def _add_workers(command: argparse.ArgumentParser) -> None:
-    """Who runs trials and trainings."""
+    """Add who runs trials and trainings."""
     command.add_argument(
         "--runner",
         choices=("auto", "in-process", "processes", "ray"),
@@ -349,13 +349,13 @@ def _positive(text: str) -> int:
 
 
 def _add_reading(command: argparse.ArgumentParser) -> None:
-    """What a network reads, where its name does not tell, or not as wanted."""
+    """Add what a network reads, where its name does not tell, or not as wanted."""
     command.add_argument("--size", type=_positive, metavar="PIXELS", help="resolution (default: the network's own)")
     command.add_argument("--example", metavar="N,C,H,W", help="what a network of your own reads, such as 1,3,224,224")
 
 
 def _add_measure(command: argparse.ArgumentParser) -> None:
-    """How latency is measured, as in a recipe."""
+    """Add how latency is measured, as in a recipe."""
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or estimate:GPU such as estimate:v100")
     command.add_argument(
         "--runtime",

@@ -86,7 +86,7 @@ class Outcome(Raced):
 
     @property
     def exported(self) -> tuple[Raced, ...]:
-        """What is exported for the budget: the winner, and the best network of the search if a known design won."""
+        """Return what is exported for the budget: the winner, and the best network of the search if a known design won."""
         return (self,) if self.searched or self.best_searched is None else (self, self.best_searched)
 
 

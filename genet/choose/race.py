@@ -129,16 +129,17 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
         ranked = sorted((each for each in reached if each.network in inside), key=lambda each: -each.held_out_accuracy)
         if not ranked:
             continue
-        best, others = ranked[0], [each for each in ranked if each.searched != ranked[0].searched]
-        known, searched = ([each for each in ranked if each.searched == kind] for kind in (False, True))
+        best = ranked[0]
+        known, searched = (next((each for each in ranked if each.searched == kind), None) for kind in (False, True))
+        other = known if best.searched else searched
         found.append(
             Outcome(
                 **dict(best),
                 budget=budget,
                 budget_ms_per_image=limit,
-                tie=bool(others) and _lead(scores[best.network], scores[others[0].network], luck) < 1,
-                known=known[0] if known else None,
-                best_searched=searched[0] if searched else None,
+                tie=other is not None and _lead(scores[best.network], scores[other.network], luck) < 1,
+                known=known,
+                best_searched=searched,
             )
         )
     return tuple(found)
@@ -152,24 +153,24 @@ def raced(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Rac
     by_network = {entrant.network: entrant for entrant in surest}  # of a network measured for two budgets the longer one
     return tuple(
         Raced(
-            name=by_network[network].name,
-            network=network,
-            resolution=by_network[network].resolution,
-            searched=by_network[network].design is None,
-            design=by_network[network].design,
+            name=entrant.name,
+            network=entrant.network,
+            resolution=entrant.resolution,
+            searched=entrant.design is None,
+            design=entrant.design,
             trainings=len(score.held_out),
             held_out_accuracy=fmean(score.held_out),
             held_out_error=standard_error(score.held_out, score.held_out_images, held_out_luck),
             test_accuracy=fmean(score.test),
             test_error=standard_error(score.test, score.test_images, test_luck),
-            predicted_accuracy=by_network[network].predicted_accuracy,
-            predicted_ms_per_image=by_network[network].predicted_ms_per_image,
-            ms_per_image=by_network[network].ms_per_image,
-            interval_ms_per_image=by_network[network].interval_ms_per_image,
-            parameters=by_network[network].parameters,
-            macs=by_network[network].macs,
+            predicted_accuracy=entrant.predicted_accuracy,
+            predicted_ms_per_image=entrant.predicted_ms_per_image,
+            ms_per_image=entrant.ms_per_image,
+            interval_ms_per_image=entrant.interval_ms_per_image,
+            parameters=entrant.parameters,
+            macs=entrant.macs,
         )
-        for network, score in scores.items()
+        for entrant, score in ((by_network[network], score) for network, score in scores.items())
     )
 
 

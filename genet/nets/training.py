@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, Never, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from genet.spec.recipe import Schedule, Training
 
 CHECKPOINT_S = 600.0  # within a long epoch; at the end of every epoch too
 PLACE = ("epoch", "step", "total", "right", "loss")  # what a checkpoint holds of a loop besides its tensors
+T = TypeVar("T")
 EpochDone = Callable[[int, float, float], None]  # epochs done; mean loss and accuracy of the last one, on its training images
 
 
@@ -56,11 +56,16 @@ def train(
     answering. Told to end (SIGTERM, Ctrl-C), it saves first.
     """
     stages = training_stages(module, images, schedule, resolution, device, seed, checkpoint, teacher, world, say)
+    return finished(stages, epoch_done)
+
+
+def finished(stages: Generator[tuple[int, float, float], None, T], epoch_done: EpochDone | None = None) -> T:
+    """Go through a training that yields its epochs, to its end; returns what it returns."""
     while True:
         try:
             done = next(stages)
         except StopIteration as end:
-            return float(end.value)
+            return cast("T", end.value)
         if epoch_done:
             epoch_done(*done)
 
@@ -124,7 +129,8 @@ def _too_large(
         brief = training.model_copy(update={"batch": batch, "epochs": CALLS_BEFORE + 2, "warmup_epochs": 0})
         try:
             with computing_on(device), Ending() as ending:
-                deque(_Loop(module, blank, brief, resolution, device, 0, None, teacher, ALONE, ending).run(lambda text: None), 0)
+                loop = _Loop(module, blank, brief, resolution, device, 0, None, teacher, ALONE, ending)
+                finished(loop.run(lambda text: None))
         except RuntimeError as fault:
             if device_fault(fault) != "out of memory":
                 raise

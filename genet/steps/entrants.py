@@ -94,16 +94,14 @@ class _Field:
 
     def __init__(self, job: Job, limits: dict[Budget, float]) -> None:
         self.job, self.limits, self.table, self.batch = job, limits, job.table, job.table.setting.batch
+        self._solved: dict[int, Solved] = {}  # by resolution
 
     def searched(self, choice: Choice) -> Iterator[Entrant]:
         """Yield a selected network, and the next best predictions that are within its budget too."""
         count, *_ = self.job.recipe.race.counts
-        kept, regression = kept_widths(self.job, self.table), current_regression(self.job)
-        prediction = predictor(self.job, self.table, kept)
-        offered = offers(self.job, prediction, regression, choice.resolution, kept[choice.resolution])
         slower = (choice.measured_ms_per_image or choice.predicted_ms_per_image) / choice.predicted_ms_per_image
         limit_ms = choice.budget_ms_per_image * self.batch
-        rivals = Solved(offered).best(limit_ms / slower, LOOKED_AT) if count > 1 else ()
+        rivals = self._predictions(choice.resolution).best(limit_ms / slower, LOOKED_AT) if count > 1 else ()
         predicted = {choice.network: (choice.predicted_accuracy, choice.predicted_ms_per_image)}
         predicted |= {each.network: (each.predicted_accuracy, each.predicted_ms / self.batch) for each in rivals}
         found = 0
@@ -117,6 +115,14 @@ class _Field:
             found += 1
             facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
             yield self.entrant(network, None, choice.budget, certificate, ms).model_copy(update=facts)
+
+    def _predictions(self, resolution: int) -> Solved:
+        """Return what is predicted at a resolution, solved once for all budgets."""
+        if resolution not in self._solved:
+            kept, regression = kept_widths(self.job, self.table), current_regression(self.job)
+            prediction = predictor(self.job, self.table, kept)
+            self._solved[resolution] = Solved(offers(self.job, prediction, regression, resolution, kept[resolution]))
+        return self._solved[resolution]
 
     def designs(
         self, designs: Sequence[Design], resolutions: dict[Budget, tuple[int, ...]], fastest: dict[Budget, float]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from genet.nets.foreign import build_structure, marked
 from genet.nets.images import View
 from genet.nets.plain import baked
 from genet.nets.trainable import ready_to_train
-from genet.nets.training import EpochDone, training_stages
+from genet.nets.training import EpochDone, finished, training_stages
 from genet.nets.weights import WEIGHTS_FILE, check_kept, load_structure, save_weights, write_labels
 from genet.nets.world import ALONE, World
 from genet.progress import Progress, Tracker
@@ -136,13 +136,7 @@ def train_anew(
     """
     device, checkpoint = world.device(device), result.with_suffix(f".{lesson.inputs[:8]}.checkpoint")
     tell = _telling(tracker, before, splits.train.size, result.with_suffix(".events") if world.first else None)
-    learning = learn(lesson, splits, device, checkpoint, world, say)
-    while True:
-        try:
-            tell(*next(learning))
-        except StopIteration as end:
-            module, trained = cast("tuple[nn.Module, Trained]", end.value)
-            break
+    module, trained = finished(learn(lesson, splits, device, checkpoint, world, say), tell)
     if world.first:
         save_weights(module, result.with_suffix(".safetensors"))
         trained.save(result)
