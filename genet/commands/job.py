@@ -12,8 +12,8 @@ from genet import pipeline
 from genet.choose.outcome import percent
 from genet.commands.measuring import checked_measure
 from genet.commands.naming import images_in
-from genet.commands.printing import progress, table, training_runner, trial_runner
-from genet.commands.race import answer_of, print_outcomes
+from genet.commands.printing import progress, table
+from genet.commands.race import answer_of, print_outcomes, training_runner
 from genet.errors import RunError
 from genet.job import Job, open_job, read_job
 from genet.names import check_utf8
@@ -21,8 +21,9 @@ from genet.progress import duration
 from genet.runfolder import default_folder
 from genet.spec.reader import read_recipe
 from genet.spec.recipe import Recipe
+from genet.trials.runner import Runner
 from genet.trials.standing import Standing, standings
-from genet.trials.workers import check_options
+from genet.trials.workers import check_options, open_runner
 
 Answer = dict[str, Any]
 
@@ -114,6 +115,11 @@ def _print_profile(job: Job) -> Answer:
         "noise": job.table.noise,
         "estimate": job.table.setting.estimate,
     }
+
+
+def trial_runner(arguments: argparse.Namespace, device: str) -> Runner:
+    """Return who runs the trials, as the command line asks."""
+    return open_runner(device, arguments.runner, arguments.workers, arguments.trials_per_gpu, arguments.address)
 
 
 def _print_status(job: Job) -> Answer:

@@ -1,8 +1,7 @@
-"""What commands share: tables, progress, milliseconds, and who runs the work."""
+"""How the commands print: tables, progress, milliseconds."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from rich.table import Column, Table
 from genet.files import write_atomic
 from genet.latency.table import Setting
 from genet.progress import LinePrinter, LiveBar, Progress
-from genet.trials.runner import Runner
-from genet.trials.workers import open_runner
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
@@ -30,16 +27,6 @@ def progress() -> Progress:
     """A live bar on a terminal, plain lines elsewhere."""
     console = Console()
     return LiveBar(console) if console.is_terminal else LinePrinter(console)
-
-
-def trial_runner(arguments: argparse.Namespace, device: str) -> Runner:
-    """Return who runs the trials, as the command line asks."""
-    return open_runner(device, arguments.runner, arguments.workers, arguments.trials_per_gpu, arguments.address)
-
-
-def training_runner(arguments: argparse.Namespace, device: str) -> Runner:
-    """Return who runs full trainings: the same, but one at a time on every GPU, whose memory each needs for itself."""
-    return open_runner(device, arguments.runner, arguments.workers, address=arguments.address)
 
 
 def save_picture(file: Path, picture: str) -> None:

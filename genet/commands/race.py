@@ -9,8 +9,10 @@ from typing import Any
 
 from genet import pipeline
 from genet.choose.outcome import Outcome, Outcomes, Raced
-from genet.commands.printing import found_ms, progress, table, training_runner
+from genet.commands.printing import found_ms, progress, table
 from genet.job import open_job
+from genet.trials.runner import Runner
+from genet.trials.workers import open_runner
 
 
 def race(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -20,6 +22,11 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
         print_outcomes(found, job.folder.path)
         shortfalls = pipeline.shortfalls(job)
     return {**answer_of(found), "shortfalls": shortfalls}
+
+
+def training_runner(arguments: argparse.Namespace, device: str) -> Runner:
+    """Return who runs full trainings: as for trials, but one at a time on every GPU, whose memory each needs for itself."""
+    return open_runner(device, arguments.runner, arguments.workers, address=arguments.address)
 
 
 def answer_of(found: Outcomes) -> dict[str, Any]:
