@@ -21,7 +21,7 @@ from gpu.steps import Augmented, GroupStep, Step, augmentation, freer_steps, gro
 KERNELS, STRIDES = (1, 3, 5), (1, 2)
 WIDTHS = ((3, 16, 1), (16, 24, 1), (40, 136, 1), (64, 64, 1), (512, 512, 1))  # read, written, groups
 DEPTHWISE = tuple((width, width, width) for width in (64, 120, 480, 960))
-ROWS = ("XX k5 c88 @28", "BL k5 c392 r0.25 @14", "DW k5 c296 r6 @7")
+ROWS = ("XX k5 c88 @28", "BL k5 c384 r0.25 @14", "DW k5 c296 r6 @7")
 FORMATS: tuple[MemoryFormat, ...] = ("channels_last", "contiguous")
 
 
@@ -47,9 +47,10 @@ class Row(Record):
 
 
 class Probe(Record):
-    """All that was asked; each list grows as it is found."""
+    """All that was asked so far, and the functions here that are done with asking."""
 
     number_format: str
+    answered: tuple[str, ...] = ()
     convolutions: int = 0
     missing: tuple[Missing, ...] = ()
     steps: tuple[Step, ...] = ()
@@ -59,15 +60,19 @@ class Probe(Record):
 
 
 def probe(bench: Bench) -> None:
-    """Ask the device, and keep every answer at once."""
-    found = Probe(number_format=str(number_format(bench.device)).removeprefix("torch."))
+    """Ask the device; what one function found is kept when it is done, and not asked again."""
     file = bench.folder / "probe.json"
+    unasked = Probe(number_format=str(number_format(bench.device)).removeprefix("torch."))
+    found = Probe.load(file) if file.exists() else unasked
     for answers in (training_steps, augmentation, group_steps, _rows, _engines, freer_steps):
+        if answers.__name__ in found.answered:
+            continue
         for facts in answers(bench):
             known = {name: (*getattr(found, name), *new) if isinstance(new, tuple) else new for name, new in facts.items()}
             found = found.model_copy(update=known)
-            found.save(file)
             print(facts, flush=True)
+        found = found.model_copy(update={"answered": (*found.answered, answers.__name__)})
+        found.save(file)
 
 
 def _engines(bench: Bench) -> Iterator[dict[str, object]]:

@@ -114,19 +114,26 @@ def traced(
     Asking for them raises SpecError where it does not run on such images; `way` is the way out of that.
     """
 
+    def on_the_host() -> nn.Module:
+        """Build it where tensors have values: constructors such as those of timm's RegNets compute their widths with tensors."""
+        import torch
+
+        with torch.device("cpu"):
+            return build()
+
     @cache
     def groups() -> tuple[tuple[Op, ...], ...]:
         from genet.latency.trace import module_ops
 
         try:
-            return tuple(by_convolution(module_ops(build(), image)))
+            return tuple(by_convolution(module_ops(on_the_host(), image)))
         except GenetError:
             raise
         except Exception as fault:  # whatever other people's code raises
             law = f"{name}: must run on images of {' x '.join(map(str, image))} without a look at their values"
             raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
 
-    return Part(name, image, groups, build)
+    return Part(name, image, groups, on_the_host)
 
 
 def part_of(structure: Structure) -> Part:
