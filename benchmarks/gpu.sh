@@ -15,7 +15,9 @@
 #                                 not for this Python is named and skipped
 #   cifar10.tar.xz                for job: train/CLASS/* and test/CLASS/*
 #   genet-gpu-COMMAND.tar.gz      to go on from
-#   COMMIT                        the commit's id, where the checkout has no .git; GENET_COMMIT comes first
+#   COMMIT                        the commit's id, if the checkout's .git does not tell it; GENET_COMMIT comes first
+# An archive to go on from can be made of what is committed, such as
+#     tar -czf FOLDER/genet-gpu-evidence.tar.gz -C benchmarks/results nvidia-h200/evidence
 # The wheels for Python 3.12 with torch, timm, scipy and pytest but without pydantic and torch-pruning, fetched elsewhere by
 #     pip download --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 -d FOLDER \
 #         'pydantic>=2.9' 'typing-extensions>=4.16'

@@ -16,7 +16,7 @@ import torch
 from genet.choose.race import trainings_at_most
 from genet.errors import EvidenceError
 from genet.files import Record
-from genet.latency.clock import REPEAT_MS, REPEATS, WARM_UP_S
+from genet.latency.clock import REPEAT_MS, REPEATS
 from genet.latency.hardware import find_gpu
 from genet.latency.meter import EstimateMeter, Meter
 from genet.latency.part import whole
@@ -38,6 +38,9 @@ from genet.trials.probe import STEPS_RECORDED, expected_seconds
 
 SCALES_MEASURED = 8  # of a design for a budget: 7.3 on average with cifar10 on the analytic V100, at most 8.7
 COLUMNS, MARGIN = 80, 24  # of the pre-flight
+# Before it is timed a row is built, warmed up and, on a GPU, tried with several kernels: on an H200 0.14 to 0.33 s a row, and
+# 0.5 to 2 s a whole network.
+PREPARE_S, AS_MANY_ROWS = {"cpu": 0.02, "cuda": 0.2}, 4
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
 
 
@@ -159,9 +162,10 @@ def _seconds(
     network_ms = sum(masternets) / max(1, len(masternets))
     block_ms = max(REPEAT_MS, network_ms / depth)
     per_row = REPEATS + 4
-    profile = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
-    per_network = 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms)
-    profile += rows.networks * per_network
+    prepare_s = PREPARE_S[device.type]
+    profile_ms = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
+    network_s = 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms) / 1e3 + AS_MANY_ROWS * prepare_s
+    profile_s = profile_ms / 1e3 + rows.rows * prepare_s + rows.networks * network_s
     batch = min(recipe.train.batch, splits.train.size)
     start_s, step_s = _training_seconds(recipe, splits, device)
     untrained = Course(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
@@ -173,10 +177,10 @@ def _seconds(
     scaled = SCALES_MEASURED * _designs(recipe) * len(space.input.resolutions) * len(recipe.select.budgets)
     mean_share = sum((r / search) ** 2 for r in space.input.resolutions) / len(space.input.resolutions)
     return {
-        "profile": profile / 1e3 + rows.rows * WARM_UP_S[device.type] if recipe.measure.here else 0.0,
+        "profile": profile_s if recipe.measure.here else 0.0,
         "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
         "distill": expected_seconds(untrained, trials, device),
-        "designs": scaled * per_network / 1e3 if recipe.measure.here else 0.0,
+        "designs": scaled * network_s if recipe.measure.here else 0.0,
         "race": trainings * training(recipe.train) * mean_share,
         "export": EXPORT_S * len(recipe.select.budgets),
     }

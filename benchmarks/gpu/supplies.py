@@ -54,14 +54,19 @@ def install_wheels(folder: Path, into: Path) -> list[str]:
 
 
 def commit_of(root: Path, supplies: Path | None, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the commit that runs here: `GENET_COMMIT`, what git says of the checkout, the folder's file COMMIT, or n/a."""
+    """Return the commit that runs here: `GENET_COMMIT`, the folder's file COMMIT, what git says of the checkout, or n/a.
+
+    What is told by hand comes first: a checkout that was copied without its history says what it was made from.
+    """
     if environment.get("GENET_COMMIT"):
         return environment["GENET_COMMIT"].strip()
-    if (root / ".git").exists() and (told := _git(root, "rev-parse", "--short=12", "HEAD")):
-        return told + (" with changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     file = supplies / "COMMIT" if supplies else None
     written = file.read_text(errors="replace").strip() if file and file.is_file() else ""
-    return written.splitlines()[0][:80] if written else UNKNOWN
+    if written:
+        return written.splitlines()[0][:80]
+    if (root / ".git").exists() and (told := _git(root, "rev-parse", "--short=12", "HEAD")):
+        return told + (" with changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    return UNKNOWN
 
 
 def _git(root: Path, *arguments: str) -> str:

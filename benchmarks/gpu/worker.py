@@ -16,6 +16,7 @@ from typing import Any
 
 INTERRUPTED = 130
 LOG = "log.txt"
+ROOT = Path(__file__).parents[2]
 Do = Callable[[str, Path], None]  # what a part is called (module:function), and its folder
 
 
@@ -41,7 +42,7 @@ def serve(open_device: Callable[[], tuple[str, Do]]) -> int:
             try:
                 do(wanted["where"], folder)
             except Exception as fault:
-                traceback.print_exc()
+                print(traceback.format_exc().replace(f"{ROOT}/", ""), file=sys.stderr)
                 said = str(fault).strip().splitlines()
                 reason = said[0] if said else "no reason given"
                 tell("failed", reason=f"{type(fault).__name__}: {reason}"[:500])

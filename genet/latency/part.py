@@ -89,7 +89,10 @@ def timm_model(name: str, size: int | None) -> Part:
     image = (channels, size or height, size or width)
 
     def build() -> nn.Module:
-        return cast("nn.Module", timm.create_model(name, pretrained=False))
+        import torch
+
+        with torch.device("cpu"):  # as in `build_structure`: timm's RegNets compute their widths with tensors
+            return cast("nn.Module", timm.create_model(name, pretrained=False))
 
     return traced(f"timm:{name}", image, build)
 
@@ -114,26 +117,19 @@ def traced(
     Asking for them raises SpecError where it does not run on such images; `way` is the way out of that.
     """
 
-    def on_the_host() -> nn.Module:
-        """Build it where tensors have values: constructors such as those of timm's RegNets compute their widths with tensors."""
-        import torch
-
-        with torch.device("cpu"):
-            return build()
-
     @cache
     def groups() -> tuple[tuple[Op, ...], ...]:
         from genet.latency.trace import module_ops
 
         try:
-            return tuple(by_convolution(module_ops(on_the_host(), image)))
+            return tuple(by_convolution(module_ops(build(), image)))
         except GenetError:
             raise
         except Exception as fault:  # whatever other people's code raises
             law = f"{name}: must run on images of {' x '.join(map(str, image))} without a look at their values"
             raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
 
-    return Part(name, image, groups, on_the_host)
+    return Part(name, image, groups, build)
 
 
 def part_of(structure: Structure) -> Part:

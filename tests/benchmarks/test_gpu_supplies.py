@@ -68,7 +68,7 @@ def test_a_wheel_that_is_damaged_is_told_in_a_line_and_stops_nothing(tmp_path: P
     assert "broken" in said
 
 
-def test_the_commit_is_that_of_the_variable_of_git_or_of_the_file_and_else_unknown(tmp_path: Path) -> None:
+def test_the_commit_is_that_of_the_variable_of_the_file_or_of_git_and_else_unknown(tmp_path: Path) -> None:
     supplies, checkout = tmp_path / "supplies", tmp_path / "checkout"
     supplies.mkdir()
     checkout.mkdir()
@@ -82,6 +82,8 @@ def test_the_commit_is_that_of_the_variable_of_git_or_of_the_file_and_else_unkno
     for arguments in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *arguments], check=True)
     head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert commit_of(checkout, supplies, {}) == "0123abc"
+    (supplies / "COMMIT").unlink()
     assert commit_of(checkout, supplies, {}) == head
     (checkout / "file").write_text("two")
     assert commit_of(checkout, supplies, {}) == f"{head} with changes"

@@ -6,17 +6,22 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from genet.device import read_card
 from genet.errors import GenetError, SpecError
+from genet.latency.meter import open_meter
 from genet.latency.ops import block_ops, by_block, network_ops
 from genet.latency.part import Part, chain, foreign, read_blocks, read_part, whole, with_width
 from genet.nets.build import GENet
 from genet.spec.foreign import Foreign
 from genet.spec.network import Block, Input, Network
 from genet.spec.reader import read_network, to_yaml
+from genet.spec.recipe import Measure
 from tests.tiny import tiny_recipe
 
 CURIOUS = Foreign(source="tests.studies.align.nets:curious", input=Input(channels=3, classes=5, resolution=16))
@@ -199,6 +204,18 @@ def test_the_kernels_of_a_timm_model_are_grouped_by_convolution() -> None:
 def test_a_network_that_cannot_be_seen_running_is_refused_in_one_line(part: Part) -> None:
     with pytest.raises(SpecError, match=r"must run on images of 3 x \d+ x \d+ without a look at their values, and does not \("):
         part.ops()
+
+
+def test_a_timm_model_may_look_at_the_values_of_tensors_while_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def looking(name: str, pretrained: bool) -> nn.Module:
+        """As timm's RegNets do, which the meta device of torch 2.11 could not follow."""
+        return nn.Conv2d(3, int(torch.linspace(1, 8, 8).sum()), 3)
+
+    monkeypatch.setattr(timm, "create_model", looking)
+    cpu = torch.device("cpu")
+    part = read_part("timm:resnet10t", 8)
+    (timing,) = open_meter(Measure(device="cpu", dtype="fp32", batch=2), read_card(cpu), cpu).prepare([part])()
+    assert timing.ms > 0
 
 
 def test_an_unknown_timm_model_is_told_the_nearest_names() -> None:
