@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -83,13 +84,19 @@ def test_designs_shrink_images_as_far_as_the_masternet_and_keep_their_widths() -
 
 def test_a_design_is_scaled_through_legal_widths_in_the_order_of_macs_and_through_itself() -> None:
     for design in known_designs(read_space("digits")):
-        scales = design.scales(32)
+        scales, *shallower = design.forms(32)
         assert len(scales) > 20
         assert design.network.at(32) in scales
-        for network in scales:
+        for network in itertools.chain(scales, *shallower):
             assert Network.parse(str(network)) == network  # parsing checks every law
     masternet = read_space("digits").masternet(32)
     assert scaled(masternet, 2.0).superblocks[0].width == 2 * masternet.superblocks[0].width
+
+
+def test_a_design_comes_at_half_its_depth_and_again_until_every_super_block_has_one_block() -> None:
+    genet = next(design for design in known_designs(read_space("digits")) if design.name == "genet")
+    depths = [{tuple(block.depth for block in network.superblocks) for network in form} for form in genet.forms(32)]
+    assert depths == [{(1, 2, 6, 4, 1)}, {(1, 1, 3, 2, 1)}, {(1, 1, 2, 1, 1)}, {(1, 1, 1, 1, 1)}]
 
 
 def test_a_design_of_ones_own_is_a_notation_a_file_beside_the_recipe_or_a_timm_model(tmp_path: Path) -> None:
@@ -101,7 +108,7 @@ def test_a_design_of_ones_own_is_a_notation_a_file_beside_the_recipe_or_a_timm_m
     *known, mine, written, timm = designs_of(recipe)
     assert len(known) == 5
     assert (mine.name, str(written.network), timm.name) == ("mine", OWN, "timm-resnet10t")
-    assert timm.scales(16) == (timm.network,)
+    assert timm.forms(16) == ((timm.network,),)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The largest scale of a design within a latency, found by measuring few of them.
+"""The largest scale of a design within a latency, over its widths and then its depths, found by measuring few of them.
 
 Latency over scale is a staircase of its own: what lies between two measured scales is read off the line between them, and beyond
 the widest that fits some more are measured, for a step may end further on.
@@ -14,6 +14,7 @@ import numpy as np
 
 REACH, LOOKS = 0.2, 3  # how much further than the limit a step is looked for, as a share of it, and how often
 MOST = 10  # scales measured in search of those that fit
+NARROW = 0.5  # of a design's widths: below it, a shallower form is tried too
 TRIES = 4  # scales that are certified, from the widest measured within the limit on downwards
 
 N = TypeVar("N")  # what is scaled
@@ -55,6 +56,10 @@ class Scales(Generic[N]):
                 return self._scales[place], found
         return None
 
+    def macs_of(self, scale: N) -> int:
+        """Return the MACs of one of the scales."""
+        return int(self._macs[self._scales.index(scale)])
+
     @property
     def fastest_ms(self) -> float:
         """The shortest latency measured; infinite if none was."""
@@ -93,3 +98,25 @@ class Scales(Generic[N]):
         for place, value in self._known.items():
             expected[place] = value
         return np.asarray(expected)
+
+
+def largest_within(
+    forms: Sequence[Scales[N]], limit_ms: float, certify: Callable[[N], C | None], whole_macs: int
+) -> tuple[N, C] | None:
+    """Return of a design's forms, the deepest first, the scale within the limit that has the most MACs, and its certificate.
+
+    `whole_macs` are those of the design as it was published. A shallower form is looked at only if the deeper ones have to give
+    up more than half of their widths.
+    """
+    found: list[tuple[int, N, C]] = []
+    for form in forms:
+        widest = form.widest_within(limit_ms, certify)
+        if widest is None:
+            continue
+        found.append((form.macs_of(widest[0]), *widest))
+        if found[-1][0] >= whole_macs * NARROW**2:
+            break
+    if not found:
+        return None
+    _, network, certificate = max(found, key=lambda each: each[0])
+    return network, certificate

@@ -40,15 +40,19 @@ class Design(Record):
     name: str
     network: Structure
 
-    def scales(self, resolution: int) -> tuple[Structure, ...]:
-        """Return the design at every scale that gives another network, in the order of their MACs."""
+    def forms(self, resolution: int) -> tuple[tuple[Structure, ...], ...]:
+        """Return the design at its own depths, at half of them, and so on down to one block each, all at every width.
+
+        A form holds each scale that gives another network, in the order of their MACs. Where the number of kernels decides on
+        latency, as on a large GPU with small images, narrow networks are no faster, and shallow ones are.
+        """
         network = self.network.at(resolution)
         if isinstance(network, Foreign):
-            return (network,)
-        count = round(STEPS_PER_DOUBLING * math.log2(WIDEST / NARROWEST))
-        factors = (NARROWEST * 2 ** (step / STEPS_PER_DOUBLING) for step in range(count + 1))
-        found = {str(each): each for each in (scaled(network, factor) for factor in factors)}
-        return tuple(sorted(found.values(), key=lambda each: network_cost(each).macs))
+            return ((network,),)
+        depths = [network]
+        while any(superblock.depth > 1 for superblock in depths[-1].superblocks):
+            depths.append(_half_as_deep(depths[-1]))
+        return tuple(map(_every_width, depths))
 
 
 def known_designs(space: SearchSpace) -> tuple[Design, ...]:
@@ -88,6 +92,19 @@ def designs_of(recipe: Recipe) -> tuple[Design, ...]:
             raise SpecError([f"race.designs: got two designs called {name}, expected names that differ; rename one"])
         designs.append(Design(name=name, network=network))
     return tuple(designs)
+
+
+def _every_width(network: Network) -> tuple[Network, ...]:
+    count = round(STEPS_PER_DOUBLING * math.log2(WIDEST / NARROWEST))
+    factors = (NARROWEST * 2 ** (step / STEPS_PER_DOUBLING) for step in range(count + 1))
+    found = {str(each): each for each in (scaled(network, factor) for factor in factors)}
+    return tuple(sorted(found.values(), key=lambda each: network_cost(each).macs))
+
+
+def _half_as_deep(network: Network) -> Network:
+    """Return a network with half the blocks in every super-block, rounded up."""
+    superblocks = (each.model_copy(update={"depth": math.ceil(each.depth / 2)}) for each in network.superblocks)
+    return network.model_copy(update={"superblocks": tuple(superblocks)})
 
 
 def scaled(network: Network, factor: float) -> Network:

@@ -9,7 +9,7 @@ from functools import partial
 from genet.choose.certificate import Certificate, Choice, Selection
 from genet.choose.outcome import Unmet
 from genet.choose.race import Entrant, Entrants
-from genet.choose.scaling import Scales
+from genet.choose.scaling import Scales, largest_within
 from genet.choose.selection import Solved
 from genet.errors import MeasurementError, first_line
 from genet.files import digest
@@ -140,8 +140,8 @@ class _Field:
 
     def _scaled(self, design: Design, resolution: int, budgets: list[Budget], fastest: dict[Budget, float]) -> Iterator[Entrant]:
         """Yield a design scaled to every budget that it can meet; where it cannot be, that is said."""
-        networks, faults = design.scales(resolution), list[MeasurementError]()
-        masternet_ms = self.table.masternet_ms(self.job.masternet)
+        faults = list[MeasurementError]()
+        masternet_ms, masternet_macs = self.table.masternet_ms(self.job.masternet), structure_cost(self.job.masternet).macs
 
         def measure(network: Structure) -> float:
             try:
@@ -150,18 +150,18 @@ class _Field:
                 faults.append(fault)
                 return math.inf
 
-        macs = [structure_cost(network).macs for network in networks]
-        scales = Scales(networks, macs, measure, masternet_ms / structure_cost(self.job.masternet).macs)
-        beyond = []
+        forms = [
+            Scales(networks, [structure_cost(network).macs for network in networks], measure, masternet_ms / masternet_macs)
+            for networks in design.forms(resolution)
+        ]
+        whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
         for budget in budgets:
-            limit_ms = self.limits[budget] * self.batch
-            found = scales.widest_within(limit_ms, partial(self.certificate, budget))
+            found = largest_within(forms, self.limits[budget] * self.batch, partial(self.certificate, budget), whole_macs)
             if found is None:
                 beyond.append(str(budget))
-                fastest[budget] = min(fastest[budget], scales.fastest_ms / self.batch)
+                fastest[budget] = min(fastest[budget], *(form.fastest_ms / self.batch for form in forms))
                 continue
-            network, certificate = found
-            network, certificate = self._aligned(network, certificate, budget, measure)
+            network, certificate = self._aligned(*found, budget, measure)
             yield self.entrant(network, design.name, budget, certificate)
         where = f"{design.name} at {resolution} pixels"
         if faults:

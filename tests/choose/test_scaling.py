@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genet.choose.scaling import MOST, TRIES, Scales
+from genet.choose.scaling import MOST, TRIES, Scales, largest_within
 
 MACS = [round(1000 * 2 ** (step / 12)) for step in range(60)]
 
@@ -68,3 +68,37 @@ def test_a_second_budget_measures_little_anew() -> None:
     first = len(seen)
     scales.widest_within(10.1, lambda place: place)
     assert len(seen) <= first + 2
+
+
+def forms(ms_per_block: float, ms_per_mac: float, seen: list[tuple[int, int]]) -> list[Scales[tuple[int, int]]]:
+    """A design of four blocks, of two and of one, which take so long for being launched and so long for each MAC."""
+
+    def measure(scale: tuple[int, int]) -> float:
+        seen.append(scale)
+        blocks, place = scale
+        return ms_per_block * blocks + ms_per_mac * MACS[place] * blocks / 4
+
+    places = range(len(MACS))
+    return [
+        Scales([(blocks, place) for place in places], [MACS[place] * blocks // 4 for place in places], measure, 0.001)
+        for blocks in (4, 2, 1)
+    ]
+
+
+def test_where_launching_blocks_takes_the_time_a_shallower_form_is_taken_at_full_width() -> None:
+    seen: list[tuple[int, int]] = []
+    found = largest_within(forms(1.0, 1e-6, seen), 2.5, lambda scale: scale, whole_macs=MACS[30])
+    assert found is not None
+    assert found[0] == (2, len(MACS) - 1)
+
+
+def test_a_design_that_need_not_give_up_half_its_widths_keeps_its_depth_and_no_other_is_measured() -> None:
+    seen: list[tuple[int, int]] = []
+    found = largest_within(forms(0.0, 0.001, seen), MACS[20] / 1000, lambda scale: scale, whole_macs=MACS[30])
+    assert found is not None
+    assert found[0][0] == 4
+    assert {blocks for blocks, _ in seen} == {4}
+
+
+def test_of_a_design_that_is_within_no_limit_nothing_is_taken() -> None:
+    assert largest_within(forms(1.0, 0.001, []), 0.5, lambda scale: scale, whole_macs=MACS[30]) is None
