@@ -16,6 +16,7 @@ from gpu.steps import smallest
 
 IMAGES = "cifar10.tar.xz"
 SEARCHED = "cifar10"
+FEW = 32  # images of a class, with the smallest settings
 
 
 def search(bench: Bench) -> None:
@@ -44,7 +45,8 @@ def images(bench: Bench) -> Path:
     archive = bench.supplies / IMAGES if bench.supplies else None
     if archive is None or not archive.exists():
         raise DataError(f"taking CIFAR-10 failed: got no {IMAGES}, expected it in the folder on the command line; put it there")
-    folder = Path(tempfile.gettempdir()) / f"genet-gpu-images-{digest(archive.read_bytes())[:12]}"
+    size = "-small" if bench.small else ""
+    folder = Path(tempfile.gettempdir()) / f"genet-gpu-images-{digest(archive.read_bytes())[:12]}{size}"
     (bench.scratch / "images.txt").write_text(str(folder))
     if folder.exists():
         return folder
@@ -55,6 +57,9 @@ def images(bench: Bench) -> Path:
             unpack(archive, unpacking)
         except DamagedArchiveError as fault:
             raise DataError(f"{fault}; fetch it again") from None
+    for each in unpacking.glob("*/*") if bench.small else ():  # a processor would train for minutes on all of them
+        for image in sorted(each.iterdir())[FEW:]:
+            image.unlink()
     unpacking.replace(folder)
     return folder
 

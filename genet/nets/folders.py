@@ -8,13 +8,13 @@ So is a link to a folder that is looked into by itself or by another link: no im
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
-from timm.utils.misc import natural_key
 
 from genet.errors import DataError
 from genet.names import by_class, shown, some_of
@@ -26,7 +26,13 @@ SYSTEM_FILES = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Sort names as people do, numbers by their value; those alike but for case by the plain name, so that the order is total."""
-    return tuple(sorted(names, key=lambda name: (natural_key(name), name)))
+    return tuple(sorted(names, key=lambda name: (_by_numbers(name), name)))
+
+
+def _by_numbers(name: str) -> list[tuple[str, int]]:
+    """Split a name into pairs of a text and the number behind it; it sorts as timm's key does, whose import takes seconds."""
+    texts_and_numbers = re.split(r"(\d+)", name.lower())
+    return list(zip(texts_and_numbers[::2], [*map(int, texts_and_numbers[1::2]), -1], strict=True))
 
 
 class FolderReader:

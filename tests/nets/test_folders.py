@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from timm.utils.misc import natural_key
 from torch import Tensor, nn
 
 from genet.errors import DataError, StorageError
@@ -325,3 +326,12 @@ def test_cmyk_is_converted_as_ink(tmp_path: Path) -> None:
 def test_numbers_of_unknown_range_are_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="its pixels"):
         in_mode(Image.fromarray(values), "L")
+
+
+@given(st.lists(st.text("aBz_-. 0129", max_size=8)))
+def test_names_are_in_the_order_of_timm(names: list[str]) -> None:
+    assert in_order(names) == tuple(sorted(names, key=lambda name: (natural_key(name), name)))
+
+
+def test_a_number_that_is_no_decimal_is_text() -> None:
+    assert in_order(["m²", "m10", "m2"]) == ("m2", "m10", "m²")
