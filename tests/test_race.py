@@ -15,14 +15,15 @@ from genet.choose.outcome import Outcomes
 from genet.choose.race import Entrants
 from genet.cli import main
 from genet.commands.race import print_outcomes
-from genet.errors import EvidenceError, GenetError, LostDeviceError
+from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
 from genet.job import open_job
 from genet.progress import Progress
 from genet.runfolder import RunFolder
-from genet.spec.designs import SHAPES, designs_of, known_designs, scaled
+from genet.spec.designs import SHAPES, designs_of, known_designs, scaled, to_next_edge
 from genet.spec.network import Network
 from genet.spec.reader import read_recipe, read_space
 from genet.spec.recipe import Recipe
+from genet.steps import entrants as entrants_step
 from genet.steps import race as step
 from genet.trials.processes import Processes
 from tests.commands import answer
@@ -149,6 +150,30 @@ def test_a_second_look_measures_nothing_anew(raced: RunFolder, tmp_path: Path) -
     with open_job(run.path, Progress()) as job:
         assert pipeline.find_entrants(job) == before
     assert len(run.latency.read().records) <= lines + 1  # a session writes its setting
+
+
+def test_a_design_that_could_not_be_timed_for_now_is_looked_for_again_by_the_next_command(
+    raced: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    before = Entrants.load(run.entrants)
+    run.entrants.unlink()
+
+    def full(*_: object) -> None:
+        raise MeasurementError("other work holds the memory")
+
+    with monkeypatch.context() as patch, open_job(run.path, Progress()) as job:
+        patch.setattr(entrants_step, "measure_network", full)
+        assert {entrant.design for entrant in pipeline.find_entrants(job).entrants} == {None}
+    with open_job(run.path, Progress()) as job:
+        assert pipeline.find_entrants(job) == before
+
+
+def test_a_super_block_of_no_block_has_no_edge_to_be_widened_to() -> None:
+    network = Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c24 s1 d0 | XX k3 c24 s2 d1 | 10")
+    assert to_next_edge(network, 0) is None
+    assert to_next_edge(network, 1) is not None
 
 
 # The race
