@@ -29,18 +29,18 @@ from typing import Any
 import numpy as np
 from trials import few_images
 
-from genet.commands.measuring import checked_measure, meter_of
-from genet.commands.naming import structure_named
-from genet.files import Journal, digest, write_atomic
-from genet.latency.analytic import estimate
-from genet.latency.hardware import find_gpu
+from genet.arch.cost import Conv
+from genet.arch.external import Foreign
+from genet.cli.measuring import checked_measure, meter_of
+from genet.cli.naming import structure_named
+from genet.config.reader import to_yaml
+from genet.latency.estimate.analytic import estimate
+from genet.latency.estimate.hardware import find_gpu
 from genet.latency.ops import conv_op
-from genet.latency.part import read_part
-from genet.nets.foreign import build_structure, structure_of
-from genet.nets.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
-from genet.spec.cost import Conv
-from genet.spec.foreign import Foreign
-from genet.spec.reader import to_yaml
+from genet.latency.workload import read_part
+from genet.models.external import build_structure, structure_of
+from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
+from genet.storage import Journal, digest, write_atomic
 from genet.studies.align.aim import Aim
 from genet.studies.align.criteria import kept_channels, norms
 from genet.studies.align.exact import exact
@@ -59,7 +59,7 @@ SIZES = (8, 16, 32, 64, 128, math.inf)  # output sizes are told in these bins
 STEP = 0.1  # of the latency: a rise that counts as a step where the widths of a table mostly double
 SMALL = ("--example", "1,3,32,32")
 PRUNED = tuple(
-    (f"genet.nets.cifar:{network}", *SMALL, "--pruned", widths)
+    (f"genet.models.cifar:{network}", *SMALL, "--pruned", widths)
     for network, widths in (
         ("vgg16", "hrank-vgg16"),
         ("resnet56", "hrank-resnet56"),
@@ -342,7 +342,7 @@ def cifar(data: Path) -> list[str]:
         raise SystemExit(answer)
     widths: dict[str, dict[str, int]] = {"dense": {}, "pruned": {}, "pruned and aligned": answer["widths"]}
     if not (WORK / "resnet56").exists():
-        genet("import", "genet.nets.cifar:resnet56", "--size", "32", "--into", str(WORK / "resnet56"), "--classes", "10")
+        genet("import", "genet.models.cifar:resnet56", "--size", "32", "--into", str(WORK / "resnet56"), "--classes", "10")
     journal = Journal(RESULTS / "cifar.jsonl")
     accuracies = {record["folder"]: record["accuracy"] for record in journal.read().records}
     tuned: dict[str, list[str]] = {way: [] for way in WAYS}

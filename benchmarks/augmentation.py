@@ -17,17 +17,17 @@ from statistics import fmean, stdev
 
 import torch
 
+from genet.arch.network import Network
+from genet.config.augment import Augment
+from genet.config.reader import read_recipe
+from genet.config.recipe import Data, Schedule
 from genet.device import keep_memory
-from genet.files import Journal, write_atomic
-from genet.nets.build import build
-from genet.nets.data import load_data
-from genet.nets.evaluation import accuracy
-from genet.nets.images import View
-from genet.nets.training import train
-from genet.spec.augment import Augment
-from genet.spec.network import Network
-from genet.spec.reader import read_recipe
-from genet.spec.recipe import Data, Schedule
+from genet.models.build import build
+from genet.storage import Journal, write_atomic
+from genet.training.data import load_data
+from genet.training.evaluation import accuracy
+from genet.training.images import View
+from genet.training.loop import train
 
 RESULTS = Path(__file__).parent / "results" / "augmentation"
 SEEDS = (0, 1, 2)

@@ -24,26 +24,28 @@ import numpy as np
 import torch
 from trials import HERE, STUDIES, few_images
 
-from genet import pipeline
-from genet.choose.certificate import Selection
-from genet.choose.outcome import Outcomes
-from genet.choose.race import Entrant, Entrants
-from genet.commands.printing import progress
+from genet.arch.cost import network_cost
+from genet.arch.external import read_notation
+from genet.arch.network import Network
+from genet.cli.console import progress
+from genet.config.recipe import Recipe, Select
 from genet.device import keep_memory
-from genet.files import Journal, Record, write_atomic, written_atomically
-from genet.job import Job, open_job, predictor
-from genet.nets.data import load_data
-from genet.nets.training import finished
-from genet.runfolder import RunFolder, network_name
-from genet.spec.cost import network_cost
-from genet.spec.foreign import read_notation
-from genet.spec.network import Network
-from genet.spec.recipe import Recipe, Select
-from genet.steps.learn import current_regression
-from genet.steps.select import judge, kept_widths, measured, offers
-from genet.steps.train import Lesson, learn
-from genet.trials.runner import Runner
-from genet.trials.workers import open_runner
+from genet.pipeline.context import Job, open_job, predictor
+from genet.pipeline.distill import run_planned_trials
+from genet.pipeline.learn import current_regression, fit_trials, train_master
+from genet.pipeline.profile import profile_device
+from genet.pipeline.race import run_race
+from genet.pipeline.run_folder import RunFolder, network_name
+from genet.pipeline.select import judge, kept_widths, measured, offers, select_networks
+from genet.pipeline.train import Lesson, learn
+from genet.search.certificate import Selection
+from genet.search.outcome import Outcomes
+from genet.search.race import Entrant, Entrants
+from genet.storage import Journal, Record, write_atomic, written_atomically
+from genet.training.data import load_data
+from genet.training.loop import finished
+from genet.trials.runners.opening import open_runner
+from genet.trials.runners.runner import Runner
 
 RESULTS = HERE / "results" / "budgets"
 BUDGETS = ("0.8x", "0.6x", "0.4x")
@@ -71,12 +73,12 @@ def two_workers(_device: str) -> Runner:
 def search(recipe: Recipe, folder: Path) -> Outcomes:
     """The whole job up to its race."""
     with open_job(folder, progress(), recipe) as job:
-        pipeline.profile(job)
-        pipeline.train_master(job)
-        pipeline.distill(job, two_workers)
-        pipeline.fit_trials(job)
-        pipeline.select(job)
-        return pipeline.race(job, two_workers)
+        profile_device(job)
+        train_master(job)
+        run_planned_trials(job, two_workers)
+        fit_trials(job)
+        select_networks(job)
+        return run_race(job, two_workers)
 
 
 def random_search(folder: Path, into: Path, trainings: float) -> Outcomes:
@@ -91,7 +93,7 @@ def random_search(folder: Path, into: Path, trainings: float) -> Outcomes:
             count = max(2, round(trainings / len(BUDGETS) / PER_NETWORK))
             drawn = tuple(entrant for budget in BUDGETS for entrant in random_entrants(job, budget, count))
             found.model_copy(update={"entrants": drawn}).save(job.folder.entrants)
-        raced, epochs = pipeline.race(job, two_workers), job.recipe.train.epochs
+        raced, epochs = run_race(job, two_workers), job.recipe.train.epochs
         lines = job.folder.race.read().records
         return raced.model_copy(update={"trainings": sum(line["epochs"] for line in lines) / epochs})  # it needs no trials
 

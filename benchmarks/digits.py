@@ -15,12 +15,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from genet.choose.certificate import Selection
-from genet.choose.outcome import Outcomes
-from genet.commands.printing import milliseconds
-from genet.files import write_atomic
-from genet.latency.plan import Staircases
+from genet.cli.console import milliseconds
+from genet.latency.staircase.plan import Staircases
 from genet.report.figures import draw_staircases, staircase_info
+from genet.search.certificate import Selection
+from genet.search.outcome import Outcomes
+from genet.storage import write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "digits"
 

@@ -15,10 +15,10 @@ import numpy as np
 from trials import STUDIES, TRUTH_SEEDS, Study, planned
 from trials_table import Truth, predictions
 
-from genet.choose.fidelity import agreement, ceiling, free_proxies, perfect
-from genet.files import Journal, write_atomic
-from genet.spec.network import Network
-from genet.spec.recipe import Mode, Model
+from genet.arch.network import Network
+from genet.config.recipe import Mode, Model
+from genet.search.validation import agreement, ceiling, free_proxies, perfect
+from genet.storage import Journal, write_atomic
 from genet.trials.audit import additivity
 from genet.trials.results import read_results
 

@@ -19,22 +19,22 @@ from pathlib import Path
 
 import torch
 
-from genet import cli
-from genet.commands.measuring import checked_measure, meter_of
+from genet.arch.cost import network_cost
+from genet.arch.network import Network
+from genet.cli import main as cli
+from genet.cli.measuring import checked_measure, meter_of
+from genet.config.recipe import Data, Training
 from genet.device import open_device, read_card
-from genet.files import Journal, digest, write_atomic
-from genet.latency.meter import Meter
-from genet.latency.part import whole
 from genet.latency.profile import ROUND_REPEATS
-from genet.nets.build import build
-from genet.nets.data import load_data
-from genet.nets.evaluation import accuracy
-from genet.nets.training import train
-from genet.spec.cost import network_cost
-from genet.spec.network import Network
-from genet.spec.recipe import Data, Training
-from genet.studies.filtering.bench import Row
+from genet.latency.timing.meter import Meter
+from genet.latency.workload import whole
+from genet.models.build import build
+from genet.storage import Journal, digest, write_atomic
+from genet.studies.filter.bench import Row
 from genet.studies.tables import as_csv
+from genet.training.data import load_data
+from genet.training.evaluation import accuracy
+from genet.training.loop import train
 
 RESULTS = Path(__file__).parent / "results"
 WIDTHS = (8, 16, 32, 64)

@@ -20,7 +20,7 @@ from gpu.attempts import FILE, last_of_each, read_attempts
 from gpu.sections import SECTIONS, Lines, as_table
 
 from genet.device import DeviceCard
-from genet.files import write_atomic
+from genet.storage import write_atomic
 
 RESULTS = Path(__file__).parent / "results"
 SMALL_BYTES = 2 * 2**20

@@ -18,14 +18,14 @@ from statistics import fmean, median, stdev
 import torch
 from augmentation import BOTH, CPU, PLAIN, SEEDS
 
+from genet.config.recipe import Data, Schedule
 from genet.device import keep_memory
-from genet.files import Journal, write_atomic
-from genet.nets.build import build
-from genet.nets.data import Splits, load_data
-from genet.nets.evaluation import accuracy
-from genet.nets.images import View
-from genet.nets.training import train
-from genet.spec.recipe import Data, Schedule
+from genet.models.build import build
+from genet.storage import Journal, write_atomic
+from genet.training.data import Splits, load_data
+from genet.training.evaluation import accuracy
+from genet.training.images import View
+from genet.training.loop import train
 
 RESULTS = Path(__file__).parent / "results" / "loading"
 WAYS = ("stream", "device")

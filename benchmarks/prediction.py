@@ -17,18 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from genet import pipeline
-from genet.commands.printing import progress
-from genet.files import Record, write_atomic
-from genet.job import Job, open_job, predictor
-from genet.latency.part import whole
-from genet.latency.plan import Staircases, correction_networks, random_networks
+from genet.cli.console import progress
+from genet.config.reader import read_recipe
+from genet.config.recipe import Recipe
 from genet.latency.predict import relative_errors
 from genet.latency.profile import measure_network
-from genet.latency.repeat import repeatability
-from genet.runfolder import RunFolder
-from genet.spec.reader import read_recipe
-from genet.spec.recipe import Recipe
+from genet.latency.staircase.plan import Staircases, correction_networks, random_networks
+from genet.latency.timing.repeatability import repeatability
+from genet.latency.workload import whole
+from genet.pipeline.context import Job, open_job, predictor
+from genet.pipeline.profile import profile_device
+from genet.pipeline.run_folder import RunFolder
+from genet.storage import Record, write_atomic
 
 NETWORKS = 50
 RESULTS = Path(__file__).parent / "results"
@@ -83,7 +83,7 @@ def study(recipe: Recipe, folder: Path, count: int) -> str:
     """Fill the table of a recipe in a run folder, then hold its predictions against networks measured whole."""
     RunFolder(folder).adopt(recipe)
     with open_job(folder, progress()) as job:
-        pipeline.profile(job)
+        profile_device(job)
         return written(errors_of(job, count), f"python benchmarks/prediction.py --recipe {recipe.name}")
 
 

@@ -17,19 +17,19 @@ from pathlib import Path
 import torch
 from trials import check_all_ended_well
 
+from genet.config.reader import read_recipe, read_space
+from genet.config.recipe import Recipe
 from genet.device import read_card
-from genet.files import Journal, write_atomic
-from genet.nets.build import build
-from genet.nets.data import load_data
-from genet.spec.reader import read_recipe, read_space
-from genet.spec.recipe import Recipe
-from genet.trials.course import Course
+from genet.models.build import build
+from genet.storage import Journal, write_atomic
+from genet.training.data import load_data
+from genet.trials.context import Course
 from genet.trials.finetune import FineTune
 from genet.trials.group import STRIDE_S
 from genet.trials.plan import Trial, groups, plan_trials
-from genet.trials.processes import Processes
 from genet.trials.results import Event, TrialResult, read_results
-from genet.trials.runner import Work, run_trials
+from genet.trials.runners.processes import Processes
+from genet.trials.runners.runner import Work, run_trials
 
 RESULTS = 3000  # handed to the driver at once
 GPUS = 1000

@@ -21,21 +21,21 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from genet import pipeline
-from genet.choose.offers import Offers, tabulate
-from genet.choose.selection import Candidate, Solved, drawn, frontier
-from genet.commands.printing import progress
-from genet.files import write_atomic
-from genet.job import Job, open_job, predictor
-from genet.latency.plan import Staircases
+from genet.arch.network import Network, SuperBlock
+from genet.arch.space import MultipleOf, SearchSpace
+from genet.cli.console import progress
+from genet.config.reader import read_recipe
+from genet.config.recipe import Recipe
 from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
+from genet.latency.staircase.plan import Staircases
+from genet.pipeline.context import Job, open_job, predictor
+from genet.pipeline.profile import profile_device
+from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
-from genet.runfolder import RunFolder
-from genet.spec.network import Network, SuperBlock
-from genet.spec.reader import read_recipe
-from genet.spec.recipe import Recipe
-from genet.spec.space import MultipleOf, SearchSpace
+from genet.search.solver import Candidate, Solved, drawn, frontier
+from genet.search.tables import Offers, tabulate
+from genet.storage import write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "selection"
 INSTANCES, STRUCTURES, ONE_BY_ONE, BEST = 200, 1_000_000, 2_000, 12
@@ -132,7 +132,7 @@ def on_v100(recipe: Recipe, folder: Path) -> Job:
     files = RunFolder(folder)
     files.adopt(recipe.model_copy(update={"measure": measure}))
     job = Job(files, files.recipe(), Progress())
-    pipeline.profile(job)
+    profile_device(job)
     return job
 
 
@@ -267,7 +267,7 @@ def alignment() -> str:
             RunFolder(Path(folder) / "run").adopt(asked)
             with open_job(Path(folder) / "run", progress()) as job:
                 start = time.perf_counter()
-                pipeline.profile(job)
+                profile_device(job)
                 lines += [f"| {name} | {len(job.table)} | {time.perf_counter() - start:.0f} | {row} |" for row in selected(job)]
     return "\n".join(
         [

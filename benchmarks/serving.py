@@ -19,21 +19,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from genet.arch.network import Network
+from genet.config.reader import read_network
 from genet.device import keep_memory, read_card
 from genet.export.exports import export
 from genet.export.format import Subject, quiet
 from genet.export.onnx_formats import FILES
 from genet.export.timm_form import to_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
-from genet.files import Record, write_atomic
-from genet.latency.clock import Timing, Work, measure_apart
-from genet.latency.runtimes import onnx_work, prepare
-from genet.nets.build import build
-from genet.nets.data import Splits
-from genet.nets.fuse import fused
-from genet.nets.images import TensorImages
-from genet.spec.network import Network
-from genet.spec.reader import read_network
+from genet.latency.timing.clock import Timing, Work, measure_apart
+from genet.latency.timing.runtimes import onnx_work, prepare
+from genet.models.build import build
+from genet.models.fuse import fused
+from genet.storage import Record, write_atomic
+from genet.training.data import Splits
+from genet.training.images import TensorImages
 
 RESULTS = Path(__file__).parent / "results" / "serving"
 NETWORKS = {  # and their batches

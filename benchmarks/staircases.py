@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genet.files import write_atomic
-from genet.latency.staircase import analyse, tail_effect_candidates
-from genet.latency.sweep import Sweep, next_widths
+from genet.latency.staircase.staircase import analyse, tail_effect_candidates
+from genet.latency.staircase.sweep import Sweep, next_widths
+from genet.storage import write_atomic
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks/results/staircases.md"

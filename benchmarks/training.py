@@ -18,18 +18,18 @@ from typing import cast
 
 import torch
 
+from genet.arch.network import Network
+from genet.config.recipe import Data, Training
 from genet.device import keep_memory
 from genet.export.exports import export
 from genet.export.format import Subject
 from genet.export.timm_form import to_timm
-from genet.files import Journal, write_atomic
-from genet.nets.build import build
-from genet.nets.data import load_data, load_test
-from genet.nets.evaluation import accuracy
-from genet.nets.images import FileImages
-from genet.nets.training import train
-from genet.spec.network import Network
-from genet.spec.recipe import Data, Training
+from genet.models.build import build
+from genet.storage import Journal, write_atomic
+from genet.training.data import load_data, load_test
+from genet.training.evaluation import accuracy
+from genet.training.images import FileImages
+from genet.training.loop import train
 
 RESULTS = Path(__file__).parent / "results" / "training"
 NETWORK = Network.parse(

@@ -25,26 +25,26 @@ from statistics import fmean
 
 import torch
 
+from genet.arch.cost import network_cost
+from genet.arch.network import Network
+from genet.config.reader import read_recipe, to_yaml
+from genet.config.recipe import Mode, Recipe
 from genet.device import keep_memory, read_card
 from genet.errors import EvidenceError
-from genet.files import Journal, Record, digest, write_atomic
-from genet.nets.build import GENet, build
-from genet.nets.data import Splits, load_data
-from genet.nets.evaluation import accuracy
-from genet.nets.images import FirstImages
-from genet.nets.training import train
-from genet.nets.weights import load_weights, save_weights
-from genet.spec.cost import network_cost
-from genet.spec.network import Network
-from genet.spec.reader import read_recipe, to_yaml
-from genet.spec.recipe import Mode, Recipe
-from genet.trials.course import Course
+from genet.models.build import GENet, build
+from genet.models.weights import load_weights, save_weights
+from genet.storage import Journal, Record, digest, write_atomic
+from genet.training.data import Splits, load_data
+from genet.training.evaluation import accuracy
+from genet.training.images import FirstImages
+from genet.training.loop import train
+from genet.trials.context import Course
 from genet.trials.finetune import FineTune
 from genet.trials.group import NORM_IMAGES
 from genet.trials.plan import Trial, groups, plan_trials
-from genet.trials.processes import Processes
 from genet.trials.results import Seconds, TrialResult, read_results
-from genet.trials.runner import run_trials
+from genet.trials.runners.processes import Processes
+from genet.trials.runners.runner import run_trials
 
 HERE = Path(__file__).parent
 PER_CLASS = 900

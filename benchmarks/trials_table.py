@@ -16,11 +16,11 @@ import numpy as np
 from scipy.stats import kendalltau
 from trials import STUDIES, TRUTH_SEEDS, Costs, Parent, Study, planned, truth_networks
 
-from genet.choose.fidelity import agreement, ceiling, free_proxies, perfect
-from genet.choose.fit import fit
-from genet.files import Journal
-from genet.spec.network import Network
-from genet.spec.recipe import Mode, Model
+from genet.arch.network import Network
+from genet.config.recipe import Mode, Model
+from genet.search.fit import fit
+from genet.search.validation import agreement, ceiling, free_proxies, perfect
+from genet.storage import Journal
 from genet.trials.results import Seconds, read_results
 
 PAPER_EPOCHS = 30

@@ -25,14 +25,14 @@ from scipy.stats import spearmanr
 from timm.models.efficientnet import _gen_mobilenet_v2
 from torch import nn
 
-from genet.files import write_atomic
-from genet.latency.analytic import LAUNCH_MS, TILES, estimate, scale_of, tiled
-from genet.latency.hardware import find_gpu
+from genet.arch.cost import Conv
+from genet.config.reader import read_network
+from genet.latency.estimate.analytic import LAUNCH_MS, TILES, estimate, scale_of, tiled
+from genet.latency.estimate.hardware import find_gpu
+from genet.latency.estimate.residual import Residual, Timed
 from genet.latency.ops import Op, conv_op, network_ops
-from genet.latency.residual import Residual, Timed
 from genet.latency.trace import module_ops
-from genet.spec.cost import Conv
-from genet.spec.reader import read_network
+from genet.storage import write_atomic
 
 TABLE7, RTX3090, LAYERS = "genet_table7_v100_fp16.csv", "timm_benchmark_rtx3090_amp_nhwc.csv", "v100_tensorrt_fp16_conv.csv.gz"
 NETWORKS = Path(__file__).parent.parent / "search_spaces" / "networks"

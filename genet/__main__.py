@@ -2,7 +2,7 @@
 
 import sys
 
-from genet.cli import main
+from genet.cli.main import main
 
 if __name__ == "__main__":  # the worker processes of the trials read this file too
     sys.exit(main())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from genet.errors import DeviceError, GenetError, LostDeviceError, OutOfMemoryError
-from genet.files import Record
+from genet.storage import Record
 
 if TYPE_CHECKING:
     import torch

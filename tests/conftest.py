@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from genet.config.reader import read_recipe
+from genet.config.recipe import Data
+from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
-from genet.runfolder import RunFolder
-from genet.spec.reader import read_recipe
-from genet.spec.recipe import Data
-from tests.tiny import write_recipe
+from tests.fixtures.tiny import write_recipe
 
 if TYPE_CHECKING:
     from genet.export.record import Exports
-    from genet.nets.build import GENet
-    from genet.nets.data import Splits
+    from genet.models.build import GENet
+    from genet.training.data import Splits
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes side by side: threads beyond one each would wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -43,12 +43,12 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A tiny run from start to end."""
-    from genet import pipeline
-    from genet.job import open_job
+    from genet.pipeline.context import open_job
+    from genet.pipeline.run import run_job
 
     folder = tmp_path_factory.mktemp("tiny")
     with open_job(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
-        pipeline.run(job)
+        run_job(job)
     return RunFolder(folder / "run")
 
 
@@ -62,8 +62,8 @@ def copy(finished: RunFolder, tmp_path: Path) -> RunFolder:
 @pytest.fixture(scope="session")
 def splits() -> Splits:
     """Images for the small network."""
-    from genet.nets.data import load_data
-    from tests.small import NETWORK
+    from genet.training.data import load_data
+    from tests.fixtures.small import NETWORK
 
     return load_data(Data(), NETWORK.input, seed=0)
 
@@ -71,8 +71,8 @@ def splits() -> Splits:
 @pytest.fixture(scope="session")
 def module() -> GENet:
     """The small network."""
-    from genet.nets.build import build
-    from tests.small import NETWORK, with_own_statistics
+    from genet.models.build import build
+    from tests.fixtures.small import NETWORK, with_own_statistics
 
     return with_own_statistics(build(NETWORK, seed=1)).eval()
 

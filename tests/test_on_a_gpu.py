@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from genet.nets import replay
-from genet.nets.build import GENet, build
-from genet.nets.data import Splits, load_data
-from genet.nets.images import View
-from genet.nets.training import train
-from genet.spec.augment import Augment
-from genet.spec.network import Network
-from genet.spec.recipe import Data, Distill, Schedule, Training
-from genet.spec.space import SpaceInput
-from genet.trials.course import Course
+from genet.arch.network import Network
+from genet.arch.space import SpaceInput
+from genet.config.augment import Augment
+from genet.config.recipe import Data, Distill, Schedule, Training
+from genet.models.build import GENet, build
+from genet.training import replay
+from genet.training.data import Splits, load_data
+from genet.training.images import View
+from genet.training.loop import train
+from genet.trials.context import Course
 from genet.trials.finetune import FineTune
 from genet.trials.plan import plan_trials
 from genet.trials.results import TrialResult
-from tests.tiny import tiny_recipe
+from tests.fixtures.tiny import tiny_recipe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 GPU = torch.device("cuda", 0)

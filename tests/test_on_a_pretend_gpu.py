@@ -14,30 +14,35 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genet import cli, pipeline
+from genet.arch.network import Network
+from genet.arch.space import SpaceInput
+from genet.cli import main as cli
+from genet.config.augment import Augment
+from genet.config.reader import read_recipe
+from genet.config.recipe import Data, Distill, Measure, Mode, Schedule, Training
 from genet.device import open_device, read_card
 from genet.errors import DeviceError, LostDeviceError, NonFiniteLossError
-from genet.job import open_job
-from genet.latency.meter import DeviceMeter
-from genet.latency.part import read_part
 from genet.latency.table import Setting
-from genet.nets.build import GENet, build
-from genet.nets.data import Splits, load_data
-from genet.nets.evaluation import accuracy
-from genet.nets.images import Batch, TensorImages, View
-from genet.nets.training import train
+from genet.latency.timing.meter import DeviceMeter
+from genet.latency.workload import read_part
+from genet.models.build import GENet, build
+from genet.pipeline.context import open_job
+from genet.pipeline.distill import run_planned_trials
+from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.profile import check_job, profile_device
+from genet.pipeline.race import run_race
+from genet.pipeline.select import select_networks
 from genet.progress import Progress
-from genet.spec.augment import Augment
-from genet.spec.network import Network
-from genet.spec.reader import read_recipe
-from genet.spec.recipe import Data, Distill, Measure, Mode, Schedule, Training
-from genet.spec.space import SpaceInput
-from genet.trials.course import Course
+from genet.training.data import Splits, load_data
+from genet.training.evaluation import accuracy
+from genet.training.images import Batch, TensorImages, View
+from genet.training.loop import train
+from genet.trials.context import Course
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.results import TrialResult
-from tests.pretend_gpu import CUDA, label, pretend_gpu
-from tests.tiny import RECIPE, tiny_recipe, write_recipe
+from tests.fixtures.pretend_gpu import CUDA, label, pretend_gpu
+from tests.fixtures.tiny import RECIPE, tiny_recipe, write_recipe
 
 CPU = torch.device("cpu")
 TINY = Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | DW k3 c24 s2 d1 r2 | Conv k1 c32 | 10")
@@ -108,7 +113,7 @@ def test_a_training_with_every_option_ends_on_a_gpu_as_on_the_processor(digits: 
 
 @pytest.mark.parametrize("schedule", [PLAIN, EVERYTHING])
 def test_no_step_waits_for_the_gpu(digits: Splits, schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genet.nets.learner.STEPS_UNREAD", 8)
+    monkeypatch.setattr("genet.training.learner.STEPS_UNREAD", 8)
 
     def waits(steps: int) -> int:
         with pretend_gpu() as seen:
@@ -341,17 +346,17 @@ def test_a_block_and_a_network_are_timed_by_graphs(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_a_whole_run_mixes_nothing_and_keeps_at_most_three_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genet.studies.survey.roof.LARGE", (64,))
-    monkeypatch.setattr("genet.studies.survey.roof.PASS_BYTES", 2**16)
+    monkeypatch.setattr("genet.latency.estimate.roofline.LARGE", (64,))
+    monkeypatch.setattr("genet.latency.estimate.roofline.PASS_BYTES", 2**16)
     recipe = read_recipe(write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: cuda")))
     with pretend_gpu() as seen, open_job(tmp_path / "run", Progress(), recipe) as job:
-        pipeline.check(job)
-        pipeline.profile(job)
-        pipeline.train_master(job)
-        pipeline.distill(job)
-        pipeline.fit_trials(job)
-        pipeline.select(job)
-        outcomes = pipeline.race(job)  # exports are made on the processor
+        check_job(job)
+        profile_device(job)
+        train_master(job)
+        run_planned_trials(job)
+        fit_trials(job)
+        select_networks(job)
+        outcomes = run_race(job)  # exports are made on the processor
         assert job.card.name == "pretend GPU"
     assert outcomes.outcomes
     assert seen.most_alive <= 3
@@ -363,7 +368,7 @@ def test_a_device_that_vanishes_in_a_command_is_one_line_and_exit_code_2(
     def gone(*_: object) -> None:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure\nmore")
 
-    monkeypatch.setattr("genet.nets.learner.Learner.descend", gone)
+    monkeypatch.setattr("genet.training.learner.Learner.descend", gone)
     recipe = tmp_path / "brief.yaml"
     recipe.write_text("name: brief\ndata: {name: digits}\ntrain: {epochs: 1, batch: 64, learning_rate: 0.1}\n")
     with pretend_gpu():

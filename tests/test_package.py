@@ -22,7 +22,7 @@ def test_a_wheel_finds_its_recipes_by_name_away_from_the_clone(tmp_path: Path) -
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "import genet; assert genet.__file__.startswith(sys.path[0])\n"
-        "from genet.cli import main\n"
+        "from genet.cli.main import main\n"
         "sys.exit(main(['check', 'digits']) or main(['check', 'genet-light']) or main(['init', 'mine.yaml']))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
@@ -32,7 +32,7 @@ def test_a_wheel_finds_its_recipes_by_name_away_from_the_clone(tmp_path: Path) -
 
 def test_the_readmes_commands_exist() -> None:
     text = (ROOT / "README.md").read_text()
-    from tests.test_cli import COMMANDS
+    from tests.cli.test_cli import COMMANDS
 
     named = {line.split()[1] for line in text.splitlines() if line.strip().startswith("genet ")}
     assert named <= set(COMMANDS)

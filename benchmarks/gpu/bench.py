@@ -12,11 +12,11 @@ from typing import Any, TextIO
 
 import torch
 
-from genet import cli
+from genet.cli import main as cli
+from genet.config.recipe import Measure
 from genet.device import DeviceCard, give_back_memory, open_device, read_card
 from genet.errors import GenetError
-from genet.latency.meter import Meter, open_meter
-from genet.spec.recipe import Measure
+from genet.latency.timing.meter import Meter, open_meter
 
 DRY_RUN = "dry-run"  # where small settings leave their results, on whatever device
 STOPPED = (130, 143)  # what a command ends with when it was interrupted

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from genet.errors import EvidenceError
-from genet.files import Record
+from genet.storage import Record
 from gpu.bench import Bench
 
 ROOT = Path(__file__).parents[2]

@@ -9,12 +9,12 @@ from scaling import report
 from trials import Costs, costs_of_all_ways
 from trials_table import costs_table
 
-from genet.files import write_atomic
-from genet.nets.build import build
-from genet.nets.data import Splits
-from genet.nets.images import TensorImages
-from genet.spec.reader import read_recipe
-from genet.spec.recipe import Recipe
+from genet.config.reader import read_recipe
+from genet.config.recipe import Recipe
+from genet.models.build import build
+from genet.storage import write_atomic
+from genet.training.data import Splits
+from genet.training.images import TensorImages
 from gpu.bench import Bench
 
 LITTLE = Path(__file__).parents[1] / "trials.yaml"

@@ -6,10 +6,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from genet.config.reader import read_recipe, to_yaml
+from genet.config.recipe import Recipe
 from genet.errors import DataError
-from genet.files import digest, write_atomic
-from genet.spec.reader import read_recipe, to_yaml
-from genet.spec.recipe import Recipe
+from genet.storage import digest, write_atomic
 from gpu.archive import DamagedArchiveError, unpack
 from gpu.bench import Bench, command
 from gpu.steps import smallest

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from genet.errors import DeviceError, MeasurementError
-from genet.files import Journal
-from genet.latency.meter import Meter
-from genet.latency.part import Part, read_part
+from genet.latency.timing.meter import Meter
+from genet.latency.workload import Part, read_part
+from genet.storage import Journal
 from gpu.bench import Bench
 from gpu.checks import SLOW, run_tests
 from gpu.studies import serve_with

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from genet.config.recipe import MemoryFormat
 from genet.device import device_fault
 from genet.errors import first_line
-from genet.files import Record
-from genet.latency.part import chain, read_blocks
-from genet.nets.learner import computing_on, mixed_precision, number_format
-from genet.spec.recipe import MemoryFormat
+from genet.latency.workload import chain, read_blocks
+from genet.storage import Record
+from genet.training.learner import computing_on, mixed_precision, number_format
 from gpu.bench import Bench
 from gpu.steps import Augmented, GroupStep, Step, augmentation, freer_steps, group_steps, training_steps, wait
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from genet.files import Journal
+from genet.storage import Journal
 from gpu.papers import (
     GENET_TABLE_3,
     GENET_TABLE_7,

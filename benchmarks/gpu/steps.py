@@ -10,22 +10,22 @@ from typing import Literal
 
 import torch
 
+from genet.arch.network import Network
+from genet.config.augment import augment_at
+from genet.config.reader import read_recipe
+from genet.config.recipe import Recipe, Training
 from genet.device import device_fault
-from genet.ending import Ending
 from genet.errors import first_line
-from genet.files import Record
-from genet.nets.build import build
-from genet.nets.data import Splits
-from genet.nets.images import TensorImages, View
-from genet.nets.learner import computing_on, on_device, steps_unread
-from genet.nets.replay import CALLS_BEFORE, Replayed
-from genet.nets.training import _Loop
-from genet.nets.world import ALONE
-from genet.spec.augment import augment_at
-from genet.spec.network import Network
-from genet.spec.reader import read_recipe
-from genet.spec.recipe import Recipe, Training
-from genet.trials.course import Course
+from genet.models.build import build
+from genet.signals import Ending
+from genet.storage import Record
+from genet.training.data import Splits
+from genet.training.distributed import ALONE
+from genet.training.images import TensorImages, View
+from genet.training.learner import computing_on, on_device, steps_unread
+from genet.training.loop import _Loop
+from genet.training.replay import CALLS_BEFORE, Replayed
+from genet.trials.context import Course
 from genet.trials.group import _Group
 from genet.trials.plan import Trial, groups, plan_trials
 from gpu.bench import Bench

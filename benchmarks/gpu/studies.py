@@ -12,7 +12,7 @@ from serving import serve, table
 from torch import nn
 
 from genet.errors import EvidenceError, GenetError
-from genet.files import Journal, write_atomic
+from genet.storage import Journal, write_atomic
 from gpu.bench import Bench, command
 
 FOLDED = ("timm:resnet18", "timm:regnetx_002", "timm:gernet_s", "timm:efficientnet_b0", "timm:mobilenetv2_100", "timm:dla60x_c")

@@ -6,9 +6,9 @@ import itertools
 import json
 from collections.abc import Sequence
 
-from genet.files import Record, write_atomic
-from genet.latency.curves import Curves, measure_curves
+from genet.latency.timing.curves import Curves, measure_curves
 from genet.report.latency_figures import draw_curves
+from genet.storage import Record, write_atomic
 from gpu.bench import Bench, command
 
 BATCHED = ("timm:resnet50", "timm:resnet152", "timm:mobilenetv2_100", "timm:efficientnet_b0")

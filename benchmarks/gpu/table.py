@@ -9,17 +9,17 @@ from pathlib import Path
 
 from prediction import errors_of, written
 
-from genet import pipeline
-from genet.commands.printing import progress
-from genet.files import Journal, Record, write_atomic
-from genet.job import Job, open_job
-from genet.latency.plan import Staircases
+from genet.arch.network import Kernel
+from genet.cli.console import progress
+from genet.config.reader import read_recipe
+from genet.config.recipe import Recipe
+from genet.latency.staircase.plan import Staircases
+from genet.pipeline.context import Job, open_job
+from genet.pipeline.profile import profile_device
+from genet.pipeline.run_folder import RunFolder
 from genet.report.figures import draw_staircases, staircase_info
 from genet.report.latency_figures import draw_staircase
-from genet.runfolder import RunFolder
-from genet.spec.network import Kernel
-from genet.spec.reader import read_recipe
-from genet.spec.recipe import Recipe
+from genet.storage import Journal, Record, write_atomic
 from gpu.bench import Bench
 
 RESOLUTION = 224
@@ -94,7 +94,7 @@ def _fill(bench: Bench, folder: Path, kernels: tuple[Kernel, ...]) -> None:
     with _job(bench, folder, kernels) as job:
         before, start = len(job.table), time.monotonic()
         try:
-            pipeline.profile(job)
+            profile_device(job)
         finally:
             spent.append({"rows": len(job.table) - before, "seconds": time.monotonic() - start})
             calls = spent.read().records

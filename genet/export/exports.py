@@ -17,9 +17,9 @@ from genet.export.onnx_formats import ONNX, ONNX_FP16, ONNX_INT8
 from genet.export.record import EVIDENCE_FILE, Exported, Exports
 from genet.export.timm_form import TIMM
 from genet.export.torch_formats import PT2, SAFETENSORS, STRING
-from genet.files import digest, read_checked, remove_checked, write_checked, written_atomically
-from genet.nets.evaluation import top
-from genet.nets.weights import read_labels, weights_bytes
+from genet.models.weights import read_labels, weights_bytes
+from genet.storage import digest, read_checked, remove_checked, write_checked, written_atomically
+from genet.training.evaluation import top
 
 FORMATS = {each.name: each for each in (SAFETENSORS, TIMM, ONNX, ONNX_FP16, ONNX_INT8, PT2, STRING)}
 BATCHES = (1, 7, 64)

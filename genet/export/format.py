@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from genet.arch.network import Network
+from genet.config.preprocessing import Shown, shown_at
 from genet.errors import GenetError
-from genet.nets.data import Splits
-from genet.nets.foreign import structure_of
-from genet.nets.fuse import fused
-from genet.spec.network import Network
-from genet.spec.shown import Shown, shown_at
+from genet.models.external import structure_of
+from genet.models.fuse import fused
+from genet.training.data import Splits
 
 Answers = Callable[[Tensor], Tensor]  # images (N, channels, h, w) in fp32 to logits (N, classes), on the CPU
 

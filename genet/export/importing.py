@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from genet.arch.external import FUNCTION, Foreign, Structure
+from genet.arch.genet_string import from_genet_string
+from genet.arch.network import Input, Network
+from genet.config.file_kinds import kind_of
+from genet.config.preprocessing import Shown
+from genet.config.reader import read_structure
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config, shown_to
-from genet.files import read_bytes
+from genet.models.build import build
+from genet.models.external import attribute, build_structure, logits_of, structure_of
+from genet.models.hub import pretrained_model
+from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, check_kept, load, read_labels
 from genet.names import is_a_line, some_of
-from genet.nets.build import build
-from genet.nets.foreign import attribute, build_structure, logits_of, structure_of
-from genet.nets.hub import pretrained_model
-from genet.nets.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, check_kept, load, read_labels
-from genet.spec.foreign import FUNCTION, Foreign, Structure
-from genet.spec.genet_string import from_genet_string
-from genet.spec.kinds import kind_of
-from genet.spec.network import Input, Network
-from genet.spec.reader import read_structure
-from genet.spec.shown import Shown
+from genet.storage import read_bytes
 
 CLOSE = 1e-5  # of the largest logit
 STRING = "ConvKX("  # how a GENet string begins

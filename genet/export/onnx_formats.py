@@ -12,8 +12,8 @@ from torch import Tensor
 
 from genet.errors import GenetError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject, quiet
-from genet.files import read_checked
-from genet.latency.runtimes import session_options
+from genet.latency.timing.runtimes import session_options
+from genet.storage import read_checked
 
 if TYPE_CHECKING:
     from onnx import ModelProto

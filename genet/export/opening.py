@@ -10,21 +10,21 @@ from typing import Any, cast
 
 import torch
 
+from genet.arch.external import FUNCTION
+from genet.arch.network import Input
+from genet.config.file_kinds import kind_of
+from genet.config.preprocessing import Shown
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.exports import FORMATS, check_formats
 from genet.export.format import Answers
 from genet.export.onnx_formats import open_session, session_answers
 from genet.export.timm_form import CONFIG_FILE, open_timm, shown_to
 from genet.export.torch_formats import open_program
-from genet.files import read_from_elsewhere
+from genet.models.external import structure_of
+from genet.models.hub import pretrained_model
+from genet.models.weights import NETWORK_FILE, load, read_labels
 from genet.names import typed
-from genet.nets.foreign import structure_of
-from genet.nets.hub import pretrained_model
-from genet.nets.weights import NETWORK_FILE, load, read_labels
-from genet.spec.foreign import FUNCTION
-from genet.spec.kinds import kind_of
-from genet.spec.network import Input
-from genet.spec.shown import Shown
+from genet.storage import read_from_elsewhere
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genet.files import Derived, Record
+from genet.storage import Derived, Record
 
 EVIDENCE_FILE = "exports.json"
 

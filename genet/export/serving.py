@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from genet.config.reader import read_structure
 from genet.device import current, keep_memory
 from genet.errors import GenetError, first_line
 from genet.export.onnx_formats import FILES
 from genet.export.record import EVIDENCE_FILE, Exports
 from genet.export.timm_form import FOLDER, open_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
-from genet.files import Record, read_checked
-from genet.latency.clock import Timing, Work, measure_apart
-from genet.latency.runtimes import WAITING, onnx_work
-from genet.nets.weights import load
-from genet.spec.reader import read_structure
+from genet.latency.timing.clock import Timing, Work, measure_apart
+from genet.latency.timing.runtimes import WAITING, onnx_work
+from genet.models.weights import load
+from genet.storage import Record, read_checked
 
 CPU = torch.device("cpu")
 

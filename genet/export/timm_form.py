@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
+from genet.arch.network import Network, blocks
+from genet.config.preprocessing import Shown
 from genet.errors import GenetError, SpecError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject, refused_by
-from genet.files import read_bytes, read_from_elsewhere
-from genet.nets.weights import WEIGHTS_FILE, weights_bytes
-from genet.spec.network import Network, blocks
-from genet.spec.shown import Shown
+from genet.models.weights import WEIGHTS_FILE, weights_bytes
+from genet.storage import read_bytes, read_from_elsewhere
 
 FOLDER = "timm"
 CONFIG_FILE = "config.json"

@@ -11,12 +11,12 @@ from typing import cast
 
 import torch
 
+from genet.arch.genet_string import from_genet_string, to_genet_string
+from genet.config.reader import read_network, to_yaml
 from genet.errors import StorageError, first_line
 from genet.export.format import Answers, Format, Subject, quiet, refused_by
-from genet.files import read_bytes, read_checked
-from genet.nets.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, labels_bytes, load, load_weights, weights_bytes
-from genet.spec.genet_string import from_genet_string, to_genet_string
-from genet.spec.reader import read_network, to_yaml
+from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, labels_bytes, load, load_weights, weights_bytes
+from genet.storage import read_bytes, read_checked
 
 SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 PROGRAM_FILE, STRING_FILE = "model.pt2", "network.txt"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from genet.config.recipe import Measure
 from genet.errors import EvidenceError
-from genet.files import Journal, Record
 from genet.latency.table import LatencyTable, Setting, settings
-from genet.spec.recipe import Measure
+from genet.storage import Journal, Record
 
 
 def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:

@@ -1,6 +1,6 @@
 """A network as the kernels of one forward pass, in closed form: what the analytic device model estimates.
 
-The convolutions come from `genet.spec.cost`; here the passes between them are added, which eager PyTorch runs as kernels
+The convolutions come from `genet.arch.cost`; here the passes between them are added, which eager PyTorch runs as kernels
 of their own: normalisation, activation, the residual addition, pooling. `genet.latency.trace` reads the same list off
 the modules that are really built, and a test holds the two together.
 """
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from genet.spec.cost import Conv, body, shortcut
-from genet.spec.network import Block, BlockKind, Network, superblock_blocks
-from genet.spec.network import blocks as network_blocks
+from genet.arch.cost import Conv, body, shortcut
+from genet.arch.network import Block, BlockKind, Network, superblock_blocks
+from genet.arch.network import blocks as network_blocks
 
 OpKind = Literal["conv", "linear", "norm", "activation", "swish", "add", "pool", "product", "other"]
 

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from genet.arch.network import Block, Network
 from genet.errors import EvidenceError
-from genet.files import Record
 from genet.latency.ops import kernel_count, network_ops
 from genet.latency.table import LatencyTable, NetworkRow
-from genet.spec.network import Block, Network
+from genet.storage import Record
 
 ROUNDING = 1e-6  # relative errors that close are equal
 

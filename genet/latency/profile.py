@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from genet.arch.cost import block_cost, is_repeated
+from genet.arch.external import Structure
+from genet.arch.network import Block, Network
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.ops import block_ops
-from genet.latency.part import Part, chain, part_of, whole
-from genet.latency.sweep import SHORT, Sweep, next_widths
+from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, standard_error
-from genet.spec.cost import block_cost, is_repeated
-from genet.spec.foreign import Structure
-from genet.spec.network import Block, Network
+from genet.latency.workload import Part, chain, part_of, whole
 
 if TYPE_CHECKING:
-    from genet.latency.clock import Timing
-    from genet.latency.meter import Meter
+    from genet.latency.timing.clock import Timing
+    from genet.latency.timing.meter import Meter
 
 DRIFT = 0.02  # a sentinel that moves by more between two readings flags the rows in between
 GROUP_S = 0.5  # between two readings of the sentinel; timed in turn with the rows it would take their caches, and they its

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError, model_validator
 
+from genet.arch.cost import is_repeated
+from genet.arch.external import Structure
+from genet.arch.network import Block, Network, blocks
+from genet.config.recipe import Dtype, Measure, MemoryFormat, Runtime
 from genet.device import DeviceCard
 from genet.errors import EvidenceError
-from genet.files import Journal, Record, digest
-from genet.latency.part import read_blocks
-from genet.spec.cost import is_repeated
-from genet.spec.foreign import Structure
-from genet.spec.network import Block, Network, blocks
-from genet.spec.recipe import Dtype, Measure, MemoryFormat, Runtime
+from genet.latency.workload import read_blocks
+from genet.storage import Journal, Record, digest
 
 MIXED = "TF32 convolutions, IEEE linear layers"  # as torch serves it by default, and `fp32_as_served` pins it
 FP32 = {"onnxruntime": "TF32", "tensorrt": "TF32"}  # these allow it everywhere by default

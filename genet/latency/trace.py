@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genet.arch.cost import Cost, network_cost
+from genet.arch.external import Foreign, Structure
 from genet.latency.ops import Op, OpKind
-from genet.nets.foreign import build_structure, structure_of
-from genet.spec.cost import Cost, network_cost
-from genet.spec.foreign import Foreign, Structure
+from genet.models.external import build_structure, structure_of
 
 NORMS = {"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training", "native_layer_norm"}
 NORMS |= {"native_group_norm"}

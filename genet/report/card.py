@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from genet.choose.outcome import Outcome, Outcomes, Raced, Trained
+from genet.arch.cost import Cost
+from genet.arch.external import Structure
+from genet.config.preprocessing import Shown
 from genet.export.record import Exports
 from genet.report.page import found_in, render
-from genet.spec.cost import Cost
-from genet.spec.foreign import Structure
-from genet.spec.shown import Shown
+from genet.search.outcome import Outcome, Outcomes, Raced, Trained
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from genet.choose.certificate import Selection
-from genet.choose.outcome import Outcomes
-from genet.choose.selection import Candidate
-from genet.latency.plan import PlacedStaircase, Staircases
+from genet.latency.staircase.plan import PlacedStaircase, Staircases
+from genet.search.certificate import Selection
+from genet.search.outcome import Outcomes
+from genet.search.solver import Candidate
 from genet.trials.results import TrialResult
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from genet.latency.curves import Curve, Curves
-from genet.latency.staircase import Staircase
+from genet.latency.staircase.staircase import Staircase
+from genet.latency.timing.curves import Curve, Curves
 from genet.report.figures import GREY, figure_of, svg
 
 UNITS = {"batch": "batch size", "size": "resolution (pixels)", "width": "width (channels)"}

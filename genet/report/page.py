@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from genet.choose.certificate import Selection
-from genet.choose.explain import NEARBY, Explanation
-from genet.choose.fidelity import Validation
-from genet.choose.outcome import Outcomes, Trained, percent
-from genet.choose.regression import Regression
-from genet.choose.selection import Candidate
+from genet.arch.network import Network
+from genet.config.reader import to_yaml
+from genet.config.recipe import Recipe
+from genet.latency.estimate.intensity import flops_of, intensity_of, layers_of
+from genet.latency.estimate.roofline import Roof
 from genet.latency.ops import network_ops
-from genet.latency.plan import Staircases
+from genet.latency.staircase.plan import Staircases
 from genet.latency.table import Setting
 from genet.progress import duration
 from genet.report import figures
-from genet.spec.network import Network
-from genet.spec.reader import to_yaml
-from genet.spec.recipe import Recipe
-from genet.studies.survey.intensity import flops_of, intensity_of, layers_of
-from genet.studies.survey.roof import Roof
+from genet.search.certificate import Selection
+from genet.search.explain import NEARBY, Explanation
+from genet.search.outcome import Outcomes, Trained, percent
+from genet.search.regression import Regression
+from genet.search.solver import Candidate
+from genet.search.validation import Validation
 from genet.trials.audit import additivity
 from genet.trials.results import TrialResult
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from genet.errors import SpecError
-from genet.files import Record, read_bytes
+from genet.storage import Record, read_bytes
 
 Row = TypeVar("Row", bound=Record)
 

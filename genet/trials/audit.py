@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from genet.files import Record
+from genet.storage import Record
 from genet.trials.plan import Change
 from genet.trials.results import TrialResult
 

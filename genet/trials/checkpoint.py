@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 
 from genet.errors import StorageError
-from genet.files import digest, read_checked, remove_checked, write_checked
-from genet.nets.learner import number_format
-from genet.trials.course import Course
+from genet.storage import digest, read_checked, remove_checked, write_checked
+from genet.training.learner import number_format
+from genet.trials.context import Course
 from genet.trials.plan import Trial
 
 SHARE = 20  # saving takes at most one part in so many of the time

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
+from genet.arch.cost import network_cost
+from genet.arch.network import Network
 from genet.device import device_fault, free_bytes, give_back_memory, open_device
 from genet.errors import DataError, LostDeviceError
-from genet.spec.cost import network_cost
-from genet.spec.network import Network
 from genet.trials.checkpoint import Checkpoints, Place
-from genet.trials.course import Course
+from genet.trials.context import Course
 from genet.trials.group import fine_tune
 from genet.trials.plan import Trial
 from genet.trials.results import Event, FailureKind, Stride, TrialResult, failed

@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genet.files import digest
-from genet.nets.build import GENet
-from genet.nets.evaluation import EVALUATION_BATCH
-from genet.nets.images import Batch
-from genet.nets.inherit import inherit
-from genet.nets.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
-from genet.nets.replay import Replayed
-from genet.nets.training import epoch_seed
-from genet.spec.network import Network
-from genet.spec.recipe import Distill
+from genet.arch.network import Network
+from genet.config.recipe import Distill
+from genet.models.build import GENet
+from genet.models.inherit import inherit
+from genet.storage import digest
+from genet.training.evaluation import EVALUATION_BATCH
+from genet.training.images import Batch
+from genet.training.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
+from genet.training.loop import epoch_seed
+from genet.training.replay import Replayed
 from genet.trials.checkpoint import BEGINNING, Checkpoints, Place
-from genet.trials.course import Course
+from genet.trials.context import Course
 from genet.trials.plan import Trial
 from genet.trials.results import Event, FailureKind, Seconds, Stride, TrialResult, failed, settled
 

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from genet.files import Record, digest
-from genet.spec.network import BlockType, Network, SuperBlock
-from genet.spec.recipe import Distill
-from genet.spec.space import SearchSpace, Widths, superblock_of
+from genet.arch.network import BlockType, Network, SuperBlock
+from genet.arch.space import SearchSpace, Widths, superblock_of
+from genet.config.recipe import Distill
+from genet.storage import Record, digest
 
 FRESH = "/fresh"  # after the network, in the names of controls with fresh weights
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import torch
 
+from genet.arch.cost import network_cost
+from genet.arch.network import Network
 from genet.errors import DeviceError
-from genet.nets.data import Splits
-from genet.nets.evaluation import EVALUATION_BATCH
-from genet.nets.images import FirstImages
-from genet.spec.cost import network_cost
-from genet.spec.network import Network
-from genet.trials.course import Course
+from genet.training.data import Splits
+from genet.training.evaluation import EVALUATION_BATCH
+from genet.training.images import FirstImages
+from genet.trials.context import Course
 from genet.trials.finetune import FineTune
 from genet.trials.group import NORM_IMAGES
 from genet.trials.plan import Trial, groups

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from pydantic import ValidationError
 
 from genet.errors import EvidenceError
-from genet.files import Journal, Record
+from genet.storage import Journal, Record
 from genet.trials.plan import Trial
 
 FailureKind = Literal["out of memory", "non-finite loss", "data", "time limit", "worker killed", "bug"]

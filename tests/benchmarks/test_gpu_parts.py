@@ -9,8 +9,8 @@ from gpu.probe import ROWS
 from gpu.studies import EFFICIENTNETS, FOLDED, SERVED
 from gpu.sweeps import BATCHED, PIXELS, WIDTHS, _chains, _layers
 
-from genet.latency.curves import read_range
-from genet.latency.part import read_blocks, read_part, with_width
+from genet.latency.timing.curves import read_range
+from genet.latency.workload import read_blocks, read_part, with_width
 
 
 def test_every_network_block_and_layer_that_is_to_be_timed_can_be_read() -> None:

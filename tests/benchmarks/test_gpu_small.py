@@ -21,7 +21,7 @@ from PIL import Image
 from genet.device import DeviceCard
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-PRETENCE = Path(__file__).parents[1] / "pretence"
+PRETENCE = Path(__file__).parents[1] / "fixtures" / "pretence"
 
 
 def images(folder: Path) -> Path:

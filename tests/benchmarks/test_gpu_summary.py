@@ -12,7 +12,7 @@ from gpu.archive import pack
 from gpu.attempts import Attempt, add_attempt
 
 from genet.device import read_card
-from genet.files import Journal
+from genet.storage import Journal
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_summary.py"
 KEY = {"batch": 64, "dtype": "fp16", "memory_format": "channels_last"}

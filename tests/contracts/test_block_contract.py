@@ -7,10 +7,10 @@ import torch
 from timm.models.byobnet import BasicBlock, BottleneckBlock, LayerFn
 from torch import nn
 
-from genet.nets.blocks import ResidualBlock, build_block
-from genet.nets.build import initialise
-from genet.spec.cost import block_cost
-from genet.spec.network import Block
+from genet.arch.cost import block_cost
+from genet.arch.network import Block
+from genet.models.blocks import ResidualBlock, build_block
+from genet.models.build import initialise
 
 RATIOS = {"XX": None, "BL": 0.5, "DW": 2.0}
 WIDTH, OTHER_WIDTH = 16, 32

@@ -13,8 +13,8 @@ import torch
 from genet.export.exports import FORMATS
 from genet.export.format import Subject
 from genet.export.record import Exported, Exports
-from genet.files import digest
-from genet.nets.build import GENet
+from genet.models.build import GENet
+from genet.storage import digest
 
 APART = {"safetensors": (), "timm": ("genet",), "pt2": ("genet", "timm")}  # what each must run without; ONNX without torch too
 RUN = """

@@ -13,20 +13,20 @@ from typing import Any, Self
 
 import pytest
 
+from genet.config.recipe import Distill, Recipe
 from genet.errors import EvidenceError, RunError
-from genet.files import Journal
-from genet.nets.build import build
-from genet.nets.data import Splits, load_data
-from genet.nets.images import TensorImages
-from genet.spec.recipe import Distill, Recipe
-from genet.trials.course import Course
+from genet.models.build import build
+from genet.storage import Journal
+from genet.training.data import Splits, load_data
+from genet.training.images import TensorImages
+from genet.trials.context import Course
 from genet.trials.finetune import FineTune
-from genet.trials.on_ray import OnRay
 from genet.trials.plan import Trial, groups, plan_trials
-from genet.trials.processes import Processes
 from genet.trials.results import Event, FailureKind, Stride, TrialResult, failed, read_results
-from genet.trials.runner import InProcess, Runner, Work, run_trials
-from tests.tiny import tiny_recipe
+from genet.trials.runners.on_ray import OnRay
+from genet.trials.runners.processes import Processes
+from genet.trials.runners.runner import InProcess, Runner, Work, run_trials
+from tests.fixtures.tiny import tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = Distill(epochs=1, batch=128, learning_rate=0.1)

@@ -15,17 +15,17 @@ import pytest
 import torch
 from torch import nn
 
+from genet.config.recipe import Measure
 from genet.device import available_bytes, read_card
 from genet.errors import DeviceError, LostDeviceError, MeasurementError, OutOfMemoryError
-from genet.files import Journal
-from genet.latency import meter as meters
 from genet.latency import profile
-from genet.latency.meter import DeviceMeter
-from genet.latency.part import Part, chain, read_blocks, whole
-from genet.latency.runtimes import RUNTIMES, prepare
 from genet.latency.table import LatencyTable, Setting
-from genet.spec.recipe import Measure
-from tests.tiny import tiny_recipe
+from genet.latency.timing import meter as meters
+from genet.latency.timing.meter import DeviceMeter
+from genet.latency.timing.runtimes import RUNTIMES, prepare
+from genet.latency.workload import Part, chain, read_blocks, whole
+from genet.storage import Journal
+from tests.fixtures.tiny import tiny_recipe
 
 ROOT = Path(__file__).parents[2]
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -108,7 +108,7 @@ def test_the_work_runs_the_module_and_not_nothing(runtime: str) -> None:
     modules = [nn.Conv2d(width, width, 3, padding=1, bias=False).eval() for width in (8, 128)]
     with torch.inference_mode():
         works = prepare(runtime, [(module, torch.randn(1, module.in_channels, 32, 32)) for module in modules])
-        from genet.latency.clock import measure
+        from genet.latency.timing.clock import measure
 
         narrow, wide = measure(works, CPU, 5)
     assert wide.median_ms > 5 * narrow.median_ms

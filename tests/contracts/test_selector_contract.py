@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from genet.choose.offers import Offers, tabulate
-from genet.choose.selection import Solved, drawn, frontier, pareto, utilized
+from genet.arch.cost import network_cost
+from genet.arch.network import Block, Network, SuperBlock, blocks, superblock_blocks
+from genet.arch.space import SearchSpace, Widths
+from genet.config.reader import read_space
 from genet.latency.ops import network_ops
-from genet.spec.cost import network_cost
-from genet.spec.network import Block, Network, SuperBlock, blocks, superblock_blocks
-from genet.spec.reader import read_space
-from genet.spec.space import SearchSpace, Widths
+from genet.search.solver import Solved, drawn, frontier, pareto, utilized
+from genet.search.tables import Offers, tabulate
 
 DIGITS = read_space("digits")
 

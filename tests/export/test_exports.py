@@ -14,17 +14,17 @@ import pytest
 import torch
 
 import genet
+from genet.arch.network import Network
+from genet.config.reader import read_network
 from genet.errors import GenetError, StorageError
 from genet.export import exports as writing
 from genet.export.exports import FORMATS, export
 from genet.export.format import Subject
 from genet.export.record import EVIDENCE_FILE, Exports
-from genet.nets.build import GENet, build
-from genet.nets.data import Splits
-from genet.nets.weights import load_weights, save_weights
-from genet.spec.network import Network
-from genet.spec.reader import read_network
-from tests.small import NETWORK, with_own_statistics
+from genet.models.build import GENet, build
+from genet.models.weights import load_weights, save_weights
+from genet.training.data import Splits
+from tests.fixtures.small import NETWORK, with_own_statistics
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,15 +11,15 @@ import pytest
 import torch
 from timm.models.byobnet import model_cfgs
 
+from genet.arch.genet_string import to_genet_string
+from genet.arch.network import Input
+from genet.config.reader import read_network
 from genet.errors import GenetError, SpecError
 from genet.export.format import Subject
 from genet.export.importing import import_network
-from genet.nets.build import GENet
-from genet.spec.genet_string import to_genet_string
-from genet.spec.network import Input
-from genet.spec.reader import read_network
-from tests.small import NETWORK
-from tests.spec.test_kinds import torch_file
+from genet.models.build import GENet
+from tests.config.test_file_kinds import torch_file
+from tests.fixtures.small import NETWORK
 
 READS = Input(channels=1, classes=10, resolution=12)
 LARGE = model_cfgs["gernet_l"]  # named by a test as MODULE:ATTRIBUTE
@@ -95,7 +95,7 @@ def test_weights_that_are_anothers_are_refused(exported, tmp_path: Path) -> None
         ("ConvKX(3,8", "a GENet string must be made of"),
         ("best.pth", r"best\.pth: must be timm:MODEL, a folder with .*, and no file or folder of that name is here"),
         ("x" * 400, r"^x{60}: must be timm:MODEL, .* and cannot be looked for \(File name too long\)"),
-        ("tests.nets.others:scaled_by_numpy", "must come back from its weights as it is, and does not"),
+        ("tests.fixtures.others:scaled_by_numpy", "must come back from its weights as it is, and does not"),
     ],
 )
 def test_what_cannot_be_taken_in_says_what_can(what: str, law: str) -> None:

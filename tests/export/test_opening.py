@@ -12,13 +12,13 @@ import onnx
 import pytest
 import torch
 
+from genet.config.preprocessing import shown_at
 from genet.errors import GenetError
 from genet.export.exports import FORMATS
 from genet.export.format import Subject
 from genet.export.opening import open_network
-from genet.nets.build import GENet
-from genet.spec.shown import shown_at
-from tests.small import NETWORK
+from genet.models.build import GENet
+from tests.fixtures.small import NETWORK
 
 CPU = torch.device("cpu")
 RUNNABLE = ["safetensors", "timm", "onnx", "onnx-fp16", "onnx-int8", "pt2"]

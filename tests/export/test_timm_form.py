@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.models.byobnet import model_cfgs
 
+from genet.arch.network import Network, Stem
+from genet.config.reader import read_network
 from genet.errors import GenetError, SpecError
 from genet.export.timm_form import from_timm, timm_arguments, to_timm
-from genet.nets.build import build
-from genet.spec.network import Network, Stem
-from genet.spec.reader import read_network
-from tests.small import with_own_statistics
-from tests.spec.strategies import networks, superblocks
+from genet.models.build import build
+from tests.fixtures.small import with_own_statistics
+from tests.fixtures.strategies import networks, superblocks
 
 DEEP = (
     "@128x3 | Conv k7 c13 s2 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1 | XX k3 c16 s2 d2 | XX k3 c16 s2 d1 | "

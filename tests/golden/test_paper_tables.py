@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from genet.nets.build import build
-from genet.spec.cost import body, network_cost, shortcut
-from genet.spec.network import Network, blocks
-from genet.spec.reader import read_network, read_space, shipped_files
+from genet.arch.cost import body, network_cost, shortcut
+from genet.arch.network import Network, blocks
+from genet.config.reader import read_network, read_space, shipped_files
+from genet.models.build import build
 
 TABLES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "paper_tables.json").read_text())
 META = torch.device("meta")

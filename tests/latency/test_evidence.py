@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from genet.arch.network import Block
+from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.errors import EvidenceError
-from genet.files import Journal
 from genet.latency.evidence import differences, read_evidence
-from genet.latency.portability import portability
+from genet.latency.staircase.portability import portability
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
-from genet.spec.network import Block
-from genet.spec.recipe import Measure
+from genet.storage import Journal
 
 CARD = read_card(torch.device("cpu"))
 SETTING = Setting.of(CARD, Measure(batch=2))

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
+from genet.arch.cost import network_cost
+from genet.arch.network import Block, Network
+from genet.config.reader import read_network, shipped_files
 from genet.latency.ops import Op, block_ops, network_ops
 from genet.latency.trace import module_ops
-from genet.nets.build import build
-from genet.spec.cost import network_cost
-from genet.spec.network import Block, Network
-from genet.spec.reader import read_network, shipped_files
-from tests.spec.strategies import networks
+from genet.models.build import build
+from tests.fixtures.strategies import networks
 
 PLACES = shipped_files("search_spaces/networks")
 

@@ -12,16 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genet.arch.network import Network, blocks
+from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.errors import EvidenceError
-from genet.files import Journal
 from genet.latency.ops import network_ops
-from genet.latency.plan import random_networks
 from genet.latency.predict import Correction, Predictor, Whole, fit_correction, relative_errors
+from genet.latency.staircase.plan import random_networks
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
-from genet.spec.network import Network, blocks
-from genet.spec.recipe import Measure
-from tests.tiny import tiny_recipe
+from genet.storage import Journal
+from tests.fixtures.tiny import tiny_recipe
 
 SETTING = Setting.of(read_card(torch.device("cpu")), Measure(batch=2))
 

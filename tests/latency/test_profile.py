@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from genet.arch.network import Block, Network
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
-from genet.files import Journal
-from genet.latency.meter import DeviceMeter
 from genet.latency.ops import network_ops
-from genet.latency.part import Part, read_blocks, with_width
 from genet.latency.profile import ROUNDS, measure_network, profile_blocks, profile_sweep
-from genet.latency.staircase import analyse
+from genet.latency.staircase.staircase import analyse
 from genet.latency.table import LatencyTable, NetworkRow, Setting
-from genet.spec.network import Block, Network
-from tests.simulated import SETTING, Simulated
-from tests.tiny import tiny_recipe
+from genet.latency.timing.meter import DeviceMeter
+from genet.latency.workload import Part, read_blocks, with_width
+from genet.storage import Journal
+from tests.fixtures.simulated import SETTING, Simulated
+from tests.fixtures.tiny import tiny_recipe
 
 CPU = torch.device("cpu")
 SENTINEL = Block("Conv", 3, None, 8, 8, 1, 8)

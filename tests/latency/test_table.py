@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from genet.arch.network import Block, blocks
+from genet.config.recipe import Measure
 from genet.device import DeviceCard, read_card
 from genet.errors import EvidenceError
-from genet.files import Journal
 from genet.latency.evidence import read_evidence
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, find_setting, is_repeated, scatter, settings
-from genet.spec.network import Block, blocks
-from genet.spec.recipe import Measure
-from tests.tiny import tiny_recipe
+from genet.storage import Journal
+from tests.fixtures.tiny import tiny_recipe
 
 CARD = read_card(torch.device("cpu"))
 SETTING = Setting.of(CARD, Measure(batch=2))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from genet.choose.certificate import Choice, Selection
-from genet.choose.selection import Candidate
+from genet.arch.network import BlockType
+from genet.arch.space import superblock_of
+from genet.config.recipe import Measure
 from genet.device import DeviceCard
-from genet.latency.curves import Curve, Curves
-from genet.latency.plan import PlacedStaircase, Staircases
-from genet.latency.staircase import analyse
-from genet.latency.sweep import Sweep
+from genet.latency.staircase.plan import PlacedStaircase, Staircases
+from genet.latency.staircase.staircase import analyse
+from genet.latency.staircase.sweep import Sweep
 from genet.latency.table import Setting
+from genet.latency.timing.curves import Curve, Curves
 from genet.report import figures
 from genet.report.latency_figures import draw_curves, draw_staircase
-from genet.spec.network import BlockType
-from genet.spec.recipe import Measure
-from genet.spec.space import superblock_of
+from genet.search.certificate import Choice, Selection
+from genet.search.solver import Candidate
 from genet.trials.results import TrialResult
 
 CARD = DeviceCard(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from genet.spec.network import BlockType
-from genet.spec.space import superblock_of
+from genet.arch.network import BlockType
+from genet.arch.space import superblock_of
 from genet.trials.audit import additivity
 from genet.trials.plan import Change
 from genet.trials.results import TrialResult

@@ -13,25 +13,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genet.arch.network import Network
+from genet.arch.space import SearchSpace
+from genet.config.recipe import Distill, Mode, Recipe, Schedule
 from genet.errors import DataError, LostDeviceError
-from genet.files import digest
-from genet.nets.build import GENet, Stage, build
-from genet.nets.data import Splits, load_data
-from genet.nets.evaluation import accuracy
-from genet.nets.images import Batch, TensorImages
-from genet.nets.inherit import inherit
-from genet.nets.learner import Learner, learning_rate
-from genet.nets.training import epoch_seed, train
-from genet.spec.network import Network
-from genet.spec.recipe import Distill, Mode, Recipe, Schedule
-from genet.spec.space import SearchSpace
+from genet.models.build import GENet, Stage, build
+from genet.models.inherit import inherit
+from genet.storage import digest
+from genet.training.data import Splits, load_data
+from genet.training.evaluation import accuracy
+from genet.training.images import Batch, TensorImages
+from genet.training.learner import Learner, learning_rate
+from genet.training.loop import epoch_seed, train
 from genet.trials.checkpoint import Place
-from genet.trials.course import Course
+from genet.trials.context import Course
 from genet.trials.finetune import FineTune
 from genet.trials.group import _Child, _Group, fine_tune, trained_parts
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.results import Event, FailureKind, Stride, TrialResult, settled
-from tests.tiny import tiny_recipe
+from tests.fixtures.tiny import tiny_recipe
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genet.spec.network import BlockType, Network, SuperBlock
-from genet.spec.reader import read_space
-from genet.spec.recipe import Distill
-from genet.spec.space import SearchSpace, Widths, superblock_of
+from genet.arch.network import BlockType, Network, SuperBlock
+from genet.arch.space import SearchSpace, Widths, superblock_of
+from genet.config.reader import read_space
+from genet.config.recipe import Distill
 from genet.trials.plan import Trial, groups, plan_trials
-from tests.tiny import tiny_recipe
+from tests.fixtures.tiny import tiny_recipe
 
 DIGITS = read_space("digits")
 WIDTHS = DIGITS.widths_on_offer()

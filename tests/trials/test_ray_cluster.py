@@ -13,17 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from genet import pipeline
-from genet.job import open_job
-from genet.nets.build import build
-from genet.nets.data import load_data
+from genet.config.recipe import Distill
+from genet.models.build import build
+from genet.pipeline.context import open_job
+from genet.pipeline.learn import train_master
+from genet.pipeline.profile import profile_device
 from genet.progress import Progress
-from genet.spec.recipe import Distill
-from genet.trials.course import Course
+from genet.training.data import load_data
+from genet.trials.context import Course
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.results import Event, TrialResult
-from tests.tiny import tiny_recipe
+from tests.fixtures.tiny import tiny_recipe
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'genet[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
@@ -50,8 +51,8 @@ class Slowly:
 @pytest.mark.slow
 def test_a_run_on_ray_told_to_end_does_so_as_any_other(tmp_path: Path) -> None:
     with open_job(tmp_path / "run", Progress(), tiny_recipe(tmp_path)) as job:
-        pipeline.profile(job)
-        pipeline.train_master(job)
+        profile_device(job)
+        train_master(job)
     command = [sys.executable, "-m", "genet", "distill", str(tmp_path / "run"), "--runner", "ray"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         while process.poll() is None and not (tmp_path / "run" / "trials.pace.json").exists():
@@ -67,7 +68,7 @@ def test_a_node_killed_in_mid_run_changes_no_result(tmp_path: Path) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    from genet.trials.on_ray import OnRay
+    from genet.trials.runners.on_ray import OnRay
 
     torch.set_num_threads(1)
     recipe = tiny_recipe(tmp_path)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genet.config.reader import read_space
+from genet.config.recipe import Distill
 from genet.errors import EvidenceError
-from genet.files import Journal
-from genet.spec.reader import read_space
-from genet.spec.recipe import Distill
+from genet.storage import Journal
 from genet.trials.plan import plan_trials
 from genet.trials.results import TRIED_AGAIN, Failure, FailureKind, Seconds, TrialResult, failed, read_results, settled
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from genet.spec.network import Block
+from genet.arch.network import Block
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from torch import nn
 
-from genet.latency.part import Part, traced
-from genet.nets.foreign import channels
-from genet.spec.foreign import Foreign
-from genet.spec.network import Block
-from genet.spec.reader import read_widths
+from genet.arch.external import Foreign
+from genet.arch.network import Block
+from genet.config.reader import read_widths
+from genet.latency.workload import Part, traced
+from genet.models.external import channels
 from genet.studies.align.guard import tried
 from genet.studies.align.layer import Layer
 from genet.studies.align.resize import Kept, resized

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from genet.files import Record
-from genet.latency.staircase import Staircase, tail_effect_candidates
+from genet.latency.staircase.staircase import Staircase, tail_effect_candidates
+from genet.storage import Record
 
 Where = Literal["edge", "inside", "no step"]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from genet.files import Record
-from genet.spec.network import MULTIPLE
+from genet.arch.network import MULTIPLE
+from genet.storage import Record
 from genet.studies.align.study import Ratio, no_slower, ratio_of
 from genet.studies.align.subject import Movable, Subject, Widths
 
 if TYPE_CHECKING:
-    from genet.latency.meter import Meter
+    from genet.latency.timing.meter import Meter
 
 Dimension = Literal["width", "resolution"]
 GROWTH: dict[Dimension, float] = {"width": 1.1, "resolution": 1.15}

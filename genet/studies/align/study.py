@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from genet.choose.certificate import half_interval
 from genet.errors import EvidenceError
-from genet.files import Record
-from genet.latency.part import Part
 from genet.latency.profile import ROUNDS, profile_blocks, profile_sweep, rounds_of
-from genet.latency.staircase import Staircase, analyse
+from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.table import LatencyTable
+from genet.latency.workload import Part
+from genet.search.certificate import half_interval
+from genet.storage import Record
 from genet.studies.align.aim import Aim, Chosen, Mode, stay
 from genet.studies.align.exact import exact
 from genet.studies.align.greedy import greedy
@@ -23,7 +23,7 @@ from genet.studies.align.place import Place, place, stepless
 from genet.studies.align.subject import Movable, Subject, Widths
 
 if TYPE_CHECKING:
-    from genet.latency.meter import Meter
+    from genet.latency.timing.meter import Meter
 
 WIDER = 2.0  # so much wider a tolerance is tried next
 ATTEMPTS = 8

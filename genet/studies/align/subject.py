@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 from itertools import count
 from typing import Protocol
 
+from genet.arch.cost import network_cost
+from genet.arch.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
 from genet.errors import SpecError
-from genet.latency.part import Part, whole
-from genet.spec.cost import network_cost
-from genet.spec.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
+from genet.latency.workload import Part, whole
 
 NARROWEST, WIDEST = 0.5, 1.5  # how far from its present width a place is looked at
 FARTHEST = 3.0  # how far where its step has not ended there

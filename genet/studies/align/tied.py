@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from genet.errors import GenetError, first_line
 from genet.latency.ops import Op
 from genet.latency.trace import module_ops
-from genet.nets.foreign import logits_of
+from genet.models.external import logits_of
 from genet.studies.align.layer import Axis, Layer
 
 Side = Literal["out", "in"]

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from genet.choose.selection import pareto
 from genet.errors import MeasurementError
-from genet.files import Record
-from genet.latency.part import Part
+from genet.latency.estimate.intensity import Layer, flops_of, intensity_of, layers_of
+from genet.latency.estimate.roofline import Product
 from genet.latency.profile import ROUNDS, rounds_of
-from genet.studies.survey.intensity import Layer, flops_of, intensity_of, layers_of
-from genet.studies.survey.roof import Product
+from genet.latency.workload import Part
+from genet.search.solver import pareto
+from genet.storage import Record
 
 if TYPE_CHECKING:
-    from genet.latency.meter import Meter
+    from genet.latency.timing.meter import Meter
 
 
 KNOWN, MOST_ROUNDS = 0.03, 12  # rounds are added until the utilization is known as well, and so many at most

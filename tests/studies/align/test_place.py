@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from genet.latency.staircase import analyse
-from genet.latency.sweep import Sweep
+from genet.latency.staircase.staircase import analyse
+from genet.latency.staircase.sweep import Sweep
 from genet.studies.align.place import Place, place
 
 WIDTHS = tuple(range(8, 136, 8))

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from genet.arch.external import Foreign
+from genet.arch.network import Input
 from genet.errors import GenetError
-from genet.nets.cifar import resnet56, vgg16
-from genet.spec.foreign import Foreign
-from genet.spec.network import Input
+from genet.models.cifar import resnet56, vgg16
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.resize import resized
 from genet.studies.align.tied import Tied, tie
-from tests.studies.align import nets
+from tests.fixtures import align_networks as nets
 
 pytest.importorskip("torch_pruning", reason="torch-pruning is not installed: pip install 'genet[align]'")
 

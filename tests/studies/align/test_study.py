@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 
-from genet.commands.measuring import checked_measure, meter_of
+from genet.arch.external import Foreign
+from genet.arch.network import Input, Network, blocks
+from genet.cli.measuring import checked_measure, meter_of
 from genet.errors import EvidenceError
-from genet.files import Journal
-from genet.latency.clock import Timing
-from genet.latency.meter import Meter, Race
-from genet.latency.part import Part
 from genet.latency.table import BlockRow, LatencyTable, Setting
-from genet.nets.foreign import build_structure
-from genet.spec.foreign import Foreign
-from genet.spec.network import Input, Network, blocks
+from genet.latency.timing.clock import Timing
+from genet.latency.timing.meter import Meter, Race
+from genet.latency.workload import Part
+from genet.models.external import build_structure
+from genet.storage import Journal
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Place
 from genet.studies.align.scale import scale, widths_at
 from genet.studies.align.study import Goal, Ratio, align, find_places
 from genet.studies.align.subject import NetworkSubject, Subject, grid
-from tests.simulated import Simulated
+from tests.fixtures.simulated import Simulated
 
 OURS = "@32x3 | Conv k3 c24 s1 | XX k3 c72 s2 d2 | BL k3 c200 s2 d2 r0.4 | DW k3 c96 s1 d1 r3 | Conv k1 c320 | 10"
 
@@ -45,8 +45,8 @@ def places_of(subject: Subject, meter: Meter, folder: Path) -> tuple[Place, ...]
 
 SUBJECTS: dict[str, Any] = {
     "ours": NetworkSubject(Network.parse(OURS)),
-    "dense": foreign("genet.nets.cifar:vgg16"),
-    "pruned": foreign("genet.nets.cifar:vgg16", **{"features.0": 35, "features.7": 70, "features.14": 140}),
+    "dense": foreign("genet.models.cifar:vgg16"),
+    "pruned": foreign("genet.models.cifar:vgg16", **{"features.0": 35, "features.7": 70, "features.14": 140}),
     "resnet18": foreign("timm:resnet18", 64, 1000),
 }
 
@@ -200,7 +200,7 @@ def test_what_was_measured_once_is_not_measured_again(tmp_path: Path) -> None:
 def test_a_machine_that_slows_down_all_the_while_makes_no_steps(tmp_path: Path) -> None:
     meter = Simulated(lambda part: float(len(part.groups())), lambda timing: 1.005**timing)
     rows = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
-    for found in find_places(foreign("tests.studies.align.nets:tangled", 16, 5), rows, meter, lambda: None):
+    for found in find_places(foreign("tests.fixtures.align_networks:tangled", 16, 5), rows, meter, lambda: None):
         assert all(option.ms == pytest.approx(found.now.ms, rel=0.02) for option in found.options)
     assert max(row.drift for row in rows.block_rows) > 2
     assert len(rows.sentinels) == 1
@@ -209,7 +209,7 @@ def test_a_machine_that_slows_down_all_the_while_makes_no_steps(tmp_path: Path) 
 def test_a_machine_that_is_busy_at_first_makes_no_place_slow(tmp_path: Path) -> None:
     meter = Simulated(lambda part: float(len(part.groups())), lambda timing: 13.0 if timing < 60 else 1.0)
     rows = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
-    subject = foreign("tests.studies.align.nets:tangled", 16, 5)
+    subject = foreign("tests.fixtures.align_networks:tangled", 16, 5)
     for movable, found in zip(subject.movable, find_places(subject, rows, meter, lambda: None), strict=True):
         assert found.now.ms == pytest.approx(len(movable.blocks(movable.width)))
     readings = next(iter(rows.sentinels.values()))
@@ -223,14 +223,14 @@ def test_few_rounds_that_happen_to_agree_are_not_taken_for_certainty() -> None:
 
 
 def test_a_cut_network_is_offered_nothing_wider_than_it_was(tmp_path: Path) -> None:
-    subject = foreign("genet.nets.cifar:vgg16", **{"features.0": 62, "features.7": 127, "features.14": 150})
-    dense = {place.name: place.width for place in foreign("genet.nets.cifar:vgg16").movable}
+    subject = foreign("genet.models.cifar:vgg16", **{"features.0": 62, "features.7": 127, "features.14": 150})
+    dense = {place.name: place.width for place in foreign("genet.models.cifar:vgg16").movable}
     for found in places_of(subject, meter_at(64), tmp_path):
         assert all(option.width <= dense[found.name] for option in found.options)
 
 
 def test_a_network_of_which_no_width_may_move_is_refused(tmp_path: Path) -> None:
-    subject = foreign("tests.studies.align.nets:fixed", 16, 5)
+    subject = foreign("tests.fixtures.align_networks:fixed", 16, 5)
     with pytest.raises(EvidenceError, match="must have layers whose width may change, and has none: its channels are"):
         places_of(subject, meter_at(8), tmp_path)
 
@@ -247,7 +247,7 @@ def test_a_grid_holds_the_present_width_and_never_leaves_its_limits(width: int) 
 
 
 def test_where_the_host_is_what_one_waits_for_a_network_grows_for_nothing() -> None:
-    found = scale(foreign("genet.nets.cifar:resnet56"), ("width", "resolution"), meter_at(1, "eager"))
+    found = scale(foreign("genet.models.cifar:resnet56"), ("width", "resolution"), meter_at(1, "eager"))
     assert found.best is not None
     assert found.best.measured.mean == pytest.approx(1.0)
     assert found.best.macs > 4 * found.macs
@@ -256,7 +256,7 @@ def test_where_the_host_is_what_one_waits_for_a_network_grows_for_nothing() -> N
 
 
 def test_widths_that_are_multiples_of_8_grow_in_eights_and_others_as_they_come() -> None:
-    own, odd = foreign("genet.nets.cifar:vgg16"), foreign("genet.nets.cifar:vgg16", **{"features.0": 35})
+    own, odd = foreign("genet.models.cifar:vgg16"), foreign("genet.models.cifar:vgg16", **{"features.0": 35})
     assert all(width % 8 == 0 for width in widths_at(own, 1.1).values())
     assert widths_at(odd, 1.1)["features.0"] == 38
 

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
+from genet.arch.network import Network
+from genet.config.recipe import Measure
 from genet.device import read_card
-from genet.latency.clock import Timing
-from genet.latency.meter import Meter
-from genet.latency.part import Part, whole
+from genet.latency.estimate.roofline import Product
 from genet.latency.profile import ROUNDS
 from genet.latency.table import Setting
-from genet.spec.network import Network
-from genet.spec.recipe import Measure
-from genet.studies.survey.roof import Product
+from genet.latency.timing.clock import Timing
+from genet.latency.timing.meter import Meter
+from genet.latency.workload import Part, whole
 from genet.studies.survey.survey import MOST_ROUNDS, Entrant, Surveyed, survey, survey_in_turn
 
 NETWORK = whole(Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"))

@@ -1,0 +1,72 @@
+"""A network that other code builds, with some of its layers at other widths: what aligning and pruning leave of any network."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field
+
+from genet.arch.network import Count, Input, Name, Network, law
+from genet.storage import Record, digest
+
+FUNCTION = r"\w+(\.\w+)*:\w+"
+
+
+def _source(text: str) -> str:
+    if not (text.startswith("timm:") or re.fullmatch(FUNCTION, text)):
+        raise law("must be timm:MODEL or MODULE:FUNCTION")
+    return text
+
+
+class LayerWidths(Record):
+    """Output channels of single layers of some network, by the layers' names: what a pruning method arrived at."""
+
+    name: str
+    widths: Annotated[dict[str, Count], Field(min_length=1)]
+
+
+class Foreign(Record):
+    """What a function builds (`timm:MODEL`, or `MODULE:FUNCTION` that takes nothing), and the layers that differ from that.
+
+    `layers` gives for each of them the channels it writes and those it reads.
+    """
+
+    name: Name = "network"
+    source: Annotated[str, AfterValidator(_source)]
+    input: Input
+    layers: dict[str, tuple[Count, Count]] = {}  # noqa: RUF012 (a field of a frozen record)
+
+    def __str__(self) -> str:
+        reads = self.input
+        entries = [f"{self.source} @{reads.resolution}x{reads.channels}"]
+        entries += [f"{layer} c{read}>{written}" for layer, (written, read) in self.layers.items()]
+        return " | ".join([*entries, str(reads.classes)])
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the structure."""
+        return digest(str(self))[:12]
+
+    def at(self, resolution: int) -> Self:
+        """The same network for images of another resolution."""
+        return self.model_copy(update={"input": self.input.model_copy(update={"resolution": resolution})})
+
+
+Structure = Network | Foreign
+
+
+def read_notation(notation: str, name: str) -> Structure:
+    """Read back what `str` says of a network of either kind."""
+    first, *middle, classes = notation.split(" | ")
+    source, _, size = first.rpartition(" @")
+    if not source:
+        return Network.parse(notation, name)
+    resolution, channels = map(int, size.split("x"))
+    layers = {}
+    for entry in middle:
+        layer, _, widths = entry.rpartition(" c")
+        read, written = map(int, widths.split(">"))
+        layers[layer] = (written, read)
+    reads = Input(channels=channels, classes=int(classes), resolution=resolution)
+    return Foreign(name=name, source=source, input=reads, layers=layers)

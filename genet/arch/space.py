@@ -1,0 +1,244 @@
+"""A search space: the MasterNet and how far each of its super-blocks may be perturbed (GENet paper, section 5).
+
+Depths, widths, kernels, ratios and types are offered per super-block; every combination of one choice per
+super-block is a network of the space. Depths never fall below 1, or 0 for a super-block of stride 1, which may vanish; the
+MasterNet's own choices are always there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+
+from genet.arch.cost import block_cost
+from genet.arch.network import (
+    MULTIPLE,
+    Block,
+    BlockType,
+    Count,
+    Head,
+    Input,
+    Kernel,
+    Kind,
+    Name,
+    Network,
+    NonEmpty,
+    Stem,
+    SuperBlock,
+    SuperBlocks,
+    blocks,
+    inner_width_is_exportable,
+    law,
+    superblock_blocks,
+    superblocks_that_fit,
+)
+from genet.storage import Record
+
+
+class SpaceInput(Record):
+    """What all networks of the space read and answer; the resolution is searched too."""
+
+    channels: Count
+    classes: Annotated[int, Field(ge=2)]
+    resolutions: Annotated[tuple[Count, ...], NonEmpty]
+
+    @field_validator("resolutions")
+    @classmethod
+    def _resolutions_differ(cls, resolutions: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(resolutions)) < len(resolutions):
+            raise law("must all differ")
+        return resolutions
+
+
+class Ratios(Record):
+    """Bottleneck ratios on offer per kind; XX has none."""
+
+    BL: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], NonEmpty] = (0.25,)
+    DW: Annotated[tuple[Annotated[float, Field(ge=1)], ...], NonEmpty] = (6.0,)
+
+
+class Perturb(Record):
+    """Ranges around the MasterNet: widths are factors, depths are added; `samples` trials per super-block and block type."""
+
+    width: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]]
+    depth: tuple[Annotated[int, Field(le=0)], Annotated[int, Field(ge=0)]]
+    kernel: Annotated[tuple[Kernel, ...], NonEmpty]
+    ratio: Ratios = Ratios()
+    types: Annotated[tuple[Kind, ...], NonEmpty] | None = None
+    samples: Count
+
+
+class MultipleOf(Record):
+    """A plain width grid instead of the measured staircase edges."""
+
+    multiple_of: Annotated[int, Field(ge=MULTIPLE, multiple_of=MULTIPLE)]
+
+
+def _width_rule(value: Any) -> str:
+    return "grid" if isinstance(value, dict | MultipleOf) else "aligned"
+
+
+WidthRule = Annotated[
+    Annotated[Literal["wave-aligned"], Tag("aligned")] | Annotated[MultipleOf, Tag("grid")], Discriminator(_width_rule)
+]
+
+Widths = dict[tuple[int, BlockType], tuple[int, ...]]  # (super-block, block type) -> widths on offer, ascending
+
+
+class SearchSpace(Record):
+    """A MasterNet with the ranges of its perturbations."""
+
+    name: Name
+    input: SpaceInput
+    stem: Stem
+    superblocks: SuperBlocks
+    head: Head | None = None  # None: no network of the space has one
+    perturb: Perturb
+    widths: WidthRule
+
+    @field_validator("superblocks", mode="wrap")
+    @classmethod
+    def _total_stride_fits(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        smallest = min(info.data["input"].resolutions) if "input" in info.data else None
+        return superblocks_that_fit(value, handler, info.data.get("stem"), smallest)
+
+    def network(self, superblocks: tuple[SuperBlock, ...], resolution: int, name: str = "network") -> Network:
+        """The space's stem and head around the given super-blocks."""
+        reads = Input(channels=self.input.channels, classes=self.input.classes, resolution=resolution)
+        return Network(name=name, input=reads, stem=self.stem, superblocks=superblocks, head=self.head)
+
+    def masternet(self, resolution: int) -> Network:
+        """The unperturbed network."""
+        return self.network(self.superblocks, resolution, name=self.name)
+
+    def block_types(self, index: int) -> tuple[BlockType, ...]:
+        """Block types on offer for super-block `index`, the MasterNet's own first; none where no depth on offer has a block."""
+        if not max(self.depths(index)):
+            return ()
+        own = self.superblocks[index].block_type
+        offered = {own: None}
+        for kind in self.perturb.types or (own.kind,):
+            ratios: tuple[float | None, ...] = (None,) if kind == "XX" else getattr(self.perturb.ratio, kind)
+            offered |= {BlockType(kind, kernel, ratio): None for kernel in self.perturb.kernel for ratio in ratios}
+        return tuple(block_type for block_type in offered if self._grid(index, block_type))
+
+    def depths(self, index: int) -> tuple[int, ...]:
+        """Depths on offer for super-block `index`, at least 1, or 0 where it does not stride."""
+        low, high = self.perturb.depth
+        own = self.superblocks[index]
+        least = 0 if own.stride == 1 else 1
+        return tuple(range(max(least, own.depth + low), own.depth + high + 1))
+
+    def widths_on_offer(self) -> Widths:
+        """Every width that could be offered, before any is dropped for lying inside a step of the staircase."""
+        return {
+            (index, block_type): self._grid(index, block_type)
+            for index in range(len(self.superblocks))
+            for block_type in self.block_types(index)
+        }
+
+    def _grid(self, index: int, block_type: BlockType) -> tuple[int, ...]:
+        """Multiples inside the range whose inner width is exportable too, and the MasterNet's own width where it is."""
+        own = self.superblocks[index].width
+        low, high = (round(own * factor, 6) for factor in self.perturb.width)  # 200 * 0.28 is a hair above 56
+        step = self.widths.multiple_of if isinstance(self.widths, MultipleOf) else MULTIPLE
+        grid = set(range(math.ceil(low / step) * step, math.floor(high) + 1, step)) | {own}
+        return tuple(sorted(width for width in grid if _exportable(block_type, width)))
+
+    def sizes(self, resolution: int) -> tuple[int, ...]:
+        """Height and width that each super-block reads, in pixels, and last the head or classifier."""
+        size = -(-resolution // self.stem.stride)
+        sizes = [size]
+        for superblock in self.superblocks:
+            size = -(-size // superblock.stride)
+            sizes.append(size)
+        return tuple(sizes)
+
+    def repeated_blocks(self, index: int, block_type: BlockType, widths: Widths, resolution: int) -> list[Block]:
+        """The block that a super-block repeats, once per width: a sweep over the widths on offer."""
+        size = self.sizes(resolution)[index + 1]
+        return [
+            Block(block_type.kind, block_type.kernel, block_type.ratio, width, width, 1, size)
+            for width in widths[index, block_type]
+        ]
+
+    def blocks(self, widths: Widths, resolution: int) -> list[Block]:
+        """Every block that some network of the space contains, each once, stem and heads included."""
+        stem, *_, head = blocks(self.masternet(resolution))
+        found = {stem: None}
+        incoming: tuple[int, ...] = (self.stem.width,)
+        for index, size in enumerate(self.sizes(resolution)[:-1]):
+            for block_type in self.block_types(index):
+                depth = min(2, max(self.depths(index)))  # all blocks after the first are alike
+                for width in widths[index, block_type]:
+                    whole = superblock_of(block_type, width, depth, self.superblocks[index].stride)
+                    found |= {block: None for each in incoming for block in superblock_blocks(whole, each, size)}
+            passing = incoming if 0 in self.depths(index) else ()
+            incoming = tuple(sorted({*passing, *(w for kind in self.block_types(index) for w in widths[index, kind])}))
+        found |= {dataclasses.replace(head, in_width=width): None for width in incoming}
+        return list(found)
+
+    def smallest(self, resolution: int) -> Network:
+        """The network with the fewest MACs, to see early which budgets are out of reach."""
+        widths = self.widths_on_offer()
+        *_, head = blocks(self.masternet(resolution))
+        best: dict[int, tuple[int, tuple[SuperBlock, ...]]] = {self.stem.width: (0, ())}  # by outgoing width
+        for index, size in enumerate(self.sizes(resolution)[:-1]):
+            longer: dict[int, tuple[int, tuple[SuperBlock, ...]]] = {}
+            least = max(1, min(self.depths(index)))  # none may cost more: a narrower one makes the next one cheaper
+            for superblock in (choice for choice in self.choices(index, widths) if choice.depth <= least):
+                for in_width, (macs, before) in best.items():
+                    total = macs + sum(block_cost(block).macs for block in superblock_blocks(superblock, in_width, size))
+                    width = superblock.writes(in_width)
+                    if width not in longer or total < longer[width][0]:
+                        longer[width] = (total, (*before, superblock))
+            best = longer
+        cost = {width: macs + block_cost(dataclasses.replace(head, in_width=width)).macs for width, (macs, _) in best.items()}
+        return self.network(best[min(cost, key=lambda width: cost[width])][1], resolution)
+
+    def choices(self, index: int, widths: Widths) -> Iterator[SuperBlock]:
+        """Every super-block that may stand at `index`, given the widths kept; the one without blocks is `vanished(index)`."""
+        stride = self.superblocks[index].stride
+        if 0 in self.depths(index):
+            yield self.vanished(index)
+        for block_type in self.block_types(index):
+            for width in widths[index, block_type]:
+                for depth in filter(None, self.depths(index)):
+                    yield superblock_of(block_type, width, depth, stride)
+
+    def vanished(self, index: int) -> SuperBlock:
+        """Super-block `index` without blocks: one choice, written with the MasterNet's type and width whatever they are."""
+        return self.superblocks[index].model_copy(update={"depth": 0})
+
+    def size(self, widths: Widths) -> int:
+        """Number of networks in the space, all resolutions counted."""
+
+        def choices(index: int) -> int:
+            depths = self.depths(index)
+            some = len(depths) - depths.count(0)
+            return depths.count(0) + some * sum(len(widths[index, kind]) for kind in self.block_types(index))
+
+        per_superblock = map(choices, range(len(self.superblocks)))
+        return math.prod(per_superblock) * len(self.input.resolutions)
+
+
+def superblock_of(block_type: BlockType, width: int, depth: int, stride: int) -> SuperBlock:
+    """A super-block of the given block type."""
+    return SuperBlock.model_validate(
+        {
+            "type": block_type.kind,
+            "depth": depth,
+            "width": width,
+            "stride": stride,
+            "kernel": block_type.kernel,
+            "ratio": block_type.ratio,
+        }
+    )
+
+
+def _exportable(block_type: BlockType, width: int) -> bool:
+    return width > 0 and inner_width_is_exportable(width, block_type.ratio or 1.0)

@@ -1,0 +1,342 @@
+"""`genet align`: widths at the edges of the device's latency staircase, for a network that exists already."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, cast
+
+from genet.arch.external import Structure
+from genet.arch.network import Network
+from genet.cli.align_weights import Kept, kept, source_of
+from genet.cli.console import labelled, milliseconds, progress, save_picture, table
+from genet.cli.measuring import calibrated, checked_measure, measure_of, meter_of, open_rows, say_damaged
+from genet.cli.naming import structure_named
+from genet.config.reader import read_recipe, to_yaml
+from genet.config.recipe import Measure
+from genet.errors import EvidenceError, GenetError, SpecError
+from genet.latency.report import read_latency
+from genet.latency.table import LatencyTable
+from genet.latency.timing.meter import Meter
+from genet.models.plain import baked
+from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, save_weights
+from genet.names import typed
+from genet.pipeline.run_folder import RunFolder
+from genet.search.outcome import percent
+from genet.storage import FolderLock, Journal, Record, write_atomic
+from genet.studies.align.module_subject import ModuleSubject, cut_to
+from genet.studies.align.place import Option, Place
+from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
+from genet.studies.align.study import UNNOTICED, Alignment, Goal, Ratio, align, find_places
+from genet.studies.align.subject import LEFT_OUT, NetworkSubject, Scope, Subject, Widths
+from genet.studies.figures import draw_alignment
+
+Answer = dict[str, Any]
+EVIDENCE = Path("runs") / "align" / "latency.jsonl"
+UNSTEADY = 0.05  # of a latency, from one reading to the next
+USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous", "batch": 64}
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """`genet align`."""
+    goal = _goal(arguments)
+    if arguments.into and (arguments.into / NETWORK_FILE).exists():
+        raise GenetError(f"{arguments.into}: must hold no network yet, and does; give another --into FOLDER")
+    if arguments.into and arguments.into.is_file():
+        raise GenetError(f"{arguments.into}: must be free for a folder, and is a file; give another --into FOLDER")
+    subject = _subject(arguments)
+    weights = _weights(arguments, subject)
+    before = _before(weights)
+    run = _run_of(arguments.what)
+    meter = calibrated(meter_of(_measure(arguments, run)), arguments.calibrate or [])
+    if arguments.scale:
+        return _scaled(subject, arguments, meter, weights, before)
+    rows = _rows(arguments.evidence or EVIDENCE, meter, run)
+    print(f"{subject.name} on {labelled(meter.setting)}")
+    places = _places(subject, rows, meter)
+    _print_places(places, subject)
+    if rows.noise > UNSTEADY:
+        print(
+            f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): "
+            "lesser steps may be none"
+        )
+    if not any(_promises(place, goal) for place in places):
+        side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
+        raise EvidenceError(f"{subject.name}: must have a layer with a {side} edge, and has none on {device}: nothing to gain")
+    with progress().track("choices, each measured whole", 1) as tracker:
+
+        def tried(tolerance: float, ratio: Ratio) -> None:
+            told = f"parameters within {tolerance:.0%}" if goal.mode == "latency" else "more parameters"
+            tracker.advance(f"{told}: {ratio.mean:.3f} of the latency")
+
+        found = align(subject, places, meter, goal, tried)
+        tracker.total = tracker.done
+    _print(found, goal)
+    if arguments.picture:
+        save_picture(arguments.picture, draw_alignment(found))
+    answer = found.model_dump(mode="json") | {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
+    if not found.reached:
+        why = _unreached(found, goal) + _waiting(subject, meter)
+        if goal.reduce is None or found.measured.above >= 1:
+            raise EvidenceError(why)
+        print(f"{why}; this best is what you get")
+    answer |= _accuracies(weights, found.widths, before)
+    if arguments.into:
+        answer["folder"] = str(_write(subject, found.widths, found, arguments.into, weights))
+    return answer
+
+
+def _promises(place: Place, goal: Goal) -> bool:
+    """Whether an edge beside its width gives what is asked for."""
+    if goal.mode == "accuracy":
+        return place.right is not None
+    return any(place.latency_gain(option) > 0 for option in place.options)
+
+
+def _goal(arguments: argparse.Namespace) -> Goal:
+    faults = []
+    if arguments.reduce is not None and not 0 < arguments.reduce < 1:
+        faults.append(f"--reduce must be a share of the latency between 0 and 1, such as 0.85 (got {arguments.reduce:g})")
+    if not 0 < arguments.tau < 1:
+        faults.append(f"--tau must be a share of the parameters between 0 and 1, such as 0.05 (got {arguments.tau:g})")
+    dimensions = (arguments.scale or "width").split(",")
+    if sorted(dimensions) not in (["width"], ["resolution"], ["resolution", "width"]):
+        faults.append(f"--scale must be width, resolution or width,resolution (got {arguments.scale})")
+    if arguments.scale and (arguments.mode == "latency" or arguments.pruned):
+        faults.append("--scale must go with --mode accuracy and without --pruned: it grows a network at its latency")
+    if arguments.scale and arguments.picture:
+        faults.append("--picture must go without --scale: it is of widths that are chosen layer by layer (got both)")
+    if arguments.reduce is not None and arguments.mode == "accuracy":
+        faults.append("--reduce must go with --mode latency: the other mode keeps the latency (got --mode accuracy)")
+    if faults:
+        raise SpecError(faults)
+    return Goal(arguments.mode, arguments.reduce, arguments.tau, arguments.solver)
+
+
+def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, weights: Kept | None, before: float | None) -> Answer:
+    """`--scale`: width and resolution together, at the latency of now."""
+    dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
+    print(f"{subject.name} on {labelled(meter.setting)}")
+    with progress().track("sizes, each measured whole", len(EXPONENTS).bit_length()) as tracker:
+        found = scale(subject, dimensions, meter, lambda scaled: tracker.advance(f"{scaled.measured.mean:.3f} of the latency"))
+        tracker.total = tracker.done
+    rows = [
+        [f"{each.exponent:g}", str(each.resolution), f"{each.parameters:,}", f"{each.macs:,}", f"{each.measured.mean:.3f}"]
+        for each in sorted(found.tried, key=lambda each: each.exponent)
+    ]
+    now = ["now", str(found.resolution), f"{found.parameters:,}", f"{found.macs:,}", "1"]
+    table(["exponent", "pixels", "parameters", "MACs", "latency over that of now"], [now, *rows])
+    best = found.best
+    if best is None:
+        raise EvidenceError(
+            f"{found.network}: must grow at its latency on {found.device}, and cannot: all sizes tried were slower"
+        )
+    print(
+        f"{best.resolution} pixels and {best.parameters / found.parameters:.2f} times the parameters, "
+        f"{best.macs / found.macs:.2f} times the MACs, at {best.measured.mean:.3f} of the latency"
+    )
+    widths, _ = sizes_at(subject, dimensions, best.exponent)
+    answer = found.model_dump(mode="json") | _accuracies(weights, widths, before, best.resolution)
+    if arguments.into:
+        answer["folder"] = str(_write(subject, widths, found, arguments.into, weights, best.resolution))
+    return answer
+
+
+def _subject(arguments: argparse.Namespace) -> Subject:
+    """What to align, by its name."""
+    what = arguments.what
+    structure = structure_named(what, arguments.size, arguments.example)
+    scope = Scope(tuple(arguments.include or ()), tuple(arguments.exclude or ()))
+    if isinstance(structure, Network):
+        if arguments.pruned:
+            raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
+        subject: Subject = NetworkSubject(structure, scope)
+    else:
+        source = source_of(arguments, structure)
+        if told := baked(source):
+            print(f"  {structure.name}: {told}")
+        if arguments.into:
+            check_kept(source, structure)
+        subject = ModuleSubject(structure, source, scope=scope)
+        subject = cut_to(subject, arguments.pruned) if arguments.pruned else subject
+    scope.check(subject.layers)
+    return subject
+
+
+def _run_of(what: str) -> RunFolder | None:
+    """The run that a network's folder lies in."""
+    folder = Path(what).absolute()
+    run = RunFolder(folder.parent.parent)
+    return run if folder.parent.name == "networks" and run.recipe_file.exists() else None
+
+
+def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
+    """As the command line says, and as the network's run measured where it is silent; as usual on another device.
+
+    SpecError where the run's latencies are another machine's and no device is named.
+    """
+    given = {name: value for name in USUAL if (value := getattr(arguments, name)) is not None}
+    if run:
+        measure = read_recipe(run.recipe_file).measure
+        if measure.latency and "device" not in given:
+            raise SpecError([f"--device must be given: the run took its latencies from {measure.latency} (auto: this machine)"])
+        if given.get("device", measure.device) == measure.device:
+            return checked_measure(measure.model_dump(exclude={"latency"}) | given)
+    for name, value in (USUAL | given).items():
+        setattr(arguments, name, value)
+    return measure_of(arguments)
+
+
+def _rows(path: Path, meter: Meter, run: RunFolder | None) -> LatencyTable:
+    """The journal of all alignments, with what the network's run has measured already."""
+    rows = open_rows(Journal(path, waiting=print), meter)
+    if rows.damaged:
+        say_damaged(path)
+    if run:
+        rows.adopt(LatencyTable(run.latency, meter.setting))
+    return rows
+
+
+def _places(subject: Subject, rows: LatencyTable, meter: Meter) -> tuple[Place, ...]:
+    wanted = {block for place in subject.movable for width in place.grid for block in place.blocks(width)}
+    known = sum(rows.block_row(block) is not None for block in wanted)
+    with progress().track("layers over their widths", len(wanted), known) as tracker:
+
+        def measured() -> None:
+            tracker.total = max(tracker.total, tracker.done + 1)  # a step may end farther off than the grids reach
+            tracker.advance()
+
+        found = find_places(subject, rows, meter, measured)
+        tracker.total = tracker.done
+    return found
+
+
+def _print_places(places: tuple[Place, ...], subject: Subject) -> None:
+    rows = [
+        [
+            place.name,
+            str(len(place.layers)),
+            str(place.now.width),
+            *_lies(place),
+            _offer(place, place.left),
+            _offer(place, place.right),
+        ]
+        for place in places
+    ]
+    table(["layer", "tied", "width", "lies", "U", "T, TFLOP/s", "left edge", "right edge"], rows)
+    print("  time, and T: of all layers that a width changes, its readers among them; U: the share of its step that it fills;")
+    print("  edges: the nearest ones; the widest looked at where there is none at the right")
+    for name, why in subject.fixed.items():
+        if why != LEFT_OUT:
+            print(f"  {name} stays as it is: {why}")
+
+
+def _lies(place: Place) -> tuple[str, str, str]:
+    """Where its width lies, and utilization and throughput there."""
+    filled, rate = place.now.utilization, place.now.throughput
+    told = "" if filled is None or place.where == "no step" else f"{filled:.0%}"
+    return place.where, told, "" if rate is None else f"{2 * rate / 1e12:.3g}"
+
+
+def _offer(place: Place, option: Option | None) -> str:
+    """48 -> 64: +33 % filters, +1 % time."""
+    if option is None:
+        return ""
+    filters, time = option.width / place.now.width - 1, option.ms / place.now.ms - 1
+    return f"{place.now.width} -> {option.width}: {filters:+.0%} filters, {time:+.1%} time"
+
+
+def _print(found: Alignment, goal: Goal) -> None:
+    moved = {place.name: place for place in found.places if place.name in found.widths}
+    if moved:
+        table(["layer", "width", "new"], [[name, str(p.now.width), str(found.widths[name])] for name, p in moved.items()])
+    ratio, count = found.measured, found.parameters
+    how = "estimated" if found.estimate else "measured"
+    print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
+    print(f"{ratio.mean:.3f}{_error(ratio)} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
+    said = f"the layers by themselves say {found.predicted:.3f}"
+    if goal.solver == "greedy" and goal.mode == "latency":
+        said += f"; the exact choice under the same bounds would be {found.optimum:.3f}"
+    print(said)
+
+
+def _unreached(found: Alignment, goal: Goal) -> str:
+    """Why no network is given."""
+    better = goal.solver == "greedy" and (goal.mode == "accuracy" or found.optimum < found.predicted - UNNOTICED)
+    other = "; --solver exact may do better" if better else ""
+    if goal.mode == "accuracy":
+        return (
+            f"{found.network}: must gain parameters at no latency, and no choice of the edges beside its widths was sure to take "
+            f"no longer{other}"
+        )
+    if goal.reduce is None:
+        return (
+            f"{found.network}: must become faster with its parameters kept within {goal.tolerance:.0%}, and no choice of the "
+            f"edges beside its widths was sure to; a larger --tau lets the parameters move farther{other}"
+        )
+    return (
+        f"{found.network}: --reduce must be a latency that the edges beside its widths are sure to reach (got {goal.reduce}); "
+        f"their best is {found.measured.mean:.3f}{_error(found.measured)}, with {found.parameter_gain:+.1%} parameters{other}"
+    )
+
+
+def _waiting(subject: Subject, meter: Meter) -> str:
+    """Why no width can matter much, where that is known."""
+    if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
+        return ""
+    return "; it waits for the host, which launches its kernels: a larger --batch, or --runtime cudagraph, lets widths count"
+
+
+def _error(ratio: Ratio) -> str:
+    return f" ± {ratio.error:.3f}" if ratio.error else ""
+
+
+def _weights(arguments: argparse.Namespace, subject: Subject) -> Kept | None:
+    """What becomes of its weights; None for a network that is trained anew."""
+    if isinstance(subject, ModuleSubject):
+        return kept(arguments, subject)
+    law = "must go with a network that keeps its weights: one of super-blocks is trained anew"
+    given = {"--criterion": arguments.criterion != "l1", "--data": arguments.data}
+    if faults := [f"{option} {law}" for option, value in given.items() if value]:
+        raise SpecError(faults)
+    return None
+
+
+def _before(weights: Kept | None) -> float | None:
+    """Its accuracy as it is; None where no images are given."""
+    if weights is None or weights.images is None:
+        return None
+    found = weights.accuracy(weights.build({}))
+    print(f"{weights.subject.name}: {percent(found)} of {weights.images.size:,} test images")
+    return found
+
+
+def _accuracies(weights: Kept | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
+    """Its accuracy before and after, with the weights that stayed and no training in between."""
+    if weights is None or before is None:
+        return {}
+    after = weights.accuracy(weights.build(widths), resolution)
+    print(f"accuracy: {percent(before)} -> {percent(after)} of the test images, before it is trained on")
+    return {"accuracy": [before, after]}
+
+
+def _write(
+    subject: Subject, widths: Widths, found: Record, folder: Path, weights: Kept | None, resolution: int | None = None
+) -> Path:
+    """The aligned network, ready for `genet train`; of one that other code builds with its weights."""
+    name, kind, goes_on = f"{subject.name}-aligned", "the network without weights", ""
+    with FolderLock(folder):
+        if isinstance(subject, NetworkSubject):
+            structure: Structure = subject.at(widths).model_copy(update={"name": name}).at(resolution or subject.resolution)
+        else:
+            assert isinstance(subject, ModuleSubject)
+            assert weights is not None
+            module = weights.build(widths)
+            structure = subject.described(module, name, resolution)
+            check_kept(module, structure)
+            save_weights(module, folder / WEIGHTS_FILE)
+            kind, goes_on = "the network", f" --from {typed(folder)}"
+        found.save(folder / "alignment.json")
+        write_atomic(folder / NETWORK_FILE, to_yaml(structure).encode())
+    print(f"{folder}: {kind}; genet train {typed(folder / NETWORK_FILE)} --recipe R{goes_on} --into TUNED trains it")
+    return folder

@@ -1,0 +1,100 @@
+"""The weights of a network that is aligned: where they come from, which of them a cut keeps, and the accuracy they reach."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from genet.arch.external import Foreign
+from genet.cli.console import progress
+from genet.cli.naming import images_named, weights_of
+from genet.device import open_device
+from genet.errors import GenetError, SpecError
+from genet.export.timm_form import shown_to
+from genet.models.external import build_structure, pretrained
+from genet.models.weights import load_structure, read_labels
+from genet.studies.align.criteria import CRITERIA, Scores, kept_channels, norms, ranks
+from genet.studies.align.module_subject import ModuleSubject
+from genet.studies.align.subject import Widths
+from genet.training.data import load_data, load_test
+from genet.training.evaluation import EVALUATION_BATCH, top
+from genet.training.images import ImageSet
+
+RANK_IMAGES = 500  # that the ranks of feature maps are averaged over
+
+
+def source_of(arguments: argparse.Namespace, structure: Foreign) -> nn.Module:
+    """The network with its weights: those beside it, its function's or timm's.
+
+    Fresh ones where nothing is made of them, or with --untrained. GenetError where there are none at hand.
+    """
+    weights = weights_of(arguments.what)
+    if weights:
+        return load_structure(structure, weights)
+    timms = structure.source.startswith("timm:")
+    if arguments.untrained or not (arguments.into or arguments.data) or not (timms or structure.layers):
+        return build_structure(structure)
+    module, without = (None, "none lie beside it") if structure.layers else pretrained(structure)
+    if module is None or without:
+        raise GenetError(
+            f"{arguments.what}: must have trained weights, of which the best are kept, and has none at hand ({without}); give a "
+            "folder with network.yaml and model.safetensors, or --untrained for fresh ones"
+        )
+    return module
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How a network is built with other widths, and the images that its accuracy is taken on, if there are any."""
+
+    subject: ModuleSubject
+    scores: Callable[[nn.Module], Scores]
+    images: ImageSet | None
+
+    def build(self, new: Widths) -> nn.Module:
+        """The channels of the best filters stay, and new ones change no answer."""
+        subject, widths = self.subject, {**self.subject.cut, **new}
+        return subject.build(widths, kept_channels(subject.source, subject.tied, widths, self.scores(subject.source)))
+
+    def accuracy(self, module: nn.Module, resolution: int | None = None) -> float:
+        """On the test images, by the device that this machine computes fastest on."""
+        assert self.images is not None
+        device, size = open_device("auto"), resolution or self.subject.resolution
+        answering = copy.deepcopy(module).to(device).eval()
+        with progress().track("test images", math.ceil(self.images.size / EVALUATION_BATCH)) as tracker:
+
+            def answers(pixels):  # type: ignore[no-untyped-def]
+                tracker.advance()
+                return answering(pixels)
+
+            return top(answers, (1,), self.images, size, device)[0]
+
+
+def kept(arguments: argparse.Namespace, subject: ModuleSubject) -> Kept:
+    """What becomes of its weights; images that this takes are looked for at once, before anything is measured."""
+    weights, reads = weights_of(arguments.what), subject.network.input
+    if not arguments.data:
+        return Kept(subject, _criterion(arguments, subject), None)
+    data = images_named(arguments.data)
+    theirs = not weights and subject.network.source.startswith("timm:")
+    labels = read_labels(weights.parent) if weights else None
+    images = load_test(data, reads, shown_to(subject.source) if theirs else None, labels, progress().say)
+    return Kept(subject, _criterion(arguments, subject), images)
+
+
+def _criterion(arguments: argparse.Namespace, subject: ModuleSubject) -> Callable[[nn.Module], Scores]:
+    """What a cut keeps channels by."""
+    if arguments.criterion != "rank":
+        return lambda weights: norms(weights, CRITERIA.index(arguments.criterion) + 1)
+    if not arguments.data:
+        raise SpecError(["--criterion rank must have images to look at: give --data FOLDER (got none)"])
+    reads = subject.network.input
+    splits = load_data(images_named(arguments.data), reads, 0, say=progress().say)
+    batches = splits.train.batches(min(RANK_IMAGES, splits.train.size), reads.resolution, shuffle_seed=0)
+    images = next(batches)[0]
+    return lambda weights: ranks(weights, images)

@@ -1,0 +1,58 @@
+"""How the commands print: tables, progress, milliseconds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+from genet.latency.table import Setting
+from genet.progress import LinePrinter, LiveBar, Progress
+from genet.search.regression import Estimate
+from genet.storage import write_atomic
+
+
+def table(head: list[str], rows: list[list[str]]) -> None:
+    """A plain table, as wide as the terminal; unbroken lines where programs read."""
+    terminal = sys.stdout.isatty()
+    table = Table(*(Column(name, overflow="fold") for name in head), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for row in rows:  # a notation is one line for programs, and one entry per line where people read
+        table.add_row(*(text.replace(" | ", "\n") if terminal else text for text in row))
+    Console(width=None if terminal else 1000, markup=False, emoji=False).print(table)
+
+
+def progress() -> Progress:
+    """A live bar on a terminal, plain lines elsewhere."""
+    console = Console()
+    return LiveBar(console) if console.is_terminal else LinePrinter(console)
+
+
+def save_picture(file: Path, picture: str) -> None:
+    """Write an SVG and say where."""
+    write_atomic(file, picture.encode())
+    print(f"picture: {file}")
+
+
+def labelled(setting: Setting) -> str:
+    """A setting, and that what follows is no measurement where it is not."""
+    return f"{setting}{': estimates, not measurements' if setting.estimate else ''}"
+
+
+def milliseconds(ms: float | None, interval: float | None = None) -> str:
+    """Milliseconds with four digits, and half of their interval; n/a where nothing was measured."""
+    if ms is None:
+        return "n/a"
+    return f"{ms:.4f}" if not interval else f"{ms:.4f} ± {interval:.4f}"
+
+
+def found_ms(setting: Setting) -> str:
+    """The head of a column of latencies: what a model of a device says is never called measured."""
+    return "estimated ms" if setting.estimate else "measured ms"
+
+
+def points(estimate: Estimate) -> str:
+    """A change of accuracy in points, with its standard error."""
+    return f"{100 * estimate.value:+.2f} ± {100 * estimate.error:.2f}"

@@ -1,0 +1,88 @@
+"""`genet distill`: the trials, and where they stand."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from typing import Any
+
+from genet.cli.console import progress, table
+from genet.errors import RunError
+from genet.pipeline.context import Job, open_job, read_job
+from genet.pipeline.distill import ask_for_trials, finished_trials, planned_trials, run_planned_trials, trial_pace
+from genet.pipeline.explain import explain_selection, propose_trials
+from genet.pipeline.select import select_networks
+from genet.progress import duration
+from genet.search.outcome import percent
+from genet.trials.runners.opening import open_runner
+from genet.trials.runners.runner import Runner
+from genet.trials.status import Standing, standings
+
+Answer = dict[str, Any]
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Run the trials that are missing, or print where they stand."""
+    if arguments.status:
+        if arguments.more or arguments.retry:
+            raise RunError("--status only looks, and --more and --retry run trials; give them without --status")
+        return _print_status(read_job(arguments.run, progress()))
+    with open_job(arguments.run, progress()) as job:
+        if arguments.more:
+            _ask_for_more(job, arguments.more)
+        results = run_planned_trials(job, partial(trial_runner, arguments), arguments.retry, arguments.any_master)
+        _print_standings(job)
+        return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
+
+
+def _ask_for_more(job: Job, count: int) -> None:
+    """Take the trials into the plan that `genet select RUN --next` names, unless what was asked for before is not run yet."""
+    if len(finished_trials(job)) < len(planned_trials(job)):
+        asked = f"; delete {job.folder.more_trials} to withdraw those asked for" if job.folder.more_trials.exists() else ""
+        job.progress.say(f"  planned trials are not run yet: these first, without more{asked}")
+        return
+    selection = select_networks(job)
+    proposals = propose_trials(job, explain_selection(job, selection, job.table), count)
+    if len(proposals) < count:
+        job.progress.say(f"  of {count} more trials there are {len(proposals)}: no other would tell anything")
+    ask_for_trials(job, [proposal.trial for proposal in proposals])
+    minutes = sum(proposal.seconds for proposal in proposals) / 60
+    job.progress.say(f"  {len(proposals)} more trials, to tell the selected networks from the next best: about {minutes:.1f} min")
+
+
+def trial_runner(arguments: argparse.Namespace, device: str) -> Runner:
+    """Return who runs the trials, as the command line asks."""
+    return open_runner(device, arguments.runner, arguments.workers, arguments.trials_per_gpu, arguments.address)
+
+
+def _print_status(job: Job) -> Answer:
+    """`genet distill RUN --status`: reads what is on disk, and disturbs nobody."""
+    found = _print_standings(job)
+    seen = trial_pace(job)
+    if seen:
+        ago, left = time.time() - seen.updated, "n/a" if seen.left_s is None else duration(seen.left_s)
+        print(f"{seen.position:.1f} of {seen.total} trials, {seen.workers} at work, {left} left, as told {duration(ago)} ago")
+    else:
+        print("no process is at work on the trials; `genet distill RUN` goes on with them")
+    return {
+        "superblocks": [standing.model_dump(mode="json") for standing in found],
+        "pace": seen.model_dump(mode="json") if seen else None,
+    }
+
+
+def _print_standings(job: Job) -> tuple[Standing, ...]:
+    found = standings(planned_trials(job), finished_trials(job))
+    rows = [
+        [
+            str(standing.index + 1),
+            f"{standing.done}/{standing.planned}",
+            str(standing.failed),
+            *("n/a" if share is None else percent(share) for share in (standing.control, standing.best)),
+            standing.best_superblock or "n/a",
+            "n/a" if standing.seconds_per_trial is None else f"{standing.seconds_per_trial:.1f}",
+        ]
+        for standing in found
+    ]
+    table(["super-block", "trials", "failed", "MasterNet's own", "best", "as", "seconds each"], rows)
+    return found

@@ -1,0 +1,89 @@
+"""`genet export`: trained networks in the forms that other runtimes read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from genet.cli.console import progress, table
+from genet.cli.naming import images_in, images_named
+from genet.config.reader import read_training
+from genet.config.recipe import Data, Recipe
+from genet.errors import GenetError
+from genet.export.exports import check_formats
+from genet.export.record import EVIDENCE_FILE, Exports
+from genet.models.weights import NETWORK_FILE
+from genet.names import typed
+from genet.pipeline.context import open_job
+from genet.pipeline.export import export_folder, export_selected
+from genet.pipeline.report import unmet_budgets
+from genet.pipeline.run_folder import RunFolder
+from genet.search.outcome import percent
+from genet.storage import FolderLock
+
+Answer = dict[str, Any]
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Export the networks of a run, or the one in a folder."""
+    what, formats = arguments.what, tuple(arguments.format or ())
+    check_formats(formats)
+    if (what / EVIDENCE_FILE).exists():
+        raise GenetError(f"{what}: is an export already; genet export {typed(what.parent)} adds formats to it")
+    if not ((what / NETWORK_FILE).exists() or RunFolder(what).recipe_file.exists()):
+        raise GenetError(f"{what}: must be a run folder, or the folder of a trained network (network.yaml), and is neither")
+    if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
+        with open_job(what, progress(), _with_images(what, arguments.data) if arguments.data else None) as job:
+            folders = export_selected(job, formats, arguments.network)
+            unmet = () if arguments.network else unmet_budgets(job)
+    elif what.absolute().parent.name == "networks" and RunFolder(what.absolute().parent.parent).recipe_file.exists():
+        run = typed(what.parent.parent)
+        raise GenetError(f"{what}: is a run's, which knows its images; genet export {run} --network {typed(Path(what.name))}")
+    elif arguments.network:
+        raise GenetError(f"--network must go with a run folder, and {what} holds a single network; leave it out")
+    else:
+        with FolderLock(what):
+            RunFolder(what).remove_leftovers()
+            export_folder(what, formats, _images_for(what, arguments.data) if arguments.data else None, progress())
+        folders, unmet = (what / "export",), ()
+    found = [Exports.load(folder / EVIDENCE_FILE) for folder in folders]
+    for folder, exports in zip(folders, found, strict=True):
+        _print_exports(folder, exports)
+    return {
+        "exports": [str(folder) for folder in folders],
+        "formats": {str(folder): each.model_dump(mode="json") for folder, each in zip(folders, found, strict=True)},
+        "met": bool(folders) or not unmet,
+        "shortfalls": (*unmet, *(line for each in found for line in each.failures if not formats)),
+    }
+
+
+def _with_images(run: Path, folder: str) -> Recipe:
+    """A run's recipe with its images in this folder, to which they were moved."""
+    recipe = RunFolder(run).recipe()
+    if recipe.data.name == "digits":
+        raise GenetError(f"--data must tell where a run's images lie now, and {run} has digits; leave it out")
+    return recipe.model_copy(update={"data": images_in(recipe.data, folder)})
+
+
+def _images_for(folder: Path, named: str) -> Data:
+    """The images named, divided as those are that the network in the folder was trained on."""
+    file, images = folder / "recipe.yaml", images_named(named)
+    trained_on = read_training(file).data if file.exists() else images
+    return images if "digits" in (images.name, trained_on.name) else images_in(trained_on, named)
+
+
+def _print_exports(folder: Path, exports: Exports) -> None:
+    print(folder)
+    rows = [
+        [
+            each.format,
+            next(reversed(each.files)),
+            f"{max(each.relative_error):.1e}",
+            "" if each.accuracy is None else percent(each.accuracy),
+        ]
+        for each in exports.exported
+    ]
+    table(["format", "file", "largest difference of logits", "test accuracy"], rows)
+    for name, why in exports.left_out.items():
+        print(f"  {name} is left out: {why}")

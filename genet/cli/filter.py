@@ -1,0 +1,92 @@
+"""`genet filter`: whether utilization can stand for accuracy in a search, on a table of a whole space."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from statistics import fmean, stdev
+from typing import Any
+
+from genet.cli.console import progress, save_picture, table
+from genet.errors import SpecError
+from genet.progress import duration
+from genet.search.certificate import half_interval
+from genet.studies.figures import draw_filtering
+from genet.studies.filter.bench import read_bench
+from genet.studies.filter.nats import read_nats
+from genet.studies.filter.study import Filtering, Method, study
+
+Answer = dict[str, Any]
+EARLY = 0.9  # of the budget: a search that ended before is said to have
+DOUBT = 0.05  # that a verdict is made by chance
+HEAD = ["method", "trained", "timed", "cost", "of the true frontier", "hypervolume"]
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """`genet filter`."""
+    faults = []
+    if (arguments.table is None) == (arguments.nats is None):
+        faults.append("genet filter must be given one of a CSV table of a space, or --nats FILE")
+    for name in ("budget", "target"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < math.inf:
+            faults.append(f"--{name} must be above 0 (got {value:g})")
+    if not 0 <= arguments.weight < math.inf:
+        faults.append(f"--weight must be 0 or above (got {arguments.weight:g})")
+    if faults:
+        raise SpecError(faults)
+    bench = read_nats(arguments.nats, progress()) if arguments.nats else read_bench(arguments.table)
+    with progress().track("seeds, every method with each", arguments.seeds) as tracker:
+        found = study(bench, arguments.budget, arguments.seeds, arguments.target, arguments.weight, tracker.advance)
+    _print(found, arguments.seeds)
+    if arguments.picture:
+        save_picture(arguments.picture, draw_filtering(bench.rows, found))
+    return found.model_dump(mode="json")
+
+
+def _print(found: Filtering, seeds: int) -> None:
+    print(f"{found.networks} networks, {len(found.true_frontier)} on the true frontier of throughput and accuracy")
+    for name, count in found.left.items():
+        agreement = found.spearman[name]
+        told = f"{'n/a' if agreement is None else format(agreement, '.2f')} with accuracy (Spearman)"
+        print(f"  {name}: {told}; {count} networks on its frontier with throughput, {count / found.networks:.1%} of all")
+    target = f"{found.target_images_per_sec:.6g} images/s to the power {found.weight:g}"
+    print(
+        f"budget {duration(found.budget_sec)}; {seeds} seeds; searches that learn count accuracy times throughput over {target}"
+    )
+    table(HEAD, [_row(method) for method in sorted(found.methods, key=lambda method: -method.hypervolume)])
+    print("means over the seeds, ± their standard deviation; hypervolume is over that of the true frontier")
+    for method in found.methods:
+        if method.seconds < EARLY * found.budget_sec and method.trained < found.networks:
+            left = duration(found.budget_sec - method.seconds)
+            print(f"  {method.method} ended with {left} left: it proposed nothing new any more")
+    print(verdict(found))
+
+
+def _row(method: Method) -> list[str]:
+    return [
+        method.method,
+        f"{method.trained:.0f}",
+        f"{method.timed:.0f}",
+        duration(method.seconds),
+        f"{method.share:.0%} ± {method.share_deviation:.0%}",
+        f"{method.hypervolume:.4f} ± {method.hypervolume_deviation:.4f}",
+    ]
+
+
+def verdict(found: Filtering) -> str:
+    """Filtering by utilization against the best search that trains what it samples, seed by seed."""
+    by_method = {
+        name: [run.hypervolume for run in found.runs if run.method == name] for name in {run.method for run in found.runs}
+    }
+    ours = by_method["filter by utilization"]
+    rivals = {method.method: method.hypervolume for method in found.methods if not method.method.startswith("filter")}
+    best = max(rivals, key=lambda name: rivals[name])
+    ahead = [one - other for one, other in zip(ours, by_method[best], strict=True)]
+    if len(ahead) < 2:
+        return f"filtering by utilization against {best}: hypervolumes differ by {ahead[0]:+.4f}; one seed tells nothing"
+    mean, error = fmean(ahead), stdev(ahead) / math.sqrt(len(ahead))
+    told = f"hypervolumes differ by {mean:+.4f}, standard error {error:.4f}"
+    if abs(mean) <= half_interval(ahead, 1 - DOUBT / len(rivals)):  # the best of several rivals is picked
+        return f"filtering by utilization and {best} cannot be told apart: {told}"
+    return f"filtering by utilization is {'better' if mean > 0 else 'worse'} than {best}: {told}"

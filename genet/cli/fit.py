@@ -1,0 +1,61 @@
+"""`genet fit`: what the trials teach about each super-block."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from genet.cli.console import points, progress, table
+from genet.config.recipe import Model
+from genet.pipeline.context import open_job
+from genet.pipeline.distill import finished_trials
+from genet.pipeline.learn import fit_trials
+from genet.search.regression import Regression
+from genet.trials.audit import additivity
+
+Answer = dict[str, Any]
+LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how trials that are not enough are helped
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Print the pseudo-gradients with their errors, and how well they predict trials that they have not seen."""
+    with open_job(arguments.run, progress()) as job:
+        regression = fit_trials(job, arguments.model)
+        _print_gradients(regression)
+        _print_quality(regression)
+        audit = additivity(finished_trials(job))
+    if audit:
+        print(
+            f"{audit.joint_trials} joint trials differ by {100 * audit.interaction:.2f} points from the sum of their parts, "
+            f"which is {100 * audit.effect:.2f} (root mean square)"
+        )
+    return {**regression.model_dump(mode="json"), "additivity": audit.model_dump(mode="json") if audit else None}
+
+
+def _print_gradients(regression: Regression) -> None:
+    rows = [
+        [
+            str(g.index + 1),
+            str(g.block_type),
+            *map(points, (g.at_own_size, g.per_block, g.per_doubling)),
+            f"{g.trials}{LACKS[regression.model] if g.missing else ''}",
+        ]
+        for g in regression.gradients
+    ]
+    table(["super-block", "block type", "points at own size", "the next block", "doubled width", "trials"], rows)
+
+
+def _print_quality(regression: Regression) -> None:
+    rows = [
+        [
+            str(quality.index + 1),
+            str(quality.trials),
+            f"{100 * quality.left_out_error:.2f}",
+            "n/a" if quality.kendall is None else f"{quality.kendall:.2f}",
+            f"{quality.leverage:.2f}",
+        ]
+        for quality in regression.quality
+    ]
+    table(["super-block", "trials", "error on left-out trials, points", "Kendall", "largest leverage"], rows)
+    errors = ", ".join(f"{name} {100 * error:.2f}" for name, error in regression.left_out_errors.items())
+    print(f"model {regression.model}; error on trials left out one at a time, points: {errors}")

@@ -1,0 +1,136 @@
+"""`genet fold`: FoldedCNNs, networks that see several images as one and are wider for it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from genet.arch.external import Structure
+from genet.cli.console import labelled, progress, save_picture, table
+from genet.cli.measuring import calibrated, measure_of, meter_of
+from genet.cli.naming import structure_named
+from genet.cli.train import recipe_with
+from genet.config.recipe import TrainingRecipe
+from genet.device import open_device
+from genet.errors import GenetError, LostDeviceError, SpecError
+from genet.latency.estimate.roofline import read_roof
+from genet.pipeline.train import train_network
+from genet.search.outcome import percent
+from genet.storage import FolderLock
+from genet.studies.figures import draw_folds
+from genet.studies.fold import Folding, compare, fold
+
+Answer = dict[str, Any]
+HEAD = ["network", "FLOPs", "traffic", "FLOP/byte", "images/s", "times as fast", "utilization"]
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """`genet fold`."""
+    f, batch = arguments.f, arguments.batch
+    faults = []
+    if f < 2:
+        faults.append(f"--f must be the number of images that become one, from 2 on, such as 4 (got {f})")
+    if batch % f:
+        faults.append(f"--f must divide the batch (got {f} for a batch of {batch}); try --batch {math.ceil(batch / f) * f}")
+    if bool(arguments.recipe) != bool(arguments.into) or (arguments.recipe and len(arguments.networks) != 1):
+        faults.append("--recipe must go with --into FOLDER and one network: it is trained as it is, and folded")
+    if arguments.recipe and arguments.device.startswith("estimate:"):
+        faults.append(f"--recipe must train on a device that is here (got {arguments.device}); fold and train apart")
+    if faults:
+        raise SpecError(faults)
+    structures = [structure_named(name, arguments.size, arguments.example) for name in arguments.networks]
+    device = None if arguments.device == "auto" else arguments.device  # what measures by default may train by the recipe's
+    recipe = recipe_with(arguments.recipe, arguments.data, device) if arguments.recipe else None
+    if recipe and recipe.train.batch % f:
+        raise SpecError([f"--f must divide the recipe's train.batch (got {f} for {recipe.train.batch}); change one of them"])
+    folded = fold(structures[0], f) if recipe else None
+    trained = {"accuracy": _trained(structures[0], folded, recipe, arguments)} if recipe and folded else {}
+    found, failed, answer = _measured(structures, arguments)
+    if not found:
+        raise GenetError(*(f"{name}: {why}" for name, why in failed.items()))
+    answer |= trained
+    answer["networks"] = [_told(one) for one in found]
+    if arguments.picture:
+        save_picture(
+            arguments.picture, draw_folds(found, answer["roof"]["ratio"], f"folded by {arguments.f}: {answer['setting']}")
+        )
+    return answer
+
+
+def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tuple[list[Folding], dict[str, str], Answer]:
+    """Every network before and after; one that cannot be folded does not hold up the others."""
+    meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
+    print(labelled(meter.setting))
+    roof, product = read_roof(meter)
+    found: list[Folding] = []
+    failed: dict[str, str] = {}
+    with progress().track("networks, each as it is and folded", len(structures)) as tracker:
+        for structure in structures:
+            try:
+                found.append(compare(structure, arguments.f, meter, product, roof.ratio))
+            except LostDeviceError:
+                raise
+            except GenetError as fault:
+                failed[structure.name] = str(fault).removeprefix(f"{structure.name}: ")
+            tracker.advance(structure.name)
+    if found:
+        table(HEAD, [_row(one) for one in found])
+        ideal = math.sqrt(arguments.f)
+        grown = f"traffic falls to {1 / ideal:.2f} and FLOP/byte rises to {ideal:.2f} times"
+        print(f"FLOPs, traffic and speed are after over before; where activations are all that moves, {grown}")
+    for name, why in failed.items():
+        print(f"  {name} is left out: {why}")
+    setting = meter.setting
+    told: Answer = {
+        "device": setting.device.name,
+        "setting": str(setting),
+        "estimate": setting.estimate,
+        "f": arguments.f,
+        "failed": failed,
+    }
+    return found, failed, told | {"roof": {**roof.model_dump(mode="json"), "ratio": roof.ratio}}
+
+
+def _row(one: Folding) -> list[str]:
+    before, after = one.before, one.after
+    return [
+        one.network,
+        f"{one.flops:.3f}",
+        f"{one.traffic:.3f}",
+        f"{before.intensity:.1f} -> {after.intensity:.1f}",
+        f"{before.images_per_sec:,.4g} -> {one.f * after.images_per_sec:,.4g}",
+        f"{one.speed:.3f}{'' if one.speed_error is None else f' ± {one.speed_error:.3f}'}",
+        f"{before.utilization or 0:.1%} -> {after.utilization or 0:.1%}",
+    ]
+
+
+def _told(one: Folding) -> Answer:
+    sides = {
+        name: {**side.model_dump(mode="json"), "images_per_sec": f * side.images_per_sec, "utilization": side.utilization}
+        for name, f, side in (("before", 1, one.before), ("after", one.f, one.after))
+    }
+    return {
+        "network": one.network,
+        "flops": one.flops,
+        "traffic": one.traffic,
+        "speed": one.speed,
+        "speed_error": one.speed_error,
+        **sides,
+    }
+
+
+def _trained(structure: Structure, folded: Structure, recipe: TrainingRecipe, arguments: argparse.Namespace) -> Answer:
+    """Both trained by one recipe, each in a folder of its own."""
+    accuracies = {}
+    for name, network, f in (("original", structure, 1), ("folded", folded, arguments.f)):
+        folder: Path = arguments.into / name
+        with FolderLock(folder):
+            trained = train_network(folder, network, recipe, open_device(recipe.device), progress(), fold=f)
+        accuracies[name] = trained.test_accuracy
+        print(f"{folder}: test accuracy {percent(trained.test_accuracy)}")
+    inside = arguments.into / "folded"
+    print("in Python, for images as they are (from genet.models.folded import Folded):")
+    print(f"  logits = Folded(genet.load({str(inside)!r}), {arguments.f})(images)")
+    return accuracies

@@ -1,0 +1,46 @@
+"""`genet import`: a network from elsewhere, with its weights if there are some."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from genet.arch.network import legal_name
+from genet.config.preprocessing import Shown, shown_at
+from genet.config.reader import to_yaml
+from genet.errors import GenetError
+from genet.export.importing import import_network
+from genet.export.opening import input_of
+from genet.models.plain import baked
+from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights, write_labels
+from genet.storage import FolderLock, write_atomic
+
+Answer = dict[str, Any]
+
+
+def _way(shown: Shown) -> str:
+    mean, deviation = (" ".join(map("{:g}".format, each)) for each in (shown.mean, shown.std))
+    return f"{shown.interpolation}, {100 * shown.crop:g} % of the {shown.crop_mode}, mean {mean}, deviation {deviation}"
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Take a network from elsewhere into a folder, with its weights if there are some."""
+    folder: Path = arguments.into
+    if (folder / NETWORK_FILE).exists():
+        raise GenetError(f"{folder}: must hold no network yet, and does; give another --into FOLDER")
+    reads = input_of("--classes", arguments.channels, arguments.classes, arguments.size)
+    found = import_network(arguments.what, reads, legal_name(folder.absolute().name))
+    with FolderLock(folder):
+        if found.module is not None:
+            save_weights(found.module, folder / WEIGHTS_FILE)
+            write_labels(folder, found.labels)
+        write_atomic(folder / NETWORK_FILE, to_yaml(found.network).encode())
+    weights = f"without weights: {found.without}" if found.without else "with its weights"
+    print(f"{folder}: {found.network}, {weights}")
+    if found.module is not None and (told := baked(found.module)):
+        print(f"  {told}")
+    usual = shown_at(found.network.input.channels, found.network.input.resolution)
+    if found.shown not in (None, usual):
+        print(f"  its accuracy may differ: its images were shown by {_way(found.shown)}, and are shown here by {_way(usual)}")
+    return {"folder": str(folder), "network": str(found.network), "weights": found.module is not None}

@@ -1,0 +1,232 @@
+"""`genet latency`: one number for a network, and where it comes from; sweeps, repeatability, and what moved in between."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genet.cli.console import milliseconds, progress, save_picture, table
+from genet.cli.measuring import calibrated, measure_of, meter_of, say_damaged
+from genet.config.reader import read_space
+from genet.device import open_device, read_card
+from genet.errors import EvidenceError, SpecError
+from genet.export.record import EVIDENCE_FILE
+from genet.export.serving import RUNTIMES, Served, serving_times
+from genet.latency.evidence import Difference, differences
+from genet.latency.report import Reading, read_latency
+from genet.latency.timing.clock import REPEATS, ROUNDS_APART
+from genet.latency.timing.curves import Curves, measure_curves, read_sweep_option
+from genet.latency.timing.meter import Meter
+from genet.latency.timing.repeatability import Repeatability, repeatability
+from genet.latency.workload import Part, read_part, whole
+from genet.models.weights import NETWORK_FILE
+from genet.names import typed
+from genet.report.latency_figures import draw_curves
+
+Answer = dict[str, Any]
+MOST_LAYERS = 40  # printed; --json has all
+USUAL = "digits"  # the space whose MasterNet is timed against itself where nothing is named
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """`genet latency` in all its forms."""
+    names: list[str] = arguments.networks
+    if names and names[0] == "diff":
+        return _diff(names[1:])
+    files = [name for name in names if Path(name).suffix in (".onnx", ".pt2")]
+    if files:
+        folder = Path(files[0]).parent
+        raise SpecError([f"an exported file must be timed with its folder, genet latency {typed(folder)} (got {files[0]})"])
+    places = (place for name in names if "|" not in name for place in (Path(name), Path(name) / "export"))
+    exported = [place for place in places if (place / EVIDENCE_FILE).exists()]
+    if exported and not (arguments.sweep or arguments.repeatability or arguments.device.startswith("estimate:")):
+        return _exports(exported, arguments)
+    meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
+    if arguments.repeatability:
+        return _repeatability(names, meter, arguments.size)
+    if not names:
+        raise SpecError(["genet latency must be told what to time, such as timm:resnet50 or 'BL k3 c64 r0.25 @14' (got nothing)"])
+    if arguments.sweep:
+        return _sweep(names, arguments)
+    if arguments.picture:
+        raise SpecError(["--picture must go with --sweep, which is what is drawn (got none)"])
+    parts = [read_part(name, arguments.size) for name in names]
+    readings = [_read(part, meter) for part in parts]
+    answers = [_answer(reading) for reading in readings]
+    return answers[0] if len(answers) == 1 else {"networks": answers}
+
+
+def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
+    """Every format of exported networks, each in its own runtime."""
+    names: list[str] = arguments.networks
+    measure_of(arguments)
+    usual = {"calibrate": None, "picture": None, "size": None, "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous"}
+    given = [f"--{name.replace('_', '-')}" for name, value in usual.items() if getattr(arguments, name) != value]
+    if given or len(folders) < len(names):
+        raise SpecError(
+            [
+                f"an export's formats must be timed as they are, without other networks (got {', '.join(given or names)}); "
+                f"genet latency {typed(folders[0] / NETWORK_FILE)} takes everything"
+            ]
+        )
+    device, answers = open_device(arguments.device), {}
+    for folder in folders:
+        with progress().track("formats, each in some rounds", ROUNDS_APART * len(RUNTIMES)) as tracker:
+            found = serving_times(folder, device, arguments.batch, tracker.advance)
+            tracker.resume_at(tracker.total)
+        print(f"{folder}\n  {read_card(device).name}, batch {arguments.batch}, {torch.get_num_threads()} threads")
+        rows = [[one.format, one.runtime, *_speed(one, arguments.batch)] for one in found]
+        table(["format", "runtime", "ms per batch", "ms per image", "images/s", "rounds spread by, or why not"], rows)
+        answers[str(folder)] = [one.model_dump(mode="json") for one in found]
+    return {"device": read_card(device).name, "batch": arguments.batch, "exports": answers}
+
+
+def _speed(one: Served, batch: int) -> list[str]:
+    if one.ms is None:
+        return ["n/a", "n/a", "n/a", str(one.failure)]
+    return [milliseconds(one.ms), milliseconds(one.ms / batch), f"{1e3 * batch / one.ms:,.0f}", f"{one.spread:.1%}"]
+
+
+def _read(part: Part, meter: Meter) -> Reading:
+    if meter.setting.estimate:
+        reading = read_latency(part, meter)
+    else:
+        with progress().track("repeats", REPEATS) as tracker:
+            reading = read_latency(part, meter, tracker.advance)
+    how = "estimated, not measured" if reading.setting.estimate else f"repeats spread by {reading.spread:.1%}"
+    image = f"{milliseconds(reading.ms_per_image)} ms per image"
+    print(
+        f"{reading.name}\n  {reading.setting}\n  {milliseconds(reading.ms)} ms per batch, {image}; {how}; {reading.ops} kernels"
+    )
+    if reading.bound and reading.device_ms:
+        waits = "the host, which launches them" if reading.bound == "host" else "the device"
+        print(f"  its kernels alone take {milliseconds(reading.device_ms)} ms: it waits for {waits}")
+    if reading.tail_ms is not None:
+        print(f"  {reading.tail_ms / (reading.device_ms or reading.ms):.1%} of it is lost in last waves, by the wave model")
+    _print_layers(reading)
+    return reading
+
+
+def _print_layers(reading: Reading) -> None:
+    slowest = sorted(reading.layers, key=lambda layer: -layer.ms)[:MOST_LAYERS]
+    shown = [layer for layer in reading.layers if layer in slowest]
+    total = sum(layer.ms for layer in reading.layers)
+    rows = [
+        [
+            layer.name or reading.name,
+            layer.kind,
+            milliseconds(layer.ms),
+            f"{layer.ms / total:.1%}",
+            "" if layer.waves is None else str(layer.waves),
+            "" if layer.tail_ms is None else milliseconds(layer.tail_ms),
+        ]
+        for layer in shown
+    ]
+    if rows:
+        told = "ms" if reading.setting.runtime in ("eager", reading.layers_runtime) else f"ms in {reading.layers_runtime} mode"
+        table(["layer", "kind", told, "share", "waves", "lost in the last, ms"], rows)
+    if len(shown) < len(reading.layers):
+        print(f"  the {MOST_LAYERS} slowest of {len(reading.layers)} layers; --json has all")
+
+
+def _answer(reading: Reading) -> Answer:
+    setting = reading.setting
+    fields = reading.model_dump(mode="json", exclude={"setting"})
+    return {
+        **fields,
+        "ms_per_image": reading.ms_per_image,
+        "device": setting.device.name,
+        "estimate": setting.estimate,
+        "batch": setting.batch,
+        "dtype": setting.dtype,
+        "runtime": setting.runtime,
+        "memory_format": setting.memory_format,
+    }
+
+
+def _sweep(names: Sequence[str], arguments: argparse.Namespace) -> Answer:
+    variable, values = read_sweep_option(arguments.sweep)
+    usual = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])  # at the batch of --batch, whatever is swept
+
+    def meter_at(batch: int | None) -> Meter:
+        return usual if batch is None else usual.at(batch)
+
+    with progress().track(f"latency over {variable}", len(values)) as tracker:
+        curves = measure_curves(names, variable, values, meter_at, arguments.size, tracker.advance)
+    _print_curves(curves)
+    if arguments.picture:
+        save_picture(arguments.picture, draw_curves(curves))
+    return curves.model_dump(mode="json")
+
+
+def _print_curves(curves: Curves) -> None:
+    rows = [
+        [str(value)] + [_cell(curve.ms[place], value if curves.batch is None else 1) for curve in curves.curves]
+        for place, value in enumerate(curves.curves[0].values)
+    ]
+    unit = "ms per image" if curves.batch is None else f"ms per batch of {curves.batch}"
+    print(f"{curves.device}{', estimated, not measured' if curves.estimate else ''}: {unit}")
+    table([curves.variable, *(curve.name for curve in curves.curves)], rows)
+
+
+def _cell(ms: float | None, images: int) -> str:
+    return "no memory" if ms is None else milliseconds(ms / images)
+
+
+def _repeatability(names: Sequence[str], meter: Meter, size: int | None) -> Answer:
+    if meter.setting.estimate:
+        raise EvidenceError(
+            "--repeatability must be of a device that is here: an estimate always gives the same (got an estimate)"
+        )
+    usual = read_space(USUAL)
+    parts = [read_part(name, size) for name in names] or [whole(usual.masternet(max(usual.input.resolutions)))]
+    found: list[Repeatability] = []
+    for part in parts:
+        with progress().track("the same network against itself", 1) as tracker:
+            found.append(repeatability(part, meter))
+            tracker.advance()
+        print(f"{part.name}\n  {meter.setting}\n  {milliseconds(found[-1].ms)} ms per batch")
+        print(
+            f"  two timings of it in turn differ by up to {found[-1].in_turn:.2%}, two made apart by up to {found[-1].apart:.2%}"
+        )
+        print("  (95 of 100 pairs); a smaller difference between two networks cannot be told on this machine as it is now")
+    answers = [{"device": meter.setting.device.name, "estimate": meter.setting.estimate, **one.model_dump()} for one in found]
+    return answers[0] if len(answers) == 1 else {"networks": answers}
+
+
+def _diff(files: Sequence[str]) -> Answer:
+    if len(files) != 2:
+        raise SpecError([f"genet latency diff must be given two evidence files such as RUN/latency.jsonl (got {len(files)})"])
+    found = differences(Path(files[0]), Path(files[1]))
+    for file in files:
+        say_damaged(Path(file))
+    for one in found:
+        _print_difference(one)
+    return {"differences": [one.model_dump(mode="json") | {"median_change": _median_change(one)} for one in found]}
+
+
+def _print_difference(found: Difference) -> None:
+    print(f"{found.before}\n  against {found.after}")
+    for name, before, after in found.facts:
+        print(f"  {name}: {before} -> {after}")
+    moved = [row for row in found.rows if abs(math.log(row.after_ms / row.before_ms)) > found.floor]
+    print(
+        f"  {len(found.rows)} rows in both, {len(moved)} moved by more than the {found.floor:.1%} that noise explains, "
+        f"median {_median_change(found):+.1%}; {found.only_before} rows in the first alone, {found.only_after} in the second"
+    )
+    if moved:
+        rows = [
+            [row.name, milliseconds(row.before_ms), milliseconds(row.after_ms), f"{row.change:+.1%}"]
+            for row in moved[:MOST_LAYERS]
+        ]
+        table(["most moved", "ms before", "ms after", "change"], rows)
+
+
+def _median_change(found: Difference) -> float:
+    changes = sorted(row.change for row in found.rows)
+    return changes[len(changes) // 2] if changes else 0.0

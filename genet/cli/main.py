@@ -1,0 +1,72 @@
+"""Runs one command; its module is imported when it is called, so that `genet --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from genet.cli.parser import parser
+from genet.cli.streams import outlast_streams, output_fault
+from genet.errors import GenetError
+from genet.names import check_utf8, visible
+from genet.signals import Terminated, terminate
+
+NONE_MET = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; see `genet --help`."""
+    outlast_streams()
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+    except SystemExit as answered:  # by argparse: --help or --version
+        if answered.code:
+            raise
+        code = 0
+    if code in (0, NONE_MET) and (fault := output_fault()):
+        rule = "room for what is printed; the work is done, and the same command with another output prints it again"
+        print(f"standard output: got {fault!r}, expected {rule}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    arguments = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        for text in argv:
+            check_utf8(text)
+        module = "import_" if arguments.command == "import" else arguments.command  # a word that Python keeps for itself
+        answer = import_module(f"genet.cli.{module}").run(arguments)
+        shortfalls = answer.get("shortfalls", ())
+        sys.stdout.flush()  # these lines are the last, also where both streams are one file
+        for line in shortfalls:
+            print(line, file=sys.stderr)
+        if arguments.json:
+            print(json.dumps(answer, allow_nan=False))
+        return NONE_MET if answer.get("met") is False else 0
+    except KeyboardInterrupt:
+        again = "the same command without --fresh" if getattr(arguments, "fresh", False) else "the same command"
+        print(f"interrupted; {again} goes on where it was", file=sys.stderr)
+        return 130
+    except Terminated:
+        print("terminated; the same command goes on where it was", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except (GenetError, OSError) as fault:
+        if arguments.debug or (isinstance(fault, OSError) and fault.filename is None):
+            raise
+        lines = fault.args
+        if isinstance(fault, OSError):
+            lines = (f"{fault.filename}: cannot be used ({fault.strerror}); name another, or change its rights",)
+        for line in lines:
+            print(visible(str(line)), file=sys.stderr)
+        if arguments.json:
+            print(json.dumps({"error": "\n".join(map(str, lines))}))
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

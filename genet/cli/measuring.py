@@ -1,0 +1,102 @@
+"""What the commands that time something share: a checked way of measuring, and the meter that follows from it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from genet.config.recipe import Measure
+from genet.device import open_device, read_card
+from genet.errors import EvidenceError, SpecError
+from genet.latency.evidence import read_evidence
+from genet.latency.table import LatencyTable
+from genet.latency.timing.meter import EstimateMeter, Meter, open_meter
+from genet.latency.workload import Part, read_part
+from genet.storage import Journal
+
+
+def checked_measure(fields: Mapping[str, Any]) -> Measure:
+    """The way of measuring that a command line asks for; SpecError with every option at fault."""
+    try:
+        return Measure.model_validate(dict(fields))
+    except ValidationError as fault:
+        raise SpecError(
+            f"--{'-'.join(map(str, error['loc'])).replace('_', '-')} {_law(error['msg'])} (got {error['input']!r})"
+            for error in fault.errors()
+        ) from None
+
+
+def _law(message: str) -> str:
+    return message.replace("Input should be", "must be")
+
+
+def measure_of(arguments: argparse.Namespace) -> Measure:
+    """From `--device`, `--runtime`, `--dtype`, `--memory-format` and `--batch`."""
+    names = ("device", "runtime", "dtype", "memory_format", "batch")
+    wanted = checked_measure({name: getattr(arguments, name) for name in names})
+    if wanted.runtime == "auto" and wanted.device.startswith("estimate:"):
+        return wanted.model_copy(update={"runtime": "eager"})  # what published timings of whole networks are of
+    return wanted
+
+
+def meter_of(wanted: Measure) -> Meter:
+    """The meter for it: the device here, or an estimate."""
+    device = open_device(wanted.device if wanted.here else "cpu")
+    return open_meter(wanted, read_card(device), device)
+
+
+def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
+    """An estimate corrected by what its GPU really takes: `NETWORK=MS`, in ms per batch, or the evidence file of that GPU.
+
+    SpecError for what is neither, EvidenceError where the meter measures and needs no correction.
+    """
+    if not calibrations:
+        return meter
+    if not isinstance(meter, EstimateMeter):
+        raise EvidenceError("--calibrate must go with --device estimate:GPU: a device that is here is measured as it is")
+    files = [text for text in calibrations if Path(text).is_file()]
+    if len(files) > 1:
+        raise SpecError([f"--calibrate must name one evidence file at most (got {', '.join(files)})"])
+    corrected = meter
+    for file in files:
+        evidence = read_evidence(Path(file), meter.wanted.model_copy(update={"runtime": "auto"}))
+        say_damaged(Path(file))
+        corrected = corrected.corrected_by(evidence)
+    return corrected.scaled_by([_known(text) for text in calibrations if text not in files])
+
+
+def open_rows(journal: Journal, meter: Meter) -> LatencyTable:
+    """The rows of a meter's setting in a journal that a user named; EvidenceError where the file is something else."""
+    records_of(journal, "a journal of latencies")
+    return LatencyTable(journal, meter.setting)
+
+
+def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
+    """What is in a journal that a user named; EvidenceError where the file is something else."""
+    content = journal.read()
+    if content.damaged and not content.records:
+        raise EvidenceError(f"{journal.path}: must be {what} or a new file, and is neither; name another")
+    return content.records
+
+
+def say_damaged(file: Path) -> None:
+    """Name the lines of an evidence file that are not used."""
+    damaged = Journal(file).read().damaged
+    if damaged:
+        print(f"{file}: damaged lines {', '.join(map(str, damaged))} are left out")
+
+
+def _known(text: str) -> tuple[Part, float]:
+    name, _, ms = text.rpartition("=")
+    try:
+        taken = float(ms)
+    except ValueError:
+        taken = math.nan
+    if not name or not 0 < taken < math.inf:
+        raise SpecError([f"--calibrate must be NETWORK=MS such as timm:resnet50=31.5, or an evidence file (got {text!r})"])
+    return read_part(name), taken

@@ -1,0 +1,77 @@
+"""What users name on the command line: networks of any kind, and images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from genet.arch.external import FUNCTION, Foreign, Structure
+from genet.arch.network import Input, Network
+from genet.config.reader import read_structure
+from genet.config.recipe import Data
+from genet.errors import SpecError
+from genet.latency.workload import timm_model
+from genet.models.external import build_structure, logits_of
+from genet.models.weights import WEIGHTS_FILE
+from genet.names import check_utf8
+from genet.training.data import DOWNLOADED
+
+
+def images_named(text: str) -> Data:
+    """Images by folder, or those that come along."""
+    return Data(name="digits") if text == "digits" and not Path(text).exists() else Data(name="folder", root=text)
+
+
+def images_in(data: Data, folder: str) -> Data:
+    """A recipe's images, in this folder: one folder per class under `train`, or what the recipe's dataset keeps there."""
+    root = Path(folder).absolute()
+    classes = data.name.startswith(DOWNLOADED) and any((root / name).exists() for name in ("train", "train.tar"))
+    return Data.model_validate({**data.model_dump(), "root": check_utf8(str(root)), **({"name": "folder"} if classes else {})})
+
+
+def structure_named(what: str, size: int | None = None, example: str | None = None) -> Structure:
+    """timm:MODEL, MODULE:FUNCTION with an example of what it reads, or a network's file, folder, name or notation.
+
+    `size` is the resolution to use in place of the network's own. SpecError for what is none of these.
+    """
+    own = re.fullmatch(FUNCTION, what) and not what.startswith("timm:")
+    if example and not own:
+        raise SpecError([f"--example must go with MODULE:FUNCTION: {what} tells what it reads (got {example})"])
+    if size and own:
+        raise SpecError([f"--size must go with a network that tells what it reads: --example does it here (got {size})"])
+    if what.startswith("timm:"):
+        return _timm(what, size)
+    if own:
+        return _own(what, example)
+    structure = Network.parse(what) if "|" in what else read_structure(what)
+    return structure.at(size) if size else structure
+
+
+def weights_of(what: str) -> Path | None:
+    """The trained weights beside a network's file or in its folder, if there are any."""
+    if "|" in what:
+        return None
+    place = Path(what)
+    weights = (place if place.is_dir() else place.parent) / WEIGHTS_FILE
+    return weights if place.exists() and weights.exists() else None
+
+
+def _timm(what: str, size: int | None) -> Foreign:
+    part = timm_model(what.removeprefix("timm:"), size)
+    channels, height, width = part.image
+    if height != width:
+        raise SpecError([f"{what}: must read square images; give --size (got {height} x {width})"])
+    reads = Input(channels=channels, classes=logits_of(part.build(), part.image, what), resolution=height)
+    return Foreign(name=what.removeprefix("timm:"), source=what, input=reads)
+
+
+def _own(what: str, example: str | None) -> Foreign:
+    if example is None:
+        raise SpecError(["--example must tell what a network of your own reads, as in --example 1,3,224,224 (got none)"])
+    sizes = re.fullmatch(r"[1-9]\d*,([1-9]\d*),([1-9]\d*),\2", example)
+    if not sizes:
+        raise SpecError([f"--example must be images,channels,height,width of square images, as in 1,3,224,224 (got {example!r})"])
+    reads = Input(channels=int(sizes[1]), classes=2, resolution=int(sizes[2]))
+    found = Foreign(name=what.rpartition(":")[2], source=what, input=reads)
+    classes = logits_of(build_structure(found), (reads.channels, reads.resolution, reads.resolution), what)
+    return found.model_copy(update={"input": reads.model_copy(update={"classes": classes})})

@@ -1,0 +1,30 @@
+"""`genet profile`: the latency of every block on offer, and the staircases."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from genet.cli.console import progress
+from genet.pipeline.context import open_job
+from genet.pipeline.profile import profile_device
+
+Answer = dict[str, Any]
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Measure what the run's latency table lacks, and find the staircases."""
+    with open_job(arguments.run, progress()) as job:
+        stairs = profile_device(job).staircases
+    offered = {(index, str(kind)): len(widths) for (index, kind), widths in job.recipe.space.widths_on_offer().items()}
+    kept = [len(stair.kept) / offered[stair.superblock, stair.block_type] for stair in stairs]
+    return {
+        "blocks": len(job.table),
+        "failed": sum(row.failure is not None for row in job.table.block_rows),
+        "networks": len(job.table.network_rows),
+        "staircases": len(stairs),
+        "edges": sum(len(stair.staircase.edges) for stair in stairs if stair.staircase),
+        "widths_kept": sum(kept) / max(1, len(kept)),
+        "noise": job.table.noise,
+        "estimate": job.table.setting.estimate,
+    }

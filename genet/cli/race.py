@@ -1,0 +1,92 @@
+"""`genet race`: who wins each budget, the search or a known design; and the last table of a job."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from genet.cli.console import found_ms, progress, table
+from genet.pipeline.context import open_job
+from genet.pipeline.race import run_race
+from genet.pipeline.report import list_shortfalls
+from genet.search.outcome import Outcome, Outcomes, Raced
+from genet.trials.runners.opening import open_runner
+from genet.trials.runners.runner import Runner
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """`genet race`: train what is selected and the known designs alike; what is trained already is not repeated."""
+    with open_job(arguments.run, progress()) as job:
+        found = run_race(job, partial(training_runner, arguments))
+        print_outcomes(found, job.folder.path)
+        shortfalls = list_shortfalls(job)
+    return {**answer_of(found), "shortfalls": shortfalls}
+
+
+def training_runner(arguments: argparse.Namespace, device: str) -> Runner:
+    """Return who runs full trainings: as for trials, but one at a time on every GPU, whose memory each needs for itself."""
+    return open_runner(device, arguments.runner, arguments.workers, address=arguments.address)
+
+
+def answer_of(found: Outcomes) -> dict[str, Any]:
+    """Return the outcomes for programs, with where their exports are, and whether a budget was met at all."""
+    rows = [{**row.model_dump(mode="json"), "export": row.export} for row in found.outcomes]
+    return {**found.model_dump(mode="json"), "outcomes": rows, "met": bool(found.outcomes or not found.unmet)}
+
+
+def print_outcomes(found: Outcomes, folder: Path) -> None:
+    """Print the last table, 80 columns wide, with notations and folders below it, one a line."""
+    rows = [_row(row) for row in found.outcomes]
+    rows += [["cannot be met", str(each.budget), f"from {each.smallest_ms_per_image:.4f}", "", "", ""] for each in found.unmet]
+    masternet = f"{100 * found.masternet.test_accuracy:.1f}"
+    rows.append(["MasterNet", "", f"{found.masternet_ms_per_image:.4f}", masternet, "", ""])
+    table(["network", "budget", "ms/image", "test %", "best known", "params"], rows)
+    print(f"± standard errors of accuracies, half of a 99.9 % interval of {found_ms(found.setting)}")
+    print(f"the search and the race cost {found.trainings:.1f} full trainings")
+    for row in found.outcomes:
+        print(f"\nbudget {row.budget}: {_verdict(row)}")
+        for each in row.exported:
+            print(f"  {each.network}\n  {folder / each.export}\n  genet latency {folder / 'networks' / each.name}")
+    for name, why in found.failed.items():
+        print(f"\n{name} is out of the race: {why}")
+
+
+def _row(row: Outcome) -> list[str]:
+    latency = "n/a" if row.ms_per_image is None else f"{row.ms_per_image:.4f}"
+    interval = f"±{row.interval_ms_per_image:.4f}" if row.interval_ms_per_image else ""
+    known = (
+        f"{row.known.design}\n{_test(row.known)}" if row.known and row.searched else "it is one" if row.known else "none raced"
+    )
+    return [
+        row.name,
+        str(row.budget),
+        latency + interval,
+        _test(row),
+        known + (", tie" if row.tie else ""),
+        _count(row.parameters),
+    ]
+
+
+def _test(row: Raced) -> str:
+    return f"{100 * row.test_accuracy:.1f}±{100 * row.test_error:.1f}"
+
+
+def _verdict(row: Outcome) -> str:
+    """Say who won by how much, on the images held out for it."""
+    other = row.known if row.searched else row.best_searched
+    if other is None:
+        return f"{row.name}; {'no known design' if row.searched else 'no network of the search'} was within it"
+    lead = 100 * (row.held_out_accuracy - other.held_out_accuracy)
+    kind = "the best known design" if row.searched else "the best network of the search"
+    told = f"{lead:.1f} points ahead of {other.name}, {kind}, on the images held out"
+    return f"{row.name}, {told}{'; less than one standard error: a tie' if row.tie else ''}"
+
+
+def _count(number: int) -> str:
+    """Return a count as people read it, in at most six characters."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)

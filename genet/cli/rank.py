@@ -1,0 +1,115 @@
+"""`genet rank`: the intrinsic rank of a network's stages, and what it advises to build them of."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from genet.arch.external import Foreign, Structure
+from genet.arch.network import Kind, Network
+from genet.cli.console import save_picture, table
+from genet.cli.naming import structure_named, weights_of
+from genet.device import open_device
+from genet.errors import EvidenceError
+from genet.models.external import build_structure, pretrained
+from genet.models.weights import NETWORK_FILE, load_structure
+from genet.pipeline.run_folder import RunFolder
+from genet.search.certificate import Selection
+from genet.search.outcome import Trained
+from genet.studies.figures import draw_ranks
+from genet.studies.rank import ENERGY, StageRank, stage_ranks
+
+Answer = dict[str, Any]
+FITS: dict[Kind, str] = {"XX": "full convolution", "BL": "bottleneck or depthwise", "DW": "bottleneck or depthwise"}
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """`genet rank`."""
+    open_device("cpu")  # for its threads
+    run = RunFolder(Path(arguments.what))
+    chosen: tuple[Network, ...] = ()
+    if "|" not in arguments.what and run.recipe_file.exists() and not (run.path / NETWORK_FILE).exists():
+        structure: Structure = Network.parse(run.read(run.master, Trained).network)
+        module = load_structure(structure, run.master.with_suffix(".safetensors"))
+        if run.selection.exists():
+            answers = run.read(run.selection, Selection).answers
+            chosen = tuple(dict.fromkeys(Network.parse(choice.network) for choice in answers))
+    else:
+        structure = structure_named(arguments.what, arguments.size, arguments.example)
+        module = _with_weights(arguments.what, structure, arguments.random)
+    reads = structure.input
+    found = stage_ranks(module, (reads.channels, reads.resolution, reads.resolution))
+    superblocks = structure.superblocks if isinstance(structure, Network) else ()
+    places = [place for place, block in enumerate(superblocks) if block.depth]  # those that have ranks
+    own = tuple(superblocks[place].type for place in places)
+    types = [_types(network, places) for network in chosen]
+    if arguments.random:
+        print("random weights: these are the ranks of noise, which advise nothing")
+    _print(found, own, types, arguments.random)
+    if arguments.picture:
+        save_picture(arguments.picture, draw_ranks(found, f"{arguments.what}{', random weights' * arguments.random}"))
+    stages = [
+        {**one.model_dump(mode="json"), "share": one.share, "advice": None if arguments.random else one.advice} for one in found
+    ]
+    return {
+        "network": str(structure),
+        "random": arguments.random,
+        "stages": stages,
+        "own": own,
+        "chosen": types,
+    }
+
+
+def _with_weights(what: str, structure: Structure, random: bool) -> nn.Module:
+    """The network with trained weights; EvidenceError where there are none and no random ones are asked for."""
+    if random:
+        return build_structure(structure)
+    weights = weights_of(what)
+    if weights:
+        return load_structure(structure, weights)
+    without: str | None = "no trained weights lie beside it"
+    if isinstance(structure, Foreign) and structure.source.startswith("timm:") and not structure.layers:
+        module, without = pretrained(structure)
+        if without is None:
+            return module
+    raise EvidenceError(
+        f"{what}: must have trained weights, for the rank of noise means nothing, and has none ({without}); give a folder with "
+        "network.yaml and model.safetensors, or --random for noise all the same"
+    )
+
+
+def _types(network: Network, places: Sequence[int]) -> list[Kind | None]:
+    """What a network has at these super-blocks; None where one has vanished."""
+    return [network.superblocks[place].type if network.superblocks[place].depth else None for place in places]
+
+
+def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: Sequence[Sequence[Kind | None]], random: bool) -> None:
+    head = ["stage", "last convolution", "matrix", f"rank at {ENERGY:.0%}", "of its channels", "noise has", "advice"]
+    rows = [
+        [
+            str(one.stage),
+            one.layer,
+            f"{one.shape[0]} x {one.shape[1]}",
+            str(one.rank),
+            f"{one.share:.0%}",
+            f"{one.noise_rank / one.shape[0]:.0%}",
+            "" if random else one.advice or f"none: its rank is at most {min(one.shape)}",
+        ]
+        for one in found
+    ]
+    if own:
+        head.append("has now")
+        rows = [[*row, kind] for row, kind in zip(rows, own, strict=True)]
+    if chosen:
+        head.append("chosen")
+        rows = [[*row, ", ".join(dict.fromkeys(kinds[place] or "none" for kinds in chosen))] for place, row in enumerate(rows)]
+    table(head, rows)
+    pairs = [pair for kinds in chosen for pair in zip(found, kinds, strict=True)]
+    advised = [(one.advice, kind) for one, kind in pairs if one.advice and kind]
+    if advised:
+        agreeing = sum(FITS[kind] == advice for advice, kind in advised)
+        print(f"the search chose as the ranks advise in {agreeing} of {len(advised)} super-blocks")

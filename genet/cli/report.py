@@ -1,0 +1,19 @@
+"""`genet report`: the page about a run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from genet.cli.console import progress
+from genet.pipeline.context import read_job
+from genet.pipeline.report import write_report
+
+Answer = dict[str, Any]
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Write the page about what there is so far."""
+    path = write_report(read_job(arguments.run, progress()))
+    print(path)
+    return {"report": str(path)}

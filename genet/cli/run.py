@@ -1,0 +1,56 @@
+"""`genet run`: the whole job, from a recipe to exported networks."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from genet.cli.console import progress
+from genet.cli.distill import trial_runner
+from genet.cli.measuring import checked_measure
+from genet.cli.naming import images_in
+from genet.cli.race import answer_of, print_outcomes, training_runner
+from genet.config.reader import read_recipe
+from genet.config.recipe import Recipe
+from genet.errors import RunError
+from genet.names import check_utf8
+from genet.pipeline.context import open_job
+from genet.pipeline.report import list_shortfalls
+from genet.pipeline.run import run_job
+from genet.pipeline.run_folder import default_folder
+from genet.trials.runners.opening import check_options
+
+Answer = dict[str, Any]
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Do the whole job, or what of it is left."""
+    check_options(arguments.runner, arguments.workers, arguments.address)
+    recipe = _override(read_recipe(arguments.recipe), arguments)
+    folder = arguments.run or default_folder(recipe.name, arguments.fresh)
+    if arguments.run and arguments.fresh and folder.exists():
+        raise RunError(f"{folder}: --fresh must name a new folder, and this one exists; give another --run")
+
+    with open_job(folder, progress(), recipe) as job:
+        job.progress.say(f"{recipe.name} in {folder}")
+        trials, trainings = partial(trial_runner, arguments), partial(training_runner, arguments)
+        outcomes = run_job(job, trials, trainings, arguments.any_master)
+        print_outcomes(outcomes, job.folder.path)
+        print(f"\nreport: {job.folder.report}")
+        told = {"run": str(folder), "report": str(job.folder.report), "shortfalls": list_shortfalls(job)}
+    return {**told, **answer_of(outcomes)}
+
+
+def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """The recipe with what the command line says; checked again like the file."""
+
+    data, measure = recipe.data, recipe.measure.model_dump()
+    if arguments.data:
+        data = images_in(data, arguments.data)
+    if arguments.device:
+        measure |= {"device": arguments.device, "latency": None}
+    if arguments.latency:
+        measure["latency"] = check_utf8(str(Path(arguments.latency).absolute()))
+    return recipe.model_copy(update={"data": data, "measure": checked_measure(measure)})

@@ -1,0 +1,163 @@
+"""`genet select`: the best predicted network for each budget, and why."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from genet.cli.console import found_ms, milliseconds, points, progress, table
+from genet.config.recipe import Budget, Model, Select
+from genet.errors import SpecError
+from genet.latency.table import LatencyTable
+from genet.pipeline.context import Job, open_job, read_job
+from genet.pipeline.explain import explain_selection, propose_trials
+from genet.pipeline.learn import current_regression
+from genet.pipeline.select import evidence_table, run_table, select_from_evidence, select_networks
+from genet.search.certificate import Choice, Selection
+from genet.search.explain import APART, NEARBY, Explanation
+from genet.search.next_trials import Proposal
+from genet.search.outcome import percent
+from genet.search.regression import Regression
+
+Answer = dict[str, Any]
+LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how trials that are not enough are helped
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Select on the device, or from evidence for other budgets or another device, and print why."""
+    budgets = _budgets(arguments.budget)
+    if budgets or arguments.latency:
+        job = read_job(arguments.run, progress())
+        evidence = evidence_table(job, arguments.latency) if arguments.latency else run_table(job)
+        return _selected(job, select_from_evidence(job, budgets or job.recipe.select.budgets, evidence), evidence, arguments.next)
+    with open_job(arguments.run, progress()) as job:
+        return _selected(job, select_networks(job), job.table, arguments.next)
+
+
+def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int | None) -> Answer:
+    """Print a selection, why it came about, and the trials that would make it surer."""
+    _print_model(current_regression(job))
+    _print_selection(selection)
+    explained = explain_selection(job, selection, evidence)
+    for choice, why in zip(selection.answers, explained, strict=True):
+        _print_explanation(choice, why, selection.setting.batch)
+    answer = {
+        "estimate": selection.setting.estimate,
+        **selection.model_dump(mode="json"),
+        "explanations": [why.model_dump(mode="json") for why in explained],
+        "shortfalls": selection.unmet,
+        "met": bool(selection.answers),
+    }
+    if more:
+        proposed = propose_trials(job, explained, more)
+        _print_proposals(proposed)
+        answer["next"] = [proposal.model_dump(mode="json") for proposal in proposed]
+    return answer
+
+
+def _print_model(regression: Regression) -> None:
+    """By what accuracies are predicted, and whether another model would predict them better."""
+    mine, errors = regression.left_out_error, regression.left_out_errors
+    other = min((name for name in ("auto", "paper") if name in errors), key=errors.__getitem__, default=regression.model)
+    better = f"; {other} by {100 * errors[other]:.2f}, see `genet fit RUN --model {other}`" if other != regression.model else ""
+    off = "n/a" if mine is None else f"{100 * mine:.2f}"
+    print(f"accuracies predicted by model {regression.model}, off by {off} points on trials left out one at a time{better}")
+
+
+def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
+    print(f"why, for budget {choice.budget} at {choice.resolution} pixels: {choice.network}")
+    if why.short_of_best > 0 and why.measured_over_predicted < 1:
+        print(
+            f"  it takes {1 - why.measured_over_predicted:.1%} less than predicted; were that so of all, the best within the "
+            f"budget would be {100 * why.short_of_best:.2f} points better"
+        )
+    elif why.short_of_best > 0:
+        print(f"  the best of all that are predicted to be within the budget is {100 * why.short_of_best:.2f} points better")
+    if why.budget_ms >= why.slowest_ms:
+        print(
+            f"  the budget is more than any network needs: the slowest worth having takes {why.slowest_ms / batch:.4f} ms/image"
+        )
+    else:
+        print(f"  {NEARBY:.0%} more latency would buy {100 * why.more:+.2f} points of predicted accuracy")
+    rows = [
+        [
+            str(step.index + 1),
+            step.direction,
+            step.superblock,
+            f"{step.ms / batch:+.4f}",
+            points(step.accuracy),
+            "" if step.over_budget_ms is None else f"over the budget by {step.over_budget_ms / batch:.4f} ms",
+        ]
+        for step in why.steps
+    ]
+    table(["super-block", "one step", "to", "ms/image", "points", ""], rows)
+    for rival in why.rivals:
+        told = "told apart" if rival.apart else "cannot be told apart by these trials"
+        told += f" (by {APART} standard errors)"
+        side = "behind" if rival.behind.value >= 0 else "ahead"
+        print(
+            f"  next best: {rival.network}: {abs(100 * rival.behind.value):.2f} ± {100 * rival.behind.error:.2f} points {side}, "
+            f"{rival.parameters:,} parameters; {told}"
+        )
+    if why.beyond_trials:
+        places = ", ".join(str(index + 1) for index in why.beyond_trials)
+        print(f"  super-blocks {places} are of sizes outside what the trials tried: there the prediction extrapolates")
+
+
+def _print_proposals(proposals: Sequence[Proposal]) -> None:
+    if not proposals:
+        print("no further trials are named: no answer has a rival in doubt, or none that is left to try would tell more")
+        return
+    print(
+        "trials that would best tell the selected networks from the next best, per minute; `genet distill RUN --more N` runs them"
+    )
+    rows = [
+        [
+            str(proposal.trial.index + 1),
+            str(proposal.trial.superblock),
+            f"{proposal.seconds:.1f}",
+            f"{proposal.share:.0%}",
+        ]
+        for proposal in proposals
+    ]
+    table(["super-block", "as", "seconds", "of the doubt it should take away"], rows)
+
+
+def _budgets(given: list[str] | None) -> tuple[Budget, ...]:
+    """Budgets of the command line, each a number or a multiple."""
+    if not given:
+        return ()
+    try:
+        return Select(budgets=tuple(map(_number, given))).budgets
+    except ValidationError as fault:
+        raise SpecError(f"--budget {error['msg']} (got {error['input']!r})" for error in fault.errors()) from None
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _print_selection(selection: Selection) -> None:
+    if selection.prediction_error is not None:
+        print(f"{selection.setting}: predictions of random networks are off by {selection.prediction_error:.1%} on average")
+    rows = [
+        [
+            str(choice.budget),
+            str(choice.resolution),
+            choice.network,
+            percent(choice.predicted_accuracy),
+            milliseconds(choice.budget_ms_per_image),
+            milliseconds(choice.predicted_ms_per_image),
+            milliseconds(choice.measured_ms_per_image, choice.interval_ms_per_image),
+            "n/a" if choice.within is None else "yes" if choice.within else "no",
+        ]
+        for choice in selection.choices
+    ]
+    found = found_ms(selection.setting)
+    table(["budget", "pixels", "network", "predicted accuracy", "budget ms", "predicted ms", found, "within"], rows)

@@ -1,0 +1,132 @@
+"""`genet staircase`: the steps of a device's latency over width, and the widths that stand at their edges."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from genet.arch.network import MULTIPLE, Block
+from genet.cli.console import milliseconds, progress, save_picture, table
+from genet.cli.measuring import measure_of, meter_of, open_rows, say_damaged
+from genet.errors import SpecError
+from genet.latency.evidence import read_evidence
+from genet.latency.profile import profile_sweep
+from genet.latency.staircase.portability import Portability, portability
+from genet.latency.staircase.staircase import Staircase, analyse
+from genet.latency.staircase.sweep import read_sweep
+from genet.latency.timing.curves import read_range
+from genet.latency.timing.meter import Meter
+from genet.latency.workload import read_blocks, with_width
+from genet.report.latency_figures import draw_staircase
+from genet.storage import Journal
+
+Answer = dict[str, Any]
+PATTERNS = {
+    "stairs": "latency steps up at the edges, and the widths before them are wave-aligned; a rising tread keeps some of its own",
+    "slope": "no stair: latency rises evenly, as for depthwise convolutions; every multiple of 8 stays a candidate",
+    "flat": "no stair: width is free over this whole range, so only the widest is a candidate",
+}
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """`genet staircase` in all its forms."""
+    given = [arguments.what is not None, arguments.csv is not None, arguments.compare is not None]
+    if sum(given) != 1:
+        raise SpecError(
+            ["genet staircase must be given one of BLOCK such as 'XX k3 c256 @14', --from CSV, --compare EVIDENCE EVIDENCE"]
+        )
+    if arguments.compare:
+        return _compare(*arguments.compare)
+    if arguments.csv:
+        source, estimate = arguments.csv, None
+        found = analyse(read_sweep(arguments.csv))
+    else:
+        meter = meter_of(measure_of(arguments))
+        source, estimate = f"{arguments.what} on {meter.setting}", meter.setting.estimate
+        found = _measured(arguments, meter)
+    _print(found, source, estimate)
+    if arguments.picture:
+        save_picture(arguments.picture, draw_staircase(found, source))
+    return {"source": source, "estimate": estimate, **found.model_dump(mode="json")}
+
+
+def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
+    at_width = _blocks_at(arguments.what, arguments.widths)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(arguments.evidence or Path(folder) / "latency.jsonl", waiting=print)
+        rows = open_rows(journal, meter)
+        if rows.damaged:
+            print(f"{journal.path}: damaged lines {', '.join(map(str, rows.damaged))} are left out and measured anew")
+        with progress().track("latency over widths", len({block for blocks in at_width.values() for block in blocks})) as tracker:
+            sweep, macs = profile_sweep(rows, meter, at_width, tracker.advance)
+            tracker.total = tracker.done
+    print(f"{len(sweep.widths)} of {len(at_width)} widths measured")
+    return analyse(sweep, macs)
+
+
+def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
+    """The blocks at every width of the range that keeps the laws of blocks: inner widths count in eights too."""
+    own = read_blocks(text)[-1].width
+    grid = read_range(widths, "--widths") if widths else tuple(range(MULTIPLE, 2 * own + 1, MULTIPLE))
+    found, faults = {}, list[str]()
+    for width in grid:
+        try:
+            found[width] = read_blocks(with_width(text, width))
+        except SpecError as fault:
+            faults += fault.faults
+    if len(found) < 2:
+        first = f"; {faults[0]}" if faults else ""
+        raise SpecError([f"--widths must hold at least 2 widths that {text!r} may have, and holds {len(found)}{first}"])
+    return found
+
+
+def _print(found: Staircase, source: str, estimate: bool | None) -> None:
+    print(f"{source}{': an estimate, not a measurement' if estimate else ''}")
+    print(f"{PATTERNS[found.pattern]}; widths within {found.eps:.1%} count as equal")
+    throughput = found.throughput or (None,) * len(found.widths)
+    rows = [
+        [
+            str(width),
+            milliseconds(ms),
+            f"{utilization:.0%}",
+            "n/a" if rate is None else f"{2 * rate / 1e12:.4g}",
+            "edge" if width in found.edges else "",
+            "yes" if width in found.candidates else "",
+        ]
+        for width, ms, utilization, rate in zip(found.widths, found.ms, found.utilization, throughput, strict=True)
+    ]
+    table(["width", "ms per batch", "utilization U", "throughput T, TFLOP/s", "", "candidate"], rows)
+    plateaus = (f"{tread.first}-{tread.last} ({milliseconds(tread.ms)} ms)" for tread in found.treads)
+    print(f"plateaus: {', '.join(plateaus)}")
+    print(f"edges: {', '.join(map(str, found.edges)) or 'none'}")
+    print(f"candidates: {', '.join(map(str, found.candidates))}")
+
+
+def _compare(first: Path, second: Path) -> Answer:
+    found = portability(read_evidence(first), read_evidence(second))
+    for file in (first, second):
+        say_damaged(file)
+    _print_portability(found)
+    return found.model_dump(mode="json")
+
+
+def _print_portability(found: Portability) -> None:
+    print(f"A: {found.first}\nB: {found.second}")
+    rows = [
+        [
+            place.block,
+            ", ".join(map(str, place.first)),
+            ", ".join(map(str, place.second)),
+            ", ".join(map(str, place.both)) or "none",
+            f"{place.cost_first:+.1%}",
+            f"{place.cost_second:+.1%}",
+        ]
+        for place in found.places
+    ]
+    table(["block", "aligned on A", "aligned on B", "on both", "cost on A", "cost on B"], rows)
+    print(
+        "cost: how much longer the same number of channels takes, on average, when only widths aligned on both are used; "
+        f"over all {found.cost_first:+.1%} on A, {found.cost_second:+.1%} on B"
+    )

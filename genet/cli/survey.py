@@ -1,0 +1,353 @@
+"""`genet survey`: how well networks use a device, and which of them no other beats."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fnmatch
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genet.cli.console import labelled, milliseconds, progress, save_picture, table
+from genet.cli.measuring import calibrated, measure_of, meter_of
+from genet.cli.survey_journal import SurveyJournal
+from genet.config.reader import read_structure
+from genet.errors import EvidenceError, LostDeviceError, MeasurementError, OutOfMemoryError, SpecError, first_line
+from genet.latency.estimate.intensity import Layer, layers_of
+from genet.latency.estimate.roofline import Product, Roof
+from genet.latency.report import read_latency
+from genet.latency.table import Setting
+from genet.latency.timing.meter import MOST_IMAGES, DeviceMeter, Meter
+from genet.latency.workload import BLOCK, Part, read_part
+from genet.report.page import render
+from genet.storage import Record, write_atomic
+from genet.studies.figures import cloud_info, draw_clouds, draw_roofline, draw_shades
+from genet.studies.survey.presets import PRESETS
+from genet.studies.survey.survey import Frontiers, Percent, Surveyed, frontiers, survey
+from genet.studies.tables import as_csv, read_table
+
+Answer = dict[str, Any]
+EVIDENCE = Path("runs") / "survey" / "survey.jsonl"
+HEAD = [
+    "network",
+    "pixels",
+    "images/s",
+    "TFLOP/s",
+    "utilization",
+    "FLOP/byte",
+    "of FLOPs above ratio",
+    "batch",
+    "largest",
+    "GMACs",
+    "top-1 %",
+]
+TIMMS = {"top1": "top1_percent", "img_size": "resolution"}  # how timm's table of results names its columns
+ON = {"throughput_accuracy": "throughput-accuracy", "utilization_accuracy": "utilization-accuracy"}
+ON |= {"throughput_utilization": "throughput-utilization"}
+
+
+class Accuracy(Record):
+    """A row of a table of accuracies, at one resolution or, where none is told, at the usual one."""
+
+    model: str
+    top1_percent: Percent
+    resolution: int | None = None
+
+
+class Named(NamedTuple):
+    """What a user named: to time, and to tell from others of that name."""
+
+    part: Part
+    structure: str
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """`genet survey`."""
+    _check(arguments)
+    if arguments.csv_from:
+        rows = tuple(_with_peak(row, arguments.peak) for row in read_table(arguments.csv_from, Surveyed, ("model",)))
+        return _tell(rows, {}, None, str(arguments.csv_from), arguments)
+    accuracies = read_table(arguments.accuracy, Accuracy, ("model", "resolution"), TIMMS) if arguments.accuracy else ()
+    failed: dict[str, str] = {}
+    networks = _named(dict.fromkeys(arguments.networks) | PRESETS.get(arguments.preset, {}), arguments.size, failed)
+    meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
+    at = "largest batch" if arguments.largest_batch else str(meter.setting.batch)
+    journal = SurveyJournal(arguments.evidence or EVIDENCE, meter, at)
+    roof, _ = journal.roof()
+    _print_roof(roof, meter.setting)
+    found = _survey_all(networks, meter, journal, arguments.largest_batch, failed)
+    known = {(row.model, row.resolution): row.top1_percent for row in accuracies}
+    rows = tuple(row.model_copy(update={"top1_percent": _accuracy(row, not arguments.size, known)}) for row in found)
+    if accuracies and all(row.top1_percent is None for row in rows):
+        print(f"  {arguments.accuracy}: none of its rows is of these networks at these resolutions")
+    if not rows:
+        raise EvidenceError(*(f"{name}: {why}" for name, why in failed.items()))
+    if meter.setting.device.kind == "cpu":
+        print("  the largest batch is a power of two, reckoned from the memory that is free")
+    answer = _tell(rows, failed, roof, str(meter.setting), arguments)
+    if len(networks) == 1:
+        _print_layers(networks[0].part, meter.at(rows[0].batch or meter.setting.batch), roof, arguments.roofline)
+    return answer
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """SpecError with every option that does not fit the others."""
+    faults = []
+    asked = bool(arguments.networks or arguments.preset)
+    if asked == bool(arguments.csv_from):
+        faults.append("genet survey must be given networks, --preset paper, or --from CSV: one of them")
+    measuring = {"--accuracy": arguments.accuracy, "--largest-batch": arguments.largest_batch, "--size": arguments.size}
+    measuring |= {"--calibrate": arguments.calibrate, "--evidence": arguments.evidence}
+    given = [name for name, value in measuring.items() if value]
+    if arguments.csv_from and given:
+        faults.append(f"--from must go without what is asked of a survey made here (got {', '.join(given)})")
+    if arguments.largest_batch and arguments.device.startswith("estimate:"):
+        faults.append(f"--largest-batch must go with a device that is here (got {arguments.device}); give --batch")
+    if arguments.peak is not None and (not arguments.csv_from or not 0 < arguments.peak < math.inf):
+        faults.append(f"--peak must be TFLOP/s above 0, and go with --from: here the peak is measured (got {arguments.peak:g})")
+    if arguments.roofline and (len(arguments.networks) != 1 or arguments.preset):
+        faults.append(f"--roofline must go with one network, whose layers it draws (got {len(arguments.networks)})")
+    if faults:
+        raise SpecError(faults)
+
+
+def _with_peak(row: Surveyed, peak: float | None) -> Surveyed:
+    return row if peak is None else row.model_copy(update={"peak_tflops_per_sec": peak})
+
+
+def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, str]) -> list[Named]:
+    """What is named, at its own resolution, the one told beside it or at `size`; timm's by a pattern too.
+
+    SpecError with every name at fault.
+
+    What a pattern or a preset stands for and cannot be read goes to `failed`.
+    """
+    found: dict[str, Named] = {}
+    faults: list[str] = []
+    for name, own in names.items():
+        try:
+            for each in _matching(name):
+                try:
+                    found[each] = _read(each, size or own)
+                except SpecError as fault:
+                    if each == name:
+                        raise
+                    failed[each] = str(fault)
+        except SpecError as fault:
+            faults += fault.faults
+    if faults:
+        raise SpecError(faults)
+    return list(found.values())
+
+
+def _read(name: str, size: int | None) -> Named:
+    """A network with its notation, for a file may come to hold another; timm's by name and resolution."""
+    part = dataclasses.replace(read_part(name, size), name=name)
+    file = not name.startswith("timm:") and "|" not in name and not re.match(BLOCK, name)
+    return Named(part, str(read_structure(name).at(part.image[-1])) if file else f"{name} @{part.image[-1]}")
+
+
+def _matching(name: str) -> list[str]:
+    """The name, or all timm models that a pattern fits."""
+    if not name.startswith("timm:") or not set("*?[") & set(name):
+        return [name]
+    import timm
+
+    found = fnmatch.filter(timm.list_models(), name.removeprefix("timm:"))
+    if not found:
+        raise SpecError([f"{name} must fit the name of a timm model, and fits none"])
+    return [f"timm:{each}" for each in found]
+
+
+def _survey_all(
+    networks: Sequence[Named], meter: Meter, journal: SurveyJournal, at_largest: bool, failed: dict[str, str]
+) -> list[Surveyed]:
+    """Every network that the journal lacks; one that fails is told of, and does not hold up the others."""
+    roof, product = journal.roof()
+    rows: list[Surveyed] = []
+    done = sum(journal.row(network.structure) is not None for network in networks)
+    with progress().track("networks", len(networks), done) as tracker:
+        for part, structure in networks:
+            before = journal.row(structure)
+            if before and before.row:
+                rows.append(before.row.model_copy(update={"model": part.name.removeprefix("timm:")}))
+            elif before:
+                failed[part.name] = str(before.failure)
+            else:
+                try:
+                    rows.append(_one(part, meter, roof, product, at_largest))
+                except LostDeviceError as fault:
+                    journal.keep(structure, None, str(fault))  # or the same command would end at the same network again
+                    raise
+                except Exception as fault:  # whatever building or running a network of others raises
+                    failed[part.name] = first_line(fault).removeprefix(f"{part.name}: ")
+                    tracker.advance(f"{part.name} failed")
+                    continue
+                journal.keep(structure, rows[-1])
+                tracker.advance(f"{rows[-1].model}: {rows[-1].images_per_sec:,.4g} images/s")
+    if done:
+        print(f"  {done} of {len(networks)} are taken from {journal.path}; with another --evidence they are measured anew")
+    return rows
+
+
+def _one(part: Part, meter: Meter, roof: Roof, product: Product, at_largest: bool) -> Surveyed:
+    """One network, at the meter's batch or at the largest that fits."""
+    largest = meter.largest_batch(part) if isinstance(meter, DeviceMeter) else None
+    batch = largest if at_largest and largest else meter.setting.batch
+    while True:
+        try:
+            row = survey(part, meter.at(batch), product.at(batch), roof.ratio)
+            return row.model_copy(update={"largest_batch": largest})
+        except OutOfMemoryError:
+            if batch == 1 or not at_largest:
+                raise
+            batch //= 2  # the runtime, and the product beside the network, need memory too
+
+
+def _accuracy(row: Surveyed, usual: bool, known: dict[tuple[str, int | None], float]) -> float | None:
+    """By its name, or as timm's table has it, with the tag of timm's usual weights; never that of another resolution.
+
+    A table that tells no resolutions is of `usual` ones.
+    """
+    import timm
+
+    names = [row.model]
+    weights = timm.models.get_pretrained_cfg(row.model, allow_unregistered=True) if timm.is_model(row.model) else None
+    if weights:
+        names.append(f"{row.model}.{weights.tag}")
+    found = [known[name, size] for name in names for size in (row.resolution, *[None] * usual) if (name, size) in known]
+    return found[0] if found else None
+
+
+def _print_roof(roof: Roof, setting: Setting) -> None:
+    print(labelled(setting))
+    told = [
+        f"a matrix product ({roof.product}): {roof.tflops_per_sec:.4g} TFLOP/s",
+        f"a pass over memory: {roof.gb_per_sec:.4g} GB/s; compute-to-memory ratio {roof.ratio:.4g} FLOP per byte",
+    ]
+    if roof.published_ratio:
+        told.append(
+            f"data sheet: {roof.published_tflops_per_sec:.4g} TFLOP/s, {roof.published_gb_per_sec:.4g} GB/s, "
+            f"{roof.published_ratio:.4g} FLOP per byte"
+        )
+    print("  " + "\n  ".join(told))
+
+
+def _print_layers(part: Part, meter: Meter, roof: Roof, picture: Path | None) -> None:
+    """The layers of one network, and their place under the roof."""
+    layers = layers_of(part.ops(), meter.setting.batch, meter.setting.dtype)
+    try:
+        reading = read_latency(part, meter)
+    except MeasurementError as fault:
+        print(f"  its layers are not timed: {fault}")
+        return
+    times = {layer.name: layer.ms for layer in reading.layers}
+    rows = [_layer_row(layer, times.get(layer.name), roof) for layer in layers]
+    mode = "" if reading.layers_runtime == meter.setting.runtime else f" in {reading.layers_runtime} mode"
+    table(["layer", "GFLOP", "FLOP/byte", f"ms{mode}", "TFLOP/s", "of its roof", "held up by"], rows)
+    if picture:
+        timed = [(layer, times[layer.name]) for layer in layers if layer.name in times]
+        how = "estimated" if meter.setting.estimate else "measured"
+        title = f"{part.name} on {meter.setting.device.name}, batch {meter.setting.batch}, {how}{mode}"
+        save_picture(picture, draw_roofline(timed, roof, title))
+
+
+def _layer_row(layer: Layer, ms: float | None, roof: Roof) -> list[str]:
+    bound = "memory" if layer.intensity < roof.ratio else "arithmetic"
+    told = [layer.name, f"{layer.flops / 1e9:.4g}", f"{layer.intensity:.1f}"]
+    if ms is None:
+        return [*told, "n/a", "n/a", "n/a", bound]
+    reached = layer.flops / ms * 1e-9
+    return [*told, milliseconds(ms), f"{reached:.4g}", f"{reached / roof.at(layer.intensity):.0%}", bound]
+
+
+def _tell(
+    rows: Sequence[Surveyed], failed: dict[str, str], roof: Roof | None, title: str, arguments: argparse.Namespace
+) -> Answer:
+    """Print, draw and answer."""
+    found, estimate = frontiers(rows), any(row.estimate for row in rows)
+    shown = [_row(row) for row in sorted(rows, key=lambda row: -row.images_per_sec)]
+    if arguments.csv_from and estimate:
+        print(f"{title}: estimates, of a device that was not there")
+    table(HEAD, shown)
+    for name, told in ON.items():
+        print(f"{told} frontier: {', '.join(getattr(found, name)) or 'no accuracies are known'}")
+    print(f"on all three: {', '.join(found.on_all) or 'none'}")
+    for name, why in failed.items():
+        print(f"  {name} is left out: {why}")
+    _write(rows, shown, failed, roof, title, estimate, found, arguments)
+    return {
+        "source": title,
+        "estimate": estimate,
+        "roof": roof and {**roof.model_dump(mode="json"), "ratio": roof.ratio},
+        "networks": [{**row.model_dump(mode="json"), "utilization": row.utilization} for row in rows],
+        "failed": failed,
+        "frontiers": {**found.model_dump(mode="json"), "on_all": found.on_all},
+    }
+
+
+def _row(row: Surveyed) -> list[str]:
+    def told(value: float | None, form: str) -> str:
+        return "n/a" if value is None else format(value, form)
+
+    return [
+        row.model,
+        told(row.resolution, "d"),
+        f"{row.images_per_sec:,.5g}" if row.images_per_sec < 1000 else f"{row.images_per_sec:,.0f}",
+        f"{row.tflops_per_sec:.4g}",
+        _share(row),
+        told(row.intensity, ".1f"),
+        told(row.bound_share, ".0%"),
+        told(row.batch, "d"),
+        "≥ " * (row.largest_batch == MOST_IMAGES) + told(row.largest_batch, "d"),
+        told(None if row.macs is None else row.macs / 1e9, ".3f"),
+        told(row.top1_percent, ".2f"),
+    ]
+
+
+def _share(row: Surveyed) -> str:
+    """Utilization with its standard error."""
+    if row.utilization is None:
+        return "n/a"
+    error = f" ± {100 * row.utilization * row.utilization_error:.1f}" if row.utilization_error else ""
+    return f"{row.utilization:.1%}{error}"
+
+
+def _write(
+    rows: Sequence[Surveyed],
+    shown: list[list[str]],
+    failed: dict[str, str],
+    roof: Roof | None,
+    title: str,
+    estimate: bool,
+    found: Frontiers,
+    arguments: argparse.Namespace,
+) -> None:
+    """The files asked for."""
+    if arguments.csv:
+        write_atomic(arguments.csv, as_csv(rows).encode())
+        print(f"table: {arguments.csv}")
+    if not (arguments.picture or arguments.page):
+        return
+    clouds = draw_clouds(cloud_info(rows, found, roof.ratio if roof else None), f"{title}{', estimated' * estimate}")
+    if arguments.picture:
+        save_picture(arguments.picture, clouds)
+    if arguments.page:
+        known = any(row.top1_percent is not None for row in rows)
+        page = render(
+            "survey.html",
+            title=title,
+            estimate=estimate,
+            roof=roof,
+            found=found,
+            clouds=clouds,
+            shades=draw_shades(rows) if known else "",
+            head=HEAD,
+            rows=shown,
+            failed=failed,
+        )
+        write_atomic(arguments.page, page.encode())
+        print(f"page: {arguments.page}")

@@ -1,0 +1,97 @@
+"""The journal of surveys: rows that need not be measured again, and the roof that all rows of a setting stand under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from genet.cli.measuring import records_of, say_damaged
+from genet.errors import EvidenceError
+from genet.latency.estimate.roofline import Kind, Product, Roof, read_roof
+from genet.latency.timing.meter import Meter
+from genet.storage import Journal, Record
+from genet.studies.survey.survey import Surveyed
+
+DOUBTFUL = 0.1  # relative standard error of a utilization, above which a row is measured again
+
+
+class Kept(Record):
+    """A network surveyed in a setting, or why it never will be.
+
+    `at` is the batch that was asked for, or the largest; `structure` the network that a name stood for.
+    """
+
+    setting: str
+    at: str
+    structure: str
+    row: Surveyed | None
+    failure: str | None = None
+
+
+class KeptRoof(Record):
+    """The roof of a setting, and the matrix product that every network is timed in turn with: one yardstick for all rows."""
+
+    setting: str
+    roof: Roof
+    kind: Kind
+    size: int
+
+
+class SurveyJournal:
+    """What was surveyed in the meter's setting, at its batch or at the largest.
+
+    Estimates are not kept: they cost nothing, and change with the model that makes them. EvidenceError where the file holds
+    something else.
+    """
+
+    def __init__(self, path: Path, meter: Meter, at: str) -> None:
+        self.path, self._meter, self._at = path, meter, at
+        self._setting = meter.setting.digest
+        self._journal = Journal(path, waiting=print)
+        self._rows: dict[str, Kept] = {}
+        self._roof: KeptRoof | None = None
+        if not meter.setting.estimate:
+            self._take(records_of(self._journal, "the journal of a survey"))
+            say_damaged(self.path)
+
+    def _take(self, records: Iterable[dict[str, Any]]) -> None:
+        """Take in what this or another process has written; the first roof of a setting is the one that its rows stand under."""
+        try:
+            for record in records:
+                if "roof" in record:
+                    roof = KeptRoof.model_validate(record)
+                    if self._roof is None and roof.setting == self._setting:
+                        self._roof = roof
+                    continue
+                kept = Kept.model_validate(record)
+                if (kept.setting, kept.at) == (self._setting, self._at):
+                    self._rows[kept.structure] = kept
+        except ValidationError:
+            law = f"{self.path}: must be the journal of a survey, and holds something else; name another"
+            raise EvidenceError(law) from None
+
+    def roof(self) -> tuple[Roof, Product]:
+        """What the device reaches at best, and the matrix product that does; measured once for a setting."""
+        if self._roof is None:
+            roof, product = read_roof(self._meter)
+            measured = KeptRoof(setting=self._setting, roof=roof, kind=product.kind, size=product.size)
+            self._append(measured)
+            self._roof = self._roof or measured
+        return self._roof.roof, Product(self._roof.kind, self._roof.size, self._meter.setting.batch)
+
+    def row(self, structure: str) -> Kept | None:
+        """What is known of a network; None where nothing is, or so little that it is measured again."""
+        kept = self._rows.get(structure)
+        doubtful = kept is not None and kept.row is not None and (kept.row.utilization_error or 0.0) > DOUBTFUL
+        return None if doubtful else kept
+
+    def keep(self, structure: str, row: Surveyed | None, failure: str | None = None) -> None:
+        """Write a network down."""
+        self._append(Kept(setting=self._setting, at=self._at, structure=structure, row=row, failure=failure))
+
+    def _append(self, record: Record) -> None:
+        if not self._meter.setting.estimate:
+            self._take(self._journal.append(record.model_dump(mode="json")))

@@ -1,0 +1,102 @@
+"""`genet train`, of a run or of any network."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from genet.arch.external import Structure
+from genet.arch.network import Network
+from genet.cli.console import progress
+from genet.cli.naming import images_in
+from genet.config.reader import read_structure, read_training
+from genet.config.recipe import TrainingRecipe
+from genet.device import open_device
+from genet.errors import GenetError, RunError
+from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE
+from genet.names import typed
+from genet.pipeline.context import open_job, read_job
+from genet.pipeline.report import train_selected
+from genet.pipeline.train import train_network
+from genet.progress import Progress
+from genet.search.outcome import percent
+from genet.storage import FolderLock
+from genet.training.distributed import World, join
+
+Answer = dict[str, Any]
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """`genet train`: the selected networks of a run, one of them, or any network by a recipe.
+
+    By this process, or by several that torchrun began, of which the first writes and speaks.
+    """
+    world = join()
+    arguments.json = arguments.json and world.first
+    try:
+        if arguments.recipe:
+            return _train_network(arguments, world)
+        if (Path(arguments.what) / "network.yaml").exists():
+            raise RunError(
+                f"{arguments.what}: is the folder of one network; genet train {typed(Path(arguments.what) / NETWORK_FILE)} "
+                f"--recipe R --into {typed(Path(arguments.what))} trains it, or goes on with that"
+            )
+        if not Path(arguments.what).is_dir():
+            raise RunError(f"{arguments.what}: must be a run folder, or a network with --recipe RECIPE; genet train --help")
+        given = [f"--{name}" for name in ("into", "data", "device", "start") if getattr(arguments, name)]
+        if given:
+            raise GenetError(f"{' and '.join(given)} must go with --recipe, and {arguments.what} is a run; leave them out")
+        return _train_run(Path(arguments.what), arguments.network, world)
+    finally:
+        world.leave()
+
+
+def _train_run(folder: Path, name: str | None, world: World) -> Answer:
+    with open_job(folder, progress()) if world.first else nullcontext(read_job(folder, Progress())) as job:
+        trained = train_selected(job, name, world)
+        if world.first:
+            for each, found in trained.items():
+                print(f"{each}: test accuracy {percent(found.test_accuracy)}")
+            print(f"genet race {folder} trains what they are held against, and says which is handed out")
+        return {"trained": {each: found.model_dump(mode="json") for each, found in trained.items()}}
+
+
+def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
+    if arguments.network:
+        raise GenetError("--network must go with a run folder, and --recipe with a network; leave one of them out")
+    network, recipe = _network(arguments.what), recipe_with(arguments.recipe, arguments.data, arguments.device)
+    start = _start(arguments.start, network) if arguments.start else None
+    folder = arguments.into or Path("runs") / f"{network.name}-{recipe.name}"
+    shown = progress() if world.first else Progress()
+    with FolderLock(folder) if world.first else nullcontext():
+        trained = train_network(folder, network, recipe, open_device(recipe.device), shown, world, start)
+    if world.first:
+        print(f"{folder}: test accuracy {percent(trained.test_accuracy)}; weights and network.yaml are in it")
+    return {"folder": str(folder), **trained.model_dump(mode="json")}
+
+
+def _start(folder: Path, network: Structure) -> Path:
+    """The weights in a folder; RunError where it holds another network's."""
+    if not (folder / WEIGHTS_FILE).is_file() or not (folder / NETWORK_FILE).is_file():
+        raise RunError(f"--from must be a folder with {NETWORK_FILE} and {WEIGHTS_FILE}, and {folder} lacks one of them")
+    theirs = read_structure(folder)
+    if str(theirs.at(network.input.resolution)) != str(network):
+        raise RunError(f"--from must hold the weights of {network}, and {folder} holds those of {theirs}")
+    return folder / WEIGHTS_FILE
+
+
+def _network(text: str) -> Structure:
+    """A network by file, name or notation."""
+    return Network.parse(text) if "|" in text else read_structure(text)
+
+
+def recipe_with(name: str, images: str | None, device: str | None) -> TrainingRecipe:
+    """A recipe by file or name, with the images' folder and the device that the command line gives."""
+    recipe = read_training(name)
+    if images:
+        if recipe.data.name == "digits":
+            raise GenetError(f"--data must go with a recipe of images in a folder, and {recipe.name} has digits; leave it out")
+        recipe = recipe.model_copy(update={"data": images_in(recipe.data, images)})
+    return recipe.model_copy(update={"device": device}) if device else recipe

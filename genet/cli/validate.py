@@ -1,0 +1,40 @@
+"""`genet validate`: predictions held against networks that the regression never saw."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from genet.cli.console import progress, table
+from genet.config.recipe import Model
+from genet.pipeline.context import open_job
+from genet.pipeline.validate import validate_predictions
+
+Answer = dict[str, Any]
+LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how trials that are not enough are helped
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Train networks that the regression never saw, and print what the predictions are worth."""
+    with open_job(arguments.run, progress()) as job:
+        found = validate_predictions(job, arguments.n, arguments.epochs, arguments.trainings)
+    ranks = [("the regression", found.accuracy), *found.free.items()]
+    table(
+        ["predicted by", "Kendall", "standard error", "Spearman"],
+        [[name, *(f"{value:.2f}" for value in (a.kendall, a.error, a.spearman))] for name, a in ranks],
+    )
+    if found.perfect is not None:
+        shares = ", ".join(f"{value:.2f}" for value in found.ceiling)
+        print(f"one training of each agrees with the mean of the others, Kendall: {shares}; that is the noise of training")
+        print(f"a prediction without fault could expect {found.perfect:.2f}")
+    print(
+        f"{len(found.verdicts)} networks, {found.epochs} epochs each: predictions are {100 * found.bias:+.1f} points off on "
+        f"average, and {100 * found.left:.1f} points once that is taken out (root mean square). Predicted is what trials reach, "
+        "with the MasterNet's weights to start from: training from scratch is held against it by rank"
+    )
+    if found.advantage is not None:
+        error = "n/a" if found.advantage_error is None else f"{100 * found.advantage_error:.2f}"
+        print(f"the frontier's networks reach {100 * found.advantage:+.2f} ± {error} points over random ones as fast")
+    if found.latency is not None and found.latency_error is not None:
+        print(f"latency: off by {found.latency_error:.1%} on average, Kendall {found.latency.kendall:.2f}")
+    return found.model_dump(mode="json")

@@ -1,0 +1,83 @@
+"""How training images are augmented: what a recipe says, and the default for images it says nothing about."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from genet.arch.network import law
+from genet.storage import Record
+
+SMALL = 64  # pixels; such images are augmented whole: ImageNet's crops would cut the object away
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Range = Annotated[tuple[Share, Share], BeforeValidator(lambda found: tuple(found) if isinstance(found, list) else found)]
+
+
+class Augment(Record):
+    """Random changes to a training image, in the order in which they are applied. What is not named is off.
+
+    `crop` pads an image by so many pixels on every side and cuts a window of its own size out of it; `scale` cuts out a window
+    with this share of the area and resizes it. `flip` mirrors every other image. `policy` is a policy by timm's name, such as
+    `original` (AutoAugment) or `rand-m9-mstd0.5`; `color_jitter` the strength of random brightness, contrast and saturation.
+    `cutout` greys a square of so many pixels.
+    """
+
+    crop: Annotated[int, Field(ge=0)] = 0
+    scale: Range | None = None
+    flip: bool = False
+    policy: str | None = None
+    color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    cutout: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("scale")
+    @classmethod
+    def _one_crop_alone(cls, scale: tuple[float, float] | None, info: ValidationInfo) -> tuple[float, float] | None:
+        if scale and scale[0] > scale[1]:
+            raise law("must go from the smaller share of the area to the larger")
+        if scale and info.data.get("crop"):
+            raise law("must stand alone, and crop is given too; leave one of them out")
+        return scale
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it can be computed for a whole batch where the images are kept, without decoding them anew."""
+        return self.scale is None and self.policy is None and not self.color_jitter
+
+    def __str__(self) -> str:
+        named = {name: value for name, value in self.model_dump(exclude_defaults=True).items() if value is not True}
+        words = [f"{name} {_shares(value) if name == 'scale' else value}" for name, value in named.items()]
+        return ", ".join([*words, *(["flip"] if self.flip else [])]) or "none"
+
+
+def _shares(scale: tuple[float, float]) -> str:
+    return f"{scale[0]:g} to {scale[1]:g}"
+
+
+def _none(value: Any) -> Any:
+    if value == "none":
+        return Augment()
+    if isinstance(value, str):
+        raise law("must be none, or name what is done such as {crop: 4, flip: true}", f"{{policy: {value}}}")
+    return value
+
+
+Augmentation = Annotated[Augment | None, BeforeValidator(_none)]  # None: the default for the images
+
+
+def augment_at(wanted: Augment | None, data_name: str | None, resolution: int) -> Augment:
+    """Return the augmentation of images at a resolution: what is wanted, or the default that trained best (benchmarks/README).
+
+    Larger images get what ImageNet trainings use, the GENet paper's among them (section 5); images of no name get none.
+    """
+    if wanted is not None:
+        return wanted
+    if data_name is None:
+        return Augment()
+    if data_name == "digits":
+        return Augment(crop=resolution // 16)
+    if resolution <= SMALL:
+        return Augment(crop=resolution // 8, flip=True)
+    return Augment(scale=(0.08, 1.0), flip=True, color_jitter=0.4)

@@ -1,0 +1,156 @@
+"""What a file is that people take for a network: told by its first bytes and table of contents, and never unpickled."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickletools
+import re
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from genet.errors import StorageError
+from genet.storage import read_head
+
+HEAD = 1 << 20  # bytes that a file is told by
+SIGN = 64  # of them, in which a text shows what it is
+LONGEST_HEADER = 1 << 26
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with until its files became zip archives
+UNDER = ("state_dict", "model_state_dict", "model_state", "state_dict_ema", "model_ema", "model", "net", "network", "weights")
+TENSORS = r"collections OrderedDict|torch\._utils _rebuild\w*|torch \w+"  # what a pickle of tensors alone is made of
+ELSEWHERE = "genet takes networks of PyTorch: import the function that builds one"
+EXPORTED = "genet eval {file} --data D runs it as it is; to import it, import the function that builds the network it came from"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a file is, as in `a web page`, and what to do with it instead."""
+
+    what: str
+    way: str
+
+
+EMPTY = Kind("an empty file", "save or download it again")
+
+
+def kind_of(file: Path) -> Kind | None:
+    """Tell a file that people take for a network; None if it is missing, unreadable or of no kind known here."""
+    try:
+        head = read_head(file, HEAD)
+    except StorageError:
+        return None
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:SIGN].lower()
+    if not start:
+        return EMPTY
+    if start.startswith((b"<!doctype html", b"<html")):
+        return Kind("a web page, as a download that failed leaves one", "download the file again")
+    if start.startswith(b"version https://git-lfs"):
+        return Kind("a pointer of Git LFS in place of the file", "fetch the file: git lfs pull")
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _archive(file)
+    if re.match(rb"\x80[\x02-\x05]", head):
+        return _pickle(file, head)
+    if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < LONGEST_HEADER:
+        return _safetensors(file, int.from_bytes(head[:8], "little"))
+    if re.match(rb"\x08[\x00-\x1f]\x12", head) or file.suffix == ".onnx":
+        return Kind("an ONNX file", EXPORTED.format(file=file))
+    marks = {b"\x89HDF": "an HDF5 file, as Keras writes", b"\x1f\x8b": "a gzip archive", b"\x93NUMPY": "an array of numpy"}
+    found = next((what for mark, what in marks.items() if head.startswith(mark)), None)
+    found = "a tar archive" if head[257:262] == b"ustar" else found
+    return Kind(found, ELSEWHERE) if found else None
+
+
+def _archive(file: Path) -> Kind:
+    """A zip archive by the names in it."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            inside = {name.partition("/")[2] or name: name for name in names}
+            if any(name.startswith("code/") for name in inside):
+                return Kind("a TorchScript program", "import the function that builds the network it was made from")
+            if "archive_format" in inside or "serialized_exported_program.json" in names:
+                return Kind("a program of torch.export", EXPORTED.format(file=file))
+            if "model.weights.h5" in names:
+                return Kind("a Keras file", ELSEWHERE)
+            if "data.pkl" in inside:
+                return _pickled(file, "a PyTorch file", io.BytesIO(archive.read(inside["data.pkl"])))
+    except (zipfile.BadZipFile, NotImplementedError, OSError):
+        return Kind("a damaged or cut-off archive, as PyTorch's files are", "save or download it again")
+    arrays = all(name.endswith(".npy") for name in names)
+    return Kind("arrays of numpy", ELSEWHERE) if arrays else Kind("a zip archive", "unpack it")
+
+
+def _pickle(file: Path, head: bytes) -> Kind:
+    opened = io.BytesIO(head)
+    if not head.startswith(LEGACY):
+        return _pickled(file, "a pickle", opened)
+    for _ in range(3):  # its mark, its version and the machine's numbers
+        _read_pickle(opened)
+    return _pickled(file, "a PyTorch file", opened)
+
+
+def _pickled(file: Path, what: str, opened: IO[bytes]) -> Kind:
+    """By what it would call when it is unpickled: tensors alone, in a dictionary or not, or objects of some code."""
+    pickled = _read_pickle(opened)
+    objects = [name.replace(" ", ".") for name in pickled.called if not re.fullmatch(TENSORS, name)]
+    loaded = f"torch.load({str(file)!r}{', weights_only=False' if objects else ''})"
+    if what == "a pickle":
+        loaded = f"pickle.load(open({str(file)!r}, 'rb'))"
+    if objects and pickled.called[0].replace(" ", ".") == objects[0] and not pickled.dictionary:
+        return Kind(f"{what} of a whole {objects[0]}", _way(f"return {loaded}"))
+    if "torch._utils _rebuild_tensor_v2" not in pickled.called:
+        return Kind(f"{what} without tensors", "genet import --help says what a network can be")
+    beside = f", with objects such as {objects[0]}" if objects else ""
+    key = next((each for each in UNDER if each in pickled.words), None)
+    if key:
+        return Kind(f"{what} of weights under {key!r}, without the network{beside}", _weights(f"{loaded}[{key!r}]"))
+    return Kind(f"{what} of weights, without the network{beside}", _weights(loaded))
+
+
+@dataclass(frozen=True)
+class _Pickled:
+    """What a pickle names: functions and classes as `module name`, and texts; and whether a dictionary is all of it."""
+
+    called: tuple[str, ...]
+    words: tuple[str, ...]
+    dictionary: bool
+
+
+def _read_pickle(opened: IO[bytes]) -> _Pickled:
+    called: list[str] = []
+    words: list[str] = []
+    codes: list[str] = []
+    with suppress(ValueError, EOFError, OSError):  # of a damaged one what is whole
+        for code, argument, _ in pickletools.genops(opened):
+            codes += [code.name] * (code.name not in ("PROTO", "FRAME") and not codes)
+            if code.name == "GLOBAL":
+                called.append(str(argument))
+            elif code.name == "STACK_GLOBAL":
+                called.append(" ".join(words[-2:]))
+            elif isinstance(argument, str):
+                words.append(argument)
+    return _Pickled(tuple(called), tuple(words), codes == ["EMPTY_DICT"])
+
+
+def _safetensors(file: Path, length: int) -> Kind:
+    try:
+        header = json.loads(read_head(file, 8 + length)[8:])
+    except ValueError:
+        return Kind("a damaged or cut-off safetensors file", "save or download it again")
+    tensors = len(header.keys() - {"__metadata__"})
+    what = f"a safetensors file of {tensors} tensors, without the network"
+    folder = file.absolute().parent
+    if any((folder / name).is_file() for name in ("network.yaml", "config.json")):
+        return Kind(what, f"name its folder, {file.parent}")
+    return Kind(what, _weights(f"safetensors.torch.load_file({str(file)!r})"))
+
+
+def _weights(loaded: str) -> str:
+    return _way(f"build the network, load_state_dict({loaded}) and return it")
+
+
+def _way(what: str) -> str:
+    return f"have net() in nets.py {what}, then: genet import nets:net"

@@ -1,0 +1,33 @@
+"""How images are shown to a network that looks at them whole: resized, cropped, normalised."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from genet.config.augment import SMALL
+from genet.config.recipe import Data
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the paper, torchvision and timm alike
+DEFAULT_CROP = 0.875  # of ImageNet's evaluations
+
+
+class Shown(NamedTuple):
+    """How images are shown that are not augmented: resized, cropped to the centre, and normalised per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float  # the share of an image's edge that is left of it
+    interpolation: str = "bilinear"
+    crop_mode: str = "center"
+
+
+def shown_at(channels: int, resolution: int) -> Shown:
+    """How this project shows images of a folder or of timm's datasets."""
+    crop = 1.0 if resolution <= SMALL else DEFAULT_CROP
+    colour = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+    return Shown(*colour, crop)
+
+
+def shown_of(data: Data, channels: int, resolution: int) -> Shown:
+    """How the images of a recipe are shown. Digits are normalised already, all together."""
+    return Shown((0.0,) * channels, (1.0,) * channels, 1.0) if data.name == "digits" else shown_at(channels, resolution)

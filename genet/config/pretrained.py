@@ -1,0 +1,23 @@
+"""A MasterNet that is taken from a folder: whether it is the one that the recipe's space has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genet.config.reader import read_network
+from genet.config.recipe import Recipe, Taken
+from genet.errors import SpecError
+
+
+def check_taken(recipe: Recipe) -> None:
+    """SpecError where the MasterNet is to be taken from a folder that does not hold it, with weights."""
+    if not isinstance(recipe.master, Taken):
+        return
+    folder, ours = Path(recipe.master.folder), recipe.space.masternet(recipe.search_resolution)
+    law = f"master.from: {folder} must hold the space's MasterNet with trained weights"
+    missing = [name for name in ("network.yaml", "model.safetensors") if not (folder / name).is_file()]
+    if missing:
+        raise SpecError([f"{law}, and holds no {missing[0]}; `genet import` and `genet train --into` write such a folder"])
+    theirs = read_network(folder / "network.yaml").at(ours.input.resolution)
+    if theirs != ours:
+        raise SpecError([f"{law}, {ours}, and holds {theirs}; change one of them"])

@@ -1,0 +1,304 @@
+"""YAML files into records, with every fault of a file at once: file:line:column: path: law (value), nearest legal one.
+
+pydantic finds the faults in plain values; the YAML node tree that PyYAML composes tells where each one stands.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+import genet
+from genet.arch.external import Foreign, LayerWidths, Structure
+from genet.arch.network import Network
+from genet.arch.space import SearchSpace
+from genet.config.recipe import Data, Recipe, Taken, Training, TrainingRecipe
+from genet.config.yaml_tree import Fault, child, compose, duplicate_keys, plain, where, yaml_of
+from genet.errors import SpecError
+from genet.names import check_utf8
+from genet.storage import Record
+
+R = TypeVar("R", bound=Record)
+
+
+def read_network(source: str | Path) -> Network:
+    """A network by file, by a folder's network.yaml, or by the name of one that comes along. SpecError lists every fault."""
+    inside = Path(source) / "network.yaml"
+    return _record(Network, compose(_find(inside if inside.is_file() else source, "search_spaces/networks")))
+
+
+def read_structure(source: str | Path) -> Structure:
+    """A network by file, folder or name, of ours or one that other code builds. SpecError lists every fault."""
+    networks = "search_spaces/networks"
+    inside = Path(source) / "network.yaml"
+    if inside.parent.is_dir() and not inside.is_file() and str(source) not in shipped_files(networks):
+        raise SpecError([f"{source}: must hold a network.yaml to be a network's folder, and does not; name a folder that does"])
+    node = compose(_find(inside if inside.is_file() else source, networks))
+    return _record(Foreign, node) if "source" in _keys(node) else _record(Network, node)
+
+
+def read_space(source: str | Path) -> SearchSpace:
+    """A search space by file or name. SpecError lists every fault."""
+    return _record(SearchSpace, compose(_find(source, "search_spaces")))
+
+
+def read_recipe(source: str | Path) -> Recipe:
+    """A recipe by file or name; its `space` may be a name, a file beside it, or written out in place."""
+    return _recipe(compose(_find(source, "recipes")))
+
+
+def read_training(source: str | Path) -> TrainingRecipe:
+    """A recipe for the training of a single network, by file or name."""
+    return _training(compose(_find(source, "recipes/training")))
+
+
+def read_widths(
+    source: str | Path, layers: Mapping[str, int], tied: Mapping[str, str], fixed: Mapping[str, str]
+) -> dict[str, int]:
+    """Widths to cut layers to, by file or name. SpecError lists every fault.
+
+    `layers` are the widths that they are cut from; layers that `tied` gives the same name must be cut alike, and those that
+    `fixed` names must stay, for the reason it gives.
+    """
+    node = compose(_find(source, "search_spaces/widths"))
+    widths = _record(LayerWidths, node).widths
+    faults, seen = [], dict[str, str]()
+    for key, value in getattr(child(node, "widths", key=False), "value", ()):
+        name, first = key.value, seen.setdefault(tied.get(key.value, key.value), key.value)
+        if name not in layers:
+            near = _did_you_mean(name, layers)
+            faults.append(f"{where(key)}: widths.{name}: must be a convolution of the network{near}")
+        elif name in fixed and widths[name] != layers[name]:
+            faults.append(f"{where(value)}: widths.{name}: must stay {layers[name]}, for {fixed[name]} (got {widths[name]})")
+        elif widths[name] > layers[name]:
+            most = layers[name]
+            faults.append(
+                f"{where(value)}: widths.{name}: must be at most what it is cut from (got {widths[name]}); nearest {most}"
+            )
+        elif widths[name] != widths[first]:
+            faults.append(
+                f"{where(value)}: widths.{name}: must be that of {first}, whose channels it shares (got {widths[name]}); "
+                f"nearest {widths[first]}"
+            )
+    if faults:
+        raise SpecError(faults)
+    return widths
+
+
+def read_any(source: str | Path) -> Structure | SearchSpace | Recipe | TrainingRecipe:
+    """A recipe (it has `space`), a search space (`perturb` or `widths`), the training of one network (`train`), or a network."""
+    node = compose(_find(source, "recipes/training", "recipes", "search_spaces", "search_spaces/networks"))
+    keys = _keys(node)
+    if keys & {"space", "distill", "master", "select"}:
+        return _recipe(node)
+    if "train" in keys:
+        return _training(node)
+    if keys & {"perturb", "widths"}:
+        return _record(SearchSpace, node)
+    return _record(Foreign, node) if "source" in keys else _record(Network, node)
+
+
+def _keys(node: yaml.Node) -> set[str]:
+    return {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
+
+
+def _recipe(node: yaml.Node) -> Recipe:
+    """A recipe's tree as a record; the folders it names, like the space, are looked for beside the file."""
+    recipe = _record(Recipe, _with_space(node))
+    master = recipe.master
+    if isinstance(master, Taken):
+        master = Taken(folder=_beside_the_file(node, master.folder))
+    designs = tuple(_design(node, design) for design in recipe.race.designs)
+    race = recipe.race.model_copy(update={"designs": designs})
+    return recipe.model_copy(update={"master": master, "race": race, **_located(node, recipe.data, recipe.train)})
+
+
+def _design(node: yaml.Node, design: str) -> str:
+    """A design's file or folder, looked for beside the recipe; what is none stays as it is."""
+    beside = "" if design.startswith("timm:") or "|" in design else _beside_the_file(node, design)
+    return beside if beside and Path(beside).exists() else design
+
+
+def _training(node: yaml.Node) -> TrainingRecipe:
+    recipe = _record(TrainingRecipe, node)
+    return recipe.model_copy(update=_located(node, recipe.data, recipe.train))
+
+
+def _located(node: yaml.Node, data: Data, train: Training) -> dict[str, Record]:
+    """The folders of the images and of a teacher, looked for beside the file."""
+    if data.root is not None:
+        data = data.model_copy(update={"root": _beside_the_file(node, data.root)})
+    if train.teacher is not None and not train.teacher.startswith("timm:"):
+        train = train.model_copy(update={"teacher": _beside_the_file(node, train.teacher)})
+    return {"data": data, "train": train}
+
+
+def _beside_the_file(node: yaml.Node, folder: str) -> str:
+    return check_utf8(str((Path(node.start_mark.name).parent / Path(os.path.expandvars(folder)).expanduser()).absolute()))
+
+
+def to_yaml(record: Record) -> str:
+    """The record as YAML that the reader reads back to an equal record."""
+    values = record.model_dump(mode="json", exclude_none=True, by_alias=True)
+    return yaml_of(values)
+
+
+def shipped_files(folder: str) -> dict[str, Path]:
+    """Name -> file of the recipes or spaces that come with the project, from a checkout or from a wheel."""
+    package = Path(genet.__file__).parent
+    for root in (package, package.parent):
+        if (root / folder).is_dir():
+            return {path.stem: path for path in sorted((root / folder).glob("*.yaml"))}
+    return {}
+
+
+def _find(source: str | Path, *folders: str) -> Path:
+    """The file that `source` names: a path, or the bare name of a shipped file."""
+    path = Path(source)
+    if path.suffix or path.is_file() or len(path.parts) != 1:
+        return path
+    shipped = {name: file for folder in folders for name, file in shipped_files(folder).items()}
+    if str(source) in shipped:
+        return shipped[str(source)]
+    raise SpecError([f"{source}: must be a file or one of {', '.join(shipped)}{_did_you_mean(str(source), shipped)}"])
+
+
+def _with_space(node: yaml.Node) -> yaml.Node:
+    """Graft the tree of the named search space in the place of its name; its marks keep naming their own file."""
+    if not isinstance(node, yaml.MappingNode):
+        return node
+    for index, (key, value) in enumerate(node.value):
+        if key.value == "space" and isinstance(value, yaml.ScalarNode):
+            here = Path(value.start_mark.name).parent
+            try:
+                node.value[index] = (key, compose(_find(_beside(here, value.value), "search_spaces")))
+            except SpecError as fault:
+                raise SpecError(f"{where(value)}: space: {line}" for line in fault.faults) from None
+    return node
+
+
+def _beside(folder: Path, name: str) -> str | Path:
+    """A relative file named in a YAML file is looked for beside that file."""
+    return folder / name if (folder / name).is_file() else name
+
+
+def _record(model: type[R], node: yaml.Node) -> R:
+    """Validate the tree; SpecError with all faults in the order of the file."""
+    faults = list(duplicate_keys(node))
+    try:
+        # JSON mode takes lists for tuples while staying strict about numbers and strings.
+        return_value = model.model_validate_json(json.dumps(plain(node), default=str), strict=True)
+        if not faults:
+            return return_value
+    except ValidationError as fault:
+        faults += [_fault(model, node, error) for error in fault.errors()]
+    faults.sort(key=lambda fault: fault[0])
+    raise SpecError(dict.fromkeys(line for _, line in faults))
+
+
+def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
+    """One pydantic error as (place, line)."""
+    location = _written_location(error["loc"])
+    node = root
+    for depth, part in enumerate(location):
+        below = child(node, part, key=error["type"] == "extra_forbidden" and depth == len(location) - 1)
+        if below is None:
+            break
+        node = below
+    dotted = ""
+    for part in location:
+        dotted += f"[{part}]" if isinstance(part, int) else f".{part}" if dotted else str(part)
+    mark = node.start_mark
+    if isinstance(error["input"], tuple):  # a list of the file, as the records hold it
+        error["input"] = list(error["input"])
+    law = _law(model, error, location)
+    return (mark.name, mark.line, mark.column), f"{where(node)}: {dotted + ': ' if dotted else ''}{law}"
+
+
+def _written_location(location: tuple[Any, ...]) -> list[Any]:
+    """The location without the names that pydantic gives to the members of a union; the file knows none of them."""
+    written: list[Any] = []
+    for part in location:
+        of_union = bool(written) and (written[-1] in ("widths", "master") or "budgets" in written)
+        if not (of_union and part in ("aligned", "grid", "trained", "taken", "float", "str")):
+            written.append(part)
+    return written
+
+
+def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
+    """The law in words, the value, and the nearest legal one where there is one."""
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    got = f" (got {reprlib.repr(value)})"
+    match kind:
+        case "multiple_of":
+            step = context["multiple_of"]
+            nearest = value // step * step
+            return f"must be a multiple of {step}{got}; nearest {nearest or step} or {nearest + step}"
+        case "missing":
+            return "must be given"
+        case "extra_forbidden":
+            known = _keys_at(model, location[:-1])  # of all ways to write it: a key of another way is no slip
+            return "is not a key here" + ("" if location[-1] in known else _did_you_mean(str(location[-1]), known))
+        case "literal_error":
+            legal = re.findall(r"'[^']*'|[\d.]+", str(context["expected"]))
+            nearest = _did_you_mean(str(value), [item.strip("'") for item in legal])
+            if not nearest and isinstance(value, int | float) and not isinstance(value, bool):
+                numbers = [float(item) for item in legal if item[0] != "'"]
+                nearest = f"; nearest {min(numbers, key=lambda number: abs(number - value)):g}" if numbers else ""
+            return f"must be {context['expected'].replace(chr(39), '')}{got}{nearest}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:g}{got}; nearest {context['ge']:g}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:g}{got}; nearest {context['le']:g}"
+        case "greater_than":
+            return f"must be above {context['gt']:g}{got}"
+        case "less_than":
+            return f"must be below {context['lt']:g}{got}"
+        case "too_long":
+            return f"must have {context['max_length']} entries{got}"
+        case "law":
+            return f"{context['law']}{got}" + (f"; nearest {context['nearest']}" if context["nearest"] else "")
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"must be a mapping of keys to values{got}"
+        case "tuple_type" | "list_type":
+            return f"must be a list{got}"
+        case "finite_number":
+            return f"must be a finite number{got}"
+    wanted = {"int": "a whole number", "float": "a number", "string": "text", "bool": "true or false"}
+    for prefix, words in wanted.items():
+        if kind.startswith(prefix):
+            return f"must be {words}{got}"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}{got}"
+
+
+def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:
+    """The legal keys of the record at `location`, found by walking the annotations."""
+    current: Any = model
+    for part in location:
+        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = _record_type(field.annotation) if field else None
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _record_type(annotation: Any) -> Any:
+    """The record class inside an annotation such as `tuple[SuperBlock, ...]` or `Ratios | None`."""
+    if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
+        return annotation if issubclass(annotation, BaseModel) else None
+    found = (_record_type(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((record for record in found if record is not None), None)
+
+
+def _did_you_mean(word: str, legal: Mapping[str, Any] | list[str]) -> str:
+    folded = {item.lower(): item for item in legal}
+    close = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.5)
+    return f"; did you mean {folded[close[0]]}?" if close else ""

@@ -1,0 +1,169 @@
+"""YAML text as a tree of nodes, each of which knows its file, line and column; and values as YAML text.
+
+PyYAML composes the tree; its own reading of plain words is replaced, for 1e-4 is a number and no is a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genet.config.file_kinds import EMPTY, kind_of
+from genet.errors import SpecError
+
+Fault = tuple[tuple[str, int, int], str]  # place and line of text
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the scalars people mean: 1e-4 is a number, no is a word."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to start from none)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|", ["~", "n", ""]),
+    ("bool", r"true|false", list("tf")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(loader.construct_scalar(node))
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
+    text = str(loader.construct_scalar(node))
+    return int(text) if len(text) < 20 else text  # no law allows longer ones, and Python refuses to print them
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that either YAML 1.1 or this reader would take for something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as above)
+        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+    }
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+def compose(path: Path) -> yaml.Node:
+    """The file's node tree, with a SpecError for whatever keeps it from being one plain YAML document."""
+    kind = kind_of(path)
+    if kind and kind != EMPTY:
+        raise SpecError([f"{path}: must be a text file of YAML, and is {kind.what}; {kind.way}"])
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError([f"{path}: must be a file that exists; check the path"]) from None
+    except UnicodeDecodeError:
+        raise SpecError([f"{path}: must be a text file in UTF-8, and holds other bytes"]) from None
+    except OSError as fault:
+        raise SpecError([f"{path}: must be a readable file ({fault.strerror})"]) from None
+    try:
+        faults = [
+            f"{path}:{_place(event.start_mark)}: anchors and aliases (& and *) are not allowed; write the value out"
+            for event in yaml.parse(text, _Loader)
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None)
+        ]
+        node = None if faults else yaml.compose(text, _Loader)
+    except RecursionError:
+        raise SpecError([f"{path}: must be nested less deeply"]) from None
+    except yaml.reader.ReaderError as fault:
+        raise SpecError([f"{path}: must be plain text, and holds the control character {fault.character!r:.20}"]) from None
+    except yaml.MarkedYAMLError as fault:
+        raise SpecError([_yaml_fault(path, text, fault)]) from None
+    if faults:
+        raise SpecError(faults)
+    if node is None:
+        raise SpecError([f"{path}: must not be empty; `genet init` writes an example to start from"])
+    for part in walk(node):
+        part.start_mark.name = str(path)
+    for part in walk(node):
+        if isinstance(part, yaml.MappingNode):
+            odd = (key for key, _ in part.value if not isinstance(key, yaml.ScalarNode))
+            faults += [f"{where(key)}: a key must be a plain word" for key in odd]
+    if faults:
+        raise SpecError(faults)
+    return node
+
+
+def _yaml_fault(path: Path, text: str, fault: yaml.MarkedYAMLError) -> str:
+    mark = fault.problem_mark
+    if mark is None:
+        return f"{path}: must be YAML: {fault.problem}"
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    if "\t" in line[: mark.column + 1]:
+        column = line.index("\t") + 1
+        return f"{path}:{mark.line + 1}:{column}: a tab is not allowed in YAML; indent with spaces"
+    return f"{path}:{_place(mark)}: must be YAML: {fault.problem}"
+
+
+def yaml_of(values: Any) -> str:
+    """Values as YAML that `compose` reads back to the same ones."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+def duplicate_keys(node: yaml.Node) -> Iterator[Fault]:
+    """Every key that stands twice in one mapping."""
+    for part in walk(node):
+        if isinstance(part, yaml.MappingNode):
+            seen: dict[str, yaml.Node] = {}
+            for key, _ in part.value:
+                if key.value in seen:
+                    first = seen[key.value].start_mark.line + 1
+                    place = (key.start_mark.name, key.start_mark.line, key.start_mark.column)
+                    yield place, f"{where(key)}: {key.value}: must be given once, and stands on line {first} too"
+                seen.setdefault(key.value, key)
+
+
+def plain(node: yaml.Node) -> Any:
+    """The tree's values; YAML's own types beyond text, numbers, truth and null stay text."""
+    if isinstance(node, yaml.MappingNode):
+        return {str(key.value): plain(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [plain(value) for value in node.value]
+    constructor = _Loader("")
+    try:
+        return constructor.construct_object(node)
+    except yaml.YAMLError:
+        return node.value
+
+
+def child(node: yaml.Node, part: Any, key: bool) -> yaml.Node | None:
+    """The node at one step of a location; the key's own node where the key itself is at fault."""
+    found: yaml.Node | None = None
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        found = node.value[part]
+    if isinstance(node, yaml.MappingNode):
+        found = next((name if key else value for name, value in node.value if name.value == str(part)), None)
+    return found
+
+
+def walk(node: yaml.Node) -> Iterator[yaml.Node]:
+    """The node and everything below it."""
+    yield node
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from walk(key)
+            yield from walk(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from walk(value)
+
+
+def where(node: yaml.Node) -> str:
+    """file:line:column of a node."""
+    return f"{node.start_mark.name}:{_place(node.start_mark)}"
+
+
+def _place(mark: Any) -> str:
+    return f"{mark.line + 1}:{mark.column + 1}"

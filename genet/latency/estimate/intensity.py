@@ -1,0 +1,43 @@
+"""Arithmetic intensity: the work of a layer over the bytes it moves (utilization paper, section 2).
+
+Only convolutions and linear layers count. What stands between them is taken to be fused into them, as the paper does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from genet.config.recipe import Dtype
+from genet.latency.ops import Op
+from genet.storage import Record
+
+BYTES: dict[Dtype, int] = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a value
+
+
+class Layer(Record):
+    """One convolution or linear layer: floating-point operations and bytes moved, both of a batch."""
+
+    name: str
+    flops: int
+    bytes: int
+
+    @property
+    def intensity(self) -> float:
+        """FLOP per byte (equation 2)."""
+        return self.flops / self.bytes
+
+
+def layers_of(ops: Iterable[Op], batch: int, dtype: Dtype) -> tuple[Layer, ...]:
+    """The layers of a network in the order they run, on a batch; a multiplication and an addition are two operations."""
+    return tuple(Layer(name=op.name, flops=2 * op.macs * batch, bytes=op.bytes(batch, BYTES[dtype])) for op in ops if op.macs > 0)
+
+
+def flops_of(layers: Iterable[Layer]) -> int:
+    """Operations of all layers."""
+    return sum(layer.flops for layer in layers)
+
+
+def intensity_of(layers: Iterable[Layer]) -> float:
+    """Aggregate arithmetic intensity of a network: the operations of all layers over the bytes of all."""
+    every = tuple(layers)
+    return flops_of(every) / sum(layer.bytes for layer in every)

@@ -1,0 +1,158 @@
+"""What a device reaches at best: a large matrix product and a pass over memory, measured before any network is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+from genet.errors import MeasurementError
+from genet.latency.estimate.analytic import peak
+from genet.latency.estimate.hardware import similar_gpu
+from genet.latency.estimate.intensity import BYTES
+from genet.latency.ops import Op
+from genet.latency.profile import ROUND_REPEATS, ROUNDS
+from genet.latency.table import Setting
+from genet.latency.workload import Part
+from genet.storage import Derived, Record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from genet.latency.timing.meter import Meter
+
+LARGE, SMALL = (2048, 4096, 8192), (512, 1024)  # rows, columns and terms of the products that are tried
+FEW = 4  # threads of a processor, which a small product keeps busy
+PASS_BYTES = 2**28  # that are read, and as many written: beyond every cache
+
+
+class Roof(Record):
+    """The best of a device in one number format: TFLOP/s of a matrix product, GB/s of a pass that reads and writes.
+
+    `published_*` are the data sheet's, None where it is not known. Of an estimate the first two are modelled.
+    """
+
+    product: str  # the matrix product that reached most
+    tflops_per_sec: float
+    gb_per_sec: float
+    published_tflops_per_sec: float | None
+    published_gb_per_sec: float | None
+
+    @property
+    def ratio(self) -> float:
+        """Compute-to-memory-bandwidth ratio in FLOP per byte, the right-hand side of the paper's equation 1."""
+        return 1e3 * self.tflops_per_sec / self.gb_per_sec
+
+    @property
+    def published_ratio(self) -> float | None:
+        """The same of the data sheet."""
+        if self.published_tflops_per_sec is None or self.published_gb_per_sec is None:
+            return None
+        return 1e3 * self.published_tflops_per_sec / self.published_gb_per_sec
+
+    def at(self, intensity: float) -> float:
+        """TFLOP/s that a layer of this intensity can reach at most."""
+        return min(self.tflops_per_sec, intensity * self.gb_per_sec / 1e3)
+
+
+class RunRoof(Derived):
+    """The roof of the setting that a run measures in."""
+
+    roof: Roof
+
+
+Kind = Literal["linear layer", "convolution"]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of two matrices of about `size` x `size`, split into a batch's images, as something to time."""
+
+    kind: Kind
+    size: int
+    batch: int
+
+    @property
+    def rows(self) -> int:
+        """Of the first matrix that an image has."""
+        return max(1, round(self.size / self.batch))
+
+    @property
+    def flops(self) -> int:
+        """Operations per batch."""
+        return 2 * self.batch * self.rows * self.size**2
+
+    def at(self, batch: int) -> Product:
+        """The same product in a batch of other size."""
+        return dataclasses.replace(self, batch=batch)
+
+    @property
+    def part(self) -> Part:
+        """Frameworks run the two kinds by different libraries, and only convolutions in the number format of convolutions."""
+        rows, size = self.rows, self.size
+        op = Op("product", "conv", rows * size, rows * size, size * size, rows, size, size)
+
+        def build() -> nn.Module:
+            from torch import nn
+
+            return nn.Linear(size, size, bias=False) if self.kind == "linear layer" else nn.Conv2d(size, size, 1, bias=False)
+
+        image = (1, rows, size) if self.kind == "linear layer" else (size, rows, 1)
+        return Part(f"{self.kind}, {self.batch * rows} x {size} x {size}", image, lambda: ((op,),), build, whole=False)
+
+    def tflops_per_sec(self, ms: float) -> float:
+        """What it reaches where a batch takes so many milliseconds."""
+        return self.flops / ms * 1e-9
+
+
+def read_roof(meter: Meter) -> tuple[Roof, Product]:
+    """Measure the roof, or estimate it; MeasurementError where no product fits into memory.
+
+    The product comes along: networks are timed in turn with it, so that a device which slows down slows both.
+    """
+    setting = meter.setting
+    reached: dict[Product, list[float]] = {}
+    failure = MeasurementError("no matrix product was tried")
+    kinds: tuple[Kind, ...] = ("linear layer", "convolution")
+    few = setting.device.kind == "cpu" and (setting.device.processors or 1) <= FEW
+    for _, size, kind in itertools.product(range(1 if setting.estimate else ROUNDS), SMALL if few else LARGE, kinds):
+        product = Product(kind, size, setting.batch)
+        try:
+            reached.setdefault(product, []).append(product.tflops_per_sec(meter.prepare([product.part])(ROUND_REPEATS)[0].ms))
+        except MeasurementError as fault:
+            failure = fault
+    if not reached:
+        raise failure
+    product = max(reached, key=lambda one: median(reached[one]))
+    tflops = median(reached[product])
+    passing = memory_pass(setting)
+    traffic = sum(op.bytes(setting.batch, BYTES[setting.dtype]) for op in passing.ops())
+    published = _published(setting)
+    return Roof(
+        product=product.part.name,
+        tflops_per_sec=tflops,
+        gb_per_sec=traffic / meter.prepare([passing])(ROUND_REPEATS)[0].ms * 1e-6,
+        published_tflops_per_sec=published[0],
+        published_gb_per_sec=published[1],
+    ), product
+
+
+def memory_pass(setting: Setting) -> Part:
+    """A pass that reads and writes every value of a large batch once: what a copy does."""
+    values = max(1, PASS_BYTES // (BYTES[setting.dtype] * setting.batch))
+    op = Op("pass", "other", values, values)
+
+    def build() -> nn.Module:
+        from torch import nn
+
+        return nn.ReLU()
+
+    return Part("a pass over memory", (1, 1, values), lambda: ((op,),), build, whole=False)
+
+
+def _published(setting: Setting) -> tuple[float | None, float | None]:
+    """TFLOP/s in this number format and GB/s of the data sheet."""
+    gpu = similar_gpu(setting.device.name)
+    return (None, None) if gpu is None else (peak(gpu, setting.dtype), gpu.bandwidth_gbs)

@@ -1,0 +1,115 @@
+"""One network's latency, told whole and layer by layer: what holds it up, the device or the host, and what waves waste."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from genet.errors import MeasurementError
+from genet.latency.estimate.analytic import Estimate, estimate
+from genet.latency.estimate.hardware import similar_gpu
+from genet.latency.table import Setting
+from genet.latency.timing.meter import DeviceMeter, EstimateMeter, Meter
+from genet.latency.workload import Part
+from genet.storage import Record
+
+BOUND = 1.1  # so much slower than its kernels alone, and a network waits for the host
+
+
+class Layer(Record):
+    """One layer of a network, in milliseconds per batch; waves and what the last one wastes where a model counts them."""
+
+    name: str
+    kind: str
+    ms: float
+    waves: int | None = None
+    tail_ms: float | None = None
+
+
+class Reading(Record):
+    """A network's latency in milliseconds per batch.
+
+    `device_ms` is what its kernels take alone, where that is known; `bound` says whether it waits for the device or for the
+    host, None where device and host are one. `tail_ms` is the time lost in last waves that are not full: counted by the
+    wave model, also beside a measurement. Layers are listed in the order they run.
+    """
+
+    name: str
+    setting: Setting
+    ms: float
+    spread: float
+    ops: int
+    device_ms: float | None
+    bound: Literal["device", "host"] | None
+    tail_ms: float | None
+    layers: tuple[Layer, ...]
+    layers_runtime: str  # measured layers are always those of eager mode: other runtimes do not keep them apart
+
+    @property
+    def ms_per_image(self) -> float:
+        """Milliseconds per image at the setting's batch."""
+        return self.ms / self.setting.batch
+
+
+def read_latency(part: Part, meter: Meter, repeated: Callable[[], None] = lambda: None) -> Reading:
+    """Time a network whole, and its layers; or estimate both. `repeated` is called after each of the clock's repeats."""
+    if isinstance(meter, EstimateMeter):
+        return _estimated(part, meter)
+    (timing,) = meter.prepare([part])(repeated=repeated)
+    device_ms: float | None = None
+    layers: tuple[Layer, ...] = ()
+    if isinstance(meter, DeviceMeter):
+        layers = tuple(Layer(name=name, kind=kind, ms=ms) for name, kind, ms in meter.layers(part))
+        device_ms = _device_ms(part, meter)
+    return Reading(
+        name=part.name,
+        setting=meter.setting,
+        ms=timing.ms,
+        spread=timing.spread,
+        ops=len(part.ops()),
+        device_ms=device_ms,
+        bound=None if device_ms is None else "host" if timing.ms > BOUND * device_ms else "device",
+        tail_ms=_tail_ms(part, meter.setting, timing.ms),
+        layers=layers,
+        layers_runtime="eager",
+    )
+
+
+def _device_ms(part: Part, meter: DeviceMeter) -> float | None:
+    """What the kernels take when no host launches them one by one; on a GPU in eager mode alone is that another time."""
+    if meter.device.type != "cuda" or meter.setting.runtime != "eager":
+        return None
+    graphs = meter.setting.model_copy(update={"runtime": "cudagraph"})
+    try:
+        return DeviceMeter(graphs, meter.device).prepare([part])()[0].ms
+    except MeasurementError:  # it cannot be captured
+        return None
+
+
+def _tail_ms(part: Part, setting: Setting, ms: float) -> float | None:
+    """The modelled share of a measured time; None for a device that the wave model does not know."""
+    gpu = similar_gpu(setting.device.name)
+    if gpu is None:
+        return None
+    modelled = estimate(part.ops(), gpu, setting.batch, setting.dtype, setting.runtime)
+    return ms * modelled.tail_ms / modelled.device_ms
+
+
+def _estimated(part: Part, meter: EstimateMeter) -> Reading:
+    found = meter.estimate(part)
+    return Reading(
+        name=part.name,
+        setting=meter.setting,
+        ms=found.ms if part.whole else found.device_ms,
+        spread=0.0,
+        ops=len(found.ops),
+        device_ms=found.device_ms,
+        bound=found.bound if part.whole else None,
+        tail_ms=found.tail_ms,
+        layers=tuple(_layers(found)),
+        layers_runtime=meter.setting.runtime,
+    )
+
+
+def _layers(found: Estimate) -> Sequence[Layer]:
+    return [Layer(name=op.name, kind=op.kind, ms=op.ms, waves=op.waves, tail_ms=op.tail_ms) for op in found.ops]

@@ -1,0 +1,199 @@
+"""What is measured of a search space, and the staircases that follow: only what is needed, each row once.
+
+First the repeated block of every super-block and block type over its widths, sampled where the steps are; then the blocks
+that read another super-block's output, for the kept widths and a few of the input widths, between which the table
+interpolates; and a few random whole networks that tell how far sums of blocks are off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from genet.arch.cost import block_cost, is_repeated
+from genet.arch.network import Block, BlockType, Network, blocks
+from genet.arch.space import SearchSpace, Widths
+from genet.errors import EvidenceError
+from genet.latency.staircase.staircase import Staircase, analyse
+from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
+from genet.latency.table import LatencyTable, scatter, standard_error
+from genet.storage import Record
+
+READERS = 3  # input widths measured of a block that reads another super-block's output
+
+
+class PlacedStaircase(Record):
+    """The staircase of one block type at one super-block and resolution, and the widths that stay on offer there.
+
+    Kept are the wave-aligned widths, and the MasterNet's own. Without a staircase (the plain grid of `multiple_of`, or too
+    few widths that could be measured) all that could be measured are kept.
+    """
+
+    superblock: int
+    resolution: int
+    block_type: str
+    staircase: Staircase | None
+    kept: tuple[int, ...]
+
+
+class Staircases(Record):
+    """All staircases of a run, and the digest of the setting they were measured in."""
+
+    setting: str
+    staircases: tuple[PlacedStaircase, ...]
+
+    def kept_widths(self, offered: Widths, resolution: int) -> Widths:
+        """The widths on offer at a resolution."""
+        kept = {(s.superblock, s.block_type): s.kept for s in self.staircases if s.resolution == resolution}
+        return {(index, kind): kept.get((index, str(kind)), widths) for (index, kind), widths in offered.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a staircase is looked for."""
+
+    superblock: int
+    resolution: int
+    block_type: BlockType
+    sweep: tuple[Block, ...]  # the repeated block at every width on offer
+
+
+def places(space: SearchSpace) -> tuple[Place, ...]:
+    """Every place with a staircase; none where the space asks for a plain grid."""
+    if space.widths != "wave-aligned":
+        return ()
+    offered = space.widths_on_offer()
+    return tuple(
+        Place(index, resolution, kind, tuple(space.repeated_blocks(index, kind, offered, resolution)))
+        for resolution in space.input.resolutions
+        for index, kind in offered
+    )
+
+
+def sweep_blocks(place: Place, own_width: int, table: LatencyTable) -> tuple[Block, ...]:
+    """The blocks of a sweep to measure next, none when all its steps are located. The MasterNet's own width is measured."""
+    by_width = {block.width: block for block in place.sweep}
+    if len(by_width) < SHORT:
+        return tuple(table.missing(place.sweep))
+    known = {width: table.ms(block) for width, block in by_width.items() if block in table}
+    grid = [width for width in by_width if known.get(width, 0.0) < math.inf]  # what failed is no part of the curve
+    wanted = set(next_widths(grid, {w: ms for w, ms in known.items() if ms < math.inf}, _sigma(place, table)))
+    wanted |= {own_width} & set(by_width) - set(known)
+    return tuple(by_width[width] for width in sorted(wanted))
+
+
+def _sigma(place: Place, table: LatencyTable) -> float:
+    """The relative standard error of one latency: from its repeats, and from how the sentinel varied."""
+    rows = [row for block in place.sweep if (row := table.block_row(block)) and row.spread is not None]
+    spreads = [row.spread for row in rows if row.spread is not None]
+    return max(table.noise, standard_error(statistics.median(spreads)) if spreads else 0.0)
+
+
+def find_staircases(space: SearchSpace, table: LatencyTable) -> Staircases:
+    """The staircases that the table's rows show. EvidenceError where a place has no row at all."""
+    everywhere = places(space)
+    swept = {block for place in everywhere for block in place.sweep}
+    noise = scatter(row for row in table.block_rows if row.block in swept)  # in the order of measuring
+    own = [superblock.width for superblock in space.superblocks]
+    found = tuple(_staircase(place, own[place.superblock], table, noise) for place in everywhere)
+    return Staircases(setting=table.setting.digest, staircases=found)
+
+
+def _staircase(place: Place, own_width: int, table: LatencyTable, noise: float) -> PlacedStaircase:
+    answered = [row for block in place.sweep if (row := table.block_row(block))]
+    rows = [row for row in answered if row.ms is not None]
+    if not answered:
+        raise EvidenceError(
+            f"super-block {place.superblock + 1} must have a latency for some width of {place.block_type} at "
+            f"{place.resolution} pixels, and has none in {table.setting}; `genet profile RUN` of this very space measures it"
+        )
+    widths = tuple(row.block.width for row in rows)
+    staircase = None
+    if len(rows) > 1:
+        sigma = tuple(max(noise, standard_error(row.spread or 0.0)) for row in rows)
+        macs = [block_cost(row.block).macs * table.setting.batch for row in rows]
+        staircase = analyse(Sweep(widths=widths, ms=tuple(table.ms(row.block) for row in rows), sigma=sigma), macs)
+    kept = set(staircase.candidates if staircase else widths) | {own_width} & set(widths)
+    return PlacedStaircase(
+        superblock=place.superblock,
+        resolution=place.resolution,
+        block_type=str(place.block_type),
+        staircase=staircase,
+        kept=tuple(sorted(kept)),
+    )
+
+
+def rows_needed(space: SearchSpace, kept: Mapping[int, Widths]) -> Iterator[Block]:
+    """Every block that the table must hold for the kept widths per resolution, input widths thinned out."""
+    for resolution, widths in kept.items():
+        yield from _thinned(space.blocks(widths, resolution))
+        yield from blocks(space.masternet(resolution))
+
+
+def grid_rows(space: SearchSpace) -> int:
+    """How many blocks the table of all widths on offer would hold: what a search that does not look for edges measures."""
+    return len(set(rows_needed(space, dict.fromkeys(space.input.resolutions, space.widths_on_offer()))))
+
+
+def _thinned(every: list[Block]) -> Iterator[Block]:
+    """Of all blocks that differ in the width they read alone, those at the ends and in the middle."""
+    readers: dict[Block, list[Block]] = {}
+    for block in every:
+        if is_repeated(block):
+            yield block
+        else:
+            readers.setdefault(dataclasses.replace(block, in_width=0), []).append(block)
+    for alike in readers.values():
+        alike.sort(key=lambda block: block.in_width)
+        picks = range(READERS) if len(alike) > READERS else range(len(alike))
+        yield from (alike[round(pick * (len(alike) - 1) / max(1, len(picks) - 1))] for pick in picks)
+
+
+def random_networks(space: SearchSpace, kept: Mapping[int, Widths], count: int, seed: int) -> tuple[Network, ...]:
+    """Random networks of the kept widths, all different, as many as there are up to `count`; resolutions in turn."""
+    draw = random.Random(seed)
+    options = {
+        resolution: [list(space.choices(index, widths)) for index in range(len(space.superblocks))]
+        for resolution, widths in kept.items()
+    }
+    found: dict[Network, None] = {}
+    for attempt in range(20 * count):
+        resolution = list(kept)[attempt % len(kept)]
+        found[space.network(tuple(draw.choice(choices) for choices in options[resolution]), resolution, space.name)] = None
+        if len(found) == count:
+            break
+    return tuple(found)
+
+
+def correction_networks(space: SearchSpace, kept: Mapping[int, Widths], count: int, seed: int) -> tuple[Network, ...]:
+    """The networks measured whole to correct predictions: the MasterNet at every resolution, and random ones."""
+    masternets = [space.masternet(resolution) for resolution in kept]
+    return tuple(dict.fromkeys([*masternets, *random_networks(space, kept, count, seed)]))
+
+
+class Expected(Record):
+    """How many rows a table of a space should need: for the sweeps, and for the blocks of the widths that they keep."""
+
+    sweep: int
+    rest: int
+    networks: int
+
+    @property
+    def rows(self) -> int:
+        """All rows of blocks."""
+        return self.sweep + self.rest
+
+
+def expected_rows(space: SearchSpace, networks: int) -> Expected:
+    """Size a table up before anything is measured; on staircases a rough quarter of the widths stays on offer."""
+    offered = space.widths_on_offer()
+    sweeps = {place.sweep for place in places(space)}
+    sweep = sum(len(blocks) if len(blocks) < SHORT else len(blocks) // 3 for blocks in sweeps)
+    kept = {key: widths[::4] if sweeps else widths for key, widths in offered.items()}
+    everything = set(rows_needed(space, dict.fromkeys(space.input.resolutions, kept)))
+    rest = sum(not (sweeps and is_repeated(block)) for block in everything)
+    return Expected(sweep=sweep, rest=rest, networks=networks + len(space.input.resolutions))

@@ -1,0 +1,128 @@
+"""One clock for CPU and CUDA: warm-up, 30 repeats, the mean without the highest and lowest tenth (GENet paper, section 3.2).
+
+The contract: works that are compared are timed in turn, one repeat of each after the other, so that a machine that slows
+down slows all of them alike; a repeat lasts long enough for the timer; the first repeats, while caches, clocks and
+autotuning settle, are not counted. CUDA work is asynchronous, so a GPU's repeats are timed by events on the stream.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from genet.errors import MeasurementError
+from genet.storage import Record
+
+REPEATS = 30
+TRIM = 0.1  # of the repeats, at each end
+WARM_UP_S = {"cpu": 0.02, "cuda": 0.005}  # at least
+UNSETTLED_S = 0.5  # at most: a machine that does not settle is seen in the spread
+SETTLED = 0.05  # three repeats in a row that differ by less have settled
+ROUNDS_APART = 5
+PAUSE_S = 0.05  # longer than idle threads spin
+REPEAT_MS = 0.5  # a repeat runs the work as often as this takes: a thousand times the grain of a GPU event
+SHORT_MS = 0.02  # a GPU may run a work that takes less faster than the host launches it ...
+LAUNCH_MS = 0.01  # ... which takes the host no longer than this
+CYCLES_PER_MS = 2_000_000  # of a GPU's clock, about
+
+
+class Timing(Record):
+    """Trimmed mean and median of a call, in milliseconds; `spread` is the interquartile range over the median."""
+
+    ms: float
+    median_ms: float
+    spread: float
+
+
+Work = Callable[[], object]
+
+
+def measure(
+    works: Sequence[Work], device: torch.device, repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None
+) -> tuple[Timing, ...]:
+    """Time works, warmed up, a repeat of each in turn; `repeated` is called after each round."""
+    repeat_ms = _cuda_repeat if device.type == "cuda" else _cpu_repeat
+    calls = [_warm_up(work, repeat_ms, WARM_UP_S[device.type]) for work in works]
+    rounds = []
+    for _ in range(repeats):
+        rounds.append([repeat_ms(work, n) / n for work, n in zip(works, calls, strict=True)])
+        repeated()
+    return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
+
+
+def measure_apart(works: Sequence[Work], device: torch.device, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
+    """Time works of different runtimes: each warmed up and repeated by itself, in several rounds.
+
+    The threads of one runtime spin for a while after its call, and would slow the next work if it came at once. `repeated` is
+    called after each work of each round.
+    """
+    rounds: list[list[float]] = []
+    for _ in range(ROUNDS_APART):
+        rounds.append([])
+        for work in works:
+            time.sleep(PAUSE_S)
+            rounds[-1].append(measure([work], device, REPEATS // ROUNDS_APART)[0].ms)
+            repeated()
+    return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
+
+
+def summarise(samples_ms: list[float]) -> Timing:
+    """The paper's trimmed mean over the repeats, with the median and the spread kept beside it."""
+    samples = sorted(samples_ms)
+    if not all(0 < sample < math.inf for sample in samples):
+        raise MeasurementError(f"a timing must be positive and finite, got {samples[0]} to {samples[-1]} ms")
+    cut = int(len(samples) * TRIM)
+    median = statistics.median(samples)
+    low, _, high = statistics.quantiles(samples, n=4) if len(samples) > 1 else (median, median, median)
+    return Timing(ms=statistics.fmean(samples[cut : len(samples) - cut]), median_ms=median, spread=(high - low) / median)
+
+
+def _warm_up(work: Work, repeat_ms: Callable[[Work, int], float], least_s: float) -> int:
+    """Run until three repeats in a row agree; returns the calls that fill one repeat."""
+    repeat_ms(work, 2)
+    start = time.perf_counter()
+    seen = [repeat_ms(work, 1)]
+    while (elapsed := time.perf_counter() - start) < UNSETTLED_S:
+        last = seen[-3:]
+        if elapsed >= least_s and len(last) == 3 and max(last) <= min(last) * (1 + SETTLED):
+            break
+        seen.append(repeat_ms(work, 1))
+    return max(1, round(REPEAT_MS / max(min(seen), 1e-3)))
+
+
+def _cpu_repeat(work: Work, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        work()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _cuda_repeat(work: Work, calls: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    hold_back(head_start_ms(calls))
+    work()  # not timed: the host is then ahead of the device
+    start.record()
+    for _ in range(calls):
+        work()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end))
+
+
+def head_start_ms(calls: int) -> float:
+    """Return how long a GPU waits before a repeat of so many calls, so that all are launched by then and none is waited for.
+
+    Longer works need no such wait. Whole networks that the host launches kernel by kernel are longer, and are timed with what
+    that costs.
+    """
+    return calls * LAUNCH_MS if calls > REPEAT_MS / SHORT_MS else 0.0
+
+
+def hold_back(ms: float) -> None:
+    """Queue a kernel on the current GPU that does nothing for about `ms`."""
+    if ms > 0:
+        torch.cuda._sleep(round(ms * CYCLES_PER_MS))

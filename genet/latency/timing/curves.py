@@ -1,0 +1,128 @@
+"""Latency over batch, resolution or width, for one thing or for several side by side (GENet paper, figures 2 and 3)."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from genet.errors import EvidenceError, MeasurementError, SpecError
+from genet.latency.workload import Part, read_part, with_width
+from genet.storage import Record
+
+if TYPE_CHECKING:
+    from genet.latency.timing.meter import Meter
+
+VARIABLES = ("batch", "size", "width")
+
+
+class Curve(Record):
+    """Latency of one thing over a variable, in milliseconds per batch; None where it did not fit into memory.
+
+    `parameters` counts the weights of its convolutions and linear layers at each value, so that things can be compared at
+    equal capacity too.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    ms: tuple[float | None, ...]
+    parameters: tuple[int, ...]
+
+
+class Curves(Record):
+    """Curves over the same values, and the device they were taken on."""
+
+    variable: str
+    device: str
+    estimate: bool
+    batch: int | None  # None where the batch is what varies
+    curves: tuple[Curve, ...]
+
+
+def read_sweep_option(text: str) -> tuple[str, tuple[int, ...]]:
+    """`batch=1..128` (doubling), `width=32..512:8`, `size=7,14,28`; SpecError for what is none of these or empty."""
+    variable, _, values = text.partition("=")
+    if variable not in VARIABLES:
+        raise SpecError([f"--sweep must be over {', '.join(VARIABLES)}, as in batch=1..128 (got {text!r})"])
+    return variable, read_range(values, f"--sweep {variable}", doubling=variable == "batch")
+
+
+def read_range(text: str, option: str, doubling: bool = False, step: int = 8) -> tuple[int, ...]:
+    """`a..b` or `a..b:step` or `a,b,c`, ascending and positive; SpecError where it is empty or not one of these."""
+    found = re.fullmatch(r"(\d+)\.\.(\d+)(?::(\d+))?", text)
+    if found:
+        low, high = int(found[1]), int(found[2])
+        if doubling and not found[3] and low > 0:
+            values = [low << power for power in range(high.bit_length() + 1) if low << power <= high]
+        else:
+            values = list(range(low, high + 1, int(found[3] or step))) if found[3] != "0" else []
+    elif re.fullmatch(r"\d+(,\d+)*", text):
+        values = sorted(set(map(int, text.split(","))))
+    else:
+        raise SpecError([f"{option} must look like 32..512:8 or 32,64,96 (got {text!r})"])
+    if not values or min(values) < 1:
+        raise SpecError([f"{option} must be a range of whole numbers from 1 on that is not empty (got {text!r}); try 32..512:8"])
+    return tuple(values)
+
+
+def measure_curves(
+    names: Sequence[str],
+    variable: str,
+    values: Sequence[int],
+    meter_at: Callable[[int | None], Meter],
+    size: int | None,
+    measured: Callable[[], None],
+) -> Curves:
+    """Time everything at every value, values in random order, and at each value all things in turn.
+
+    `meter_at` gives the meter for a batch, or for the usual one. EvidenceError where nothing fits at any value.
+    """
+    found: dict[tuple[str, int], float | None] = {}
+    parameters: dict[tuple[str, int], int] = {}
+    for value in random.Random(0).sample(list(values), len(values)):
+        parts = {name: _part(name, variable, value, size) for name in names}
+        meter = meter_at(value if variable == "batch" else None)
+        for name, ms in zip(parts, _times(list(parts.values()), meter), strict=True):
+            found[name, value] = ms
+            parameters[name, value] = sum(op.weights for op in parts[name].ops() if op.macs)
+        measured()
+    if not any(found.values()):
+        raise EvidenceError(f"{', '.join(names)}: must fit into memory at some {variable}, and fits at none; take smaller ones")
+    setting = meter_at(None).setting
+    return Curves(
+        variable=variable,
+        device=setting.device.name,
+        estimate=setting.estimate,
+        batch=None if variable == "batch" else setting.batch,
+        curves=tuple(
+            Curve(
+                name=name,
+                values=tuple(values),
+                ms=tuple(found[name, value] for value in values),
+                parameters=tuple(parameters[name, value] for value in values),
+            )
+            for name in names
+        ),
+    )
+
+
+def _part(name: str, variable: str, value: int, size: int | None) -> Part:
+    if variable == "width":
+        return read_part(with_width(name, value), size)
+    return read_part(name, value if variable == "size" else size)
+
+
+def _times(parts: Sequence[Part], meter: Meter) -> Iterable[float | None]:
+    """All in turn; where one does not fit beside the others, each by itself, and None for those that do not fit at all."""
+    try:
+        return [timing.ms for timing in meter.prepare(parts)()]
+    except MeasurementError:
+        return [_alone(part, meter) for part in parts]
+
+
+def _alone(part: Part, meter: Meter) -> float | None:
+    try:
+        return meter.prepare([part])()[0].ms
+    except MeasurementError:
+        return None

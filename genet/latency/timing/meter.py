@@ -1,0 +1,335 @@
+"""Where latencies come from: the device at hand, the estimate of one that is not here, or an evidence file alone.
+
+All three answer the same question, so everything above them works with any; a setting tells them apart in every row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from genet.config.recipe import Measure
+from genet.device import (
+    DeviceCard,
+    available_bytes,
+    current,
+    device_fault,
+    fp32_as_served,
+    free_bytes,
+    give_back_memory,
+    keep_memory,
+)
+from genet.errors import (
+    DeviceError,
+    EvidenceError,
+    GenetError,
+    LostDeviceError,
+    MeasurementError,
+    OutOfMemoryError,
+    first_line,
+)
+from genet.latency.estimate.analytic import Estimate, corrected, estimate, scale_of
+from genet.latency.estimate.hardware import Gpu, find_gpu, similar_gpu
+from genet.latency.estimate.residual import Residual, Timed
+from genet.latency.ops import Op, block_ops
+from genet.latency.table import LatencyTable, Setting
+from genet.latency.timing.clock import REPEATS, Timing, Work, measure
+from genet.latency.timing.layers import time_layers
+from genet.latency.timing.runtimes import ONE_LAYOUT, WAITING, prepare
+from genet.latency.workload import Part
+
+_Answer = TypeVar("_Answer")
+CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
+ATTEMPTS = 3
+MOST_IMAGES = 2**14  # at a time, that the largest batch is looked for among
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+class Race(Protocol):
+    """Times parts that are ready, a repeat of each in turn."""
+
+    def __call__(self, repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
+        """One timing per part; `repeated` is called after each round, for who waits."""
+
+
+class Meter(Protocol):
+    """Times parts in one setting. MeasurementError where one cannot be timed, DeviceError where none can."""
+
+    @property
+    def setting(self) -> Setting:
+        """The key of every row."""
+
+    def prepare(self, parts: Sequence[Part]) -> Race:
+        """Make parts ready to be timed in turn, as often as the caller likes."""
+
+    def at(self, batch: int) -> Meter:
+        """The same with so many images at a time."""
+
+
+def open_meter(wanted: Measure, card: DeviceCard, device: torch.device) -> Meter:
+    """The meter for what a recipe or a user wants: the device at hand, or the estimate of another."""
+    if wanted.device.startswith("estimate:"):
+        return EstimateMeter(wanted, find_gpu(wanted.device.removeprefix("estimate:")))
+    if device.type == "cpu":
+        keep_memory()
+    return DeviceMeter(Setting.of(card, wanted), device)
+
+
+@dataclass(frozen=True)
+class DeviceMeter:
+    """Measures on the device at hand."""
+
+    setting: Setting
+    device: torch.device
+
+    def at(self, batch: int) -> DeviceMeter:
+        """See `Meter`."""
+        return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
+
+    def prepare(self, parts: Sequence[Part]) -> Race:
+        """Build the parts with fresh weights on the device, on random images; what a time depends on is their shape."""
+        runtime = self.setting.runtime
+        if runtime in ONE_LAYOUT and self.setting.memory_format != "contiguous":
+            raise DeviceError(f"runtime {runtime} must have memory format contiguous, and got {self.setting.memory_format}")
+
+        def works_of() -> tuple[Work, ...]:
+            modules = [(self._module(part), self._images(part)) for part in parts]
+            return prepare(runtime, modules, kernels_alone=not any(part.whole for part in parts))
+
+        works = self._at_work(parts, works_of)
+        clock = torch.device("cpu") if runtime in WAITING else self.device
+
+        def timed(repeats: int, repeated: Callable[[], None]) -> tuple[Timing, ...]:
+            attempts = [measure(works, clock, repeats, repeated)]
+            while len(attempts) < ATTEMPTS and _unrest(attempts[-1]) > CALM:
+                attempts.append(measure(works, clock, repeats))
+            return min(attempts, key=_unrest)
+
+        def race(repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
+            return self._at_work(parts, lambda: timed(repeats, repeated))
+
+        return race
+
+    def layers(self, part: Part, passes: int = 10) -> tuple[tuple[str, str, float], ...]:
+        """Name, kind and milliseconds of every layer in eager mode, the median of some passes, in the order they run."""
+        return self._at_work([part], lambda: time_layers(self._module(part), self._images(part), passes))
+
+    def largest_batch(self, part: Part) -> int | None:
+        """The largest power of two of images that fits into memory, up to MOST_IMAGES; None where not one does.
+
+        Tried on a GPU, by one pass in eager mode; reckoned on a CPU.
+        """
+        fitting, batch = None, 1
+        while batch <= MOST_IMAGES and self.at(batch)._fits(part):
+            fitting, batch = batch, 2 * batch
+        give_back_memory(self.device)  # runtimes beside torch need it too
+        return fitting
+
+    def _fits(self, part: Part) -> bool:
+        def one_pass() -> None:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True):
+                self._module(part)(self._images(part))
+            torch.cuda.synchronize(self.device)
+
+        try:
+            self._at_work([part], one_pass if self.device.type == "cuda" else lambda: None)
+        except OutOfMemoryError:
+            return False
+        return True
+
+    def _module(self, part: Part) -> nn.Module:
+        """Weights are made on the device: for a table of thousands of blocks, copying them would take longer than timing."""
+        with torch.device("meta"):
+            module = part.build()
+        module = module.to(dtype=DTYPES[self.setting.dtype]).to_empty(device=self.device).eval()
+        for name, weights in (*module.named_parameters(), *module.named_buffers()):
+            if weights.is_floating_point():
+                weights.normal_(std=0.05) if "running_var" not in name else weights.fill_(1)
+            else:
+                weights.zero_()
+        return module.to(memory_format=MEMORY_FORMATS[self.setting.memory_format])
+
+    def _images(self, part: Part) -> Tensor:
+        shape = (self.setting.batch, *part.image)
+        pixels = torch.randn(shape, device=self.device, dtype=DTYPES[self.setting.dtype])
+        return pixels.contiguous(memory_format=MEMORY_FORMATS[self.setting.memory_format])
+
+    def _at_work(self, parts: Sequence[Part], body: Callable[[], _Answer]) -> _Answer:
+        """Do the body's inference on the device, with cuDNN's own choice of kernels, and tell its faults in words.
+
+        fp32 means what torch serves by default: TF32 convolutions where there are, and IEEE linear layers.
+        """
+        if self.device.type == "cpu":
+            self._check_memory(parts)
+        try:
+            with (
+                fp32_as_served(),
+                torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True),
+                torch.inference_mode(),
+                current(self.device),
+            ):
+                return body()
+        except Exception as fault:
+            kind, what = device_fault(fault), first_line(fault)
+            if kind is None or isinstance(fault, GenetError):
+                raise
+        if kind == "out of memory":  # the fault is gone by now, and so are the tensors that its traceback held
+            give_back_memory(self.device)
+            raise self._too_large(parts, free_bytes(self.device))
+        name = parts[0].name
+        if kind == "device lost" or not self._answers():
+            raise LostDeviceError(
+                f"{self.setting.device.name}: must answer, and stopped while {name} was timed ({what}); the same command "
+                "goes on without it"
+            )
+        raise MeasurementError(
+            f"{name}: got {what}, expected kernels in {self.setting.dtype} and {self.setting.memory_format}; "
+            "set measure.dtype or measure.memory_format to another"
+        )
+
+    def _answers(self) -> bool:
+        """Tell whether the device goes on with other work after a fault of one of its libraries."""
+        try:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        except RuntimeError:
+            return False
+        return True
+
+    def _check_memory(self, parts: Sequence[Part]) -> None:
+        """A CPU's allocator may promise more memory than there is, and the system then kills the process."""
+        free = available_bytes()
+        if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
+            raise self._too_large(parts, free)
+
+    def _too_large(self, parts: Sequence[Part], free: int | None) -> OutOfMemoryError:
+        part = max(parts, key=lambda part: self._bytes(part, self.setting.batch))
+        fits, room = self.setting.batch, math.inf if free is None else free / 2
+        while fits > 1 and self._bytes(part, fits) > room:
+            fits //= 2
+        return OutOfMemoryError(
+            f"{part.name}: must fit into memory at batch {self.setting.batch}, and does not; "
+            f"batch {min(fits, max(1, self.setting.batch // 2))} should"
+        )
+
+    def _bytes(self, part: Part, batch: int) -> int:
+        """Memory of one pass: weights, images, and the largest input and output of a kernel, twice for its workspace."""
+        ops = part.ops()
+        largest = max((op.read + op.written for op in ops), default=0)
+        values = sum(op.weights for op in ops) + 2 * batch * largest
+        return values * DTYPES[self.setting.dtype].itemsize
+
+
+def _unrest(timings: tuple[Timing, ...]) -> float:
+    return max(timing.spread for timing in timings)
+
+
+@dataclass(frozen=True)
+class EstimateMeter:
+    """Answers from the wave model of a GPU that is not here; its setting is labelled so, and with what corrects it."""
+
+    wanted: Measure
+    gpu: Gpu
+    scale: float = 1.0
+    residual: Residual | None = None
+    rows: int = 0  # that the residual was learnt from
+
+    def at(self, batch: int) -> EstimateMeter:
+        """See `Meter`; what corrects it stays."""
+        return dataclasses.replace(self, wanted=self.wanted.model_copy(update={"batch": batch}))
+
+    @property
+    def setting(self) -> Setting:
+        """The setting of the estimate; the device's name says what it is."""
+        calibration = f" x {self.scale:.4g}" * (self.scale != 1) + f" corrected by {self.rows} rows" * (self.rows > 0)
+        return Setting.of(estimate_card(self.gpu, f"estimate:{self.gpu.key}{calibration}"), self.wanted)
+
+    def prepare(self, parts: Sequence[Part]) -> Race:
+        """The estimates, which no repetition changes."""
+        found = [(part, self.estimate(part)) for part in parts]
+        estimates = [estimate.ms if part.whole else estimate.device_ms for part, estimate in found]
+        timings = tuple(Timing(ms=ms, median_ms=ms, spread=0.0) for ms in estimates)
+        return lambda repeats=REPEATS, repeated=lambda: None: timings
+
+    def estimate(self, part: Part) -> Estimate:
+        """The whole estimate of a part, calibrated."""
+        groups = part.groups()
+        factors = (
+            self.residual.factors([(group, self.wanted.batch) for group in groups]) if self.residual else (1.0,) * len(groups)
+        )
+        per_op = [self.scale * factor for factor, group in zip(factors, groups, strict=True) for _ in group]
+        return corrected(self._plain(part.ops()), per_op, self.scale)
+
+    def scaled_by(self, known: Sequence[tuple[Part, float]]) -> EstimateMeter:
+        """With one factor more: what some networks really take, in ms per batch."""
+        if not known:
+            return self
+        factor = scale_of([ms for _, ms in known], [self.estimate(part).ms for part, _ in known])
+        return dataclasses.replace(self, scale=self.scale * factor)
+
+    def corrected_by(self, evidence: LatencyTable) -> EstimateMeter:
+        """With the residual of measured rows of that GPU, which a few hundred of them make worth having.
+
+        EvidenceError where the rows are of another device.
+        """
+        setting = evidence.setting
+        if similar_gpu(setting.device.name) != self.gpu:
+            raise EvidenceError(
+                f"--calibrate: an estimate of {self.gpu.name} must be corrected by rows of that GPU, and these are of "
+                f"{setting.device.name}; measure there with `genet profile RUN`"
+            )
+        rows = [(block_ops(row.block), evidence.ms(row.block)) for row in evidence.block_rows if row.ms is not None]
+        learnt = [
+            Timed(ops, setting.batch, ms, estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime).device_ms)
+            for ops, ms in rows
+        ]
+        return dataclasses.replace(self, residual=Residual(learnt), rows=len(learnt))
+
+    def _plain(self, ops: Sequence[Op]) -> Estimate:
+        setting = self.setting
+        return estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime)
+
+
+def estimate_card(gpu: Gpu, name: str) -> DeviceCard:
+    """The card of a GPU that is not here: what is published of it, and nothing of this machine's software."""
+    return DeviceCard(
+        kind="estimate",
+        name=name,
+        processors=gpu.sms,
+        memory_bytes=None,
+        l2_bytes=None,
+        capability=None,
+        driver=None,
+        clocks=None,
+        cuda=None,
+        cudnn=None,
+        torch=None,
+        python=platform.python_version(),
+        platform="n/a",
+    )
+
+
+@dataclass(frozen=True)
+class EvidenceMeter:
+    """Stands for a device that is elsewhere: what its evidence file does not hold cannot be timed here."""
+
+    setting: Setting
+
+    def at(self, batch: int) -> EvidenceMeter:
+        """See `Meter`."""
+        return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
+
+    def prepare(self, parts: Sequence[Part]) -> Race:
+        """Refuses; EvidenceError names what is missing."""
+        raise EvidenceError(
+            f"the evidence of {self.setting.device.name} must hold {parts[0].name}, and does not; measure it there with "
+            "`genet profile RUN` of this very space, or leave --latency away"
+        )

@@ -1,0 +1,200 @@
+"""The runtimes a network can be served by. Each turns a module and its images into a work that the clock can repeat.
+
+A network's latency depends on the runtime as much as on the device, and even the order of two networks does, so the
+runtime is part of every row's key. Works for a GPU enqueue on the current stream, except those that `wait` for it.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genet.device import device_fault, record_graph, side_stream
+from genet.errors import DeviceError, MeasurementError, OutOfMemoryError, first_line
+from genet.latency.timing.clock import Work
+
+
+def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alone: bool = False) -> tuple[Work, ...]:
+    """One forward pass of each module on its images as a work of the given runtime.
+
+    With `kernels_alone` what a GPU's host needs to launch them is taken out, as where parts of a network are timed.
+    DeviceError where the runtime is not there, MeasurementError where it refuses a module.
+    """
+    works = (RUNTIMES[runtime](module, images) for module, images in parts)
+    device = parts[0][1].device
+    if kernels_alone and runtime in ("eager", "compile") and device.type == "cuda":
+        return tuple(_captured(work, device) for work in works)
+    return tuple(works)
+
+
+def _eager(module: nn.Module, images: Tensor) -> Work:
+    return partial(module, images)
+
+
+def _cudagraph(module: nn.Module, images: Tensor) -> Work:
+    """The kernels alone, recorded once and replayed: what the host costs to launch them is not in the time."""
+    _need_cuda("cudagraph", images)
+    return _captured(partial(module, images), images.device)
+
+
+def _captured(work: Work, device: torch.device) -> Work:
+    with side_stream(device):
+        for _ in range(3):
+            work()
+    try:
+        return record_graph(work, device)
+    except RuntimeError as fault:
+        if device_fault(fault) == "out of memory":
+            raise
+        torch.cuda.synchronize(device)  # raises again if the device itself is lost
+        raise MeasurementError(f"a CUDA graph must capture it, and does not: {first_line(fault)}") from fault
+
+
+@contextmanager
+def _refusal(law: str) -> Iterator[None]:
+    """Turn what a library raises into its refusal of the module; faults of the device pass as they are."""
+    try:
+        yield
+    except Exception as fault:
+        if device_fault(fault):
+            raise
+        raise MeasurementError(f"{law}, and does not: {first_line(fault)}") from fault
+
+
+def _compile(module: nn.Module, images: Tensor) -> Work:
+    """torch.compile for these very shapes; compiled here, before the clock starts."""
+    names: dict[str, Any] = {}
+    exec("def forward(module, images): return module(images)", names)  # code of its own: compilations are counted per code
+    compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)  # a module that it holds would never be freed
+    work = partial(compiled, module, images)
+    with _refusal("torch.compile must compile it"):
+        work()
+    return work
+
+
+def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
+    return onnx_work(_onnx(module, images), images)
+
+
+def onnx_work(model: bytes, images: Tensor) -> Work:
+    """An ONNX model's answer to these images in ONNX Runtime, where the images are. See `prepare` for its errors."""
+    runtime = _import("onnxruntime", "onnxruntime")
+    providers, device = _providers(runtime, images), images.device.type
+    place = {"device_type": device, "device_id": images.device.index or 0}
+    with _refusal("ONNX Runtime must run it"):
+        session = runtime.InferenceSession(model, session_options(runtime), providers=providers)
+        (given,), (answer,) = session.get_inputs(), session.get_outputs()
+        binding = session.io_binding()
+        shape, kind = tuple(images.shape), ONNX_TYPES[images.dtype]
+        binding.bind_input(given.name, element_type=kind, shape=shape, buffer_ptr=images.data_ptr(), **place)
+        binding.bind_output(answer.name, device)
+        session.run_with_iobinding(binding)
+    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise DeviceError("ONNX Runtime must run on the GPU, and fell back to the processor; see its own log, or --runtime eager")
+
+    def run(_keep: Tensor = images) -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()  # it has streams of its own, which the events of another do not see
+
+    return run
+
+
+def session_options(runtime: ModuleType) -> Any:
+    """ONNX Runtime with as many threads as torch has, and silent but for faults."""
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return options
+
+
+def _providers(runtime: ModuleType, images: Tensor) -> list[Any]:
+    if images.device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
+        raise DeviceError(
+            "runtime onnxruntime must reach the GPU, and the installed package does not; pip install onnxruntime-gpu, "
+            "or --device cpu"
+        )
+    torch.cuda.synchronize(images.device)  # the images are there before another stream reads them
+    return [("CUDAExecutionProvider", {"device_id": images.device.index or 0})]
+
+
+def _tensorrt(module: nn.Module, images: Tensor) -> Work:
+    trt = _import("tensorrt", "genet[tensorrt]")
+    _need_cuda("tensorrt", images)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # newer versions know no other kind
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(_onnx(module, images)):
+        raise MeasurementError(f"TensorRT must read it, and does not: {parser.get_error(0).desc()}")
+    plan = builder.build_serialized_network(network, builder.create_builder_config())
+    if plan is None:
+        raise MeasurementError("TensorRT must build an engine of it, and does not; its own log says why")
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    context = engine.create_execution_context()
+    if context is None:
+        raise OutOfMemoryError("tensorrt must have memory for the network's activations, and has none; lower the batch")
+    answer = torch.empty(tuple(context.get_tensor_shape("answer")), dtype=images.dtype, device=images.device)
+    context.set_tensor_address("images", images.data_ptr())
+    context.set_tensor_address("answer", answer.data_ptr())
+
+    def run(_keep: tuple[object, ...] = (engine, images, answer)) -> None:
+        if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise MeasurementError("TensorRT must enqueue it, and does not; its own log says why")
+
+    return _captured(run, images.device)  # on the default stream TensorRT would synchronise by itself
+
+
+ONNX_TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # their numbers in ONNX; numpy has no bfloat16
+ONE_LAYOUT = ("onnxruntime", "tensorrt")  # ONNX knows no memory format
+WAITING = ("onnxruntime",)  # works of these return when the device has answered, so the host's clock times them
+RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Work]] = {
+    "eager": _eager,
+    "cudagraph": _cudagraph,
+    "compile": _compile,
+    "onnxruntime": _onnxruntime,
+    "tensorrt": _tensorrt,
+}
+
+
+def _onnx(module: nn.Module, images: Tensor) -> bytes:
+    """The module as ONNX, for its one batch; the tracing exporter takes milliseconds where the newer one takes seconds."""
+    buffer = io.BytesIO()
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = images.clone(memory_format=torch.contiguous_format)
+        with _refusal("it must export to ONNX"):
+            torch.onnx.export(
+                module,
+                (plain,),
+                buffer,  # type: ignore[arg-type]
+                dynamo=False,
+                input_names=["images"],
+                output_names=["answer"],
+            )
+    return buffer.getvalue()
+
+
+def _need_cuda(runtime: str, images: Tensor) -> None:
+    if images.device.type != "cuda":
+        raise DeviceError(
+            f"runtime {runtime} must have an NVIDIA GPU, and runs on {images.device.type} here; use --runtime eager"
+        )
+
+
+def _import(package: str, install: str) -> ModuleType:
+    try:
+        return import_module(package)
+    except ImportError:
+        raise DeviceError(f"runtime {package} must have its package, and it is not installed: pip install '{install}'") from None

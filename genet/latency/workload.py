@@ -1,0 +1,218 @@
+"""What latency is asked of: a chain of blocks, a whole network of ours, or any timm model; and how a user names one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import ValidationError
+
+from genet.arch.external import FUNCTION, Foreign, Structure
+from genet.arch.network import Block, Network, SuperBlock, superblock_blocks
+from genet.config.reader import read_structure
+from genet.errors import GenetError, SpecError, first_line
+from genet.latency.ops import Op, block_ops, by_block
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BLOCK = r"[A-Za-z]+ [kcsdr@]\d"  # how a block's notation begins
+TOKENS = {"k": "kernel", "c": "width", "s": "stride", "d": "depth", "r": "ratio", "@": "size"}
+NUMBERS = {"width": r"\d+(>\d+)?", "ratio": r"\d+(\.\d+)?"}
+EXAMPLES = "'BL k3 c64 r0.25 @14', 'Conv k3 c64>128 s2 @56' or 'DW k5 c32>96 s2 d4 r6 @28'"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that can be timed: its name, one image's shape (channels, height, width), its kernels, and its module.
+
+    Kernels are grouped by block, or by the convolution that they follow. Where it is not `whole`, its kernels alone are
+    timed in eager mode too: what the host needs to launch them is hidden or not by the rest of the network.
+    """
+
+    name: str
+    image: tuple[int, int, int]
+    groups: Callable[[], tuple[tuple[Op, ...], ...]]
+    build: Callable[[], nn.Module]
+    whole: bool = True
+
+    def ops(self) -> tuple[Op, ...]:
+        """All kernels in the order they run."""
+        return tuple(op for group in self.groups() for op in group)
+
+
+def chain(blocks: Sequence[Block]) -> Part:
+    """Blocks one after another, each reading what the one before wrote."""
+    first = blocks[0]
+
+    def build() -> nn.Module:
+        from torch import nn
+
+        from genet.models.blocks import build_block
+
+        return nn.Sequential(*map(build_block, blocks))
+
+    name = str(first) if len(blocks) == 1 else f"{first} and {len(blocks) - 1} more"
+    image = (first.in_width, first.size, first.size)
+    return Part(name, image, lambda: tuple(map(block_ops, blocks)), build, whole=False)
+
+
+def whole(network: Network) -> Part:
+    """A whole network."""
+
+    def build() -> nn.Module:
+        from genet.models.build import GENet
+
+        return GENet(network)
+
+    image = (network.input.channels, network.input.resolution, network.input.resolution)
+    return Part(str(network), image, lambda: by_block(network), build)
+
+
+def timm_model(name: str, size: int | None) -> Part:
+    """A timm model with fresh weights at the given resolution, or at its own; SpecError with the nearest names."""
+    import timm
+
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+        raise SpecError([f"timm:{name} must be the name of a timm model, and is none{hint}"])
+    try:
+        channels, height, width = timm.models.get_pretrained_cfg(name, allow_unregistered=True).input_size
+    except (RuntimeError, AttributeError) as fault:
+        raise SpecError([f"timm:{name} must be a model that timm has a configuration of ({fault})"]) from None
+    image = (channels, size or height, size or width)
+
+    def build() -> nn.Module:
+        import torch
+
+        with torch.device("cpu"):  # as in `build_structure`: timm's RegNets compute their widths with tensors
+            return cast("nn.Module", timm.create_model(name, pretrained=False))
+
+    return traced(f"timm:{name}", image, build)
+
+
+def foreign(network: Foreign) -> Part:
+    """A network that other code builds."""
+    image = (network.input.channels, network.input.resolution, network.input.resolution)
+
+    def build() -> nn.Module:
+        from genet.models.external import build_structure
+
+        return build_structure(network)
+
+    return traced(network.name, image, build)
+
+
+def traced(
+    name: str, image: tuple[int, int, int], build: Callable[[], nn.Module], way: str = "give a size that it reads"
+) -> Part:
+    """A network that is a module and no more: its kernels are seen while it runs, without arithmetic.
+
+    Asking for them raises SpecError where it does not run on such images; `way` is the way out of that.
+    """
+
+    @cache
+    def groups() -> tuple[tuple[Op, ...], ...]:
+        from genet.latency.trace import module_ops
+
+        try:
+            return tuple(by_convolution(module_ops(build(), image)))
+        except GenetError:
+            raise
+        except Exception as fault:  # whatever other people's code raises
+            law = f"{name}: must run on images of {' x '.join(map(str, image))} without a look at their values"
+            raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
+
+    return Part(name, image, groups, build)
+
+
+def part_of(structure: Structure) -> Part:
+    """A whole network of either kind."""
+    return foreign(structure) if isinstance(structure, Foreign) else whole(structure)
+
+
+def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
+    """Every convolution or linear layer with the passes that follow it."""
+    group: list[Op] = []
+    for op in ops:
+        if op.kind in ("conv", "linear") and any(other.macs for other in group):
+            yield tuple(group)
+            group = []
+        group.append(op)
+    yield tuple(group)
+
+
+def read_part(text: str, size: int | None = None) -> Part:
+    """What a user named: `timm:resnet50`, a network file or its notation, or blocks such as `BL k3 c64 r0.25 @14`.
+
+    `size` is the resolution to use instead of the part's own. SpecError says what may be written.
+    """
+    if text.startswith("timm:"):
+        return timm_model(text.removeprefix("timm:"), size)
+    if re.match(BLOCK, text):
+        return chain(read_blocks(text, size))
+    if re.fullmatch(FUNCTION, text):
+        raise SpecError([f"{text}: must be a network's folder here; genet import {text} --into FOLDER makes one of a function"])
+    network = Network.parse(text) if "|" in text else read_structure(text)
+    if size:
+        network = network.at(size)
+    return dataclasses.replace(part_of(network), name=network.name if "|" not in text else text)
+
+
+def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:
+    """The blocks of a super-block, or a single layer, in one line; missing depth and stride are 1.
+
+    `XX k3 c64 @28` is one block of 64 channels on 28 x 28 pixels, `Conv k3 c64>128 s2 @56` a convolution that reads 64
+    channels, `DW k5 c32>96 s2 d4 r6 @28` a super-block of depth 4. SpecError for what breaks a law of blocks.
+    """
+    kind, *tokens = text.split()
+    fields: dict[str, str] = {}
+    for token in tokens:
+        name = TOKENS.get(token[0])
+        if name is None or name in fields or not re.fullmatch(NUMBERS.get(name, r"\d+"), token[1:]):
+            raise SpecError([f"a block must look like {EXAMPLES}, got {token!r} in {text!r}"])
+        fields[name] = token[1:]
+    missing = [name for name in ("kernel", "width", "size") if name not in fields and not (name == "size" and size)]
+    if missing:
+        raise SpecError([f"a block must have {', '.join(missing)}, as in {EXAMPLES}, got {text!r}"])
+    read, _, written = fields.pop("width").partition(">")
+    ratio = float(fields.pop("ratio")) if "ratio" in fields else None
+    numbers = {"depth": 1, "stride": 1, "width": int(written or read)} | {name: int(value) for name, value in fields.items()}
+    size = size or numbers["size"]
+    numbers.pop("size", None)
+    if min(int(read), size, *numbers.values()) < 1:
+        raise SpecError([f"{text}: widths, depth, stride and size must be at least 1"])
+    if kind in ("Conv", "Depthwise"):
+        return (_layer(text, kind, int(read), ratio, size, numbers),)
+    return tuple(superblock_blocks(_superblock(text, kind, ratio, numbers), int(read), size))
+
+
+def with_width(text: str, width: int) -> str:
+    """The same block, layer or super-block with another width; what it reads stays where it is given as `c64>128`."""
+    changed, count = re.subn(r"( c(?:\d+>)?)\d+", rf"\g<1>{width}", text)
+    if count != 1:
+        raise SpecError([f"a sweep over widths must be of a block such as {EXAMPLES}, got {text!r}"])
+    return changed
+
+
+def _layer(text: str, kind: str, in_width: int, ratio: float | None, size: int, numbers: dict[str, int]) -> Block:
+    if ratio is not None or numbers["depth"] != 1:
+        raise SpecError([f"{text}: a single layer must have neither ratio nor depth"])
+    if kind == "Depthwise" and in_width != numbers["width"]:
+        raise SpecError([f"{text}: a depthwise convolution must write as many channels as it reads, got {in_width}"])
+    if numbers["stride"] > size or not numbers["kernel"] % 2:
+        raise SpecError([f"{text}: the kernel must be odd, and the stride at most the size"])
+    return Block(cast(Any, kind), numbers["kernel"], None, in_width, numbers["width"], numbers["stride"], size)
+
+
+def _superblock(text: str, kind: str, ratio: float | None, numbers: dict[str, int]) -> SuperBlock:
+    try:
+        return SuperBlock.model_validate({"type": kind, "ratio": ratio, **numbers})
+    except ValidationError as fault:
+        raise SpecError(f"{text}: {'.'.join(map(str, error['loc']))}: {error['msg']}" for error in fault.errors()) from None

@@ -1,0 +1,1 @@
+"""Networks as torch modules: blocks, weights, and networks that other code builds."""

@@ -1,0 +1,80 @@
+"""XX, BL and DW blocks as torch modules (GENet paper, figure 1), built from the convolutions that `spec.cost` lists.
+
+Parameter names follow timm's ByobNet, so weights load from and into timm's gernet models as they are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genet.arch.cost import Conv, body, shortcut
+from genet.arch.network import Block
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, batch normalisation and, where asked, ReLU."""
+
+    conv: nn.Conv2d
+    bn: nn.BatchNorm2d
+
+    def __init__(self, conv: Conv, relu: bool) -> None:
+        super().__init__()
+        padding = conv.kernel // 2
+        self.conv = nn.Conv2d(conv.in_width, conv.width, conv.kernel, conv.stride, padding, groups=conv.groups, bias=False)
+        self.bn = nn.BatchNorm2d(conv.width)
+        if relu:
+            self.relu = nn.ReLU(inplace=True)
+
+
+class ResidualBlock(nn.Module):
+    """Body plus shortcut, then ReLU: (N, in_width, size, size) to (N, width, out_size, out_size)."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        convs = body(block)
+        self.names = tuple(conv.name for conv in convs)
+        for conv in convs:
+            self.add_module(conv.name, ConvNorm(conv, relu=conv is not convs[-1]))
+        projection = shortcut(block)
+        self.shortcut = None if projection is None else ConvNorm(projection, relu=False)
+
+    @property
+    def convs(self) -> tuple[ConvNorm, ...]:
+        """The body's convolutions in order."""
+        return tuple(getattr(self, name) for name in self.names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Residual sum; no ReLU before the addition, one after it."""
+        y = x
+        for conv in self.convs:
+            y = conv(y)
+        return torch.relu_(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class Classifier(nn.Module):
+    """Average pooling and the linear layer: (N, width, h, w) to (N, classes)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return self.fc(x.mean((2, 3)))
+
+
+class HeadBlock(nn.Sequential):
+    """The 1x1 convolution with its pooling and classifier as one block, as the latency table measures it."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__(ConvNorm(body(block)[0], relu=True), Classifier(block.width, block.classes))
+
+
+def build_block(block: Block) -> nn.Module:
+    """The module of one block, whatever its kind."""
+    if block.kind in ("Conv", "Depthwise"):
+        return ConvNorm(body(block)[0], relu=True)
+    if block.kind == "Classifier":
+        return Classifier(block.in_width, block.classes)
+    return HeadBlock(block) if block.kind == "Head" else ResidualBlock(block)

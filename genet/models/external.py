@@ -1,0 +1,180 @@
+"""Networks that other code builds: timm's, and those of a user's own functions, with layers at other widths."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+
+from genet.arch.external import Foreign, Structure
+from genet.errors import GenetError, SpecError, first_line
+from genet.models.build import GENet, build
+from genet.models.hub import fetching, pretrained_model
+from genet.models.plain import made_plain
+
+
+def build_structure(structure: Structure, seed: int = 0) -> nn.Module:
+    """Any network with fresh weights that depend on the seed alone; `structure_of` tells later what it is."""
+    if not isinstance(structure, Foreign):
+        return build(structure, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _built(structure)
+        for name, (written, read) in structure.layers.items():
+            _replace(module, name, written, read, structure)
+    return marked(module, structure)
+
+
+def marked(module: nn.Module, structure: Structure) -> nn.Module:
+    """The module, which knows from now on what it was built from."""
+    module.genet_structure = structure  # type: ignore[assignment]
+    return module
+
+
+def structure_of(module: nn.Module) -> Structure:
+    """What a network was built from."""
+    return module.network if isinstance(module, GENet) else cast("Structure", module.genet_structure)
+
+
+def pretrained(structure: Foreign) -> tuple[nn.Module, str | None]:
+    """A model of timm's with its trained weights where they can be had; else why not. A head for other classes is fresh."""
+    name, reads = structure.source.removeprefix("timm:"), structure.input
+    try:
+        return marked(pretrained_model(name, num_classes=reads.classes, in_chans=reads.channels), structure), None
+    except GenetError as fault:
+        return build_structure(structure), str(fault).removeprefix(f"{structure.source}: ")
+
+
+def attribute(what: str) -> Any:
+    """MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError where it cannot be imported."""
+    module, _, name = what.partition(":")
+    path = sys.path.copy()
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        with fetching(what):
+            return getattr(import_module(module), name)
+    except GenetError:
+        raise
+    except Exception as fault:  # whatever a user's module raises
+        raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({first_line(fault)})") from None
+    finally:
+        sys.path[:] = path
+
+
+def _built(structure: Foreign) -> nn.Module:
+    source, reads = structure.source, structure.input
+    if source.startswith("timm:"):
+        import timm
+
+        name = source.removeprefix("timm:")
+        try:
+            found = timm.create_model(name, pretrained=False, num_classes=reads.classes, in_chans=reads.channels)
+        except Exception as fault:  # whatever timm raises
+            raise GenetError(f"{source} must be built for {reads.classes} classes, and is not ({first_line(fault)})") from None
+        return cast("nn.Module", found)
+    with torch.device("cpu"):  # what times networks builds them on none; a user's function may look at the values of its tensors
+        return _called(source, (reads.channels, reads.resolution, reads.resolution))
+
+
+def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
+    """What a user's function builds, made plain."""
+    function = attribute(source)
+    if not callable(function):
+        raise GenetError(f"{source} must be a function or class that builds a network, and is a {type(function).__name__}")
+    try:
+        with fetching(source):
+            found = function()
+    except GenetError:
+        raise
+    except Exception as fault:  # whatever a user's function raises
+        raise GenetError(f"{source}() must build a network, and fails ({first_line(fault)})") from None
+    if not isinstance(found, nn.Module):
+        raise GenetError(f"{source}() must return a torch.nn.Module, and returns a {type(found).__name__}")
+    if _lazy(found):
+        logits_of(found.cpu().float(), image, source)
+        if unused := _lazy(found):
+            raise GenetError(f"{source}() must return a network that runs all its lazy layers, and {unused} has no shape yet")
+    return made_plain(found, source)
+
+
+def _lazy(module: nn.Module) -> str | None:
+    """The first parameter or buffer that gets its shape from the first image."""
+    return next((name for name, each in chain(module.named_parameters(), module.named_buffers()) if is_lazy(each)), None)
+
+
+def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
+    """How many logits a network answers an image with; GenetError that names the innermost module at fault where it fails."""
+    example, inside = torch.zeros(1, *image), [""]
+    handles = []
+
+    def leave(*_: object) -> None:
+        inside.pop()
+
+    for place, part in module.named_modules():
+        handles.append(part.register_forward_pre_hook(lambda *_, place=place: inside.append(place)))
+        handles.append(part.register_forward_hook(leave))
+    try:
+        with torch.no_grad():
+            answer = module.eval()(example)
+    except Exception as fault:  # whatever a user's network raises
+        where = f"its module {inside[-1]} " if inside[-1] else "it "
+        size = " x ".join(map(str, example.shape))
+        raise GenetError(
+            f"{name}: must run on images of {size}, and {where}does not ({first_line(fault)}); tell the channels and the size "
+            "that it reads"
+        ) from None
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(answer, torch.Tensor):
+        raise GenetError(f"{name}: must return one tensor of logits, and returns a {type(answer).__name__}; wrap it in a module")
+    if answer.dim() != 2 or answer.shape[1] < 2:
+        raise GenetError(f"{name}: must answer with two logits or more for each image, and answers with {tuple(answer.shape)}")
+    return answer.shape[1]
+
+
+def channels(layer: nn.Module) -> tuple[int, int] | None:
+    """The channels that a layer writes and reads; None for a layer that widths do not change."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.out_channels, layer.in_channels
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    return (layer.num_features, layer.num_features) if isinstance(layer, _BatchNorm) else None
+
+
+def _replace(module: nn.Module, name: str, written: int, read: int, structure: Foreign) -> None:
+    """Give a layer fresh weights of other widths; in its place, for it may have several names."""
+    try:
+        layer = module.get_submodule(name)
+    except AttributeError:
+        layer = nn.Identity()
+    if isinstance(layer, nn.Conv2d):
+        depthwise = layer.groups == layer.in_channels == layer.out_channels
+        layer.out_channels, layer.in_channels, layer.groups = written, read, read if depthwise else layer.groups
+        _renew(layer, "weight", (written, read // layer.groups, *layer.kernel_size))
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = written, read
+        _renew(layer, "weight", (written, read))
+    elif isinstance(layer, _BatchNorm):
+        layer.num_features = written
+        for tensor in ("weight", "running_mean", "running_var"):
+            _renew(layer, tensor, (written,))
+    else:
+        raise SpecError([f"layers.{name}: must be a convolution, a linear layer or a normalisation of {structure.source}"])
+    _renew(layer, "bias", (written,))
+    layer.reset_parameters()
+
+
+def _renew(layer: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Give a layer an empty tensor of another shape; one that is frozen stays so."""
+    before = getattr(layer, name)
+    if before is not None:
+        after = before.new_empty(shape)
+        setattr(layer, name, nn.Parameter(after, before.requires_grad) if isinstance(before, nn.Parameter) else after)

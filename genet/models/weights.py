@@ -1,0 +1,121 @@
+"""A network's weights on disk: safetensors with their SHA-256 beside them, and its network.yaml to build it from."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from genet.arch.external import Structure
+from genet.arch.network import Network
+from genet.config.reader import read_structure
+from genet.errors import GenetError, StorageError, first_line
+from genet.models.build import GENet
+from genet.models.external import build_structure
+from genet.names import typed
+from genet.storage import read_bytes, read_checked, write_atomic, write_checked
+
+NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE = "network.yaml", "model.safetensors", "labels.txt"
+
+
+def weights_bytes(module: nn.Module) -> bytes:
+    """The module's weights as a safetensors file."""
+    from safetensors.torch import save
+
+    tensors = module.state_dict().items()  # cloned, for a layer may have two names
+    return save({name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors})
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """The module's weights as safetensors with a SHA-256 beside it."""
+    write_checked(path, weights_bytes(module))
+
+
+def load_weights(network: Network, path: Path) -> GENet:
+    """The network with the weights in `path`, in eval mode; StorageError where the checksum differs."""
+    return cast("GENet", load_structure(network, path))
+
+
+def load_structure(network: Structure, path: Path) -> nn.Module:
+    """The same for a network of ours or one that other code builds."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_tensors
+
+    module = build_structure(network)
+    try:
+        module.load_state_dict(load_tensors(read_checked(path)))
+    except SafetensorError as fault:
+        raise StorageError(f"{path}: must be a safetensors file, and is none ({fault})") from None
+    except RuntimeError:
+        raise StorageError(f"{path}: must hold the weights of {network}, and holds another network's") from None
+    return module.eval()
+
+
+@torch.inference_mode()
+def check_kept(module: nn.Module, structure: Structure) -> None:
+    """Check that the network is built again from its structure and its weights as it is; GenetError if it is not.
+
+    What other code builds may hold tensors that are not saved, or draw its weights anew at every call.
+    """
+    reads = structure.input
+    images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
+    again = build_structure(structure)
+    try:
+        tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        again.load_state_dict(tensors)
+        wanted, found = (_answer(each, images) for each in (module, again))
+        same = torch.allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()), equal_nan=True)
+        why = "answers otherwise"
+    except Exception as fault:  # whatever a module's own way to be saved raises
+        same, why = False, first_line(fault)
+    if not same:
+        raise GenetError(
+            f"{structure.name}: must come back from its weights as it is, and does not ({why}); keep all that its answer depends "
+            "on in parameters and buffers, and build it the same way at every call"
+        )
+
+
+def _answer(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """In eval mode, with one draw of whatever it draws."""
+    mode = module.training
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        answer: torch.Tensor = module.eval()(images)
+    module.train(mode)
+    return answer
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The network in a folder that holds network.yaml and model.safetensors, in eval mode."""
+    folder = Path(folder)
+    if (folder / NETWORK_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
+        raise StorageError(
+            f"{folder}: must hold trained weights, and holds a network alone; genet train {typed(folder / NETWORK_FILE)} "
+            f"--recipe R --into {typed(folder)} trains it"
+        )
+    return load_structure(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
+
+
+def write_labels(folder: Path, labels: Sequence[str] | None) -> None:
+    """The classes' names in the order of the logits, one a line, where they are known."""
+    if labels:
+        write_atomic(folder / LABELS_FILE, labels_bytes(labels))
+
+
+def labels_bytes(labels: Sequence[str]) -> bytes:
+    """The names as a file."""
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+def read_labels(folder: Path) -> tuple[str, ...] | None:
+    """The classes' names, where the folder tells them, composed as `by_class` does; StorageError if they are not UTF-8."""
+    file = folder / LABELS_FILE
+    try:
+        text = read_bytes(file).decode("utf-8-sig") if file.is_file() else None
+    except UnicodeDecodeError:
+        raise StorageError(f"{file}: got bytes that are not UTF-8, expected a class name a line; save it in UTF-8") from None
+    return None if text is None else tuple(unicodedata.normalize("NFC", text).splitlines())

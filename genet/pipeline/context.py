@@ -1,0 +1,173 @@
+"""A run folder at work: its recipe, and the device, images and latency table once a step asks for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from genet.arch.external import Foreign
+from genet.arch.network import Network
+from genet.arch.space import Widths
+from genet.config.recipe import Recipe
+from genet.device import DeviceCard, open_device, read_card
+from genet.errors import DataError, GenetError, SpecError, first_line
+from genet.latency.evidence import read_evidence
+from genet.latency.predict import Predictor
+from genet.latency.profile import ROUNDS
+from genet.latency.staircase.plan import Staircases, correction_networks
+from genet.latency.table import LatencyTable
+from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
+from genet.latency.workload import part_of
+from genet.pipeline.run_folder import RunFolder
+from genet.progress import Progress
+from genet.search.portfolio import designs_of
+from genet.storage import FolderLock, Journal
+from genet.training.data import Splits, check_augment, load_data
+from genet.training.images import View
+
+
+@dataclass
+class Job:
+    """A run folder at work: its recipe, and the device and the images once a step asks for them.
+
+    It is `held` where no other process may write into the folder.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    progress: Progress
+    held: bool = False
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device trained on, and measured on unless latencies come from elsewhere."""
+        return open_device(self.recipe.measure.device if self.recipe.measure.here else "auto")
+
+    @cached_property
+    def card(self) -> DeviceCard:
+        """What could be read of the device."""
+        return read_card(self.device)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images; RunError if the run's results were made from others."""
+        recipe, reads = self.recipe, self.recipe.space.input
+        if recipe.train.augment:
+            check_augment(recipe.train.augment, recipe.data, reads)
+        view = View(augment=recipe.augment)
+        try:
+            return self.recognised(load_data(recipe.data, reads, recipe.seed, view, self.device, say=self.progress.say))
+        except DataError as fault:
+            if not self.held or recipe.data.root is None or Path(recipe.data.root).exists():
+                raise
+            way = f"give --data FOLDER to genet run or genet export, or set data.root in {self.folder.recipe_file}"
+            raise DataError(f"{fault}; if they were moved, {way}") from None
+
+    def recognised(self, splits: Splits) -> Splits:
+        """Return the images under the name that the run's results know them by; RunError if these were made from others.
+
+        A folder that is held takes note of them, and its recipe names the place where they lie.
+        """
+        name = None
+        if splits.contents:
+            noted = self.folder.note_of(self.recipe.data, splits.contents)
+            name = noted.name
+            if self.held:
+                noted.keep(self.folder.path, self.progress.say)
+        if self.held:
+            self.folder.adopt(self.recipe)
+        return dataclasses.replace(splits, name=name)
+
+    @cached_property
+    def meter(self) -> Meter:
+        """Where latencies come from."""
+        if self._evidence:
+            return EvidenceMeter(self._evidence.setting)
+        return open_meter(self.recipe.measure, self.card, self.device)
+
+    @cached_property
+    def _evidence(self) -> LatencyTable | None:
+        measure = self.recipe.measure
+        return read_evidence(Path(measure.latency), measure) if measure.latency else None
+
+    @cached_property
+    def table(self) -> LatencyTable:
+        """The latency table of this device and setting; the rows of another machine's evidence are taken into it."""
+        table = LatencyTable(Journal(self.folder.latency.path, self.progress.say), self.meter.setting)
+        self._say_damaged(self.folder.latency.path.name, table)
+        if self._evidence:
+            self._say_damaged(str(self.recipe.measure.latency), self._evidence)
+            table.adopt(self._evidence)
+        return table
+
+    def _say_damaged(self, name: str, table: LatencyTable) -> None:
+        if table.damaged:
+            self.progress.say(f"  {name}: damaged lines {', '.join(map(str, table.damaged))} are left out")
+
+    @property
+    def masternet(self) -> Network:
+        """The MasterNet at the resolution of the search: parent of the trials, measure of budgets such as 0.5x."""
+        return self.recipe.space.masternet(self.recipe.search_resolution)
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Resolutions on offer."""
+        return self.recipe.space.input.resolutions
+
+    def kept_widths(self, staircases: Staircases, resolution: int) -> Widths:
+        """The widths on offer at a resolution: those at staircase edges, or the plain grid."""
+        return staircases.kept_widths(self.recipe.space.widths_on_offer(), resolution)
+
+
+def predictor(job: Job, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
+    """Predicts latencies from a table, corrected by the networks that the plan has measured whole for that, and no others."""
+    networks = correction_networks(job.recipe.space, kept, job.recipe.measure.networks, job.recipe.seed)
+    rows = [row.first(ROUNDS) for network in networks if (row := table.network_row(network))]
+    return Predictor(table, job.masternet, [row for row in rows if row.reference == str(job.masternet)])
+
+
+def check_designs(recipe: Recipe) -> None:
+    """SpecError for designs of the recipe's race that cannot be read, or that do not run at a resolution of its space."""
+    faults = []
+    for design in designs_of(recipe):
+        for resolution in recipe.space.input.resolutions:
+            try:
+                network = design.network.at(resolution)
+                if isinstance(network, Foreign):
+                    part_of(network).ops()
+            except GenetError as fault:
+                faults.append(f"race.designs: {design.name} at {resolution} pixels: {first_line(fault)}")
+    if faults:
+        raise SpecError(faults)
+
+
+@contextmanager
+def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> Iterator[Job]:
+    """Take a run folder for this process, for the given recipe or for the one it holds.
+
+    A recipe whose device or images are not there, or whose folder is not free for it, changes nothing on the disk.
+    """
+    files = RunFolder(folder)
+    job = Job(files, recipe or files.recipe(), progress)
+    if recipe:
+        files.check_free_for(recipe)
+        check_designs(recipe)
+        _ = job.device, job.meter, job.splits
+    with FolderLock(folder):
+        files.remove_leftovers()
+        job.held = True
+        if recipe:
+            job.recognised(job.splits)
+        yield job
+
+
+def read_job(folder: Path, progress: Progress) -> Job:
+    """A run folder to read from, also while another process works in it."""
+    files = RunFolder(folder)
+    return Job(files, files.recipe(), progress)

@@ -1,0 +1,234 @@
+"""Before any hour is spent: how large the job is, how long it will take here, and which budgets can be met at all.
+
+The MasterNet and the network with the fewest MACs are timed whole, a training step is timed, and so are a few steps of a trial
+in every super-block; nothing is guessed from the size of the machine.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from genet.arch.network import Network
+from genet.config.augment import augment_at
+from genet.config.recipe import Budget, Recipe, Schedule, budget_ms
+from genet.errors import EvidenceError
+from genet.latency.estimate.hardware import find_gpu
+from genet.latency.profile import ROUND_REPEATS, ROUNDS, measure_network
+from genet.latency.staircase.plan import Expected, expected_rows
+from genet.latency.table import LatencyTable, Setting
+from genet.latency.timing.clock import REPEAT_MS, REPEATS
+from genet.latency.timing.meter import EstimateMeter, Meter
+from genet.latency.workload import whole
+from genet.models.build import build
+from genet.progress import duration
+from genet.search.portfolio import Design, designs_of
+from genet.search.race import trainings_at_most
+from genet.storage import Record
+from genet.training.data import Splits
+from genet.training.images import FirstImages
+from genet.training.loop import train
+from genet.trials.context import Course
+from genet.trials.plan import Trial, plan_trials
+from genet.trials.probe import STEPS_RECORDED, expected_seconds
+
+SCALES_MEASURED = (
+    14  # of a design for a budget, its shallower forms among them: 9 to 15 with cifar10 on the analytic V100 and H200
+)
+COLUMNS, MARGIN = 80, 24  # of the pre-flight
+# Before it is timed a row is built, warmed up and, on a GPU, tried with several kernels: on an H200 0.14 to 0.33 s a row, and
+# 0.5 to 2 s a whole network.
+PREPARE_S, AS_MANY_ROWS = {"cpu": 0.02, "cuda": 0.2}, 4
+EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
+
+
+class BudgetOutlook(Record):
+    """A budget beside the latencies that bound it, in milliseconds per image."""
+
+    budget: Budget
+    ms_per_image: float
+    fewest_macs_ms_per_image: float | None  # None where evidence from elsewhere does not tell
+
+    @property
+    def reachable(self) -> bool | None:
+        """Whether the network with the fewest MACs is within the budget. Another one may be faster still."""
+        fastest = self.fewest_macs_ms_per_image
+        return None if fastest is None else fastest <= self.ms_per_image
+
+    @property
+    def prospect(self) -> str:
+        """The budget in milliseconds, and whether it can be met."""
+        told = f"{self.ms_per_image:.4f} ms/image"
+        if self.fewest_macs_ms_per_image is None:
+            return told
+        verdict = "within reach" if self.reachable else "probably out of reach"
+        return f"{told}: {verdict}, the network with the fewest MACs takes {self.fewest_macs_ms_per_image:.4f}"
+
+
+class Preflight(Record):
+    """The size, the cost and the prospects of a job."""
+
+    images: int  # to train on
+    augment: str
+    networks: int
+    trials: int  # at most
+    rows: Expected
+    masternet_ms_per_image: float
+    budgets: tuple[BudgetOutlook, ...]
+    seconds: dict[str, float]  # expected, per step, from the start
+    trainings: float  # that the race costs at most, in full trainings (T)
+
+    @property
+    def total_seconds(self) -> float:
+        """Expected seconds of the whole job."""
+        return sum(self.seconds.values())
+
+
+def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter, device: torch.device) -> Preflight:
+    """Size the job up; takes a few seconds and keeps its measurements in the table.
+
+    EvidenceError where latencies come from a file that does not hold the MasterNet.
+    """
+    space, batch = recipe.space, table.setting.batch
+    widths = space.widths_on_offer()
+    reference = space.masternet(recipe.search_resolution)
+    timed = partial(_whole_ms, table, meter, reference)
+    masternets = {r: timed(space.masternet(r)) for r in space.input.resolutions}
+    masternet = table.masternet_ms(reference) / batch
+    smallest = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
+    fastest = min(smallest) / batch if smallest else None
+    rows = expected_rows(space, recipe.measure.networks)
+    trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
+    return Preflight(
+        images=splits.train.size,
+        augment=str(augment_at(recipe.augment, recipe.data.name, recipe.search_resolution)),
+        networks=space.size(widths),
+        trials=len(trials),
+        rows=rows,
+        masternet_ms_per_image=masternet,
+        budgets=_outlooks(recipe, masternet, fastest),
+        trainings=race_cost(recipe),
+        seconds=_seconds(recipe, splits, device, [ms for ms in masternets.values() if ms is not None], rows, trials),
+    )
+
+
+def race_cost(recipe: Recipe) -> float:
+    """Return what the race costs at most, in full trainings (T)."""
+    searched, *_ = recipe.race.counts
+    designs = sum(2 if len(design.depths) > 1 else 1 for design in _designs(recipe))  # a shallower form may race beside the whole
+    networks = (searched + designs) * (1 if recipe.race.effort == "quick" else len(recipe.space.input.resolutions))
+    return trainings_at_most(networks, len(recipe.select.budgets), recipe.race, recipe.train)
+
+
+def _designs(recipe: Recipe) -> tuple[Design, ...]:
+    """Return the known designs that race: none on evidence from elsewhere, where they cannot be timed."""
+    return () if recipe.measure.latency else designs_of(recipe)
+
+
+def estimated_outlooks(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
+    """The budgets of a recipe whose device is an estimate, which needs no device and no images."""
+    meter = EstimateMeter(recipe.measure, find_gpu(recipe.measure.device.removeprefix("estimate:")))
+    space, batch = recipe.space, recipe.measure.batch
+
+    def ms(network: Network) -> float:
+        return meter.estimate(whole(network)).ms / batch
+
+    fastest = min(ms(space.smallest(resolution)) for resolution in space.input.resolutions)
+    return _outlooks(recipe, ms(space.masternet(recipe.search_resolution)), fastest)
+
+
+def _outlooks(recipe: Recipe, masternet: float, fastest: float | None) -> tuple[BudgetOutlook, ...]:
+    return tuple(
+        BudgetOutlook(budget=budget, ms_per_image=budget_ms(budget, masternet), fewest_macs_ms_per_image=fastest)
+        for budget in recipe.select.budgets
+    )
+
+
+def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Network) -> float | None:
+    """Milliseconds per batch of a whole network; None where evidence from elsewhere does not hold it."""
+    try:
+        return measure_network(table, meter, network, reference).ratio * table.masternet_ms(reference)
+    except EvidenceError:
+        return None
+
+
+def _seconds(
+    recipe: Recipe, splits: Splits, device: torch.device, masternets: list[float], rows: Expected, trials: Sequence[Trial]
+) -> dict[str, float]:
+    """Expected seconds per step, from the timed MasterNet and one timed training step."""
+    space, search = recipe.space, recipe.search_resolution
+    depth = sum(superblock.depth for superblock in space.superblocks) + 2
+    network_ms = sum(masternets) / max(1, len(masternets))
+    block_ms = max(REPEAT_MS, network_ms / depth)
+    per_row = REPEATS + 4
+    prepare_s = PREPARE_S[device.type]
+    profile_ms = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
+    network_s = 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms) / 1e3 + AS_MANY_ROWS * prepare_s
+    profile_s = profile_ms / 1e3 + rows.rows * prepare_s + rows.networks * network_s
+    batch = min(recipe.train.batch, splits.train.size)
+    start_s, step_s = _training_seconds(recipe, splits, device)
+    untrained = Course(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
+
+    def training(schedule: Schedule) -> float:
+        return start_s + schedule.epochs * splits.train.size * step_s / batch
+
+    trainings = race_cost(recipe)
+    scaled = SCALES_MEASURED * len(_designs(recipe)) * len(space.input.resolutions) * len(recipe.select.budgets)
+    mean_share = sum((r / search) ** 2 for r in space.input.resolutions) / len(space.input.resolutions)
+    return {
+        "profile": profile_s if recipe.measure.here else 0.0,
+        "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
+        "distill": expected_seconds(untrained, trials, device),
+        "designs": scaled * network_s if recipe.measure.here else 0.0,
+        "race": trainings * training(recipe.train) * mean_share,
+        "export": EXPORT_S * len(recipe.select.budgets),
+    }
+
+
+def _training_seconds(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[float, float]:
+    """Measure what a training of the MasterNet costs to begin, and each of its steps with its images, in seconds.
+
+    A training of two epochs more than another costs their steps more; the rest is the start: building, recording, choosing
+    kernels.
+    """
+    size, batch = recipe.search_resolution, min(recipe.train.batch, splits.train.size)
+    steps = min(STEPS_RECORDED if device.type == "cuda" else 1, splits.train.size // batch)
+    images = FirstImages(splits.train, steps * batch)
+
+    def seconds(epochs: int) -> float:
+        start = time.perf_counter()
+        schedule = Schedule(epochs=epochs, batch=batch, learning_rate=1e-6)
+        train(build(recipe.space.masternet(size)), images, schedule, size, device, seed=0)
+        return time.perf_counter() - start
+
+    seconds(1)  # decodes, and warms up
+    once = seconds(1)
+    step_s = max(0.0, seconds(3) - once) / (2 * steps)
+    return max(0.0, once - steps * step_s), step_s
+
+
+def outlook(seen: Preflight, setting: Setting) -> list[str]:
+    """Return the pre-flight in words, in lines of at most 80 columns."""
+    facts = {
+        "latencies": str(setting),
+        "training images": f"{seen.images:,}, augmentation: {seen.augment}",
+        "networks in the space": f"{seen.networks:,}",
+        "trials": f"at most {seen.trials}",
+        "measurements": f"about {seen.rows.rows} blocks, {seen.rows.sweep} of them to find the staircases, and "
+        f"{seen.rows.networks} whole networks",
+        "race": f"at most {seen.trainings:.1f} full trainings' worth",
+        "expected time": f"about {duration(seen.total_seconds)} from the start: "
+        + ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items()),
+        "MasterNet's latency": f"{seen.masternet_ms_per_image:.4f} ms/image, {'estimated' if setting.estimate else 'measured'}",
+    }
+    facts |= {f"budget {each.budget}": each.prospect for each in seen.budgets}
+    indent = " " * MARGIN
+    return [
+        line
+        for name, fact in facts.items()
+        for line in textwrap.wrap(f"{name:<{MARGIN - 1}} {fact}", COLUMNS, subsequent_indent=indent, break_long_words=False)
+    ]

@@ -1,0 +1,213 @@
+"""Distill: the trials, run by one worker or many, and where they stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from genet.device import give_back_memory
+from genet.errors import EvidenceError, RunError
+from genet.latency.staircase.plan import Staircases
+from genet.models.weights import load_weights
+from genet.pipeline.context import Job
+from genet.progress import Count, Tracker, duration
+from genet.search.outcome import Trained
+from genet.storage import Record, is_worked_in
+from genet.trials.checkpoint import forget
+from genet.trials.context import Course
+from genet.trials.finetune import FineTune
+from genet.trials.plan import Trial, groups, plan_trials
+from genet.trials.probe import expected_seconds
+from genet.trials.results import TRIED_AGAIN, Event, Stride, TrialResult, read_results
+from genet.trials.runners.opening import open_runner
+from genet.trials.runners.runner import Runner, run_trials
+from genet.trials.status import standings
+
+PACE_EVERY_S = 2.0
+OpenRunner = Callable[[str], Runner]  # for a recipe's device
+
+
+class Pace(Record):
+    """How fast the trials go, written every few seconds for those who look from outside."""
+
+    workers: int
+    position: float  # trials done, with what is under way
+    total: int
+    elapsed_s: float
+    left_s: float | None
+    updated: float  # seconds since 1970
+
+
+class MoreTrials(Record):
+    """Trials asked for beyond the recipe's, in the order of asking."""
+
+    trials: tuple[Trial, ...]
+
+
+def run_planned_trials(
+    job: Job, runner: OpenRunner = open_runner, retry: bool = False, any_master: bool = False
+) -> tuple[TrialResult, ...]:
+    """Run the trials: perturbed networks with the MasterNet's weights, fine-tuned. Returns all their results.
+
+    Trials that failed by the machine or the images are run again; with `retry` all but those whose loss was not finite.
+    EvidenceError if the MasterNet has learnt nothing, whose trials could not tell anything, unless `any_master` will do.
+    """
+    planned, _ = planned_trials(job), job.splits  # which must not have changed
+    results = {result.id: result for result in _results_of(job, planned)}
+    missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
+    damaged = job.folder.trials.read().damaged
+    if damaged and len(results) < len(planned):
+        job.progress.say(f"  trials.jsonl: damaged lines {', '.join(map(str, damaged))} are left out, and their trials run again")
+    if retry and not missing:
+        job.progress.say("  no trial is left to run again")
+    forget(job.folder.trials_under_way, {trial.id for trial in planned} - {trial.id for trial in missing})
+    if missing:
+        weights = job.folder.master.with_suffix(".safetensors")
+        if not (job.folder.master.exists() and weights.exists()):
+            raise RunError(f"{weights}: the trials need the MasterNet, and it is not there; `genet master RUN` trains it")
+        _check_learnt(job, any_master)
+        opened = runner(job.recipe.measure.device if job.recipe.measure.here else "auto")
+        work = FineTune(course(job), str(job.device))
+        with _shown(job, planned, missing, results, opened.workers) as tell:
+            expected = "not known yet how long they take"
+            if opened.speed:
+                expected = f"about {duration(expected_seconds(work.course, missing, job.device) / opened.speed)}"
+            give_back_memory(job.device)
+            job.progress.say(f"  {len(missing)} trials to run by {opened.workers} at a time, {expected}")
+            run_trials(groups(missing, opened.workers), job.folder.trials, opened, work, tell)
+    found = _results_of(job, planned)
+    _say_what_lacks(job, planned, found)
+    return found
+
+
+def _check_learnt(job: Job, any_master: bool) -> None:
+    """Check that the MasterNet knows more than chance; say so if it does not and any will do."""
+    why = job.folder.read(job.folder.master, Trained).why_unlearnt(job.recipe.space.input.classes)
+    if why and any_master:
+        job.progress.say(f"  going on with a MasterNet that has learnt nothing: {why}; its trials tell little")
+    elif why:
+        raise EvidenceError(
+            f"the MasterNet has learnt nothing: {why}; likely the learning rate is too low or too high, the epochs are too few, "
+            "the augmentation hides what tells the classes apart, or images are in the wrong folders; change the recipe and "
+            "give --fresh, or go on with --any-master"
+        )
+
+
+def course(job: Job) -> Course:
+    """What all trials of the run have in common."""
+    recipe = job.recipe
+    masternet = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors"))
+    return Course(
+        masternet, job.splits, recipe.distill, recipe.search_resolution, recipe.seed, job.folder.trials_under_way.absolute()
+    )
+
+
+def planned_trials(job: Job) -> tuple[Trial, ...]:
+    """The trials of this run; they depend on the recipe, on the staircases found, and on what was asked for since."""
+    recipe, resolution = job.recipe, job.recipe.search_resolution
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    kept = job.kept_widths(staircases, resolution)
+    planned = plan_trials(recipe.space, kept, resolution, recipe.seed, recipe.distill)
+    return (*planned, *(trial for trial in more_trials(job) if trial not in planned))
+
+
+def more_trials(job: Job) -> tuple[Trial, ...]:
+    """The trials asked for beyond the recipe's."""
+    return MoreTrials.load(job.folder.more_trials).trials if job.folder.more_trials.exists() else ()
+
+
+def ask_for_trials(job: Job, trials: Iterable[Trial]) -> None:
+    """Take more trials into the plan; the next `distill` runs them."""
+    asked = dict.fromkeys([*more_trials(job), *trials])
+    MoreTrials(trials=tuple(asked)).save(job.folder.more_trials)
+
+
+def finished_trials(job: Job) -> tuple[TrialResult, ...]:
+    """The results of the planned trials so far. The journal may hold others, of other staircases."""
+    return _results_of(job, planned_trials(job))
+
+
+def _results_of(job: Job, planned: Sequence[Trial]) -> tuple[TrialResult, ...]:
+    results = read_results(job.folder.trials)
+    return tuple(results[trial.id] for trial in planned if trial.id in results)
+
+
+def _again(result: TrialResult, retry: bool) -> bool:
+    """Whether a trial that has a result is to be run again."""
+    if result.failure is None:
+        return False
+    return result.failure.kind in TRIED_AGAIN or (retry and result.failure.kind != "non-finite loss")
+
+
+def trial_pace(job: Job) -> Pace | None:
+    """What the process at work wrote last; None where none works. One that was killed leaves a file, but no lock."""
+    if not (job.folder.trials_pace.exists() and is_worked_in(job.folder.path)):
+        return None
+    return Pace.load(job.folder.trials_pace)
+
+
+@contextmanager
+def _shown(
+    job: Job, planned: Sequence[Trial], missing: Sequence[Trial], results: dict[str, TrialResult], workers: int
+) -> Iterator[Callable[[Event], None]]:
+    """Progress of all trials and of every super-block, and the file that tells it to other terminals."""
+    counted = {trial.id for trial in missing}
+    kept = {id: result for id, result in results.items() if id not in counted}
+
+    def count(title: str, trials: Sequence[Trial], part: bool) -> Count:
+        return Count(title, len(trials), sum(trial.id in kept for trial in trials), part)
+
+    indices = sorted({trial.index for trial in planned})
+    parts = [count(f"  super-block {index + 1}", [t for t in planned if t.index == index], True) for index in indices]
+    with job.progress.tracks([count("trials", planned, False), *parts]) as (whole, *each):
+        by_index = dict(zip(indices, each, strict=True))
+        written = 0.0
+
+        def tell(event: Event) -> None:
+            nonlocal written
+            if isinstance(event, Stride):
+                whole.walk(event.tasks, event.earlier)
+            elif isinstance(event, TrialResult):
+                kept[event.id] = event
+                if event.failure is None or event.failure.kind not in TRIED_AGAIN:
+                    forget(job.folder.trials_under_way, {event.id})
+                whole.arrive(_note(event))
+                here = [trial for trial in planned if trial.index == event.index]
+                (standing,) = standings(here, [kept[trial.id] for trial in here if trial.id in kept])
+                by_index[event.index].advance(str(standing))
+            if time.monotonic() - written > PACE_EVERY_S:
+                _pace_of(whole, workers).save(job.folder.trials_pace)
+                written = time.monotonic()
+
+        _pace_of(whole, workers).save(job.folder.trials_pace)
+        try:
+            yield tell
+        finally:
+            job.folder.trials_pace.unlink(missing_ok=True)
+
+
+def _pace_of(tracker: Tracker, workers: int) -> Pace:
+    return Pace(
+        workers=workers,
+        position=tracker.position,
+        total=tracker.total,
+        elapsed_s=tracker.elapsed_s,
+        left_s=tracker.left_s,
+        updated=time.time(),
+    )
+
+
+def _note(result: TrialResult) -> str:
+    found = f"failed, {result.failure}" if result.failure else f"{result.accuracy:.1%}"
+    return f"super-block {result.index + 1} as {result.superblock}: {found}"
+
+
+def _say_what_lacks(job: Job, planned: Sequence[Trial], found: Sequence[TrialResult]) -> None:
+    """Which super-blocks have failed trials, and which have no evidence at all."""
+    for standing in standings(planned, found):
+        kinds = sorted({str(r.failure.kind) for r in found if r.index == standing.index and r.failure})
+        if kinds:
+            left = sum(r.index == standing.index and r.failure is None and not (r.control or r.also) for r in found)
+            lacks = f"{left} are left to learn from" if left else "it lacks evidence, and keeps the MasterNet's own"
+            job.progress.say(f"  super-block {standing.index + 1}: {standing.failed} trials failed ({', '.join(kinds)}); {lacks}")

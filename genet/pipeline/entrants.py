@@ -1,0 +1,230 @@
+"""Entrants: per budget what the search predicts to be best, and every known design scaled to it, all certified."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from genet.arch.external import Foreign, Structure
+from genet.arch.network import Network
+from genet.config.recipe import Budget
+from genet.errors import MeasurementError, first_line
+from genet.latency.profile import measure_network
+from genet.latency.trace import structure_cost
+from genet.pipeline.context import Job, predictor
+from genet.pipeline.learn import current_regression
+from genet.pipeline.run_folder import network_name
+from genet.pipeline.select import judge, kept_widths, measured, offers
+from genet.search.certificate import Certificate, Choice, Selection
+from genet.search.outcome import Unmet
+from genet.search.portfolio import Design, designs_of, to_next_edge
+from genet.search.race import Entrant, Entrants
+from genet.search.scaling import Scales, forms_within
+from genet.search.solver import Solved
+from genet.storage import digest
+
+SCALING = "2"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
+LOOKED_AT = 12  # of the next best predictions, in case some break the budget
+
+
+def find_entrants(job: Job) -> Entrants:
+    """Find who races, unless it is known; every measurement is kept in the latency table.
+
+    On another machine's evidence no design can be timed: the search's networks race alone, and that is said.
+    """
+    selection, race = job.folder.read(job.folder.selection, Selection), job.recipe.race
+    designs = () if job.recipe.measure.latency else designs_of(job.recipe)
+    shapes = "/".join((SCALING, *(f"{design.name} {design.network}" for design in designs)))
+    inputs = digest(f"{selection.model_dump_json()}/{race.model_dump_json(include={'effort', 'searched'})}/{shapes}")
+    known = job.folder.read_current(job.folder.entrants, Entrants, inputs)
+    if known:
+        return known
+    if not designs:
+        job.progress.say("  latencies are another machine's evidence: known designs cannot be timed there, and do not race")
+    fastest: dict[Budget, float] = {}
+    for choice in selection.choices:
+        ms = choice.measured_ms_per_image or choice.predicted_ms_per_image
+        fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), ms + (choice.interval_ms_per_image or 0.0))
+    field = _Field(job, {choice.budget: choice.budget_ms_per_image for choice in selection.choices})
+    found = [entrant for choice in _chosen(job, selection) for entrant in field.searched(choice)]
+    found += field.designs(designs, _resolutions(job, selection), fastest)
+    met, budgets = {entrant.budget for entrant in found}, list(field.limits)
+    result = Entrants(
+        inputs="" if field.untimed else inputs,  # what could not be timed for now is tried again by the next command
+        setting=selection.setting,
+        masternet_ms_per_image=selection.masternet_ms_per_image,
+        entrants=_named(sorted(found, key=lambda entrant: budgets.index(entrant.budget))),
+        unmet=tuple(
+            Unmet(budget=budget, budget_ms_per_image=ms, smallest_ms_per_image=fastest[budget])
+            for budget, ms in field.limits.items()
+            if budget not in met
+        ),
+    )
+    result.save(job.folder.entrants)
+    return result
+
+
+def _chosen(job: Job, selection: Selection) -> tuple[Choice, ...]:
+    """Return the selection's answers; in a quick race of every budget the one that is predicted to be best."""
+    if job.recipe.race.effort != "quick":
+        return selection.answers
+    best = {choice.budget: choice for choice in sorted(selection.answers, key=lambda choice: choice.predicted_accuracy)}
+    return tuple(best.values())
+
+
+def _resolutions(job: Job, selection: Selection) -> dict[Budget, tuple[int, ...]]:
+    """Return at which resolutions designs race for each budget: all, in a quick race that of the search's best if it has one."""
+    quick = _chosen(job, selection) if job.recipe.race.effort == "quick" else ()
+    chosen = {choice.budget: (choice.resolution,) for choice in quick}
+    return {each.budget: chosen.get(each.budget, job.resolutions) for each in selection.choices}
+
+
+def _named(found: Sequence[Entrant]) -> tuple[Entrant, ...]:
+    """Give every network one name, and call none a find of the search that is a known design."""
+    designs: dict[str, Entrant] = {}
+    for entrant in found:
+        if entrant.design:
+            designs.setdefault(entrant.network, entrant)
+    names = {network: {"design": design.design, "name": design.name} for network, design in designs.items()}
+    return tuple(entrant.model_copy(update=names.get(entrant.network, {})) for entrant in found)
+
+
+class _Field:
+    """Who may race within some budgets, given in milliseconds per image."""
+
+    def __init__(self, job: Job, limits: dict[Budget, float]) -> None:
+        self.job, self.limits, self.table, self.batch = job, limits, job.table, job.table.setting.batch
+        self.untimed = False  # whether a design is missing that could not be timed
+        self._solved: dict[int, Solved] = {}  # by resolution
+
+    def searched(self, choice: Choice) -> Iterator[Entrant]:
+        """Yield a selected network, and the next best predictions that are within its budget too."""
+        count, *_ = self.job.recipe.race.counts
+        slower = (choice.measured_ms_per_image or choice.predicted_ms_per_image) / choice.predicted_ms_per_image
+        limit_ms = choice.budget_ms_per_image * self.batch
+        rivals = self._predictions(choice.resolution).best(limit_ms / slower, LOOKED_AT) if count > 1 else ()
+        predicted = {choice.network: (choice.predicted_accuracy, choice.predicted_ms_per_image)}
+        predicted |= {each.network: (each.predicted_accuracy, each.predicted_ms / self.batch) for each in rivals}
+        found = 0
+        for notation, (accuracy, ms) in predicted.items():
+            if found == count:
+                return
+            network, measured_here = Network.parse(notation, name=self.job.recipe.space.name), not self.job.recipe.measure.latency
+            certificate = self.certificate(choice.budget, network) if measured_here else None
+            if certificate is None and (measured_here and notation != choice.network):
+                continue
+            found += 1
+            facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
+            yield self.entrant(network, certificate, None, choice.budget, ms).model_copy(update=facts)
+
+    def _predictions(self, resolution: int) -> Solved:
+        """Return what is predicted at a resolution, solved once for all budgets."""
+        if resolution not in self._solved:
+            kept, regression = kept_widths(self.job, self.table), current_regression(self.job)
+            prediction = predictor(self.job, self.table, kept)
+            self._solved[resolution] = Solved(offers(self.job, prediction, regression, resolution, kept[resolution]))
+        return self._solved[resolution]
+
+    def designs(
+        self, designs: Sequence[Design], resolutions: dict[Budget, tuple[int, ...]], fastest: dict[Budget, float]
+    ) -> Iterator[Entrant]:
+        """Yield every known design scaled to every budget, at its resolutions; `fastest` is told what is faster still."""
+        everywhere = sorted({each for offered in resolutions.values() for each in offered})
+        wanted = [(design, resolution) for design in designs for resolution in everywhere]
+        if not wanted:
+            return
+        with self.job.progress.track("known designs, each scaled to every budget", len(wanted)) as tracker:
+            for design, resolution in wanted:
+                budgets = [budget for budget, offered in resolutions.items() if resolution in offered]
+                yield from self._scaled(design, resolution, budgets, fastest)
+                tracker.advance()
+
+    def _scaled(self, design: Design, resolution: int, budgets: list[Budget], fastest: dict[Budget, float]) -> Iterator[Entrant]:
+        """Yield a design scaled to every budget that it can meet; where it cannot be, that is said."""
+        faults = list[MeasurementError]()
+        masternet_ms, masternet_macs = self.table.masternet_ms(self.job.masternet), structure_cost(self.job.masternet).macs
+
+        def measure(network: Structure) -> float:
+            try:
+                return measure_network(self.table, self.job.meter, network, self.job.masternet).ratio * masternet_ms
+            except MeasurementError as fault:
+                faults.append(fault)
+                return math.inf
+
+        forms = [
+            Scales(networks, [structure_cost(network).macs for network in networks], measure, masternet_ms / masternet_macs)
+            for networks in design.forms(resolution)
+        ]
+        whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
+        for budget in budgets:
+            found = forms_within(forms, self.limits[budget] * self.batch, partial(self.certificate, budget), whole_macs)
+            for network, certificate in found:
+                yield self.entrant(*self._aligned(network, certificate, budget, measure), design.name, budget)
+            if not found:
+                beyond.append(str(budget))
+                fastest[budget] = min(fastest[budget], self._fastest(forms, budget))
+        if beyond:
+            why = f", and some could not be timed ({first_line(faults[0])})" if faults else ""
+            self.job.progress.say(f"  {design.name} at {resolution} pixels: no scale of it is within {', '.join(beyond)}{why}")
+            self.untimed = self.untimed or bool(faults)
+
+    def _fastest(self, forms: Sequence[Scales[Structure]], budget: Budget) -> float:
+        """Return the ms per image, above this budget, within which the fastest scale of all forms is certain to be."""
+        limit_ms = self.limits[budget] * self.batch
+        found = [form.fastest for form in forms if form.fastest is not None]
+        row = self.table.network_row(min(found, key=lambda each: each[1])[0]) if found else None
+        if row is None:
+            return math.inf
+        ends = judge(self.job, self.table, row, budget, limit_ms)
+        return max(limit_ms, ends.ms + ends.interval_ms) / self.batch
+
+    def _aligned(
+        self, network: Structure, certificate: Certificate, budget: Budget, measure: Callable[[Structure], float]
+    ) -> tuple[Structure, Certificate]:
+        """Widen one super-block after the other to the end of its step, if the network is still within the budget."""
+        limit_ms, best = self.limits[budget] * self.batch, (network, certificate)
+        if isinstance(network, Foreign):
+            return best
+        for index in range(len(network.superblocks)):
+            wider = to_next_edge(network, index)
+            if wider is not None and measure(wider) <= limit_ms:
+                found = self.certificate(budget, wider)
+                if found is not None:
+                    network, best = wider, (wider, found)
+        return best
+
+    def certificate(self, budget: Budget, network: Structure) -> Certificate | None:
+        """Certify a network; None if it is not within the budget, or cannot be measured."""
+        limit_ms = self.limits[budget] * self.batch
+        try:
+            found = judge(self.job, self.table, measured(self.job, self.table, network, budget, limit_ms), budget, limit_ms)
+        except MeasurementError:
+            return None
+        return found if found.within else None
+
+    def entrant(
+        self, network: Structure, found: Certificate | None, design: str | None, budget: Budget, predicted: float = math.inf
+    ) -> Entrant:
+        """Return the entry of a network for a budget, with all budgets that it is within: as certified, or else as predicted."""
+        row, cost = self.table.network_row(network), structure_cost(network)
+
+        def within(other: Budget) -> bool:
+            limit = self.limits[other]
+            if found is None or row is None:
+                return predicted <= limit
+            return judge(self.job, self.table, row, other, limit * self.batch).within is True
+
+        return Entrant(
+            budget=budget,
+            budget_ms_per_image=self.limits[budget],
+            within=tuple(other for other in self.limits if other == budget or within(other)),
+            design=design,
+            name=network_name(network.model_copy(update={"name": design}) if design else network),
+            network=str(network),
+            resolution=network.input.resolution,
+            ms_per_image=found.ms / self.batch if found else None,
+            interval_ms_per_image=found.interval_ms / self.batch if found else None,
+            parameters=cost.parameters,
+            macs=cost.macs,
+        )

@@ -1,0 +1,56 @@
+"""Explain: why the selected networks were chosen, and which trials would make the choice surer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from genet.arch.network import Network
+from genet.latency.staircase.plan import Staircases
+from genet.latency.table import LatencyTable
+from genet.pipeline.context import Job, predictor
+from genet.pipeline.distill import finished_trials, planned_trials
+from genet.pipeline.learn import current_regression
+from genet.pipeline.select import judge, kept_widths, offers
+from genet.search.certificate import Choice, Selection
+from genet.search.explain import Explanation, explain
+from genet.search.next_trials import Proposal, propose
+from genet.search.solver import Solved
+from genet.trials.plan import Trial, possible_trials
+
+
+def explain_selection(job: Job, selection: Selection, table: LatencyTable) -> tuple[Explanation, ...]:
+    """Why each answer of a selection was chosen, by what is predicted from a latency table."""
+    regression, kept = current_regression(job), kept_widths(job, table)
+    prediction, batch = predictor(job, table, kept), table.setting.batch
+    solved = {resolution: Solved(offers(job, prediction, regression, resolution, kept[resolution])) for resolution in kept}
+
+    def explained(choice: Choice) -> Explanation:
+        network, budget_ms = Network.parse(choice.network), choice.budget_ms_per_image * batch
+        measured = choice.measured_ms_per_image
+        rows = (row for row in table.network_rows if row.reference == str(job.masternet))
+        broken = {row.network for row in rows if judge(job, table, row, choice.budget, budget_ms).within is False}
+        return explain(solved[choice.resolution], regression, network, budget_ms, measured and measured * batch, broken)
+
+    return tuple(map(explained, selection.answers))
+
+
+def propose_trials(job: Job, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
+    """The trials that would best tell the selected networks from their rivals, by what they should take away of the doubt."""
+    regression, recipe = current_regression(job), job.recipe
+    rivals = [(Network.parse(why.network), Network.parse(r.network)) for why in explained for r in why.rivals if not r.apart]
+    if not rivals:
+        return ()
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    kept = job.kept_widths(staircases, recipe.search_resolution)
+    known = {trial.id for trial in planned_trials(job)}
+    possible = possible_trials(recipe.space, kept, recipe.search_resolution, recipe.seed)
+    taken: dict[int, list[float]] = {}
+    for result in (each for each in finished_trials(job) if each.accuracy is not None):
+        taken.setdefault(result.index, []).append(result.seconds.total)
+    usual = fmean(each for found in taken.values() for each in found)
+
+    def seconds(trial: Trial) -> float:
+        return fmean(taken.get(trial.index, [usual]))
+
+    return propose(regression, rivals, [trial for trial in possible if trial.id not in known], seconds, count)

@@ -1,0 +1,182 @@
+"""Export: a trained network in every format, each loaded again and compared, with the card that holds the evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from genet.arch.external import read_notation
+from genet.arch.network import Input
+from genet.config.preprocessing import shown_at, shown_of
+from genet.config.reader import read_training, to_yaml
+from genet.config.recipe import Data, Recipe, TrainingRecipe
+from genet.device import open_device
+from genet.errors import DataError, RunError
+from genet.export.exports import FORMATS, check_formats, export
+from genet.export.format import Subject
+from genet.export.record import Exports
+from genet.latency.trace import cost_of, structure_cost
+from genet.models.external import structure_of
+from genet.models.weights import WEIGHTS_FILE, load, load_structure, read_labels
+from genet.pipeline.context import Job
+from genet.pipeline.train import name_the_place, note_in
+from genet.progress import Progress, Tracker
+from genet.report.card import Card, card
+from genet.search.outcome import Outcomes, Trained
+from genet.storage import digest, write_atomic
+from genet.training.contents import Contents, followed
+from genet.training.data import Splits, check_labels, load_data
+
+
+def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
+    """Export the winner of every budget and the best searched network beside it, or the one of this name, in all formats or some.
+
+    There is none if no network meets a budget. RunError if none is called so.
+    """
+    check_formats(formats)
+    outcomes = job.folder.read(job.folder.results, Outcomes)
+    known = {each.name: each for outcome in outcomes.outcomes for each in outcome.exported}
+    chosen = {each.name: each for each in known.values() if name in (None, each.name, each.network)}
+    if not chosen and name is not None:
+        names = ", ".join(known) or "none, for no budget can be met"
+        raise RunError(f"exporting {name} failed: got no such network, expected one of {names}")
+    recipe, count, images = job.recipe, len(_all(formats)), _Images(job.recipe.data, job.splits, job.recipe.seed)
+    with job.progress.track("exports, each loaded again and compared", len(chosen) * count) as tracker:
+        for number, raced in enumerate(chosen.values(), start=1):
+            folder = (job.folder.path / raced.export).parent
+            network = read_notation(raced.network, raced.name)
+            module = load_structure(network, folder / WEIGHTS_FILE)
+            exports = _exported(module, folder, formats, images, None, tracker)
+            tracker.resume_at(number * count)
+            for line in exports.failures:
+                job.progress.say(f"  {raced.name}: {line}")
+            facts = Card(
+                network,
+                structure_cost(network),
+                exports,
+                shown_of(recipe.data, network.input.channels, network.input.resolution),
+                job.splits.labels,
+                data=_told(recipe.data, job.splits),
+                training=_trained_by(recipe),
+                trained=Trained.load(folder / "model.json"),
+                outcomes=outcomes,
+                raced=raced,
+                answers=tuple(each for each in outcomes.outcomes if raced.name in {every.name for every in each.exported}),
+            )
+            write_atomic(folder / "card.md", card(facts).encode())
+    return tuple(job.folder.path / raced.export for raced in chosen.values())
+
+
+def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progress: Progress) -> Exports:
+    """Export the network in a folder of its own; on the images given, or those it was trained on where its recipe is there.
+
+    RunError where the latter have changed since.
+    """
+    check_formats(formats)
+    open_device("cpu")  # for its threads
+    module = load(folder)
+    network = structure_of(module)
+    reads = network.input
+    recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
+    source, seed = data or (followed(recipe.data, folder) if recipe else None), recipe.seed if recipe else 0
+    labels = read_labels(folder) or read_labels(folder / "export")
+    images = _images_of(source, reads, seed, labels, folder if data is None else None, progress.say) if source else None
+    if recipe and images and images.splits.contents:
+        images = _recognised(images, folder, images.splits.contents, progress.say)
+    with progress.track("exports, each loaded again and compared", len(_all(formats))) as tracker:
+        exports = _exported(module, folder, formats, images, labels, tracker)
+        tracker.resume_at(tracker.total)
+    facts = Card(
+        network,
+        cost_of(module),
+        exports,
+        shown_of(source, reads.channels, reads.resolution) if source else shown_at(reads.channels, reads.resolution),
+        labels or (images.splits.labels if images else None),
+        data=_told(recipe.data, images.splits) if recipe and images and images.own else None,
+        training=_trained_by(recipe) if recipe else None,
+        trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
+    )
+    write_atomic(folder / "card.md", card(facts).encode())
+    return exports
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images to calibrate, compare and test with, and what decides which they are."""
+
+    data: Data
+    splits: Splits
+    seed: int
+    own: bool = True  # those that the network was trained on
+
+    @property
+    def source(self) -> str:
+        """Names them."""
+        return digest(f"{self.data.identity(self.splits.name)}/{self.seed}/{self.splits.test.size}")[:12]
+
+
+def _images_of(
+    data: Data, reads: Input, seed: int, labels: tuple[str, ...] | None, by_recipe_in: Path | None, say: Callable[[str], None]
+) -> _Images:
+    try:
+        splits = load_data(data, reads, seed, labels=labels, say=say)
+        check_labels(labels, splits.labels, str(data.root))
+    except DataError as fault:
+        where = f"; {by_recipe_in / 'recipe.yaml'} names these images, and --data names others" if by_recipe_in else ""
+        raise DataError(f"{fault}{where}") from None
+    return _Images(data, splits, seed, own=by_recipe_in is not None)
+
+
+def _recognised(images: _Images, folder: Path, contents: Contents, say: Callable[[str], None]) -> _Images:
+    """Return the images under the name that the network's folder knows them by; its recipe names their place from then on.
+
+    RunError where they are others than the network was trained on, unless they were asked for.
+    """
+    try:
+        noted = note_in(
+            folder, images.data, contents, "put them back, or give others to calibrate and test with by --data FOLDER"
+        )
+    except RunError:
+        if images.own:
+            raise
+        return images
+    noted.keep(folder, say)
+    name_the_place(folder / "recipe.yaml", images.data.root)
+    return dataclasses.replace(images, splits=dataclasses.replace(images.splits, name=noted.name), own=True)
+
+
+def _exported(
+    module: nn.Module,
+    folder: Path,
+    formats: Sequence[str],
+    images: _Images | None,
+    labels: tuple[str, ...] | None,
+    tracker: Tracker,
+) -> Exports:
+    into, done = folder / "export", tracker.advance
+    if images is None:
+        return export(Subject(module, labels=labels), into, formats, done)
+    reads = structure_of(module).input
+    shown = shown_of(images.data, reads.channels, reads.resolution)
+    return export(Subject(module, images.splits, images.source, shown, labels), into, formats, done)
+
+
+def _all(formats: Sequence[str]) -> set[str]:
+    """The network's own format is always among them."""
+    return {"safetensors", *(formats or FORMATS)}
+
+
+def _trained_by(recipe: Recipe | TrainingRecipe) -> str:
+    """The final training with the augmentation that it had, as YAML."""
+    own = recipe.train.augment or recipe.augment
+    return to_yaml(recipe.train.model_copy(update={"augment": own}))
+
+
+def _told(data: Data, splits: Splits) -> str:
+    """Which images a network was trained, chosen and tested on."""
+    train, held_out, test = (f"{images.size:,}" for images in (splits.train, splits.nas_validation, splits.test))
+    return f"{data.name}: {train} images to train on, {held_out} more of the training set held out, {test} to test"

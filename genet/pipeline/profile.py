@@ -1,0 +1,150 @@
+"""Check and profile: what the job will cost, what every block costs on this device, and which widths are worth offering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from genet.arch.network import Block, blocks
+from genet.arch.space import Widths
+from genet.device import DeviceCard
+from genet.errors import EvidenceError, MeasurementError, RunError
+from genet.latency.profile import few_rounds, many_rounds, measure_network, profile_blocks
+from genet.latency.staircase.plan import Staircases, correction_networks, find_staircases, places, rows_needed, sweep_blocks
+from genet.latency.table import settings
+from genet.pipeline.context import Job, predictor
+from genet.pipeline.cost_estimate import Preflight, outlook, preflight
+from genet.pipeline.learn import lesson_of
+from genet.pipeline.train import teacher_of
+
+
+def check_job(job: Job) -> Preflight:
+    """Pre-flight: the job's size, its expected time, whether each budget can be met, and whether a teacher can be had."""
+    _same_kind_of_device(job)
+    _say_other_setting(job)
+    if not job.folder.master.exists():
+        teacher_of(lesson_of(job, job.masternet, job.recipe.train))  # that it is out of reach must not be found after the search
+    job.card.save(job.folder.environment)
+    seen = preflight(job.recipe, job.splits, job.table, job.meter, job.device)
+    for line in outlook(seen, job.table.setting):
+        job.progress.say(line)
+    return seen
+
+
+def _same_kind_of_device(job: Job) -> None:
+    """A GPU that has gone missing must not turn a run into one for the CPU without a word."""
+    if job.recipe.measure.device == "auto" and job.folder.environment.exists():
+        before = DeviceCard.load(job.folder.environment)
+        if before.kind != job.card.kind:
+            raise RunError(
+                f"{job.folder.path}: was measured on {before.name}, and device auto finds {job.card.name} now; "
+                f"give --device {job.card.kind} to measure anew here"
+            )
+
+
+def _say_other_setting(job: Job) -> None:
+    """Tell if the run was measured otherwise before, such as with other threads or versions: nothing of that is used here."""
+    if job.folder.staircase.exists():
+        before = settings(job.folder.latency).get(job.folder.read(job.folder.staircase, Staircases).setting)
+        if before and before.digest != job.table.setting.digest:
+            job.progress.say(f"  measured before in another setting, and now anew: {before}")
+
+
+def profile_device(job: Job) -> Staircases:
+    """Measure the latency of the blocks on offer, and keep the widths at the edges of the device's staircase.
+
+    First the repeated block of each super-block and block type, at the widths where its staircase may step; then the
+    blocks that the kept widths need with their real input widths, and the MasterNet and random networks whole, which
+    correct what is predicted from blocks.
+    """
+    setting = job.table.setting.digest
+    if not job.folder.staircase.exists() or job.folder.read(job.folder.staircase, Staircases).setting != setting:
+        if not job.recipe.measure.latency:
+            _sweep(job)
+        find_staircases(job.recipe.space, job.table).save(job.folder.staircase)
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
+    wanted = [*rows_needed(job.recipe.space, kept), *blocks(job.masternet)]
+    if job.recipe.measure.latency:
+        _check_evidence(job, wanted)
+    else:
+        _measure(job, wanted, "latency of blocks on offer")
+        _measure_networks(job, kept)
+    correction = predictor(job, job.table, kept).correction
+    if correction.left_out_error is not None:
+        job.progress.say(
+            f"  predictions: {correction.scale:.3f} x sum of blocks + {correction.kernel_ms:.3g} ms per kernel, off by "
+            f"{correction.left_out_error:.1%} on average over {correction.networks} networks left out one at a time"
+        )
+    return staircases
+
+
+def _sweep(job: Job) -> None:
+    """Measure the sweeps, all places in turn, until no step of any is left to locate."""
+    everywhere = places(job.recipe.space)
+    own = [superblock.width for superblock in job.recipe.space.superblocks]
+    if not everywhere:
+        return
+    marked = 0
+    with job.progress.track("latency over widths", len({block for place in everywhere for block in place.sweep})) as tracker:
+        while True:
+            wanted = [block for place in everywhere for block in sweep_blocks(place, own[place.superblock], job.table)]
+            if not wanted:
+                break
+            marked += _profile(job, wanted, tracker.advance)
+        tracker.total = tracker.done  # the widths inside steps need no measurement
+    _say_marked(job, marked)
+
+
+def _measure(job: Job, asked: Iterable[Block], title: str) -> None:
+    """Measure the blocks that the table lacks."""
+    wanted = list(dict.fromkeys(asked))
+    missing = len(job.table.missing(wanted))
+    with job.progress.track(title, len(wanted), len(wanted) - missing) as tracker:
+        marked = _profile(job, wanted, tracker.advance)
+    _say_marked(job, marked)
+    failed = [row for block in wanted if (row := job.table.block_row(block)) and row.failure]
+    if failed:
+        job.progress.say(f"  {len(failed)} blocks could not be measured and are not on offer, such as {failed[0].failure}")
+
+
+def _profile(job: Job, wanted: Iterable[Block], measured: Callable[[], None]) -> int:
+    *middle, _ = blocks(job.masternet)  # the last, with its classes, has no notation of a block that a user may write
+    sentinel = middle[len(middle) // 2]
+    return profile_blocks(job.table, job.meter, wanted, sentinel, job.recipe.seed, measured)
+
+
+def _say_marked(job: Job, marked: int) -> None:
+    if marked:
+        job.progress.say(
+            f"  {marked} rows were taken while the machine's speed moved by over 2 %, and again; the drift is divided out"
+        )
+
+
+def _measure_networks(job: Job, kept: dict[int, Widths]) -> None:
+    """The MasterNet at every resolution, and random networks, whole."""
+    networks = (job.masternet, *correction_networks(job.recipe.space, kept, job.recipe.measure.networks, job.recipe.seed))
+    with job.progress.track("random networks measured whole", len(networks)) as tracker:
+        for network in networks:
+            enough = many_rounds if network == job.masternet else few_rounds
+            try:
+                measure_network(job.table, job.meter, network, job.masternet, enough)
+            except MeasurementError as fault:
+                if network == job.masternet:
+                    raise
+                job.progress.say(f"  {fault}")
+            tracker.advance()
+
+
+def _check_evidence(job: Job, wanted: list[Block]) -> None:
+    """The evidence of another machine must be of this space: what it lacks cannot be measured here."""
+    lacking = []
+    for block in dict.fromkeys(wanted):
+        try:
+            job.table.ms(block)
+        except EvidenceError:
+            lacking.append(block)
+    if lacking:
+        raise EvidenceError(
+            f"{job.recipe.measure.latency}: must hold the blocks of this space, and lacks {len(lacking)}, such as {lacking[0]}; "
+            f"measure them on {job.table.setting.device.name} with `genet profile RUN` of this very recipe"
+        )

@@ -1,0 +1,109 @@
+"""Train selected networks by hand, and report: the page that tells how a run's networks came about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from genet.arch.external import Structure, read_notation
+from genet.arch.network import Network
+from genet.config.reader import to_yaml
+from genet.errors import RunError
+from genet.export.record import EVIDENCE_FILE, Exports
+from genet.latency.estimate.roofline import RunRoof
+from genet.latency.staircase.plan import Staircases, grid_rows
+from genet.models.weights import write_labels
+from genet.pipeline.context import Job
+from genet.pipeline.distill import finished_trials
+from genet.pipeline.explain import explain_selection
+from genet.pipeline.learn import current_regression, train_network
+from genet.pipeline.run_folder import RunFolder, network_name
+from genet.pipeline.select import frontiers, run_table
+from genet.report.page import Story, page
+from genet.search.certificate import Choice, Selection
+from genet.search.outcome import Outcomes, Trained
+from genet.search.race import Entrants
+from genet.search.validation import Validation
+from genet.storage import Record, write_atomic
+from genet.training.distributed import ALONE, World
+
+R = TypeVar("R", bound=Record)
+
+
+def train_selected(job: Job, name: str | None = None, world: World = ALONE) -> dict[str, Trained]:
+    """Train the networks that were selected, or the one of this name or notation, for the race to find them trained.
+
+    Returns them by name. RunError if none is called so, or none was selected.
+    """
+    selection = job.folder.read(job.folder.selection, Selection)
+    networks = {str(each): each for each in (_named(job, choice) for choice in selection.answers)}  # two budgets may share one
+    if job.folder.entrants.exists():
+        entrants = job.folder.read(job.folder.entrants, Entrants).entrants
+        others = {each.network: read_notation(each.network, each.design or job.recipe.space.name) for each in entrants}
+        networks = others | networks if name else networks
+    chosen = [network for network in networks.values() if name in (None, network_name(network), str(network))]
+    if not chosen:
+        names = ", ".join(map(network_name, networks.values())) or "none, for no budget can be met"
+        raise RunError(f"training {name or 'the selected networks'} failed: got no such network, expected one of {names}")
+    return {network_name(network): _trained(job, network, world) for network in chosen}
+
+
+def _named(job: Job, choice: Choice) -> Structure:
+    return Network.parse(choice.network, name=job.recipe.space.name)
+
+
+def _trained(job: Job, network: Structure, world: World) -> Trained:
+    folder = job.folder.network(network)
+    if world.first:
+        write_atomic(folder / "network.yaml", to_yaml(network).encode())
+        write_labels(folder, job.splits.labels)
+    return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}", world)
+
+
+def list_shortfalls(job: Job) -> tuple[str, ...]:
+    """Say what the run was asked for and could not have, a line each: budgets that no network meets, formats that failed."""
+    outcomes = _if_there(job.folder, job.folder.results, Outcomes)
+    exported = [each for outcome in (outcomes.outcomes if outcomes else ()) for each in outcome.exported]
+    files = dict.fromkeys(job.folder.path / each.export / EVIDENCE_FILE for each in exported)
+    failed = [f"{file.parent.parent.name}: {line}" for file in files if file.exists() for line in Exports.load(file).failures]
+    return (*unmet_budgets(job), *failed)
+
+
+def unmet_budgets(job: Job) -> tuple[str, ...]:
+    """Say which budgets of the run no network meets, a line each: of the race if there was one, else of the selection."""
+    raced = _if_there(job.folder, job.folder.results, Outcomes)
+    if raced:
+        return tuple(each.told(raced.masternet_ms_per_image) for each in raced.unmet)
+    selection = _if_there(job.folder, job.folder.selection, Selection)
+    return selection.unmet if selection else ()
+
+
+def write_report(job: Job) -> Path:
+    """One self-contained page about the whole run; what is not there yet is left out."""
+    files, table = job.folder, run_table(job)
+    selection, validation = _if_there(files, files.selection, Selection), _if_there(files, files.validation, Validation)
+    regression = current_regression(job) if files.regression.exists() else None
+    roof = files.read_current(files.roof, RunRoof, table.setting.digest)
+    story = Story(
+        recipe=job.recipe,
+        setting=table.setting,
+        measurements=len(table),
+        grid_rows=grid_rows(job.recipe.space),
+        staircases=files.read(files.staircase, Staircases),
+        masternet=_if_there(files, files.master, Trained),
+        trials=finished_trials(job),
+        regression=regression,
+        fronts=frontiers(job, table) if files.regression.exists() else {},
+        selection=selection,
+        roof=roof.roof if roof else None,
+        explanations=explain_selection(job, selection, table) if selection else (),
+        validation=validation if validation and regression and validation.inputs == regression.inputs else None,
+        outcomes=_if_there(files, files.results, Outcomes),
+        shortfalls=list_shortfalls(job),
+    )
+    write_atomic(files.report, page(story).encode())
+    return files.report
+
+
+def _if_there(files: RunFolder, path: Path, record: type[R]) -> R | None:
+    return files.read(path, record) if path.exists() else None

@@ -1,0 +1,34 @@
+"""The whole job in reading order.
+
+Each step reads what the steps before left in the run folder, does only what is missing, and leaves its own result.
+"""
+
+from __future__ import annotations
+
+from genet.pipeline.context import Job
+from genet.pipeline.distill import OpenRunner, run_planned_trials
+from genet.pipeline.export import export_selected
+from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.profile import check_job, profile_device
+from genet.pipeline.race import run_race
+from genet.pipeline.report import write_report
+from genet.pipeline.select import select_networks
+from genet.search.outcome import Outcomes
+from genet.trials.runners.opening import open_runner
+
+
+def run_job(job: Job, runner: OpenRunner = open_runner, trainer: OpenRunner = open_runner, any_master: bool = False) -> Outcomes:
+    """From a recipe to trained and exported networks; `runner` opens who runs the trials, `trainer` who runs the race.
+
+    For `any_master` see `distill`.
+    """
+    check_job(job)
+    profile_device(job)
+    train_master(job)
+    run_planned_trials(job, runner, any_master=any_master)
+    fit_trials(job)
+    select_networks(job)
+    outcomes = run_race(job, trainer)
+    export_selected(job)
+    write_report(job)
+    return outcomes

@@ -1,0 +1,152 @@
+"""The run folder: the pipeline on disk. A file that is present is finished, for each is written atomically."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+from pathlib import Path
+from typing import TypeVar
+
+from genet.arch.external import Structure
+from genet.arch.network import Network
+from genet.config.reader import read_recipe, to_yaml
+from genet.config.recipe import Data, Recipe
+from genet.errors import GenetError, RunError, StorageError
+from genet.search.outcome import Trained
+from genet.storage import TEMPORARY, Derived, Journal, Record, write_atomic
+from genet.training.contents import NOTE, Contents, Made, Noted, followed, note_of
+
+R = TypeVar("R", bound=Record)
+D = TypeVar("D", bound=Derived)
+
+COMMAND_THAT_WRITES = {
+    "staircase.json": "genet profile RUN",
+    "master.json": "genet master RUN",
+    "regression.json": "genet fit RUN",
+    "selection.json": "genet select RUN",
+    "results.json": "genet race RUN",
+}
+
+
+class RunFolder:
+    """Names of the files in a run folder, and how to read them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.yaml"
+        self.environment = path / "environment.json"
+        self.staircase = path / "staircase.json"
+        self.master = path / "master.json"
+        self.regression = path / "regression.json"
+        self.selection = path / "selection.json"
+        self.entrants = path / "entrants.json"
+        self.race = Journal(path / "race.jsonl")
+        self.race_under_way = path / "race"
+        self.roof = path / "roof.json"
+        self.results = path / "results.json"
+        self.report = path / "report.html"
+        self.latency = Journal(path / "latency.jsonl")
+        self.trials = Journal(path / "trials.jsonl")
+        self.trials_under_way = path / "trials"
+        self.trials_pace = path / "trials.pace.json"
+        self.more_trials = path / "trials.more.json"
+        self.validation = path / "validation.json"
+
+    def network(self, network: Structure) -> Path:
+        """Folder of a network that is trained fully."""
+        return self.path / "networks" / network_name(network)
+
+    def validated(self, network: Network, repeat: int) -> Path:
+        """File about a network trained to check the predictions, once more for every repeat."""
+        return self.path / "validation" / f"{network_name(network)}-{repeat}.json"
+
+    def read(self, file: Path, record: type[R]) -> R:
+        """Read a step's result; RunError names the command that makes it where it is missing."""
+        if not file.exists():
+            raise RunError(f"{file}: this step needs it, and it is not there; `{COMMAND_THAT_WRITES[file.name]}` writes it")
+        return record.load(file)
+
+    def read_current(self, file: Path, record: type[D], inputs: str) -> D | None:
+        """Read a result if it is there and was made from just these inputs, else None: it is to be made anew."""
+        if not file.exists():
+            return None
+        try:
+            found = record.load(file)
+        except StorageError:  # damaged, or of an earlier version
+            return None
+        return found if found.inputs == inputs else None
+
+    def recipe(self) -> Recipe:
+        """The recipe the run follows; RunError where the folder is no run folder."""
+        if not self.recipe_file.exists():
+            raise RunError(f"{self.path}: must be a run folder, and holds no recipe.yaml; `genet run RECIPE` makes one")
+        recipe = read_recipe(self.recipe_file)
+        return recipe.model_copy(update={"data": followed(recipe.data, self.path)})
+
+    def note_of(self, data: Data, contents: Contents) -> Noted:
+        """What the folder is to note of these images; RunError where its results were made from others."""
+        trainings = ("master", "networks/*/model")
+        results = [f"{name}{suffix}" for name in trainings for suffix in (".json", ".*.checkpoint*")]
+        made = None
+        if any(any(self.path.glob(name)) for name in (*results, "trials.jsonl")):
+            images = Trained.load(self.master).images if self.master.exists() else None
+            made = Made(read_recipe(self.recipe_file).data.root, images)
+        return note_of(self.path, data, contents, made, "put them back, or give --fresh for a new folder")
+
+    def check_free_for(self, recipe: Recipe) -> None:
+        """RunError where the folder holds another recipe's trials, or files that are no run's."""
+        if self.recipe_file.exists():
+            if self.recipe().evidence_digest != recipe.evidence_digest:
+                raise RunError(
+                    f"{self.path}: must belong to this recipe, and holds a run of another (space, data, schedules "
+                    "or seed differ); use --fresh for a new folder, or --run FOLDER"
+                )
+        elif self.path.exists() and (
+            not self.path.is_dir() or any(file.name not in (".lock", NOTE) for file in self.path.iterdir())
+        ):
+            raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
+
+    def adopt(self, recipe: Recipe) -> None:
+        """Make this the recipe's folder. Other budgets, another device or another final training keep the trials."""
+        self.check_free_for(recipe)
+        if not self.recipe_file.exists() or read_recipe(self.recipe_file) != recipe:
+            write_atomic(self.recipe_file, to_yaml(recipe).encode())
+
+    def forget_the_race(self) -> None:
+        """Delete the checkpoints of a race that is over; its journal and its networks stay."""
+        shutil.rmtree(self.race_under_way, ignore_errors=True)
+
+    def remove_leftovers(self) -> None:
+        """Delete the temporary files of a writer that was killed. Only the holder of the folder's lock may call it."""
+        for leftover in self.path.rglob(f"{TEMPORARY}*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def network_name(network: Structure) -> str:
+    """Return how a network of a run is called: its space or design, its resolution and the start of its digest."""
+    return f"{network.name}-r{network.input.resolution}-{network.digest[:6]}"
+
+
+def default_folder(name: str, fresh: bool) -> Path:
+    """`runs/NAME`, or the newest of `runs/NAME-2`, `runs/NAME-3`...; with `fresh` the next one that is not there."""
+    numbered = {1: Path("runs") / name}
+    for folder in Path("runs").glob(f"{name}-*"):
+        found = re.fullmatch(re.escape(name) + r"-(\d+)", folder.name)
+        if found and _is_run_of(folder, name):
+            numbered[int(found[1])] = folder
+    newest = max(numbered)
+    if not fresh or not numbered[newest].exists():
+        return numbered[newest]
+    return next(folder for n in itertools.count(newest + 1) if not (folder := Path("runs") / f"{name}-{n}").exists())
+
+
+def _is_run_of(folder: Path, name: str) -> bool:
+    """Whether the folder's recipe has this name; a recipe called NAME-2 has folders of its own."""
+    try:
+        return RunFolder(folder).recipe().name == name
+    except GenetError:
+        return False

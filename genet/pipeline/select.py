@@ -1,0 +1,253 @@
+"""Select: for each budget and resolution the best predicted network that is certified to be within the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from genet.arch.external import Structure
+from genet.arch.network import Network
+from genet.arch.space import Widths
+from genet.config.recipe import Budget, budget_ms
+from genet.errors import EvidenceError, MeasurementError
+from genet.latency.estimate.roofline import RunRoof, read_roof
+from genet.latency.evidence import read_evidence
+from genet.latency.predict import Predictor
+from genet.latency.profile import measure_network
+from genet.latency.staircase.plan import Staircases, find_staircases
+from genet.latency.table import LatencyTable, NetworkRow, find_setting
+from genet.latency.timing.meter import CALM
+from genet.pipeline.context import Job, predictor
+from genet.pipeline.learn import current_regression
+from genet.search.certificate import (
+    Certificate,
+    Choice,
+    Selection,
+    best_certified,
+    certificate,
+    half_interval,
+)
+from genet.search.regression import Regression
+from genet.search.solver import Candidate, drawn, frontier, utilized
+from genet.search.tables import Offers, tabulate
+from genet.storage import digest
+
+LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
+
+
+def select_networks(job: Job) -> Selection:
+    """Choose by what is predicted, and certify on the device; on evidence from elsewhere, by what is predicted alone."""
+    table, regression = job.table, current_regression(job)
+    if regression != job.folder.read(job.folder.regression, Regression):
+        job.progress.say("  the trials have changed since they were fitted: fitted anew")
+        regression.save(job.folder.regression)
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    evidence = (regression.model_dump_json(), staircases.model_dump_json(), job.recipe.select.model_dump_json())
+    inputs = digest("/".join((table.setting.digest, *evidence)))
+    selection = job.folder.read_current(job.folder.selection, Selection, inputs)
+    if selection is None:
+        if job.recipe.measure.latency:
+            selection = select_from_evidence(job, job.recipe.select.budgets, table).model_copy(update={"inputs": inputs})
+        else:
+            selection = _certified_selection(job, table, regression, inputs)
+            _warn_if_busy(job, table, selection.choices)
+        selection.save(job.folder.selection)
+    if not job.recipe.measure.latency:
+        _measure_roof(job, table.setting.digest)
+    return selection
+
+
+def _measure_roof(job: Job, setting: str) -> None:
+    """What the device reaches at best, for the report; where that cannot be measured, the report goes without."""
+    if job.folder.read_current(job.folder.roof, RunRoof, setting) is None:
+        try:
+            RunRoof(inputs=setting, roof=read_roof(job.meter)[0]).save(job.folder.roof)
+        except MeasurementError as fault:
+            job.progress.say(f"  utilization is not told: {fault}")
+
+
+def _certified_selection(job: Job, table: LatencyTable, regression: Regression, inputs: str) -> Selection:
+    kept = kept_widths(job, table)
+    prediction = predictor(job, table, kept)
+    budgets, error = _budgets_ms(job, table, job.recipe.select.budgets), prediction.correction.left_out_error
+    choices = []
+    with job.progress.track("selecting, each network measured whole", len(budgets) * len(kept)) as tracker:
+        for budget, ms in budgets.items():
+            for resolution, widths in kept.items():
+                solve = partial(_front, job, prediction, regression, resolution, widths)
+                choices.append(_certified_choice(job, prediction, budget, ms, solve))
+                tracker.advance()
+    return _selection(job, table, inputs, choices, error)
+
+
+def _warn_if_busy(job: Job, table: LatencyTable, choices: tuple[Choice, ...]) -> None:
+    rows = [table.network_row(Network.parse(choice.network)) for choice in choices]
+    worst = max((row.spread for row in rows if row), default=0.0)
+    if worst > CALM:
+        job.progress.say(
+            f"  other work disturbs this machine: repeats of one timing spread by {worst:.0%}, so take these latencies with "
+            "care, or run again with --fresh when it is quiet"
+        )
+
+
+def select_from_evidence(job: Job, budgets: tuple[Budget, ...], table: LatencyTable | None = None) -> Selection:
+    """The best predicted network for other budgets, or on another device's evidence: nothing measured, nothing written."""
+    table = table or run_table(job)
+    kept = kept_widths(job, table)
+    prediction = predictor(job, table, kept)
+    regression = current_regression(job)
+    fronts = [_front(job, prediction, regression, resolution, widths) for resolution, widths in kept.items()]
+    choices = [
+        _answered(job, table, front, budget, ms) for budget, ms in _budgets_ms(job, table, budgets).items() for front in fronts
+    ]
+    return _selection(job, table, "", choices, prediction.correction.left_out_error)
+
+
+def _answered(job: Job, table: LatencyTable, front: Sequence[Candidate], budget: Budget, ms: float) -> Choice:
+    """The best that is predicted to be within the budget, or that was measured and does not break it; else the fastest."""
+    found = {
+        candidate.network: judge(job, table, row, budget, ms)
+        for candidate in front
+        if (row := table.network_row(Network.parse(candidate.network))) and row.reference == str(job.masternet)
+    }
+
+    def fits(candidate: Candidate) -> bool:
+        known = found.get(candidate.network)
+        if known and known.within is None:
+            return known.ms <= ms
+        return bool(known.within) if known else candidate.predicted_ms <= ms
+
+    fitting = [candidate for candidate in front if fits(candidate)]
+    if fitting:
+        best = max(fitting, key=lambda candidate: candidate.predicted_accuracy)
+        return _choice(table, budget, ms, best, found.get(best.network))
+    fastest = min(front, key=lambda candidate: candidate.predicted_ms)
+    return _choice(table, budget, ms, fastest, found.get(fastest.network)).model_copy(update={"within": False})
+
+
+def run_table(job: Job) -> LatencyTable:
+    """The latency table that the staircases were found in, whatever device this machine has."""
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    return LatencyTable(job.folder.latency, find_setting(job.folder.latency, staircases.setting))
+
+
+def evidence_table(job: Job, path: Path) -> LatencyTable:
+    """The latency table of another device; what lines of the file are damaged is said."""
+    table = read_evidence(path)
+    if table.damaged:
+        job.progress.say(f"  {path}: damaged lines {', '.join(map(str, table.damaged))} are left out")
+    job.progress.say(f"  latencies of {table.setting}")
+    return table
+
+
+def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]:
+    """The exact frontier of every resolution, from what is on disk; block types without evidence are left out."""
+    kept = kept_widths(job, table)
+    prediction = predictor(job, table, kept)
+    regression = current_regression(job)
+    return {resolution: _front(job, prediction, regression, resolution, widths) for resolution, widths in kept.items()}
+
+
+def _front(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
+    """What is chosen from under the present correction: the exact frontier, or the best of random structures."""
+    offered, how = offers(job, prediction, regression, resolution, kept), job.recipe.select
+    found = frontier(offered) if how.method == "exact" else drawn(offered, how.structures, job.recipe.seed)
+    return utilized(found) if how.filter else found
+
+
+def offers(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> Offers:
+    """What the selection chooses from at a resolution, under the present correction."""
+    return tabulate(
+        job.recipe.space,
+        kept,
+        resolution,
+        regression.accuracy,
+        regression.gain,
+        prediction.reading_ms,
+        prediction.correction.host_ms,
+    )
+
+
+def kept_widths(job: Job, table: LatencyTable) -> dict[int, Widths]:
+    """The widths on offer by the table's own staircases: those of another file need not be the run's, even of one device."""
+    staircases = job.folder.read(job.folder.staircase, Staircases)
+    if staircases.setting != table.setting.digest or table.path != job.folder.latency.path:
+        staircases = find_staircases(job.recipe.space, table)
+    return {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
+
+
+def _budgets_ms(job: Job, table: LatencyTable, budgets: tuple[Budget, ...]) -> dict[Budget, float]:
+    """Budgets in milliseconds per batch."""
+    batch = table.setting.batch
+    masternet = table.masternet_ms(job.masternet) / batch
+    return {budget: budget_ms(budget, masternet) * batch for budget in budgets}
+
+
+def _certified_choice(
+    job: Job, prediction: Predictor, budget: Budget, ms: float, solve: Callable[[], tuple[Candidate, ...]]
+) -> Choice:
+    """Certify candidates until one is within the budget; each measured network refines the predictions of the rest."""
+    table = prediction.table
+
+    def certify(candidate: Candidate) -> Certificate:
+        row = measured(job, table, Network.parse(candidate.network), budget, ms)
+        prediction.learn(row)
+        return judge(job, table, row, budget, ms)
+
+    candidate, found = best_certified(ms, solve, certify, job.recipe.select.candidates)
+    return _choice(table, budget, ms, candidate, found.model_copy(update={"within": bool(found.within)}))
+
+
+def measured(job: Job, table: LatencyTable, network: Structure, budget: Budget, ms: float) -> NetworkRow:
+    """Measure a network in turn with the MasterNet until its interval is clear of a budget in ms per batch; 20 rounds at most.
+
+    MeasurementError if it cannot be timed.
+    """
+
+    def enough(row: NetworkRow) -> bool:
+        looked = len(row.ms) in LOOKS  # often looking would make chance look like certainty
+        return looked and (len(row.ms) == LOOKS[-1] or judge(job, table, row, budget, ms).within is not None)
+
+    return measure_network(table, job.meter, network, job.masternet, enough)
+
+
+def judge(job: Job, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:
+    """A multiple of the MasterNet's latency is held against ratios to it, which no drift of the machine can touch.
+
+    A budget in milliseconds must hold at the speed at which the MasterNet was measured and at that of the network's own
+    rounds, whichever is slower, and bears the uncertainty of the MasterNet's latency too.
+    """
+    reference = table.network_row(job.masternet)
+    if reference is None or row.reference != str(job.masternet):
+        raise EvidenceError(f"{row.network}: must have been measured in turn with the MasterNet, and was not")
+    if isinstance(budget, str):
+        return certificate(row.ratios, reference.mean_ms, ms)
+    slower = max(reference.mean_ms, fmean(row.reference_ms))
+    return certificate(row.ratios, slower, ms, half_interval(reference.ms) / reference.mean_ms)
+
+
+def _choice(table: LatencyTable, budget: Budget, ms: float, candidate: Candidate, found: Certificate | None) -> Choice:
+    batch = table.setting.batch
+    return Choice(
+        budget=budget,
+        budget_ms_per_image=ms / batch,
+        resolution=candidate.resolution,
+        network=candidate.network,
+        predicted_accuracy=candidate.predicted_accuracy,
+        predicted_ms_per_image=candidate.predicted_ms / batch,
+        measured_ms_per_image=found.ms / batch if found else None,
+        interval_ms_per_image=found.interval_ms / batch if found else None,
+        within=found.within if found else None,
+    )
+
+
+def _selection(job: Job, table: LatencyTable, inputs: str, choices: list[Choice], error: float | None) -> Selection:
+    return Selection(
+        inputs=inputs,
+        setting=table.setting,
+        masternet_ms_per_image=table.masternet_ms(job.masternet) / table.setting.batch,
+        prediction_error=error,
+        choices=tuple(choices),
+    )

@@ -1,0 +1,339 @@
+"""One network trained from scratch into a file: the MasterNet, a selected network, or any network file."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from genet.arch.external import Foreign, Structure
+from genet.arch.network import Input
+from genet.config.augment import Augment, augment_at
+from genet.config.reader import read_training, to_yaml
+from genet.config.recipe import Data, Schedule, Training, TrainingRecipe
+from genet.errors import GenetError, RunError, first_line
+from genet.export.opening import open_network
+from genet.models.external import build_structure, marked
+from genet.models.folded import Folded, unfolded
+from genet.models.plain import baked
+from genet.models.weights import WEIGHTS_FILE, check_kept, load_structure, save_weights, write_labels
+from genet.progress import Progress, Tracker
+from genet.search.outcome import Trained, percent
+from genet.storage import digest, read_bytes, write_atomic
+from genet.training.checkpoints import Checkpoints
+from genet.training.contents import Contents, Made, Noted, note_of
+from genet.training.data import Splits, load_data
+from genet.training.distributed import ALONE, World
+from genet.training.evaluation import accuracy
+from genet.training.images import View
+from genet.training.loop import EpochDone, finished, training_stages
+from genet.training.trainable import ready_to_train
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A network, how it is trained, and on what. Every `repeat` has weights and an order of images of its own.
+
+    `start` are the weights to begin with, in place of fresh ones. A network that is folded sees so many images as one.
+    `images` stands for the images, as their splits have it.
+    """
+
+    network: Structure
+    schedule: Schedule
+    data: Data
+    seed: int
+    augment: Augment | None = None  # the recipe's; a training may have its own
+    repeat: int = 0
+    start: Path | None = None
+    fold: int = 1
+    images: str | None = None
+
+    @property
+    def inputs(self) -> str:
+        """Names all that the result depends on, the weights of a teacher and those begun with among them, wherever they lie."""
+        return self._inputs(self.schedule.placeless if isinstance(self.schedule, Training) else self.schedule)
+
+    @property
+    def earlier_inputs(self) -> str:
+        """The same of an earlier version, which named a teacher by its place."""
+        return self._inputs(self.schedule)
+
+    def _inputs(self, schedule: Schedule) -> str:
+        files = (file for file in (self._teachers_weights, self.start) if file and file.exists())
+        taught = "".join(f"/{digest(read_bytes(file))}" for file in files)
+        folded = f"/folded {self.fold}" if self.fold > 1 else ""
+        look = self.augment.model_dump_json() if self.augment else "default"
+        asked = f"{schedule.model_dump_json()}/{self.data.identity(self.images)}/{look}"
+        return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}")
+
+    @property
+    def reads(self) -> Input:
+        """What its images are of."""
+        return unfolded(self.network.input, self.fold)
+
+    @property
+    def teacher(self) -> str | None:
+        """The teacher's name, if there is one."""
+        return self.schedule.teacher if isinstance(self.schedule, Training) else None
+
+    @property
+    def _teachers_weights(self) -> Path | None:
+        return None if self.teacher is None or self.teacher.startswith("timm:") else Path(self.teacher) / WEIGHTS_FILE
+
+    @property
+    def weights_seed(self) -> int:
+        """Decides new weights."""
+        return int(digest(f"{self._drawn}/{self.network}")[:12], 16)
+
+    @property
+    def order_seed(self) -> int:
+        """Decides the order of the images and how they are augmented: alike for all networks, which are then compared fairly."""
+        return int(digest(f"{self._drawn}/order")[:12], 16)
+
+    @property
+    def _drawn(self) -> str:
+        return f"{self.seed}/{self.repeat}" if self.repeat else f"{self.seed}"
+
+    def view(self, world: World = ALONE) -> View:
+        """How the training sees its images; of every batch this process's part."""
+        training = Training.model_validate(self.schedule.model_dump())
+        return View(training.augment or self.augment, training.erasing, world.rank, world.size)
+
+
+def trained_before(lesson: Lesson, result: Path) -> Trained | None:
+    """What a training left that was just this one."""
+    if not (result.exists() and result.with_suffix(".safetensors").exists()):
+        return None
+    known = Trained.load(result)
+    return known if known.inputs in (lesson.inputs, lesson.earlier_inputs) else None
+
+
+def train_anew(
+    lesson: Lesson,
+    result: Path,
+    device: torch.device,
+    splits: Splits,
+    tracker: Tracker,
+    before: int = 0,
+    world: World = ALONE,
+    say: Callable[[str], None] = lambda text: None,
+) -> Trained:
+    """Train a network; one that was interrupted goes on from its last checkpoint.
+
+    The tracker counts epochs, of which `before` are other networks'. Of several processes the first writes.
+    """
+    device, checkpoint = world.device(device), result.with_suffix(f".{lesson.inputs[:8]}.checkpoint")
+    tell = _telling(tracker, before, splits.train.size, result.with_suffix(".events") if world.first else None)
+    module, trained = finished(learn(lesson, splits, device, checkpoint, world, say), tell)
+    if world.first:
+        save_weights(module, result.with_suffix(".safetensors"))
+        trained.save(result)
+        Checkpoints(checkpoint).remove()  # the result is safe, so the optimizer's state is no longer needed
+    world.wait()
+    return trained
+
+
+def learn(
+    lesson: Lesson,
+    splits: Splits,
+    device: torch.device,
+    checkpoint: Path | None,
+    world: World = ALONE,
+    say: Callable[[str], None] = lambda text: None,
+) -> Generator[tuple[int, float, float], None, tuple[nn.Module, Trained]]:
+    """Train a network, from its checkpoint if there is one; yields every epoch's number, loss and accuracy.
+
+    Returns the network, without its fold, and what it reached. Nothing but the checkpoint is written.
+    """
+    module, resolution = _begun(lesson), lesson.network.input.resolution
+    loss = yield from training_stages(
+        module,
+        splits.train,
+        lesson.schedule,
+        resolution,
+        device,
+        lesson.order_seed,
+        checkpoint,
+        teacher_of(lesson),
+        world,
+        say,
+    )
+    held_out = [splits.nas_validation, splits.test]
+    if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
+        held_out = [images.shuffled(lesson.seed) for images in held_out]
+    nas, test = (accuracy(module, images, resolution, device, world) for images in held_out)
+    trained = Trained(
+        inputs=lesson.inputs,
+        network=str(lesson.network),
+        resolution=resolution,
+        nas_accuracy=nas,
+        nas_images=splits.nas_validation.size,
+        test_accuracy=test,
+        loss=loss,
+        images=splits.contents.digest if splits.contents else None,
+    )
+    return (module.inside if isinstance(module, Folded) else module), trained
+
+
+def _begun(lesson: Lesson, say: Callable[[str], None] = lambda text: None) -> nn.Module:
+    """The network with fresh weights, or with those it begins with; what becomes of other people's modules is said."""
+    network = lesson.network
+    module = load_structure(network, lesson.start).train() if lesson.start else build_structure(network, lesson.weights_seed)
+    if isinstance(network, Foreign):
+        for told in filter(None, (baked(module), ready_to_train(module, network))):
+            say(f"  {network.name}: {told}")
+    if lesson.fold == 1:
+        return module
+    return marked(Folded(module, lesson.fold), network.model_copy(update={"input": lesson.reads}))
+
+
+def train_network(
+    folder: Path,
+    network: Structure,
+    recipe: TrainingRecipe,
+    device: torch.device,
+    progress: Progress,
+    world: World = ALONE,
+    start: Path | None = None,
+    fold: int = 1,
+) -> Trained:
+    """Train any network into a folder of its own, from scratch or from the weights in `start`, or folded.
+
+    What is there of just this training is not repeated.
+
+    RunError where the folder holds another network or the training of another recipe.
+    """
+    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, fold=fold)
+    result = folder / "model.json"
+    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), world.device(device), say=progress.say)
+    noted = None
+    if splits.contents:
+        noted = note_in(folder, recipe.data, splits.contents, "put them back, or give another --into FOLDER")
+        lesson = dataclasses.replace(lesson, images=noted.name)
+    known = trained_before(lesson, result)
+    if not known:
+        _check_free(folder, lesson, recipe)
+        teacher_of(lesson)  # nothing is written for a training that cannot be
+        module = _begun(lesson, progress.say)
+        check_kept(module.inside if isinstance(module, Folded) else module, network)
+    world.wait()  # all have looked before the first of them writes
+    if world.first and noted:
+        noted.keep(folder, progress.say)
+    if known:
+        if world.first:
+            name_the_place(folder / "recipe.yaml", recipe.data.root)
+        return known
+    if world.first:
+        write_atomic(folder / "network.yaml", to_yaml(network).encode())
+        write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
+        write_labels(folder, splits.labels)
+    look = augment_at(lesson.view().augment, recipe.data.name, network.input.resolution)
+    progress.say(f"  {splits.train.size:,} images to train on, augmentation: {look}")
+    with progress.track(f"training {network.name}", recipe.train.epochs) as tracker:
+        return train_anew(lesson, result, device, splits, tracker, world=world, say=progress.say)
+
+
+def note_in(folder: Path, data: Data, contents: Contents, remedy: str) -> Noted:
+    """What a training's folder is to note of these images; RunError where it was trained on others."""
+    result, made = folder / "model.json", None
+    if (result.exists() or any(folder.glob("model.*.checkpoint*"))) and (folder / "recipe.yaml").exists():
+        images = Trained.load(result).images if result.exists() else None
+        made = Made(read_training(folder / "recipe.yaml").data.root, images)
+    return note_of(folder, data, contents, made, remedy)
+
+
+def name_the_place(file: Path, root: str | None) -> None:
+    """Have the recipe of a finished training name the place where its images lie now."""
+    recorded = read_training(file) if file.exists() else None
+    if recorded and recorded.data.root != root:
+        data = recorded.data.model_copy(update={"root": root})
+        write_atomic(file, to_yaml(recorded.model_copy(update={"data": data})).encode())
+
+
+def _check_free(folder: Path, lesson: Lesson, recipe: TrainingRecipe) -> None:
+    if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
+        if (folder / WEIGHTS_FILE).exists():
+            raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")
+        return  # nothing was paid for here
+    if any(folder.glob(f"model.{lesson.inputs[:8]}.checkpoint*")):
+        return
+    same: dict[str, Callable[[Path], bool]] = {
+        "network.yaml": lambda file: file.read_text() == to_yaml(lesson.network),
+        "recipe.yaml": lambda file: _lying_anywhere(read_training(file)) == _lying_anywhere(recipe),
+    }
+    for name, is_same in same.items():
+        if (folder / name).exists() and not is_same(folder / name):
+            raise RunError(f"{folder / name}: must be that of this training, and is another's; give another --into FOLDER")
+
+
+def _lying_anywhere(recipe: TrainingRecipe) -> TrainingRecipe:
+    """The recipe without the place of its images, which are known by what they are."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None})})
+
+
+def _telling(tracker: Tracker, before: int, images: int, events: Path | None) -> EpochDone:
+    """Tell of every epoch: on the tracker, and as TensorBoard events where that is installed."""
+    writer, began = _writer(events) if events else None, time.monotonic()
+
+    def epoch_done(epoch: int, loss: float, accuracy: float) -> None:
+        nonlocal began
+        now = time.monotonic()
+        pace, began = images / (now - began), now
+        tracker.resume_at(before + epoch - 1)
+        tracker.advance(f"loss {loss:.3f}, training accuracy {percent(accuracy)}, {pace:.0f} images/s")
+        if writer:
+            writer.add_scalar("loss", loss, epoch)
+            writer.add_scalar("training accuracy", accuracy, epoch)
+            writer.add_scalar("images per second", pace, epoch)
+            writer.flush()
+
+    return epoch_done
+
+
+def _writer(folder: Path) -> SummaryWriter | None:
+    with suppress(ImportError):
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder))
+    return None
+
+
+def teacher_of(lesson: Lesson) -> nn.Module | None:
+    """The teacher of a training that has one.
+
+    GenetError where it cannot be had, cannot look at the network's images, or tells other classes apart.
+    """
+    name = lesson.teacher
+    if name is None:
+        return None
+    try:
+        opened, reads = open_network(name, CPU), lesson.reads
+    except GenetError as fault:
+        raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, and {name} is not ({fault})") from None
+    teacher = opened.answers
+    if not isinstance(teacher, nn.Module):
+        raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, and {name} is a file for {opened.runtime}")
+    try:
+        with torch.inference_mode():
+            teacher.eval()(torch.zeros(1, reads.channels, reads.resolution, reads.resolution))
+    except RuntimeError as fault:
+        raise GenetError(
+            f"a teacher must look at images of {reads.channels} x {reads.resolution} x {reads.resolution}, and {name} does not "
+            f"({first_line(fault)})"
+        ) from None
+    if opened.reads.classes != reads.classes:
+        told = opened.reads.classes
+        raise GenetError(f"a teacher must tell the network's {reads.classes} classes apart, and {name} tells {told}")
+    return teacher

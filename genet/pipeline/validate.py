@@ -1,0 +1,103 @@
+"""Validate: train networks that the regression never saw, and hold the predictions against them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from genet.arch.network import Network
+from genet.config.recipe import Schedule
+from genet.errors import EvidenceError, MeasurementError, NonFiniteLossError
+from genet.latency.profile import measure_network
+from genet.latency.table import LatencyTable
+from genet.pipeline.context import Job, predictor
+from genet.pipeline.distill import planned_trials
+from genet.pipeline.learn import current_regression, lesson_of
+from genet.pipeline.select import kept_widths, offers
+from genet.pipeline.train import train_anew, trained_before
+from genet.search.regression import Regression
+from genet.search.solver import frontier
+from genet.search.validation import Subject, Validation, Verdict, subjects, validate
+
+TITLE = "training them, epochs"
+FEWEST = 4  # networks, of which one is of the frontier
+
+
+def validate_predictions(job: Job, count: int, epochs: int | None = None, trainings: int = 1) -> Validation:
+    """Train `count` networks from scratch, each so many times, and measure them; what was done before is not repeated.
+
+    They are trained as the recipe trains what it selects, for a quarter of its epochs unless told otherwise.
+    """
+    if count < FEWEST:
+        raise EvidenceError(f"a validation must train at least {FEWEST} networks, got {count}; `--n 20` is a good number")
+    schedule = _shorter(job.recipe.train, epochs or max(1, job.recipe.train.epochs // 4))
+    table, resolution, regression = job.table, job.recipe.search_resolution, current_regression(job)
+    if regression != job.folder.read(job.folder.regression, Regression):
+        job.progress.say("  the trials have changed since they were fitted: fitted anew for this")
+    kept = kept_widths(job, table)
+    offered = offers(job, predictor(job, table, kept), regression, resolution, kept[resolution])
+    known = {str(job.masternet), *(trial.network for trial in planned_trials(job))}
+    chosen = subjects(offered, frontier(offered), known, count, job.recipe.seed)
+    measured = _measured_ms(job, table, chosen)
+    accuracies = _accuracies(job, [subject for subject in chosen if subject.network in measured], schedule, trainings)
+    verdicts = [
+        Verdict(subject=subject, accuracies=accuracies[subject.network], measured_ms=measured[subject.network])
+        for subject in chosen
+        if len(accuracies.get(subject.network, ())) == trainings
+    ]
+    if len(verdicts) < FEWEST:
+        raise EvidenceError(f"a validation must have at least {FEWEST} networks that could be trained, and has {len(verdicts)}")
+    found = validate(verdicts, schedule.epochs, inputs=regression.inputs)
+    found.save(job.folder.validation)
+    return found
+
+
+def _shorter(schedule: Schedule, epochs: int) -> Schedule:
+    return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": min(schedule.warmup_epochs, epochs - 1)})
+
+
+def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainings: int) -> dict[str, tuple[float, ...]]:
+    """NAS validation accuracies: of every network one per training. One that cannot be trained is said and left out."""
+    wanted = [(Network.parse(s.network, name=job.recipe.space.name), k) for k in range(trainings) for s in chosen]
+    before = {each: trained_before(lesson_of(job, each[0], schedule, each[1]), job.folder.validated(*each)) for each in wanted}
+    done = sum(schedule.epochs for known in before.values() if known)
+    missing = len(wanted) - done // schedule.epochs
+    job.progress.say(
+        f"  {missing} trainings of {schedule.epochs} epochs each are left to run; a stop loses none that is finished"
+    )
+    reached: dict[str, tuple[float, ...]] = {}
+    splits = job.splits.seen_as(lesson_of(job, job.masternet, schedule).view())
+    with job.progress.track(TITLE, schedule.epochs * len(wanted), done) as tracker:
+        for network, repeat in wanted:
+            known, file = before[network, repeat], job.folder.validated(network, repeat)
+            if known is None:
+                try:
+                    lesson = lesson_of(job, network, schedule, repeat)
+                    known = train_anew(lesson, file, job.device, splits, tracker, done)
+                except NonFiniteLossError as fault:
+                    job.progress.say(f"  {network}: left out, {fault}")
+                    continue
+                finally:
+                    done += schedule.epochs
+                    tracker.resume_at(done)
+            reached[str(network)] = (*reached.get(str(network), ()), known.nas_accuracy)
+    return reached
+
+
+def _measured_ms(job: Job, table: LatencyTable, chosen: Sequence[Subject]) -> dict[str, float | None]:
+    """Milliseconds per batch as predictions have them, None where latencies are another machine's evidence.
+
+    A network that cannot be measured is said and left out.
+    """
+    if not job.recipe.measure.here:
+        return dict.fromkeys(subject.network for subject in chosen)
+    masternet_ms = table.masternet_ms(job.masternet)
+    found: dict[str, float | None] = {}
+    with job.progress.track("measuring networks that no trial was of", len(chosen)) as tracker:
+        for subject in chosen:
+            try:
+                row = measure_network(table, job.meter, Network.parse(subject.network), job.masternet)
+                found[subject.network] = row.ratio * masternet_ms
+            except MeasurementError as fault:
+                job.progress.say(f"  {subject.network}: left out, {fault}")
+            tracker.advance()
+    return found

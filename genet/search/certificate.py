@@ -1,0 +1,171 @@
+"""From the predicted frontier to a network that is certified to be within the budget.
+
+A sum of blocks is a prediction. Before a network is named it is measured whole, in turn with the MasterNet, until the
+confidence interval of its latency is clear of the budget. Where it breaks the budget, what it showed corrects the
+predictions, and the selection is solved again.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from genet.config.recipe import Budget, smallest_met, told_budget
+from genet.errors import EvidenceError, MeasurementError
+from genet.latency.table import Setting
+from genet.search.solver import Candidate
+from genet.storage import Derived, Record
+
+CONFIDENCE = 0.999  # of an interval: of many selections none should be broken
+PATIENCE = 4  # times `candidates` measurements are spent on a budget before it counts as out of reach
+
+
+class Certificate(Record):
+    """A network's latency, measured whole: the mean of its rounds and half the width of its confidence interval.
+
+    `within` is True or False where the interval is clear of the budget, None where it straddles it.
+    """
+
+    ms: float
+    interval_ms: float
+    within: bool | None
+
+
+class Choice(Record):
+    """The answer to one budget at one resolution. Latencies are milliseconds per image.
+
+    `within` is True for a network that is certified, False where none is: the one named is then the fastest measured.
+    None: nothing was measured here, and the prediction decides. `interval_ms_per_image` is half of the confidence interval.
+    """
+
+    budget: Budget
+    budget_ms_per_image: float
+    resolution: int
+    network: str
+    predicted_accuracy: float
+    predicted_ms_per_image: float
+    measured_ms_per_image: float | None
+    interval_ms_per_image: float | None
+    within: bool | None
+
+
+class Selection(Derived):
+    """All choices of a run, in the order of budgets and resolutions, and the setting they were measured in."""
+
+    setting: Setting
+    masternet_ms_per_image: float
+    prediction_error: float | None  # mean relative error of predictions on networks left out of the correction
+    choices: tuple[Choice, ...]
+
+    @property
+    def answers(self) -> tuple[Choice, ...]:
+        """The choices whose networks are not known to break their budgets."""
+        return tuple(choice for choice in self.choices if choice.within is not False)
+
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        """Say which budgets no network meets at any resolution, and the smallest that one does, in the unit of the budget."""
+        met = {choice.budget for choice in self.answers}
+        return tuple(self._missed(budget) for budget in dict.fromkeys(c.budget for c in self.choices) if budget not in met)
+
+    def _missed(self, budget: Budget) -> str:
+        nearest = min((choice for choice in self.choices if choice.budget == budget), key=_certain_ms)
+        ms, measured = nearest.budget_ms_per_image, nearest.measured_ms_per_image
+        how = "predicted" if measured is None else "estimated" if self.setting.estimate else "measured"
+        taken = nearest.predicted_ms_per_image if measured is None else measured
+        smallest = smallest_met(budget, _certain_ms(nearest), self.masternet_ms_per_image)
+        return (
+            f"budget {told_budget(budget, ms)} can be met by no network on offer: the fastest is {how} at {taken:.4g} "
+            f"ms/image; the smallest that can be met is {smallest}"
+        )
+
+
+def _certain_ms(choice: Choice) -> float:
+    """Milliseconds per image that a choice's network keeps: the end of its interval, or the prediction if it was not measured."""
+    if choice.measured_ms_per_image is None:
+        return choice.predicted_ms_per_image
+    return choice.measured_ms_per_image + (choice.interval_ms_per_image or 0.0)
+
+
+def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, reference_error: float = 0.0) -> Certificate:
+    """Judge the rounds of a network: its latency over the reference's, in each.
+
+    `reference_error` is half the relative interval of the reference's own latency, 0 for budgets that are multiples of it.
+    """
+    mean = statistics.fmean(ratios)
+    half = math.hypot(half_interval(ratios), reference_error * mean)
+    low, high, limit = mean - half, mean + half, budget_ms / reference_ms
+    within = True if high <= limit else False if low > limit else None
+    return Certificate(ms=mean * reference_ms, interval_ms=half * reference_ms, within=within)
+
+
+def half_interval(samples: Sequence[float], confidence: float = CONFIDENCE) -> float:
+    """Half the width of the confidence interval of a mean (Student's t); infinite for a single sample that could vary."""
+    if len(samples) < 2:
+        return math.inf
+    from scipy.special import stdtrit
+
+    error = statistics.stdev(samples) / math.sqrt(len(samples))
+    return error * float(stdtrit(len(samples) - 1, (1 + confidence) / 2)) if error else 0.0
+
+
+class Certified(NamedTuple):
+    """A candidate, as predicted before it was measured, with its certificate."""
+
+    candidate: Candidate
+    certificate: Certificate
+
+
+def best_certified(
+    budget_ms: float,
+    solve: Callable[[], Sequence[Candidate]],
+    certify: Callable[[Candidate], Certificate],
+    count: int,
+) -> Certified:
+    """The best candidate that is certified to be within the budget; all in ms per batch.
+
+    `solve` gives the frontier, and is asked anew after every measurement, which has corrected the predictions. How far the
+    last one was off is taken to hold for its neighbours too, so that the next candidate is the best that should fit. About
+    `count` candidates are measured. Where none should fit, up to `count` of the fastest are measured, and if none did, the very
+    fastest at the last; if none is certified, the fastest one measured is returned, and its certificate says so.
+    """
+    seen: dict[str, Certified] = {}
+    failures: dict[str, MeasurementError] = {}
+    slower, hopeless = 1.0, 0
+    while len(seen) + len(failures) < (count if _within(seen) else PATIENCE * count):
+        best = max((found.candidate.predicted_accuracy for found in _within(seen)), default=-math.inf)
+        front = solve()
+        if not front:
+            raise EvidenceError("a selection must have candidates, and the frontier is empty")
+        better = [
+            candidate
+            for candidate in front
+            if candidate.network not in {*seen, *failures} and candidate.predicted_accuracy > best
+        ]
+        last = not _within(seen) and len(seen) + len(failures) == PATIENCE * count - 1
+        promising = [] if last else [candidate for candidate in better if candidate.predicted_ms * slower <= budget_ms]
+        if not better or (not promising and (_within(seen) or hopeless == count)):
+            break
+        if promising:
+            chosen = max(promising, key=lambda candidate: candidate.predicted_accuracy)
+        else:
+            chosen, hopeless = min(better, key=lambda candidate: candidate.predicted_ms), hopeless + 1
+        try:
+            found = certify(chosen)
+        except MeasurementError as fault:
+            failures[chosen.network] = fault
+            continue
+        seen[chosen.network] = Certified(chosen, found)
+        slower = (found.ms + (found.interval_ms if found.within is None else 0.0)) / chosen.predicted_ms
+    if not seen:
+        raise next(iter(failures.values()))
+    fitting = _within(seen)
+    if fitting:
+        return max(fitting, key=lambda found: found.candidate.predicted_accuracy)
+    return min(seen.values(), key=lambda found: found.certificate.ms)
+
+
+def _within(seen: dict[str, Certified]) -> list[Certified]:
+    return [found for found in seen.values() if found.certificate.within]

@@ -1,0 +1,139 @@
+"""Why a network was chosen: what one more step would cost and give, what the budget is worth, and who came close."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from typing import Literal
+
+from genet.arch.network import Network, SuperBlock
+from genet.search.regression import Estimate, Regression
+from genet.search.solver import Solved
+from genet.search.tables import Offers
+from genet.storage import Record
+
+APART = 1.96  # standard errors of a difference, from which on two networks are told apart
+NEARBY = 0.1  # share of the budget, to tell what more of it would buy
+RIVALS, LOOKED_AT = 3, 12  # named, and looked at in case some are known to break the budget
+
+Direction = Literal["wider", "narrower", "deeper", "shallower"]
+
+DIRECTIONS: tuple[tuple[Direction, str, str, int], ...] = (
+    ("wider", "width", "depth", 1),
+    ("narrower", "width", "depth", -1),
+    ("deeper", "depth", "width", 1),
+    ("shallower", "depth", "width", -1),
+)
+
+
+class Step(Record):
+    """The network with one super-block one step larger or smaller."""
+
+    index: int
+    direction: Direction
+    superblock: str
+    ms: float  # per batch, against the network
+    accuracy: Estimate  # against the network
+    over_budget_ms: float | None  # per batch; None where it is predicted to be within the budget
+
+
+class Rival(Record):
+    """Another of the best networks within the budget, and how sure it is that it is worse."""
+
+    network: str
+    predicted_ms: float
+    parameters: int
+    behind: Estimate  # accuracy of the network chosen over this one
+    apart: bool  # whether the trials can tell them apart
+
+
+class Explanation(Record):
+    """Why this network. Latencies are per batch, as predicted of networks like it: by what it was measured at, where it was."""
+
+    network: str
+    resolution: int
+    budget_ms: float
+    measured_over_predicted: float  # its latency; 1 where it was not measured
+    short_of_best: float  # accuracy that the best network predicted to be within the budget has over it
+    more: float  # accuracy that a tenth more latency would buy
+    slowest_ms: float  # of the frontier: a longer budget buys nothing
+    steps: tuple[Step, ...]
+    rivals: tuple[Rival, ...]
+    beyond_trials: tuple[int, ...]  # super-blocks (from 0) of sizes that no trial came near
+
+
+def explain(
+    solved: Solved,
+    regression: Regression,
+    network: Network,
+    budget_ms: float,
+    measured_ms: float | None = None,
+    broken: Container[str] = (),
+) -> Explanation:
+    """Explain one choice, which took `measured_ms`; networks that were measured and broke the budget are no rivals of it."""
+    offers = solved.offers
+    scale = measured_ms / offers.predict(network).ms if measured_ms and offers.holds(network) else 1.0
+    limit = budget_ms / scale
+    best, nearby = (solved.best(limit * share, 1) for share in (1.0, 1 + NEARBY))
+    reached = best[0].predicted_accuracy if best else regression.accuracy_of(network)
+    return Explanation(
+        network=str(network),
+        resolution=offers.resolution,
+        budget_ms=budget_ms,
+        measured_over_predicted=scale,
+        short_of_best=max(0.0, reached - regression.accuracy_of(network)),
+        more=nearby[0].predicted_accuracy - reached if nearby else 0.0,
+        slowest_ms=scale * solved.frontier()[-1].predicted_ms,
+        steps=tuple(_steps(offers, regression, network, budget_ms, scale)),
+        rivals=tuple(_rivals(solved, regression, network, limit, scale, broken)),
+        beyond_trials=regression.beyond_trials(network),
+    )
+
+
+def _steps(offers: Offers, regression: Regression, network: Network, budget_ms: float, scale: float) -> Iterator[Step]:
+    """One step to every side; none for a network that is not on offer, as where the evidence has changed since."""
+    if not offers.holds(network):
+        return
+    own_ms = offers.predict(network).ms
+    for index, (offer, own) in enumerate(zip(offers.superblocks, network.superblocks, strict=True)):
+        for direction, choice in _neighbours(offer.choices, own):
+            superblocks = (*network.superblocks[:index], choice, *network.superblocks[index + 1 :])
+            other = network.model_copy(update={"superblocks": superblocks})
+            more_ms = scale * (offers.predict(other).ms - own_ms)
+            over = scale * own_ms + more_ms - budget_ms
+            yield Step(
+                index=index,
+                direction=direction,
+                superblock=str(choice),
+                ms=more_ms,
+                accuracy=regression.difference(other, network),
+                over_budget_ms=over if over > 0 else None,
+            )
+
+
+def _neighbours(choices: Sequence[SuperBlock], own: SuperBlock) -> Iterator[tuple[Direction, SuperBlock]]:
+    """The next choices of the same block type in width and in depth; shallower than one block is none, of whatever type."""
+    alike = [choice for choice in choices if choice.block_type == own.block_type and choice.depth]
+    none = {c.depth: c for c in choices if not c.depth}
+    for direction, along, fixed, sign in DIRECTIONS:
+        line = {sign * getattr(c, along): c for c in alike if getattr(c, fixed) == getattr(own, fixed)}
+        line |= none if along == "depth" else {}
+        further = [place for place in line if place > sign * getattr(own, along)]
+        if further:
+            yield direction, line[min(further)]
+
+
+def _rivals(
+    solved: Solved, regression: Regression, network: Network, limit_ms: float, scale: float, broken: Container[str]
+) -> Iterator[Rival]:
+    """The best of the others within the budget; of equals the one with fewer parameters first."""
+    found = solved.best(limit_ms, LOOKED_AT)
+    others = [candidate for candidate in found if candidate.network != str(network) and candidate.network not in broken]
+    for candidate in others[:RIVALS]:
+        behind = regression.difference(network, Network.parse(candidate.network))
+        yield Rival(
+            network=candidate.network,
+            predicted_ms=scale * candidate.predicted_ms,
+            parameters=candidate.parameters,
+            behind=behind,
+            apart=abs(behind.value) > APART * behind.error,
+        )

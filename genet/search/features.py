@@ -1,0 +1,65 @@
+"""What the regression sees of a super-block: terms by name, each with a value that is 0 for the MasterNet's own.
+
+`size` costs nothing to believe in: more width and more depth seldom hurt. The other terms say how a super-block departs from
+that (`2 width`), a block type (`DW k3 r6`), or a type in its place (`2 DW k3 r6 width`), and only trials can tell.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from genet.arch.network import Network, SuperBlock
+
+Scale = Literal["linear", "log2"]
+HALF_A_BLOCK = 0.5
+SIZE, FINE_TUNING, FRESH = "size", "fine-tuning", "fresh weights"
+
+
+class Terms:
+    """How the change from the MasterNet's super-block to another is described.
+
+    Widths and depths count by their logarithms or linearly; a linear width is in widths of the MasterNet's own, so that
+    twice as wide is 1 either way. Size is half the logarithm of a super-block's parameters: width counts once, depth half.
+    A super-block that vanished has no logarithm: there it counts as half a block deep.
+    """
+
+    def __init__(self, masternet: Network, width: Scale, depth: Scale) -> None:
+        self._own, self._width, self._depth = masternet.superblocks, width, depth
+
+    def __call__(self, index: int, superblock: SuperBlock) -> dict[str, float]:
+        """The terms of `superblock` at `index` (from 0)."""
+        own, kind = self._own[index], superblock.block_type
+        moves = {"width": self._wider(superblock, own), "depth": self._deeper(superblock, own)}
+        size = math.log2(superblock.width / own.width) + _doublings(superblock, own) / 2
+        terms = {SIZE: size, "depth": moves["depth"]}
+        for name, value in moves.items():
+            terms[f"{index + 1} {name}"] = terms[f"{index + 1} {kind} {name}"] = value
+        return terms if kind == own.block_type else {**terms, str(kind): 1.0, f"{index + 1} {kind}": 1.0}
+
+    def _wider(self, superblock: SuperBlock, own: SuperBlock) -> float:
+        ratio = superblock.width / own.width
+        return math.log2(ratio) if self._width == "log2" else ratio - 1
+
+    def _deeper(self, superblock: SuperBlock, own: SuperBlock) -> float:
+        return _doublings(superblock, own) if self._depth == "log2" else float(superblock.depth - own.depth)
+
+
+def _doublings(superblock: SuperBlock, own: SuperBlock) -> float:
+    """How many times its depth doubles the other's."""
+    deep, own_deep = (max(each.depth, HALF_A_BLOCK) for each in (superblock, own))
+    return math.log2(deep / own_deep)
+
+
+def fine_tuning_terms(index: int, fresh: bool) -> dict[str, float]:
+    """What fine-tuning changes in every trial of a super-block, its control included; more where its weights are `fresh`."""
+    terms = {FINE_TUNING: 1.0, f"{index + 1} {FINE_TUNING}": 1.0}
+    return terms | ({FRESH: 1.0, f"{index + 1} {FRESH}": 1.0} if fresh else {})
+
+
+def trust(name: str) -> float:
+    """How large a coefficient may be before it counts as large: size and fine-tuning are free, a type's slope in place is not."""
+    if name == SIZE or name.endswith((FINE_TUNING, FRESH)):
+        return 300.0
+    typed_slope = name.endswith((" width", " depth")) and len(name.split()) > 2
+    return 0.5 if typed_slope else 1.0

@@ -1,0 +1,122 @@
+"""What a job ends with: per budget the network that won, with everything that was predicted and found."""
+
+from __future__ import annotations
+
+import math
+
+from genet.config.recipe import Budget, smallest_met, told_budget
+from genet.latency.table import Setting
+from genet.storage import Derived, Record
+
+TELLING = 30  # images: with fewer, a standard error says little
+MOVED = 0.02  # of the loss of guessing: what a network that learns is below at the least
+
+
+def percent(share: float) -> str:
+    """A share as people read it. The regression is linear and knows no ceiling, so a prediction may lie above 100 %."""
+    return "over 100%" if share > 1 else f"{share:.1%}"
+
+
+class Trained(Derived):
+    """A trained network. Accuracies are 0 to 1; `nas_accuracy` is on the `nas_images` held out for the search."""
+
+    network: str
+    resolution: int
+    nas_accuracy: float
+    nas_images: int
+    test_accuracy: float
+    loss: float | None = None  # mean training loss of the last epoch; None if it was trained elsewhere
+    images: str | None = None  # digest of their names and sizes; None for those that come along, and in an earlier version
+
+    def why_unlearnt(self, classes: int) -> str | None:
+        """Say why the network seems to have learnt nothing; None if it has, or if too few images are held out to tell.
+
+        Chance is one class of `classes`, whose cross-entropy is their logarithm, with softened labels too.
+        """
+        if self.nas_images < TELLING:
+            return None
+        chance, guessing = 1 / classes, math.log(classes)
+        error = math.sqrt(chance * (1 - chance) / self.nas_images)
+        if self.nas_accuracy <= chance + 2 * error:
+            told = f", and its training loss {self.loss:.4g}, where guessing has {guessing:.3f}" if self.loss is not None else ""
+            return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)}){told}"
+        if self.loss is not None and self.loss > (1 - MOVED) * guessing:
+            return f"its training loss is {self.loss:.3f}, and guessing has {guessing:.3f}"
+        return None
+
+
+class Raced(Record):
+    """A network of the race that was trained fully, once or more. Accuracies are 0 to 1, latencies milliseconds per image.
+
+    `design` names the known design that it is scaled from; it is None for a network of the search. Accuracies are means over
+    trainings; their errors are standard errors.
+    """
+
+    name: str
+    network: str
+    resolution: int
+    searched: bool
+    design: str | None
+    trainings: int
+    held_out_accuracy: float
+    held_out_error: float
+    test_accuracy: float
+    test_error: float
+    predicted_accuracy: float | None  # of networks of the search
+    predicted_ms_per_image: float | None
+    ms_per_image: float | None  # None if latencies are another machine's evidence
+    interval_ms_per_image: float | None  # half of the 99.9 % confidence interval
+    parameters: int
+    macs: int
+
+    @property
+    def export(self) -> str:
+        """Folder of its exports, relative to the run folder."""
+        return f"networks/{self.name}/export"
+
+
+class Outcome(Raced):
+    """The network that is handed out for a budget, with the best known design and the best network of the search beside it."""
+
+    budget: Budget
+    budget_ms_per_image: float
+    tie: bool  # its lead over the best of the other kind is less than one standard error
+    known: Raced | None
+    best_searched: Raced | None
+
+    @property
+    def exported(self) -> tuple[Raced, ...]:
+        """Return what is exported for the budget: the winner, and the best network of the search if a known design won."""
+        return (self,) if self.searched or self.best_searched is None else (self, self.best_searched)
+
+
+class Unmet(Record):
+    """A budget that no network meets, and the smallest that one does, in milliseconds per image."""
+
+    budget: Budget
+    budget_ms_per_image: float
+    smallest_ms_per_image: float
+
+    def told(self, masternet_ms_per_image: float) -> str:
+        """Say so in a line, in the unit of the budget."""
+        smallest = smallest_met(self.budget, self.smallest_ms_per_image, masternet_ms_per_image)
+        return (
+            f"budget {told_budget(self.budget, self.budget_ms_per_image)} can be met by no network: the smallest that can be "
+            f"met is {smallest}"
+        )
+
+
+class Outcomes(Derived):
+    """What a job ends with, the setting in which all latencies were measured, and every network that raced to the end.
+
+    `failed` tells why networks could not be trained; a budget none of whose networks could has no outcome.
+    """
+
+    setting: Setting
+    masternet: Trained
+    masternet_ms_per_image: float
+    outcomes: tuple[Outcome, ...]
+    unmet: tuple[Unmet, ...]
+    raced: tuple[Raced, ...]
+    failed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
+    trainings: float  # cost of MasterNet, trials and race, in full trainings (T)

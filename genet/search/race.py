@@ -1,0 +1,182 @@
+"""The race: known designs and the search's best are trained alike, and per budget the best of all within it is handed out.
+
+The images held out for the search decide, and nothing else. An accuracy's standard error has two parts: the choice of these
+images, which training again does not change, and the luck of a training, which it does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, variance
+
+from genet.config.recipe import Budget, Race, Schedule, Training
+from genet.latency.table import Setting
+from genet.search.outcome import Outcome, Raced, Unmet
+from genet.storage import Derived, Record
+
+SHORT = 0.2  # of the epochs, of a short training
+WARM_UP = 0.25  # of them at most, to warm up
+FINALISTS = 2  # at the least, per budget
+IN_DOUBT = 2.0  # standard errors from the best, up to which a network is trained once more
+
+
+class Entrant(Record):
+    """A network in the race for a budget, with what is known of it before any training. Latencies are per image.
+
+    `design` is the known design that it is scaled from; None for a network of the search. `within` are all budgets that it is
+    certified to be within; if latencies are evidence from elsewhere, predicted to be. The measured latency is None then.
+    """
+
+    budget: Budget
+    budget_ms_per_image: float
+    within: tuple[Budget, ...]
+    design: str | None
+    name: str
+    network: str
+    resolution: int
+    predicted_accuracy: float | None = None
+    predicted_ms_per_image: float | None = None
+    ms_per_image: float | None = None
+    interval_ms_per_image: float | None = None
+    parameters: int
+    macs: int
+
+
+class Entrants(Derived):
+    """All networks in the race, budget by budget, and the budgets that no network meets."""
+
+    setting: Setting
+    masternet_ms_per_image: float
+    entrants: tuple[Entrant, ...]
+    unmet: tuple[Unmet, ...]
+
+
+class Score(Record):
+    """What a network reached in its full trainings; accuracies are 0 to 1, on so many images."""
+
+    held_out: tuple[float, ...]
+    test: tuple[float, ...]
+    held_out_images: int
+    test_images: int
+
+
+def short_training(schedule: Schedule) -> Schedule:
+    """Return the same training with a fifth of its epochs, of which a quarter at most warm up.
+
+    Weights are not averaged: over so few epochs their average would still be mostly the first ones.
+    """
+    epochs = max(1, round(SHORT * schedule.epochs))
+    warmup = min(schedule.warmup_epochs, int(WARM_UP * epochs))
+    raw = {"ema": None} if isinstance(schedule, Training) else {}
+    return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": warmup, **raw})
+
+
+def finalists(entrants: Sequence[Entrant], reached: Mapping[str, float], share: float) -> tuple[str, ...]:
+    """Return the networks of one budget to train fully, by what short trainings reached: the best share, two at least.
+
+    The best of the search and the best known design are among them, so that they are always compared.
+    """
+    ranked = sorted({e.network: e for e in entrants if e.network in reached}.values(), key=lambda e: -reached[e.network])
+    chosen = ranked[: max(FINALISTS, math.ceil(share * len(ranked)))]
+    for known in (True, False):
+        kind = [entrant for entrant in ranked if (entrant.design is not None) == known]
+        chosen += [entrant for entrant in kind[:1] if entrant not in chosen]
+    return tuple(entrant.network for entrant in chosen)
+
+
+def in_doubt(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[str, ...]:
+    """Return the networks of one budget that are within two standard errors of the best, if there are several."""
+    networks = dict.fromkeys(entrant.network for entrant in entrants if entrant.network in scores)
+    if len(networks) < 2:
+        return ()
+    luck = luck_of_trainings(score.held_out for score in scores.values())
+    best = max(networks, key=lambda network: fmean(scores[network].held_out))
+    close = [network for network in networks if _lead(scores[best], scores[network], luck) <= IN_DOUBT]
+    return tuple(close) if len(close) > 1 else ()
+
+
+def luck_of_trainings(accuracies: Iterable[Sequence[float]]) -> float:
+    """Return the variance of accuracy from one training of a network to the next, pooled over networks; 0 if none has two."""
+    several = [each for each in accuracies if len(each) > 1]
+    freedom = sum(len(each) - 1 for each in several)
+    return sum(variance(each) * (len(each) - 1) for each in several) / freedom if freedom else 0.0
+
+
+def standard_error(accuracies: Sequence[float], images: int, luck: float) -> float:
+    """Return the standard error of a mean accuracy over trainings, all judged on the same images."""
+    mean = min(1.0, max(0.0, fmean(accuracies)))
+    spread = max(mean * (1 - mean), 1 / (images + 2))  # none right, or none wrong, of few images is no certainty
+    return math.sqrt(spread / images + luck / len(accuracies))
+
+
+def _lead(one: Score, other: Score, luck: float) -> float:
+    """Return by how many standard errors of their difference one is ahead of the other."""
+    errors = (standard_error(score.held_out, score.held_out_images, luck) for score in (one, other))
+    return (fmean(one.held_out) - fmean(other.held_out)) / math.hypot(*errors)
+
+
+def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Outcome, ...]:
+    """Return per budget the best of all fully trained networks within it, whichever budget they were trained for.
+
+    Beside it stand the best known design and the best network of the search. A lead over the best of the other kind of less than
+    one standard error is a tie. A budget none of whose networks was trained is left out.
+    """
+    luck, found = luck_of_trainings(score.held_out for score in scores.values()), []
+    reached = raced(entrants, scores)
+    for budget, limit in dict.fromkeys((e.budget, e.budget_ms_per_image) for e in entrants):
+        inside = {e.network for e in entrants if e.network in scores and budget in e.within}
+        ranked = sorted((each for each in reached if each.network in inside), key=lambda each: -each.held_out_accuracy)
+        if not ranked:
+            continue
+        best = ranked[0]
+        known, searched = (next((each for each in ranked if each.searched == kind), None) for kind in (False, True))
+        other = known if best.searched else searched
+        found.append(
+            Outcome(
+                **dict(best),
+                budget=budget,
+                budget_ms_per_image=limit,
+                tie=other is not None and _lead(scores[best.network], scores[other.network], luck) < 1,
+                known=known,
+                best_searched=searched,
+            )
+        )
+    return tuple(found)
+
+
+def raced(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Raced, ...]:
+    """Return what every fully trained network reached, with its latency."""
+    held_out_luck = luck_of_trainings(score.held_out for score in scores.values())
+    test_luck = luck_of_trainings(score.test for score in scores.values())
+    surest = sorted(entrants, key=lambda entrant: -(entrant.interval_ms_per_image or 0.0))
+    by_network = {entrant.network: entrant for entrant in surest}  # of a network measured for two budgets the longer one
+    return tuple(
+        Raced(
+            name=entrant.name,
+            network=entrant.network,
+            resolution=entrant.resolution,
+            searched=entrant.design is None,
+            design=entrant.design,
+            trainings=len(score.held_out),
+            held_out_accuracy=fmean(score.held_out),
+            held_out_error=standard_error(score.held_out, score.held_out_images, held_out_luck),
+            test_accuracy=fmean(score.test),
+            test_error=standard_error(score.test, score.test_images, test_luck),
+            predicted_accuracy=entrant.predicted_accuracy,
+            predicted_ms_per_image=entrant.predicted_ms_per_image,
+            ms_per_image=entrant.ms_per_image,
+            interval_ms_per_image=entrant.interval_ms_per_image,
+            parameters=entrant.parameters,
+            macs=entrant.macs,
+        )
+        for entrant, score in ((by_network[network], score) for network, score in scores.items())
+    )
+
+
+def trainings_at_most(networks: int, budgets: int, race: Race, schedule: Schedule) -> float:
+    """Return what a race of so many networks per budget costs at most, in full trainings (T)."""
+    _, share, repeats = race.counts
+    finals = min(networks, max(FINALISTS, math.ceil(share * networks)) + 1)  # the best of a kind may come on top
+    short = networks * short_training(schedule).epochs / schedule.epochs if networks > FINALISTS else 0.0
+    return budgets * (short + finals * repeats)

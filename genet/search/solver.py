@@ -1,0 +1,267 @@
+"""The selection step, exact: the whole frontier of predicted accuracy over predicted latency in one pass.
+
+The paper draws random structures; but predicted accuracy is a sum over super-blocks, and so is latency once the width
+that a super-block reads is known. Dynamic programming over (super-block, outgoing width), keeping for each the choices
+that no other beats in both, therefore finds the best network for every budget at once. Where the host that launches
+kernels may be the slower side, kernels are counted too, and the states are (super-block, outgoing width, kernels).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from genet.arch.cost import network_cost
+from genet.arch.network import Network
+from genet.errors import EvidenceError
+from genet.search.tables import Offer, Offers
+from genet.storage import Record
+
+
+class Candidate(Record):
+    """A network that may be chosen, with what is predicted of it."""
+
+    network: str  # its notation
+    resolution: int
+    predicted_ms: float  # per batch
+    predicted_accuracy: float
+    parameters: int
+
+
+SLICES = 256
+ROUNDING = 1e-9  # relative: sums of the same blocks in another order
+NOTHING = "stem, head and every super-block must have a block that could be measured, and one has none; see latency.jsonl"
+State = tuple[int, int]  # outgoing width, kernels so far (0 where they do not count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """Ways to one state that few others beat, each with where it came from."""
+
+    ms: np.ndarray
+    gain: np.ndarray
+    parameters: np.ndarray
+    before: np.ndarray  # number of the state before
+    position: np.ndarray  # in that state's front
+    choice: np.ndarray  # of the super-block
+
+    def __getitem__(self, kept: np.ndarray) -> _Front:
+        return _Front(*(getattr(self, name)[kept] for name in self.__slots__))
+
+
+def frontier(offers: Offers) -> tuple[Candidate, ...]:
+    """Every network that no other is predicted to beat in both latency and accuracy, fastest first.
+
+    Of two that are alike in both, the one with fewer parameters (where the host decides latencies, as its parts compare).
+    """
+    return Solved(offers).frontier()
+
+
+class Solved:
+    """The dynamic programme of some offers, solved once for all budgets."""
+
+    def __init__(self, offers: Offers) -> None:
+        stem_ms, parameters, kernels = offers.stem
+        if not math.isfinite(stem_ms):
+            raise EvidenceError(NOTHING)
+        zero = np.zeros(1, int)
+        start = _Front(np.array([stem_ms]), np.array([offers.accuracy]), np.array([parameters]), zero, zero, zero)
+        (stem_width,) = offers.superblocks[0].reads
+        self.offers, self._counted = offers, bool(offers.host_ms)
+        self._stages: list[dict[State, _Front]] = [{(stem_width, kernels if self._counted else 0): start}]
+        for offer in offers.superblocks:
+            self._stages.append(_advance(self._stages[-1], offer, self._counted))
+
+    def frontier(self) -> tuple[Candidate, ...]:
+        """See `frontier`."""
+        ends = []
+        for number, ((width, kernels), front) in enumerate(self._stages[-1].items()):
+            head_ms, head_parameters, head_kernels = self.offers.head[width]
+            if math.isfinite(head_ms):
+                ms = np.maximum(front.ms + head_ms, self.offers.host_ms * (kernels + head_kernels))
+                here = np.arange(len(ms))
+                ends.append(_Front(ms, front.gain, front.parameters + head_parameters, np.full(len(ms), number), here, here))
+        if not ends:
+            raise EvidenceError(NOTHING)
+        return tuple(_candidates(self.offers, self._stages, _best(ends)))
+
+    def best(self, limit_ms: float, count: int) -> tuple[Candidate, ...]:
+        """The `count` networks of the highest predicted accuracy within a latency, the best first; fewer where there are fewer.
+
+        From the last super-block to the first: what is decided behind a place, and the best that its front can still add
+        within the rest of the budget. What promises most is decided further, so the first to be complete are the best.
+        """
+        numbers = itertools.count()
+        waiting: list[tuple[float, int, int, _Partial]] = []
+
+        def push(partials: Iterable[_Partial]) -> None:
+            for partial in partials:  # of equals the one decided furthest, or all of them would be looked at side by side
+                order = (-round(partial.promise, 12), -len(partial.choices), next(numbers))
+                heapq.heappush(waiting, (*order, partial))
+
+        push(self._endings(limit_ms * (1 + ROUNDING)))
+        found: list[tuple[int, ...]] = []
+        while waiting and len(found) < count:
+            *_, partial = heapq.heappop(waiting)
+            if len(partial.choices) == len(self.offers.superblocks):
+                found.append(partial.choices)
+            else:
+                push(self._longer(partial))
+        return self._as_candidates(found)
+
+    def _endings(self, limit_ms: float) -> Iterator[_Partial]:
+        for (width, kernels), front in self._stages[-1].items():
+            head_ms, _, head_kernels = self.offers.head[width]
+            left = limit_ms - head_ms
+            if self.offers.host_ms * (kernels + head_kernels) <= limit_ms and front.ms[0] <= left:
+                promise = float(_promises(front, np.array([left]))[0])
+                yield _Partial(promise, (width, kernels), left, 0.0, ())
+
+    def _longer(self, partial: _Partial) -> list[_Partial]:
+        """One super-block more decided: for every state before it its most promising choices."""
+        place = len(self.offers.superblocks) - len(partial.choices) - 1
+        offer, (width, kernels) = self.offers.superblocks[place], partial.state
+        found = []
+        for (in_width, launched), front in self._stages[place].items():
+            row = offer.reads[in_width]
+            fits = offer.widths[row] == width
+            if self._counted:
+                fits = fits & (offer.kernels[row] == kernels - launched)
+            fits = fits & np.isfinite(offer.ms[row]) & (offer.ms[row] <= partial.left_ms - front.ms[0])
+            members = np.flatnonzero(fits)
+            left = partial.left_ms - offer.ms[row, members]
+            promises = partial.gain + offer.gain[members] + _promises(front, left)
+            found += [
+                _Partial(
+                    float(promises[k]),
+                    (in_width, launched),
+                    float(left[k]),
+                    partial.gain + float(offer.gain[members[k]]),
+                    (int(members[k]), *partial.choices),
+                )
+                for k in range(len(members))
+            ]
+        return found
+
+    def _as_candidates(self, found: Sequence[tuple[int, ...]]) -> tuple[Candidate, ...]:
+        if not found:
+            return ()
+        totals = self.offers.totals(np.array(found))
+        candidates = [_candidate(self.offers, choices, *values) for choices, *values in zip(found, *totals, strict=True)]
+        return tuple(sorted(candidates, key=lambda candidate: (-candidate.predicted_accuracy, candidate.parameters)))
+
+
+class _Partial(NamedTuple):
+    """The super-blocks from one on, decided, and what is left for those before it."""
+
+    promise: float  # the accuracy that the best of its completions reaches
+    state: State  # that they read
+    left_ms: float
+    gain: float  # of what is decided
+    choices: tuple[int, ...]
+
+
+def _promises(front: _Front, left_ms: np.ndarray) -> np.ndarray:
+    """The best gain of a front within each latency; all have one."""
+    return np.asarray(front.gain[np.maximum(np.searchsorted(front.ms, left_ms, side="right") - 1, 0)])
+
+
+def _advance(before: dict[State, _Front], offer: Offer, counted: bool) -> dict[State, _Front]:
+    """One super-block further: for every state after it the best of all fronts before it and all choices."""
+    grown: dict[State, list[_Front]] = {}
+    for number, ((in_width, kernels), front) in enumerate(before.items()):
+        row = offer.reads[in_width]
+        ms, launched = offer.ms[row], offer.kernels[row] if counted else np.zeros(len(offer.choices), int)
+        widths = offer.widths[row]
+        for width, more in {*zip(widths.tolist(), launched.tolist(), strict=True)}:
+            members = np.flatnonzero((widths == width) & (launched == more) & np.isfinite(ms))
+            kept = members[pareto(ms[members], offer.gain[members], offer.parameters[row, members])]
+            if len(kept):
+                state = (width, kernels + more if counted else 0)
+                grown.setdefault(state, []).append(_grow(front, number, offer, row, kept))
+    if not grown:
+        raise EvidenceError(NOTHING)
+    return {state: _best(fronts) for state, fronts in sorted(grown.items())}
+
+
+def _grow(front: _Front, number: int, offer: Offer, row: int, choices: np.ndarray) -> _Front:
+    """Every way of a front with every choice."""
+    ways, size = len(front.ms), len(front.ms) * len(choices)
+    return _Front(
+        ms=np.add.outer(front.ms, offer.ms[row, choices]).ravel(),
+        gain=np.add.outer(front.gain, offer.gain[choices]).ravel(),
+        parameters=np.add.outer(front.parameters, offer.parameters[row, choices]).ravel(),
+        before=np.full(size, number),
+        position=np.repeat(np.arange(ways), len(choices)),
+        choice=np.tile(choices, ways),
+    )
+
+
+def _best(fronts: Sequence[_Front]) -> _Front:
+    joined = _Front(*(np.concatenate([getattr(front, name) for front in fronts]) for name in _Front.__slots__))
+    return joined[pareto(joined.ms, joined.gain, joined.parameters)]
+
+
+def utilized(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Those that no other beats in throughput and utilization, which is arithmetic per time (utilization paper, section 4.3)."""
+    ms = np.array([candidate.predicted_ms for candidate in candidates])
+    macs = np.array([network_cost(Network.parse(candidate.network)).macs for candidate in candidates])
+    return tuple(candidates[place] for place in pareto(ms, macs / ms))
+
+
+def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = None) -> np.ndarray:
+    """Positions of the points that none beats in both, ascending in `ms`; of equal points the one with fewest parameters."""
+    hopeful = _hopeful(ms, gain)
+    keys = [-gain[hopeful], ms[hopeful]]
+    order = hopeful[np.lexsort(keys if parameters is None else [parameters[hopeful], *keys])]
+    best = np.maximum.accumulate(gain[order])
+    return np.asarray(order[np.concatenate([[True], best[1:] > best[:-1]])[: len(order)]])
+
+
+def _hopeful(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Positions of the points that none of a faster slice of latencies beats: a few of many, found without sorting them."""
+    if len(ms) < 4 * SLICES or ms.min() == ms.max():
+        return np.arange(len(ms))
+    place = ((ms - ms.min()) * ((SLICES - 1) / (ms.max() - ms.min()))).astype(int)
+    best = np.full(SLICES + 1, -np.inf)
+    np.maximum.at(best, place + 1, gain)
+    return np.flatnonzero(gain > np.maximum.accumulate(best)[place])
+
+
+def _candidates(offers: Offers, stages: list[dict[State, _Front]], ends: _Front) -> Iterable[Candidate]:
+    """Walk back from every end and write its network down."""
+    fronts = [list(stage.values()) for stage in stages[1:]]
+    for end in range(len(ends.ms)):
+        state, position = int(ends.before[end]), int(ends.position[end])
+        choices: list[int] = []
+        for stage in reversed(fronts):
+            front = stage[state]
+            choices.append(int(front.choice[position]))
+            state, position = int(front.before[position]), int(front.position[position])
+        yield _candidate(offers, choices[::-1], ends.ms[end], ends.gain[end], ends.parameters[end])
+
+
+def _candidate(offers: Offers, choices: Sequence[int], ms: float, accuracy: float, parameters: int) -> Candidate:
+    return Candidate(
+        network=str(offers.network(choices)),
+        resolution=offers.resolution,
+        predicted_ms=float(ms),
+        predicted_accuracy=float(accuracy),
+        parameters=int(parameters),
+    )
+
+
+def drawn(offers: Offers, count: int, seed: int) -> tuple[Candidate, ...]:
+    """The paper's way: of `count` random structures those that no other of them beats, fastest first."""
+    draw = np.random.default_rng(seed)
+    picks = np.column_stack([draw.integers(len(offer.choices), size=count) for offer in offers.superblocks])
+    found = offers.totals(picks)
+    possible = np.flatnonzero(np.isfinite(found.ms))
+    best = possible[pareto(*(values[possible] for values in found))]
+    return tuple(_candidate(offers, picks[one].tolist(), *(values[one] for values in found)) for one in best)

@@ -1,0 +1,173 @@
+"""What every super-block offers, tabulated: what each choice is predicted to gain, and what it costs by the width it reads.
+
+The selection, the paper's random draw and the explanation of a choice all read these tables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from genet.arch.cost import block_cost
+from genet.arch.network import Block, Network, SuperBlock, blocks, superblock_blocks
+from genet.arch.space import SearchSpace, Widths
+from genet.latency.ops import kernel_count
+
+ReadingMs = Callable[[Block, Sequence[int]], np.ndarray]  # latency of a block that reads each of these widths
+Gain = Callable[[int, SuperBlock], float | None]  # None where there is no evidence
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The choices for one super-block; what they cost is of shape (widths read, choices)."""
+
+    choices: tuple[SuperBlock, ...]
+    reads: dict[int, int]  # width -> row
+    widths: np.ndarray  # that each choice writes: the width read where it has no block
+    gain: np.ndarray  # (choices,), predicted change of accuracy
+    ms: np.ndarray  # per batch; infinite for what could not be measured
+    parameters: np.ndarray
+    kernels: np.ndarray
+
+    @cached_property
+    def place(self) -> dict[SuperBlock, int]:
+        """Where each choice stands."""
+        return {choice: column for column, choice in enumerate(self.choices)}
+
+
+class Prediction(NamedTuple):
+    """Milliseconds per batch, accuracy and parameters of one network."""
+
+    ms: float
+    accuracy: float
+    parameters: int
+
+
+class Totals(NamedTuple):
+    """Milliseconds per batch, accuracy and parameters of many networks."""
+
+    ms: np.ndarray
+    accuracy: np.ndarray
+    parameters: np.ndarray
+
+
+@dataclass(frozen=True)
+class Offers:
+    """All super-blocks of a space at one resolution, with the stem before them and the head after."""
+
+    space: SearchSpace
+    resolution: int
+    accuracy: float  # of the MasterNet
+    stem: tuple[float, int, int]  # ms, parameters, kernels
+    superblocks: tuple[Offer, ...]
+    head: dict[int, tuple[float, int, int]]  # by the width read
+    host_ms: float  # per kernel: no network is faster than the host that launches it; 0 where that does not matter
+
+    def network(self, choices: Sequence[int]) -> Network:
+        """The network of one choice per super-block."""
+        picked = (offer.choices[choice] for offer, choice in zip(self.superblocks, choices, strict=True))
+        return self.space.network(tuple(picked), self.resolution)
+
+    def holds(self, network: Network) -> bool:
+        """Whether every super-block of a network is on offer."""
+        return all(own in offer.place for offer, own in zip(self.superblocks, network.superblocks, strict=True))
+
+    def predict(self, network: Network) -> Prediction:
+        """What is predicted of a network that is on offer."""
+        places = [offer.place[own] for offer, own in zip(self.superblocks, network.superblocks, strict=True)]
+        found = self.totals(np.array([places]))
+        return Prediction(float(found.ms[0]), float(found.accuracy[0]), int(found.parameters[0]))
+
+    def totals(self, picks: np.ndarray) -> Totals:
+        """What is predicted of many networks, each a row of one choice per super-block."""
+        count = len(picks)
+        ms, parameters, kernels = (np.full(count, value) for value in self.stem)
+        accuracy, row = np.full(count, self.accuracy), np.zeros(count, int)
+        after = [*(offer.reads for offer in self.superblocks[1:]), {width: row for row, width in enumerate(self.head)}]
+        for offer, picked, reads in zip(self.superblocks, picks.T, after, strict=True):
+            ms, accuracy = ms + offer.ms[row, picked], accuracy + offer.gain[picked]
+            parameters, kernels = parameters + offer.parameters[row, picked], kernels + offer.kernels[row, picked]
+            row = np.array([reads[width] for width in offer.widths[row, picked].tolist()], int)
+        head = np.array(list(self.head.values()))[row]
+        ms = np.maximum(ms + head[:, 0], self.host_ms * (kernels + head[:, 2]))
+        return Totals(ms, accuracy, parameters + head[:, 1].astype(int))
+
+
+def tabulate(
+    space: SearchSpace,
+    widths: Widths,
+    resolution: int,
+    accuracy: float,
+    gain: Gain,
+    reading_ms: ReadingMs,
+    host_ms: float = 0.0,
+) -> Offers:
+    """The offers of a space at a resolution.
+
+    What has no predicted gain is not on offer; a super-block without any keeps the MasterNet's own.
+    """
+    stem, *_, head = blocks(space.masternet(resolution))
+    reads: tuple[int, ...] = (stem.width,)
+    offers = []
+    for index, size in enumerate(space.sizes(resolution)[:-1]):
+        gains = {choice: gain(index, choice) for choice in space.choices(index, widths)}
+        known = {choice: change for choice, change in gains.items() if change is not None}
+        offers.append(_offer(known or {space.superblocks[index]: 0.0}, reads, size, reading_ms))
+        reads = tuple(sorted(set(offers[-1].widths.ravel().tolist())))
+    head_ms = reading_ms(head, reads)
+    return Offers(
+        space=space,
+        resolution=resolution,
+        accuracy=accuracy,
+        stem=(float(reading_ms(stem, [stem.in_width])[0]), block_cost(stem).parameters, kernel_count(stem)),
+        superblocks=tuple(offers),
+        head={
+            width: (float(ms), block_cost(dataclasses.replace(head, in_width=width)).parameters, kernel_count(head))
+            for width, ms in zip(reads, head_ms, strict=True)
+        },
+        host_ms=host_ms,
+    )
+
+
+def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, reading_ms: ReadingMs) -> Offer:
+    """Choices that differ in depth alone share their first and their repeated block; one without blocks costs nothing."""
+    choices = sorted(gains, key=lambda choice: (choice.depth > 0, choice.width, str(choice.block_type), choice.depth))
+    shape = (len(reads), len(choices))
+    ms, parameters, kernels = np.zeros(shape), np.zeros(shape, int), np.zeros(shape, int)
+    column = sum(choice.depth == 0 for choice in choices)
+    for _, alike in itertools.groupby(choices[column:], key=lambda choice: (choice.width, choice.block_type)):
+        depths = [choice.depth for choice in alike]
+        deepest = choices[column + len(depths) - 1]
+        first, *rest = superblock_blocks(deepest, reads[0], size)
+        here = np.s_[:, column : column + len(depths)]
+        costs = _first_costs(first, reads)
+        for table, firsts, repeated in (
+            (ms, reading_ms(first, reads), float(reading_ms(rest[0], [rest[0].in_width])[0]) if rest else 0.0),
+            (parameters, costs[0], block_cost(rest[0]).parameters if rest else 0),
+            (kernels, costs[1], kernel_count(rest[0]) if rest else 0),
+        ):
+            rest_of_it = [(depth - 1) * repeated if depth > 1 else 0 for depth in depths]  # none of what is infinite is 0
+            table[here] = np.add.outer(firsts, rest_of_it)
+        column += len(depths)
+    widths, gain = np.array([[c.writes(width) for c in choices] for width in reads]), np.array([gains[c] for c in choices])
+    return Offer(tuple(choices), {width: row for row, width in enumerate(reads)}, widths, gain, ms, parameters, kernels)
+
+
+def _first_costs(first: Block, reads: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Parameters and kernels of a first block by the width it reads; both are exact.
+
+    Parameters are linear in that width, but for the projection, which only a stride or another width than its own needs.
+    """
+    other = dataclasses.replace(first, in_width=first.width + 1)
+    another = dataclasses.replace(first, in_width=first.width + 2)
+    same = dataclasses.replace(first, in_width=first.width)
+    base, slope = block_cost(other).parameters, block_cost(another).parameters - block_cost(other).parameters
+    own = np.array(reads) == first.width
+    parameters = np.where(own, block_cost(same).parameters, base + slope * (np.array(reads) - other.in_width))
+    return parameters, np.where(own, kernel_count(same), kernel_count(other))

@@ -1,0 +1,195 @@
+"""Do the predictions hold? Networks that the regression never saw, trained, against what it said of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+
+from genet.arch.cost import network_cost
+from genet.arch.network import Network
+from genet.search.solver import Candidate
+from genet.search.tables import Offers
+from genet.storage import Derived, Record
+
+DRAWN = 20_000  # random networks to find some of a certain latency or accuracy among
+
+AS_FAST = 0.03  # relative difference of latencies
+Role = Literal["frontier", "random, as fast", "random"]
+
+
+class Subject(Record):
+    """A network to train, and what is predicted of it; latency per batch."""
+
+    network: str
+    role: Role
+    partner: str | None = None  # of a random network: the frontier's network that is as fast
+    predicted_accuracy: float
+    predicted_ms: float
+
+
+class Verdict(Record):
+    """A subject with what was found: one accuracy per training; latency per batch, None where nothing is measured here."""
+
+    subject: Subject
+    accuracies: tuple[float, ...]
+    measured_ms: float | None
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over trainings."""
+        return fmean(self.accuracies)
+
+
+class Agreement(Record):
+    """How well a prediction ranks what was found. Errors are standard errors over networks drawn with replacement."""
+
+    kendall: float
+    error: float
+    spearman: float
+
+
+class Validation(Derived):
+    """What the predictions were worth, on networks that no trial was of."""
+
+    epochs: int
+    verdicts: tuple[Verdict, ...]
+    accuracy: Agreement
+    free: dict[str, Agreement]  # what costs nothing, by name
+    ceiling: tuple[float, ...]  # Kendall of every training with the mean of the others; empty for one training each
+    perfect: float | None  # Kendall that a prediction without fault could expect; None for one training each
+    bias: float  # mean of predicted minus trained accuracy: the trials' schedule is another
+    left: float  # root mean square of what is left of the difference
+    advantage: float | None  # mean accuracy of the frontier's networks over random ones as fast; None without pairs
+    advantage_error: float | None  # its standard error
+    latency: Agreement | None
+    latency_error: float | None  # mean relative error, absolute
+
+
+def subjects(offers: Offers, front: Sequence[Candidate], known: set[str], count: int, seed: int) -> tuple[Subject, ...]:
+    """`count` networks that no trial was of: some of the frontier, for each a random one as fast, and random ones.
+
+    A quarter is of the frontier, spread evenly over it; the last half is spread evenly over what is predicted.
+    """
+    draw = np.random.default_rng(seed)
+    picks = np.unique([draw.integers(len(offer.choices), size=DRAWN) for offer in offers.superblocks], axis=1).T
+    found = offers.totals(picks)
+    picks, found = picks[np.isfinite(found.ms)], type(found)(*(values[np.isfinite(found.ms)] for values in found))
+    taken = set(known)
+
+    def nearest(values: np.ndarray, target: float, role: Role, partner: str | None = None) -> Subject | None:
+        for one in np.argsort(np.abs(values - target), kind="stable")[:200]:
+            if partner and abs(values[one] / target - 1) > AS_FAST:
+                return None
+            network = str(offers.network(picks[one].tolist()))
+            if network not in taken:
+                taken.add(network)
+                accuracy, ms = float(found.accuracy[one]), float(found.ms[one])
+                return Subject(network=network, role=role, partner=partner, predicted_accuracy=accuracy, predicted_ms=ms)
+        return None
+
+    chosen: list[Subject | None] = []
+    fresh = [candidate for candidate in front if candidate.network not in taken]
+    for candidate in _evenly(fresh, count // 4):
+        taken.add(candidate.network)
+        best, ms = candidate.predicted_accuracy, candidate.predicted_ms
+        chosen.append(Subject(network=candidate.network, role="frontier", predicted_accuracy=best, predicted_ms=ms))
+    chosen += [nearest(found.ms, s.predicted_ms, "random, as fast", s.network) for s in tuple(chosen) if s]
+    low, high = float(found.accuracy.min()), float(found.accuracy.max())
+    rest = count - len(chosen)
+    chosen += [nearest(found.accuracy, low + (high - low) * (k + 0.5) / rest, "random") for k in range(rest)]
+    return tuple(subject for subject in chosen if subject)
+
+
+def _evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Candidates spread over a frontier, its ends left out where there is room."""
+    count = min(count, len(candidates))
+    return [candidates[math.floor((k + 0.5) * len(candidates) / count)] for k in range(count)]
+
+
+def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Validation:
+    """Hold what was found against what was predicted; at least three networks."""
+    predicted = np.array([verdict.subject.predicted_accuracy for verdict in verdicts])
+    trained = np.array([verdict.accuracies for verdict in verdicts])
+    found = np.array([verdict.accuracy for verdict in verdicts])
+    networks = [Network.parse(verdict.subject.network) for verdict in verdicts]
+    gains = _advantages(verdicts)
+    latencies = [(v.subject.predicted_ms, v.measured_ms) for v in verdicts if v.measured_ms is not None]
+    ms, measured = np.array(latencies).T if latencies else (np.empty(0), np.empty(0))
+    left = predicted - found - (predicted - found).mean()
+    return Validation(
+        inputs=inputs,
+        epochs=epochs,
+        verdicts=tuple(verdicts),
+        accuracy=agreement(predicted, found),
+        free={name: agreement(values, found) for name, values in free_proxies(networks).items()},
+        ceiling=ceiling(trained),
+        perfect=perfect(trained),
+        bias=float((predicted - found).mean()),
+        left=float(np.sqrt(np.mean(left**2))),
+        advantage=fmean(gains) if gains else None,
+        advantage_error=float(np.std(gains, ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else None,
+        latency=agreement(ms, measured) if len(ms) > 2 else None,
+        latency_error=float(np.mean(np.abs(ms / measured - 1))) if len(ms) else None,
+    )
+
+
+def agreement(predicted: np.ndarray, found: np.ndarray) -> Agreement:
+    """Rank correlations of a prediction with what was found; 0 where a prediction tells nothing apart."""
+    draw, size = np.random.default_rng(0), len(found)
+    samples = [_kendall(predicted[k], found[k]) for k in (draw.integers(0, size, size) for _ in range(200))]
+    spearman = float(spearmanr(predicted, found).statistic) if np.ptp(predicted) and np.ptp(found) else 0.0
+    return Agreement(kendall=_kendall(predicted, found), error=float(np.std(samples)), spearman=spearman)
+
+
+def _kendall(one: np.ndarray, other: np.ndarray) -> float:
+    tau = float(kendalltau(one, other).statistic) if np.ptp(one) and np.ptp(other) else 0.0
+    return 0.0 if math.isnan(tau) else tau
+
+
+def ceiling(accuracies: np.ndarray) -> tuple[float, ...]:
+    """How well one training agrees with the mean of the others: (networks, trainings) -> Kendall of each."""
+    trainings = accuracies.shape[1]
+    if trainings < 2:
+        return ()
+    return tuple(_kendall(accuracies[:, k], np.delete(accuracies, k, axis=1).mean(1)) for k in range(trainings))
+
+
+def perfect(accuracies: np.ndarray) -> float | None:
+    """Kendall that a prediction without fault could expect with the mean over trainings, for that is noisy too.
+
+    (networks, trainings) -> the mean over 200 draws; None for one training each. What spread the means owe to noise is taken
+    out of them first.
+    """
+    trainings = accuracies.shape[1]
+    if trainings < 2:
+        return None
+    means, noise = accuracies.mean(1), float(np.sqrt(accuracies.var(1, ddof=1).mean() / trainings))
+    spread = float(means.var(ddof=1))
+    true = means.mean() + (means - means.mean()) * math.sqrt(max(0.0, 1 - noise**2 / spread)) if spread else means
+    draw = np.random.default_rng(0)
+    return fmean(_kendall(true, true + draw.normal(0, noise, len(true))) for _ in range(200))
+
+
+def free_proxies(networks: Sequence[Network]) -> Mapping[str, np.ndarray]:
+    """What ranks networks without any training: the evidence must beat it to be worth its hours."""
+    costs = [network_cost(network) for network in networks]
+    return {
+        "log-widths": np.array([sum(math.log2(s.width) for s in network.stages) for network in networks]),
+        "depths": np.array([float(sum(s.depth for s in network.superblocks)) for network in networks]),
+        "log-parameters": np.array([math.log2(cost.parameters) for cost in costs]),
+        "log-MACs": np.array([math.log2(cost.macs) for cost in costs]),
+    }
+
+
+def _advantages(verdicts: Sequence[Verdict]) -> list[float]:
+    reached = {verdict.subject.network: verdict.accuracy for verdict in verdicts}
+    return [
+        reached[v.subject.partner] - v.accuracy
+        for v in verdicts
+        if v.subject.partner is not None and v.subject.partner in reached
+    ]

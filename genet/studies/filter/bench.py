@@ -1,0 +1,112 @@
+"""A whole search space as a table: every network's accuracy and throughput, and what it cost to find them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import AfterValidator, PositiveFloat, PositiveInt
+
+from genet.arch.network import law
+from genet.errors import SpecError
+from genet.storage import Record
+from genet.studies.survey.survey import Percent, frontier
+from genet.studies.tables import read_table
+
+TIMING_S = 1.0  # what timing a network is taken to cost where a table does not tell
+
+
+def _choices(text: str) -> str:
+    if not re.fullmatch(r"\d+(:\d+)*", text):
+        raise law("must be widths joined by colons, such as 8:16:64")
+    return text
+
+
+class Row(Record):
+    """One network of a space: its widths, and what is known of it. Throughput is in images per second, MACs are of one image."""
+
+    network: Annotated[str, AfterValidator(_choices)]
+    top1_percent: Percent
+    images_per_sec: PositiveFloat
+    macs: PositiveInt
+    train_sec: PositiveFloat  # until its accuracy is known
+    time_sec: PositiveFloat = TIMING_S  # until its throughput is known
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Its widths."""
+        return tuple(map(int, self.network.split(":")))
+
+    @property
+    def utilization(self) -> float:
+        """Operations per second: the share of a peak that all networks have in common."""
+        return 2 * self.macs * self.images_per_sec
+
+    @property
+    def point(self) -> tuple[float, float]:
+        """Throughput and accuracy."""
+        return self.images_per_sec, self.top1_percent
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A space of which all networks are known. SpecError where one is missing: searches move from each to its neighbours."""
+
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        positions = {len(row.choices) for row in self.rows}
+        if len(positions) != 1:
+            raise SpecError([f"a space must have networks of as many widths each, and has of {sorted(positions)}"])
+        size = math.prod(map(len, self.options))
+        if len(self.rows) != size:
+            told = " x ".join(str(len(each)) for each in self.options)
+            raise SpecError([f"a space must hold every combination of its widths, {told} = {size}, and holds {len(self.rows)}"])
+
+    @cached_property
+    def options(self) -> tuple[tuple[int, ...], ...]:
+        """The widths on offer at every position."""
+        return tuple(tuple(sorted(set(each))) for each in zip(*(row.choices for row in self.rows), strict=True))
+
+    @cached_property
+    def row_of(self) -> dict[tuple[int, ...], Row]:
+        """Networks by their widths."""
+        return {row.choices: row for row in self.rows}
+
+    @cached_property
+    def true_frontier(self) -> tuple[Row, ...]:
+        """Of throughput and accuracy."""
+        return frontier_of(self.rows)
+
+    @cached_property
+    def corner(self) -> tuple[float, float]:
+        """The least throughput and accuracy of all: what hypervolumes are counted from."""
+        return min(row.images_per_sec for row in self.rows), min(row.top1_percent for row in self.rows)
+
+    def hypervolume(self, rows: Sequence[Row]) -> float:
+        """Area that networks dominate in throughput and accuracy, over the area that the true frontier does; 1 of nothing."""
+        whole = _area(self.true_frontier, self.corner)
+        return _area(frontier_of(rows), self.corner) / whole if whole else 1.0
+
+
+def frontier_of(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Those that no other beats in throughput and accuracy."""
+    return tuple(rows[place] for place in frontier([row.point for row in rows]))
+
+
+def _area(rows: Sequence[Row], corner: tuple[float, float]) -> float:
+    """Of the staircase from a corner up to a frontier."""
+    points = np.array(sorted({row.point for row in rows}, reverse=True)).reshape(-1, 2) - corner
+    heights = np.diff(points[:, 1], prepend=0.0)  # accuracy rises as throughput falls
+    return float(points[:, 0] @ np.maximum(heights, 0.0))
+
+
+def read_bench(path: Path) -> Bench:
+    """From a CSV file with the columns network, top1_percent, images_per_sec, macs, train_sec, and perhaps time_sec."""
+    return Bench(read_table(path, Row, ("network",)))

@@ -1,0 +1,206 @@
+"""Approximate filtering against sample-based searches, under one time budget (utilization paper, sections 4.2 to 4.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from genet.errors import SpecError
+from genet.storage import Record
+from genet.studies.filter.bench import Bench, Row, frontier_of
+from genet.studies.filter.searchers import SEARCHERS, Searcher
+from genet.studies.survey.survey import frontier
+
+Predicate = Literal["utilization", "FLOPs"]
+PREDICATES: dict[Predicate, Callable[[Row], float]] = {
+    "utilization": lambda row: row.utilization,
+    "FLOPs": lambda row: float(row.macs),
+}
+STUCK = 1000  # known networks proposed in a row, after which a search has converged
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What a sample is worth to a search that learns: accuracy times a power of throughput over a target (equation 3)."""
+
+    target_images_per_sec: float
+    weight: float = 0.07
+
+    def __call__(self, row: Row) -> float:
+        """Of one network."""
+        return row.top1_percent / 100 * (row.images_per_sec / self.target_images_per_sec) ** self.weight
+
+
+class Found(Record):
+    """What one search with one seed came to."""
+
+    method: str
+    seed: int
+    trained: int  # networks whose accuracy was taken
+    timed: int
+    seconds: float
+    frontier: tuple[str, ...]  # networks that no other found beats
+    share: float  # of the true frontier, that is among them
+    hypervolume: float  # over the true frontier's
+
+
+class Method(Record):
+    """One method over all seeds: means, and standard deviations over seeds."""
+
+    method: str
+    trained: float
+    timed: float
+    seconds: float
+    share: float
+    share_deviation: float
+    hypervolume: float
+    hypervolume_deviation: float
+
+
+class Filtering(Record):
+    """The study: how predicates go with accuracy, how many networks they leave, and what every method found."""
+
+    networks: int
+    true_frontier: tuple[str, ...]
+    spearman: dict[str, float | None]  # of each predicate with accuracy; None where one does not vary
+    left: dict[str, int]  # networks on the frontier of throughput and predicate
+    budget_sec: float
+    target_images_per_sec: float
+    weight: float
+    runs: tuple[Found, ...]
+    methods: tuple[Method, ...]
+
+
+def predicate_frontier(rows: Sequence[Row], predicate: Predicate) -> tuple[Row, ...]:
+    """Networks that no other beats in throughput and in the cheap figure: those worth training."""
+    return tuple(rows[place] for place in frontier([(row.images_per_sec, PREDICATES[predicate](row)) for row in rows]))
+
+
+def filtering_cost(bench: Bench, predicate: Predicate) -> float:
+    """Seconds to time all networks, and to train those that are left."""
+    return math.fsum(row.time_sec for row in bench.rows) + math.fsum(
+        row.train_sec for row in predicate_frontier(bench.rows, predicate)
+    )
+
+
+def filtered(bench: Bench, predicate: Predicate, budget_sec: float, seed: int) -> Found:
+    """Section 4.3.2: time all networks, then train those on the frontier, in any order, as far as the budget goes.
+
+    Where it does not suffice to time all, as many are looked at as leave half of it for training.
+    """
+    draw = np.random.default_rng(seed)
+    order = [bench.rows[place] for place in draw.permutation(len(bench.rows))]
+    spent, seen = 0.0, []
+    timing = math.fsum(row.time_sec for row in order)
+    for row in order:
+        if timing > budget_sec and spent + row.time_sec > budget_sec / 2:
+            break
+        spent += row.time_sec
+        seen.append(row)
+    trained = []
+    left = predicate_frontier(seen, predicate)
+    for place in draw.permutation(len(left)):
+        if spent + left[place].train_sec > budget_sec * (1 + 1e-9):
+            break
+        spent += left[place].train_sec
+        trained.append(left[place])
+    return _found(bench, f"filter by {predicate}", seed, trained, len(seen), spent)
+
+
+def sampled(bench: Bench, method: str, reward: Reward, budget_sec: float, seed: int) -> Found:
+    """Algorithm 1: propose, train and time side by side, learn, until the budget is spent; what is known costs nothing."""
+    searcher: Searcher = SEARCHERS[method]([len(each) for each in bench.options], seed)
+    known: dict[tuple[int, ...], Row] = {}
+    spent, repeats = 0.0, 0
+    while repeats < STUCK and len(known) < len(bench.rows):
+        choices = searcher.propose()
+        row = bench.row_of[tuple(options[choice] for options, choice in zip(bench.options, choices, strict=True))]
+        repeats += 1
+        if choices not in known:
+            cost = max(row.train_sec, row.time_sec)
+            if spent + cost > budget_sec:
+                break
+            spent, repeats, known[choices] = spent + cost, 0, row
+        searcher.learn(choices, reward(row))
+    return _found(bench, method, seed, list(known.values()), len(known), spent)
+
+
+def _found(bench: Bench, method: str, seed: int, trained: Sequence[Row], timed: int, seconds: float) -> Found:
+    front = frontier_of(trained)
+    true = {row.network for row in bench.true_frontier}
+    return Found(
+        method=method,
+        seed=seed,
+        trained=len(trained),
+        timed=timed,
+        seconds=seconds,
+        frontier=tuple(row.network for row in front),
+        share=sum(row.network in true for row in front) / len(true),
+        hypervolume=bench.hypervolume(trained) if trained else 0.0,
+    )
+
+
+def study(
+    bench: Bench,
+    budget_sec: float | None = None,
+    seeds: int = 9,
+    target_images_per_sec: float | None = None,
+    weight: float = 0.07,
+    done: Callable[[], None] = lambda: None,
+) -> Filtering:
+    """Every method with every seed. The budget is by default what filtering by utilization takes, the target the median."""
+    budget = filtering_cost(bench, "utilization") if budget_sec is None else budget_sec
+    least = min(max(row.train_sec, row.time_sec) for row in bench.rows)
+    if budget < least:
+        raise SpecError([f"--budget must suffice to train the cheapest network, {least:.6g} s (got {budget:g})"])
+    target = (
+        float(np.median([row.images_per_sec for row in bench.rows])) if target_images_per_sec is None else target_images_per_sec
+    )
+    reward, runs = Reward(target, weight), []
+    for seed in range(seeds):
+        runs += [filtered(bench, predicate, budget, seed) for predicate in PREDICATES]
+        runs += [sampled(bench, method, reward, budget, seed) for method in SEARCHERS]
+        done()
+    accuracies = [row.top1_percent for row in bench.rows]
+    return Filtering(
+        networks=len(bench.rows),
+        true_frontier=tuple(row.network for row in bench.true_frontier),
+        spearman={name: _agreement([of(row) for row in bench.rows], accuracies) for name, of in PREDICATES.items()},
+        left={name: len(predicate_frontier(bench.rows, name)) for name in PREDICATES},
+        budget_sec=budget,
+        target_images_per_sec=target,
+        weight=weight,
+        runs=tuple(runs),
+        methods=tuple(_method([run for run in runs if run.method == name]) for name in dict.fromkeys(run.method for run in runs)),
+    )
+
+
+def _agreement(one: Sequence[float], other: Sequence[float]) -> float | None:
+    if len(set(one)) < 2 or len(set(other)) < 2:
+        return None
+    return float(spearmanr(one, other).statistic)
+
+
+def _method(runs: Sequence[Found]) -> Method:
+    def mean(of: Callable[[Found], float]) -> float:
+        return fmean(of(run) for run in runs)
+
+    def deviation(of: Callable[[Found], float]) -> float:
+        return stdev(of(run) for run in runs) if len(runs) > 1 else 0.0
+
+    return Method(
+        method=runs[0].method,
+        trained=mean(lambda run: run.trained),
+        timed=mean(lambda run: run.timed),
+        seconds=mean(lambda run: run.seconds),
+        share=mean(lambda run: run.share),
+        share_deviation=deviation(lambda run: run.share),
+        hypervolume=mean(lambda run: run.hypervolume),
+        hypervolume_deviation=deviation(lambda run: run.hypervolume),
+    )

@@ -1,0 +1,139 @@
+"""FoldedCNNs: several images stacked along their channels are one input of a wider network (utilization paper, section 3.3).
+
+Of N images of C channels a network folded by f sees N / f inputs of f C channels. Every layer is sqrt(f) times as wide, and
+the classifier answers for f images at once. That is nearly the same arithmetic on 1 / sqrt(f) of the activations, so where
+these are what memory moves, arithmetic intensity grows by sqrt(f).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from genet.arch.external import Foreign, Structure
+from genet.arch.network import MULTIPLE, Input, Network
+from genet.errors import GenetError, SpecError
+from genet.latency.estimate.roofline import Product
+from genet.latency.trace import module_ops
+from genet.latency.workload import part_of
+from genet.models.external import build_structure, channels, logits_of
+from genet.storage import Record
+from genet.studies.survey.survey import Entrant, Surveyed, survey_in_turn
+
+if TYPE_CHECKING:
+    from genet.latency.timing.meter import Meter
+
+
+def fold(structure: Structure, f: int) -> Structure:
+    """The network that sees f images as one: f times the channels and classes, and sqrt(f) times the width throughout.
+
+    GenetError where its layers cannot be that wide: widths are rounded where f is no square, and sums may then not fit.
+    """
+    if f < 2:
+        raise SpecError([f"--f must be the number of images that become one, from 2 on, such as 4 (got {f})"])
+    return _fold_own(structure, f) if isinstance(structure, Network) else _fold_foreign(structure, f)
+
+
+def _folded(reads: Input, f: int) -> Input:
+    return reads.model_copy(update={"channels": reads.channels * f, "classes": reads.classes * f})
+
+
+def _wider(width: int, f: int, step: int = 1) -> int:
+    """sqrt(f) times the width; a multiple of `step`, and of eight where the root is not whole."""
+    root = math.isqrt(f)
+    if root * root == f and width * root % step == 0:
+        return width * root
+    step = math.lcm(step, MULTIPLE)
+    return max(step, step * round(width * math.sqrt(f) / step))
+
+
+def _fold_own(network: Network, f: int) -> Network:
+    superblocks = tuple(
+        block.model_copy(update={"width": _wider(block.width, f, round(MULTIPLE / min(1.0, block.ratio or 1.0)))})
+        for block in network.superblocks
+    )
+    stem, head = (part and part.model_copy(update={"width": _wider(part.width, f)}) for part in (network.stem, network.head))
+    return network.model_copy(
+        update={
+            "name": f"{network.name}-folded{f}",
+            "input": _folded(network.input, f),
+            "stem": stem,
+            "superblocks": superblocks,
+            "head": head,
+        }
+    )
+
+
+def _fold_foreign(network: Foreign, f: int) -> Foreign:
+    """Every layer by itself: those that are tied stay tied, for all grow alike."""
+    reads = network.input
+    image = (reads.channels, reads.resolution, reads.resolution)
+    module = build_structure(network)
+    ops = module_ops(module, image)
+    pixels = math.prod(image)
+    first = {op.name for op in ops if op.kind == "conv" and op.in_width == reads.channels and op.read == pixels}
+    last = [op.name for op in ops if op.macs and op.width == reads.classes and op.rows == 1][-1:]
+    if not first or not last:
+        raise GenetError(f"{network.name}: must read images by a convolution and end in a layer that classifies, and does not")
+    layers: dict[str, tuple[int, int]] = {}
+    for name, part in module.named_modules():
+        widths = channels(part)
+        if widths:
+            written = widths[0] * f if name in last else _wider(widths[0], f)
+            read = widths[1] * f if name in first else _wider(widths[1], f)
+            layers[name] = (written, written if isinstance(part, _BatchNorm) else read)
+    found = network.model_copy(update={"name": f"{network.name}-folded{f}", "input": _folded(reads, f), "layers": layers})
+    root = math.isqrt(f)
+    try:
+        classes = logits_of(build_structure(found), (reads.channels * f, *image[1:]), found.name)
+    except GenetError as fault:
+        law = f"{network.name}: must run with all its layers {math.sqrt(f):.3g} times as wide"
+        raise GenetError(f"{law}: {fault}{'' if root * root == f else '; try a square, such as --f 4'}") from None
+    if classes != reads.classes * f:
+        raise GenetError(f"{network.name}: must answer for {f} images at once, {reads.classes * f} logits, and gives {classes}")
+    return found
+
+
+class Folding(Record):
+    """One network surveyed before and after: `after` counts stacked images, f times fewer."""
+
+    network: str
+    f: int
+    before: Surveyed
+    after: Surveyed
+
+    @property
+    def flops(self) -> float:
+        """Arithmetic for the same images, over what it was."""
+        return _flops(self.after) / _flops(self.before)
+
+    @property
+    def traffic(self) -> float:
+        """Bytes moved for the same images, over what it was; sqrt(f) times fewer where activations are all that moves."""
+        return self.flops * (self.before.intensity or 0.0) / (self.after.intensity or math.inf)
+
+    @property
+    def speed(self) -> float:
+        """Images per second, over what it was."""
+        return self.f * self.after.images_per_sec / self.before.images_per_sec
+
+    @property
+    def speed_error(self) -> float | None:
+        """Standard error of it, from those of both utilizations; None of estimates."""
+        one, other = self.before.utilization_error, self.after.utilization_error
+        return None if one is None or other is None else self.speed * math.hypot(one, other)
+
+
+def _flops(row: Surveyed) -> int:
+    return (row.macs or 0) * (row.batch or 0)
+
+
+def compare(structure: Structure, f: int, meter: Meter, product: Product, ratio: float) -> Folding:
+    """Survey a network on the meter's batch of images, which f divides, in turn with the folded one on as many in stacks of f."""
+    images = meter.setting.batch
+    sides = ((structure, images), (fold(structure, f), images // f))
+    entrants = [Entrant(part_of(each), meter.at(batch), product.at(batch)) for each, batch in sides]
+    before, after = survey_in_turn(entrants, ratio)
+    return Folding(network=structure.name, f=f, before=before, after=after)

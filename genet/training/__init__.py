@@ -1,0 +1,1 @@
+"""Images, the training loop and its step, checkpoints, accuracy."""

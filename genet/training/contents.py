@@ -1,0 +1,146 @@
+"""Which images there are, wherever they lie: what a folder notes of those that its results were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+from unicodedata import normalize
+
+from genet.config.recipe import Data
+from genet.errors import RunError
+from genet.storage import Record, digest
+
+NOTE = "images.json"
+TOLD = 3  # changes that are named; the others are counted
+
+
+class Listed(Record):
+    """The images of a class: how many, and a digest of their names and sizes in their order."""
+
+    images: int
+    digest: str
+
+
+class Contents(Record):
+    """The classes of both splits and their files. Other pixels under the same names, in as many bytes, are not noticed."""
+
+    train: dict[str, Listed]
+    validation: dict[str, Listed]
+
+    @property
+    def digest(self) -> str:
+        """Names the images, in what tells a result finished."""
+        return digest(self.model_dump_json())
+
+    def changes_since(self, before: Contents) -> str:
+        """Say which classes have changed, and how."""
+        told = []
+        for name in dict.fromkeys([*self.train, *self.validation, *before.train, *before.validation]):
+            train = _change(self.train.get(name), before.train.get(name))
+            validation = _change(self.validation.get(name), before.validation.get(name))
+            if train == validation:
+                told += [f"class {name} {train}"] if train else []
+                continue
+            told += [f"{split}/{name} {change}" for split, change in (("train", train), ("validation", validation)) if change]
+        return ", ".join(told[:TOLD]) + (f" and {len(told) - TOLD} more changes" if len(told) > TOLD else "")
+
+
+def _change(now: Listed | None, then: Listed | None) -> str | None:
+    if now == then:
+        return None
+    if then is None:
+        return "is new"
+    if now is None:
+        return "is gone"
+    same = now.images == then.images
+    return "has images of other names or sizes" if same else f"has {now.images:,} images and had {then.images:,}"
+
+
+def listed(files: Iterable[tuple[str, str, int]]) -> dict[str, Listed]:
+    """Sum up images in their order, each given by its class, its name in the split and its size in bytes."""
+    counts: dict[str, int] = {}
+    hashes: dict[str, hashlib._Hash] = {}
+    for label, name, size in files:
+        if label not in hashes:
+            hashes[label], counts[label] = hashlib.sha256(), 0
+        line = f"{normalize('NFC', name)}\0{size}\n"  # a name keeps its meaning where a file system spells it otherwise
+        hashes[label].update(line.encode(errors="surrogateescape"))
+        counts[label] += 1
+    return {label: Listed(images=count, digest=hashes[label].hexdigest()[:16]) for label, count in counts.items()}
+
+
+class Made(NamedTuple):
+    """What results tell of the images that they were made from, where no note is there: an earlier version wrote none."""
+
+    root: str | None  # the place, by their recipe
+    images: str | None  # the digest of the contents, None in an earlier version
+
+
+class Noted(Record):
+    """The images of a folder's results. `name` stands for them in what tells a result finished.
+
+    It is the digest of the contents; of an earlier version's results it is the place that they were known by.
+    """
+
+    name: str | None
+    place: str | None  # where they were seen last, None if they were downloaded
+    beside: str | None  # the same place, seen from the folder
+    contents: Contents
+
+    def keep(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Write it into the folder, unless it is there."""
+        file = folder / NOTE
+        if file.exists() and Noted.load(file) == self:
+            return
+        if not file.exists() and self.name != self.contents.digest:
+            say(f"  {folder}: an earlier version took no note of its images; those in {self.place} are taken to be the same")
+        self.save(file)
+
+
+def note_of(folder: Path, data: Data, contents: Contents, made: Made | None, remedy: str) -> Noted:
+    """Return what a folder is to note of its images; `made` is None as long as nothing was made from any.
+
+    RunError if results were made from others, with the remedy.
+    """
+    place = Path(data.root).absolute() if data.root else None
+    beside = os.path.relpath(place.parent.resolve() / place.name, folder.resolve()) if place else None
+    found = Noted(name=contents.digest, place=place and str(place), beside=beside, contents=contents)
+    if made is None:
+        return found
+    if (folder / NOTE).exists():
+        known = Noted.load(folder / NOTE)
+        if known.contents == contents:
+            return found.model_copy(update={"name": known.name})
+        changes = contents.changes_since(known.contents)
+    elif made.images:
+        if made.images == contents.digest:
+            return found
+        changes = f"{NOTE}, which told which, is gone"
+    elif _lie_elsewhere(made.root, place):
+        changes = f"its own are {f'in {made.root}' if made.root else 'those that were downloaded'}"
+    else:
+        return found.model_copy(update={"name": made.root})
+    raise RunError(f"{folder}: must stay with the images that its results were made from, got others ({changes}); {remedy}")
+
+
+def _lie_elsewhere(root: str | None, place: Path | None) -> bool:
+    """Whether images that an earlier version knew by their place are still there, and it is another one."""
+    if root is None or place is None:
+        return (root is None) != (place is None)
+    return Path(root).exists() and not Path(root).samefile(place)
+
+
+def followed(data: Data, folder: Path) -> Data:
+    """Return the images that a folder's recipe names: if they were moved together with the folder, where they lie now."""
+    if data.root is None or not (folder / NOTE).exists():
+        return data
+    note, root = Noted.load(folder / NOTE), Path(data.root)
+    if note.beside is None or note.place != str(root.absolute()):
+        return data
+    here = Path(os.path.normpath(folder.resolve() / note.beside))
+    if not here.exists() or (root.exists() and here.samefile(root)):
+        return data
+    return data.model_copy(update={"root": str(here)})

@@ -1,0 +1,370 @@
+"""Images for the search and for the last word: a training set, a NAS validation set cut from it, and a test set.
+
+The NAS validation images are never trained on; the test images are read by the final evaluation only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tarfile import TarInfo
+from typing import Any
+
+import numpy as np
+import torch
+
+from genet.arch.network import Input
+from genet.arch.space import SpaceInput
+from genet.config.augment import SMALL, Augment, augment_at
+from genet.config.preprocessing import Shown
+from genet.config.recipe import Data
+from genet.device import total_bytes
+from genet.errors import DataError, first_line
+from genet.names import by_class, some_of, unshared
+from genet.training.contents import Contents, Listed, listed
+from genet.training.folders import FolderReader, in_order
+from genet.training.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
+
+DOWNLOADED = "torch/"  # datasets that torchvision knows where to fetch
+Say = Callable[[str], None]
+SHARE_OF_MEMORY = 0.25  # of the device's memory that decoded images may take
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The three sets of a job, and what their classes are called."""
+
+    train: ImageSet
+    nas_validation: ImageSet
+    test: ImageSet
+    labels: tuple[str, ...] | None = None  # the classes' names in their order, where the images tell them
+    contents: Contents | None = None  # None for those that come along
+    name: str | None = None  # stands for them in what tells a result finished
+
+    def seen_as(self, view: View) -> Splits:
+        """Return the same sets in another view."""
+        train, nas_validation, test = (images.seen_as(view) for images in (self.train, self.nas_validation, self.test))
+        return dataclasses.replace(self, train=train, nas_validation=nas_validation, test=test)
+
+
+def load_data(
+    data: Data,
+    reads: Input | SpaceInput,
+    seed: int,
+    view: View = PLAIN,
+    device: torch.device = CPU,
+    labels: tuple[str, ...] | None = None,
+    say: Say = lambda text: None,
+) -> Splits:
+    """Load the images a recipe asks for; which training images are held out depends on the seed alone.
+
+    Images that the `device` has room for are kept there by whoever asks the sets for batches `on` it. With `labels`, a network's
+    own, classes are numbered as it does. What is left out, and what may surprise, is said.
+
+    DataError if images or classes are missing, do not fit the space's channels and classes, or cannot be augmented so.
+    """
+    check_augment(view.augment, data, reads)
+    opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, say)
+    splits = opened.split(data.nas_validation, seed, say)
+    if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
+        raise DataError(
+            f"there must be two images to train and one in every other set, got {splits.train.size} to train, "
+            f"{splits.nas_validation.size} for the search's validation and {splits.test.size} to test; "
+            "give more images or another nas_validation"
+        )
+    return splits
+
+
+def load_test(
+    data: Data,
+    reads: Input | SpaceInput,
+    shown: Shown | None = None,
+    labels: tuple[str, ...] | None = None,
+    say: Say = lambda text: None,
+) -> ImageSet:
+    """Load the test images alone, shown in a way of its own if one is given, numbered as `labels` are.
+
+    DataError as for `load_data`, and for other labels.
+    """
+    if data.name == "digits":
+        return _digits(data, reads, PLAIN).test
+    root = _check_located(data, reads)
+    images = _open(data.name, root, "validation", labels, say)
+    _check_class_count(images, reads.classes, root)
+    check_labels(labels, tuple(_class_names(images, root) or ()), root)
+    if not len(images):
+        raise DataError(f"{root}: must hold at least one image to test with, and holds none")
+    return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
+
+
+def check_augment(augment: Augment | None, data: Data, reads: Input | SpaceInput | None = None) -> None:
+    """Check that images can be augmented so, or by their default; DataError if not, whatever the network or for what it reads."""
+    from timm.data import create_transform
+
+    if augment is None:
+        usual = augment_at(None, data.name, max(_resolutions(reads))) if reads else Augment()
+        if data.loading == "device" and not usual.in_memory:
+            raise DataError(
+                f"data.loading: got device for images augmented by {usual} unless told otherwise, expected crop, flip or cutout "
+                "alone; set augment, or leave loading out"
+            )
+        return
+    smallest = min(_resolutions(reads)) if reads else math.inf
+    for key, most in (("crop", smallest // 2), ("cutout", smallest - 1)):
+        if getattr(augment, key) > most:
+            raise DataError(
+                f"augment.{key}: got {getattr(augment, key)} for images of {smallest} pixels, expected at most {most}; lower it"
+            )
+    if not augment.in_memory and (data.name == "digits" or data.loading == "device"):
+        kept = "digits" if data.name == "digits" else "images kept on the device (data.loading)"
+        raise DataError(f"augment: got {augment} for {kept}, expected crop, flip or cutout alone; leave the others out")
+    if augment.policy is None:
+        return
+    if reads and reads.channels != 3:
+        raise DataError(
+            f"augment.policy: got {augment.policy!r} for images of {reads.channels} channels, expected images of three; leave it "
+            "out"
+        )
+    try:
+        create_transform((3, 32, 32), is_training=True, auto_augment=augment.policy)
+    except Exception as fault:
+        raise DataError(
+            f"augment.policy: got {augment.policy!r}, expected a policy by timm's name such as original or rand-m9 ({fault})"
+        ) from None
+
+
+def _resolutions(reads: Input | SpaceInput) -> tuple[int, ...]:
+    return reads.resolutions if isinstance(reads, SpaceInput) else (reads.resolution,)
+
+
+def _keeping(
+    data: Data, reads: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device
+) -> tuple[bool, str | None]:
+    """Return whether so many images can be kept on the device and augmented there, and a note if that is a surprise.
+
+    It depends on how much memory the device has, not on how much is free, for what a training sees must not change by the day.
+    """
+    resolutions = _resolutions(reads)
+    looks = [augment_at(augment, data.name, resolution) for resolution in resolutions]
+    small = all(look.in_memory and resolution <= SMALL for look, resolution in zip(looks, resolutions, strict=True))
+    if data.loading == "stream" or (data.loading == "auto" and not small):
+        return False, None
+    edges = [resolution + 2 * look.crop for look, resolution in zip(looks, resolutions, strict=True)]
+    pixels = sum(edge * edge + resolution * resolution for edge, resolution in zip(edges, resolutions, strict=True))
+    needed, there = images * reads.channels * pixels, total_bytes(device)
+    if there is not None and needed > there * SHARE_OF_MEMORY:
+        sizes = f"{needed / 2**30:.1f} GiB decoded, and {device} has {there / 2**30:.1f} GiB"
+        return False, f"  {images:,} images take {sizes}: they are decoded anew in every epoch"
+    return True, None
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The images to train on, with the label of each, and those to test on; `taking` makes a set of some positions."""
+
+    targets: np.ndarray
+    taking: Callable[[np.ndarray], ImageSet]
+    test: ImageSet
+    labels: tuple[str, ...] | None
+    contents: Contents | None = None
+
+    def split(self, share: float, seed: int, say: Say) -> Splits:
+        """Hold a share of every class out for the search."""
+        train, held_out = hold_out(self.targets, share, seed)
+        lacking = np.setdiff1d(self.targets, self.targets[held_out]).tolist()
+        if lacking and len(held_out):
+            names = [self.labels[label] if self.labels else str(label) for label in lacking]
+            say(f"  too few images to hold one out for the search: {some_of(names)}")
+        name = self.contents.digest if self.contents else None
+        return Splits(self.taking(train), self.taking(held_out), self.test, self.labels, self.contents, name)
+
+
+def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions to train on and positions held out: a share of every class, one more or less, and never all of one.
+
+    Of classes too small for their share to be one image, some have one held out, so that the whole share holds.
+    """
+    draw = np.random.default_rng(seed)
+    labels, sizes = np.unique(targets, return_counts=True)
+    by_label = np.split(np.argsort(targets, kind="stable"), np.cumsum(sizes)[:-1])
+    members = dict(zip(labels.tolist(), by_label, strict=False))  # without any image there is one part, and no label
+    held, before, seen = [], 0, 0
+    for label, size in draw.permutation(np.stack([labels, sizes], 1)):
+        seen += size
+        count = round(seen * share) - before
+        before += count
+        held.append(draw.permutation(members[label])[: min(count, size - 1)])
+    held_out = np.sort(np.concatenate(held)) if held else np.array([], dtype=np.int64)
+    return np.setdiff1d(np.arange(len(targets)), held_out), held_out
+
+
+def _digits(data: Data, reads: Input | SpaceInput, view: View) -> _Opened:
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
+    from sklearn.datasets import load_digits
+
+    if (reads.channels, reads.classes) != (1, 10):
+        raise DataError(
+            f"digits have 1 channel and 10 classes, and the network has {reads.channels} and {reads.classes}; change its input, "
+            "or give other images"
+        )
+    pixels, targets = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8)
+    images = (images - images.mean()) / images.std()
+    order = np.random.default_rng(0).permutation(len(targets))
+    test, training = np.split(order, [len(order) // 5])
+    view = view._replace(data_name=data.name)
+
+    def taking(chosen: np.ndarray) -> TensorImages:
+        return TensorImages(images[chosen], torch.tensor(targets[chosen]), view)
+
+    names = tuple(map(str, range(10)))
+    return _Opened(targets[training], lambda positions: taking(training[positions]), taking(test), names)
+
+
+def _files(
+    data: Data, reads: Input | SpaceInput, view: View, device: torch.device, labels: tuple[str, ...] | None, say: Say
+) -> _Opened:
+    """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
+    root = _check_located(data, reads)
+    train_set, test_set = (_open(data.name, root, split, labels, say) for split in ("train", "validation"))
+    _check_classes(train_set, test_set, reads.classes, root)
+    kept, note = _keeping(data, reads, view.augment, len(train_set) + len(test_set), device)
+    if note:
+        say(note)
+    make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
+    names = _class_names(train_set, root)
+    ordered = tuple(sorted(names, key=names.__getitem__)) if names else None
+    contents = Contents(train=_listed(train_set, root), validation=_listed(test_set, root))
+    return _Opened(_targets(train_set), partial(make, train_set), make(test_set, np.arange(len(test_set))), ordered, contents)
+
+
+def _listed(images: Any, root: str) -> dict[str, Listed]:
+    """What a split holds: of folders and archives the files, of other datasets how many images each class has and their order."""
+    source = getattr(images, "reader", images)
+    if isinstance(source, FolderReader):
+        return source.contents
+    names = {label: name for name, label in (_class_names(images, root) or {}).items()}
+    files: Iterable[tuple[str, int]] = ((str(position), 0) for position in range(len(images)))
+    members = [sample[0] for sample in getattr(source, "samples", ())]
+    if members and isinstance(members[0], TarInfo):
+        files = ((os.path.normpath(member.path), member.size) for member in members)
+    labels = (names.get(label, str(label)) for label in _targets(images).tolist())
+    return listed((label, *file) for label, file in zip(labels, files, strict=True))
+
+
+def _targets(images: Any) -> np.ndarray:
+    """The label of every image; one and the same if a dataset does not tell without decoding."""
+    source = getattr(images, "reader", images)
+    targets = getattr(source, "targets", None)
+    if targets is None and hasattr(source, "samples"):
+        targets = [label for _, label in source.samples]
+    return np.zeros(len(images), dtype=np.int64) if targets is None else np.asarray(targets, dtype=np.int64)
+
+
+def _check_located(data: Data, reads: Input | SpaceInput) -> str:
+    if data.root is None and not data.name.startswith(DOWNLOADED):
+        raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
+    if reads.channels not in (1, 3):
+        raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
+    return data.root or _download(data.name)
+
+
+def _download(name: str) -> str:
+    """Have torchvision download a dataset into the user's cache, unless it is there; returns the folder."""
+    from timm.data import create_dataset
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache / "genet" / name.removeprefix(DOWNLOADED)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints its progress; the answer of --json is the only line there
+            create_dataset(name, str(root), split="train", search_split=False, download=True)
+    except Exception as fault:
+        raise DataError(
+            f"{name}: got no images in {root} and no download ({first_line(fault)}), expected either; give --data FOLDER with "
+            "train/CLASS/* and test/CLASS/*, or try again with a network"
+        ) from None
+    return str(root)
+
+
+def _open(name: str, root: str, split: str, labels: Sequence[str] | None, say: Say) -> Any:
+    """A split as timm opens it; its classes are numbered as `labels` are, else in one order whatever the process."""
+    from timm.data import ImageDataset, create_dataset
+
+    place = _split_place(Path(root), split) if name == "folder" else Path(root)
+    if name == "folder" and place.is_dir():
+        reader = FolderReader(place, labels)
+        if reader.left_out:
+            say(f"  {reader.left_out}")
+        return ImageDataset(str(place), reader=reader)
+    try:
+        if place.suffix != ".tar":
+            return create_dataset(name, str(place), split=split, search_split=False)
+        opened = create_dataset("", str(place), split=split, cache_tarinfo=False)  # timm would keep what it found in a pickle
+        names = opened.reader.class_name_to_idx
+        written = by_class({name: name for name in names}, place)
+        ordered = labels if labels and set(labels) == set(written) else in_order(written)
+        order = {written[each]: label for label, each in enumerate(ordered)}
+        return opened if order == names else create_dataset("", str(place), split=split, cache_tarinfo=False, class_map=order)
+    except DataError:
+        raise
+    except Exception as fault:
+        if name.startswith(DOWNLOADED):
+            raise DataError(
+                f"{name} in {place}: got no {split} images, expected train/CLASS/* and test/CLASS/*, or the files that "
+                "torchvision downloads; give another --data, or none to download them"
+            ) from None
+        raise DataError(f"{name} in {place}: its {split} split must be readable ({fault})") from None
+
+
+def _split_place(root: Path, split: str) -> Path:
+    """ROOT/train or ROOT/train.tar, ROOT/validation under one of the names it goes by."""
+    names = {"train": ("train",), "validation": ("validation", "val", "test")}
+    for name in names[split]:
+        for place in (root / name, root / f"{name}.tar"):
+            if place.exists():
+                return place
+    raise DataError(
+        f"{root}: must hold {' or '.join(names[split])}, a folder with one folder of images per class or a .tar of it"
+    )
+
+
+def _check_classes(train_set: Any, test_set: Any, classes: int, root: str) -> None:
+    """The same classes on both sides, as many as the space says: a missing one would shift all labels after it."""
+    ours, theirs = _class_names(train_set, root), _class_names(test_set, root)
+    if ours is None or theirs is None:
+        return  # datasets whose labels are numbers carry no names that could shift
+    if differ := unshared(ours, theirs):
+        missing, extra, hint = differ
+        parts = [f"only {split} has {names}" for split, names in (("train", missing), ("validation", extra)) if names]
+        raise DataError(f"{root}: train and validation must hold the same classes, but {' and '.join(parts)}{hint}")
+    _check_class_count(train_set, classes, root)
+
+
+def _check_class_count(images: Any, classes: int, root: str) -> None:
+    names = _class_names(images, root)
+    if names is not None and len(names) != classes:
+        raise DataError(
+            f"{root}: must hold the network's {classes} classes, and holds {len(names)}; give others, or change input.classes"
+        )
+
+
+def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, root: str) -> None:
+    """DataError where images have other classes than a network; none where either has no names."""
+    if ours and theirs and (differ := unshared(ours, theirs)):
+        lacking, extra, hint = differ
+        law = "must hold the network's own classes"
+        raise DataError(f"{root}: {law}, and lacks {lacking or 'none'} and has {extra or 'none'}{hint or '; give its images'}")
+
+
+def _class_names(images: Any, root: str) -> dict[str, int] | None:
+    """The classes' names with their labels, where a dataset has them."""
+    source = getattr(images, "reader", images)
+    names: dict[str, int] | None = getattr(source, "class_to_idx", None) or getattr(source, "class_name_to_idx", None)
+    return by_class(names, root) if names else names

@@ -1,0 +1,41 @@
+"""How many images a network classifies rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from genet.training.distributed import ALONE, World
+from genet.training.images import ImageSet
+from genet.training.learner import computing_on, mixed_precision, on_device
+
+EVALUATION_BATCH = 256
+
+
+def accuracy(module: nn.Module, images: ImageSet, resolution: int, device: torch.device, world: World = ALONE) -> float:
+    """Share of images classified rightly, 0 to 1; every image counts once, however many processes look at them."""
+    module.to(device).to(memory_format=torch.channels_last).eval()
+    with mixed_precision(device):
+        (share,) = top(module, (1,), images, resolution, device, world)
+    return share
+
+
+@torch.inference_mode()
+def top(
+    answers: Callable[[Tensor], Tensor],
+    ks: tuple[int, ...],
+    images: ImageSet,
+    resolution: int,
+    device: torch.device,
+    world: World = ALONE,
+) -> tuple[float, ...]:
+    """Per k: the share of images whose label is among the k likeliest of the answers, (N, classes) for (N, C, H, W)."""
+    right = torch.zeros(len(ks), dtype=torch.long, device=device)
+    with computing_on(device):
+        for pixels, labels in on_device(images.on(device).batches(EVALUATION_BATCH, resolution), device):
+            logits = answers(pixels)
+            best = logits.topk(min(max(ks), logits.shape[1])).indices == labels[:, None]
+            right += torch.stack([best[:, :k].any(1).sum() for k in ks])
+    return tuple(total / images.size for total in world.total(*right.tolist()))

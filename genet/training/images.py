@@ -1,0 +1,331 @@
+"""Sets of labelled images at any resolution, and the order and the look in which a training sees them.
+
+Small images are decoded once into one tensor, which lies on the device that trains on it and is augmented there; larger ones
+are decoded anew each time they are shown.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from genet.config.augment import Augment, augment_at
+from genet.config.preprocessing import Shown, shown_at
+from genet.device import cpus
+from genet.errors import DataError
+from genet.names import shown
+from genet.training.augmentation import cropped, draws, erased, seed_augmentation, training_transform
+from genet.training.pixels import in_mode
+
+Transform = Callable[[Image.Image], Tensor]
+Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)
+
+DECODED_AT_ONCE = 256
+CPU = torch.device("cpu")
+
+
+class View(NamedTuple):
+    """How training images are augmented, which part of every batch a process sees, and how images are shown to a network
+
+    that was trained elsewhere.
+    """
+
+    augment: Augment | None = None  # the default for the images if None
+    erasing: float = 0.0  # share of the images that a rectangle is erased of
+    rank: int = 0
+    ranks: int = 1
+    shown: Shown | None = None  # this project's way if None
+    data_name: str | None = None  # which decides the default augmentation; none without one
+
+
+PLAIN = View()
+
+
+class ImageSet(Protocol):
+    """A set of labelled images at any resolution."""
+
+    size: int  # of all processes together
+
+    def on(self, device: torch.device) -> ImageSet:
+        """Return the same images with batches that lie on the device if the set is kept in memory."""
+        ...
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+        """Yield all images once, but for the first `skip` batches. With a seed: shuffled and augmented by it, and a last short
+
+        batch dropped; how an image looks then depends on the seed and the image alone.
+        """
+        ...
+
+    def shuffled(self, seed: int) -> ImageSet:
+        """Return the same images in another order, which the seed decides."""
+        ...
+
+    def seen_as(self, view: View) -> ImageSet:
+        """Return the same images in another view; what is decoded already is shared."""
+        ...
+
+
+class TensorImages:
+    """Images in memory, (N, C, H, W) in bytes or floats: resized bilinearly once per resolution, then augmented batch by batch.
+
+    `normalise` holds a scale and a shift per channel; `keys` name the images, for what an image looks like.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        view: View = PLAIN,
+        normalise: tuple[Tensor, Tensor] | None = None,
+        keys: Tensor | None = None,
+    ) -> None:
+        self._images, self._labels, self._view, self._normalise = images, labels, view, normalise
+        self._keys = torch.arange(len(labels), device=labels.device) if keys is None else keys
+        self._resized: dict[int, Tensor] = {}  # by resolution: (N, resolution + 2 crop, resolution + 2 crop, C)
+        self.size = len(labels)
+
+    def on(self, device: torch.device) -> TensorImages:
+        """See `ImageSet`."""
+        if device == self._labels.device:
+            return self
+        normalise = self._normalise and (self._normalise[0].to(device), self._normalise[1].to(device))
+        return TensorImages(self._images.to(device), self._labels.to(device), self._view, normalise, self._keys.to(device))
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+        """See `ImageSet`."""
+        order = _order(self.size, batch, shuffle_seed, skip, self._view).to(self._labels.device)
+        for chosen in order.split(batch // self._view.ranks) if len(order) else ():
+            yield self._shown(chosen, resolution, shuffle_seed), self._labels[chosen]
+
+    def _shown(self, chosen: Tensor, resolution: int, seed: int | None) -> Tensor:
+        augment = _augment(self._view, resolution)
+        padded, crop = self._at(resolution, augment.crop), augment.crop
+        if seed is None:
+            plain = padded[chosen, crop : crop + resolution, crop : crop + resolution]
+            return self._normalised(plain.permute(0, 3, 1, 2))
+        drawn = draws(self._keys[chosen] + seed)
+        return erased(self._normalised(cropped(padded, chosen, drawn, augment)), drawn, augment, self._view.erasing)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        if self._normalise is None:
+            return pixels
+        scale, shift = self._normalise
+        return pixels * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+    def shuffled(self, seed: int) -> TensorImages:
+        """See `ImageSet`."""
+        order = _permuted(self.size, seed).to(self._labels.device)
+        return TensorImages(self._images[order], self._labels[order], self._view, self._normalise, self._keys[order])
+
+    def seen_as(self, view: View) -> TensorImages:
+        """See `ImageSet`."""
+        view = view._replace(data_name=self._view.data_name)
+        return self if view == self._view else TensorImages(self._images, self._labels, view, self._normalise, self._keys)
+
+    def _at(self, resolution: int, crop: int) -> Tensor:
+        """The images at a resolution, padded with the darkest value for the crop."""
+        if resolution not in self._resized:
+            images = self._images
+            if images.shape[-2:] != (resolution, resolution):
+                images = torch.nn.functional.interpolate(images, (resolution, resolution), mode="bilinear")
+            if crop:
+                dark = 0.0 if self._normalise else images.min().item()
+                images = torch.nn.functional.pad(images, (crop,) * 4, value=dark)
+            self._resized[resolution] = images.permute(0, 2, 3, 1).contiguous()
+        return self._resized[resolution]
+
+
+def _augment(view: View, resolution: int) -> Augment:
+    return augment_at(view.augment, view.data_name, resolution)
+
+
+def _order(size: int, batch: int, shuffle_seed: int | None, skip: int, view: View = PLAIN) -> Tensor:
+    """Positions of the images in the order in which this process shows them; `batch` is all processes' together.
+
+    Of a training batch a process gets as many images from the front as from the back, mirrored, for mixup mixes the first
+    with the last: so pairs stay together however many processes there are.
+    """
+    if shuffle_seed is None:
+        return torch.arange(size)[skip * batch :][view.rank :: view.ranks]
+    order = _permuted(size, shuffle_seed)
+    order = order[skip * batch : max(size // batch * batch, min(batch, size))]
+    if view.ranks == 1 or not len(order):
+        return order
+    if batch % (2 * view.ranks) or size < batch:
+        raise DataError(
+            f"a batch must divide evenly among {view.ranks} processes, in pairs, and be no larger than the {size} training "
+            f"images (got {batch}); change the schedule's batch"
+        )
+    half = batch // (2 * view.ranks)
+    steps, front = order.view(-1, batch), view.rank * half
+    return torch.cat([steps[:, front : front + half], steps[:, batch - front - half : batch - front]], dim=1).flatten()
+
+
+def _permuted(size: int, seed: int) -> Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass
+class FirstImages:
+    """The first batches of a set, with `size` images or a few more: enough to time something."""
+
+    images: ImageSet
+    size: int
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+        """See `ImageSet`."""
+        count = max(0, math.ceil(self.size / batch) - skip)
+        return itertools.islice(self.images.batches(batch, resolution, shuffle_seed, skip), count)
+
+    def on(self, device: torch.device) -> FirstImages:
+        """See `ImageSet`."""
+        return FirstImages(self.images.on(device), self.size)
+
+    def shuffled(self, seed: int) -> FirstImages:
+        """See `ImageSet`."""
+        return FirstImages(self.images.shuffled(seed), self.size)
+
+    def seen_as(self, view: View) -> FirstImages:
+        """See `ImageSet`."""
+        return FirstImages(self.images.seen_as(view), self.size)
+
+
+class FileImages:
+    """Images that timm's readers or torchvision's datasets deliver: decoded once if `kept`, else anew each time they are shown.
+
+    Without a seed they are shown whole, as `Shown` says; with one they are augmented.
+    """
+
+    def __init__(
+        self, dataset: Any, chosen: np.ndarray, channels: int, workers: int, view: View = PLAIN, kept: bool = False
+    ) -> None:
+        self._dataset, self._channels, self._workers, self._view = dataset, channels, workers, view
+        self._kept, self._device = kept, CPU
+        self._decoded: dict[int, Batch] = {}  # by resolution, as bytes; shared by the sets that `on` and `seen_as` return
+        self._memory: dict[tuple[int, torch.device], TensorImages] = {}  # in this view; shared by those of `on`
+        self.positions = chosen  # of these images in the dataset
+        self.size = len(chosen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave decoded images behind: another process decodes its own."""
+        return {**self.__dict__, "_decoded": {}, "_memory": {}, "_device": CPU}
+
+    def on(self, device: torch.device) -> FileImages:
+        """See `ImageSet`."""
+        there = FileImages(self._dataset, self.positions, self._channels, self._workers, self._view, self._kept)
+        there._device, there._decoded, there._memory = device, self._decoded, self._memory
+        return there
+
+    def seen_as(self, view: View) -> FileImages:
+        """See `ImageSet`."""
+        view = view._replace(data_name=self._view.data_name, shown=self._view.shown)
+        if view == self._view:
+            return self
+        other = self.on(self._device)
+        other._view, other._memory = view, {}
+        return other
+
+    def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+        """See `ImageSet`."""
+        if self._in_memory(resolution, shuffle_seed):
+            yield from self._tensors(resolution).batches(batch, resolution, shuffle_seed, skip)
+            return
+        chosen = self.positions[_order(self.size, batch, shuffle_seed, skip, self._view).numpy()]
+        transform = self._plain(resolution)
+        if shuffle_seed is not None:
+            augment, shown = _augment(self._view, resolution), self._shown(resolution)
+            transform = training_transform(self._channels, resolution, augment, self._view.erasing, shown)
+        yield from self._read(chosen, transform, batch // self._view.ranks, shuffle_seed)
+
+    def shuffled(self, seed: int) -> FileImages:
+        """See `ImageSet`."""
+        order = _permuted(self.size, seed).numpy()
+        others = FileImages(self._dataset, self.positions[order], self._channels, self._workers, self._view, self._kept)
+        return others.on(self._device)
+
+    def _in_memory(self, resolution: int, seed: int | None) -> bool:
+        return self._kept and (seed is None or _augment(self._view, resolution).in_memory)
+
+    def _tensors(self, resolution: int) -> TensorImages:
+        """All images of this set at a resolution, decoded at the first call."""
+        place, shown = (resolution, self._device), self._shown(resolution)
+        if resolution not in self._decoded:
+            read = self._read(self.positions, self._plain(resolution, normalise=False), DECODED_AT_ONCE, once=True)
+            pixels, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
+            self._decoded[resolution] = pixels, labels
+        if place not in self._memory:
+            mean, std = torch.tensor(shown.mean), torch.tensor(shown.std)
+            keys = torch.from_numpy(self.positions.astype(np.int64))
+            images = TensorImages(*self._decoded[resolution], self._view, (1 / (255 * std), -mean / std), keys)
+            self._memory[place] = images.on(self._device)
+        return self._memory[place]
+
+    def _read(
+        self,
+        chosen: np.ndarray,
+        transform: Transform,
+        batch: int,
+        seed: int | None = None,
+        once: bool = False,
+    ) -> Iterator[Batch]:
+        """Decode and transform these images in the recipe's processes, as far as there are processors; `once` to be kept so."""
+        decoded = Subset(_Decoded(self._dataset, self._channels, transform, seed), chosen.tolist())
+        pinned = self._device.type == "cuda" and not once
+        loader: DataLoader[Batch] = DataLoader(decoded, batch, num_workers=min(self._workers, cpus()), pin_memory=pinned)
+        try:
+            yield from loader
+        except DataError as fault:  # a worker sends its traceback along; the last line is the message
+            raise DataError(str(fault).strip().splitlines()[-1].split("DataError: ")[-1]) from None
+
+    def _shown(self, resolution: int) -> Shown:
+        return self._view.shown or shown_at(self._channels, resolution)
+
+    def _plain(self, resolution: int, normalise: bool = True) -> Transform:
+        """Show an image whole; as bytes if it is to be normalised later."""
+        from timm.data import create_transform
+
+        shown = self._shown(resolution)
+        transform: Transform = create_transform(
+            (self._channels, resolution, resolution),
+            interpolation=shown.interpolation,
+            crop_pct=shown.crop,
+            crop_mode=shown.crop_mode,
+            mean=shown.mean,
+            std=shown.std,
+            normalize=normalise,
+        )
+        return transform
+
+
+class _Decoded(Dataset[Batch]):
+    """Decodes and transforms. An image that does not decode is named, where timm would show the next one in its place."""
+
+    def __init__(self, dataset: Any, channels: int, transform: Transform, seed: int | None) -> None:
+        self._dataset, self._mode, self._transform, self._seed = dataset, "L" if channels == 1 else "RGB", transform, seed
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Batch:
+        reader = getattr(self._dataset, "reader", None)
+        try:
+            source, label = (reader or self._dataset)[index]
+            with source if reader else nullcontext():  # timm's readers give open files, torchvision decoded images
+                image = in_mode(Image.open(source) if reader else source, self._mode)
+        except Exception as fault:
+            name = shown(self._dataset.filename(index, absolute=True)) if reader else f"image {index}"
+            raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
+        if self._seed is not None:
+            seed_augmentation(self._seed + index)
+        return self._transform(image), label

@@ -1,0 +1,394 @@
+"""How networks are trained here: the loop behind the MasterNet and the final networks.
+
+A run's result depends on its seed alone: batches come from (seed, epoch), so a run that continues from its last checkpoint
+ends where an undisturbed one ends, bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Never, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genet.config.recipe import Schedule, Training
+from genet.device import device_fault, give_back_memory
+from genet.errors import DataError, DeviceError, LostDeviceError, NonFiniteLossError, RunError, first_line
+from genet.models.external import structure_of
+from genet.signals import Ending, Terminated
+from genet.storage import digest
+from genet.training.checkpoints import BAD_BATCH, PREEMPTED, BadBatch, Checkpoints, Preempted
+from genet.training.distributed import ALONE, World
+from genet.training.images import ImageSet, TensorImages
+from genet.training.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
+from genet.training.replay import CALLS_BEFORE, Replayed
+
+CHECKPOINT_S = 600.0  # within a long epoch; at the end of every epoch too
+PLACE = ("epoch", "step", "total", "right", "loss")  # what a checkpoint holds of a loop besides its tensors
+T = TypeVar("T")
+EpochDone = Callable[[int, float, float], None]  # epochs done; mean loss and accuracy of the last one, on its training images
+
+
+def train(
+    module: nn.Module,
+    images: ImageSet,
+    schedule: Schedule,
+    resolution: int,
+    device: torch.device,
+    seed: int,
+    checkpoint: Path | None = None,
+    epoch_done: EpochDone | None = None,
+    teacher: nn.Module | None = None,
+    world: World = ALONE,
+    say: Callable[[str], None] = lambda text: None,
+) -> float:
+    """Train `module` in place, from its checkpoint if there is one; with averaged weights (EMA) it ends with these.
+
+    Returns the mean training loss of the last epoch. NonFiniteLossError stops before the step that would spoil the weights,
+    with the batch's facts beside the checkpoint; DeviceError if a batch does not fit, LostDeviceError if the device stops
+    answering. Told to end (SIGTERM, Ctrl-C), it saves first.
+    """
+    stages = training_stages(module, images, schedule, resolution, device, seed, checkpoint, teacher, world, say)
+    return finished(stages, epoch_done)
+
+
+def finished(stages: Generator[tuple[int, float, float], None, T], epoch_done: EpochDone | None = None) -> T:
+    """Go through a training that yields its epochs, to its end; returns what it returns."""
+    while True:
+        try:
+            done = next(stages)
+        except StopIteration as end:
+            return cast("T", end.value)
+        if epoch_done:
+            epoch_done(*done)
+
+
+def training_stages(
+    module: nn.Module,
+    images: ImageSet,
+    schedule: Schedule,
+    resolution: int,
+    device: torch.device,
+    seed: int,
+    checkpoint: Path | None = None,
+    teacher: nn.Module | None = None,
+    world: World = ALONE,
+    say: Callable[[str], None] = lambda text: None,
+) -> Generator[tuple[int, float, float], None, float]:
+    """Train as `train` does, for a caller that has something to do between epochs: yields what `EpochDone` takes."""
+    training = Training.model_validate(schedule.model_dump())
+    module.to(device).to(memory_format=torch.channels_last).train()
+    untrained = {name: value.clone() for name, value in module.state_dict().items()} if device.type == "cuda" else {}
+
+    def run(deterministic: bool) -> Generator[tuple[int, float, float], None, float]:
+        with computing_on(device, deterministic), Ending() as ending:
+            loop = _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending)
+            loss = yield from loop.run(say)
+        module.eval()
+        return loss
+
+    for deterministic in (True, False):
+        try:
+            return (yield from run(deterministic))
+        except RuntimeError as fault:
+            kind, message = device_fault(fault), first_line(fault)
+            if kind is None:
+                raise
+        # Here the fault is gone, and with it what its frames held of the device's memory.
+        if kind == "out of memory":
+            raise DeviceError(_too_large(module, images, training, resolution, device, teacher, world))
+        if kind == "device lost":
+            raise LostDeviceError(f"the device stopped answering ({message}); the same command goes on from the last checkpoint")
+        say("  this GPU lacks deterministic kernels for it: an interrupted run will end close to, not at, the same weights")
+        module.load_state_dict(untrained)  # the step that failed has changed statistics
+    raise DeviceError(f"training failed on {device}: {message}; another batch or resolution may have kernels")
+
+
+def _too_large(
+    module: nn.Module,
+    images: ImageSet,
+    training: Training,
+    resolution: int,
+    device: torch.device,
+    teacher: nn.Module | None,
+    world: World,
+) -> str:
+    """Say that the batch does not fit, and which one does: tried by a few steps, once the failed step's memory is freed."""
+    shape = next(images.on(device).batches(2 * world.size, resolution))[0].shape[1:]
+
+    def fits(batch: int) -> bool:
+        give_back_memory(device)
+        blank = TensorImages(torch.zeros(batch, *shape), torch.zeros(batch, dtype=torch.long))
+        brief = training.model_copy(update={"batch": batch, "epochs": CALLS_BEFORE + 2, "warmup_epochs": 0})
+        try:
+            with computing_on(device), Ending() as ending:
+                loop = _Loop(module, blank, brief, resolution, device, 0, None, teacher, ALONE, ending)
+                finished(loop.run(lambda text: None))
+        except RuntimeError as fault:
+            if device_fault(fault) != "out of memory":
+                raise
+            return False
+        return True
+
+    each = largest_fitting(fits, 2 * training.accumulate, min(training.batch, images.size) // world.size)
+    fitting = each and each * world.size
+    remedy = f"batch {fitting} does; lower the schedule's batch" if fitting else "none does; lower the resolution"
+    return (
+        f"training at {resolution} pixels: got batch {training.batch}, expected one that fits into its memory; {remedy}, "
+        "or compute it in parts (accumulate)"
+    )
+
+
+def largest_fitting(fits: Callable[[int], bool], step: int, above: int) -> int | None:
+    """Return the largest multiple of `step` below `above` that fits, or one close to it; None if none does."""
+    low, high = 0, -(-above // step)  # in steps; `high` is known not to fit
+    while high - low > max(1, low // 8):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle * step) else (low, middle)
+    return low * step or None
+
+
+class _Loop:
+    """A training under way."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        images: ImageSet,
+        training: Training,
+        resolution: int,
+        device: torch.device,
+        seed: int,
+        checkpoint: Path | None,
+        teacher: nn.Module | None,
+        world: World,
+        ending: Ending,
+    ) -> None:
+        self.module, self.images, self.training, self.resolution = module, images.on(device), training, resolution
+        self.device, self.seed, self.world, self.ending = device, seed, world, ending
+        self.batch = min(training.batch, images.size)
+        even = 2 * world.size * training.accumulate if training.mixup or world.size > 1 else training.accumulate
+        self.batch -= self.batch % even if self.batch < training.batch else 0
+        if self.batch % even or not self.batch:
+            raise DataError(
+                f"a batch must divide into {world.size} processes x {training.accumulate} parts of it, in pairs where images are "
+                f"mixed (got {self.batch} of {images.size} images); change the schedule's batch"
+            )
+        self.steps = max(1, images.size // self.batch)  # per epoch
+        self.joined = world.joined(module)
+        self.learner = Learner(module, training, clip=training.clip)
+        self.averaged = _averaged(module, training.ema)
+        self.loss_of = _Loss(training, module, teacher and _ready(teacher, device))
+        self.descend = Replayed(self._descend, device, recorded=self.learner.recordable and world.size == 1)
+        self.checkpoints = Checkpoints(checkpoint) if checkpoint else None
+        self.epoch, self.step, self.total, self.right = 0, 0, 0.0, 0.0  # whole epochs, steps of the next, its sums up to `read`
+        self.read = 0  # steps of this epoch whose losses and right answers are in the sums
+        self.answered = torch.zeros((), device=device)  # right answers since
+        self.loss = math.nan  # of the last whole epoch
+        self.saved = time.monotonic()
+
+    def run(self, say: Callable[[str], None]) -> Generator[tuple[int, float, float], None, float]:
+        """Train from where it was to the end, and let go of what was recorded; yields every epoch, returns the last loss."""
+        try:
+            return (yield from self._run(say))
+        finally:
+            self.descend.forget()
+
+    def _run(self, say: Callable[[str], None]) -> Generator[tuple[int, float, float], None, float]:
+        state = self.checkpoints.read() if self.checkpoints else None
+        if state:
+            self.restore(state)
+        if self.checkpoints and self.world.first:
+            damaged = " and ".join(file.name for file in self.checkpoints.damaged)
+            if damaged:
+                say(f"  {damaged}: damaged, and left out")
+            if state or damaged:
+                say(f"  going on after {self.epoch} epochs and {self.step} steps" if state else "  beginning anew")
+            self.checkpoints.forget_the_last_end()
+        place = float(self.epoch * self.steps + self.step)
+        (places,) = self.world.total(place)
+        if places != place * self.world.size:
+            raise RunError("all processes must go on from one checkpoint, and do not; let them share the folder")
+        while self.epoch < self.training.epochs:
+            try:
+                for pixels, labels in self.shown():
+                    self.take(pixels, labels)
+            except RuntimeError:
+                if self.ending.asked:  # the signal reached the processes that decode images too
+                    self.end()
+                raise
+            self.close_account()
+            self.loss, right = self.total / self.steps, self.right
+            self.epoch, self.step, self.total, self.right, self.read = self.epoch + 1, 0, 0.0, 0.0, 0
+            self.save()
+            yield self.epoch, self.loss, right / (self.steps * self.batch)
+        if self.descend.refused:
+            say(f"  its steps could not be recorded as a CUDA graph, and were launched one by one ({self.descend.refused})")
+        if self.averaged is not None:
+            self.module.load_state_dict(self.averaged.module.state_dict())
+        return self.loss
+
+    def shown(self, skip: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The epoch's batches from the next step on, or without so many of them."""
+        order = epoch_seed(self.seed, self.epoch)
+        batches = self.images.batches(self.batch, self.resolution, order, self.step if skip is None else skip)
+        return on_device(batches, self.device)
+
+    def take(self, pixels: Tensor, labels: Tensor) -> None:
+        """Take one step; save and stop if asked to."""
+        self.learner.set_rate(self.rate(self.step))
+        self.descend(*self.loss_of.mixed(pixels, labels, epoch_seed(self.seed, self.epoch) + self.step))
+        self.step += 1
+        due = self.step - self.read >= steps_unread(self.device) or self.step == self.steps
+        if due or (self.ending.asked and self.world.size == 1):
+            self.close_account()
+            (asked,) = self.world.total(float(self.ending.asked))
+            if asked:
+                self.end()
+            if self.step < self.steps and time.monotonic() - self.saved > CHECKPOINT_S:
+                self.save()
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step of this epoch."""
+        return learning_rate(self.training, self.batch, self.epoch + (step + 0.5) / self.steps)
+
+    def _descend(self, mixed: Tensor, targets: Tensor) -> None:
+        """One step on the device alone; it may be recorded."""
+        self.learner.forget()
+        parts = self.training.accumulate
+        value = torch.zeros((), device=self.device)
+        for number, (seen, wanted) in enumerate(zip(mixed.chunk(parts), targets.chunk(parts), strict=True), start=1):
+            share = len(seen) / len(mixed)
+            with self.apart(number < parts):
+                with mixed_precision(self.device):
+                    logits = self.joined(seen)
+                    loss = share * self.loss_of(logits, seen, wanted)
+                self.learner.add(loss)
+            value += loss.detach()
+            self.answered += (logits.argmax(1) == (wanted.argmax(1) if wanted.ndim > 1 else wanted)).sum()
+        self.learner.descend(self.world.mean(value))
+        if self.averaged is not None:
+            self.averaged.update(self.module)
+
+    def close_account(self) -> None:
+        """Read what the steps since the last time came to.
+
+        NonFiniteLossError if one of them would have spoilt the weights; none was taken since.
+        """
+        if self.step == self.read:
+            return
+        *tally, right = torch.cat([self.learner.tally(), self.answered[None]]).tolist()
+        self.answered.zero_()
+        (right,) = self.world.total(right)
+        account = self.learner.account(tally)
+        if account.bad is not None:
+            fault = NonFiniteLossError(account.fault(self.read, self.epoch))
+            self.note(fault, self.read + account.good, account.bad)
+            raise fault
+        self.total, self.right, self.read = self.total + account.loss, self.right + right, self.step
+
+    def end(self) -> Never:
+        """Save and stop; the rest of the epoch is shown when it goes on."""
+        self.save()
+        if self.checkpoints and self.world.first:
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            Preempted(epochs=self.epoch, steps=self.step, at=at).save(self.checkpoints.beside(PREEMPTED))
+        self.world.wait()  # the others stay until the first has saved, or they would be thought to have failed
+        if self.ending.asked:
+            self.ending.end()
+        raise Terminated  # another process was told
+
+    def apart(self, more: bool) -> Any:
+        """Gradients travel between processes with the last part of a batch only."""
+        return self.joined.no_sync() if more and isinstance(self.joined, nn.parallel.DistributedDataParallel) else nullcontext()
+
+    def save(self) -> None:
+        """Save a checkpoint from the first process, if a path is configured; all steps are accounted for."""
+        self.close_account()
+        if self.checkpoints and self.world.first:
+            averaged = {"averaged": self.averaged.module.state_dict()} if self.averaged is not None else {}
+            place = {name: getattr(self, name) for name in PLACE}
+            state = {"module": self.module.state_dict(), "learner": self.learner.state(), **place, **averaged}
+            self.checkpoints.write(state)
+        self.saved = time.monotonic()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.module.load_state_dict(state["module"])
+        self.learner.restore(state["learner"])
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(state["averaged"])
+        for name in PLACE:
+            setattr(self, name, state[name])
+        self.read = self.step
+
+    def note(self, fault: NonFiniteLossError, step: int, loss: float) -> None:
+        """Write the facts of the epoch's batch of that step (from 0) beside the checkpoint, and say so."""
+        if not (self.checkpoints and self.world.first):
+            return
+        pixels, labels = next(self.shown(skip=step))
+        finite = pixels.isfinite()
+        file = self.checkpoints.beside(BAD_BATCH)
+        BadBatch(
+            epoch=self.epoch + 1,
+            step=step + 1,
+            learning_rate=self.rate(step),
+            loss=str(loss),
+            labels=tuple(labels.tolist()),
+            finite_pixels=float(finite.float().mean()),
+            largest_pixel=str(float(pixels.abs().max())),
+        ).save(file)
+        fault.args = (f"{fault}; the batch's facts are in {file}",)
+
+
+def _ready(teacher: nn.Module, device: torch.device) -> nn.Module:
+    return teacher.to(device).to(memory_format=torch.channels_last).eval()
+
+
+class _Loss:
+    """Cross-entropy with the labels, softened, mixed and taught as the training says."""
+
+    def __init__(self, training: Training, module: nn.Module, teacher: nn.Module | None) -> None:
+        self._training, self._teacher = training, teacher
+        self._classes = structure_of(module).input.classes if training.mixup else None
+
+    def mixed(self, pixels: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Images and targets: labels as they are, or shares of classes where images are mixed."""
+        if not self._training.mixup:
+            return pixels, labels
+        from timm.data import Mixup
+
+        np.random.seed(seed % 2**32)  # timm draws from numpy's global generator
+        mix = Mixup(self._training.mixup, label_smoothing=self._training.label_smoothing, num_classes=self._classes)
+        found: tuple[Tensor, Tensor] = mix(pixels.clone(), labels)
+        return found
+
+    def __call__(self, logits: Tensor, pixels: Tensor, targets: Tensor) -> Tensor:
+        smoothing = 0.0 if targets.is_floating_point() else self._training.label_smoothing
+        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        if self._teacher is None:
+            return loss
+        with torch.no_grad():
+            taught = self._teacher(pixels).softmax(1)
+        return 0.5 * loss + 0.5 * nn.functional.cross_entropy(logits, taught)
+
+
+def _averaged(module: nn.Module, decay: float | None) -> Any:
+    """timm's averaged weights; None where none are asked for."""
+    if decay is None:
+        return None
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(module, decay=decay)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Decides an epoch's order and augmentation."""
+    return int(digest(f"{seed}/{epoch}")[:12], 16)

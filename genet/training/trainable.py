@@ -1,0 +1,98 @@
+"""Whether a network that other code builds can be trained here, and which of its answers is trained.
+
+GoogLeNet and Inception answer with auxiliary logits too while they are trained; others with features, or with a loss.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genet.arch.external import Foreign
+from genet.errors import GenetError, first_line
+from genet.models.external import logits_of
+
+IMAGES = 2  # the fewest that batch normalisation takes
+
+
+def ready_to_train(module: nn.Module, structure: Foreign) -> str | None:
+    """Have the module answer with its logits alone while it is trained; return what is to be said of that.
+
+    Of several tensors that is the first which depends on all weights that decide its answer when it is used. The weights that
+    it does not depend on are frozen: auxiliary heads. GenetError for a network that cannot be trained like this.
+    """
+    reads, name = structure.input, structure.name
+    classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), name)
+    if classes != reads.classes:
+        raise GenetError(f"{name}: must answer with {reads.classes} logits, and answers with {classes}; set its input.classes")
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise GenetError(
+            f"{name}: must have weights to train, and all are frozen; set requires_grad of some in {structure.source}"
+        )
+    images = torch.randn(IMAGES, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
+    probe = copy.deepcopy(module)  # whose statistics may change
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        try:
+            answer = probe.train()(images)
+        except Exception as fault:  # whatever a user's network raises
+            raise GenetError(
+                f"{name}: must answer images alone while it is trained, as it does when it is used, and fails "
+                f"({first_line(fault)}); have its forward return logits in training mode too"
+            ) from None
+        used = probe.eval()(images)  # after it, for training changes statistics in place
+        logits = {key: each for key, each in _entries(answer) if _fits(each, used)}
+        if logits and isinstance(answer, Tensor):
+            return None
+        wanted = _reached(probe, used)
+        reached = {key: _reached(probe, each) for key, each in logits.items()}
+    main = next((key for key in reached if wanted <= reached[key]), None)
+    if main is None:
+        raise GenetError(
+            f"{name}: must answer while it is trained with the logits ({' x '.join(map(str, used.shape))}) that it answers with "
+            f"when it is used, and answers with {_described(answer)}; have its forward return them in training mode too"
+        )
+    for place, parameter in module.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and place in reached[main])
+    module.register_forward_hook(partial(_main, main))
+    return f"trained by its logits, [{main!r}] of what it answers with in training; its auxiliary heads stay as they are"
+
+
+def _main(key: Any, _: nn.Module, __: Any, answer: Any) -> Tensor:
+    found: Tensor = answer if isinstance(answer, Tensor) else answer[key]
+    return found
+
+
+def _entries(answer: Any) -> Iterator[tuple[Any, Any]]:
+    """Everything in an answer by its key; a tensor alone has none."""
+    if isinstance(answer, Tensor):
+        yield None, answer
+    elif isinstance(answer, Mapping):
+        yield from answer.items()
+    elif isinstance(answer, Sequence):
+        yield from enumerate(answer)
+
+
+def _fits(entry: Any, used: Tensor) -> bool:
+    return isinstance(entry, Tensor) and entry.shape == used.shape and entry.requires_grad
+
+
+def _reached(module: nn.Module, answer: Tensor) -> set[str]:
+    """The names of the weights that an answer depends on."""
+    named = {name: each for name, each in module.named_parameters() if each.requires_grad}
+    if not answer.requires_grad:
+        return set()
+    gradients = torch.autograd.grad(answer.sum(), list(named.values()), allow_unused=True, retain_graph=True)
+    return {name for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
+
+
+def _described(answer: Any) -> str:
+    shapes = [
+        " x ".join(map(str, each.shape)) if isinstance(each, Tensor) else type(each).__name__ for _, each in _entries(answer)
+    ]
+    return ", ".join(shapes) or f"its {type(answer).__name__}"

@@ -1,0 +1,37 @@
+"""What all trials of a search have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from genet.config.recipe import Distill
+from genet.models.build import GENet
+from genet.storage import digest
+from genet.training.data import Splits
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all trials of a search have in common. `seed` decides batches and augmentation.
+
+    In `folder` trials that take long leave checkpoints every so often, and go on from them.
+    """
+
+    parent: GENet
+    splits: Splits
+    distill: Distill
+    resolution: int
+    seed: int
+    folder: Path | None = None
+    checkpoint_every_s: float = 60.0
+
+    @cached_property
+    def digest(self) -> str:
+        """Names what its trials depend on, the MasterNet's weights among it, and the form of their checkpoints."""
+        weights = hashlib.sha256()
+        for tensor in self.parent.state_dict().values():
+            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest(f"2/{self.distill.model_dump_json()}/{self.resolution}/{self.seed}/{weights.hexdigest()}")

@@ -1,0 +1,176 @@
+"""Tasks on a Ray cluster, for those who outgrow one machine.
+
+Groups are Ray tasks: Ray finds them a GPU, and runs them again elsewhere when a node is lost. Work and weights travel once
+through Ray's object store; images must lie under the same path on all nodes. Only the driver writes the journal, a group's
+results when the whole group is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any
+
+from genet.errors import DeviceError, GenetError, LostDeviceError
+from genet.trials.results import Event, Result, Stride, Task
+from genet.trials.runners.runner import Work
+
+RETRIES = 2  # of a task whose worker or node is lost
+LOOK_S = 1.0
+ANSWERS_S = 5.0
+
+
+class OnRay:
+    """Every group is a task with a GPU of its own, or a share of one; on a cluster without GPUs, with a CPU core.
+
+    `device` is the recipe's: `cpu` asks for no GPU, `cuda` for nothing else.
+    """
+
+    speed = None
+
+    def __init__(self, address: str | None, device: str, trials_per_gpu: int = 1) -> None:
+        self._ray, self._ours = _connect(address)
+        resources = self._ray.cluster_resources()
+        gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
+        if device.startswith("cuda") and not gpus:
+            raise DeviceError("a recipe for cuda must have GPUs in the Ray cluster, and it has none; `ray start --num-gpus N`")
+        self._share = 1 / trials_per_gpu
+        self._gpus = self._share if gpus else 0
+        self.workers = gpus * trials_per_gpu or int(resources.get("CPU", 0))
+        if not self.workers:
+            raise DeviceError("a Ray cluster must have a GPU or a CPU core, and this one has none; `ray start --num-cpus N`")
+
+    def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
+        """See `Runner`."""
+        ray = self._ray
+        task = ray.remote(_run).options(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES)
+        paces = ray.remote(_Paces).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
+        shared = ray.put(work.on("cuda:0", self._share) if self._gpus else work.on("cpu"))
+        running: dict[Any, tuple[Task, ...]] = {}
+
+        def submit(group: Sequence[Task]) -> None:
+            running[task.remote(shared, tuple(group), paces)] = tuple(group)
+
+        for group in groups:
+            submit(group)
+        seen: dict[str, float] = {}  # by the group's first task: how far it has been told to be
+        try:
+            while running:
+                done, _ = ray.wait(list(running), timeout=LOOK_S)
+                walked = ray.get(paces.walked.remote())
+                for group in running.values():
+                    name = group[0].id
+                    yield Stride(walked.get(name, 0.0) - seen.get(name, 0.0))
+                    seen[name] = walked.get(name, 0.0)
+                for reference in done:
+                    group = running.pop(reference)
+                    results = _results(ray, reference, group, work)
+                    told = seen.pop(group[0].id)
+                    yield Stride(len(results) - told)
+                    yield from results
+                    if not results:  # the one that kills its workers takes no others with it
+                        for alone in group:
+                            submit((alone,))
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+            if self._ours:
+                ray.shutdown()
+
+
+def _connect(address: str | None) -> tuple[Any, bool]:
+    """Ray, connected; and whether it was connected here."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        import ray
+    except ImportError:
+        raise GenetError("--runner ray needs Ray, and it is not installed; pip install 'genet[ray]'") from None
+    if ray.is_initialized():
+        return ray, False
+    check_address(address)
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as fault:
+        reason = str(fault).strip().splitlines()[0]
+        raise GenetError(
+            f"--address must be that of a running Ray cluster of this version, got {address!r} ({reason}); `ray start --head`"
+        ) from None
+    if threading.current_thread() is threading.main_thread():  # Ray puts handlers of its own in its place
+        signal.signal(signal.SIGTERM, ours)
+    return ray, True
+
+
+def check_address(address: str | None) -> None:
+    """GenetError where nobody answers at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWERS_S).close()
+    except (OSError, OverflowError) as fault:
+        raise GenetError(f"--address must be that of a running Ray cluster, and at {address!r} is none ({fault})") from None
+
+
+def _on_this_node(ray: Any) -> Any:
+    """With the driver, so that no other node takes it along when it is lost."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _run(work: Work, group: tuple[Task, ...], paces: Any) -> list[Result]:
+    """The task: a group's results; its strides go to the actor that the driver looks at."""
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    name, results = group[0].id, []
+    paces.begin.remote(name)
+    try:
+        for event in work(group):
+            if isinstance(event, Stride):
+                paces.walk.remote(name, event.tasks)
+            else:
+                results.append(event)
+    except LostDeviceError:
+        os._exit(1)  # Ray runs the group again in another process
+    return results
+
+
+class _Paces:
+    """An actor: how far every group has come, for the driver's progress. A group is named by its first task."""
+
+    def __init__(self) -> None:
+        self._walked: dict[str, float] = {}
+
+    def begin(self, name: str) -> None:
+        """A group begins, perhaps anew."""
+        self._walked[name] = 0.0
+
+    def walk(self, name: str, tasks: float) -> None:
+        """A group has come this much further."""
+        self._walked[name] += tasks
+
+    def walked(self) -> dict[str, float]:
+        """Group -> tasks walked."""
+        return self._walked
+
+
+def _results(ray: Any, reference: Any, group: Sequence[Task], work: Work) -> list[Result]:
+    """A finished task's results; none where its workers died as often as it was tried and it can be divided still."""
+    try:
+        found: list[Result] = ray.get(reference)
+        return found
+    except ray.exceptions.RayTaskError as fault:
+        reason = str(fault).strip().splitlines()[-1]
+        return [work.failed(each, "bug", f"on a node of the cluster: {reason}") for each in group]
+    except ray.exceptions.RayError as fault:
+        reason = str(fault).strip().splitlines()[0]
+        if len(group) > 1:
+            return []
+        return [work.failed(each, "worker killed", f"{RETRIES + 1} times ({reason})") for each in group]

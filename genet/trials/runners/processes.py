@@ -1,0 +1,192 @@
+"""Tasks in several processes of this machine: one per GPU, several per GPU where networks are small, or some on a CPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import torch
+
+from genet.errors import LostDeviceError, RunError
+from genet.trials.results import Event, Stride, Task
+from genet.trials.runners.runner import Work
+
+LOOK_S = 1.0
+GRACE_S = 5.0  # for a worker to end by itself
+STARTS = 3  # of a worker that fail in a row, before it is given up
+DEATHS = 2  # after which a task that was alone with its worker is not tried again
+
+
+@dataclass(frozen=True)
+class _Group:
+    tasks: tuple[Task, ...]
+    deaths: int = 0  # of workers that were at it
+
+    def parts(self) -> list[_Group]:
+        """The same tasks in smaller groups, so that the one that kills its worker is found and takes no others with it."""
+        size = max(1, (len(self.tasks) + 1) // 2) if self.deaths == 0 else 1
+        starts = range(0, len(self.tasks), size)
+        return [_Group(self.tasks[start : start + size], self.deaths + 1) for start in starts]
+
+
+class Processes:
+    """One worker process per entry of `devices`. One killed or silent is replaced; its tasks are tried in halves, then alone."""
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self._devices = tuple(devices)
+        self.workers = len(self._devices)
+        self.speed = float(len(set(self._devices)))  # several on one device share it
+
+    def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
+        """See `Runner`. RunError where a worker does not even start."""
+        waiting = deque(_Group(tuple(group)) for group in groups)
+        devices = self._devices[: len(waiting)]
+        threads = max(1, torch.get_num_threads() // max(1, len(devices)))
+        slots = [_Slot(d, work.on(d, 1 / devices.count(d)), threads) for d in devices]
+        try:
+            for slot in slots:
+                slot.start()
+            while waiting or any(slot.group for slot in slots):
+                for slot in slots:
+                    if waiting and slot.group is None:
+                        slot.give(waiting.popleft())
+                wait([slot.pipe for slot in slots if slot.group], LOOK_S if work.silence_s else None)
+                for slot in slots:
+                    yield from slot.events()
+                    slot.end_if_silent(work.silence_s)
+                    if slot.group and slot.dead:
+                        yield from slot.bury(waiting)
+        finally:
+            for slot in slots:
+                slot.stop()
+            for slot in slots:
+                slot.end()
+
+
+class _Slot:
+    """A device with its worker process and the group that it works on."""
+
+    def __init__(self, device: str, work: Work, threads: int) -> None:
+        self._device, self._work, self._threads, self._sent = device, work, threads, pickle.dumps(work)
+        self.group: _Group | None = None
+        self._process: SpawnProcess | None = None
+        self._failed_starts = 0  # in a row
+
+    def start(self) -> None:
+        """Begin a worker's life. It is sent its work with its first group, so that several can begin at once."""
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._threads), name=f"work on {self._device}")
+        self._process.start()
+        theirs.close()
+        self._ready = self._knows_work = self.dead = False
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self.pipe.send_bytes(data)
+        except OSError:
+            self.dead = True
+
+    def give(self, group: _Group) -> None:
+        """Have the worker begin a group; a new worker, if the last was killed."""
+        if self._process is None:
+            self.start()
+        self.group, self._left, self._walked = group, {task.id: task for task in group.tasks}, 0.0
+        if not self._knows_work:
+            self._send(self._sent)
+            self._knows_work = True
+        self._send(pickle.dumps(group.tasks))
+        self._heard = time.monotonic()
+
+    def events(self) -> Generator[Event]:
+        """What the worker has said since."""
+        while self.group and not self.dead and self.pipe.poll():
+            try:
+                event = pickle.loads(self.pipe.recv_bytes())
+            except (EOFError, OSError):
+                self.dead = True
+                return
+            self._heard = time.monotonic()
+            if event is None:
+                self._ready, self.group = True, self.group if not self._ready else None
+                continue
+            if isinstance(event, Stride):
+                self._walked += event.tasks
+            else:
+                del self._left[event.id]
+            yield event
+
+    def end_if_silent(self, limit_s: float | None) -> None:
+        """Kill a worker at work that has said nothing for longer than that."""
+        if limit_s and self.group and self._process and self._ready and time.monotonic() - self._heard > limit_s:
+            self._process.kill()
+            self.dead = True
+
+    def bury(self, waiting: deque[_Group]) -> Generator[Event]:
+        """After the worker's death: its unfinished tasks go back to those waiting, or fail if there is nothing left to try."""
+        if self.group is None or self._process is None:
+            return
+        group, left = self.group, tuple(self._left.values())
+        self.end()
+        code = self._process.exitcode
+        self.group = self._process = None
+        self._failed_starts = 0 if self._ready else self._failed_starts + 1
+        if self._failed_starts == STARTS:
+            raise RunError(
+                f"a worker on {self._device} must start, and ended {STARTS} times, with exit code {code}; use --runner in-process"
+            )
+        if not self._ready:
+            waiting.appendleft(group)
+            return
+        yield Stride(len(group.tasks) - len(left) - self._walked)
+        if group.deaths < DEATHS:
+            waiting.extendleft(_Group(left, group.deaths).parts())
+        else:
+            yield from (self._work.failed(task, "worker killed", f"{DEATHS + 1} times, with exit code {code}") for task in left)
+            yield Stride(len(left))
+
+    def stop(self) -> None:
+        """Ask the worker to end."""
+        if self._process:
+            self._process.terminate()
+
+    def end(self) -> None:
+        """See the worker end, or kill it."""
+        if self._process:
+            self._process.join(GRACE_S)
+            self._process.kill()
+            self._process.join()
+            self.pipe.close()
+
+
+def _serve(pipe: Connection, threads: int) -> None:
+    """A worker's life: take the work, then one group after the other, until the parent ends it or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_the_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    work: Work = pickle.loads(pipe.recv_bytes())
+    pipe.send_bytes(pickle.dumps(None))
+    try:
+        while True:
+            for event in work(pickle.loads(pipe.recv_bytes())):
+                pipe.send_bytes(pickle.dumps(event))
+            pipe.send_bytes(pickle.dumps(None))
+    except (EOFError, BrokenPipeError, LostDeviceError):
+        os._exit(1)  # the parent is gone, or the device is: another process goes on
+
+
+def _die_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

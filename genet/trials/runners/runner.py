@@ -1,0 +1,89 @@
+"""Who runs trials and trainings. Each finished trial is in the journal before anybody hears of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, Protocol
+
+from genet.errors import EvidenceError
+from genet.storage import Journal
+from genet.trials.plan import Trial
+from genet.trials.results import Event, FailureKind, Result, Task, TrialResult
+
+ALIKE = 3  # trials that fail alike by a bug or by the data, before the rest is not tried
+
+
+class Work(Protocol):
+    """What is done with a group of tasks, such as the trials of one super-block. It can be pickled."""
+
+    def __call__(self, tasks: Sequence[Any], /) -> Iterator[Event]:
+        """Run the group; yields one result per task, and strides in between that add up to the number of tasks."""
+        ...
+
+    def failed(self, task: Any, kind: FailureKind, message: str, /) -> Result:
+        """Return the result of a task that whoever was at it could not end."""
+        ...
+
+    @property
+    def silence_s(self) -> float | None:
+        """Seconds without an event after which whoever is at it hangs; None where silence tells nothing."""
+        ...
+
+    def on(self, device: str, share: float = 1.0) -> Work:
+        """The same work on another device, of whose memory it may use this share."""
+        ...
+
+
+class Runner(Protocol):
+    """How groups of tasks are executed. Every task gets one result, whatever happens to those who run it."""
+
+    @property
+    def workers(self) -> int:
+        """Groups at a time."""
+        ...
+
+    @property
+    def speed(self) -> float | None:
+        """How many times as fast as this process alone; None where that is not known beforehand."""
+        ...
+
+    def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
+        """Run `work` on every group; yields events in any order, as soon as they are there. Closing it stops all work."""
+        ...
+
+
+class InProcess:
+    """One group after the other, in this process."""
+
+    workers, speed = 1, 1.0
+
+    def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
+        """See `Runner`."""
+        for group in groups:
+            yield from work(group)
+
+
+def run_trials(
+    groups: Iterable[Sequence[Trial]], journal: Journal, runner: Runner, work: Work, tell: Callable[[Event], None]
+) -> None:
+    """Run the groups; only this function writes the journal.
+
+    EvidenceError after three trials of different super-blocks, or of one that is all there is, that failed alike by a bug or
+    by the images: the others would too.
+    """
+    groups = list(groups)
+    enough = min(2, len({trial.index for group in groups for trial in group}))
+    alike: dict[str, list[int]] = {}  # the super-blocks of the trials that failed by this message
+    with closing(runner(groups, work)) as events:
+        for event in events:
+            if isinstance(event, TrialResult):
+                journal.append(event.model_dump(mode="json"))
+            tell(event)
+            if isinstance(event, TrialResult) and event.failure and event.failure.kind in ("bug", "data"):
+                found = alike.setdefault(event.failure.message, [])
+                found.append(event.index)
+                if len(found) >= ALIKE and len(set(found)) >= enough:
+                    raise EvidenceError(
+                        f"trials must not fail alike, and {len(found)} did: {event.failure}; the rest was not tried"
+                    )

@@ -1,0 +1,316 @@
+"""`genet align` as a user meets it, and what becomes of its networks: trained on, evaluated, exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from genet import load
+from genet.arch.external import Foreign
+from genet.arch.network import Input, Network
+from genet.cli import main as cli
+from genet.config.reader import read_recipe, read_structure, to_yaml
+from genet.latency.table import LatencyTable, settings
+from genet.models.build import build
+from genet.models.external import build_structure
+from genet.models.weights import save_weights
+from genet.pipeline.run_folder import RunFolder
+from genet.storage import Journal
+from tests.fixtures import align_networks as nets
+from tests.fixtures.commands import answer, fault
+from tests.fixtures.tiny import RECIPE, write_recipe
+
+V100 = ("--device", "estimate:v100", "--dtype", "fp16", "--runtime", "cudagraph", "--batch", "512")
+VGG = ("align", "genet.models.cifar:vgg16", "--example", "1,3,32,32")
+NETS = "tests.fixtures.align_networks"
+TANGLED = ("align", f"{NETS}:tangled", "--example", "1,3,16,16")
+OURS = "@32x3 | Conv k3 c24 s1 | XX k3 c72 s2 d2 | BL k3 c200 s2 d2 r0.4 | Conv k1 c320 | 10"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `runs/align` is written."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_hranks_vgg_has_its_authors_parameters_and_becomes_faster_with_as_many(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tail-effect paper, table 2: HRank's VGG16 has 1.90 M parameters."""
+    found = answer(capsys, *VGG, "--pruned", "hrank-vgg16", *V100)
+    assert found["parameters"][0] / 1e6 == pytest.approx(1.90, abs=0.005)
+    assert found["ratio"] < 0.95
+    assert abs(found["parameter_gain"]) <= 0.05
+    assert found["estimate"] is True
+    exact = answer(capsys, *VGG, "--pruned", "hrank-vgg16", *V100, "--solver", "exact")
+    assert found["optimum"] == pytest.approx(exact["predicted"])
+    assert exact["predicted"] <= found["predicted"]
+
+
+def test_hranks_resnet_has_its_authors_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tail-effect paper, tables 2 and 5: 0.48 M; ours has projections in place of padded shortcuts."""
+    found = answer(capsys, "align", "genet.models.cifar:resnet56", "--example", "1,3,32,32", "--pruned", "hrank-resnet56", *V100)
+    assert found["parameters"][0] / 1e6 == pytest.approx(0.48, abs=0.015)
+
+
+def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (*VGG, "--pruned", "hrank-vgg16", *V100, "--reduce")
+    assert answer(capsys, *arguments, "0.9")["ratio"] <= 0.9
+    assert cli.main([*arguments, "0.2", "--into", "best", "--json"]) == 0
+    *_, said, written, line = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found["reached"] is False
+    assert found["ratio"] < 0.9
+    law = "vgg16: --reduce must be a latency that the edges beside its widths are sure to reach (got 0.2); their best is "
+    assert said.startswith(f"{law}{found['ratio']:.3f}, with ")
+    assert said.endswith(" parameters; this best is what you get")  # the exact choice would be the same
+    assert written.startswith("best: the network")
+    assert load("best")(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_where_the_exact_choice_may_do_better_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    other = ("--device", "estimate:v100", *V100[2:6], "--batch", "1024")
+    assert cli.main([*VGG, *other, "--tau", "0.002", "--reduce", "0.2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; --solver exact may do better; this best is what you get")
+
+
+def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*VGG, "--pruned", "hrank-vgg16", *V100]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("features.10"))
+    assert "inside" in line
+    assert "70 -> 64: -9% filters, -" in line
+
+
+def test_widths_and_latencies_are_drawn_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, *VGG, *V100, "--picture", "widths.svg")
+    drawn = Path("widths.svg").read_text()
+    assert drawn.startswith("<svg")
+    assert drawn.count('<g id="patch_') > 4 * len(found["places"])  # a bar before and one after, of width and of time
+
+
+def test_measurements_are_kept_and_a_second_time_takes_none(capsys: pytest.CaptureFixture[str]) -> None:
+    first = answer(capsys, *TANGLED, *V100)
+    rows = Path("runs/align/latency.jsonl").read_bytes()
+    assert answer(capsys, *TANGLED, *V100) == first
+    assert Path("runs/align/latency.jsonl").read_bytes() == rows
+
+
+def test_a_network_of_ours_is_aligned_by_its_spec(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "align", OURS, *V100, "--into", "aligned")
+    network = read_structure("aligned")
+    assert isinstance(network, Network)
+    assert network.name == "network-aligned"
+    assert str(network) != OURS
+    assert found["widths"]["stages.0"] == network.superblocks[0].width
+
+
+@pytest.mark.slow
+def test_a_network_of_a_run_is_aligned_as_the_run_measured_and_with_what_it_measured(
+    finished: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = next(path for path in (finished.path / "networks").iterdir() if path.is_dir())
+    assert cli.main(["align", str(folder), "--mode", "accuracy"]) in (0, 2)  # this machine may show steps or not
+    setting = next(iter(settings(finished.latency).values()))
+    assert str(setting) in capsys.readouterr().out.splitlines()[0]
+    theirs, ours = (LatencyTable(journal, setting) for journal in (finished.latency, Journal(Path("runs/align/latency.jsonl"))))
+    assert {row.block for row in theirs.block_rows} < {row.block for row in ours.block_rows}
+
+
+def network_of_a_run(measured: str) -> str:
+    """The folder of a network in a run that measured so."""
+    write_recipe(Path(), RECIPE.replace("device: cpu", measured))
+    RunFolder(Path("run")).adopt(read_recipe("tiny.yaml"))
+    folder = Path("run/networks/one")
+    folder.mkdir(parents=True)
+    (folder / "network.yaml").write_text(to_yaml(Network.parse(OURS)))
+    return str(folder)
+
+
+def test_what_the_command_line_does_not_say_is_measured_as_the_networks_run_did(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = network_of_a_run("device: 'estimate:v100', dtype: fp16, batch: 512")
+    for extra, setting in ((), "batch 512, fp16"), (("--batch", "256"), "batch 256, fp16"):
+        assert cli.main(["align", folder, *extra]) in (0, 2)
+        assert setting in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_run_on_the_evidence_of_another_machine_does_not_say_where_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = network_of_a_run("device: cuda, latency: theirs.jsonl, batch: 512")
+    assert cli.main(["align", folder]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("--device must be given: the run took its latencies from theirs")
+    assert cli.main(["align", folder, *V100]) in (0, 2)
+    assert "on estimate:v100" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_trained_timm_network_is_aligned_with_its_own_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    reads = Input(channels=3, classes=7, resolution=64)
+    timms = Foreign(name="tuned", source="timm:test_resnet", input=reads)
+    module = build_structure(timms)
+    save_weights(module, Path("tuned/model.safetensors"))
+    Path("tuned/network.yaml").write_text(to_yaml(timms))
+    grown = ("--mode", "accuracy", "--scale", "width", "--runtime", "eager", "--batch", "1")
+    answer(capsys, "align", "tuned", *V100, *grown, "--into", "wide")
+    images = torch.randn(3, 3, 64, 64)
+    assert torch.allclose(load("wide").eval()(images), module.eval()(images), atol=1e-4)
+
+
+def test_a_cut_network_keeps_its_best_filters_and_is_trained_on_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dense = Foreign(name="dense", source="tests.cli.test_align:digit_net", input=Input(channels=1, classes=10, resolution=8))
+    Path("dense").mkdir()
+    Path("dense/network.yaml").write_text(to_yaml(dense))
+    Path("quick.yaml").write_text(
+        "name: quick\ndata: {name: digits, nas_validation: 0.25}\ntrain: {epochs: 2, batch: 32, learning_rate: 0.1}\n"
+    )
+    Path("widths.yaml").write_text("name: cut\nwidths:\n  a.0: 35\n  b.0: 70\n")
+    trained = answer(capsys, "train", "dense/network.yaml", "--recipe", "quick.yaml", "--into", "trained")
+    answer(
+        capsys, "align", "trained", "--pruned", "widths.yaml", *V100, "--into", "cut", "--criterion", "rank", "--data", "digits"
+    )
+    answer(capsys, "align", "trained", "--pruned", "widths.yaml", *V100, "--into", "by-norm", "--criterion", "l2")
+    cut = read_structure("cut")
+    assert isinstance(cut, Foreign)
+    assert cut.layers["a.0"] == (32, 1)
+    tuned = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--from", "cut", "--into", "tuned")
+    anew = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--into", "anew")
+    assert tuned["test_accuracy"] > max(anew["test_accuracy"], trained["test_accuracy"])
+    exported = answer(capsys, "export", "tuned", "--data", "digits", "--format", "onnx", "--format", "pt2")
+    assert exported["exports"] == ["tuned/export"]
+    assert answer(capsys, "eval", "tuned/export/model.onnx", "--data", "digits")["top1"] == pytest.approx(tuned["test_accuracy"])
+    assert "must be made of super-blocks" in fault(capsys, "export", "tuned", "--format", "timm")
+    again = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--from", "cut", "--into", "tuned")
+    assert again == tuned
+
+
+def digit_net() -> torch.nn.Module:
+    """For images of digits."""
+    layers = {"a": nets.conv(1, 48), "b": nets.conv(48, 80, stride=2), "c": nets.conv(80, 80)}
+    module = torch.nn.Sequential()
+    for name, layer in layers.items():
+        module.add_module(name, layer)
+    module.add_module("pool", torch.nn.AdaptiveAvgPool2d(1))
+    module.add_module("flat", torch.nn.Flatten())
+    module.add_module("head", torch.nn.Linear(80, 10))
+    return module
+
+
+def test_a_widened_network_answers_as_before(capsys: pytest.CaptureFixture[str]) -> None:
+    answer(
+        capsys, *TANGLED, *V100, "--mode", "accuracy", "--scale", "width", "--runtime", "eager", "--batch", "1", "--into", "wide"
+    )
+    wide = load("wide").eval()
+    images = torch.randn(3, 3, 16, 16)
+    assert sum(p.numel() for p in wide.parameters()) > sum(p.numel() for p in nets.tangled().parameters())
+    assert torch.allclose(wide(images), nets.tangled().eval()(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["two_names", "without_scale"])
+def test_whatever_is_written_is_loaded_again_and_answers_as_before(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    own, small = ("align", f"{NETS}:{form}", "--example", "1,3,16,16"), ("--runtime", "eager", "--batch", "1")
+    answer(capsys, *own, *V100, *small, "--mode", "accuracy", "--scale", "width", "--into", "wide")
+    images = torch.randn(3, 3, 16, 16)
+    assert torch.allclose(load("wide")(images), getattr(nets, form)().eval()(images), atol=1e-5)
+
+
+def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(
+        capsys, "align", "timm:test_byobnet", "--size", "64", "--mode", "accuracy", "--scale", "width,resolution",
+        "--batch", "1", "--device", "estimate:v100",
+    )  # fmt: skip
+    assert found["best"]["measured"]["rounds"] == [pytest.approx(1.0)]
+    assert found["best"]["parameters"] > 1.5 * found["parameters"]
+    assert found["best"]["resolution"] > 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "law"),
+    [
+        ((*VGG, "--reduce", "1.5", "--tau", "0"), "0 and 1, such as 0.85 (got 1.5)\n--tau must be"),
+        ((*VGG, "--mode", "accuracy", "--reduce", "0.9"), "--reduce must go with --mode latency"),
+        ((*VGG, "--scale", "depth"), "--scale must be width, resolution or width,resolution (got depth)"),
+        ((*VGG, "--scale", "width"), "--scale must go with --mode accuracy"),
+        (VGG[:2], "--example must tell what a network of your own reads"),
+        ((*VGG[:3], "1,3,32"), "--example must be images,channels,height,width"),
+        ((*VGG[:3], "1,1,32,32"), "vgg16: must run on images of 1 x 1 x 32 x 32, and its module features.0 does not"),
+        (("align", "timm:resnet51"), "timm:resnet51 must be the name of a timm model, and is none; nearest: resnet5"),
+        (("align", "nowhere:net", "--example", "1,3,8,8"), "nowhere:net must be MODULE:ATTRIBUTE that can be imported"),
+        ((*TANGLED[:1], f"{NETS}:nothing", *TANGLED[2:]), "must return a torch.nn.Module, and returns a int"),
+        ((*TANGLED[:1], f"{NETS}:linear", *TANGLED[2:]), "linear: must have convolutions to align"),
+        ((*VGG, "--mode", "accuracy", "--scale", "width", "--picture", "x.svg"), "--picture must go without --scale"),
+        ((*VGG, "--criterion", "rank", "--into", "x"), "--criterion rank must have images to look at"),
+        (("align", OURS, "--pruned", "hrank-vgg16"), "--pruned must go with a network that other code builds"),
+        (("align", OURS, "--criterion", "l2"), "--criterion must go with a network that keeps its weights: one of"),
+        ((*VGG, "--data", "digits"), "digits have 1 channel and 10 classes, and the network has 3 and 10"),
+        (("align", OURS, "--data", "digits"), "--data must go with a network that keeps its weights"),
+        ((*TANGLED, "--include", "rigth.*"), "--include: got 'rigth.*', expected a pattern that matches a layer or a "),
+        ((*TANGLED, "--exclude", "left", "--include", "left"), "whose width may change, and has none: it is left out"),
+        ((*TANGLED[:1], f"{NETS}:curious", *TANGLED[2:]), "returns one, and does not depend on the values in it"),
+        (("align", "."), ".: must hold a network.yaml to be a network's folder, and does not"),
+        ((*TANGLED, "--batch", "1"), "it waits for the host, which launches its kernels: a larger --batch"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:
+    assert law in fault(capsys, *arguments, "--device", "estimate:v100")
+
+
+def test_a_program_that_asks_for_json_is_told_the_fault_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*VGG, "--tau", "2", "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"error": said.err.strip()}
+
+
+def test_widths_that_do_not_match_the_layers_are_named_all_at_once_with_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yaml").write_text(
+        "name: bad\nwidths:\n  stem.0: 12\n  stem.9: 8\n  inner.0: 64\n  outer.0: 8\n  wide.0: 24\n  deep.0: 24\n"
+    )
+    assert fault(capsys, *TANGLED, "--pruned", "bad.yaml", *V100).splitlines() == [
+        "bad.yaml:4:3: widths.stem.9: must be a convolution of the network; did you mean stem.0?",
+        "bad.yaml:5:12: widths.inner.0: must be at most what it is cut from (got 64); nearest 24",
+        "bad.yaml:6:12: widths.outer.0: must be that of stem.0, whose channels it shares (got 8); nearest 12",
+    ]
+
+
+def test_a_convolution_in_groups_is_named_and_cannot_be_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    grouped = ("align", f"{NETS}:grouped", "--example", "1,3,16,16", *V100)
+    cli.main([*grouped])
+    assert "1.0 stays as it is: 1.0 has 4 groups of channels" in capsys.readouterr().out
+    Path("widths.yaml").write_text("name: bad\nwidths: {1.0: 30}\n")
+    said = fault(capsys, *grouped, "--pruned", "widths.yaml")
+    assert said == "widths.yaml:2:15: widths.1.0: must stay 32, for 1.0 has 4 groups of channels (got 30)"
+
+
+def test_what_a_function_builds_is_imported_checked_and_timed_as_any_network(capsys: pytest.CaptureFixture[str]) -> None:
+    own = ("import", f"{NETS}:tangled", "--size", "16", "--into", "own", "--classes")
+    assert fault(capsys, *own, "10") == f"{NETS}:tangled: must answer with 10 logits, and answers with 5; give --classes 5"
+    assert not Path("own/network.yaml").exists()
+    assert answer(capsys, *own, "5")["weights"] is True
+    network = read_structure("own")
+    assert str(network) == f"{NETS}:tangled @16x3 | 5"
+    assert answer(capsys, "check", "own/network.yaml")["notation"] == str(network)
+    assert answer(capsys, "latency", "own/network.yaml", *V100)["estimate"] is True
+    images = torch.randn(2, 3, 16, 16)
+    assert load("own")(images).shape == (2, 5)
+
+
+def test_a_layer_that_is_not_there_or_has_no_width_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    text = f"name: own\nsource: {NETS}:tangled\ninput: {{channels: 3, classes: 5, resolution: 16}}\nlayers: {{LAYER: [8, 8]}}\n"
+    for layer in ("nowhere", "pool"):
+        Path("network.yaml").write_text(text.replace("LAYER", layer))
+        said = fault(capsys, "latency", "network.yaml", *V100)
+        assert said == f"layers.{layer}: must be a convolution, a linear layer or a normalisation of {NETS}:tangled"
+    Path("network.yaml").write_text(text.replace(f"{NETS}:tangled", "tangled").replace("LAYER: [8, 8]", "a: [8]"))
+    assert [line.split(": ")[1] for line in fault(capsys, "check", "network.yaml").splitlines()] == ["source", "layers.a[1]"]
+
+
+def test_weights_of_another_network_are_no_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, width in (("one", 16), ("two", 24)):
+        network = Network.parse(f"@8x1 | Conv k3 c8 s1 | XX k3 c{width} s2 d1 | Conv k1 c16 | 10", name)
+        Path(name).mkdir()
+        Path(f"{name}/network.yaml").write_text(to_yaml(network))
+        save_weights(build(network), Path(f"{name}/model.safetensors"))
+    said = fault(capsys, "train", "one/network.yaml", "--recipe", "digits", "--from", "two", "--into", "x")
+    assert said.startswith("--from must hold the weights of @8x1")
+    said = fault(capsys, "train", "one/network.yaml", "--recipe", "digits", "--from", "nowhere", "--into", "x")
+    assert said == "--from must be a folder with network.yaml and model.safetensors, and nowhere lacks one of them"
+    assert not Path("x/model.json").exists()

@@ -1,0 +1,172 @@
+"""`genet export`, `genet eval`, `genet import` and `genet latency FOLDER` as a user types them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from genet.config.recipe import Data
+from genet.export.record import Exports
+from genet.models.weights import load
+from genet.pipeline.run_folder import RunFolder
+from genet.search.outcome import Outcomes
+from genet.storage import digest
+from genet.training.data import load_test
+from genet.training.evaluation import accuracy
+from tests.fixtures.commands import answer, fault
+from tests.fixtures.small import NETWORK
+
+
+@pytest.fixture
+def trained(exported, tmp_path: Path) -> Path:
+    """The folder of a network with weights, as `genet import` or `genet train` leaves it."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for name in ("network.yaml", "model.safetensors", "model.safetensors.sha256"):
+        shutil.copy(exported[0] / name, folder / name)
+    return folder
+
+
+def test_a_runs_export_has_all_formats_and_its_card_all_of_the_evidence(finished: RunFolder) -> None:
+    (outcome,) = Outcomes.load(finished.results).outcomes
+    folder = finished.path / outcome.export
+    exports = Exports.load(folder / "exports.json")
+    card = (folder.parent / "card.md").read_text()
+    assert not set(exports.left_out) - {"genet-string"}  # which has no words for a network without a head
+    for each in exports.exported:
+        assert f"| {each.format} | {each.purpose} |" in card
+        for name, known in each.files.items():
+            assert digest((folder / name).read_bytes()) == known
+            assert f"{known}  export/{name}" in card
+    facts = (outcome.network, f"{outcome.ms_per_image:.4f}", "licence", "torch ", "epochs: 2", "| data | digits: ")
+    for fact in (*facts, "logits, of 0, 1, 2, 3"):
+        assert fact in card
+
+
+def test_the_cards_lines_run_where_the_card_lies(finished: RunFolder) -> None:
+    (outcome,) = Outcomes.load(finished.results).outcomes
+    card = (finished.path / outcome.export).parent / "card.md"
+    text = card.read_text().split("\npt2:\n")[1].split("\n\n")[0]
+    script = "\n".join(line.strip() for line in text.splitlines()) + "\nprint(network(torch.zeros(2, 1, 16, 16)).shape)"
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, cwd=card.parent, capture_output=True, text=True, check=True)
+    assert done.stdout == "torch.Size([2, 10])\n"
+
+
+def test_one_network_of_a_run_and_one_format_may_be_asked_for(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    (outcome,) = Outcomes.load(copy.results).outcomes
+    shutil.rmtree(copy.path / outcome.export)
+    found = answer(capsys, "export", str(copy.path), "--network", outcome.name, "--format", "timm")
+    (exports,) = found["formats"].values()
+    assert [each["format"] for each in exports["exported"]] == ["safetensors", "timm"]
+    assert "got no such network, expected one of" in fault(capsys, "export", str(copy.path), "--network", "other")
+    said = fault(capsys, "export", str(copy.path), "--data", "elsewhere")
+    assert said == f"--data must tell where a run's images lie now, and {copy.path} has digits; leave it out"
+
+
+def test_a_network_without_images_leaves_int8_out_and_with_images_has_it(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (without,) = answer(capsys, "export", str(trained))["formats"].values()
+    assert list(without["left_out"]) == ["onnx-int8"]
+    assert "Left out: onnx-int8" in (trained / "card.md").read_text()
+    (found,) = answer(capsys, "export", str(trained), "--data", "digits")["formats"].values()
+    assert not found["left_out"]
+    assert {each["test_images"] for each in found["exported"] if each["accuracy"] is not None} == {359}
+    (still,) = answer(capsys, "export", str(trained), "--format", "timm")["formats"].values()
+    assert still == found, "another call for one format takes none away"
+
+
+def test_every_format_has_the_accuracy_that_the_network_has(exported, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, images = exported[0], load_test(Data(), NETWORK.input)
+    wanted = accuracy(load(folder), images, 12, torch.device("cpu"))
+    for form in ("safetensors", "timm", "onnx", "onnx-fp16", "pt2"):
+        found = answer(capsys, "eval", str(folder), "--format", form, "--data", "digits", "--device", "cpu")
+        assert found["images"] == 359
+        assert abs(found["top1"] - wanted) <= (2 / 359 if form == "onnx-fp16" else 0)
+        assert found["top5"] >= found["top1"]
+
+
+def test_images_of_other_classes_are_refused(exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in ("ant", "bee"):
+        (tmp_path / "validation" / label).mkdir(parents=True)
+        shutil.copy(Path(__file__).parents[2] / "README.md", tmp_path / "validation" / label / "image.png")
+    for label in "abcdefghij":
+        shutil.copytree(tmp_path / "validation" / "ant", tmp_path / "ten" / "validation" / label)
+    told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "ten"))
+    assert "must hold the network's own classes, and lacks 0, 1, 2, 3, 4 and 5 more and has a, b, c, d, e and 5 more" in told
+    told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path))
+    assert "must hold the network's 10 classes, and holds 2" in told
+    told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "validation"))
+    assert "must hold validation or val or test" in told
+
+
+def test_a_network_that_is_taken_in_can_be_exported_again(exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = tmp_path / "taken (1)"  # which no network can be called
+    found = answer(capsys, "import", str(exported[0] / "timm"), "--into", str(taken))
+    assert found == {"folder": str(taken), "network": str(NETWORK), "weights": True}
+    assert answer(capsys, "export", str(taken), "--format", "timm")["exports"] == [str(taken / "export")]
+    for name in ("config.json", "model.safetensors"):
+        assert (taken / "export" / "timm" / name).read_bytes() == (exported[0] / "timm" / name).read_bytes()
+    assert "must hold no network yet" in fault(capsys, "import", str(exported[0] / "timm"), "--into", str(taken))
+
+
+def test_a_structure_alone_cannot_be_exported_and_says_how_it_gets_weights(
+    exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    line = str(exported[0] / "network.txt")
+    assert answer(capsys, "import", line, "--into", str(taken), "--size", "12", "--classes", "10")["weights"] is False
+    assert "genet train" in fault(capsys, "export", str(taken))
+
+
+def test_a_network_inside_a_run_is_exported_by_the_run(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    (outcome,) = Outcomes.load(copy.results).outcomes
+    folder = (copy.path / outcome.export).parent
+    told = fault(capsys, "export", str(folder))
+    assert f"genet export {copy.path} --network {folder.name}" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "law"),
+    [
+        (["eval", "FOLDER", "--data", "digits", "--device", "gpu"], "device must be auto, cpu, cuda or cuda:N"),
+        (["import", "ConvKX(3", "--into", "there", "--classes", "1"], "--classes: must tell two classes apart"),
+        (["latency", "FOLDER", "--batch", "0"], "--batch must be greater than"),
+        (["latency", "FOLDER", "--picture", "a.svg"], "must be timed as they are"),
+        (["export", "FOLDER", "--format", "onx"], "--format must be one of"),
+        (["export", "FOLDER"], "is an export already"),
+        (["export", "nowhere"], "must be a run folder, or the folder of a trained network"),
+        (["eval", "FOLDER/model.onnx", "--format", "onnx", "--data", "digits"], "is a file; leave --format out"),
+        (["latency", "FOLDER/model.onnx"], "an exported file must be timed with its folder"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(
+    exported, capsys: pytest.CaptureFixture[str], arguments: list[str], law: str
+) -> None:
+    assert law in fault(capsys, *(each.replace("FOLDER", str(exported[0])) for each in arguments))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_every_format_of_an_export_is_timed_in_its_own_runtime(exported, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = answer(capsys, "latency", str(exported[0]), "--batch", "2", "--device", "cpu")["exports"].values()
+    assert {one["format"]: one["runtime"] for one in found} == {
+        "safetensors": "eager",
+        "timm": "eager",
+        "pt2": "eager",
+        "onnx": "onnxruntime",
+        "onnx-fp16": "onnxruntime",
+        "onnx-int8": "onnxruntime",
+    }
+    assert all(one["ms"] > 0 for one in found)
+    told = fault(capsys, "latency", str(exported[0]), "--runtime", "compile")
+    assert "must be timed as they are, without other networks (got --runtime)" in told
+
+
+def test_a_folders_network_is_estimated_by_its_structure(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "latency", str(trained), "--device", "estimate:v100")["estimate"] is True

@@ -1,0 +1,73 @@
+"""`genet fold` as a user meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from genet import load
+from genet.arch.network import Input
+from genet.config.recipe import Data
+from genet.models.folded import Folded
+from genet.training.data import load_data
+from genet.training.evaluation import accuracy
+from tests.fixtures.commands import answer, fault
+
+V100 = ("--device", "estimate:v100", "--dtype", "fp16", "--runtime", "tensorrt")
+SMALL = "@16x1 | Conv k3 c16 s1 | XX k3 c32 s2 d1 | Conv k1 c64 | 10"
+RECIPE = "name: quick\ndata: {name: digits}\ntrain: {epochs: 4, batch: 32, learning_rate: 0.4, warmup_epochs: 1}\n"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the recipe and the folders lie."""
+    monkeypatch.chdir(tmp_path)
+    Path("quick.yaml").write_text(RECIPE)
+
+
+def test_networks_are_told_before_and_after_and_one_that_cannot_be_folded_does_not_stop_the_rest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = answer(capsys, "fold", "timm:resnet18", "timm:convnext_atto", "genet-light", *V100, "--picture", "folds.svg")
+    assert [one["network"] for one in found["networks"]] == ["resnet18", "genet-light"]
+    assert "must run with all its layers 2 times as wide" in found["failed"]["convnext_atto"]
+    for one in found["networks"]:
+        assert one["flops"] == pytest.approx(1, rel=0.1)
+        assert one["traffic"] == pytest.approx(one["flops"] * one["before"]["intensity"] / one["after"]["intensity"])
+        assert one["traffic"] < 0.7
+        assert one["speed"] == pytest.approx(one["after"]["images_per_sec"] / one["before"]["images_per_sec"])
+        assert one["after"]["utilization"] > one["before"]["utilization"]
+        assert one["speed_error"] is None
+    assert "<title>resnet18, after: " in Path("folds.svg").read_text()
+
+
+def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys: pytest.CaptureFixture[str]) -> None:
+    command = (SMALL, "--f", "4", "--recipe", "quick.yaml", "--into", "both", "--device", "cpu", "--batch", "8")
+    found = answer(capsys, "fold", *command)
+    assert found["accuracy"]["original"] > 0.3
+    assert 0 < found["networks"][0]["speed_error"] < found["networks"][0]["speed"]
+    inside = load("both/folded")
+    assert inside(torch.zeros(1, 4, 16, 16)).shape == (1, 40)
+    test = load_data(Data(name="digits"), Input(channels=1, classes=10, resolution=16), 0).test
+    again = accuracy(Folded(inside, 4), test.shuffled(0), 16, torch.device("cpu"))
+    assert again == pytest.approx(found["accuracy"]["folded"])
+    before = {file: file.stat().st_mtime_ns for file in Path("both").rglob("model.*")}
+    assert answer(capsys, "fold", *command)["accuracy"] == found["accuracy"]
+    assert {file: file.stat().st_mtime_ns for file in Path("both").rglob("model.*")} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "law"),
+    [
+        (("timm:resnet18", "--f", "5"), "--f must divide the batch (got 5 for a batch of 64); try --batch 65"),
+        (("timm:resnet18", "--f", "1"), "--f must be the number of images that become one, from 2 on"),
+        (("timm:resnet51",), "must be the name of a timm model, and is none; nearest"),
+        (("timm:resnet18", "--recipe", "digits"), "--recipe must go with --into FOLDER and one network"),
+        (("timm:resnet18", "--recipe", "digits", "--into", "x", *V100), "--recipe must train on a device that is here"),
+        (("timm:convnext_atto", *V100), "must run with all its layers 2 times as wide"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:
+    assert law in fault(capsys, "fold", *arguments)

@@ -1,0 +1,105 @@
+"""Networks of a user's own, from `genet import` to `genet export`, and what is refused before anything is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from genet import load
+from genet.cli import main as cli
+from genet.config.reader import read_training
+from genet.pipeline.train import train_network
+from genet.progress import Progress
+from genet.studies.fold import fold
+from tests.fixtures import others
+from tests.fixtures.commands import answer, fault
+from tests.fixtures.tiny import RECIPE, write_recipe
+from tests.models.test_plain import as_it_was, foreign
+
+BRIEF = "name: brief\ndata: {name: digits, nas_validation: 0.25}\ntrain: {epochs: 1, batch: 128, learning_rate: 0.1MORE}\n"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folders lie, and no hub answers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    Path("brief.yaml").write_text(BRIEF.replace("MORE", ""))
+    Path("mixed.yaml").write_text(BRIEF.replace("MORE", ", mixup: 0.2, ema: 0.9"))
+
+
+def take(name: str) -> tuple[str, ...]:
+    return ("import", f"tests.fixtures.others:{name}", "--size", "8", "--channels", "1", "--classes", "10", "--into", "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("main_last", "trained by its logits, [2] of what"), ("masked", "training moves the zeros too"), ("Convolutional", "")],
+)
+def test_it_is_imported_trained_and_exported(name: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, *take(name))
+    images = torch.randn(3, 1, 8, 8)
+    assert torch.allclose(load("mine")(images), as_it_was(getattr(others, name))(images), atol=1e-6)
+    assert cli.main(["train", "mine/network.yaml", "--recipe", "mixed.yaml", "--into", "trained"]) == 0
+    assert told in capsys.readouterr().out
+    assert load("trained")(images).shape == (3, 10)
+    assert answer(capsys, "export", "trained", "--format", "onnx")["exports"] == ["trained/export"]
+
+
+def test_what_is_folded_is_trained_on_mixed_images_too() -> None:
+    folded = fold(foreign(others.main_first), 4)
+    train_network(Path("folded"), folded, read_training("mixed.yaml"), torch.device("cpu"), Progress(), fold=4)
+    assert load("folded")(torch.zeros(1, 4, 8, 8)).shape == (1, 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [("frozen", "must have weights to train, and all are frozen"), ("Taught", "must answer images alone while it is trained")],
+)
+def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
+    name: str, law: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, *take(name))
+    assert law in fault(capsys, "train", "mine/network.yaml", "--recipe", "brief.yaml", "--into", "trained")
+    assert not Path("trained/network.yaml").exists()
+
+
+def test_weights_that_are_frozen_stay_and_the_rest_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, *take("half_frozen"))
+    answer(capsys, "train", "mine/network.yaml", "--recipe", "brief.yaml", "--from", "mine", "--into", "trained")
+    before, after = load("mine").state_dict(), load("trained").state_dict()
+    assert torch.equal(before["stem.0.weight"], after["stem.0.weight"])
+    assert not torch.equal(before["mid.0.weight"], after["mid.0.weight"])
+
+
+def test_a_function_is_named_by_its_folder_where_it_cannot_be_named_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    own = "tests.fixtures.others:plain"
+    for command in (("latency", own), ("survey", own, "--device", "estimate:v100"), ("eval", own, "--data", "digits")):
+        assert f"genet import {own} --into FOLDER makes" in fault(capsys, *command)
+
+
+def test_a_teacher_that_cannot_be_fetched_is_missed_before_the_search(capsys: pytest.CaptureFixture[str]) -> None:
+    write_recipe(
+        Path(),
+        RECIPE.replace(
+            "epochs: 2, batch: 64, learning_rate: 0.4}\n",
+            "epochs: 2, batch: 64, learning_rate: 0.4, teacher: 'timm:test_byobnet'}\n",
+        ),
+    )
+    said = fault(capsys, "run", "tiny.yaml", "--run", "run")
+    assert said.startswith(
+        "a teacher must be timm:MODEL or a trained network's folder, and timm:test_byobnet is not (timm:test_b"
+    )
+    assert "got no answer from 127.0.0.1:9 and no copy in the cache" in said
+    assert not Path("run/latency.jsonl").exists()
+
+
+def test_weights_of_timm_that_cannot_be_fetched_are_said_to_be_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["import", "timm:gernet_s", "--into", "mine"]) == 0
+    assert "without weights: got no answer from 127.0.0.1:9 and no copy in the cache" in capsys.readouterr().out
+    assert "must have trained weights" in fault(capsys, "rank", "timm:test_byobnet", "--size", "64")
+    assert "timm:test_byobnet: got no answer from 127.0.0.1:9" in fault(capsys, "eval", "timm:test_byobnet", "--data", "digits")

@@ -1,0 +1,161 @@
+"""A MasterNet that was trained before (`master: {from: FOLDER}`), and one that has learnt nothing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from genet.arch.network import Network
+from genet.cli.main import main
+from genet.config.reader import read_recipe, to_yaml
+from genet.config.recipe import Taken
+from genet.errors import EvidenceError, RunError, SpecError
+from genet.models.build import build
+from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights
+from genet.pipeline.context import Job, open_job
+from genet.pipeline.distill import finished_trials, planned_trials, run_planned_trials
+from genet.pipeline.learn import train_master
+from genet.pipeline.profile import profile_device
+from genet.pipeline.report import write_report
+from genet.pipeline.run_folder import RunFolder
+from genet.progress import Progress
+from genet.search.outcome import Trained
+from genet.storage import write_atomic
+from tests.fixtures.tiny import RECIPE, tiny_recipe, write_recipe
+
+FROM = RECIPE.replace("master: {epochs: 3, batch: 64, learning_rate: 0.4}", "master: {from: trained}")
+
+
+def put(folder: Path, network: Network, seed: int = 7) -> None:
+    """A network with weights in a folder."""
+    write_atomic(folder / NETWORK_FILE, to_yaml(network).encode())
+    save_weights(build(network, seed), folder / WEIGHTS_FILE)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    put(tmp_path / "trained", tiny_recipe(tmp_path).space.masternet(16))
+    return Job(RunFolder(tmp_path / "run"), read_recipe(write_recipe(tmp_path, FROM)), Progress())
+
+
+def test_it_becomes_the_runs_masternet_weight_by_weight(job: Job, tmp_path: Path) -> None:
+    trained = train_master(job)
+    ours = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors")).state_dict()
+    theirs = build(job.masternet, 7).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert Trained.load(job.folder.master) == trained
+    assert 0 <= trained.nas_accuracy <= 1
+
+
+def test_its_weights_may_come_from_another_resolution(job: Job, tmp_path: Path) -> None:
+    put(tmp_path / "trained", job.masternet.at(32))
+    assert train_master(job).resolution == 16
+
+
+def test_taken_once_it_is_not_taken_again(job: Job) -> None:
+    train_master(job)
+    before = job.folder.master.stat().st_mtime_ns
+    train_master(job)
+    assert job.folder.master.stat().st_mtime_ns == before
+
+
+def test_the_run_keeps_a_copy_of_its_own(job: Job, tmp_path: Path) -> None:
+    taken = train_master(job)
+    shutil.rmtree(tmp_path / "trained")
+    assert train_master(job) == taken
+
+
+def test_more_processes_to_decode_images_change_nothing(job: Job) -> None:
+    taken = train_master(job)
+    job.folder.trials.append({"a": "trial"})
+    job.recipe = job.recipe.model_copy(update={"data": job.recipe.data.model_copy(update={"workers": 2})})
+    assert train_master(job) == taken
+
+
+def test_other_weights_under_trials_are_refused(job: Job, tmp_path: Path) -> None:
+    train_master(job)
+    job.folder.trials.append({"a": "trial"})
+    put(tmp_path / "trained", job.masternet, seed=8)
+    with pytest.raises(RunError, match="must hold the weights that the run's trials started from"):
+        train_master(job)
+
+
+def test_another_network_is_refused_with_both_notations(job: Job, tmp_path: Path) -> None:
+    put(tmp_path / "trained", Network.parse(str(job.masternet).replace("c16", "c24", 1)))
+    with pytest.raises(SpecError, match=r"must hold the space's MasterNet with trained weights, .*c16.*, and holds .*c24"):
+        train_master(job)
+
+
+@pytest.mark.parametrize("missing", ["network.yaml", "model.safetensors"])
+def test_a_check_of_the_recipe_tells_what_the_folder_lacks(
+    job: Job, tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(tmp_path / "tiny.yaml")]) == 0
+    (tmp_path / "trained" / missing).unlink()
+    assert main(["check", str(tmp_path / "tiny.yaml")]) == 2
+    assert f"must hold the space's MasterNet with trained weights, and holds no {missing}" in capsys.readouterr().err
+
+
+def test_the_folder_is_looked_for_beside_the_recipe_and_reads_back(job: Job, tmp_path: Path) -> None:
+    assert job.recipe.master == Taken(folder=str(tmp_path / "trained"))
+    (tmp_path / "again.yaml").write_text(to_yaml(job.recipe))
+    assert read_recipe(tmp_path / "again.yaml") == job.recipe
+
+
+@pytest.mark.parametrize(
+    ("master", "law"),
+    [
+        ("{from: 3}", r"master\.from: must be text"),
+        ("{from: trained, epochs: 3}", r"master\.epochs: is not a key here$"),
+        ("{epochs: three}", r"master\.epochs: "),
+        ("trained", r"master: "),
+    ],
+)
+def test_faults_are_told_where_they_stand(tmp_path: Path, master: str, law: str) -> None:
+    with pytest.raises(SpecError, match=law):
+        read_recipe(write_recipe(tmp_path, FROM.replace("{from: trained}", master)))
+
+
+# A MasterNet that has learnt nothing
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "said"),
+    [
+        (0.10, 2.1, "its accuracy is 10.0%, within two standard errors of chance (10.0%)"),
+        (0.1299, 2.1, "within two standard errors of chance"),
+        (0.1301, 2.1, None),
+        (0.5, 2.26, "its training loss is 2.260, and guessing has 2.303"),
+        (0.5, 2.25, None),
+        (0.5, None, None),  # trained elsewhere
+    ],
+)
+def test_a_network_at_chance_or_with_the_loss_of_guessing_has_learnt_nothing(
+    accuracy: float, loss: float | None, said: str | None
+) -> None:
+    known = Trained(
+        inputs="", network="", resolution=32, nas_accuracy=accuracy, nas_images=400, test_accuracy=accuracy, loss=loss
+    )
+    why = known.why_unlearnt(10)
+    assert why is None if said is None else said in str(why)
+    assert known.model_copy(update={"nas_images": 29}).why_unlearnt(10) is None  # too few to tell
+
+
+def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unless_told_to_go_on(tmp_path: Path) -> None:
+    still = RECIPE.replace("learning_rate: 0.4}\ndistill", "learning_rate: 1.0e-9}\ndistill").replace(
+        "device: cpu", "device: estimate:v100"
+    )
+    with open_job(tmp_path / "run", Progress(), read_recipe(write_recipe(tmp_path, still))) as job:
+        profile_device(job)
+        train_master(job)
+        with pytest.raises(EvidenceError, match=r"has learnt nothing: .*learning rate.*epochs.*augmentation.*--any-master"):
+            run_planned_trials(job)
+        assert finished_trials(job) == ()
+        assert len(run_planned_trials(job, any_master=True)) == len(planned_trials(job))
+        why = train_master(job).why_unlearnt(10)
+        assert f"by --any-master from a MasterNet that has learnt nothing, and tell little: {why}." in (
+            write_report(job).read_text()
+        )

@@ -1,0 +1,345 @@
+"""`genet race`: known designs and the search's best are trained alike, and the best within each budget is handed out."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genet.arch.network import Network
+from genet.cli.main import main
+from genet.cli.race import print_outcomes
+from genet.config.reader import read_recipe, read_space
+from genet.config.recipe import Recipe
+from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
+from genet.pipeline import entrants as entrants_step
+from genet.pipeline import race as step
+from genet.pipeline.context import open_job
+from genet.pipeline.distill import run_planned_trials
+from genet.pipeline.entrants import find_entrants
+from genet.pipeline.export import export_selected
+from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.profile import profile_device
+from genet.pipeline.race import run_race
+from genet.pipeline.report import write_report
+from genet.pipeline.run import run_job
+from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.select import select_networks
+from genet.progress import Progress
+from genet.search.outcome import Outcomes
+from genet.search.portfolio import SHAPES, designs_of, known_designs, scaled, to_next_edge
+from genet.search.race import Entrants
+from genet.trials.runners.processes import Processes
+from tests.fixtures.commands import answer
+from tests.fixtures.tiny import RECIPE, write_recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+BUDGETS = RECIPE.replace("device: cpu", "device: estimate:v100").replace("[3.0x, 0.000001]", "[1.2x, 1.0x, 0.000001]")
+OWN = "@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | 10"
+
+
+def recipe_with(folder: Path, race: str) -> Recipe:
+    return read_recipe(write_recipe(folder, BUDGETS.replace("{effort: quick}", race)))
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A tiny run up to its selection, on estimates."""
+    folder = tmp_path_factory.mktemp("race")
+    with open_job(folder / "run", Progress(), read_recipe(write_recipe(folder, BUDGETS))) as job:
+        for step_of in (profile_device, train_master, run_planned_trials, fit_trials, select_networks):
+            step_of(job)
+    return RunFolder(folder / "run")
+
+
+@pytest.fixture
+def run(chosen: RunFolder, tmp_path: Path) -> RunFolder:
+    shutil.copytree(chosen.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def raced(chosen: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same after its race."""
+    folder = tmp_path_factory.mktemp("raced") / "run"
+    shutil.copytree(chosen.path, folder)
+    with open_job(folder, Progress()) as job:
+        run_race(job)
+        export_selected(job, ["timm"])
+        write_report(job)
+    return RunFolder(folder)
+
+
+# Known designs
+
+
+def test_designs_shrink_images_as_far_as_the_masternet_and_keep_their_widths() -> None:
+    for name, most in (("digits", 16), ("cifar10", 8)):
+        space = read_space(name)
+        for design in known_designs(space):
+            network = design.network
+            assert isinstance(network, Network)
+            stride = network.stem.stride
+            for superblock in network.superblocks:
+                stride *= superblock.stride
+            assert stride == most
+            assert (network.input.channels, network.input.classes) == (space.input.channels, space.input.classes)
+    assert [design.name for design in known_designs(read_space("digits"))] == ["masternet", *SHAPES]
+
+
+def test_a_design_is_scaled_through_legal_widths_in_the_order_of_macs_and_through_itself() -> None:
+    for design in known_designs(read_space("digits")):
+        scales, *shallower = design.forms(32)
+        assert len(scales) > 20
+        assert design.network.at(32) in scales
+        for network in itertools.chain(scales, *shallower):
+            assert Network.parse(str(network)) == network  # parsing checks every law
+    masternet = read_space("digits").masternet(32)
+    assert scaled(masternet, 2.0).superblocks[0].width == 2 * masternet.superblocks[0].width
+
+
+def test_a_design_comes_at_half_its_depth_and_again_until_every_super_block_has_one_block() -> None:
+    genet = next(design for design in known_designs(read_space("digits")) if design.name == "genet")
+    depths = [{tuple(block.depth for block in network.superblocks) for network in form} for form in genet.forms(32)]
+    assert depths == [{(1, 2, 6, 4, 1)}, {(1, 1, 3, 2, 1)}, {(1, 1, 2, 1, 1)}, {(1, 1, 1, 1, 1)}]
+
+
+def test_a_design_of_ones_own_is_a_notation_a_file_beside_the_recipe_or_a_timm_model(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\ninput: {channels: 1, classes: 10, resolution: 16}\nstem: {kernel: 3, width: 8, stride: 2}\n"
+        "superblocks: [{type: XX, depth: 1, width: 16, stride: 2, kernel: 3}]\nhead: {width: 32}\n"
+    )
+    recipe = recipe_with(tmp_path, f'{{designs: [mine.yaml, "{OWN}", "timm:resnet10t"]}}')
+    *known, mine, written, timm = designs_of(recipe)
+    assert len(known) == 5
+    assert (mine.name, str(written.network), timm.name) == ("mine", OWN, "timm-resnet10t")
+    assert timm.forms(16) == ((timm.network,),)
+
+
+@pytest.mark.parametrize(
+    ("design", "law"),
+    [
+        (OWN.replace("x1 ", "x3 "), "reads 3 channels and tells 10 classes, expected 1 and 10"),
+        (OWN.replace("| 10", "| 7"), "tells 7 classes"),
+        ("nowhere.yaml", "nowhere.yaml"),
+        ("timm:no_such_network", "no_such_network"),
+        ("@64x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | 10", "at 16 pixels"),
+    ],
+)
+def test_a_design_that_cannot_race_is_refused_before_anything_is_written(tmp_path: Path, design: str, law: str) -> None:
+    recipe = recipe_with(tmp_path, f'{{designs: ["{design}"]}}')
+    with pytest.raises(GenetError, match=law), open_job(tmp_path / "run", Progress(), recipe):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+# Entrants
+
+
+def test_every_design_that_can_be_scaled_to_a_budget_enters_certified(raced: RunFolder) -> None:
+    entrants = Entrants.load(raced.entrants)
+    for entrant in entrants.entrants:
+        assert entrant.ms_per_image is not None
+        assert entrant.ms_per_image + (entrant.interval_ms_per_image or 0) <= entrant.budget_ms_per_image
+    assert {entrant.design for entrant in entrants.entrants if entrant.budget == "1.2x"} >= {None, "masternet"}
+    assert [unmet.budget for unmet in entrants.unmet] == [0.000001]
+    assert entrants.unmet[0].smallest_ms_per_image > 0.000001
+
+
+def test_a_second_look_measures_nothing_anew(raced: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    before, lines = Entrants.load(run.entrants), len(run.latency.read().records)
+    run.entrants.unlink()
+    with open_job(run.path, Progress()) as job:
+        assert find_entrants(job) == before
+    assert len(run.latency.read().records) <= lines + 1  # a session writes its setting
+
+
+def test_a_design_that_could_not_be_timed_for_now_is_looked_for_again_by_the_next_command(
+    raced: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    before = Entrants.load(run.entrants)
+    run.entrants.unlink()
+
+    def full(*_: object) -> None:
+        raise MeasurementError("other work holds the memory")
+
+    with monkeypatch.context() as patch, open_job(run.path, Progress()) as job:
+        patch.setattr(entrants_step, "measure_network", full)
+        assert {entrant.design for entrant in find_entrants(job).entrants} == {None}
+    with open_job(run.path, Progress()) as job:
+        assert find_entrants(job) == before
+
+
+def test_a_super_block_of_no_block_has_no_edge_to_be_widened_to() -> None:
+    network = Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c24 s1 d0 | XX k3 c24 s2 d1 | 10")
+    assert to_next_edge(network, 0) is None
+    assert to_next_edge(network, 1) is not None
+
+
+# The race
+
+
+def test_no_budget_gets_a_worse_network_than_a_smaller_one_and_all_figures_have_errors(raced: RunFolder) -> None:
+    found = Outcomes.load(raced.results)
+    large, small = found.outcomes
+    assert (large.budget, small.budget) == ("1.2x", "1.0x")
+    assert large.held_out_accuracy >= small.held_out_accuracy
+    for each in found.raced:
+        assert 0 < each.held_out_error < 0.1
+        assert 0 < each.test_error < 0.1
+    assert found.trainings >= 3 / 2 + len(found.raced)  # the MasterNet's three epochs, and every one in full
+    for outcome in found.outcomes:
+        for each in outcome.exported:
+            assert (raced.path / each.export / "exports.json").exists()
+            card = ((raced.path / each.export).parent / "card.md").read_text()
+            assert f"{each.ms_per_image:.4f}" in card
+    page = raced.report.read_text()
+    assert "cannot be met; the smallest that can be met is" in page
+    assert "best known design" in page or "best of the search" in page
+
+
+def test_the_last_table_fits_80_columns_and_the_command_repeats_nothing(
+    raced: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = len(raced.race.read().records)
+    assert main(["race", str(raced.path)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    notations = [line for line in printed if line.startswith("  @") or str(raced.path) in line or line.startswith("budget")]
+    assert max(len(line.rstrip()) for line in printed if line not in notations) <= 80
+    found = answer(capsys, "race", str(raced.path))
+    assert len(raced.race.read().records) == lines
+    assert {"network", "held_out_accuracy", "test_accuracy", "ms_per_image", "searched", "tie", "known"} <= set(
+        found["outcomes"][0]
+    )
+
+
+def test_on_a_narrow_terminal_no_name_is_cut(
+    raced: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Outcomes.load(raced.results)
+    names = {"name": "mobilenetv2-r224-abcdef", "searched": True, "tie": True}
+    known = found.raced[0].model_copy(update={"design": "mobilenetv2"})
+    rows = tuple(outcome.model_copy(update={**names, "known": known}) for outcome in found.outcomes)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_outcomes(found.model_copy(update={"outcomes": rows}), raced.path)
+    printed = capsys.readouterr().out
+    assert printed.count("mobilenetv2-r224-abcdef  ") == len(rows)
+    assert "…" not in printed
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
+    """Have the race end, as a kill would, before the journal gets one more line than so many."""
+    written = 0
+    keep = step._Race._keep
+
+    def kept(self: Any, *given: Any) -> None:
+        nonlocal written
+        if written == lines:
+            raise KeyboardInterrupt
+        written += 1
+        keep(self, *given)
+
+    monkeypatch.setattr(step._Race, "_keep", kept)
+
+
+def without_cost(run: RunFolder) -> Outcomes:
+    return Outcomes.load(run.results).model_copy(update={"trainings": 0.0})
+
+
+def test_killed_before_every_line_of_its_journal_it_ends_as_an_undisturbed_one(
+    run: RunFolder, raced: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = len(raced.race.read().records)
+    for number in range(lines):
+        with monkeypatch.context() as patch, open_job(run.path, Progress()) as job:
+            kill_after(patch, 1)
+            with pytest.raises(KeyboardInterrupt) if number < lines - 1 else nullcontext():
+                run_race(job)
+    assert without_cost(run) == without_cost(raced)
+    assert len(run.race.read().records) == lines
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(run: RunFolder, raced: RunFolder) -> None:
+    with open_job(run.path, Progress()) as job:
+        run_race(job, lambda device: Processes(["cpu", "cpu"]))
+    assert without_cost(run) == without_cost(raced)
+
+
+def test_a_network_that_cannot_be_trained_is_left_out_and_said(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn, said = step.learn, []
+
+    def failing(lesson: Any, *given: Any) -> Any:
+        if lesson.network.name == "masternet":
+            raise ZeroDivisionError("in its first step")
+        return learn(lesson, *given)
+
+    monkeypatch.setattr(step, "learn", failing)
+    with open_job(run.path, Progress()) as job:
+        job.progress.say = said.append  # type: ignore[method-assign]
+        found = run_race(job)
+    assert any("masternet" in line and "ZeroDivisionError: in its first step" in line for line in said)
+    assert all(each.design != "masternet" for each in found.raced)
+    assert any(name.startswith("masternet") for name in found.failed)
+    monkeypatch.undo()
+    with open_job(run.path, Progress()) as job:  # a bug is no verdict on a network: the next command tries again
+        again = run_race(job)
+    assert not again.failed
+    assert again != found
+
+
+def test_a_device_that_is_lost_is_no_verdict_on_a_network(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(lesson: Any, *given: Any) -> Any:
+        raise LostDeviceError("the device stopped answering")
+
+    monkeypatch.setattr(step, "learn", failing)
+    with pytest.raises(LostDeviceError), open_job(run.path, Progress()) as job:
+        run_race(job)
+    assert run.race.read().records == ()
+
+
+def test_on_another_machines_evidence_the_searchs_networks_race_alone(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copy(run.latency.path, tmp_path / "elsewhere.jsonl")
+    recipe, said = run.recipe(), list[str]()
+    elsewhere = recipe.measure.model_copy(update={"latency": str(tmp_path / "elsewhere.jsonl")})
+    with open_job(run.path, Progress(), recipe.model_copy(update={"measure": elsewhere})) as job:
+        job.progress.say = said.append  # type: ignore[method-assign]
+        select_networks(job)
+        found = find_entrants(job)
+    assert found.entrants
+    assert all(entrant.design is None and entrant.ms_per_image is None for entrant in found.entrants)
+    assert [unmet.budget for unmet in found.unmet] == [0.000001]
+    assert any("known designs cannot be timed there" in line for line in said)
+
+
+def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(lesson: Any, *given: Any) -> Any:
+        raise ZeroDivisionError("in its first step")
+
+    monkeypatch.setattr(step, "learn", failing)
+    with (
+        pytest.raises(EvidenceError, match=r"the race failed.*ZeroDivisionError"),
+        open_job(run.path, Progress()) as job,
+    ):
+        run_race(job)
+
+
+def test_a_run_none_of_whose_budgets_can_be_met_ends_with_its_report_and_exit_code_3(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = run.recipe()
+    impossible = recipe.model_copy(update={"select": recipe.select.model_copy(update={"budgets": (0.000001,)})})
+    with open_job(run.path, Progress(), impossible) as job:
+        assert run_job(job, any_master=True).outcomes == ()
+    assert run.report.exists()
+    assert main(["race", str(run.path)]) == 3
+    assert "can be met by no network: the smallest that can be met is" in capsys.readouterr().err

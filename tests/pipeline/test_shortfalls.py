@@ -1,0 +1,117 @@
+"""What a job was asked for and could not have: told in a line at its end, in its report and by its exit code; the rest stays."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from onnxruntime.transformers import float16
+
+from genet.cli.main import NONE_MET, main
+from genet.config.reader import read_recipe
+from genet.config.recipe import Select
+from genet.export.record import Exports
+from genet.pipeline.context import open_job
+from genet.pipeline.run import run_job
+from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.select import select_networks
+from genet.progress import Progress
+from genet.search.outcome import Outcomes
+from tests.fixtures.commands import answer, fault
+from tests.fixtures.tiny import RECIPE, write_recipe
+
+BUDGETS = "budgets: [3.0x, 0.000001]"
+
+
+@pytest.fixture(scope="module")
+def hopeless(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run on an estimate, whose only budget no network meets."""
+    folder = tmp_path_factory.mktemp("hopeless")
+    recipe = write_recipe(folder, RECIPE.replace(BUDGETS, "budgets: [0.01x]").replace("device: cpu", "device: estimate:v100"))
+    with open_job(folder / "run", Progress(), read_recipe(recipe)) as job:
+        run_job(job)
+    return RunFolder(folder / "run")
+
+
+@pytest.fixture
+def run(hopeless: RunFolder, tmp_path: Path) -> RunFolder:
+    shutil.copytree(hopeless.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_job_whose_only_budget_none_can_meet_says_so_with_the_smallest_again_each_time(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stamps(run.path)
+    assert main(["run", str(run.recipe_file), "--run", str(run.path)]) == NONE_MET
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"budget 0\.01x \([\d.e-]+ ms/image\) can be met by no network: the smallest that can be met is 0\.\d+x",
+        line,
+    )
+    assert f'<p class="no">{line}</p>' in run.report.read_text()
+    changed = {name for name, stamp in stamps(run.path).items() if before.get(name) != stamp}
+    assert changed <= {"recipe.yaml", "environment.json", "regression.json", "report.html"}
+
+
+@pytest.mark.parametrize("unit", ["x", ""])
+def test_the_smallest_budget_that_can_be_met_is_certified_and_none_below(
+    unit: str, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["select", str(run.path), "--budget", f"0.00001{unit}"]) == NONE_MET
+    found = re.search(r"the smallest that can be met is ([\d.]+)(x| ms/image)$", capsys.readouterr().err.strip())
+    assert found
+    assert found[2] == (unit or " ms/image")
+    step = 10.0 ** -len(found[1].split(".")[1])
+    for value, within in ((float(found[1]), True), (float(found[1]) - step, False)):
+        budget = f"{value:.8f}{unit}" if unit else value
+        assert main(["select", str(run.path), "--budget", str(budget)]) == (0 if within else NONE_MET)
+        select = Select(budgets=(budget,), candidates=2)
+        with open_job(run.path, Progress(), run.recipe().model_copy(update={"select": select})) as job:
+            assert [choice.within for choice in select_networks(job).choices] == [within]
+
+
+def test_every_step_after_such_a_selection_says_it_and_blames_no_option(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("select", "race", "export"):
+        assert answer(capsys, command, run.path, code=NONE_MET)["shortfalls"][0].startswith("budget 0.01x ")
+    for command in (["report", run.path], ["validate", run.path, "--n", 4, "--epochs", 1]):
+        answer(capsys, *command)
+    for command in ("train", "export"):
+        assert "expected one of none, for no budget can be met" in fault(capsys, command, run.path, "--network", "other")
+
+
+def test_what_cannot_be_had_costs_nothing_else(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two budgets one that none can meet, and a format that fails."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no such type\nand much more")
+
+    monkeypatch.setattr(float16, "convert_float_to_float16", broken)
+    text = run.recipe_file.read_text()
+    recipe = run.path.with_name("two.yaml")
+    recipe.write_text(text.replace("  - 0.01x\n", "  - 0.01x\n  - 1.2x\n"))
+    found = answer(capsys, "run", recipe, "--run", run.path)
+    (outcome,) = Outcomes.load(run.results).outcomes
+    assert outcome.budget == "1.2x"
+    why = "the format onnx-fp16 must be written and loaded again, and is not (no such type); leave it out"
+    unmet, failed = found["shortfalls"]
+    assert unmet.startswith("budget 0.01x ")
+    assert failed == f"{outcome.name}: onnx-fp16 is left out: {why}"
+    for line in (unmet, failed):
+        assert line in run.report.read_text()
+    exports = Exports.load(run.path / outcome.export / "exports.json")
+    assert (exports.left_out, exports.failed) == ({"onnx-fp16": why}, ("onnx-fp16",))
+    assert {each.format for each in exports.exported} == {"safetensors", "timm", "onnx", "onnx-int8", "pt2", "genet-string"}
+    assert f"Left out: onnx-fp16: {why}." in (run.path / outcome.export).with_name("card.md").read_text()
+    assert why in fault(capsys, "export", run.path, "--format", "onnx-fp16"), "one that is named must come out"
+    assert not answer(capsys, "export", run.path, "--network", outcome.name, "--format", "timm")["shortfalls"], "nor others"

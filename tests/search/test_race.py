@@ -1,0 +1,160 @@
+"""Who is trained fully, who once more, and who wins."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genet.config.recipe import Race, Schedule, Training
+from genet.search.race import (
+    Entrant,
+    Score,
+    finalists,
+    in_doubt,
+    luck_of_trainings,
+    outcomes,
+    raced,
+    short_training,
+    standard_error,
+    trainings_at_most,
+)
+
+SHARES = st.floats(0.01, 0.99)
+
+
+def entrant(network: str, budget: float = 1.0, design: str | None = None, within: tuple[float, ...] = (1.0, 2.0, 3.0)) -> Entrant:
+    """A network just within its budget, and certified for these."""
+    return Entrant(
+        budget=budget,
+        budget_ms_per_image=budget,
+        within=within,
+        design=design,
+        name=network,
+        network=network,
+        resolution=32,
+        ms_per_image=budget,
+        interval_ms_per_image=0.0,
+        parameters=1,
+        macs=1,
+    )
+
+
+def score(*held_out: float, images: int = 1000) -> Score:
+    return Score(held_out=held_out, test=held_out, held_out_images=images, test_images=images)
+
+
+def test_a_short_training_has_a_fifth_of_the_epochs_and_warms_up_for_a_quarter_of_them_at_most() -> None:
+    short = short_training(Schedule(epochs=40, learning_rate=0.1, warmup_epochs=5))
+    assert (short.epochs, short.warmup_epochs) == (8, 2)
+    assert short_training(Schedule(epochs=2, learning_rate=0.1, warmup_epochs=1)).epochs == 1
+    averaged = short_training(Training(epochs=40, learning_rate=0.1, ema=0.9999))
+    assert isinstance(averaged, Training)
+    assert averaged.ema is None
+
+
+@given(st.lists(st.tuples(SHARES, st.booleans()), min_size=1, max_size=12), st.floats(0.05, 1.0))
+def test_the_best_share_is_trained_fully_with_the_best_of_both_kinds(found: list[tuple[float, bool]], share: float) -> None:
+    entrants = [entrant(f"n{k}", design="known" if known else None) for k, (_, known) in enumerate(found)]
+    reached = {f"n{k}": accuracy for k, (accuracy, _) in enumerate(found)}
+    chosen = finalists(entrants, reached, share)
+    assert len(chosen) == len(set(chosen)) >= min(len(found), max(2, math.ceil(share * len(found))))
+    for kind in (True, False):
+        own = [f"n{k}" for k, (_, known) in enumerate(found) if known == kind]
+        if own:
+            assert max(reached[name] for name in own) == max(reached[name] for name in chosen if name in own)
+
+
+def test_a_network_whose_short_training_failed_is_no_finalist() -> None:
+    assert finalists([entrant("a"), entrant("b")], {"b": 0.5}, 1 / 3) == ("b",)
+
+
+def test_those_within_two_standard_errors_of_the_best_are_trained_once_more() -> None:
+    entrants = [entrant("a"), entrant("b"), entrant("c")]
+    scores = {"a": score(0.90), "b": score(0.89), "c": score(0.80)}
+    assert in_doubt(entrants, scores) == ("a", "b")
+    assert in_doubt(entrants, {"a": score(0.9), "c": score(0.8)}) == ()
+    assert in_doubt([entrants[0]], scores) == ()
+
+
+def test_a_standard_error_has_the_luck_of_images_and_that_of_trainings() -> None:
+    assert standard_error([0.9], 1000, 0.0) == pytest.approx(math.sqrt(0.09 / 1000))
+    assert standard_error([0.9, 0.9], 1000, 0.0) == standard_error([0.9], 1000, 0.0)  # the same images again
+    assert standard_error([0.9, 0.9], 1000, 0.0004) == pytest.approx(math.sqrt(0.09 / 1000 + 0.0002))
+    assert standard_error([1.0], 50, 0.0) > 0.01
+    assert luck_of_trainings([(0.8, 0.82), (0.5,), (0.6, 0.6)]) == pytest.approx(0.0001)
+    assert luck_of_trainings([(0.8,)]) == 0
+
+
+def test_the_error_on_test_images_has_the_luck_of_test_accuracies_alone() -> None:
+    few = Score(held_out=(0.8, 0.9), test=(0.85, 0.85), held_out_images=40, test_images=10_000)
+    (found,) = raced([entrant("a")], {"a": few})
+    assert found.test_error == pytest.approx(math.sqrt(0.85 * 0.15 / 10_000))
+    assert found.held_out_error > 0.05
+
+
+@given(st.lists(st.tuples(SHARES, st.sampled_from([1.0, 2.0, 3.0]), st.booleans()), min_size=1, max_size=9))
+def test_no_larger_budget_gets_a_network_that_is_worse_on_the_images_held_out(found: list[tuple[float, float, bool]]) -> None:
+    entrants = [
+        entrant(f"n{k}", budget, "known" if known else None, tuple(each for each in (1.0, 2.0, 3.0) if each >= budget))
+        for k, (_, budget, known) in enumerate(found)
+    ]
+    won = outcomes(entrants, {f"n{k}": score(accuracy) for k, (accuracy, *_) in enumerate(found)})
+    by_budget = sorted(won, key=lambda outcome: outcome.budget_ms_per_image)
+    reached = [outcome.held_out_accuracy for outcome in by_budget]
+    assert reached == sorted(reached)
+    for outcome in won:
+        within = [accuracy for accuracy, budget, _ in found if budget <= outcome.budget_ms_per_image]
+        assert outcome.held_out_accuracy == pytest.approx(max(within))
+        assert outcome.searched == (outcome.design is None)
+
+
+def test_a_network_of_a_larger_budget_wins_a_smaller_one_that_it_is_certified_for() -> None:
+    scores = {"slow": score(0.8), "fast": score(0.9)}
+    slow = entrant("slow", 1.0, within=(1.0, 2.0))
+    won = outcomes([slow, entrant("fast", 2.0, within=(1.0, 2.0))], scores)
+    assert {outcome.budget: outcome.name for outcome in won} == {1.0: "fast", 2.0: "fast"}
+    won = outcomes([slow, entrant("fast", 2.0, within=(2.0,))], scores)
+    assert {outcome.budget: outcome.name for outcome in won} == {1.0: "slow", 2.0: "fast"}
+
+
+def test_a_lead_of_less_than_one_standard_error_over_the_other_kind_is_a_tie() -> None:
+    entrants = [entrant("own"), entrant("resnet", design="resnet")]
+    (close,) = outcomes(entrants, {"own": score(0.900), "resnet": score(0.895)})
+    (clear,) = outcomes(entrants, {"own": score(0.900), "resnet": score(0.85)})
+    assert (close.tie, clear.tie) == (True, False)
+    assert close.known is not None
+    assert close.best_searched is not None
+    assert (close.known.name, close.best_searched.name) == ("resnet", "own")
+
+
+def test_where_a_known_design_wins_the_best_of_the_search_is_exported_beside_it() -> None:
+    entrants = [entrant("own"), entrant("resnet", design="resnet")]
+    (outcome,) = outcomes(entrants, {"own": score(0.8), "resnet": score(0.9)})
+    assert not outcome.searched
+    assert [each.name for each in outcome.exported] == ["resnet", "own"]
+    (outcome,) = outcomes(entrants, {"own": score(0.9), "resnet": score(0.8)})
+    assert [each.name for each in outcome.exported] == ["own"]
+
+
+def test_a_budget_none_of_whose_networks_could_be_trained_takes_no_other_with_it() -> None:
+    entrants = [entrant("small", 1.0, within=(1.0,)), entrant("large", 2.0, within=(2.0,))]
+    assert [outcome.budget for outcome in outcomes(entrants, {"large": score(0.5)})] == [2.0]
+    assert outcomes(entrants, {}) == ()
+
+
+def test_a_network_measured_for_two_budgets_is_told_with_the_longer_measurement() -> None:
+    short, long = (
+        entrant("a", budget).model_copy(update={"interval_ms_per_image": each}) for budget, each in ((1.0, 0.1), (2.0, 0.3))
+    )
+    for order in ((short, long), (long, short)):
+        assert {each.interval_ms_per_image for each in outcomes(order, {"a": score(0.5)})} == {0.1}
+
+
+def test_the_cost_of_a_race_is_told_in_full_trainings() -> None:
+    schedule = Schedule(epochs=10, learning_rate=0.1)
+    assert trainings_at_most(9, 2, Race(effort="quick"), schedule) == pytest.approx(2 * (0.2 * 9 + 4))
+    assert trainings_at_most(2, 1, Race(), schedule) == pytest.approx(4)  # two need no short trainings
+    assert trainings_at_most(3, 1, Race(), Schedule(epochs=2, learning_rate=0.1)) == pytest.approx(0.5 * 3 + 6)
