@@ -295,7 +295,7 @@ def estimates() -> list[str]:
         "",
     ]
     for gpu in ("v100", "t4"):
-        at = ("--device", f"estimate:{gpu}", "--dtype", "fp16", "--runtime", "cudagraph", "--tau", str(TOLERANCE))
+        at = ("--device", f"estimate:{gpu}", "--dtype", "fp16", "--runtime", "cudagraph", "--param-tolerance", str(TOLERANCE))
         wanted = networks(128, [f"{name} --batch 64" for name in TIMM], *at)
         found = each_aligned(wanted, Journal(WORK / "estimates.jsonl"))
         lines += [f"## {gpu.upper()}", "", *table_of(found, "estimated")]
@@ -306,7 +306,7 @@ def estimates() -> list[str]:
 
 def wanted_here() -> dict[str, Sequence[str]]:
     """The networks that this machine can time within an hour."""
-    return networks(32, [f"{name} --size 96 --batch 8" for name in TIMM[:3]], *EVIDENCE, "--tau", str(TOLERANCE))
+    return networks(32, [f"{name} --size 96 --batch 8" for name in TIMM[:3]], *EVIDENCE, "--param-tolerance", str(TOLERANCE))
 
 
 def here() -> list[str]:

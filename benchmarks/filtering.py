@@ -130,7 +130,7 @@ def main() -> None:
     ]
     write_atomic(folder / "space.csv", as_csv(rows).encode())
     for weight in ("0.5", "0.07"):  # the paper's last, whose picture is kept
-        study = ["--seeds", "25", "--weight", weight, "--picture", str(folder / "found.svg")]
+        study = ["--seeds", "25", "--weight", weight, "--plot", str(folder / "found.svg")]
         cli.main(["filter", str(folder / "space.csv"), *study])
 
 

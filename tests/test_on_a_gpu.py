@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 GPU = torch.device("cuda", 0)
 NETWORK = Network.parse("@32x1 | Conv k3 c16 s2 | XX k3 c32 s2 d2 | BL k3 c64 s2 d2 r0.5 | DW k3 c48 s1 d2 r2 | Conv k1 c64 | 10")
 PLAIN = Schedule(epochs=2, batch=64, learning_rate=0.2, warmup_epochs=1)
-EVERYTHING = Training(**PLAIN.model_dump(), erasing=0.3, mixup=0.2, ema=0.9, clip=2.0, accumulate=2)
+EVERYTHING = Training(**PLAIN.model_dump(), random_erase_prob=0.3, mixup=0.2, ema=0.9, clip_grad_norm=2.0, grad_accum_steps=2)
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,13 @@ CPU = torch.device("cpu")
 TINY = Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | DW k3 c24 s2 d1 r2 | Conv k1 c32 | 10")
 PLAIN = Schedule(epochs=2, batch=64, learning_rate=0.4, warmup_epochs=1)
 EVERYTHING = Training(
-    **PLAIN.model_dump(exclude={"label_smoothing"}), label_smoothing=0.1, erasing=0.3, mixup=0.2, ema=0.8, clip=2.0, accumulate=2
+    **PLAIN.model_dump(exclude={"label_smoothing"}),
+    label_smoothing=0.1,
+    random_erase_prob=0.3,
+    mixup=0.2,
+    ema=0.8,
+    clip_grad_norm=2.0,
+    grad_accum_steps=2,
 )
 LOOK = Augment(crop=2, flip=True, cutout=3)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -295,7 +301,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Course:
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trial, ...]:
     recipe = tiny_recipe(tmp_path_factory.mktemp("trials"))
-    distill = recipe.distill.model_copy(update={"joint": 0.5})
+    distill = recipe.distill.model_copy(update={"joint_fraction": 0.5})
     planned = plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, distill)
     single = [[trial for trial in planned if trial.index == index and not trial.also][:3] for index in (0, 1)]
     return (*single[0], *single[1], *[trial for trial in planned if trial.also][:2])

@@ -26,7 +26,7 @@ def trials(bench: Bench) -> None:
     little, paper = read_recipe(str(LITTLE)), read_recipe("genet-imagenet")
     asked = [("32x32", little, 256, 2048), ("the paper's MasterNet, 224 pixels", paper, 64, 256)]
     for name, recipe, batch, images in [("32x32", little, 8, 16)] if bench.small else asked:
-        few = recipe.space.perturb.model_copy(update={"samples": 1})
+        few = recipe.space.perturb.model_copy(update={"trials_per_type": 1})
         space = recipe.space.model_copy(update={"perturb": few})
         if bench.small:
             superblocks = tuple(block.model_copy(update={"depth": 1}) for block in space.superblocks[:2])

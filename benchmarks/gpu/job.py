@@ -67,7 +67,7 @@ def images(bench: Bench) -> Path:
 def _small(recipe: Recipe, cuda: bool) -> Recipe:
     """Return the recipe with everything as small as it goes; a processor measures in fp32."""
     size = min(recipe.space.input.resolutions)
-    perturb = recipe.space.perturb.model_copy(update={"width": (1.0, 1.0), "depth": (0, 1), "types": None, "samples": 1})
+    perturb = recipe.space.perturb.model_copy(update={"width": (1.0, 1.0), "depth": (0, 1), "types": None, "trials_per_type": 1})
     network = smallest(recipe.space.masternet(size))
     reads = recipe.space.input.model_copy(update={"resolutions": (size,)})
     parts = {"stem": network.stem, "superblocks": network.superblocks, "head": network.head}
@@ -75,7 +75,7 @@ def _small(recipe: Recipe, cuda: bool) -> Recipe:
     measure = recipe.measure.model_copy(update={"batch": 2, "networks": 3} | ({} if cuda else {"dtype": "fp32"}))
     short = {"epochs": 1, "warmup_epochs": 0, "batch": 16}
     master, distill, train = (part.model_copy(update=short) for part in (recipe.master, recipe.distill, recipe.train))
-    select = recipe.select.model_copy(update={"budgets": ("3x",), "candidates": 1})
+    select = recipe.select.model_copy(update={"budgets": ("3x",), "measure_top_k": 1})
     return recipe.model_copy(
         update={
             "space": space,

@@ -157,7 +157,7 @@ def group_steps(bench: Bench) -> Answers:
     space, distill = recipe.space, recipe.distill.model_copy(update={"learning_rate": RATE})
     if bench.small:
         blocks = smallest(space.masternet(size)).superblocks
-        perturb = space.perturb.model_copy(update={"types": None, "samples": 1})
+        perturb = space.perturb.model_copy(update={"types": None, "trials_per_type": 1})
         space = space.model_copy(update={"superblocks": blocks, "perturb": perturb})
         distill = distill.model_copy(update={"batch": 4})
     planned = plan_trials(space, space.widths_on_offer(), size, recipe.seed, distill)

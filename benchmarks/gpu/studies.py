@@ -28,7 +28,7 @@ def align(bench: Bench) -> None:
     EvidenceError if one of them failed; the others are kept.
     """
     evidence = ("--evidence", str(bench.folder / "latency.jsonl"), "--device", str(bench.device))
-    tau = ("--tau", str(TOLERANCE))
+    tau = ("--param-tolerance", str(TOLERANCE))
     journal = Journal(bench.folder / "align.jsonl")
     wanted: dict[str, Sequence[str]] = {each[-1]: (*each, "--batch", "128", *tau, *evidence) for each in PRUNED}
     wanted["resnet50"] = (TIMM[0], *bench.options(), *tau, "--evidence", str(bench.folder / "latency.jsonl"))
@@ -37,7 +37,10 @@ def align(bench: Bench) -> None:
         name: (name, *SCALED, "--runtime", "eager", "--device", str(bench.device)) for name in EFFICIENTNETS
     }
     if bench.small:
-        wanted, larger = {"little": ("gpu.studies:little", "--example", "1,3,8,8", "--batch", "2", "--tau", "0.5", *evidence)}, {}
+        wanted, larger = (
+            {"little": ("gpu.studies:little", "--example", "1,3,8,8", "--batch", "2", "--param-tolerance", "0.5", *evidence)},
+            {},
+        )
     found: Answers = {}
     sizes: Answers = {}
     for asked, answers in ((wanted, found), (larger, sizes)):
@@ -87,7 +90,7 @@ def fold(bench: Bench) -> None:
     """Fold four images into one, as in the utilization paper's section 3.3."""
     wanted = ("timm:test_byobnet", "--size", "32") if bench.small else FOLDED
     options = bench.options(batch=4 if bench.small else 256)
-    said = command("fold", *wanted, *options, f"--picture={bench.folder / 'fold.svg'}", "--json")
+    said = command("fold", *wanted, *options, f"--plot={bench.folder / 'fold.svg'}", "--json")
     write_atomic(bench.folder / "fold.json", (json.dumps(json.loads(said.splitlines()[-1]), indent=2) + "\n").encode())
 
 

@@ -153,5 +153,5 @@ def _recipe(bench: Bench, kernels: tuple[Kernel, ...]) -> Recipe:
     reads = whole.space.input.model_copy(update={"resolutions": (size,)})
     superblocks = whole.space.superblocks[:1] if bench.small else whole.space.superblocks
     space = whole.space.model_copy(update={"input": reads, "perturb": perturb, "superblocks": superblocks})
-    measure = bench.measure(networks=3) if bench.small else bench.measure()
+    measure = bench.measure(calibration_networks=3) if bench.small else bench.measure()
     return whole.model_copy(update={"space": space, "measure": measure, "resolution": size})

@@ -62,14 +62,14 @@ class Ratios(Record):
 
 
 class Perturb(Record):
-    """Ranges around the MasterNet: widths are factors, depths are added; `samples` trials per super-block and block type."""
+    """Ranges around the MasterNet: widths are factors, depths are added; trials are per super-block and block type."""
 
     width: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]]
     depth: tuple[Annotated[int, Field(le=0)], Annotated[int, Field(ge=0)]]
     kernel: Annotated[tuple[Kernel, ...], NonEmpty]
     ratio: Ratios = Ratios()
     types: Annotated[tuple[Kind, ...], NonEmpty] | None = None
-    samples: Count
+    trials_per_type: Count
 
 
 class MultipleOf(Record):

@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         found = align(subject, places, meter, goal, tried)
         tracker.total = tracker.done
     _print(found, goal)
-    if arguments.picture:
-        save_picture(arguments.picture, draw_alignment(found))
+    if arguments.plot:
+        save_picture(arguments.plot, draw_alignment(found))
     answer = found.model_dump(mode="json") | {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
     if not found.reached:
         why = _unreached(found, goal) + _waiting(subject, meter)
@@ -95,22 +95,25 @@ def _promises(place: Place, goal: Goal) -> bool:
 
 def _goal(arguments: argparse.Namespace) -> Goal:
     faults = []
-    if arguments.reduce is not None and not 0 < arguments.reduce < 1:
-        faults.append(f"--reduce must be a share of the latency between 0 and 1, such as 0.85 (got {arguments.reduce:g})")
-    if not 0 < arguments.tau < 1:
-        faults.append(f"--tau must be a share of the parameters between 0 and 1, such as 0.05 (got {arguments.tau:g})")
+    if arguments.target_ratio is not None and not 0 < arguments.target_ratio < 1:
+        faults.append(
+            f"--target-ratio must be a share of the latency between 0 and 1, such as 0.85 (got {arguments.target_ratio:g})"
+        )
+    if not 0 < arguments.param_tolerance < 1:
+        share = arguments.param_tolerance
+        faults.append(f"--param-tolerance must be a share of the parameters between 0 and 1, such as 0.05 (got {share:g})")
     dimensions = (arguments.scale or "width").split(",")
     if sorted(dimensions) not in (["width"], ["resolution"], ["resolution", "width"]):
         faults.append(f"--scale must be width, resolution or width,resolution (got {arguments.scale})")
     if arguments.scale and (arguments.mode == "latency" or arguments.pruned):
         faults.append("--scale must go with --mode accuracy and without --pruned: it grows a network at its latency")
-    if arguments.scale and arguments.picture:
-        faults.append("--picture must go without --scale: it is of widths that are chosen layer by layer (got both)")
-    if arguments.reduce is not None and arguments.mode == "accuracy":
-        faults.append("--reduce must go with --mode latency: the other mode keeps the latency (got --mode accuracy)")
+    if arguments.scale and arguments.plot:
+        faults.append("--plot must go without --scale: it is of widths that are chosen layer by layer (got both)")
+    if arguments.target_ratio is not None and arguments.mode == "accuracy":
+        faults.append("--target-ratio must go with --mode latency: the other mode keeps the latency (got --mode accuracy)")
     if faults:
         raise SpecError(faults)
-    return Goal(arguments.mode, arguments.reduce, arguments.tau, arguments.solver)
+    return Goal(arguments.mode, arguments.target_ratio, arguments.param_tolerance, arguments.solver)
 
 
 def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, weights: Kept | None, before: float | None) -> Answer:
@@ -178,10 +181,12 @@ def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
     given = {name: value for name in USUAL if (value := getattr(arguments, name)) is not None}
     if run:
         measure = read_recipe(run.recipe_file).measure
-        if measure.latency and "device" not in given:
-            raise SpecError([f"--device must be given: the run took its latencies from {measure.latency} (auto: this machine)"])
+        if measure.latency_file and "device" not in given:
+            raise SpecError(
+                [f"--device must be given: the run took its latencies from {measure.latency_file} (auto: this machine)"]
+            )
         if given.get("device", measure.device) == measure.device:
-            return checked_measure(measure.model_dump(exclude={"latency"}) | given)
+            return checked_measure(measure.model_dump(exclude={"latency_file"}) | given)
     for name, value in (USUAL | given).items():
         setattr(arguments, name, value)
     return measure_of(arguments)
@@ -272,10 +277,10 @@ def _unreached(found: Alignment, goal: Goal) -> str:
     if goal.reduce is None:
         return (
             f"{found.network}: must become faster with its parameters kept within {goal.tolerance:.0%}, and no choice of the "
-            f"edges beside its widths was sure to; a larger --tau lets the parameters move farther{other}"
+            f"edges beside its widths was sure to; a larger --param-tolerance lets the parameters move farther{other}"
         )
     return (
-        f"{found.network}: --reduce must be a latency that the edges beside its widths are sure to reach (got {goal.reduce}); "
+        f"{found.network}: --target-ratio must be a latency that edges beside its widths surely reach (got {goal.reduce}); "
         f"their best is {found.measured.mean:.3f}{_error(found.measured)}, with {found.parameter_gain:+.1%} parameters{other}"
     )
 

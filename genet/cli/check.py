@@ -42,13 +42,16 @@ def run(arguments: argparse.Namespace) -> Answer:
         network = record
     else:
         space = record.space if isinstance(record, Recipe) else record
-        widths, networks = space.widths_on_offer(), (record.measure if isinstance(record, Recipe) else Measure()).networks
+        widths, networks = (
+            space.widths_on_offer(),
+            (record.measure if isinstance(record, Recipe) else Measure()).calibration_networks,
+        )
         network = space.masternet(record.search_resolution if isinstance(record, Recipe) else max(space.input.resolutions))
         expected = expected_rows(space, networks)
         answer |= {
             "networks": space.size(widths),
             "block_types": len(widths),
-            "trials_at_most": space.perturb.samples * len(widths),
+            "trials_at_most": space.perturb.trials_per_type * len(widths),
             "blocks_to_measure_about": expected.rows,
             "networks_to_measure": expected.networks,
         }
@@ -62,7 +65,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         "size": size,
         "digest": network.digest,
     }
-    if isinstance(record, Recipe) and record.measure.device.startswith("estimate:") and not record.measure.latency:
+    if isinstance(record, Recipe) and record.measure.device.startswith("estimate:") and not record.measure.latency_file:
         from genet.pipeline.cost_estimate import estimated_outlooks
 
         answer |= {f"budget {each.budget}": each.prospect for each in estimated_outlooks(record)}

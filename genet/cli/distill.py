@@ -25,19 +25,19 @@ Answer = dict[str, Any]
 def run(arguments: argparse.Namespace) -> Answer:
     """Run the trials that are missing, or print where they stand."""
     if arguments.status:
-        if arguments.more or arguments.retry:
-            raise RunError("--status only looks, and --more and --retry run trials; give them without --status")
+        if arguments.extra or arguments.retry:
+            raise RunError("--status only looks, and --extra and --retry run trials; give them without --status")
         return _print_status(read_job(arguments.run, progress()))
     with open_job(arguments.run, progress()) as job:
-        if arguments.more:
-            _ask_for_more(job, arguments.more)
+        if arguments.extra:
+            _ask_for_more(job, arguments.extra)
         results = run_planned_trials(job, partial(trial_runner, arguments), arguments.retry, arguments.any_master)
         _print_standings(job)
         return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
 
 
 def _ask_for_more(job: Job, count: int) -> None:
-    """Take the trials into the plan that `genet select RUN --next` names, unless what was asked for before is not run yet."""
+    """Take the trials into the plan that `genet select RUN --suggest` names, unless what was asked for before is not run yet."""
     if len(finished_trials(job)) < len(planned_trials(job)):
         asked = f"; delete {job.folder.more_trials} to withdraw those asked for" if job.folder.more_trials.exists() else ""
         job.progress.say(f"  planned trials are not run yet: these first, without more{asked}")

@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     with progress().track("seeds, every method with each", arguments.seeds) as tracker:
         found = study(bench, arguments.budget, arguments.seeds, arguments.target, arguments.weight, tracker.advance)
     _print(found, arguments.seeds)
-    if arguments.picture:
-        save_picture(arguments.picture, draw_filtering(bench.rows, found))
+    if arguments.plot:
+        save_picture(arguments.plot, draw_filtering(bench.rows, found))
     return found.model_dump(mode="json")
 
 

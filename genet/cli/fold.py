@@ -28,12 +28,14 @@ HEAD = ["network", "FLOPs", "traffic", "FLOP/byte", "images/s", "times as fast",
 
 def run(arguments: argparse.Namespace) -> Answer:
     """`genet fold`."""
-    f, batch = arguments.f, arguments.batch
+    f, batch = arguments.images_per_fold, arguments.batch
     faults = []
     if f < 2:
-        faults.append(f"--f must be the number of images that become one, from 2 on, such as 4 (got {f})")
+        faults.append(f"--images-per-fold must be the number of images that become one, from 2 on, such as 4 (got {f})")
     if batch % f:
-        faults.append(f"--f must divide the batch (got {f} for a batch of {batch}); try --batch {math.ceil(batch / f) * f}")
+        faults.append(
+            f"--images-per-fold must divide the batch (got {f} for a batch of {batch}); try --batch {math.ceil(batch / f) * f}"
+        )
     if bool(arguments.recipe) != bool(arguments.into) or (arguments.recipe and len(arguments.networks) != 1):
         faults.append("--recipe must go with --into FOLDER and one network: it is trained as it is, and folded")
     if arguments.recipe and arguments.device.startswith("estimate:"):
@@ -44,7 +46,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     device = None if arguments.device == "auto" else arguments.device  # what measures by default may train by the recipe's
     recipe = recipe_with(arguments.recipe, arguments.data, device) if arguments.recipe else None
     if recipe and recipe.train.batch % f:
-        raise SpecError([f"--f must divide the recipe's train.batch (got {f} for {recipe.train.batch}); change one of them"])
+        raise SpecError(
+            [f"--images-per-fold must divide the recipe's train.batch (got {f} for {recipe.train.batch}); change one of them"]
+        )
     folded = fold(structures[0], f) if recipe else None
     trained = {"accuracy": _trained(structures[0], folded, recipe, arguments)} if recipe and folded else {}
     found, failed, answer = _measured(structures, arguments)
@@ -52,9 +56,10 @@ def run(arguments: argparse.Namespace) -> Answer:
         raise GenetError(*(f"{name}: {why}" for name, why in failed.items()))
     answer |= trained
     answer["networks"] = [_told(one) for one in found]
-    if arguments.picture:
+    if arguments.plot:
         save_picture(
-            arguments.picture, draw_folds(found, answer["roof"]["ratio"], f"folded by {arguments.f}: {answer['setting']}")
+            arguments.plot,
+            draw_folds(found, answer["roof"]["ratio"], f"folded by {arguments.images_per_fold}: {answer['setting']}"),
         )
     return answer
 
@@ -69,7 +74,7 @@ def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tup
     with progress().track("networks, each as it is and folded", len(structures)) as tracker:
         for structure in structures:
             try:
-                found.append(compare(structure, arguments.f, meter, product, roof.ratio))
+                found.append(compare(structure, arguments.images_per_fold, meter, product, roof.ratio))
             except LostDeviceError:
                 raise
             except GenetError as fault:
@@ -77,7 +82,7 @@ def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tup
             tracker.advance(structure.name)
     if found:
         table(HEAD, [_row(one) for one in found])
-        ideal = math.sqrt(arguments.f)
+        ideal = math.sqrt(arguments.images_per_fold)
         grown = f"traffic falls to {1 / ideal:.2f} and FLOP/byte rises to {ideal:.2f} times"
         print(f"FLOPs, traffic and speed are after over before; where activations are all that moves, {grown}")
     for name, why in failed.items():
@@ -87,7 +92,7 @@ def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tup
         "device": setting.device.name,
         "setting": str(setting),
         "estimate": setting.estimate,
-        "f": arguments.f,
+        "f": arguments.images_per_fold,
         "failed": failed,
     }
     return found, failed, told | {"roof": {**roof.model_dump(mode="json"), "ratio": roof.ratio}}
@@ -124,7 +129,7 @@ def _told(one: Folding) -> Answer:
 def _trained(structure: Structure, folded: Structure, recipe: TrainingRecipe, arguments: argparse.Namespace) -> Answer:
     """Both trained by one recipe, each in a folder of its own."""
     accuracies = {}
-    for name, network, f in (("original", structure, 1), ("folded", folded, arguments.f)):
+    for name, network, f in (("original", structure, 1), ("folded", folded, arguments.images_per_fold)):
         folder: Path = arguments.into / name
         with FolderLock(folder):
             trained = train_network(folder, network, recipe, open_device(recipe.device), progress(), fold=f)
@@ -132,5 +137,5 @@ def _trained(structure: Structure, folded: Structure, recipe: TrainingRecipe, ar
         print(f"{folder}: test accuracy {percent(trained.test_accuracy)}")
     inside = arguments.into / "folded"
     print("in Python, for images as they are (from genet.models.folded import Folded):")
-    print(f"  logits = Folded(genet.load({str(inside)!r}), {arguments.f})(images)")
+    print(f"  logits = Folded(genet.load({str(inside)!r}), {arguments.images_per_fold})(images)")
     return accuracies

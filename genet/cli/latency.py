@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         raise SpecError(["genet latency must be told what to time, such as timm:resnet50 or 'BL k3 c64 r0.25 @14' (got nothing)"])
     if arguments.sweep:
         return _sweep(names, arguments)
-    if arguments.picture:
-        raise SpecError(["--picture must go with --sweep, which is what is drawn (got none)"])
+    if arguments.plot:
+        raise SpecError(["--plot must go with --sweep, which is what is drawn (got none)"])
     parts = [read_part(name, arguments.size) for name in names]
     readings = [_read(part, meter) for part in parts]
     answers = [_answer(reading) for reading in readings]
@@ -159,8 +159,8 @@ def _sweep(names: Sequence[str], arguments: argparse.Namespace) -> Answer:
     with progress().track(f"latency over {variable}", len(values)) as tracker:
         curves = measure_curves(names, variable, values, meter_at, arguments.size, tracker.advance)
     _print_curves(curves)
-    if arguments.picture:
-        save_picture(arguments.picture, draw_curves(curves))
+    if arguments.plot:
+        save_picture(arguments.plot, draw_curves(curves))
     return curves.model_dump(mode="json")
 
 

@@ -49,7 +49,7 @@ def _run(argv: Sequence[str]) -> int:
             print(json.dumps(answer, allow_nan=False))
         return NONE_MET if answer.get("met") is False else 0
     except KeyboardInterrupt:
-        again = "the same command without --fresh" if getattr(arguments, "fresh", False) else "the same command"
+        again = "the same command without --new-run" if getattr(arguments, "new_run", False) else "the same command"
         print(f"interrupted; {again} goes on where it was", file=sys.stderr)
         return 130
     except Terminated:

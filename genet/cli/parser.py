@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+from typing import NoReturn
 
 from genet import __version__
 
@@ -17,21 +19,40 @@ EXITS = (
     "line; 130 interrupted, 143 terminated: the same command goes on"
 )
 NETWORK = "a network file, a notation, blocks such as 'BL k3 c64 r0.25 @14', or a timm model such as timm:resnet50"
+RENAMED = {
+    "--f": "--images-per-fold",
+    "--fresh": "--new-run",
+    "--more": "--extra",
+    "--next": "--suggest",
+    "--picture": "--plot",
+    "--reduce": "--target-ratio",
+    "--tau": "--param-tolerance",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that names the new name of an option that was renamed."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2, and say what is wrong."""
+        words = re.split(r"[ =]", message)
+        renamed = [f"{old} is called {new} now" for old, new in RENAMED.items() if old in words]
+        super().error("; ".join([message, *renamed]))
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each is carried out by `run` in the module of its name."""
-    found = argparse.ArgumentParser(
-        prog="genet", description="Designs convolutional networks for one GPU and one latency budget.", epilog=EXITS
-    )
+    found = Parser(prog="genet", description="Designs convolutional networks for one GPU and one latency budget.", epilog=EXITS)
     found.add_argument("--version", action="version", version=f"genet {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON line at the end")
     common.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     commands = found.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=[common])
+        sub = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", parents=[common], allow_abbrev=False
+        )
         sub.set_defaults(command=name)
         return sub
 
@@ -45,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
     whole = add("run", "do the whole job, or go on with it")
     whole.add_argument("recipe", help="a recipe file, or the name of one that comes with genet")
-    whole.add_argument("--fresh", action="store_true", help="start over in a new folder")
+    whole.add_argument("--new-run", action="store_true", help="start over in a new folder")
     whole.add_argument("--run", metavar="FOLDER", type=Path, help="the run folder (default: runs/NAME)")
     whole.add_argument("--data", metavar="FOLDER", help="where the images lie")
     whole.add_argument("--device", help="auto, cpu, cuda, cuda:N, or estimate:GPU for a GPU that is not here")
@@ -64,7 +85,7 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
         step.add_argument("run", type=Path, help="a run folder")
         if name == "distill":
             step.add_argument("--status", action="store_true", help="where the trials stand; from any terminal, while they run")
-            step.add_argument("--more", type=_positive, metavar="N", help="run the N trials that select --next N names")
+            step.add_argument("--extra", type=_positive, metavar="N", help="run the N trials that select --suggest N names")
             step.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
             _add_runner(step)
     _add_runner(whole)
@@ -93,7 +114,7 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
         help="ms per image or a multiple of the MasterNet's such as 0.5x; answered from what is on disk, nothing is written",
     )
     select.add_argument(
-        "--next", metavar="N", type=_positive, help="select, and name the N trials that would make the choice surer"
+        "--suggest", metavar="N", type=_positive, help="select, and name the N trials that would make the choice surer"
     )
     select.add_argument(
         "--latency", metavar="FILE", type=Path, help="select for the device of this latency.jsonl; nothing is written"
@@ -198,7 +219,7 @@ def _add_latency_commands(add) -> None:  # type: ignore[no-untyped-def]
     stairs.add_argument("--evidence", metavar="FILE", type=Path, help="a journal to keep the measurements in, and to go on with")
     for command in (latency, stairs):
         _add_measure(command)
-        command.add_argument("--picture", metavar="FILE", type=Path, help="draw it as SVG")
+        command.add_argument("--plot", metavar="FILE", type=Path, help="draw it as SVG")
 
 
 def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
@@ -230,7 +251,7 @@ def _add_survey(add) -> None:  # type: ignore[no-untyped-def]
     )
     survey.add_argument("--csv", metavar="FILE", type=Path, help="write the table, which --from reads")
     survey.add_argument("--page", metavar="FILE", type=Path, help="write an HTML page with all figures")
-    survey.add_argument("--picture", metavar="FILE", type=Path, help="draw the three frontiers as SVG")
+    survey.add_argument("--plot", metavar="FILE", type=Path, help="draw the three frontiers as SVG")
     survey.add_argument("--roofline", metavar="FILE", type=Path, help="of one network: draw its layers under the roof as SVG")
     survey.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
     _add_measure(survey)
@@ -241,12 +262,12 @@ def _add_fold(add) -> None:  # type: ignore[no-untyped-def]
     fold.add_argument(
         "networks", nargs="+", metavar="NETWORK", help="timm:MODEL, MODULE:FUNCTION, a network's file, name or notation"
     )
-    fold.add_argument("--f", type=_positive, default=4, metavar="F", help="images that become one (default: 4)")
+    fold.add_argument("--images-per-fold", type=_positive, default=4, metavar="F", help="images that become one (default: 4)")
     _add_reading(fold)
     fold.add_argument("--recipe", help="train one network by it as it is and folded: a file, or a name that comes with genet")
     fold.add_argument("--into", metavar="FOLDER", type=Path, help="of --recipe: where both go")
     fold.add_argument("--data", metavar="FOLDER", help="of --recipe: where the images lie")
-    fold.add_argument("--picture", metavar="FILE", type=Path, help="draw throughput and utilization before and after as SVG")
+    fold.add_argument("--plot", metavar="FILE", type=Path, help="draw throughput and utilization before and after as SVG")
     fold.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
     _add_measure(fold)
 
@@ -258,7 +279,7 @@ def _add_rank(add) -> None:  # type: ignore[no-untyped-def]
     )
     rank.add_argument("--random", action="store_true", help="take fresh weights, whose rank is that of noise")
     _add_reading(rank)
-    rank.add_argument("--picture", metavar="FILE", type=Path, help="draw the singular values as SVG")
+    rank.add_argument("--plot", metavar="FILE", type=Path, help="draw the singular values as SVG")
 
 
 def _add_filter(add) -> None:  # type: ignore[no-untyped-def]
@@ -283,7 +304,7 @@ def _add_filter(add) -> None:  # type: ignore[no-untyped-def]
         default=0.07,
         help="a reward is accuracy times (throughput / G) to the power W (default: 0.07)",
     )
-    study.add_argument("--picture", metavar="FILE", type=Path, help="draw what was found as SVG")
+    study.add_argument("--plot", metavar="FILE", type=Path, help="draw what was found as SVG")
 
 
 def _add_align(add) -> None:  # type: ignore[no-untyped-def]
@@ -300,13 +321,17 @@ def _add_align(add) -> None:  # type: ignore[no-untyped-def]
         help="latency: faster with as many parameters; accuracy: more parameters as fast (default: latency)",
     )
     align.add_argument(
-        "--reduce",
+        "--target-ratio",
         type=float,
         metavar="SHARE",
         help="the latency wanted over that of now, such as 0.85; out of reach, the fastest found is what you get",
     )
     align.add_argument(
-        "--tau", type=float, metavar="SHARE", default=0.05, help="how far the parameters may move; doubled until --reduce is met"
+        "--param-tolerance",
+        type=float,
+        metavar="SHARE",
+        default=0.05,
+        help="how far the parameters may move; doubled until --target-ratio is met",
     )
     align.add_argument("--solver", choices=("greedy", "exact"), default="greedy", help="the paper's, or the optimum")
     align.add_argument("--scale", metavar="WHAT", help="with --mode accuracy: grow width, resolution or width,resolution at once")
@@ -333,7 +358,7 @@ def _add_align(add) -> None:  # type: ignore[no-untyped-def]
     )
     align.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
     _add_measure(align)
-    align.add_argument("--picture", metavar="FILE", type=Path, help="draw widths and latencies before and after as SVG")
+    align.add_argument("--plot", metavar="FILE", type=Path, help="draw widths and latencies before and after as SVG")
     align.set_defaults(device=None, runtime=None, dtype=None, memory_format=None, batch=None)
 
 

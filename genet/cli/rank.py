@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     if arguments.random:
         print("random weights: these are the ranks of noise, which advise nothing")
     _print(found, own, types, arguments.random)
-    if arguments.picture:
-        save_picture(arguments.picture, draw_ranks(found, f"{arguments.what}{', random weights' * arguments.random}"))
+    if arguments.plot:
+        save_picture(arguments.plot, draw_ranks(found, f"{arguments.what}{', random weights' * arguments.random}"))
     stages = [
         {**one.model_dump(mode="json"), "share": one.share, "advice": None if arguments.random else one.advice} for one in found
     ]

@@ -29,9 +29,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Do the whole job, or what of it is left."""
     check_options(arguments.runner, arguments.workers, arguments.address)
     recipe = _override(read_recipe(arguments.recipe), arguments)
-    folder = arguments.run or default_folder(recipe.name, arguments.fresh)
-    if arguments.run and arguments.fresh and folder.exists():
-        raise RunError(f"{folder}: --fresh must name a new folder, and this one exists; give another --run")
+    folder = arguments.run or default_folder(recipe.name, arguments.new_run)
+    if arguments.run and arguments.new_run and folder.exists():
+        raise RunError(f"{folder}: --new-run must name a new folder, and this one exists; give another --run")
 
     with open_job(folder, progress(), recipe) as job:
         job.progress.say(f"{recipe.name} in {folder}")
@@ -50,7 +50,7 @@ def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     if arguments.data:
         data = images_in(data, arguments.data)
     if arguments.device:
-        measure |= {"device": arguments.device, "latency": None}
+        measure |= {"device": arguments.device, "latency_file": None}
     if arguments.latency:
-        measure["latency"] = check_utf8(str(Path(arguments.latency).absolute()))
+        measure["latency_file"] = check_utf8(str(Path(arguments.latency).absolute()))
     return recipe.model_copy(update={"data": data, "measure": checked_measure(measure)})

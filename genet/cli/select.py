@@ -32,9 +32,11 @@ def run(arguments: argparse.Namespace) -> Answer:
     if budgets or arguments.latency:
         job = read_job(arguments.run, progress())
         evidence = evidence_table(job, arguments.latency) if arguments.latency else run_table(job)
-        return _selected(job, select_from_evidence(job, budgets or job.recipe.select.budgets, evidence), evidence, arguments.next)
+        return _selected(
+            job, select_from_evidence(job, budgets or job.recipe.select.budgets, evidence), evidence, arguments.suggest
+        )
     with open_job(arguments.run, progress()) as job:
-        return _selected(job, select_networks(job), job.table, arguments.next)
+        return _selected(job, select_networks(job), job.table, arguments.suggest)
 
 
 def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int | None) -> Answer:
@@ -111,9 +113,7 @@ def _print_proposals(proposals: Sequence[Proposal]) -> None:
     if not proposals:
         print("no further trials are named: no answer has a rival in doubt, or none that is left to try would tell more")
         return
-    print(
-        "trials that would best tell the selected networks from the next best, per minute; `genet distill RUN --more N` runs them"
-    )
+    print("trials that best tell the selected networks from the next best, per minute; `genet distill RUN --extra N` runs them")
     rows = [
         [
             str(proposal.trial.index + 1),

@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         source, estimate = f"{arguments.what} on {meter.setting}", meter.setting.estimate
         found = _measured(arguments, meter)
     _print(found, source, estimate)
-    if arguments.picture:
-        save_picture(arguments.picture, draw_staircase(found, source))
+    if arguments.plot:
+        save_picture(arguments.plot, draw_staircase(found, source))
     return {"source": source, "estimate": estimate, **found.model_dump(mode="json")}
 
 

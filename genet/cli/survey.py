@@ -330,11 +330,11 @@ def _write(
     if arguments.csv:
         write_atomic(arguments.csv, as_csv(rows).encode())
         print(f"table: {arguments.csv}")
-    if not (arguments.picture or arguments.page):
+    if not (arguments.plot or arguments.page):
         return
     clouds = draw_clouds(cloud_info(rows, found, roof.ratio if roof else None), f"{title}{', estimated' * estimate}")
-    if arguments.picture:
-        save_picture(arguments.picture, clouds)
+    if arguments.plot:
+        save_picture(arguments.plot, clouds)
     if arguments.page:
         known = any(row.top1_percent is not None for row in rows)
         page = render(

@@ -28,6 +28,17 @@ from genet.names import check_utf8
 from genet.storage import Record
 
 R = TypeVar("R", bound=Record)
+RENAMED = {  # keys of earlier versions
+    "accumulate": "grad_accum_steps",
+    "candidates": "measure_top_k",
+    "clip": "clip_grad_norm",
+    "erasing": "random_erase_prob",
+    "joint": "joint_fraction",
+    "latency": "latency_file",
+    "networks": "calibration_networks",
+    "samples": "trials_per_type",
+    "structures": "random_samples",
+}
 
 
 def read_network(source: str | Path) -> Network:
@@ -246,6 +257,8 @@ def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
         case "missing":
             return "must be given"
         case "extra_forbidden":
+            if location[-1] in RENAMED:
+                return f"is not a key here; it is called {RENAMED[location[-1]]} now"
             known = _keys_at(model, location[:-1])  # of all ways to write it: a key of another way is no slip
             return "is not a key here" + ("" if location[-1] in known else _did_you_mean(str(location[-1]), known))
         case "literal_error":

@@ -92,7 +92,7 @@ class Measure(Record):
 
     `device` is `auto`, `cpu`, `cuda`, `cuda:N`, or `estimate:GPU` for a GPU that is not here. `runtime` is what runs the
     network; `auto` is CUDA graphs on a GPU and eager elsewhere. `latency` names an evidence file of another machine, whose
-    rows are then used in place of measurements. `networks` random networks are measured whole to correct predictions.
+    rows are then used in place of measurements. `calibration_networks` random networks are measured whole to correct predictions.
     """
 
     device: str = "auto"
@@ -100,8 +100,8 @@ class Measure(Record):
     dtype: Dtype = "fp32"
     memory_format: MemoryFormat = "contiguous"
     batch: Count = 64
-    networks: Annotated[int, Field(ge=3, le=20)] = 20
-    latency: str | None = None
+    calibration_networks: Annotated[int, Field(ge=3, le=20)] = 20
+    latency_file: str | None = None
 
     @field_validator("device")
     @classmethod
@@ -113,7 +113,7 @@ class Measure(Record):
     @property
     def here(self) -> bool:
         """Whether latency is measured on this machine."""
-        return self.latency is None and not self.device.startswith("estimate:")
+        return self.latency_file is None and not self.device.startswith("estimate:")
 
 
 class Schedule(Record):
@@ -138,28 +138,27 @@ class Schedule(Record):
 class Training(Schedule):
     """The training of a network that is to serve: a schedule, and what the paper's section 5 adds to it; all off by default.
 
-    `augment` replaces the recipe's; `erasing` is the share of images that a rectangle is erased of; `mixup` the alpha of its Beta
-    distribution. A `teacher`, a timm model such as
-    `timm:resnet152` or the folder of a trained network, gives soft labels that count as much as the true ones. `ema` is the
-    decay of averaged weights, which are then the result. Gradients are clipped to a norm of `clip`, and a batch may be
-    computed in several parts (`accumulate`) where it does not fit at once.
-    """
+    `augment` replaces the recipe's; `random_erase_prob` is the share of images that a rectangle is erased of; `mixup` the alpha
+    of its Beta distribution. A `teacher`, a timm model such as `timm:resnet152` or the folder of a trained network, gives soft
+    labels that count as much as the true ones. `ema` is the decay of averaged weights, which are then the result. Gradients are
+    clipped to a norm of `clip_grad_norm`, and a batch may be computed in several parts (`grad_accum_steps`) where it does not fit
+    at once."""
 
     augment: Augmentation = None
-    erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    random_erase_prob: Annotated[float, Field(ge=0, le=1)] = 0.0
     mixup: Annotated[float, Field(ge=0)] = 0.0
     teacher: str | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    clip: Annotated[float, Field(gt=0)] | None = None
-    accumulate: Count = 1
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    grad_accum_steps: Count = 1
 
-    @field_validator("accumulate")
+    @field_validator("grad_accum_steps")
     @classmethod
-    def _parts_have_two_images(cls, accumulate: int, info: ValidationInfo) -> int:
-        batch = info.data.get("batch", 2 * accumulate)
-        if batch % accumulate or batch // accumulate < 2:
+    def _parts_have_two_images(cls, steps: int, info: ValidationInfo) -> int:
+        batch = info.data.get("batch", 2 * steps)
+        if batch % steps or batch // steps < 2:
             raise law(f"must divide the batch of {batch} into parts of two images or more")
-        return accumulate
+        return steps
 
     @property
     def placeless(self) -> Training:
@@ -210,15 +209,15 @@ class Distill(Schedule):
     `mode` is what is trained: `features`, the replaced super-block and the first block after it, which learn to reproduce the
     MasterNet's activations without labels; `local`, these two and the classifier, with labels; the replaced `superblock`
     alone (the paper's section 4.2); or the `whole` network. `sampling` spreads the perturbations over depth and
-    width by plan, or draws them at random as the paper does. `joint` adds trials of two perturbations at once, as a share
-    of all trials, to tell how far effects add up. A trial whose validation curve has not risen for `patience` epochs after
+    width by plan, or draws them at random as the paper does. `joint_fraction` adds trials of two perturbations at once, as a
+    share of all, to tell how far effects add up. A trial whose validation curve has not risen for `patience` epochs after
     the warm-up ends early; with 0 none does. One that has taken longer than `time_limit_s` after a step is given
     up, and a worker process that says nothing for so long is killed and its trials tried again.
     """
 
     mode: Mode = "features"
     sampling: Literal["designed", "random"] = "designed"
-    joint: Annotated[float, Field(ge=0, le=1)] = 0.0
+    joint_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     patience: Annotated[int, Field(ge=0)] = 3
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
 
@@ -235,14 +234,14 @@ class Fit(Record):
 class Select(Record):
     """Latency budgets per image, and how many of the best candidates are measured as whole networks at a time.
 
-    `method: random` is the paper's: the best of so many random `structures`; `exact` needs none. `filter: utilization` leaves
-    those candidates only that no faster one beats in utilization (utilization paper, section 4.3).
+    `method: random` is the paper's: the best of `random_samples`; `exact` needs none. `filter: utilization` leaves those
+    candidates only that no faster one beats in utilization (utilization paper, section 4.3).
     """
 
     budgets: Annotated[tuple[Budget, ...], NonEmpty]
-    candidates: Count = 3
+    measure_top_k: Count = 3
     method: Literal["exact", "random"] = "exact"
-    structures: Count = 100_000
+    random_samples: Count = 100_000
     filter: Literal["utilization"] | None = None
 
     @field_validator("budgets")

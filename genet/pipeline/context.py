@@ -94,7 +94,7 @@ class Job:
     @cached_property
     def _evidence(self) -> LatencyTable | None:
         measure = self.recipe.measure
-        return read_evidence(Path(measure.latency), measure) if measure.latency else None
+        return read_evidence(Path(measure.latency_file), measure) if measure.latency_file else None
 
     @cached_property
     def table(self) -> LatencyTable:
@@ -102,7 +102,7 @@ class Job:
         table = LatencyTable(Journal(self.folder.latency.path, self.progress.say), self.meter.setting)
         self._say_damaged(self.folder.latency.path.name, table)
         if self._evidence:
-            self._say_damaged(str(self.recipe.measure.latency), self._evidence)
+            self._say_damaged(str(self.recipe.measure.latency_file), self._evidence)
             table.adopt(self._evidence)
         return table
 
@@ -127,7 +127,7 @@ class Job:
 
 def predictor(job: Job, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
     """Predicts latencies from a table, corrected by the networks that the plan has measured whole for that, and no others."""
-    networks = correction_networks(job.recipe.space, kept, job.recipe.measure.networks, job.recipe.seed)
+    networks = correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
     rows = [row.first(ROUNDS) for network in networks if (row := table.network_row(network))]
     return Predictor(table, job.masternet, [row for row in rows if row.reference == str(job.masternet)])
 

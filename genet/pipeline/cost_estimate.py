@@ -101,7 +101,7 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
     masternet = table.masternet_ms(reference) / batch
     smallest = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
     fastest = min(smallest) / batch if smallest else None
-    rows = expected_rows(space, recipe.measure.networks)
+    rows = expected_rows(space, recipe.measure.calibration_networks)
     trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
     return Preflight(
         images=splits.train.size,
@@ -126,7 +126,7 @@ def race_cost(recipe: Recipe) -> float:
 
 def _designs(recipe: Recipe) -> tuple[Design, ...]:
     """Return the known designs that race: none on evidence from elsewhere, where they cannot be timed."""
-    return () if recipe.measure.latency else designs_of(recipe)
+    return () if recipe.measure.latency_file else designs_of(recipe)
 
 
 def estimated_outlooks(recipe: Recipe) -> tuple[BudgetOutlook, ...]:

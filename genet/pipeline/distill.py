@@ -90,7 +90,7 @@ def _check_learnt(job: Job, any_master: bool) -> None:
         raise EvidenceError(
             f"the MasterNet has learnt nothing: {why}; likely the learning rate is too low or too high, the epochs are too few, "
             "the augmentation hides what tells the classes apart, or images are in the wrong folders; change the recipe and "
-            "give --fresh, or go on with --any-master"
+            "give --new-run, or go on with --any-master"
         )
 
 

@@ -34,7 +34,7 @@ def find_entrants(job: Job) -> Entrants:
     On another machine's evidence no design can be timed: the search's networks race alone, and that is said.
     """
     selection, race = job.folder.read(job.folder.selection, Selection), job.recipe.race
-    designs = () if job.recipe.measure.latency else designs_of(job.recipe)
+    designs = () if job.recipe.measure.latency_file else designs_of(job.recipe)
     shapes = "/".join((SCALING, *(f"{design.name} {design.network}" for design in designs)))
     inputs = digest(f"{selection.model_dump_json()}/{race.model_dump_json(include={'effort', 'searched'})}/{shapes}")
     known = job.folder.read_current(job.folder.entrants, Entrants, inputs)
@@ -110,7 +110,10 @@ class _Field:
         for notation, (accuracy, ms) in predicted.items():
             if found == count:
                 return
-            network, measured_here = Network.parse(notation, name=self.job.recipe.space.name), not self.job.recipe.measure.latency
+            network, measured_here = (
+                Network.parse(notation, name=self.job.recipe.space.name),
+                not self.job.recipe.measure.latency_file,
+            )
             certificate = self.certificate(choice.budget, network) if measured_here else None
             if certificate is None and (measured_here and notation != choice.network):
                 continue

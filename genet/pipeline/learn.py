@@ -49,7 +49,7 @@ def _take_master(job: Job, folder: Path) -> Trained:
         return known
     if job.folder.master.exists() and job.folder.trials.read().records:
         raise RunError(
-            f"master.from: {folder} must hold the weights that the run's trials started from; give --fresh for new trials"
+            f"master.from: {folder} must hold the weights that the run's trials started from; give --new-run for new trials"
         )
     size, sets = ours.input.resolution, (splits.nas_validation, splits.test)
     nas, test = (accuracy(module, images, size, job.device) for images in sets)

@@ -58,13 +58,13 @@ def profile_device(job: Job) -> Staircases:
     """
     setting = job.table.setting.digest
     if not job.folder.staircase.exists() or job.folder.read(job.folder.staircase, Staircases).setting != setting:
-        if not job.recipe.measure.latency:
+        if not job.recipe.measure.latency_file:
             _sweep(job)
         find_staircases(job.recipe.space, job.table).save(job.folder.staircase)
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
     wanted = [*rows_needed(job.recipe.space, kept), *blocks(job.masternet)]
-    if job.recipe.measure.latency:
+    if job.recipe.measure.latency_file:
         _check_evidence(job, wanted)
     else:
         _measure(job, wanted, "latency of blocks on offer")
@@ -122,7 +122,10 @@ def _say_marked(job: Job, marked: int) -> None:
 
 def _measure_networks(job: Job, kept: dict[int, Widths]) -> None:
     """The MasterNet at every resolution, and random networks, whole."""
-    networks = (job.masternet, *correction_networks(job.recipe.space, kept, job.recipe.measure.networks, job.recipe.seed))
+    networks = (
+        job.masternet,
+        *correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed),
+    )
     with job.progress.track("random networks measured whole", len(networks)) as tracker:
         for network in networks:
             enough = many_rounds if network == job.masternet else few_rounds
@@ -145,6 +148,7 @@ def _check_evidence(job: Job, wanted: list[Block]) -> None:
             lacking.append(block)
     if lacking:
         raise EvidenceError(
-            f"{job.recipe.measure.latency}: must hold the blocks of this space, and lacks {len(lacking)}, such as {lacking[0]}; "
+            f"reading {job.recipe.measure.latency_file} failed: got no row for {len(lacking)} blocks of this space, such as "
+            f"{lacking[0]}, expected one for each; "
             f"measure them on {job.table.setting.device.name} with `genet profile RUN` of this very recipe"
         )

@@ -92,7 +92,7 @@ class RunFolder:
         if any(any(self.path.glob(name)) for name in (*results, "trials.jsonl")):
             images = Trained.load(self.master).images if self.master.exists() else None
             made = Made(read_recipe(self.recipe_file).data.root, images)
-        return note_of(self.path, data, contents, made, "put them back, or give --fresh for a new folder")
+        return note_of(self.path, data, contents, made, "put them back, or give --new-run for a new folder")
 
     def check_free_for(self, recipe: Recipe) -> None:
         """RunError where the folder holds another recipe's trials, or files that are no run's."""
@@ -100,7 +100,7 @@ class RunFolder:
             if self.recipe().evidence_digest != recipe.evidence_digest:
                 raise RunError(
                     f"{self.path}: must belong to this recipe, and holds a run of another (space, data, schedules "
-                    "or seed differ); use --fresh for a new folder, or --run FOLDER"
+                    "or seed differ); use --new-run for a new folder, or --run FOLDER"
                 )
         elif self.path.exists() and (
             not self.path.is_dir() or any(file.name not in (".lock", NOTE) for file in self.path.iterdir())

@@ -48,13 +48,13 @@ def select_networks(job: Job) -> Selection:
     inputs = digest("/".join((table.setting.digest, *evidence)))
     selection = job.folder.read_current(job.folder.selection, Selection, inputs)
     if selection is None:
-        if job.recipe.measure.latency:
+        if job.recipe.measure.latency_file:
             selection = select_from_evidence(job, job.recipe.select.budgets, table).model_copy(update={"inputs": inputs})
         else:
             selection = _certified_selection(job, table, regression, inputs)
             _warn_if_busy(job, table, selection.choices)
         selection.save(job.folder.selection)
-    if not job.recipe.measure.latency:
+    if not job.recipe.measure.latency_file:
         _measure_roof(job, table.setting.digest)
     return selection
 
@@ -88,7 +88,7 @@ def _warn_if_busy(job: Job, table: LatencyTable, choices: tuple[Choice, ...]) ->
     if worst > CALM:
         job.progress.say(
             f"  other work disturbs this machine: repeats of one timing spread by {worst:.0%}, so take these latencies with "
-            "care, or run again with --fresh when it is quiet"
+            "care, or run again with --new-run when it is quiet"
         )
 
 
@@ -153,7 +153,7 @@ def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]
 def _front(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
     """What is chosen from under the present correction: the exact frontier, or the best of random structures."""
     offered, how = offers(job, prediction, regression, resolution, kept), job.recipe.select
-    found = frontier(offered) if how.method == "exact" else drawn(offered, how.structures, job.recipe.seed)
+    found = frontier(offered) if how.method == "exact" else drawn(offered, how.random_samples, job.recipe.seed)
     return utilized(found) if how.filter else found
 
 
@@ -196,7 +196,7 @@ def _certified_choice(
         prediction.learn(row)
         return judge(job, table, row, budget, ms)
 
-    candidate, found = best_certified(ms, solve, certify, job.recipe.select.candidates)
+    candidate, found = best_certified(ms, solve, certify, job.recipe.select.measure_top_k)
     return _choice(table, budget, ms, candidate, found.model_copy(update={"within": bool(found.within)}))
 
 

@@ -109,7 +109,7 @@ class Lesson:
     def view(self, world: World = ALONE) -> View:
         """How the training sees its images; of every batch this process's part."""
         training = Training.model_validate(self.schedule.model_dump())
-        return View(training.augment or self.augment, training.erasing, world.rank, world.size)
+        return View(training.augment or self.augment, training.random_erase_prob, world.rank, world.size)
 
 
 def trained_before(lesson: Lesson, result: Path) -> Trained | None:

@@ -32,7 +32,7 @@ def fold(structure: Structure, f: int) -> Structure:
     GenetError where its layers cannot be that wide: widths are rounded where f is no square, and sums may then not fit.
     """
     if f < 2:
-        raise SpecError([f"--f must be the number of images that become one, from 2 on, such as 4 (got {f})"])
+        raise SpecError([f"--images-per-fold must be the number of images that become one, from 2 on, such as 4 (got {f})"])
     return _fold_own(structure, f) if isinstance(structure, Network) else _fold_foreign(structure, f)
 
 
@@ -90,7 +90,7 @@ def _fold_foreign(network: Foreign, f: int) -> Foreign:
         classes = logits_of(build_structure(found), (reads.channels * f, *image[1:]), found.name)
     except GenetError as fault:
         law = f"{network.name}: must run with all its layers {math.sqrt(f):.3g} times as wide"
-        raise GenetError(f"{law}: {fault}{'' if root * root == f else '; try a square, such as --f 4'}") from None
+        raise GenetError(f"{law}: {fault}{'' if root * root == f else '; try a square, such as --images-per-fold 4'}") from None
     if classes != reads.classes * f:
         raise GenetError(f"{network.name}: must answer for {f} images at once, {reads.classes * f} logits, and gives {classes}")
     return found

@@ -137,7 +137,7 @@ def _too_large(
             return False
         return True
 
-    each = largest_fitting(fits, 2 * training.accumulate, min(training.batch, images.size) // world.size)
+    each = largest_fitting(fits, 2 * training.grad_accum_steps, min(training.batch, images.size) // world.size)
     fitting = each and each * world.size
     remedy = f"batch {fitting} does; lower the schedule's batch" if fitting else "none does; lower the resolution"
     return (
@@ -174,16 +174,16 @@ class _Loop:
         self.module, self.images, self.training, self.resolution = module, images.on(device), training, resolution
         self.device, self.seed, self.world, self.ending = device, seed, world, ending
         self.batch = min(training.batch, images.size)
-        even = 2 * world.size * training.accumulate if training.mixup or world.size > 1 else training.accumulate
+        even = 2 * world.size * training.grad_accum_steps if training.mixup or world.size > 1 else training.grad_accum_steps
         self.batch -= self.batch % even if self.batch < training.batch else 0
         if self.batch % even or not self.batch:
             raise DataError(
-                f"a batch must divide into {world.size} processes x {training.accumulate} parts of it, in pairs where images are "
-                f"mixed (got {self.batch} of {images.size} images); change the schedule's batch"
+                f"a batch must divide into {world.size} processes x {training.grad_accum_steps} parts of it, in pairs if images "
+                f"are mixed (got {self.batch} of {images.size} images); change the schedule's batch"
             )
         self.steps = max(1, images.size // self.batch)  # per epoch
         self.joined = world.joined(module)
-        self.learner = Learner(module, training, clip=training.clip)
+        self.learner = Learner(module, training, clip=training.clip_grad_norm)
         self.averaged = _averaged(module, training.ema)
         self.loss_of = _Loss(training, module, teacher and _ready(teacher, device))
         self.descend = Replayed(self._descend, device, recorded=self.learner.recordable and world.size == 1)
@@ -262,7 +262,7 @@ class _Loop:
     def _descend(self, mixed: Tensor, targets: Tensor) -> None:
         """One step on the device alone; it may be recorded."""
         self.learner.forget()
-        parts = self.training.accumulate
+        parts = self.training.grad_accum_steps
         value = torch.zeros((), device=self.device)
         for number, (seen, wanted) in enumerate(zip(mixed.chunk(parts), targets.chunk(parts), strict=True), start=1):
             share = len(seen) / len(mixed)

@@ -74,10 +74,10 @@ def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, 
     for (index, block_type), kept in widths.items():
         possible = [each for each in _superblocks(space, index, block_type, kept) if each != own[index]]
         draw = random.Random(f"{seed}/{index}/{block_type}")
-        count = min(space.perturb.samples, len(possible))
+        count = min(space.perturb.trials_per_type, len(possible))
         taken = draw.sample(possible, count) if distill.sampling == "random" else _spread(possible, count, draw)
         perturbed += [make(index, superblock) for superblock in taken]
-    pairs = _pairs(perturbed, round(distill.joint * len(perturbed)), random.Random(f"{seed}/joint"))
+    pairs = _pairs(perturbed, round(distill.joint_fraction * len(perturbed)), random.Random(f"{seed}/joint"))
     joint = [make(one.index, one.superblock, also=(Change(index=o.index, superblock=o.superblock),)) for one, o in pairs]
     return (*controls, *perturbed, *joint)
 

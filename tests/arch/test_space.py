@@ -19,7 +19,7 @@ from tests.fixtures.strategies import spaces
 
 def space_of(superblocks: list[dict[str, Any]], widths: Any = "wave-aligned", stem: Any = None, **perturb: Any) -> SearchSpace:
     """A tiny space on images of 9 and 16 pixels."""
-    ranges: dict[str, Any] = {"width": [1, 1], "depth": [0, 0], "kernel": [3], "samples": 1}
+    ranges: dict[str, Any] = {"width": [1, 1], "depth": [0, 0], "kernel": [3], "trials_per_type": 1}
     return SearchSpace.model_validate(
         {
             "name": "tiny",

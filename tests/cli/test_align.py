@@ -55,14 +55,14 @@ def test_hranks_resnet_has_its_authors_parameters(capsys: pytest.CaptureFixture[
 
 
 def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = (*VGG, "--pruned", "hrank-vgg16", *V100, "--reduce")
+    arguments = (*VGG, "--pruned", "hrank-vgg16", *V100, "--target-ratio")
     assert answer(capsys, *arguments, "0.9")["ratio"] <= 0.9
     assert cli.main([*arguments, "0.2", "--into", "best", "--json"]) == 0
     *_, said, written, line = capsys.readouterr().out.splitlines()
     found = json.loads(line)
     assert found["reached"] is False
     assert found["ratio"] < 0.9
-    law = "vgg16: --reduce must be a latency that the edges beside its widths are sure to reach (got 0.2); their best is "
+    law = "vgg16: --target-ratio must be a latency that the edges beside its widths are sure to reach (got 0.2); their best is "
     assert said.startswith(f"{law}{found['ratio']:.3f}, with ")
     assert said.endswith(" parameters; this best is what you get")  # the exact choice would be the same
     assert written.startswith("best: the network")
@@ -71,7 +71,7 @@ def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(c
 
 def test_where_the_exact_choice_may_do_better_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     other = ("--device", "estimate:v100", *V100[2:6], "--batch", "1024")
-    assert cli.main([*VGG, *other, "--tau", "0.002", "--reduce", "0.2"]) == 0
+    assert cli.main([*VGG, *other, "--param-tolerance", "0.002", "--target-ratio", "0.2"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("; --solver exact may do better; this best is what you get")
 
 
@@ -83,7 +83,7 @@ def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]
 
 
 def test_widths_and_latencies_are_drawn_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, *VGG, *V100, "--picture", "widths.svg")
+    found = answer(capsys, *VGG, *V100, "--plot", "widths.svg")
     drawn = Path("widths.svg").read_text()
     assert drawn.startswith("<svg")
     assert drawn.count('<g id="patch_') > 4 * len(found["places"])  # a bar before and one after, of width and of time
@@ -135,7 +135,7 @@ def test_what_the_command_line_does_not_say_is_measured_as_the_networks_run_did(
 
 
 def test_a_run_on_the_evidence_of_another_machine_does_not_say_where_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = network_of_a_run("device: cuda, latency: theirs.jsonl, batch: 512")
+    folder = network_of_a_run("device: cuda, latency_file: theirs.jsonl, batch: 512")
     assert cli.main(["align", folder]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("--device must be given: the run took its latencies from theirs")
     assert cli.main(["align", folder, *V100]) in (0, 2)
@@ -226,8 +226,8 @@ def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "law"),
     [
-        ((*VGG, "--reduce", "1.5", "--tau", "0"), "0 and 1, such as 0.85 (got 1.5)\n--tau must be"),
-        ((*VGG, "--mode", "accuracy", "--reduce", "0.9"), "--reduce must go with --mode latency"),
+        ((*VGG, "--target-ratio", "1.5", "--param-tolerance", "0"), "0 and 1, such as 0.85 (got 1.5)\n--tau must be"),
+        ((*VGG, "--mode", "accuracy", "--target-ratio", "0.9"), "--target-ratio must go with --mode latency"),
         ((*VGG, "--scale", "depth"), "--scale must be width, resolution or width,resolution (got depth)"),
         ((*VGG, "--scale", "width"), "--scale must go with --mode accuracy"),
         (VGG[:2], "--example must tell what a network of your own reads"),
@@ -237,7 +237,7 @@ def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.Captur
         (("align", "nowhere:net", "--example", "1,3,8,8"), "nowhere:net must be MODULE:ATTRIBUTE that can be imported"),
         ((*TANGLED[:1], f"{NETS}:nothing", *TANGLED[2:]), "must return a torch.nn.Module, and returns a int"),
         ((*TANGLED[:1], f"{NETS}:linear", *TANGLED[2:]), "linear: must have convolutions to align"),
-        ((*VGG, "--mode", "accuracy", "--scale", "width", "--picture", "x.svg"), "--picture must go without --scale"),
+        ((*VGG, "--mode", "accuracy", "--scale", "width", "--plot", "x.svg"), "--plot must go without --scale"),
         ((*VGG, "--criterion", "rank", "--into", "x"), "--criterion rank must have images to look at"),
         (("align", OURS, "--pruned", "hrank-vgg16"), "--pruned must go with a network that other code builds"),
         (("align", OURS, "--criterion", "l2"), "--criterion must go with a network that keeps its weights: one of"),
@@ -255,7 +255,7 @@ def test_what_cannot_be_is_refused_in_a_line(capsys: pytest.CaptureFixture[str],
 
 
 def test_a_program_that_asks_for_json_is_told_the_fault_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*VGG, "--tau", "2", "--json"]) == 2
+    assert cli.main([*VGG, "--param-tolerance", "2", "--json"]) == 2
     said = capsys.readouterr()
     assert json.loads(said.out) == {"error": said.err.strip()}
 

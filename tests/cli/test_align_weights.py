@@ -17,7 +17,7 @@ from tests.fixtures import others
 from tests.fixtures.commands import answer, fault
 from tests.models.test_plain import as_it_was, foreign
 
-V100 = ("--device", "estimate:v100", "--dtype", "fp16", "--runtime", "cudagraph", "--batch", "512", "--tau", "0.9")
+V100 = ("--device", "estimate:v100", "--dtype", "fp16", "--runtime", "cudagraph", "--batch", "512", "--param-tolerance", "0.9")
 TIMMS = ("align", "timm:test_byobnet", "--size", "64", "--device", "estimate:v100", "--batch", "1")
 TIMMS = (*TIMMS, "--mode", "accuracy", "--scale", "width", "--into", "wide")
 

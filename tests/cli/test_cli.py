@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from genet.cli import main as cli
+from genet.cli.parser import RENAMED
 from genet.config.reader import shipped_files
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
 
@@ -103,10 +104,10 @@ def test_check_counts_a_network_at_its_own_resolution(name: str, size: int, caps
 
 def test_check_says_every_fault_on_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_recipe(tmp_path)
-    path.write_text(path.read_text().replace("epochs: 3", "epochs: 0").replace("candidates", "candidate"))
+    path.write_text(path.read_text().replace("epochs: 3", "epochs: 0").replace("measure_top_k", "measure_top"))
     first, second = faults(capsys, "check", str(path))
     assert first.startswith(f"{path}:6:18: master.epochs: must be at least 1 (got 0)")
-    assert second.startswith(f"{path}:8:37: select.candidate: is not a key here; did you mean candidates?")
+    assert second.startswith(f"{path}:8:37: select.measure_top: is not a key here; did you mean measure_top_k?")
 
 
 @pytest.mark.parametrize("training_alone", [False, True])
@@ -308,3 +309,12 @@ def test_output_cut_off_by_a_reader_is_no_traceback() -> None:
     result = subprocess.run([*GENET, "check", "genet-light"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_option_of_an_earlier_version_is_refused_with_its_new_name(
+    old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "digits", old, "1"])
+    assert f"{old} is called {new} now" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_a_network_inside_a_run_is_exported_by_the_run(copy: RunFolder, capsys: 
         (["eval", "FOLDER", "--data", "digits", "--device", "gpu"], "device must be auto, cpu, cuda or cuda:N"),
         (["import", "ConvKX(3", "--into", "there", "--classes", "1"], "--classes: must tell two classes apart"),
         (["latency", "FOLDER", "--batch", "0"], "--batch must be greater than"),
-        (["latency", "FOLDER", "--picture", "a.svg"], "must be timed as they are"),
+        (["latency", "FOLDER", "--plot", "a.svg"], "must be timed as they are"),
         (["export", "FOLDER", "--format", "onx"], "--format must be one of"),
         (["export", "FOLDER"], "is an export already"),
         (["export", "nowhere"], "must be a run folder, or the folder of a trained network"),

@@ -30,7 +30,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_networks_are_told_before_and_after_and_one_that_cannot_be_folded_does_not_stop_the_rest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = answer(capsys, "fold", "timm:resnet18", "timm:convnext_atto", "genet-light", *V100, "--picture", "folds.svg")
+    found = answer(capsys, "fold", "timm:resnet18", "timm:convnext_atto", "genet-light", *V100, "--plot", "folds.svg")
     assert [one["network"] for one in found["networks"]] == ["resnet18", "genet-light"]
     assert "must run with all its layers 2 times as wide" in found["failed"]["convnext_atto"]
     for one in found["networks"]:
@@ -44,7 +44,7 @@ def test_networks_are_told_before_and_after_and_one_that_cannot_be_folded_does_n
 
 
 def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys: pytest.CaptureFixture[str]) -> None:
-    command = (SMALL, "--f", "4", "--recipe", "quick.yaml", "--into", "both", "--device", "cpu", "--batch", "8")
+    command = (SMALL, "--images-per-fold", "4", "--recipe", "quick.yaml", "--into", "both", "--device", "cpu", "--batch", "8")
     found = answer(capsys, "fold", *command)
     assert found["accuracy"]["original"] > 0.3
     assert 0 < found["networks"][0]["speed_error"] < found["networks"][0]["speed"]
@@ -61,8 +61,14 @@ def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys:
 @pytest.mark.parametrize(
     ("arguments", "law"),
     [
-        (("timm:resnet18", "--f", "5"), "--f must divide the batch (got 5 for a batch of 64); try --batch 65"),
-        (("timm:resnet18", "--f", "1"), "--f must be the number of images that become one, from 2 on"),
+        (
+            ("timm:resnet18", "--images-per-fold", "5"),
+            "--images-per-fold must divide the batch (got 5 for a batch of 64); try --batch 65",
+        ),
+        (
+            ("timm:resnet18", "--images-per-fold", "1"),
+            "--images-per-fold must be the number of images that become one, from 2 on",
+        ),
         (("timm:resnet51",), "must be the name of a timm model, and is none; nearest"),
         (("timm:resnet18", "--recipe", "digits"), "--recipe must go with --into FOLDER and one network"),
         (("timm:resnet18", "--recipe", "digits", "--into", "x", *V100), "--recipe must train on a device that is here"),

@@ -86,7 +86,7 @@ def test_the_machine_tells_what_it_can_tell_apart(capsys: pytest.CaptureFixture[
 
 def test_sweeps_over_batch_size_and_width_are_tables_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "sweep.svg"
-    found = answer(capsys, "latency", "genet-light", *V100, "--sweep", "batch=1..8", "--picture", str(picture))
+    found = answer(capsys, "latency", "genet-light", *V100, "--sweep", "batch=1..8", "--plot", str(picture))
     assert found["curves"][0]["values"] == [1, 2, 4, 8]
     assert picture.read_text().startswith("<svg")
     pair = ("XX k3 c64 @14", "BL k3 c64 r0.25 @14")
@@ -141,7 +141,7 @@ def test_a_fault_is_said_with_the_way_out(arguments: list[str], said: str, capsy
 def test_a_sweep_in_a_file_gives_edges_candidates_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep, picture = tmp_path / "sweep.csv", tmp_path / "stairs.svg"
     sweep.write_text(STAIRS)
-    found = answer(capsys, "staircase", "--from", str(sweep), "--picture", str(picture))
+    found = answer(capsys, "staircase", "--from", str(sweep), "--plot", str(picture))
     assert found["edges"] == [32, 64, 96]
     assert found["candidates"] == [32, 64, 96, 128]
     assert found["utilization"][:4] == [0.25, 0.5, 0.75, 1.0]

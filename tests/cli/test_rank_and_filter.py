@@ -48,7 +48,7 @@ def space_file(drop: int = 0) -> Path:
 
 
 def test_a_trained_networks_ranks_are_told_and_drawn(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "rank", str(trained), "--picture", "ranks.svg")
+    found = answer(capsys, "rank", str(trained), "--plot", "ranks.svg")
     assert [one["shape"] for one in found["stages"]] == [[32, 288], [48, 144]]
     assert found["own"] == ["XX", "DW"]
     assert Path("ranks.svg").read_text().startswith("<svg")
@@ -86,7 +86,7 @@ def test_of_a_run_the_masternets_ranks_are_held_against_what_the_search_chose(
 
 
 def test_filtering_is_held_against_searches_on_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "filter", str(space_file()), "--seeds", "3", "--picture", "filter.svg")
+    found = answer(capsys, "filter", str(space_file()), "--seeds", "3", "--plot", "filter.svg")
     assert found["networks"] == 9
     assert {method["method"] for method in found["methods"]} == {
         "filter by utilization",

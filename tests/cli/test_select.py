@@ -83,7 +83,7 @@ def test_too_few_trials_are_named_with_what_is_missing(copy: RunFolder, capsys: 
 
 def test_a_selection_learns_from_trials_that_came_since_the_fit(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     fitted = Regression.load(copy.regression)
-    answer(capsys, "distill", copy.path, "--more", 2)
+    answer(capsys, "distill", copy.path, "--extra", 2)
     assert Regression.load(copy.regression) == fitted
     answer(capsys, "select", copy.path)
     renewed = Regression.load(copy.regression)
@@ -114,7 +114,7 @@ def test_every_answer_is_explained(copy: RunFolder, capsys: pytest.CaptureFixtur
 
 def test_the_next_trials_are_named_and_nothing_is_written(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     before = stamps(copy.path)
-    found = answer(capsys, "select", copy.path, "--next", 2)
+    found = answer(capsys, "select", copy.path, "--suggest", 2)
     planned = {trial.id for trial in planned_trials(read_job(copy.path, Progress()))}
     proposed = [proposal["trial"]["network"] for proposal in found["next"]]
     assert 0 < len(proposed) <= 2
@@ -124,9 +124,9 @@ def test_the_next_trials_are_named_and_nothing_is_written(copy: RunFolder, capsy
 
 
 def test_more_trials_are_those_that_were_named_and_stay_in_the_plan(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    named = [p["trial"]["network"] for p in answer(capsys, "select", copy.path, "--next", 2)["next"]]
+    named = [p["trial"]["network"] for p in answer(capsys, "select", copy.path, "--suggest", 2)["next"]]
     before = len(read_results(copy.trials))
-    answer(capsys, "distill", copy.path, "--more", 2)
+    answer(capsys, "distill", copy.path, "--extra", 2)
     after = read_results(copy.trials)
     assert sorted(result.network for result in list(after.values())[before:]) == sorted(named)
     assert len(after) == before + len(named)
@@ -138,7 +138,11 @@ def test_structures_can_be_drawn_as_the_paper_does_with_what_the_draw_misses(
     copy: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (exact,) = answer(capsys, "select", copy.path, "--budget", "4x")["choices"]
-    text = copy.recipe_file.read_text().replace("method: exact", "method: random").replace("structures: 100000", "structures: 1")
+    text = (
+        copy.recipe_file.read_text()
+        .replace("method: exact", "method: random")
+        .replace("random_samples: 100000", "random_samples: 1")
+    )
     copy.recipe_file.write_text(text)
     found = answer(capsys, "select", copy.path, "--budget", "4x")
     (drawn,), (why,) = found["choices"], found["explanations"]

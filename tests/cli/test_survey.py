@@ -203,7 +203,7 @@ def test_the_table_written_is_read_again_with_the_same_frontiers(capsys: pytest.
 
 def test_pictures_tell_every_network_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     Path("table.csv").write_text(TABLE.replace("odd", "odd & <new>"))
-    answer(capsys, "survey", "--from", "table.csv", "--page", "page.html", "--picture", "clouds.svg")
+    answer(capsys, "survey", "--from", "table.csv", "--page", "page.html", "--plot", "clouds.svg")
     for text in (Path("page.html").read_text(), Path("clouds.svg").read_text()):
         assert "<title>large: 1000 images per second, 80.5 top-1 accuracy (%)</title>" in text
         assert "odd &amp; &lt;new&gt;: 500 images per second" in text

@@ -11,7 +11,7 @@ import pytest
 
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
-from genet.config.reader import read_any, read_network, read_recipe, read_space, read_training, shipped_files
+from genet.config.reader import RENAMED, read_any, read_network, read_recipe, read_space, read_training, shipped_files
 from genet.config.recipe import Recipe
 from genet.errors import SpecError
 
@@ -45,7 +45,7 @@ perturb:
   kernel: [3, 5]
   ratio: {BL: [0.25], DW: [3]}
   types: [XX, BL]
-  samples: 2
+  trials_per_type: 2
 widths: {multiple_of: 16}
 """
 
@@ -56,7 +56,7 @@ data: {name: digits, nas_validation: 0.25}
 measure: {device: auto, dtype: fp32, batch: 64}
 master: {epochs: 12, batch: 64, learning_rate: 0.4, warmup_epochs: 2}
 distill: {epochs: 2, learning_rate: 0.1}
-select: {budgets: [0.8x, 0.4], candidates: 3}
+select: {budgets: [0.8x, 0.4], measure_top_k: 3}
 train: {epochs: 12, learning_rate: 0.4}
 seed: 7
 """
@@ -242,7 +242,11 @@ SPACE_FAULTS = [
         ("types: [XX", "types: [XY"),
         ("18:11: perturb.types[0]: must be XX, BL or DW (got 'XY'); did you mean XX?",),
     ),
-    ("no samples", ("samples: 2", "samples: 0"), ("19:12: perturb.samples: must be at least 1 (got 0); nearest 1",)),
+    (
+        "no samples",
+        ("trials_per_type: 2", "trials_per_type: 0"),
+        ("19:20: perturb.trials_per_type: must be at least 1 (got 0); nearest 1",),
+    ),
     (
         "unknown width rule",
         ("{multiple_of: 16}", "wave-alined"),
@@ -438,12 +442,12 @@ def test_a_faulty_super_block_and_a_total_stride_too_large_are_told_at_once() ->
 
 
 def test_faults_of_a_named_space_carry_its_own_file_and_line() -> None:
-    Path("other.yaml").write_text(changed(changed(SPACE, "depth: 2", "depth: -1"), "samples: 2", "samples: 0"))
+    Path("other.yaml").write_text(changed(changed(SPACE, "depth: 2", "depth: -1"), "trials_per_type: 2", "trials_per_type: 0"))
     content = changed(changed(RECIPE, "tiny.yaml", "other.yaml"), "seed: 7", "sed: 7")
     faults = (
         "bad.yaml:9:1: sed: is not a key here; did you mean seed?",
         "other.yaml:7:12: space.superblocks[1].depth: must be at least 0 (got -1); nearest 0",
-        "other.yaml:19:12: space.perturb.samples: must be at least 1 (got 0); nearest 1",
+        "other.yaml:19:20: space.perturb.trials_per_type: must be at least 1 (got 0); nearest 1",
     )
     faults_of(read_recipe, content, faults)
 
@@ -455,9 +459,9 @@ def test_a_named_space_that_is_no_yaml_is_told_from_where_it_is_named() -> None:
 
 
 def test_a_space_written_out_in_the_recipe_keeps_the_recipes_lines() -> None:
-    indented = "".join(f"  {line}\n" for line in changed(SPACE, "samples: 2", "samples: 0").splitlines())
+    indented = "".join(f"  {line}\n" for line in changed(SPACE, "trials_per_type: 2", "trials_per_type: 0").splitlines())
     content = changed(RECIPE, "space: tiny.yaml\n", f"space:\n{indented}")
-    faults_of(read_recipe, content, ("bad.yaml:21:14: space.perturb.samples: must be at least 1 (got 0); nearest 1",))
+    faults_of(read_recipe, content, ("bad.yaml:21:22: space.perturb.trials_per_type: must be at least 1 (got 0); nearest 1",))
 
 
 @pytest.mark.parametrize("root", ["~/pictures", "$PICTURES", "${HOME}/pictures"])
@@ -568,3 +572,11 @@ def test_the_templates_read_once_their_names_are_filled_in() -> None:
     for name, kept in (("recipe", "mine"), ("space", "mine-space")):
         Path(f"{kept}.yaml").write_text(templates[name].read_text().replace("NAME", "mine"))
     assert read_recipe("mine.yaml").space == read_space("mine-space.yaml")
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(tmp_path: Path, old: str, new: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"name: mine\nspace: digits\nmeasure: {{{old}: 1}}\n")
+    with pytest.raises(SpecError, match=f"measure.{old}: is not a key here; it is called {new} now"):
+        read_recipe(file)

@@ -81,7 +81,7 @@ OTHER = Schedule(epochs=77, learning_rate=0.3)
     [
         {"name": "other"},
         {"select": Select(budgets=(0.1,))},
-        {"select": Select(budgets=("0.8x",), candidates=9)},
+        {"select": Select(budgets=("0.8x",), measure_top_k=9)},
         {"train": OTHER},
     ],
     ids=lambda change: next(iter(change)),
@@ -133,7 +133,7 @@ def test_where_a_masternet_from_elsewhere_lies_leaves_the_evidence_as_it_is(reci
     assert one.evidence_digest == other.evidence_digest != recipe.evidence_digest
 
 
-@pytest.mark.parametrize("change", [{"mode": "local"}, {"sampling": "random"}, {"joint": 0.1}, {"patience": 0}])
+@pytest.mark.parametrize("change", [{"mode": "local"}, {"sampling": "random"}, {"joint_fraction": 0.1}, {"patience": 0}])
 def test_how_trials_are_run_changes_the_evidence_and_how_long_they_may_take_does_not(
     recipe: Recipe, change: dict[str, Any]
 ) -> None:

@@ -34,11 +34,11 @@ from genet.trials.runners.runner import InProcess
 from genet.trials.status import standings
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
 
-LONGER = RECIPE.replace("{epochs: 1, batch: 128,", "{epochs: 4, patience: 1, batch: 128, joint: 0.2,").replace(
+LONGER = RECIPE.replace("{epochs: 1, batch: 128,", "{epochs: 4, patience: 1, batch: 128, joint_fraction: 0.2,").replace(
     "device: cpu",
     "device: estimate:v100",  # which takes no time
 )
-MORE = SPACE.replace("samples: 2", "samples: 4")
+MORE = SPACE.replace("trials_per_type: 2", "trials_per_type: 4")
 WAIT_S = 20.0
 KILLS = 50
 

@@ -269,7 +269,7 @@ def test_no_step_takes_other_images_than_those_that_the_run_began_with(moved: Pa
     for step in (*STEPS, ("validate", "runs/tiny", "--n", "4", "--epochs", "1")):
         assert fault(capsys, *step).splitlines()[-1] == (
             "runs/tiny: must stay with the images that its results were made from, got others (class ant is new, class dog is "
-            "gone); put them back, or give --fresh for a new folder"
+            "gone); put them back, or give --new-run for a new folder"
         )
     assert stamps(moved) == before
 

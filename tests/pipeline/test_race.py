@@ -310,7 +310,7 @@ def test_a_device_that_is_lost_is_no_verdict_on_a_network(run: RunFolder, monkey
 def test_on_another_machines_evidence_the_searchs_networks_race_alone(run: RunFolder, tmp_path: Path) -> None:
     shutil.copy(run.latency.path, tmp_path / "elsewhere.jsonl")
     recipe, said = run.recipe(), list[str]()
-    elsewhere = recipe.measure.model_copy(update={"latency": str(tmp_path / "elsewhere.jsonl")})
+    elsewhere = recipe.measure.model_copy(update={"latency_file": str(tmp_path / "elsewhere.jsonl")})
     with open_job(run.path, Progress(), recipe.model_copy(update={"measure": elsewhere})) as job:
         job.progress.say = said.append  # type: ignore[method-assign]
         select_networks(job)

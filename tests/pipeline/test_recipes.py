@@ -30,14 +30,14 @@ def shrunk(recipe: Recipe) -> Recipe:
         for number, block in enumerate(space.superblocks)
     )
     perturb = space.perturb.model_copy(
-        update={"samples": 2, "kernel": (3,), "ratio": Ratios(BL=(0.5,), DW=(3,)), "width": (0.5, 1.5)}
+        update={"trials_per_type": 2, "kernel": (3,), "ratio": Ratios(BL=(0.5,), DW=(3,)), "width": (0.5, 1.5)}
     )
     small = {"superblocks": blocks, "stem": space.stem.model_copy(update={"width": 8}), "perturb": perturb}
     space = space.model_copy(update={"input": reads, "head": space.head.model_copy(update={"width": 32}), **small})
     brief = {"epochs": 1, "warmup_epochs": 0, "batch": 64}
     schedules = {name: getattr(recipe, name).model_copy(update=brief) for name in ("master", "distill", "train")}
     measure = recipe.measure.model_copy(update={"device": "estimate:v100", "networks": 3})
-    select = recipe.select.model_copy(update={"structures": 2000})
+    select = recipe.select.model_copy(update={"random_samples": 2000})
     return recipe.model_copy(
         update={"space": space, "data": Data(), "measure": measure, "resolution": 32, "select": select, **schedules}
     )

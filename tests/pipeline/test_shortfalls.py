@@ -72,7 +72,7 @@ def test_the_smallest_budget_that_can_be_met_is_certified_and_none_below(
     for value, within in ((float(found[1]), True), (float(found[1]) - step, False)):
         budget = f"{value:.8f}{unit}" if unit else value
         assert main(["select", str(run.path), "--budget", str(budget)]) == (0 if within else NONE_MET)
-        select = Select(budgets=(budget,), candidates=2)
+        select = Select(budgets=(budget,), measure_top_k=2)
         with open_job(run.path, Progress(), run.recipe().model_copy(update={"select": select})) as job:
             assert [choice.within for choice in select_networks(job).choices] == [within]
 

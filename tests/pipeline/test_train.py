@@ -27,7 +27,7 @@ NETWORK = "@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | DW k3 c24 s2 d1 r2 | Conv k
 RECIPE = """
 name: brief
 data: {name: digits, nas_validation: 0.25}
-train: {epochs: 3, batch: 64, learning_rate: 0.4, warmup_epochs: 1, mixup: 0.2, erasing: 0.2, ema: 0.9}
+train: {epochs: 3, batch: 64, learning_rate: 0.4, warmup_epochs: 1, mixup: 0.2, random_erase_prob: 0.2, ema: 0.9}
 """
 
 
@@ -232,7 +232,7 @@ def test_every_training_recipe_that_comes_along_can_be_read(name: str) -> None:
 def test_a_training_that_cannot_be_writes_nothing(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, law: str
 ) -> None:
-    recipe.write_text(RECIPE.replace("batch: 64, ", "").replace("mixup: 0.2, erasing: 0.2, ema: 0.9", setting))
+    recipe.write_text(RECIPE.replace("batch: 64, ", "").replace("mixup: 0.2, random_erase_prob: 0.2, ema: 0.9", setting))
     assert law in refused(capsys, NETWORK, "--recipe", recipe, "--into", tmp_path / "net")
     assert not (tmp_path / "net" / "model.json").exists()
 
@@ -248,6 +248,6 @@ def test_several_processes_without_torchrun_are_refused(
 def test_parts_of_a_batch_must_divide_it_and_have_two_images(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], accumulate: int
 ) -> None:
-    recipe.write_text(RECIPE.replace("ema: 0.9", f"accumulate: {accumulate}"))
+    recipe.write_text(RECIPE.replace("ema: 0.9", f"grad_accum_steps: {accumulate}"))
     said = refused(capsys, NETWORK, "--recipe", recipe)
-    assert f"train.accumulate: must divide the batch of 64 into parts of two images or more (got {accumulate})" in said
+    assert f"train.grad_accum_steps: must divide the batch of 64 into parts of two images or more (got {accumulate})" in said

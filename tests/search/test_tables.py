@@ -50,7 +50,7 @@ SPACE = SearchSpace.model_validate(
             "kernel": [3],
             "ratio": {"BL": [0.5], "DW": [3]},
             "types": ["XX", "BL", "DW"],
-            "samples": 1,
+            "trials_per_type": 1,
         },
         "widths": {"multiple_of": 8},
     }

@@ -111,7 +111,7 @@ def test_every_image_gets_its_own_answer_whatever_the_batch(count: int) -> None:
 
 
 def test_a_network_whose_channels_are_joined_needs_a_square() -> None:
-    with pytest.raises(GenetError, match=r"1\.41 times as wide.*try a square, such as --f 4"):
+    with pytest.raises(GenetError, match=r"1\.41 times as wide.*try a square, such as --images-per-fold 4"):
         fold(timms("densenet121", 64), 2)
     assert isinstance(fold(timms("densenet121", 64), 4), Foreign)
 

@@ -278,7 +278,10 @@ def test_a_training_told_to_end_saves_its_very_step_and_ends_where_an_undisturbe
                 yield each
 
     pixels, labels = next(few.batches(100, 8))
-    checkpoint, training = tmp_path / "checkpoint.pt", Training(**SCHEDULE.model_dump(), ema=0.9, mixup=0.2, erasing=0.25)
+    checkpoint, training = (
+        tmp_path / "checkpoint.pt",
+        Training(**SCHEDULE.model_dump(), ema=0.9, mixup=0.2, random_erase_prob=0.25),
+    )
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Terminated):
         trained(Told(pixels, labels), training, checkpoint=checkpoint)
@@ -342,7 +345,7 @@ def test_the_facts_of_a_batch_that_is_not_finite_stand_beside_the_checkpoint(few
 
 def test_every_addition_changes_the_result_and_none_of_them_depends_on_anything_but_the_seed(few: TensorImages) -> None:
     found = {}
-    additions: list[dict[str, object]] = [{}, {"mixup": 0.2}, {"ema": 0.5}, {"clip": 0.1}, {"accumulate": 2}]
+    additions: list[dict[str, object]] = [{}, {"mixup": 0.2}, {"ema": 0.5}, {"clip_grad_norm": 0.1}, {"grad_accum_steps": 2}]
     for addition in additions:
         training = Training(**SCHEDULE.model_dump(), **addition)
         found[str(addition)] = trained(few, training)
@@ -371,7 +374,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole_where_no_batch_is_norm
     modules = []
     for parts in (1, 4):
         module = plain()
-        train(module, few, Training(**SCHEDULE.model_dump(), accumulate=parts), 8, CPU, seed=0)
+        train(module, few, Training(**SCHEDULE.model_dump(), grad_accum_steps=parts), 8, CPU, seed=0)
         modules.append(module)
     for one, other in zip(*(module.parameters() for module in modules), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -381,7 +384,7 @@ def test_a_clipped_gradient_is_no_longer_than_asked(few: TensorImages) -> None:
     moved = []
     for clip in (None, 1e-3):
         module = build(TINY, seed=1)
-        once = Training(epochs=1, batch=100, learning_rate=0.8, momentum=0, weight_decay=0, clip=clip)
+        once = Training(epochs=1, batch=100, learning_rate=0.8, momentum=0, weight_decay=0, clip_grad_norm=clip)
         train(module, few, once, 8, CPU, seed=0)
         start = dict(build(TINY, seed=1).named_parameters())
         moved.append(torch.cat([(p - start[name]).flatten() for name, p in module.named_parameters()]).norm().item())

@@ -70,7 +70,7 @@ def course(recipe: Recipe, splits: Splits, weights: dict[str, Tensor]) -> Course
 
 @pytest.fixture(scope="module")
 def trials(recipe: Recipe) -> tuple[Trial, ...]:
-    return plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, SHORT.model_copy(update={"joint": 0.3}))
+    return plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, SHORT.model_copy(update={"joint_fraction": 0.3}))
 
 
 def parent(recipe: Recipe, weights: dict[str, Tensor]) -> GENet:
@@ -227,7 +227,7 @@ def still_space(recipe: Recipe, depth: int, perturb: tuple[int, int]) -> SearchS
     """The first super-block does not stride, and may vanish or come in."""
     own = recipe.space.superblocks
     first = own[0].model_copy(update={"stride": 1, "depth": depth})
-    ranges = recipe.space.perturb.model_copy(update={"depth": perturb, "samples": 9})
+    ranges = recipe.space.perturb.model_copy(update={"depth": perturb, "trials_per_type": 9})
     return recipe.space.model_copy(update={"superblocks": (first, own[1]), "perturb": ranges})
 
 

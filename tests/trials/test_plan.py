@@ -32,7 +32,7 @@ def planned(samples: int = 3, seed: int = 0, distill: Distill = DESIGNED, widths
 
 
 def sampled(space: SearchSpace, samples: int) -> SearchSpace:
-    return space.model_copy(update={"perturb": space.perturb.model_copy(update={"samples": samples})})
+    return space.model_copy(update={"perturb": space.perturb.model_copy(update={"trials_per_type": samples})})
 
 
 def perturbed(trials: tuple[Trial, ...]) -> dict[tuple[int, BlockType], list[Trial]]:
@@ -159,7 +159,7 @@ def test_a_block_type_without_widths_has_no_trials() -> None:
 def three_still(depths: tuple[int, int, int], perturb: tuple[int, int]) -> SearchSpace:
     """The first super-block of digits three times, so deep."""
     first = DIGITS.superblocks[0]
-    ranges = DIGITS.perturb.model_copy(update={"depth": perturb, "samples": 100})
+    ranges = DIGITS.perturb.model_copy(update={"depth": perturb, "trials_per_type": 100})
     stack = tuple(first.model_copy(update={"depth": depth}) for depth in depths)
     return DIGITS.model_copy(update={"superblocks": stack, "perturb": ranges})
 
@@ -262,7 +262,7 @@ def test_random_samples_are_not_the_designed_ones() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_joint_trials_are_a_share_of_the_single_ones(share: float) -> None:
-    trials = planned(distill=DESIGNED.model_copy(update={"joint": share}))
+    trials = planned(distill=DESIGNED.model_copy(update={"joint_fraction": share}))
     single = sum(map(len, perturbed(trials).values()))
     assert len([trial for trial in trials if trial.also]) == round(share * single)
 
@@ -270,7 +270,7 @@ def test_joint_trials_are_a_share_of_the_single_ones(share: float) -> None:
 @Samplings
 @given(seed=st.integers(min_value=0, max_value=10**6))
 def test_a_joint_trial_is_two_planned_ones_of_different_superblocks_in_their_order(distill: Distill, seed: int) -> None:
-    trials = planned(seed=seed, distill=distill.model_copy(update={"joint": 0.5}))
+    trials = planned(seed=seed, distill=distill.model_copy(update={"joint_fraction": 0.5}))
     single = {(trial.index, trial.superblock) for found in perturbed(trials).values() for trial in found}
     joint = [trial for trial in trials if trial.also]
     assert joint
@@ -286,7 +286,7 @@ def test_a_joint_trial_is_two_planned_ones_of_different_superblocks_in_their_ord
 
 
 def test_joint_trials_change_nothing_of_the_others() -> None:
-    alone, accompanied = planned(), planned(distill=DESIGNED.model_copy(update={"joint": 0.5}))
+    alone, accompanied = planned(), planned(distill=DESIGNED.model_copy(update={"joint_fraction": 0.5}))
     assert accompanied[: len(alone)] == alone
 
 
@@ -297,7 +297,7 @@ def test_a_single_trials_last_superblock_is_its_own() -> None:
 # Groups
 
 
-ALL = planned(5, distill=DESIGNED.model_copy(update={"joint": 0.3}))
+ALL = planned(5, distill=DESIGNED.model_copy(update={"joint_fraction": 0.3}))
 some_trials = st.lists(st.sampled_from(ALL), unique=True)
 workers = st.integers(min_value=1, max_value=40)
 
