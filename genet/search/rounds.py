@@ -1,7 +1,7 @@
 """Which whole networks to train next: a spread start near the budget, then rounds by Thompson sampling.
 
 A round asks the surrogate for some worlds that the trainings so far leave possible, and trains the network that is best in each:
-so a network is tried as often as it may be the best one, which needs no constant that weighs knowing against winning.
+so a network is tried about as often as it may be the best one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 
 from genet.search.surrogate import Pool, Surrogate, fit_surrogate, score
 
-START = 0.35  # share of the trainings that are spread before anything is known
+START = 0.5  # share of the trainings that are spread before anything is known
 LEAST = 6  # of them
+BOLDNESS = 0.5  # of the surrogate's doubt that worlds are drawn with: of few rounds, more must win than find out
 AT_ONCE = 2  # trainings of a round
 NEAR = 0.75  # of the budget: what is cheaper tells less of what is chosen
 CONSIDERED = 400  # networks that worlds are drawn for: those that two standard errors could make the best
@@ -58,7 +59,7 @@ def promising(surrogate: Surrogate, rows: np.ndarray, count: int, draw: np.rando
     """Return for each of so many possible worlds the network that is best in it; one that was trained may come again."""
     mean, error = surrogate.predict(rows)
     considered = rows[np.argsort(-(mean + 2 * error))[:CONSIDERED]]
-    return np.array([considered[surrogate.draw(considered, draw).argmax()] for _ in range(count)])
+    return np.array([considered[surrogate.draw(considered, draw, BOLDNESS).argmax()] for _ in range(count)])
 
 
 def best(surrogate: Surrogate, rows: np.ndarray) -> int:

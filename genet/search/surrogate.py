@@ -82,12 +82,16 @@ class Surrogate:
         known = np.einsum("ij,ji->i", across, cho_solve(self._factor, across.T))
         return self._mean + across @ self._weights, np.sqrt(np.maximum(own - known, 0.0))
 
-    def draw(self, rows: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Return the scores of these networks in one of the worlds that the trainings leave possible."""
+    def draw(self, rows: np.ndarray, draw: np.random.Generator, doubt: float = 1.0) -> np.ndarray:
+        """Return the scores of these networks in one of the worlds that the trainings leave possible.
+
+        `doubt` is the share of the deviation from what is expected that a world may have.
+        """
         across = self._covariance(rows, self.rows)
         left = self._covariance(rows, rows) - across @ cho_solve(self._factor, across.T)
         left[np.diag_indices_from(left)] += JITTER * np.trace(left) / len(left) + JITTER * self._level
-        return np.asarray(self._mean + across @ self._weights + cholesky(left, lower=True) @ draw.normal(size=len(rows)))
+        deviation = cholesky(left, lower=True) @ draw.normal(size=len(rows))
+        return np.asarray(self._mean + across @ self._weights + doubt * deviation)
 
     @property
     def _level(self) -> float:
