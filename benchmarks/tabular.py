@@ -2,8 +2,8 @@
 
     python benchmarks/tabular.py TABLE.csv.gz --trials 32 --noise 0.5 --seeds 16 --json
 
-TABLE is Accel-NASBench (MnasNet-like networks on ImageNet, budgets in A100 time) or NAS-Bench-Macro (CIFAR-10, budgets in MACs). A
-trial is a network's accuracy with noise; of NAS-Bench-Macro that of one of its three seeds. Reading a network again at half the
+TABLE is Accel-NASBench (MnasNet-like networks on ImageNet, budgets in A100 time) or NAS-Bench-Macro (CIFAR-10, budgets in MACs).
+A trial is a network's accuracy with noise; of NAS-Bench-Macro that of one of its three seeds. Reading a network again at half the
 noise costs four trials, and counts among them. Regret is how many points of true accuracy the choice is behind the best network
 within the budget, over the quantiles .2, .5 and .8 of cost. Strategies:
 

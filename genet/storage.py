@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -100,8 +100,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def written_atomically(folder: Path) -> Iterator[Path]:
-    """A temporary sibling to fill; renamed to `folder` when the block ends well, removed when it does not."""
+def written_atomically(folder: Path, ours: Collection[str] = ()) -> Iterator[Path]:
+    """A temporary sibling to fill; renamed to `folder` when the block ends well, removed when it does not.
+
+    Of the files that were in `folder`, `ours` are replaced or gone, and all others are in it again; StorageError where one of
+    these has the name of a new file.
+    """
     with _explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{TEMPORARY}{folder.name}."))
@@ -111,12 +115,28 @@ def written_atomically(folder: Path) -> Iterator[Path]:
             temporary.chmod(0o777 & ~_umask())
             before = temporary.with_name(temporary.name + ".before")
             if folder.exists():
+                _carry_over(folder, temporary, ours)
                 folder.replace(before)
             temporary.replace(folder)
             _sync_folder(folder.parent)
             shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _carry_over(folder: Path, into: Path, ours: Collection[str]) -> None:
+    """Give the files of a folder but `ours` a second name in another."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if str(name) in ours or (path.is_dir() and not path.is_symlink()):
+            continue
+        if os.path.lexists(into / name):
+            raise StorageError(f"{path}: got a file that was not written here, expected none of that name; move it away")
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, into / name, follow_symlinks=False)
+        except OSError:  # a file system that has one name for each file
+            shutil.copy2(path, into / name, follow_symlinks=False)
 
 
 def write_checked(path: Path, data: bytes) -> None:

@@ -84,6 +84,6 @@ def exported(module: GENet, splits: Splits, tmp_path_factory: pytest.TempPathFac
     from genet.export.format import Subject
 
     folder = tmp_path_factory.mktemp("small") / "deep" / "export"
-    (folder / "old").mkdir(parents=True)
-    (folder / "old" / "leftover.bin").write_bytes(b"of another network")
-    return folder, export(Subject(module, splits, "digits"), folder)
+    (folder / "timm").mkdir(parents=True)
+    (folder / "timm" / "model.safetensors").write_bytes(b"of another network")
+    return folder, export(Subject(module, splits, "digits", labels=splits.labels), folder)

@@ -214,11 +214,21 @@ def test_a_folder_shows_only_when_its_block_has_ended_well(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
-def test_a_new_folder_replaces_all_of_the_old_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("one_name_each", [False, True])
+def test_a_new_folder_replaces_our_files_in_the_old_one_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_name_each: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    if one_name_each:
+        monkeypatch.setattr(os, "link", refuse)
     for name in ("old", "new"):
-        with written_atomically(tmp_path / "export") as temporary:
+        with written_atomically(tmp_path / "export", {"old"}) as temporary:
             (temporary / name).write_bytes(b"1")
-    assert files_below(tmp_path) == {"export/new": b"1"}
+        (tmp_path / "export" / "deep").mkdir(exist_ok=True)
+        (tmp_path / "export" / "deep" / name).write_bytes(b"mine")
+    assert files_below(tmp_path) == {"export/new": b"1", "export/deep/old": b"mine", "export/deep/new": b"mine"}
 
 
 @pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])
@@ -244,7 +254,7 @@ from pathlib import Path
 from genet.storage import read_bytes, read_checked, write_atomic, write_checked, written_atomically
 
 def replace(folder, value):
-    with written_atomically(folder) as temporary:
+    with written_atomically(folder, "abc") as temporary:
         for name in "abc":
             (temporary / name).write_text(value)
 

@@ -1,6 +1,6 @@
 """What a network costs, in closed form: the convolutions of every block, and from them parameters, MACs and bytes.
 
-The modules in `genet.nets` are built from the same convolutions, and the tests hold the sums against
+The modules in `genet.models` are built from the same convolutions, and the tests hold the sums against
 torch's own FLOP counter, so the two cannot drift apart.
 """
 

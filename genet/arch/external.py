@@ -11,11 +11,18 @@ from genet.arch.network import Count, Input, Name, Network, law
 from genet.storage import Record, digest
 
 FUNCTION = r"\w+(\.\w+)*:\w+"
+COMPUTED = r"\d+x\d+(:[-+.\da-z]+){3}"
 
 
 def _source(text: str) -> str:
     if not (text.startswith("timm:") or re.fullmatch(FUNCTION, text)):
         raise law("must be timm:MODEL or MODULE:FUNCTION")
+    return text
+
+
+def _computes(text: str) -> str:
+    if not re.fullmatch(COMPUTED, text):
+        raise law("must be what genet import wrote, or be left out")
     return text
 
 
@@ -29,17 +36,20 @@ class LayerWidths(Record):
 class Foreign(Record):
     """What a function builds (`timm:MODEL`, or `MODULE:FUNCTION` that takes nothing), and the layers that differ from that.
 
-    `layers` gives for each of them the channels it writes and those it reads.
+    `layers` gives for each of them the channels it writes and those it reads. `computes` names what the function computed when
+    it was taken in, as it may be edited since; it is the network's name as much as the function's.
     """
 
     name: Name = "network"
     source: Annotated[str, AfterValidator(_source)]
+    computes: Annotated[str, AfterValidator(_computes)] | None = None
     input: Input
     layers: dict[str, tuple[Count, Count]] = {}  # noqa: RUF012 (a field of a frozen record)
 
     def __str__(self) -> str:
         reads = self.input
-        entries = [f"{self.source} @{reads.resolution}x{reads.channels}"]
+        computes = f"#{self.computes}" if self.computes else ""
+        entries = [f"{self.source}{computes} @{reads.resolution}x{reads.channels}"]
         entries += [f"{layer} c{read}>{written}" for layer, (written, read) in self.layers.items()]
         return " | ".join([*entries, str(reads.classes)])
 
@@ -69,4 +79,5 @@ def read_notation(notation: str, name: str) -> Structure:
         read, written = map(int, widths.split(">"))
         layers[layer] = (written, read)
     reads = Input(channels=channels, classes=int(classes), resolution=resolution)
-    return Foreign(name=name, source=source, input=reads, layers=layers)
+    function, _, computes = source.partition("#")
+    return Foreign(name=name, source=function, computes=computes or None, input=reads, layers=layers)

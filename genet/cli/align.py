@@ -19,7 +19,7 @@ from genet.latency.report import read_latency
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter
 from genet.models.plain import baked
-from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, save_weights
+from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, check_vacant, save_weights, write_labels
 from genet.names import typed
 from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import percent
@@ -32,6 +32,7 @@ from genet.studies.align.subject import LEFT_OUT, NetworkSubject, Scope, Subject
 from genet.studies.figures import draw_alignment
 
 Answer = dict[str, Any]
+FOUND_FILE = "alignment.json"  # beside the network
 EVIDENCE = Path("runs") / "align" / "latency.jsonl"
 UNSTEADY = 0.05  # of a latency, from one reading to the next
 USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous", "batch": 64}
@@ -40,10 +41,10 @@ USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": 
 def run(arguments: argparse.Namespace) -> Answer:
     """`genet align`."""
     goal = _goal(arguments)
-    if arguments.into and (arguments.into / NETWORK_FILE).exists():
-        raise GenetError(f"{arguments.into}: must hold no network yet, and does; give another --into FOLDER")
     if arguments.into and arguments.into.is_file():
         raise GenetError(f"{arguments.into}: must be free for a folder, and is a file; give another --into FOLDER")
+    if arguments.into:
+        check_vacant(arguments.into, FOUND_FILE)
     subject = _subject(arguments)
     weights = _weights(arguments, subject)
     before = _before(weights)
@@ -340,8 +341,9 @@ def _write(
             structure = subject.described(module, name, resolution)
             check_kept(module, structure)
             save_weights(module, folder / WEIGHTS_FILE)
+            write_labels(folder, weights.labels)
             kind, goes_on = "the network", f" --from {typed(folder)}"
-        found.save(folder / "alignment.json")
+        found.save(folder / FOUND_FILE)
         write_atomic(folder / NETWORK_FILE, to_yaml(structure).encode())
     print(f"{folder}: {kind}; genet train {typed(folder / NETWORK_FILE)} --recipe R{goes_on} --into TUNED trains it")
     return folder

@@ -50,11 +50,15 @@ def source_of(arguments: argparse.Namespace, structure: Foreign) -> nn.Module:
 
 @dataclass(frozen=True)
 class Kept:
-    """How a network is built with other widths, and the images that its accuracy is taken on, if there are any."""
+    """How a network is built with other widths, the images that its accuracy is taken on, if there are any, and what its
+
+    classes are called, where that is told beside its weights.
+    """
 
     subject: ModuleSubject
     scores: Callable[[nn.Module], Scores]
     images: ImageSet | None
+    labels: tuple[str, ...] | None = None
 
     def build(self, new: Widths) -> nn.Module:
         """The channels of the best filters stay, and new ones change no answer."""
@@ -78,13 +82,13 @@ class Kept:
 def kept(arguments: argparse.Namespace, subject: ModuleSubject) -> Kept:
     """What becomes of its weights; images that this takes are looked for at once, before anything is measured."""
     weights, reads = weights_of(arguments.what), subject.network.input
+    labels = read_labels(weights.parent) if weights else None
     if not arguments.data:
-        return Kept(subject, _criterion(arguments, subject), None)
+        return Kept(subject, _criterion(arguments, subject), None, labels)
     data = images_named(arguments.data)
     theirs = not weights and subject.network.source.startswith("timm:")
-    labels = read_labels(weights.parent) if weights else None
     images = load_test(data, reads, shown_to(subject.source) if theirs else None, labels, progress().say)
-    return Kept(subject, _criterion(arguments, subject), images)
+    return Kept(subject, _criterion(arguments, subject), images, labels)
 
 
 def _criterion(arguments: argparse.Namespace, subject: ModuleSubject) -> Callable[[nn.Module], Scores]:

@@ -9,11 +9,10 @@ from typing import Any
 from genet.arch.network import legal_name
 from genet.config.preprocessing import Shown, shown_at
 from genet.config.reader import to_yaml
-from genet.errors import GenetError
 from genet.export.importing import import_network
 from genet.export.opening import input_of
 from genet.models.plain import baked
-from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights, write_labels
+from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_vacant, save_weights, write_labels
 from genet.storage import FolderLock, write_atomic
 
 Answer = dict[str, Any]
@@ -27,8 +26,7 @@ def _way(shown: Shown) -> str:
 def run(arguments: argparse.Namespace) -> Answer:
     """Take a network from elsewhere into a folder, with its weights if there are some."""
     folder: Path = arguments.into
-    if (folder / NETWORK_FILE).exists():
-        raise GenetError(f"{folder}: must hold no network yet, and does; give another --into FOLDER")
+    check_vacant(folder)
     reads = input_of("--classes", arguments.channels, arguments.classes, arguments.size)
     found = import_network(arguments.what, reads, legal_name(folder.absolute().name))
     with FolderLock(folder):

@@ -65,7 +65,7 @@ def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
     """Every format of exported networks, each in its own runtime."""
     names: list[str] = arguments.networks
     measure_of(arguments)
-    usual = {"calibrate": None, "picture": None, "size": None, "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous"}
+    usual = {"calibrate": None, "plot": None, "size": None, "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous"}
     given = [f"--{name.replace('_', '-')}" for name, value in usual.items() if getattr(arguments, name) != value]
     if given or len(folders) < len(names):
         raise SpecError(

@@ -11,7 +11,7 @@ from genet.config.reader import read_structure
 from genet.config.recipe import Data
 from genet.errors import SpecError
 from genet.latency.workload import timm_model
-from genet.models.external import build_structure, logits_of
+from genet.models.external import build_structure, identified, logits_of
 from genet.models.weights import WEIGHTS_FILE
 from genet.names import check_utf8
 from genet.training.data import DOWNLOADED
@@ -74,4 +74,4 @@ def _own(what: str, example: str | None) -> Foreign:
     reads = Input(channels=int(sizes[1]), classes=2, resolution=int(sizes[2]))
     found = Foreign(name=what.rpartition(":")[2], source=what, input=reads)
     classes = logits_of(build_structure(found), (reads.channels, reads.resolution, reads.resolution), what)
-    return found.model_copy(update={"input": reads.model_copy(update={"classes": classes})})
+    return identified(found.model_copy(update={"input": reads.model_copy(update={"classes": classes})}))

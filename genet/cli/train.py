@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from genet.arch.external import Structure
+from genet.arch.external import Foreign, Structure
 from genet.arch.network import Network
 from genet.cli.console import progress
 from genet.cli.naming import images_in
@@ -82,6 +82,8 @@ def _start(folder: Path, network: Structure) -> Path:
     if not (folder / WEIGHTS_FILE).is_file() or not (folder / NETWORK_FILE).is_file():
         raise RunError(f"--from must be a folder with {NETWORK_FILE} and {WEIGHTS_FILE}, and {folder} lacks one of them")
     theirs = read_structure(folder)
+    if isinstance(theirs, Foreign) and isinstance(network, Foreign) and None in (theirs.computes, network.computes):
+        theirs = theirs.model_copy(update={"computes": network.computes})  # an earlier version noted nothing
     if str(theirs.at(network.input.resolution)) != str(network):
         raise RunError(f"--from must hold the weights of {network}, and {folder} holds those of {theirs}")
     return folder / WEIGHTS_FILE

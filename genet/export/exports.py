@@ -15,9 +15,9 @@ from genet.errors import ExportError, GenetError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject
 from genet.export.onnx_formats import ONNX, ONNX_FP16, ONNX_INT8
 from genet.export.record import EVIDENCE_FILE, Exported, Exports
-from genet.export.timm_form import TIMM
+from genet.export.timm_form import CONFIG_FILE, TIMM
 from genet.export.torch_formats import PT2, SAFETENSORS, STRING
-from genet.models.weights import read_labels, weights_bytes
+from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, read_labels, weights_bytes
 from genet.storage import digest, read_checked, remove_checked, write_checked, written_atomically
 from genet.training.evaluation import top
 
@@ -39,8 +39,9 @@ def check_formats(names: Sequence[str]) -> None:
 def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Callable[[str], None] = lambda name: None) -> Exports:
     """Write the formats named, or all that can be, into `folder`, whole or not at all; those there of this very network stay.
 
-    The network's own format is always among them. Of all formats, one that raises or does not reproduce the network's logits is
-    left out with the reason; GenetError if one that is named does so, or the network's own.
+    So do files there that no export wrote. The network's own format is always among those written. Of all formats, one that
+    raises or does not reproduce the network's logits is left out with the reason; GenetError if one that is named does so, or the
+    network's own.
     """
     wanted = dict.fromkeys([SAFETENSORS.name, *(names or FORMATS)])
     check_formats(tuple(wanted))
@@ -56,7 +57,7 @@ def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Call
     missing = [FORMATS[name] for name in wanted if name not in kept and name not in refusals]
     if not missing:
         return Exports.load(folder / EVIDENCE_FILE)
-    with written_atomically(folder) as temporary:
+    with written_atomically(folder, _written(folder)) as temporary:
         for each in kept.values():
             _copy(each, folder, temporary)
         for form in missing:
@@ -85,10 +86,21 @@ def _still_there(folder: Path, inputs: str, subject: Subject) -> Exports | None:
         known = Exports.load(folder / EVIDENCE_FILE)
     except StorageError:
         return None
-    if known.inputs != inputs or (subject.labels and subject.labels != read_labels(folder)):
+    named = any(LABELS_FILE in each.files for each in known.exported)
+    if known.inputs != inputs or subject.labels != (read_labels(folder) if named else None):
         return None
     whole = tuple(each for each in known.exported if _is_whole(each, folder) and _is_current(each, subject))
     return known.model_copy(update={"exported": whole})
+
+
+def _written(folder: Path) -> set[str]:
+    """The files in a folder that exports wrote: as the evidence there says; without any, those that are called as theirs are."""
+    try:
+        found = {name for each in Exports.load(folder / EVIDENCE_FILE).exported for name in each.files}
+    except StorageError:
+        found = {LABELS_FILE, NETWORK_FILE, *(form.place for form in FORMATS.values())}
+        found |= {WEIGHTS_FILE, f"{TIMM.place}/{CONFIG_FILE}", f"{TIMM.place}/{WEIGHTS_FILE}"}
+    return {EVIDENCE_FILE, *found, *(f"{name}.sha256" for name in found)}
 
 
 def _is_whole(each: Exported, folder: Path) -> bool:

@@ -63,8 +63,8 @@ class Format:
 class Subject:
     """What is exported: a network with its weights, and images, where there are some, to calibrate, compare and test with.
 
-    `source` names the images: an export that others were used for is not this one. `shown` is how they are normalised,
-    `labels` what the classes are called.
+    `source` names the images: an export that others were used for is not this one. `shown` is how they are normalised, `labels`
+    what the network's classes are called: images that it was not trained on do not tell.
     """
 
     def __init__(
@@ -76,8 +76,7 @@ class Subject:
         labels: tuple[str, ...] | None = None,
     ) -> None:
         self.module = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()
-        self.network, self.splits, self.source = structure_of(module), splits, source
-        self.labels = labels or (splits.labels if splits else None)
+        self.network, self.splits, self.source, self.labels = structure_of(module), splits, source, labels
         self.shown = shown or shown_at(self.network.input.channels, self.network.input.resolution)
         self._compared: dict[int, tuple[Tensor, Tensor]] = {}
 

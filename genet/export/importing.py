@@ -19,7 +19,7 @@ from genet.config.reader import read_structure
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config, shown_to
 from genet.models.build import build
-from genet.models.external import attribute, build_structure, logits_of, structure_of
+from genet.models.external import attribute, build_structure, identified, logits_of, marked, structure_of
 from genet.models.hub import pretrained_model
 from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, check_kept, load, read_labels
 from genet.names import is_a_line, some_of
@@ -165,7 +165,8 @@ def _from_module(what: str, reads: Input, name: str) -> Imported:
     if classes != reads.classes:
         raise GenetError(f"{what}: must answer with {reads.classes} logits, and answers with {classes}; give --classes {classes}")
     check_kept(module, network)
-    return Imported(network, module)
+    network = identified(network)
+    return Imported(network, marked(module, network))
 
 
 @torch.inference_mode()

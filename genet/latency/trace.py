@@ -41,7 +41,7 @@ def module_ops(module: nn.Module, images: tuple[int, int, int]) -> tuple[Op, ...
 
 
 def cost_of(module: nn.Module) -> Cost:
-    """What a network that `genet.nets` built costs, counted on its kernels."""
+    """What a network that `genet.models` built costs, counted on its kernels."""
     reads = structure_of(module).input
     ops = [op for op in module_ops(module, (reads.channels, reads.resolution, reads.resolution)) if op.macs]
     parameters = sum(parameter.numel() for parameter in module.parameters())

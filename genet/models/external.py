@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from genet.arch.external import Foreign, Structure
 from genet.errors import GenetError, SpecError, first_line
 from genet.models.build import GENet, build
+from genet.models.computed import computed, is_computed_alike
 from genet.models.hub import fetching, pretrained_model
 from genet.models.plain import made_plain
 
@@ -80,7 +81,50 @@ def _built(structure: Foreign) -> nn.Module:
             raise GenetError(f"{source} must be built for {reads.classes} classes, and is not ({first_line(fault)})") from None
         return cast("nn.Module", found)
     with torch.device("cpu"):  # what times networks builds them on none; a user's function may look at the values of its tensors
-        return _called(source, (reads.channels, reads.resolution, reads.resolution))
+        module = _called(source, (reads.channels, reads.resolution, reads.resolution))
+        if structure.computes:
+            _check_computed(module, source, structure.computes)
+        return module
+
+
+_checked = dict[tuple[str, str], Any]()  # the functions that computed what was noted, in this process
+
+
+def _check_computed(module: nn.Module, source: str, noted: str) -> None:
+    """GenetError where a user's function computes otherwise than was noted when it was taken in."""
+    function = attribute(source)
+    if _checked.get((source, noted)) is function:
+        return
+    resolution, channels = map(int, noted.partition(":")[0].split("x"))
+    try:
+        same, why = is_computed_alike(computed(module, resolution, channels), noted), ""
+    except Exception as fault:  # whatever a user's network raises
+        same, why = False, f" ({first_line(fault)})"
+    if not same:
+        raise GenetError(
+            f"{source}: must compute what it did when this network was taken in, and computes something else{why}; put it back, "
+            f"or take it in anew: genet import {source} --into FOLDER"
+        )
+    _checked[source, noted] = function
+
+
+def identified(structure: Foreign) -> Foreign:
+    """A user's network with a note of what its function computes, which is checked whenever it is built.
+
+    Without one where that is another at every call, or fails with weights other than the function's.
+    """
+    modules, reads = [build_structure(structure, seed) for seed in (0, 1)], structure.input
+    try:
+        once, again = (computed(module, reads.resolution, reads.channels) for module in modules)
+    except Exception:  # whatever a user's network raises
+        return structure
+    return structure.model_copy(update={"computes": once}) if is_computed_alike(once, again) else structure
+
+
+def check_unchanged(structure: Structure) -> None:
+    """GenetError where other code builds the network, and computes otherwise than when it was taken in."""
+    if isinstance(structure, Foreign) and structure.computes:
+        build_structure(structure)
 
 
 def _called(source: str, image: tuple[int, int, int]) -> nn.Module:

@@ -100,6 +100,13 @@ def load(folder: str | Path) -> nn.Module:
     return load_structure(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
 
 
+def check_vacant(folder: Path, *names: str) -> None:
+    """GenetError where a folder holds a file that a network written there would replace: a part of one, or what `names` name."""
+    there = [name for name in (NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE, *names) if (folder / name).exists()]
+    if there:
+        raise GenetError(f"{folder}: must hold no network yet, and has {', '.join(there)}; give another --into FOLDER")
+
+
 def write_labels(folder: Path, labels: Sequence[str] | None) -> None:
     """The classes' names in the order of the logits, one a line, where they are known."""
     if labels:

@@ -12,6 +12,7 @@ from genet.config.recipe import Budget
 from genet.errors import MeasurementError, first_line
 from genet.latency.profile import measure_network
 from genet.latency.trace import structure_cost
+from genet.models.external import check_unchanged
 from genet.pipeline.context import Job, predictor
 from genet.pipeline.learn import current_regression
 from genet.pipeline.run_folder import network_name
@@ -20,11 +21,10 @@ from genet.search.certificate import Certificate, Choice, Selection
 from genet.search.outcome import Unmet
 from genet.search.portfolio import Design, designs_of, to_next_edge
 from genet.search.race import Entrant, Entrants
-from genet.search.scaling import Scales, forms_within
+from genet.search.scaling import Scales, largest_within
 from genet.search.solver import Solved
 from genet.storage import digest
 
-SCALING = "2"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
 LOOKED_AT = 12  # of the next best predictions, in case some break the budget
 
 
@@ -35,7 +35,9 @@ def find_entrants(job: Job) -> Entrants:
     """
     selection, race = job.folder.read(job.folder.selection, Selection), job.recipe.race
     designs = () if job.recipe.measure.latency_file else designs_of(job.recipe)
-    shapes = "/".join((SCALING, *(f"{design.name} {design.network}" for design in designs)))
+    for design in designs:
+        check_unchanged(design.network)
+    shapes = "/".join(f"{design.name} {design.network}" for design in designs)
     inputs = digest(f"{selection.model_dump_json()}/{race.model_dump_json(include={'effort', 'searched'})}/{shapes}")
     known = job.folder.read_current(job.folder.entrants, Entrants, inputs)
     if known:
@@ -51,7 +53,7 @@ def find_entrants(job: Job) -> Entrants:
     found += field.designs(designs, _resolutions(job, selection), fastest)
     met, budgets = {entrant.budget for entrant in found}, list(field.limits)
     result = Entrants(
-        inputs="" if field.untimed else inputs,  # what could not be timed for now is tried again by the next command
+        inputs=inputs,
         setting=selection.setting,
         masternet_ms_per_image=selection.masternet_ms_per_image,
         entrants=_named(sorted(found, key=lambda entrant: budgets.index(entrant.budget))),
@@ -74,10 +76,10 @@ def _chosen(job: Job, selection: Selection) -> tuple[Choice, ...]:
 
 
 def _resolutions(job: Job, selection: Selection) -> dict[Budget, tuple[int, ...]]:
-    """Return at which resolutions designs race for each budget: all, in a quick race that of the search's best if it has one."""
-    quick = _chosen(job, selection) if job.recipe.race.effort == "quick" else ()
-    chosen = {choice.budget: (choice.resolution,) for choice in quick}
-    return {each.budget: chosen.get(each.budget, job.resolutions) for each in selection.choices}
+    """Return at which resolutions designs race for each budget: all, in a quick race that of the search's best."""
+    chosen = {choice.budget: (choice.resolution,) for choice in _chosen(job, selection)}
+    quick, search = job.recipe.race.effort == "quick", (job.recipe.search_resolution,)
+    return {each.budget: chosen.get(each.budget, search) if quick else job.resolutions for each in selection.choices}
 
 
 def _named(found: Sequence[Entrant]) -> tuple[Entrant, ...]:
@@ -95,7 +97,6 @@ class _Field:
 
     def __init__(self, job: Job, limits: dict[Budget, float]) -> None:
         self.job, self.limits, self.table, self.batch = job, limits, job.table, job.table.setting.batch
-        self.untimed = False  # whether a design is missing that could not be timed
         self._solved: dict[int, Solved] = {}  # by resolution
 
     def searched(self, choice: Choice) -> Iterator[Entrant]:
@@ -119,7 +120,7 @@ class _Field:
                 continue
             found += 1
             facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
-            yield self.entrant(network, certificate, None, choice.budget, ms).model_copy(update=facts)
+            yield self.entrant(network, None, choice.budget, certificate, ms).model_copy(update=facts)
 
     def _predictions(self, resolution: int) -> Solved:
         """Return what is predicted at a resolution, solved once for all budgets."""
@@ -161,26 +162,18 @@ class _Field:
         ]
         whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
         for budget in budgets:
-            found = forms_within(forms, self.limits[budget] * self.batch, partial(self.certificate, budget), whole_macs)
-            for network, certificate in found:
-                yield self.entrant(*self._aligned(network, certificate, budget, measure), design.name, budget)
-            if not found:
+            found = largest_within(forms, self.limits[budget] * self.batch, partial(self.certificate, budget), whole_macs)
+            if found is None:
                 beyond.append(str(budget))
-                fastest[budget] = min(fastest[budget], self._fastest(forms, budget))
-        if beyond:
-            why = f", and some could not be timed ({first_line(faults[0])})" if faults else ""
-            self.job.progress.say(f"  {design.name} at {resolution} pixels: no scale of it is within {', '.join(beyond)}{why}")
-            self.untimed = self.untimed or bool(faults)
-
-    def _fastest(self, forms: Sequence[Scales[Structure]], budget: Budget) -> float:
-        """Return the ms per image, above this budget, within which the fastest scale of all forms is certain to be."""
-        limit_ms = self.limits[budget] * self.batch
-        found = [form.fastest for form in forms if form.fastest is not None]
-        row = self.table.network_row(min(found, key=lambda each: each[1])[0]) if found else None
-        if row is None:
-            return math.inf
-        ends = judge(self.job, self.table, row, budget, limit_ms)
-        return max(limit_ms, ends.ms + ends.interval_ms) / self.batch
+                fastest[budget] = min(fastest[budget], *(form.fastest_ms / self.batch for form in forms))
+                continue
+            network, certificate = self._aligned(*found, budget, measure)
+            yield self.entrant(network, design.name, budget, certificate)
+        where = f"{design.name} at {resolution} pixels"
+        if faults:
+            self.job.progress.say(f"  {where}: could not be timed at every scale, {first_line(faults[0])}")
+        elif beyond:
+            self.job.progress.say(f"  {where}: no scale of it is within {', '.join(beyond)}")
 
     def _aligned(
         self, network: Structure, certificate: Certificate, budget: Budget, measure: Callable[[Structure], float]
@@ -207,7 +200,7 @@ class _Field:
         return found if found.within else None
 
     def entrant(
-        self, network: Structure, found: Certificate | None, design: str | None, budget: Budget, predicted: float = math.inf
+        self, network: Structure, design: str | None, budget: Budget, found: Certificate | None, predicted: float = math.inf
     ) -> Entrant:
         """Return the entry of a network for a budget, with all budgets that it is within: as certified, or else as predicted."""
         row, cost = self.table.network_row(network), structure_cost(network)

@@ -21,7 +21,7 @@ from genet.export.format import Subject
 from genet.export.record import Exports
 from genet.latency.trace import cost_of, structure_cost
 from genet.models.external import structure_of
-from genet.models.weights import WEIGHTS_FILE, load, load_structure, read_labels
+from genet.models.weights import WEIGHTS_FILE, load, load_structure, read_labels, write_labels
 from genet.pipeline.context import Job
 from genet.pipeline.train import name_the_place, note_in
 from genet.progress import Progress, Tracker
@@ -29,7 +29,7 @@ from genet.report.card import Card, card
 from genet.search.outcome import Outcomes, Trained
 from genet.storage import digest, write_atomic
 from genet.training.contents import Contents, followed
-from genet.training.data import Splits, check_labels, load_data
+from genet.training.data import Splits, load_data
 
 
 def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
@@ -50,7 +50,7 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
             folder = (job.folder.path / raced.export).parent
             network = read_notation(raced.network, raced.name)
             module = load_structure(network, folder / WEIGHTS_FILE)
-            exports = _exported(module, folder, formats, images, None, tracker)
+            exports = _exported(module, folder, formats, images, job.splits.labels, tracker)
             tracker.resume_at(number * count)
             for line in exports.failures:
                 job.progress.say(f"  {raced.name}: {line}")
@@ -74,7 +74,7 @@ def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = No
 def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progress: Progress) -> Exports:
     """Export the network in a folder of its own; on the images given, or those it was trained on where its recipe is there.
 
-    RunError where the latter have changed since.
+    What the classes are called, only the latter tell; that is written beside the network. RunError where they have changed since.
     """
     check_formats(formats)
     open_device("cpu")  # for its threads
@@ -83,10 +83,13 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     reads = network.input
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     source, seed = data or (followed(recipe.data, folder) if recipe else None), recipe.seed if recipe else 0
-    labels = read_labels(folder) or read_labels(folder / "export")
+    labels = read_labels(folder)
     images = _images_of(source, reads, seed, labels, folder if data is None else None, progress.say) if source else None
     if recipe and images and images.splits.contents:
         images = _recognised(images, folder, images.splits.contents, progress.say)
+    if labels is None and images and images.own:
+        labels = images.splits.labels
+        write_labels(folder, labels)
     with progress.track("exports, each loaded again and compared", len(_all(formats))) as tracker:
         exports = _exported(module, folder, formats, images, labels, tracker)
         tracker.resume_at(tracker.total)
@@ -95,7 +98,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         cost_of(module),
         exports,
         shown_of(source, reads.channels, reads.resolution) if source else shown_at(reads.channels, reads.resolution),
-        labels or (images.splits.labels if images else None),
+        labels,
         data=_told(recipe.data, images.splits) if recipe and images and images.own else None,
         training=_trained_by(recipe) if recipe else None,
         trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
@@ -124,7 +127,6 @@ def _images_of(
 ) -> _Images:
     try:
         splits = load_data(data, reads, seed, labels=labels, say=say)
-        check_labels(labels, splits.labels, str(data.root))
     except DataError as fault:
         where = f"; {by_recipe_in / 'recipe.yaml'} names these images, and --data names others" if by_recipe_in else ""
         raise DataError(f"{fault}{where}") from None

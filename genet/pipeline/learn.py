@@ -8,7 +8,7 @@ from genet.arch.external import Structure
 from genet.config.pretrained import check_taken
 from genet.config.recipe import Model, Schedule, Taken
 from genet.errors import RunError
-from genet.models.weights import WEIGHTS_FILE, load, save_weights, weights_bytes
+from genet.models.weights import WEIGHTS_FILE, load_weights, read_labels, save_weights, weights_bytes
 from genet.pipeline.context import Job
 from genet.pipeline.distill import finished_trials, planned_trials
 from genet.pipeline.train import Lesson, train_anew, trained_before
@@ -16,6 +16,7 @@ from genet.search.fit import fit
 from genet.search.outcome import Trained
 from genet.search.regression import Regression
 from genet.storage import digest
+from genet.training.data import check_labels
 from genet.training.distributed import ALONE, World
 from genet.training.evaluation import accuracy
 
@@ -42,7 +43,14 @@ def _take_master(job: Job, folder: Path) -> Trained:
     if job.folder.master.exists() and weights.exists() and not (folder / WEIGHTS_FILE).exists():
         return Trained.load(job.folder.master)  # the run has its own copy
     check_taken(recipe)
-    module, ours = load(folder), job.masternet
+    ours, labels = job.masternet, read_labels(folder)
+    module = load_weights(ours, folder / WEIGHTS_FILE)
+    if labels and splits.labels and {*labels} == {*splits.labels}:
+        places = [labels.index(label) for label in splits.labels]
+        for tensor in module.head.fc.parameters():  # its answers come in the order of the run's classes
+            tensor.data = tensor.data[places]
+    else:
+        check_labels(labels, splits.labels, str(recipe.data.root or recipe.data.name))
     inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.identity(splits.name)}/{recipe.seed}")
     known = job.folder.read_current(job.folder.master, Trained, inputs)
     if known and weights.exists():

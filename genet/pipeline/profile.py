@@ -22,7 +22,8 @@ def check_job(job: Job) -> Preflight:
     _same_kind_of_device(job)
     _say_other_setting(job)
     if not job.folder.master.exists():
-        teacher_of(lesson_of(job, job.masternet, job.recipe.train))  # that it is out of reach must not be found after the search
+        lesson = lesson_of(job, job.masternet, job.recipe.train)
+        teacher_of(lesson, job.splits.labels)  # that it is out of reach must not be found after the search
     job.card.save(job.folder.environment)
     seen = preflight(job.recipe, job.splits, job.table, job.meter, job.device)
     for line in outlook(seen, job.table.setting):

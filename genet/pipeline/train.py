@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,15 @@ from torch import nn
 from genet.arch.external import Foreign, Structure
 from genet.arch.network import Input
 from genet.config.augment import Augment, augment_at
-from genet.config.reader import read_training, to_yaml
+from genet.config.reader import read_structure, read_training, to_yaml
 from genet.config.recipe import Data, Schedule, Training, TrainingRecipe
 from genet.errors import GenetError, RunError, first_line
 from genet.export.opening import open_network
-from genet.models.external import build_structure, marked
+from genet.models.external import build_structure, check_unchanged, marked
 from genet.models.folded import Folded, unfolded
 from genet.models.plain import baked
-from genet.models.weights import WEIGHTS_FILE, check_kept, load_structure, save_weights, write_labels
+from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, load_structure, read_labels, save_weights, write_labels
+from genet.names import unshared
 from genet.progress import Progress, Tracker
 from genet.search.outcome import Trained, percent
 from genet.storage import digest, read_bytes, write_atomic
@@ -32,6 +33,7 @@ from genet.training.contents import Contents, Made, Noted, note_of
 from genet.training.data import Splits, load_data
 from genet.training.distributed import ALONE, World
 from genet.training.evaluation import accuracy
+from genet.training.folders import in_order
 from genet.training.images import View
 from genet.training.loop import EpochDone, finished, training_stages
 from genet.training.trainable import ready_to_train
@@ -46,8 +48,9 @@ CPU = torch.device("cpu")
 class Lesson:
     """A network, how it is trained, and on what. Every `repeat` has weights and an order of images of its own.
 
-    `start` are the weights to begin with, in place of fresh ones. A network that is folded sees so many images as one.
-    `images` stands for the images, as their splits have it.
+    `start` are the weights to begin with, in place of fresh ones, and `numbered` the classes as those number them, where that is
+    not their usual order. A network that is folded sees so many images as one. `images` stands for the images, as their splits
+    have it.
     """
 
     network: Structure
@@ -57,6 +60,7 @@ class Lesson:
     augment: Augment | None = None  # the recipe's; a training may have its own
     repeat: int = 0
     start: Path | None = None
+    numbered: tuple[str, ...] | None = None
     fold: int = 1
     images: str | None = None
 
@@ -74,9 +78,10 @@ class Lesson:
         files = (file for file in (self._teachers_weights, self.start) if file and file.exists())
         taught = "".join(f"/{digest(read_bytes(file))}" for file in files)
         folded = f"/folded {self.fold}" if self.fold > 1 else ""
+        order = f"/numbered {self.numbered}" if self.numbered else ""
         look = self.augment.model_dump_json() if self.augment else "default"
         asked = f"{schedule.model_dump_json()}/{self.data.identity(self.images)}/{look}"
-        return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}")
+        return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}{order}")
 
     @property
     def reads(self) -> Input:
@@ -166,7 +171,7 @@ def learn(
         device,
         lesson.order_seed,
         checkpoint,
-        teacher_of(lesson),
+        teacher_of(lesson, splits.labels),
         world,
         say,
     )
@@ -213,11 +218,15 @@ def train_network(
 
     What is there of just this training is not repeated.
 
-    RunError where the folder holds another network or the training of another recipe.
+    RunError where the folder holds another network or the training of another recipe, GenetError where a user's function has
+    changed since the network was taken in.
     """
-    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, fold=fold)
-    result = folder / "model.json"
-    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), world.device(device), say=progress.say)
+    check_unchanged(network)
+    labels = read_labels(start.parent) if start else None
+    numbered = labels if labels and labels != in_order(labels) else None
+    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, numbered=numbered, fold=fold)
+    result, at = folder / "model.json", world.device(device)
+    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), at, labels, progress.say)
     noted = None
     if splits.contents:
         noted = note_in(folder, recipe.data, splits.contents, "put them back, or give another --into FOLDER")
@@ -225,7 +234,7 @@ def train_network(
     known = trained_before(lesson, result)
     if not known:
         _check_free(folder, lesson, recipe)
-        teacher_of(lesson)  # nothing is written for a training that cannot be
+        teacher_of(lesson, splits.labels)  # nothing is written for a training that cannot be
         module = _begun(lesson, progress.say)
         check_kept(module.inside if isinstance(module, Folded) else module, network)
     world.wait()  # all have looked before the first of them writes
@@ -266,6 +275,9 @@ def _check_free(folder: Path, lesson: Lesson, recipe: TrainingRecipe) -> None:
     if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
         if (folder / WEIGHTS_FILE).exists():
             raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")
+        file = folder / NETWORK_FILE
+        if file.exists() and read_structure(file) != lesson.network:
+            raise RunError(f"{file}: must be that of this training, and is another's; give another --into FOLDER")
         return  # nothing was paid for here
     if any(folder.glob(f"model.{lesson.inputs[:8]}.checkpoint*")):
         return
@@ -310,8 +322,8 @@ def _writer(folder: Path) -> SummaryWriter | None:
     return None
 
 
-def teacher_of(lesson: Lesson) -> nn.Module | None:
-    """The teacher of a training that has one.
+def teacher_of(lesson: Lesson, labels: tuple[str, ...] | None) -> nn.Module | None:
+    """The teacher of a training that has one, answering in the order of the images' labels.
 
     GenetError where it cannot be had, cannot look at the network's images, or tells other classes apart.
     """
@@ -336,4 +348,24 @@ def teacher_of(lesson: Lesson) -> nn.Module | None:
     if opened.reads.classes != reads.classes:
         told = opened.reads.classes
         raise GenetError(f"a teacher must tell the network's {reads.classes} classes apart, and {name} tells {told}")
-    return teacher
+    if not opened.labels or not labels or opened.labels == labels:
+        return teacher
+    if differ := unshared(labels, opened.labels):
+        lacking, extra, hint = differ
+        law = "a teacher must tell the classes of the images apart"
+        raise GenetError(f"{law}, and {name} lacks {lacking or 'none'} and has {extra or 'none'}{hint or '; name another'}")
+    return Renumbered(teacher, [opened.labels.index(label) for label in labels])
+
+
+class Renumbered(nn.Module):
+    """A network whose logits come in another order: `places` tells where each was."""
+
+    def __init__(self, inside: nn.Module, places: Sequence[int]) -> None:
+        super().__init__()
+        self.inside = inside
+        self.places = list(places)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits, one for each place."""
+        logits: torch.Tensor = self.inside(images)
+        return logits[:, self.places]

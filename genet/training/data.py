@@ -68,10 +68,12 @@ def load_data(
     Images that the `device` has room for are kept there by whoever asks the sets for batches `on` it. With `labels`, a network's
     own, classes are numbered as it does. What is left out, and what may surprise, is said.
 
-    DataError if images or classes are missing, do not fit the space's channels and classes, or cannot be augmented so.
+    DataError if images or classes are missing, do not fit the space's channels and classes or the labels, or cannot be augmented
+    so.
     """
     check_augment(view.augment, data, reads)
     opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, say)
+    check_labels(labels, opened.labels, data.root or data.name)
     splits = opened.split(data.nas_validation, seed, say)
     if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
         raise DataError(
@@ -94,11 +96,13 @@ def load_test(
     DataError as for `load_data`, and for other labels.
     """
     if data.name == "digits":
-        return _digits(data, reads, PLAIN).test
+        digits = _digits(data, reads, PLAIN)
+        check_labels(labels, digits.labels, data.name)
+        return digits.test
     root = _check_located(data, reads)
     images = _open(data.name, root, "validation", labels, say)
     _check_class_count(images, reads.classes, root)
-    check_labels(labels, tuple(_class_names(images, root) or ()), root)
+    check_labels(labels, _numbered(images, root), root)
     if not len(images):
         raise DataError(f"{root}: must hold at least one image to test with, and holds none")
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
@@ -167,20 +171,27 @@ def _keeping(
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """The images to train on, with the label of each, and those to test on; `taking` makes a set of some positions."""
+    """The images to train on, with the label of each, and those to test on; `taking` makes a set of some positions.
+
+    `usual` is the classes' usual order, where they may be numbered otherwise: by it images are held out.
+    """
 
     targets: np.ndarray
     taking: Callable[[np.ndarray], ImageSet]
     test: ImageSet
     labels: tuple[str, ...] | None
     contents: Contents | None = None
+    usual: tuple[str, ...] | None = None
 
     def split(self, share: float, seed: int, say: Say) -> Splits:
         """Hold a share of every class out for the search."""
-        train, held_out = hold_out(self.targets, share, seed)
-        lacking = np.setdiff1d(self.targets, self.targets[held_out]).tolist()
+        targets, labels = self.targets, self.usual or self.labels
+        if self.usual and self.labels:
+            targets = np.array([self.usual.index(label) for label in self.labels])[targets]
+        train, held_out = hold_out(targets, share, seed)
+        lacking = np.setdiff1d(targets, targets[held_out]).tolist()
         if lacking and len(held_out):
-            names = [self.labels[label] if self.labels else str(label) for label in lacking]
+            names = [labels[label] if labels else str(label) for label in lacking]
             say(f"  too few images to hold one out for the search: {some_of(names)}")
         name = self.contents.digest if self.contents else None
         return Splits(self.taking(train), self.taking(held_out), self.test, self.labels, self.contents, name)
@@ -239,10 +250,10 @@ def _files(
     if note:
         say(note)
     make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
-    names = _class_names(train_set, root)
-    ordered = tuple(sorted(names, key=names.__getitem__)) if names else None
+    ordered = _numbered(train_set, root)
     contents = Contents(train=_listed(train_set, root), validation=_listed(test_set, root))
-    return _Opened(_targets(train_set), partial(make, train_set), make(test_set, np.arange(len(test_set))), ordered, contents)
+    test, usual = make(test_set, np.arange(len(test_set))), in_order(ordered) if ordered and data.name == "folder" else None
+    return _Opened(_targets(train_set), partial(make, train_set), test, ordered, contents, usual)
 
 
 def _listed(images: Any, root: str) -> dict[str, Listed]:
@@ -356,11 +367,22 @@ def _check_class_count(images: Any, classes: int, root: str) -> None:
 
 
 def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, root: str) -> None:
-    """DataError where images have other classes than a network; none where either has no names."""
+    """DataError where images have other classes than a network, or number them otherwise; none where either has no names."""
     if ours and theirs and (differ := unshared(ours, theirs)):
         lacking, extra, hint = differ
         law = "must hold the network's own classes"
         raise DataError(f"{root}: {law}, and lacks {lacking or 'none'} and has {extra or 'none'}{hint or '; give its images'}")
+    if ours and theirs and ours != theirs:
+        raise DataError(
+            f"{root}: must number the classes as the network does, {some_of(ours)}, and numbers them {some_of(theirs)}; give its "
+            "images as a folder per class"
+        )
+
+
+def _numbered(images: Any, root: str) -> tuple[str, ...] | None:
+    """The classes' names in the order of their labels, where a dataset has names."""
+    names = _class_names(images, root)
+    return tuple(sorted(names, key=names.__getitem__)) if names else None
 
 
 def _class_names(images: Any, root: str) -> dict[str, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(c
     found = json.loads(line)
     assert found["reached"] is False
     assert found["ratio"] < 0.9
-    law = "vgg16: --target-ratio must be a latency that the edges beside its widths are sure to reach (got 0.2); their best is "
+    law = "vgg16: --target-ratio must be a latency that edges beside its widths surely reach (got 0.2); their best is "
     assert said.startswith(f"{law}{found['ratio']:.3f}, with ")
     assert said.endswith(" parameters; this best is what you get")  # the exact choice would be the same
     assert written.startswith("best: the network")
@@ -103,6 +104,15 @@ def test_a_network_of_ours_is_aligned_by_its_spec(capsys: pytest.CaptureFixture[
     assert network.name == "network-aligned"
     assert str(network) != OURS
     assert found["widths"]["stages.0"] == network.superblocks[0].width
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "labels.txt", "alignment.json"])
+def test_a_file_that_an_aligned_network_would_replace_is_left_alone(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine").mkdir()
+    Path("mine", name).write_bytes(b"mine")
+    said = fault(capsys, *TANGLED, *V100, "--param-tolerance", "0.9", "--untrained", "--into", "mine")
+    assert said == f"mine: must hold no network yet, and has {name}; give another --into FOLDER"
+    assert Path("mine", name).read_bytes() == b"mine"
 
 
 @pytest.mark.slow
@@ -226,7 +236,7 @@ def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "law"),
     [
-        ((*VGG, "--target-ratio", "1.5", "--param-tolerance", "0"), "0 and 1, such as 0.85 (got 1.5)\n--tau must be"),
+        ((*VGG, "--target-ratio", "1.5", "--param-tolerance", "0"), "0 and 1, such as 0.85 (got 1.5)\n--param-tolerance must be"),
         ((*VGG, "--mode", "accuracy", "--target-ratio", "0.9"), "--target-ratio must go with --mode latency"),
         ((*VGG, "--scale", "depth"), "--scale must be width, resolution or width,resolution (got depth)"),
         ((*VGG, "--scale", "width"), "--scale must go with --mode accuracy"),
@@ -286,7 +296,7 @@ def test_what_a_function_builds_is_imported_checked_and_timed_as_any_network(cap
     assert not Path("own/network.yaml").exists()
     assert answer(capsys, *own, "5")["weights"] is True
     network = read_structure("own")
-    assert str(network) == f"{NETS}:tangled @16x3 | 5"
+    assert re.fullmatch(f"{NETS}:tangled#16x3:.* @16x3 \\| 5", str(network))
     assert answer(capsys, "check", "own/network.yaml")["notation"] == str(network)
     assert answer(capsys, "latency", "own/network.yaml", *V100)["estimate"] is True
     images = torch.randn(2, 3, 16, 16)

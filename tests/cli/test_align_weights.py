@@ -12,7 +12,7 @@ from genet import load
 from genet.cli import main as cli
 from genet.config.reader import to_yaml
 from genet.models.external import build_structure
-from genet.models.weights import save_weights
+from genet.models.weights import read_labels, save_weights, write_labels
 from tests.fixtures import others
 from tests.fixtures.commands import answer, fault
 from tests.models.test_plain import as_it_was, foreign
@@ -95,6 +95,15 @@ def test_the_accuracy_is_told_before_and_after(capsys: pytest.CaptureFixture[str
     assert before == after == answer(capsys, "eval", "mine", "--data", "digits")["top1"]  # what is cut off was pruned
     moved = answer(capsys, "align", "mine", *V100, "--data", "digits", "--into", "narrow")["accuracy"]
     assert moved == [before, answer(capsys, "eval", "narrow", "--data", "digits")["top1"]]
+
+
+def test_the_names_of_the_classes_go_along_with_the_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    structure = foreign(others.plain)
+    save_weights(build_structure(structure), Path("mine/model.safetensors"))
+    Path("mine/network.yaml").write_text(to_yaml(structure))
+    write_labels(Path("mine"), tuple("1032547698"))
+    answer(capsys, "align", "mine", *V100, "--into", "narrow")
+    assert read_labels(Path("narrow")) == tuple("1032547698")
 
 
 def test_without_weights_at_hand_nothing_is_measured_or_written_unless_fresh_ones_will_do(

@@ -116,6 +116,16 @@ def test_a_network_that_is_taken_in_can_be_exported_again(exported, tmp_path: Pa
     assert "must hold no network yet" in fault(capsys, "import", str(exported[0] / "timm"), "--into", str(taken))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "labels.txt"])
+def test_a_file_that_a_network_taken_in_would_replace_is_left_alone(
+    exported, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    said = fault(capsys, "import", exported[0], "--into", tmp_path)
+    assert said == f"{tmp_path}: must hold no network yet, and has {name}; give another --into FOLDER"
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
 def test_a_structure_alone_cannot_be_exported_and_says_how_it_gets_weights(
     exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

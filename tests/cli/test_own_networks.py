@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import constants
+from torch import nn
 
 from genet import load
+from genet.arch.external import read_notation
 from genet.cli import main as cli
-from genet.config.reader import read_training
+from genet.config.reader import read_structure, read_training, to_yaml
+from genet.models.external import identified
+from genet.models.weights import save_weights
 from genet.pipeline.train import train_network
 from genet.progress import Progress
 from genet.studies.fold import fold
@@ -48,6 +53,55 @@ def test_it_is_imported_trained_and_exported(name: str, told: str, capsys: pytes
     assert told in capsys.readouterr().out
     assert load("trained")(images).shape == (3, 10)
     assert answer(capsys, "export", "trained", "--format", "onnx")["exports"] == ["trained/export"]
+
+
+class Sigmoids(others.Net):
+    """The network with another activation, and weights of the same shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mid[2] = nn.Sigmoid()
+
+
+def test_a_function_that_was_edited_is_not_taken_for_the_one_that_was_trained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(capsys, *take("plain"))
+    train = ("train", "mine/network.yaml", "--recipe", "brief.yaml", "--into", "trained")
+    found = answer(capsys, *train)
+    network = read_structure("mine")
+    assert read_notation(str(network), network.name) == network
+    with monkeypatch.context() as edited:
+        edited.setattr(others, "plain", Sigmoids)
+        for command in (train, ("eval", "trained", "--data", "digits"), ("latency", "mine/network.yaml"), ("export", "trained")):
+            said = fault(capsys, *command)
+            assert "tests.fixtures.others:plain: must compute what it did when this network was taken in" in said
+            assert said.count("\n") == 0
+        Path("mine").rename("before")
+        answer(capsys, *take("plain"))
+        assert "network.yaml: must be that of this training, and is another's" in fault(capsys, *train)
+        assert str(read_structure("mine")) != str(network)
+    Path("mine").rename("edited")
+    Path("before").rename("mine")
+    assert answer(capsys, *train) == found
+
+
+def test_a_network_that_an_earlier_version_took_in_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(capsys, *take("plain"))
+    network = read_structure("mine")
+    for folder in ("mine", "old"):
+        save_weights(load("mine"), Path(folder, "model.safetensors"))
+    Path("old/network.yaml").write_text(to_yaml(network.model_copy(update={"computes": None})))
+    assert str(read_structure("old")) == "tests.fixtures.others:plain @8x1 | 10"
+    answer(capsys, "eval", "old", "--data", "digits")
+    answer(capsys, "train", "mine/network.yaml", "--recipe", "brief.yaml", "--from", "old", "--into", "on")
+
+
+@pytest.mark.parametrize("function", [others.scaled_by_numpy, others.scaled_by_torch])
+def test_a_function_that_computes_otherwise_at_every_call_has_no_note_of_that(function: Callable[[], nn.Module]) -> None:
+    assert identified(foreign(function)).computes is None
 
 
 def test_what_is_folded_is_trained_on_mixed_images_too() -> None:

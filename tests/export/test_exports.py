@@ -130,7 +130,7 @@ def test_without_images_int8_is_left_out_with_the_reason(module: GENet, tmp_path
 
 def test_what_is_there_of_this_very_network_is_not_made_again(module: GENet, splits: Splits, copy: Path) -> None:
     before = stamps(copy)
-    export(Subject(module, splits, "digits"), copy)
+    export(Subject(module, splits, "digits", labels=splits.labels), copy)
     assert stamps(copy) == before
 
 
@@ -143,13 +143,33 @@ def test_a_format_more_keeps_the_others(module: GENet, tmp_path: Path) -> None:
     assert {name: data for name, data in before.items() if name != EVIDENCE_FILE}.items() <= after.items()
 
 
+def test_files_that_no_export_wrote_stay(module: GENet, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    (folder / "timm").mkdir(parents=True)
+    (folder / "timm" / "notes.md").write_text("mine")
+    (folder / "engine.plan").write_text("mine too")
+    (folder / "latest").symlink_to("nowhere")
+    for form in ("timm", "genet-string"):
+        export(Subject(module), folder, (form,))
+        assert contents(folder).items() >= {"timm/notes.md": b"mine", "engine.plan": b"mine too"}.items()
+        assert (folder / "latest").is_symlink()
+    (folder / "labels.txt").write_text("mine\n" * 10)
+    found = export(Subject(module), folder, ("pt2",))
+    assert [each.format for each in found.exported] == ["safetensors", "timm", "pt2", "genet-string"]
+    before = contents(folder)
+    (folder / "model.onnx").write_text("mine")
+    with pytest.raises(StorageError, match=r"model.onnx: got a file that was not written here, .* move it away"):
+        export(Subject(module), folder, ("onnx",))
+    assert contents(folder) == {**before, "model.onnx": b"mine"}
+
+
 def test_what_images_were_used_for_stays_without_images_and_is_made_again_with_others(
     module: GENet, splits: Splits, copy: Path
 ) -> None:
     before = stamps(copy)
-    export(Subject(module), copy, ("timm",))
+    export(Subject(module, labels=splits.labels), copy, ("timm",))
     assert stamps(copy) == before
-    found = export(Subject(module, splits, "others"), copy, ("onnx-int8",))
+    found = export(Subject(module, splits, "others", labels=splits.labels), copy, ("onnx-int8",))
     sources = {each.format: each.source for each in found.exported}
     assert sources.pop("onnx-int8") == "others"
     assert "onnx" not in sources, "its accuracy was of other images"
@@ -183,7 +203,7 @@ def test_a_damaged_file_is_made_anew(module: GENet, splits: Splits, copy: Path) 
     good = (copy / "network.txt").read_bytes()
     (copy / "network.txt").write_bytes(b"ConvKX")
     (copy / "model.pt2.sha256").unlink()
-    export(Subject(module, splits, "digits"), copy)
+    export(Subject(module, splits, "digits", labels=splits.labels), copy)
     assert (copy / "network.txt").read_bytes() == good
     assert (copy / "model.pt2.sha256").exists()
 

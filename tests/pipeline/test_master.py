@@ -12,9 +12,9 @@ from genet.arch.network import Network
 from genet.cli.main import main
 from genet.config.reader import read_recipe, to_yaml
 from genet.config.recipe import Taken
-from genet.errors import EvidenceError, RunError, SpecError
+from genet.errors import DataError, EvidenceError, RunError, SpecError
 from genet.models.build import build
-from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights
+from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights, write_labels
 from genet.pipeline.context import Job, open_job
 from genet.pipeline.distill import finished_trials, planned_trials, run_planned_trials
 from genet.pipeline.learn import train_master
@@ -48,6 +48,19 @@ def test_it_becomes_the_runs_masternet_weight_by_weight(job: Job, tmp_path: Path
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert Trained.load(job.folder.master) == trained
     assert 0 <= trained.nas_accuracy <= 1
+
+
+def test_its_classes_may_come_in_another_order_and_no_others(job: Job, tmp_path: Path) -> None:
+    taken = train_master(job)
+    module = build(job.masternet, 7)
+    for tensor in module.head.fc.parameters():
+        tensor.data = tensor.data.flip(0)
+    save_weights(module, tmp_path / "trained" / WEIGHTS_FILE)
+    write_labels(tmp_path / "trained", list("9876543210"))
+    assert train_master(job) == taken
+    write_labels(tmp_path / "trained", list("987654321x"))
+    with pytest.raises(DataError, match="digits: must hold the network's own classes, and lacks x and has 0"):
+        train_master(job)
 
 
 def test_its_weights_may_come_from_another_resolution(job: Job, tmp_path: Path) -> None:

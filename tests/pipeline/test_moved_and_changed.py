@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from genet import load
 from genet.arch.network import Network
 from genet.cli import main as cli
 from genet.config.reader import read_training, to_yaml
+from genet.export.exports import export
+from genet.export.format import Subject
 from genet.models.build import build
 from genet.models.weights import save_weights
 from genet.pipeline.train import Lesson, trained_before
@@ -140,6 +143,31 @@ def test_an_export_is_made_on_the_networks_own_images_or_on_others_that_are_aske
     others = answer(capsys, "export", "net", "--format", "onnx", "--data", "pictures")
     assert {each["test_images"] for form in others["formats"].values() for each in form["exported"]} == {None, 17}
     assert "| data | n/a |" in Path("net/card.md").read_text()
+
+
+def test_images_of_others_do_not_tell_what_a_networks_classes_are_called(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = Network.parse(NETWORK)
+    write_atomic(Path("net/network.yaml"), to_yaml(network).encode())
+    save_weights(build(network), Path("net/model.safetensors"))
+    draw(Path("others"))
+    for split in ("train", "validation"):
+        Path("others", split, "cat").rename(Path("others", split, "cow"))
+    answer(capsys, "export", "net", "--data", "others", "--format", "onnx")
+    assert not Path("net/export/labels.txt").exists()
+    export(Subject(load("net"), labels=("cow", "dog")), Path("net/export"), ("onnx",))  # as an earlier version guessed
+    answer(capsys, "export", "net", "--data", "images", "--format", "onnx")
+    assert answer(capsys, "eval", "net/export/model.onnx", "--data", "images")["images"] == 16
+
+
+def test_the_images_that_a_network_was_trained_on_tell_what_its_classes_are_called(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, *TRAIN)
+    Path("net/labels.txt").unlink()  # an earlier version wrote none
+    answer(capsys, "export", "net", "--format", "genet-string")
+    assert Path("net/labels.txt").read_text() == Path("net/export/labels.txt").read_text() == "cat\ndog\n"
 
 
 def test_a_training_of_an_earlier_version_counts_and_takes_note_of_the_images_that_are_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,15 +12,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from genet.arch.network import Network
 from genet.cli.main import main
 from genet.config.reader import read_any, read_network, read_training, shipped_files, to_yaml
 from genet.config.recipe import TrainingRecipe
+from genet.errors import GenetError
 from genet.models.build import build
-from genet.models.weights import load_weights, save_weights
-from genet.pipeline.train import Lesson
+from genet.models.weights import load_weights, read_labels, save_weights, write_labels
+from genet.pipeline.train import Lesson, teacher_of
 from genet.storage import write_atomic
 from genet.training.checkpoints import Checkpoints, Preempted
 
@@ -174,6 +179,79 @@ def test_a_network_is_named_by_its_folder_and_ends_with_its_labels(
     assert (tmp_path / "net" / "labels.txt").read_text().split() == list("0123456789")
 
 
+def test_another_network_that_lies_in_the_folder_is_not_trained_over(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_atomic(tmp_path / "net" / "network.yaml", b"# mine\n" + to_yaml(Network.parse(NETWORK.replace("c24", "c16"))).encode())
+    said = refused(capsys, NETWORK, "--recipe", recipe, "--into", tmp_path / "net")
+    assert "network.yaml: must be that of this training, and is another's" in said
+    assert (tmp_path / "net" / "network.yaml").read_bytes().startswith(b"# mine")
+
+
+def put_two(folder: Path, labels: tuple[str, ...] = ("b", "a")) -> None:
+    """A network of two classes in some order, of the same weights else."""
+    module = build(TWO, seed=3)
+    if labels == ("b", "a"):
+        for tensor in module.head.fc.parameters():
+            tensor.data = tensor.data.flip(0)
+    write_atomic(folder / "network.yaml", to_yaml(TWO).encode())
+    save_weights(module, folder / "model.safetensors")
+    write_labels(folder, labels)
+
+
+def put_noise(root: Path) -> Path:
+    """Images of noise in two class folders, the second brighter."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 24), ("validation", 40)):
+        for name, number in itertools.product("ab", range(count)):
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            brighter = 100 * (name == "b")
+            Image.fromarray(draw.integers(brighter, 150 + brighter, (16, 16), np.uint8)).save(
+                root / split / name / f"{number}.png"
+            )
+    return root
+
+
+TWO = Network.parse(NETWORK.removesuffix("10") + "2", "two")
+STILL = "name: still\ndata: {name: folder, nas_validation: 0.25}\ntrain: {epochs: 8, batch: 12, learning_rate: 1.0e-12MORE}\n"
+
+
+def test_training_that_goes_on_numbers_the_classes_as_its_start_does(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text(STILL.replace("MORE", ""))
+    images, reached = put_noise(tmp_path / "images"), []
+    for name, labels in (("usual", ("a", "b")), ("swapped", ("b", "a"))):
+        start, into = tmp_path / name, tmp_path / f"{name}-on"
+        put_two(start, labels)
+        found = trained(capsys, start / "network.yaml", "--recipe", recipe, "--from", start, "--data", images, "--into", into)
+        reached.append(found["test_accuracy"])
+        assert read_labels(into) == labels
+    assert reached[0] == reached[1] != 0.5
+
+
+def test_a_start_of_other_classes_is_refused(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text(STILL.replace("MORE", ""))
+    start, images = tmp_path / "net", put_noise(tmp_path / "images")
+    put_two(start, ("a", "c"))
+    said = refused(
+        capsys, start / "network.yaml", "--recipe", recipe, "--from", start, "--data", images, "--into", tmp_path / "on"
+    )
+    assert "must hold the network's own classes, and lacks c and has b" in said
+
+
+def test_a_teacher_answers_in_the_order_of_the_images_classes(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(STILL.replace("MORE", ", teacher: teacher"))
+    put_two(tmp_path / "teacher")
+    read = read_training(recipe)
+    lesson, images = Lesson(TWO, read.train, read.data, 0), torch.randn(3, 1, 16, 16)
+    teacher = teacher_of(lesson, ("a", "b"))
+    assert teacher is not None
+    assert torch.equal(teacher.eval()(images), build(TWO, seed=3).eval()(images))
+    with pytest.raises(GenetError, match=r"a teacher must tell the classes of the images apart, and .* lacks c and has b"):
+        teacher_of(lesson, ("a", "c"))
+
+
 def put_teacher(folder: Path, notation: str, seed: int = 0) -> None:
     network = Network.parse(notation)
     write_atomic(folder / "network.yaml", to_yaml(network).encode())
@@ -225,7 +303,7 @@ def test_every_training_recipe_that_comes_along_can_be_read(name: str) -> None:
         ("augment: {crop: 4, scale: [0.5, 1]}", "must stand alone, and crop is given too"),
         (
             "mixup: 0.2, batch: 33",
-            "a batch must divide into 1 processes x 1 parts of it, in pairs where images are mixed",
+            "a batch must divide into 1 processes x 1 parts of it, in pairs if images are mixed",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tarfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -241,6 +242,36 @@ def test_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
         with Image.open(tmp_path / "deep.png") as image:
             assert grey(image) == expected
             assert in_mode(image, "RGB").getpixel((0, 0)) == (expected,) * 3
+
+
+def test_12_bits_in_a_tiff_are_scaled_by_their_own_range(tmp_path: Path) -> None:
+    (tmp_path / "deep.tiff").write_bytes(twelve_bits(4095, 0))
+    with Image.open(tmp_path / "deep.tiff") as image:
+        assert [in_mode(image, "L").getpixel((x, 0)) for x in (0, 1)] == [255, 0]
+
+
+def twelve_bits(one: int, other: int) -> bytes:
+    """A TIFF of two pixels, which Pillow reads but does not write."""
+    tags = ((256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 3))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    pixels = (one << 12 | other).to_bytes(3, "big") + b"\0"
+    return b"II*\0" + struct.pack("<I", 12) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("suffix", ["tiff", "im"])
+@pytest.mark.parametrize("largest", [255, 65535])
+def test_32_bits_are_refused_whatever_their_values(suffix: str, largest: int, tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, largest]], np.int32)).save(tmp_path / f"deep.{suffix}")
+    with Image.open(tmp_path / f"deep.{suffix}") as image, pytest.raises(ValueError, match="32-bit numbers of unknown range"):
+        in_mode(image, "L")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_16_bits_are_16_bits_in_every_format_and_when_turned(suffix: str, tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 257 * 100, np.uint16)).save(tmp_path / f"deep.{suffix}")
+    with Image.open(tmp_path / f"deep.{suffix}") as image:
+        image.getexif()[0x0112] = 6
+        assert grey(image) == 100
 
 
 def test_transparent_places_are_white_whatever_colour_they_hide(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""What other people's networks compute, in a word: two functions of one name are told apart by it, on any machine."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+CLOSE = 1e-3  # of the norm of the logits: machines round otherwise, and another network is farther off
+REPEATED = 2**16 + 1  # so many numbers are drawn for a tensor, again and again
+
+
+@torch.no_grad()
+def computed(module: nn.Module, resolution: int, channels: int) -> str:
+    """Name what a network makes of one image with fixed weights: the norm of its logits, and two sums of them.
+
+    Weights that it comes with do not count, for they are saved, and may be drawn anew at every call. It stays as it was.
+    """
+    draw = np.random.RandomState(0)  # whose numbers are the same in every version
+    image = torch.tensor(draw.standard_normal((1, channels, resolution, resolution)), dtype=torch.float32)
+    tensors = {name: each for name, each in module.state_dict().items() if isinstance(each, Tensor) and each.is_floating_point()}
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for name, tensor in tensors.items():
+            tensor.copy_(_fixed(name, tensor, draw))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            logits = module.eval()(image).double().flatten()
+    finally:
+        for name, tensor in tensors.items():
+            tensor.copy_(before[name])
+        for part, training in modes:
+            part.training = training
+    places = torch.arange(len(logits), dtype=torch.float64)
+    found = (logits.norm(), *(logits @ (step * places).cos() for step in (1, 2)))
+    return ":".join([f"{resolution}x{channels}", *(f"{float(each):.4g}" for each in found)])
+
+
+def is_computed_alike(one: str, other: str) -> bool:
+    """Whether two words name one network, but for rounding."""
+    (size, *ours), (other_size, *theirs) = (each.split(":") for each in (one, other))
+    found, wanted = (np.array(each, dtype=float) for each in (ours, theirs))
+    return size == other_size and np.allclose(found, wanted, rtol=0, atol=CLOSE * wanted[0], equal_nan=True)
+
+
+def _fixed(name: str, tensor: Tensor, draw: np.random.RandomState) -> Tensor:
+    """Weights of both signs that neither blow up nor let vanish what passes; variances and scales about one."""
+    drawn = torch.tensor(np.resize(draw.random_sample(min(tensor.numel(), REPEATED)), tensor.shape))
+    if tensor.dim() > 1:
+        return (drawn - 0.5) * math.sqrt(24 * len(tensor) / max(1, tensor.numel()))
+    return drawn - 0.5 if name.endswith(("bias", "mean")) else drawn + 0.5
