@@ -158,7 +158,9 @@ def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> 
     if recipe:
         files.check_free_for(recipe)
         check_designs(recipe)
-        _ = job.device, job.meter, job.splits
+        _ = job.device, job.meter
+        if not files.results.exists():
+            job.splits.check(recipe.search_resolution)
     with FolderLock(folder):
         files.remove_leftovers()
         job.held = True

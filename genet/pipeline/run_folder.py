@@ -86,12 +86,14 @@ class RunFolder:
 
     def note_of(self, data: Data, contents: Contents) -> Noted:
         """What the folder is to note of these images; RunError where its results were made from others."""
-        trainings = ("master", "networks/*/model")
-        results = [f"{name}{suffix}" for name in trainings for suffix in (".json", ".*.checkpoint*")]
+        results, begun = (
+            any(any(self.path.glob(f"{name}{suffix}")) for name in ("master", "networks/*/model"))
+            for suffix in (".json", ".*.checkpoint*")
+        )
         made = None
-        if any(any(self.path.glob(name)) for name in (*results, "trials.jsonl")):
+        if results or begun or self.trials.path.exists():
             images = Trained.load(self.master).images if self.master.exists() else None
-            made = Made(read_recipe(self.recipe_file).data.root, images)
+            made = Made(read_recipe(self.recipe_file).data.root, images, tested=results)
         return note_of(self.path, data, contents, made, "put them back, or give --new-run for a new folder")
 
     def check_free_for(self, recipe: Recipe) -> None:

@@ -237,6 +237,7 @@ def train_network(
         teacher_of(lesson, splits.labels)  # nothing is written for a training that cannot be
         module = _begun(lesson, progress.say)
         check_kept(module.inside if isinstance(module, Folded) else module, network)
+        splits.check(network.input.resolution)
     world.wait()  # all have looked before the first of them writes
     if world.first and noted:
         noted.keep(folder, progress.say)
@@ -259,7 +260,7 @@ def note_in(folder: Path, data: Data, contents: Contents, remedy: str) -> Noted:
     result, made = folder / "model.json", None
     if (result.exists() or any(folder.glob("model.*.checkpoint*"))) and (folder / "recipe.yaml").exists():
         images = Trained.load(result).images if result.exists() else None
-        made = Made(read_training(folder / "recipe.yaml").data.root, images)
+        made = Made(read_training(folder / "recipe.yaml").data.root, images, tested=result.exists())
     return note_of(folder, data, contents, made, remedy)
 
 

@@ -77,6 +77,7 @@ class Made(NamedTuple):
 
     root: str | None  # the place, by their recipe
     images: str | None  # the digest of the contents, None in an earlier version
+    tested: bool = True  # whether validation images told how good one is; they decide nothing before
 
 
 class Noted(Record):
@@ -103,7 +104,7 @@ class Noted(Record):
 def note_of(folder: Path, data: Data, contents: Contents, made: Made | None, remedy: str) -> Noted:
     """Return what a folder is to note of its images; `made` is None as long as nothing was made from any.
 
-    RunError if results were made from others, with the remedy.
+    RunError if results were made from others, with the remedy. Validation images may be repaired until some result was tested.
     """
     place = Path(data.root).absolute() if data.root else None
     beside = os.path.relpath(place.parent.resolve() / place.name, folder.resolve()) if place else None
@@ -112,7 +113,7 @@ def note_of(folder: Path, data: Data, contents: Contents, made: Made | None, rem
         return found
     if (folder / NOTE).exists():
         known = Noted.load(folder / NOTE)
-        if known.contents == contents:
+        if known.contents == contents or (known.contents.train == contents.train and not made.tested):
             return found.model_copy(update={"name": known.name})
         changes = contents.changes_since(known.contents)
     elif made.images:

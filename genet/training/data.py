@@ -34,6 +34,7 @@ from genet.training.images import CPU, PLAIN, FileImages, ImageSet, TensorImages
 
 DOWNLOADED = "torch/"  # datasets that torchvision knows where to fetch
 Say = Callable[[str], None]
+NAMED = 20  # images that do not decode; the others are counted
 SHARE_OF_MEMORY = 0.25  # of the device's memory that decoded images may take
 
 
@@ -52,6 +53,19 @@ class Splits:
         """Return the same sets in another view."""
         train, nas_validation, test = (images.seen_as(view) for images in (self.train, self.nas_validation, self.test))
         return dataclasses.replace(self, train=train, nas_validation=nas_validation, test=test)
+
+    def check(self, resolution: int) -> None:
+        """Check that every image decodes, before hours are spent on some; DataError that names all that do not.
+
+        Images to train on that are decoded anew in every epoch are opened only: the first epoch decodes them.
+        """
+        faults: list[str] = []
+        for images in (self.train, self.nas_validation, self.test):
+            if isinstance(images, FileImages):
+                faults += images.faults(resolution, thorough=images is not self.train)
+        if faults:
+            more = [f"and {len(faults) - NAMED:,} more images do not decode"] if len(faults) > NAMED else []
+            raise DataError(*faults[:NAMED], *more)
 
 
 def load_data(

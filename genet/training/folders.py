@@ -80,6 +80,13 @@ class FolderReader:
         path = Path(self.samples[index][0])
         return path.name if basename else str(path if absolute else path.relative_to(self.root))
 
+    def is_empty(self, index: int) -> bool:
+        """Whether an image's file is there, without a byte in it."""
+        try:
+            return Path(self.samples[index][0]).stat().st_size == 0
+        except OSError:
+            return False
+
     @property
     def left_out(self) -> str | None:
         """What was left out, in words; None if nothing was."""

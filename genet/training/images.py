@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -25,6 +25,7 @@ from genet.device import cpus
 from genet.errors import DataError
 from genet.names import shown
 from genet.training.augmentation import cropped, draws, erased, seed_augmentation, training_transform
+from genet.training.folders import FolderReader
 from genet.training.pixels import in_mode
 
 Transform = Callable[[Image.Image], Tensor]
@@ -286,7 +287,28 @@ class FileImages:
         try:
             yield from loader
         except DataError as fault:  # a worker sends its traceback along; the last line is the message
-            raise DataError(str(fault).strip().splitlines()[-1].split("DataError: ")[-1]) from None
+            told = str(fault).strip().splitlines()[-1].split("DataError: ")[-1]
+            raise DataError(*(self._faults(whole=True) or [told])) from None
+
+    def faults(self, resolution: int, thorough: bool) -> tuple[str, ...]:
+        """Name all images that do not decode, a line each.
+
+        Images that are kept are decoded for good. Of others each process looks at its part, and at the headers alone unless the
+        look is to be `thorough`.
+        """
+        if not self._in_memory(resolution, None):
+            return self._faults(whole=thorough)
+        try:
+            self._tensors(resolution)
+        except DataError as fault:
+            return fault.args
+        return ()
+
+    def _faults(self, whole: bool) -> tuple[str, ...]:
+        own = self.positions[self._view.rank :: self._view.ranks].tolist()
+        checked = Subset(_Faults(self._dataset, self._channels, whole), own)
+        loader: DataLoader[str] = DataLoader(checked, DECODED_AT_ONCE, num_workers=min(self._workers, cpus()), collate_fn=list)
+        return tuple(fault for faults in loader for fault in faults if fault)
 
     def _shown(self, resolution: int) -> Shown:
         return self._view.shown or shown_at(self._channels, resolution)
@@ -312,20 +334,58 @@ class _Decoded(Dataset[Batch]):
     """Decodes and transforms. An image that does not decode is named, where timm would show the next one in its place."""
 
     def __init__(self, dataset: Any, channels: int, transform: Transform, seed: int | None) -> None:
-        self._dataset, self._mode, self._transform, self._seed = dataset, "L" if channels == 1 else "RGB", transform, seed
+        self._dataset, self._mode, self._transform, self._seed = dataset, _mode(channels), transform, seed
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Batch:
-        reader = getattr(self._dataset, "reader", None)
-        try:
-            source, label = (reader or self._dataset)[index]
-            with source if reader else nullcontext():  # timm's readers give open files, torchvision decoded images
-                image = in_mode(Image.open(source) if reader else source, self._mode)
-        except Exception as fault:
-            name = shown(self._dataset.filename(index, absolute=True)) if reader else f"image {index}"
-            raise DataError(f"{name}: must be an image that decodes ({fault}); repair or remove it") from None
+        with _opened(self._dataset, index) as (picture, label):
+            image = in_mode(picture, self._mode)
         if self._seed is not None:
             seed_augmentation(self._seed + index)
         return self._transform(image), label
+
+
+class _Faults(Dataset[str]):
+    """What is wrong with each image, nothing if it decodes; or, if they are not taken `whole`, if Pillow knows how to."""
+
+    def __init__(self, dataset: Any, channels: int, whole: bool) -> None:
+        self._dataset, self._mode, self._whole = dataset, _mode(channels), whole
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> str:
+        try:
+            with _opened(self._dataset, index, header_alone=not self._whole) as (picture, _):
+                if self._whole:
+                    in_mode(picture, self._mode)
+        except DataError as fault:
+            return str(fault)
+        return ""
+
+
+def _mode(channels: int) -> str:
+    return "L" if channels == 1 else "RGB"
+
+
+@contextmanager
+def _opened(dataset: Any, index: int, header_alone: bool = False) -> Iterator[tuple[Any, Any]]:
+    """Open an image, with its label; DataError that names it where it does not open, or does not decode inside."""
+    reader = getattr(dataset, "reader", None)
+    try:
+        if header_alone and isinstance(reader, FolderReader):  # reads no more of the file than it needs
+            path, label = reader.samples[index]
+            with Image.open(path) as picture:
+                yield picture, label
+            return
+        source, label = (reader or dataset)[index]
+        with source if reader else nullcontext():  # timm's readers give open files, torchvision decoded images
+            yield (Image.open(source) if reader else source), label
+    except Exception as fault:
+        name = shown(dataset.filename(index, absolute=True)) if reader else f"image {index}"
+        why = "it is no image that Pillow reads" if isinstance(fault, UnidentifiedImageError) else fault
+        if isinstance(reader, FolderReader) and reader.is_empty(index):
+            why = "it is empty"
+        raise DataError(f"{name}: must be an image that decodes ({why}); repair or remove it") from None

@@ -82,8 +82,10 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("change", "finished"),
+    [*((change, True) for change in CHANGES), (rename_a_class, False), (add_an_image, False)],
+)
 def test_a_training_is_not_gone_on_with_when_its_images_have_changed(
     project: Path, change: Callable[[], None], finished: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +102,36 @@ def test_a_training_is_not_gone_on_with_when_its_images_have_changed(
     )
     assert stamps(project / "net") == before
     answer(capsys, *TRAIN, "--data", "before")
+
+
+def test_a_training_goes_on_after_a_test_image_was_repaired_that_had_not_told_anything_yet(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was broken after the training had begun, so that only its last step met it."""
+    Path("brief.yaml").write_text(TRAINING.replace("root:", "loading: stream, root:"))
+    broken, whole = Path("images/validation/dog/0.png"), Path("images/validation/dog/0.png").read_bytes()
+
+    def break_it(*_: object) -> None:
+        broken.write_bytes(whole[:45])
+
+    monkeypatch.setattr("genet.pipeline.train.write_labels", break_it)  # the last that is written before a training
+    assert "must be an image that decodes" in fault(capsys, *TRAIN)
+    checkpoint = next(Path("net").glob("model.*.checkpoint*"))
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    enlarge_a_test_image()
+    answer(capsys, *TRAIN)
+    known = json.loads(Path("net/model.json").read_text())["inputs"]
+    assert checkpoint.name.startswith(f"model.{known[:8]}."), "the checkpoint was gone on with"
+
+
+def test_broken_images_are_named_before_anything_is_written_or_trained(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train/cat/0", "validation/dog/0"):
+        Path("images", f"{name}.png").write_bytes(b"")
+    said = fault(capsys, *TRAIN).splitlines()
+    law = "must be an image that decodes (it is empty); repair or remove it"
+    assert said == [f"{project}/images/{name}.png: {law}" for name in ("train/cat/0", "validation/dog/0")]
+    assert not any(Path("net").glob("*"))
 
 
 def test_a_training_whose_images_are_moved_is_known_and_its_recipe_follows(

@@ -334,6 +334,26 @@ def test_an_image_cut_in_half_is_named(folder: Path) -> None:
         contents(splits.test, 16)
 
 
+@pytest.mark.usefixtures("files_closed")
+@pytest.mark.parametrize("loading", ["stream", "device"])
+def test_a_check_names_every_image_that_does_not_decode_and_why(folder: Path, loading: str) -> None:
+    """Of images to train on that are streamed it sees the header: the rest is read in the first epoch."""
+    broken = {"train/ant/0": b"", "train/bee/1": b"<html>", "validation/cat/0": b"", "validation/cat/1": None}
+    for name, content in broken.items():
+        file = folder / f"{name}.png"
+        file.write_bytes(file.read_bytes()[:60] if content is None else content)
+    splits = load_data(Data(name="folder", root=str(folder), nas_validation=0.4, loading=loading), COLOURED, seed=0)
+    with pytest.raises(DataError) as raised:
+        splits.check(16)
+    reasons = {str(Path(line.split(": ")[0]).relative_to(folder)): line.split("(")[1].split(")")[0] for line in raised.value.args}
+    assert reasons.pop("validation/cat/1.png").startswith(("image file is truncated", "broken PNG", "unrecognized data"))
+    assert reasons == {
+        "train/ant/0.png": "it is empty",
+        "train/bee/1.png": "it is no image that Pillow reads",
+        "validation/cat/0.png": "it is empty",
+    }
+
+
 def test_an_empty_train_folder_is_refused(folder: Path) -> None:
     for name in CLASSES:
         (folder / "train" / name).rename(folder / name)
