@@ -1,7 +1,8 @@
 """Image folders as people have them: which folders are classes, which files are images, and in what order.
 
 A class is a folder directly in the split's folder, by its name as `by_class` reads it; images at any depth below it are its own.
-Hidden files and folders, folders without images, loose files and files that Pillow does not read are left out, counted and named.
+Hidden files and folders, folders without images, loose files, what is no file and files that Pillow does not read are left out,
+counted and named.
 So is a link to a folder that is looked into by itself or by another link: no image counts twice, and none for two classes.
 """
 
@@ -45,6 +46,7 @@ class FolderReader:
         self.root, self._readable = root, _readable()
         self._others: Counter[str] = Counter()  # files that are no images, by suffix
         self._hidden: list[str] = []
+        self._special: list[str] = []  # pipes, sockets and devices: to read one may never end
         self._again: list[str] = []  # folders that were looked into already
         self._seen = {root.resolve(), *root.resolve().parents}
         entries = self._shown(root)
@@ -92,6 +94,7 @@ class FolderReader:
         """What was left out, in words; None if nothing was."""
         suffixes = ", ".join(f"{count} {shown(suffix)}" for suffix, count in sorted(self._others.items()))
         parts = [f"{suffixes} (no images that Pillow reads)"] if suffixes else []
+        parts += [f"pipes, sockets or devices {some_of(self._special)}"] if self._special else []
         parts += [f"{self._loose} files beside the class folders"] if self._loose else []
         parts += [f"hidden {some_of(self._hidden)}"] if self._hidden else []
         parts += [f"folders without images {some_of(self._empty)}"] if self._empty else []
@@ -119,6 +122,8 @@ class FolderReader:
                 self._links.append((name, path))
             elif _is_folder(entry):
                 self._look_into(name, path, found)
+            elif _is_special(entry):
+                self._special.append(str(path.relative_to(self.root)))
             elif suffix in self._readable:
                 found.append((entry.path, _size(entry)))
             else:
@@ -128,6 +133,12 @@ class FolderReader:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether it is a folder or a link to one; a link to itself is none."""
     return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether it is there, and no file; a link to nothing is told of when it is to be decoded."""
+    is_file = Path(entry).is_file() if entry.is_symlink() else entry.is_file()
+    return not is_file and Path(entry).exists()
 
 
 def _readable() -> frozenset[str]:

@@ -266,6 +266,16 @@ JOB = (
 )
 
 
+def test_a_run_names_broken_images_before_it_measures_or_takes_its_folder(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recipe(project, JOB, SPACE.replace("channels: 1, classes: 10", "channels: 3, classes: 2"))
+    Path("images/validation/dog/0.png").write_bytes(b"<html>")
+    law = "must be an image that decodes (it is no image that Pillow reads); repair or remove it"
+    assert fault(capsys, "run", "tiny.yaml") == f"{project}/images/validation/dog/0.png: {law}"
+    assert not Path("runs").exists()
+
+
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a finished run on a folder of images, which was moved since."""

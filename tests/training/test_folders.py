@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tarfile
 import warnings
@@ -106,6 +107,17 @@ def test_a_link_to_itself_is_no_folder_and_no_traceback(tmp_path: Path) -> None:
         place.symlink_to(place)
     assert read(tmp_path) == {"cat": ["cat/1.png"]}
     assert FolderReader(tmp_path).left_out == f"{tmp_path}: left out 1 without a suffix (no images that Pillow reads)"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_called_like_an_image_is_left_out_and_waited_for_by_nobody(tmp_path: Path, linked: bool) -> None:
+    draw(tmp_path / "split" / "cat" / "1.png")
+    pipe = tmp_path / "split" / "cat" / "2.png"
+    os.mkfifo(tmp_path / "pipe" if linked else pipe)
+    if linked:
+        pipe.symlink_to(tmp_path / "pipe")
+    assert read(tmp_path / "split") == {"cat": ["cat/1.png"]}
+    assert FolderReader(tmp_path / "split").left_out == f"{tmp_path / 'split'}: left out pipes, sockets or devices cat/2.png"
 
 
 def test_a_split_without_any_class_is_refused(tmp_path: Path) -> None:
