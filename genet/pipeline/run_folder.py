@@ -99,7 +99,7 @@ class RunFolder:
     def check_free_for(self, recipe: Recipe) -> None:
         """RunError where the folder holds another recipe's trials, or files that are no run's."""
         if self.recipe_file.exists():
-            if self.recipe().evidence_digest != recipe.evidence_digest:
+            if not self._is_of(recipe):
                 raise RunError(
                     f"{self.path}: must belong to this recipe, and holds a run of another (space, data, schedules "
                     "or seed differ); use --new-run for a new folder, or --run FOLDER"
@@ -108,6 +108,14 @@ class RunFolder:
             not self.path.is_dir() or any(file.name not in (".lock", NOTE) for file in self.path.iterdir())
         ):
             raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
+
+    def _is_of(self, recipe: Recipe) -> bool:
+        """Whether the recipe's trials are those here. As long as there are none, what the MasterNet is taught is free to change."""
+        ours = self.recipe()
+        if not self.trials.path.exists() and not self.trials_under_way.exists():
+            free = {name: getattr(recipe, name) for name in ("augment", "master", "distill")}
+            ours = ours.model_copy(update=free)
+        return ours.evidence_digest == recipe.evidence_digest
 
     def adopt(self, recipe: Recipe) -> None:
         """Make this the recipe's folder. Other budgets, another device or another final training keep the trials."""

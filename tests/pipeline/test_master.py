@@ -167,6 +167,12 @@ def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unles
         with pytest.raises(EvidenceError, match=r"has learnt nothing: .*learning rate.*epochs.*augmentation.*--any-master"):
             run_planned_trials(job)
         assert finished_trials(job) == ()
+    measured = job.folder.latency.read()
+    better = read_recipe(write_recipe(tmp_path, still.replace("1.0e-9", "1.0e-8")))
+    with open_job(tmp_path / "run", Progress(), better) as job:
+        profile_device(job)
+        assert (job.folder.latency.read(), job.folder.recipe()) == (measured, better), "what was measured stays"
+        train_master(job)
         assert len(run_planned_trials(job, any_master=True)) == len(planned_trials(job))
         why = train_master(job).why_unlearnt(10)
         assert f"by --any-master from a MasterNet that has learnt nothing, and tell little: {why}." in (
