@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+
+WEIGHTS_UNDER = (  # keys by which people save weights in a checkpoint with more
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "state_dict_ema",
+    "model_ema",
+    "model",
+    "net",
+    "network",
+    "weights",
+)
+PARALLEL = "module."  # how torch's DataParallel begins all names
+SHOWN = 3  # names of a kind that do not fit
 
 
 class GenetError(Exception):
@@ -68,6 +83,38 @@ class NonFiniteLossError(GenetError):
 
 
 def first_line(fault: Exception) -> str:
-    """The first line of what another library raised, for a message of ours."""
-    text = str(fault).strip()
-    return text.splitlines()[0][:200] if text else type(fault).__name__
+    """Say what another library raised in one line of ours: its first, with its type where that is no sentence.
+
+    Of weights that do not fit a module the names are said, and the likely reason.
+    """
+    lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
+    if not lines:
+        return type(fault).__name__
+    if "in loading state_dict for" in lines[0]:
+        return _misfit(str(fault))
+    told = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return (told if " " in told else f"{type(fault).__name__}: {told}")[:200]
+
+
+def _misfit(text: str) -> str:
+    """Which weights torch misses, does not expect, or has of other sizes."""
+    missing, extra = (_names(kind, text) for kind in ("Missing", "Unexpected"))
+    sizes = re.findall(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)", text)
+    parts = [f"it lacks {_some(missing)}"] if missing else []
+    parts += [f"has {_some(extra)} besides"] if extra else []
+    parts += [f"has {_some([f'{name} of {theirs} for {ours}' for name, theirs, ours in sizes])}"] if sizes else []
+    way = ""
+    if key := next((name for name in extra if name in WEIGHTS_UNDER), None):
+        way = f"; the weights are under [{key!r}]"
+    elif any(name.startswith(PARALLEL) for name in extra) and not any(name.startswith(PARALLEL) for name in missing):
+        way = f"; take {PARALLEL} off the names, which DataParallel put there"
+    return f"the state_dict does not fit: {' and '.join(parts) or text.splitlines()[0]}{way}"
+
+
+def _names(kind: str, text: str) -> list[str]:
+    found = re.search(rf"{kind} key\(s\) in state_dict: (.*)", text)
+    return re.findall(r'"([^"]+)"', found[1]) if found else []
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -57,6 +57,7 @@ def _run(argv: Sequence[str]) -> int:
         return 128 + signal.SIGTERM
     except (GenetError, OSError) as fault:
         if arguments.debug or (isinstance(fault, OSError) and fault.filename is None):
+            _uncover(fault)
             raise
         lines = fault.args
         if isinstance(fault, OSError):
@@ -66,6 +67,14 @@ def _run(argv: Sequence[str]) -> int:
         if arguments.json:
             print(json.dumps({"error": "\n".join(map(str, lines))}))
         return 2
+
+
+def _uncover(fault: BaseException) -> None:
+    """Have the traceback show what led to a fault, where its message took the place of that."""
+    below: BaseException | None = fault
+    while below:
+        below.__suppress_context__ = False
+        below = below.__cause__ or below.__context__
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from genet.errors import StorageError
+from genet.errors import WEIGHTS_UNDER, StorageError
 from genet.storage import read_head
 
 HEAD = 1 << 20  # bytes that a file is told by
 SIGN = 64  # of them, in which a text shows what it is
 LONGEST_HEADER = 1 << 26
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with until its files became zip archives
-UNDER = ("state_dict", "model_state_dict", "model_state", "state_dict_ema", "model_ema", "model", "net", "network", "weights")
 TENSORS = r"collections OrderedDict|torch\._utils _rebuild\w*|torch \w+"  # what a pickle of tensors alone is made of
 ELSEWHERE = "genet takes networks of PyTorch: import the function that builds one"
 EXPORTED = "genet eval {file} --data D runs it as it is; to import it, import the function that builds the network it came from"
@@ -104,7 +103,7 @@ def _pickled(file: Path, what: str, opened: IO[bytes]) -> Kind:
     if "torch._utils _rebuild_tensor_v2" not in pickled.called:
         return Kind(f"{what} without tensors", "genet import --help says what a network can be")
     beside = f", with objects such as {objects[0]}" if objects else ""
-    key = next((each for each in UNDER if each in pickled.words), None)
+    key = next((each for each in WEIGHTS_UNDER if each in pickled.words), None)
     if key:
         return Kind(f"{what} of weights under {key!r}, without the network{beside}", _weights(f"{loaded}[{key!r}]"))
     return Kind(f"{what} of weights, without the network{beside}", _weights(loaded))

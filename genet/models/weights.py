@@ -50,8 +50,10 @@ def load_structure(network: Structure, path: Path) -> nn.Module:
         module.load_state_dict(load_tensors(read_checked(path)))
     except SafetensorError as fault:
         raise StorageError(f"{path}: must be a safetensors file, and is none ({fault})") from None
-    except RuntimeError:
-        raise StorageError(f"{path}: must hold the weights of {network}, and holds another network's") from None
+    except RuntimeError as fault:
+        raise StorageError(
+            f"{path}: must hold the weights of {network}, and holds another network's ({first_line(fault)})"
+        ) from None
     return module.eval()
 
 

@@ -89,9 +89,9 @@ def _check_learnt(job: Job, any_master: bool) -> None:
     elif why:
         raise EvidenceError(
             f"the MasterNet has learnt nothing: {why}; likely the learning rate is too low or too high, the epochs are too few, "
-            "the augmentation hides what tells the classes apart, or images are in the wrong folders; change master or augment in "
-            "the recipe and give the same command again, which keeps what was measured (for other images give --new-run), or go "
-            "on with --any-master"
+            "the augmentation hides what tells the classes apart, or images are in the wrong folders; change master or augment "
+            "in the recipe and give the same command again, which keeps what was measured (for other images give --new-run), or "
+            "go on with --any-master"
         )
 
 

@@ -110,7 +110,7 @@ class RunFolder:
             raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
 
     def _is_of(self, recipe: Recipe) -> bool:
-        """Whether the recipe's trials are those here. As long as there are none, what the MasterNet is taught is free to change."""
+        """Whether the recipe's trials are those here. As long as there are none, how the MasterNet is trained is free."""
         ours = self.recipe()
         if not self.trials.path.exists() and not self.trials_under_way.exists():
             free = {name: getattr(recipe, name) for name in ("augment", "master", "distill")}

@@ -58,7 +58,7 @@ def test_a_silent_hub_is_asked_once_and_named(silent: socket.socket) -> None:
 
 
 def test_a_users_own_function_that_fetches_is_told_the_same(silent: socket.socket) -> None:
-    with pytest.raises(GenetError, match=r"tests\.nets\.others:fetched: got no answer from 127\.0\.0\.1"):
+    with pytest.raises(GenetError, match=r"tests\.fixtures\.others:fetched: got no answer from 127\.0\.0\.1"):
         build_structure(OWN)
 
 
