@@ -116,7 +116,10 @@ def load_test(
     root = _check_located(data, reads)
     images = _open(data.name, root, "validation", labels, say)
     _check_class_count(images, reads.classes, root)
-    check_labels(labels, _numbered(images, root), root)
+    numbered = _numbered(images, root)
+    check_labels(labels, numbered, root)
+    if numbered and not labels:
+        say(f"  the network has no labels.txt: its logits are taken for the classes by name: {some_of(numbered)}")
     if not len(images):
         raise DataError(f"{root}: must hold at least one image to test with, and holds none")
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))

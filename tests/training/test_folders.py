@@ -191,6 +191,16 @@ def test_what_only_one_split_or_only_the_network_has_is_told_apart(tmp_path: Pat
         load_test(data, READS, labels=("cat", "dog\u00a0"))
 
 
+@pytest.mark.parametrize("labels", [None, ("cat", "dog")])
+def test_a_test_of_a_network_without_names_of_classes_says_which_it_takes(tmp_path: Path, labels: tuple[str, ...] | None) -> None:
+    for name in ("dog", "cat"):
+        draw(tmp_path / "validation" / name / "1.png")
+    said: list[str] = []
+    load_test(Data(name="folder", root=str(tmp_path)), READS, labels=labels, say=said.append)
+    law = "  the network has no labels.txt: its logits are taken for the classes by name: cat, dog"
+    assert said == ([] if labels else [law])
+
+
 def test_an_image_may_be_called_anything_and_is_shown_on_one_line(tmp_path: Path) -> None:
     for name in ("cat/1", "cat/2", "dog/1", "dog/M\udcfc\nll"):
         for split in ("train", "validation"):
