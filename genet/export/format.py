@@ -99,7 +99,11 @@ class Subject:
         """These images and the network's own logits, found once for all formats."""
         if batch not in self._compared:
             images = self.images(batch)
-            self._compared[batch] = images, self.module(images)
+            logits = self.module(images)
+            if not logits.isfinite().all():
+                name = self.network.name
+                raise GenetError(f"{name}: must answer with finite logits, and does not; look for NaN in its weights")
+            self._compared[batch] = images, logits
         return self._compared[batch]
 
     @cached_property

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genet.arch.cost import Cost, network_cost
 from genet.arch.external import Foreign, Structure
+from genet.errors import GenetError, SpecError, first_line
 from genet.latency.ops import Op, OpKind
 from genet.models.external import build_structure, structure_of
 
@@ -40,10 +41,24 @@ def module_ops(module: nn.Module, images: tuple[int, int, int]) -> tuple[Op, ...
     return tuple(recorder.ops)
 
 
+def ops_or_why(name: str, module: nn.Module, images: tuple[int, int, int], way: str) -> tuple[Op, ...]:
+    """The kernels of a module of other people's; SpecError where it does not run so, with the way out."""
+    try:
+        return module_ops(module, images)
+    except GenetError:
+        raise
+    except Exception as fault:  # whatever other people's code raises
+        law = f"{name}: must run on images of {' x '.join(map(str, images))} without a look at their values"
+        raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
+
+
 def cost_of(module: nn.Module) -> Cost:
-    """What a network that `genet.models` built costs, counted on its kernels."""
-    reads = structure_of(module).input
-    ops = [op for op in module_ops(module, (reads.channels, reads.resolution, reads.resolution)) if op.macs]
+    """What a network that `genet.models` built costs, counted on its kernels; SpecError where these cannot be seen."""
+    structure = structure_of(module)
+    reads = structure.input
+    way = "have its forward compute with tensors alone"
+    found = ops_or_why(structure.name, module, (reads.channels, reads.resolution, reads.resolution), way)
+    ops = [op for op in found if op.macs]
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Cost(parameters, sum(op.macs for op in ops), sum(op.read + op.written for op in ops))
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from genet.arch.external import FUNCTION, Foreign, Structure
 from genet.arch.network import Block, Network, SuperBlock, superblock_blocks
 from genet.config.reader import read_structure
-from genet.errors import GenetError, SpecError, first_line
+from genet.errors import SpecError
 from genet.latency.ops import Op, block_ops, by_block
 
 if TYPE_CHECKING:
@@ -119,15 +119,9 @@ def traced(
 
     @cache
     def groups() -> tuple[tuple[Op, ...], ...]:
-        from genet.latency.trace import module_ops
+        from genet.latency.trace import ops_or_why
 
-        try:
-            return tuple(by_convolution(module_ops(build(), image)))
-        except GenetError:
-            raise
-        except Exception as fault:  # whatever other people's code raises
-            law = f"{name}: must run on images of {' x '.join(map(str, image))} without a look at their values"
-            raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
+        return tuple(by_convolution(ops_or_why(name, build(), image, way)))
 
     return Part(name, image, groups, build)
 

@@ -79,7 +79,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     check_formats(formats)
     open_device("cpu")  # for its threads
     module = load(folder)
-    network = structure_of(module)
+    network, cost = structure_of(module), cost_of(module)  # what the card cannot tell of is not exported
     reads = network.input
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     source, seed = data or (followed(recipe.data, folder) if recipe else None), recipe.seed if recipe else 0
@@ -95,7 +95,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         tracker.resume_at(tracker.total)
     facts = Card(
         network,
-        cost_of(module),
+        cost,
         exports,
         shown_of(source, reads.channels, reads.resolution) if source else shown_at(reads.channels, reads.resolution),
         labels,

@@ -199,6 +199,13 @@ def test_what_a_librarys_exporter_raises_is_one_line(module: GENet, tmp_path: Pa
     assert not (tmp_path / "export").exists()
 
 
+def test_weights_that_are_no_numbers_are_said_to_be_the_fault(tmp_path: Path) -> None:
+    module = build(NETWORK)
+    module.head.fc.bias.data.fill_(float("nan"))
+    with pytest.raises(GenetError, match=r"^small: must answer with finite logits, and does not; look for NaN in its weights$"):
+        export(Subject(module), tmp_path / "export", ("safetensors",))
+
+
 def test_a_damaged_file_is_made_anew(module: GENet, splits: Splits, copy: Path) -> None:
     good = (copy / "network.txt").read_bytes()
     (copy / "network.txt").write_bytes(b"ConvKX")
