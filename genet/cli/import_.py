@@ -12,7 +12,8 @@ from genet.config.reader import to_yaml
 from genet.export.importing import import_network
 from genet.export.opening import input_of
 from genet.models.plain import baked
-from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_vacant, save_weights, write_labels
+from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, check_vacant, kernels, save_weights, write_labels
+from genet.names import some_of
 from genet.storage import FolderLock, write_atomic
 
 Answer = dict[str, Any]
@@ -35,7 +36,15 @@ def run(arguments: argparse.Namespace) -> Answer:
             write_labels(folder, found.labels)
         write_atomic(folder / NETWORK_FILE, to_yaml(found.network).encode())
     weights = f"without weights: {found.without}" if found.without else "with its weights"
+    random = found.module is not None and bool(found.drawn) and found.drawn == kernels(found.module)
+    if random:
+        weights = "its weights are random: the function loads none"
+    elif found.drawn:
+        weights = f"with its weights, but random ones in {some_of(found.drawn)}: the function loads none for them"
     print(f"{folder}: {found.network}, {weights}")
+    if found.module is not None and not random and not found.labels:
+        file = folder / LABELS_FILE
+        print(f"  its classes have no names: write them into {file}, a line for each logit, or logits stand for folders by name")
     if found.module is not None and (told := baked(found.module)):
         print(f"  {told}")
     usual = shown_at(found.network.input.channels, found.network.input.resolution)

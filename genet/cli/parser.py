@@ -166,10 +166,14 @@ def _add_network_commands(add) -> None:  # type: ignore[no-untyped-def]
     )
     take.add_argument("--into", required=True, metavar="FOLDER", type=Path, help="where its network.yaml and weights go")
     take.add_argument(
-        "--size", type=_positive, metavar="PIXELS", default=224, help="of a GENet string or a configuration (default: 224)"
+        "--size",
+        type=_positive,
+        metavar="PIXELS",
+        default=224,
+        help="of images for MODULE:FUNCTION, MODULE:BYOMODELCFG or a GENet string (default: 224)",
     )
-    take.add_argument("--classes", type=_positive, metavar="N", default=1000, help="of such a structure (default: 1000)")
-    take.add_argument("--channels", type=_positive, metavar="N", default=3, help="of a configuration (default: 3)")
+    take.add_argument("--classes", type=_positive, metavar="N", default=1000, help="of the same (default: 1000)")
+    take.add_argument("--channels", type=_positive, metavar="N", default=3, help="the same but for a GENet string (default: 3)")
 
 
 def _add_runner(command: argparse.ArgumentParser) -> None:

@@ -21,7 +21,16 @@ from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_confi
 from genet.models.build import build
 from genet.models.external import attribute, build_structure, identified, logits_of, marked, structure_of
 from genet.models.hub import pretrained_model
-from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, check_kept, load, read_labels
+from genet.models.weights import (
+    LABELS_FILE,
+    NETWORK_FILE,
+    WEIGHTS_FILE,
+    check_answers,
+    check_kept,
+    drawn_anew,
+    load,
+    read_labels,
+)
 from genet.names import is_a_line, some_of
 from genet.storage import read_bytes
 
@@ -34,7 +43,7 @@ LAW = f"must be timm:MODEL, a folder with {CONFIG_FILE} or {NETWORK_FILE}, MODUL
 class Imported:
     """A network, its weights where they could be had, and else why not; and where it is known how images were shown to it, and
 
-    what its classes are called.
+    what its classes are called. Weights may be `drawn` at random, where a function loads none: they are named.
     """
 
     network: Structure
@@ -42,6 +51,7 @@ class Imported:
     without: str | None = None
     shown: Shown | None = None
     labels: tuple[str, ...] | None = None
+    drawn: tuple[str, ...] = ()
 
 
 def import_network(what: str, reads: Input, name: str) -> Imported:
@@ -54,6 +64,9 @@ def import_network(what: str, reads: Input, name: str) -> Imported:
         return Imported(from_genet_string(what, reads.resolution, reads.classes, name), None, "the notation holds none")
     if what.startswith("timm:"):
         return _from_model(what.removeprefix("timm:"), name)
+    if file := re.fullmatch(r"(.+)/(\w+)\.py:(\w+)", what):
+        where, module, name = file.groups()
+        raise GenetError(f"{what}: must be MODULE:FUNCTION, and names a file; write {module}:{name}, with {where} in PYTHONPATH")
     if re.fullmatch(FUNCTION, what):
         return _from_module(what, reads, name)
     folder = Path(what)
@@ -164,9 +177,10 @@ def _from_module(what: str, reads: Input, name: str) -> Imported:
     classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), what)
     if classes != reads.classes:
         raise GenetError(f"{what}: must answer with {reads.classes} logits, and answers with {classes}; give --classes {classes}")
+    check_answers(module, network)
     check_kept(module, network)
-    network = identified(network)
-    return Imported(network, marked(module, network))
+    drawn, network = drawn_anew(module, network), identified(network)
+    return Imported(network, marked(module, network), drawn=drawn)
 
 
 @torch.inference_mode()

@@ -56,6 +56,8 @@ def pretrained(structure: Foreign) -> tuple[nn.Module, str | None]:
 def attribute(what: str) -> Any:
     """MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError where it cannot be imported."""
     module, _, name = what.partition(":")
+    if module.endswith(".py"):
+        raise GenetError(f"{what}: must be MODULE:FUNCTION, and names a file; write {module.removesuffix('.py')}:{name}")
     path = sys.path.copy()
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -63,6 +65,13 @@ def attribute(what: str) -> Any:
             return getattr(import_module(module), name)
     except GenetError:
         raise
+    except ModuleNotFoundError as fault:
+        if not (fault.name and f"{module}.".startswith(f"{fault.name}.")):  # but for one that the user's own code imports
+            raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({first_line(fault)})") from None
+        raise GenetError(
+            f"{what} must be MODULE:ATTRIBUTE that can be imported, and there is no module {fault.name} in {Path.cwd()} or on "
+            f"PYTHONPATH; go to the folder of {fault.name.partition('.')[0]}.py, or have PYTHONPATH name it"
+        ) from None
     except Exception as fault:  # whatever a user's module raises
         raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({first_line(fault)})") from None
     finally:

@@ -16,7 +16,7 @@ from genet.config.reader import read_structure
 from genet.errors import GenetError, StorageError, first_line
 from genet.models.build import GENet
 from genet.models.external import build_structure
-from genet.names import typed
+from genet.names import some_of, typed
 from genet.storage import read_bytes, read_checked, write_atomic, write_checked
 
 NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE = "network.yaml", "model.safetensors", "labels.txt"
@@ -79,6 +79,36 @@ def check_kept(module: nn.Module, structure: Structure) -> None:
             f"{structure.name}: must come back from its weights as it is, and does not ({why}); keep all that its answer depends "
             "on in parameters and buffers, and build it the same way at every call"
         )
+
+
+@torch.inference_mode()
+def check_answers(module: nn.Module, structure: Structure) -> None:
+    """Check that a network answers the same images twice alike, with finite logits; GenetError if it does not."""
+    reads = structure.input
+    images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
+    mode = module.training
+    first, second = (module.eval()(images) for _ in range(2))
+    module.train(mode)
+    if not first.isfinite().all():
+        bad = [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]
+        why = f"its weights are not: {some_of(bad)}" if bad else "its weights are"
+        raise GenetError(f"{structure.name}: must answer with finite logits, and does not; {why}")
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())):
+        raise GenetError(
+            f"{structure.name}: must answer an image the same way each time in eval mode, and does not; draw nothing there, as "
+            "with training=self.training in F.dropout"
+        )
+
+
+def drawn_anew(module: nn.Module, structure: Structure) -> tuple[str, ...]:
+    """Name the matrices and kernels that the structure is built with at random, for nothing loads them."""
+    again = build_structure(structure, seed=1).state_dict()
+    return tuple(name for name in kernels(module) if not torch.equal(module.get_parameter(name), again[name]))
+
+
+def kernels(module: nn.Module) -> tuple[str, ...]:
+    """Name the parameters of two dimensions or more; others often begin as ones or zeros."""
+    return tuple(name for name, tensor in module.named_parameters() if tensor.dim() > 1)
 
 
 def _answer(module: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -104,6 +104,31 @@ def test_a_function_that_computes_otherwise_at_every_call_has_no_note_of_that(fu
     assert identified(foreign(function)).computes is None
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("plain", "its weights are random: the function loads none"),
+        ("loaded", "its classes have no names: write them into mine/labels.txt"),
+        ("loaded_but_for_its_head", "with its weights, but random ones in head.weight: the function loads none for them"),
+    ],
+)
+def test_an_import_says_if_weights_are_random_and_else_that_names_of_classes_are_missing(
+    name: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(take(name)) == 0
+    said = capsys.readouterr().out
+    assert told in said
+    assert ("random" in said) == (name != "loaded")
+
+
+def test_a_network_that_looks_at_values_is_not_exported_and_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, *take("Branches"))
+    said = fault(capsys, "export", "mine")
+    assert said.startswith("mine: must run on images of 1 x 8 x 8 without a look at their values, and does not (")
+    assert "\n" not in said
+    assert not Path("mine/export").exists()
+
+
 def test_what_is_folded_is_trained_on_mixed_images_too() -> None:
     folded = fold(foreign(others.main_first), 4)
     train_network(Path("folded"), folded, read_training("mixed.yaml"), torch.device("cpu"), Progress(), fold=4)
