@@ -13,6 +13,7 @@ from torch import Tensor
 from genet.errors import GenetError, StorageError, first_line
 from genet.export.format import Answers, Format, Subject, quiet
 from genet.latency.timing.runtimes import session_options
+from genet.names import some_of
 from genet.storage import read_checked
 
 if TYPE_CHECKING:
@@ -105,7 +106,23 @@ def open_session(model: bytes | Path, name: str) -> Any:
     try:
         return onnxruntime.InferenceSession(given, session_options(onnxruntime), providers=["CPUExecutionProvider"])
     except Exception as fault:  # onnxruntime raises classes of its own C++ binding
+        if isinstance(model, Path) and (lacking := _lacking(model)):
+            raise StorageError(
+                f"{name}: must have its weights beside it, and {some_of(lacking)} is not there; copy it into {model.parent} too"
+            ) from None
         raise StorageError(f"{name}: must be a model that ONNX Runtime can run, and is not ({first_line(fault)})") from None
+
+
+def _lacking(file: Path) -> list[str]:
+    """The files beside an ONNX model that hold its weights, as far as they are not there."""
+    import onnx
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except Exception:  # whatever protobuf raises of a file that is none
+        return []
+    places = {each.value for weight in model.graph.initializer for each in weight.external_data if each.key == "location"}
+    return sorted(place for place in places if not (file.parent / place).exists())
 
 
 def session_answers(session: Any) -> Answers:

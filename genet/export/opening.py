@@ -112,7 +112,9 @@ def _reads(file: Path, shapes: list[list[Any]], answers: Answers) -> Input:
     law = f"{file}: must read images of one square size in fp32, any number at a time, and answer with logits"
     if len(shapes) != 1 or len(shapes[0]) != 4 or not all(isinstance(size, int) for size in shapes[0][1:]):
         raise SpecError([f"{law} (it reads {shapes})"])
-    _, channels, height, width = shapes[0]
+    images, channels, height, width = shapes[0]
+    if isinstance(images, int):
+        raise SpecError([f"{law} (its batch is fixed at {images}); export it with a dynamic batch"])
     try:
         logits = answers(torch.zeros(3, channels, height, width))
     except Exception as fault:  # whatever a runtime raises

@@ -64,8 +64,20 @@ def test_weights_beside_an_onnx_file_are_read_from_there_wherever_the_command_is
         (tmp_path / folder).mkdir()
         file = tmp_path / folder / "model.onnx"
         onnx.save(model, file, save_as_external_data=True, location="model.onnx.data", size_threshold=100)
+    (tmp_path / "alone").mkdir()
+    alone = shutil.copy(file, tmp_path / "alone" / "model.onnx")
+    with pytest.raises(GenetError, match=r"must have its weights beside it, and model\.onnx\.data is not there; copy it into"):
+        open_network(str(alone), CPU)
     monkeypatch.chdir(tmp_path / "bad")  # where another network's weights have the same name
     torch.testing.assert_close(open_network("../good/model.onnx", CPU).answers(images), expected)
+
+
+def test_an_onnx_file_for_one_image_at_a_time_is_told_the_way_out(exported, tmp_path: Path) -> None:
+    model = onnx.load(exported[0] / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "one.onnx")
+    with pytest.raises(GenetError, match=r"\(its batch is fixed at 1\); export it with a dynamic batch$"):
+        open_network(str(tmp_path / "one.onnx"), CPU)
 
 
 def test_a_file_from_elsewhere_needs_no_checksum_but_one_beside_it_must_hold(exported, tmp_path: Path) -> None:
