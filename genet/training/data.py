@@ -115,7 +115,7 @@ def load_test(
         return digits.test
     root = _check_located(data, reads)
     images = _open(data.name, root, "validation", labels, say)
-    _check_class_count(images, reads.classes, root)
+    _check_class_count(images, reads, root)
     numbered = _numbered(images, root)
     check_labels(labels, numbered, root)
     if numbered and not labels:
@@ -262,7 +262,7 @@ def _files(
     """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
     root = _check_located(data, reads)
     train_set, test_set = (_open(data.name, root, split, labels, say) for split in ("train", "validation"))
-    _check_classes(train_set, test_set, reads.classes, root)
+    _check_classes(train_set, test_set, reads, root)
     kept, note = _keeping(data, reads, view.augment, len(train_set) + len(test_set), device)
     if note:
         say(note)
@@ -299,6 +299,9 @@ def _targets(images: Any) -> np.ndarray:
 def _check_located(data: Data, reads: Input | SpaceInput) -> str:
     if data.root is None and not data.name.startswith(DOWNLOADED):
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
+    if data.root and (data.name == "folder" or data.name.startswith(DOWNLOADED)) and not Path(data.root).exists():
+        law = f"{data.root}: must be the folder of the images, and is not there"
+        raise DataError(f"{law}; give --data FOLDER, where they lie now")
     if reads.channels not in (1, 3):
         raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
     return data.root or _download(data.name)
@@ -363,7 +366,7 @@ def _split_place(root: Path, split: str) -> Path:
     )
 
 
-def _check_classes(train_set: Any, test_set: Any, classes: int, root: str) -> None:
+def _check_classes(train_set: Any, test_set: Any, reads: Input | SpaceInput, root: str) -> None:
     """The same classes on both sides, as many as the space says: a missing one would shift all labels after it."""
     ours, theirs = _class_names(train_set, root), _class_names(test_set, root)
     if ours is None or theirs is None:
@@ -372,14 +375,18 @@ def _check_classes(train_set: Any, test_set: Any, classes: int, root: str) -> No
         missing, extra, hint = differ
         parts = [f"only {split} has {names}" for split, names in (("train", missing), ("validation", extra)) if names]
         raise DataError(f"{root}: train and validation must hold the same classes, but {' and '.join(parts)}{hint}")
-    _check_class_count(train_set, classes, root)
+    _check_class_count(train_set, reads, root)
 
 
-def _check_class_count(images: Any, classes: int, root: str) -> None:
+def _check_class_count(images: Any, reads: Input | SpaceInput, root: str) -> None:
     names = _class_names(images, root)
-    if names is not None and len(names) != classes:
+    if names is not None and len(names) != reads.classes:
+        whose, file = "network's", "the network's file"
+        if isinstance(reads, SpaceInput):
+            whose, file = "search space's", "the search space, the file that `space` names in the recipe"
         raise DataError(
-            f"{root}: must hold the network's {classes} classes, and holds {len(names)}; give others, or change input.classes"
+            f"{root}: must hold the {whose} {reads.classes} classes, and holds {len(names)}; give others, or change "
+            f"input.classes in {file}"
         )
 
 

@@ -140,8 +140,9 @@ def test_a_training_whose_images_are_moved_is_known_and_its_recipe_follows(
     found = answer(capsys, *TRAIN)
     before = stamps(project)
     Path("images").rename("pictures")
+    assert fault(capsys, *TRAIN).endswith("and is not there; give --data FOLDER, where they lie now")
     said = fault(capsys, "export", "net")
-    assert "must hold train" in said
+    assert "images: must be the folder of the images, and is not there" in said
     assert "--data names others" in said
     assert answer(capsys, *TRAIN, "--data", "pictures") == found
     assert read_training("net/recipe.yaml").data.root == str(project / "pictures")
@@ -311,7 +312,7 @@ def test_of_images_that_were_moved_alone_the_recipe_or_an_option_tells(moved: Pa
     before = stamps(moved)
     Path("images").rename("pictures")
     said = fault(capsys, "distill", "runs/tiny")
-    assert "must hold train" in said
+    assert "images: must be the folder of the images, and is not there" in said
     assert said.endswith(
         "if they were moved, give --data FOLDER to genet run or genet export, or set data.root in runs/tiny/recipe.yaml"
     )

@@ -288,7 +288,7 @@ def test_a_class_folder_without_an_image_counts_as_missing(folder: Path) -> None
 
 
 def test_a_wrong_number_of_classes_is_refused_with_both_numbers(folder: Path) -> None:
-    with pytest.raises(DataError, match="must hold the network's 4 classes, and holds 3"):
+    with pytest.raises(DataError, match=r"must hold the search space's 4 classes, and holds 3; .* the file that `space` names"):
         loaded(folder, SpaceInput(channels=3, classes=4, resolutions=(16,)))
 
 
@@ -369,7 +369,7 @@ def test_a_missing_split_folder_is_named(folder: Path, split: str, named: str) -
 
 
 def test_a_root_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere: must hold train, a folder"):
+    with pytest.raises(DataError, match="nowhere: must be the folder of the images, and is not there; give --data"):
         loaded(tmp_path / "nowhere")
 
 
