@@ -41,6 +41,13 @@ def run(arguments: argparse.Namespace) -> Answer:
     files = [name for name in names if Path(name).suffix in (".onnx", ".pt2")]
     if files:
         folder = Path(files[0]).parent
+        if not (folder / EVIDENCE_FILE).exists():
+            raise SpecError(
+                [
+                    f"{files[0]}: must lie in the folder of an export by genet to be timed, and does not: one from elsewhere is "
+                    "not timed; import the function that builds its network (genet import --help) and time that"
+                ]
+            )
         raise SpecError([f"an exported file must be timed with its folder, genet latency {typed(folder)} (got {files[0]})"])
     places = (place for name in names if "|" not in name for place in (Path(name), Path(name) / "export"))
     exported = [place for place in places if (place / EVIDENCE_FILE).exists()]

@@ -15,11 +15,11 @@ from genet.cli.race import answer_of, print_outcomes, training_runner
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.errors import RunError
-from genet.names import check_utf8
+from genet.names import check_utf8, typed
 from genet.pipeline.context import open_job
 from genet.pipeline.report import list_shortfalls
 from genet.pipeline.run import run_job
-from genet.pipeline.run_folder import default_folder
+from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.trials.runners.opening import check_options
 
 Answer = dict[str, Any]
@@ -28,6 +28,8 @@ Answer = dict[str, Any]
 def run(arguments: argparse.Namespace) -> Answer:
     """Do the whole job, or what of it is left."""
     check_options(arguments.runner, arguments.workers, arguments.address)
+    if Path(arguments.recipe).is_dir():
+        raise _a_folder(Path(arguments.recipe))
     recipe = _override(read_recipe(arguments.recipe), arguments)
     folder = arguments.run or default_folder(recipe.name, arguments.new_run)
     if arguments.run and arguments.new_run and folder.exists():
@@ -41,6 +43,15 @@ def run(arguments: argparse.Namespace) -> Answer:
         print(f"\nreport: {job.folder.report}")
         told = {"run": str(folder), "report": str(job.folder.report), "shortfalls": list_shortfalls(job)}
     return {**told, **answer_of(outcomes)}
+
+
+def _a_folder(folder: Path) -> RunError:
+    """What to say of a folder in place of a recipe."""
+    law = f"{folder}: must be a recipe, and is a folder"
+    file = RunFolder(folder).recipe_file
+    if not file.exists():
+        return RunError(f"{law}; name the recipe's file")
+    return RunError(f"{law} of a run; genet run {typed(file)} --run {typed(folder)} goes on with it")
 
 
 def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 import genet
-from genet.arch.external import Foreign, LayerWidths, Structure
+from genet.arch.external import FUNCTION, Foreign, LayerWidths, Structure
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
 from genet.config.recipe import Data, Recipe, Taken, Training, TrainingRecipe
@@ -28,6 +28,8 @@ from genet.names import check_utf8
 from genet.storage import Record
 
 R = TypeVar("R", bound=Record)
+NETWORKS = "search_spaces/networks"
+OF_A_SEARCH = {"space", "distill", "master", "select", "race"}  # keys that the recipe of one training does not have
 RENAMED = {  # keys of earlier versions
     "accumulate": "grad_accum_steps",
     "candidates": "measure_top_k",
@@ -44,16 +46,15 @@ RENAMED = {  # keys of earlier versions
 def read_network(source: str | Path) -> Network:
     """A network by file, by a folder's network.yaml, or by the name of one that comes along. SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
-    return _record(Network, compose(_find(inside if inside.is_file() else source, "search_spaces/networks")))
+    return _record(Network, compose(_find(inside if inside.is_file() else source, NETWORKS)))
 
 
 def read_structure(source: str | Path) -> Structure:
     """A network by file, folder or name, of ours or one that other code builds. SpecError lists every fault."""
-    networks = "search_spaces/networks"
     inside = Path(source) / "network.yaml"
-    if inside.parent.is_dir() and not inside.is_file() and str(source) not in shipped_files(networks):
+    if inside.parent.is_dir() and not inside.is_file() and str(source) not in shipped_files(NETWORKS):
         raise SpecError([f"{source}: must hold a network.yaml to be a network's folder, and does not; name a folder that does"])
-    node = compose(_find(inside if inside.is_file() else source, networks))
+    node = compose(_find(inside if inside.is_file() else source, NETWORKS))
     return _record(Foreign, node) if "source" in _keys(node) else _record(Network, node)
 
 
@@ -107,9 +108,9 @@ def read_widths(
 
 def read_any(source: str | Path) -> Structure | SearchSpace | Recipe | TrainingRecipe:
     """A recipe (it has `space`), a search space (`perturb` or `widths`), the training of one network (`train`), or a network."""
-    node = compose(_find(source, "recipes/training", "recipes", "search_spaces", "search_spaces/networks"))
+    node = compose(_find(source, "recipes/training", "recipes", "search_spaces", NETWORKS))
     keys = _keys(node)
-    if keys & {"space", "distill", "master", "select"}:
+    if keys & OF_A_SEARCH:
         return _recipe(node)
     if "train" in keys:
         return _training(node)
@@ -140,6 +141,15 @@ def _design(node: yaml.Node, design: str) -> str:
 
 
 def _training(node: yaml.Node) -> TrainingRecipe:
+    if of_a_search := sorted(_keys(node) & OF_A_SEARCH):
+        holds, given = ", ".join(TrainingRecipe.model_fields), ", ".join(of_a_search)
+        raise SpecError(
+            [
+                f"{node.start_mark.name}: must be a recipe for the training of one network, which holds {holds}, and is one of a "
+                f"search (it has {given}); give one such as {', '.join(shipped_files('recipes/training'))}, or a file of name, "
+                "data and train alone"
+            ]
+        )
     recipe = _record(TrainingRecipe, node)
     return recipe.model_copy(update=_located(node, recipe.data, recipe.train))
 
@@ -175,6 +185,9 @@ def shipped_files(folder: str) -> dict[str, Path]:
 def _find(source: str | Path, *folders: str) -> Path:
     """The file that `source` names: a path, or the bare name of a shipped file."""
     path = Path(source)
+    elsewhere = str(source).startswith("timm:") or re.fullmatch(FUNCTION, str(source))
+    if elsewhere and NETWORKS in folders and not path.is_file():
+        raise SpecError([f"{source}: must be a network's folder here; genet import {source} --into FOLDER makes one of it"])
     if path.suffix or path.is_file() or len(path.parts) != 1:
         return path
     shipped = {name: file for folder in folders for name, file in shipped_files(folder).items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from genet.arch.external import FUNCTION, Foreign, Structure
+from genet.arch.external import Foreign, Structure
 from genet.arch.network import Block, Network, SuperBlock, superblock_blocks
 from genet.config.reader import read_structure
 from genet.errors import SpecError
@@ -151,8 +151,6 @@ def read_part(text: str, size: int | None = None) -> Part:
         return timm_model(text.removeprefix("timm:"), size)
     if re.match(BLOCK, text):
         return chain(read_blocks(text, size))
-    if re.fullmatch(FUNCTION, text):
-        raise SpecError([f"{text}: must be a network's folder here; genet import {text} --into FOLDER makes one of a function"])
     network = Network.parse(text) if "|" in text else read_structure(text)
     if size:
         network = network.at(size)

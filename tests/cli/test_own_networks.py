@@ -157,8 +157,35 @@ def test_weights_that_are_frozen_stay_and_the_rest_is_trained(capsys: pytest.Cap
 
 def test_a_function_is_named_by_its_folder_where_it_cannot_be_named_itself(capsys: pytest.CaptureFixture[str]) -> None:
     own = "tests.fixtures.others:plain"
-    for command in (("latency", own), ("survey", own, "--device", "estimate:v100"), ("eval", own, "--data", "digits")):
+    trained = ("train", own, "--recipe", "brief.yaml")
+    told = fault(capsys, "train", "timm:gernet_s.idstcv_in1k", "--recipe", "brief.yaml")
+    assert "genet import timm:gernet_s.idstcv_in1k --into" in told
+    for command in (("latency", own), trained, ("survey", own, "--device", "estimate:v100"), ("eval", own, "--data", "digits")):
         assert f"genet import {own} --into FOLDER makes" in fault(capsys, *command)
+
+
+def test_the_recipe_of_a_search_is_told_from_that_of_one_training_and_a_run_from_a_recipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    network = "@8x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | Conv k1 c8 | 10"
+    write_recipe(Path())
+    (said,) = fault(capsys, "train", network, "--recipe", "tiny.yaml").splitlines()
+    assert said.startswith(
+        "tiny.yaml: must be a recipe for the training of one network, which holds name, data, augment, device, train, seed, and "
+        "is one of a search (it has distill, master, race, select, space); give one such as "
+    )
+    Path("folder").mkdir()
+    assert fault(capsys, "run", "folder") == "folder: must be a recipe, and is a folder; name the recipe's file"
+    Path("folder/recipe.yaml").write_text(RECIPE)
+    assert fault(capsys, "run", "folder") == (
+        "folder: must be a recipe, and is a folder of a run; genet run folder/recipe.yaml --run folder goes on with it"
+    )
+
+
+def test_an_onnx_file_from_elsewhere_is_not_timed_and_is_not_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.onnx").touch()
+    said = fault(capsys, "latency", "mine.onnx")
+    assert said.startswith("mine.onnx: must lie in the folder of an export by genet to be timed, and does not")
 
 
 def test_a_teacher_that_cannot_be_fetched_is_missed_before_the_search(capsys: pytest.CaptureFixture[str]) -> None:
