@@ -14,7 +14,7 @@ __all__ = ["load"]
 
 
 def load(folder: str | Path) -> nn.Module:
-    """The trained network in an export folder, as a torch module in eval mode."""
+    """Return the trained network in an export folder, as a torch module in eval mode."""
     from genet.models.weights import load as load_network  # torch is imported only when a network is asked for
 
     return load_network(folder)

@@ -40,7 +40,7 @@ class DeviceCard(Record):
 
 
 def open_device(name: str) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`; DeviceError where it is not there.
+    """Return the torch device for `auto`, `cpu`, `cuda` or `cuda:N`; DeviceError where it is not there.
 
     From then on torch has no more threads than this process has processors: beyond them they only wait for one another.
     """
@@ -96,7 +96,7 @@ def _quota(folder: Path) -> Iterator[float]:
 
 
 def gpus_here() -> int:
-    """NVIDIA GPUs that torch can use."""
+    """Return NVIDIA GPUs that torch can use."""
     import torch
 
     return torch.cuda.device_count()
@@ -153,7 +153,7 @@ def side_stream(device: torch.device) -> Iterator[None]:
 
 @functools.cache
 def _side(device: torch.device) -> torch.cuda.Stream:
-    """One for all, since allocators and libraries keep memory for every stream they have seen."""
+    """Return one for all, since allocators and libraries keep memory for every stream they have seen."""
     import torch
 
     return torch.cuda.Stream(device)
@@ -244,7 +244,7 @@ def fp32_as_served() -> Iterator[None]:
 
 
 def read_card(device: torch.device) -> DeviceCard:
-    """What this machine tells about `device`."""
+    """Return what this machine tells about `device`."""
     import torch
 
     shared = {
@@ -282,7 +282,7 @@ def read_card(device: torch.device) -> DeviceCard:
 
 
 def _cpu_name() -> str:
-    """The processor's model as the system names it."""
+    """Return the processor's model as the system names it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -310,12 +310,12 @@ def keep_memory() -> bool:
 
 
 def available_bytes() -> int | None:
-    """Memory that programs on the processor can still have; None where the system does not tell."""
+    """Return memory that programs on the processor can still have; None where the system does not tell."""
     return _memory("MemAvailable")
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory on the device that this process can still have, what it holds unused included; None where nobody tells."""
+    """Return memory on the device that this process can still have, what it holds unused included; None where nobody tells."""
     import torch
 
     if device.type != "cuda":
@@ -325,7 +325,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def total_bytes(device: torch.device) -> int | None:
-    """Memory of the device, used or not; None where nobody tells."""
+    """Return memory of the device, used or not; None where nobody tells."""
     import torch
 
     return _memory("MemTotal") if device.type != "cuda" else int(torch.cuda.get_device_properties(device).total_memory)
@@ -352,7 +352,7 @@ def _memory(line: str) -> int | None:
 
 
 def _driver_facts(gpu: str) -> dict[str, str | None]:
-    """Driver version and clock limits of a GPU, given by its UUID, as the driver's own command tells them."""
+    """Return driver version and clock limits of a GPU, given by its UUID, as the driver's own command tells them."""
     query = "--query-gpu=driver_version,clocks.max.sm,clocks.max.memory"
     identity = gpu if gpu.isdigit() or gpu.startswith("GPU-") else f"GPU-{gpu}"
     command = ["nvidia-smi", query, "--format=csv,noheader", "-i", identity]

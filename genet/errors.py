@@ -97,7 +97,7 @@ def first_line(fault: Exception) -> str:
 
 
 def _misfit(text: str) -> str:
-    """Which weights torch misses, does not expect, or has of other sizes."""
+    """Return which weights torch misses, does not expect, or has of other sizes."""
     missing, extra = (_names(kind, text) for kind in ("Missing", "Unexpected"))
     sizes = re.findall(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)", text)
     parts = [f"it lacks {_some(missing)}"] if missing else []

@@ -31,7 +31,7 @@ def shown(name: str) -> str:
 
 
 def _quoted(name: str, escaped: Callable[[str], str]) -> str:
-    """A name in quotes, with escapes for bytes that are not UTF-8 and for blanks after blanks too."""
+    """Return a name in quotes, with escapes for bytes that are not UTF-8 and for blanks after blanks too."""
     return escaped(name).replace("\\udc", "\\x").replace("  ", r" \x20")
 
 
@@ -68,7 +68,7 @@ def by_class(folders: Mapping[str, T], place: object) -> dict[str, T]:
 
 
 def _composed(name: str) -> str:
-    """The name in UTF-8, whatever the locale, and composed."""
+    """Return the name in UTF-8, whatever the locale, and composed."""
     return unicodedata.normalize("NFC", name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
@@ -91,7 +91,7 @@ def unshared(ours: Collection[str], theirs: Collection[str]) -> tuple[str, str, 
 
 
 def _look(name: str) -> str:
-    """What a reader sees of a name, without capitals and blanks."""
+    """Return what a reader sees of a name, without capitals and blanks."""
     text = unicodedata.normalize("NFKC", name).translate(_TWINS | _HIDDEN).casefold()
     return "".join(letter for letter in text if letter.isprintable() and not letter.isspace())
 

@@ -15,7 +15,7 @@ class Terminated(BaseException):
 
 
 def terminate(*_: object) -> Never:
-    """The handler of SIGTERM: ends at once."""
+    """Return the handler of SIGTERM: ends at once."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nobody disturbs the cleaning up
     last_resort = threading.Timer(CLEANING_UP_S, os._exit, [128 + signal.SIGTERM])  # an exception may be swallowed
     last_resort.daemon = True
@@ -46,7 +46,7 @@ class Ending:
             self.end()
 
     def end(self) -> Never:
-        """What it was asked by."""
+        """Return what it was asked by."""
         raise self._fault
 
     def _ask(self, number: int, *_: object) -> None:

@@ -30,7 +30,7 @@ QUIET_S = 3.0  # of waiting, before it is said
 
 
 def digest(data: bytes | str) -> str:
-    """SHA-256 of bytes or text, as 64 hexadecimal digits."""
+    """Return SHA-256 of bytes or text, as 64 hexadecimal digits."""
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
@@ -63,7 +63,7 @@ class Derived(Record):
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes; StorageError where it is missing or unreadable."""
+    """Return the file's bytes; StorageError where it is missing or unreadable."""
     try:
         return path.read_bytes()
     except OSError as fault:
@@ -71,7 +71,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_head(path: Path, most: int) -> bytes:
-    """The first bytes of a file that may be large; StorageError where it is missing or unreadable."""
+    """Return the first bytes of a file that may be large; StorageError where it is missing or unreadable."""
     try:
         with path.open("rb") as file:
             return file.read(most)
@@ -201,7 +201,7 @@ class Journal:
         self._seen = 0  # bytes that were read or appended here
 
     def read(self) -> JournalContent:
-        """All whole records. A journal that does not exist yet is empty."""
+        """Return all whole records. A journal that does not exist yet is empty."""
         content = read_bytes(self.path) if self.path.exists() else b""
         *lines, torn = content.split(b"\n")
         self._seen = len(content) - len(torn)
@@ -299,7 +299,7 @@ class FolderLock:
 
 
 def is_worked_in(folder: Path) -> bool:
-    """Whether a process works in a run folder just now."""
+    """Return whether a process works in a run folder just now."""
     try:
         handle = os.open(folder / ".lock", os.O_RDONLY)
     except OSError:
@@ -319,7 +319,7 @@ def _format_line(record: dict[str, Any]) -> bytes:
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
-    """The line's record, or None where anything of it differs from what `_format_line` wrote."""
+    """Return the line's record, or None where anything of it differs from what `_format_line` wrote."""
     try:
         record = json.loads(line)["record"]
         return record if _format_line(record) == line + b"\n" else None
@@ -381,7 +381,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _umask() -> int:
-    """The process's umask; reading it means setting it."""
+    """Return the process's umask; reading it means setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -49,12 +49,12 @@ class Cost:
         return Cost(self.parameters + other.parameters, self.macs + other.macs, self.activations + other.activations)
 
     def bytes(self, batch: int = 1, bytes_per_value: int = 4) -> int:
-        """Memory traffic of a batch: every layer's inputs, weights and outputs once (utilization paper, equation 2)."""
+        """Return memory traffic of a batch: every layer's inputs, weights and outputs once (utilization paper, equation 2)."""
         return bytes_per_value * (self.parameters + batch * self.activations)
 
 
 def body(block: Block) -> tuple[Conv, ...]:
-    """The convolutions on the main path of a block (GENet paper, figure 1b); the stride sits at the first kxk."""
+    """Return the convolutions on the main path of a block (GENet paper, figure 1b); the stride sits at the first kxk."""
     kernel, stride, width, size = block.kernel, block.stride, block.width, block.size
     if block.kind == "Classifier":
         return ()
@@ -75,19 +75,19 @@ def body(block: Block) -> tuple[Conv, ...]:
 
 
 def shortcut(block: Block) -> Conv | None:
-    """The 1x1 projection beside the body where the shapes differ (figure 1c), else None: an identity."""
+    """Return the 1x1 projection beside the body where the shapes differ (figure 1c), else None: an identity."""
     if block.kind in SINGLE or (block.stride == 1 and block.in_width == block.width):
         return None
     return Conv("shortcut", block.in_width, block.width, 1, block.stride, 1, block.size)
 
 
 def is_repeated(block: Block) -> bool:
-    """A block with an identity shortcut: it cannot stand for one with a projection."""
+    """Return a block with an identity shortcut: it cannot stand for one with a projection."""
     return block.kind not in SINGLE and shortcut(block) is None
 
 
 def block_cost(block: Block) -> Cost:
-    """Cost of one block: its convolutions with their batch normalisations, and the classifier of a last one."""
+    """Return cost of one block: its convolutions with their batch normalisations, and the classifier of a last one."""
     total = Cost()
     for conv in _convs(block):
         read, written = conv.in_width * conv.size**2, conv.width * conv.out_size**2
@@ -100,7 +100,7 @@ def block_cost(block: Block) -> Cost:
 
 
 def network_cost(network: Network) -> Cost:
-    """Cost of the whole network."""
+    """Return cost of the whole network."""
     return sum(map(block_cost, blocks(network)), Cost())
 
 

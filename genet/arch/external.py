@@ -59,7 +59,7 @@ class Foreign(Record):
         return digest(str(self))[:12]
 
     def at(self, resolution: int) -> Self:
-        """The same network for images of another resolution."""
+        """Return the same network for images of another resolution."""
         return self.model_copy(update={"input": self.input.model_copy(update={"resolution": resolution})})
 
 

@@ -24,7 +24,7 @@ FRAME = ("ConvKX", "BN", "RELU")  # stem and head
 
 
 def to_genet_string(network: Network) -> str:
-    """The network's line. SpecError where no super-block of it has a block."""
+    """Return the network's line. SpecError where no super-block of it has a block."""
     if not network.stages:
         raise SpecError([f"a GENet string must have a super-block of depth 1 or more, and {network} has none"])
     stem, width = network.stem, network.stem.width
@@ -42,7 +42,7 @@ def to_genet_string(network: Network) -> str:
 
 
 def from_genet_string(text: str, resolution: int, classes: int = 1000, name: str = "network") -> Network:
-    """The network of a line, at a resolution and for so many classes. SpecError lists what is no part of such a line."""
+    """Return the network of a line, at a resolution and for so many classes. SpecError lists what is no part of such a line."""
     parts = _parts(text)
     names = [part for part, _ in parts]
     headed = (*names[-4:-1],) == FRAME and len(names) > len(FRAME) + 1
@@ -64,7 +64,7 @@ def from_genet_string(text: str, resolution: int, classes: int = 1000, name: str
 
 
 def _parts(text: str) -> list[tuple[str, tuple[float, ...]]]:
-    """Every part with its numbers."""
+    """Return every part with its numbers."""
     line, faults, found, end = text.strip(), [], [], 0
     for match in re.finditer(r"(\w+)\((?:[^|()]*\|)?([^|()]*)\)", line):
         name, numbers = match[1], match[2].split(",")
@@ -96,7 +96,7 @@ def _check_widths(parts: list[tuple[str, tuple[float, ...]]]) -> None:
 
 
 def _entry(part: str, numbers: tuple[float, ...]) -> str:
-    """A super-block in the project's own notation, whose laws then hold."""
+    """Return a super-block in the project's own notation, whose laws then hold."""
     kind, (_, width, kernel, stride, ratio, depth) = KINDS[part], numbers
     if kind == "XX" and not math.isclose(ratio, 1):
         raise SpecError([f"{part} must have ratio 1, for both its convolutions are of one width (got {ratio:g})"])

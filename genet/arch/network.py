@@ -42,7 +42,7 @@ MULTIPLE = 8  # timm's ByobNet rounds widths and inner widths to multiples of 8 
 
 
 def law(text: str, nearest: str = "") -> PydanticCustomError:
-    """A broken law for the reader to print with the value, and the nearest legal value where there is one."""
+    """Return a broken law for the reader to print with the value, and the nearest legal value where there is one."""
     return PydanticCustomError("law", "{law}", {"law": text, "nearest": nearest})
 
 
@@ -70,7 +70,7 @@ def legal_name(text: str) -> str:
 
 
 def nearest_multiples(value: float) -> str:
-    """The legal widths around `value`, for a message."""
+    """Return the legal widths around `value`, for a message."""
     below = int(value // MULTIPLE) * MULTIPLE
     return f"{below} or {below + MULTIPLE}" if below > 0 else f"{MULTIPLE}"
 
@@ -88,12 +88,12 @@ class BlockType:
 
 
 def inner_width(width: int, ratio: float | None) -> int:
-    """Channels of the kxk convolution inside a block of `width` channels: c for XX, c*r for BL and DW."""
+    """Return channels of the kxk convolution inside a block of `width` channels: c for XX, c*r for BL and DW."""
     return width if ratio is None else round(width * ratio)
 
 
 def inner_width_is_exportable(width: int, ratio: float) -> bool:
-    """Whether c*r is a multiple of 8, up to the rounding of decimal ratios: 200 * 0.28 is a hair above 56."""
+    """Return whether c*r is a multiple of 8, up to the rounding of decimal ratios: 200 * 0.28 is a hair above 56."""
     inner = width * ratio
     return abs(inner - round(inner)) < 1e-6 and round(inner) % MULTIPLE == 0
 
@@ -181,7 +181,7 @@ class SuperBlock(Record):
         return BlockType(self.type, self.kernel, self.ratio)
 
     def writes(self, in_width: int) -> int:
-        """Channels of its output, given those that it reads."""
+        """Return channels of its output, given those that it reads."""
         return self.width if self.depth else in_width
 
     def __str__(self) -> str:
@@ -262,7 +262,7 @@ class Network(Record):
         return digest(str(self))[:12]
 
     def at(self, resolution: int) -> Self:
-        """The same network for images of another resolution. SpecError where its strides do not fit."""
+        """Return the same network for images of another resolution. SpecError where its strides do not fit."""
         return self.parse(re.sub(r"^@\d+x", f"@{resolution}x", str(self)), self.name)
 
     @classmethod
@@ -323,7 +323,7 @@ def _law_context(error: Any) -> dict[str, str]:
 
 
 def blocks(network: Network) -> Iterator[Block]:
-    """Every block of the network in order, stem and head or classifier included, with its real input width and size."""
+    """Yield every block of the network in order, stem and head or classifier included, with its real input width and size."""
     stem = network.stem
     block = Block("Conv", stem.kernel, None, network.input.channels, stem.width, stem.stride, network.input.resolution)
     yield block
@@ -339,7 +339,7 @@ def blocks(network: Network) -> Iterator[Block]:
 
 
 def superblock_blocks(superblock: SuperBlock, in_width: int, size: int) -> Iterator[Block]:
-    """The blocks of one super-block that reads `in_width` channels of `size` x `size` pixels."""
+    """Yield the blocks of one super-block that reads `in_width` channels of `size` x `size` pixels."""
     kind, width = superblock.block_type, superblock.width
     first = Block(kind.kind, kind.kernel, kind.ratio, in_width, width, superblock.stride, size)
     for place in range(superblock.depth):
@@ -371,7 +371,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _notation_fault(entries: list[str], error: Any) -> str:
-    """The entry that a validation error is about, or the whole notation for a law of the whole, and the law."""
+    """Return the entry that a validation error is about, or the whole notation for a law of the whole, and the law."""
     place = error["loc"]
     match place:
         case ("superblocks", int(index), *_):

@@ -107,16 +107,18 @@ class SearchSpace(Record):
         return superblocks_that_fit(value, handler, info.data.get("stem"), smallest)
 
     def network(self, superblocks: tuple[SuperBlock, ...], resolution: int, name: str = "network") -> Network:
-        """The space's stem and head around the given super-blocks."""
+        """Return the space's stem and head around the given super-blocks."""
         reads = Input(channels=self.input.channels, classes=self.input.classes, resolution=resolution)
         return Network(name=name, input=reads, stem=self.stem, superblocks=superblocks, head=self.head)
 
     def masternet(self, resolution: int) -> Network:
-        """The unperturbed network."""
+        """Return the unperturbed network."""
         return self.network(self.superblocks, resolution, name=self.name)
 
     def block_types(self, index: int) -> tuple[BlockType, ...]:
-        """Block types on offer for super-block `index`, the MasterNet's own first; none where no depth on offer has a block."""
+        """Return block types on offer for super-block `index`, the MasterNet's own first; none where no depth on offer has a
+        block.
+        """
         if not max(self.depths(index)):
             return ()
         own = self.superblocks[index].block_type
@@ -127,14 +129,14 @@ class SearchSpace(Record):
         return tuple(block_type for block_type in offered if self._grid(index, block_type))
 
     def depths(self, index: int) -> tuple[int, ...]:
-        """Depths on offer for super-block `index`, at least 1, or 0 where it does not stride."""
+        """Return depths on offer for super-block `index`, at least 1, or 0 where it does not stride."""
         low, high = self.perturb.depth
         own = self.superblocks[index]
         least = 0 if own.stride == 1 else 1
         return tuple(range(max(least, own.depth + low), own.depth + high + 1))
 
     def widths_on_offer(self) -> Widths:
-        """Every width that could be offered, before any is dropped for lying inside a step of the staircase."""
+        """Return every width that could be offered, before any is dropped for lying inside a step of the staircase."""
         return {
             (index, block_type): self._grid(index, block_type)
             for index in range(len(self.superblocks))
@@ -142,7 +144,7 @@ class SearchSpace(Record):
         }
 
     def _grid(self, index: int, block_type: BlockType) -> tuple[int, ...]:
-        """Multiples inside the range whose inner width is exportable too, and the MasterNet's own width where it is."""
+        """Return multiples inside the range whose inner width is exportable too, and the MasterNet's own width where it is."""
         own = self.superblocks[index].width
         low, high = (round(own * factor, 6) for factor in self.perturb.width)  # 200 * 0.28 is a hair above 56
         step = self.widths.multiple_of if isinstance(self.widths, MultipleOf) else MULTIPLE
@@ -150,7 +152,7 @@ class SearchSpace(Record):
         return tuple(sorted(width for width in grid if _exportable(block_type, width)))
 
     def sizes(self, resolution: int) -> tuple[int, ...]:
-        """Height and width that each super-block reads, in pixels, and last the head or classifier."""
+        """Return height and width that each super-block reads, in pixels, and last the head or classifier."""
         size = -(-resolution // self.stem.stride)
         sizes = [size]
         for superblock in self.superblocks:
@@ -159,7 +161,7 @@ class SearchSpace(Record):
         return tuple(sizes)
 
     def repeated_blocks(self, index: int, block_type: BlockType, widths: Widths, resolution: int) -> list[Block]:
-        """The block that a super-block repeats, once per width: a sweep over the widths on offer."""
+        """Return the block that a super-block repeats, once per width: a sweep over the widths on offer."""
         size = self.sizes(resolution)[index + 1]
         return [
             Block(block_type.kind, block_type.kernel, block_type.ratio, width, width, 1, size)
@@ -167,7 +169,7 @@ class SearchSpace(Record):
         ]
 
     def blocks(self, widths: Widths, resolution: int) -> list[Block]:
-        """Every block that some network of the space contains, each once, stem and heads included."""
+        """Return every block that some network of the space contains, each once, stem and heads included."""
         stem, *_, head = blocks(self.masternet(resolution))
         found = {stem: None}
         incoming: tuple[int, ...] = (self.stem.width,)
@@ -183,7 +185,7 @@ class SearchSpace(Record):
         return list(found)
 
     def smallest(self, resolution: int) -> Network:
-        """The network with the fewest MACs, to see early which budgets are out of reach."""
+        """Return the network with the fewest MACs, to see early which budgets are out of reach."""
         widths = self.widths_on_offer()
         *_, head = blocks(self.masternet(resolution))
         best: dict[int, tuple[int, tuple[SuperBlock, ...]]] = {self.stem.width: (0, ())}  # by outgoing width
@@ -201,7 +203,9 @@ class SearchSpace(Record):
         return self.network(best[min(cost, key=lambda width: cost[width])][1], resolution)
 
     def choices(self, index: int, widths: Widths) -> Iterator[SuperBlock]:
-        """Every super-block that may stand at `index`, given the widths kept; the one without blocks is `vanished(index)`."""
+        """Yield every super-block that may stand at `index`, given the widths kept; the one without blocks is
+        `vanished(index)`.
+        """
         stride = self.superblocks[index].stride
         if 0 in self.depths(index):
             yield self.vanished(index)
@@ -211,11 +215,13 @@ class SearchSpace(Record):
                     yield superblock_of(block_type, width, depth, stride)
 
     def vanished(self, index: int) -> SuperBlock:
-        """Super-block `index` without blocks: one choice, written with the MasterNet's type and width whatever they are."""
+        """Return super-block `index` without blocks: one choice, written with the MasterNet's type and width whatever
+        they are.
+        """
         return self.superblocks[index].model_copy(update={"depth": 0})
 
     def size(self, widths: Widths) -> int:
-        """Number of networks in the space, all resolutions counted."""
+        """Return number of networks in the space, all resolutions counted."""
 
         def choices(index: int) -> int:
             depths = self.depths(index)
@@ -227,7 +233,7 @@ class SearchSpace(Record):
 
 
 def superblock_of(block_type: BlockType, width: int, depth: int, stride: int) -> SuperBlock:
-    """A super-block of the given block type."""
+    """Return a super-block of the given block type."""
     return SuperBlock.model_validate(
         {
             "type": block_type.kind,

@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _promises(place: Place, goal: Goal) -> bool:
-    """Whether an edge beside its width gives what is asked for."""
+    """Return whether an edge beside its width gives what is asked for."""
     if goal.mode == "accuracy":
         return place.right is not None
     return any(place.latency_gain(option) > 0 for option in place.options)
@@ -147,7 +147,7 @@ def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, weigh
 
 
 def _subject(arguments: argparse.Namespace) -> Subject:
-    """What to align, by its name."""
+    """Return what to align, by its name."""
     what = arguments.what
     structure = structure_named(what, arguments.size, arguments.example)
     scope = Scope(tuple(arguments.include or ()), tuple(arguments.exclude or ()))
@@ -168,7 +168,7 @@ def _subject(arguments: argparse.Namespace) -> Subject:
 
 
 def _run_of(what: str) -> RunFolder | None:
-    """The run that a network's folder lies in."""
+    """Return the run that a network's folder lies in."""
     folder = Path(what).absolute()
     run = RunFolder(folder.parent.parent)
     return run if folder.parent.name == "networks" and run.recipe_file.exists() else None
@@ -194,7 +194,7 @@ def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
 
 
 def _rows(path: Path, meter: Meter, run: RunFolder | None) -> LatencyTable:
-    """The journal of all alignments, with what the network's run has measured already."""
+    """Return the journal of all alignments, with what the network's run has measured already."""
     rows = open_rows(Journal(path, waiting=print), meter)
     if rows.damaged:
         say_damaged(path)
@@ -238,14 +238,14 @@ def _print_places(places: tuple[Place, ...], subject: Subject) -> None:
 
 
 def _lies(place: Place) -> tuple[str, str, str]:
-    """Where its width lies, and utilization and throughput there."""
+    """Return where its width lies, and utilization and throughput there."""
     filled, rate = place.now.utilization, place.now.throughput
     told = "" if filled is None or place.where == "no step" else f"{filled:.0%}"
     return place.where, told, "" if rate is None else f"{2 * rate / 1e12:.3g}"
 
 
 def _offer(place: Place, option: Option | None) -> str:
-    """48 -> 64: +33 % filters, +1 % time."""
+    """Return 48 -> 64: +33 % filters, +1 % time."""
     if option is None:
         return ""
     filters, time = option.width / place.now.width - 1, option.ms / place.now.ms - 1
@@ -267,7 +267,7 @@ def _print(found: Alignment, goal: Goal) -> None:
 
 
 def _unreached(found: Alignment, goal: Goal) -> str:
-    """Why no network is given."""
+    """Return why no network is given."""
     better = goal.solver == "greedy" and (goal.mode == "accuracy" or found.optimum < found.predicted - UNNOTICED)
     other = "; --solver exact may do better" if better else ""
     if goal.mode == "accuracy":
@@ -287,7 +287,7 @@ def _unreached(found: Alignment, goal: Goal) -> str:
 
 
 def _waiting(subject: Subject, meter: Meter) -> str:
-    """Why no width can matter much, where that is known."""
+    """Return why no width can matter much, where that is known."""
     if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
         return ""
     return "; it waits for the host, which launches its kernels: a larger --batch, or --runtime cudagraph, lets widths count"
@@ -298,7 +298,7 @@ def _error(ratio: Ratio) -> str:
 
 
 def _weights(arguments: argparse.Namespace, subject: Subject) -> Kept | None:
-    """What becomes of its weights; None for a network that is trained anew."""
+    """Return what becomes of its weights; None for a network that is trained anew."""
     if isinstance(subject, ModuleSubject):
         return kept(arguments, subject)
     law = "must go with a network that keeps its weights: one of super-blocks is trained anew"
@@ -309,7 +309,7 @@ def _weights(arguments: argparse.Namespace, subject: Subject) -> Kept | None:
 
 
 def _before(weights: Kept | None) -> float | None:
-    """Its accuracy as it is; None where no images are given."""
+    """Return its accuracy as it is; None where no images are given."""
     if weights is None or weights.images is None:
         return None
     found = weights.accuracy(weights.build({}))
@@ -318,7 +318,7 @@ def _before(weights: Kept | None) -> float | None:
 
 
 def _accuracies(weights: Kept | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
-    """Its accuracy before and after, with the weights that stayed and no training in between."""
+    """Return its accuracy before and after, with the weights that stayed and no training in between."""
     if weights is None or before is None:
         return {}
     after = weights.accuracy(weights.build(widths), resolution)
@@ -329,7 +329,7 @@ def _accuracies(weights: Kept | None, widths: Widths, before: float | None, reso
 def _write(
     subject: Subject, widths: Widths, found: Record, folder: Path, weights: Kept | None, resolution: int | None = None
 ) -> Path:
-    """The aligned network, ready for `genet train`; of one that other code builds with its weights."""
+    """Return the aligned network, ready for `genet train`; of one that other code builds with its weights."""
     name, kind, goes_on = f"{subject.name}-aligned", "the network without weights", ""
     with FolderLock(folder):
         if isinstance(subject, NetworkSubject):

@@ -29,7 +29,7 @@ RANK_IMAGES = 500  # that the ranks of feature maps are averaged over
 
 
 def source_of(arguments: argparse.Namespace, structure: Foreign) -> nn.Module:
-    """The network with its weights: those beside it, its function's or timm's.
+    """Return the network with its weights: those beside it, its function's or timm's.
 
     Fresh ones where nothing is made of them, or with --untrained. GenetError where there are none at hand.
     """
@@ -61,7 +61,7 @@ class Kept:
     labels: tuple[str, ...] | None = None
 
     def build(self, new: Widths) -> nn.Module:
-        """The channels of the best filters stay, and new ones change no answer."""
+        """Return the channels of the best filters stay, and new ones change no answer."""
         subject, widths = self.subject, {**self.subject.cut, **new}
         return subject.build(widths, kept_channels(subject.source, subject.tied, widths, self.scores(subject.source)))
 
@@ -80,7 +80,7 @@ class Kept:
 
 
 def kept(arguments: argparse.Namespace, subject: ModuleSubject) -> Kept:
-    """What becomes of its weights; images that this takes are looked for at once, before anything is measured."""
+    """Return what becomes of its weights; images that this takes are looked for at once, before anything is measured."""
     weights, reads = weights_of(arguments.what), subject.network.input
     labels = read_labels(weights.parent) if weights else None
     if not arguments.data:
@@ -92,7 +92,7 @@ def kept(arguments: argparse.Namespace, subject: ModuleSubject) -> Kept:
 
 
 def _criterion(arguments: argparse.Namespace, subject: ModuleSubject) -> Callable[[nn.Module], Scores]:
-    """What a cut keeps channels by."""
+    """Return what a cut keeps channels by."""
     if arguments.criterion != "rank":
         return lambda weights: norms(weights, CRITERIA.index(arguments.criterion) + 1)
     if not arguments.data:

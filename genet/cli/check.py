@@ -83,7 +83,7 @@ def _print_designs(record: Structure | SearchSpace | Recipe | TrainingRecipe) ->
 
 
 def _check_images(recipe: Recipe | TrainingRecipe) -> None:
-    """DataError if a training of the recipe would refuse how its images are augmented or loaded."""
+    """Raise DataError if a training of the recipe would refuse how its images are augmented or loaded."""
     asked = recipe.augment or recipe.train.augment or recipe.data.loading == "device"
     if asked:  # else torch need not be loaded for it
         from genet.training.data import check_augment

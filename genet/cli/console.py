@@ -25,7 +25,7 @@ def table(head: list[str], rows: list[list[str]]) -> None:
 
 
 def progress() -> Progress:
-    """A live bar on a terminal, plain lines elsewhere."""
+    """Return a live bar on a terminal, plain lines elsewhere."""
     console = Console()
     return LiveBar(console) if console.is_terminal else LinePrinter(console)
 
@@ -37,22 +37,22 @@ def save_picture(file: Path, picture: str) -> None:
 
 
 def labelled(setting: Setting) -> str:
-    """A setting, and that what follows is no measurement where it is not."""
+    """Return a setting, and that what follows is no measurement where it is not."""
     return f"{setting}{': estimates, not measurements' if setting.estimate else ''}"
 
 
 def milliseconds(ms: float | None, interval: float | None = None) -> str:
-    """Milliseconds with four digits, and half of their interval; n/a where nothing was measured."""
+    """Return milliseconds with four digits, and half of their interval; n/a where nothing was measured."""
     if ms is None:
         return "n/a"
     return f"{ms:.4f}" if not interval else f"{ms:.4f} ± {interval:.4f}"
 
 
 def found_ms(setting: Setting) -> str:
-    """The head of a column of latencies: what a model of a device says is never called measured."""
+    """Return the head of a column of latencies: what a model of a device says is never called measured."""
     return "estimated ms" if setting.estimate else "measured ms"
 
 
 def points(estimate: Estimate) -> str:
-    """A change of accuracy in points, with its standard error."""
+    """Return a change of accuracy in points, with its standard error."""
     return f"{100 * estimate.value:+.2f} ± {100 * estimate.error:.2f}"

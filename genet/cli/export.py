@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _with_images(run: Path, folder: str) -> Recipe:
-    """A run's recipe with its images in this folder, to which they were moved."""
+    """Return a run's recipe with its images in this folder, to which they were moved."""
     recipe = RunFolder(run).recipe()
     if recipe.data.name == "digits":
         raise GenetError(f"--data must tell where a run's images lie now, and {run} has digits; leave it out")
@@ -67,7 +67,7 @@ def _with_images(run: Path, folder: str) -> Recipe:
 
 
 def _images_for(folder: Path, named: str) -> Data:
-    """The images named, divided as those are that the network in the folder was trained on."""
+    """Return the images named, divided as those are that the network in the folder was trained on."""
     file, images = folder / "recipe.yaml", images_named(named)
     trained_on = read_training(file).data if file.exists() else images
     return images if "digits" in (images.name, trained_on.name) else images_in(trained_on, named)

@@ -75,7 +75,7 @@ def _row(method: Method) -> list[str]:
 
 
 def verdict(found: Filtering) -> str:
-    """Filtering by utilization against the best search that trains what it samples, seed by seed."""
+    """Return filtering by utilization against the best search that trains what it samples, seed by seed."""
     by_method = {
         name: [run.hypervolume for run in found.runs if run.method == name] for name in {run.method for run in found.runs}
     }

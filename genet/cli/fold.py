@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tuple[list[Folding], dict[str, str], Answer]:
-    """Every network before and after; one that cannot be folded does not hold up the others."""
+    """Return every network before and after; one that cannot be folded does not hold up the others."""
     meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
     print(labelled(meter.setting))
     roof, product = read_roof(meter)
@@ -127,7 +127,7 @@ def _told(one: Folding) -> Answer:
 
 
 def _trained(structure: Structure, folded: Structure, recipe: TrainingRecipe, arguments: argparse.Namespace) -> Answer:
-    """Both trained by one recipe, each in a folder of its own."""
+    """Return both trained by one recipe, each in a folder of its own."""
     accuracies = {}
     for name, network, f in (("original", structure, 1), ("folded", folded, arguments.images_per_fold)):
         folder: Path = arguments.into / name

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
-    """Every format of exported networks, each in its own runtime."""
+    """Return every format of exported networks, each in its own runtime."""
     names: list[str] = arguments.networks
     measure_of(arguments)
     usual = {"calibrate": None, "plot": None, "size": None, "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous"}

@@ -21,7 +21,7 @@ from genet.storage import Journal
 
 
 def checked_measure(fields: Mapping[str, Any]) -> Measure:
-    """The way of measuring that a command line asks for; SpecError with every option at fault."""
+    """Return the way of measuring that a command line asks for; SpecError with every option at fault."""
     try:
         return Measure.model_validate(dict(fields))
     except ValidationError as fault:
@@ -45,13 +45,13 @@ def measure_of(arguments: argparse.Namespace) -> Measure:
 
 
 def meter_of(wanted: Measure) -> Meter:
-    """The meter for it: the device here, or an estimate."""
+    """Return the meter for it: the device here, or an estimate."""
     device = open_device(wanted.device if wanted.here else "cpu")
     return open_meter(wanted, read_card(device), device)
 
 
 def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
-    """An estimate corrected by what its GPU really takes: `NETWORK=MS`, in ms per batch, or the evidence file of that GPU.
+    """Return an estimate corrected by what its GPU really takes: `NETWORK=MS`, in ms per batch, or the evidence file of that GPU.
 
     SpecError for what is neither, EvidenceError where the meter measures and needs no correction.
     """
@@ -71,13 +71,13 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
 
 
 def open_rows(journal: Journal, meter: Meter) -> LatencyTable:
-    """The rows of a meter's setting in a journal that a user named; EvidenceError where the file is something else."""
+    """Return the rows of a meter's setting in a journal that a user named; EvidenceError where the file is something else."""
     records_of(journal, "a journal of latencies")
     return LatencyTable(journal, meter.setting)
 
 
 def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
-    """What is in a journal that a user named; EvidenceError where the file is something else."""
+    """Return what is in a journal that a user named; EvidenceError where the file is something else."""
     content = journal.read()
     if content.damaged and not content.records:
         raise EvidenceError(f"{journal.path}: must be {what} or a new file, and is neither; name another")

@@ -18,12 +18,12 @@ from genet.training.data import DOWNLOADED
 
 
 def images_named(text: str) -> Data:
-    """Images by folder, or those that come along."""
+    """Return images by folder, or those that come along."""
     return Data(name="digits") if text == "digits" and not Path(text).exists() else Data(name="folder", root=text)
 
 
 def images_in(data: Data, folder: str) -> Data:
-    """A recipe's images, in this folder: one folder per class under `train`, or what the recipe's dataset keeps there."""
+    """Return a recipe's images, in this folder: one folder per class under `train`, or what the recipe's dataset keeps there."""
     root = Path(folder).absolute()
     classes = data.name.startswith(DOWNLOADED) and any((root / name).exists() for name in ("train", "train.tar"))
     return Data.model_validate({**data.model_dump(), "root": check_utf8(str(root)), **({"name": "folder"} if classes else {})})
@@ -48,7 +48,7 @@ def structure_named(what: str, size: int | None = None, example: str | None = No
 
 
 def weights_of(what: str) -> Path | None:
-    """The trained weights beside a network's file or in its folder, if there are any."""
+    """Return the trained weights beside a network's file or in its folder, if there are any."""
     if "|" in what:
         return None
     place = Path(what)

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _with_weights(what: str, structure: Structure, random: bool) -> nn.Module:
-    """The network with trained weights; EvidenceError where there are none and no random ones are asked for."""
+    """Return the network with trained weights; EvidenceError where there are none and no random ones are asked for."""
     if random:
         return build_structure(structure)
     weights = weights_of(what)
@@ -83,7 +83,7 @@ def _with_weights(what: str, structure: Structure, random: bool) -> nn.Module:
 
 
 def _types(network: Network, places: Sequence[int]) -> list[Kind | None]:
-    """What a network has at these super-blocks; None where one has vanished."""
+    """Return what a network has at these super-blocks; None where one has vanished."""
     return [network.superblocks[place].type if network.superblocks[place].depth else None for place in places]
 
 

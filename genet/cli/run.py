@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _a_folder(folder: Path) -> RunError:
-    """What to say of a folder in place of a recipe."""
+    """Return what to say of a folder in place of a recipe."""
     law = f"{folder}: must be a recipe, and is a folder"
     file = RunFolder(folder).recipe_file
     if not file.exists():
@@ -55,7 +55,7 @@ def _a_folder(folder: Path) -> RunError:
 
 
 def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
-    """The recipe with what the command line says; checked again like the file."""
+    """Return the recipe with what the command line says; checked again like the file."""
 
     data, measure = recipe.data, recipe.measure.model_dump()
     if arguments.data:

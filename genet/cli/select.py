@@ -127,7 +127,7 @@ def _print_proposals(proposals: Sequence[Proposal]) -> None:
 
 
 def _budgets(given: list[str] | None) -> tuple[Budget, ...]:
-    """Budgets of the command line, each a number or a multiple."""
+    """Return budgets of the command line, each a number or a multiple."""
     if not given:
         return ()
     try:

@@ -67,7 +67,7 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
 
 
 def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
-    """The blocks at every width of the range that keeps the laws of blocks: inner widths count in eights too."""
+    """Return the blocks at every width of the range that keeps the laws of blocks: inner widths count in eights too."""
     own = read_blocks(text)[-1].width
     grid = read_range(widths, "--widths") if widths else tuple(range(MULTIPLE, 2 * own + 1, MULTIPLE))
     found, faults = {}, list[str]()

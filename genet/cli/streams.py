@@ -56,7 +56,7 @@ def output_fault() -> str | None:
 
 
 def _lasting(stream: TextIO | None) -> TextIO:
-    """The same stream, which escapes what its encoding lacks; of a closed one, one that goes nowhere."""
+    """Return the same stream, which escapes what its encoding lacks; of a closed one, one that goes nowhere."""
     if not isinstance(stream, io.TextIOWrapper) or stream.closed:
         return io.TextIOWrapper(_Sink(os.open(os.devnull, os.O_WRONLY), "wb"), "utf-8", "backslashreplace")
     with contextlib.suppress(OSError):

@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """SpecError with every option that does not fit the others."""
+    """Raise SpecError with every option that does not fit the others."""
     faults = []
     asked = bool(arguments.networks or arguments.preset)
     if asked == bool(arguments.csv_from):
@@ -119,7 +119,7 @@ def _with_peak(row: Surveyed, peak: float | None) -> Surveyed:
 
 
 def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, str]) -> list[Named]:
-    """What is named, at its own resolution, the one told beside it or at `size`; timm's by a pattern too.
+    """Return what is named, at its own resolution, the one told beside it or at `size`; timm's by a pattern too.
 
     SpecError with every name at fault.
 
@@ -144,14 +144,14 @@ def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, 
 
 
 def _read(name: str, size: int | None) -> Named:
-    """A network with its notation, for a file may come to hold another; timm's by name and resolution."""
+    """Return a network with its notation, for a file may come to hold another; timm's by name and resolution."""
     part = dataclasses.replace(read_part(name, size), name=name)
     file = not name.startswith("timm:") and "|" not in name and not re.match(BLOCK, name)
     return Named(part, str(read_structure(name).at(part.image[-1])) if file else f"{name} @{part.image[-1]}")
 
 
 def _matching(name: str) -> list[str]:
-    """The name, or all timm models that a pattern fits."""
+    """Return the name, or all timm models that a pattern fits."""
     if not name.startswith("timm:") or not set("*?[") & set(name):
         return [name]
     import timm
@@ -165,7 +165,7 @@ def _matching(name: str) -> list[str]:
 def _survey_all(
     networks: Sequence[Named], meter: Meter, journal: SurveyJournal, at_largest: bool, failed: dict[str, str]
 ) -> list[Surveyed]:
-    """Every network that the journal lacks; one that fails is told of, and does not hold up the others."""
+    """Return every network that the journal lacks; one that fails is told of, and does not hold up the others."""
     roof, product = journal.roof()
     rows: list[Surveyed] = []
     done = sum(journal.row(network.structure) is not None for network in networks)
@@ -194,7 +194,7 @@ def _survey_all(
 
 
 def _one(part: Part, meter: Meter, roof: Roof, product: Product, at_largest: bool) -> Surveyed:
-    """One network, at the meter's batch or at the largest that fits."""
+    """Return one network, at the meter's batch or at the largest that fits."""
     largest = meter.largest_batch(part) if isinstance(meter, DeviceMeter) else None
     batch = largest if at_largest and largest else meter.setting.batch
     while True:
@@ -309,7 +309,7 @@ def _row(row: Surveyed) -> list[str]:
 
 
 def _share(row: Surveyed) -> str:
-    """Utilization with its standard error."""
+    """Return utilization with its standard error."""
     if row.utilization is None:
         return "n/a"
     error = f" ± {100 * row.utilization * row.utilization_error:.1f}" if row.utilization_error else ""

@@ -74,7 +74,7 @@ class SurveyJournal:
             raise EvidenceError(law) from None
 
     def roof(self) -> tuple[Roof, Product]:
-        """What the device reaches at best, and the matrix product that does; measured once for a setting."""
+        """Return what the device reaches at best, and the matrix product that does; measured once for a setting."""
         if self._roof is None:
             roof, product = read_roof(self._meter)
             measured = KeptRoof(setting=self._setting, roof=roof, kind=product.kind, size=product.size)
@@ -83,7 +83,7 @@ class SurveyJournal:
         return self._roof.roof, Product(self._roof.kind, self._roof.size, self._meter.setting.batch)
 
     def row(self, structure: str) -> Kept | None:
-        """What is known of a network; None where nothing is, or so little that it is measured again."""
+        """Return what is known of a network; None where nothing is, or so little that it is measured again."""
         kept = self._rows.get(structure)
         doubtful = kept is not None and kept.row is not None and (kept.row.utilization_error or 0.0) > DOUBTFUL
         return None if doubtful else kept

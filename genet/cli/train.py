@@ -78,7 +78,7 @@ def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
 
 
 def _start(folder: Path, network: Structure) -> Path:
-    """The weights in a folder; RunError where it holds another network's."""
+    """Return the weights in a folder; RunError where it holds another network's."""
     if not (folder / WEIGHTS_FILE).is_file() or not (folder / NETWORK_FILE).is_file():
         raise RunError(f"--from must be a folder with {NETWORK_FILE} and {WEIGHTS_FILE}, and {folder} lacks one of them")
     theirs = read_structure(folder)
@@ -90,12 +90,12 @@ def _start(folder: Path, network: Structure) -> Path:
 
 
 def _network(text: str) -> Structure:
-    """A network by file, name or notation."""
+    """Return a network by file, name or notation."""
     return Network.parse(text) if "|" in text else read_structure(text)
 
 
 def recipe_with(name: str, images: str | None, device: str | None) -> TrainingRecipe:
-    """A recipe by file or name, with the images' folder and the device that the command line gives."""
+    """Return a recipe by file or name, with the images' folder and the device that the command line gives."""
     recipe = read_training(name)
     if images:
         if recipe.data.name == "digits":

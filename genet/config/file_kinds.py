@@ -63,7 +63,7 @@ def kind_of(file: Path) -> Kind | None:
 
 
 def _archive(file: Path) -> Kind:
-    """A zip archive by the names in it."""
+    """Return a zip archive by the names in it."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()

@@ -22,12 +22,12 @@ class Shown(NamedTuple):
 
 
 def shown_at(channels: int, resolution: int) -> Shown:
-    """How this project shows images of a folder or of timm's datasets."""
+    """Return how this project shows images of a folder or of timm's datasets."""
     crop = 1.0 if resolution <= SMALL else DEFAULT_CROP
     colour = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
     return Shown(*colour, crop)
 
 
 def shown_of(data: Data, channels: int, resolution: int) -> Shown:
-    """How the images of a recipe are shown. Digits are normalised already, all together."""
+    """Return how the images of a recipe are shown. Digits are normalised already, all together."""
     return Shown((0.0,) * channels, (1.0,) * channels, 1.0) if data.name == "digits" else shown_at(channels, resolution)

@@ -10,7 +10,7 @@ from genet.errors import SpecError
 
 
 def check_taken(recipe: Recipe) -> None:
-    """SpecError where the MasterNet is to be taken from a folder that does not hold it, with weights."""
+    """Raise SpecError where the MasterNet is to be taken from a folder that does not hold it, with weights."""
     if not isinstance(recipe.master, Taken):
         return
     folder, ours = Path(recipe.master.folder), recipe.space.masternet(recipe.search_resolution)

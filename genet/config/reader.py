@@ -44,13 +44,15 @@ RENAMED = {  # keys of earlier versions
 
 
 def read_network(source: str | Path) -> Network:
-    """A network by file, by a folder's network.yaml, or by the name of one that comes along. SpecError lists every fault."""
+    """Return a network by file, by a folder's network.yaml, or by the name of one that comes along. SpecError lists
+    every fault.
+    """
     inside = Path(source) / "network.yaml"
     return _record(Network, compose(_find(inside if inside.is_file() else source, NETWORKS)))
 
 
 def read_structure(source: str | Path) -> Structure:
-    """A network by file, folder or name, of ours or one that other code builds. SpecError lists every fault."""
+    """Return a network by file, folder or name, of ours or one that other code builds. SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
     if inside.parent.is_dir() and not inside.is_file() and str(source) not in shipped_files(NETWORKS):
         raise SpecError([f"{source}: must hold a network.yaml to be a network's folder, and does not; name a folder that does"])
@@ -59,24 +61,24 @@ def read_structure(source: str | Path) -> Structure:
 
 
 def read_space(source: str | Path) -> SearchSpace:
-    """A search space by file or name. SpecError lists every fault."""
+    """Return a search space by file or name. SpecError lists every fault."""
     return _record(SearchSpace, compose(_find(source, "search_spaces")))
 
 
 def read_recipe(source: str | Path) -> Recipe:
-    """A recipe by file or name; its `space` may be a name, a file beside it, or written out in place."""
+    """Return a recipe by file or name; its `space` may be a name, a file beside it, or written out in place."""
     return _recipe(compose(_find(source, "recipes")))
 
 
 def read_training(source: str | Path) -> TrainingRecipe:
-    """A recipe for the training of a single network, by file or name."""
+    """Return a recipe for the training of a single network, by file or name."""
     return _training(compose(_find(source, "recipes/training")))
 
 
 def read_widths(
     source: str | Path, layers: Mapping[str, int], tied: Mapping[str, str], fixed: Mapping[str, str]
 ) -> dict[str, int]:
-    """Widths to cut layers to, by file or name. SpecError lists every fault.
+    """Return widths to cut layers to, by file or name. SpecError lists every fault.
 
     `layers` are the widths that they are cut from; layers that `tied` gives the same name must be cut alike, and those that
     `fixed` names must stay, for the reason it gives.
@@ -107,7 +109,9 @@ def read_widths(
 
 
 def read_any(source: str | Path) -> Structure | SearchSpace | Recipe | TrainingRecipe:
-    """A recipe (it has `space`), a search space (`perturb` or `widths`), the training of one network (`train`), or a network."""
+    """Return a recipe (it has `space`), a search space (`perturb` or `widths`), the training of one network (`train`), or a
+    network.
+    """
     node = compose(_find(source, "recipes/training", "recipes", "search_spaces", NETWORKS))
     keys = _keys(node)
     if keys & OF_A_SEARCH:
@@ -124,7 +128,7 @@ def _keys(node: yaml.Node) -> set[str]:
 
 
 def _recipe(node: yaml.Node) -> Recipe:
-    """A recipe's tree as a record; the folders it names, like the space, are looked for beside the file."""
+    """Return a recipe's tree as a record; the folders it names, like the space, are looked for beside the file."""
     recipe = _record(Recipe, _with_space(node))
     master = recipe.master
     if isinstance(master, Taken):
@@ -135,7 +139,7 @@ def _recipe(node: yaml.Node) -> Recipe:
 
 
 def _design(node: yaml.Node, design: str) -> str:
-    """A design's file or folder, looked for beside the recipe; what is none stays as it is."""
+    """Return a design's file or folder, looked for beside the recipe; what is none stays as it is."""
     beside = "" if design.startswith("timm:") or "|" in design else _beside_the_file(node, design)
     return beside if beside and Path(beside).exists() else design
 
@@ -155,7 +159,7 @@ def _training(node: yaml.Node) -> TrainingRecipe:
 
 
 def _located(node: yaml.Node, data: Data, train: Training) -> dict[str, Record]:
-    """The folders of the images and of a teacher, looked for beside the file."""
+    """Return the folders of the images and of a teacher, looked for beside the file."""
     if data.root is not None:
         data = data.model_copy(update={"root": _beside_the_file(node, data.root)})
     if train.teacher is not None and not train.teacher.startswith("timm:"):
@@ -168,7 +172,7 @@ def _beside_the_file(node: yaml.Node, folder: str) -> str:
 
 
 def to_yaml(record: Record) -> str:
-    """The record as YAML that the reader reads back to an equal record."""
+    """Return the record as YAML that the reader reads back to an equal record."""
     values = record.model_dump(mode="json", exclude_none=True, by_alias=True)
     return yaml_of(values)
 
@@ -183,7 +187,7 @@ def shipped_files(folder: str) -> dict[str, Path]:
 
 
 def _find(source: str | Path, *folders: str) -> Path:
-    """The file that `source` names: a path, or the bare name of a shipped file."""
+    """Return the file that `source` names: a path, or the bare name of a shipped file."""
     path = Path(source)
     elsewhere = str(source).startswith("timm:") or re.fullmatch(FUNCTION, str(source))
     if elsewhere and NETWORKS in folders and not path.is_file():
@@ -211,7 +215,7 @@ def _with_space(node: yaml.Node) -> yaml.Node:
 
 
 def _beside(folder: Path, name: str) -> str | Path:
-    """A relative file named in a YAML file is looked for beside that file."""
+    """Return a relative file named in a YAML file is looked for beside that file."""
     return folder / name if (folder / name).is_file() else name
 
 
@@ -230,7 +234,7 @@ def _record(model: type[R], node: yaml.Node) -> R:
 
 
 def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
-    """One pydantic error as (place, line)."""
+    """Return one pydantic error as (place, line)."""
     location = _written_location(error["loc"])
     node = root
     for depth, part in enumerate(location):
@@ -249,7 +253,7 @@ def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
 
 
 def _written_location(location: tuple[Any, ...]) -> list[Any]:
-    """The location without the names that pydantic gives to the members of a union; the file knows none of them."""
+    """Return the location without the names that pydantic gives to the members of a union; the file knows none of them."""
     written: list[Any] = []
     for part in location:
         of_union = bool(written) and (written[-1] in ("widths", "master") or "budgets" in written)
@@ -259,7 +263,7 @@ def _written_location(location: tuple[Any, ...]) -> list[Any]:
 
 
 def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
-    """The law in words, the value, and the nearest legal one where there is one."""
+    """Return the law in words, the value, and the nearest legal one where there is one."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     got = f" (got {reprlib.repr(value)})"
     match kind:
@@ -307,7 +311,7 @@ def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
 
 
 def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:
-    """The legal keys of the record at `location`, found by walking the annotations."""
+    """Return the legal keys of the record at `location`, found by walking the annotations."""
     current: Any = model
     for part in location:
         if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
@@ -317,7 +321,7 @@ def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:
 
 
 def _record_type(annotation: Any) -> Any:
-    """The record class inside an annotation such as `tuple[SuperBlock, ...]` or `Ratios | None`."""
+    """Return the record class inside an annotation such as `tuple[SuperBlock, ...]` or `Ratios | None`."""
     if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
         return annotation if issubclass(annotation, BaseModel) else None
     found = (_record_type(argument) for argument in getattr(annotation, "__args__", ()))

@@ -41,7 +41,7 @@ Budget = Annotated[float | str, BeforeValidator(_budget)]
 
 
 def budget_ms(budget: float | str, masternet_ms: float) -> float:
-    """A budget in milliseconds per image, given the MasterNet's own milliseconds per image."""
+    """Return a budget in milliseconds per image, given the MasterNet's own milliseconds per image."""
     return float(budget[:-1]) * masternet_ms if isinstance(budget, str) else budget
 
 

@@ -56,7 +56,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def compose(path: Path) -> yaml.Node:
-    """The file's node tree, with a SpecError for whatever keeps it from being one plain YAML document."""
+    """Return the file's node tree, with a SpecError for whatever keeps it from being one plain YAML document."""
     kind = kind_of(path)
     if kind and kind != EMPTY:
         raise SpecError([f"{path}: must be a text file of YAML, and is {kind.what}; {kind.way}"])
@@ -108,12 +108,12 @@ def _yaml_fault(path: Path, text: str, fault: yaml.MarkedYAMLError) -> str:
 
 
 def yaml_of(values: Any) -> str:
-    """Values as YAML that `compose` reads back to the same ones."""
+    """Return values as YAML that `compose` reads back to the same ones."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def duplicate_keys(node: yaml.Node) -> Iterator[Fault]:
-    """Every key that stands twice in one mapping."""
+    """Yield every key that stands twice in one mapping."""
     for part in walk(node):
         if isinstance(part, yaml.MappingNode):
             seen: dict[str, yaml.Node] = {}
@@ -126,7 +126,7 @@ def duplicate_keys(node: yaml.Node) -> Iterator[Fault]:
 
 
 def plain(node: yaml.Node) -> Any:
-    """The tree's values; YAML's own types beyond text, numbers, truth and null stay text."""
+    """Return the tree's values; YAML's own types beyond text, numbers, truth and null stay text."""
     if isinstance(node, yaml.MappingNode):
         return {str(key.value): plain(value) for key, value in node.value}
     if isinstance(node, yaml.SequenceNode):
@@ -139,7 +139,7 @@ def plain(node: yaml.Node) -> Any:
 
 
 def child(node: yaml.Node, part: Any, key: bool) -> yaml.Node | None:
-    """The node at one step of a location; the key's own node where the key itself is at fault."""
+    """Return the node at one step of a location; the key's own node where the key itself is at fault."""
     found: yaml.Node | None = None
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         found = node.value[part]
@@ -149,7 +149,7 @@ def child(node: yaml.Node, part: Any, key: bool) -> yaml.Node | None:
 
 
 def walk(node: yaml.Node) -> Iterator[yaml.Node]:
-    """The node and everything below it."""
+    """Yield the node and everything below it."""
     yield node
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def check_formats(names: Sequence[str]) -> None:
-    """GenetError for a name that no format has."""
+    """Raise GenetError for a name that no format has."""
     for name in names:
         if name not in FORMATS:
             near = difflib.get_close_matches(name, FORMATS, n=1)
@@ -81,7 +81,7 @@ def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Call
 
 
 def _still_there(folder: Path, inputs: str, subject: Subject) -> Exports | None:
-    """What an earlier export left whole of this very network, and not with other images than those given now."""
+    """Return what an earlier export left whole of this very network, and not with other images than those given now."""
     try:
         known = Exports.load(folder / EVIDENCE_FILE)
     except StorageError:
@@ -94,7 +94,9 @@ def _still_there(folder: Path, inputs: str, subject: Subject) -> Exports | None:
 
 
 def _written(folder: Path) -> set[str]:
-    """The files in a folder that exports wrote: as the evidence there says; without any, those that are called as theirs are."""
+    """Return the files in a folder that exports wrote: as the evidence there says; without any, those that are called as theirs
+    are.
+    """
     try:
         found = {name for each in Exports.load(folder / EVIDENCE_FILE).exported for name in each.files}
     except StorageError:
@@ -156,7 +158,7 @@ def _exported(form: Format, subject: Subject, folder: Path) -> Exported:
 
 
 def _packages() -> dict[str, str]:
-    """The versions of what writes and compares, as far as it is installed."""
+    """Return the versions of what writes and compares, as far as it is installed."""
     found = {}
     for name in PACKAGES:
         with suppress(ImportError):

@@ -28,7 +28,7 @@ def _nothing(subject: Subject) -> str | None:
 
 
 def refused_by(write: Callable[[Subject], object]) -> Callable[[Subject], str | None]:
-    """A format's refusal: what is wrong where `write` raises GenetError."""
+    """Return a format's refusal: what is wrong where `write` raises GenetError."""
 
     def refuses(subject: Subject) -> str | None:
         try:
@@ -88,7 +88,7 @@ class Subject:
         return self.network
 
     def images(self, batch: int) -> Tensor:
-        """Images to compare logits on, the same every time: of the training set, or random ones."""
+        """Return images to compare logits on, the same every time: of the training set, or random ones."""
         reads = self.network.input
         if self.splits and self.splits.train.size >= batch:
             return next(self.splits.train.batches(batch, reads.resolution, shuffle_seed=batch))[0]
@@ -96,7 +96,7 @@ class Subject:
         return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
 
     def compared(self, batch: int) -> tuple[Tensor, Tensor]:
-        """These images and the network's own logits, found once for all formats."""
+        """Return these images and the network's own logits, found once for all formats."""
         if batch not in self._compared:
             images = self.images(batch)
             logits = self.module(images)

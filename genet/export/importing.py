@@ -55,7 +55,7 @@ class Imported:
 
 
 def import_network(what: str, reads: Input, name: str) -> Imported:
-    """What a user names: timm:MODEL, a folder, MODULE:ATTRIBUTE, or a GENet string or its file.
+    """Return what a user names: timm:MODEL, a folder, MODULE:ATTRIBUTE, or a GENet string or its file.
 
     The attribute is a ByoModelCfg of timm's, or a function that builds a network. `reads` is what a structure alone does not
     tell. SpecError lists what no network here can be.
@@ -89,7 +89,7 @@ def import_network(what: str, reads: Input, name: str) -> Imported:
 
 
 def _text(file: Path) -> str:
-    """A file's GENet string; SpecError that tells what it is where it holds something else."""
+    """Return a file's GENet string; SpecError that tells what it is where it holds something else."""
     if kind := kind_of(file):
         raise SpecError([f"{file}: {LAW}, and is {kind.what}; {kind.way}"])
     try:
@@ -106,7 +106,7 @@ def _text(file: Path) -> str:
 
 
 def _near(folder: Path) -> str:
-    """What of it can be named."""
+    """Return what of it can be named."""
     if (folder / "recipe.yaml").is_file() and (folder / "networks").is_dir():
         return f"; it is a run: name one of the folders in {folder / 'networks'}"
     files = (file for file in sorted(folder.iterdir()) if file.is_file())
@@ -115,7 +115,7 @@ def _near(folder: Path) -> str:
 
 
 def _from_model(model_name: str, name: str) -> Imported:
-    """A timm model by name, with its trained weights if they can be had."""
+    """Return a timm model by name, with its trained weights if they can be had."""
     import timm
 
     architecture, _, tag = model_name.partition(".")
@@ -185,7 +185,7 @@ def _from_module(what: str, reads: Input, name: str) -> Imported:
 
 @torch.inference_mode()
 def _with_weights(network: Network, model: nn.Module) -> Imported:
-    """The network with timm's weights, and the same logits."""
+    """Return the network with timm's weights, and the same logits."""
     module, reads = build(network), network.input
     try:
         module.load_state_dict(model.state_dict())

@@ -28,7 +28,7 @@ def _fp32(subject: Subject) -> dict[str, bytes]:
 
 
 def _fp16(subject: Subject) -> dict[str, bytes]:
-    """Every tensor in fp16 but images and logits, which stay fp32."""
+    """Return every tensor in fp16 but images and logits, which stay fp32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -39,7 +39,8 @@ def _fp16(subject: Subject) -> dict[str, bytes]:
 
 
 def _int8(subject: Subject) -> dict[str, bytes]:
-    """Symmetric and with biases in fp32, as TensorRT wants it: weights per channel, activations per tensor by the ranges that
+    """Return symmetric and with biases in fp32, as TensorRT wants it: weights per channel, activations per tensor by the ranges
+    that
 
     training images reach.
     """
@@ -61,7 +62,7 @@ def _int8(subject: Subject) -> dict[str, bytes]:
 
 
 def calibration_reader(subject: Subject) -> Any:
-    """Training images in a random order, as ONNX Runtime asks for them."""
+    """Return training images in a random order, as ONNX Runtime asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
 
     if subject.splits is None:
@@ -114,7 +115,7 @@ def open_session(model: bytes | Path, name: str) -> Any:
 
 
 def _lacking(file: Path) -> list[str]:
-    """The files beside an ONNX model that hold its weights, as far as they are not there."""
+    """Return the files beside an ONNX model that hold its weights, as far as they are not there."""
     import onnx
 
     try:
@@ -126,7 +127,7 @@ def _lacking(file: Path) -> list[str]:
 
 
 def session_answers(session: Any) -> Answers:
-    """What a session answers to images."""
+    """Return what a session answers to images."""
     name = session.get_inputs()[0].name
 
     def answers(images: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ def session_answers(session: Any) -> Answers:
 
 
 def _format(name: str, purpose: str, files: Callable[[Subject], dict[str, bytes]], tolerance: float, **more: Any) -> Format:
-    """What all ONNX formats have in common: one file, which ONNX Runtime opens."""
+    """Return what all ONNX formats have in common: one file, which ONNX Runtime opens."""
     place = FILES[name]
 
     def answers(folder: Path) -> Answers:

@@ -45,7 +45,7 @@ class Opened:
 
 
 def open_network(what: str, device: torch.device, form: str | None = None) -> Opened:
-    """A network's folder, or a format in an export's; a .onnx or .pt2 file; the folder of a timm model, or timm:MODEL.
+    """Return a network's folder, or a format in an export's; a .onnx or .pt2 file; the folder of a timm model, or timm:MODEL.
 
     GenetError where it is none of these, or damaged.
     """
@@ -74,7 +74,7 @@ def _opened(what: str, place: Path, device: torch.device) -> Opened:
 
 
 def _place_of(folder: Path, form: str) -> Path:
-    """Where a format lies in an export's folder, or in the one above it."""
+    """Return where a format lies in an export's folder, or in the one above it."""
     check_formats([form])
     name = FORMATS[form].place
     if not FORMATS[form].loading:
@@ -108,7 +108,7 @@ def _program(file: Path) -> Opened:
 
 @torch.inference_mode()
 def _reads(file: Path, shapes: list[list[Any]], answers: Answers) -> Input:
-    """What a file reads, by its own word and a try."""
+    """Return what a file reads, by its own word and a try."""
     law = f"{file}: must read images of one square size in fp32, any number at a time, and answer with logits"
     if len(shapes) != 1 or len(shapes[0]) != 4 or not all(isinstance(size, int) for size in shapes[0][1:]):
         raise SpecError([f"{law} (it reads {shapes})"])
@@ -125,7 +125,7 @@ def _reads(file: Path, shapes: list[list[Any]], answers: Answers) -> Input:
 
 
 def input_of(what: str, channels: int, classes: int, resolution: int) -> Input:
-    """What a network reads and answers; SpecError where there are fewer than two classes."""
+    """Return what a network reads and answers; SpecError where there are fewer than two classes."""
     if classes < 2:
         raise SpecError([f"{what}: must tell two classes apart or more (got {classes})"])
     return Input(channels=channels, classes=classes, resolution=resolution)

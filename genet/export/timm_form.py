@@ -25,7 +25,7 @@ LARGEST_STRIDE = 32  # beyond it timm dilates, unless it is told the stride
 
 
 def timm_arguments(network: Network) -> dict[str, Any]:
-    """What timm must be told of a network, blocks as plain values. GenetError where timm has no such network."""
+    """Return what timm must be told of a network, blocks as plain values. GenetError where timm has no such network."""
     stem = network.stem
     if stem.stride != 2 or stem.kernel not in STEMS or len(network.stages) < 2:
         raise GenetError(
@@ -39,7 +39,7 @@ def timm_arguments(network: Network) -> dict[str, Any]:
 
 
 def _blocks(network: Network) -> list[dict[str, Any]]:
-    """Every super-block that has blocks as the fields of timm's ByoBlockCfg."""
+    """Return every super-block that has blocks as the fields of timm's ByoBlockCfg."""
     return [
         {
             "type": "basic" if block.type == "XX" else "bottle",
@@ -55,7 +55,9 @@ def _blocks(network: Network) -> list[dict[str, Any]]:
 
 
 def from_timm(arguments: Mapping[str, Any], resolution: int, channels: int, classes: int, name: str) -> Network:
-    """The network that timm's ByobNet is with these fields of its ByoModelCfg. SpecError lists what no network here has."""
+    """Return the network that timm's ByobNet is with these fields of its ByoModelCfg. SpecError lists what no network
+    here has.
+    """
     blocks = [_plain(block) for block in arguments.get("blocks", ())]
     faults = [
         f"{field} of a timm model must be {' or '.join(map(repr, legal))} to be a network here (got {arguments[field]!r})"
@@ -99,7 +101,7 @@ def _plain(block: Any) -> dict[str, Any]:
 
 
 def _entry(block: Mapping[str, Any]) -> tuple[str, str]:
-    """What is wrong with a block of timm's, or its entry in the notation."""
+    """Return what is wrong with a block of timm's, or its entry in the notation."""
     kind, group, ratio = block.get("type"), block.get("gs") or 0, float(block.get("br", 1.0))
     extra = {key: value for key, value in (block.get("block_kwargs") or {}).items() if key != "kernel_size"}
     if block.get("attn_layer") or block.get("self_attn_layer") or extra:
@@ -117,7 +119,7 @@ def _entry(block: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def to_timm(network: Network) -> nn.Module:
-    """timm's model of this structure, with fresh weights."""
+    """Return timm's model of this structure, with fresh weights."""
     import timm
 
     reads, arguments = network.input, with_blocks(timm_arguments(network))
@@ -157,7 +159,8 @@ def _files(subject: Subject) -> dict[str, bytes]:
 
 
 def open_timm(folder: Path) -> nn.Module:
-    """The model in a folder of timm's own format, in eval mode; only safetensors are read, and checked where their sum lies by.
+    """Return the model in a folder of timm's own format, in eval mode; only safetensors are read, and checked where their sum
+    lies by.
 
     SpecError or StorageError where the folder holds no such model.
     """
@@ -182,7 +185,7 @@ def open_timm(folder: Path) -> nn.Module:
 
 
 def shown_to(model: Any) -> Shown:
-    """How images are shown to a timm model, by its own configuration."""
+    """Return how images are shown to a timm model, by its own configuration."""
     from timm.data import resolve_data_config
 
     config = resolve_data_config(model=model)
@@ -191,7 +194,7 @@ def shown_to(model: Any) -> Shown:
 
 
 def with_blocks(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A ByobNet's arguments as timm takes them, which are plain values in a file."""
+    """Return a ByobNet's arguments as timm takes them, which are plain values in a file."""
     from timm.models.byobnet import ByoBlockCfg
 
     blocks = arguments.get("blocks")
@@ -199,7 +202,9 @@ def with_blocks(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a timm model's folder, with its architecture, classes and arguments; SpecError where it is none."""
+    """Return the config.json of a timm model's folder, with its architecture, classes and arguments; SpecError where it
+    is none.
+    """
     file = folder / CONFIG_FILE
     try:
         config = json.loads(read_bytes(file))

@@ -35,7 +35,9 @@ def _program(subject: Subject) -> dict[str, bytes]:
 
 
 def open_program(data: bytes, name: str) -> torch.export.ExportedProgram:
-    """A torch.export program; StorageError where the bytes are none, or hold more than tensors: those would be unpickled."""
+    """Return a torch.export program; StorageError where the bytes are none, or hold more than tensors: those would be
+    unpickled.
+    """
     try:
         with quiet(), tensors_alone():
             return torch.export.load(io.BytesIO(data))
@@ -67,7 +69,7 @@ def _string(subject: Subject) -> dict[str, bytes]:
 
 
 def _from_string(folder: Path) -> Answers:
-    """The network that the line reads back to, with the weights beside it."""
+    """Return the network that the line reads back to, with the weights beside it."""
     reads = read_network(folder / NETWORK_FILE).input
     text = read_bytes(folder / STRING_FILE).decode()
     return load_weights(from_genet_string(text, reads.resolution, reads.classes), folder / WEIGHTS_FILE)

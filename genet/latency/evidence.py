@@ -12,7 +12,7 @@ from genet.storage import Journal, Record
 
 
 def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
-    """The table in an evidence file: of its settings the one that is `wanted`, or its only one.
+    """Return the table in an evidence file: of its settings the one that is `wanted`, or its only one.
 
     EvidenceError where the file has no latencies, or none or several that fit.
     """
@@ -103,7 +103,7 @@ def difference(before: LatencyTable, after: LatencyTable) -> Difference:
 
 
 def _latencies(table: LatencyTable) -> dict[str, float]:
-    """Plain latencies: the drift within one file is not divided out, for between two it is what one looks for."""
+    """Return plain latencies: the drift within one file is not divided out, for between two it is what one looks for."""
     found = {str(row.block): row.ms for row in table.block_rows if row.ms is not None}
     return found | {row.network: row.mean_ms for row in table.network_rows}
 

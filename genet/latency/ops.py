@@ -52,19 +52,19 @@ class Op:
         return self.kind == "conv" and self.groups > 1 and self.groups == self.in_width
 
     def bytes(self, batch: int, bytes_per_value: int) -> int:
-        """Memory traffic of a batch: inputs and outputs of every image, weights once (utilization paper, equation 2)."""
+        """Return memory traffic of a batch: inputs and outputs of every image, weights once (utilization paper, equation 2)."""
         return bytes_per_value * (self.weights + batch * (self.read + self.written))
 
 
 def block_ops(block: Block) -> tuple[Op, ...]:
-    """The kernels of one block in the order they run, named as in the modules of `genet.nets`."""
+    """Return the kernels of one block in the order they run, named as in the modules of `genet.nets`."""
     if block.kind in ("Conv", "Depthwise"):
         return tuple(_conv_norm(body(block)[0], "", relu=True))
     return tuple(_last(block) if block.classes else _residual(block))
 
 
 def kernel_count(block: Block) -> int:
-    """How many kernels a block launches; only its kind and whether its shortcut projects decide that."""
+    """Return how many kernels a block launches; only its kind and whether its shortcut projects decide that."""
     return _kernel_count(block.kind, shortcut(block) is not None)
 
 
@@ -75,12 +75,12 @@ def _kernel_count(kind: BlockKind, projects: bool) -> int:
 
 
 def network_ops(network: Network) -> tuple[Op, ...]:
-    """The kernels of a whole network in the order they run, with the qualified names of its modules."""
+    """Return the kernels of a whole network in the order they run, with the qualified names of its modules."""
     return tuple(chain.from_iterable(by_block(network)))
 
 
 def by_block(network: Network) -> tuple[tuple[Op, ...], ...]:
-    """The same kernels, block by block."""
+    """Return the same kernels, block by block."""
     stem, *_, last = network_blocks(network)
     parts = [_under("stem", block_ops(stem))]
     width, size = stem.width, stem.out_size
@@ -92,14 +92,14 @@ def by_block(network: Network) -> tuple[tuple[Op, ...], ...]:
 
 
 def conv_op(conv: Conv, name: str) -> Op:
-    """The kernel of one convolution without its normalisation."""
+    """Return the kernel of one convolution without its normalisation."""
     positions, kernel = conv.out_size**2, (conv.kernel, conv.kernel)
     read, written = conv.in_width * conv.size**2, conv.width * positions
     return Op(name, "conv", read, written, conv.weights, positions, conv.width, conv.in_width, kernel, conv.groups)
 
 
 def _conv_norm(conv: Conv, prefix: str, relu: bool) -> Iterator[Op]:
-    """Convolution and batch normalisation, which reads four vectors: scale, shift, mean and variance."""
+    """Yield convolution and batch normalisation, which reads four vectors: scale, shift, mean and variance."""
     op = conv_op(conv, f"{prefix}conv")
     yield op
     yield Op(f"{prefix}bn", "norm", op.written, op.written, 4 * conv.width)
@@ -108,7 +108,7 @@ def _conv_norm(conv: Conv, prefix: str, relu: bool) -> Iterator[Op]:
 
 
 def _residual(block: Block) -> Iterator[Op]:
-    """Body, projection, then the sum and the ReLU after it (GENet paper, figure 1)."""
+    """Yield body, projection, then the sum and the ReLU after it (GENet paper, figure 1)."""
     convs, projection = body(block), shortcut(block)
     for conv in convs:
         yield from _conv_norm(conv, f"{conv.name}.", relu=conv is not convs[-1])
@@ -120,7 +120,7 @@ def _residual(block: Block) -> Iterator[Op]:
 
 
 def _last(block: Block) -> Iterator[Op]:
-    """The head's convolution if there is one, average pooling and the classifier with its bias."""
+    """Yield the head's convolution if there is one, average pooling and the classifier with its bias."""
     for conv in body(block):
         yield from _conv_norm(conv, "final_conv.", relu=True)
     width, classes = block.pooled_width, block.classes

@@ -33,11 +33,11 @@ class Correction(Record):
     left_out_error: float | None  # mean relative error on networks left out of the fit one at a time
 
     def ms(self, sum_ms: float, ops: int) -> float:
-        """Milliseconds per batch of a network whose blocks take `sum_ms` together and launch `ops` kernels."""
+        """Return milliseconds per batch of a network whose blocks take `sum_ms` together and launch `ops` kernels."""
         return max(self.device_ms(sum_ms, ops), self.host_ms * ops)
 
     def device_ms(self, ms: float, ops: int) -> float:
-        """Its device time, or that of a single block: what adds up over the blocks of a network."""
+        """Return its device time, or that of a single block: what adds up over the blocks of a network."""
         return self.scale * ms + self.kernel_ms * ops
 
 
@@ -50,7 +50,7 @@ class Whole(Record):
 
 
 def fit_correction(wholes: Sequence[Whole], waits_for_host: bool = True) -> Correction:
-    """The correction that errs least, relatively, on networks left out one at a time.
+    """Return the correction that errs least, relatively, on networks left out one at a time.
 
     Forms from the plainest: a scale, a scale and a cost per kernel, either with a host cost where the
     device may wait for its host. EvidenceError without a network.
@@ -116,18 +116,18 @@ class Predictor:
             self.correction = fit_correction(self._wholes, self._waits)
 
     def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
-        """Predicted device milliseconds per batch that a block adds to a network, for each width that it may read."""
+        """Return predicted device milliseconds per batch that a block adds to a network, for each width that it may read."""
         own = np.array(in_widths) == block.width
         same, other = (kernel_count(dataclasses.replace(block, in_width=width)) for width in (block.width, block.width + 1))
         ms = self.table.reading_ms(block, in_widths)
         return self.correction.scale * ms + self.correction.kernel_ms * np.where(own, same, other)
 
     def ms(self, network: Network) -> float:
-        """Predicted milliseconds per batch; EvidenceError where a block of it is not in the table."""
+        """Return predicted milliseconds per batch; EvidenceError where a block of it is not in the table."""
         return self.correction.ms(self.table.predict_ms(network), len(network_ops(network)))
 
     def _whole(self, row: NetworkRow) -> Whole | None:
-        """A row beside the sum of its blocks; None where the table lacks one, as for a network outside the kept widths."""
+        """Return a row beside the sum of its blocks; None where the table lacks one, as for a network outside the kept widths."""
         try:
             sum_ms = self.table.predict_ms(Network.parse(row.network))
         except EvidenceError:
@@ -136,5 +136,5 @@ class Predictor:
 
 
 def relative_errors(predicted: Iterable[float], measured: Iterable[float]) -> tuple[float, ...]:
-    """Predicted over measured, minus one."""
+    """Return predicted over measured, minus one."""
     return tuple(p / m - 1 for p, m in zip(predicted, measured, strict=True))

@@ -101,7 +101,7 @@ class _Window:
 
 
 def _group(meter: Meter, missing: list[Block]) -> Iterator[BlockRow]:
-    """The rows of some seconds, taken off `missing`. The block at which a device is lost is a failure like others."""
+    """Yield the rows of some seconds, taken off `missing`. The block at which a device is lost is a failure like others."""
     start, seconds = time.monotonic(), GPU_GROUP_S if meter.setting.device.kind == "cuda" else GROUP_S
     for _ in range(GROUP_ROWS):
         if not missing or time.monotonic() - start > seconds:
@@ -116,7 +116,7 @@ def _group(meter: Meter, missing: list[Block]) -> Iterator[BlockRow]:
 
 
 def _block_row(meter: Meter, block: Block) -> BlockRow:
-    """A block that is repeated costs half of what three in a row take longer than one: what is paid once cancels."""
+    """Return a block that is repeated costs half of what three in a row take longer than one: what is paid once cancels."""
     row = BlockRow(block=block, ops=len(block_ops(block)))
     try:
         if not is_repeated(block):
@@ -159,7 +159,7 @@ def measure_network(
     reference: Network,
     enough: Callable[[NetworkRow], bool] = few_rounds,
 ) -> NetworkRow:
-    """A whole network timed in turn with the reference, round by round until `enough`; the table keeps all rounds.
+    """Return a whole network timed in turn with the reference, round by round until `enough`; the table keeps all rounds.
 
     Rounds already in the table count, and no more of them than it takes: what is answered does not depend on what else was
     measured later. MeasurementError where it cannot be timed.
@@ -193,7 +193,7 @@ def profile_sweep(
     measured: Callable[[], None],
     always: Sequence[int] = (),
 ) -> tuple[Sweep, tuple[int, ...]]:
-    """Latency over width of a block, layer or super-block, measured where its staircase may step; and the MACs per batch.
+    """Return latency over width of a block, layer or super-block, measured where its staircase may step; and the MACs per batch.
 
     `at_width` gives the blocks it is made of at every width on offer. A short grid is measured whole; of a long one, the
     widths in `always` are never passed over. EvidenceError where fewer than two widths can be measured.

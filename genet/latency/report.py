@@ -76,7 +76,7 @@ def read_latency(part: Part, meter: Meter, repeated: Callable[[], None] = lambda
 
 
 def _device_ms(part: Part, meter: DeviceMeter) -> float | None:
-    """What the kernels take when no host launches them one by one; on a GPU in eager mode alone is that another time."""
+    """Return what the kernels take when no host launches them one by one; on a GPU in eager mode alone is that another time."""
     if meter.device.type != "cuda" or meter.setting.runtime != "eager":
         return None
     graphs = meter.setting.model_copy(update={"runtime": "cudagraph"})
@@ -87,7 +87,7 @@ def _device_ms(part: Part, meter: DeviceMeter) -> float | None:
 
 
 def _tail_ms(part: Part, setting: Setting, ms: float) -> float | None:
-    """The modelled share of a measured time; None for a device that the wave model does not know."""
+    """Return the modelled share of a measured time; None for a device that the wave model does not know."""
     gpu = similar_gpu(setting.device.name)
     if gpu is None:
         return None

@@ -44,7 +44,7 @@ class Setting(Record):
 
     @classmethod
     def of(cls, card: DeviceCard, measure: Measure) -> Setting:
-        """The setting in which a recipe measures on a device; on a GPU, `auto` is CUDA graphs."""
+        """Return the setting in which a recipe measures on a device; on a GPU, `auto` is CUDA graphs."""
         automatic: Runtime = "eager" if card.kind == "cpu" else "cudagraph"
         runtime = automatic if measure.runtime == "auto" else measure.runtime
         return cls(
@@ -122,7 +122,7 @@ class NetworkRow(Record):
         return self
 
     def first(self, count: int) -> NetworkRow:
-        """The row of its first rounds alone."""
+        """Return the row of its first rounds alone."""
         return self.model_copy(update={"ms": self.ms[:count], "reference_ms": self.reference_ms[:count]})
 
     @property
@@ -274,11 +274,11 @@ class LatencyTable:
                 self.add_sentinel(block, ms)
 
     def block_row(self, block: Block) -> BlockRow | None:
-        """The row of a block, None where there is none."""
+        """Return the row of a block, None where there is none."""
         return self._blocks.get(block)
 
     def ms(self, block: Block) -> float:
-        """Milliseconds per batch of a block at the machine's usual speed: the drift is divided out.
+        """Return milliseconds per batch of a block at the machine's usual speed: the drift is divided out.
 
         Infinite for one that could not be measured; EvidenceError where it lacks.
         """
@@ -289,7 +289,7 @@ class LatencyTable:
         return math.inf if row.ms is None else row.ms / (row.drift * self.begun_slower)
 
     def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
-        """The same for each width that a block may read.
+        """Return the same for each width that a block may read.
 
         One that reads a width between two measured ones is interpolated: the channels read enter a convolution's work
         linearly, while those written make the stairs. One with an identity shortcut stands for itself alone.
@@ -328,15 +328,15 @@ class LatencyTable:
         return self._curve_of
 
     def predict_ms(self, network: Network) -> float:
-        """Milliseconds per batch: the sum over the network's blocks."""
+        """Return milliseconds per batch: the sum over the network's blocks."""
         return sum(self.ms(block) for block in blocks(network))
 
     def network_row(self, network: Structure) -> NetworkRow | None:
-        """The measurement of a whole network, None where there is none."""
+        """Return the measurement of a whole network, None where there is none."""
         return self._networks.get(str(network))
 
     def masternet_ms(self, masternet: Network) -> float:
-        """Milliseconds per batch of the MasterNet measured whole; EvidenceError where it was not."""
+        """Return milliseconds per batch of the MasterNet measured whole; EvidenceError where it was not."""
         row = self.network_row(masternet)
         if row is None:
             raise EvidenceError(
@@ -346,12 +346,12 @@ class LatencyTable:
         return row.mean_ms
 
     def missing(self, wanted: Iterable[Block]) -> list[Block]:
-        """The blocks not yet measured, each once, in their order. A recorded failure is an answer."""
+        """Return the blocks not yet measured, each once, in their order. A recorded failure is an answer."""
         return [block for block in dict.fromkeys(wanted) if block not in self._blocks]
 
 
 def scatter(rows: Iterable[BlockRow]) -> float:
-    """The sentinel's noise as the drifts of these rows alone tell it, so that rows measured later do not change it.
+    """Return the sentinel's noise as the drifts of these rows alone tell it, so that rows measured later do not change it.
 
     A drift is the mean of two readings, and neighbours share one: their difference has 0.71 of one reading's deviation.
     """
@@ -361,7 +361,7 @@ def scatter(rows: Iterable[BlockRow]) -> float:
 
 
 def standard_error(spread: float) -> float:
-    """Relative standard error of the trimmed mean of 30 repeats with an interquartile range of `spread` medians."""
+    """Return relative standard error of the trimmed mean of 30 repeats with an interquartile range of `spread` medians."""
     return 0.74 * spread / math.sqrt(30)
 
 
@@ -370,7 +370,7 @@ def _any_reader(block: Block) -> Block:
 
 
 def settings(journal: Journal) -> dict[str, Setting]:
-    """The settings that a journal has rows of, by their digests, in the order of the journal."""
+    """Return the settings that a journal has rows of, by their digests, in the order of the journal."""
     return {setting.digest: setting for setting in _settings(journal.read().records).values()}
 
 
@@ -387,7 +387,7 @@ def _settings(records: Iterable[dict[str, Any]]) -> dict[str, Setting]:
 
 
 def find_setting(journal: Journal, wanted: str) -> Setting:
-    """The setting with a digest, to read a table without its device; EvidenceError where the journal has none of it."""
+    """Return the setting with a digest, to read a table without its device; EvidenceError where the journal has none of it."""
     found = _settings(journal.read().records)
     try:
         return (found | {setting.digest: setting for setting in found.values()})[wanted]

@@ -29,7 +29,7 @@ FREE = {"_unsafe_view", "_reshape_alias", "detach"}  # views the schema does not
 
 
 def module_ops(module: nn.Module, images: tuple[int, int, int]) -> tuple[Op, ...]:
-    """The kernels for one image of (channels, height, width), in evaluation mode, in the order they run.
+    """Return the kernels for one image of (channels, height, width), in evaluation mode, in the order they run.
 
     An op has its module's qualified name, and the operation's name after it where the module has others inside.
     """
@@ -42,7 +42,7 @@ def module_ops(module: nn.Module, images: tuple[int, int, int]) -> tuple[Op, ...
 
 
 def ops_or_why(name: str, module: nn.Module, images: tuple[int, int, int], way: str) -> tuple[Op, ...]:
-    """The kernels of a module of other people's; SpecError where it does not run so, with the way out."""
+    """Return the kernels of a module of other people's; SpecError where it does not run so, with the way out."""
     try:
         return module_ops(module, images)
     except GenetError:
@@ -53,7 +53,7 @@ def ops_or_why(name: str, module: nn.Module, images: tuple[int, int, int], way: 
 
 
 def cost_of(module: nn.Module) -> Cost:
-    """What a network that `genet.models` built costs, counted on its kernels; SpecError where these cannot be seen."""
+    """Return what a network that `genet.models` built costs, counted on its kernels; SpecError where these cannot be seen."""
     structure = structure_of(module)
     reads = structure.input
     way = "have its forward compute with tensors alone"
@@ -64,12 +64,12 @@ def cost_of(module: nn.Module) -> Cost:
 
 
 def structure_cost(structure: Structure) -> Cost:
-    """What a network of either kind costs: ours in closed form, another counted on its kernels."""
+    """Return what a network of either kind costs: ours in closed form, another counted on its kernels."""
     return cost_of(build_structure(structure)) if isinstance(structure, Foreign) else network_cost(structure)
 
 
 def _on_meta(module: nn.Module) -> nn.Module:
-    """A copy with the shapes and without the values: weights are replaced while copying, so they are never doubled."""
+    """Return a copy with the shapes and without the values: weights are replaced while copying, so they are never doubled."""
     memo: dict[int, Any] = {
         id(tensor): nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=False) for tensor in module.parameters()
     }
@@ -147,7 +147,7 @@ def _kind(operation: str, inputs: list[Tensor]) -> OpKind:
 
 
 def _convolution(name: str, read: int, written: int, weights: int, args: tuple[Any, ...], output: Tensor) -> Op:
-    """A convolution as its implicit GEMM; a transposed one computes at its input's positions."""
+    """Return a convolution as its implicit GEMM; a transposed one computes at its input's positions."""
     images, weight, transposed, groups = args[0], args[1], bool(args[6]), int(args[8])
     rows = (images if transposed else output).shape[2:].numel()
     kernel = (1, *weight.shape[2:])[-2:]

@@ -42,12 +42,12 @@ class Part:
     whole: bool = True
 
     def ops(self) -> tuple[Op, ...]:
-        """All kernels in the order they run."""
+        """Return all kernels in the order they run."""
         return tuple(op for group in self.groups() for op in group)
 
 
 def chain(blocks: Sequence[Block]) -> Part:
-    """Blocks one after another, each reading what the one before wrote."""
+    """Return blocks one after another, each reading what the one before wrote."""
     first = blocks[0]
 
     def build() -> nn.Module:
@@ -63,7 +63,7 @@ def chain(blocks: Sequence[Block]) -> Part:
 
 
 def whole(network: Network) -> Part:
-    """A whole network."""
+    """Return a whole network."""
 
     def build() -> nn.Module:
         from genet.models.build import GENet
@@ -75,7 +75,7 @@ def whole(network: Network) -> Part:
 
 
 def timm_model(name: str, size: int | None) -> Part:
-    """A timm model with fresh weights at the given resolution, or at its own; SpecError with the nearest names."""
+    """Return a timm model with fresh weights at the given resolution, or at its own; SpecError with the nearest names."""
     import timm
 
     if not timm.is_model(name):
@@ -98,7 +98,7 @@ def timm_model(name: str, size: int | None) -> Part:
 
 
 def foreign(network: Foreign) -> Part:
-    """A network that other code builds."""
+    """Return a network that other code builds."""
     image = (network.input.channels, network.input.resolution, network.input.resolution)
 
     def build() -> nn.Module:
@@ -112,7 +112,7 @@ def foreign(network: Foreign) -> Part:
 def traced(
     name: str, image: tuple[int, int, int], build: Callable[[], nn.Module], way: str = "give a size that it reads"
 ) -> Part:
-    """A network that is a module and no more: its kernels are seen while it runs, without arithmetic.
+    """Return a network that is a module and no more: its kernels are seen while it runs, without arithmetic.
 
     Asking for them raises SpecError where it does not run on such images; `way` is the way out of that.
     """
@@ -127,12 +127,12 @@ def traced(
 
 
 def part_of(structure: Structure) -> Part:
-    """A whole network of either kind."""
+    """Return a whole network of either kind."""
     return foreign(structure) if isinstance(structure, Foreign) else whole(structure)
 
 
 def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
-    """Every convolution or linear layer with the passes that follow it."""
+    """Yield every convolution or linear layer with the passes that follow it."""
     group: list[Op] = []
     for op in ops:
         if op.kind in ("conv", "linear") and any(other.macs for other in group):
@@ -143,7 +143,7 @@ def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
 
 
 def read_part(text: str, size: int | None = None) -> Part:
-    """What a user named: `timm:resnet50`, a network file or its notation, or blocks such as `BL k3 c64 r0.25 @14`.
+    """Return what a user named: `timm:resnet50`, a network file or its notation, or blocks such as `BL k3 c64 r0.25 @14`.
 
     `size` is the resolution to use instead of the part's own. SpecError says what may be written.
     """
@@ -158,7 +158,7 @@ def read_part(text: str, size: int | None = None) -> Part:
 
 
 def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:
-    """The blocks of a super-block, or a single layer, in one line; missing depth and stride are 1.
+    """Return the blocks of a super-block, or a single layer, in one line; missing depth and stride are 1.
 
     `XX k3 c64 @28` is one block of 64 channels on 28 x 28 pixels, `Conv k3 c64>128 s2 @56` a convolution that reads 64
     channels, `DW k5 c32>96 s2 d4 r6 @28` a super-block of depth 4. SpecError for what breaks a law of blocks.
@@ -186,7 +186,7 @@ def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:
 
 
 def with_width(text: str, width: int) -> str:
-    """The same block, layer or super-block with another width; what it reads stays where it is given as `c64>128`."""
+    """Return the same block, layer or super-block with another width; what it reads stays where it is given as `c64>128`."""
     changed, count = re.subn(r"( c(?:\d+>)?)\d+", rf"\g<1>{width}", text)
     if count != 1:
         raise SpecError([f"a sweep over widths must be of a block such as {EXAMPLES}, got {text!r}"])

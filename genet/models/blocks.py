@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
         return tuple(getattr(self, name) for name in self.names)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Residual sum; no ReLU before the addition, one after it."""
+        """Return residual sum; no ReLU before the addition, one after it."""
         y = x
         for conv in self.convs:
             y = conv(y)
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         self.fc = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
+        """Return logits."""
         return self.fc(x.mean((2, 3)))
 
 
@@ -72,7 +72,7 @@ class HeadBlock(nn.Sequential):
 
 
 def build_block(block: Block) -> nn.Module:
-    """The module of one block, whatever its kind."""
+    """Return the module of one block, whatever its kind."""
     if block.kind in ("Conv", "Depthwise"):
         return ConvNorm(body(block)[0], relu=True)
     if block.kind == "Classifier":

@@ -48,15 +48,17 @@ class GENet(nn.Module):
         return tuple(next(stages) if superblock.depth else Stage(()) for superblock in self.network.superblocks)
 
     def before(self, index: int) -> nn.Sequential:
-        """Stem and super-blocks up to `index`, itself not among them; the modules are the network's own."""
+        """Return stem and super-blocks up to `index`, itself not among them; the modules are the network's own."""
         return nn.Sequential(self.stem, *self.superblocks[:index])
 
     def since(self, index: int) -> nn.Sequential:
-        """Super-block `index` and all after it; `since(i)(before(i)(x))` is the network's answer."""
+        """Return super-block `index` and all after it; `since(i)(before(i)(x))` is the network's answer."""
         return nn.Sequential(*self.superblocks[index:], *self._end)
 
     def reader(self, index: int) -> nn.Module:
-        """The first layer that reads super-block `index`: a block, or after the last the 1x1 convolution or the classifier."""
+        """Return the first layer that reads super-block `index`: a block, or after the last the 1x1 convolution or the
+        classifier.
+        """
         following = (block for stage in self.superblocks[index + 1 :] for block in stage.blocks)
         return next(following, self._end[0])
 
@@ -66,7 +68,7 @@ class GENet(nn.Module):
         return (self.head,) if self.final_conv is None else (self.final_conv, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch of images."""
+        """Return logits of a batch of images."""
         x = self.stem(x)
         for part in (*self.stages, *self._end):
             x = part(x)
@@ -74,7 +76,7 @@ class GENet(nn.Module):
 
 
 def build(network: Network, seed: int = 0) -> GENet:
-    """The network with fresh weights that depend on the seed alone."""
+    """Return the network with fresh weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = GENet(network)

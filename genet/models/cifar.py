@@ -14,7 +14,7 @@ RESNET_BLOCKS = 9  # per stage
 
 
 def vgg16(classes: int = 10) -> nn.Sequential:
-    """Thirteen 3x3 convolutions, five poolings, two linear layers; the convolutions are features.0, .3, .7 and so on."""
+    """Return thirteen 3x3 convolutions, five poolings, two linear layers; the convolutions are features.0, .3, .7 and so on."""
     features: list[nn.Module] = []
     in_width = 3
     for index, width in enumerate(VGG_WIDTHS):
@@ -45,7 +45,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(in_width, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_width, h, w) to (N, width, h / stride, w / stride)."""
+        """Return (N, in_width, h, w) to (N, width, h / stride, w / stride)."""
         body = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         found: Tensor = self.relu(body + self.shortcut(x))
         return found
@@ -67,11 +67,11 @@ class ResNet56(nn.Module):
         self.head = nn.Linear(in_width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of (N, 3, 32, 32)."""
+        """Return logits of (N, 3, 32, 32)."""
         found: Tensor = self.head(self.pool(self.blocks(self.stem(x))).flatten(1))
         return found
 
 
 def resnet56(classes: int = 10) -> ResNet56:
-    """0.86 million parameters."""
+    """Return 0.86 million parameters."""
     return ResNet56(classes)

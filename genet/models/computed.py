@@ -40,14 +40,14 @@ def computed(module: nn.Module, resolution: int, channels: int) -> str:
 
 
 def is_computed_alike(one: str, other: str) -> bool:
-    """Whether two words name one network, but for rounding."""
+    """Return whether two words name one network, but for rounding."""
     (size, *ours), (other_size, *theirs) = (each.split(":") for each in (one, other))
     found, wanted = (np.array(each, dtype=float) for each in (ours, theirs))
     return size == other_size and np.allclose(found, wanted, rtol=0, atol=CLOSE * wanted[0], equal_nan=True)
 
 
 def _fixed(name: str, tensor: Tensor, draw: np.random.RandomState) -> Tensor:
-    """Weights of both signs that neither blow up nor let vanish what passes; variances and scales about one."""
+    """Return weights of both signs that neither blow up nor let vanish what passes; variances and scales about one."""
     drawn = torch.tensor(np.resize(draw.random_sample(min(tensor.numel(), REPEATED)), tensor.shape))
     if tensor.dim() > 1:
         return (drawn - 0.5) * math.sqrt(24 * len(tensor) / max(1, tensor.numel()))

@@ -22,7 +22,7 @@ from genet.models.plain import made_plain
 
 
 def build_structure(structure: Structure, seed: int = 0) -> nn.Module:
-    """Any network with fresh weights that depend on the seed alone; `structure_of` tells later what it is."""
+    """Return any network with fresh weights that depend on the seed alone; `structure_of` tells later what it is."""
     if not isinstance(structure, Foreign):
         return build(structure, seed)
     with torch.random.fork_rng(devices=[]):
@@ -34,18 +34,20 @@ def build_structure(structure: Structure, seed: int = 0) -> nn.Module:
 
 
 def marked(module: nn.Module, structure: Structure) -> nn.Module:
-    """The module, which knows from now on what it was built from."""
+    """Return the module, which knows from now on what it was built from."""
     module.genet_structure = structure  # type: ignore[assignment]
     return module
 
 
 def structure_of(module: nn.Module) -> Structure:
-    """What a network was built from."""
+    """Return what a network was built from."""
     return module.network if isinstance(module, GENet) else cast("Structure", module.genet_structure)
 
 
 def pretrained(structure: Foreign) -> tuple[nn.Module, str | None]:
-    """A model of timm's with its trained weights where they can be had; else why not. A head for other classes is fresh."""
+    """Return a model of timm's with its trained weights where they can be had; else why not. A head for other classes
+    is fresh.
+    """
     name, reads = structure.source.removeprefix("timm:"), structure.input
     try:
         return marked(pretrained_model(name, num_classes=reads.classes, in_chans=reads.channels), structure), None
@@ -54,7 +56,7 @@ def pretrained(structure: Foreign) -> tuple[nn.Module, str | None]:
 
 
 def attribute(what: str) -> Any:
-    """MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError where it cannot be imported."""
+    """Return MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError where it cannot be imported."""
     module, _, name = what.partition(":")
     if module.endswith(".py"):
         raise GenetError(f"{what}: must be MODULE:FUNCTION, and names a file; write {module.removesuffix('.py')}:{name}")
@@ -100,7 +102,7 @@ _checked = dict[tuple[str, str], Any]()  # the functions that computed what was 
 
 
 def _check_computed(module: nn.Module, source: str, noted: str) -> None:
-    """GenetError where a user's function computes otherwise than was noted when it was taken in."""
+    """Raise GenetError where a user's function computes otherwise than was noted when it was taken in."""
     function = attribute(source)
     if _checked.get((source, noted)) is function:
         return
@@ -118,7 +120,7 @@ def _check_computed(module: nn.Module, source: str, noted: str) -> None:
 
 
 def identified(structure: Foreign) -> Foreign:
-    """A user's network with a note of what its function computes, which is checked whenever it is built.
+    """Return a user's network with a note of what its function computes, which is checked whenever it is built.
 
     Without one where that is another at every call, or fails with weights other than the function's.
     """
@@ -131,13 +133,13 @@ def identified(structure: Foreign) -> Foreign:
 
 
 def check_unchanged(structure: Structure) -> None:
-    """GenetError where other code builds the network, and computes otherwise than when it was taken in."""
+    """Raise GenetError where other code builds the network, and computes otherwise than when it was taken in."""
     if isinstance(structure, Foreign) and structure.computes:
         build_structure(structure)
 
 
 def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
-    """What a user's function builds, made plain."""
+    """Return what a user's function builds, made plain."""
     function = attribute(source)
     if not callable(function):
         raise GenetError(f"{source} must be a function or class that builds a network, and is a {type(function).__name__}")
@@ -158,12 +160,14 @@ def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
 
 
 def _lazy(module: nn.Module) -> str | None:
-    """The first parameter or buffer that gets its shape from the first image."""
+    """Return the first parameter or buffer that gets its shape from the first image."""
     return next((name for name, each in chain(module.named_parameters(), module.named_buffers()) if is_lazy(each)), None)
 
 
 def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
-    """How many logits a network answers an image with; GenetError that names the innermost module at fault where it fails."""
+    """Return how many logits a network answers an image with; GenetError that names the innermost module at fault where it
+    fails.
+    """
     example, inside = torch.zeros(1, *image), [""]
     handles = []
 
@@ -194,7 +198,7 @@ def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
 
 
 def channels(layer: nn.Module) -> tuple[int, int] | None:
-    """The channels that a layer writes and reads; None for a layer that widths do not change."""
+    """Return the channels that a layer writes and reads; None for a layer that widths do not change."""
     if isinstance(layer, nn.Conv2d):
         return layer.out_channels, layer.in_channels
     if isinstance(layer, nn.Linear):

@@ -9,7 +9,7 @@ from genet.arch.network import Input
 
 
 def unfolded(reads: Input, f: int) -> Input:
-    """What the images are of that a network folded by f answers for."""
+    """Return what the images are of that a network folded by f answers for."""
     return reads.model_copy(update={"channels": reads.channels // f, "classes": reads.classes // f})
 
 
@@ -21,7 +21,7 @@ class Folded(nn.Module):
         self.inside, self.f = inside, f
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of every image."""
+        """Return logits of every image."""
         count = len(images)
         missing = -count % self.f
         if missing:

@@ -14,7 +14,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def fused(module: M) -> M:
-    """A copy in eval mode whose convolutions have the batch normalisations' scales, and their shifts as biases."""
+    """Return a copy in eval mode whose convolutions have the batch normalisations' scales, and their shifts as biases."""
     copied = copy.deepcopy(module).eval()
     for part in copied.modules():
         if isinstance(part, ConvNorm):

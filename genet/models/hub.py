@@ -76,7 +76,7 @@ class _Hubs:
         return [urlsplit(address).netloc for address, answers in self._known.items() if not answers]
 
     def answer(self, url: str) -> bool:
-        """Whether the hub of this URL does."""
+        """Return whether the hub of this URL does."""
         parts = urlsplit(url)
         address = f"{parts.scheme}://{parts.netloc}"
         if address not in self._known:
@@ -95,7 +95,7 @@ class _Silent:
 
 
 def _answers(address: str) -> bool:
-    """Whether a server answers within WAIT_S, if need be through the proxy that the environment names."""
+    """Return whether a server answers within WAIT_S, if need be through the proxy that the environment names."""
     found: list[bool] = []
 
     def ask() -> None:

@@ -29,7 +29,7 @@ NEW = -1  # in a channel map: the child's channel has no ancestor in the parent
 
 @torch.no_grad()
 def inherit(parent: GENet, network: Network, seed: int = 0, fresh: int | None = None) -> GENet:
-    """`network` as a module with the parent's weights; what is new depends on the seed alone.
+    """Return `network` as a module with the parent's weights; what is new depends on the seed alone.
 
     A super-block of another type inherits no more than what stands beside its blocks, and so does the one at `fresh` (from 0).
     Stem, head and the number of super-blocks must be the parent's (GenetError otherwise); any super-block may differ.
@@ -78,7 +78,7 @@ def _begin(stage: Stage, incoming: Tensor, importance: Tensor) -> Tensor:
 
 
 def _skip(ancestor: Stage, incoming: Tensor) -> Tensor:
-    """What is read where a super-block has vanished: what its first shortcut made of its input."""
+    """Return what is read where a super-block has vanished: what its first shortcut made of its input."""
     projection = ancestor.blocks[0].shortcut
     return incoming if projection is None else _columns(fused(projection).conv.weight[:, :, 0, 0], incoming)
 
@@ -118,7 +118,7 @@ def _inherit_conv(child: ConvNorm, parent: ConvNorm, incoming: Tensor, outgoing:
 
 
 def _columns(weight: Tensor, incoming: Tensor) -> Tensor:
-    """The weight for a layer that reads these channels: new ones with weight zero."""
+    """Return the weight for a layer that reads these channels: new ones with weight zero."""
     if incoming.dim() == 2:
         return torch.einsum("op...,pc->oc...", weight, incoming)
     known = (incoming != NEW).view(1, -1, *[1] * (weight.dim() - 2))
@@ -147,16 +147,16 @@ def _channel_map(importance: Tensor, width: int) -> Tensor:
 
 
 def _matrix(incoming: Tensor, width: int) -> Tensor:
-    """A channel map of `width` channels of the parent's as a matrix; a matrix is one already."""
+    """Return a channel map of `width` channels of the parent's as a matrix; a matrix is one already."""
     return incoming if incoming.dim() == 2 else (torch.arange(width)[:, None] == incoming).float()
 
 
 def _nearest(incoming: Tensor) -> Tensor:
-    """A matrix as a channel map, by the parent's channel that has most of each; a map is one already."""
+    """Return a matrix as a channel map, by the parent's channel that has most of each; a map is one already."""
     return incoming if incoming.dim() == 1 else torch.where(incoming.any(0), incoming.abs().argmax(0), NEW)
 
 
 def _with_kernel(weight: Tensor, kernel: int) -> Tensor:
-    """The weight padded with zeros, or cut, around its centre."""
+    """Return the weight padded with zeros, or cut, around its centre."""
     margin = (kernel - weight.shape[-1]) // 2
     return nn.functional.pad(weight, [margin] * 4)

@@ -60,7 +60,7 @@ def baked(module: nn.Module) -> str | None:
 
 
 def _formats(module: nn.Module) -> Iterator[str]:
-    """Other number formats than fp32."""
+    """Yield other number formats than fp32."""
     dtypes = {parameter.dtype for parameter in module.parameters()} - {torch.float32}
     yield from (f"all of {dtype} (fp32 now)" for dtype in sorted(map(str, dtypes)))
 

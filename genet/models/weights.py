@@ -23,7 +23,7 @@ NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE = "network.yaml", "model.safetensors", "
 
 
 def weights_bytes(module: nn.Module) -> bytes:
-    """The module's weights as a safetensors file."""
+    """Return the module's weights as a safetensors file."""
     from safetensors.torch import save
 
     tensors = module.state_dict().items()  # cloned, for a layer may have two names
@@ -36,12 +36,12 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 
 def load_weights(network: Network, path: Path) -> GENet:
-    """The network with the weights in `path`, in eval mode; StorageError where the checksum differs."""
+    """Return the network with the weights in `path`, in eval mode; StorageError where the checksum differs."""
     return cast("GENet", load_structure(network, path))
 
 
 def load_structure(network: Structure, path: Path) -> nn.Module:
-    """The same for a network of ours or one that other code builds."""
+    """Return the same for a network of ours or one that other code builds."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
@@ -122,7 +122,7 @@ def _answer(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def load(folder: str | Path) -> nn.Module:
-    """The network in a folder that holds network.yaml and model.safetensors, in eval mode."""
+    """Return the network in a folder that holds network.yaml and model.safetensors, in eval mode."""
     folder = Path(folder)
     if (folder / NETWORK_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
         raise StorageError(
@@ -133,7 +133,9 @@ def load(folder: str | Path) -> nn.Module:
 
 
 def check_vacant(folder: Path, *names: str) -> None:
-    """GenetError where a folder holds a file that a network written there would replace: a part of one, or what `names` name."""
+    """Raise GenetError where a folder holds a file that a network written there would replace: a part of one, or what `names`
+    name.
+    """
     there = [name for name in (NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE, *names) if (folder / name).exists()]
     if there:
         raise GenetError(f"{folder}: must hold no network yet, and has {', '.join(there)}; give another --into FOLDER")
@@ -146,12 +148,12 @@ def write_labels(folder: Path, labels: Sequence[str] | None) -> None:
 
 
 def labels_bytes(labels: Sequence[str]) -> bytes:
-    """The names as a file."""
+    """Return the names as a file."""
     return "".join(f"{label}\n" for label in labels).encode()
 
 
 def read_labels(folder: Path) -> tuple[str, ...] | None:
-    """The classes' names, where the folder tells them, composed as `by_class` does; StorageError if they are not UTF-8."""
+    """Return the classes' names, where the folder tells them, composed as `by_class` does; StorageError if they are not UTF-8."""
     file = folder / LABELS_FILE
     try:
         text = read_bytes(file).decode("utf-8-sig") if file.is_file() else None

@@ -121,7 +121,7 @@ class Job:
         return self.recipe.space.input.resolutions
 
     def kept_widths(self, staircases: Staircases, resolution: int) -> Widths:
-        """The widths on offer at a resolution: those at staircase edges, or the plain grid."""
+        """Return the widths on offer at a resolution: those at staircase edges, or the plain grid."""
         return staircases.kept_widths(self.recipe.space.widths_on_offer(), resolution)
 
 
@@ -133,7 +133,7 @@ def predictor(job: Job, table: LatencyTable, kept: Mapping[int, Widths]) -> Pred
 
 
 def check_designs(recipe: Recipe) -> None:
-    """SpecError for designs of the recipe's race that cannot be read, or that do not run at a resolution of its space."""
+    """Raise SpecError for designs of the recipe's race that cannot be read, or that do not run at a resolution of its space."""
     faults = []
     for design in designs_of(recipe):
         for resolution in recipe.space.input.resolutions:
@@ -170,6 +170,6 @@ def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> 
 
 
 def read_job(folder: Path, progress: Progress) -> Job:
-    """A run folder to read from, also while another process works in it."""
+    """Return a run folder to read from, also while another process works in it."""
     files = RunFolder(folder)
     return Job(files, files.recipe(), progress)

@@ -127,7 +127,7 @@ def _designs(recipe: Recipe) -> int:
 
 
 def estimated_outlooks(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
-    """The budgets of a recipe whose device is an estimate, which needs no device and no images."""
+    """Return the budgets of a recipe whose device is an estimate, which needs no device and no images."""
     meter = EstimateMeter(recipe.measure, find_gpu(recipe.measure.device.removeprefix("estimate:")))
     space, batch = recipe.space, recipe.measure.batch
 
@@ -146,7 +146,7 @@ def _outlooks(recipe: Recipe, masternet: float, fastest: float | None) -> tuple[
 
 
 def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Network) -> float | None:
-    """Milliseconds per batch of a whole network; None where evidence from elsewhere does not hold it."""
+    """Return milliseconds per batch of a whole network; None where evidence from elsewhere does not hold it."""
     try:
         return measure_network(table, meter, network, reference).ratio * table.masternet_ms(reference)
     except EvidenceError:
@@ -156,7 +156,7 @@ def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Ne
 def _seconds(
     recipe: Recipe, splits: Splits, device: torch.device, masternets: list[float], rows: Expected, trials: Sequence[Trial]
 ) -> dict[str, float]:
-    """Expected seconds per step, from the timed MasterNet and one timed training step."""
+    """Return expected seconds per step, from the timed MasterNet and one timed training step."""
     space, search = recipe.space, recipe.search_resolution
     depth = sum(superblock.depth for superblock in space.superblocks) + 2
     network_ms = sum(masternets) / max(1, len(masternets))

@@ -96,7 +96,7 @@ def _check_learnt(job: Job, any_master: bool) -> None:
 
 
 def course(job: Job) -> Course:
-    """What all trials of the run have in common."""
+    """Return what all trials of the run have in common."""
     recipe = job.recipe
     masternet = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors"))
     return Course(
@@ -105,7 +105,7 @@ def course(job: Job) -> Course:
 
 
 def planned_trials(job: Job) -> tuple[Trial, ...]:
-    """The trials of this run; they depend on the recipe, on the staircases found, and on what was asked for since."""
+    """Return the trials of this run; they depend on the recipe, on the staircases found, and on what was asked for since."""
     recipe, resolution = job.recipe, job.recipe.search_resolution
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = job.kept_widths(staircases, resolution)
@@ -114,7 +114,7 @@ def planned_trials(job: Job) -> tuple[Trial, ...]:
 
 
 def more_trials(job: Job) -> tuple[Trial, ...]:
-    """The trials asked for beyond the recipe's."""
+    """Return the trials asked for beyond the recipe's."""
     return MoreTrials.load(job.folder.more_trials).trials if job.folder.more_trials.exists() else ()
 
 
@@ -125,7 +125,7 @@ def ask_for_trials(job: Job, trials: Iterable[Trial]) -> None:
 
 
 def finished_trials(job: Job) -> tuple[TrialResult, ...]:
-    """The results of the planned trials so far. The journal may hold others, of other staircases."""
+    """Return the results of the planned trials so far. The journal may hold others, of other staircases."""
     return _results_of(job, planned_trials(job))
 
 
@@ -135,14 +135,14 @@ def _results_of(job: Job, planned: Sequence[Trial]) -> tuple[TrialResult, ...]:
 
 
 def _again(result: TrialResult, retry: bool) -> bool:
-    """Whether a trial that has a result is to be run again."""
+    """Return whether a trial that has a result is to be run again."""
     if result.failure is None:
         return False
     return result.failure.kind in TRIED_AGAIN or (retry and result.failure.kind != "non-finite loss")
 
 
 def trial_pace(job: Job) -> Pace | None:
-    """What the process at work wrote last; None where none works. One that was killed leaves a file, but no lock."""
+    """Return what the process at work wrote last; None where none works. One that was killed leaves a file, but no lock."""
     if not (job.folder.trials_pace.exists() and is_worked_in(job.folder.path)):
         return None
     return Pace.load(job.folder.trials_pace)

@@ -20,7 +20,7 @@ from genet.trials.plan import Trial, possible_trials
 
 
 def explain_selection(job: Job, selection: Selection, table: LatencyTable) -> tuple[Explanation, ...]:
-    """Why each answer of a selection was chosen, by what is predicted from a latency table."""
+    """Return why each answer of a selection was chosen, by what is predicted from a latency table."""
     regression, kept = current_regression(job), kept_widths(job, table)
     prediction, batch = predictor(job, table, kept), table.setting.batch
     solved = {resolution: Solved(offers(job, prediction, regression, resolution, kept[resolution])) for resolution in kept}
@@ -36,7 +36,9 @@ def explain_selection(job: Job, selection: Selection, table: LatencyTable) -> tu
 
 
 def propose_trials(job: Job, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
-    """The trials that would best tell the selected networks from their rivals, by what they should take away of the doubt."""
+    """Return the trials that would best tell the selected networks from their rivals, by what they should take away of the
+    doubt.
+    """
     regression, recipe = current_regression(job), job.recipe
     rivals = [(Network.parse(why.network), Network.parse(r.network)) for why in explained for r in why.rivals if not r.apart]
     if not rivals:

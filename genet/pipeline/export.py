@@ -168,17 +168,17 @@ def _exported(
 
 
 def _all(formats: Sequence[str]) -> set[str]:
-    """The network's own format is always among them."""
+    """Return the network's own format is always among them."""
     return {"safetensors", *(formats or FORMATS)}
 
 
 def _trained_by(recipe: Recipe | TrainingRecipe) -> str:
-    """The final training with the augmentation that it had, as YAML."""
+    """Return the final training with the augmentation that it had, as YAML."""
     own = recipe.train.augment or recipe.augment
     return to_yaml(recipe.train.model_copy(update={"augment": own}))
 
 
 def _told(data: Data, splits: Splits) -> str:
-    """Which images a network was trained, chosen and tested on."""
+    """Return which images a network was trained, chosen and tested on."""
     train, held_out, test = (f"{images.size:,}" for images in (splits.train, splits.nas_validation, splits.test))
     return f"{data.name}: {train} images to train on, {held_out} more of the training set held out, {test} to test"

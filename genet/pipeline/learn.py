@@ -88,7 +88,7 @@ def train_network(job: Job, network: Structure, schedule: Schedule, result: Path
 
 
 def lesson_of(job: Job, network: Structure, schedule: Schedule, repeat: int = 0) -> Lesson:
-    """A network trained on the job's images."""
+    """Return a network trained on the job's images."""
     return Lesson(network, schedule, job.recipe.data, job.recipe.seed, job.recipe.augment, repeat, images=job.splits.name)
 
 
@@ -109,7 +109,7 @@ def fit_trials(job: Job, model: Model | None = None) -> Regression:
 
 
 def current_regression(job: Job) -> Regression:
-    """The run's regression; fitted anew, and not saved, where its trials or the MasterNet have changed since."""
+    """Return the run's regression; fitted anew, and not saved, where its trials or the MasterNet have changed since."""
     known = job.folder.read(job.folder.regression, Regression)
     return known if known.inputs == _evidence_digest(job, known.model) else _fitted(job, known.model)
 

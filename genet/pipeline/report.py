@@ -79,7 +79,7 @@ def unmet_budgets(job: Job) -> tuple[str, ...]:
 
 
 def write_report(job: Job) -> Path:
-    """One self-contained page about the whole run; what is not there yet is left out."""
+    """Return one self-contained page about the whole run; what is not there yet is left out."""
     files, table = job.folder, run_table(job)
     selection, validation = _if_there(files, files.selection, Selection), _if_there(files, files.validation, Validation)
     regression = current_regression(job) if files.regression.exists() else None

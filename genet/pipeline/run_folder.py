@@ -54,11 +54,11 @@ class RunFolder:
         self.validation = path / "validation.json"
 
     def network(self, network: Structure) -> Path:
-        """Folder of a network that is trained fully."""
+        """Return folder of a network that is trained fully."""
         return self.path / "networks" / network_name(network)
 
     def validated(self, network: Network, repeat: int) -> Path:
-        """File about a network trained to check the predictions, once more for every repeat."""
+        """Return file about a network trained to check the predictions, once more for every repeat."""
         return self.path / "validation" / f"{network_name(network)}-{repeat}.json"
 
     def read(self, file: Path, record: type[R]) -> R:
@@ -78,14 +78,14 @@ class RunFolder:
         return found if found.inputs == inputs else None
 
     def recipe(self) -> Recipe:
-        """The recipe the run follows; RunError where the folder is no run folder."""
+        """Return the recipe the run follows; RunError where the folder is no run folder."""
         if not self.recipe_file.exists():
             raise RunError(f"{self.path}: must be a run folder, and holds no recipe.yaml; `genet run RECIPE` makes one")
         recipe = read_recipe(self.recipe_file)
         return recipe.model_copy(update={"data": followed(recipe.data, self.path)})
 
     def note_of(self, data: Data, contents: Contents) -> Noted:
-        """What the folder is to note of these images; RunError where its results were made from others."""
+        """Return what the folder is to note of these images; RunError where its results were made from others."""
         results, begun = (
             any(any(self.path.glob(f"{name}{suffix}")) for name in ("master", "networks/*/model"))
             for suffix in (".json", ".*.checkpoint*")
@@ -97,7 +97,7 @@ class RunFolder:
         return note_of(self.path, data, contents, made, "put them back, or give --new-run for a new folder")
 
     def check_free_for(self, recipe: Recipe) -> None:
-        """RunError where the folder holds another recipe's trials, or files that are no run's."""
+        """Raise RunError where the folder holds another recipe's trials, or files that are no run's."""
         if self.recipe_file.exists():
             if not self._is_of(recipe):
                 raise RunError(
@@ -110,7 +110,7 @@ class RunFolder:
             raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
 
     def _is_of(self, recipe: Recipe) -> bool:
-        """Whether the recipe's trials are those here. As long as there are none, how the MasterNet is trained is free."""
+        """Return whether the recipe's trials are those here. As long as there are none, how the MasterNet is trained is free."""
         ours = self.recipe()
         if not self.trials.path.exists() and not self.trials_under_way.exists():
             free = {name: getattr(recipe, name) for name in ("augment", "master", "distill")}
@@ -142,7 +142,7 @@ def network_name(network: Structure) -> str:
 
 
 def default_folder(name: str, fresh: bool) -> Path:
-    """`runs/NAME`, or the newest of `runs/NAME-2`, `runs/NAME-3`...; with `fresh` the next one that is not there."""
+    """Return `runs/NAME`, or the newest of `runs/NAME-2`, `runs/NAME-3`...; with `fresh` the next one that is not there."""
     numbered = {1: Path("runs") / name}
     for folder in Path("runs").glob(f"{name}-*"):
         found = re.fullmatch(re.escape(name) + r"-(\d+)", folder.name)
@@ -155,7 +155,7 @@ def default_folder(name: str, fresh: bool) -> Path:
 
 
 def _is_run_of(folder: Path, name: str) -> bool:
-    """Whether the folder's recipe has this name; a recipe called NAME-2 has folders of its own."""
+    """Return whether the folder's recipe has this name; a recipe called NAME-2 has folders of its own."""
     try:
         return RunFolder(folder).recipe().name == name
     except GenetError:

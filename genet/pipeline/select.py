@@ -93,7 +93,7 @@ def _warn_if_busy(job: Job, table: LatencyTable, choices: tuple[Choice, ...]) ->
 
 
 def select_from_evidence(job: Job, budgets: tuple[Budget, ...], table: LatencyTable | None = None) -> Selection:
-    """The best predicted network for other budgets, or on another device's evidence: nothing measured, nothing written."""
+    """Return the best predicted network for other budgets, or on another device's evidence: nothing measured, nothing written."""
     table = table or run_table(job)
     kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
@@ -106,7 +106,7 @@ def select_from_evidence(job: Job, budgets: tuple[Budget, ...], table: LatencyTa
 
 
 def _answered(job: Job, table: LatencyTable, front: Sequence[Candidate], budget: Budget, ms: float) -> Choice:
-    """The best that is predicted to be within the budget, or that was measured and does not break it; else the fastest."""
+    """Return the best that is predicted to be within the budget, or that was measured and does not break it; else the fastest."""
     found = {
         candidate.network: judge(job, table, row, budget, ms)
         for candidate in front
@@ -128,13 +128,13 @@ def _answered(job: Job, table: LatencyTable, front: Sequence[Candidate], budget:
 
 
 def run_table(job: Job) -> LatencyTable:
-    """The latency table that the staircases were found in, whatever device this machine has."""
+    """Return the latency table that the staircases were found in, whatever device this machine has."""
     staircases = job.folder.read(job.folder.staircase, Staircases)
     return LatencyTable(job.folder.latency, find_setting(job.folder.latency, staircases.setting))
 
 
 def evidence_table(job: Job, path: Path) -> LatencyTable:
-    """The latency table of another device; what lines of the file are damaged is said."""
+    """Return the latency table of another device; what lines of the file are damaged is said."""
     table = read_evidence(path)
     if table.damaged:
         job.progress.say(f"  {path}: damaged lines {', '.join(map(str, table.damaged))} are left out")
@@ -143,7 +143,7 @@ def evidence_table(job: Job, path: Path) -> LatencyTable:
 
 
 def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]:
-    """The exact frontier of every resolution, from what is on disk; block types without evidence are left out."""
+    """Return the exact frontier of every resolution, from what is on disk; block types without evidence are left out."""
     kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
     regression = current_regression(job)
@@ -151,14 +151,14 @@ def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]
 
 
 def _front(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
-    """What is chosen from under the present correction: the exact frontier, or the best of random structures."""
+    """Return what is chosen from under the present correction: the exact frontier, or the best of random structures."""
     offered, how = offers(job, prediction, regression, resolution, kept), job.recipe.select
     found = frontier(offered) if how.method == "exact" else drawn(offered, how.random_samples, job.recipe.seed)
     return utilized(found) if how.filter else found
 
 
 def offers(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> Offers:
-    """What the selection chooses from at a resolution, under the present correction."""
+    """Return what the selection chooses from at a resolution, under the present correction."""
     return tabulate(
         job.recipe.space,
         kept,
@@ -171,7 +171,9 @@ def offers(job: Job, prediction: Predictor, regression: Regression, resolution: 
 
 
 def kept_widths(job: Job, table: LatencyTable) -> dict[int, Widths]:
-    """The widths on offer by the table's own staircases: those of another file need not be the run's, even of one device."""
+    """Return the widths on offer by the table's own staircases: those of another file need not be the run's, even of one
+    device.
+    """
     staircases = job.folder.read(job.folder.staircase, Staircases)
     if staircases.setting != table.setting.digest or table.path != job.folder.latency.path:
         staircases = find_staircases(job.recipe.space, table)
@@ -179,7 +181,7 @@ def kept_widths(job: Job, table: LatencyTable) -> dict[int, Widths]:
 
 
 def _budgets_ms(job: Job, table: LatencyTable, budgets: tuple[Budget, ...]) -> dict[Budget, float]:
-    """Budgets in milliseconds per batch."""
+    """Return budgets in milliseconds per batch."""
     batch = table.setting.batch
     masternet = table.masternet_ms(job.masternet) / batch
     return {budget: budget_ms(budget, masternet) * batch for budget in budgets}
@@ -214,7 +216,7 @@ def measured(job: Job, table: LatencyTable, network: Structure, budget: Budget, 
 
 
 def judge(job: Job, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:
-    """A multiple of the MasterNet's latency is held against ratios to it, which no drift of the machine can touch.
+    """Return a multiple of the MasterNet's latency is held against ratios to it, which no drift of the machine can touch.
 
     A budget in milliseconds must hold at the speed at which the MasterNet was measured and at that of the network's own
     rounds, whichever is slower, and bears the uncertainty of the MasterNet's latency too.

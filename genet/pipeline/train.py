@@ -112,13 +112,13 @@ class Lesson:
         return f"{self.seed}/{self.repeat}" if self.repeat else f"{self.seed}"
 
     def view(self, world: World = ALONE) -> View:
-        """How the training sees its images; of every batch this process's part."""
+        """Return how the training sees its images; of every batch this process's part."""
         training = Training.model_validate(self.schedule.model_dump())
         return View(training.augment or self.augment, training.random_erase_prob, world.rank, world.size)
 
 
 def trained_before(lesson: Lesson, result: Path) -> Trained | None:
-    """What a training left that was just this one."""
+    """Return what a training left that was just this one."""
     if not (result.exists() and result.with_suffix(".safetensors").exists()):
         return None
     known = Trained.load(result)
@@ -193,7 +193,7 @@ def learn(
 
 
 def _begun(lesson: Lesson, say: Callable[[str], None] = lambda text: None) -> nn.Module:
-    """The network with fresh weights, or with those it begins with; what becomes of other people's modules is said."""
+    """Return the network with fresh weights, or with those it begins with; what becomes of other people's modules is said."""
     network = lesson.network
     module = load_structure(network, lesson.start).train() if lesson.start else build_structure(network, lesson.weights_seed)
     if isinstance(network, Foreign):
@@ -256,7 +256,7 @@ def train_network(
 
 
 def note_in(folder: Path, data: Data, contents: Contents, remedy: str) -> Noted:
-    """What a training's folder is to note of these images; RunError where it was trained on others."""
+    """Return what a training's folder is to note of these images; RunError where it was trained on others."""
     result, made = folder / "model.json", None
     if (result.exists() or any(folder.glob("model.*.checkpoint*"))) and (folder / "recipe.yaml").exists():
         images = Trained.load(result).images if result.exists() else None
@@ -292,7 +292,7 @@ def _check_free(folder: Path, lesson: Lesson, recipe: TrainingRecipe) -> None:
 
 
 def _lying_anywhere(recipe: TrainingRecipe) -> TrainingRecipe:
-    """The recipe without the place of its images, which are known by what they are."""
+    """Return the recipe without the place of its images, which are known by what they are."""
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None})})
 
 
@@ -324,7 +324,7 @@ def _writer(folder: Path) -> SummaryWriter | None:
 
 
 def teacher_of(lesson: Lesson, labels: tuple[str, ...] | None) -> nn.Module | None:
-    """The teacher of a training that has one, answering in the order of the images' labels.
+    """Return the teacher of a training that has one, answering in the order of the images' labels.
 
     GenetError where it cannot be had, cannot look at the network's images, or tells other classes apart.
     """
@@ -367,6 +367,6 @@ class Renumbered(nn.Module):
         self.places = list(places)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits, one for each place."""
+        """Return logits, one for each place."""
         logits: torch.Tensor = self.inside(images)
         return logits[:, self.places]

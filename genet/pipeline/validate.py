@@ -56,7 +56,7 @@ def _shorter(schedule: Schedule, epochs: int) -> Schedule:
 
 
 def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainings: int) -> dict[str, tuple[float, ...]]:
-    """NAS validation accuracies: of every network one per training. One that cannot be trained is said and left out."""
+    """Return NAS validation accuracies: of every network one per training. One that cannot be trained is said and left out."""
     wanted = [(Network.parse(s.network, name=job.recipe.space.name), k) for k in range(trainings) for s in chosen]
     before = {each: trained_before(lesson_of(job, each[0], schedule, each[1]), job.folder.validated(*each)) for each in wanted}
     done = sum(schedule.epochs for known in before.values() if known)
@@ -84,7 +84,7 @@ def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainin
 
 
 def _measured_ms(job: Job, table: LatencyTable, chosen: Sequence[Subject]) -> dict[str, float | None]:
-    """Milliseconds per batch as predictions have them, None where latencies are another machine's evidence.
+    """Return milliseconds per batch as predictions have them, None where latencies are another machine's evidence.
 
     A network that cannot be measured is said and left out.
     """

@@ -30,7 +30,7 @@ class Card:
 
 
 def card(facts: Card) -> str:
-    """The card's text."""
+    """Return the card's text."""
     tested = {each.test_images for each in facts.exports.exported if each.test_images}
     setting = facts.outcomes.setting if facts.outcomes else None
     return render(

@@ -70,7 +70,7 @@ class RaceInfo(NamedTuple):
 
 
 def staircase_info(staircases: Staircases, resolution: int) -> tuple[StairPanel, ...]:
-    """One panel per super-block."""
+    """Return one panel per super-block."""
     panels: dict[int, list[PlacedStaircase]] = {}
     for stair in staircases.staircases:
         if stair.resolution == resolution and stair.staircase:
@@ -79,7 +79,8 @@ def staircase_info(staircases: Staircases, resolution: int) -> tuple[StairPanel,
 
 
 def trial_info(trials: Sequence[TrialResult], accuracy: float) -> tuple[TrialPoint, ...]:
-    """The finished perturbations of one super-block, each against its control: where its type changed, that with fresh weights.
+    """Return the finished perturbations of one super-block, each against its control: where its type changed, that with fresh
+    weights.
 
     Where there is none, against the MasterNet before any fine-tuning.
     """
@@ -97,7 +98,7 @@ def trial_info(trials: Sequence[TrialResult], accuracy: float) -> tuple[TrialPoi
 
 
 def frontier_info(fronts: Mapping[int, Sequence[Candidate]], selection: Selection | None, batch: int) -> FrontierInfo:
-    """What the selection had to choose from, and what it chose."""
+    """Return what the selection had to choose from, and what it chose."""
     lines = tuple(
         FrontierLine(
             resolution,
@@ -138,7 +139,7 @@ def race_info(outcomes: Outcomes) -> RaceInfo:
 
 
 def draw_staircases(panels: Sequence[StairPanel]) -> str:
-    """Latency over width: a line per block type, filled points at the widths kept."""
+    """Return latency over width: a line per block type, filled points at the widths kept."""
     figure = figure_of(2.6 * len(panels) + 0.8, 2.7)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for place in panel.stairs:
@@ -174,7 +175,7 @@ def draw_trials(points: Sequence[TrialPoint]) -> str:
 
 
 def draw_frontier(info: FrontierInfo) -> str:
-    """Predicted accuracy over latency, with budgets as vertical lines and the chosen networks as crosses."""
+    """Return predicted accuracy over latency, with budgets as vertical lines and the chosen networks as crosses."""
     figure = figure_of(6.4, 3.2)
     axes = figure.subplots()
     for shade, line in enumerate(info.lines):
@@ -190,7 +191,9 @@ def draw_frontier(info: FrontierInfo) -> str:
 
 
 def draw_race(info: RaceInfo) -> str:
-    """Held-out accuracy over latency with error bars: the search, the known designs by name, the MasterNet; winners ringed."""
+    """Return held-out accuracy over latency with error bars: the search, the known designs by name, the MasterNet; winners
+    ringed.
+    """
     figure = figure_of(6.4, 3.6)
     axes = figure.subplots()
     for label, points, colour in (("of the search", info.searched, "#1b6ca8"), ("known designs", info.known, "#c8553d")):
@@ -211,14 +214,14 @@ def draw_race(info: RaceInfo) -> str:
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
+    """Return an empty figure, in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an <svg> element; equal figures give equal bytes."""
+    """Return the figure as an <svg> element; equal figures give equal bytes."""
     import matplotlib as mpl
 
     for axes in figure.axes:

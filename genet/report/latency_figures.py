@@ -11,7 +11,7 @@ NAME_LENGTH = 40
 
 
 def draw_curves(curves: Curves) -> str:
-    """Latency over the variable; over width also over the number of parameters, for things of equal capacity."""
+    """Return latency over the variable; over width also over the number of parameters, for things of equal capacity."""
     panels = 2 if curves.variable == "width" else 1
     figure = figure_of(4.6 * panels + 0.6, 3.2)
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -34,13 +34,15 @@ def draw_curves(curves: Curves) -> str:
 
 
 def _points(curve: Curve, per_image: bool) -> list[tuple[int, int, float]]:
-    """Value, parameters and milliseconds of the points that fitted into memory."""
+    """Return value, parameters and milliseconds of the points that fitted into memory."""
     rows = zip(curve.values, curve.parameters, curve.ms, strict=True)
     return [(value, size, ms / (value if per_image else 1)) for value, size, ms in rows if ms is not None]
 
 
 def draw_staircase(stairs: Staircase, title: str) -> str:
-    """Latency, utilization U and throughput T over width (tail-effect paper, figure 6); filled points are the candidates."""
+    """Return latency, utilization U and throughput T over width (tail-effect paper, figure 6); filled points are the
+    candidates.
+    """
     lines: list[tuple[str, tuple[float, ...]]] = [
         ("ms per batch", stairs.ms),
         ("U (%)", tuple(100 * u for u in stairs.utilization)),

@@ -50,7 +50,7 @@ class Story:
 
 
 def page(story: Story) -> str:
-    """The whole page as text."""
+    """Return the whole page as text."""
     stairs = figures.staircase_info(story.staircases, story.recipe.search_resolution) if story.staircases else ()
     points = figures.trial_info(story.trials, story.masternet.nas_accuracy) if story.masternet else ()
     batch = story.setting.batch
@@ -87,7 +87,7 @@ class Use(NamedTuple):
 
 
 def uses(story: Story) -> tuple[Use, ...]:
-    """The MasterNet and every network that was chosen and measured; empty where the device's roof is not known."""
+    """Return the MasterNet and every network that was chosen and measured; empty where the device's roof is not known."""
     if story.roof is None or story.selection is None:
         return ()
     masternet = str(story.recipe.space.masternet(story.recipe.search_resolution))
@@ -106,12 +106,12 @@ def _use(name: str, notation: str, ms_per_image: float, setting: Setting, roof: 
 
 
 def found_in(setting: Setting) -> str:
-    """What a model of a device says is never called measured."""
+    """Return what a model of a device says is never called measured."""
     return "estimated" if setting.estimate else "measured"
 
 
 def render(template: str, **values: object) -> str:
-    """A template of this folder with values filled in."""
+    """Return a template of this folder with values filled in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -83,7 +83,9 @@ class Selection(Derived):
 
 
 def _certain_ms(choice: Choice) -> float:
-    """Milliseconds per image that a choice's network keeps: the end of its interval, or the prediction if it was not measured."""
+    """Return milliseconds per image that a choice's network keeps: the end of its interval, or the prediction if it was not
+    measured.
+    """
     if choice.measured_ms_per_image is None:
         return choice.predicted_ms_per_image
     return choice.measured_ms_per_image + (choice.interval_ms_per_image or 0.0)
@@ -102,7 +104,7 @@ def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, 
 
 
 def half_interval(samples: Sequence[float], confidence: float = CONFIDENCE) -> float:
-    """Half the width of the confidence interval of a mean (Student's t); infinite for a single sample that could vary."""
+    """Return half the width of the confidence interval of a mean (Student's t); infinite for a single sample that could vary."""
     if len(samples) < 2:
         return math.inf
     from scipy.special import stdtrit
@@ -124,7 +126,7 @@ def best_certified(
     certify: Callable[[Candidate], Certificate],
     count: int,
 ) -> Certified:
-    """The best candidate that is certified to be within the budget; all in ms per batch.
+    """Return the best candidate that is certified to be within the budget; all in ms per batch.
 
     `solve` gives the frontier, and is asked anew after every measurement, which has corrected the predictions. How far the
     last one was off is taken to hold for its neighbours too, so that the next candidate is the best that should fit. About

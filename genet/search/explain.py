@@ -90,7 +90,7 @@ def explain(
 
 
 def _steps(offers: Offers, regression: Regression, network: Network, budget_ms: float, scale: float) -> Iterator[Step]:
-    """One step to every side; none for a network that is not on offer, as where the evidence has changed since."""
+    """Yield one step to every side; none for a network that is not on offer, as where the evidence has changed since."""
     if not offers.holds(network):
         return
     own_ms = offers.predict(network).ms
@@ -111,7 +111,7 @@ def _steps(offers: Offers, regression: Regression, network: Network, budget_ms: 
 
 
 def _neighbours(choices: Sequence[SuperBlock], own: SuperBlock) -> Iterator[tuple[Direction, SuperBlock]]:
-    """The next choices of the same block type in width and in depth; shallower than one block is none, of whatever type."""
+    """Yield the next choices of the same block type in width and in depth; shallower than one block is none, of whatever type."""
     alike = [choice for choice in choices if choice.block_type == own.block_type and choice.depth]
     none = {c.depth: c for c in choices if not c.depth}
     for direction, along, fixed, sign in DIRECTIONS:
@@ -125,7 +125,7 @@ def _neighbours(choices: Sequence[SuperBlock], own: SuperBlock) -> Iterator[tupl
 def _rivals(
     solved: Solved, regression: Regression, network: Network, limit_ms: float, scale: float, broken: Container[str]
 ) -> Iterator[Rival]:
-    """The best of the others within the budget; of equals the one with fewer parameters first."""
+    """Yield the best of the others within the budget; of equals the one with fewer parameters first."""
     found = solved.best(limit_ms, LOOKED_AT)
     others = [candidate for candidate in found if candidate.network != str(network) and candidate.network not in broken]
     for candidate in others[:RIVALS]:

@@ -28,7 +28,7 @@ class Terms:
         self._own, self._width, self._depth = masternet.superblocks, width, depth
 
     def __call__(self, index: int, superblock: SuperBlock) -> dict[str, float]:
-        """The terms of `superblock` at `index` (from 0)."""
+        """Return the terms of `superblock` at `index` (from 0)."""
         own, kind = self._own[index], superblock.block_type
         moves = {"width": self._wider(superblock, own), "depth": self._deeper(superblock, own)}
         size = math.log2(superblock.width / own.width) + _doublings(superblock, own) / 2
@@ -46,19 +46,23 @@ class Terms:
 
 
 def _doublings(superblock: SuperBlock, own: SuperBlock) -> float:
-    """How many times its depth doubles the other's."""
+    """Return how many times its depth doubles the other's."""
     deep, own_deep = (max(each.depth, HALF_A_BLOCK) for each in (superblock, own))
     return math.log2(deep / own_deep)
 
 
 def fine_tuning_terms(index: int, fresh: bool) -> dict[str, float]:
-    """What fine-tuning changes in every trial of a super-block, its control included; more where its weights are `fresh`."""
+    """Return what fine-tuning changes in every trial of a super-block, its control included; more where its weights are
+    `fresh`.
+    """
     terms = {FINE_TUNING: 1.0, f"{index + 1} {FINE_TUNING}": 1.0}
     return terms | ({FRESH: 1.0, f"{index + 1} {FRESH}": 1.0} if fresh else {})
 
 
 def trust(name: str) -> float:
-    """How large a coefficient may be before it counts as large: size and fine-tuning are free, a type's slope in place is not."""
+    """Return how large a coefficient may be before it counts as large: size and fine-tuning are free, a type's slope in place is
+    not.
+    """
     if name == SIZE or name.endswith((FINE_TUNING, FRESH)):
         return 300.0
     typed_slope = name.endswith((" width", " depth")) and len(name.split()) > 2

@@ -97,7 +97,9 @@ class _Fit:
 
 
 def _errors(left_out: dict[str, np.ndarray], evidence: _Evidence) -> dict[str, float]:
-    """Root mean square errors over the perturbations that all can predict from the others; none for who can predict none."""
+    """Return root mean square errors over the perturbations that all can predict from the others; none for who can
+    predict none.
+    """
     perturbed = np.array([not result.control for result in evidence.results])
     able = {name: values for name, values in left_out.items() if np.isfinite(values[perturbed]).any()}
     shared = perturbed & np.all([np.isfinite(values) for values in able.values()], axis=0)
@@ -124,7 +126,7 @@ def _auto(evidence: _Evidence) -> _Fit:
 
 
 def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
-    """The terms of every trial; slopes per type only where a super-block has several."""
+    """Return the terms of every trial; slopes per type only where a super-block has several."""
     terms = Terms(evidence.masternet, *form)
     types: dict[int, set[BlockType]] = {}
     controlled = {result.index for result in evidence.results if result.fresh}  # elsewhere a type's effect holds it too
@@ -143,7 +145,7 @@ def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
 
 
 def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.ndarray, penalty: float) -> _Solution:
-    """The ridge regression, in which size brings at least `LEAST`: where it would bring less it is held there.
+    """Return the ridge regression, in which size brings at least `LEAST`: where it would bring less it is held there.
 
     Terms that no trial moved stay in: what is not known of them is in the covariance.
     """
@@ -177,7 +179,7 @@ def _ridge(matrix: np.ndarray, changes: np.ndarray, weights: np.ndarray, penalty
 
 
 def _weights(evidence: _Evidence, error: float) -> np.ndarray:
-    """One over each trial's variance: of counting right answers among so many images, and of what is left beside."""
+    """Return one over each trial's variance: of counting right answers among so many images, and of what is left beside."""
     right = np.array([result.accuracy or 0.0 for result in evidence.results]) * evidence.images
     shares = (right + 1) / (evidence.images + 2)  # all right of so many is no proof of never wrong
     counting = shares * (1 - shares) / evidence.images
@@ -186,7 +188,7 @@ def _weights(evidence: _Evidence, error: float) -> np.ndarray:
 
 
 def _paper(evidence: _Evidence) -> _Fit:
-    """Two slopes for every super-block and block type, by least squares, linear and without an intercept."""
+    """Return two slopes for every super-block and block type, by least squares, linear and without an intercept."""
     form: Form = ("linear", "linear")
     terms = Terms(evidence.masternet, *form)
     groups: dict[str, list[int]] = {}
@@ -217,12 +219,12 @@ def _paper(evidence: _Evidence) -> _Fit:
 
 
 def _least_squares(moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
-    """Slopes; the smallest of all that fit where there are many."""
+    """Return slopes; the smallest of all that fit where there are many."""
     return np.asarray(LinearRegression(fit_intercept=False).fit(moves, changes).coef_)
 
 
 def _described(fitted: _Fit, evidence: _Evidence, errors: dict[str, float], inputs: str) -> Regression:
-    """The regression with its pseudo-gradients and how good they are."""
+    """Return the regression with its pseudo-gradients and how good they are."""
     tried: dict[tuple[int, BlockType], list[TrialResult]] = {}
     for result in evidence.results:
         tried.setdefault((result.index, result.superblock.block_type), []).append(result)

@@ -27,7 +27,7 @@ def propose(
     seconds: Callable[[Trial], float],
     count: int,
 ) -> tuple[Proposal, ...]:
-    """The `count` trials that take away most of the variance of the rivals' differences per second, one after the other.
+    """Return the `count` trials that take away most of the variance of the rivals' differences per second, one after the other.
 
     A trial is a noisy reading of a sum of terms, so what it will leave of the coefficients' covariance is known before its
     accuracy is. Fewer where no other trial would tell anything.

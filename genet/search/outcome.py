@@ -13,7 +13,7 @@ MOVED = 0.02  # of the loss of guessing: what a network that learns is below at 
 
 
 def percent(share: float) -> str:
-    """A share as people read it. The regression is linear and knows no ceiling, so a prediction may lie above 100 %."""
+    """Return a share as people read it. The regression is linear and knows no ceiling, so a prediction may lie above 100 %."""
     return "over 100%" if share > 1 else f"{share:.1%}"
 
 

@@ -75,7 +75,7 @@ class Regression(Derived):
         return self.left_out_errors.get(self.model)
 
     def gain(self, index: int, superblock: SuperBlock) -> float | None:
-        """Predicted change of accuracy from putting `superblock` at `index`; None for a block type without trials."""
+        """Return predicted change of accuracy from putting `superblock` at `index`; None for a block type without trials."""
         if superblock == self._own[index]:
             return 0.0
         if (index, superblock.block_type) not in self._tried:
@@ -83,26 +83,30 @@ class Regression(Derived):
         return sum(self.coefficients.get(name, 0.0) * value for name, value in self._terms(index, superblock).items())
 
     def accuracy_of(self, network: Network) -> float:
-        """Predicted accuracy, block types without trials included."""
+        """Return predicted accuracy, block types without trials included."""
         return self.accuracy + self._estimate(self.vector(network)).value
 
     def difference(self, one: Network, other: Network) -> Estimate:
-        """Predicted accuracy of a network over another's."""
+        """Return predicted accuracy of a network over another's."""
         return self._estimate(self.vector(one) - self.vector(other))
 
     def vector(self, network: Network) -> np.ndarray:
-        """What the coefficients are multiplied by for a network: the terms of its super-blocks, summed; (coefficients,)."""
+        """Return what the coefficients are multiplied by for a network: the terms of its super-blocks, summed;
+        (coefficients,).
+        """
         return sum(
             (self._vector(self._terms(*each)) for each in enumerate(network.superblocks)), np.zeros(len(self.coefficients))
         )
 
     def reading(self, index: int, superblock: SuperBlock) -> np.ndarray:
-        """The same for the accuracy of a trial, which fine-tuning has changed too."""
+        """Return the same for the accuracy of a trial, which fine-tuning has changed too."""
         fresh = superblock.type != self._own[index].type and f"{index + 1} {FRESH}" in self.coefficients
         return self._vector(self._terms(index, superblock) | fine_tuning_terms(index, fresh))
 
     def beyond_trials(self, network: Network) -> tuple[int, ...]:
-        """The super-blocks (from 0) that are deeper, shallower, wider or narrower than anything tried of their block type."""
+        """Return the super-blocks (from 0) that are deeper, shallower, wider or narrower than anything tried of their block
+        type.
+        """
         found = {(g.index, g.block_type): g for g in self.gradients}
         beyond = []
         for index, superblock in enumerate(network.superblocks):
@@ -113,7 +117,9 @@ class Regression(Derived):
         return tuple(beyond)
 
     def gradient(self, index: int, block_type: BlockType, tried: tuple[SuperBlock, ...]) -> PseudoGradient:
-        """The pseudo-gradient of a block type in its place, from the terms; `tried` are the perturbations that finished."""
+        """Return the pseudo-gradient of a block type in its place, from the terms; `tried` are the perturbations that
+        finished.
+        """
         own = self._own[index]
         known = (*tried, own) if own.block_type == block_type else tried
         depths, widths = [each.depth for each in known], [each.width for each in known]

@@ -76,6 +76,6 @@ def single_changes(pool: Pool, centre: int, count: int, draw: np.random.Generato
 
 
 def race(rows: np.ndarray, accuracies: np.ndarray, train_longer: Train, finalists: int) -> int:
-    """Return of the networks that read best the one that is best when they are trained longer."""
+    """Return among the networks that read best the one that is best when they are trained longer."""
     last = rows[np.argsort(-accuracies)[:finalists]]
     return int(last[train_longer(last).argmax()])

@@ -103,7 +103,7 @@ class Scales(Generic[N]):
 def largest_within(
     forms: Sequence[Scales[N]], limit_ms: float, certify: Callable[[N], C | None], whole_macs: int
 ) -> tuple[N, C] | None:
-    """Return of a design's forms, the deepest first, the scale within the limit that has the most MACs, and its certificate.
+    """Return among a design's forms, the deepest first, the scale within the limit that has the most MACs, and its certificate.
 
     `whole_macs` are those of the design as it was published. A shallower form is looked at only if the deeper ones have to give
     up more than half of their widths.

@@ -56,7 +56,7 @@ class _Front:
 
 
 def frontier(offers: Offers) -> tuple[Candidate, ...]:
-    """Every network that no other is predicted to beat in both latency and accuracy, fastest first.
+    """Return every network that no other is predicted to beat in both latency and accuracy, fastest first.
 
     Of two that are alike in both, the one with fewer parameters (where the host decides latencies, as its parts compare).
     """
@@ -92,7 +92,8 @@ class Solved:
         return tuple(_candidates(self.offers, self._stages, _best(ends)))
 
     def best(self, limit_ms: float, count: int) -> tuple[Candidate, ...]:
-        """The `count` networks of the highest predicted accuracy within a latency, the best first; fewer where there are fewer.
+        """Return the `count` networks of the highest predicted accuracy within a latency, the best first; fewer where there are
+        fewer.
 
         From the last super-block to the first: what is decided behind a place, and the best that its front can still add
         within the rest of the budget. What promises most is decided further, so the first to be complete are the best.
@@ -124,7 +125,7 @@ class Solved:
                 yield _Partial(promise, (width, kernels), left, 0.0, ())
 
     def _longer(self, partial: _Partial) -> list[_Partial]:
-        """One super-block more decided: for every state before it its most promising choices."""
+        """Return one super-block more decided: for every state before it its most promising choices."""
         place = len(self.offers.superblocks) - len(partial.choices) - 1
         offer, (width, kernels) = self.offers.superblocks[place], partial.state
         found = []
@@ -168,12 +169,12 @@ class _Partial(NamedTuple):
 
 
 def _promises(front: _Front, left_ms: np.ndarray) -> np.ndarray:
-    """The best gain of a front within each latency; all have one."""
+    """Return the best gain of a front within each latency; all have one."""
     return np.asarray(front.gain[np.maximum(np.searchsorted(front.ms, left_ms, side="right") - 1, 0)])
 
 
 def _advance(before: dict[State, _Front], offer: Offer, counted: bool) -> dict[State, _Front]:
-    """One super-block further: for every state after it the best of all fronts before it and all choices."""
+    """Return one super-block further: for every state after it the best of all fronts before it and all choices."""
     grown: dict[State, list[_Front]] = {}
     for number, ((in_width, kernels), front) in enumerate(before.items()):
         row = offer.reads[in_width]
@@ -191,7 +192,7 @@ def _advance(before: dict[State, _Front], offer: Offer, counted: bool) -> dict[S
 
 
 def _grow(front: _Front, number: int, offer: Offer, row: int, choices: np.ndarray) -> _Front:
-    """Every way of a front with every choice."""
+    """Return every way of a front with every choice."""
     ways, size = len(front.ms), len(front.ms) * len(choices)
     return _Front(
         ms=np.add.outer(front.ms, offer.ms[row, choices]).ravel(),
@@ -209,14 +210,18 @@ def _best(fronts: Sequence[_Front]) -> _Front:
 
 
 def utilized(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those that no other beats in throughput and utilization, which is arithmetic per time (utilization paper, section 4.3)."""
+    """Return those that no other beats in throughput and utilization, which is arithmetic per time (utilization paper, section
+    4.3).
+    """
     ms = np.array([candidate.predicted_ms for candidate in candidates])
     macs = np.array([network_cost(Network.parse(candidate.network)).macs for candidate in candidates])
     return tuple(candidates[place] for place in pareto(ms, macs / ms))
 
 
 def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = None) -> np.ndarray:
-    """Positions of the points that none beats in both, ascending in `ms`; of equal points the one with fewest parameters."""
+    """Return positions of the points that none beats in both, ascending in `ms`; of equal points the one with fewest
+    parameters.
+    """
     hopeful = _hopeful(ms, gain)
     keys = [-gain[hopeful], ms[hopeful]]
     order = hopeful[np.lexsort(keys if parameters is None else [parameters[hopeful], *keys])]
@@ -225,7 +230,9 @@ def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = Non
 
 
 def _hopeful(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Positions of the points that none of a faster slice of latencies beats: a few of many, found without sorting them."""
+    """Return positions of the points that none of a faster slice of latencies beats: a few of many, found without
+    sorting them.
+    """
     if len(ms) < 4 * SLICES or ms.min() == ms.max():
         return np.arange(len(ms))
     place = ((ms - ms.min()) * ((SLICES - 1) / (ms.max() - ms.min()))).astype(int)
@@ -258,7 +265,7 @@ def _candidate(offers: Offers, choices: Sequence[int], ms: float, accuracy: floa
 
 
 def drawn(offers: Offers, count: int, seed: int) -> tuple[Candidate, ...]:
-    """The paper's way: of `count` random structures those that no other of them beats, fastest first."""
+    """Return the paper's way: of `count` random structures those that no other of them beats, fastest first."""
     draw = np.random.default_rng(seed)
     picks = np.column_stack([draw.integers(len(offer.choices), size=count) for offer in offers.superblocks])
     found = offers.totals(picks)

@@ -70,22 +70,22 @@ class Offers:
     host_ms: float  # per kernel: no network is faster than the host that launches it; 0 where that does not matter
 
     def network(self, choices: Sequence[int]) -> Network:
-        """The network of one choice per super-block."""
+        """Return the network of one choice per super-block."""
         picked = (offer.choices[choice] for offer, choice in zip(self.superblocks, choices, strict=True))
         return self.space.network(tuple(picked), self.resolution)
 
     def holds(self, network: Network) -> bool:
-        """Whether every super-block of a network is on offer."""
+        """Return whether every super-block of a network is on offer."""
         return all(own in offer.place for offer, own in zip(self.superblocks, network.superblocks, strict=True))
 
     def predict(self, network: Network) -> Prediction:
-        """What is predicted of a network that is on offer."""
+        """Return what is predicted of a network that is on offer."""
         places = [offer.place[own] for offer, own in zip(self.superblocks, network.superblocks, strict=True)]
         found = self.totals(np.array([places]))
         return Prediction(float(found.ms[0]), float(found.accuracy[0]), int(found.parameters[0]))
 
     def totals(self, picks: np.ndarray) -> Totals:
-        """What is predicted of many networks, each a row of one choice per super-block."""
+        """Return what is predicted of many networks, each a row of one choice per super-block."""
         count = len(picks)
         ms, parameters, kernels = (np.full(count, value) for value in self.stem)
         accuracy, row = np.full(count, self.accuracy), np.zeros(count, int)
@@ -108,7 +108,7 @@ def tabulate(
     reading_ms: ReadingMs,
     host_ms: float = 0.0,
 ) -> Offers:
-    """The offers of a space at a resolution.
+    """Return the offers of a space at a resolution.
 
     What has no predicted gain is not on offer; a super-block without any keeps the MasterNet's own.
     """
@@ -136,7 +136,7 @@ def tabulate(
 
 
 def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, reading_ms: ReadingMs) -> Offer:
-    """Choices that differ in depth alone share their first and their repeated block; one without blocks costs nothing."""
+    """Return choices that differ in depth alone share their first and their repeated block; one without blocks costs nothing."""
     choices = sorted(gains, key=lambda choice: (choice.depth > 0, choice.width, str(choice.block_type), choice.depth))
     shape = (len(reads), len(choices))
     ms, parameters, kernels = np.zeros(shape), np.zeros(shape, int), np.zeros(shape, int)
@@ -160,7 +160,7 @@ def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, re
 
 
 def _first_costs(first: Block, reads: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters and kernels of a first block by the width it reads; both are exact.
+    """Return parameters and kernels of a first block by the width it reads; both are exact.
 
     Parameters are linear in that width, but for the projection, which only a stride or another width than its own needs.
     """

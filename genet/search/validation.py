@@ -71,7 +71,7 @@ class Validation(Derived):
 
 
 def subjects(offers: Offers, front: Sequence[Candidate], known: set[str], count: int, seed: int) -> tuple[Subject, ...]:
-    """`count` networks that no trial was of: some of the frontier, for each a random one as fast, and random ones.
+    """Return `count` networks that no trial was of: some of the frontier, for each a random one as fast, and random ones.
 
     A quarter is of the frontier, spread evenly over it; the last half is spread evenly over what is predicted.
     """
@@ -106,7 +106,7 @@ def subjects(offers: Offers, front: Sequence[Candidate], known: set[str], count:
 
 
 def _evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Candidates spread over a frontier, its ends left out where there is room."""
+    """Return candidates spread over a frontier, its ends left out where there is room."""
     count = min(count, len(candidates))
     return [candidates[math.floor((k + 0.5) * len(candidates) / count)] for k in range(count)]
 
@@ -139,7 +139,7 @@ def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Vali
 
 
 def agreement(predicted: np.ndarray, found: np.ndarray) -> Agreement:
-    """Rank correlations of a prediction with what was found; 0 where a prediction tells nothing apart."""
+    """Return rank correlations of a prediction with what was found; 0 where a prediction tells nothing apart."""
     draw, size = np.random.default_rng(0), len(found)
     samples = [_kendall(predicted[k], found[k]) for k in (draw.integers(0, size, size) for _ in range(200))]
     spearman = float(spearmanr(predicted, found).statistic) if np.ptp(predicted) and np.ptp(found) else 0.0
@@ -152,7 +152,7 @@ def _kendall(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def ceiling(accuracies: np.ndarray) -> tuple[float, ...]:
-    """How well one training agrees with the mean of the others: (networks, trainings) -> Kendall of each."""
+    """Return how well one training agrees with the mean of the others: (networks, trainings) -> Kendall of each."""
     trainings = accuracies.shape[1]
     if trainings < 2:
         return ()
@@ -160,7 +160,7 @@ def ceiling(accuracies: np.ndarray) -> tuple[float, ...]:
 
 
 def perfect(accuracies: np.ndarray) -> float | None:
-    """Kendall that a prediction without fault could expect with the mean over trainings, for that is noisy too.
+    """Return Kendall that a prediction without fault could expect with the mean over trainings, for that is noisy too.
 
     (networks, trainings) -> the mean over 200 draws; None for one training each. What spread the means owe to noise is taken
     out of them first.
@@ -176,7 +176,7 @@ def perfect(accuracies: np.ndarray) -> float | None:
 
 
 def free_proxies(networks: Sequence[Network]) -> Mapping[str, np.ndarray]:
-    """What ranks networks without any training: the evidence must beat it to be worth its hours."""
+    """Return what ranks networks without any training: the evidence must beat it to be worth its hours."""
     costs = [network_cost(network) for network in networks]
     return {
         "log-widths": np.array([sum(math.log2(s.width) for s in network.stages) for network in networks]),

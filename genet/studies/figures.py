@@ -25,7 +25,7 @@ BEATEN = "steps-pre"  # along a frontier: what no network of it beats lies above
 
 
 def draw_alignment(found: Alignment) -> str:
-    """Widths before and after, layer by layer, and below the latency of each layer at the one and at the other."""
+    """Return widths before and after, layer by layer, and below the latency of each layer at the one and at the other."""
     places = found.places
     figure = figure_of(max(4.0, 0.22 * len(places) + 1.5), 4.6)
     widths, times = figure.subplots(2, 1, sharex=True)
@@ -60,7 +60,7 @@ ABOVE, BELOW = "#1b6ca8", "#c8553d"  # the device's compute-to-memory ratio
 
 
 def cloud_info(rows: Sequence[Surveyed], found: Frontiers, ratio: float | None) -> tuple[Cloud, ...]:
-    """The clouds of the utilization paper's figure 1, and 2a where intensities are known: by colour."""
+    """Return the clouds of the utilization paper's figure 1, and 2a where intensities are known: by colour."""
     shares = all(row.utilization is not None for row in rows)
     unit = "utilization (%)" if shares else "TFLOP/s"
     throughput = [row.images_per_sec for row in rows]
@@ -81,7 +81,7 @@ def cloud_info(rows: Sequence[Surveyed], found: Frontiers, ratio: float | None) 
 
 
 def draw_clouds(clouds: Sequence[Cloud], title: str) -> str:
-    """One panel per cloud, its frontier joined by a line; a browser tells each point's name."""
+    """Return one panel per cloud, its frontier joined by a line; a browser tells each point's name."""
     figure = figure_of(3.1 * len(clouds) + 0.4, 3.0)
     titles: dict[str, str] = {}
     for number, (axes, cloud) in enumerate(zip(figure.subplots(1, len(clouds), squeeze=False)[0], clouds, strict=True)):
@@ -104,7 +104,7 @@ def _colours_told(colours: Sequence[str]) -> str:
 
 
 def draw_folds(found: Sequence[Folding], ratio: float, title: str) -> str:
-    """An arrow for every network from what it was to what it is when folded (utilization paper, figure 2b)."""
+    """Return an arrow for every network from what it was to what it is when folded (utilization paper, figure 2b)."""
     figure = figure_of(5.2, 3.4)
     axes = figure.subplots()
     titles = {}
@@ -127,7 +127,7 @@ def draw_folds(found: Sequence[Folding], ratio: float, title: str) -> str:
 
 
 def draw_shades(rows: Sequence[Surveyed]) -> str:
-    """Throughput and accuracy with utilization as the shade of each point (utilization paper, figure 3)."""
+    """Return throughput and accuracy with utilization as the shade of each point (utilization paper, figure 3)."""
     known = [(row, row.top1_percent, shade) for row, shade in zip(rows, utilizations(rows), strict=True) if row.top1_percent]
     figure = figure_of(5.2, 3.2)
     axes = figure.subplots()
@@ -148,7 +148,9 @@ def draw_shades(rows: Sequence[Surveyed]) -> str:
 
 
 def draw_roofline(layers: Sequence[tuple[Layer, float]], roof: Roof, title: str) -> str:
-    """Layers with their milliseconds under the device's roof: what memory allows at low intensity, what the device computes."""
+    """Return layers with their milliseconds under the device's roof: what memory allows at low intensity, what the device
+    computes.
+    """
     figure = figure_of(5.6, 3.6)
     axes = figure.subplots()
     intensities = [layer.intensity for layer, _ in layers]
@@ -169,14 +171,14 @@ def draw_roofline(layers: Sequence[tuple[Layer, float]], roof: Roof, title: str)
 
 
 def _told(text: str, titles: Mapping[str, str]) -> str:
-    """An SVG whose groups of these names carry a title, which browsers show beside the pointer."""
+    """Return an SVG whose groups of these names carry a title, which browsers show beside the pointer."""
     for name, title in titles.items():
         text = text.replace(f'<g id="{name}">', f'<g id="{name}"><title>{escape(title)}</title>')
     return text
 
 
 def draw_ranks(found: Sequence[StageRank], title: str) -> str:
-    """Singular values of every stage's last convolution over their place, both as shares (GENet paper, figure 4)."""
+    """Return singular values of every stage's last convolution over their place, both as shares (GENet paper, figure 4)."""
     figure = figure_of(5.2, 3.4)
     axes = figure.subplots()
     for one in found:
@@ -191,7 +193,7 @@ def draw_ranks(found: Sequence[StageRank], title: str) -> str:
 
 
 def draw_filtering(rows: Sequence[Row], found: Filtering) -> str:
-    """The true frontier and what every method found, with the seed of its median (utilization paper, figures 4 to 6)."""
+    """Return the true frontier and what every method found, with the seed of its median (utilization paper, figures 4 to 6)."""
     known = {row.network: row for row in rows}
     typical = [_median_run(found, method) for method in dict.fromkeys(run.method for run in found.runs)]
     figure = figure_of(2.6 * len(typical) + 0.4, 2.9)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def fold(structure: Structure, f: int) -> Structure:
-    """The network that sees f images as one: f times the channels and classes, and sqrt(f) times the width throughout.
+    """Return the network that sees f images as one: f times the channels and classes, and sqrt(f) times the width throughout.
 
     GenetError where its layers cannot be that wide: widths are rounded where f is no square, and sums may then not fit.
     """
@@ -41,7 +41,7 @@ def _folded(reads: Input, f: int) -> Input:
 
 
 def _wider(width: int, f: int, step: int = 1) -> int:
-    """sqrt(f) times the width; a multiple of `step`, and of eight where the root is not whole."""
+    """Return sqrt(f) times the width; a multiple of `step`, and of eight where the root is not whole."""
     root = math.isqrt(f)
     if root * root == f and width * root % step == 0:
         return width * root
@@ -67,7 +67,7 @@ def _fold_own(network: Network, f: int) -> Network:
 
 
 def _fold_foreign(network: Foreign, f: int) -> Foreign:
-    """Every layer by itself: those that are tied stay tied, for all grow alike."""
+    """Return every layer by itself: those that are tied stay tied, for all grow alike."""
     reads = network.input
     image = (reads.channels, reads.resolution, reads.resolution)
     module = build_structure(network)

@@ -51,7 +51,7 @@ class StageRank(Record):
 
 
 def stage_ranks(module: nn.Module, image: tuple[int, int, int]) -> tuple[StageRank, ...]:
-    """The rank of every stage of a network that reads images of (channels, height, width).
+    """Return the rank of every stage of a network that reads images of (channels, height, width).
 
     EvidenceError where it has no stages that end in a convolution.
     """
@@ -62,13 +62,13 @@ def stage_ranks(module: nn.Module, image: tuple[int, int, int]) -> tuple[StageRa
 
 
 def _own_stages(module: GENet) -> Sequence[str]:
-    """The last convolution of every super-block's last block."""
+    """Return the last convolution of every super-block's last block."""
     names = {id(part): name for name, part in module.named_modules()}
     return [names[id(stage.blocks[-1].convs[-1].conv)] for stage in module.superblocks if stage.blocks]
 
 
 def _stages(module: nn.Module, image: tuple[int, int, int]) -> Sequence[str]:
-    """The last convolution of every stage that timm names; else of every size that blocks write, the stem left out."""
+    """Return the last convolution of every stage that timm names; else of every size that blocks write, the stem left out."""
     ops = [op for op in module_ops(module, image) if op.kind == "conv" and op.rows > 1]
     convs = [op for op in ops[1:] if not any(word in op.name for word in BESIDE)]
     named = [info["module"] for info in getattr(module, "feature_info", ()) if isinstance(info, dict)]
@@ -98,7 +98,7 @@ def _rank(number: int, name: str, layer: nn.Module) -> StageRank:
 
 
 def _effective(values: Tensor) -> int:
-    """How many of the descending singular values hold 90 % of the energy."""
+    """Return how many of the descending singular values hold 90 % of the energy."""
     energy = torch.cumsum(values**2, 0) / (values**2).sum()
     return int((energy < ENERGY).sum()) + 1
 

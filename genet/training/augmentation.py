@@ -61,7 +61,7 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 def _random_rectangles(drawn: Tensor, size: int, share: float) -> tuple[Tensor, Tensor]:
-    """Corners and extents (n, 2) of the rectangles to erase; images that keep all have rectangles of no extent."""
+    """Return corners and extents (n, 2) of the rectangles to erase; images that keep all have rectangles of no extent."""
     least, most = ERASED_AREA
     area = size * size * (least + drawn[:, 1] * (most - least))
     aspect = torch.exp(math.log(ERASED_ASPECT[0]) + drawn[:, 2] * math.log(ERASED_ASPECT[1] / ERASED_ASPECT[0]))
@@ -71,7 +71,7 @@ def _random_rectangles(drawn: Tensor, size: int, share: float) -> tuple[Tensor, 
 
 
 def _rectangles(size: int, corners: Tensor, extents: Tensor) -> Tensor:
-    """A mask (n, 1, size, size) of rectangles, given by their corners and extents (n, 2) in pixels."""
+    """Return a mask (n, 1, size, size) of rectangles, given by their corners and extents (n, 2) in pixels."""
     at = torch.arange(size, device=corners.device)
     inside = (at >= corners[..., None]) & (at < (corners + extents)[..., None])  # (n, 2, size)
     return inside[:, :1, :, None] & inside[:, 1:, None, :]
@@ -80,7 +80,7 @@ def _rectangles(size: int, corners: Tensor, extents: Tensor) -> Tensor:
 def training_transform(
     channels: int, resolution: int, augment: Augment, erasing: float, shown: Shown
 ) -> Callable[[Image], Tensor]:
-    """The same for one decoded image at a time, by timm and torchvision: a tensor (C, H, W) comes out, normalised.
+    """Return the same for one decoded image at a time, by timm and torchvision: a tensor (C, H, W) comes out, normalised.
 
     Seed it by `seed_augmentation`.
     """

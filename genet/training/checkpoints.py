@@ -43,7 +43,7 @@ class Checkpoints:
         self.damaged: list[Path] = []  # by the last `read`
 
     def beside(self, mark: str) -> Path:
-        """A file that is named after them."""
+        """Return a file that is named after them."""
         return self.path.with_suffix(mark)
 
     def forget_the_last_end(self) -> None:
@@ -59,7 +59,7 @@ class Checkpoints:
         self._files.reverse()
 
     def read(self) -> dict[str, Any] | None:
-        """The state that has come furthest of those that are whole; None where there is none."""
+        """Return the state that has come furthest of those that are whole; None where there is none."""
         found = [(state, file) for file in self._files if (state := _whole(file))]
         self.damaged = [file for file in self._files if file.exists() and file not in [whole for _, whole in found]]
         if not found:
@@ -75,7 +75,7 @@ class Checkpoints:
 
 
 def _whole(path: Path) -> dict[str, Any] | None:
-    """The state in a file; None where it is missing, damaged, or of an earlier version."""
+    """Return the state in a file; None where it is missing, damaged, or of an earlier version."""
     try:
         data = read_checked(path)
     except StorageError:

@@ -128,7 +128,7 @@ def note_of(folder: Path, data: Data, contents: Contents, made: Made | None, rem
 
 
 def _lie_elsewhere(root: str | None, place: Path | None) -> bool:
-    """Whether images that an earlier version knew by their place are still there, and it is another one."""
+    """Return whether images that an earlier version knew by their place are still there, and it is another one."""
     if root is None or place is None:
         return (root is None) != (place is None)
     return Path(root).exists() and not Path(root).samefile(place)

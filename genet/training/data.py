@@ -234,7 +234,7 @@ def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, 
 
 
 def _digits(data: Data, reads: Input | SpaceInput, view: View) -> _Opened:
-    """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
+    """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
     from sklearn.datasets import load_digits
 
     if (reads.channels, reads.classes) != (1, 10):
@@ -259,7 +259,7 @@ def _digits(data: Data, reads: Input | SpaceInput, view: View) -> _Opened:
 def _files(
     data: Data, reads: Input | SpaceInput, view: View, device: torch.device, labels: tuple[str, ...] | None, say: Say
 ) -> _Opened:
-    """An image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
+    """Return an image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
     root = _check_located(data, reads)
     train_set, test_set = (_open(data.name, root, split, labels, say) for split in ("train", "validation"))
     _check_classes(train_set, test_set, reads, root)
@@ -274,7 +274,9 @@ def _files(
 
 
 def _listed(images: Any, root: str) -> dict[str, Listed]:
-    """What a split holds: of folders and archives the files, of other datasets how many images each class has and their order."""
+    """Return what a split holds: of folders and archives the files, of other datasets how many images each class has and their
+    order.
+    """
     source = getattr(images, "reader", images)
     if isinstance(source, FolderReader):
         return source.contents
@@ -288,7 +290,7 @@ def _listed(images: Any, root: str) -> dict[str, Listed]:
 
 
 def _targets(images: Any) -> np.ndarray:
-    """The label of every image; one and the same if a dataset does not tell without decoding."""
+    """Return the label of every image; one and the same if a dataset does not tell without decoding."""
     source = getattr(images, "reader", images)
     targets = getattr(source, "targets", None)
     if targets is None and hasattr(source, "samples"):
@@ -325,7 +327,7 @@ def _download(name: str) -> str:
 
 
 def _open(name: str, root: str, split: str, labels: Sequence[str] | None, say: Say) -> Any:
-    """A split as timm opens it; its classes are numbered as `labels` are, else in one order whatever the process."""
+    """Return a split as timm opens it; its classes are numbered as `labels` are, else in one order whatever the process."""
     from timm.data import ImageDataset, create_dataset
 
     place = _split_place(Path(root), split) if name == "folder" else Path(root)
@@ -355,7 +357,7 @@ def _open(name: str, root: str, split: str, labels: Sequence[str] | None, say: S
 
 
 def _split_place(root: Path, split: str) -> Path:
-    """ROOT/train or ROOT/train.tar, ROOT/validation under one of the names it goes by."""
+    """Return ROOT/train or ROOT/train.tar, ROOT/validation under one of the names it goes by."""
     names = {"train": ("train",), "validation": ("validation", "val", "test")}
     for name in names[split]:
         for place in (root / name, root / f"{name}.tar"):
@@ -391,7 +393,9 @@ def _check_class_count(images: Any, reads: Input | SpaceInput, root: str) -> Non
 
 
 def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, root: str) -> None:
-    """DataError where images have other classes than a network, or number them otherwise; none where either has no names."""
+    """Raise DataError where images have other classes than a network, or number them otherwise; none where either has
+    no names.
+    """
     if ours and theirs and (differ := unshared(ours, theirs)):
         lacking, extra, hint = differ
         law = "must hold the network's own classes"
@@ -404,13 +408,13 @@ def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, r
 
 
 def _numbered(images: Any, root: str) -> tuple[str, ...] | None:
-    """The classes' names in the order of their labels, where a dataset has names."""
+    """Return the classes' names in the order of their labels, where a dataset has names."""
     names = _class_names(images, root)
     return tuple(sorted(names, key=names.__getitem__)) if names else None
 
 
 def _class_names(images: Any, root: str) -> dict[str, int] | None:
-    """The classes' names with their labels, where a dataset has them."""
+    """Return the classes' names with their labels, where a dataset has them."""
     source = getattr(images, "reader", images)
     names: dict[str, int] | None = getattr(source, "class_to_idx", None) or getattr(source, "class_name_to_idx", None)
     return by_class(names, root) if names else names

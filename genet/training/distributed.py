@@ -24,7 +24,7 @@ class World(NamedTuple):
         return self.rank == 0
 
     def total(self, *values: float) -> tuple[float, ...]:
-        """Each value summed over all processes; all must call."""
+        """Return each value summed over all processes; all must call."""
         if self.size == 1:
             return values
         summed = torch.tensor(values, dtype=torch.float64, device=_device())
@@ -49,11 +49,11 @@ class World(NamedTuple):
             dist.barrier()
 
     def device(self, wanted: torch.device) -> torch.device:
-        """Where this process computes: as wanted where it is alone, else on the GPU of its own."""
+        """Return where this process computes: as wanted where it is alone, else on the GPU of its own."""
         return wanted if self.size == 1 else _device()
 
     def joined(self, module: nn.Module) -> nn.Module:
-        """The module as it is trained: gradients are averaged over all processes, and batch statistics taken over them."""
+        """Return the module as it is trained: gradients are averaged over all processes, and batch statistics taken over them."""
         if self.size == 1:
             return module
         device = _device()
@@ -70,7 +70,7 @@ ALONE = World()
 
 
 def join() -> World:
-    """The world that torchrun began, or this process alone.
+    """Return the world that torchrun began, or this process alone.
 
     GenetError where a GPU is missing for one of the processes of this machine.
     """
@@ -91,7 +91,7 @@ def join() -> World:
 
 
 def _device() -> torch.device:
-    """Where this process computes, and where its sums travel."""
+    """Return where this process computes, and where its sums travel."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
@@ -99,7 +99,7 @@ class _SharedBatchNorm(nn.BatchNorm2d):
     """Batch statistics over the images of all processes, on a CPU, for which torch has none."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, H, W) by the statistics of the whole batch."""
+        """Return normalise (N, C, H, W) by the statistics of the whole batch."""
         if not self.training:
             return super().forward(x)
         images: Any = x.shape[0] * x.shape[2] * x.shape[3] * dist.get_world_size()
@@ -120,14 +120,14 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
-        """(C,) of this process -> (C,) of all."""
+        """Return (C,) of this process -> (C,) of all."""
         summed = values.clone()
         dist.all_reduce(summed)
         return summed
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
-        """The same for the gradient."""
+        """Return the same for the gradient."""
         summed = gradient.clone()
         dist.all_reduce(summed)
         return summed

@@ -15,7 +15,7 @@ EVALUATION_BATCH = 256
 
 
 def accuracy(module: nn.Module, images: ImageSet, resolution: int, device: torch.device, world: World = ALONE) -> float:
-    """Share of images classified rightly, 0 to 1; every image counts once, however many processes look at them."""
+    """Return share of images classified rightly, 0 to 1; every image counts once, however many processes look at them."""
     module.to(device).to(memory_format=torch.channels_last).eval()
     with mixed_precision(device):
         (share,) = top(module, (1,), images, resolution, device, world)

@@ -83,7 +83,7 @@ class FolderReader:
         return path.name if basename else str(path if absolute else path.relative_to(self.root))
 
     def is_empty(self, index: int) -> bool:
-        """Whether an image's file is there, without a byte in it."""
+        """Return whether an image's file is there, without a byte in it."""
         try:
             return Path(self.samples[index][0]).stat().st_size == 0
         except OSError:
@@ -102,7 +102,7 @@ class FolderReader:
         return f"{self.root}: left out {'; '.join(parts)}" if parts else None
 
     def _shown(self, folder: Path) -> list[os.DirEntry[str]]:
-        """What a folder holds, in order, without what is hidden or the system's own."""
+        """Return what a folder holds, in order, without what is hidden or the system's own."""
         with os.scandir(folder) as found:
             entries = {entry.name: entry for entry in found}
         hidden = [name for name in in_order(entries) if name.startswith(".") or name in SYSTEM_FILES]
@@ -131,24 +131,24 @@ class FolderReader:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; a link to itself is none."""
+    """Return whether it is a folder or a link to one; a link to itself is none."""
     return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether it is there, and no file; a link to nothing is told of when it is to be decoded."""
+    """Return whether it is there, and no file; a link to nothing is told of when it is to be decoded."""
     is_file = Path(entry).is_file() if entry.is_symlink() else entry.is_file()
     return not is_file and Path(entry).exists()
 
 
 def _readable() -> frozenset[str]:
-    """The suffixes of formats that Pillow opens by itself."""
+    """Return the suffixes of formats that Pillow opens by itself."""
     suffixes = Image.registered_extensions()
     return frozenset(suffix for suffix, name in suffixes.items() if name in Image.OPEN and name not in NOT_ALONE)
 
 
 def _size(entry: os.DirEntry[str]) -> int:
-    """Bytes of a file; -1 for one that cannot be reached, which is told of when it is to be decoded."""
+    """Return bytes of a file; -1 for one that cannot be reached, which is told of when it is to be decoded."""
     try:
         return entry.stat().st_size
     except OSError:

@@ -135,7 +135,7 @@ class TensorImages:
         return self if view == self._view else TensorImages(self._images, self._labels, view, self._normalise, self._keys)
 
     def _at(self, resolution: int, crop: int) -> Tensor:
-        """The images at a resolution, padded with the darkest value for the crop."""
+        """Return the images at a resolution, padded with the darkest value for the crop."""
         if resolution not in self._resized:
             images = self._images
             if images.shape[-2:] != (resolution, resolution):
@@ -152,7 +152,7 @@ def _augment(view: View, resolution: int) -> Augment:
 
 
 def _order(size: int, batch: int, shuffle_seed: int | None, skip: int, view: View = PLAIN) -> Tensor:
-    """Positions of the images in the order in which this process shows them; `batch` is all processes' together.
+    """Return positions of the images in the order in which this process shows them; `batch` is all processes' together.
 
     Of a training batch a process gets as many images from the front as from the back, mirrored, for mixup mixes the first
     with the last: so pairs stay together however many processes there are.
@@ -259,7 +259,7 @@ class FileImages:
         return self._kept and (seed is None or _augment(self._view, resolution).in_memory)
 
     def _tensors(self, resolution: int) -> TensorImages:
-        """All images of this set at a resolution, decoded at the first call."""
+        """Return all images of this set at a resolution, decoded at the first call."""
         place, shown = (resolution, self._device), self._shown(resolution)
         if resolution not in self._decoded:
             read = self._read(self.positions, self._plain(resolution, normalise=False), DECODED_AT_ONCE, once=True)

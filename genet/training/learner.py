@@ -129,7 +129,7 @@ class Learner:
 
 
 def steps_unread(device: torch.device) -> int:
-    """Steps between two accounts: reading one waits until a GPU has done all that it was told to."""
+    """Return steps between two accounts: reading one waits until a GPU has done all that it was told to."""
     return STEPS_UNREAD if device.type == "cuda" else 1
 
 
@@ -153,7 +153,7 @@ def computing_on(device: torch.device, deterministic: bool = True) -> Iterator[N
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Convolutions in 16 bits on a GPU. One context per step: within it the weights' copies in 16 bits are kept."""
+    """Return convolutions in 16 bits on a GPU. One context per step: within it the weights' copies in 16 bits are kept."""
     dtype = number_format(device)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
@@ -166,13 +166,13 @@ def number_format(device: torch.device) -> torch.dtype:
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches as a module on `device` reads them fastest."""
+    """Yield the batches as a module on `device` reads them fastest."""
     for pixels, labels in batches:
         yield pixels.to(device, memory_format=torch.channels_last, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 def _trainable(module: nn.Module, parts: Iterable[nn.Module] | None) -> list[nn.Parameter]:
-    """The parameters to train; all others are frozen, so nothing is computed for their sake."""
+    """Return the parameters to train; all others are frozen, so nothing is computed for their sake."""
     if parts is None:
         return list(module.parameters())
     module.requires_grad_(False)
@@ -183,7 +183,7 @@ def _trainable(module: nn.Module, parts: Iterable[nn.Module] | None) -> list[nn.
 
 
 def _optimizer(parameters: list[nn.Parameter], schedule: Schedule, rate: Tensor) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum; as in timm, batch normalisation and biases are not decayed.
+    """Return SGD with Nesterov momentum; as in timm, batch normalisation and biases are not decayed.
 
     Fused, it skips a step by a mark on the device (`found_inf`), and takes its rate from there.
     """

@@ -236,7 +236,7 @@ class _Loop:
         return self.loss
 
     def shown(self, skip: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The epoch's batches from the next step on, or without so many of them."""
+        """Return the epoch's batches from the next step on, or without so many of them."""
         order = epoch_seed(self.seed, self.epoch)
         batches = self.images.batches(self.batch, self.resolution, order, self.step if skip is None else skip)
         return on_device(batches, self.device)
@@ -256,7 +256,7 @@ class _Loop:
                 self.save()
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step of this epoch."""
+        """Return the learning rate of a step of this epoch."""
         return learning_rate(self.training, self.batch, self.epoch + (step + 0.5) / self.steps)
 
     def _descend(self, mixed: Tensor, targets: Tensor) -> None:
@@ -306,7 +306,7 @@ class _Loop:
         raise Terminated  # another process was told
 
     def apart(self, more: bool) -> Any:
-        """Gradients travel between processes with the last part of a batch only."""
+        """Let gradients travel between processes with the last part of a batch only."""
         return self.joined.no_sync() if more and isinstance(self.joined, nn.parallel.DistributedDataParallel) else nullcontext()
 
     def save(self) -> None:
@@ -360,7 +360,7 @@ class _Loss:
         self._classes = structure_of(module).input.classes if training.mixup else None
 
     def mixed(self, pixels: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Images and targets: labels as they are, or shares of classes where images are mixed."""
+        """Return images and targets: labels as they are, or shares of classes where images are mixed."""
         if not self._training.mixup:
             return pixels, labels
         from timm.data import Mixup
@@ -381,7 +381,7 @@ class _Loss:
 
 
 def _averaged(module: nn.Module, decay: float | None) -> Any:
-    """timm's averaged weights; None where none are asked for."""
+    """Return timm's averaged weights; None where none are asked for."""
     if decay is None:
         return None
     from timm.utils import ModelEmaV3

@@ -31,7 +31,7 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _bits(image: Image.Image) -> int:
-    """How many bits the numbers of an image with deep pixels have, by its file; ValueError if that tells no range."""
+    """Return how many bits the numbers of an image with deep pixels have, by its file; ValueError if that tells no range."""
     told = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE)
     if told and told[0] <= 16:
         return int(told[0])

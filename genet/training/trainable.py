@@ -83,7 +83,7 @@ def _fits(entry: Any, used: Tensor) -> bool:
 
 
 def _reached(module: nn.Module, answer: Tensor) -> set[str]:
-    """The names of the weights that an answer depends on."""
+    """Return the names of the weights that an answer depends on."""
     named = {name: each for name, each in module.named_parameters() if each.requires_grad}
     if not answer.requires_grad:
         return set()

@@ -66,17 +66,17 @@ class Checkpoints:
         self._next = now + max(self._every_s, SHARE * (now - start))
 
     def place(self, trial: Trial) -> Place:
-        """Where the trial can go on."""
+        """Return where the trial can go on."""
         return max((_place(path) for path in self._files(trial) if _whole(path)), default=BEGINNING)
 
     def read(self, trial: Trial, device: torch.device) -> dict[str, Any]:
-        """The state saved at `place`."""
+        """Return the state saved at `place`."""
         path = max(filter(_whole, self._files(trial)), key=_place)
         state: dict[str, Any] = torch.load(io.BytesIO(read_checked(path)), map_location=device, weights_only=True)
         return state
 
     def _files(self, trial: Trial) -> list[Path]:
-        """Checkpoints of the trial; a kill between two writes may leave two."""
+        """Return checkpoints of the trial; a kill between two writes may leave two."""
         return list(self._folder.glob(f"{trial.id}-{self._course}.*.checkpoint")) if self._folder else []
 
 

@@ -66,7 +66,7 @@ class FineTune:
                 yield from self._attempt(equally_far[start : start + at_once], device)
 
     def _trials_at_once(self, trials: Sequence[Trial], device: torch.device) -> int:
-        """How many trials of this size fit side by side."""
+        """Return how many trials of this size fit side by side."""
         free = free_bytes(device)
         if free is None:
             return len(trials)

@@ -37,7 +37,9 @@ STRIDE_S = 1.0
 
 
 def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Module, ...]:
-    """What the trial trains, by the mode; frozen is all else. In the place of a super-block that vanished it is its reader."""
+    """Return what the trial trains, by the mode; frozen is all else. In the place of a super-block that vanished it is its
+    reader.
+    """
     indices, superblocks = (trial.index, *(change.index for change in trial.also)), child.superblocks
     readers = tuple(child.reader(index) for index in indices)
     stages = tuple(superblocks[i] if superblocks[i].blocks else reader for i, reader in zip(indices, readers, strict=True))
@@ -68,7 +70,7 @@ class _Child:
         self.seconds = dict.fromkeys(Seconds.model_fields, 0.0)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on."""
+        """Return what a checkpoint needs to go on."""
         plain = {"curve": self.curve, "cools_from": self.cools_from, "seconds": self.seconds}
         return {"rest": self.rest.state_dict(), "learner": self.learner.state(), **plain}
 
@@ -84,7 +86,7 @@ class _Child:
         return sum(self.seconds.values())
 
     def rate(self, schedule: Distill, batch: int, epoch: float) -> float:
-        """The schedule's rate; a settled trial's falls to zero within one last epoch."""
+        """Return the schedule's rate; a settled trial's falls to zero within one last epoch."""
         if self.cools_from is None:
             return learning_rate(schedule, batch, epoch)
         return learning_rate(schedule, batch, self.cools_from) * (1 - (epoch - self.cools_from))
@@ -149,7 +151,7 @@ class _Group:
         self.stride, self.spoken, self.lap = 0.0, time.monotonic(), time.perf_counter()
 
     def _recorded(self) -> Replayed:
-        """A step of the children still under way."""
+        """Return a step of the children still under way."""
         return Replayed(self._descend, self.device, all(child.learner.recordable for child in self.children))
 
     @property
@@ -179,11 +181,11 @@ class _Group:
                 return
 
     def _shown(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """The training images of an epoch, shuffled and augmented alike for all trials of the super-block."""
+        """Return the training images of an epoch, shuffled and augmented alike for all trials of the super-block."""
         return on_device(self.train.batches(self.batch, self.course.resolution, epoch_seed(self.seed, epoch), skip), self.device)
 
     def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
-        """An epoch's batches to train on, as long as there is somebody to train."""
+        """Yield an epoch's batches to train on, as long as there is somebody to train."""
         batches = self._shown(epoch, skip)
         while self.children:
             if not self.unread:
@@ -195,7 +197,7 @@ class _Group:
             yield shown
 
     def _step(self, shown: Batch, epoch: int, step: int) -> Iterator[Event]:
-        """One batch for all children; yields those that failed."""
+        """Take one batch for all children, and yield those that failed."""
         distill = self.course.distill
         for child in self.children:
             child.learner.set_rate(child.rate(distill, self.batch, epoch + (step + 0.5) / self.steps))
@@ -304,7 +306,7 @@ class _Group:
         return failed(child.trial, kind, message, self.size, Seconds(**child.seconds))
 
     def _walked(self, at_least_s: float = 0.0) -> Iterator[Event]:
-        """What was done since the last stride, every now and then."""
+        """Yield what was done since the last stride, every now and then."""
         if time.monotonic() - self.spoken >= at_least_s:
             yield Stride(self.stride)
             self.stride, self.spoken = 0.0, time.monotonic()

@@ -83,7 +83,7 @@ def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, 
 
 
 def possible_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int) -> tuple[Trial, ...]:
-    """Every trial of one perturbation, whether planned or not."""
+    """Return every trial of one perturbation, whether planned or not."""
     make = partial(_trial, space, resolution, seed)
     own = space.superblocks
     return tuple(
@@ -102,7 +102,7 @@ def _trial(space: SearchSpace, resolution: int, seed: int, index: int, superbloc
 
 
 def groups(trials: Iterable[Trial], workers: int) -> list[tuple[Trial, ...]]:
-    """Trials that share a super-block, and so the frozen part before it; the dearest first, cut so that no worker is idle.
+    """Return trials that share a super-block, and so the frozen part before it; the dearest first, cut so that no worker is idle.
 
     A group of every super-block is enough for one worker; several get about two groups each.
     """
@@ -118,7 +118,7 @@ def _index(trial: Trial) -> int:
 
 
 def _child(space: SearchSpace, changes: Iterable[Change], resolution: int) -> Network:
-    """The MasterNet with some super-blocks replaced."""
+    """Return the MasterNet with some super-blocks replaced."""
     superblocks = list(space.superblocks)
     for change in changes:
         superblocks[change.index] = change.superblock
@@ -126,7 +126,7 @@ def _child(space: SearchSpace, changes: Iterable[Change], resolution: int) -> Ne
 
 
 def _superblocks(space: SearchSpace, index: int, block_type: BlockType, kept: tuple[int, ...]) -> list[SuperBlock]:
-    """Those of a block type; the one without blocks, of which there is one alone, is among the MasterNet's own type."""
+    """Return those of a block type; the one without blocks, of which there is one alone, is among the MasterNet's own type."""
     own, depths = space.superblocks[index], space.depths(index)
     none = [space.vanished(index)] if 0 in depths and block_type == own.block_type else []
     some = [superblock_of(block_type, width, depth, own.stride) for depth in filter(None, depths) for width in kept]
@@ -134,7 +134,7 @@ def _superblocks(space: SearchSpace, index: int, block_type: BlockType, kept: tu
 
 
 def _spread(possible: Sequence[SuperBlock], count: int, draw: random.Random) -> list[SuperBlock]:
-    """`count` of them: corners of depth and log-width first, then always the farthest from all taken; ties are drawn.
+    """Return `count` of them: corners of depth and log-width first, then always the farthest from all taken; ties are drawn.
 
     The one without blocks is a corner too.
     """
@@ -151,7 +151,7 @@ def _spread(possible: Sequence[SuperBlock], count: int, draw: random.Random) -> 
 
 
 def _places(possible: Sequence[SuperBlock]) -> dict[SuperBlock, tuple[float, float]]:
-    """Depth and log-width of each, from 0 (least of all that have blocks) to 1 (most)."""
+    """Return depth and log-width of each, from 0 (least of all that have blocks) to 1 (most)."""
     depths = [each.depth for each in possible if each.depth] or [0]
     widths = [math.log2(each.width) for each in possible]
 
@@ -162,7 +162,7 @@ def _places(possible: Sequence[SuperBlock]) -> dict[SuperBlock, tuple[float, flo
 
 
 def _pairs(trials: Sequence[Trial], count: int, draw: random.Random) -> list[tuple[Trial, Trial]]:
-    """Different pairs of trials of different super-blocks; each pair in the order of the network."""
+    """Return different pairs of trials of different super-blocks; each pair in the order of the network."""
     possible = [(one, other) for one, other in itertools.combinations(trials, 2) if one.index != other.index]
     chosen = draw.sample(possible, min(count, len(possible)))
     return [(one, other) if one.index < other.index else (other, one) for one, other in chosen]

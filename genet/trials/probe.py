@@ -26,7 +26,7 @@ TOGETHER = 2  # trials in the probe's group, among which what is shared is divid
 
 
 def expected_seconds(course: Course, trials: Sequence[Trial], device: torch.device) -> float:
-    """Seconds that one worker needs for the trials; networks larger than the MasterNet count for more by their MACs."""
+    """Return seconds that one worker needs for the trials; networks larger than the MasterNet count for more by their MACs."""
     return sum(_of_group(course, group, device) for group in groups(trials, workers=1))
 
 

@@ -89,18 +89,18 @@ Event = Stride | Result
 
 
 def failed(trial: Trial, kind: FailureKind, message: str, group: int = 1, seconds: Seconds | None = None) -> TrialResult:
-    """The result of a trial that failed."""
+    """Return the result of a trial that failed."""
     failure = Failure(kind=kind, message=message)
     return TrialResult(**{**dict(trial), "accuracy": None, "failure": failure}, group=group, seconds=seconds or Seconds())
 
 
 def settled(curve: Sequence[float], patience: int) -> bool:
-    """Whether none of the last `patience` epochs was better than the best before them; never where patience is 0."""
+    """Return whether none of the last `patience` epochs was better than the best before them; never where patience is 0."""
     return 0 < patience < len(curve) and max(curve[-patience:]) <= max(curve[:-patience])
 
 
 def read_results(journal: Journal) -> dict[str, TrialResult]:
-    """Trial id -> result, the latest where there are two. A damaged line counts as a trial not run."""
+    """Return trial id -> result, the latest where there are two. A damaged line counts as a trial not run."""
     results = {}
     for record in journal.read().records:
         try:

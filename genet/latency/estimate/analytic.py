@@ -74,7 +74,7 @@ class Estimate:
 
 
 def estimate(ops: Sequence[Op], gpu: Gpu, batch: int, dtype: Dtype, runtime: Runtime) -> Estimate:
-    """The time of a batch on a GPU; "auto" is CUDA graphs, as it is where a GPU is measured."""
+    """Return the time of a batch on a GPU; "auto" is CUDA graphs, as it is where a GPU is measured."""
     if batch < 1:
         raise SpecError([f"a batch must have at least 1 image, got {batch}"])
     fused = runtime in FUSED
@@ -85,7 +85,7 @@ def estimate(ops: Sequence[Op], gpu: Gpu, batch: int, dtype: Dtype, runtime: Run
 
 
 def _host_us(op: Op, gpu: Gpu) -> float:
-    """Microseconds of the host for one operation; further launches inside it cost no more than a launch."""
+    """Return microseconds of the host for one operation; further launches inside it cost no more than a launch."""
     software = gpu.software
     if op.kind == "swish":
         return software.host_us * software.swish_kernels
@@ -93,31 +93,31 @@ def _host_us(op: Op, gpu: Gpu) -> float:
 
 
 def _looped(op: Op, gpu: Gpu) -> int:
-    """Kernels that a convolution is run as: one, or one per group."""
+    """Return kernels that a convolution is run as: one, or one per group."""
     return op.groups if gpu.software.loops_over_groups and op.groups > 1 and not op.depthwise else 1
 
 
 def corrected(found: Estimate, factors: Sequence[float], host_factor: float) -> Estimate:
-    """The estimate with every kernel's time multiplied by its factor, and the host's by its own."""
+    """Return the estimate with every kernel's time multiplied by its factor, and the host's by its own."""
     pairs = zip(found.ops, factors, strict=True)
     ops = tuple(dataclasses.replace(op, ms=op.ms * factor, tail_ms=op.tail_ms * factor) for op, factor in pairs)
     return _summed(ops, found.host_ms * host_factor, found.kernels)
 
 
 def _summed(ops: tuple[OpEstimate, ...], host_ms: float, kernels: int) -> Estimate:
-    """Kernels run one after another, while the host launches those to come: the slower of the two sets the pace."""
+    """Return kernels run one after another, while the host launches those to come: the slower of the two sets the pace."""
     device_ms, tail_ms = math.fsum(op.ms for op in ops), math.fsum(op.tail_ms for op in ops)
     bound: Bound = "host" if host_ms > device_ms else "device"
     return Estimate(max(device_ms, host_ms), device_ms, host_ms, kernels, bound, tail_ms, ops)
 
 
 def waves(blocks: int, slots: int) -> int:
-    """Waves that `blocks` thread blocks take on a GPU that holds `slots` at a time (tail-effect paper, equation 3)."""
+    """Return waves that `blocks` thread blocks take on a GPU that holds `slots` at a time (tail-effect paper, equation 3)."""
     return -(-blocks // slots)
 
 
 def tiled(op: Op, gpu: Gpu, batch: int, dtype: Dtype, tall: int, wide: int, share: float) -> tuple[float, int, float]:
-    """Milliseconds, waves, and milliseconds lost in the last wave, of the implicit GEMM with one tile."""
+    """Return milliseconds, waves, and milliseconds lost in the last wave, of the implicit GEMM with one tile."""
     total = _padded(op.in_width) * op.kernel[0] * op.kernel[1]
     resident = 1 if tall * wide > LARGE_TILE else 2
     slots = gpu.sms * resident
@@ -128,7 +128,7 @@ def tiled(op: Op, gpu: Gpu, batch: int, dtype: Dtype, tall: int, wide: int, shar
 
 
 def scale_of(measured_ms: Sequence[float], estimated_ms: Sequence[float]) -> float:
-    """The median of measured over estimated, for several networks: a factor that a single odd one cannot move."""
+    """Return the median of measured over estimated, for several networks: a factor that a single odd one cannot move."""
     if not measured_ms or len(measured_ms) != len(estimated_ms):
         raise EvidenceError(f"a scale needs as many times as estimates, got {len(measured_ms)} and {len(estimated_ms)}")
     _check_times(*measured_ms, *estimated_ms)
@@ -159,7 +159,7 @@ def _op_estimate(op: Op, gpu: Gpu, batch: int, dtype: Dtype, fused: bool) -> OpE
 
 
 def _dense(op: Op, gpu: Gpu, batch: int, dtype: Dtype, traffic: int) -> OpEstimate:
-    """The fastest tile's waves, or the memory traffic where that takes longer."""
+    """Return the fastest tile's waves, or the memory traffic where that takes longer."""
     memory_ms = _memory_ms(traffic, gpu)
     compute_ms, count, tail_ms = min(tiled(op, gpu, batch, dtype, *tile) for tile in TILES)
     shown = min(tail_ms, max(0.0, compute_ms - memory_ms))
@@ -167,7 +167,7 @@ def _dense(op: Op, gpu: Gpu, batch: int, dtype: Dtype, traffic: int) -> OpEstima
 
 
 def _grouped(op: Op, gpu: Gpu, batch: int, dtype: Dtype, fused: bool) -> OpEstimate:
-    """Depthwise convolutions run on the CUDA cores; other groups are padded and run at half of the peak. No stairs."""
+    """Return depthwise convolutions run on the CUDA cores; other groups are padded and run at half of the peak. No stairs."""
     flops, traffic = 2 * op.macs * batch, op.bytes(batch, 4 if dtype == "fp32" else 2)
     if op.depthwise:
         compute_ms = flops / _depthwise_tflops(op, gpu, dtype) * 1e-9
@@ -189,14 +189,14 @@ def _one_group(op: Op) -> Op:
 
 
 def _depthwise_tflops(op: Op, gpu: Gpu, dtype: Dtype) -> float:
-    """What depthwise kernels of this size reach, scaled by the peak of the CUDA cores."""
+    """Return what depthwise kernels of this size reach, scaled by the peak of the CUDA cores."""
     nearest = min(DEPTHWISE_TFLOPS, key=lambda size: abs(size - max(op.kernel)))
     cores = gpu.fp32_tflops if dtype == "fp32" or gpu.fp16_tflops is None else gpu.fp16_tflops
     return DEPTHWISE_TFLOPS[nearest] * max(cores, gpu.fp32_tflops) / V100_HALF_TFLOPS
 
 
 def peak(gpu: Gpu, dtype: Dtype) -> float:
-    """TFLOP/s of a matrix product; without tensor cores for the number format the better of the CUDA cores' peaks."""
+    """Return TFLOP/s of a matrix product; without tensor cores for the number format the better of the CUDA cores' peaks."""
     if dtype == "fp32":
         return gpu.tf32_tflops or gpu.fp32_tflops
     return gpu.fp16_tensor_tflops or max(gpu.fp16_tflops or 0.0, gpu.fp32_tflops)
@@ -207,7 +207,7 @@ def _memory_ms(traffic: float, gpu: Gpu, share: float = 1.0) -> float:
 
 
 def _padded(channels: int) -> int:
-    """Channels as tensor cores read them: filled up to a multiple of 8."""
+    """Return channels as tensor cores read them: filled up to a multiple of 8."""
     return -(-channels // 8) * 8
 
 

@@ -62,7 +62,7 @@ def _gpu(
     memory: tuple[float, float | None],
     software: Software = TODAY,
 ) -> Gpu:
-    """A row of the table below: (fp16, tf32) of the tensor cores, (fp32, fp16) of the CUDA cores, (GB/s, L2 in MB)."""
+    """Return a row of the table below: (fp16, tf32) of the tensor cores, (fp32, fp16) of the CUDA cores, (GB/s, L2 in MB)."""
     return Gpu(
         key=key,
         name=name,
@@ -98,7 +98,7 @@ GPUS: tuple[Gpu, ...] = (
 
 
 def find_gpu(name: str) -> Gpu:
-    """The GPU of this key or name, whatever its case, spaces, dashes and underscores; DeviceError where there is none."""
+    """Return the GPU of this key or name, whatever its case, spaces, dashes and underscores; DeviceError where there is none."""
     known = {_plain(spelling): gpu for gpu in GPUS for spelling in (gpu.name, gpu.key)}
     if _plain(name) in known:
         return known[_plain(name)]
@@ -108,7 +108,7 @@ def find_gpu(name: str) -> Gpu:
 
 
 def similar_gpu(name: str) -> Gpu | None:
-    """The GPU whose key stands in the name that a driver gives, such as NVIDIA H200; None where none does."""
+    """Return the GPU whose key stands in the name that a driver gives, such as NVIDIA H200; None where none does."""
     fitting = [gpu for gpu in GPUS if _plain(gpu.key) in _plain(name)]
     return max(fitting, key=lambda gpu: len(gpu.key), default=None)
 

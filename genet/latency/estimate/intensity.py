@@ -28,16 +28,16 @@ class Layer(Record):
 
 
 def layers_of(ops: Iterable[Op], batch: int, dtype: Dtype) -> tuple[Layer, ...]:
-    """The layers of a network in the order they run, on a batch; a multiplication and an addition are two operations."""
+    """Return the layers of a network in the order they run, on a batch; a multiplication and an addition are two operations."""
     return tuple(Layer(name=op.name, flops=2 * op.macs * batch, bytes=op.bytes(batch, BYTES[dtype])) for op in ops if op.macs > 0)
 
 
 def flops_of(layers: Iterable[Layer]) -> int:
-    """Operations of all layers."""
+    """Return operations of all layers."""
     return sum(layer.flops for layer in layers)
 
 
 def intensity_of(layers: Iterable[Layer]) -> float:
-    """Aggregate arithmetic intensity of a network: the operations of all layers over the bytes of all."""
+    """Return aggregate arithmetic intensity of a network: the operations of all layers over the bytes of all."""
     every = tuple(layers)
     return flops_of(every) / sum(layer.bytes for layer in every)

@@ -42,7 +42,7 @@ class Residual:
         self._trees = _trees(rows)
 
     def factors(self, asked: Sequence[tuple[tuple[Op, ...], int]]) -> tuple[float, ...]:
-        """Measured over estimated to expect, for each pair of kernels and batch."""
+        """Return measured over estimated to expect, for each pair of kernels and batch."""
         if not asked:
             return ()
         logs = self._trees.predict(np.array([features(ops, batch) for ops, batch in asked]))

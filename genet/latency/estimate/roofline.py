@@ -53,7 +53,7 @@ class Roof(Record):
         return 1e3 * self.published_tflops_per_sec / self.published_gb_per_sec
 
     def at(self, intensity: float) -> float:
-        """TFLOP/s that a layer of this intensity can reach at most."""
+        """Return TFLOP/s that a layer of this intensity can reach at most."""
         return min(self.tflops_per_sec, intensity * self.gb_per_sec / 1e3)
 
 
@@ -85,7 +85,7 @@ class Product:
         return 2 * self.batch * self.rows * self.size**2
 
     def at(self, batch: int) -> Product:
-        """The same product in a batch of other size."""
+        """Return the same product in a batch of other size."""
         return dataclasses.replace(self, batch=batch)
 
     @property
@@ -103,7 +103,7 @@ class Product:
         return Part(f"{self.kind}, {self.batch * rows} x {size} x {size}", image, lambda: ((op,),), build, whole=False)
 
     def tflops_per_sec(self, ms: float) -> float:
-        """What it reaches where a batch takes so many milliseconds."""
+        """Return what it reaches where a batch takes so many milliseconds."""
         return self.flops / ms * 1e-9
 
 
@@ -140,7 +140,7 @@ def read_roof(meter: Meter) -> tuple[Roof, Product]:
 
 
 def memory_pass(setting: Setting) -> Part:
-    """A pass that reads and writes every value of a large batch once: what a copy does."""
+    """Return a pass that reads and writes every value of a large batch once: what a copy does."""
     values = max(1, PASS_BYTES // (BYTES[setting.dtype] * setting.batch))
     op = Op("pass", "other", values, values)
 
@@ -153,6 +153,6 @@ def memory_pass(setting: Setting) -> Part:
 
 
 def _published(setting: Setting) -> tuple[float | None, float | None]:
-    """TFLOP/s in this number format and GB/s of the data sheet."""
+    """Return TFLOP/s in this number format and GB/s of the data sheet."""
     gpu = similar_gpu(setting.device.name)
     return (None, None) if gpu is None else (peak(gpu, setting.dtype), gpu.bandwidth_gbs)

@@ -47,7 +47,7 @@ class Staircases(Record):
     staircases: tuple[PlacedStaircase, ...]
 
     def kept_widths(self, offered: Widths, resolution: int) -> Widths:
-        """The widths on offer at a resolution."""
+        """Return the widths on offer at a resolution."""
         kept = {(s.superblock, s.block_type): s.kept for s in self.staircases if s.resolution == resolution}
         return {(index, kind): kept.get((index, str(kind)), widths) for (index, kind), widths in offered.items()}
 
@@ -63,7 +63,7 @@ class Place:
 
 
 def places(space: SearchSpace) -> tuple[Place, ...]:
-    """Every place with a staircase; none where the space asks for a plain grid."""
+    """Return every place with a staircase; none where the space asks for a plain grid."""
     if space.widths != "wave-aligned":
         return ()
     offered = space.widths_on_offer()
@@ -75,7 +75,9 @@ def places(space: SearchSpace) -> tuple[Place, ...]:
 
 
 def sweep_blocks(place: Place, own_width: int, table: LatencyTable) -> tuple[Block, ...]:
-    """The blocks of a sweep to measure next, none when all its steps are located. The MasterNet's own width is measured."""
+    """Return the blocks of a sweep to measure next, none when all its steps are located. The MasterNet's own width is
+    measured.
+    """
     by_width = {block.width: block for block in place.sweep}
     if len(by_width) < SHORT:
         return tuple(table.missing(place.sweep))
@@ -87,14 +89,14 @@ def sweep_blocks(place: Place, own_width: int, table: LatencyTable) -> tuple[Blo
 
 
 def _sigma(place: Place, table: LatencyTable) -> float:
-    """The relative standard error of one latency: from its repeats, and from how the sentinel varied."""
+    """Return the relative standard error of one latency: from its repeats, and from how the sentinel varied."""
     rows = [row for block in place.sweep if (row := table.block_row(block)) and row.spread is not None]
     spreads = [row.spread for row in rows if row.spread is not None]
     return max(table.noise, standard_error(statistics.median(spreads)) if spreads else 0.0)
 
 
 def find_staircases(space: SearchSpace, table: LatencyTable) -> Staircases:
-    """The staircases that the table's rows show. EvidenceError where a place has no row at all."""
+    """Return the staircases that the table's rows show. EvidenceError where a place has no row at all."""
     everywhere = places(space)
     swept = {block for place in everywhere for block in place.sweep}
     noise = scatter(row for row in table.block_rows if row.block in swept)  # in the order of measuring
@@ -128,19 +130,19 @@ def _staircase(place: Place, own_width: int, table: LatencyTable, noise: float) 
 
 
 def rows_needed(space: SearchSpace, kept: Mapping[int, Widths]) -> Iterator[Block]:
-    """Every block that the table must hold for the kept widths per resolution, input widths thinned out."""
+    """Yield every block that the table must hold for the kept widths per resolution, input widths thinned out."""
     for resolution, widths in kept.items():
         yield from _thinned(space.blocks(widths, resolution))
         yield from blocks(space.masternet(resolution))
 
 
 def grid_rows(space: SearchSpace) -> int:
-    """How many blocks the table of all widths on offer would hold: what a search that does not look for edges measures."""
+    """Return how many blocks the table of all widths on offer would hold: what a search that does not look for edges measures."""
     return len(set(rows_needed(space, dict.fromkeys(space.input.resolutions, space.widths_on_offer()))))
 
 
 def _thinned(every: list[Block]) -> Iterator[Block]:
-    """Of all blocks that differ in the width they read alone, those at the ends and in the middle."""
+    """Yield of all blocks that differ in the width they read alone, those at the ends and in the middle."""
     readers: dict[Block, list[Block]] = {}
     for block in every:
         if is_repeated(block):
@@ -154,7 +156,7 @@ def _thinned(every: list[Block]) -> Iterator[Block]:
 
 
 def random_networks(space: SearchSpace, kept: Mapping[int, Widths], count: int, seed: int) -> tuple[Network, ...]:
-    """Random networks of the kept widths, all different, as many as there are up to `count`; resolutions in turn."""
+    """Return random networks of the kept widths, all different, as many as there are up to `count`; resolutions in turn."""
     draw = random.Random(seed)
     options = {
         resolution: [list(space.choices(index, widths)) for index in range(len(space.superblocks))]
@@ -170,7 +172,7 @@ def random_networks(space: SearchSpace, kept: Mapping[int, Widths], count: int, 
 
 
 def correction_networks(space: SearchSpace, kept: Mapping[int, Widths], count: int, seed: int) -> tuple[Network, ...]:
-    """The networks measured whole to correct predictions: the MasterNet at every resolution, and random ones."""
+    """Return the networks measured whole to correct predictions: the MasterNet at every resolution, and random ones."""
     masternets = [space.masternet(resolution) for resolution in kept]
     return tuple(dict.fromkeys([*masternets, *random_networks(space, kept, count, seed)]))
 

@@ -61,7 +61,7 @@ def portability(first: LatencyTable, second: LatencyTable) -> Portability:
 
 
 def _staircases(table: LatencyTable) -> dict[str, Staircase]:
-    """A staircase for every repeated block or single layer of some size, over the widths in the table."""
+    """Return a staircase for every repeated block or single layer of some size, over the widths in the table."""
     families: dict[str, dict[int, tuple[float, float]]] = {}
     for row in table.block_rows:
         block = row.block
@@ -91,7 +91,7 @@ def _place(name: str, one: Staircase, other: Staircase) -> PlacePortability:
 
 
 def _cost(stairs: Staircase, common: Sequence[int]) -> float:
-    """Mean extra latency over the widths wanted, up to the widest that is common; 0 where no width is common."""
+    """Return mean extra latency over the widths wanted, up to the widest that is common; 0 where no width is common."""
     ms = dict(zip(stairs.widths, stairs.fitted_ms, strict=True))
     known = [width for width in common if width in ms]
     ratios = []

@@ -125,14 +125,14 @@ class _Fit(NamedTuple):
 
 
 def _errors(sweep: Sweep) -> _Array:
-    """Relative standard error of each latency, as given or as the sweep's own roughness tells."""
+    """Return relative standard error of each latency, as given or as the sweep's own roughness tells."""
     if sweep.sigma is not None:
         return np.maximum(sweep.sigma, NOISE_FLOOR)
     return np.full(len(sweep.ms), max(NOISE_FLOOR, _roughness(sweep)))
 
 
 def _roughness(sweep: Sweep) -> float:
-    """Relative noise from the lower quartile of the second differences, which steps leave alone as treads are 3 or longer.
+    """Return relative noise from the lower quartile of the second differences, which steps leave alone as treads are 3 or longer.
 
     A sweep of uneven spacing crowds around its steps, and a short one has too few differences: both tell nothing.
     """
@@ -144,7 +144,7 @@ def _roughness(sweep: Sweep) -> float:
 
 
 def _fit(widths: _Array, ms: _Array, weights: _Array) -> _Fit:
-    """The least-cost treads on one common slope: breaks for a slope and slope for the breaks, in turn until they settle.
+    """Return the least-cost treads on one common slope: breaks for a slope and slope for the breaks, in turn until they settle.
 
     The alternation can settle early, so it starts from no slope, from the median one and from half of it.
     """
@@ -165,14 +165,14 @@ def _settle(widths: _Array, ms: _Array, weights: _Array, slope: float) -> _Fit:
 
 
 def _slope(widths: _Array, ms: _Array, weights: _Array, bounds: NDArray[np.intp]) -> float:
-    """The common slope within given treads by weighted least squares; wider is never cheaper within a tread."""
+    """Return the common slope within given treads by weighted least squares; wider is never cheaper within a tread."""
     x, y = (column - _means(column, weights, bounds) for column in (widths, ms))
     spread = float(weights @ (x * x))
     return max(0.0, float(weights @ (x * y)) / spread) if spread > 0 else 0.0
 
 
 def _treads(widths: _Array, ms: _Array, weights: _Array, slope: float) -> _Fit:
-    """The treads of least cost for one slope; exact by dynamic programming over the place of the last break.
+    """Return the treads of least cost for one slope; exact by dynamic programming over the place of the last break.
 
     Cost is the squared error in units of the noise, plus a price per break: a false break lowers the error by the
     largest of n chances of a squared normal, about 2 log n, so a price of 3 log n keeps false ones rare.
@@ -196,13 +196,13 @@ def _treads(widths: _Array, ms: _Array, weights: _Array, slope: float) -> _Fit:
 
 
 def _means(values: _Array, weights: _Array, bounds: NDArray[np.intp]) -> _Array:
-    """The weighted mean of each tread, at each of its widths."""
+    """Return the weighted mean of each tread, at each of its widths."""
     means = np.add.reduceat(weights * values, bounds[:-1]) / np.add.reduceat(weights, bounds[:-1])
     return np.repeat(means, np.diff(bounds))
 
 
 def _steps(widths: _Array, fit: _Fit, errors: _Array) -> tuple[NDArray[np.intp], _Array]:
-    """The breaks (index of the width behind each) that exceed the floor and the noise of both sides, and their heights.
+    """Return the breaks (index of the width behind each) that exceed the floor and the noise of both sides, and their heights.
 
     A height is relative to the latency before the step, and is what the fit rises by beyond the common slope.
     """
@@ -223,7 +223,7 @@ def _pattern(fitted: _Array, edges: Sequence[int], eps: float) -> Literal["stair
 
 
 def _candidates(widths: Sequence[int], fitted: _Array, pattern: str, eps: float) -> tuple[int, ...]:
-    """The wave-aligned widths, from the widest down: those that no wider one already taken matches within 1 + eps.
+    """Return the wave-aligned widths, from the widest down: those that no wider one already taken matches within 1 + eps.
 
     "Within eps" is not transitive: compared with all wider widths, a long gentle rise would lose everything but its end.
     On a slope every multiple of 8 is worth having, unless a wider width is as fast.

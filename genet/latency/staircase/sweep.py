@@ -82,7 +82,7 @@ _Row = tuple[int, int | None, float | None, float | None]  # line, width, latenc
 
 
 def _rows(path: Path, text: str, faults: list[str]) -> Iterator[_Row]:
-    """The rows that are not blank; what is wrong with them goes to `faults`."""
+    """Yield the rows that are not blank; what is wrong with them goes to `faults`."""
     reader = csv.reader(text.splitlines(), skipinitialspace=True)
     header = [name.strip() for name in next((row for row in reader if any(map(str.strip, row))), [])]
     if not header:
@@ -112,7 +112,7 @@ _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def _number(where: str, row: Mapping[str, str], column: str, faults: list[str]) -> float | None:
-    """One cell; None and a fault where it breaks its column's law."""
+    """Return one cell; None and a fault where it breaks its column's law."""
     cell = row.get(column, "")
     got = f"(got {cell[:40]})"
     if not cell:
@@ -133,7 +133,7 @@ def _number(where: str, row: Mapping[str, str], column: str, faults: list[str]) 
 
 
 def _order_faults(path: Path, rows: Sequence[_Row]) -> Iterator[str]:
-    """Widths that stand twice, or below a wider one."""
+    """Yield widths that stand twice, or below a wider one."""
     seen: dict[int, int] = {}
     widest = 0
     for line, width, _, _ in rows:
@@ -153,7 +153,7 @@ def _line_of(fault: str) -> int:
 
 
 def next_widths(grid: Sequence[int], measured: Mapping[int, float], sigma: float) -> tuple[int, ...]:
-    """The widths of `grid` to measure next; empty when every edge is located or a third of the grid is spent.
+    """Return the widths of `grid` to measure next; empty when every edge is located or a third of the grid is spent.
 
     `grid` ascends; `measured` maps widths to ms, `sigma` is their relative standard error. All that was decided before is
     read from `measured`, so a sweep that was stopped goes on where it was. A short grid may spend 8. Each call
@@ -180,7 +180,7 @@ def next_widths(grid: Sequence[int], measured: Mapping[int, float], sigma: float
 
 
 def _first_look(grid: Sequence[int]) -> list[int]:
-    """Both ends, the roundest widths, and the width right behind each of them, which shows an edge at a round width."""
+    """Return both ends, the roundest widths, and the width right behind each of them, which shows an edge at a round width."""
     allowed = max(1, len(grid) // COARSE)
     step = 1
     while sum(width % step == 0 for width in grid[1:-1]) > allowed:
@@ -191,7 +191,7 @@ def _first_look(grid: Sequence[int]) -> list[int]:
 
 
 def _rising(grid: Sequence[int], known: Sequence[tuple[int, float]], sigma: float) -> list[tuple[float, int, int]]:
-    """The intervals between measured widths that hold a step: (relative rise beyond the common slope, index, index)."""
+    """Return the intervals between measured widths that hold a step: (relative rise beyond the common slope, index, index)."""
     ms = np.array([latency for _, latency in known])
     lengths = np.diff([grid[index] for index, _ in known])
     rises = np.diff(ms) / ms[:-1]
@@ -206,7 +206,7 @@ def _rising(grid: Sequence[int], known: Sequence[tuple[int, float]], sigma: floa
 
 
 def _common_slope(rises: _Array, lengths: _Array, error: float) -> float:
-    """Ms per channel within a tread: that of the flattest interval, and of all that noise cannot tell from it.
+    """Return ms per channel within a tread: that of the flattest interval, and of all that noise cannot tell from it.
 
     `rises` and `lengths` are relative to the latency, which makes `error` the same for all. An interval with a step in it
     is steeper than that; short ones are noisy and say little, whence the two standard errors.
@@ -217,7 +217,7 @@ def _common_slope(rises: _Array, lengths: _Array, error: float) -> float:
 
 
 def _stride(grid: Sequence[int], edges: Sequence[int]) -> int:
-    """The largest multiple of the grid's step that divides two thirds of the edges found; 1 while there are too few.
+    """Return the largest multiple of the grid's step that divides two thirds of the edges found; 1 while there are too few.
 
     Where blocks are filters, the edges are multiples of the number of processors, which need not be round (figure 5).
     """
@@ -229,11 +229,11 @@ def _stride(grid: Sequence[int], edges: Sequence[int]) -> int:
 
 
 def _split(grid: Sequence[int], a: int, b: int, stride: int) -> int:
-    """Where to look inside the rising interval (a, b): behind `a` where that is likelier an edge than all between."""
+    """Return where to look inside the rising interval (a, b): behind `a` where that is likelier an edge than all between."""
     likeliest = max(range(a + 1, b), key=lambda index: (_likely(grid[index], stride), -abs(2 * index - a - b)))
     return a + 1 if _likely(grid[a], stride) > _likely(grid[likeliest], stride) else likeliest
 
 
 def _likely(width: int, stride: int) -> tuple[bool, int]:
-    """How likely an edge is: first on the stride of those found, then by the largest power of two that divides it."""
+    """Return how likely an edge is: first on the stride of those found, then by the largest power of two that divides it."""
     return width % stride == 0, width & -width

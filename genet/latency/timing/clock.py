@@ -71,7 +71,7 @@ def measure_apart(works: Sequence[Work], device: torch.device, repeated: Callabl
 
 
 def summarise(samples_ms: list[float]) -> Timing:
-    """The paper's trimmed mean over the repeats, with the median and the spread kept beside it."""
+    """Return the paper's trimmed mean over the repeats, with the median and the spread kept beside it."""
     samples = sorted(samples_ms)
     if not all(0 < sample < math.inf for sample in samples):
         raise MeasurementError(f"a timing must be positive and finite, got {samples[0]} to {samples[-1]} ms")

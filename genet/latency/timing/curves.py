@@ -41,7 +41,7 @@ class Curves(Record):
 
 
 def read_sweep_option(text: str) -> tuple[str, tuple[int, ...]]:
-    """`batch=1..128` (doubling), `width=32..512:8`, `size=7,14,28`; SpecError for what is none of these or empty."""
+    """Return `batch=1..128` (doubling), `width=32..512:8`, `size=7,14,28`; SpecError for what is none of these or empty."""
     variable, _, values = text.partition("=")
     if variable not in VARIABLES:
         raise SpecError([f"--sweep must be over {', '.join(VARIABLES)}, as in batch=1..128 (got {text!r})"])
@@ -49,7 +49,7 @@ def read_sweep_option(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def read_range(text: str, option: str, doubling: bool = False, step: int = 8) -> tuple[int, ...]:
-    """`a..b` or `a..b:step` or `a,b,c`, ascending and positive; SpecError where it is empty or not one of these."""
+    """Return `a..b` or `a..b:step` or `a,b,c`, ascending and positive; SpecError where it is empty or not one of these."""
     found = re.fullmatch(r"(\d+)\.\.(\d+)(?::(\d+))?", text)
     if found:
         low, high = int(found[1]), int(found[2])
@@ -114,7 +114,7 @@ def _part(name: str, variable: str, value: int, size: int | None) -> Part:
 
 
 def _times(parts: Sequence[Part], meter: Meter) -> Iterable[float | None]:
-    """All in turn; where one does not fit beside the others, each by itself, and None for those that do not fit at all."""
+    """Return all in turn; where one does not fit beside the others, each by itself, and None for those that do not fit at all."""
     try:
         return [timing.ms for timing in meter.prepare(parts)()]
     except MeasurementError:

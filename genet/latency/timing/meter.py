@@ -57,7 +57,7 @@ class Race(Protocol):
     """Times parts that are ready, a repeat of each in turn."""
 
     def __call__(self, repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
-        """One timing per part; `repeated` is called after each round, for who waits."""
+        """Return one timing per part; `repeated` is called after each round, for who waits."""
 
 
 class Meter(Protocol):
@@ -71,11 +71,11 @@ class Meter(Protocol):
         """Make parts ready to be timed in turn, as often as the caller likes."""
 
     def at(self, batch: int) -> Meter:
-        """The same with so many images at a time."""
+        """Return the same with so many images at a time."""
 
 
 def open_meter(wanted: Measure, card: DeviceCard, device: torch.device) -> Meter:
-    """The meter for what a recipe or a user wants: the device at hand, or the estimate of another."""
+    """Return the meter for what a recipe or a user wants: the device at hand, or the estimate of another."""
     if wanted.device.startswith("estimate:"):
         return EstimateMeter(wanted, find_gpu(wanted.device.removeprefix("estimate:")))
     if device.type == "cpu":
@@ -123,7 +123,7 @@ class DeviceMeter:
         return self._at_work([part], lambda: time_layers(self._module(part), self._images(part), passes))
 
     def largest_batch(self, part: Part) -> int | None:
-        """The largest power of two of images that fits into memory, up to MOST_IMAGES; None where not one does.
+        """Return the largest power of two of images that fits into memory, up to MOST_IMAGES; None where not one does.
 
         Tried on a GPU, by one pass in eager mode; reckoned on a CPU.
         """
@@ -146,7 +146,9 @@ class DeviceMeter:
         return True
 
     def _module(self, part: Part) -> nn.Module:
-        """Weights are made on the device: for a table of thousands of blocks, copying them would take longer than timing."""
+        """Make weights on the device: for a table of thousands of blocks, copying them would take longer than
+        timing.
+        """
         with torch.device("meta"):
             module = part.build()
         module = module.to(dtype=DTYPES[self.setting.dtype]).to_empty(device=self.device).eval()
@@ -221,7 +223,7 @@ class DeviceMeter:
         )
 
     def _bytes(self, part: Part, batch: int) -> int:
-        """Memory of one pass: weights, images, and the largest input and output of a kernel, twice for its workspace."""
+        """Return memory of one pass: weights, images, and the largest input and output of a kernel, twice for its workspace."""
         ops = part.ops()
         largest = max((op.read + op.written for op in ops), default=0)
         values = sum(op.weights for op in ops) + 2 * batch * largest
@@ -253,14 +255,14 @@ class EstimateMeter:
         return Setting.of(estimate_card(self.gpu, f"estimate:{self.gpu.key}{calibration}"), self.wanted)
 
     def prepare(self, parts: Sequence[Part]) -> Race:
-        """The estimates, which no repetition changes."""
+        """Return the estimates, which no repetition changes."""
         found = [(part, self.estimate(part)) for part in parts]
         estimates = [estimate.ms if part.whole else estimate.device_ms for part, estimate in found]
         timings = tuple(Timing(ms=ms, median_ms=ms, spread=0.0) for ms in estimates)
         return lambda repeats=REPEATS, repeated=lambda: None: timings
 
     def estimate(self, part: Part) -> Estimate:
-        """The whole estimate of a part, calibrated."""
+        """Return the whole estimate of a part, calibrated."""
         groups = part.groups()
         factors = (
             self.residual.factors([(group, self.wanted.batch) for group in groups]) if self.residual else (1.0,) * len(groups)
@@ -299,7 +301,7 @@ class EstimateMeter:
 
 
 def estimate_card(gpu: Gpu, name: str) -> DeviceCard:
-    """The card of a GPU that is not here: what is published of it, and nothing of this machine's software."""
+    """Return the card of a GPU that is not here: what is published of it, and nothing of this machine's software."""
     return DeviceCard(
         kind="estimate",
         name=name,

@@ -41,5 +41,5 @@ def repeatability(part: Part, meter: Meter) -> Repeatability:
 
 
 def _bound(differences: list[float]) -> float:
-    """The difference that most pairs stay below: 1.96 standard deviations of differences around zero."""
+    """Return the difference that most pairs stay below: 1.96 standard deviations of differences around zero."""
     return 1.96 * math.sqrt(statistics.fmean(difference**2 for difference in differences))

@@ -24,7 +24,7 @@ from genet.latency.timing.clock import Work
 
 
 def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alone: bool = False) -> tuple[Work, ...]:
-    """One forward pass of each module on its images as a work of the given runtime.
+    """Return one forward pass of each module on its images as a work of the given runtime.
 
     With `kernels_alone` what a GPU's host needs to launch them is taken out, as where parts of a network are timed.
     DeviceError where the runtime is not there, MeasurementError where it refuses a module.
@@ -41,7 +41,7 @@ def _eager(module: nn.Module, images: Tensor) -> Work:
 
 
 def _cudagraph(module: nn.Module, images: Tensor) -> Work:
-    """The kernels alone, recorded once and replayed: what the host costs to launch them is not in the time."""
+    """Return the kernels alone, recorded once and replayed: what the host costs to launch them is not in the time."""
     _need_cuda("cudagraph", images)
     return _captured(partial(module, images), images.device)
 
@@ -86,7 +86,7 @@ def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
 
 
 def onnx_work(model: bytes, images: Tensor) -> Work:
-    """An ONNX model's answer to these images in ONNX Runtime, where the images are. See `prepare` for its errors."""
+    """Return an ONNX model's answer to these images in ONNX Runtime, where the images are. See `prepare` for its errors."""
     runtime = _import("onnxruntime", "onnxruntime")
     providers, device = _providers(runtime, images), images.device.type
     place = {"device_type": device, "device_id": images.device.index or 0}
@@ -109,7 +109,7 @@ def onnx_work(model: bytes, images: Tensor) -> Work:
 
 
 def session_options(runtime: ModuleType) -> Any:
-    """ONNX Runtime with as many threads as torch has, and silent but for faults."""
+    """Return ONNX Runtime with as many threads as torch has, and silent but for faults."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -169,7 +169,7 @@ RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Work]] = {
 
 
 def _onnx(module: nn.Module, images: Tensor) -> bytes:
-    """The module as ONNX, for its one batch; the tracing exporter takes milliseconds where the newer one takes seconds."""
+    """Return the module as ONNX, for its one batch; the tracing exporter takes milliseconds where the newer one takes seconds."""
     buffer = io.BytesIO()
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -29,29 +29,31 @@ class Aim:
     count: Callable[[Chosen], float] | None = None
 
     def value(self, place: Place, option: Option) -> float:
-        """What is maximised."""
+        """Return what is maximised."""
         return place.latency_gain(option) if self.mode == "latency" else place.parameter_gain(option)
 
     def room(self, place: Place, option: Option) -> float:
-        """What is kept within bounds; latencies to the nanosecond, so that rounding does not decide what is within them."""
+        """Return what is kept within bounds; latencies to the nanosecond, so that rounding does not decide what is
+        within them.
+        """
         return place.parameter_gain(option) if self.mode == "latency" else round(place.latency_gain(option), NANOSECOND)
 
     def worth(self, places: Sequence[Place], chosen: Chosen) -> float:
-        """The sum of what is maximised."""
+        """Return the sum of what is maximised."""
         return math.fsum(self.value(place, option) for place, option in zip(places, chosen, strict=True))
 
     def used(self, places: Sequence[Place], chosen: Chosen) -> float:
-        """What is kept within bounds, of all places together."""
+        """Return what is kept within bounds, of all places together."""
         if self.count:
             return self.count(chosen)
         return math.fsum(self.room(place, option) for place, option in zip(places, chosen, strict=True))
 
     def allows(self, used: float) -> bool:
-        """Whether a sum is within the bounds, up to rounding."""
+        """Return whether a sum is within the bounds, up to rounding."""
         slack = 1e-9 * max(1.0, abs(used))
         return self.least - slack <= used <= self.most + slack
 
 
 def stay(places: Sequence[Place]) -> Chosen:
-    """Every place as it is."""
+    """Return every place as it is."""
     return tuple(place.now for place in places)

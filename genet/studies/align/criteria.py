@@ -30,7 +30,7 @@ def kept_channels(module: nn.Module, tied: Tied, widths: Mapping[str, int], scor
 
 
 def norms(module: nn.Module, power: int) -> Scores:
-    """The L1 norm of a filter (Li et al., 2016), or its L2 norm, which soft filter pruning takes (He et al., 2018)."""
+    """Return the L1 norm of a filter (Li et al., 2016), or its L2 norm, which soft filter pruning takes (He et al., 2018)."""
 
     def scores(layer: str) -> Tensor:
         weight = module.get_submodule(layer).weight
@@ -41,7 +41,7 @@ def norms(module: nn.Module, power: int) -> Scores:
 
 
 def ranks(module: nn.Module, images: Tensor) -> Scores:
-    """The rank of a filter's maps after normalisation and ReLU, summed over images (HRank: Lin et al., 2020)."""
+    """Return the rank of a filter's maps after normalisation and ReLU, summed over images (HRank: Lin et al., 2020)."""
     found = dict(_ranks(module, images))
     return found.__getitem__
 

@@ -15,7 +15,7 @@ from genet.studies.align.place import Place
 
 
 def exact(places: Sequence[Place], aim: Aim) -> Chosen:
-    """The options with the largest value within the bounds; every width stays where nothing is within them."""
+    """Return the options with the largest value within the bounds; every width stays where nothing is within them."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     pairs = [(index, option) for index, place in enumerate(places) for option in place.options]

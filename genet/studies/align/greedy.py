@@ -41,13 +41,13 @@ def greedy(places: Sequence[Place], aim: Aim) -> Chosen:
 
 
 def _gain(place: Place, aim: Aim) -> float:
-    """What the move ahead gains; nothing where there is none."""
+    """Return what the move ahead gains; nothing where there is none."""
     ahead = _ahead(place, aim)
     return aim.value(place, ahead) if ahead else 0.0
 
 
 def _saved(place: Place) -> float:
-    """The latency gain of scaling it down; nothing where it cannot be."""
+    """Return the latency gain of scaling it down; nothing where it cannot be."""
     return place.latency_gain(place.left) if place.left else 0.0
 
 

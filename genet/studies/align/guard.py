@@ -24,7 +24,8 @@ WHILE_TRAINED = "the network fails with another width there while it is trained"
 
 @torch.inference_mode()
 def tried(module: nn.Module, tied: Tied, image: tuple[int, int, int]) -> Tied:
-    """The groups, those fixed with which the network cannot be widened without a change, cannot be cut, or then not trained.
+    """Return the groups, those fixed with which the network cannot be widened without a change, cannot be cut, or then not
+    trained.
 
     All are tried together, and only where that fails one by one.
     """
@@ -41,7 +42,7 @@ def tried(module: nn.Module, tied: Tied, image: tuple[int, int, int]) -> Tied:
 
 
 def _varied(module: nn.Module) -> nn.Module:
-    """A copy whose normalisations pass everything on: a scale of zero would hide what goes wrong before it."""
+    """Return a copy whose normalisations pass everything on: a scale of zero would hide what goes wrong before it."""
     probe = copy.deepcopy(module).eval()
     draw = torch.Generator().manual_seed(0)
     for part in probe.modules():
@@ -51,7 +52,7 @@ def _varied(module: nn.Module) -> nn.Module:
 
 
 def _stuck(probe: nn.Module, tied: Tied, groups: list[Group], images: Tensor, wanted: Tensor, trains: bool) -> str | None:
-    """Why these groups cannot move, all at once; None where they can."""
+    """Return why these groups cannot move, all at once; None where they can."""
     wider: Mapping[str, int] = {group.name: group.width + MORE for group in groups}
     narrower = {group.name: max(1, group.width // 2) for group in groups}
     try:

@@ -20,7 +20,7 @@ class Axis:
     tied: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, changes: Mapping[str, int]) -> int:
-        """How many there are once groups have so many channels more."""
+        """Return how many there are once groups have so many channels more."""
         return self.size + sum(each * changes.get(group, 0) for group, each in self.tied.items())
 
 
@@ -40,11 +40,11 @@ class Layer:
     vectors: int = 2  # of a normalisation: scale and shift, where it learns them
 
     def touches(self, group: str) -> bool:
-        """Whether a group's width changes it."""
+        """Return whether a group's width changes it."""
         return group in self.writes.tied or group in self.reads.tied
 
     def blocks(self, changes: Mapping[str, int]) -> tuple[Block, ...]:
-        """What is timed of it: nothing for a normalisation, which is timed with its convolution."""
+        """Return what is timed of it: nothing for a normalisation, which is timed with its convolution."""
         if self.kind == "norm":
             return ()
         written = self.writes.at(changes)
@@ -53,7 +53,7 @@ class Layer:
         return (Block(kind, self.kernel, None, read, written, self.stride, self.size),) * self.calls
 
     def parameters(self, changes: Mapping[str, int]) -> int:
-        """Its weights and biases; scale and shift of a normalisation."""
+        """Return its weights and biases; scale and shift of a normalisation."""
         written = self.writes.at(changes)
         if self.kind == "norm":
             return self.vectors * written

@@ -77,7 +77,7 @@ class ModuleSubject:
         return tuple(block for layer in self._touched(group) for block in layer.blocks(changes))
 
     def _changes(self, widths: Widths) -> dict[str, int]:
-        """How many channels groups have more than in the source."""
+        """Return how many channels groups have more than in the source."""
         return {name: width - self.tied.of(name).width for name, width in {**self.cut, **widths}.items()}
 
     def parameters(self, widths: Widths) -> int:
@@ -96,7 +96,7 @@ class ModuleSubject:
         return self.network.input.resolution
 
     def part(self, widths: Widths, resolution: int | None = None) -> Part:
-        """The network with other widths, to be timed; which channels it keeps matters to no latency.
+        """Return the network with other widths, to be timed; which channels it keeps matters to no latency.
 
         Asking for its kernels raises SpecError where it does not run at another resolution.
         """
@@ -106,11 +106,11 @@ class ModuleSubject:
         return traced(self.name, image, lambda: self.build(widths), way)
 
     def build(self, widths: Widths, kept: Kept | None = None) -> nn.Module:
-        """The network with other widths and the source's weights: `kept` names the channels that groups keep."""
+        """Return the network with other widths and the source's weights: `kept` names the channels that groups keep."""
         return resized(self.source, self.tied, {**self.cut, **widths}, kept)
 
     def described(self, module: nn.Module, name: str, resolution: int | None = None) -> Foreign:
-        """What was built, as a record that anything here builds again without knowing of groups."""
+        """Return what was built, as a record that anything here builds again without knowing of groups."""
         found = {}
         for layer, part in module.named_modules():
             now, before = channels(part), channels(self.source.get_submodule(layer))
@@ -121,7 +121,7 @@ class ModuleSubject:
 
 
 def cut_to(subject: ModuleSubject, widths: str | Path) -> ModuleSubject:
-    """A network cut to a list of widths, by file or name. SpecError lists every width that does not match its layers."""
+    """Return a network cut to a list of widths, by file or name. SpecError lists every width that does not match its layers."""
     groups = subject.tied.groups
     layers = {layer: group.width for group in groups for layer in group.convolutions}
     fixed = {layer: group.fixed for group in groups if group.fixed for layer in group.convolutions}

@@ -44,11 +44,13 @@ class Place(Record):
     where: Where
 
     def latency_gain(self, option: Option) -> float:
-        """Milliseconds per batch that the option saves (equation 5a)."""
+        """Return milliseconds per batch that the option saves (equation 5a)."""
         return self.now.ms - option.ms
 
     def parameter_gain(self, option: Option) -> int:
-        """Parameters that the option adds: the paper's PG of equation 5b, positive for a wider layer as its text has it."""
+        """Return parameters that the option adds: the paper's PG of equation 5b, positive for a wider layer as its text
+        has it.
+        """
         return option.parameters - self.now.parameters
 
     @property
@@ -96,5 +98,5 @@ def place(
 
 
 def stepless(staircase: Staircase) -> bool:
-    """Whether latency rises with width, and nowhere by a step."""
+    """Return whether latency rises with width, and nowhere by a step."""
     return staircase.pattern == "slope" and len(staircase.treads) == 1

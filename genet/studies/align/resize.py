@@ -20,7 +20,7 @@ Kept = Mapping[str, Sequence[int]]  # of a group, the channels to keep, ascendin
 
 
 def resized(module: nn.Module, tied: Tied, widths: Mapping[str, int], kept: Kept | None = None) -> nn.Module:
-    """A copy in which groups have other widths."""
+    """Return a copy in which groups have other widths."""
     result = copy.deepcopy(module)
     groups = [group for group in tied.groups if widths.get(group.name, group.width) != group.width]
     touched = dict.fromkeys((member.layer, member.side) for group in groups for member in group.members)
@@ -41,7 +41,7 @@ def _length(part: nn.Module, side: Side) -> int:
 
 
 def _order(length: int, layer: str, side: Side, groups: Sequence[Group], widths: Mapping[str, int], kept: Kept) -> list[int]:
-    """The axis as it will be: indices of the channels that stay, and NEW where one is put in, behind its group's last."""
+    """Return the axis as it will be: indices of the channels that stay, and NEW where one is put in, behind its group's last."""
     dropped: set[int] = set()
     added: dict[int, int] = {}
     for group in groups:

@@ -49,7 +49,9 @@ class Scaling(Record):
 
 
 def widths_at(subject: Subject, factor: float) -> Widths:
-    """Every width that may move, times a factor, in the multiples it may have, in eights where it has them, never narrower."""
+    """Return every width that may move, times a factor, in the multiples it may have, in eights where it has them, never
+    narrower.
+    """
     scaled = {each.name: (each.width, _times(each, factor)) for each in subject.movable}
     return {name: new for name, (now, new) in scaled.items() if new > now}
 
@@ -60,12 +62,12 @@ def _times(movable: Movable, factor: float) -> int:
 
 
 def resolution_at(resolution: int, factor: float) -> int:
-    """The resolution times a factor, in sixteens and never smaller."""
+    """Return the resolution times a factor, in sixteens and never smaller."""
     return max(resolution, round(resolution * factor / RESOLUTION_STEP) * RESOLUTION_STEP)
 
 
 def sizes_at(subject: Subject, dimensions: tuple[Dimension, ...], exponent: float) -> tuple[Widths, int]:
-    """The widths and the resolution of an exponent."""
+    """Return the widths and the resolution of an exponent."""
     widths = widths_at(subject, GROWTH["width"] ** exponent) if "width" in dimensions else {}
     return widths, resolution_at(subject.resolution, GROWTH["resolution"] ** exponent if "resolution" in dimensions else 1.0)
 

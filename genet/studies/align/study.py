@@ -192,7 +192,7 @@ class _Attempt:
 
 
 def _kept_to(subject: Subject, places: Sequence[Place], aim: Aim, solver: str, before: int) -> Chosen:
-    """The solver's best choice whose parameters, counted with all its widths together, are within the bounds.
+    """Return the solver's best choice whose parameters, counted with all its widths together, are within the bounds.
 
     The greedy one counts so itself. The integer program adds up what each place gains with the others as they are: where the
     sum is off, it is solved again with bounds that are shifted by as much, and with narrower ones; single moves and the greedy
@@ -220,20 +220,20 @@ def _kept_to(subject: Subject, places: Sequence[Place], aim: Aim, solver: str, b
 
 
 def _single_moves(places: Sequence[Place]) -> list[Chosen]:
-    """One place at one of its edges, the others as they are."""
+    """Return one place at one of its edges, the others as they are."""
     staying = stay(places)
     pairs = [(index, option) for index, place in enumerate(places) for option in place.options[1:]]
     return [(*staying[:index], option, *staying[index + 1 :]) for index, option in pairs]
 
 
 def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
-    """The places that move."""
+    """Return the places that move."""
     pairs = zip(places, chosen, strict=True)
     return {place.name: option.width for place, option in pairs if option.width != place.now.width}
 
 
 def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
-    """A whole network against another, timed in turn; MeasurementError where they cannot be timed.
+    """Return a whole network against another, timed in turn; MeasurementError where they cannot be timed.
 
     Rounds are added until the ratio is known up to what nobody would notice, as far as MOST_ROUNDS.
     """
@@ -251,14 +251,14 @@ def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
 
 
 def _reached(goal: Goal, ratio: Ratio) -> bool:
-    """Whether it is sure, up to noise: of a network that became slower, nobody is told that it was aligned."""
+    """Return whether it is sure, up to noise: of a network that became slower, nobody is told that it was aligned."""
     if goal.mode == "latency":
         return ratio.above <= goal.reduce if goal.reduce else ratio.above < 1
     return no_slower(ratio)
 
 
 def no_slower(ratio: Ratio) -> bool:
-    """Whether the first is sure to take no longer than the second, up to what nobody would notice."""
+    """Return whether the first is sure to take no longer than the second, up to what nobody would notice."""
     return ratio.above <= 1 + UNNOTICED
 
 

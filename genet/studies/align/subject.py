@@ -31,7 +31,7 @@ class Scope:
     exclude: tuple[str, ...] = ()
 
     def check(self, layers: Sequence[str]) -> None:
-        """SpecError with every pattern that no layer matches."""
+        """Raise SpecError with every pattern that no layer matches."""
         more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
         told = f"{', '.join(layers[:NAMED])}{more}"
         options = {"--include": self.include, "--exclude": self.exclude}
@@ -45,7 +45,7 @@ class Scope:
             raise SpecError(faults)
 
     def bars(self, layers: Sequence[str]) -> str | None:
-        """Why layers of one width stay; None if all of them may move."""
+        """Return why layers of one width stay; None if all of them may move."""
         out = [layer for layer in layers if _matches(layer, self.exclude) or (self.include and not _matches(layer, self.include))]
         if not out:
             return None
@@ -107,18 +107,20 @@ class Subject(Protocol):
         """Layers whose width stays, and why."""
 
     def parameters(self, widths: Widths) -> int:
-        """Of the whole network."""
+        """Return the parameters of the whole network."""
 
     @property
     def resolution(self) -> int:
         """Of its images, in pixels."""
 
     def part(self, widths: Widths, resolution: int | None = None) -> Part:
-        """The network to be timed, at its own resolution or another."""
+        """Return the network to be timed, at its own resolution or another."""
 
 
 def grid(width: int, multiple: int = 1, reach: float = WIDEST) -> tuple[int, ...]:
-    """Widths up to so many times the present one: multiples of 8 where there are enough of them near it, and else of less."""
+    """Return widths up to so many times the present one: multiples of 8 where there are enough of them near it, and else of
+    less.
+    """
     low = max(multiple, round(width * NARROWEST))
     step = next(size for size in STEPS if size == 1 or (round(width * WIDEST) - low) // size >= FINE)
     step = max(step, multiple)
@@ -165,7 +167,7 @@ class NetworkSubject:
         return Movable(name, (name,), width, grid(width, multiple), lambda at: self._changed(name, at), multiple)
 
     def _changed(self, name: str, width: int) -> tuple[Block, ...]:
-        """The blocks of a place and the first that reads it."""
+        """Return the blocks of a place and the first that reads it."""
         network = self.at({name: width})
         parts = [tuple(blocks(network))[:1]]
         in_width, size = parts[0][0].width, parts[0][0].out_size
@@ -179,7 +181,7 @@ class NetworkSubject:
         return (*parts[index], *readers)
 
     def at(self, widths: Widths) -> Network:
-        """The network with other widths."""
+        """Return the network with other widths."""
         network = self.network
         stem = network.stem.model_copy(update={"width": widths.get("stem", network.stem.width)})
         head = network.head and network.head.model_copy(update={"width": widths.get("head", network.head.width)})
@@ -200,11 +202,11 @@ class NetworkSubject:
         return self.network.input.resolution
 
     def part(self, widths: Widths, resolution: int | None = None) -> Part:
-        """The whole network."""
+        """Return the whole network."""
         return whole(self.at(widths).at(resolution or self.resolution))
 
 
 def _multiple(superblock: SuperBlock) -> int:
-    """The least width of which all multiples keep the inner width a multiple of 8."""
+    """Return the least width of which all multiples keep the inner width a multiple of 8."""
     ratio = superblock.ratio
     return MULTIPLE if ratio is None else next(w for w in count(MULTIPLE, MULTIPLE) if inner_width_is_exportable(w, ratio))

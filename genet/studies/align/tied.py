@@ -55,7 +55,7 @@ class Tied:
     groups: tuple[Group, ...]
 
     def of(self, name: str) -> Group:
-        """A group by its name."""
+        """Return a group by its name."""
         return next(group for group in self.groups if group.name == name)
 
 
@@ -100,7 +100,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
 
 
 def _shared(module: nn.Module) -> dict[str, str]:
-    """Layers that have a parameter in common with another layer, and which one: a copy of other widths would part them."""
+    """Return layers that have a parameter in common with another layer, and which one: a copy of other widths would part them."""
     owners: dict[nn.Parameter, list[str]] = {}
     for name, part in module.named_modules():
         for parameter in part.parameters(recurse=False):
@@ -111,19 +111,19 @@ def _shared(module: nn.Module) -> dict[str, str]:
 
 
 def _free_of(shared: dict[str, str], group: Group) -> Group:
-    """The group, which must stay where a layer of it shares a weight."""
+    """Return the group, which must stay where a layer of it shares a weight."""
     why = next((shared[member.layer] for member in group.members if member.layer in shared), None)
     return dataclasses.replace(group, fixed=group.fixed or why)
 
 
 def _named_by_layer(ops: tuple[Op, ...], module: nn.Module) -> tuple[Op, ...]:
-    """The ops, with those of a convolution that has modules inside named by it alone."""
+    """Return the ops, with those of a convolution that has modules inside named by it alone."""
     names = {f"{name}.convolution": name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)}
     return tuple(dataclasses.replace(op, name=names.get(op.name, op.name)) for op in ops)
 
 
 def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str, int], ops: tuple[Op, ...]) -> Group:
-    """A group of Torch-Pruning's: its members that are layers, and what keeps it from moving."""
+    """Return a group of Torch-Pruning's: its members that are layers, and what keeps it from moving."""
     width = len(found[0].idxs)
     members: dict[tuple[str, Side], list[set[int]]] = {}
     why = None
@@ -160,13 +160,17 @@ def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str
 
 
 def _reads(handler: str, layer: nn.Module) -> bool:
-    """Whether a handler of Torch-Pruning's cuts what a layer reads; depthwise convolutions and normalisations have one axis."""
+    """Return whether a handler of Torch-Pruning's cuts what a layer reads; depthwise convolutions and normalisations have one
+    axis.
+    """
     depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels
     return "in_channels" in handler and not (depthwise or isinstance(layer, _BatchNorm))
 
 
 def _entangled(member: Member) -> str | None:
-    """Why channels could not be put in or taken out on this axis: each must have as many places as the others, all its own."""
+    """Return why channels could not be put in or taken out on this axis: each must have as many places as the others, all its
+    own.
+    """
     counts = {len(places) for places in member.places}
     everywhere = [index for places in member.places for index in places]
     if counts != {len(everywhere) // len(member.places)} or 0 in counts or len(set(everywhere)) != len(everywhere):
@@ -175,7 +179,8 @@ def _entangled(member: Member) -> str | None:
 
 
 def segments(member: Member) -> tuple[tuple[int, int], ...]:
-    """Where new channels go on an axis: behind which index, and how many places each takes there. Empty where that is unclear.
+    """Return where new channels go on an axis: behind which index, and how many places each takes there. Empty where that is
+    unclear.
 
     A flattened map has all places of a channel side by side; a tensor that is concatenated with itself, or flattened with its
     channels last, has one place in each of several runs.
@@ -191,7 +196,7 @@ def segments(member: Member) -> tuple[tuple[int, int], ...]:
 
 
 def _obstacle(place: str, layer: nn.Module, ops: tuple[Op, ...]) -> str | None:
-    """Why a layer's width cannot change here."""
+    """Return why a layer's width cannot change here."""
     usual = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
     own = {name for name, _ in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))}
     if own - usual:
@@ -212,14 +217,14 @@ def _obstacle(place: str, layer: nn.Module, ops: tuple[Op, ...]) -> str | None:
 
 
 def _pixels(op: Op) -> tuple[int, int]:
-    """Height of a square input, 0 where it is not square, and positions of the output."""
+    """Return height of a square input, 0 where it is not square, and positions of the output."""
     pixels = op.read // op.in_width
     size = math.isqrt(pixels)
     return size if size * size == pixels else 0, op.rows
 
 
 def _layers(module: nn.Module, ops: tuple[Op, ...], groups: list[Group]) -> Iterator[tuple[str, Layer]]:
-    """The layers that groups which may move change."""
+    """Yield the layers that groups which may move change."""
     calls = Counter(op.name for op in ops if op.macs)
     sizes = {op.name: _pixels(op)[0] for op in ops if op.kind == "conv"}
     for name in dict.fromkeys(member.layer for group in groups if not group.fixed for member in group.members):

@@ -90,18 +90,20 @@ class Bench:
         return min(row.images_per_sec for row in self.rows), min(row.top1_percent for row in self.rows)
 
     def hypervolume(self, rows: Sequence[Row]) -> float:
-        """Area that networks dominate in throughput and accuracy, over the area that the true frontier does; 1 of nothing."""
+        """Return area that networks dominate in throughput and accuracy, over the area that the true frontier does; 1 of
+        nothing.
+        """
         whole = _area(self.true_frontier, self.corner)
         return _area(frontier_of(rows), self.corner) / whole if whole else 1.0
 
 
 def frontier_of(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Those that no other beats in throughput and accuracy."""
+    """Return those that no other beats in throughput and accuracy."""
     return tuple(rows[place] for place in frontier([row.point for row in rows]))
 
 
 def _area(rows: Sequence[Row], corner: tuple[float, float]) -> float:
-    """Of the staircase from a corner up to a frontier."""
+    """Return the points of the staircase from a corner up to a frontier."""
     points = np.array(sorted({row.point for row in rows}, reverse=True)).reshape(-1, 2) - corner
     heights = np.diff(points[:, 1], prepend=0.0)  # accuracy rises as throughput falls
     return float(points[:, 0] @ np.maximum(heights, 0.0))

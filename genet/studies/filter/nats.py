@@ -15,7 +15,7 @@ WHERE = "NATS-sss-v1_0-50262.pickle.pbz2, or the folder NATS-sss-v1_0-50262-simp
 
 
 def read_nats(path: Path, progress: Progress, dataset: str = "cifar10") -> Bench:
-    """The space with the accuracies on a data set's test images, and throughput by the benchmark's own latencies.
+    """Return the space with the accuracies on a data set's test images, and throughput by the benchmark's own latencies.
 
     GenetError where the file or the package is not there.
     """

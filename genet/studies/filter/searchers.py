@@ -18,7 +18,7 @@ class Searcher(Protocol):
     """Proposes networks of a space and learns from what they are worth. Proposals depend on the seed and the rewards alone."""
 
     def propose(self) -> Choices:
-        """The next network; one that is known already costs nothing."""
+        """Return the next network; one that is known already costs nothing."""
 
     def learn(self, choices: Choices, reward: float) -> None:
         """What a proposal was worth."""

@@ -33,7 +33,7 @@ class Reward:
     weight: float = 0.07
 
     def __call__(self, row: Row) -> float:
-        """Of one network."""
+        """Return seconds of one network."""
         return row.top1_percent / 100 * (row.images_per_sec / self.target_images_per_sec) ** self.weight
 
 
@@ -78,12 +78,12 @@ class Filtering(Record):
 
 
 def predicate_frontier(rows: Sequence[Row], predicate: Predicate) -> tuple[Row, ...]:
-    """Networks that no other beats in throughput and in the cheap figure: those worth training."""
+    """Return networks that no other beats in throughput and in the cheap figure: those worth training."""
     return tuple(rows[place] for place in frontier([(row.images_per_sec, PREDICATES[predicate](row)) for row in rows]))
 
 
 def filtering_cost(bench: Bench, predicate: Predicate) -> float:
-    """Seconds to time all networks, and to train those that are left."""
+    """Return seconds to time all networks, and to train those that are left."""
     return math.fsum(row.time_sec for row in bench.rows) + math.fsum(
         row.train_sec for row in predicate_frontier(bench.rows, predicate)
     )
@@ -154,7 +154,9 @@ def study(
     weight: float = 0.07,
     done: Callable[[], None] = lambda: None,
 ) -> Filtering:
-    """Every method with every seed. The budget is by default what filtering by utilization takes, the target the median."""
+    """Return every method with every seed. The budget is by default what filtering by utilization takes, the target the
+    median.
+    """
     budget = filtering_cost(bench, "utilization") if budget_sec is None else budget_sec
     least = min(max(row.train_sec, row.time_sec) for row in bench.rows)
     if budget < least:

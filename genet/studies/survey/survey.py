@@ -71,7 +71,9 @@ class Frontiers(Record):
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
-    """Positions of the points that no other beats: none is as good in both and better in one. Equal points stay together."""
+    """Return positions of the points that no other beats: none is as good in both and better in one. Equal points stay
+    together.
+    """
     if not points:
         return ()
     values = np.array(points, dtype=float)
@@ -80,7 +82,7 @@ def frontier(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
 
 
 def frontiers(rows: Sequence[Surveyed]) -> Frontiers:
-    """The frontiers of figure 1; a network without accuracy is on none that needs one."""
+    """Return the frontiers of figure 1; a network without accuracy is on none that needs one."""
     throughput = [row.images_per_sec for row in rows]
     utilization = utilizations(rows)
 
@@ -97,7 +99,7 @@ def frontiers(rows: Sequence[Surveyed]) -> Frontiers:
 
 
 def utilizations(rows: Sequence[Surveyed]) -> tuple[float, ...]:
-    """Utilization of every network; TFLOP/s, which rank alike, where the peak of one of them is not known."""
+    """Return utilization of every network; TFLOP/s, which rank alike, where the peak of one of them is not known."""
     shares = tuple(row.utilization for row in rows if row.utilization is not None)
     return shares if len(shares) == len(rows) else tuple(row.tflops_per_sec for row in rows)
 
@@ -133,7 +135,7 @@ def survey_in_turn(entrants: Sequence[Entrant], ratio: float) -> tuple[Surveyed,
 
 
 def _layers(entrant: Entrant) -> tuple[Layer, ...]:
-    """What the network is judged by; MeasurementError where that is not all, or nothing."""
+    """Return what the network is judged by; MeasurementError where that is not all, or nothing."""
     part, setting = entrant.part, entrant.meter.setting
     layers = layers_of(part.ops(), setting.batch, setting.dtype)
     if not flops_of(layers):
@@ -167,6 +169,6 @@ def _surveyed(entrant: Entrant, layers: Sequence[Layer], rounds: Rounds, ratio: 
 
 
 def _error(rounds: Rounds) -> float:
-    """Relative standard error of the utilization."""
+    """Return relative standard error of the utilization."""
     ratios = [product_ms / ms for ms, product_ms in rounds]
     return stdev(ratios) / fmean(ratios) / math.sqrt(len(ratios))

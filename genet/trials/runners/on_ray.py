@@ -83,7 +83,7 @@ class OnRay:
 
 
 def _connect(address: str | None) -> tuple[Any, bool]:
-    """Ray, connected; and whether it was connected here."""
+    """Return Ray, connected; and whether it was connected here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ours = signal.getsignal(signal.SIGTERM)
     try:
@@ -106,7 +106,7 @@ def _connect(address: str | None) -> tuple[Any, bool]:
 
 
 def check_address(address: str | None) -> None:
-    """GenetError where nobody answers at HOST:PORT: Ray itself would try for minutes."""
+    """Raise GenetError where nobody answers at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not (host and port.isdecimal()):
         return
@@ -124,7 +124,7 @@ def _on_this_node(ray: Any) -> Any:
 
 
 def _run(work: Work, group: tuple[Task, ...], paces: Any) -> list[Result]:
-    """The task: a group's results; its strides go to the actor that the driver looks at."""
+    """Return the task: a group's results; its strides go to the actor that the driver looks at."""
     import torch
 
     if not torch.cuda.is_available():
@@ -162,7 +162,7 @@ class _Paces:
 
 
 def _results(ray: Any, reference: Any, group: Sequence[Task], work: Work) -> list[Result]:
-    """A finished task's results; none where its workers died as often as it was tried and it can be divided still."""
+    """Return a finished task's results; none where its workers died as often as it was tried and it can be divided still."""
     try:
         found: list[Result] = ray.get(reference)
         return found

@@ -14,7 +14,7 @@ RunnerName = Literal["auto", "in-process", "processes", "ray"]
 
 
 def check_options(name: RunnerName, workers: int | None, address: str | None) -> None:
-    """GenetError for options that do not go together, and where nobody answers at the address of a Ray cluster."""
+    """Raise GenetError for options that do not go together, and where nobody answers at the address of a Ray cluster."""
     if address and name != "ray":
         raise GenetError(f"--address must go with --runner ray, got --runner {name}; leave it out")
     if workers and name in ("ray", "in-process"):
@@ -25,7 +25,8 @@ def check_options(name: RunnerName, workers: int | None, address: str | None) ->
 def open_runner(
     device: str, name: RunnerName = "auto", workers: int | None = None, trials_per_gpu: int = 1, address: str | None = None
 ) -> Runner:
-    """The runner of that name for a recipe's device; `auto` is a process per GPU where there are several, else this process.
+    """Return the runner of that name for a recipe's device; `auto` is a process per GPU where there are several, else this
+    process.
 
     GenetError for options that do not go together and where Ray is asked for and not installed; DeviceError where the
     device is not there.

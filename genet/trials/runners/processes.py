@@ -32,7 +32,7 @@ class _Group:
     deaths: int = 0  # of workers that were at it
 
     def parts(self) -> list[_Group]:
-        """The same tasks in smaller groups, so that the one that kills its worker is found and takes no others with it."""
+        """Return the same tasks in smaller groups, so that the one that kills its worker is found and takes no others with it."""
         size = max(1, (len(self.tasks) + 1) // 2) if self.deaths == 0 else 1
         starts = range(0, len(self.tasks), size)
         return [_Group(self.tasks[start : start + size], self.deaths + 1) for start in starts]
@@ -108,7 +108,7 @@ class _Slot:
         self._heard = time.monotonic()
 
     def events(self) -> Generator[Event]:
-        """What the worker has said since."""
+        """Yield what the worker has said since."""
         while self.group and not self.dead and self.pipe.poll():
             try:
                 event = pickle.loads(self.pipe.recv_bytes())
@@ -132,7 +132,9 @@ class _Slot:
             self.dead = True
 
     def bury(self, waiting: deque[_Group]) -> Generator[Event]:
-        """After the worker's death: its unfinished tasks go back to those waiting, or fail if there is nothing left to try."""
+        """Yield after the worker's death: its unfinished tasks go back to those waiting, or fail if there is nothing left to
+        try.
+        """
         if self.group is None or self._process is None:
             return
         group, left = self.group, tuple(self._left.values())

@@ -31,7 +31,7 @@ class Work(Protocol):
         ...
 
     def on(self, device: str, share: float = 1.0) -> Work:
-        """The same work on another device, of whose memory it may use this share."""
+        """Return the same work on another device, of whose memory it may use this share."""
         ...
 
 
