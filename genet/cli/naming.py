@@ -14,7 +14,7 @@ from genet.latency.workload import timm_model
 from genet.models.external import build_structure, identified, logits_of
 from genet.models.weights import WEIGHTS_FILE
 from genet.names import check_utf8
-from genet.training.data import DOWNLOADED
+from genet.training.datasets import DOWNLOADED
 
 
 def images_named(text: str) -> Data:

@@ -16,7 +16,7 @@ from genet.search.fit import fit
 from genet.search.outcome import Trained
 from genet.search.regression import Regression
 from genet.storage import digest
-from genet.training.data import check_labels
+from genet.training.datasets import check_labels
 from genet.training.distributed import ALONE, World
 from genet.training.evaluation import accuracy
 

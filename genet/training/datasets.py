@@ -1,0 +1,173 @@
+"""Datasets as timm opens them: folders, archives, those that are downloaded; their classes and the order of these."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from tarfile import TarInfo
+from typing import Any
+
+import numpy as np
+
+from genet.arch.network import Input
+from genet.arch.space import SpaceInput
+from genet.config.recipe import Data
+from genet.errors import DataError, first_line
+from genet.names import by_class, some_of, unshared
+from genet.training.contents import Listed, listed
+from genet.training.folders import FolderReader, in_order
+
+DOWNLOADED = "torch/"  # datasets that torchvision knows where to fetch
+Say = Callable[[str], None]
+
+
+def listed_images(images: Any, root: str) -> dict[str, Listed]:
+    """Return what a split holds: of folders and archives the files, of other datasets how many images each class has and their
+    order.
+    """
+    source = getattr(images, "reader", images)
+    if isinstance(source, FolderReader):
+        return source.contents
+    names = {label: name for name, label in (_class_names(images, root) or {}).items()}
+    files: Iterable[tuple[str, int]] = ((str(position), 0) for position in range(len(images)))
+    members = [sample[0] for sample in getattr(source, "samples", ())]
+    if members and isinstance(members[0], TarInfo):
+        files = ((os.path.normpath(member.path), member.size) for member in members)
+    labels = (names.get(label, str(label)) for label in targets_of(images).tolist())
+    return listed((label, *file) for label, file in zip(labels, files, strict=True))
+
+
+def targets_of(images: Any) -> np.ndarray:
+    """Return the label of every image; one and the same if a dataset does not tell without decoding."""
+    source = getattr(images, "reader", images)
+    targets = getattr(source, "targets", None)
+    if targets is None and hasattr(source, "samples"):
+        targets = [label for _, label in source.samples]
+    return np.zeros(len(images), dtype=np.int64) if targets is None else np.asarray(targets, dtype=np.int64)
+
+
+def check_located(data: Data, reads: Input | SpaceInput) -> str:
+    """Return where a dataset lies, and download it if it is one of torchvision's; DataError if it lies nowhere."""
+    if data.root is None and not data.name.startswith(DOWNLOADED):
+        raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
+    if data.root and (data.name == "folder" or data.name.startswith(DOWNLOADED)) and not Path(data.root).exists():
+        law = f"{data.root}: must be the folder of the images, and is not there"
+        raise DataError(f"{law}; give --data FOLDER, where they lie now")
+    if reads.channels not in (1, 3):
+        raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
+    return data.root or _download(data.name)
+
+
+def _download(name: str) -> str:
+    """Have torchvision download a dataset into the user's cache, unless it is there; returns the folder."""
+    from timm.data import create_dataset
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache / "genet" / name.removeprefix(DOWNLOADED)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints its progress; the answer of --json is the only line there
+            create_dataset(name, str(root), split="train", search_split=False, download=True)
+    except Exception as fault:
+        raise DataError(
+            f"{name}: got no images in {root} and no download ({first_line(fault)}), expected either; give --data FOLDER with "
+            "train/CLASS/* and test/CLASS/*, or try again with a network"
+        ) from None
+    return str(root)
+
+
+def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, say: Say) -> Any:
+    """Return a split as timm opens it; its classes are numbered as `labels` are, else in one order whatever the process."""
+    from timm.data import ImageDataset, create_dataset
+
+    place = _split_place(Path(root), split) if name == "folder" else Path(root)
+    if name == "folder" and place.is_dir():
+        reader = FolderReader(place, labels)
+        if reader.left_out:
+            say(f"  {reader.left_out}")
+        return ImageDataset(str(place), reader=reader)
+    try:
+        if place.suffix != ".tar":
+            return create_dataset(name, str(place), split=split, search_split=False)
+        opened = create_dataset("", str(place), split=split, cache_tarinfo=False)  # timm would keep what it found in a pickle
+        names = opened.reader.class_name_to_idx
+        written = by_class({name: name for name in names}, place)
+        ordered = labels if labels and set(labels) == set(written) else in_order(written)
+        order = {written[each]: label for label, each in enumerate(ordered)}
+        return opened if order == names else create_dataset("", str(place), split=split, cache_tarinfo=False, class_map=order)
+    except DataError:
+        raise
+    except Exception as fault:
+        if name.startswith(DOWNLOADED):
+            raise DataError(
+                f"{name} in {place}: got no {split} images, expected train/CLASS/* and test/CLASS/*, or the files that "
+                "torchvision downloads; give another --data, or none to download them"
+            ) from None
+        raise DataError(f"{name} in {place}: its {split} split must be readable ({fault})") from None
+
+
+def _split_place(root: Path, split: str) -> Path:
+    """Return ROOT/train or ROOT/train.tar, ROOT/validation under one of the names it goes by."""
+    names = {"train": ("train",), "validation": ("validation", "val", "test")}
+    for name in names[split]:
+        for place in (root / name, root / f"{name}.tar"):
+            if place.exists():
+                return place
+    raise DataError(
+        f"{root}: must hold {' or '.join(names[split])}, a folder with one folder of images per class or a .tar of it"
+    )
+
+
+def check_classes(train_set: Any, test_set: Any, reads: Input | SpaceInput, root: str) -> None:
+    """Raise DataError unless both sides have the classes that the space says: a missing one would shift all labels after it."""
+    ours, theirs = _class_names(train_set, root), _class_names(test_set, root)
+    if ours is None or theirs is None:
+        return  # datasets whose labels are numbers carry no names that could shift
+    if differ := unshared(ours, theirs):
+        missing, extra, hint = differ
+        parts = [f"only {split} has {names}" for split, names in (("train", missing), ("validation", extra)) if names]
+        raise DataError(f"{root}: train and validation must hold the same classes, but {' and '.join(parts)}{hint}")
+    check_class_count(train_set, reads, root)
+
+
+def check_class_count(images: Any, reads: Input | SpaceInput, root: str) -> None:
+    """Raise DataError unless there are as many classes as the network or the space has."""
+    names = _class_names(images, root)
+    if names is not None and len(names) != reads.classes:
+        whose, file = "network's", "the network's file"
+        if isinstance(reads, SpaceInput):
+            whose, file = "search space's", "the search space, the file that `space` names in the recipe"
+        raise DataError(
+            f"{root}: must hold the {whose} {reads.classes} classes, and holds {len(names)}; give others, or change "
+            f"input.classes in {file}"
+        )
+
+
+def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, root: str) -> None:
+    """Raise DataError where images have other classes than a network, or number them otherwise; none where either has
+    no names.
+    """
+    if ours and theirs and (differ := unshared(ours, theirs)):
+        lacking, extra, hint = differ
+        law = "must hold the network's own classes"
+        raise DataError(f"{root}: {law}, and lacks {lacking or 'none'} and has {extra or 'none'}{hint or '; give its images'}")
+    if ours and theirs and ours != theirs:
+        raise DataError(
+            f"{root}: must number the classes as the network does, {some_of(ours)}, and numbers them {some_of(theirs)}; give its "
+            "images as a folder per class"
+        )
+
+
+def numbered(images: Any, root: str) -> tuple[str, ...] | None:
+    """Return the classes' names in the order of their labels, where a dataset has names."""
+    names = _class_names(images, root)
+    return tuple(sorted(names, key=names.__getitem__)) if names else None
+
+
+def _class_names(images: Any, root: str) -> dict[str, int] | None:
+    """Return the classes' names with their labels, where a dataset has them."""
+    source = getattr(images, "reader", images)
+    names: dict[str, int] | None = getattr(source, "class_to_idx", None) or getattr(source, "class_name_to_idx", None)
+    return by_class(names, root) if names else names
