@@ -103,7 +103,7 @@ def gpus_here() -> int:
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:
-    """Makes a GPU the current one: events are recorded on the current GPU's stream, whatever tensors are elsewhere."""
+    """Make a GPU the current one: events are recorded on the current GPU's stream, whatever tensors are elsewhere."""
     import torch
 
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

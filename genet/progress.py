@@ -31,17 +31,17 @@ class Progress:
     """Says nothing; the base of the two that do, and what a program that calls genet uses."""
 
     def say(self, text: str) -> None:
-        """One line for the user."""
+        """Say one line to the user."""
 
     @contextmanager
     def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
-        """One counted piece of work."""
+        """Track one counted piece of work."""
         with self.tracks([Count(title, total, done)]) as (tracker,):
             yield tracker
 
     @contextmanager
     def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
-        """Several pieces of work that go on side by side."""
+        """Track several pieces of work that go on side by side."""
         yield [Tracker(count) for count in counts]
 
 
@@ -55,13 +55,13 @@ class Tracker:
         self._start_done, self._walks = float(count.done), False
 
     def advance(self, note: str = "") -> None:
-        """One step is done; `note` is the latest thing worth knowing."""
+        """Count one step as done; `note` is the latest thing worth knowing."""
         self.done += 1
         self.note = note or self.note
         self._moved()
 
     def walk(self, steps: float, earlier: bool = False) -> None:
-        """Work was done, here or in an earlier run, on steps that are under way; `arrive` counts a step that was walked."""
+        """Add to the steps under way what was done of them, here or in an earlier run; `complete` counts a whole one."""
         self._ahead += steps
         self._start_done += steps if earlier else 0
         if steps > 0 and not (earlier or self._walks):  # what came before the first strides were not steps
@@ -69,7 +69,7 @@ class Tracker:
         self._moved()
 
     def arrive(self, note: str = "") -> None:
-        """One step that was walked is done."""
+        """Count one step that was under way as done."""
         self._ahead -= 1
         self.advance(note)
 
@@ -106,7 +106,7 @@ class Tracker:
         return f"{counted}, {duration(self.left_s)} left" if self.left_s is not None else f"{counted}, starting"
 
     def _moved(self) -> None:
-        """Something was done: a chance to show it."""
+        """Show that something was done."""
 
 
 class LinePrinter(Progress):
@@ -121,7 +121,7 @@ class LinePrinter(Progress):
 
     @contextmanager
     def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
-        """A line for each at the start, every ten seconds while something moves, and at the end."""
+        """Print a line for each at the start, every ten seconds while something moves, and at the end."""
         trackers = [_LineTracker(count, self) for count in counts]
         for tracker in trackers:
             tracker.speak()
@@ -157,7 +157,7 @@ class LiveBar(LinePrinter):
 
     @contextmanager
     def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
-        """Bars that end as one line each."""
+        """Show bars that end as one line each."""
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 

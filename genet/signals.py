@@ -50,7 +50,7 @@ class Ending:
         raise self._fault
 
     def _ask(self, number: int, *_: object) -> None:
-        """A repeated SIGTERM, as when a whole group of processes is told, does not disturb the saving."""
+        """Save without being disturbed by a repeated SIGTERM, as when a whole group of processes is told."""
         if number == signal.SIGINT:
             if self.asked:
                 raise KeyboardInterrupt

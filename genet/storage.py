@@ -101,7 +101,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def written_atomically(folder: Path, ours: Collection[str] = ()) -> Iterator[Path]:
-    """A temporary sibling to fill; renamed to `folder` when the block ends well, removed when it does not.
+    """Yield a temporary sibling to fill; renamed to `folder` when the block ends well, removed when it does not.
 
     Of the files that were in `folder`, `ours` are replaced or gone, and all others are in it again; StorageError where one of
     these has the name of a new file.
@@ -255,7 +255,7 @@ _held: set[int] = set()  # handles of the locks this process holds
 
 
 def _release_in_child() -> None:
-    """A forked child, such as a data loader's worker, must not keep the lock when its parent is killed."""
+    """Let a forked child, such as a data loader's worker, not keep the lock when its parent is killed."""
     while _held:
         os.close(_held.pop())
 

@@ -84,7 +84,7 @@ def _parts(text: str) -> list[tuple[str, tuple[float, ...]]]:
 
 
 def _check_widths(parts: list[tuple[str, tuple[float, ...]]]) -> None:
-    """Every part reads what the one before writes."""
+    """Check that every part reads what the one before writes."""
     writes = [numbers[0] if part in ("BN", "RELU", "AdaptiveAvgPool") else numbers[1] for part, numbers in parts]
     faults = [
         f"{part} must read the width {before:g} that stands before it (got {numbers[0]:g})"

@@ -189,7 +189,7 @@ class SuperBlock(Record):
 
 
 def _check_ratio(kind: Kind, ratio: float | None) -> None:
-    """The laws of the paper's section 3.1: none for XX, at most 1 for BL, at least 1 for DW."""
+    """Check the laws of the paper's section 3.1: none for XX, at most 1 for BL, at least 1 for DW."""
     if kind == "XX" and ratio is not None:
         raise law("must be absent for XX, which has no bottleneck")
     if kind == "BL" and (ratio is None or ratio > 1):

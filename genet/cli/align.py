@@ -39,7 +39,7 @@ USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": 
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """`genet align`."""
+    """Align a network, and print what each width costs and gains."""
     goal = _goal(arguments)
     if arguments.into and arguments.into.is_file():
         raise GenetError(f"{arguments.into}: must be free for a folder, and is a file; give another --into FOLDER")
@@ -118,7 +118,7 @@ def _goal(arguments: argparse.Namespace) -> Goal:
 
 
 def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, weights: Kept | None, before: float | None) -> Answer:
-    """`--scale`: width and resolution together, at the latency of now."""
+    """Grow width and resolution together, at the latency of now."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
     print(f"{subject.name} on {labelled(meter.setting)}")
     with progress().track("sizes, each measured whole", len(EXPONENTS).bit_length()) as tracker:
@@ -175,7 +175,8 @@ def _run_of(what: str) -> RunFolder | None:
 
 
 def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
-    """As the command line says, and as the network's run measured where it is silent; as usual on another device.
+    """Return how to measure: as the command line says, and as the network's run measured where it is silent; as usual on another
+    device.
 
     SpecError where the run's latencies are another machine's and no device is named.
     """
@@ -245,7 +246,7 @@ def _lies(place: Place) -> tuple[str, str, str]:
 
 
 def _offer(place: Place, option: Option | None) -> str:
-    """Return 48 -> 64: +33 % filters, +1 % time."""
+    """Return Return an option in words, such as 48 -> 64: +33 % filters, +1 % time."""
     if option is None:
         return ""
     filters, time = option.width / place.now.width - 1, option.ms / place.now.ms - 1

@@ -66,7 +66,7 @@ class Kept:
         return subject.build(widths, kept_channels(subject.source, subject.tied, widths, self.scores(subject.source)))
 
     def accuracy(self, module: nn.Module, resolution: int | None = None) -> float:
-        """On the test images, by the device that this machine computes fastest on."""
+        """Return the accuracy on the test images, by the device that this machine computes fastest on."""
         assert self.images is not None
         device, size = open_device("auto"), resolution or self.subject.resolution
         answering = copy.deepcopy(module).to(device).eval()

@@ -16,7 +16,7 @@ from genet.storage import write_atomic
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
-    """A plain table, as wide as the terminal; unbroken lines where programs read."""
+    """Print a plain table, as wide as the terminal; lines stay unbroken if programs read it."""
     terminal = sys.stdout.isatty()
     table = Table(*(Column(name, overflow="fold") for name in head), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for row in rows:  # a notation is one line for programs, and one entry per line where people read

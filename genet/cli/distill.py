@@ -57,7 +57,7 @@ def trial_runner(arguments: argparse.Namespace, device: str) -> Runner:
 
 
 def _print_status(job: Job) -> Answer:
-    """`genet distill RUN --status`: reads what is on disk, and disturbs nobody."""
+    """Print where the trials stand from what is on disk, and disturb nobody."""
     found = _print_standings(job)
     seen = trial_pace(job)
     if seen:

@@ -23,7 +23,7 @@ HEAD = ["method", "trained", "timed", "cost", "of the true frontier", "hypervolu
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """`genet filter`."""
+    """Search a table of a whole space with and without filtering by utilization, and print how they compare."""
     faults = []
     if (arguments.table is None) == (arguments.nats is None):
         faults.append("genet filter must be given one of a CSV table of a space, or --nats FILE")

@@ -27,7 +27,7 @@ HEAD = ["network", "FLOPs", "traffic", "FLOP/byte", "images/s", "times as fast",
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """`genet fold`."""
+    """Fold networks, time them before and after, and train them if a recipe is given."""
     f, batch = arguments.images_per_fold, arguments.batch
     faults = []
     if f < 2:

@@ -34,7 +34,7 @@ USUAL = "digits"  # the space whose MasterNet is timed against itself where noth
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """`genet latency` in all its forms."""
+    """Time networks, sweep one, compare evidence, or time the formats of an export."""
     names: list[str] = arguments.networks
     if names and names[0] == "diff":
         return _diff(names[1:])

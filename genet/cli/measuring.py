@@ -36,7 +36,7 @@ def _law(message: str) -> str:
 
 
 def measure_of(arguments: argparse.Namespace) -> Measure:
-    """From `--device`, `--runtime`, `--dtype`, `--memory-format` and `--batch`."""
+    """Return how to measure, from `--device`, `--runtime`, `--dtype`, `--memory-format` and `--batch`."""
     names = ("device", "runtime", "dtype", "memory_format", "batch")
     wanted = checked_measure({name: getattr(arguments, name) for name in names})
     if wanted.runtime == "auto" and wanted.device.startswith("estimate:"):

@@ -17,7 +17,7 @@ from genet.trials.runners.runner import Runner
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """`genet race`: train what is selected and the known designs alike; what is trained already is not repeated."""
+    """Train what is selected and the known designs alike; what is trained already is not repeated."""
     with open_job(arguments.run, progress()) as job:
         found = run_race(job, partial(training_runner, arguments))
         print_outcomes(found, job.folder.path)

@@ -28,7 +28,7 @@ FITS: dict[Kind, str] = {"XX": "full convolution", "BL": "bottleneck or depthwis
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """`genet rank`."""
+    """Print the intrinsic rank of every stage, and the block types that it advises."""
     open_device("cpu")  # for its threads
     run = RunFolder(Path(arguments.what))
     chosen: tuple[Network, ...] = ()

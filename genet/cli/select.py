@@ -61,7 +61,7 @@ def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int 
 
 
 def _print_model(regression: Regression) -> None:
-    """By what accuracies are predicted, and whether another model would predict them better."""
+    """Print by what accuracies are predicted, and whether another model would predict them better."""
     mine, errors = regression.left_out_error, regression.left_out_errors
     other = min((name for name in ("auto", "paper") if name in errors), key=errors.__getitem__, default=regression.model)
     better = f"; {other} by {100 * errors[other]:.2f}, see `genet fit RUN --model {other}`" if other != regression.model else ""

@@ -31,7 +31,7 @@ PATTERNS = {
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """`genet staircase` in all its forms."""
+    """Measure a staircase or read one from a file, or compare two."""
     given = [arguments.what is not None, arguments.csv is not None, arguments.compare is not None]
     if sum(given) != 1:
         raise SpecError(

@@ -65,7 +65,7 @@ class Named(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """`genet survey`."""
+    """Survey networks on a device, and print their frontiers."""
     _check(arguments)
     if arguments.csv_from:
         rows = tuple(_with_peak(row, arguments.peak) for row in read_table(arguments.csv_from, Surveyed, ("model",)))
@@ -208,7 +208,8 @@ def _one(part: Part, meter: Meter, roof: Roof, product: Product, at_largest: boo
 
 
 def _accuracy(row: Surveyed, usual: bool, known: dict[tuple[str, int | None], float]) -> float | None:
-    """By its name, or as timm's table has it, with the tag of timm's usual weights; never that of another resolution.
+    """Return an accuracy by the network's name, or as timm's table has it, with the tag of timm's usual weights; never that of
+    another resolution.
 
     A table that tells no resolutions is of `usual` ones.
     """
@@ -237,7 +238,7 @@ def _print_roof(roof: Roof, setting: Setting) -> None:
 
 
 def _print_layers(part: Part, meter: Meter, roof: Roof, picture: Path | None) -> None:
-    """The layers of one network, and their place under the roof."""
+    """Print the layers of one network, and their place under the roof."""
     layers = layers_of(part.ops(), meter.setting.batch, meter.setting.dtype)
     try:
         reading = read_latency(part, meter)
@@ -326,7 +327,7 @@ def _write(
     found: Frontiers,
     arguments: argparse.Namespace,
 ) -> None:
-    """The files asked for."""
+    """Write the files asked for."""
     if arguments.csv:
         write_atomic(arguments.csv, as_csv(rows).encode())
         print(f"table: {arguments.csv}")

@@ -29,7 +29,7 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """`genet train`: the selected networks of a run, one of them, or any network by a recipe.
+    """Train the selected networks of a run, one of them, or any network by a recipe.
 
     By this process, or by several that torchrun began, of which the first writes and speaks.
     """

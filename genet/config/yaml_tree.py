@@ -161,7 +161,7 @@ def walk(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def where(node: yaml.Node) -> str:
-    """file:line:column of a node."""
+    """Return file:line:column of a node."""
     return f"{node.start_mark.name}:{_place(node.start_mark)}"
 
 

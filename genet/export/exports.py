@@ -113,7 +113,7 @@ def _is_whole(each: Exported, folder: Path) -> bool:
 
 
 def _is_current(each: Exported, subject: Subject) -> bool:
-    """Without images all are; with some, those that used these, or could not use any."""
+    """Return which formats are kept: without images all; with some, those that used these, or could not use any."""
     if not subject.splits:
         return True
     return each.source == (subject.source if FORMATS[each.format].judged else None)

@@ -132,7 +132,7 @@ def input_of(what: str, channels: int, classes: int, resolution: int) -> Input:
 
 
 def _timm(what: str, model: Any, device: torch.device) -> Opened:
-    """As its own configuration says that it was trained."""
+    """Return the preprocessing that its own configuration says it was trained with."""
     channels, height, width = model.pretrained_cfg["input_size"]
     if height != width:
         raise SpecError([f"{what}: must read images of one square size (got {height} x {width})"])

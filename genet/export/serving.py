@@ -65,7 +65,7 @@ def _work(name: str, folder: Path, images: Tensor) -> Work:
 
 
 def _timed(works: dict[str, Work], device: torch.device, repeated: Callable[[], None]) -> dict[str, Timing]:
-    """On a GPU the host's clock times what returns when the device has answered."""
+    """Tell which clock to use: on a GPU the host's clock times what returns when the device has answered."""
     waits = {name for name in works if RUNTIMES[name][0] in WAITING}
     timings: dict[str, Timing] = {}
     for clock, names in ((device, works.keys() - waits), (CPU, waits)):

@@ -128,7 +128,7 @@ def to_timm(network: Network) -> nn.Module:
 
 
 def _files(subject: Subject) -> dict[str, bytes]:
-    """As timm keeps its own models: a config.json and the weights."""
+    """Write it as timm keeps its own models: a config.json and the weights."""
     network, reads, shown = subject.ours, subject.network.input, subject.shown
     size = (reads.channels, reads.resolution, reads.resolution)
     *_, last = blocks(network)
@@ -217,7 +217,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _answers(folder: Path) -> Answers:
-    """As its card says, by timm alone."""
+    """Open a folder as its card says, by timm alone."""
     import timm
 
     blocks = with_blocks(read_config(folder / FOLDER)["model_args"])["blocks"]

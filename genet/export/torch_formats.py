@@ -47,7 +47,7 @@ def open_program(data: bytes, name: str) -> torch.export.ExportedProgram:
 
 @contextmanager
 def tensors_alone() -> Iterator[None]:
-    """torch's own switch that no file is unpickled but for tensors; its loader of programs would, where that fails."""
+    """Set torch's own switch that no file is unpickled but for tensors; its loader of programs would, where that fails."""
     before = os.environ.get(SWITCH)
     os.environ[SWITCH] = "1"
     try:

@@ -82,7 +82,7 @@ def _left_out_error(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -
 
 
 def _fit(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -> tuple[float, float]:
-    """Least squares of the relative errors, over the networks that the device and not the host decides."""
+    """Solve least squares of the relative errors, over the networks that the device and not the host decides."""
     device = [whole for whole in wholes if whole.ms > 1.02 * host_ms * whole.ops]
     if not device:  # the sums are then only known to be no longer than what was measured
         return min(1.0, *(whole.ms / whole.sum_ms for whole in wholes)), 0.0

@@ -133,12 +133,12 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
 
 
 def few_rounds(row: NetworkRow) -> bool:
-    """Enough for a prediction to be held against: 30 repeats in all."""
+    """Return whether a prediction may be held against the row: after 30 repeats in all."""
     return len(row.ms) >= ROUNDS
 
 
 def many_rounds(row: NetworkRow) -> bool:
-    """Enough for the MasterNet, which all others are held against."""
+    """Return whether the MasterNet's row has enough rounds: all others are held against it."""
     return len(row.ms) >= REFERENCE_ROUNDS
 
 

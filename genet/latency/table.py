@@ -315,7 +315,9 @@ class LatencyTable:
         return self._steady_ms(row)
 
     def _curves(self) -> dict[Block, tuple[np.ndarray, np.ndarray]]:
-        """For every kind of block that reads another's output: the input widths measured, ascending, and their latencies."""
+        """Return for every kind of block that reads another's output the input widths measured, ascending, and their
+        latencies.
+        """
         if self._curve_of is None:
             found: dict[Block, dict[int, float]] = {}
             for block, row in self._blocks.items():

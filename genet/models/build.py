@@ -85,7 +85,9 @@ def build(network: Network, seed: int = 0) -> GENet:
 
 
 def initialise(module: nn.Module) -> None:
-    """He initialisation (the paper's MSRA); the last BN of every block starts at zero, so a block starts as its shortcut."""
+    """Draw weights by He initialisation (the paper's MSRA); the last BN of every block starts at zero, so a block starts as
+    its shortcut.
+    """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             fan_out = part.out_channels * part.kernel_size[0] ** 2 // part.groups

@@ -97,7 +97,7 @@ def _inherit_stage(child: Stage, parent: Stage, incoming: Tensor, outgoing: Tens
 
 
 def _inherit_body(block: ResidualBlock, ancestor: ResidualBlock, incoming: Tensor, outgoing: Tensor) -> None:
-    """Convolution by convolution; each inner map is the next one's incoming map."""
+    """Inherit convolution by convolution; each inner map is the next one's incoming map."""
     reads = incoming
     *inner, last = zip(block.convs, ancestor.convs, strict=True)
     for conv, old in inner:
@@ -126,21 +126,21 @@ def _columns(weight: Tensor, incoming: Tensor) -> Tensor:
 
 
 def _select_channels(projection: ConvNorm, incoming: Tensor, outgoing: Tensor) -> None:
-    """A projection in the place of the parent's identity: each inherited channel reads its own ancestor."""
+    """Return a projection in the place of the parent's identity: each inherited channel reads its own ancestor."""
     kept = outgoing != NEW
     projection.conv.weight[kept] = _matrix(incoming, int(outgoing.max()) + 1)[outgoing[kept]][:, :, None, None]
     projection.bn.weight[kept] = math.sqrt(1 + projection.bn.eps)  # a fresh batch normalisation has variance 1
 
 
 def _stream_importance(stage: Stage) -> Tensor:
-    """Per output channel of a super-block: how strongly the batch normalisations that write it scale it."""
+    """Return per output channel of a super-block how strongly the batch normalisations that write it scale it."""
     scales = [block.convs[-1].bn.weight.abs() for block in stage.blocks]
     scales += [block.shortcut.bn.weight.abs() for block in stage.blocks if block.shortcut is not None]
     return torch.stack(scales).sum(0)
 
 
 def _channel_map(importance: Tensor, width: int) -> Tensor:
-    """For each of `width` channels its ancestor: the most important ones in their order, or all and then new ones."""
+    """Return for each of `width` channels its ancestor: the most important ones in their order, or all and then new ones."""
     if width <= len(importance):
         return importance.topk(width).indices.sort().values
     return torch.cat([torch.arange(len(importance)), torch.full((width - len(importance),), NEW)])

@@ -91,7 +91,7 @@ def _without_spectral_norm(part: nn.Module, name: str) -> None:
 
 
 def _told(part: nn.Module, place: str, name: str, way: str) -> str:
-    """mid.0.weight (a mask, 30% of it zero)."""
+    """Return in words, such as mid.0.weight (a mask, 30% of it zero)."""
     zeros = float((getattr(part, name) == 0).float().mean())
     return f"{place}.{name} ({way}{f', {zeros:.0%} of it zero' if zeros else ''})".lstrip(".")
 

@@ -31,7 +31,7 @@ def weights_bytes(module: nn.Module) -> bytes:
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """The module's weights as safetensors with a SHA-256 beside it."""
+    """Write the module's weights as safetensors with a SHA-256 beside it."""
     write_checked(path, weights_bytes(module))
 
 
@@ -112,7 +112,7 @@ def kernels(module: nn.Module) -> tuple[str, ...]:
 
 
 def _answer(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """In eval mode, with one draw of whatever it draws."""
+    """Return its answers in eval mode, with one draw of whatever it draws."""
     mode = module.training
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -142,7 +142,7 @@ def check_vacant(folder: Path, *names: str) -> None:
 
 
 def write_labels(folder: Path, labels: Sequence[str] | None) -> None:
-    """The classes' names in the order of the logits, one a line, where they are known."""
+    """Write the classes' names in the order of the logits, one a line, if they are known."""
     if labels:
         write_atomic(folder / LABELS_FILE, labels_bytes(labels))
 

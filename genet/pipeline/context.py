@@ -126,7 +126,7 @@ class Job:
 
 
 def predictor(job: Job, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
-    """Predicts latencies from a table, corrected by the networks that the plan has measured whole for that, and no others."""
+    """Predict latencies from a table, corrected by the networks that the plan has measured whole for that, and no others."""
     networks = correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
     rows = [row.first(ROUNDS) for network in networks if (row := table.network_row(network))]
     return Predictor(table, job.masternet, [row for row in rows if row.reference == str(job.masternet)])

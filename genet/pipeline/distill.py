@@ -152,7 +152,7 @@ def trial_pace(job: Job) -> Pace | None:
 def _shown(
     job: Job, planned: Sequence[Trial], missing: Sequence[Trial], results: dict[str, TrialResult], workers: int
 ) -> Iterator[Callable[[Event], None]]:
-    """Progress of all trials and of every super-block, and the file that tells it to other terminals."""
+    """Tell the progress of all trials and of every super-block, and keep the file that tells it to other terminals."""
     counted = {trial.id for trial in missing}
     kept = {id: result for id, result in results.items() if id not in counted}
 
@@ -205,7 +205,7 @@ def _note(result: TrialResult) -> str:
 
 
 def _say_what_lacks(job: Job, planned: Sequence[Trial], found: Sequence[TrialResult]) -> None:
-    """Which super-blocks have failed trials, and which have no evidence at all."""
+    """Say which super-blocks have failed trials, and which have no evidence at all."""
     for standing in standings(planned, found):
         kinds = sorted({str(r.failure.kind) for r in found if r.index == standing.index and r.failure})
         if kinds:

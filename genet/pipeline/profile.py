@@ -18,7 +18,9 @@ from genet.pipeline.train import teacher_of
 
 
 def check_job(job: Job) -> Preflight:
-    """Pre-flight: the job's size, its expected time, whether each budget can be met, and whether a teacher can be had."""
+    """Check before any hour is spent: the job's size, its expected time, whether each budget can be met, and whether a teacher
+    can be had.
+    """
     _same_kind_of_device(job)
     _say_other_setting(job)
     if not job.folder.master.exists():
@@ -32,7 +34,7 @@ def check_job(job: Job) -> Preflight:
 
 
 def _same_kind_of_device(job: Job) -> None:
-    """A GPU that has gone missing must not turn a run into one for the CPU without a word."""
+    """Raise an error if a GPU has gone missing: it must not turn a run into one for the CPU without a word."""
     if job.recipe.measure.device == "auto" and job.folder.environment.exists():
         before = DeviceCard.load(job.folder.environment)
         if before.kind != job.card.kind:
@@ -122,7 +124,7 @@ def _say_marked(job: Job, marked: int) -> None:
 
 
 def _measure_networks(job: Job, kept: dict[int, Widths]) -> None:
-    """The MasterNet at every resolution, and random networks, whole."""
+    """Measure the MasterNet at every resolution, and random networks, whole."""
     networks = (
         job.masternet,
         *correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed),
@@ -140,7 +142,7 @@ def _measure_networks(job: Job, kept: dict[int, Widths]) -> None:
 
 
 def _check_evidence(job: Job, wanted: list[Block]) -> None:
-    """The evidence of another machine must be of this space: what it lacks cannot be measured here."""
+    """Raise EvidenceError unless the evidence of another machine is of this space: what it lacks cannot be measured here."""
     lacking = []
     for block in dict.fromkeys(wanted):
         try:

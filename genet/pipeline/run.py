@@ -18,7 +18,7 @@ from genet.trials.runners.opening import open_runner
 
 
 def run_job(job: Job, runner: OpenRunner = open_runner, trainer: OpenRunner = open_runner, any_master: bool = False) -> Outcomes:
-    """From a recipe to trained and exported networks; `runner` opens who runs the trials, `trainer` who runs the race.
+    """Go from a recipe to trained and exported networks; `runner` opens who runs the trials, `trainer` who runs the race.
 
     For `any_master` see `distill`.
     """

@@ -60,7 +60,7 @@ def select_networks(job: Job) -> Selection:
 
 
 def _measure_roof(job: Job, setting: str) -> None:
-    """What the device reaches at best, for the report; where that cannot be measured, the report goes without."""
+    """Measure what the device reaches at best, for the report; where that cannot be measured, the report goes without."""
     if job.folder.read_current(job.folder.roof, RunRoof, setting) is None:
         try:
             RunRoof(inputs=setting, roof=read_roof(job.meter)[0]).save(job.folder.roof)

@@ -107,7 +107,7 @@ def _errors(left_out: dict[str, np.ndarray], evidence: _Evidence) -> dict[str, f
 
 
 def _auto(evidence: _Evidence) -> _Fit:
-    """From the plainest form to the richest, each kept only where it pays; then every trial is weighted by its noise."""
+    """Fit from the plainest form to the richest, each kept only where it pays; then every trial is weighted by its noise."""
     rows = {form: _rows(evidence, form) for form in (LOGARITHMS, *OTHERS)}
     even = np.ones(len(evidence.changes))
 

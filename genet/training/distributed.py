@@ -44,7 +44,7 @@ class World(NamedTuple):
             dist.destroy_process_group()
 
     def wait(self) -> None:
-        """Until all processes have come here."""
+        """Wait until all processes have come here."""
         if self.size > 1:
             dist.barrier()
 

@@ -31,7 +31,7 @@ def top(
     device: torch.device,
     world: World = ALONE,
 ) -> tuple[float, ...]:
-    """Per k: the share of images whose label is among the k likeliest of the answers, (N, classes) for (N, C, H, W)."""
+    """Return per k the share of images whose label is among the k likeliest of the answers, (N, classes) for (N, C, H, W)."""
     right = torch.zeros(len(ks), dtype=torch.long, device=device)
     with computing_on(device):
         for pixels, labels in on_device(images.on(device).batches(EVALUATION_BATCH, resolution), device):

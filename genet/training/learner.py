@@ -134,7 +134,7 @@ def steps_unread(device: torch.device) -> int:
 
 
 def learning_rate(schedule: Schedule, batch: int, epoch: float) -> float:
-    """Linear warm-up to the rate for this batch size, then half a cosine to zero. `epoch` counts fractions."""
+    """Return the rate: a linear warm-up to that for this batch size, then half a cosine to zero. `epoch` counts fractions."""
     peak = schedule.learning_rate * batch / 256
     if epoch < schedule.warmup_epochs:
         return peak * epoch / schedule.warmup_epochs
@@ -159,7 +159,7 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
 
 
 def number_format(device: torch.device) -> torch.dtype:
-    """bf16 on GPUs that have it in hardware (Ampere and later), fp16 on older ones, fp32 elsewhere."""
+    """Return the number format: bf16 on GPUs that have it in hardware (Ampere and later), fp16 on older ones, fp32 elsewhere."""
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16

@@ -260,7 +260,7 @@ class _Loop:
         return learning_rate(self.training, self.batch, self.epoch + (step + 0.5) / self.steps)
 
     def _descend(self, mixed: Tensor, targets: Tensor) -> None:
-        """One step on the device alone; it may be recorded."""
+        """Take one step on the device alone; it may be recorded."""
         self.learner.forget()
         parts = self.training.grad_accum_steps
         value = torch.zeros((), device=self.device)
@@ -390,5 +390,5 @@ def _averaged(module: nn.Module, decay: float | None) -> Any:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Decides an epoch's order and augmentation."""
+    """Decide an epoch's order and augmentation."""
     return int(digest(f"{seed}/{epoch}")[:12], 16)

@@ -69,7 +69,7 @@ def _main(key: Any, _: nn.Module, __: Any, answer: Any) -> Tensor:
 
 
 def _entries(answer: Any) -> Iterator[tuple[Any, Any]]:
-    """Everything in an answer by its key; a tensor alone has none."""
+    """Return everything in an answer by its key; a tensor alone has none."""
     if isinstance(answer, Tensor):
         yield None, answer
     elif isinstance(answer, Mapping):

@@ -93,7 +93,7 @@ class _Child:
 
 
 def _body(network: GENet, trial: Trial) -> nn.Sequential:
-    """From the first perturbed super-block to the first block after the last, where the shapes meet the MasterNet's again."""
+    """Run from the first perturbed super-block to the first block after the last, where the shapes meet the MasterNet's again."""
     return nn.Sequential(*network.superblocks[trial.index : trial.last + 1], network.reader(trial.last))
 
 
@@ -160,7 +160,7 @@ class _Group:
         return (self.start.epoch + self.start.step / self.steps) / self.course.distill.epochs
 
     def run(self) -> Iterator[Event]:
-        """Epoch by epoch, until every trial has its result."""
+        """Train epoch by epoch, until every trial has its result."""
         epochs = self.course.distill.epochs
         if self.start != BEGINNING:
             yield Stride(self._walked_before * self.size, earlier=True)
@@ -208,7 +208,7 @@ class _Group:
             yield from self._close_accounts(epoch, step + 1)
 
     def _descend(self, pixels: Tensor, labels: Tensor) -> None:
-        """One step of every child, on the device alone; it may be recorded."""
+        """Take one step of every child, on the device alone; it may be recorded."""
         with mixed_precision(self.device), torch.no_grad():
             shared = self.prefix(pixels)
             distances = {last: _distance(body(shared).float()) for last, body in self.targets.items()}

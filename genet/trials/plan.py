@@ -60,7 +60,7 @@ class Trial(Change):
 
 
 def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, distill: Distill) -> tuple[Trial, ...]:
-    """Controls per super-block, `perturb.samples` perturbations per super-block and block type, and joint ones.
+    """Plan controls per super-block, `perturb.trials_per_type` perturbations per super-block and block type, and joint ones.
 
     No perturbation is repeated; where fewer exist, all are tried. The plan depends on the arguments alone.
     """

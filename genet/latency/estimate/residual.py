@@ -50,7 +50,7 @@ class Residual:
 
 
 def features(ops: tuple[Op, ...], batch: int) -> tuple[float, ...]:
-    """Octaves of the largest product's M, N and K, its kernel (twice, for kernels choose the algorithm) and how many
+    """Return octaves of the largest product's M, N and K, its kernel (twice, for kernels choose the algorithm) and how many
     values it reads per position and channel (its stride), of values moved in all, and whether it is grouped or depthwise.
     """
     main = max(ops, key=lambda op: op.macs)

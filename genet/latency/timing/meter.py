@@ -207,7 +207,9 @@ class DeviceMeter:
         return True
 
     def _check_memory(self, parts: Sequence[Part]) -> None:
-        """A CPU's allocator may promise more memory than there is, and the system then kills the process."""
+        """Refuse what does not fit: a CPU's allocator may promise more memory than there is, and the system then kills the
+        process.
+        """
         free = available_bytes()
         if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
             raise self._too_large(parts, free)
@@ -271,14 +273,14 @@ class EstimateMeter:
         return corrected(self._plain(part.ops()), per_op, self.scale)
 
     def scaled_by(self, known: Sequence[tuple[Part, float]]) -> EstimateMeter:
-        """With one factor more: what some networks really take, in ms per batch."""
+        """Return the meter with one factor more: what some networks really take, in ms per batch."""
         if not known:
             return self
         factor = scale_of([ms for _, ms in known], [self.estimate(part).ms for part, _ in known])
         return dataclasses.replace(self, scale=self.scale * factor)
 
     def corrected_by(self, evidence: LatencyTable) -> EstimateMeter:
-        """With the residual of measured rows of that GPU, which a few hundred of them make worth having.
+        """Return the meter with the residual of measured rows of that GPU, which a few hundred of them make worth having.
 
         EvidenceError where the rows are of another device.
         """
@@ -330,7 +332,7 @@ class EvidenceMeter:
         return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
     def prepare(self, parts: Sequence[Part]) -> Race:
-        """Refuses; EvidenceError names what is missing."""
+        """Refuse; EvidenceError names what is missing."""
         raise EvidenceError(
             f"the evidence of {self.setting.device.name} must hold {parts[0].name}, and does not; measure it there with "
             "`genet profile RUN` of this very space, or leave --latency away"

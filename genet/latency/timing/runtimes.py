@@ -71,7 +71,7 @@ def _refusal(law: str) -> Iterator[None]:
 
 
 def _compile(module: nn.Module, images: Tensor) -> Work:
-    """torch.compile for these very shapes; compiled here, before the clock starts."""
+    """Compile for these very shapes, before the clock starts."""
     names: dict[str, Any] = {}
     exec("def forward(module, images): return module(images)", names)  # code of its own: compilations are counted per code
     compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)  # a module that it holds would never be freed

@@ -16,7 +16,7 @@ Scores = Callable[[str], Tensor]  # a convolution's name to one number per filte
 
 
 def kept_channels(module: nn.Module, tied: Tied, widths: Mapping[str, int], scores: Scores) -> dict[str, list[int]]:
-    """For every group that is cut, the channels with the highest scores, summed over the convolutions that write them."""
+    """Return for every group that is cut the channels with the highest scores, summed over the convolutions that write them."""
     found = {}
     for group in tied.groups:
         count = widths.get(group.name, group.width)

@@ -81,7 +81,7 @@ class ModuleSubject:
         return {name: width - self.tied.of(name).width for name, width in {**self.cut, **widths}.items()}
 
     def parameters(self, widths: Widths) -> int:
-        """In closed form, from what the source has."""
+        """Count in closed form, from what the source has."""
         changes = self._changes(widths)
         layers = self.tied.layers.values()
         return self._parameters + sum(layer.parameters(changes) - layer.parameters({}) for layer in layers)

@@ -127,7 +127,7 @@ def _place(subject: Subject, movable: Movable, table: LatencyTable, meter: Meter
 
 
 def _staircase(movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Staircase:
-    """Over the widths near the place's own, and farther up where none of those ends a tread above it.
+    """Measure over the widths near the place's own, and farther up where none of those ends a tread above it.
 
     EvidenceError where its own width cannot be measured.
     """

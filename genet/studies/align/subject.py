@@ -193,7 +193,7 @@ class NetworkSubject:
         return network.model_copy(update={"stem": stem, "superblocks": superblocks, "head": head})
 
     def parameters(self, widths: Widths) -> int:
-        """In closed form."""
+        """Count in closed form."""
         return network_cost(self.at(widths)).parameters
 
     @property

@@ -110,5 +110,5 @@ def _area(rows: Sequence[Row], corner: tuple[float, float]) -> float:
 
 
 def read_bench(path: Path) -> Bench:
-    """From a CSV file with the columns network, top1_percent, images_per_sec, macs, train_sec, and perhaps time_sec."""
+    """Read a CSV file with the columns network, top1_percent, images_per_sec, macs, train_sec, and perhaps time_sec."""
     return Bench(read_table(path, Row, ("network",)))

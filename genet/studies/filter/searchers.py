@@ -21,7 +21,7 @@ class Searcher(Protocol):
         """Return the next network; one that is known already costs nothing."""
 
     def learn(self, choices: Choices, reward: float) -> None:
-        """What a proposal was worth."""
+        """Learn what a proposal was worth."""
 
 
 class RandomSearch:
@@ -35,7 +35,7 @@ class RandomSearch:
         return tuple(self._draw.integers(self._sizes).tolist())
 
     def learn(self, choices: Choices, reward: float) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
 
 class Evolution:

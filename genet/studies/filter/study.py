@@ -90,7 +90,7 @@ def filtering_cost(bench: Bench, predicate: Predicate) -> float:
 
 
 def filtered(bench: Bench, predicate: Predicate, budget_sec: float, seed: int) -> Found:
-    """Section 4.3.2: time all networks, then train those on the frontier, in any order, as far as the budget goes.
+    """Time all networks (section 4.3.2), then train those on the frontier, in any order, as far as the budget goes.
 
     Where it does not suffice to time all, as many are looked at as leave half of it for training.
     """
@@ -114,7 +114,7 @@ def filtered(bench: Bench, predicate: Predicate, budget_sec: float, seed: int) -
 
 
 def sampled(bench: Bench, method: str, reward: Reward, budget_sec: float, seed: int) -> Found:
-    """Algorithm 1: propose, train and time side by side, learn, until the budget is spent; what is known costs nothing."""
+    """Propose, train and time side by side, learn (algorithm 1), until the budget is spent; what is known costs nothing."""
     searcher: Searcher = SEARCHERS[method]([len(each) for each in bench.options], seed)
     known: dict[tuple[int, ...], Row] = {}
     spent, repeats = 0.0, 0

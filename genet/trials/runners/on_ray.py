@@ -117,7 +117,7 @@ def check_address(address: str | None) -> None:
 
 
 def _on_this_node(ray: Any) -> Any:
-    """With the driver, so that no other node takes it along when it is lost."""
+    """Place an actor with the driver, so that no other node takes it along when it is lost."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -149,11 +149,11 @@ class _Paces:
         self._walked: dict[str, float] = {}
 
     def begin(self, name: str) -> None:
-        """A group begins, perhaps anew."""
+        """Note that a group begins, perhaps anew."""
         self._walked[name] = 0.0
 
     def walk(self, name: str, tasks: float) -> None:
-        """A group has come this much further."""
+        """Note that a group has come this much further."""
         self._walked[name] += tasks
 
     def walked(self) -> dict[str, float]:

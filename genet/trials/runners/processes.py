@@ -171,7 +171,7 @@ class _Slot:
 
 
 def _serve(pipe: Connection, threads: int) -> None:
-    """A worker's life: take the work, then one group after the other, until the parent ends it or is gone."""
+    """Live a worker's life: take the work, then one group after the other, until the parent ends it or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
