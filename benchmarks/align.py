@@ -30,7 +30,7 @@ import numpy as np
 from trials import few_images
 
 from genet.arch.cost import Conv
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.cli.measuring import checked_measure, meter_of
 from genet.cli.naming import structure_named
 from genet.config.reader import to_yaml
@@ -41,7 +41,7 @@ from genet.latency.workload import read_part
 from genet.models.external import build_structure, structure_of
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
 from genet.storage import Journal, digest, write_atomic
-from genet.studies.align.aim import Aim
+from genet.studies.align.aim import Objective
 from genet.studies.align.criteria import kept_channels, norms
 from genet.studies.align.exact import exact
 from genet.studies.align.greedy import greedy
@@ -139,7 +139,7 @@ def solvers() -> list[str]:
     for _ in range(100):
         places = random_places(draw)
         total = sum(place.left.parameters - place.now.parameters for place in places if place.left)
-        for aim in (Aim("latency", 0.1 * total, -0.1 * total), Aim("accuracy", 0.0)):
+        for aim in (Objective("latency", 0.1 * total, -0.1 * total), Objective("accuracy", 0.0)):
             best = aim.worth(places, exact(places, aim))
             shares[aim.mode].append(aim.worth(places, greedy(places, aim)) / best if best else 1.0)
     lines = [
@@ -177,7 +177,7 @@ def narrowed_alike(arguments: Sequence[str], parameters: int) -> Ratio:
     name, *rest = arguments
     given = {option.removeprefix("--"): value for option, value in zip(rest[::2], rest[1::2], strict=True)}
     structure = structure_named(name, int(given["size"]) if "size" in given else None, given.get("example"))
-    assert isinstance(structure, Foreign)
+    assert isinstance(structure, ExternalModel)
     subject = ModuleSubject(structure, build_structure(structure))
     subject = cut_to(subject, given["pruned"]) if "pruned" in given else subject
 
@@ -379,7 +379,7 @@ def cut(dense: Path, widths: dict[str, int], folder: Path) -> Path:
     """A trained network cut to HRank's widths, or to those that alignment made of them, by the L1 norm of its filters."""
     module = load(dense)
     structure = structure_of(module)
-    assert isinstance(structure, Foreign)
+    assert isinstance(structure, ExternalModel)
     subject = cut_to(ModuleSubject(structure, module), WIDTHS)
     kept = kept_channels(module, subject.tied, {**subject.cut, **widths}, norms(module, 1))
     found = subject.build(widths, kept)

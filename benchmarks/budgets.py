@@ -30,14 +30,14 @@ from genet.arch.network import Network
 from genet.cli.console import progress
 from genet.config.recipe import Recipe, Select
 from genet.device import keep_memory
-from genet.pipeline.context import Job, open_job, predictor
+from genet.pipeline.context import RunContext, open_run, predictor
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.learn import current_regression, fit_trials, train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.run_folder import RunFolder, network_name
 from genet.pipeline.select import judge, kept_widths, measured, offers, select_networks
-from genet.pipeline.train import Lesson, learn
+from genet.pipeline.train import TrainingTask, learn
 from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes
 from genet.search.race import Entrant, Entrants
@@ -72,7 +72,7 @@ def two_workers(_device: str) -> Runner:
 
 def search(recipe: Recipe, folder: Path) -> Outcomes:
     """The whole job up to its race."""
-    with open_job(folder, progress(), recipe) as job:
+    with open_run(folder, progress(), recipe) as job:
         profile_device(job)
         train_master(job)
         run_planned_trials(job, two_workers)
@@ -87,7 +87,7 @@ def random_search(folder: Path, into: Path, trainings: float) -> Outcomes:
         with written_atomically(into) as copy:
             ignored = shutil.ignore_patterns("networks", "race*", "results.json", ".lock")
             shutil.copytree(folder, copy, ignore=ignored, dirs_exist_ok=True)
-    with open_job(into, progress()) as job:
+    with open_run(into, progress()) as job:
         found = Entrants.load(job.folder.entrants)
         if any(entrant.design for entrant in found.entrants):
             count = max(2, round(trainings / len(BUDGETS) / PER_NETWORK))
@@ -98,7 +98,7 @@ def random_search(folder: Path, into: Path, trainings: float) -> Outcomes:
         return raced.model_copy(update={"trainings": sum(line["epochs"] for line in lines) / epochs})  # it needs no trials
 
 
-def random_entrants(job: Job, budget: str, count: int) -> Iterator[Entrant]:
+def random_entrants(job: RunContext, budget: str, count: int) -> Iterator[Entrant]:
     """Random networks of the space that are certified within a budget, and less than a tenth below it."""
     table, limit = job.table, float(budget[:-1])
     limit_ms, batch = limit * table.masternet_ms(job.masternet), table.setting.batch
@@ -153,7 +153,9 @@ def train_one(recipe: Recipe, network: str, seed: int) -> dict[str, object]:
     """One network from scratch by a seed of its own; its accuracy on the test images."""
     torch.set_num_threads(1)
     keep_memory()
-    lesson = Lesson(read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed)
+    lesson = TrainingTask(
+        read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed
+    )
     splits = load_data(recipe.data, recipe.space.input, recipe.seed, lesson.view())
     _, trained = finished(learn(lesson, splits, torch.device("cpu"), None))
     return {"network": network, "seed": seed, "test": trained.test_accuracy, "held_out": trained.nas_accuracy}

@@ -25,7 +25,7 @@ from genet.latency.profile import measure_network
 from genet.latency.staircase.plan import Staircases, correction_networks, random_networks
 from genet.latency.timing.repeatability import repeatability
 from genet.latency.workload import whole
-from genet.pipeline.context import Job, open_job, predictor
+from genet.pipeline.context import RunContext, open_run, predictor
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.storage import Record, write_atomic
@@ -82,12 +82,12 @@ class Errors(Record):
 def study(recipe: Recipe, folder: Path, count: int) -> str:
     """Fill the table of a recipe in a run folder, then hold its predictions against networks measured whole."""
     RunFolder(folder).adopt(recipe)
-    with open_job(folder, progress()) as job:
+    with open_run(folder, progress()) as job:
         profile_device(job)
         return written(errors_of(job, count), f"python benchmarks/prediction.py --recipe {recipe.name}")
 
 
-def errors_of(job: Job, count: int) -> Errors:
+def errors_of(job: RunContext, count: int) -> Errors:
     """Return the errors over `count` networks that took no part in the correction; the table keeps what was measured."""
     staircases = Staircases.load(job.folder.staircase)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}

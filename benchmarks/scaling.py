@@ -23,7 +23,7 @@ from genet.device import read_card
 from genet.models.build import build
 from genet.storage import Journal, write_atomic
 from genet.training.data import load_data
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.group import STRIDE_S
 from genet.trials.plan import Trial, groups, plan_trials
@@ -69,12 +69,12 @@ def report(device: str, workers: Sequence[int], most: int | None = None) -> str:
             start, work = seconds_of(recipe, trials, Processes([device] * count), Path(folder), device)
         lines.append(f"| {count} | {start:.1f} | {work:.1f} | {3600 * len(trials) / work:.0f} |")
     many = [(trial,) for trial in trials] * (RESULTS // len(trials))
-    nothing = FineTune(Course(build(space.masternet(32)), *(None,) * 4), device)  # type: ignore[arg-type]
+    nothing = FineTune(TrialContext(build(space.masternet(32)), *(None,) * 4), device)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         run_trials(many, Journal(Path(folder) / "trials.jsonl"), Instant(), nothing, lambda _: None)
         pace = len(many) / (time.perf_counter() - start)
-    paper = FineTune(Course(build(read_space("masternet").masternet(224)), *(None,) * 4), device)  # type: ignore[arg-type]
+    paper = FineTune(TrialContext(build(read_space("masternet").masternet(224)), *(None,) * 4), device)  # type: ignore[arg-type]
     sent, each = len(pickle.dumps(paper)) / 2**20, len(pickle.dumps(trials[:9])) / 2**10
     return "\n".join([*lines, "", *a_thousand(pace, sent, each), ""])
 
@@ -117,7 +117,7 @@ def seconds_of(recipe: Recipe, trials: Sequence[Trial], runner: Processes, folde
     """Wall seconds until the first worker tells of its work, and from then to the end."""
     splits = load_data(recipe.data, recipe.space.input, recipe.seed)
     parent = build(recipe.space.masternet(recipe.search_resolution))
-    work = FineTune(Course(parent, splits, recipe.distill, recipe.search_resolution, 0), device)
+    work = FineTune(TrialContext(parent, splits, recipe.distill, recipe.search_resolution, 0), device)
     heard: list[float] = []
     start = time.perf_counter()
     journal = Journal(folder / "trials.jsonl")

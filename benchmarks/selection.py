@@ -29,12 +29,12 @@ from genet.config.recipe import Recipe
 from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
 from genet.latency.staircase.plan import Staircases
-from genet.pipeline.context import Job, open_job, predictor
+from genet.pipeline.context import RunContext, open_run, predictor
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
-from genet.search.solver import Candidate, Solved, drawn, frontier
-from genet.search.tables import Offers, tabulate
+from genet.search.solver import Candidate, ExactSolver, frontier, random_search
+from genet.search.tables import ChoiceTables, tabulate_choices
 from genet.storage import write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "selection"
@@ -52,7 +52,7 @@ def exact() -> str:
         widths = {key: tuple(sorted(draw.sample(kept, min(4, len(kept))))) for key, kept in small.widths_on_offer().items()}
         noise = np.random.default_rng(seed)
         gains: dict[tuple[int, SuperBlock], float] = {}
-        offers = tabulate(
+        offers = tabulate_choices(
             small,
             widths,
             32,
@@ -72,7 +72,7 @@ def exact() -> str:
     )
 
 
-def optimum(offers: Offers, limit_ms: float) -> float:
+def optimum(offers: ChoiceTables, limit_ms: float) -> float:
     """The best accuracy within a budget, by integer programming: a binary per (super-block, width read, choice)."""
     places = [
         (index, read, int(offer.widths[row, column]), row, column)
@@ -126,23 +126,23 @@ class MadeUp:
         return kind + (0.01 + 0.002 * index) * math.log2(superblock.width / own.width) + 0.002 * (superblock.depth - own.depth)
 
 
-def on_v100(recipe: Recipe, folder: Path) -> Job:
+def on_v100(recipe: Recipe, folder: Path) -> RunContext:
     """A run folder with the wave model's latencies of the recipe's space."""
     measure = recipe.measure.model_copy(update={"device": "estimate:v100"})
     files = RunFolder(folder)
     files.adopt(recipe.model_copy(update={"measure": measure}))
-    job = Job(files, files.recipe(), Progress())
+    job = RunContext(files, files.recipe(), Progress())
     profile_device(job)
     return job
 
 
-def offers_of(job: Job) -> Callable[[int], Offers]:
+def offers_of(job: RunContext) -> Callable[[int], ChoiceTables]:
     """Resolution -> offers, with made-up gains."""
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
     prediction, space = predictor(job, job.table, kept), job.recipe.space
     gain = MadeUp(space)
-    return lambda resolution: tabulate(space, kept[resolution], resolution, 0.75, gain, prediction.reading_ms)
+    return lambda resolution: tabulate_choices(space, kept[resolution], resolution, 0.75, gain, prediction.reading_ms)
 
 
 def paper() -> str:
@@ -154,12 +154,12 @@ def paper() -> str:
             start = time.process_time()
             offers = make(resolution)
             tabulated = time.process_time()
-            solution = Solved(offers)
+            solution = ExactSolver(offers)
             front = solution.frontier()
             solved = time.process_time()
             solution.best((front[0].predicted_ms + front[-1].predicted_ms) / 2, BEST)
             best_s = time.process_time() - solved
-            random_ones = drawn(offers, STRUCTURES, 0)
+            random_ones = random_search(offers, STRUCTURES, 0)
             drawn_s = time.process_time() - solved - best_s
             one_s = one_by_one(offers, job, resolution)
             gap = gaps(front, random_ones)
@@ -210,7 +210,7 @@ def gaps(front: tuple[Candidate, ...], others: tuple[Candidate, ...]) -> list[fl
     return found
 
 
-def one_by_one(offers: Offers, job: Job, resolution: int) -> float:
+def one_by_one(offers: ChoiceTables, job: RunContext, resolution: int) -> float:
     """CPU seconds to draw one structure, make its network and predict its latency and accuracy."""
     draw, gain, table = random.Random(0), MadeUp(job.recipe.space), job.table
     start = time.process_time()
@@ -265,7 +265,7 @@ def alignment() -> str:
     for name, asked in ways.items():
         with tempfile.TemporaryDirectory() as folder:
             RunFolder(Path(folder) / "run").adopt(asked)
-            with open_job(Path(folder) / "run", progress()) as job:
+            with open_run(Path(folder) / "run", progress()) as job:
                 start = time.perf_counter()
                 profile_device(job)
                 lines += [f"| {name} | {len(job.table)} | {time.perf_counter() - start:.0f} | {row} |" for row in selected(job)]
@@ -283,7 +283,7 @@ def alignment() -> str:
     )
 
 
-def selected(job: Job) -> list[str]:
+def selected(job: RunContext) -> list[str]:
     """Per budget: the network predicted best, with its measured latency, in shares of the MasterNet's."""
     staircases = job.folder.read(job.folder.staircase, Staircases)
     resolution = job.recipe.search_resolution
@@ -291,7 +291,7 @@ def selected(job: Job) -> list[str]:
     prediction: Predictor = predictor(job, job.table, kept)
     masternet_ms = job.table.masternet_ms(job.masternet)
     gain = MadeUp(job.recipe.space)
-    front = frontier(tabulate(job.recipe.space, kept[resolution], resolution, 0.9, gain, prediction.reading_ms))
+    front = frontier(tabulate_choices(job.recipe.space, kept[resolution], resolution, 0.9, gain, prediction.reading_ms))
     rows = []
     for budget in BUDGETS:
         within = [candidate for candidate in front if candidate.predicted_ms <= budget * masternet_ms]

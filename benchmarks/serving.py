@@ -23,7 +23,7 @@ from genet.arch.network import Network
 from genet.config.reader import read_network
 from genet.device import keep_memory, read_card
 from genet.export.exports import export
-from genet.export.format import Subject, quiet
+from genet.export.format import TrainedModel, quiet
 from genet.export.onnx_formats import FILES
 from genet.export.timm_form import to_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
@@ -73,7 +73,7 @@ def works_of(network: Network, images: Tensor, runtimes: Sequence[str]) -> dict[
     with torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         size, reads = network.input.resolution, network.input
         random = TensorImages(torch.randn(64, reads.channels, size, size), torch.zeros(64, dtype=torch.long))
-        export(Subject(module, Splits(random, random, random)), Path(folder), ("onnx", "onnx-fp16", "onnx-int8", "pt2"))
+        export(TrainedModel(module, Splits(random, random, random)), Path(folder), ("onnx", "onnx-fp16", "onnx-int8", "pt2"))
         for name, file in FILES.items():
             works[f"genet: {name}"] = onnx_work((Path(folder) / file).read_bytes(), images)
         program = open_program((Path(folder) / PROGRAM_FILE).read_bytes(), PROGRAM_FILE).module()

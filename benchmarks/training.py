@@ -22,7 +22,7 @@ from genet.arch.network import Network
 from genet.config.recipe import Data, Training
 from genet.device import keep_memory
 from genet.export.exports import export
-from genet.export.format import Subject
+from genet.export.format import TrainedModel
 from genet.export.timm_form import to_timm
 from genet.models.build import build
 from genet.storage import Journal, write_atomic
@@ -49,7 +49,7 @@ def with_genet(data: Data, seed: int, into: Path) -> dict[str, float]:
     module = build(NETWORK, seed)
     train(module, splits.train, RECIPE, SIZE, CPU, seed)
     reached = accuracy(module, splits.test, SIZE, CPU)
-    exports = export(Subject(module, splits, data.identity(splits.name)), into, ("onnx", "onnx-int8"))
+    exports = export(TrainedModel(module, splits, data.identity(splits.name)), into, ("onnx", "onnx-int8"))
     return {"test": reached} | {each.format: each.accuracy for each in exports.exported if each.accuracy is not None}
 
 

@@ -38,7 +38,7 @@ from genet.training.data import Splits, load_data
 from genet.training.evaluation import accuracy
 from genet.training.images import FirstImages
 from genet.training.loop import train
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.group import NORM_IMAGES
 from genet.trials.plan import Trial, groups, plan_trials
@@ -188,10 +188,10 @@ def masternet(study: Study, recipe: Recipe, work: Path) -> GENet:
     return load_weights(network, weights)
 
 
-def course_of(recipe: Recipe, parent: GENet, mode: Mode, epochs: int, seed: int) -> Course:
+def course_of(recipe: Recipe, parent: GENet, mode: Mode, epochs: int, seed: int) -> TrialContext:
     """Trials of this mode and length; the seed decides batches, augmentation and new weights, not which trials there are."""
     distill = recipe.distill.model_copy(update={"mode": mode, "epochs": epochs, "patience": 0})
-    return Course(parent, load_data(recipe.data, recipe.space.input, recipe.seed), distill, recipe.search_resolution, seed)
+    return TrialContext(parent, load_data(recipe.data, recipe.space.input, recipe.seed), distill, recipe.search_resolution, seed)
 
 
 def planned(recipe: Recipe, seed: int) -> list[Trial]:
@@ -233,7 +233,7 @@ def costs_of_all_ways(
     for _ in range(2):
         for way, (mode, alone) in WAYS.items():
             distill = recipe.distill.model_copy(update={"mode": mode, "epochs": 1})
-            fine_tune = FineTune(Course(parent, few, distill, recipe.search_resolution, 0), str(device))
+            fine_tune = FineTune(TrialContext(parent, few, distill, recipe.search_resolution, 0), str(device))
             together = groups(planned(recipe, 0), workers=1)
             each = [[trial] for group in together for trial in group] if alone else together
             results = [event for group in each for event in fine_tune(group) if isinstance(event, TrialResult)]

@@ -29,7 +29,7 @@ from genet.arch.cost import Conv
 from genet.config.reader import read_network
 from genet.latency.estimate.analytic import LAUNCH_MS, TILES, estimate, scale_of, tiled
 from genet.latency.estimate.hardware import find_gpu
-from genet.latency.estimate.residual import Residual, Timed
+from genet.latency.estimate.residual import LearnedCorrection, Timed
 from genet.latency.ops import Op, conv_op, network_ops
 from genet.latency.trace import module_ops
 from genet.storage import write_atomic
@@ -208,7 +208,7 @@ def steps(rows: Sequence[Timed], estimated: Sequence[float]) -> tuple[float, int
 
 def residual_errors(known: Sequence[Timed], asked: Sequence[Timed]) -> list[float]:
     """Relative errors on layers the residual has not seen."""
-    factors = Residual(known).factors([(row.ops, row.batch) for row in asked])
+    factors = LearnedCorrection(known).factors([(row.ops, row.batch) for row in asked])
     return [abs(row.estimated_ms * factor / row.measured_ms - 1) for row, factor in zip(asked, factors, strict=True)]
 
 

@@ -52,7 +52,7 @@ class Tracker:
         self.count, self.total, self.done, self.note = count, count.total, count.done, ""
         self._ahead = 0.0  # of the steps that are under way
         self._start = self._paced_from = time.monotonic()
-        self._start_done, self._walks = float(count.done), False
+        self._start_done, self._paced = float(count.done), False
 
     def advance(self, note: str = "") -> None:
         """Count one step as done; `note` is the latest thing worth knowing."""
@@ -60,15 +60,15 @@ class Tracker:
         self.note = note or self.note
         self._moved()
 
-    def walk(self, steps: float, earlier: bool = False) -> None:
+    def advance_by(self, steps: float, earlier: bool = False) -> None:
         """Add to the steps under way what was done of them, here or in an earlier run; `complete` counts a whole one."""
         self._ahead += steps
         self._start_done += steps if earlier else 0
-        if steps > 0 and not (earlier or self._walks):  # what came before the first strides were not steps
-            self._walks, self._paced_from, self._start_done = True, time.monotonic(), self.position
+        if steps > 0 and not (earlier or self._paced):  # what came before the first strides were not steps
+            self._paced, self._paced_from, self._start_done = True, time.monotonic(), self.position
         self._moved()
 
-    def arrive(self, note: str = "") -> None:
+    def complete(self, note: str = "") -> None:
         """Count one step that was under way as done."""
         self._ahead -= 1
         self.advance(note)

@@ -23,7 +23,7 @@ def terminate(*_: object) -> Never:
     raise Terminated
 
 
-class Ending:
+class GracefulShutdown:
     """Within it the first SIGTERM or Ctrl-C only asks: work that is not safe at any moment looks at `asked`, saves and stops.
 
     A second Ctrl-C ends at once.

@@ -43,11 +43,11 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A tiny run from start to end."""
-    from genet.pipeline.context import open_job
+    from genet.pipeline.context import open_run
     from genet.pipeline.run import run_job
 
     folder = tmp_path_factory.mktemp("tiny")
-    with open_job(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
+    with open_run(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
         run_job(job)
     return RunFolder(folder / "run")
 
@@ -81,9 +81,9 @@ def module() -> GENet:
 def exported(module: GENet, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exports]:
     """The small network exported in every format over the remains of an older export, into a folder without parents."""
     from genet.export.exports import export
-    from genet.export.format import Subject
+    from genet.export.format import TrainedModel
 
     folder = tmp_path_factory.mktemp("small") / "deep" / "export"
     (folder / "timm").mkdir(parents=True)
     (folder / "timm" / "model.safetensors").write_bytes(b"of another network")
-    return folder, export(Subject(module, splits, "digits", labels=splits.labels), folder)
+    return folder, export(TrainedModel(module, splits, "digits", labels=splits.labels), folder)

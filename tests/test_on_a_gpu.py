@@ -18,7 +18,7 @@ from genet.training import replay
 from genet.training.data import Splits, load_data
 from genet.training.images import View
 from genet.training.loop import train
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import plan_trials
 from genet.trials.results import TrialResult
@@ -87,7 +87,7 @@ def test_recorded_trials_reach_what_ordinary_ones_reach(tmp_path: Path, monkeypa
     splits = load_data(recipe.data, recipe.space.input, 0)
     parent = build(recipe.space.masternet(16), seed=1)
     train(parent, splits.train, Schedule(epochs=2, batch=64, learning_rate=0.4), 16, GPU, 0)
-    course = Course(
+    course = TrialContext(
         parent.cpu(), splits, Distill.model_validate({"epochs": 2, "batch": 64, "learning_rate": 0.1, "mode": mode}), 16, seed=7
     )
     trials = [

@@ -26,7 +26,7 @@ from genet.latency.table import Setting
 from genet.latency.timing.meter import DeviceMeter
 from genet.latency.workload import read_part
 from genet.models.build import GENet, build
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.learn import fit_trials, train_master
 from genet.pipeline.profile import check_job, profile_device
@@ -37,7 +37,7 @@ from genet.training.data import Splits, load_data
 from genet.training.evaluation import accuracy
 from genet.training.images import Batch, TensorImages, View
 from genet.training.loop import train
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.results import TrialResult
@@ -288,14 +288,14 @@ def test_a_step_that_hangs_on_the_host_is_caught_by_the_pretend_gpu(digits: Spli
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory: pytest.TempPathFactory) -> Course:
+def course(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
     recipe = tiny_recipe(tmp_path_factory.mktemp("recipe"))
     whole = load_data(recipe.data, recipe.space.input, 0)
     train_set, held_out = (next(images.batches(count, 8)) for images, count in ((whole.train, 512), (whole.nas_validation, 250)))
     splits = Splits(TensorImages(*train_set), TensorImages(*held_out), whole.test)
     module = build(recipe.space.masternet(16), seed=1)
     train(module, splits.train, Schedule(epochs=2, batch=64, learning_rate=0.4), 16, CPU, 0)
-    return Course(module, splits, Distill(epochs=2, batch=64, learning_rate=0.1, patience=1), 16, seed=7)
+    return TrialContext(module, splits, Distill(epochs=2, batch=64, learning_rate=0.1, patience=1), 16, seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trial, ...]:
     return (*single[0], *single[1], *[trial for trial in planned if trial.also][:2])
 
 
-def reached(course: Course, trials: Sequence[Trial], device: str) -> dict[str, tuple[float, ...]]:
+def reached(course: TrialContext, trials: Sequence[Trial], device: str) -> dict[str, tuple[float, ...]]:
     found = {}
     for index in sorted({trial.index for trial in trials}):
         events = FineTune(course, device)([trial for trial in trials if trial.index == index])
@@ -318,7 +318,7 @@ def reached(course: Course, trials: Sequence[Trial], device: str) -> dict[str, t
 
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_trials_of_every_mode_joint_ones_too_end_on_a_gpu_as_on_the_processor(
-    course: Course, trials: tuple[Trial, ...], mode: Mode
+    course: TrialContext, trials: tuple[Trial, ...], mode: Mode
 ) -> None:
     course = dataclasses.replace(course, distill=course.distill.model_copy(update={"mode": mode}))
     assert any(trial.also for trial in trials)
@@ -328,7 +328,9 @@ def test_trials_of_every_mode_joint_ones_too_end_on_a_gpu_as_on_the_processor(
     assert 0 < seen.most_alive <= 3
 
 
-def test_a_trial_waits_for_the_gpu_no_more_often_the_more_are_in_its_group(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_trial_waits_for_the_gpu_no_more_often_the_more_are_in_its_group(
+    course: TrialContext, trials: tuple[Trial, ...]
+) -> None:
     def waits(count: int) -> int:
         with pretend_gpu() as seen:
             reached(course, [trial for trial in trials if not trial.also and trial.index == 1][:count], "cuda")
@@ -355,7 +357,7 @@ def test_a_whole_run_mixes_nothing_and_keeps_at_most_three_graphs(tmp_path: Path
     monkeypatch.setattr("genet.latency.estimate.roofline.LARGE", (64,))
     monkeypatch.setattr("genet.latency.estimate.roofline.PASS_BYTES", 2**16)
     recipe = read_recipe(write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: cuda")))
-    with pretend_gpu() as seen, open_job(tmp_path / "run", Progress(), recipe) as job:
+    with pretend_gpu() as seen, open_run(tmp_path / "run", Progress(), recipe) as job:
         check_job(job)
         profile_device(job)
         train_master(job)

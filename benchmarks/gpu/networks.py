@@ -8,7 +8,7 @@ import torch
 
 from genet.errors import DeviceError, MeasurementError
 from genet.latency.timing.meter import Meter
-from genet.latency.workload import Part, read_part
+from genet.latency.workload import Workload, read_part
 from genet.storage import Journal
 from gpu.bench import Bench
 from gpu.checks import SLOW, run_tests
@@ -74,7 +74,7 @@ def _each(names: Sequence[str], meters: Sequence[Meter]) -> Iterable[tuple[str, 
     return ((name, meter) for name in names for meter in meters)
 
 
-def _facts(part: Part, meter: Meter) -> dict[str, object]:
+def _facts(part: Workload, meter: Meter) -> dict[str, object]:
     """Return what a network is, and how it was timed; MACs and parameters are per image and of convolutions and linear layers."""
     setting, ops = meter.setting, part.ops()
     return {

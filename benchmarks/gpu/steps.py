@@ -17,15 +17,15 @@ from genet.config.recipe import Recipe, Training
 from genet.device import device_fault
 from genet.errors import first_line
 from genet.models.build import build
-from genet.signals import Ending
+from genet.signals import GracefulShutdown
 from genet.storage import Record
 from genet.training.data import Splits
-from genet.training.distributed import ALONE
+from genet.training.distributed import SINGLE_PROCESS
 from genet.training.images import TensorImages, View
 from genet.training.learner import computing_on, on_device, steps_unread
 from genet.training.loop import _Loop
 from genet.training.replay import CALLS_BEFORE, Replayed
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.group import _Group
 from genet.trials.plan import Trial, groups, plan_trials
 from gpu.bench import Bench
@@ -134,8 +134,8 @@ def timed_step(
     """Time a step of this network, called `name`, trained so."""
     module = build(network).to(bench.device).to(memory_format=torch.channels_last).train()
     size, once = network.input.resolution, training.model_copy(update={"learning_rate": RATE})
-    with computing_on(bench.device, deterministic), _autotuned(autotuned), Ending() as ending:
-        loop = _Loop(module, noise(bench, training.batch, size), once, size, bench.device, 0, None, None, ALONE, ending)
+    with computing_on(bench.device, deterministic), _autotuned(autotuned), GracefulShutdown() as ending:
+        loop = _Loop(module, noise(bench, training.batch, size), once, size, bench.device, 0, None, None, SINGLE_PROCESS, ending)
         if way != "recorded":
             loop.descend = Replayed(loop._descend, bench.device, recorded=False)
         shown = next(loop.shown())
@@ -163,14 +163,14 @@ def group_steps(bench: Bench) -> Answers:
     planned = plan_trials(space, space.widths_on_offer(), size, recipe.seed, distill)
     trials = next(group for group in groups(planned, workers=1) if group[0].index == 1)
     images = noise(bench, distill.batch, size)
-    course = Course(build(space.masternet(size)), Splits(images, images, images), distill, size, recipe.seed)
+    course = TrialContext(build(space.masternet(size)), Splits(images, images, images), distill, size, recipe.seed)
     facts = {"superblock": trials[0].index + 1, "trials": len(trials), "mode": distill.mode, "batch": distill.batch}
     for way in WAYS[::2] if bench.cuda else WAYS[:1]:
         yield {"group_steps": (GroupStep.model_validate({**facts, "way": way, **timed_group_step(bench, course, trials, way)}),)}
         bench.give_back()
 
 
-def timed_group_step(bench: Bench, course: Course, trials: Sequence[Trial], way: Way) -> dict[str, object]:
+def timed_group_step(bench: Bench, course: TrialContext, trials: Sequence[Trial], way: Way) -> dict[str, object]:
     """Return what a step of all these trials takes, as fields of `GroupStep`."""
     group = _Group(course, trials, bench.device)
     if way != "recorded":

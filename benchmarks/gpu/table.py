@@ -14,7 +14,7 @@ from genet.cli.console import progress
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.latency.staircase.plan import Staircases
-from genet.pipeline.context import Job, open_job
+from genet.pipeline.context import RunContext, open_run
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.report.figures import draw_staircases, staircase_info
@@ -137,10 +137,10 @@ def _draw(bench: Bench, folder: Path, kernels: tuple[Kernel, ...], into: Path | 
         write_atomic(into / "staircases.svg", draw_staircases(panels).encode())
 
 
-def _job(bench: Bench, folder: Path, kernels: tuple[Kernel, ...]) -> AbstractContextManager[Job]:
+def _job(bench: Bench, folder: Path, kernels: tuple[Kernel, ...]) -> AbstractContextManager[RunContext]:
     """Return the table's run folder as a job; it is made where it is not there yet."""
     RunFolder(folder / "run").adopt(_recipe(bench, kernels))
-    return open_job(folder / "run", progress())
+    return open_run(folder / "run", progress())
 
 
 def _recipe(bench: Bench, kernels: tuple[Kernel, ...]) -> Recipe:

@@ -33,7 +33,7 @@ class LayerWidths(Record):
     widths: Annotated[dict[str, Count], Field(min_length=1)]
 
 
-class Foreign(Record):
+class ExternalModel(Record):
     """What a function builds (`timm:MODEL`, or `MODULE:FUNCTION` that takes nothing), and the layers that differ from that.
 
     `layers` gives for each of them the channels it writes and those it reads. `computes` names what the function computed when
@@ -63,10 +63,10 @@ class Foreign(Record):
         return self.model_copy(update={"input": self.input.model_copy(update={"resolution": resolution})})
 
 
-Structure = Network | Foreign
+ModelSpec = Network | ExternalModel
 
 
-def read_notation(notation: str, name: str) -> Structure:
+def read_notation(notation: str, name: str) -> ModelSpec:
     """Read back what `str` says of a network of either kind."""
     first, *middle, classes = notation.split(" | ")
     source, _, size = first.rpartition(" @")
@@ -80,4 +80,4 @@ def read_notation(notation: str, name: str) -> Structure:
         layers[layer] = (written, read)
     reads = Input(channels=channels, classes=int(classes), resolution=resolution)
     function, _, computes = source.partition("#")
-    return Foreign(name=name, source=function, computes=computes or None, input=reads, layers=layers)
+    return ExternalModel(name=name, source=function, computes=computes or None, input=reads, layers=layers)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, cast
 
-from genet.arch.external import Structure
+from genet.arch.external import ModelSpec
 from genet.arch.network import Network
 from genet.cli.align_weights import Kept, kept, source_of
 from genet.cli.console import labelled, milliseconds, progress, save_picture, table
@@ -28,7 +28,7 @@ from genet.studies.align.module_subject import ModuleSubject, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
 from genet.studies.align.study import UNNOTICED, Alignment, Goal, Ratio, align, find_places
-from genet.studies.align.subject import LEFT_OUT, NetworkSubject, Scope, Subject, Widths
+from genet.studies.align.subject import LEFT_OUT, NetworkSubject, ResizableNetwork, Scope, Widths
 from genet.studies.figures import draw_alignment
 
 Answer = dict[str, Any]
@@ -117,7 +117,9 @@ def _goal(arguments: argparse.Namespace) -> Goal:
     return Goal(arguments.mode, arguments.target_ratio, arguments.param_tolerance, arguments.solver)
 
 
-def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, weights: Kept | None, before: float | None) -> Answer:
+def _scaled(
+    subject: ResizableNetwork, arguments: argparse.Namespace, meter: Meter, weights: Kept | None, before: float | None
+) -> Answer:
     """Grow width and resolution together, at the latency of now."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
     print(f"{subject.name} on {labelled(meter.setting)}")
@@ -146,7 +148,7 @@ def _scaled(subject: Subject, arguments: argparse.Namespace, meter: Meter, weigh
     return answer
 
 
-def _subject(arguments: argparse.Namespace) -> Subject:
+def _subject(arguments: argparse.Namespace) -> ResizableNetwork:
     """Return what to align, by its name."""
     what = arguments.what
     structure = structure_named(what, arguments.size, arguments.example)
@@ -154,7 +156,7 @@ def _subject(arguments: argparse.Namespace) -> Subject:
     if isinstance(structure, Network):
         if arguments.pruned:
             raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
-        subject: Subject = NetworkSubject(structure, scope)
+        subject: ResizableNetwork = NetworkSubject(structure, scope)
     else:
         source = source_of(arguments, structure)
         if told := baked(source):
@@ -204,7 +206,7 @@ def _rows(path: Path, meter: Meter, run: RunFolder | None) -> LatencyTable:
     return rows
 
 
-def _places(subject: Subject, rows: LatencyTable, meter: Meter) -> tuple[Place, ...]:
+def _places(subject: ResizableNetwork, rows: LatencyTable, meter: Meter) -> tuple[Place, ...]:
     wanted = {block for place in subject.movable for width in place.grid for block in place.blocks(width)}
     known = sum(rows.block_row(block) is not None for block in wanted)
     with progress().track("layers over their widths", len(wanted), known) as tracker:
@@ -218,7 +220,7 @@ def _places(subject: Subject, rows: LatencyTable, meter: Meter) -> tuple[Place, 
     return found
 
 
-def _print_places(places: tuple[Place, ...], subject: Subject) -> None:
+def _print_places(places: tuple[Place, ...], subject: ResizableNetwork) -> None:
     rows = [
         [
             place.name,
@@ -287,7 +289,7 @@ def _unreached(found: Alignment, goal: Goal) -> str:
     )
 
 
-def _waiting(subject: Subject, meter: Meter) -> str:
+def _waiting(subject: ResizableNetwork, meter: Meter) -> str:
     """Return why no width can matter much, where that is known."""
     if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
         return ""
@@ -298,7 +300,7 @@ def _error(ratio: Ratio) -> str:
     return f" ± {ratio.error:.3f}" if ratio.error else ""
 
 
-def _weights(arguments: argparse.Namespace, subject: Subject) -> Kept | None:
+def _weights(arguments: argparse.Namespace, subject: ResizableNetwork) -> Kept | None:
     """Return what becomes of its weights; None for a network that is trained anew."""
     if isinstance(subject, ModuleSubject):
         return kept(arguments, subject)
@@ -328,13 +330,13 @@ def _accuracies(weights: Kept | None, widths: Widths, before: float | None, reso
 
 
 def _write(
-    subject: Subject, widths: Widths, found: Record, folder: Path, weights: Kept | None, resolution: int | None = None
+    subject: ResizableNetwork, widths: Widths, found: Record, folder: Path, weights: Kept | None, resolution: int | None = None
 ) -> Path:
     """Return the aligned network, ready for `genet train`; of one that other code builds with its weights."""
     name, kind, goes_on = f"{subject.name}-aligned", "the network without weights", ""
     with FolderLock(folder):
         if isinstance(subject, NetworkSubject):
-            structure: Structure = subject.at(widths).model_copy(update={"name": name}).at(resolution or subject.resolution)
+            structure: ModelSpec = subject.at(widths).model_copy(update={"name": name}).at(resolution or subject.resolution)
         else:
             assert isinstance(subject, ModuleSubject)
             assert weights is not None

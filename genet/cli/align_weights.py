@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.cli.console import progress
 from genet.cli.naming import images_named, weights_of
 from genet.device import open_device
@@ -28,7 +28,7 @@ from genet.training.images import ImageSet
 RANK_IMAGES = 500  # that the ranks of feature maps are averaged over
 
 
-def source_of(arguments: argparse.Namespace, structure: Foreign) -> nn.Module:
+def source_of(arguments: argparse.Namespace, structure: ExternalModel) -> nn.Module:
     """Return the network with its weights: those beside it, its function's or timm's.
 
     Fresh ones where nothing is made of them, or with --untrained. GenetError where there are none at hand.

@@ -6,10 +6,10 @@ import argparse
 from typing import Any
 
 from genet.arch.cost import network_cost
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
-from genet.config.pretrained import check_taken
+from genet.config.pretrained import check_pretrained
 from genet.config.reader import read_any
 from genet.config.recipe import Measure, Recipe, TrainingRecipe
 from genet.errors import SpecError
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """`genet check`: every fault of a file, or what it costs."""
     record = read_any(arguments.file)
     if isinstance(record, Recipe):
-        check_taken(record)
+        check_pretrained(record)
         check_designs(record)
     if isinstance(record, Recipe | TrainingRecipe):
         _check_images(record)
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     if isinstance(record, TrainingRecipe):
         answer |= record.train.model_dump(mode="json", exclude_none=True)
         return _printed(answer)
-    if isinstance(record, Foreign):
+    if isinstance(record, ExternalModel):
         reads = record.input
         answer |= {"notation": str(record), "layers_of_other_widths": len(record.layers), "size": reads.resolution}
         return _printed(answer | {"digest": record.digest})
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     return _printed(answer)
 
 
-def _print_designs(record: Structure | SearchSpace | Recipe | TrainingRecipe) -> Answer:
+def _print_designs(record: ModelSpec | SearchSpace | Recipe | TrainingRecipe) -> Answer:
     """List the designs that a race holds the search against, as they are published."""
     if not isinstance(record, Recipe | SearchSpace):
         raise SpecError([f"{record.name}: got --designs for a single network, expected a recipe or a search space; leave it out"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from genet.cli.console import progress, table
 from genet.errors import RunError
-from genet.pipeline.context import Job, open_job, read_job
+from genet.pipeline.context import RunContext, open_run, read_run
 from genet.pipeline.distill import ask_for_trials, finished_trials, planned_trials, run_planned_trials, trial_pace
 from genet.pipeline.explain import explain_selection, propose_trials
 from genet.pipeline.select import select_networks
@@ -17,7 +17,7 @@ from genet.progress import duration
 from genet.search.outcome import percent
 from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner
-from genet.trials.status import Standing, standings
+from genet.trials.status import SuperBlockProgress, progress_by_superblock
 
 Answer = dict[str, Any]
 
@@ -27,8 +27,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     if arguments.status:
         if arguments.extra or arguments.retry:
             raise RunError("--status only looks, and --extra and --retry run trials; give them without --status")
-        return _print_status(read_job(arguments.run, progress()))
-    with open_job(arguments.run, progress()) as job:
+        return _print_status(read_run(arguments.run, progress()))
+    with open_run(arguments.run, progress()) as job:
         if arguments.extra:
             _ask_for_more(job, arguments.extra)
         results = run_planned_trials(job, partial(trial_runner, arguments), arguments.retry, arguments.any_master)
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         return {"trials": len(results), "failed": sum(result.accuracy is None for result in results)}
 
 
-def _ask_for_more(job: Job, count: int) -> None:
+def _ask_for_more(job: RunContext, count: int) -> None:
     """Take the trials into the plan that `genet select RUN --suggest` names, unless what was asked for before is not run yet."""
     if len(finished_trials(job)) < len(planned_trials(job)):
         asked = f"; delete {job.folder.more_trials} to withdraw those asked for" if job.folder.more_trials.exists() else ""
@@ -56,7 +56,7 @@ def trial_runner(arguments: argparse.Namespace, device: str) -> Runner:
     return open_runner(device, arguments.runner, arguments.workers, arguments.trials_per_gpu, arguments.address)
 
 
-def _print_status(job: Job) -> Answer:
+def _print_status(job: RunContext) -> Answer:
     """Print where the trials stand from what is on disk, and disturb nobody."""
     found = _print_standings(job)
     seen = trial_pace(job)
@@ -71,8 +71,8 @@ def _print_status(job: Job) -> Answer:
     }
 
 
-def _print_standings(job: Job) -> tuple[Standing, ...]:
-    found = standings(planned_trials(job), finished_trials(job))
+def _print_standings(job: RunContext) -> tuple[SuperBlockProgress, ...]:
+    found = progress_by_superblock(planned_trials(job), finished_trials(job))
     rows = [
         [
             str(standing.index + 1),

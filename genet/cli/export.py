@@ -15,7 +15,7 @@ from genet.export.exports import check_formats
 from genet.export.record import EVIDENCE_FILE, Exports
 from genet.models.weights import NETWORK_FILE
 from genet.names import typed
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.export import export_folder, export_selected
 from genet.pipeline.report import unmet_budgets
 from genet.pipeline.run_folder import RunFolder
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     if not ((what / NETWORK_FILE).exists() or RunFolder(what).recipe_file.exists()):
         raise GenetError(f"{what}: must be a run folder, or the folder of a trained network (network.yaml), and is neither")
     if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
-        with open_job(what, progress(), _with_images(what, arguments.data) if arguments.data else None) as job:
+        with open_run(what, progress(), _with_images(what, arguments.data) if arguments.data else None) as job:
             folders = export_selected(job, formats, arguments.network)
             unmet = () if arguments.network else unmet_budgets(job)
     elif what.absolute().parent.name == "networks" and RunFolder(what.absolute().parent.parent).recipe_file.exists():

@@ -7,7 +7,7 @@ from typing import Any
 
 from genet.cli.console import points, progress, table
 from genet.config.recipe import Model
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.learn import fit_trials
 from genet.search.regression import Regression
@@ -19,7 +19,7 @@ LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how tria
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Print the pseudo-gradients with their errors, and how well they predict trials that they have not seen."""
-    with open_job(arguments.run, progress()) as job:
+    with open_run(arguments.run, progress()) as job:
         regression = fit_trials(job, arguments.model)
         _print_gradients(regression)
         _print_quality(regression)

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from genet.arch.external import Structure
+from genet.arch.external import ModelSpec
 from genet.cli.console import labelled, progress, save_picture, table
 from genet.cli.measuring import calibrated, measure_of, meter_of
 from genet.cli.naming import structure_named
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     return answer
 
 
-def _measured(structures: list[Structure], arguments: argparse.Namespace) -> tuple[list[Folding], dict[str, str], Answer]:
+def _measured(structures: list[ModelSpec], arguments: argparse.Namespace) -> tuple[list[Folding], dict[str, str], Answer]:
     """Return every network before and after; one that cannot be folded does not hold up the others."""
     meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
     print(labelled(meter.setting))
@@ -126,7 +126,7 @@ def _told(one: Folding) -> Answer:
     }
 
 
-def _trained(structure: Structure, folded: Structure, recipe: TrainingRecipe, arguments: argparse.Namespace) -> Answer:
+def _trained(structure: ModelSpec, folded: ModelSpec, recipe: TrainingRecipe, arguments: argparse.Namespace) -> Answer:
     """Return both trained by one recipe, each in a folder of its own."""
     accuracies = {}
     for name, network, f in (("original", structure, 1), ("folded", folded, arguments.images_per_fold)):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genet.arch.network import legal_name
-from genet.config.preprocessing import Shown, shown_at
+from genet.config.preprocessing import Preprocessing, preprocessing_at
 from genet.config.reader import to_yaml
 from genet.export.importing import import_network
 from genet.export.opening import input_of
@@ -19,7 +19,7 @@ from genet.storage import FolderLock, write_atomic
 Answer = dict[str, Any]
 
 
-def _way(shown: Shown) -> str:
+def _way(shown: Preprocessing) -> str:
     mean, deviation = (" ".join(map("{:g}".format, each)) for each in (shown.mean, shown.std))
     return f"{shown.interpolation}, {100 * shown.crop:g} % of the {shown.crop_mode}, mean {mean}, deviation {deviation}"
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         print(f"  its classes have no names: write them into {file}, a line for each logit, or logits stand for folders by name")
     if found.module is not None and (told := baked(found.module)):
         print(f"  {told}")
-    usual = shown_at(found.network.input.channels, found.network.input.resolution)
+    usual = preprocessing_at(found.network.input.channels, found.network.input.resolution)
     if found.shown not in (None, usual):
         print(f"  its accuracy may differ: its images were shown by {_way(found.shown)}, and are shown here by {_way(usual)}")
     return {"folder": str(folder), "network": str(found.network), "weights": found.module is not None}

@@ -18,12 +18,12 @@ from genet.errors import EvidenceError, SpecError
 from genet.export.record import EVIDENCE_FILE
 from genet.export.serving import RUNTIMES, Served, serving_times
 from genet.latency.evidence import Difference, differences
-from genet.latency.report import Reading, read_latency
+from genet.latency.report import LatencyReport, read_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curves, measure_curves, read_sweep_option
 from genet.latency.timing.meter import Meter
 from genet.latency.timing.repeatability import Repeatability, repeatability
-from genet.latency.workload import Part, read_part, whole
+from genet.latency.workload import Workload, read_part, whole
 from genet.models.weights import NETWORK_FILE
 from genet.names import typed
 from genet.report.latency_figures import draw_curves
@@ -99,7 +99,7 @@ def _speed(one: Served, batch: int) -> list[str]:
     return [milliseconds(one.ms), milliseconds(one.ms / batch), f"{1e3 * batch / one.ms:,.0f}", f"{one.spread:.1%}"]
 
 
-def _read(part: Part, meter: Meter) -> Reading:
+def _read(part: Workload, meter: Meter) -> LatencyReport:
     if meter.setting.estimate:
         reading = read_latency(part, meter)
     else:
@@ -119,7 +119,7 @@ def _read(part: Part, meter: Meter) -> Reading:
     return reading
 
 
-def _print_layers(reading: Reading) -> None:
+def _print_layers(reading: LatencyReport) -> None:
     slowest = sorted(reading.layers, key=lambda layer: -layer.ms)[:MOST_LAYERS]
     shown = [layer for layer in reading.layers if layer in slowest]
     total = sum(layer.ms for layer in reading.layers)
@@ -141,7 +141,7 @@ def _print_layers(reading: Reading) -> None:
         print(f"  the {MOST_LAYERS} slowest of {len(reading.layers)} layers; --json has all")
 
 
-def _answer(reading: Reading) -> Answer:
+def _answer(reading: LatencyReport) -> Answer:
     setting = reading.setting
     fields = reading.model_dump(mode="json", exclude={"setting"})
     return {

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from genet.cli.console import progress
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.learn import train_master
 from genet.search.outcome import percent
 
@@ -15,7 +15,7 @@ Answer = dict[str, Any]
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Train the run's MasterNet, and print its accuracy."""
-    with open_job(arguments.run, progress()) as job:
+    with open_run(arguments.run, progress()) as job:
         trained = train_master(job)
     print(f"accuracy on the images held out for the search: {percent(trained.nas_accuracy)}")
     return trained.model_dump(mode="json")

@@ -16,7 +16,7 @@ from genet.errors import EvidenceError, SpecError
 from genet.latency.evidence import read_evidence
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import EstimateMeter, Meter, open_meter
-from genet.latency.workload import Part, read_part
+from genet.latency.workload import Workload, read_part
 from genet.storage import Journal
 
 
@@ -91,7 +91,7 @@ def say_damaged(file: Path) -> None:
         print(f"{file}: damaged lines {', '.join(map(str, damaged))} are left out")
 
 
-def _known(text: str) -> tuple[Part, float]:
+def _known(text: str) -> tuple[Workload, float]:
     name, _, ms = text.rpartition("=")
     try:
         taken = float(ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from genet.arch.external import FUNCTION, Foreign, Structure
+from genet.arch.external import FUNCTION, ExternalModel, ModelSpec
 from genet.arch.network import Input, Network
 from genet.config.reader import read_structure
 from genet.config.recipe import Data
@@ -29,7 +29,7 @@ def images_in(data: Data, folder: str) -> Data:
     return Data.model_validate({**data.model_dump(), "root": check_utf8(str(root)), **({"name": "folder"} if classes else {})})
 
 
-def structure_named(what: str, size: int | None = None, example: str | None = None) -> Structure:
+def structure_named(what: str, size: int | None = None, example: str | None = None) -> ModelSpec:
     """Return the model called timm:MODEL, MODULE:FUNCTION with an example of what it reads, or a network's file, folder, name or
     notation.
 
@@ -57,22 +57,22 @@ def weights_of(what: str) -> Path | None:
     return weights if place.exists() and weights.exists() else None
 
 
-def _timm(what: str, size: int | None) -> Foreign:
+def _timm(what: str, size: int | None) -> ExternalModel:
     part = timm_model(what.removeprefix("timm:"), size)
     channels, height, width = part.image
     if height != width:
         raise SpecError([f"{what}: must read square images; give --size (got {height} x {width})"])
     reads = Input(channels=channels, classes=logits_of(part.build(), part.image, what), resolution=height)
-    return Foreign(name=what.removeprefix("timm:"), source=what, input=reads)
+    return ExternalModel(name=what.removeprefix("timm:"), source=what, input=reads)
 
 
-def _own(what: str, example: str | None) -> Foreign:
+def _own(what: str, example: str | None) -> ExternalModel:
     if example is None:
         raise SpecError(["--example must tell what a network of your own reads, as in --example 1,3,224,224 (got none)"])
     sizes = re.fullmatch(r"[1-9]\d*,([1-9]\d*),([1-9]\d*),\2", example)
     if not sizes:
         raise SpecError([f"--example must be images,channels,height,width of square images, as in 1,3,224,224 (got {example!r})"])
     reads = Input(channels=int(sizes[1]), classes=2, resolution=int(sizes[2]))
-    found = Foreign(name=what.rpartition(":")[2], source=what, input=reads)
+    found = ExternalModel(name=what.rpartition(":")[2], source=what, input=reads)
     classes = logits_of(build_structure(found), (reads.channels, reads.resolution, reads.resolution), what)
     return identified(found.model_copy(update={"input": reads.model_copy(update={"classes": classes})}))

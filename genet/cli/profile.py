@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from genet.cli.console import progress
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.profile import profile_device
 
 Answer = dict[str, Any]
@@ -14,7 +14,7 @@ Answer = dict[str, Any]
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Measure what the run's latency table lacks, and find the staircases."""
-    with open_job(arguments.run, progress()) as job:
+    with open_run(arguments.run, progress()) as job:
         stairs = profile_device(job).staircases
     offered = {(index, str(kind)): len(widths) for (index, kind), widths in job.recipe.space.widths_on_offer().items()}
     kept = [len(stair.kept) / offered[stair.superblock, stair.block_type] for stair in stairs]

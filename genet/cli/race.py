@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genet.cli.console import found_ms, progress, table
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.race import run_race
 from genet.pipeline.report import list_shortfalls
 from genet.search.outcome import Outcome, Outcomes, Raced
@@ -18,7 +18,7 @@ from genet.trials.runners.runner import Runner
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train what is selected and the known designs alike; what is trained already is not repeated."""
-    with open_job(arguments.run, progress()) as job:
+    with open_run(arguments.run, progress()) as job:
         found = run_race(job, partial(training_runner, arguments))
         print_outcomes(found, job.folder.path)
         shortfalls = list_shortfalls(job)

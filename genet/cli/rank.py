@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Kind, Network
 from genet.cli.console import save_picture, table
 from genet.cli.naming import structure_named, weights_of
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     run = RunFolder(Path(arguments.what))
     chosen: tuple[Network, ...] = ()
     if "|" not in arguments.what and run.recipe_file.exists() and not (run.path / NETWORK_FILE).exists():
-        structure: Structure = Network.parse(run.read(run.master, Trained).network)
+        structure: ModelSpec = Network.parse(run.read(run.master, Trained).network)
         module = load_structure(structure, run.master.with_suffix(".safetensors"))
         if run.selection.exists():
             answers = run.read(run.selection, Selection).answers
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     }
 
 
-def _with_weights(what: str, structure: Structure, random: bool) -> nn.Module:
+def _with_weights(what: str, structure: ModelSpec, random: bool) -> nn.Module:
     """Return the network with trained weights; EvidenceError where there are none and no random ones are asked for."""
     if random:
         return build_structure(structure)
@@ -72,7 +72,7 @@ def _with_weights(what: str, structure: Structure, random: bool) -> nn.Module:
     if weights:
         return load_structure(structure, weights)
     without: str | None = "no trained weights lie beside it"
-    if isinstance(structure, Foreign) and structure.source.startswith("timm:") and not structure.layers:
+    if isinstance(structure, ExternalModel) and structure.source.startswith("timm:") and not structure.layers:
         module, without = pretrained(structure)
         if without is None:
             return module

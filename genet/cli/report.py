@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from genet.cli.console import progress
-from genet.pipeline.context import read_job
+from genet.pipeline.context import read_run
 from genet.pipeline.report import write_report
 
 Answer = dict[str, Any]
@@ -14,6 +14,6 @@ Answer = dict[str, Any]
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Write the page about what there is so far."""
-    path = write_report(read_job(arguments.run, progress()))
+    path = write_report(read_run(arguments.run, progress()))
     print(path)
     return {"report": str(path)}

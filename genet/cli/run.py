@@ -16,7 +16,7 @@ from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.errors import RunError
 from genet.names import check_utf8, typed
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.report import list_shortfalls
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder, default_folder
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     if arguments.run and arguments.new_run and folder.exists():
         raise RunError(f"{folder}: --new-run must name a new folder, and this one exists; give another --run")
 
-    with open_job(folder, progress(), recipe) as job:
+    with open_run(folder, progress(), recipe) as job:
         job.progress.say(f"{recipe.name} in {folder}")
         trials, trainings = partial(trial_runner, arguments), partial(training_runner, arguments)
         outcomes = run_job(job, trials, trainings, arguments.any_master)

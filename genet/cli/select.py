@@ -12,7 +12,7 @@ from genet.cli.console import found_ms, milliseconds, points, progress, table
 from genet.config.recipe import Budget, Model, Select
 from genet.errors import SpecError
 from genet.latency.table import LatencyTable
-from genet.pipeline.context import Job, open_job, read_job
+from genet.pipeline.context import RunContext, open_run, read_run
 from genet.pipeline.explain import explain_selection, propose_trials
 from genet.pipeline.learn import current_regression
 from genet.pipeline.select import evidence_table, run_table, select_from_evidence, select_networks
@@ -30,16 +30,16 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Select on the device, or from evidence for other budgets or another device, and print why."""
     budgets = _budgets(arguments.budget)
     if budgets or arguments.latency:
-        job = read_job(arguments.run, progress())
+        job = read_run(arguments.run, progress())
         evidence = evidence_table(job, arguments.latency) if arguments.latency else run_table(job)
         return _selected(
             job, select_from_evidence(job, budgets or job.recipe.select.budgets, evidence), evidence, arguments.suggest
         )
-    with open_job(arguments.run, progress()) as job:
+    with open_run(arguments.run, progress()) as job:
         return _selected(job, select_networks(job), job.table, arguments.suggest)
 
 
-def _selected(job: Job, selection: Selection, evidence: LatencyTable, more: int | None) -> Answer:
+def _selected(job: RunContext, selection: Selection, evidence: LatencyTable, more: int | None) -> Answer:
     """Print a selection, why it came about, and the trials that would make it surer."""
     _print_model(current_regression(job))
     _print_selection(selection)

@@ -16,12 +16,12 @@ from genet.cli.measuring import calibrated, measure_of, meter_of
 from genet.cli.survey_journal import SurveyJournal
 from genet.config.reader import read_structure
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError, OutOfMemoryError, SpecError, first_line
-from genet.latency.estimate.intensity import Layer, layers_of
+from genet.latency.estimate.intensity import LayerIntensity, layers_of
 from genet.latency.estimate.roofline import Product, Roof
 from genet.latency.report import read_latency
 from genet.latency.table import Setting
 from genet.latency.timing.meter import MOST_IMAGES, DeviceMeter, Meter
-from genet.latency.workload import BLOCK, Part, read_part
+from genet.latency.workload import BLOCK, Workload, read_part
 from genet.report.page import render
 from genet.storage import Record, write_atomic
 from genet.studies.figures import cloud_info, draw_clouds, draw_roofline, draw_shades
@@ -60,7 +60,7 @@ class Accuracy(Record):
 class Named(NamedTuple):
     """What a user named: to time, and to tell from others of that name."""
 
-    part: Part
+    part: Workload
     structure: str
 
 
@@ -193,7 +193,7 @@ def _survey_all(
     return rows
 
 
-def _one(part: Part, meter: Meter, roof: Roof, product: Product, at_largest: bool) -> Surveyed:
+def _one(part: Workload, meter: Meter, roof: Roof, product: Product, at_largest: bool) -> Surveyed:
     """Return one network, at the meter's batch or at the largest that fits."""
     largest = meter.largest_batch(part) if isinstance(meter, DeviceMeter) else None
     batch = largest if at_largest and largest else meter.setting.batch
@@ -237,7 +237,7 @@ def _print_roof(roof: Roof, setting: Setting) -> None:
     print("  " + "\n  ".join(told))
 
 
-def _print_layers(part: Part, meter: Meter, roof: Roof, picture: Path | None) -> None:
+def _print_layers(part: Workload, meter: Meter, roof: Roof, picture: Path | None) -> None:
     """Print the layers of one network, and their place under the roof."""
     layers = layers_of(part.ops(), meter.setting.batch, meter.setting.dtype)
     try:
@@ -256,7 +256,7 @@ def _print_layers(part: Part, meter: Meter, roof: Roof, picture: Path | None) ->
         save_picture(picture, draw_roofline(timed, roof, title))
 
 
-def _layer_row(layer: Layer, ms: float | None, roof: Roof) -> list[str]:
+def _layer_row(layer: LayerIntensity, ms: float | None, roof: Roof) -> list[str]:
     bound = "memory" if layer.intensity < roof.ratio else "arithmetic"
     told = [layer.name, f"{layer.flops / 1e9:.4g}", f"{layer.intensity:.1f}"]
     if ms is None:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.cli.console import progress
 from genet.cli.naming import images_in
@@ -17,13 +17,13 @@ from genet.device import open_device
 from genet.errors import GenetError, RunError
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE
 from genet.names import typed
-from genet.pipeline.context import open_job, read_job
+from genet.pipeline.context import open_run, read_run
 from genet.pipeline.report import train_selected
 from genet.pipeline.train import train_network
 from genet.progress import Progress
 from genet.search.outcome import percent
 from genet.storage import FolderLock
-from genet.training.distributed import World, join
+from genet.training.distributed import ProcessGroup, join
 
 Answer = dict[str, Any]
 
@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         world.leave()
 
 
-def _train_run(folder: Path, name: str | None, world: World) -> Answer:
-    with open_job(folder, progress()) if world.first else nullcontext(read_job(folder, Progress())) as job:
+def _train_run(folder: Path, name: str | None, world: ProcessGroup) -> Answer:
+    with open_run(folder, progress()) if world.first else nullcontext(read_run(folder, Progress())) as job:
         trained = train_selected(job, name, world)
         if world.first:
             for each, found in trained.items():
@@ -63,7 +63,7 @@ def _train_run(folder: Path, name: str | None, world: World) -> Answer:
         return {"trained": {each: found.model_dump(mode="json") for each, found in trained.items()}}
 
 
-def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
+def _train_network(arguments: argparse.Namespace, world: ProcessGroup) -> Answer:
     if arguments.network:
         raise GenetError("--network must go with a run folder, and --recipe with a network; leave one of them out")
     network, recipe = _network(arguments.what), recipe_with(arguments.recipe, arguments.data, arguments.device)
@@ -77,19 +77,19 @@ def _train_network(arguments: argparse.Namespace, world: World) -> Answer:
     return {"folder": str(folder), **trained.model_dump(mode="json")}
 
 
-def _start(folder: Path, network: Structure) -> Path:
+def _start(folder: Path, network: ModelSpec) -> Path:
     """Return the weights in a folder; RunError where it holds another network's."""
     if not (folder / WEIGHTS_FILE).is_file() or not (folder / NETWORK_FILE).is_file():
         raise RunError(f"--from must be a folder with {NETWORK_FILE} and {WEIGHTS_FILE}, and {folder} lacks one of them")
     theirs = read_structure(folder)
-    if isinstance(theirs, Foreign) and isinstance(network, Foreign) and None in (theirs.computes, network.computes):
+    if isinstance(theirs, ExternalModel) and isinstance(network, ExternalModel) and None in (theirs.computes, network.computes):
         theirs = theirs.model_copy(update={"computes": network.computes})  # an earlier version noted nothing
     if str(theirs.at(network.input.resolution)) != str(network):
         raise RunError(f"--from must hold the weights of {network}, and {folder} holds those of {theirs}")
     return folder / WEIGHTS_FILE
 
 
-def _network(text: str) -> Structure:
+def _network(text: str) -> ModelSpec:
     """Return a network by file, name or notation."""
     return Network.parse(text) if "|" in text else read_structure(text)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from genet.cli.console import progress, table
 from genet.config.recipe import Model
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.validate import validate_predictions
 
 Answer = dict[str, Any]
@@ -16,7 +16,7 @@ LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how tria
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Train networks that the regression never saw, and print what the predictions are worth."""
-    with open_job(arguments.run, progress()) as job:
+    with open_run(arguments.run, progress()) as job:
         found = validate_predictions(job, arguments.n, arguments.epochs, arguments.trainings)
     ranks = [("the regression", found.accuracy), *found.free.items()]
     table(

@@ -11,7 +11,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of
 DEFAULT_CROP = 0.875  # of ImageNet's evaluations
 
 
-class Shown(NamedTuple):
+class Preprocessing(NamedTuple):
     """How images are shown that are not augmented: resized, cropped to the centre, and normalised per channel."""
 
     mean: tuple[float, ...]
@@ -21,13 +21,17 @@ class Shown(NamedTuple):
     crop_mode: str = "center"
 
 
-def shown_at(channels: int, resolution: int) -> Shown:
+def preprocessing_at(channels: int, resolution: int) -> Preprocessing:
     """Return how this project shows images of a folder or of timm's datasets."""
     crop = 1.0 if resolution <= SMALL else DEFAULT_CROP
     colour = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    return Shown(*colour, crop)
+    return Preprocessing(*colour, crop)
 
 
-def shown_of(data: Data, channels: int, resolution: int) -> Shown:
+def shown_of(data: Data, channels: int, resolution: int) -> Preprocessing:
     """Return how the images of a recipe are shown. Digits are normalised already, all together."""
-    return Shown((0.0,) * channels, (1.0,) * channels, 1.0) if data.name == "digits" else shown_at(channels, resolution)
+    return (
+        Preprocessing((0.0,) * channels, (1.0,) * channels, 1.0)
+        if data.name == "digits"
+        else preprocessing_at(channels, resolution)
+    )

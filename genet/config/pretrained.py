@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from genet.config.reader import read_network
-from genet.config.recipe import Recipe, Taken
+from genet.config.recipe import PretrainedMaster, Recipe
 from genet.errors import SpecError
 
 
-def check_taken(recipe: Recipe) -> None:
+def check_pretrained(recipe: Recipe) -> None:
     """Raise SpecError where the MasterNet is to be taken from a folder that does not hold it, with weights."""
-    if not isinstance(recipe.master, Taken):
+    if not isinstance(recipe.master, PretrainedMaster):
         return
     folder, ours = Path(recipe.master.folder), recipe.space.masternet(recipe.search_resolution)
     law = f"master.from: {folder} must hold the space's MasterNet with trained weights"

@@ -18,10 +18,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 import genet
-from genet.arch.external import FUNCTION, Foreign, LayerWidths, Structure
+from genet.arch.external import FUNCTION, ExternalModel, LayerWidths, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
-from genet.config.recipe import Data, Recipe, Taken, Training, TrainingRecipe
+from genet.config.recipe import Data, PretrainedMaster, Recipe, Training, TrainingRecipe
 from genet.config.yaml_tree import Fault, child, compose, duplicate_keys, plain, where, yaml_of
 from genet.errors import SpecError
 from genet.names import check_utf8
@@ -51,13 +51,13 @@ def read_network(source: str | Path) -> Network:
     return _record(Network, compose(_find(inside if inside.is_file() else source, NETWORKS)))
 
 
-def read_structure(source: str | Path) -> Structure:
+def read_structure(source: str | Path) -> ModelSpec:
     """Return a network by file, folder or name, of ours or one that other code builds. SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
     if inside.parent.is_dir() and not inside.is_file() and str(source) not in shipped_files(NETWORKS):
         raise SpecError([f"{source}: must hold a network.yaml to be a network's folder, and does not; name a folder that does"])
     node = compose(_find(inside if inside.is_file() else source, NETWORKS))
-    return _record(Foreign, node) if "source" in _keys(node) else _record(Network, node)
+    return _record(ExternalModel, node) if "source" in _keys(node) else _record(Network, node)
 
 
 def read_space(source: str | Path) -> SearchSpace:
@@ -108,7 +108,7 @@ def read_widths(
     return widths
 
 
-def read_any(source: str | Path) -> Structure | SearchSpace | Recipe | TrainingRecipe:
+def read_any(source: str | Path) -> ModelSpec | SearchSpace | Recipe | TrainingRecipe:
     """Return a recipe (it has `space`), a search space (`perturb` or `widths`), the training of one network (`train`), or a
     network.
     """
@@ -120,7 +120,7 @@ def read_any(source: str | Path) -> Structure | SearchSpace | Recipe | TrainingR
         return _training(node)
     if keys & {"perturb", "widths"}:
         return _record(SearchSpace, node)
-    return _record(Foreign, node) if "source" in keys else _record(Network, node)
+    return _record(ExternalModel, node) if "source" in keys else _record(Network, node)
 
 
 def _keys(node: yaml.Node) -> set[str]:
@@ -131,8 +131,8 @@ def _recipe(node: yaml.Node) -> Recipe:
     """Return a recipe's tree as a record; the folders it names, like the space, are looked for beside the file."""
     recipe = _record(Recipe, _with_space(node))
     master = recipe.master
-    if isinstance(master, Taken):
-        master = Taken(folder=_beside_the_file(node, master.folder))
+    if isinstance(master, PretrainedMaster):
+        master = PretrainedMaster(folder=_beside_the_file(node, master.folder))
     designs = tuple(_design(node, design) for design in recipe.race.designs)
     race = recipe.race.model_copy(update={"designs": designs})
     return recipe.model_copy(update={"master": master, "race": race, **_located(node, recipe.data, recipe.train)})

@@ -167,7 +167,7 @@ class Training(Schedule):
         return self.model_copy(update={"teacher": "a folder"}) if here else self
 
 
-class Taken(Record):
+class PretrainedMaster(Record):
     """A MasterNet that was trained before: the folder of a network of just its structure, with weights (`genet import`)."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -176,10 +176,10 @@ class Taken(Record):
 
 
 def _master_form(value: Any) -> str:
-    return "taken" if isinstance(value, Taken) or (isinstance(value, dict) and "from" in value) else "trained"
+    return "taken" if isinstance(value, PretrainedMaster) or (isinstance(value, dict) and "from" in value) else "trained"
 
 
-Master = Annotated[Annotated[Schedule, Tag("trained")] | Annotated[Taken, Tag("taken")], Discriminator(_master_form)]
+Master = Annotated[Annotated[Schedule, Tag("trained")] | Annotated[PretrainedMaster, Tag("taken")], Discriminator(_master_form)]
 
 
 class TrainingRecipe(Record):

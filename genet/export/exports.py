@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from genet.errors import ExportError, GenetError, StorageError, first_line
-from genet.export.format import Answers, Format, Subject
+from genet.export.format import Answers, Format, TrainedModel
 from genet.export.onnx_formats import ONNX, ONNX_FP16, ONNX_INT8
 from genet.export.record import EVIDENCE_FILE, Exported, Exports
 from genet.export.timm_form import CONFIG_FILE, TIMM
@@ -36,7 +36,9 @@ def check_formats(names: Sequence[str]) -> None:
             raise GenetError(f"--format must be one of {', '.join(FORMATS)} (got {name}){nearest}")
 
 
-def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Callable[[str], None] = lambda name: None) -> Exports:
+def export(
+    subject: TrainedModel, folder: Path, names: Sequence[str] = (), done: Callable[[str], None] = lambda name: None
+) -> Exports:
     """Write the formats named, or all that can be, into `folder`, whole or not at all; those there of this very network stay.
 
     So do files there that no export wrote. The network's own format is always among those written. Of all formats, one that
@@ -80,7 +82,7 @@ def export(subject: Subject, folder: Path, names: Sequence[str] = (), done: Call
     return exports
 
 
-def _still_there(folder: Path, inputs: str, subject: Subject) -> Exports | None:
+def _still_there(folder: Path, inputs: str, subject: TrainedModel) -> Exports | None:
     """Return what an earlier export left whole of this very network, and not with other images than those given now."""
     try:
         known = Exports.load(folder / EVIDENCE_FILE)
@@ -112,7 +114,7 @@ def _is_whole(each: Exported, folder: Path) -> bool:
         return False
 
 
-def _is_current(each: Exported, subject: Subject) -> bool:
+def _is_current(each: Exported, subject: TrainedModel) -> bool:
     """Return which formats are kept: without images all; with some, those that used these, or could not use any."""
     if not subject.splits:
         return True
@@ -125,7 +127,7 @@ def _copy(each: Exported, folder: Path, temporary: Path) -> None:
 
 
 @torch.inference_mode()
-def _exported(form: Format, subject: Subject, folder: Path) -> Exported:
+def _exported(form: Format, subject: TrainedModel, folder: Path) -> Exported:
     """Write one format, load it again, and hold its logits against the network's; ExportError if it fails, with no file left."""
     with _explained(form):
         files = form.files(subject)
@@ -183,7 +185,7 @@ def _explained(form: Format) -> Iterator[None]:
         ) from fault
 
 
-def _relative_error(form: Format, subject: Subject, answers: Answers, batch: int) -> float:
+def _relative_error(form: Format, subject: TrainedModel, answers: Answers, batch: int) -> float:
     images, wanted = subject.compared(batch)
     found = answers(images)
     same = found.shape == wanted.shape

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genet.arch.network import Network
-from genet.config.preprocessing import Shown, shown_at
+from genet.config.preprocessing import Preprocessing, preprocessing_at
 from genet.errors import GenetError
 from genet.models.external import structure_of
 from genet.models.fuse import fused
@@ -23,14 +23,14 @@ from genet.training.data import Splits
 Answers = Callable[[Tensor], Tensor]  # images (N, channels, h, w) in fp32 to logits (N, classes), on the CPU
 
 
-def _nothing(subject: Subject) -> str | None:
+def _nothing(subject: TrainedModel) -> str | None:
     return None
 
 
-def refused_by(write: Callable[[Subject], object]) -> Callable[[Subject], str | None]:
+def refused_by(write: Callable[[TrainedModel], object]) -> Callable[[TrainedModel], str | None]:
     """Return a format's refusal: what is wrong where `write` raises GenetError."""
 
-    def refuses(subject: Subject) -> str | None:
+    def refuses(subject: TrainedModel) -> str | None:
         try:
             write(subject)
         except GenetError as fault:
@@ -52,15 +52,15 @@ class Format:
     name: str
     purpose: str
     place: str
-    files: Callable[[Subject], dict[str, bytes]]
+    files: Callable[[TrainedModel], dict[str, bytes]]
     answers: Callable[[Path], Answers]
     loading: str
     tolerance: float
     judged: bool = False  # whether its accuracy is worth a pass over the test images
-    refuses: Callable[[Subject], str | None] = _nothing
+    refuses: Callable[[TrainedModel], str | None] = _nothing
 
 
-class Subject:
+class TrainedModel:
     """What is exported: a network with its weights, and images, where there are some, to calibrate, compare and test with.
 
     `source` names the images: an export that others were used for is not this one. `shown` is how they are normalised, `labels`
@@ -72,12 +72,12 @@ class Subject:
         module: nn.Module,
         splits: Splits | None = None,
         source: str = "",
-        shown: Shown | None = None,
+        shown: Preprocessing | None = None,
         labels: tuple[str, ...] | None = None,
     ) -> None:
         self.module = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()
         self.network, self.splits, self.source, self.labels = structure_of(module), splits, source, labels
-        self.shown = shown or shown_at(self.network.input.channels, self.network.input.resolution)
+        self.shown = shown or preprocessing_at(self.network.input.channels, self.network.input.resolution)
         self._compared: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property

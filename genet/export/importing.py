@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from genet.arch.external import FUNCTION, Foreign, Structure
+from genet.arch.external import FUNCTION, ExternalModel, ModelSpec
 from genet.arch.genet_string import from_genet_string
 from genet.arch.network import Input, Network
 from genet.config.file_kinds import kind_of
-from genet.config.preprocessing import Shown
+from genet.config.preprocessing import Preprocessing
 from genet.config.reader import read_structure
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config, shown_to
@@ -46,10 +46,10 @@ class Imported:
     what its classes are called. Weights may be `drawn` at random, where a function loads none: they are named.
     """
 
-    network: Structure
+    network: ModelSpec
     module: nn.Module | None
     without: str | None = None
-    shown: Shown | None = None
+    shown: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
     drawn: tuple[str, ...] = ()
 
@@ -172,7 +172,7 @@ def _from_module(what: str, reads: Input, name: str) -> Imported:
     if not callable(found):
         kind = type(found).__name__
         raise GenetError(f"{what} must be timm's ByoModelCfg, or a function that builds a network, and is a {kind}")
-    network = Foreign(name=name, source=what, input=reads)
+    network = ExternalModel(name=name, source=what, input=reads)
     module = build_structure(network)
     classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), what)
     if classes != reads.classes:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genet.errors import GenetError, StorageError, first_line
-from genet.export.format import Answers, Format, Subject, quiet
+from genet.export.format import Answers, Format, TrainedModel, quiet
 from genet.latency.timing.runtimes import session_options
 from genet.names import some_of
 from genet.storage import read_checked
@@ -23,11 +23,11 @@ CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 32
 FILES = {"onnx": "model.onnx", "onnx-fp16": "model.fp16.onnx", "onnx-int8": "model.int8.onnx"}
 
 
-def _fp32(subject: Subject) -> dict[str, bytes]:
+def _fp32(subject: TrainedModel) -> dict[str, bytes]:
     return {FILES["onnx"]: subject.onnx}
 
 
-def _fp16(subject: Subject) -> dict[str, bytes]:
+def _fp16(subject: TrainedModel) -> dict[str, bytes]:
     """Return every tensor in fp16 but images and logits, which stay fp32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -38,7 +38,7 @@ def _fp16(subject: Subject) -> dict[str, bytes]:
     return {FILES["onnx-fp16"]: model.model.SerializeToString()}
 
 
-def _int8(subject: Subject) -> dict[str, bytes]:
+def _int8(subject: TrainedModel) -> dict[str, bytes]:
     """Return symmetric and with biases in fp32, as TensorRT wants it: weights per channel, activations per tensor by the ranges
     that
 
@@ -61,7 +61,7 @@ def _int8(subject: Subject) -> dict[str, bytes]:
         return {file.name: file.read_bytes()}
 
 
-def calibration_reader(subject: Subject) -> Any:
+def calibration_reader(subject: TrainedModel) -> Any:
     """Return training images in a random order, as ONNX Runtime asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
 
@@ -84,7 +84,7 @@ def calibration_reader(subject: Subject) -> Any:
     return Reader()
 
 
-def _needs_images(subject: Subject) -> str | None:
+def _needs_images(subject: TrainedModel) -> str | None:
     return None if subject.splits else "it is calibrated on training images, and none are given (--data)"
 
 
@@ -136,7 +136,7 @@ def session_answers(session: Any) -> Answers:
     return answers
 
 
-def _format(name: str, purpose: str, files: Callable[[Subject], dict[str, bytes]], tolerance: float, **more: Any) -> Format:
+def _format(name: str, purpose: str, files: Callable[[TrainedModel], dict[str, bytes]], tolerance: float, **more: Any) -> Format:
     """Return what all ONNX formats have in common: one file, which ONNX Runtime opens."""
     place = FILES[name]
 

@@ -13,7 +13,7 @@ import torch
 from genet.arch.external import FUNCTION
 from genet.arch.network import Input
 from genet.config.file_kinds import kind_of
-from genet.config.preprocessing import Shown
+from genet.config.preprocessing import Preprocessing
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.exports import FORMATS, check_formats
 from genet.export.format import Answers
@@ -40,7 +40,7 @@ class Opened:
     reads: Input
     runtime: str
     device: torch.device = CPU
-    shown: Shown | None = None
+    shown: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
 
 

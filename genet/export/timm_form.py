@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from genet.arch.network import Network, blocks
-from genet.config.preprocessing import Shown
+from genet.config.preprocessing import Preprocessing
 from genet.errors import GenetError, SpecError, StorageError, first_line
-from genet.export.format import Answers, Format, Subject, refused_by
+from genet.export.format import Answers, Format, TrainedModel, refused_by
 from genet.models.weights import WEIGHTS_FILE, weights_bytes
 from genet.storage import read_bytes, read_from_elsewhere
 
@@ -127,7 +127,7 @@ def to_timm(network: Network) -> nn.Module:
     return model
 
 
-def _files(subject: Subject) -> dict[str, bytes]:
+def _files(subject: TrainedModel) -> dict[str, bytes]:
     """Write it as timm keeps its own models: a config.json and the weights."""
     network, reads, shown = subject.ours, subject.network.input, subject.shown
     size = (reads.channels, reads.resolution, reads.resolution)
@@ -184,13 +184,13 @@ def open_timm(folder: Path) -> nn.Module:
     return model.eval()
 
 
-def shown_to(model: Any) -> Shown:
+def shown_to(model: Any) -> Preprocessing:
     """Return how images are shown to a timm model, by its own configuration."""
     from timm.data import resolve_data_config
 
     config = resolve_data_config(model=model)
     means, deviations = (tuple(config[name]) for name in ("mean", "std"))
-    return Shown(means, deviations, config["crop_pct"], config["interpolation"], config["crop_mode"])
+    return Preprocessing(means, deviations, config["crop_pct"], config["interpolation"], config["crop_mode"])
 
 
 def with_blocks(arguments: Mapping[str, Any]) -> dict[str, Any]:

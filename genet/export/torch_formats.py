@@ -14,7 +14,7 @@ import torch
 from genet.arch.genet_string import from_genet_string, to_genet_string
 from genet.config.reader import read_network, to_yaml
 from genet.errors import StorageError, first_line
-from genet.export.format import Answers, Format, Subject, quiet, refused_by
+from genet.export.format import Answers, Format, TrainedModel, quiet, refused_by
 from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, labels_bytes, load, load_weights, weights_bytes
 from genet.storage import read_bytes, read_checked
 
@@ -22,12 +22,12 @@ SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 PROGRAM_FILE, STRING_FILE = "model.pt2", "network.txt"
 
 
-def _own(subject: Subject) -> dict[str, bytes]:
+def _own(subject: TrainedModel) -> dict[str, bytes]:
     labels = {LABELS_FILE: labels_bytes(subject.labels)} if subject.labels else {}
     return {**labels, NETWORK_FILE: to_yaml(subject.network).encode(), WEIGHTS_FILE: weights_bytes(subject.module)}
 
 
-def _program(subject: Subject) -> dict[str, bytes]:
+def _program(subject: TrainedModel) -> dict[str, bytes]:
     buffer = io.BytesIO()
     with quiet():
         torch.export.save(subject.program, buffer)
@@ -64,7 +64,7 @@ def _program_answers(folder: Path) -> Answers:
     return cast("Answers", open_program(read_checked(file), str(file)).module())
 
 
-def _string(subject: Subject) -> dict[str, bytes]:
+def _string(subject: TrainedModel) -> dict[str, bytes]:
     return {STRING_FILE: (to_genet_string(subject.ours) + "\n").encode()}
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from genet.arch.cost import block_cost, is_repeated
-from genet.arch.external import Structure
+from genet.arch.external import ModelSpec
 from genet.arch.network import Block, Network
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.ops import block_ops
 from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, standard_error
-from genet.latency.workload import Part, chain, part_of, whole
+from genet.latency.workload import Workload, chain, part_of, whole
 
 if TYPE_CHECKING:
     from genet.latency.timing.clock import Timing
@@ -142,7 +142,7 @@ def many_rounds(row: NetworkRow) -> bool:
     return len(row.ms) >= REFERENCE_ROUNDS
 
 
-def rounds_of(parts: Sequence[Part], meter: Meter) -> Iterator[tuple[Timing, ...]]:
+def rounds_of(parts: Sequence[Workload], meter: Meter) -> Iterator[tuple[Timing, ...]]:
     """Round after round of repeats of parts in turn, as many as are asked for; built anew for each, but where that is slow."""
     race = None
     while True:
@@ -155,7 +155,7 @@ def rounds_of(parts: Sequence[Part], meter: Meter) -> Iterator[tuple[Timing, ...
 def measure_network(
     table: LatencyTable,
     meter: Meter,
-    network: Structure,
+    network: ModelSpec,
     reference: Network,
     enough: Callable[[NetworkRow], bool] = few_rounds,
 ) -> NetworkRow:

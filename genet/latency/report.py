@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from genet.errors import MeasurementError
-from genet.latency.estimate.analytic import Estimate, estimate
+from genet.latency.estimate.analytic import KernelEstimate, estimate
 from genet.latency.estimate.hardware import similar_gpu
 from genet.latency.table import Setting
 from genet.latency.timing.meter import DeviceMeter, EstimateMeter, Meter
-from genet.latency.workload import Part
+from genet.latency.workload import Workload
 from genet.storage import Record
 
 BOUND = 1.1  # so much slower than its kernels alone, and a network waits for the host
 
 
-class Layer(Record):
+class LayerLatency(Record):
     """One layer of a network, in milliseconds per batch; waves and what the last one wastes where a model counts them."""
 
     name: str
@@ -26,7 +26,7 @@ class Layer(Record):
     tail_ms: float | None = None
 
 
-class Reading(Record):
+class LatencyReport(Record):
     """A network's latency in milliseconds per batch.
 
     `device_ms` is what its kernels take alone, where that is known; `bound` says whether it waits for the device or for the
@@ -42,7 +42,7 @@ class Reading(Record):
     device_ms: float | None
     bound: Literal["device", "host"] | None
     tail_ms: float | None
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerLatency, ...]
     layers_runtime: str  # measured layers are always those of eager mode: other runtimes do not keep them apart
 
     @property
@@ -51,17 +51,17 @@ class Reading(Record):
         return self.ms / self.setting.batch
 
 
-def read_latency(part: Part, meter: Meter, repeated: Callable[[], None] = lambda: None) -> Reading:
+def read_latency(part: Workload, meter: Meter, repeated: Callable[[], None] = lambda: None) -> LatencyReport:
     """Time a network whole, and its layers; or estimate both. `repeated` is called after each of the clock's repeats."""
     if isinstance(meter, EstimateMeter):
         return _estimated(part, meter)
     (timing,) = meter.prepare([part])(repeated=repeated)
     device_ms: float | None = None
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[LayerLatency, ...] = ()
     if isinstance(meter, DeviceMeter):
-        layers = tuple(Layer(name=name, kind=kind, ms=ms) for name, kind, ms in meter.layers(part))
+        layers = tuple(LayerLatency(name=name, kind=kind, ms=ms) for name, kind, ms in meter.layers(part))
         device_ms = _device_ms(part, meter)
-    return Reading(
+    return LatencyReport(
         name=part.name,
         setting=meter.setting,
         ms=timing.ms,
@@ -75,7 +75,7 @@ def read_latency(part: Part, meter: Meter, repeated: Callable[[], None] = lambda
     )
 
 
-def _device_ms(part: Part, meter: DeviceMeter) -> float | None:
+def _device_ms(part: Workload, meter: DeviceMeter) -> float | None:
     """Return what the kernels take when no host launches them one by one; on a GPU in eager mode alone is that another time."""
     if meter.device.type != "cuda" or meter.setting.runtime != "eager":
         return None
@@ -86,7 +86,7 @@ def _device_ms(part: Part, meter: DeviceMeter) -> float | None:
         return None
 
 
-def _tail_ms(part: Part, setting: Setting, ms: float) -> float | None:
+def _tail_ms(part: Workload, setting: Setting, ms: float) -> float | None:
     """Return the modelled share of a measured time; None for a device that the wave model does not know."""
     gpu = similar_gpu(setting.device.name)
     if gpu is None:
@@ -95,9 +95,9 @@ def _tail_ms(part: Part, setting: Setting, ms: float) -> float | None:
     return ms * modelled.tail_ms / modelled.device_ms
 
 
-def _estimated(part: Part, meter: EstimateMeter) -> Reading:
+def _estimated(part: Workload, meter: EstimateMeter) -> LatencyReport:
     found = meter.estimate(part)
-    return Reading(
+    return LatencyReport(
         name=part.name,
         setting=meter.setting,
         ms=found.ms if part.whole else found.device_ms,
@@ -111,5 +111,5 @@ def _estimated(part: Part, meter: EstimateMeter) -> Reading:
     )
 
 
-def _layers(found: Estimate) -> Sequence[Layer]:
-    return [Layer(name=op.name, kind=op.kind, ms=op.ms, waves=op.waves, tail_ms=op.tail_ms) for op in found.ops]
+def _layers(found: KernelEstimate) -> Sequence[LayerLatency]:
+    return [LayerLatency(name=op.name, kind=op.kind, ms=op.ms, waves=op.waves, tail_ms=op.tail_ms) for op in found.ops]

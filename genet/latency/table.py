@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import ValidationError, model_validator
 
 from genet.arch.cost import is_repeated
-from genet.arch.external import Structure
+from genet.arch.external import ModelSpec
 from genet.arch.network import Block, Network, blocks
 from genet.config.recipe import Dtype, Measure, MemoryFormat, Runtime
 from genet.device import DeviceCard
@@ -333,7 +333,7 @@ class LatencyTable:
         """Return milliseconds per batch: the sum over the network's blocks."""
         return sum(self.ms(block) for block in blocks(network))
 
-    def network_row(self, network: Structure) -> NetworkRow | None:
+    def network_row(self, network: ModelSpec) -> NetworkRow | None:
         """Return the measurement of a whole network, None where there is none."""
         return self._networks.get(str(network))
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genet.arch.cost import Cost, network_cost
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.errors import GenetError, SpecError, first_line
 from genet.latency.ops import Op, OpKind
 from genet.models.external import build_structure, structure_of
@@ -63,9 +63,9 @@ def cost_of(module: nn.Module) -> Cost:
     return Cost(parameters, sum(op.macs for op in ops), sum(op.read + op.written for op in ops))
 
 
-def structure_cost(structure: Structure) -> Cost:
+def structure_cost(structure: ModelSpec) -> Cost:
     """Return what a network of either kind costs: ours in closed form, another counted on its kernels."""
-    return cost_of(build_structure(structure)) if isinstance(structure, Foreign) else network_cost(structure)
+    return cost_of(build_structure(structure)) if isinstance(structure, ExternalModel) else network_cost(structure)
 
 
 def _on_meta(module: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Block, Network, SuperBlock, superblock_blocks
 from genet.config.reader import read_structure
 from genet.errors import SpecError
@@ -28,7 +28,7 @@ EXAMPLES = "'BL k3 c64 r0.25 @14', 'Conv k3 c64>128 s2 @56' or 'DW k5 c32>96 s2 
 
 
 @dataclass(frozen=True)
-class Part:
+class Workload:
     """Something that can be timed: its name, one image's shape (channels, height, width), its kernels, and its module.
 
     Kernels are grouped by block, or by the convolution that they follow. Where it is not `whole`, its kernels alone are
@@ -46,7 +46,7 @@ class Part:
         return tuple(op for group in self.groups() for op in group)
 
 
-def chain(blocks: Sequence[Block]) -> Part:
+def chain(blocks: Sequence[Block]) -> Workload:
     """Return blocks one after another, each reading what the one before wrote."""
     first = blocks[0]
 
@@ -59,10 +59,10 @@ def chain(blocks: Sequence[Block]) -> Part:
 
     name = str(first) if len(blocks) == 1 else f"{first} and {len(blocks) - 1} more"
     image = (first.in_width, first.size, first.size)
-    return Part(name, image, lambda: tuple(map(block_ops, blocks)), build, whole=False)
+    return Workload(name, image, lambda: tuple(map(block_ops, blocks)), build, whole=False)
 
 
-def whole(network: Network) -> Part:
+def whole(network: Network) -> Workload:
     """Return a whole network."""
 
     def build() -> nn.Module:
@@ -71,10 +71,10 @@ def whole(network: Network) -> Part:
         return GENet(network)
 
     image = (network.input.channels, network.input.resolution, network.input.resolution)
-    return Part(str(network), image, lambda: by_block(network), build)
+    return Workload(str(network), image, lambda: by_block(network), build)
 
 
-def timm_model(name: str, size: int | None) -> Part:
+def timm_model(name: str, size: int | None) -> Workload:
     """Return a timm model with fresh weights at the given resolution, or at its own; SpecError with the nearest names."""
     import timm
 
@@ -97,7 +97,7 @@ def timm_model(name: str, size: int | None) -> Part:
     return traced(f"timm:{name}", image, build)
 
 
-def foreign(network: Foreign) -> Part:
+def foreign(network: ExternalModel) -> Workload:
     """Return a network that other code builds."""
     image = (network.input.channels, network.input.resolution, network.input.resolution)
 
@@ -111,7 +111,7 @@ def foreign(network: Foreign) -> Part:
 
 def traced(
     name: str, image: tuple[int, int, int], build: Callable[[], nn.Module], way: str = "give a size that it reads"
-) -> Part:
+) -> Workload:
     """Return a network that is a module and no more: its kernels are seen while it runs, without arithmetic.
 
     Asking for them raises SpecError where it does not run on such images; `way` is the way out of that.
@@ -123,12 +123,12 @@ def traced(
 
         return tuple(by_convolution(ops_or_why(name, build(), image, way)))
 
-    return Part(name, image, groups, build)
+    return Workload(name, image, groups, build)
 
 
-def part_of(structure: Structure) -> Part:
+def part_of(structure: ModelSpec) -> Workload:
     """Return a whole network of either kind."""
-    return foreign(structure) if isinstance(structure, Foreign) else whole(structure)
+    return foreign(structure) if isinstance(structure, ExternalModel) else whole(structure)
 
 
 def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
@@ -142,7 +142,7 @@ def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
     yield tuple(group)
 
 
-def read_part(text: str, size: int | None = None) -> Part:
+def read_part(text: str, size: int | None = None) -> Workload:
     """Return what a user named: `timm:resnet50`, a network file or its notation, or blocks such as `BL k3 c64 r0.25 @14`.
 
     `size` is the resolution to use instead of the part's own. SpecError says what may be written.

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.errors import GenetError, SpecError, first_line
 from genet.models.build import GENet, build
 from genet.models.computed import computed, is_computed_alike
@@ -21,9 +21,9 @@ from genet.models.hub import fetching, pretrained_model
 from genet.models.plain import made_plain
 
 
-def build_structure(structure: Structure, seed: int = 0) -> nn.Module:
+def build_structure(structure: ModelSpec, seed: int = 0) -> nn.Module:
     """Return any network with fresh weights that depend on the seed alone; `structure_of` tells later what it is."""
-    if not isinstance(structure, Foreign):
+    if not isinstance(structure, ExternalModel):
         return build(structure, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -33,18 +33,18 @@ def build_structure(structure: Structure, seed: int = 0) -> nn.Module:
     return marked(module, structure)
 
 
-def marked(module: nn.Module, structure: Structure) -> nn.Module:
+def marked(module: nn.Module, structure: ModelSpec) -> nn.Module:
     """Return the module, which knows from now on what it was built from."""
     module.genet_structure = structure  # type: ignore[assignment]
     return module
 
 
-def structure_of(module: nn.Module) -> Structure:
+def structure_of(module: nn.Module) -> ModelSpec:
     """Return what a network was built from."""
-    return module.network if isinstance(module, GENet) else cast("Structure", module.genet_structure)
+    return module.network if isinstance(module, GENet) else cast("ModelSpec", module.genet_structure)
 
 
-def pretrained(structure: Foreign) -> tuple[nn.Module, str | None]:
+def pretrained(structure: ExternalModel) -> tuple[nn.Module, str | None]:
     """Return a model of timm's with its trained weights where they can be had; else why not. A head for other classes
     is fresh.
     """
@@ -80,7 +80,7 @@ def attribute(what: str) -> Any:
         sys.path[:] = path
 
 
-def _built(structure: Foreign) -> nn.Module:
+def _built(structure: ExternalModel) -> nn.Module:
     source, reads = structure.source, structure.input
     if source.startswith("timm:"):
         import timm
@@ -119,7 +119,7 @@ def _check_computed(module: nn.Module, source: str, noted: str) -> None:
     _checked[source, noted] = function
 
 
-def identified(structure: Foreign) -> Foreign:
+def identified(structure: ExternalModel) -> ExternalModel:
     """Return a user's network with a note of what its function computes, which is checked whenever it is built.
 
     Without one where that is another at every call, or fails with weights other than the function's.
@@ -132,9 +132,9 @@ def identified(structure: Foreign) -> Foreign:
     return structure.model_copy(update={"computes": once}) if is_computed_alike(once, again) else structure
 
 
-def check_unchanged(structure: Structure) -> None:
+def check_unchanged(structure: ModelSpec) -> None:
     """Raise GenetError where other code builds the network, and computes otherwise than when it was taken in."""
-    if isinstance(structure, Foreign) and structure.computes:
+    if isinstance(structure, ExternalModel) and structure.computes:
         build_structure(structure)
 
 
@@ -206,7 +206,7 @@ def channels(layer: nn.Module) -> tuple[int, int] | None:
     return (layer.num_features, layer.num_features) if isinstance(layer, _BatchNorm) else None
 
 
-def _replace(module: nn.Module, name: str, written: int, read: int, structure: Foreign) -> None:
+def _replace(module: nn.Module, name: str, written: int, read: int, structure: ExternalModel) -> None:
     """Give a layer fresh weights of other widths; in its place, for it may have several names."""
     try:
         layer = module.get_submodule(name)

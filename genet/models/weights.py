@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from genet.arch.external import Structure
+from genet.arch.external import ModelSpec
 from genet.arch.network import Network
 from genet.config.reader import read_structure
 from genet.errors import GenetError, StorageError, first_line
@@ -40,7 +40,7 @@ def load_weights(network: Network, path: Path) -> GENet:
     return cast("GENet", load_structure(network, path))
 
 
-def load_structure(network: Structure, path: Path) -> nn.Module:
+def load_structure(network: ModelSpec, path: Path) -> nn.Module:
     """Return the same for a network of ours or one that other code builds."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
@@ -58,7 +58,7 @@ def load_structure(network: Structure, path: Path) -> nn.Module:
 
 
 @torch.inference_mode()
-def check_kept(module: nn.Module, structure: Structure) -> None:
+def check_kept(module: nn.Module, structure: ModelSpec) -> None:
     """Check that the network is built again from its structure and its weights as it is; GenetError if it is not.
 
     What other code builds may hold tensors that are not saved, or draw its weights anew at every call.
@@ -82,7 +82,7 @@ def check_kept(module: nn.Module, structure: Structure) -> None:
 
 
 @torch.inference_mode()
-def check_answers(module: nn.Module, structure: Structure) -> None:
+def check_answers(module: nn.Module, structure: ModelSpec) -> None:
     """Check that a network answers the same images twice alike, with finite logits; GenetError if it does not."""
     reads = structure.input
     images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
@@ -100,7 +100,7 @@ def check_answers(module: nn.Module, structure: Structure) -> None:
         )
 
 
-def drawn_anew(module: nn.Module, structure: Structure) -> tuple[str, ...]:
+def drawn_anew(module: nn.Module, structure: ModelSpec) -> tuple[str, ...]:
     """Name the matrices and kernels that the structure is built with at random, for nothing loads them."""
     again = build_structure(structure, seed=1).state_dict()
     return tuple(name for name in kernels(module) if not torch.equal(module.get_parameter(name), again[name]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Network
 from genet.arch.space import Widths
 from genet.config.recipe import Recipe
@@ -33,7 +33,7 @@ from genet.training.images import View
 
 
 @dataclass
-class Job:
+class RunContext:
     """A run folder at work: its recipe, and the device and the images once a step asks for them.
 
     It is `held` where no other process may write into the folder.
@@ -125,7 +125,7 @@ class Job:
         return staircases.kept_widths(self.recipe.space.widths_on_offer(), resolution)
 
 
-def predictor(job: Job, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
+def predictor(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
     """Predict latencies from a table, corrected by the networks that the plan has measured whole for that, and no others."""
     networks = correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
     rows = [row.first(ROUNDS) for network in networks if (row := table.network_row(network))]
@@ -139,7 +139,7 @@ def check_designs(recipe: Recipe) -> None:
         for resolution in recipe.space.input.resolutions:
             try:
                 network = design.network.at(resolution)
-                if isinstance(network, Foreign):
+                if isinstance(network, ExternalModel):
                     part_of(network).ops()
             except GenetError as fault:
                 faults.append(f"race.designs: {design.name} at {resolution} pixels: {first_line(fault)}")
@@ -148,13 +148,13 @@ def check_designs(recipe: Recipe) -> None:
 
 
 @contextmanager
-def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> Iterator[Job]:
+def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None) -> Iterator[RunContext]:
     """Take a run folder for this process, for the given recipe or for the one it holds.
 
     A recipe whose device or images are not there, or whose folder is not free for it, changes nothing on the disk.
     """
     files = RunFolder(folder)
-    job = Job(files, recipe or files.recipe(), progress)
+    job = RunContext(files, recipe or files.recipe(), progress)
     if recipe:
         files.check_free_for(recipe)
         check_designs(recipe)
@@ -169,7 +169,7 @@ def open_job(folder: Path, progress: Progress, recipe: Recipe | None = None) -> 
         yield job
 
 
-def read_job(folder: Path, progress: Progress) -> Job:
+def read_run(folder: Path, progress: Progress) -> RunContext:
     """Return a run folder to read from, also while another process works in it."""
     files = RunFolder(folder)
-    return Job(files, files.recipe(), progress)
+    return RunContext(files, files.recipe(), progress)

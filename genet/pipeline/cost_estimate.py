@@ -32,7 +32,7 @@ from genet.storage import Record
 from genet.training.data import Splits
 from genet.training.images import FirstImages
 from genet.training.loop import train
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.probe import STEPS_RECORDED, expected_seconds
 
@@ -168,7 +168,7 @@ def _seconds(
     profile_s = profile_ms / 1e3 + rows.rows * prepare_s + rows.networks * network_s
     batch = min(recipe.train.batch, splits.train.size)
     start_s, step_s = _training_seconds(recipe, splits, device)
-    untrained = Course(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
+    untrained = TrialContext(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
 
     def training(schedule: Schedule) -> float:
         return start_s + schedule.epochs * splits.train.size * step_s / batch

@@ -10,19 +10,19 @@ from genet.device import give_back_memory
 from genet.errors import EvidenceError, RunError
 from genet.latency.staircase.plan import Staircases
 from genet.models.weights import load_weights
-from genet.pipeline.context import Job
+from genet.pipeline.context import RunContext
 from genet.progress import Count, Tracker, duration
 from genet.search.outcome import Trained
 from genet.storage import Record, is_worked_in
 from genet.trials.checkpoint import forget
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.probe import expected_seconds
-from genet.trials.results import TRIED_AGAIN, Event, Stride, TrialResult, read_results
+from genet.trials.results import TRIED_AGAIN, Event, ProgressDelta, TrialResult, read_results
 from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner, run_trials
-from genet.trials.status import standings
+from genet.trials.status import progress_by_superblock
 
 PACE_EVERY_S = 2.0
 OpenRunner = Callable[[str], Runner]  # for a recipe's device
@@ -46,7 +46,7 @@ class MoreTrials(Record):
 
 
 def run_planned_trials(
-    job: Job, runner: OpenRunner = open_runner, retry: bool = False, any_master: bool = False
+    job: RunContext, runner: OpenRunner = open_runner, retry: bool = False, any_master: bool = False
 ) -> tuple[TrialResult, ...]:
     """Run the trials: perturbed networks with the MasterNet's weights, fine-tuned. Returns all their results.
 
@@ -81,7 +81,7 @@ def run_planned_trials(
     return found
 
 
-def _check_learnt(job: Job, any_master: bool) -> None:
+def _check_learnt(job: RunContext, any_master: bool) -> None:
     """Check that the MasterNet knows more than chance; say so if it does not and any will do."""
     why = job.folder.read(job.folder.master, Trained).why_unlearnt(job.recipe.space.input.classes)
     if why and any_master:
@@ -95,16 +95,16 @@ def _check_learnt(job: Job, any_master: bool) -> None:
         )
 
 
-def course(job: Job) -> Course:
+def course(job: RunContext) -> TrialContext:
     """Return what all trials of the run have in common."""
     recipe = job.recipe
     masternet = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors"))
-    return Course(
+    return TrialContext(
         masternet, job.splits, recipe.distill, recipe.search_resolution, recipe.seed, job.folder.trials_under_way.absolute()
     )
 
 
-def planned_trials(job: Job) -> tuple[Trial, ...]:
+def planned_trials(job: RunContext) -> tuple[Trial, ...]:
     """Return the trials of this run; they depend on the recipe, on the staircases found, and on what was asked for since."""
     recipe, resolution = job.recipe, job.recipe.search_resolution
     staircases = job.folder.read(job.folder.staircase, Staircases)
@@ -113,23 +113,23 @@ def planned_trials(job: Job) -> tuple[Trial, ...]:
     return (*planned, *(trial for trial in more_trials(job) if trial not in planned))
 
 
-def more_trials(job: Job) -> tuple[Trial, ...]:
+def more_trials(job: RunContext) -> tuple[Trial, ...]:
     """Return the trials asked for beyond the recipe's."""
     return MoreTrials.load(job.folder.more_trials).trials if job.folder.more_trials.exists() else ()
 
 
-def ask_for_trials(job: Job, trials: Iterable[Trial]) -> None:
+def ask_for_trials(job: RunContext, trials: Iterable[Trial]) -> None:
     """Take more trials into the plan; the next `distill` runs them."""
     asked = dict.fromkeys([*more_trials(job), *trials])
     MoreTrials(trials=tuple(asked)).save(job.folder.more_trials)
 
 
-def finished_trials(job: Job) -> tuple[TrialResult, ...]:
+def finished_trials(job: RunContext) -> tuple[TrialResult, ...]:
     """Return the results of the planned trials so far. The journal may hold others, of other staircases."""
     return _results_of(job, planned_trials(job))
 
 
-def _results_of(job: Job, planned: Sequence[Trial]) -> tuple[TrialResult, ...]:
+def _results_of(job: RunContext, planned: Sequence[Trial]) -> tuple[TrialResult, ...]:
     results = read_results(job.folder.trials)
     return tuple(results[trial.id] for trial in planned if trial.id in results)
 
@@ -141,7 +141,7 @@ def _again(result: TrialResult, retry: bool) -> bool:
     return result.failure.kind in TRIED_AGAIN or (retry and result.failure.kind != "non-finite loss")
 
 
-def trial_pace(job: Job) -> Pace | None:
+def trial_pace(job: RunContext) -> Pace | None:
     """Return what the process at work wrote last; None where none works. One that was killed leaves a file, but no lock."""
     if not (job.folder.trials_pace.exists() and is_worked_in(job.folder.path)):
         return None
@@ -150,7 +150,7 @@ def trial_pace(job: Job) -> Pace | None:
 
 @contextmanager
 def _shown(
-    job: Job, planned: Sequence[Trial], missing: Sequence[Trial], results: dict[str, TrialResult], workers: int
+    job: RunContext, planned: Sequence[Trial], missing: Sequence[Trial], results: dict[str, TrialResult], workers: int
 ) -> Iterator[Callable[[Event], None]]:
     """Tell the progress of all trials and of every super-block, and keep the file that tells it to other terminals."""
     counted = {trial.id for trial in missing}
@@ -167,15 +167,15 @@ def _shown(
 
         def tell(event: Event) -> None:
             nonlocal written
-            if isinstance(event, Stride):
-                whole.walk(event.tasks, event.earlier)
+            if isinstance(event, ProgressDelta):
+                whole.advance_by(event.tasks, event.earlier)
             elif isinstance(event, TrialResult):
                 kept[event.id] = event
                 if event.failure is None or event.failure.kind not in TRIED_AGAIN:
                     forget(job.folder.trials_under_way, {event.id})
-                whole.arrive(_note(event))
+                whole.complete(_note(event))
                 here = [trial for trial in planned if trial.index == event.index]
-                (standing,) = standings(here, [kept[trial.id] for trial in here if trial.id in kept])
+                (standing,) = progress_by_superblock(here, [kept[trial.id] for trial in here if trial.id in kept])
                 by_index[event.index].advance(str(standing))
             if time.monotonic() - written > PACE_EVERY_S:
                 _pace_of(whole, workers).save(job.folder.trials_pace)
@@ -204,9 +204,9 @@ def _note(result: TrialResult) -> str:
     return f"super-block {result.index + 1} as {result.superblock}: {found}"
 
 
-def _say_what_lacks(job: Job, planned: Sequence[Trial], found: Sequence[TrialResult]) -> None:
+def _say_what_lacks(job: RunContext, planned: Sequence[Trial], found: Sequence[TrialResult]) -> None:
     """Say which super-blocks have failed trials, and which have no evidence at all."""
-    for standing in standings(planned, found):
+    for standing in progress_by_superblock(planned, found):
         kinds = sorted({str(r.failure.kind) for r in found if r.index == standing.index and r.failure})
         if kinds:
             left = sum(r.index == standing.index and r.failure is None and not (r.control or r.also) for r in found)

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.config.recipe import Budget
 from genet.errors import MeasurementError, first_line
 from genet.latency.profile import measure_network
 from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
-from genet.pipeline.context import Job, predictor
+from genet.pipeline.context import RunContext, predictor
 from genet.pipeline.learn import current_regression
 from genet.pipeline.run_folder import network_name
 from genet.pipeline.select import judge, kept_widths, measured, offers
@@ -22,13 +22,13 @@ from genet.search.outcome import Unmet
 from genet.search.portfolio import Design, designs_of, to_next_edge
 from genet.search.race import Entrant, Entrants
 from genet.search.scaling import Scales, largest_within
-from genet.search.solver import Solved
+from genet.search.solver import ExactSolver
 from genet.storage import digest
 
 LOOKED_AT = 12  # of the next best predictions, in case some break the budget
 
 
-def find_entrants(job: Job) -> Entrants:
+def find_entrants(job: RunContext) -> Entrants:
     """Find who races, unless it is known; every measurement is kept in the latency table.
 
     On another machine's evidence no design can be timed: the search's networks race alone, and that is said.
@@ -67,7 +67,7 @@ def find_entrants(job: Job) -> Entrants:
     return result
 
 
-def _chosen(job: Job, selection: Selection) -> tuple[Choice, ...]:
+def _chosen(job: RunContext, selection: Selection) -> tuple[Choice, ...]:
     """Return the selection's answers; in a quick race of every budget the one that is predicted to be best."""
     if job.recipe.race.effort != "quick":
         return selection.answers
@@ -75,7 +75,7 @@ def _chosen(job: Job, selection: Selection) -> tuple[Choice, ...]:
     return tuple(best.values())
 
 
-def _resolutions(job: Job, selection: Selection) -> dict[Budget, tuple[int, ...]]:
+def _resolutions(job: RunContext, selection: Selection) -> dict[Budget, tuple[int, ...]]:
     """Return at which resolutions designs race for each budget: all, in a quick race that of the search's best."""
     chosen = {choice.budget: (choice.resolution,) for choice in _chosen(job, selection)}
     quick, search = job.recipe.race.effort == "quick", (job.recipe.search_resolution,)
@@ -95,9 +95,9 @@ def _named(found: Sequence[Entrant]) -> tuple[Entrant, ...]:
 class _Field:
     """Who may race within some budgets, given in milliseconds per image."""
 
-    def __init__(self, job: Job, limits: dict[Budget, float]) -> None:
+    def __init__(self, job: RunContext, limits: dict[Budget, float]) -> None:
         self.job, self.limits, self.table, self.batch = job, limits, job.table, job.table.setting.batch
-        self._solved: dict[int, Solved] = {}  # by resolution
+        self._solved: dict[int, ExactSolver] = {}  # by resolution
 
     def searched(self, choice: Choice) -> Iterator[Entrant]:
         """Yield a selected network, and the next best predictions that are within its budget too."""
@@ -122,12 +122,12 @@ class _Field:
             facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
             yield self.entrant(network, None, choice.budget, certificate, ms).model_copy(update=facts)
 
-    def _predictions(self, resolution: int) -> Solved:
+    def _predictions(self, resolution: int) -> ExactSolver:
         """Return what is predicted at a resolution, solved once for all budgets."""
         if resolution not in self._solved:
             kept, regression = kept_widths(self.job, self.table), current_regression(self.job)
             prediction = predictor(self.job, self.table, kept)
-            self._solved[resolution] = Solved(offers(self.job, prediction, regression, resolution, kept[resolution]))
+            self._solved[resolution] = ExactSolver(offers(self.job, prediction, regression, resolution, kept[resolution]))
         return self._solved[resolution]
 
     def designs(
@@ -149,7 +149,7 @@ class _Field:
         faults = list[MeasurementError]()
         masternet_ms, masternet_macs = self.table.masternet_ms(self.job.masternet), structure_cost(self.job.masternet).macs
 
-        def measure(network: Structure) -> float:
+        def measure(network: ModelSpec) -> float:
             try:
                 return measure_network(self.table, self.job.meter, network, self.job.masternet).ratio * masternet_ms
             except MeasurementError as fault:
@@ -176,11 +176,11 @@ class _Field:
             self.job.progress.say(f"  {where}: no scale of it is within {', '.join(beyond)}")
 
     def _aligned(
-        self, network: Structure, certificate: Certificate, budget: Budget, measure: Callable[[Structure], float]
-    ) -> tuple[Structure, Certificate]:
+        self, network: ModelSpec, certificate: Certificate, budget: Budget, measure: Callable[[ModelSpec], float]
+    ) -> tuple[ModelSpec, Certificate]:
         """Widen one super-block after the other to the end of its step, if the network is still within the budget."""
         limit_ms, best = self.limits[budget] * self.batch, (network, certificate)
-        if isinstance(network, Foreign):
+        if isinstance(network, ExternalModel):
             return best
         for index in range(len(network.superblocks)):
             wider = to_next_edge(network, index)
@@ -190,7 +190,7 @@ class _Field:
                     network, best = wider, (wider, found)
         return best
 
-    def certificate(self, budget: Budget, network: Structure) -> Certificate | None:
+    def certificate(self, budget: Budget, network: ModelSpec) -> Certificate | None:
         """Certify a network; None if it is not within the budget, or cannot be measured."""
         limit_ms = self.limits[budget] * self.batch
         try:
@@ -200,7 +200,7 @@ class _Field:
         return found if found.within else None
 
     def entrant(
-        self, network: Structure, design: str | None, budget: Budget, found: Certificate | None, predicted: float = math.inf
+        self, network: ModelSpec, design: str | None, budget: Budget, found: Certificate | None, predicted: float = math.inf
     ) -> Entrant:
         """Return the entry of a network for a budget, with all budgets that it is within: as certified, or else as predicted."""
         row, cost = self.table.network_row(network), structure_cost(network)

@@ -8,22 +8,22 @@ from statistics import fmean
 from genet.arch.network import Network
 from genet.latency.staircase.plan import Staircases
 from genet.latency.table import LatencyTable
-from genet.pipeline.context import Job, predictor
+from genet.pipeline.context import RunContext, predictor
 from genet.pipeline.distill import finished_trials, planned_trials
 from genet.pipeline.learn import current_regression
 from genet.pipeline.select import judge, kept_widths, offers
 from genet.search.certificate import Choice, Selection
 from genet.search.explain import Explanation, explain
 from genet.search.next_trials import Proposal, propose
-from genet.search.solver import Solved
+from genet.search.solver import ExactSolver
 from genet.trials.plan import Trial, possible_trials
 
 
-def explain_selection(job: Job, selection: Selection, table: LatencyTable) -> tuple[Explanation, ...]:
+def explain_selection(job: RunContext, selection: Selection, table: LatencyTable) -> tuple[Explanation, ...]:
     """Return why each answer of a selection was chosen, by what is predicted from a latency table."""
     regression, kept = current_regression(job), kept_widths(job, table)
     prediction, batch = predictor(job, table, kept), table.setting.batch
-    solved = {resolution: Solved(offers(job, prediction, regression, resolution, kept[resolution])) for resolution in kept}
+    solved = {resolution: ExactSolver(offers(job, prediction, regression, resolution, kept[resolution])) for resolution in kept}
 
     def explained(choice: Choice) -> Explanation:
         network, budget_ms = Network.parse(choice.network), choice.budget_ms_per_image * batch
@@ -35,7 +35,7 @@ def explain_selection(job: Job, selection: Selection, table: LatencyTable) -> tu
     return tuple(map(explained, selection.answers))
 
 
-def propose_trials(job: Job, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
+def propose_trials(job: RunContext, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
     """Return the trials that would best tell the selected networks from their rivals, by what they should take away of the
     doubt.
     """

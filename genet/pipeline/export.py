@@ -11,18 +11,18 @@ from torch import nn
 
 from genet.arch.external import read_notation
 from genet.arch.network import Input
-from genet.config.preprocessing import shown_at, shown_of
+from genet.config.preprocessing import preprocessing_at, shown_of
 from genet.config.reader import read_training, to_yaml
 from genet.config.recipe import Data, Recipe, TrainingRecipe
 from genet.device import open_device
 from genet.errors import DataError, RunError
 from genet.export.exports import FORMATS, check_formats, export
-from genet.export.format import Subject
+from genet.export.format import TrainedModel
 from genet.export.record import Exports
 from genet.latency.trace import cost_of, structure_cost
 from genet.models.external import structure_of
 from genet.models.weights import WEIGHTS_FILE, load, load_structure, read_labels, write_labels
-from genet.pipeline.context import Job
+from genet.pipeline.context import RunContext
 from genet.pipeline.train import name_the_place, note_in
 from genet.progress import Progress, Tracker
 from genet.report.card import Card, card
@@ -32,7 +32,7 @@ from genet.training.contents import Contents, followed
 from genet.training.data import Splits, load_data
 
 
-def export_selected(job: Job, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
+def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
     """Export the winner of every budget and the best searched network beside it, or the one of this name, in all formats or some.
 
     There is none if no network meets a budget. RunError if none is called so.
@@ -97,7 +97,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         network,
         cost,
         exports,
-        shown_of(source, reads.channels, reads.resolution) if source else shown_at(reads.channels, reads.resolution),
+        shown_of(source, reads.channels, reads.resolution) if source else preprocessing_at(reads.channels, reads.resolution),
         labels,
         data=_told(recipe.data, images.splits) if recipe and images and images.own else None,
         training=_trained_by(recipe) if recipe else None,
@@ -161,10 +161,10 @@ def _exported(
 ) -> Exports:
     into, done = folder / "export", tracker.advance
     if images is None:
-        return export(Subject(module, labels=labels), into, formats, done)
+        return export(TrainedModel(module, labels=labels), into, formats, done)
     reads = structure_of(module).input
     shown = shown_of(images.data, reads.channels, reads.resolution)
-    return export(Subject(module, images.splits, images.source, shown, labels), into, formats, done)
+    return export(TrainedModel(module, images.splits, images.source, shown, labels), into, formats, done)
 
 
 def _all(formats: Sequence[str]) -> set[str]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genet.arch.external import Structure
-from genet.config.pretrained import check_taken
-from genet.config.recipe import Model, Schedule, Taken
+from genet.arch.external import ModelSpec
+from genet.config.pretrained import check_pretrained
+from genet.config.recipe import Model, PretrainedMaster, Schedule
 from genet.errors import RunError
 from genet.models.weights import WEIGHTS_FILE, load_weights, read_labels, save_weights, weights_bytes
-from genet.pipeline.context import Job
+from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials, planned_trials
-from genet.pipeline.train import Lesson, train_anew, trained_before
+from genet.pipeline.train import TrainingTask, train_anew, trained_before
 from genet.search.fit import fit
 from genet.search.outcome import Trained
 from genet.search.regression import Regression
 from genet.storage import digest
 from genet.training.datasets import check_labels
-from genet.training.distributed import ALONE, World
+from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.evaluation import accuracy
 
 WITHOUT: dict[Model, str] = {
@@ -26,15 +26,15 @@ WITHOUT: dict[Model, str] = {
 }
 
 
-def train_master(job: Job) -> Trained:
+def train_master(job: RunContext) -> Trained:
     """Train the MasterNet, the parent of all trials; or take one that was trained before."""
     master = job.recipe.master
-    if isinstance(master, Taken):
+    if isinstance(master, PretrainedMaster):
         return _take_master(job, Path(master.folder))
     return train_network(job, job.masternet, master, job.folder.master, "training the MasterNet")
 
 
-def _take_master(job: Job, folder: Path) -> Trained:
+def _take_master(job: RunContext, folder: Path) -> Trained:
     """Copy a trained network of the MasterNet's structure into the run, with its accuracies on the run's images.
 
     SpecError where it is another network, RunError where it is not the one that the run's trials started from.
@@ -42,7 +42,7 @@ def _take_master(job: Job, folder: Path) -> Trained:
     recipe, splits, weights = job.recipe, job.splits, job.folder.master.with_suffix(".safetensors")
     if job.folder.master.exists() and weights.exists() and not (folder / WEIGHTS_FILE).exists():
         return Trained.load(job.folder.master)  # the run has its own copy
-    check_taken(recipe)
+    check_pretrained(recipe)
     ours, labels = job.masternet, read_labels(folder)
     module = load_weights(ours, folder / WEIGHTS_FILE)
     if labels and splits.labels and {*labels} == {*splits.labels}:
@@ -75,7 +75,9 @@ def _take_master(job: Job, folder: Path) -> Trained:
     return trained
 
 
-def train_network(job: Job, network: Structure, schedule: Schedule, result: Path, title: str, world: World = ALONE) -> Trained:
+def train_network(
+    job: RunContext, network: ModelSpec, schedule: Schedule, result: Path, title: str, world: ProcessGroup = SINGLE_PROCESS
+) -> Trained:
     """Train a network from scratch, unless `result` and the weights beside it tell that it was trained just so."""
     lesson = lesson_of(job, network, schedule)
     known = trained_before(lesson, result)
@@ -87,12 +89,12 @@ def train_network(job: Job, network: Structure, schedule: Schedule, result: Path
         return train_anew(lesson, result, job.device, splits, tracker, world=world, say=job.progress.say)
 
 
-def lesson_of(job: Job, network: Structure, schedule: Schedule, repeat: int = 0) -> Lesson:
+def lesson_of(job: RunContext, network: ModelSpec, schedule: Schedule, repeat: int = 0) -> TrainingTask:
     """Return a network trained on the job's images."""
-    return Lesson(network, schedule, job.recipe.data, job.recipe.seed, job.recipe.augment, repeat, images=job.splits.name)
+    return TrainingTask(network, schedule, job.recipe.data, job.recipe.seed, job.recipe.augment, repeat, images=job.splits.name)
 
 
-def fit_trials(job: Job, model: Model | None = None) -> Regression:
+def fit_trials(job: RunContext, model: Model | None = None) -> Regression:
     """Fit the regression to the trials in the journal, and say where evidence is lacking; the recipe's model if none is named."""
     regression = _fitted(job, model or job.recipe.fit.model)
     missing = len(planned_trials(job)) - len(finished_trials(job))
@@ -108,19 +110,19 @@ def fit_trials(job: Job, model: Model | None = None) -> Regression:
     return regression
 
 
-def current_regression(job: Job) -> Regression:
+def current_regression(job: RunContext) -> Regression:
     """Return the run's regression; fitted anew, and not saved, where its trials or the MasterNet have changed since."""
     known = job.folder.read(job.folder.regression, Regression)
     return known if known.inputs == _evidence_digest(job, known.model) else _fitted(job, known.model)
 
 
-def _fitted(job: Job, model: Model) -> Regression:
+def _fitted(job: RunContext, model: Model) -> Regression:
     trained = job.folder.read(job.folder.master, Trained)
     inputs = _evidence_digest(job, model)
     return fit(job.masternet, trained.nas_accuracy, finished_trials(job), trained.nas_images, model, inputs)
 
 
-def _evidence_digest(job: Job, model: Model) -> str:
+def _evidence_digest(job: RunContext, model: Model) -> str:
     master = job.folder.read(job.folder.master, Trained)
     found = ((result.id, result.accuracy) for result in finished_trials(job))
     return digest(f"{model}/{master.inputs}/{master.nas_accuracy}/{sorted(found, key=str)}")

@@ -11,13 +11,13 @@ from genet.errors import EvidenceError, MeasurementError, RunError
 from genet.latency.profile import few_rounds, many_rounds, measure_network, profile_blocks
 from genet.latency.staircase.plan import Staircases, correction_networks, find_staircases, places, rows_needed, sweep_blocks
 from genet.latency.table import settings
-from genet.pipeline.context import Job, predictor
+from genet.pipeline.context import RunContext, predictor
 from genet.pipeline.cost_estimate import Preflight, outlook, preflight
 from genet.pipeline.learn import lesson_of
 from genet.pipeline.train import teacher_of
 
 
-def check_job(job: Job) -> Preflight:
+def check_job(job: RunContext) -> Preflight:
     """Check before any hour is spent: the job's size, its expected time, whether each budget can be met, and whether a teacher
     can be had.
     """
@@ -33,7 +33,7 @@ def check_job(job: Job) -> Preflight:
     return seen
 
 
-def _same_kind_of_device(job: Job) -> None:
+def _same_kind_of_device(job: RunContext) -> None:
     """Raise an error if a GPU has gone missing: it must not turn a run into one for the CPU without a word."""
     if job.recipe.measure.device == "auto" and job.folder.environment.exists():
         before = DeviceCard.load(job.folder.environment)
@@ -44,7 +44,7 @@ def _same_kind_of_device(job: Job) -> None:
             )
 
 
-def _say_other_setting(job: Job) -> None:
+def _say_other_setting(job: RunContext) -> None:
     """Tell if the run was measured otherwise before, such as with other threads or versions: nothing of that is used here."""
     if job.folder.staircase.exists():
         before = settings(job.folder.latency).get(job.folder.read(job.folder.staircase, Staircases).setting)
@@ -52,7 +52,7 @@ def _say_other_setting(job: Job) -> None:
             job.progress.say(f"  measured before in another setting, and now anew: {before}")
 
 
-def profile_device(job: Job) -> Staircases:
+def profile_device(job: RunContext) -> Staircases:
     """Measure the latency of the blocks on offer, and keep the widths at the edges of the device's staircase.
 
     First the repeated block of each super-block and block type, at the widths where its staircase may step; then the
@@ -81,7 +81,7 @@ def profile_device(job: Job) -> Staircases:
     return staircases
 
 
-def _sweep(job: Job) -> None:
+def _sweep(job: RunContext) -> None:
     """Measure the sweeps, all places in turn, until no step of any is left to locate."""
     everywhere = places(job.recipe.space)
     own = [superblock.width for superblock in job.recipe.space.superblocks]
@@ -98,7 +98,7 @@ def _sweep(job: Job) -> None:
     _say_marked(job, marked)
 
 
-def _measure(job: Job, asked: Iterable[Block], title: str) -> None:
+def _measure(job: RunContext, asked: Iterable[Block], title: str) -> None:
     """Measure the blocks that the table lacks."""
     wanted = list(dict.fromkeys(asked))
     missing = len(job.table.missing(wanted))
@@ -110,20 +110,20 @@ def _measure(job: Job, asked: Iterable[Block], title: str) -> None:
         job.progress.say(f"  {len(failed)} blocks could not be measured and are not on offer, such as {failed[0].failure}")
 
 
-def _profile(job: Job, wanted: Iterable[Block], measured: Callable[[], None]) -> int:
+def _profile(job: RunContext, wanted: Iterable[Block], measured: Callable[[], None]) -> int:
     *middle, _ = blocks(job.masternet)  # the last, with its classes, has no notation of a block that a user may write
     sentinel = middle[len(middle) // 2]
     return profile_blocks(job.table, job.meter, wanted, sentinel, job.recipe.seed, measured)
 
 
-def _say_marked(job: Job, marked: int) -> None:
+def _say_marked(job: RunContext, marked: int) -> None:
     if marked:
         job.progress.say(
             f"  {marked} rows were taken while the machine's speed moved by over 2 %, and again; the drift is divided out"
         )
 
 
-def _measure_networks(job: Job, kept: dict[int, Widths]) -> None:
+def _measure_networks(job: RunContext, kept: dict[int, Widths]) -> None:
     """Measure the MasterNet at every resolution, and random networks, whole."""
     networks = (
         job.masternet,
@@ -141,7 +141,7 @@ def _measure_networks(job: Job, kept: dict[int, Widths]) -> None:
             tracker.advance()
 
 
-def _check_evidence(job: Job, wanted: list[Block]) -> None:
+def _check_evidence(job: RunContext, wanted: list[Block]) -> None:
     """Raise EvidenceError unless the evidence of another machine is of this space: what it lacks cannot be measured here."""
     lacking = []
     for block in dict.fromkeys(wanted):

@@ -20,11 +20,11 @@ from genet.config.recipe import Budget, Schedule
 from genet.device import give_back_memory, open_device
 from genet.errors import DeviceError, EvidenceError, LostDeviceError, NonFiniteLossError
 from genet.models.weights import WEIGHTS_FILE, weights_bytes, write_labels
-from genet.pipeline.context import Job
+from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.learn import lesson_of
-from genet.pipeline.train import Lesson, learn, trained_before
+from genet.pipeline.train import TrainingTask, learn, trained_before
 from genet.search.outcome import Outcomes, Trained, percent
 from genet.search.race import (
     FINALISTS,
@@ -41,7 +41,7 @@ from genet.storage import Journal, Record, digest, write_atomic, write_checked
 from genet.training.checkpoints import Checkpoints
 from genet.training.data import Splits
 from genet.trials.finetune import told
-from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, Stride
+from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, ProgressDelta
 from genet.trials.runners.opening import open_runner
 
 
@@ -66,7 +66,7 @@ class Training:
     """A network to be trained, and the file that its checkpoints are named after."""
 
     name: str
-    lesson: Lesson
+    lesson: TrainingTask
     checkpoint: Path
     keep: bool  # its weights
 
@@ -122,7 +122,7 @@ class FullTraining:
             walked = 0.0
             try:
                 for event in self._trained(task, device):
-                    walked += event.tasks if isinstance(event, Stride) else 0.0
+                    walked += event.tasks if isinstance(event, ProgressDelta) else 0.0
                     yield event
             except LostDeviceError:
                 raise
@@ -132,7 +132,7 @@ class FullTraining:
                 yield self.failed(task, "out of memory", str(fault))
             except Exception as fault:
                 yield self.failed(task, *told(fault))
-            yield Stride(1 - walked)
+            yield ProgressDelta(1 - walked)
 
     def _trained(self, task: Training, device: torch.device) -> Iterator[Event]:
         began, epochs = time.monotonic(), task.lesson.schedule.epochs
@@ -145,7 +145,7 @@ class FullTraining:
             except StopIteration as end:
                 module, trained = end.value
                 break
-            yield Stride((epoch - walked) / epochs, earlier=epoch - walked > 1)
+            yield ProgressDelta((epoch - walked) / epochs, earlier=epoch - walked > 1)
             walked = epoch
         line = _reached(task, trained, self.splits.test.size, time.monotonic() - began)
         yield Ended(line, trained, weights_bytes(module) if task.keep else None)
@@ -162,7 +162,7 @@ def _reached(task: Training, trained: Trained, test_images: int, seconds: float 
     return _line(task, **held_out, test=trained.test_accuracy, test_images=test_images, seconds=seconds)
 
 
-def run_race(job: Job, runner: OpenRunner = open_runner) -> Outcomes:
+def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     """Train the entrants, short and then fully, and say who wins each budget.
 
     What is trained already is not repeated; what failed by the machine or the images is.
@@ -198,7 +198,7 @@ def run_race(job: Job, runner: OpenRunner = open_runner) -> Outcomes:
 class _Race:
     """A race under way: what its journal holds, and who runs what it lacks."""
 
-    def __init__(self, job: Job, found: Entrants, runner: OpenRunner) -> None:
+    def __init__(self, job: RunContext, found: Entrants, runner: OpenRunner) -> None:
         self._job, self._open, self._entrants = job, runner, found.entrants
         self._by_network = {entrant.network: entrant for entrant in found.entrants}
         self._budgets: dict[Budget, list[Entrant]] = {}
@@ -297,12 +297,12 @@ class _Race:
         ):
             by_id = {task.id: task for task in missing}
             for event in events:
-                if isinstance(event, Stride):
-                    tracker.walk(event.tasks, event.earlier)
+                if isinstance(event, ProgressDelta):
+                    tracker.advance_by(event.tasks, event.earlier)
                 elif isinstance(event, Ended):
                     self._keep(by_id[event.id], event)
                     line = event.finished
-                    tracker.arrive(f"{line.name} {percent(line.held_out) if line.held_out is not None else 'failed'}")
+                    tracker.complete(f"{line.name} {percent(line.held_out) if line.held_out is not None else 'failed'}")
 
     def _keep(self, task: Training, ended: Ended) -> None:
         """Write what a training left: first the weights, then the line that says that they are there."""

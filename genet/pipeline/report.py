@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from genet.arch.external import Structure, read_notation
+from genet.arch.external import ModelSpec, read_notation
 from genet.arch.network import Network
 from genet.config.reader import to_yaml
 from genet.errors import RunError
@@ -13,24 +13,24 @@ from genet.export.record import EVIDENCE_FILE, Exports
 from genet.latency.estimate.roofline import RunRoof
 from genet.latency.staircase.plan import Staircases, grid_rows
 from genet.models.weights import write_labels
-from genet.pipeline.context import Job
+from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.explain import explain_selection
 from genet.pipeline.learn import current_regression, train_network
 from genet.pipeline.run_folder import RunFolder, network_name
 from genet.pipeline.select import frontiers, run_table
-from genet.report.page import Story, page
+from genet.report.page import ReportData, page
 from genet.search.certificate import Choice, Selection
 from genet.search.outcome import Outcomes, Trained
 from genet.search.race import Entrants
 from genet.search.validation import Validation
 from genet.storage import Record, write_atomic
-from genet.training.distributed import ALONE, World
+from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 R = TypeVar("R", bound=Record)
 
 
-def train_selected(job: Job, name: str | None = None, world: World = ALONE) -> dict[str, Trained]:
+def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup = SINGLE_PROCESS) -> dict[str, Trained]:
     """Train the networks that were selected, or the one of this name or notation, for the race to find them trained.
 
     Returns them by name. RunError if none is called so, or none was selected.
@@ -48,11 +48,11 @@ def train_selected(job: Job, name: str | None = None, world: World = ALONE) -> d
     return {network_name(network): _trained(job, network, world) for network in chosen}
 
 
-def _named(job: Job, choice: Choice) -> Structure:
+def _named(job: RunContext, choice: Choice) -> ModelSpec:
     return Network.parse(choice.network, name=job.recipe.space.name)
 
 
-def _trained(job: Job, network: Structure, world: World) -> Trained:
+def _trained(job: RunContext, network: ModelSpec, world: ProcessGroup) -> Trained:
     folder = job.folder.network(network)
     if world.first:
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
@@ -60,7 +60,7 @@ def _trained(job: Job, network: Structure, world: World) -> Trained:
     return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}", world)
 
 
-def list_shortfalls(job: Job) -> tuple[str, ...]:
+def list_shortfalls(job: RunContext) -> tuple[str, ...]:
     """Say what the run was asked for and could not have, a line each: budgets that no network meets, formats that failed."""
     outcomes = _if_there(job.folder, job.folder.results, Outcomes)
     exported = [each for outcome in (outcomes.outcomes if outcomes else ()) for each in outcome.exported]
@@ -69,7 +69,7 @@ def list_shortfalls(job: Job) -> tuple[str, ...]:
     return (*unmet_budgets(job), *failed)
 
 
-def unmet_budgets(job: Job) -> tuple[str, ...]:
+def unmet_budgets(job: RunContext) -> tuple[str, ...]:
     """Say which budgets of the run no network meets, a line each: of the race if there was one, else of the selection."""
     raced = _if_there(job.folder, job.folder.results, Outcomes)
     if raced:
@@ -78,13 +78,13 @@ def unmet_budgets(job: Job) -> tuple[str, ...]:
     return selection.unmet if selection else ()
 
 
-def write_report(job: Job) -> Path:
+def write_report(job: RunContext) -> Path:
     """Return one self-contained page about the whole run; what is not there yet is left out."""
     files, table = job.folder, run_table(job)
     selection, validation = _if_there(files, files.selection, Selection), _if_there(files, files.validation, Validation)
     regression = current_regression(job) if files.regression.exists() else None
     roof = files.read_current(files.roof, RunRoof, table.setting.digest)
-    story = Story(
+    story = ReportData(
         recipe=job.recipe,
         setting=table.setting,
         measurements=len(table),

@@ -5,7 +5,7 @@ Each step reads what the steps before left in the run folder, does only what is 
 
 from __future__ import annotations
 
-from genet.pipeline.context import Job
+from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, run_planned_trials
 from genet.pipeline.export import export_selected
 from genet.pipeline.learn import fit_trials, train_master
@@ -17,7 +17,9 @@ from genet.search.outcome import Outcomes
 from genet.trials.runners.opening import open_runner
 
 
-def run_job(job: Job, runner: OpenRunner = open_runner, trainer: OpenRunner = open_runner, any_master: bool = False) -> Outcomes:
+def run_job(
+    job: RunContext, runner: OpenRunner = open_runner, trainer: OpenRunner = open_runner, any_master: bool = False
+) -> Outcomes:
     """Go from a recipe to trained and exported networks; `runner` opens who runs the trials, `trainer` who runs the race.
 
     For `any_master` see `distill`.

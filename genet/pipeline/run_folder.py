@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TypeVar
 
-from genet.arch.external import Structure
+from genet.arch.external import ModelSpec
 from genet.arch.network import Network
 from genet.config.reader import read_recipe, to_yaml
 from genet.config.recipe import Data, Recipe
@@ -53,7 +53,7 @@ class RunFolder:
         self.more_trials = path / "trials.more.json"
         self.validation = path / "validation.json"
 
-    def network(self, network: Structure) -> Path:
+    def network(self, network: ModelSpec) -> Path:
         """Return folder of a network that is trained fully."""
         return self.path / "networks" / network_name(network)
 
@@ -136,7 +136,7 @@ class RunFolder:
                 leftover.unlink(missing_ok=True)
 
 
-def network_name(network: Structure) -> str:
+def network_name(network: ModelSpec) -> str:
     """Return how a network of a run is called: its space or design, its resolution and the start of its digest."""
     return f"{network.name}-r{network.input.resolution}-{network.digest[:6]}"
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from genet.arch.external import Structure
+from genet.arch.external import ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import Widths
 from genet.config.recipe import Budget, budget_ms
@@ -19,7 +19,7 @@ from genet.latency.profile import measure_network
 from genet.latency.staircase.plan import Staircases, find_staircases
 from genet.latency.table import LatencyTable, NetworkRow, find_setting
 from genet.latency.timing.meter import CALM
-from genet.pipeline.context import Job, predictor
+from genet.pipeline.context import RunContext, predictor
 from genet.pipeline.learn import current_regression
 from genet.search.certificate import (
     Certificate,
@@ -30,14 +30,14 @@ from genet.search.certificate import (
     half_interval,
 )
 from genet.search.regression import Regression
-from genet.search.solver import Candidate, drawn, frontier, utilized
-from genet.search.tables import Offers, tabulate
+from genet.search.solver import Candidate, filter_by_utilization, frontier, random_search
+from genet.search.tables import ChoiceTables, tabulate_choices
 from genet.storage import digest
 
-LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
+INTERIM_LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
 
 
-def select_networks(job: Job) -> Selection:
+def select_networks(job: RunContext) -> Selection:
     """Choose by what is predicted, and certify on the device; on evidence from elsewhere, by what is predicted alone."""
     table, regression = job.table, current_regression(job)
     if regression != job.folder.read(job.folder.regression, Regression):
@@ -59,7 +59,7 @@ def select_networks(job: Job) -> Selection:
     return selection
 
 
-def _measure_roof(job: Job, setting: str) -> None:
+def _measure_roof(job: RunContext, setting: str) -> None:
     """Measure what the device reaches at best, for the report; where that cannot be measured, the report goes without."""
     if job.folder.read_current(job.folder.roof, RunRoof, setting) is None:
         try:
@@ -68,7 +68,7 @@ def _measure_roof(job: Job, setting: str) -> None:
             job.progress.say(f"  utilization is not told: {fault}")
 
 
-def _certified_selection(job: Job, table: LatencyTable, regression: Regression, inputs: str) -> Selection:
+def _certified_selection(job: RunContext, table: LatencyTable, regression: Regression, inputs: str) -> Selection:
     kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
     budgets, error = _budgets_ms(job, table, job.recipe.select.budgets), prediction.correction.left_out_error
@@ -82,7 +82,7 @@ def _certified_selection(job: Job, table: LatencyTable, regression: Regression, 
     return _selection(job, table, inputs, choices, error)
 
 
-def _warn_if_busy(job: Job, table: LatencyTable, choices: tuple[Choice, ...]) -> None:
+def _warn_if_busy(job: RunContext, table: LatencyTable, choices: tuple[Choice, ...]) -> None:
     rows = [table.network_row(Network.parse(choice.network)) for choice in choices]
     worst = max((row.spread for row in rows if row), default=0.0)
     if worst > CALM:
@@ -92,7 +92,7 @@ def _warn_if_busy(job: Job, table: LatencyTable, choices: tuple[Choice, ...]) ->
         )
 
 
-def select_from_evidence(job: Job, budgets: tuple[Budget, ...], table: LatencyTable | None = None) -> Selection:
+def select_from_evidence(job: RunContext, budgets: tuple[Budget, ...], table: LatencyTable | None = None) -> Selection:
     """Return the best predicted network for other budgets, or on another device's evidence: nothing measured, nothing written."""
     table = table or run_table(job)
     kept = kept_widths(job, table)
@@ -105,7 +105,7 @@ def select_from_evidence(job: Job, budgets: tuple[Budget, ...], table: LatencyTa
     return _selection(job, table, "", choices, prediction.correction.left_out_error)
 
 
-def _answered(job: Job, table: LatencyTable, front: Sequence[Candidate], budget: Budget, ms: float) -> Choice:
+def _answered(job: RunContext, table: LatencyTable, front: Sequence[Candidate], budget: Budget, ms: float) -> Choice:
     """Return the best that is predicted to be within the budget, or that was measured and does not break it; else the fastest."""
     found = {
         candidate.network: judge(job, table, row, budget, ms)
@@ -127,13 +127,13 @@ def _answered(job: Job, table: LatencyTable, front: Sequence[Candidate], budget:
     return _choice(table, budget, ms, fastest, found.get(fastest.network)).model_copy(update={"within": False})
 
 
-def run_table(job: Job) -> LatencyTable:
+def run_table(job: RunContext) -> LatencyTable:
     """Return the latency table that the staircases were found in, whatever device this machine has."""
     staircases = job.folder.read(job.folder.staircase, Staircases)
     return LatencyTable(job.folder.latency, find_setting(job.folder.latency, staircases.setting))
 
 
-def evidence_table(job: Job, path: Path) -> LatencyTable:
+def evidence_table(job: RunContext, path: Path) -> LatencyTable:
     """Return the latency table of another device; what lines of the file are damaged is said."""
     table = read_evidence(path)
     if table.damaged:
@@ -142,7 +142,7 @@ def evidence_table(job: Job, path: Path) -> LatencyTable:
     return table
 
 
-def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]:
+def frontiers(job: RunContext, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]:
     """Return the exact frontier of every resolution, from what is on disk; block types without evidence are left out."""
     kept = kept_widths(job, table)
     prediction = predictor(job, table, kept)
@@ -150,16 +150,18 @@ def frontiers(job: Job, table: LatencyTable) -> dict[int, tuple[Candidate, ...]]
     return {resolution: _front(job, prediction, regression, resolution, widths) for resolution, widths in kept.items()}
 
 
-def _front(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> tuple[Candidate, ...]:
+def _front(
+    job: RunContext, prediction: Predictor, regression: Regression, resolution: int, kept: Widths
+) -> tuple[Candidate, ...]:
     """Return what is chosen from under the present correction: the exact frontier, or the best of random structures."""
     offered, how = offers(job, prediction, regression, resolution, kept), job.recipe.select
-    found = frontier(offered) if how.method == "exact" else drawn(offered, how.random_samples, job.recipe.seed)
-    return utilized(found) if how.filter else found
+    found = frontier(offered) if how.method == "exact" else random_search(offered, how.random_samples, job.recipe.seed)
+    return filter_by_utilization(found) if how.filter else found
 
 
-def offers(job: Job, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> Offers:
+def offers(job: RunContext, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> ChoiceTables:
     """Return what the selection chooses from at a resolution, under the present correction."""
-    return tabulate(
+    return tabulate_choices(
         job.recipe.space,
         kept,
         resolution,
@@ -170,7 +172,7 @@ def offers(job: Job, prediction: Predictor, regression: Regression, resolution: 
     )
 
 
-def kept_widths(job: Job, table: LatencyTable) -> dict[int, Widths]:
+def kept_widths(job: RunContext, table: LatencyTable) -> dict[int, Widths]:
     """Return the widths on offer by the table's own staircases: those of another file need not be the run's, even of one
     device.
     """
@@ -180,7 +182,7 @@ def kept_widths(job: Job, table: LatencyTable) -> dict[int, Widths]:
     return {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
 
 
-def _budgets_ms(job: Job, table: LatencyTable, budgets: tuple[Budget, ...]) -> dict[Budget, float]:
+def _budgets_ms(job: RunContext, table: LatencyTable, budgets: tuple[Budget, ...]) -> dict[Budget, float]:
     """Return budgets in milliseconds per batch."""
     batch = table.setting.batch
     masternet = table.masternet_ms(job.masternet) / batch
@@ -188,7 +190,7 @@ def _budgets_ms(job: Job, table: LatencyTable, budgets: tuple[Budget, ...]) -> d
 
 
 def _certified_choice(
-    job: Job, prediction: Predictor, budget: Budget, ms: float, solve: Callable[[], tuple[Candidate, ...]]
+    job: RunContext, prediction: Predictor, budget: Budget, ms: float, solve: Callable[[], tuple[Candidate, ...]]
 ) -> Choice:
     """Certify candidates until one is within the budget; each measured network refines the predictions of the rest."""
     table = prediction.table
@@ -202,20 +204,20 @@ def _certified_choice(
     return _choice(table, budget, ms, candidate, found.model_copy(update={"within": bool(found.within)}))
 
 
-def measured(job: Job, table: LatencyTable, network: Structure, budget: Budget, ms: float) -> NetworkRow:
+def measured(job: RunContext, table: LatencyTable, network: ModelSpec, budget: Budget, ms: float) -> NetworkRow:
     """Measure a network in turn with the MasterNet until its interval is clear of a budget in ms per batch; 20 rounds at most.
 
     MeasurementError if it cannot be timed.
     """
 
     def enough(row: NetworkRow) -> bool:
-        looked = len(row.ms) in LOOKS  # often looking would make chance look like certainty
-        return looked and (len(row.ms) == LOOKS[-1] or judge(job, table, row, budget, ms).within is not None)
+        looked = len(row.ms) in INTERIM_LOOKS  # often looking would make chance look like certainty
+        return looked and (len(row.ms) == INTERIM_LOOKS[-1] or judge(job, table, row, budget, ms).within is not None)
 
     return measure_network(table, job.meter, network, job.masternet, enough)
 
 
-def judge(job: Job, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:
+def judge(job: RunContext, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:
     """Return a multiple of the MasterNet's latency is held against ratios to it, which no drift of the machine can touch.
 
     A budget in milliseconds must hold at the speed at which the MasterNet was measured and at that of the network's own
@@ -245,7 +247,7 @@ def _choice(table: LatencyTable, budget: Budget, ms: float, candidate: Candidate
     )
 
 
-def _selection(job: Job, table: LatencyTable, inputs: str, choices: list[Choice], error: float | None) -> Selection:
+def _selection(job: RunContext, table: LatencyTable, inputs: str, choices: list[Choice], error: float | None) -> Selection:
     return Selection(
         inputs=inputs,
         setting=table.setting,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Input
 from genet.config.augment import Augment, augment_at
 from genet.config.reader import read_structure, read_training, to_yaml
@@ -31,7 +31,7 @@ from genet.storage import digest, read_bytes, write_atomic
 from genet.training.checkpoints import Checkpoints
 from genet.training.contents import Contents, Made, Noted, note_of
 from genet.training.data import Splits, load_data
-from genet.training.distributed import ALONE, World
+from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.evaluation import accuracy
 from genet.training.folders import in_order
 from genet.training.images import View
@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingTask:
     """A network, how it is trained, and on what. Every `repeat` has weights and an order of images of its own.
 
     `start` are the weights to begin with, in place of fresh ones, and `numbered` the classes as those number them, where that is
@@ -53,7 +53,7 @@ class Lesson:
     have it.
     """
 
-    network: Structure
+    network: ModelSpec
     schedule: Schedule
     data: Data
     seed: int
@@ -111,13 +111,13 @@ class Lesson:
     def _drawn(self) -> str:
         return f"{self.seed}/{self.repeat}" if self.repeat else f"{self.seed}"
 
-    def view(self, world: World = ALONE) -> View:
+    def view(self, world: ProcessGroup = SINGLE_PROCESS) -> View:
         """Return how the training sees its images; of every batch this process's part."""
         training = Training.model_validate(self.schedule.model_dump())
         return View(training.augment or self.augment, training.random_erase_prob, world.rank, world.size)
 
 
-def trained_before(lesson: Lesson, result: Path) -> Trained | None:
+def trained_before(lesson: TrainingTask, result: Path) -> Trained | None:
     """Return what a training left that was just this one."""
     if not (result.exists() and result.with_suffix(".safetensors").exists()):
         return None
@@ -126,13 +126,13 @@ def trained_before(lesson: Lesson, result: Path) -> Trained | None:
 
 
 def train_anew(
-    lesson: Lesson,
+    lesson: TrainingTask,
     result: Path,
     device: torch.device,
     splits: Splits,
     tracker: Tracker,
     before: int = 0,
-    world: World = ALONE,
+    world: ProcessGroup = SINGLE_PROCESS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Trained:
     """Train a network; one that was interrupted goes on from its last checkpoint.
@@ -151,11 +151,11 @@ def train_anew(
 
 
 def learn(
-    lesson: Lesson,
+    lesson: TrainingTask,
     splits: Splits,
     device: torch.device,
     checkpoint: Path | None,
-    world: World = ALONE,
+    world: ProcessGroup = SINGLE_PROCESS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Generator[tuple[int, float, float], None, tuple[nn.Module, Trained]]:
     """Train a network, from its checkpoint if there is one; yields every epoch's number, loss and accuracy.
@@ -192,11 +192,11 @@ def learn(
     return (module.inside if isinstance(module, Folded) else module), trained
 
 
-def _begun(lesson: Lesson, say: Callable[[str], None] = lambda text: None) -> nn.Module:
+def _begun(lesson: TrainingTask, say: Callable[[str], None] = lambda text: None) -> nn.Module:
     """Return the network with fresh weights, or with those it begins with; what becomes of other people's modules is said."""
     network = lesson.network
     module = load_structure(network, lesson.start).train() if lesson.start else build_structure(network, lesson.weights_seed)
-    if isinstance(network, Foreign):
+    if isinstance(network, ExternalModel):
         for told in filter(None, (baked(module), ready_to_train(module, network))):
             say(f"  {network.name}: {told}")
     if lesson.fold == 1:
@@ -206,11 +206,11 @@ def _begun(lesson: Lesson, say: Callable[[str], None] = lambda text: None) -> nn
 
 def train_network(
     folder: Path,
-    network: Structure,
+    network: ModelSpec,
     recipe: TrainingRecipe,
     device: torch.device,
     progress: Progress,
-    world: World = ALONE,
+    world: ProcessGroup = SINGLE_PROCESS,
     start: Path | None = None,
     fold: int = 1,
 ) -> Trained:
@@ -224,7 +224,9 @@ def train_network(
     check_unchanged(network)
     labels = read_labels(start.parent) if start else None
     numbered = labels if labels and labels != in_order(labels) else None
-    lesson = Lesson(network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, numbered=numbered, fold=fold)
+    lesson = TrainingTask(
+        network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, numbered=numbered, fold=fold
+    )
     result, at = folder / "model.json", world.device(device)
     splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), at, labels, progress.say)
     noted = None
@@ -272,7 +274,7 @@ def name_the_place(file: Path, root: str | None) -> None:
         write_atomic(file, to_yaml(recorded.model_copy(update={"data": data})).encode())
 
 
-def _check_free(folder: Path, lesson: Lesson, recipe: TrainingRecipe) -> None:
+def _check_free(folder: Path, lesson: TrainingTask, recipe: TrainingRecipe) -> None:
     if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
         if (folder / WEIGHTS_FILE).exists():
             raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")
@@ -323,7 +325,7 @@ def _writer(folder: Path) -> SummaryWriter | None:
     return None
 
 
-def teacher_of(lesson: Lesson, labels: tuple[str, ...] | None) -> nn.Module | None:
+def teacher_of(lesson: TrainingTask, labels: tuple[str, ...] | None) -> nn.Module | None:
     """Return the teacher of a training that has one, answering in the order of the images' labels.
 
     GenetError where it cannot be had, cannot look at the network's images, or tells other classes apart.

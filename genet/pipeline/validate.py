@@ -9,20 +9,20 @@ from genet.config.recipe import Schedule
 from genet.errors import EvidenceError, MeasurementError, NonFiniteLossError
 from genet.latency.profile import measure_network
 from genet.latency.table import LatencyTable
-from genet.pipeline.context import Job, predictor
+from genet.pipeline.context import RunContext, predictor
 from genet.pipeline.distill import planned_trials
 from genet.pipeline.learn import current_regression, lesson_of
 from genet.pipeline.select import kept_widths, offers
 from genet.pipeline.train import train_anew, trained_before
 from genet.search.regression import Regression
 from genet.search.solver import frontier
-from genet.search.validation import Subject, Validation, Verdict, subjects, validate
+from genet.search.validation import Validation, ValidationNetwork, Verdict, subjects, validate
 
 TITLE = "training them, epochs"
 FEWEST = 4  # networks, of which one is of the frontier
 
 
-def validate_predictions(job: Job, count: int, epochs: int | None = None, trainings: int = 1) -> Validation:
+def validate_predictions(job: RunContext, count: int, epochs: int | None = None, trainings: int = 1) -> Validation:
     """Train `count` networks from scratch, each so many times, and measure them; what was done before is not repeated.
 
     They are trained as the recipe trains what it selects, for a quarter of its epochs unless told otherwise.
@@ -55,7 +55,9 @@ def _shorter(schedule: Schedule, epochs: int) -> Schedule:
     return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": min(schedule.warmup_epochs, epochs - 1)})
 
 
-def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainings: int) -> dict[str, tuple[float, ...]]:
+def _accuracies(
+    job: RunContext, chosen: Sequence[ValidationNetwork], schedule: Schedule, trainings: int
+) -> dict[str, tuple[float, ...]]:
     """Return NAS validation accuracies: of every network one per training. One that cannot be trained is said and left out."""
     wanted = [(Network.parse(s.network, name=job.recipe.space.name), k) for k in range(trainings) for s in chosen]
     before = {each: trained_before(lesson_of(job, each[0], schedule, each[1]), job.folder.validated(*each)) for each in wanted}
@@ -83,7 +85,7 @@ def _accuracies(job: Job, chosen: Sequence[Subject], schedule: Schedule, trainin
     return reached
 
 
-def _measured_ms(job: Job, table: LatencyTable, chosen: Sequence[Subject]) -> dict[str, float | None]:
+def _measured_ms(job: RunContext, table: LatencyTable, chosen: Sequence[ValidationNetwork]) -> dict[str, float | None]:
     """Return milliseconds per batch as predictions have them, None where latencies are another machine's evidence.
 
     A network that cannot be measured is said and left out.

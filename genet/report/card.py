@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genet.arch.cost import Cost
-from genet.arch.external import Structure
-from genet.config.preprocessing import Shown
+from genet.arch.external import ModelSpec
+from genet.config.preprocessing import Preprocessing
 from genet.export.record import Exports
 from genet.report.page import found_in, render
 from genet.search.outcome import Outcome, Outcomes, Raced, Trained
@@ -16,10 +16,10 @@ from genet.search.outcome import Outcome, Outcomes, Raced, Trained
 class Card:
     """The facts of a card. A network of a run has raced for budgets; one from elsewhere has neither recipe nor accuracy."""
 
-    network: Structure
+    network: ModelSpec
     cost: Cost
     exports: Exports
-    shown: Shown
+    shown: Preprocessing
     labels: tuple[str, ...] | None
     data: str | None = None
     training: str | None = None  # the schedule in YAML

@@ -29,7 +29,7 @@ from genet.trials.results import TrialResult
 
 
 @dataclass(frozen=True)
-class Story:
+class ReportData:
     """All that a page tells; what a run has not reached yet is None or empty."""
 
     recipe: Recipe
@@ -49,7 +49,7 @@ class Story:
     shortfalls: tuple[str, ...]  # what was asked for and could not be had, a sentence each
 
 
-def page(story: Story) -> str:
+def page(story: ReportData) -> str:
     """Return the whole page as text."""
     stairs = figures.staircase_info(story.staircases, story.recipe.search_resolution) if story.staircases else ()
     points = figures.trial_info(story.trials, story.masternet.nas_accuracy) if story.masternet else ()
@@ -86,7 +86,7 @@ class Use(NamedTuple):
     utilization: float
 
 
-def uses(story: Story) -> tuple[Use, ...]:
+def uses(story: ReportData) -> tuple[Use, ...]:
     """Return the MasterNet and every network that was chosen and measured; empty where the device's roof is not known."""
     if story.roof is None or story.selection is None:
         return ()

@@ -7,8 +7,8 @@ from typing import Literal
 
 from genet.arch.network import Network, SuperBlock
 from genet.search.regression import Estimate, Regression
-from genet.search.solver import Solved
-from genet.search.tables import Offers
+from genet.search.solver import ExactSolver
+from genet.search.tables import ChoiceTables
 from genet.storage import Record
 
 APART = 1.96  # standard errors of a difference, from which on two networks are told apart
@@ -62,7 +62,7 @@ class Explanation(Record):
 
 
 def explain(
-    solved: Solved,
+    solved: ExactSolver,
     regression: Regression,
     network: Network,
     budget_ms: float,
@@ -89,7 +89,7 @@ def explain(
     )
 
 
-def _steps(offers: Offers, regression: Regression, network: Network, budget_ms: float, scale: float) -> Iterator[Step]:
+def _steps(offers: ChoiceTables, regression: Regression, network: Network, budget_ms: float, scale: float) -> Iterator[Step]:
     """Yield one step to every side; none for a network that is not on offer, as where the evidence has changed since."""
     if not offers.holds(network):
         return
@@ -123,7 +123,7 @@ def _neighbours(choices: Sequence[SuperBlock], own: SuperBlock) -> Iterator[tupl
 
 
 def _rivals(
-    solved: Solved, regression: Regression, network: Network, limit_ms: float, scale: float, broken: Container[str]
+    solved: ExactSolver, regression: Regression, network: Network, limit_ms: float, scale: float, broken: Container[str]
 ) -> Iterator[Rival]:
     """Yield the best of the others within the budget; of equals the one with fewer parameters first."""
     found = solved.best(limit_ms, LOOKED_AT)

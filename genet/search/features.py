@@ -16,7 +16,7 @@ HALF_A_BLOCK = 0.5
 SIZE, FINE_TUNING, FRESH = "size", "fine-tuning", "fresh weights"
 
 
-class Terms:
+class Features:
     """How the change from the MasterNet's super-block to another is described.
 
     Widths and depths count by their logarithms or linearly; a linear width is in widths of the MasterNet's own, so that
@@ -51,7 +51,7 @@ def _doublings(superblock: SuperBlock, own: SuperBlock) -> float:
     return math.log2(deep / own_deep)
 
 
-def fine_tuning_terms(index: int, fresh: bool) -> dict[str, float]:
+def fine_tuning_features(index: int, fresh: bool) -> dict[str, float]:
     """Return what fine-tuning changes in every trial of a super-block, its control included; more where its weights are
     `fresh`.
     """
@@ -59,7 +59,7 @@ def fine_tuning_terms(index: int, fresh: bool) -> dict[str, float]:
     return terms | ({FRESH: 1.0, f"{index + 1} {FRESH}": 1.0} if fresh else {})
 
 
-def trust(name: str) -> float:
+def prior_scale(name: str) -> float:
     """Return how large a coefficient may be before it counts as large: size and fine-tuning are free, a type's slope in place is
     not.
     """

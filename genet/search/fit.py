@@ -22,7 +22,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from genet.arch.network import BlockType, Network
 from genet.config.recipe import Model
 from genet.errors import EvidenceError
-from genet.search.features import SIZE, Scale, Terms, fine_tuning_terms, trust
+from genet.search.features import SIZE, Features, Scale, fine_tuning_features, prior_scale
 from genet.search.regression import Quality, Regression
 from genet.trials.results import TrialResult
 
@@ -127,7 +127,7 @@ def _auto(evidence: _Evidence) -> _Fit:
 
 def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
     """Return the terms of every trial; slopes per type only where a super-block has several."""
-    terms = Terms(evidence.masternet, *form)
+    terms = Features(evidence.masternet, *form)
     types: dict[int, set[BlockType]] = {}
     controlled = {result.index for result in evidence.results if result.fresh}  # elsewhere a type's effect holds it too
     for result in evidence.results:
@@ -140,7 +140,7 @@ def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
             row = {name: value for name, value in row.items() if not name.startswith(f"{place} {kind} ")}
         own = evidence.masternet.superblocks[result.index]
         fresh = result.index in controlled and (result.fresh or result.superblock.type != own.type)
-        rows.append(row | fine_tuning_terms(result.index, fresh))
+        rows.append(row | fine_tuning_features(result.index, fresh))
     return rows
 
 
@@ -151,7 +151,7 @@ def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.nd
     """
     names = sorted({name for row in rows for name in row})
     matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-    trusted = np.array([trust(name) for name in names])
+    trusted = np.array([prior_scale(name) for name in names])
     free = np.ones(len(names), bool)
     coefficients = _ridge(matrix * trusted, changes, weights, penalty) * trusted
     size = names.index(SIZE)
@@ -190,7 +190,7 @@ def _weights(evidence: _Evidence, error: float) -> np.ndarray:
 def _paper(evidence: _Evidence) -> _Fit:
     """Return two slopes for every super-block and block type, by least squares, linear and without an intercept."""
     form: Form = ("linear", "linear")
-    terms = Terms(evidence.masternet, *form)
+    terms = Features(evidence.masternet, *form)
     groups: dict[str, list[int]] = {}
     for row, result in enumerate(evidence.results):
         if not result.control:

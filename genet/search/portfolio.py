@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from genet.arch.cost import network_cost
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import MULTIPLE, Input, Network, SuperBlock, inner_width_is_exportable
 from genet.arch.space import SearchSpace
 from genet.config.reader import read_structure
@@ -38,16 +38,16 @@ class Design(Record):
     """A shape and its name. Networks of the family are scaled; a network that other code builds is taken as it is."""
 
     name: str
-    network: Structure
+    network: ModelSpec
 
-    def forms(self, resolution: int) -> tuple[tuple[Structure, ...], ...]:
+    def forms(self, resolution: int) -> tuple[tuple[ModelSpec, ...], ...]:
         """Return the design at its own depths, at half of them, and so on down to one block each, all at every width.
 
         A form holds each scale that gives another network, in the order of their MACs. Where the number of kernels decides on
         latency, as on a large GPU with small images, narrow networks are no faster, and shallow ones are.
         """
         network = self.network.at(resolution)
-        if isinstance(network, Foreign):
+        if isinstance(network, ExternalModel):
             return ((network,),)
         depths = [network]
         while any(superblock.depth > 1 for superblock in depths[-1].superblocks):
@@ -76,7 +76,7 @@ def designs_of(recipe: Recipe) -> tuple[Design, ...]:
     designs = list(known_designs(space))
     for text in recipe.race.designs:
         if text.startswith("timm:"):
-            network: Structure = Foreign(name=re.sub(r"[^\w.-]", "-", text), source=text, input=reads)
+            network: ModelSpec = ExternalModel(name=re.sub(r"[^\w.-]", "-", text), source=text, input=reads)
         else:
             network = Network.parse(text) if "|" in text else read_structure(text)
         asked, found = ((each.channels, each.classes) for each in (reads, network.input))

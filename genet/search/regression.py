@@ -13,7 +13,7 @@ import numpy as np
 
 from genet.arch.network import BlockType, Network, SuperBlock
 from genet.config.recipe import Model
-from genet.search.features import FRESH, Scale, Terms, fine_tuning_terms
+from genet.search.features import FRESH, Features, Scale, fine_tuning_features
 from genet.storage import Derived, Record
 
 
@@ -101,7 +101,7 @@ class Regression(Derived):
     def reading(self, index: int, superblock: SuperBlock) -> np.ndarray:
         """Return the same for the accuracy of a trial, which fine-tuning has changed too."""
         fresh = superblock.type != self._own[index].type and f"{index + 1} {FRESH}" in self.coefficients
-        return self._vector(self._terms(index, superblock) | fine_tuning_terms(index, fresh))
+        return self._vector(self._terms(index, superblock) | fine_tuning_features(index, fresh))
 
     def beyond_trials(self, network: Network) -> tuple[int, ...]:
         """Return the super-blocks (from 0) that are deeper, shallower, wider or narrower than anything tried of their block
@@ -155,8 +155,8 @@ class Regression(Derived):
         return np.array(list(self.coefficients.values())), np.array(self.covariance).reshape(size, size)
 
     @cached_property
-    def _terms(self) -> Terms:
-        return Terms(Network.parse(self.masternet), self.width, self.depth)
+    def _terms(self) -> Features:
+        return Features(Network.parse(self.masternet), self.width, self.depth)
 
     @cached_property
     def _own(self) -> tuple[SuperBlock, ...]:

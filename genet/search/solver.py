@@ -20,7 +20,7 @@ import numpy as np
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.errors import EvidenceError
-from genet.search.tables import Offer, Offers
+from genet.search.tables import ChoiceTables, Offer
 from genet.storage import Record
 
 
@@ -55,18 +55,18 @@ class _Front:
         return _Front(*(getattr(self, name)[kept] for name in self.__slots__))
 
 
-def frontier(offers: Offers) -> tuple[Candidate, ...]:
+def frontier(offers: ChoiceTables) -> tuple[Candidate, ...]:
     """Return every network that no other is predicted to beat in both latency and accuracy, fastest first.
 
     Of two that are alike in both, the one with fewer parameters (where the host decides latencies, as its parts compare).
     """
-    return Solved(offers).frontier()
+    return ExactSolver(offers).frontier()
 
 
-class Solved:
+class ExactSolver:
     """The dynamic programme of some offers, solved once for all budgets."""
 
-    def __init__(self, offers: Offers) -> None:
+    def __init__(self, offers: ChoiceTables) -> None:
         stem_ms, parameters, kernels = offers.stem
         if not math.isfinite(stem_ms):
             raise EvidenceError(NOTHING)
@@ -209,7 +209,7 @@ def _best(fronts: Sequence[_Front]) -> _Front:
     return joined[pareto(joined.ms, joined.gain, joined.parameters)]
 
 
-def utilized(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+def filter_by_utilization(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Return those that no other beats in throughput and utilization, which is arithmetic per time (utilization paper, section
     4.3).
     """
@@ -241,7 +241,7 @@ def _hopeful(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
     return np.flatnonzero(gain > np.maximum.accumulate(best)[place])
 
 
-def _candidates(offers: Offers, stages: list[dict[State, _Front]], ends: _Front) -> Iterable[Candidate]:
+def _candidates(offers: ChoiceTables, stages: list[dict[State, _Front]], ends: _Front) -> Iterable[Candidate]:
     """Walk back from every end and write its network down."""
     fronts = [list(stage.values()) for stage in stages[1:]]
     for end in range(len(ends.ms)):
@@ -254,7 +254,7 @@ def _candidates(offers: Offers, stages: list[dict[State, _Front]], ends: _Front)
         yield _candidate(offers, choices[::-1], ends.ms[end], ends.gain[end], ends.parameters[end])
 
 
-def _candidate(offers: Offers, choices: Sequence[int], ms: float, accuracy: float, parameters: int) -> Candidate:
+def _candidate(offers: ChoiceTables, choices: Sequence[int], ms: float, accuracy: float, parameters: int) -> Candidate:
     return Candidate(
         network=str(offers.network(choices)),
         resolution=offers.resolution,
@@ -264,7 +264,7 @@ def _candidate(offers: Offers, choices: Sequence[int], ms: float, accuracy: floa
     )
 
 
-def drawn(offers: Offers, count: int, seed: int) -> tuple[Candidate, ...]:
+def random_search(offers: ChoiceTables, count: int, seed: int) -> tuple[Candidate, ...]:
     """Return the paper's way: of `count` random structures those that no other of them beats, fastest first."""
     draw = np.random.default_rng(seed)
     picks = np.column_stack([draw.integers(len(offer.choices), size=count) for offer in offers.superblocks])

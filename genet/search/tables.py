@@ -58,7 +58,7 @@ class Totals(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Offers:
+class ChoiceTables:
     """All super-blocks of a space at one resolution, with the stem before them and the head after."""
 
     space: SearchSpace
@@ -99,7 +99,7 @@ class Offers:
         return Totals(ms, accuracy, parameters + head[:, 1].astype(int))
 
 
-def tabulate(
+def tabulate_choices(
     space: SearchSpace,
     widths: Widths,
     resolution: int,
@@ -107,7 +107,7 @@ def tabulate(
     gain: Gain,
     reading_ms: ReadingMs,
     host_ms: float = 0.0,
-) -> Offers:
+) -> ChoiceTables:
     """Return the offers of a space at a resolution.
 
     What has no predicted gain is not on offer; a super-block without any keeps the MasterNet's own.
@@ -121,7 +121,7 @@ def tabulate(
         offers.append(_offer(known or {space.superblocks[index]: 0.0}, reads, size, reading_ms))
         reads = tuple(sorted(set(offers[-1].widths.ravel().tolist())))
     head_ms = reading_ms(head, reads)
-    return Offers(
+    return ChoiceTables(
         space=space,
         resolution=resolution,
         accuracy=accuracy,

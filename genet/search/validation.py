@@ -13,7 +13,7 @@ from scipy.stats import kendalltau, spearmanr
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.search.solver import Candidate
-from genet.search.tables import Offers
+from genet.search.tables import ChoiceTables
 from genet.storage import Derived, Record
 
 DRAWN = 20_000  # random networks to find some of a certain latency or accuracy among
@@ -22,7 +22,7 @@ AS_FAST = 0.03  # relative difference of latencies
 Role = Literal["frontier", "random, as fast", "random"]
 
 
-class Subject(Record):
+class ValidationNetwork(Record):
     """A network to train, and what is predicted of it; latency per batch."""
 
     network: str
@@ -35,7 +35,7 @@ class Subject(Record):
 class Verdict(Record):
     """A subject with what was found: one accuracy per training; latency per batch, None where nothing is measured here."""
 
-    subject: Subject
+    subject: ValidationNetwork
     accuracies: tuple[float, ...]
     measured_ms: float | None
 
@@ -70,7 +70,9 @@ class Validation(Derived):
     latency_error: float | None  # mean relative error, absolute
 
 
-def subjects(offers: Offers, front: Sequence[Candidate], known: set[str], count: int, seed: int) -> tuple[Subject, ...]:
+def subjects(
+    offers: ChoiceTables, front: Sequence[Candidate], known: set[str], count: int, seed: int
+) -> tuple[ValidationNetwork, ...]:
     """Return `count` networks that no trial was of: some of the frontier, for each a random one as fast, and random ones.
 
     A quarter is of the frontier, spread evenly over it; the last half is spread evenly over what is predicted.
@@ -81,7 +83,7 @@ def subjects(offers: Offers, front: Sequence[Candidate], known: set[str], count:
     picks, found = picks[np.isfinite(found.ms)], type(found)(*(values[np.isfinite(found.ms)] for values in found))
     taken = set(known)
 
-    def nearest(values: np.ndarray, target: float, role: Role, partner: str | None = None) -> Subject | None:
+    def nearest(values: np.ndarray, target: float, role: Role, partner: str | None = None) -> ValidationNetwork | None:
         for one in np.argsort(np.abs(values - target), kind="stable")[:200]:
             if partner and abs(values[one] / target - 1) > AS_FAST:
                 return None
@@ -89,15 +91,17 @@ def subjects(offers: Offers, front: Sequence[Candidate], known: set[str], count:
             if network not in taken:
                 taken.add(network)
                 accuracy, ms = float(found.accuracy[one]), float(found.ms[one])
-                return Subject(network=network, role=role, partner=partner, predicted_accuracy=accuracy, predicted_ms=ms)
+                return ValidationNetwork(
+                    network=network, role=role, partner=partner, predicted_accuracy=accuracy, predicted_ms=ms
+                )
         return None
 
-    chosen: list[Subject | None] = []
+    chosen: list[ValidationNetwork | None] = []
     fresh = [candidate for candidate in front if candidate.network not in taken]
     for candidate in _evenly(fresh, count // 4):
         taken.add(candidate.network)
         best, ms = candidate.predicted_accuracy, candidate.predicted_ms
-        chosen.append(Subject(network=candidate.network, role="frontier", predicted_accuracy=best, predicted_ms=ms))
+        chosen.append(ValidationNetwork(network=candidate.network, role="frontier", predicted_accuracy=best, predicted_ms=ms))
     chosen += [nearest(found.ms, s.predicted_ms, "random, as fast", s.network) for s in tuple(chosen) if s]
     low, high = float(found.accuracy.min()), float(found.accuracy.max())
     rest = count - len(chosen)

@@ -10,7 +10,7 @@ from genet.report.figures import GREY, figure_of, svg
 from genet.studies.survey.survey import utilizations
 
 if TYPE_CHECKING:
-    from genet.latency.estimate.intensity import Layer
+    from genet.latency.estimate.intensity import LayerIntensity
     from genet.latency.estimate.roofline import Roof
     from genet.studies.align.study import Alignment
     from genet.studies.filter.bench import Row
@@ -147,7 +147,7 @@ def draw_shades(rows: Sequence[Surveyed]) -> str:
     return _told(svg(figure), titles)
 
 
-def draw_roofline(layers: Sequence[tuple[Layer, float]], roof: Roof, title: str) -> str:
+def draw_roofline(layers: Sequence[tuple[LayerIntensity, float]], roof: Roof, title: str) -> str:
     """Return layers with their milliseconds under the device's roof: what memory allows at low intensity, what the device
     computes.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genet.arch.external import Foreign, Structure
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import MULTIPLE, Input, Network
 from genet.errors import GenetError, SpecError
 from genet.latency.estimate.roofline import Product
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
 
 
-def fold(structure: Structure, f: int) -> Structure:
+def fold(structure: ModelSpec, f: int) -> ModelSpec:
     """Return the network that sees f images as one: f times the channels and classes, and sqrt(f) times the width throughout.
 
     GenetError where its layers cannot be that wide: widths are rounded where f is no square, and sums may then not fit.
@@ -66,7 +66,7 @@ def _fold_own(network: Network, f: int) -> Network:
     )
 
 
-def _fold_foreign(network: Foreign, f: int) -> Foreign:
+def _fold_foreign(network: ExternalModel, f: int) -> ExternalModel:
     """Return every layer by itself: those that are tied stay tied, for all grow alike."""
     reads = network.input
     image = (reads.channels, reads.resolution, reads.resolution)
@@ -130,7 +130,7 @@ def _flops(row: Surveyed) -> int:
     return (row.macs or 0) * (row.batch or 0)
 
 
-def compare(structure: Structure, f: int, meter: Meter, product: Product, ratio: float) -> Folding:
+def compare(structure: ModelSpec, f: int, meter: Meter, product: Product, ratio: float) -> Folding:
     """Survey a network on the meter's batch of images, which f divides, in turn with the folded one on as many in stacks of f."""
     images = meter.setting.batch
     sides = ((structure, images), (fold(structure, f), images // f))

@@ -17,7 +17,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from genet.config.augment import Augment
-from genet.config.preprocessing import Shown
+from genet.config.preprocessing import Preprocessing
 
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 10 / 3)  # of a rectangle: timm's defaults, and the random erasing paper's
 GOLDEN, MIX1, MIX2 = -7046029254386353131, -4658895280553007687, -7723592293110705685  # splitmix64's constants as int64
@@ -78,7 +78,7 @@ def _rectangles(size: int, corners: Tensor, extents: Tensor) -> Tensor:
 
 
 def training_transform(
-    channels: int, resolution: int, augment: Augment, erasing: float, shown: Shown
+    channels: int, resolution: int, augment: Augment, erasing: float, shown: Preprocessing
 ) -> Callable[[Image], Tensor]:
     """Return the same for one decoded image at a time, by timm and torchvision: a tensor (C, H, W) comes out, normalised.
 

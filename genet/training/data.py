@@ -17,7 +17,7 @@ import torch
 from genet.arch.network import Input
 from genet.arch.space import SpaceInput
 from genet.config.augment import SMALL, Augment, augment_at
-from genet.config.preprocessing import Shown
+from genet.config.preprocessing import Preprocessing
 from genet.config.recipe import Data
 from genet.device import total_bytes
 from genet.errors import DataError
@@ -104,7 +104,7 @@ def load_data(
 def load_test(
     data: Data,
     reads: Input | SpaceInput,
-    shown: Shown | None = None,
+    shown: Preprocessing | None = None,
     labels: tuple[str, ...] | None = None,
     say: Say = lambda text: None,
 ) -> ImageSet:

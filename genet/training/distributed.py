@@ -12,7 +12,7 @@ from torch import distributed as dist
 from genet.errors import GenetError
 
 
-class World(NamedTuple):
+class ProcessGroup(NamedTuple):
     """This process's rank among all."""
 
     rank: int = 0
@@ -66,17 +66,17 @@ class World(NamedTuple):
         return nn.parallel.DistributedDataParallel(module)
 
 
-ALONE = World()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def join() -> World:
+def join() -> ProcessGroup:
     """Return the world that torchrun began, or this process alone.
 
     GenetError where a GPU is missing for one of the processes of this machine.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return ALONE
+        return SINGLE_PROCESS
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise GenetError(f"several processes must be begun by torchrun, and {', '.join(missing)} are not set; unset WORLD_SIZE")
@@ -87,7 +87,7 @@ def join() -> World:
         torch.cuda.set_device(here)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return World(dist.get_rank(), size)
+    return ProcessGroup(dist.get_rank(), size)
 
 
 def _device() -> torch.device:

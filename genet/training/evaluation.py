@@ -7,14 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from genet.training.distributed import ALONE, World
+from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.images import ImageSet
 from genet.training.learner import computing_on, mixed_precision, on_device
 
 EVALUATION_BATCH = 256
 
 
-def accuracy(module: nn.Module, images: ImageSet, resolution: int, device: torch.device, world: World = ALONE) -> float:
+def accuracy(
+    module: nn.Module, images: ImageSet, resolution: int, device: torch.device, world: ProcessGroup = SINGLE_PROCESS
+) -> float:
     """Return share of images classified rightly, 0 to 1; every image counts once, however many processes look at them."""
     module.to(device).to(memory_format=torch.channels_last).eval()
     with mixed_precision(device):
@@ -29,7 +31,7 @@ def top(
     images: ImageSet,
     resolution: int,
     device: torch.device,
-    world: World = ALONE,
+    world: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[float, ...]:
     """Return per k the share of images whose label is among the k likeliest of the answers, (N, classes) for (N, C, H, W)."""
     right = torch.zeros(len(ks), dtype=torch.long, device=device)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from genet.config.augment import Augment, augment_at
-from genet.config.preprocessing import Shown, shown_at
+from genet.config.preprocessing import Preprocessing, preprocessing_at
 from genet.device import cpus
 from genet.errors import DataError
 from genet.names import shown
@@ -45,7 +45,7 @@ class View(NamedTuple):
     erasing: float = 0.0  # share of the images that a rectangle is erased of
     rank: int = 0
     ranks: int = 1
-    shown: Shown | None = None  # this project's way if None
+    shown: Preprocessing | None = None  # this project's way if None
     data_name: str | None = None  # which decides the default augmentation; none without one
 
 
@@ -205,7 +205,7 @@ class FirstImages:
 class FileImages:
     """Images that timm's readers or torchvision's datasets deliver: decoded once if `kept`, else anew each time they are shown.
 
-    Without a seed they are shown whole, as `Shown` says; with one they are augmented.
+    Without a seed they are shown whole, as `Preprocessing` says; with one they are augmented.
     """
 
     def __init__(
@@ -310,8 +310,8 @@ class FileImages:
         loader: DataLoader[str] = DataLoader(checked, DECODED_AT_ONCE, num_workers=min(self._workers, cpus()), collate_fn=list)
         return tuple(fault for faults in loader for fault in faults if fault)
 
-    def _shown(self, resolution: int) -> Shown:
-        return self._view.shown or shown_at(self._channels, resolution)
+    def _shown(self, resolution: int) -> Preprocessing:
+        return self._view.shown or preprocessing_at(self._channels, resolution)
 
     def _plain(self, resolution: int, normalise: bool = True) -> Transform:
         """Show an image whole; as bytes if it is to be normalised later."""

@@ -22,10 +22,10 @@ from genet.config.recipe import Schedule, Training
 from genet.device import device_fault, give_back_memory
 from genet.errors import DataError, DeviceError, LostDeviceError, NonFiniteLossError, RunError, first_line
 from genet.models.external import structure_of
-from genet.signals import Ending, Terminated
+from genet.signals import GracefulShutdown, Terminated
 from genet.storage import digest
 from genet.training.checkpoints import BAD_BATCH, PREEMPTED, BadBatch, Checkpoints, Preempted
-from genet.training.distributed import ALONE, World
+from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.images import ImageSet, TensorImages
 from genet.training.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
 from genet.training.replay import CALLS_BEFORE, Replayed
@@ -46,7 +46,7 @@ def train(
     checkpoint: Path | None = None,
     epoch_done: EpochDone | None = None,
     teacher: nn.Module | None = None,
-    world: World = ALONE,
+    world: ProcessGroup = SINGLE_PROCESS,
     say: Callable[[str], None] = lambda text: None,
 ) -> float:
     """Train `module` in place, from its checkpoint if there is one; with averaged weights (EMA) it ends with these.
@@ -79,7 +79,7 @@ def training_stages(
     seed: int,
     checkpoint: Path | None = None,
     teacher: nn.Module | None = None,
-    world: World = ALONE,
+    world: ProcessGroup = SINGLE_PROCESS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Generator[tuple[int, float, float], None, float]:
     """Train as `train` does, for a caller that has something to do between epochs: yields what `EpochDone` takes."""
@@ -88,7 +88,7 @@ def training_stages(
     untrained = {name: value.clone() for name, value in module.state_dict().items()} if device.type == "cuda" else {}
 
     def run(deterministic: bool) -> Generator[tuple[int, float, float], None, float]:
-        with computing_on(device, deterministic), Ending() as ending:
+        with computing_on(device, deterministic), GracefulShutdown() as ending:
             loop = _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending)
             loss = yield from loop.run(say)
         module.eval()
@@ -118,7 +118,7 @@ def _too_large(
     resolution: int,
     device: torch.device,
     teacher: nn.Module | None,
-    world: World,
+    world: ProcessGroup,
 ) -> str:
     """Say that the batch does not fit, and which one does: tried by a few steps, once the failed step's memory is freed."""
     shape = next(images.on(device).batches(2 * world.size, resolution))[0].shape[1:]
@@ -128,8 +128,8 @@ def _too_large(
         blank = TensorImages(torch.zeros(batch, *shape), torch.zeros(batch, dtype=torch.long))
         brief = training.model_copy(update={"batch": batch, "epochs": CALLS_BEFORE + 2, "warmup_epochs": 0})
         try:
-            with computing_on(device), Ending() as ending:
-                loop = _Loop(module, blank, brief, resolution, device, 0, None, teacher, ALONE, ending)
+            with computing_on(device), GracefulShutdown() as ending:
+                loop = _Loop(module, blank, brief, resolution, device, 0, None, teacher, SINGLE_PROCESS, ending)
                 finished(loop.run(lambda text: None))
         except RuntimeError as fault:
             if device_fault(fault) != "out of memory":
@@ -168,8 +168,8 @@ class _Loop:
         seed: int,
         checkpoint: Path | None,
         teacher: nn.Module | None,
-        world: World,
-        ending: Ending,
+        world: ProcessGroup,
+        ending: GracefulShutdown,
     ) -> None:
         self.module, self.images, self.training, self.resolution = module, images.on(device), training, resolution
         self.device, self.seed, self.world, self.ending = device, seed, world, ending

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.errors import GenetError, first_line
 from genet.models.external import logits_of
 
 IMAGES = 2  # the fewest that batch normalisation takes
 
 
-def ready_to_train(module: nn.Module, structure: Foreign) -> str | None:
+def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
     """Have the module answer with its logits alone while it is trained; return what is to be said of that.
 
     Of several tensors that is the first which depends on all weights that decide its answer when it is used. The weights that

@@ -17,26 +17,26 @@ import torch
 from genet.errors import StorageError
 from genet.storage import digest, read_checked, remove_checked, write_checked
 from genet.training.learner import number_format
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.plan import Trial
 
 SHARE = 20  # saving takes at most one part in so many of the time
 
 
-class Place(NamedTuple):
+class CheckpointPlace(NamedTuple):
     """How far a trial has come: whole epochs, and steps of the next."""
 
     epoch: int
     step: int
 
 
-BEGINNING = Place(0, 0)
+BEGINNING = CheckpointPlace(0, 0)
 
 
-class Checkpoints:
+class TrialCheckpoints:
     """The checkpoints of a course's trials on a kind of device; none where the course has no folder for them."""
 
-    def __init__(self, course: Course, device: torch.device) -> None:
+    def __init__(self, course: TrialContext, device: torch.device) -> None:
         self._folder, self._every_s = course.folder, course.checkpoint_every_s
         self._course = ""  # named, for other weights must not be gone on with
         if course.folder:
@@ -48,7 +48,7 @@ class Checkpoints:
         """Whether it is time to save again."""
         return self._folder is not None and time.monotonic() >= self._next
 
-    def write(self, states: Mapping[Trial, Callable[[], dict[str, Any]]], place: Place) -> None:
+    def write(self, states: Mapping[Trial, Callable[[], dict[str, Any]]], place: CheckpointPlace) -> None:
         """Save these trials; what they had saved before is deleted. A full disk makes them do without."""
         if self._folder is None:
             return
@@ -65,7 +65,7 @@ class Checkpoints:
         now = time.monotonic()
         self._next = now + max(self._every_s, SHARE * (now - start))
 
-    def place(self, trial: Trial) -> Place:
+    def place(self, trial: Trial) -> CheckpointPlace:
         """Return where the trial can go on."""
         return max((_place(path) for path in self._files(trial) if _whole(path)), default=BEGINNING)
 
@@ -87,9 +87,9 @@ def forget(folder: Path, ids: Set[str]) -> None:
             remove_checked(path.with_name(path.name.removesuffix(".sha256")))
 
 
-def _place(path: Path) -> Place:
+def _place(path: Path) -> CheckpointPlace:
     _, epoch, step, _ = path.name.split(".")
-    return Place(int(epoch), int(step))
+    return CheckpointPlace(int(epoch), int(step))
 
 
 def _whole(path: Path) -> bool:

@@ -14,7 +14,7 @@ from genet.training.data import Splits
 
 
 @dataclass(frozen=True)
-class Course:
+class TrialContext:
     """What all trials of a search have in common. `seed` decides batches and augmentation.
 
     In `folder` trials that take long leave checkpoints every so often, and go on from them.

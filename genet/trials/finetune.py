@@ -15,11 +15,11 @@ from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.device import device_fault, free_bytes, give_back_memory, open_device
 from genet.errors import DataError, LostDeviceError
-from genet.trials.checkpoint import Checkpoints, Place
-from genet.trials.context import Course
+from genet.trials.checkpoint import CheckpointPlace, TrialCheckpoints
+from genet.trials.context import TrialContext
 from genet.trials.group import fine_tune
 from genet.trials.plan import Trial
-from genet.trials.results import Event, FailureKind, Stride, TrialResult, failed
+from genet.trials.results import Event, FailureKind, ProgressDelta, TrialResult, failed
 
 BYTES_PER_PARAMETER = 16  # weight, gradient, momentum, and room for a 16-bit copy
 SHARE_OF_MEMORY = 0.5  # the rest is for activations
@@ -32,7 +32,7 @@ class FineTune:
     A trial's result depends on the course and its own seed, not on its group, the worker or the order.
     """
 
-    course: Course
+    course: TrialContext
     device: str
     share: float = 1.0  # of the device's memory
 
@@ -57,8 +57,8 @@ class FineTune:
         LostDeviceError where the device stops answering: only another process can go on.
         """
         device = open_device(self.device)
-        checkpoints, at_once = Checkpoints(self.course, device), self._trials_at_once(trials, device)
-        by_place: dict[Place, list[Trial]] = {}
+        checkpoints, at_once = TrialCheckpoints(self.course, device), self._trials_at_once(trials, device)
+        by_place: dict[CheckpointPlace, list[Trial]] = {}
         for trial in trials:
             by_place.setdefault(checkpoints.place(trial), []).append(trial)
         for equally_far in by_place.values():
@@ -77,7 +77,7 @@ class FineTune:
         left, walked = list(trials), 0.0
         try:
             for event in fine_tune(self.course, trials, device, deterministic):
-                if isinstance(event, Stride):
+                if isinstance(event, ProgressDelta):
                     walked += event.tasks
                 else:
                     left = [trial for trial in left if trial.id != event.id]
@@ -87,7 +87,7 @@ class FineTune:
             no_engine = deterministic and device_fault(fault) == "no engine"
             kind, message = told(fault)
         finished = len(trials) - len(left)
-        yield Stride(finished - walked)  # what the others did is lost
+        yield ProgressDelta(finished - walked)  # what the others did is lost
         if no_engine:
             yield from self._attempt(left, device, deterministic=False)
         elif kind in ("out of memory", "worker killed") and len(left) > 1:
@@ -97,7 +97,7 @@ class FineTune:
                 yield from self._attempt(half, device, deterministic)
         else:
             yield from (failed(trial, kind, message, len(trials)) for trial in left)
-            yield Stride(len(left))
+            yield ProgressDelta(len(left))
 
 
 def told(fault: Exception) -> tuple[FailureKind, str]:

@@ -27,10 +27,10 @@ from genet.training.images import Batch
 from genet.training.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
 from genet.training.loop import epoch_seed
 from genet.training.replay import Replayed
-from genet.trials.checkpoint import BEGINNING, Checkpoints, Place
-from genet.trials.context import Course
+from genet.trials.checkpoint import BEGINNING, CheckpointPlace, TrialCheckpoints
+from genet.trials.context import TrialContext
 from genet.trials.plan import Trial
-from genet.trials.results import Event, FailureKind, Seconds, Stride, TrialResult, failed, settled
+from genet.trials.results import Event, FailureKind, ProgressDelta, Seconds, TrialResult, failed, settled
 
 NORM_IMAGES = 2048  # read to take the statistics of batch normalisations anew
 STRIDE_S = 1.0
@@ -57,7 +57,7 @@ def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Modu
 class _Child:
     """One trial under way."""
 
-    def __init__(self, trial: Trial, course: Course, device: torch.device) -> None:
+    def __init__(self, trial: Trial, course: TrialContext, device: torch.device) -> None:
         child = inherit(course.parent, Network.parse(trial.network), trial.seed, trial.index if trial.fresh else None)
         whole = course.distill.mode == "whole"
         self.trial = trial
@@ -110,7 +110,7 @@ def _distance(target: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda found: nn.functional.mse_loss(found, target) / spread
 
 
-def fine_tune(course: Course, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> Iterator[Event]:
+def fine_tune(course: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> Iterator[Event]:
     """Run trials of one super-block side by side; yields each result as soon as it is there, and strides in between.
 
     A loss that is not finite fails its own trial only. Errors of memory or data are the whole group's, and are raised.
@@ -126,7 +126,7 @@ def fine_tune(course: Course, trials: Sequence[Trial], device: torch.device, det
 class _Group:
     """The trials under way, and what they have in common."""
 
-    def __init__(self, course: Course, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> None:
+    def __init__(self, course: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> None:
         self.course, self.device, self.size, self.deterministic = course, device, len(trials), deterministic
         self.children = [_Child(trial, course, device) for trial in trials]  # those still under way
         index, distill = trials[0].index, course.distill
@@ -141,7 +141,7 @@ class _Group:
         self.batch = min(distill.batch, self.train.size)
         self.steps = max(1, self.train.size // self.batch)  # per epoch
         self.seed = int(digest(f"{course.seed}/{index}")[:12], 16)
-        self.checkpoints = Checkpoints(course, device)
+        self.checkpoints = TrialCheckpoints(course, device)
         self.start = self.checkpoints.place(trials[0])
         if self.start != BEGINNING:
             for child in self.children:
@@ -163,7 +163,7 @@ class _Group:
         """Train epoch by epoch, until every trial has its result."""
         epochs = self.course.distill.epochs
         if self.start != BEGINNING:
-            yield Stride(self._walked_before * self.size, earlier=True)
+            yield ProgressDelta(self._walked_before * self.size, earlier=True)
         for epoch in range(self.start.epoch, epochs):
             first = self.start.step if epoch == self.start.epoch else 0
             for step, shown in enumerate(self._batches(epoch, first), start=first):
@@ -171,7 +171,9 @@ class _Group:
                 yield from self._walked(at_least_s=STRIDE_S)
                 if self.checkpoints.due:
                     yield from self._close_accounts(epoch, step + 1)
-                    self.checkpoints.write({child.trial: child.state for child in self.children}, Place(epoch, step + 1))
+                    self.checkpoints.write(
+                        {child.trial: child.state for child in self.children}, CheckpointPlace(epoch, step + 1)
+                    )
             for child in self._ends(epoch) if self.children else ():
                 self._drop(child)
                 self.stride += 1 - (epoch + 1) / epochs
@@ -308,7 +310,7 @@ class _Group:
     def _walked(self, at_least_s: float = 0.0) -> Iterator[Event]:
         """Yield what was done since the last stride, every now and then."""
         if time.monotonic() - self.spoken >= at_least_s:
-            yield Stride(self.stride)
+            yield ProgressDelta(self.stride)
             self.stride, self.spoken = 0.0, time.monotonic()
 
     def _charge(self, kind: str, children: Sequence[_Child], within: bool = False) -> None:

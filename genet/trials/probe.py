@@ -15,7 +15,7 @@ from genet.errors import DeviceError
 from genet.training.data import Splits
 from genet.training.evaluation import EVALUATION_BATCH
 from genet.training.images import FirstImages
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.group import NORM_IMAGES
 from genet.trials.plan import Trial, groups
@@ -25,12 +25,12 @@ STEPS, STEPS_RECORDED = 2, 20  # in an epoch of the probe; a GPU's first few rec
 TOGETHER = 2  # trials in the probe's group, among which what is shared is divided
 
 
-def expected_seconds(course: Course, trials: Sequence[Trial], device: torch.device) -> float:
+def expected_seconds(course: TrialContext, trials: Sequence[Trial], device: torch.device) -> float:
     """Return seconds that one worker needs for the trials; networks larger than the MasterNet count for more by their MACs."""
     return sum(_of_group(course, group, device) for group in groups(trials, workers=1))
 
 
-def _of_group(course: Course, group: Sequence[Trial], device: torch.device) -> float:
+def _of_group(course: TrialContext, group: Sequence[Trial], device: torch.device) -> float:
     """Expect the seconds of a group from probes of one epoch and of two: they differ by an epoch, and the rest is the start."""
     distill, train = course.distill, course.splits.train.size
     batch = min(distill.batch, train)

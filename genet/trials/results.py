@@ -55,7 +55,7 @@ class TrialResult(Trial):
 
 
 @dataclass(frozen=True, slots=True)
-class Stride:
+class ProgressDelta:
     """Work done since the last event, in tasks; taken back (negative) where a group has to begin again."""
 
     tasks: float
@@ -85,7 +85,7 @@ class Result(Protocol):
         ...
 
 
-Event = Stride | Result
+Event = ProgressDelta | Result
 
 
 def failed(trial: Trial, kind: FailureKind, message: str, group: int = 1, seconds: Seconds | None = None) -> TrialResult:

@@ -9,7 +9,7 @@ from genet.trials.plan import Trial
 from genet.trials.results import TrialResult
 
 
-class Standing(Record):
+class SuperBlockProgress(Record):
     """Where the trials of one super-block stand."""
 
     index: int
@@ -25,7 +25,7 @@ class Standing(Record):
         return "" if self.best is None else f"best {self.best:.1%} as {self.best_superblock}"
 
 
-def standings(planned: Iterable[Trial], results: Iterable[TrialResult]) -> tuple[Standing, ...]:
+def progress_by_superblock(planned: Iterable[Trial], results: Iterable[TrialResult]) -> tuple[SuperBlockProgress, ...]:
     """Return the progress per super-block; joint trials are counted with their first."""
     planned, results = list(planned), list(results)
     found = []
@@ -35,7 +35,7 @@ def standings(planned: Iterable[Trial], results: Iterable[TrialResult]) -> tuple
         single = [result for result in good if not result.also]
         best = max(single, key=lambda result: result.accuracy or 0.0, default=None)
         found.append(
-            Standing(
+            SuperBlockProgress(
                 index=index,
                 planned=sum(trial.index == index for trial in planned),
                 done=len(here),

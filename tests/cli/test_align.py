@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from genet import load
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Input, Network
 from genet.cli import main as cli
 from genet.config.reader import read_recipe, read_structure, to_yaml
@@ -154,7 +154,7 @@ def test_a_run_on_the_evidence_of_another_machine_does_not_say_where_to_measure(
 
 def test_a_trained_timm_network_is_aligned_with_its_own_weights(capsys: pytest.CaptureFixture[str]) -> None:
     reads = Input(channels=3, classes=7, resolution=64)
-    timms = Foreign(name="tuned", source="timm:test_resnet", input=reads)
+    timms = ExternalModel(name="tuned", source="timm:test_resnet", input=reads)
     module = build_structure(timms)
     save_weights(module, Path("tuned/model.safetensors"))
     Path("tuned/network.yaml").write_text(to_yaml(timms))
@@ -167,7 +167,9 @@ def test_a_trained_timm_network_is_aligned_with_its_own_weights(capsys: pytest.C
 def test_a_cut_network_keeps_its_best_filters_and_is_trained_on_and_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dense = Foreign(name="dense", source="tests.cli.test_align:digit_net", input=Input(channels=1, classes=10, resolution=8))
+    dense = ExternalModel(
+        name="dense", source="tests.cli.test_align:digit_net", input=Input(channels=1, classes=10, resolution=8)
+    )
     Path("dense").mkdir()
     Path("dense/network.yaml").write_text(to_yaml(dense))
     Path("quick.yaml").write_text(
@@ -180,7 +182,7 @@ def test_a_cut_network_keeps_its_best_filters_and_is_trained_on_and_exported(
     )
     answer(capsys, "align", "trained", "--pruned", "widths.yaml", *V100, "--into", "by-norm", "--criterion", "l2")
     cut = read_structure("cut")
-    assert isinstance(cut, Foreign)
+    assert isinstance(cut, ExternalModel)
     assert cut.layers["a.0"] == (32, 1)
     tuned = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--from", "cut", "--into", "tuned")
     anew = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--into", "anew")

@@ -9,7 +9,7 @@ import pytest
 from genet.cli import main as cli
 from genet.config.reader import read_recipe
 from genet.latency.table import LatencyTable, settings
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
@@ -28,7 +28,7 @@ STAIRS = "width,latency_ms\n" + "".join(f"{8 * n},{1.0 + 0.5 * ((n - 1) // 4)}\n
 def measured(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run, measured here."""
     folder = tmp_path_factory.mktemp("measured")
-    with open_job(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
+    with open_run(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
         run_job(job)
     return RunFolder(folder / "run")
 
@@ -210,7 +210,7 @@ def test_a_finished_run_selects_for_another_device_and_writes_nothing(
     measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
-    with open_job(tmp_path / "other", Progress(), read_recipe(recipe)) as job:
+    with open_run(tmp_path / "other", Progress(), read_recipe(recipe)) as job:
         profile_device(job)
     before = {path: path.stat().st_mtime_ns for path in measured.path.rglob("*")}
     found = answer(capsys, "select", str(measured.path), "--latency", str(tmp_path / "other" / "latency.jsonl"))

@@ -8,7 +8,7 @@ import pytest
 
 from genet.cli.main import main
 from genet.config.recipe import Model
-from genet.pipeline.context import read_job
+from genet.pipeline.context import read_run
 from genet.pipeline.distill import planned_trials
 from genet.pipeline.learn import fit_trials
 from genet.pipeline.report import write_report
@@ -24,7 +24,7 @@ from tests.fixtures.commands import answer
 
 def current_inputs(run: RunFolder, model: Model) -> str:
     """What a regression of this model is made from."""
-    return fit_trials(read_job(run.path, Progress()), model).inputs
+    return fit_trials(read_run(run.path, Progress()), model).inputs
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -63,7 +63,7 @@ def test_a_selection_names_the_model_that_predicts_and_the_one_that_would_do_so_
 
 
 def test_a_budget_that_no_network_is_predicted_to_meet_is_said_to_be_out_of_reach(copy: RunFolder) -> None:
-    found = select_from_evidence(read_job(copy.path, Progress()), ("0.0001x", "50x"))
+    found = select_from_evidence(read_run(copy.path, Progress()), ("0.0001x", "50x"))
     unmeasured = tuple(choice.model_copy(update={"measured_ms_per_image": None}) for choice in found.choices)
     (said,) = found.model_copy(update={"choices": unmeasured}).unmet
     assert said.startswith("budget 0.0001x ")
@@ -94,7 +94,7 @@ def test_an_answer_goes_past_networks_that_are_known_to_break_the_budget(
     copy: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever was measured, one of the two holds: the answer is not known to break its budget, or every network is too slow."""
-    job = read_job(copy.path, Progress())
+    job = read_run(copy.path, Progress())
     fastest = min(c.predicted_ms for front in frontiers(job, table_on_disk(job)).values() for c in front)
     masternet = table_on_disk(job).masternet_ms(job.masternet)
     for budget in ("0.7x", "0.9x", "1.1x", "1.5x"):
@@ -115,10 +115,10 @@ def test_every_answer_is_explained(copy: RunFolder, capsys: pytest.CaptureFixtur
 def test_the_next_trials_are_named_and_nothing_is_written(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     before = stamps(copy.path)
     found = answer(capsys, "select", copy.path, "--suggest", 2)
-    planned = {trial.id for trial in planned_trials(read_job(copy.path, Progress()))}
+    planned = {trial.id for trial in planned_trials(read_run(copy.path, Progress()))}
     proposed = [proposal["trial"]["network"] for proposal in found["next"]]
     assert 0 < len(proposed) <= 2
-    assert not {trial.network for trial in planned_trials(read_job(copy.path, Progress()))} & set(proposed)
+    assert not {trial.network for trial in planned_trials(read_run(copy.path, Progress()))} & set(proposed)
     assert planned == set(read_results(copy.trials))
     assert stamps(copy.path) == before
 
@@ -168,7 +168,7 @@ def test_a_validation_trains_what_no_trial_was_of_and_repeats_nothing(
     lost = next(path for path in (copy.path / "validation").glob("*.json"))
     lost.unlink()
     assert answer(capsys, "validate", copy.path, "--n", 6, "--trainings", 2)["verdicts"] == found["verdicts"]
-    assert "networks that no trial was of" in write_report(read_job(copy.path, Progress())).read_text()
+    assert "networks that no trial was of" in write_report(read_run(copy.path, Progress())).read_text()
     assert Validation.load(copy.validation).epochs == found["epochs"]
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
 from genet.config.reader import read_any, read_network, read_recipe, read_space, shipped_files, to_yaml
-from genet.config.recipe import Recipe, Schedule, Select, Taken, budget_ms
+from genet.config.recipe import PretrainedMaster, Recipe, Schedule, Select, budget_ms
 from tests.fixtures.strategies import networks, spaces
 
 
@@ -129,7 +129,7 @@ def test_how_latency_is_measured_and_images_are_read_and_where_they_lie_leaves_t
 
 
 def test_where_a_masternet_from_elsewhere_lies_leaves_the_evidence_as_it_is(recipe: Recipe) -> None:
-    one, other = (recipe.model_copy(update={"master": Taken(folder=name)}) for name in ("trained", "moved"))
+    one, other = (recipe.model_copy(update={"master": PretrainedMaster(folder=name)}) for name in ("trained", "moved"))
     assert one.evidence_digest == other.evidence_digest != recipe.evidence_digest
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from genet.export.exports import FORMATS
-from genet.export.format import Subject
+from genet.export.format import TrainedModel
 from genet.export.record import Exported, Exports
 from genet.models.build import GENet
 from genet.storage import digest
@@ -64,7 +64,7 @@ def test_loaded_again_it_answers_as_the_network_does(
     name: str,
     batch: int,
 ) -> None:
-    images = Subject(module).images(batch)
+    images = TrainedModel(module).images(batch)
     with torch.inference_mode():
         wanted, found = module(images), FORMATS[name].answers(exported[0])(images)
     allowed = FORMATS[name].tolerance * (2 if name == "onnx-int8" else 1)  # random images are none it was calibrated for
@@ -81,7 +81,7 @@ def test_the_lines_of_its_card_load_it_in_a_process_of_its_own(
     name: str,
 ) -> None:
     images, answers = tmp_path / "images.npy", tmp_path / "answers.npy"
-    pixels = Subject(module).images(3)
+    pixels = TrainedModel(module).images(3)
     np.save(images, pixels.numpy())
     own = TORCH_IMAGES if name in APART else NUMPY_IMAGES
     script = RUN.format(

@@ -19,10 +19,10 @@ from genet.models.build import build
 from genet.storage import Journal
 from genet.training.data import Splits, load_data
 from genet.training.images import TensorImages
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
-from genet.trials.results import Event, FailureKind, Stride, TrialResult, failed, read_results
+from genet.trials.results import Event, FailureKind, ProgressDelta, TrialResult, failed, read_results
 from genet.trials.runners.on_ray import OnRay
 from genet.trials.runners.processes import Processes
 from genet.trials.runners.runner import InProcess, Runner, Work, run_trials
@@ -92,9 +92,9 @@ class OnAnyDevice:
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
         for trial in trials:
-            yield Stride(0.25)
+            yield ProgressDelta(0.25)
             yield self.result(trial)
-            yield Stride(0.75)
+            yield ProgressDelta(0.75)
 
     def result(self, trial: Trial) -> TrialResult:
         return answer(trial)
@@ -164,7 +164,7 @@ def _refused() -> None:
 
 
 def walked(events: Sequence[Event]) -> float:
-    return sum(event.tasks for event in events if isinstance(event, Stride))
+    return sum(event.tasks for event in events if isinstance(event, ProgressDelta))
 
 
 def results_of(events: Sequence[Event]) -> list[TrialResult]:
@@ -294,7 +294,7 @@ def fine_tune(recipe: Recipe) -> FineTune:
     """The real work on a few hundred digits."""
     whole = load_data(recipe.data, recipe.space.input, 0)
     sets = (TensorImages(*next(images.batches(256, 8))) for images in (whole.train, whole.nas_validation, whole.test))
-    return FineTune(Course(build(recipe.space.masternet(16)), Splits(*sets), SHORT, 16, seed=3), "cpu")
+    return FineTune(TrialContext(build(recipe.space.masternet(16)), Splits(*sets), SHORT, 16, seed=3), "cpu")
 
 
 @pytest.fixture(scope="module")

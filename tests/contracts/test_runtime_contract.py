@@ -23,7 +23,7 @@ from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing import meter as meters
 from genet.latency.timing.meter import DeviceMeter
 from genet.latency.timing.runtimes import RUNTIMES, prepare
-from genet.latency.workload import Part, chain, read_blocks, whole
+from genet.latency.workload import Workload, chain, read_blocks, whole
 from genet.storage import Journal
 from tests.fixtures.tiny import tiny_recipe
 
@@ -40,13 +40,13 @@ def meter(runtime: str, device: torch.device, **wanted: object) -> DeviceMeter:
     return DeviceMeter(Setting.of(read_card(device), measure), device)
 
 
-def part(kind: str, folder: Path) -> Part:
+def part(kind: str, folder: Path) -> Workload:
     if kind == "network":
         return whole(tiny_recipe(folder).space.masternet(16))
     return chain(read_blocks("DW k3 c8>16 s2 r2 @8" if kind == "block" else "BL k3 c8>16 s2 d3 r0.5 @8"))
 
 
-def times_it(found: DeviceMeter, asked: Part) -> None:
+def times_it(found: DeviceMeter, asked: Workload) -> None:
     race = found.prepare([asked, asked])
     for repeats in (3, 5):  # work that is ready can be repeated as often as the caller likes
         for timing in race(repeats):
@@ -151,7 +151,7 @@ def test_a_batch_that_memory_cannot_hold_is_refused_before_memory_is_touched(run
     huge = chain(read_blocks("XX k3 c64 @224"))
     built: list[int] = []
     before = available_bytes()
-    watched = Part(huge.name, huge.image, huge.groups, lambda: built.append(1) or huge.build(), whole=False)  # type: ignore[func-returns-value]
+    watched = Workload(huge.name, huge.image, huge.groups, lambda: built.append(1) or huge.build(), whole=False)  # type: ignore[func-returns-value]
     with pytest.raises(
         MeasurementError, match=r"must fit into memory at batch 10000000, and does not; batch \d+ should"
     ) as caught:
@@ -193,9 +193,9 @@ class Failing(nn.Module):
             raise self._fault(self._words) from cause
 
 
-def failing(fault: type[Exception], words: str, made: list[weakref.ref[object]] | None = None) -> Part:
+def failing(fault: type[Exception], words: str, made: list[weakref.ref[object]] | None = None) -> Workload:
     plain = chain(read_blocks("XX k3 c8 @8"))
-    return Part("XX", plain.image, plain.groups, lambda: Failing(fault, words, [] if made is None else made), whole=False)
+    return Workload("XX", plain.image, plain.groups, lambda: Failing(fault, words, [] if made is None else made), whole=False)
 
 
 UNSUPPORTED = "GET was unable to find an engine to execute this computation"
@@ -213,7 +213,7 @@ UNSUPPORTED = "GET was unable to find an engine to execute this computation"
 )
 @pytest.mark.parametrize("asked", [lambda found, part: found.prepare([part])(3), DeviceMeter.layers], ids=["race", "layers"])
 def test_what_a_device_raises_is_told_by_what_it_means(
-    fault: type[Exception], words: str, told: type[Exception], law: str, asked: Callable[[DeviceMeter, Part], object]
+    fault: type[Exception], words: str, told: type[Exception], law: str, asked: Callable[[DeviceMeter, Workload], object]
 ) -> None:
     with pytest.raises(told, match=law) as caught:
         asked(meter("eager", CPU, batch=64), failing(fault, words))
@@ -253,7 +253,7 @@ def test_a_block_that_a_library_has_no_kernel_for_is_a_failed_row_and_is_not_tri
     sentinel, good, bad = (read_blocks(f"Conv k1 c{width} @4")[0] for width in (4, 8, 12))
     tried: list[str] = []
 
-    def chain_of(blocks: list[object]) -> Part:
+    def chain_of(blocks: list[object]) -> Workload:
         tried.append(str(blocks[0]))
         return failing(RuntimeError, UNSUPPORTED) if bad in blocks else chain(blocks)  # type: ignore[arg-type]
 

@@ -18,8 +18,8 @@ from genet.arch.network import Block, Network, SuperBlock, blocks, superblock_bl
 from genet.arch.space import SearchSpace, Widths
 from genet.config.reader import read_space
 from genet.latency.ops import network_ops
-from genet.search.solver import Solved, drawn, frontier, pareto, utilized
-from genet.search.tables import Offers, tabulate
+from genet.search.solver import ExactSolver, filter_by_utilization, frontier, pareto, random_search
+from genet.search.tables import ChoiceTables, tabulate_choices
 
 DIGITS = read_space("digits")
 
@@ -53,8 +53,8 @@ class Instance:
         draw = random.Random(f"{self._seed}/{index}/{superblock}").uniform(-0.1, 0.05)
         return round(draw, 2) if self.ties else draw
 
-    def offers(self) -> Offers:
-        return tabulate(self.space, self.widths, 32, 0.9, self.gain, self.reading_ms, self.host_ms)
+    def offers(self) -> ChoiceTables:
+        return tabulate_choices(self.space, self.widths, 32, 0.9, self.gain, self.reading_ms, self.host_ms)
 
     def networks(self) -> list[Network]:
         """All of them."""
@@ -97,7 +97,11 @@ def test_some_instance_is_decided_by_its_host() -> None:
 def test_every_candidate_scores_what_it_says(seed: int, how: str) -> None:
     instance = Instance(seed, host_ms=0.05)
     offers = instance.offers()
-    ways = {"frontier": frontier, "best": lambda offers: Solved(offers).best(3.0, 50), "drawn": lambda o: drawn(o, 100, seed)}
+    ways = {
+        "frontier": frontier,
+        "best": lambda offers: ExactSolver(offers).best(3.0, 50),
+        "drawn": lambda o: random_search(o, 100, seed),
+    }
     for candidate in ways[how](offers):
         network = Network.parse(candidate.network)
         assert (candidate.predicted_ms, candidate.predicted_accuracy) == pytest.approx(instance.score(network))
@@ -107,7 +111,7 @@ def test_every_candidate_scores_what_it_says(seed: int, how: str) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_three_best_networks_of_a_budget_are_brute_forces(seed: int) -> None:
     instance = Instance(seed)
-    ranked, solved = instance.ranked(), Solved(instance.offers())
+    ranked, solved = instance.ranked(), ExactSolver(instance.offers())
     for budget in np.linspace(min(ms for ms, _ in ranked), max(ms for ms, _ in ranked), 7):
         best = [accuracy for ms, accuracy in ranked if ms <= budget + 1e-9][:3]
         assert [c.predicted_accuracy for c in solved.best(budget + 1e-9, 3)] == pytest.approx(best, abs=1e-9)
@@ -127,14 +131,16 @@ def test_filtered_by_utilization_candidates_are_those_that_no_faster_one_beats_i
             for other in found
         )
     ]
-    assert list(utilized(found)) == expected
+    assert list(filter_by_utilization(found)) == expected
     assert expected[0] == found[0]  # the fastest is beaten by none
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_of_networks_alike_in_both_the_one_with_fewest_parameters_is_chosen(seed: int) -> None:
     instance = Instance(seed)
-    flat = tabulate(instance.space, instance.widths, 32, 0.9, lambda *_: 0.0, lambda _, reads: np.zeros(len(reads)), host_ms=0.0)
+    flat = tabulate_choices(
+        instance.space, instance.widths, 32, 0.9, lambda *_: 0.0, lambda _, reads: np.zeros(len(reads)), host_ms=0.0
+    )
     (only,) = frontier(flat)
     assert only.parameters == min(network_cost(network).parameters for network in instance.networks())
 
@@ -142,7 +148,7 @@ def test_of_networks_alike_in_both_the_one_with_fewest_parameters_is_chosen(seed
 @pytest.mark.parametrize("seed", range(8))
 def test_no_draw_is_better_than_the_exact_frontier(seed: int) -> None:
     offers = Instance(seed).offers()
-    exact, random_ones = frontier(offers), drawn(offers, 50, seed)
+    exact, random_ones = frontier(offers), random_search(offers, 50, seed)
     for one in random_ones:
         assert (
             max(c.predicted_accuracy for c in exact if c.predicted_ms <= one.predicted_ms + 1e-9) >= one.predicted_accuracy - 1e-9

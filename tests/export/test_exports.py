@@ -19,7 +19,7 @@ from genet.config.reader import read_network
 from genet.errors import GenetError, StorageError
 from genet.export import exports as writing
 from genet.export.exports import FORMATS, export
-from genet.export.format import Subject
+from genet.export.format import TrainedModel
 from genet.export.record import EVIDENCE_FILE, Exports
 from genet.models.build import GENet, build
 from genet.models.weights import load_weights, save_weights
@@ -59,7 +59,7 @@ def test_the_network_reads_back_as_it_was_with_its_name(exported) -> None:
 def test_a_network_without_a_head_or_a_super_blocks_blocks_is_exported_and_loaded_again(splits: Splits, tmp_path: Path) -> None:
     notation = "@12x1 | Conv k3 c8 s2 | DW k3 c24 s1 d0 r3 | XX k3 c16 s1 d1 | BL k3 c24 s2 d1 r1 | 10"
     headless = with_own_statistics(build(Network.parse(notation))).eval()
-    found = export(Subject(headless, splits, "digits"), tmp_path / "export")  # which compares the logits of each
+    found = export(TrainedModel(headless, splits, "digits"), tmp_path / "export")  # which compares the logits of each
     assert [each.format for each in found.exported] == list(FORMATS)
     assert genet.load(tmp_path / "export").network.head is None
     assert json.loads((tmp_path / "export/timm/config.json").read_text())["num_features"] == 24
@@ -121,23 +121,23 @@ def test_accuracies_of_onnx_before_and_after_int8_are_told_with_their_images(exp
 
 
 def test_without_images_int8_is_left_out_with_the_reason(module: GENet, tmp_path: Path) -> None:
-    found = export(Subject(module), tmp_path / "export", ("genet-string",))
+    found = export(TrainedModel(module), tmp_path / "export", ("genet-string",))
     assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
-    assert set(export(Subject(module), tmp_path / "all").left_out) == {"onnx-int8"}
+    assert set(export(TrainedModel(module), tmp_path / "all").left_out) == {"onnx-int8"}
     with pytest.raises(GenetError, match="the format onnx-int8 cannot be written: it is calibrated on training images"):
-        export(Subject(module), tmp_path / "export", ("onnx-int8",))
+        export(TrainedModel(module), tmp_path / "export", ("onnx-int8",))
 
 
 def test_what_is_there_of_this_very_network_is_not_made_again(module: GENet, splits: Splits, copy: Path) -> None:
     before = stamps(copy)
-    export(Subject(module, splits, "digits", labels=splits.labels), copy)
+    export(TrainedModel(module, splits, "digits", labels=splits.labels), copy)
     assert stamps(copy) == before
 
 
 def test_a_format_more_keeps_the_others(module: GENet, tmp_path: Path) -> None:
-    export(Subject(module), tmp_path / "export", ("timm",))
+    export(TrainedModel(module), tmp_path / "export", ("timm",))
     before = contents(tmp_path / "export")
-    found = export(Subject(module), tmp_path / "export", ("genet-string",))
+    found = export(TrainedModel(module), tmp_path / "export", ("genet-string",))
     after = contents(tmp_path / "export")
     assert [each.format for each in found.exported] == ["safetensors", "timm", "genet-string"]
     assert {name: data for name, data in before.items() if name != EVIDENCE_FILE}.items() <= after.items()
@@ -150,16 +150,16 @@ def test_files_that_no_export_wrote_stay(module: GENet, tmp_path: Path) -> None:
     (folder / "engine.plan").write_text("mine too")
     (folder / "latest").symlink_to("nowhere")
     for form in ("timm", "genet-string"):
-        export(Subject(module), folder, (form,))
+        export(TrainedModel(module), folder, (form,))
         assert contents(folder).items() >= {"timm/notes.md": b"mine", "engine.plan": b"mine too"}.items()
         assert (folder / "latest").is_symlink()
     (folder / "labels.txt").write_text("mine\n" * 10)
-    found = export(Subject(module), folder, ("pt2",))
+    found = export(TrainedModel(module), folder, ("pt2",))
     assert [each.format for each in found.exported] == ["safetensors", "timm", "pt2", "genet-string"]
     before = contents(folder)
     (folder / "model.onnx").write_text("mine")
     with pytest.raises(StorageError, match=r"model.onnx: got a file that was not written here, .* move it away"):
-        export(Subject(module), folder, ("onnx",))
+        export(TrainedModel(module), folder, ("onnx",))
     assert contents(folder) == {**before, "model.onnx": b"mine"}
 
 
@@ -167,9 +167,9 @@ def test_what_images_were_used_for_stays_without_images_and_is_made_again_with_o
     module: GENet, splits: Splits, copy: Path
 ) -> None:
     before = stamps(copy)
-    export(Subject(module, labels=splits.labels), copy, ("timm",))
+    export(TrainedModel(module, labels=splits.labels), copy, ("timm",))
     assert stamps(copy) == before
-    found = export(Subject(module, splits, "others", labels=splits.labels), copy, ("onnx-int8",))
+    found = export(TrainedModel(module, splits, "others", labels=splits.labels), copy, ("onnx-int8",))
     sources = {each.format: each.source for each in found.exported}
     assert sources.pop("onnx-int8") == "others"
     assert "onnx" not in sources, "its accuracy was of other images"
@@ -180,7 +180,7 @@ def test_the_same_weights_at_another_resolution_are_another_network(exported, tm
     weights = exported[0] / "model.safetensors"
     shutil.copytree(exported[0], tmp_path / "export")
     larger = load_weights(NETWORK.at(16), weights)
-    found = export(Subject(larger), tmp_path / "export", ("genet-string",))
+    found = export(TrainedModel(larger), tmp_path / "export", ("genet-string",))
     assert found.network == str(NETWORK.at(16))
     assert read_network(tmp_path / "export" / "network.yaml") == NETWORK.at(16)
     assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
@@ -192,10 +192,10 @@ def test_what_a_librarys_exporter_raises_is_one_line(module: GENet, tmp_path: Pa
 
     monkeypatch.setattr(torch.export, "save", broken)
     with pytest.raises(GenetError, match=r"the format pt2 must be written and loaded again, and is not \(no such operator\)"):
-        export(Subject(module), tmp_path / "export", ("pt2",))
+        export(TrainedModel(module), tmp_path / "export", ("pt2",))
     monkeypatch.setitem(sys.modules, "onnxruntime.transformers.float16", None)
     with pytest.raises(GenetError, match=r"the format onnx-fp16 must have its packages, .* pip install onnxruntime"):
-        export(Subject(module), tmp_path / "export", ("onnx-fp16",))
+        export(TrainedModel(module), tmp_path / "export", ("onnx-fp16",))
     assert not (tmp_path / "export").exists()
 
 
@@ -203,21 +203,21 @@ def test_weights_that_are_no_numbers_are_said_to_be_the_fault(tmp_path: Path) ->
     module = build(NETWORK)
     module.head.fc.bias.data.fill_(float("nan"))
     with pytest.raises(GenetError, match=r"^small: must answer with finite logits, and does not; look for NaN in its weights$"):
-        export(Subject(module), tmp_path / "export", ("safetensors",))
+        export(TrainedModel(module), tmp_path / "export", ("safetensors",))
 
 
 def test_a_damaged_file_is_made_anew(module: GENet, splits: Splits, copy: Path) -> None:
     good = (copy / "network.txt").read_bytes()
     (copy / "network.txt").write_bytes(b"ConvKX")
     (copy / "model.pt2.sha256").unlink()
-    export(Subject(module, splits, "digits", labels=splits.labels), copy)
+    export(TrainedModel(module, splits, "digits", labels=splits.labels), copy)
     assert (copy / "network.txt").read_bytes() == good
     assert (copy / "model.pt2.sha256").exists()
 
 
 def test_the_formats_of_other_weights_are_not_kept(copy: Path) -> None:
     other = with_own_statistics(build(NETWORK, seed=5), seed=6).eval()
-    found = export(Subject(other), copy, ("genet-string",))
+    found = export(TrainedModel(other), copy, ("genet-string",))
     assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
     assert not (copy / "model.onnx").exists()
 
@@ -227,21 +227,21 @@ def test_of_all_formats_one_that_does_not_reproduce_the_network_is_left_out_and_
 ) -> None:
     few = {name: FORMATS[name] for name in ("safetensors", "timm", "genet-string")}
     monkeypatch.setattr(writing, "FORMATS", few | {"timm": dataclasses.replace(FORMATS["timm"], tolerance=-1.0)})
-    found = export(Subject(module), tmp_path / "export")
+    found = export(TrainedModel(module), tmp_path / "export")
     assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
     assert found.failed == ("timm",)
     assert found.failures[0].startswith("timm is left out: the exported timm must give the network's logits within -1 of")
     assert not (tmp_path / "export" / "timm").exists()
-    assert export(Subject(module), tmp_path / "export", ("genet-string",)).failures == found.failures, "it is not forgotten"
+    assert export(TrainedModel(module), tmp_path / "export", ("genet-string",)).failures == found.failures, "it is not forgotten"
     monkeypatch.setattr(writing, "FORMATS", few)
-    assert not export(Subject(module), tmp_path / "export").left_out
+    assert not export(TrainedModel(module), tmp_path / "export").left_out
 
 
 def test_the_networks_own_format_is_never_left_out(module: GENet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(writing.FORMATS, "safetensors", dataclasses.replace(writing.SAFETENSORS, tolerance=-1.0))
     monkeypatch.setattr(writing, "SAFETENSORS", writing.FORMATS["safetensors"])
     with pytest.raises(GenetError, match="the exported safetensors must give"):
-        export(Subject(module), tmp_path / "export")
+        export(TrainedModel(module), tmp_path / "export")
     assert not (tmp_path / "export").exists()
 
 
@@ -251,7 +251,7 @@ def test_without_onnx_runtime_the_formats_that_need_it_are_left_out_and_say_what
     monkeypatch.setattr(writing, "FORMATS", {name: FORMATS[name] for name in ("safetensors", "onnx-fp16", "genet-string")})
     for name in [name for name in sys.modules if name.partition(".")[0] == "onnxruntime"]:
         monkeypatch.setitem(sys.modules, name, None)
-    found = export(Subject(module), tmp_path / "export")
+    found = export(TrainedModel(module), tmp_path / "export")
     assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
     assert "pip install onnxruntime" in found.left_out["onnx-fp16"]
     assert "onnxruntime" not in found.exported[0].packages
@@ -268,7 +268,7 @@ def test_an_export_that_fails_its_comparison_leaves_what_was_there_before(module
     with pytest.raises(
         GenetError, match="exported genet-string must give the network's logits within -1 of the largest, and differs"
     ):
-        export(Subject(module), folder, ("genet-string",))
+        export(TrainedModel(module), folder, ("genet-string",))
     assert sorted(path.name for path in tmp_path.rglob("*")) == (["export", "network.yaml"] if existed else [])
 
 
@@ -277,12 +277,12 @@ def test_logits_that_are_not_finite_are_refused_whatever_the_format_allows(tmp_p
     with torch.no_grad():
         broken.head.fc.bias[0] = torch.inf
     with pytest.raises(GenetError, match="the exported safetensors must give"):
-        export(Subject(broken), tmp_path / "export", ("safetensors",))
+        export(TrainedModel(broken), tmp_path / "export", ("safetensors",))
 
 
 def test_a_format_that_is_none_is_told_with_the_nearest(module: GENet, tmp_path: Path) -> None:
     with pytest.raises(GenetError, match=r"--format must be one of safetensors, .* \(got onx-int8\); nearest: onnx-int8"):
-        export(Subject(module), tmp_path / "export", ("onx-int8",))
+        export(TrainedModel(module), tmp_path / "export", ("onx-int8",))
 
 
 @pytest.mark.parametrize("place", [0.1, 0.9])

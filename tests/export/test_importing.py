@@ -15,7 +15,7 @@ from genet.arch.genet_string import to_genet_string
 from genet.arch.network import Input
 from genet.config.reader import read_network
 from genet.errors import GenetError, SpecError
-from genet.export.format import Subject
+from genet.export.format import TrainedModel
 from genet.export.importing import import_network
 from genet.models.build import GENet
 from tests.config.test_file_kinds import torch_file
@@ -31,7 +31,7 @@ def test_a_folder_of_timms_or_of_our_own_comes_with_its_weights(exported, module
     assert found.network == NETWORK
     assert found.without is None
     assert found.module is not None
-    images = Subject(module).images(4)
+    images = TrainedModel(module).images(4)
     with torch.inference_mode():
         assert np.array_equal(found.module.eval()(images).numpy(), module(images).numpy())
 

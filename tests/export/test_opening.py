@@ -12,10 +12,10 @@ import onnx
 import pytest
 import torch
 
-from genet.config.preprocessing import shown_at
+from genet.config.preprocessing import preprocessing_at
 from genet.errors import GenetError
 from genet.export.exports import FORMATS
-from genet.export.format import Subject
+from genet.export.format import TrainedModel
 from genet.export.opening import open_network
 from genet.models.build import GENet
 from tests.fixtures.small import NETWORK
@@ -31,7 +31,7 @@ def test_a_format_is_opened_from_its_folder_or_the_one_above(exported, module: G
     if above and form == "safetensors":
         pytest.skip("the folder above holds the network itself, where it is one's")
     opened = open_network(str(folder), CPU, form)
-    images = Subject(module).images(3)
+    images = TrainedModel(module).images(3)
     with torch.inference_mode():
         assert opened.answers(images).shape == (3, 10)
     assert opened.reads == NETWORK.input
@@ -43,7 +43,7 @@ def test_a_file_says_itself_what_it_reads(exported, file: str) -> None:
 
 
 def test_a_timm_model_is_shown_images_its_own_way(exported, tmp_path: Path) -> None:
-    assert open_network(str(exported[0] / "timm"), CPU).shown == shown_at(1, 12)
+    assert open_network(str(exported[0] / "timm"), CPU).shown == preprocessing_at(1, 12)
     shutil.copytree(exported[0] / "timm", tmp_path / "timm")
     config = json.loads((tmp_path / "timm" / "config.json").read_text())
     config["pretrained_cfg"] |= {"mean": [0.1], "std": [0.2], "crop_pct": 0.9, "interpolation": "bicubic"}
@@ -54,7 +54,7 @@ def test_a_timm_model_is_shown_images_its_own_way(exported, tmp_path: Path) -> N
 def test_weights_beside_an_onnx_file_are_read_from_there_wherever_the_command_is_given(
     exported, module: GENet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = Subject(module).images(2)
+    images = TrainedModel(module).images(2)
     expected = open_network(str(exported[0] / "model.onnx"), CPU).answers(images)
     for folder, factor in (("good", 1.0), ("bad", -1.0)):
         model = onnx.load(exported[0] / "model.onnx")

@@ -19,7 +19,7 @@ from genet.latency.profile import ROUNDS, measure_network, profile_blocks, profi
 from genet.latency.staircase.staircase import analyse
 from genet.latency.table import LatencyTable, NetworkRow, Setting
 from genet.latency.timing.meter import DeviceMeter
-from genet.latency.workload import Part, read_blocks, with_width
+from genet.latency.workload import Workload, read_blocks, with_width
 from genet.storage import Journal
 from tests.fixtures.simulated import SETTING, Simulated
 from tests.fixtures.tiny import tiny_recipe
@@ -48,7 +48,7 @@ def convolutions(count: int) -> list[Block]:
     return [Block("Conv", 3, None, 8, 8 * number, 1, 8) for number in range(2, count + 2)]
 
 
-def by_width(part: Part) -> float:
+def by_width(part: Workload) -> float:
     """A millisecond per eight channels written, the same for every block of a chain."""
     found = re.search(r">(\d+)", part.name)
     assert found is not None
@@ -130,7 +130,7 @@ def test_where_noise_swallows_two_of_three_blocks_a_third_of_the_three_counts(tm
 def test_a_block_that_cannot_be_timed_is_a_failed_row_and_the_others_go_on(tmp_path: Path) -> None:
     wanted = convolutions(6)
 
-    def ms(part: Part) -> float:
+    def ms(part: Workload) -> float:
         if part.name == str(wanted[2]):
             raise MeasurementError("it must fit into memory, and does not")
         return by_width(part)
@@ -146,7 +146,7 @@ def test_a_device_that_is_lost_leaves_its_rows_and_the_block_that_it_was_lost_at
     wanted = convolutions(20)
     tried: list[str] = []
 
-    def ms(part: Part) -> float:
+    def ms(part: Workload) -> float:
         if part.name != str(SENTINEL):
             tried.append(part.name)
         if len(tried) == 11:
@@ -171,7 +171,7 @@ def test_the_sentinel_is_read_after_half_a_second_on_a_processor_and_after_five_
     seconds = itertools.count(0, 0.3)
     now = [next(seconds)]
 
-    def ms(part: Part) -> float:
+    def ms(part: Workload) -> float:
         now[0] = next(seconds)
         return by_width(part)
 
@@ -236,7 +236,7 @@ def test_a_sentinel_that_can_no_longer_be_timed_is_named_with_the_file(tmp_path:
     wanted = convolutions(4)
     profile_blocks(table(tmp_path), Simulated(by_width), wanted[:2], SENTINEL, 0, quiet)
 
-    def ms(part: Part) -> float:
+    def ms(part: Workload) -> float:
         if part.name == str(SENTINEL):
             raise MeasurementError("no memory")
         return by_width(part)
@@ -271,7 +271,7 @@ def networks(folder: Path) -> tuple[Network, Network]:
     return space.smallest(16), space.masternet(16)
 
 
-def whole_ms(part: Part) -> float:
+def whole_ms(part: Workload) -> float:
     return float(len(part.ops()))
 
 
@@ -347,10 +347,10 @@ def sweep_of(notation: str, grid: Sequence[int] = GRID) -> dict[int, tuple[Block
     return {width: read_blocks(with_width(notation, width)) for width in grid}
 
 
-def stairs(tread: int, widest: int = 10**6) -> Callable[[Part], float]:
+def stairs(tread: int, widest: int = 10**6) -> Callable[[Workload], float]:
     """A device that works in tiles of `tread` channels; what is wider than `widest` does not fit."""
 
-    def ms(part: Part) -> float:
+    def ms(part: Workload) -> float:
         found = re.search(r">(\d+)", part.name)
         assert found is not None
         if int(found[1]) > widest:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Block, Input, Network
 from genet.config.reader import read_network, to_yaml
 from genet.config.recipe import Measure
@@ -20,11 +20,11 @@ from genet.device import read_card
 from genet.errors import GenetError, SpecError
 from genet.latency.ops import block_ops, by_block, network_ops
 from genet.latency.timing.meter import open_meter
-from genet.latency.workload import Part, chain, foreign, read_blocks, read_part, whole, with_width
+from genet.latency.workload import Workload, chain, foreign, read_blocks, read_part, whole, with_width
 from genet.models.build import GENet
 from tests.fixtures.tiny import tiny_recipe
 
-CURIOUS = Foreign(source="tests.fixtures.align_networks:curious", input=Input(channels=3, classes=5, resolution=16))
+CURIOUS = ExternalModel(source="tests.fixtures.align_networks:curious", input=Input(channels=3, classes=5, resolution=16))
 EIGHTS = st.integers(1, 64).map(lambda number: 8 * number)
 
 
@@ -201,7 +201,7 @@ def test_the_kernels_of_a_timm_model_are_grouped_by_convolution() -> None:
 
 
 @pytest.mark.parametrize("part", [foreign(CURIOUS), read_part("timm:vit_tiny_patch16_224", 100)], ids=["values", "size"])
-def test_a_network_that_cannot_be_seen_running_is_refused_in_one_line(part: Part) -> None:
+def test_a_network_that_cannot_be_seen_running_is_refused_in_one_line(part: Workload) -> None:
     with pytest.raises(SpecError, match=r"must run on images of 3 x \d+ x \d+ without a look at their values, and does not \("):
         part.ops()
 

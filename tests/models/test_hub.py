@@ -13,14 +13,14 @@ import timm
 import torch
 from huggingface_hub import constants
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Input
 from genet.errors import GenetError
 from genet.models import hub
 from genet.models.external import build_structure
 from genet.models.weights import save_weights
 
-OWN = Foreign(source="tests.fixtures.others:fetched", input=Input(channels=1, classes=10, resolution=32))
+OWN = ExternalModel(source="tests.fixtures.others:fetched", input=Input(channels=1, classes=10, resolution=32))
 
 
 @pytest.fixture

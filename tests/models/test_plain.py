@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Input
 from genet.errors import GenetError
 from genet.models.external import build_structure
@@ -29,8 +29,8 @@ TAKEN = [
 ]
 
 
-def foreign(function: Callable[[], Any]) -> Foreign:
-    return Foreign(source=f"tests.fixtures.others:{function.__name__}", input=Input(channels=1, classes=10, resolution=8))
+def foreign(function: Callable[[], Any]) -> ExternalModel:
+    return ExternalModel(source=f"tests.fixtures.others:{function.__name__}", input=Input(channels=1, classes=10, resolution=8))
 
 
 def as_it_was(function: Callable[[], Any]) -> nn.Module:

@@ -22,7 +22,7 @@ import torch
 from genet.cli.main import main
 from genet.config.reader import read_recipe
 from genet.errors import RunError
-from genet.pipeline.context import open_job, read_job
+from genet.pipeline.context import open_run, read_run
 from genet.pipeline.distill import finished_trials, planned_trials, run_planned_trials
 from genet.pipeline.learn import fit_trials, train_master
 from genet.pipeline.profile import profile_device
@@ -31,7 +31,7 @@ from genet.progress import Progress
 from genet.trials.plan import Change, Trial
 from genet.trials.results import FailureKind, Seconds, TrialResult, failed, read_results
 from genet.trials.runners.runner import InProcess
-from genet.trials.status import standings
+from genet.trials.status import progress_by_superblock
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
 
 LONGER = RECIPE.replace("{epochs: 1, batch: 128,", "{epochs: 4, patience: 1, batch: 128, joint_fraction: 0.2,").replace(
@@ -57,7 +57,7 @@ def nothing_remains() -> Iterator[None]:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that has all the trials need, and none of them."""
     folder = tmp_path_factory.mktemp("tiny")
-    with open_job(folder / "run", Progress(), read_recipe(write_recipe(folder, LONGER, MORE))) as job:
+    with open_run(folder / "run", Progress(), read_recipe(write_recipe(folder, LONGER, MORE))) as job:
         profile_device(job)
         train_master(job)
     return RunFolder(folder / "run")
@@ -101,7 +101,7 @@ def finish(run: RunFolder) -> None:
     with distilling(run) as process:
         _, said = process.communicate()
     assert process.returncode == 0, said.decode()
-    with open_job(run.path, Progress()) as job:
+    with open_run(run.path, Progress()) as job:
         fit_trials(job)
 
 
@@ -117,7 +117,7 @@ def wait_for_a_result(run: RunFolder, process: subprocess.Popen[bytes]) -> None:
 
 
 def planned(run: RunFolder) -> tuple[Trial, ...]:
-    return planned_trials(read_job(run.path, Progress()))
+    return planned_trials(read_run(run.path, Progress()))
 
 
 def accuracies(run: RunFolder) -> dict[str, float | None]:
@@ -174,7 +174,7 @@ def test_after_the_trials_the_status_tells_what_they_found(finished: RunFolder, 
 
 
 def test_the_status_can_be_asked_while_another_process_works(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    with open_job(run.path, Progress()):
+    with open_run(run.path, Progress()):
         assert len(status(run, capsys)["superblocks"]) == 2
 
 
@@ -188,7 +188,7 @@ def test_standings_count_trials_failures_and_the_best_single_perturbation(prepar
     also = Change(index=1, superblock=next(t.superblock for t in planned(prepared) if t.index == 1 and not t.control))
     joint = one.model_copy(update={"also": (also,), "network": "of both"})
     results = [found(control, 0.5), found(one, 0.6), failed(other, "time limit", "x"), found(third, 0.4), found(joint, 0.9)]
-    here, there = standings([*planned(prepared), joint], results)
+    here, there = progress_by_superblock([*planned(prepared), joint], results)
     assert here.planned == sum(trial.index == 0 for trial in planned(prepared)) + 1
     assert (here.done, here.failed, here.control, here.best) == (5, 1, 0.5, 0.6)
     assert here.best_superblock == str(one.superblock)
@@ -223,7 +223,7 @@ def test_failures_of_the_machine_are_tried_again_others_on_demand_and_a_lost_los
     spoilt = {trial.id: failed(trial, ids[trial.id], "x") for trial in failing}
     before = accuracies(finished)
     rewrite(finished, lambda result: spoilt.get(result.id, result))
-    with open_job(finished.path, Progress()) as job:
+    with open_run(finished.path, Progress()) as job:
         results = {result.id: result for result in run_planned_trials(job, lambda _: InProcess(), retry)}
     assert {id: r.accuracy for id, r in results.items()} == {
         id: None if id in ids and ids[id] not in again else accuracy for id, accuracy in before.items()
@@ -235,21 +235,21 @@ def test_failures_of_the_machine_are_tried_again_others_on_demand_and_a_lost_los
 def test_finished_trials_are_left_alone(finished: RunFolder) -> None:
     before = finished.trials.path.read_bytes()
     finished.master.with_suffix(".safetensors").unlink()  # it would be needed for a trial
-    with open_job(finished.path, Progress()) as job:
+    with open_run(finished.path, Progress()) as job:
         assert len(run_planned_trials(job, lambda _: InProcess())) == len(planned(finished))
     assert finished.trials.path.read_bytes() == before
 
 
 def test_trials_without_a_masternet_name_the_command_that_trains_it(run: RunFolder) -> None:
     run.master.with_suffix(".safetensors").unlink()
-    with open_job(run.path, Progress()) as job, pytest.raises(RunError, match=r"need the MasterNet.*`genet master RUN`"):
+    with open_run(run.path, Progress()) as job, pytest.raises(RunError, match=r"need the MasterNet.*`genet master RUN`"):
         run_planned_trials(job, lambda _: InProcess())
 
 
 def test_results_of_trials_that_are_not_planned_are_left_out(finished: RunFolder) -> None:
     known = next(iter(read_results(finished.trials).values()))
     finished.trials.append(known.model_copy(update={"network": "of other staircases"}).model_dump(mode="json"))
-    results = finished_trials(read_job(finished.path, Progress()))
+    results = finished_trials(read_run(finished.path, Progress()))
     assert [result.id for result in results] == [trial.id for trial in planned(finished)]
 
 
@@ -283,7 +283,7 @@ def test_a_damaged_line_is_told_until_its_trial_has_run_again(finished: RunFolde
             said.append(text)
 
     for _ in range(2):
-        with open_job(finished.path, Heard()) as job:
+        with open_run(finished.path, Heard()) as job:
             run_planned_trials(job, lambda _: InProcess())
     assert sum("damaged lines 1 are left out" in text for text in said) == 1
 

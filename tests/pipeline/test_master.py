@@ -11,11 +11,11 @@ import torch
 from genet.arch.network import Network
 from genet.cli.main import main
 from genet.config.reader import read_recipe, to_yaml
-from genet.config.recipe import Taken
+from genet.config.recipe import PretrainedMaster
 from genet.errors import DataError, EvidenceError, RunError, SpecError
 from genet.models.build import build
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights, write_labels
-from genet.pipeline.context import Job, open_job
+from genet.pipeline.context import RunContext, open_run
 from genet.pipeline.distill import finished_trials, planned_trials, run_planned_trials
 from genet.pipeline.learn import train_master
 from genet.pipeline.profile import profile_device
@@ -36,12 +36,12 @@ def put(folder: Path, network: Network, seed: int = 7) -> None:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> RunContext:
     put(tmp_path / "trained", tiny_recipe(tmp_path).space.masternet(16))
-    return Job(RunFolder(tmp_path / "run"), read_recipe(write_recipe(tmp_path, FROM)), Progress())
+    return RunContext(RunFolder(tmp_path / "run"), read_recipe(write_recipe(tmp_path, FROM)), Progress())
 
 
-def test_it_becomes_the_runs_masternet_weight_by_weight(job: Job, tmp_path: Path) -> None:
+def test_it_becomes_the_runs_masternet_weight_by_weight(job: RunContext, tmp_path: Path) -> None:
     trained = train_master(job)
     ours = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors")).state_dict()
     theirs = build(job.masternet, 7).state_dict()
@@ -50,7 +50,7 @@ def test_it_becomes_the_runs_masternet_weight_by_weight(job: Job, tmp_path: Path
     assert 0 <= trained.nas_accuracy <= 1
 
 
-def test_its_classes_may_come_in_another_order_and_no_others(job: Job, tmp_path: Path) -> None:
+def test_its_classes_may_come_in_another_order_and_no_others(job: RunContext, tmp_path: Path) -> None:
     taken = train_master(job)
     module = build(job.masternet, 7)
     for tensor in module.head.fc.parameters():
@@ -63,32 +63,32 @@ def test_its_classes_may_come_in_another_order_and_no_others(job: Job, tmp_path:
         train_master(job)
 
 
-def test_its_weights_may_come_from_another_resolution(job: Job, tmp_path: Path) -> None:
+def test_its_weights_may_come_from_another_resolution(job: RunContext, tmp_path: Path) -> None:
     put(tmp_path / "trained", job.masternet.at(32))
     assert train_master(job).resolution == 16
 
 
-def test_taken_once_it_is_not_taken_again(job: Job) -> None:
+def test_taken_once_it_is_not_taken_again(job: RunContext) -> None:
     train_master(job)
     before = job.folder.master.stat().st_mtime_ns
     train_master(job)
     assert job.folder.master.stat().st_mtime_ns == before
 
 
-def test_the_run_keeps_a_copy_of_its_own(job: Job, tmp_path: Path) -> None:
+def test_the_run_keeps_a_copy_of_its_own(job: RunContext, tmp_path: Path) -> None:
     taken = train_master(job)
     shutil.rmtree(tmp_path / "trained")
     assert train_master(job) == taken
 
 
-def test_more_processes_to_decode_images_change_nothing(job: Job) -> None:
+def test_more_processes_to_decode_images_change_nothing(job: RunContext) -> None:
     taken = train_master(job)
     job.folder.trials.append({"a": "trial"})
     job.recipe = job.recipe.model_copy(update={"data": job.recipe.data.model_copy(update={"workers": 2})})
     assert train_master(job) == taken
 
 
-def test_other_weights_under_trials_are_refused(job: Job, tmp_path: Path) -> None:
+def test_other_weights_under_trials_are_refused(job: RunContext, tmp_path: Path) -> None:
     train_master(job)
     job.folder.trials.append({"a": "trial"})
     put(tmp_path / "trained", job.masternet, seed=8)
@@ -96,7 +96,7 @@ def test_other_weights_under_trials_are_refused(job: Job, tmp_path: Path) -> Non
         train_master(job)
 
 
-def test_another_network_is_refused_with_both_notations(job: Job, tmp_path: Path) -> None:
+def test_another_network_is_refused_with_both_notations(job: RunContext, tmp_path: Path) -> None:
     put(tmp_path / "trained", Network.parse(str(job.masternet).replace("c16", "c24", 1)))
     with pytest.raises(SpecError, match=r"must hold the space's MasterNet with trained weights, .*c16.*, and holds .*c24"):
         train_master(job)
@@ -104,7 +104,7 @@ def test_another_network_is_refused_with_both_notations(job: Job, tmp_path: Path
 
 @pytest.mark.parametrize("missing", ["network.yaml", "model.safetensors"])
 def test_a_check_of_the_recipe_tells_what_the_folder_lacks(
-    job: Job, tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]
+    job: RunContext, tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", str(tmp_path / "tiny.yaml")]) == 0
     (tmp_path / "trained" / missing).unlink()
@@ -112,8 +112,8 @@ def test_a_check_of_the_recipe_tells_what_the_folder_lacks(
     assert f"must hold the space's MasterNet with trained weights, and holds no {missing}" in capsys.readouterr().err
 
 
-def test_the_folder_is_looked_for_beside_the_recipe_and_reads_back(job: Job, tmp_path: Path) -> None:
-    assert job.recipe.master == Taken(folder=str(tmp_path / "trained"))
+def test_the_folder_is_looked_for_beside_the_recipe_and_reads_back(job: RunContext, tmp_path: Path) -> None:
+    assert job.recipe.master == PretrainedMaster(folder=str(tmp_path / "trained"))
     (tmp_path / "again.yaml").write_text(to_yaml(job.recipe))
     assert read_recipe(tmp_path / "again.yaml") == job.recipe
 
@@ -161,7 +161,7 @@ def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unles
     still = RECIPE.replace("learning_rate: 0.4}\ndistill", "learning_rate: 1.0e-9}\ndistill").replace(
         "device: cpu", "device: estimate:v100"
     )
-    with open_job(tmp_path / "run", Progress(), read_recipe(write_recipe(tmp_path, still))) as job:
+    with open_run(tmp_path / "run", Progress(), read_recipe(write_recipe(tmp_path, still))) as job:
         profile_device(job)
         train_master(job)
         with pytest.raises(EvidenceError, match=r"has learnt nothing: .*learning rate.*epochs.*augmentation.*--any-master"):
@@ -169,7 +169,7 @@ def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unles
         assert finished_trials(job) == ()
     measured = job.folder.latency.read()
     better = read_recipe(write_recipe(tmp_path, still.replace("1.0e-9", "1.0e-8")))
-    with open_job(tmp_path / "run", Progress(), better) as job:
+    with open_run(tmp_path / "run", Progress(), better) as job:
         profile_device(job)
         assert (job.folder.latency.read(), job.folder.recipe()) == (measured, better), "what was measured stays"
         train_master(job)

@@ -15,10 +15,10 @@ from genet.arch.network import Network
 from genet.cli import main as cli
 from genet.config.reader import read_training, to_yaml
 from genet.export.exports import export
-from genet.export.format import Subject
+from genet.export.format import TrainedModel
 from genet.models.build import build
 from genet.models.weights import save_weights
-from genet.pipeline.train import Lesson, trained_before
+from genet.pipeline.train import TrainingTask, trained_before
 from genet.search.outcome import Trained
 from genet.storage import write_atomic
 from genet.training.contents import NOTE
@@ -189,7 +189,7 @@ def test_images_of_others_do_not_tell_what_a_networks_classes_are_called(
         Path("others", split, "cat").rename(Path("others", split, "cow"))
     answer(capsys, "export", "net", "--data", "others", "--format", "onnx")
     assert not Path("net/export/labels.txt").exists()
-    export(Subject(load("net"), labels=("cow", "dog")), Path("net/export"), ("onnx",))  # as an earlier version guessed
+    export(TrainedModel(load("net"), labels=("cow", "dog")), Path("net/export"), ("onnx",))  # as an earlier version guessed
     answer(capsys, "export", "net", "--data", "images", "--format", "onnx")
     assert answer(capsys, "eval", "net/export/model.onnx", "--data", "images")["images"] == 16
 
@@ -209,7 +209,7 @@ def test_a_training_of_an_earlier_version_counts_and_takes_note_of_the_images_th
     """It knew images by their place alone."""
     answer(capsys, *TRAIN)
     recipe, result = read_training("brief.yaml"), Path("net/model.json")
-    lesson = Lesson(Network.parse(NETWORK), recipe.train, recipe.data, recipe.seed, images=str(project / "images"))
+    lesson = TrainingTask(Network.parse(NETWORK), recipe.train, recipe.data, recipe.seed, images=str(project / "images"))
     Trained.load(result).model_copy(update={"inputs": lesson.inputs, "images": None}).save(result)
     Path("net", NOTE).unlink()
     before = stamps(project)
@@ -250,7 +250,7 @@ def test_a_training_that_an_earlier_version_named_by_the_place_of_its_teacher_co
     put_teacher("teacher", 0)
     recipe = read_training("brief.yaml")
     training = recipe.train.model_copy(update={"teacher": "teacher"})
-    lesson = Lesson(Network.parse(NETWORK), training, recipe.data, 0)
+    lesson = TrainingTask(Network.parse(NETWORK), training, recipe.data, 0)
     known = Trained(inputs=lesson.earlier_inputs, network="", resolution=8, nas_accuracy=0, nas_images=1, test_accuracy=0)
     known.save(Path("model.json"))
     shutil.copy("teacher/model.safetensors", "model.safetensors")

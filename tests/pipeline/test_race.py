@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Input, Network
 from genet.cli.main import main
 from genet.cli.race import print_outcomes
@@ -18,7 +18,7 @@ from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe
 from genet.errors import EvidenceError, GenetError, LostDeviceError
 from genet.pipeline import race as step
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.export import export_selected
@@ -51,7 +51,7 @@ def recipe_with(folder: Path, race: str) -> Recipe:
 def chosen(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A tiny run up to its selection, on estimates."""
     folder = tmp_path_factory.mktemp("race")
-    with open_job(folder / "run", Progress(), read_recipe(write_recipe(folder, BUDGETS))) as job:
+    with open_run(folder / "run", Progress(), read_recipe(write_recipe(folder, BUDGETS))) as job:
         for step_of in (profile_device, train_master, run_planned_trials, fit_trials, select_networks):
             step_of(job)
     return RunFolder(folder / "run")
@@ -67,11 +67,11 @@ def test_a_design_of_a_function_that_was_edited_does_not_race_though_it_is_known
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RunFolder, "read_current", lambda *_: "known")
-    network = Foreign(
+    network = ExternalModel(
         source="tests.fixtures.others:plain", input=Input(channels=1, classes=10, resolution=16), computes="16x1:1:2:3"
     )
     write_atomic(tmp_path / "mine" / "network.yaml", to_yaml(network).encode())
-    with open_job(run.path, Progress()) as job:
+    with open_run(run.path, Progress()) as job:
         race = job.recipe.race.model_copy(update={"designs": (str(tmp_path / "mine"),)})
         job.recipe = job.recipe.model_copy(update={"race": race})
         with pytest.raises(GenetError, match=r"tests\.nets\.others:plain: must compute what it did"):
@@ -83,7 +83,7 @@ def raced(chosen: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFol
     """The same after its race."""
     folder = tmp_path_factory.mktemp("raced") / "run"
     shutil.copytree(chosen.path, folder)
-    with open_job(folder, Progress()) as job:
+    with open_run(folder, Progress()) as job:
         run_race(job)
         export_selected(job, ["timm"])
         write_report(job)
@@ -148,7 +148,7 @@ def test_a_design_of_ones_own_is_a_notation_a_file_beside_the_recipe_or_a_timm_m
 )
 def test_a_design_that_cannot_race_is_refused_before_anything_is_written(tmp_path: Path, design: str, law: str) -> None:
     recipe = recipe_with(tmp_path, f'{{designs: ["{design}"]}}')
-    with pytest.raises(GenetError, match=law), open_job(tmp_path / "run", Progress(), recipe):
+    with pytest.raises(GenetError, match=law), open_run(tmp_path / "run", Progress(), recipe):
         pass
     assert not (tmp_path / "run").exists()
 
@@ -171,7 +171,7 @@ def test_a_second_look_measures_nothing_anew(raced: RunFolder, tmp_path: Path) -
     run = RunFolder(tmp_path / "run")
     before, lines = Entrants.load(run.entrants), len(run.latency.read().records)
     run.entrants.unlink()
-    with open_job(run.path, Progress()) as job:
+    with open_run(run.path, Progress()) as job:
         assert find_entrants(job) == before
     assert len(run.latency.read().records) <= lines + 1  # a session writes its setting
 
@@ -252,7 +252,7 @@ def test_killed_before_every_line_of_its_journal_it_ends_as_an_undisturbed_one(
 ) -> None:
     lines = len(raced.race.read().records)
     for number in range(lines):
-        with monkeypatch.context() as patch, open_job(run.path, Progress()) as job:
+        with monkeypatch.context() as patch, open_run(run.path, Progress()) as job:
             kill_after(patch, 1)
             with pytest.raises(KeyboardInterrupt) if number < lines - 1 else nullcontext():
                 run_race(job)
@@ -262,7 +262,7 @@ def test_killed_before_every_line_of_its_journal_it_ends_as_an_undisturbed_one(
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(run: RunFolder, raced: RunFolder) -> None:
-    with open_job(run.path, Progress()) as job:
+    with open_run(run.path, Progress()) as job:
         run_race(job, lambda device: Processes(["cpu", "cpu"]))
     assert without_cost(run) == without_cost(raced)
 
@@ -276,14 +276,14 @@ def test_a_network_that_cannot_be_trained_is_left_out_and_said(run: RunFolder, m
         return learn(lesson, *given)
 
     monkeypatch.setattr(step, "learn", failing)
-    with open_job(run.path, Progress()) as job:
+    with open_run(run.path, Progress()) as job:
         job.progress.say = said.append  # type: ignore[method-assign]
         found = run_race(job)
     assert any("masternet" in line and "ZeroDivisionError: in its first step" in line for line in said)
     assert all(each.design != "masternet" for each in found.raced)
     assert any(name.startswith("masternet") for name in found.failed)
     monkeypatch.undo()
-    with open_job(run.path, Progress()) as job:  # a bug is no verdict on a network: the next command tries again
+    with open_run(run.path, Progress()) as job:  # a bug is no verdict on a network: the next command tries again
         again = run_race(job)
     assert not again.failed
     assert again != found
@@ -294,7 +294,7 @@ def test_a_device_that_is_lost_is_no_verdict_on_a_network(run: RunFolder, monkey
         raise LostDeviceError("the device stopped answering")
 
     monkeypatch.setattr(step, "learn", failing)
-    with pytest.raises(LostDeviceError), open_job(run.path, Progress()) as job:
+    with pytest.raises(LostDeviceError), open_run(run.path, Progress()) as job:
         run_race(job)
     assert run.race.read().records == ()
 
@@ -303,7 +303,7 @@ def test_on_another_machines_evidence_the_searchs_networks_race_alone(run: RunFo
     shutil.copy(run.latency.path, tmp_path / "elsewhere.jsonl")
     recipe, said = run.recipe(), list[str]()
     elsewhere = recipe.measure.model_copy(update={"latency_file": str(tmp_path / "elsewhere.jsonl")})
-    with open_job(run.path, Progress(), recipe.model_copy(update={"measure": elsewhere})) as job:
+    with open_run(run.path, Progress(), recipe.model_copy(update={"measure": elsewhere})) as job:
         job.progress.say = said.append  # type: ignore[method-assign]
         select_networks(job)
         found = find_entrants(job)
@@ -320,7 +320,7 @@ def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.M
     monkeypatch.setattr(step, "learn", failing)
     with (
         pytest.raises(EvidenceError, match=r"the race failed.*ZeroDivisionError"),
-        open_job(run.path, Progress()) as job,
+        open_run(run.path, Progress()) as job,
     ):
         run_race(job)
 
@@ -330,7 +330,7 @@ def test_a_run_none_of_whose_budgets_can_be_met_ends_with_its_report_and_exit_co
 ) -> None:
     recipe = run.recipe()
     impossible = recipe.model_copy(update={"select": recipe.select.model_copy(update={"budgets": (0.000001,)})})
-    with open_job(run.path, Progress(), impossible) as job:
+    with open_run(run.path, Progress(), impossible) as job:
         assert run_job(job, any_master=True).outcomes == ()
     assert run.report.exists()
     assert main(["race", str(run.path)]) == 3

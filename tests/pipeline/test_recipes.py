@@ -11,7 +11,7 @@ from genet.cli.naming import images_in
 from genet.config.reader import read_recipe
 from genet.config.recipe import Data, Recipe
 from genet.errors import DataError
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.run import run_job
 from genet.progress import Progress
 from genet.search.certificate import Selection
@@ -47,7 +47,7 @@ def shrunk(recipe: Recipe) -> Recipe:
 def test_the_papers_search_runs_whole_at_a_tiny_size(tmp_path: Path) -> None:
     recipe = shrunk(read_recipe("genet-imagenet"))
     assert (recipe.distill.mode, recipe.distill.sampling, recipe.fit.model) == ("superblock", "random", "paper")
-    with open_job(tmp_path / "run", Progress(), recipe) as job:
+    with open_run(tmp_path / "run", Progress(), recipe) as job:
         outcomes = run_job(job, any_master=True)
         selection, regression = (
             job.folder.read(job.folder.selection, Selection),

@@ -19,7 +19,7 @@ from genet.config.reader import read_recipe
 from genet.errors import EvidenceError, RunError
 from genet.latency.estimate.roofline import RunRoof
 from genet.latency.staircase.plan import Staircases
-from genet.pipeline.context import open_job, read_job
+from genet.pipeline.context import open_run, read_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.export import export_selected
 from genet.pipeline.learn import fit_trials, train_master
@@ -99,7 +99,7 @@ def test_the_export_is_the_trained_network(finished: RunFolder) -> None:
 
 def test_running_again_repeats_nothing(copy: RunFolder) -> None:
     before = stamps(copy.path)
-    with open_job(copy.path, Progress(), copy.recipe()) as job:
+    with open_run(copy.path, Progress(), copy.recipe()) as job:
         run_job(job)
     changed = {name for name, stamp in stamps(copy.path).items() if before.get(name) != stamp}
     assert changed <= {"recipe.yaml", "environment.json", "regression.json", "report.html"} | {
@@ -112,7 +112,7 @@ def test_other_budgets_repeat_no_measured_block_and_no_trial(copy: RunFolder) ->
     blocks_before = sum(record["row"] == "block" for record in copy.latency.read().records)
     trials_before = copy.trials.read()
     changed = recipe.model_copy(update={"select": recipe.select.model_copy(update={"budgets": ("2x",)})})
-    with open_job(copy.path, Progress(), changed) as job:
+    with open_run(copy.path, Progress(), changed) as job:
         outcomes = run_job(job)
     assert [outcome.budget for outcome in outcomes.outcomes] == ["2x"]
     assert sum(record["row"] == "block" for record in copy.latency.read().records) == blocks_before
@@ -122,7 +122,7 @@ def test_other_budgets_repeat_no_measured_block_and_no_trial(copy: RunFolder) ->
 def test_a_folder_of_another_recipe_is_refused_and_left_alone(copy: RunFolder) -> None:
     before = stamps(copy.path)
     other = copy.recipe().model_copy(update={"seed": 1})
-    with pytest.raises(RunError, match="must belong to this recipe"), open_job(copy.path, Progress(), other):
+    with pytest.raises(RunError, match="must belong to this recipe"), open_run(copy.path, Progress(), other):
         pass
     assert stamps(copy.path) == before
 
@@ -130,16 +130,16 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(copy: RunFolder) -
 def test_a_folder_with_other_files_is_refused_and_left_alone(copy: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("x")
-    with pytest.raises(RunError, match="holds other files"), open_job(tmp_path / "home", Progress(), copy.recipe()):
+    with pytest.raises(RunError, match="holds other files"), open_run(tmp_path / "home", Progress(), copy.recipe()):
         pass
     assert list(stamps(tmp_path / "home")) == ["thesis.tex"]
 
 
 def test_two_runs_at_once_in_one_folder_are_refused(copy: RunFolder) -> None:
     with (
-        open_job(copy.path, Progress()),
+        open_run(copy.path, Progress()),
         pytest.raises(RunError, match="one process at a time"),
-        open_job(copy.path, Progress()),
+        open_run(copy.path, Progress()),
     ):
         pass
 
@@ -149,7 +149,7 @@ def test_a_lost_trial_line_is_run_again_and_nothing_else(copy: RunFolder) -> Non
     lines = (copy.path / "trials.jsonl").read_text().splitlines(keepends=True)
     lines[1] = lines[1].replace("accuracy", "accurocy")
     (copy.path / "trials.jsonl").write_text("".join(lines))
-    with open_job(copy.path, Progress()) as job:
+    with open_run(copy.path, Progress()) as job:
         again = run_planned_trials(job)
     assert {result.id: result.accuracy for result in again} == {trial: result.accuracy for trial, result in results.items()}
     assert len(copy.trials.read().records) == len(results)
@@ -157,7 +157,7 @@ def test_a_lost_trial_line_is_run_again_and_nothing_else(copy: RunFolder) -> Non
 
 def test_selection_for_other_budgets_needs_no_device_and_writes_nothing(copy: RunFolder) -> None:
     before = stamps(copy.path)
-    job = read_job(copy.path, Progress())
+    job = read_run(copy.path, Progress())
     selection = select_from_evidence(job, ("0.9x", 1000.0))
     assert "device" not in vars(job)
     assert stamps(copy.path) == before
@@ -171,13 +171,13 @@ def test_selection_for_other_budgets_needs_no_device_and_writes_nothing(copy: Ru
 def test_the_same_evidence_gives_the_same_selection(copy: RunFolder) -> None:
     before = Selection.load(copy.selection)
     copy.selection.unlink()
-    with open_job(copy.path, Progress()) as job:
+    with open_run(copy.path, Progress()) as job:
         assert select_networks(job) == before
 
 
 def test_a_step_out_of_order_names_the_command_it_needs(copy: RunFolder) -> None:
     copy.staircase.unlink()
-    with open_job(copy.path, Progress()) as job, pytest.raises(RunError, match=r"staircase\.json.*`genet profile RUN`"):
+    with open_run(copy.path, Progress()) as job, pytest.raises(RunError, match=r"staircase\.json.*`genet profile RUN`"):
         run_planned_trials(job)
 
 
@@ -205,7 +205,7 @@ def test_the_report_tells_how_well_the_networks_use_the_device(finished: RunFold
 def test_a_selection_filtered_by_utilization_chooses_among_what_no_faster_candidate_beats(copy: RunFolder) -> None:
     recipe = copy.recipe()
     filtered = recipe.model_copy(update={"select": recipe.select.model_copy(update={"filter": "utilization"})})
-    with open_job(copy.path, Progress(), filtered) as job:
+    with open_run(copy.path, Progress(), filtered) as job:
         selection = select_networks(job)
         (front,) = frontiers(job, job.table).values()
     rates = [(c.predicted_ms, network_cost(Network.parse(c.network)).macs / c.predicted_ms) for c in front]
@@ -216,7 +216,7 @@ def test_a_selection_filtered_by_utilization_chooses_among_what_no_faster_candid
 def test_the_report_escapes_what_it_shows(copy: RunFolder) -> None:
     text = (copy.path / "recipe.yaml").read_text()
     (copy.path / "recipe.yaml").write_text(text.replace("name: digits", "name: digits\n  root: <script>alert(1)</script>", 1))
-    write_report(read_job(copy.path, Progress()))
+    write_report(read_run(copy.path, Progress()))
     assert "&lt;script&gt;" in copy.report.read_text()
     assert "<script>" not in copy.report.read_text()
 
@@ -234,7 +234,7 @@ def test_a_selection_from_part_of_the_trials_is_made_anew_when_the_rest_is_there
     whole = Selection.load(copy.selection)
     lost = next(record["network"] for record in copy.trials.read().records if not record["control"])
     rewrite_trials(copy, lambda record: None if record["network"] == lost else record)
-    with open_job(copy.path, Progress()) as job:
+    with open_run(copy.path, Progress()) as job:
         fit_trials(job)
         assert select_networks(job).inputs != whole.inputs
         run_job(job)
@@ -245,7 +245,7 @@ def test_results_follow_a_new_selection(copy: RunFolder) -> None:
     before = Outcomes.load(copy.results)
     selection = Selection.load(copy.selection)
     selection.model_copy(update={"choices": selection.choices[1:]}).save(copy.selection)
-    with open_job(copy.path, Progress()) as job:
+    with open_run(copy.path, Progress()) as job:
         assert run_race(job).inputs != before.inputs
 
 
@@ -255,7 +255,7 @@ def test_a_block_type_all_of_whose_trials_failed_is_not_offered(copy: RunFolder)
         return {**record, "accuracy": None, "failure": NOT_FINITE} if failed else record
 
     rewrite_trials(copy, fail_dw_first)
-    with open_job(copy.path, Progress()) as job:
+    with open_run(copy.path, Progress()) as job:
         fit_trials(job)
         for choice in select_networks(job).choices:
             assert Network.parse(choice.network).superblocks[0].type == "XX"
@@ -264,7 +264,7 @@ def test_a_block_type_all_of_whose_trials_failed_is_not_offered(copy: RunFolder)
 def test_a_superblock_all_of_whose_trials_failed_keeps_the_masternets_own_and_is_named(copy: RunFolder) -> None:
     rewrite_trials(copy, lambda record: {**record, "accuracy": None, "failure": NOT_FINITE} if record["index"] == 1 else record)
     said: list[str] = []
-    with open_job(copy.path, Progress()) as job:
+    with open_run(copy.path, Progress()) as job:
         job.progress.say = said.append  # type: ignore[method-assign]
         run_planned_trials(job)
         fit_trials(job)
@@ -277,7 +277,7 @@ def test_a_superblock_all_of_whose_trials_failed_keeps_the_masternets_own_and_is
 def test_a_lost_masternet_is_trained_again_to_the_same_weights(copy: RunFolder, lost: str) -> None:
     before = (copy.path / "master.safetensors").read_bytes()
     (copy.path / lost).unlink()
-    with open_job(copy.path, Progress()) as job:
+    with open_run(copy.path, Progress()) as job:
         train_master(job)
     assert (copy.path / "master.safetensors").read_bytes() == before
 
@@ -286,7 +286,7 @@ def test_another_final_training_trains_the_same_networks_again(copy: RunFolder) 
     recipe = copy.recipe()
     longer = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 3})})
     before = {file: file.read_bytes() for file in (copy.path / "networks").glob("*/model.safetensors")}
-    with open_job(copy.path, Progress(), longer) as job:
+    with open_run(copy.path, Progress(), longer) as job:
         (outcome,) = run_race(job).outcomes
         export_selected(job)
     weights = (copy.path / outcome.export).parent / "model.safetensors"
@@ -302,19 +302,19 @@ def test_an_answer_without_a_measured_masternet_names_the_command_and_measures_n
             copy.latency.append(record)
     before = stamps(copy.path)
     with pytest.raises(EvidenceError, match=r"lacks @16x1.*`genet profile RUN` measures it"):
-        select_from_evidence(read_job(copy.path, Progress()), ("0.9x",))
+        select_from_evidence(read_run(copy.path, Progress()), ("0.9x",))
     assert stamps(copy.path) == before
 
 
 def test_reading_a_run_needs_no_lock(copy: RunFolder) -> None:
-    with open_job(copy.path, Progress()):
-        assert select_from_evidence(read_job(copy.path, Progress()), ("0.9x",)).choices
+    with open_run(copy.path, Progress()):
+        assert select_from_evidence(read_run(copy.path, Progress()), ("0.9x",)).choices
 
 
 def test_two_budgets_with_one_network_share_a_card(copy: RunFolder) -> None:
     recipe = copy.recipe()
     both = recipe.model_copy(update={"select": recipe.select.model_copy(update={"budgets": ("3x", "4x")})})
-    with open_job(copy.path, Progress(), both) as job:
+    with open_run(copy.path, Progress(), both) as job:
         one, other = run_job(job).outcomes
     if one.name != other.name:
         pytest.skip("this machine's clock chose two networks")
@@ -325,7 +325,7 @@ def test_two_budgets_with_one_network_share_a_card(copy: RunFolder) -> None:
 def test_foreign_hidden_files_are_left_alone(copy: RunFolder) -> None:
     (copy.path / ".recipe.yaml.swp").write_text("an editor's")
     (copy.path / ".genet-selection.json.x1").write_text("ours, torn")
-    with open_job(copy.path, Progress()):
+    with open_run(copy.path, Progress()):
         assert (copy.path / ".recipe.yaml.swp").exists()
         assert not (copy.path / ".genet-selection.json.x1").exists()
 
@@ -333,7 +333,7 @@ def test_foreign_hidden_files_are_left_alone(copy: RunFolder) -> None:
 def test_a_report_of_an_unfinished_run_tells_what_there_is(finished: RunFolder, tmp_path: Path) -> None:
     for name in ("recipe.yaml", "latency.jsonl", "staircase.json"):
         shutil.copy(finished.path / name, tmp_path / name)
-    text = write_report(read_job(tmp_path, Progress())).read_text()
+    text = write_report(read_run(tmp_path, Progress())).read_text()
     assert "Staircases" in text
     assert "Pseudo-gradients" not in text
 
@@ -343,7 +343,7 @@ def test_a_plain_grid_of_widths_needs_no_staircase(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
     space = tmp_path / "tiny-space.yaml"
     space.write_text(space.read_text().replace("widths: wave-aligned", "widths: {multiple_of: 8}"))
-    with open_job(tmp_path / "run", Progress(), read_recipe(path)) as job:
+    with open_run(tmp_path / "run", Progress(), read_recipe(path)) as job:
         assert profile_device(job).staircases == ()
         offered = job.recipe.space.widths_on_offer()
         assert all(block in job.table for block in job.recipe.space.blocks(offered, 16))

@@ -13,7 +13,7 @@ from genet.cli.main import NONE_MET, main
 from genet.config.reader import read_recipe
 from genet.config.recipe import Select
 from genet.export.record import Exports
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.select import select_networks
@@ -30,7 +30,7 @@ def hopeless(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run on an estimate, whose only budget no network meets."""
     folder = tmp_path_factory.mktemp("hopeless")
     recipe = write_recipe(folder, RECIPE.replace(BUDGETS, "budgets: [0.01x]").replace("device: cpu", "device: estimate:v100"))
-    with open_job(folder / "run", Progress(), read_recipe(recipe)) as job:
+    with open_run(folder / "run", Progress(), read_recipe(recipe)) as job:
         run_job(job)
     return RunFolder(folder / "run")
 
@@ -73,7 +73,7 @@ def test_the_smallest_budget_that_can_be_met_is_certified_and_none_below(
         budget = f"{value:.8f}{unit}" if unit else value
         assert main(["select", str(run.path), "--budget", str(budget)]) == (0 if within else NONE_MET)
         select = Select(budgets=(budget,), measure_top_k=2)
-        with open_job(run.path, Progress(), run.recipe().model_copy(update={"select": select})) as job:
+        with open_run(run.path, Progress(), run.recipe().model_copy(update={"select": select})) as job:
             assert [choice.within for choice in select_networks(job).choices] == [within]
 
 

@@ -19,8 +19,8 @@ from genet.arch.space import SearchSpace
 from genet.config.reader import read_space
 from genet.errors import EvidenceError
 from genet.latency.ops import network_ops
-from genet.search.solver import Candidate, Solved
-from genet.search.tables import Offers, tabulate
+from genet.search.solver import Candidate, ExactSolver
+from genet.search.tables import ChoiceTables, tabulate_choices
 from tests.fixtures.strategies import spaces
 from tests.search.test_tables import SHORT, SIZE, reading
 
@@ -71,9 +71,11 @@ class Instance:
         draw = random.Random(f"{self.seed}/{index}/{superblock}")
         return draw.randint(-3, 3) / 64 if self.ties else draw.uniform(-0.1, 0.05)
 
-    def offers(self) -> Offers:
+    def offers(self) -> ChoiceTables:
         space = self.space
-        return tabulate(space, space.widths_on_offer(), self.resolution, ACCURACY, self.gain, reading(self.ms), self.host_ms)
+        return tabulate_choices(
+            space, space.widths_on_offer(), self.resolution, ACCURACY, self.gain, reading(self.ms), self.host_ms
+        )
 
     def every(self) -> list[Scored]:
         """All networks that could be measured, the most accurate first and of equals those with fewest parameters."""
@@ -100,13 +102,13 @@ def instances(draw: st.DrawFn) -> Instance:
     )
 
 
-def solve(instance: Instance, every: list[Scored]) -> Solved:
+def solve(instance: Instance, every: list[Scored]) -> ExactSolver:
     """Solved, where there is anything to solve."""
     if not every:
         with pytest.raises(EvidenceError):
-            Solved(instance.offers()).frontier()
+            ExactSolver(instance.offers()).frontier()
     assume(every)
-    return Solved(instance.offers())
+    return ExactSolver(instance.offers())
 
 
 def assert_best(found: tuple[Candidate, ...], every: list[Scored], budget: float, count: int) -> None:
@@ -192,7 +194,7 @@ def test_what_could_not_be_measured_is_never_among_the_best_however_good_it_is()
     def gain(_: int, superblock: SuperBlock) -> float:
         return (1.0 if superblock.type == "DW" else 0.0) + superblock.width / 1024
 
-    solved = Solved(tabulate(SHORT, SHORT.widths_on_offer(), SIZE, ACCURACY, gain, reading(ms)))
+    solved = ExactSolver(tabulate_choices(SHORT, SHORT.widths_on_offer(), SIZE, ACCURACY, gain, reading(ms)))
     found = solved.best(1e9, 1000)
     choices = [len([c for c in SHORT.choices(index, SHORT.widths_on_offer()) if c.type != "DW"]) for index in range(2)]
     assert len(found) == math.prod(choices)
@@ -201,16 +203,16 @@ def test_what_could_not_be_measured_is_never_among_the_best_however_good_it_is()
 
 def test_of_networks_that_are_all_alike_a_few_are_found_without_a_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after trials that all ended at chance."""
-    longer, looks = Solved._longer, itertools.count(1)
+    longer, looks = ExactSolver._longer, itertools.count(1)
 
-    def counted(self: Solved, partial: object) -> object:
+    def counted(self: ExactSolver, partial: object) -> object:
         assert next(looks) <= 1000
         return longer(self, partial)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Solved, "_longer", counted)
+    monkeypatch.setattr(ExactSolver, "_longer", counted)
     space = read_space("digits")
     widths = space.widths_on_offer()
-    solved = Solved(tabulate(space, widths, 32, ACCURACY, lambda *_: 0.0, reading(lambda block: block.width / 100)))
+    solved = ExactSolver(tabulate_choices(space, widths, 32, ACCURACY, lambda *_: 0.0, reading(lambda block: block.width / 100)))
     assert math.prod(len(offer.choices) for offer in solved.offers.superblocks) > 4_900_000
     found = solved.best(99.0, 12)
     assert [candidate.predicted_accuracy for candidate in found] == [ACCURACY] * 12

@@ -24,8 +24,8 @@ from genet.latency.ops import network_ops
 from genet.search.explain import LOOKED_AT, NEARBY, RIVALS, Explanation, explain
 from genet.search.fit import fit
 from genet.search.regression import Regression
-from genet.search.solver import Solved
-from genet.search.tables import Offers, tabulate
+from genet.search.solver import ExactSolver
+from genet.search.tables import ChoiceTables, tabulate_choices
 from genet.trials.plan import plan_trials
 from tests.search.test_fit import ACCURACY, IMAGES, NOISY
 
@@ -68,7 +68,7 @@ class Scored:
 class Case:
     """All networks of the space beside what was solved of its tables."""
 
-    solved: Solved
+    solved: ExactSolver
     every: tuple[Scored, ...]
 
     def budgets(self) -> list[float]:
@@ -83,8 +83,8 @@ class Case:
         return explain(self.solved, regression(), network, budget, measured_ms, broken)
 
 
-def table(widths: Widths = WIDTHS, host_ms: float = 0.0) -> Offers:
-    return tabulate(SPACE, widths, 32, ACCURACY, regression().gain, reading_ms, host_ms)
+def table(widths: Widths = WIDTHS, host_ms: float = 0.0) -> ChoiceTables:
+    return tabulate_choices(SPACE, widths, 32, ACCURACY, regression().gain, reading_ms, host_ms)
 
 
 @cache
@@ -94,7 +94,7 @@ def case(host_ms: float = 0.0) -> Case:
         network = SPACE.network(superblocks, 32)
         ms = max(sum(map(block_ms, blocks(network))), host_ms * len(network_ops(network)))
         every.append(Scored(network, ms, regression().accuracy_of(network)))
-    return Case(Solved(table(host_ms=host_ms)), tuple(every))
+    return Case(ExactSolver(table(host_ms=host_ms)), tuple(every))
 
 
 def scored(host_ms: float, network: Network) -> Scored:
@@ -198,7 +198,7 @@ def test_where_a_width_is_not_on_offer_the_next_one_is_the_step() -> None:
     thinned = {key: tuple(w for w in kept if w != 24 or key[0] == 0) for key, kept in WIDTHS.items()}
     own = SPACE.superblocks[1]  # 32 wide; the next narrower is 24, then 16
     assert 24 in WIDTHS[1, own.block_type]
-    why = explain(Solved(table(thinned)), regression(), SPACE.masternet(32), 9.0)
+    why = explain(ExactSolver(table(thinned)), regression(), SPACE.masternet(32), 9.0)
     (narrower,) = (step for step in why.steps if (step.index, step.direction) == (1, "narrower"))
     assert narrower.superblock == str(own.model_copy(update={"width": 16}))
 
@@ -206,7 +206,7 @@ def test_where_a_width_is_not_on_offer_the_next_one_is_the_step() -> None:
 def test_a_network_that_is_not_on_offer_has_no_steps() -> None:
     thinned = {key: tuple(w for w in kept if w != 32) for key, kept in WIDTHS.items()}
     masternet = SPACE.masternet(32)
-    gone, measured = (explain(Solved(table(thinned)), regression(), masternet, 9.0, ms) for ms in (None, 99.0))
+    gone, measured = (explain(ExactSolver(table(thinned)), regression(), masternet, 9.0, ms) for ms in (None, 99.0))
     assert gone == measured  # there is nothing to compare it with
     assert gone.steps == ()
     assert len(gone.rivals) == RIVALS
@@ -343,7 +343,7 @@ def test_networks_that_broke_the_budget_are_no_rivals_and_the_next_ones_take_the
 
 
 def test_of_equally_accurate_rivals_those_with_fewest_parameters_come_first() -> None:
-    flat = Solved(tabulate(SPACE, WIDTHS, 32, ACCURACY, lambda *_: 0.0, reading_ms))
+    flat = ExactSolver(tabulate_choices(SPACE, WIDTHS, 32, ACCURACY, lambda *_: 0.0, reading_ms))
     fastest = sorted(one.ms for one in case().every)
     orders = set()
     for count in range(4, LOOKED_AT):

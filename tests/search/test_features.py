@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genet.arch.network import BlockType, SuperBlock
 from genet.arch.space import SearchSpace, superblock_of
 from genet.config.reader import read_space
-from genet.search.features import FINE_TUNING, FRESH, SIZE, Scale, Terms, fine_tuning_terms, trust
+from genet.search.features import FINE_TUNING, FRESH, SIZE, Features, Scale, fine_tuning_features, prior_scale
 
 SHARED = {"size", "depth"}
 SPACES = ("digits", "cifar10", "masternet")
@@ -36,9 +36,9 @@ def choices(name: str) -> list[tuple[int, SuperBlock]]:
 
 
 @cache
-def terms_of(name: str, width: Scale = "log2", depth: Scale = "log2", resolution: int = 0) -> Terms:
+def terms_of(name: str, width: Scale = "log2", depth: Scale = "log2", resolution: int = 0) -> Features:
     space = space_of(name)
-    return Terms(space.masternet(resolution or space.input.resolutions[0]), width, depth)
+    return Features(space.masternet(resolution or space.input.resolutions[0]), width, depth)
 
 
 @SHIPPED
@@ -160,14 +160,14 @@ def test_the_resolution_changes_no_term() -> None:
 
 def test_fine_tuning_has_a_term_for_all_and_one_for_the_superblock() -> None:
     inherited = {"fine-tuning": 1.0, "3 fine-tuning": 1.0}
-    assert fine_tuning_terms(2, fresh=False) == inherited
-    assert fine_tuning_terms(2, fresh=True) == inherited | {"fresh weights": 1.0, "3 fresh weights": 1.0}
+    assert fine_tuning_features(2, fresh=False) == inherited
+    assert fine_tuning_features(2, fresh=True) == inherited | {"fresh weights": 1.0, "3 fresh weights": 1.0}
 
 
 def test_no_term_of_a_superblock_is_one_of_fine_tuning() -> None:
     for name in SPACES:
         for index, superblock in choices(name):
-            assert not set(terms_of(name)(index, superblock)) & set(fine_tuning_terms(index, fresh=True))
+            assert not set(terms_of(name)(index, superblock)) & set(fine_tuning_features(index, fresh=True))
 
 
 @SHIPPED
@@ -176,8 +176,8 @@ def test_what_all_share_is_trusted_most_and_a_types_slope_in_its_place_least(nam
     for index, superblock in choices(name):
         kind = superblock.block_type
         least = {f"{index + 1} {kind} width", f"{index + 1} {kind} depth"}
-        for term in (*terms_of(name)(index, superblock), *fine_tuning_terms(index, fresh=True)):
-            trusted = trust(term)
+        for term in (*terms_of(name)(index, superblock), *fine_tuning_features(index, fresh=True)):
+            trusted = prior_scale(term)
             if term == SIZE or term.endswith((FINE_TUNING, FRESH)):
                 assert trusted >= 100
             else:

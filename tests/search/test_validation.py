@@ -20,11 +20,11 @@ from genet.arch.cost import network_cost
 from genet.arch.network import Block, Network, blocks
 from genet.config.reader import read_space
 from genet.search.solver import Candidate, frontier
-from genet.search.tables import Offers, ReadingMs, tabulate
+from genet.search.tables import ChoiceTables, ReadingMs, tabulate_choices
 from genet.search.validation import (
     AS_FAST,
-    Subject,
     Validation,
+    ValidationNetwork,
     Verdict,
     agreement,
     ceiling,
@@ -58,12 +58,12 @@ def without_last_depthwise(block: Block, in_widths: Sequence[int]) -> np.ndarray
     )
 
 
-def tabulated(ms: ReadingMs = reading_ms) -> Offers:
-    return tabulate(SPACE, WIDTHS, 32, ACCURACY, WORLD.gain, ms)
+def tabulated(ms: ReadingMs = reading_ms) -> ChoiceTables:
+    return tabulate_choices(SPACE, WIDTHS, 32, ACCURACY, WORLD.gain, ms)
 
 
 @cache
-def on_offer() -> Offers:
+def on_offer() -> ChoiceTables:
     return tabulated()
 
 
@@ -73,11 +73,11 @@ def front() -> tuple[Candidate, ...]:
 
 
 @cache
-def found(count: int = 20, seed: int = 0) -> tuple[Subject, ...]:
+def found(count: int = 20, seed: int = 0) -> tuple[ValidationNetwork, ...]:
     return subjects(on_offer(), front(), set(), count, seed)
 
 
-def by_role(chosen: Sequence[Subject]) -> dict[str, list[Subject]]:
+def by_role(chosen: Sequence[ValidationNetwork]) -> dict[str, list[ValidationNetwork]]:
     return {role: [one for one in chosen if one.role == role] for role in ("frontier", "random, as fast", "random")}
 
 
@@ -130,10 +130,10 @@ def test_no_network_of_a_small_space_is_chosen_twice() -> None:
 
 
 @cache
-def small() -> Offers:
+def small() -> ChoiceTables:
     """Of 585 networks."""
     space = SPACE.model_copy(update={"superblocks": SPACE.superblocks[:2]})
-    return tabulate(space, space.widths_on_offer(), 32, ACCURACY, WORLD.gain, reading_ms)
+    return tabulate_choices(space, space.widths_on_offer(), 32, ACCURACY, WORLD.gain, reading_ms)
 
 
 @cache
@@ -250,7 +250,7 @@ def verdicts(
     latencies = ms or [(1.0, None)] * len(predicted)
     return [
         Verdict(
-            subject=Subject(network=str(network), role="random", predicted_accuracy=said, predicted_ms=said_ms),
+            subject=ValidationNetwork(network=str(network), role="random", predicted_accuracy=said, predicted_ms=said_ms),
             accuracies=reached,
             measured_ms=measured,
         )
@@ -323,7 +323,7 @@ def paired(gains: Sequence[float]) -> list[Verdict]:
     made, accuracy = networks(2 * len(gains) + 1), 0.6
     found = [
         Verdict(
-            subject=Subject(network=str(made[-1]), role="random", predicted_accuracy=0.1, predicted_ms=1.0),
+            subject=ValidationNetwork(network=str(made[-1]), role="random", predicted_accuracy=0.1, predicted_ms=1.0),
             accuracies=(0.1, 0.2),
             measured_ms=None,
         )
@@ -331,7 +331,9 @@ def paired(gains: Sequence[float]) -> list[Verdict]:
     for place, (gain, one, other) in enumerate(zip(gains, made[:-1:2], made[1::2], strict=True)):
         best, worse = accuracy + place / 100, accuracy + place / 100 - gain
         for network, role, partner, reached in ((one, "frontier", None, best), (other, "random, as fast", str(one), worse)):
-            subject = Subject(network=str(network), role=role, partner=partner, predicted_accuracy=reached, predicted_ms=1.0)
+            subject = ValidationNetwork(
+                network=str(network), role=role, partner=partner, predicted_accuracy=reached, predicted_ms=1.0
+            )
             found.append(Verdict(subject=subject, accuracies=(reached - 0.01, reached + 0.01), measured_ms=None))
     return found
 

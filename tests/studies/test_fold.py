@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from genet.arch.cost import network_cost
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Input, Network
 from genet.config.recipe import Data, Measure
 from genet.errors import GenetError, SpecError
@@ -38,11 +38,13 @@ def vgg_like() -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(read, 10))
 
 
-VGG_LIKE = Foreign(name="vgg", source="tests.studies.test_fold:vgg_like", input=Input(channels=3, classes=10, resolution=112))
+VGG_LIKE = ExternalModel(
+    name="vgg", source="tests.studies.test_fold:vgg_like", input=Input(channels=3, classes=10, resolution=112)
+)
 
 
-def timms(name: str, size: int) -> Foreign:
-    return Foreign(name=name, source=f"timm:{name}", input=Input(channels=3, classes=1000, resolution=size))
+def timms(name: str, size: int) -> ExternalModel:
+    return ExternalModel(name=name, source=f"timm:{name}", input=Input(channels=3, classes=1000, resolution=size))
 
 
 @pytest.mark.parametrize("f", [4, 9, 16])
@@ -73,7 +75,7 @@ def test_of_any_f_a_network_of_ours_keeps_its_laws(f: int) -> None:
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_byobnet"])
 def test_timms_networks_are_folded_by_their_layers(name: str) -> None:
     found = fold(timms(name, 64), 4)
-    assert isinstance(found, Foreign)
+    assert isinstance(found, ExternalModel)
     before, after = build_structure(timms(name, 64)), build_structure(found)
     assert after.eval()(torch.zeros(1, 12, 64, 64)).shape == (1, 4000)
     for part, wider in zip(before.modules(), after.modules(), strict=True):
@@ -113,7 +115,7 @@ def test_every_image_gets_its_own_answer_whatever_the_batch(count: int) -> None:
 def test_a_network_whose_channels_are_joined_needs_a_square() -> None:
     with pytest.raises(GenetError, match=r"1\.41 times as wide.*try a square, such as --images-per-fold 4"):
         fold(timms("densenet121", 64), 2)
-    assert isinstance(fold(timms("densenet121", 64), 4), Foreign)
+    assert isinstance(fold(timms("densenet121", 64), 4), ExternalModel)
 
 
 def test_one_image_is_no_stack() -> None:

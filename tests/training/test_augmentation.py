@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genet.arch.space import SpaceInput
 from genet.config.augment import Augment, augment_at
-from genet.config.preprocessing import Shown
+from genet.config.preprocessing import Preprocessing
 from genet.config.recipe import Data
 from genet.errors import DataError
 from genet.training import data as loading
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 SIZE, CROP = 8, 2
 READS = SpaceInput(channels=3, classes=2, resolutions=(SIZE,))
-PLAIN = Shown((0.0,) * 3, (1.0,) * 3, 1.0)
+PLAIN = Preprocessing((0.0,) * 3, (1.0,) * 3, 1.0)
 
 
 def coordinates() -> Tensor:

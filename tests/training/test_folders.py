@@ -22,7 +22,7 @@ from genet.arch.network import Input, Network
 from genet.config.augment import Augment
 from genet.config.recipe import Data
 from genet.errors import DataError, StorageError
-from genet.export.format import Subject
+from genet.export.format import TrainedModel
 from genet.export.onnx_formats import calibration_reader
 from genet.models.build import build
 from genet.models.weights import read_labels
@@ -343,7 +343,7 @@ WAYS: dict[str, Callable[[Data], Iterable[object]]] = {
     "held out for the search": lambda data: (pixels for pixels, _ in load_data(data, READS, 0).nas_validation.batches(4, 8)),
     "evaluation": lambda data: (pixels for pixels, _ in load_data(data, READS, 0).test.batches(4, 8)),
     "genet eval": lambda data: (pixels for pixels, _ in load_test(data, READS).batches(4, 8)),
-    "calibration": lambda data: iter(calibration_reader(Subject(build(NETWORK), load_data(data, READS, 0))).get_next, None),
+    "calibration": lambda data: iter(calibration_reader(TrainedModel(build(NETWORK), load_data(data, READS, 0))).get_next, None),
 }
 
 

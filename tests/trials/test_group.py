@@ -25,12 +25,12 @@ from genet.training.evaluation import accuracy
 from genet.training.images import Batch, TensorImages
 from genet.training.learner import Learner, learning_rate
 from genet.training.loop import epoch_seed, train
-from genet.trials.checkpoint import Place
-from genet.trials.context import Course
+from genet.trials.checkpoint import CheckpointPlace
+from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.group import _Child, _Group, fine_tune, trained_parts
 from genet.trials.plan import Trial, plan_trials
-from genet.trials.results import Event, FailureKind, Stride, TrialResult, settled
+from genet.trials.results import Event, FailureKind, ProgressDelta, TrialResult, settled
 from tests.fixtures.tiny import tiny_recipe
 
 CPU = torch.device("cpu")
@@ -64,8 +64,8 @@ def weights(recipe: Recipe, splits: Splits) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def course(recipe: Recipe, splits: Splits, weights: dict[str, Tensor]) -> Course:
-    return Course(parent(recipe, weights), splits, SHORT, 16, seed=7)
+def course(recipe: Recipe, splits: Splits, weights: dict[str, Tensor]) -> TrialContext:
+    return TrialContext(parent(recipe, weights), splits, SHORT, 16, seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,11 @@ def parent(recipe: Recipe, weights: dict[str, Tensor]) -> GENet:
     return module
 
 
-def changed(course: Course, **distill: Any) -> Course:
+def changed(course: TrialContext, **distill: Any) -> TrialContext:
     return dataclasses.replace(course, distill=course.distill.model_copy(update=distill))
 
 
-def trained_on(course: Course, images: TensorImages) -> Course:
+def trained_on(course: TrialContext, images: TensorImages) -> TrialContext:
     return dataclasses.replace(course, splits=dataclasses.replace(course.splits, train=images))
 
 
@@ -91,7 +91,7 @@ def of(trials: Sequence[Trial], index: int) -> list[Trial]:
     return [trial for trial in trials if trial.index == index]
 
 
-def ran(course: Course, trials: Sequence[Trial]) -> dict[str, TrialResult]:
+def ran(course: TrialContext, trials: Sequence[Trial]) -> dict[str, TrialResult]:
     return by_id(fine_tune(course, trials, CPU))
 
 
@@ -108,7 +108,7 @@ def kinds(results: dict[str, TrialResult]) -> list[FailureKind | None]:
 
 
 def walked(events: Sequence[Event]) -> float:
-    return sum(event.tasks for event in events if isinstance(event, Stride))
+    return sum(event.tasks for event in events if isinstance(event, ProgressDelta))
 
 
 def shown(images: TensorImages) -> Batch:
@@ -122,7 +122,7 @@ def shown(images: TensorImages) -> Batch:
 @EveryMode
 @BothSuperblocks
 def test_a_groups_results_are_those_of_each_trial_alone_in_any_order(
-    course: Course, trials: tuple[Trial, ...], mode: Mode, index: int
+    course: TrialContext, trials: tuple[Trial, ...], mode: Mode, index: int
 ) -> None:
     course, group = changed(course, mode=mode), of(trials, index)
     together = ran(course, group)
@@ -137,7 +137,9 @@ def test_a_groups_results_are_those_of_each_trial_alone_in_any_order(
 
 
 @EveryMode
-def test_the_masternet_stays_as_it_was(course: Course, trials: tuple[Trial, ...], weights: dict[str, Tensor], mode: Mode) -> None:
+def test_the_masternet_stays_as_it_was(
+    course: TrialContext, trials: tuple[Trial, ...], weights: dict[str, Tensor], mode: Mode
+) -> None:
     before = {name: tensor.clone() for name, tensor in course.parent.state_dict().items()}
     for index in (0, 1):
         ran(changed(course, mode=mode), of(trials, index))
@@ -161,7 +163,7 @@ def meant_parts(rest: nn.Module, trial: Trial, mode: Mode) -> list[nn.Module]:
 @EveryMode
 @BothSuperblocks
 def test_the_parts_of_the_mode_are_trained_and_no_others(
-    course: Course, trials: tuple[Trial, ...], mode: Mode, index: int
+    course: TrialContext, trials: tuple[Trial, ...], mode: Mode, index: int
 ) -> None:
     group = _Group(changed(course, mode=mode), of(trials, index), CPU)
     children = list(group.children)
@@ -177,7 +179,7 @@ def test_the_parts_of_the_mode_are_trained_and_no_others(
 
 
 @EveryMode
-def test_the_learners_parts_are_those_of_the_mode(course: Course, trials: tuple[Trial, ...], mode: Mode) -> None:
+def test_the_learners_parts_are_those_of_the_mode(course: TrialContext, trials: tuple[Trial, ...], mode: Mode) -> None:
     for trial in trials:
         child = inherit(course.parent, Network.parse(trial.network), trial.seed)
         parts = trained_parts(child, trial, course.distill.model_copy(update={"mode": mode}))
@@ -187,7 +189,9 @@ def test_the_learners_parts_are_those_of_the_mode(course: Course, trials: tuple[
 
 
 @EveryMode
-def test_without_a_head_the_classifier_is_what_reads_the_last_super_block(course: Course, recipe: Recipe, mode: Mode) -> None:
+def test_without_a_head_the_classifier_is_what_reads_the_last_super_block(
+    course: TrialContext, recipe: Recipe, mode: Mode
+) -> None:
     space = recipe.space.model_copy(update={"head": None})
     parent = build(space.masternet(16), seed=1)
     headless = changed(dataclasses.replace(course, parent=parent), mode=mode, epochs=1)
@@ -200,7 +204,7 @@ def test_without_a_head_the_classifier_is_what_reads_the_last_super_block(course
     assert kinds(ran(headless, [trial])) == [None]
 
 
-def test_without_a_head_the_masternets_logits_are_learnt_without_a_single_label(course: Course, recipe: Recipe) -> None:
+def test_without_a_head_the_masternets_logits_are_learnt_without_a_single_label(course: TrialContext, recipe: Recipe) -> None:
     space = recipe.space.model_copy(update={"head": None})
     parent = build(space.masternet(16), seed=1)
     train(parent, course.splits.train, Schedule(epochs=8, batch=64, learning_rate=0.4), 16, CPU, 0)
@@ -234,7 +238,7 @@ def still_space(recipe: Recipe, depth: int, perturb: tuple[int, int]) -> SearchS
 @EveryMode
 @pytest.mark.parametrize(("depth", "perturb"), [(1, (-1, 0)), (0, (0, 1))], ids=["vanished", "control of none"])
 def test_where_a_super_block_is_none_the_first_block_after_it_is_trained(
-    course: Course, recipe: Recipe, mode: Mode, depth: int, perturb: tuple[int, int]
+    course: TrialContext, recipe: Recipe, mode: Mode, depth: int, perturb: tuple[int, int]
 ) -> None:
     space = still_space(recipe, depth, perturb)
     parent = build(space.masternet(16), seed=1)
@@ -253,7 +257,7 @@ def test_where_a_super_block_is_none_the_first_block_after_it_is_trained(
 # As trained the plain way
 
 
-def plainly(course: Course, trial: Trial) -> tuple[GENet, list[float]]:
+def plainly(course: TrialContext, trial: Trial) -> tuple[GENet, list[float]]:
     """The whole child in every step, nothing shared; the part before the super-block in the MasterNet's state."""
     distill, images = course.distill, course.splits.train
     anew = trial.index if trial.fresh else None
@@ -304,7 +308,7 @@ def seen(network: GENet, trial: Trial, pixels: Tensor) -> Tensor:
 @EveryMode
 @BothSuperblocks
 def test_a_trial_with_a_shared_prefix_is_the_one_trained_the_plain_way(
-    course: Course, trials: tuple[Trial, ...], mode: Mode, index: int
+    course: TrialContext, trials: tuple[Trial, ...], mode: Mode, index: int
 ) -> None:
     course = changed(course, mode=mode, warmup_epochs=1, label_smoothing=0.1)
     group = _Group(course, of(trials, index), CPU)
@@ -320,7 +324,9 @@ def test_a_trial_with_a_shared_prefix_is_the_one_trained_the_plain_way(
             )
 
 
-def test_the_prefix_is_computed_once_per_batch_however_many_trials_share_it(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_the_prefix_is_computed_once_per_batch_however_many_trials_share_it(
+    course: TrialContext, trials: tuple[Trial, ...]
+) -> None:
     computed = []
     course.parent.stem.register_forward_hook(lambda *_: computed.append(1))
     counts = []
@@ -331,12 +337,12 @@ def test_the_prefix_is_computed_once_per_batch_however_many_trials_share_it(cour
     assert counts[0] == counts[1] > 0
 
 
-def test_nothing_is_remembered_for_gradients_of_the_prefix(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_nothing_is_remembered_for_gradients_of_the_prefix(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     ran(course, of(trials, 1))
     assert all(parameter.grad is None for parameter in course.parent.parameters())
 
 
-def test_features_are_learnt_without_a_single_label(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_features_are_learnt_without_a_single_label(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     pixels, labels = shown(course.splits.train)
     for mode, blind in (("features", True), ("local", False)):
         asked = changed(course, mode=mode)
@@ -345,14 +351,14 @@ def test_features_are_learnt_without_a_single_label(course: Course, trials: tupl
         assert ([outcome(r) for r in right.values()] == [outcome(r) for r in nonsense.values()]) is blind
 
 
-def test_features_are_learnt_although_no_label_is_a_class(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_features_are_learnt_although_no_label_is_a_class(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     pixels, labels = shown(course.splits.train)
     asked = changed(course, mode="features")
     results = ran(trained_on(asked, TensorImages(pixels, torch.full_like(labels, -1))), of(trials, 0))
     assert kinds(results) == [None] * len(results)
 
 
-def test_learning_features_brings_a_child_closer_to_the_masternet(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_learning_features_brings_a_child_closer_to_the_masternet(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     pixels, _ = next(course.splits.train.batches(256, 16))
     asked = changed(course, mode="features", epochs=6, learning_rate=0.5)
     for trial in of(trials, 0):
@@ -367,7 +373,7 @@ def test_learning_features_brings_a_child_closer_to_the_masternet(course: Course
             assert (after - target).square().mean() < 0.8 * (before - target).square().mean()
 
 
-def test_statistics_of_all_batch_normalisations_are_taken_anew(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_statistics_of_all_batch_normalisations_are_taken_anew(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     group = _Group(changed(course, mode="features"), of(trials, 0), CPU)
     children = list(group.children)
     list(group.run())
@@ -380,12 +386,14 @@ def test_statistics_of_all_batch_normalisations_are_taken_anew(course: Course, t
         assert {part.momentum for part in norms} == {0.1}
 
 
-def test_the_search_seed_decides_batches_and_so_the_results(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_the_search_seed_decides_batches_and_so_the_results(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     one, other = (ran(dataclasses.replace(course, seed=seed), of(trials, 0)) for seed in (1, 2))
     assert [r.curve for r in one.values()] != [r.curve for r in other.values()]
 
 
-def test_every_trial_is_charged_for_its_time_and_what_is_shared_is_divided(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_every_trial_is_charged_for_its_time_and_what_is_shared_is_divided(
+    course: TrialContext, trials: tuple[Trial, ...]
+) -> None:
     results = list(ran(course, of(trials, 1)).values())
     for result in results:
         assert min(result.seconds.images, result.seconds.prefix, result.seconds.training, result.seconds.validation) > 0
@@ -397,7 +405,7 @@ def test_every_trial_is_charged_for_its_time_and_what_is_shared_is_divided(cours
 # Early ends
 
 
-def test_a_trial_that_has_settled_ends_after_one_more_epoch(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_trial_that_has_settled_ends_after_one_more_epoch(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     still = changed(course, epochs=30, patience=2, learning_rate=1e-12, mode="superblock")
     events = list(fine_tune(still, of(trials, 1), CPU))
     control = next(result for result in by_id(iter(events)).values() if result.control)
@@ -408,12 +416,12 @@ def test_a_trial_that_has_settled_ends_after_one_more_epoch(course: Course, tria
     assert walked(events) == pytest.approx(len(of(trials, 1)))
 
 
-def test_a_trial_goes_to_its_last_epoch_where_its_patience_is_longer(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_trial_goes_to_its_last_epoch_where_its_patience_is_longer(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     still = changed(course, epochs=4, patience=4, learning_rate=1e-12)
     assert {len(result.curve) for result in ran(still, of(trials, 1)).values()} == {4}
 
 
-def test_settling_early_is_each_trials_own_affair(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_settling_early_is_each_trials_own_affair(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     asked = changed(course, epochs=8, patience=1)
     together = ran(asked, of(trials, 0))
     assert len({len(result.curve) for result in together.values()}) > 1
@@ -422,7 +430,7 @@ def test_settling_early_is_each_trials_own_affair(course: Course, trials: tuple[
 
 
 def test_the_rate_of_a_settled_trial_falls_from_the_schedules_to_zero_within_an_epoch(
-    course: Course, trials: tuple[Trial, ...]
+    course: TrialContext, trials: tuple[Trial, ...]
 ) -> None:
     schedule = course.distill.model_copy(update={"epochs": 10})
     child = _Child(trials[0], course, CPU)
@@ -436,7 +444,7 @@ def test_the_rate_of_a_settled_trial_falls_from_the_schedules_to_zero_within_an_
 
 
 @pytest.fixture
-def poisoned(course: Course) -> Course:
+def poisoned(course: TrialContext) -> TrialContext:
     """In the MasterNet's first super-block a weight is infinite: its own kind inherits it, another kind does not.
 
     Trials learn labels, for the MasterNet's features are infinite too.
@@ -446,7 +454,7 @@ def poisoned(course: Course) -> Course:
     return changed(course, mode="local")
 
 
-def test_a_loss_that_is_not_finite_fails_its_own_trial_only(poisoned: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_loss_that_is_not_finite_fails_its_own_trial_only(poisoned: TrialContext, trials: tuple[Trial, ...]) -> None:
     group = of([trial for trial in trials if not trial.also], 0)
     results = ran(poisoned, group)
     for trial in group:
@@ -463,14 +471,14 @@ def test_a_loss_that_is_not_finite_fails_its_own_trial_only(poisoned: Course, tr
 
 @EveryMode
 def test_an_absurd_rate_fails_all_trials_and_gives_none_an_accuracy(
-    course: Course, trials: tuple[Trial, ...], mode: Mode
+    course: TrialContext, trials: tuple[Trial, ...], mode: Mode
 ) -> None:
     results = ran(changed(course, mode=mode, learning_rate=1e30, epochs=3), of(trials, 0))
     assert kinds(results) == ["non-finite loss"] * len(of(trials, 0))
     assert all(result.accuracy is None for result in results.values())
 
 
-def test_a_trial_over_its_time_limit_is_given_up_and_says_so(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_trial_over_its_time_limit_is_given_up_and_says_so(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     results = ran(changed(course, time_limit_s=1e-9), of(trials, 1))
     assert kinds(results) == ["time limit"] * len(of(trials, 1))
     for result in results.values():
@@ -480,7 +488,7 @@ def test_a_trial_over_its_time_limit_is_given_up_and_says_so(course: Course, tri
         assert result.seconds.total > 1e-9
 
 
-def test_a_generous_time_limit_changes_nothing(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_generous_time_limit_changes_nothing(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     limited, free = ran(changed(course, time_limit_s=1e6), of(trials, 1)), ran(course, of(trials, 1))
     assert [outcome(result) for result in limited.values()] == [outcome(result) for result in free.values()]
 
@@ -500,19 +508,19 @@ class Faulty(TensorImages):
             yield each
 
 
-def faulty(course: Course, fault: Exception, at: int = 2) -> FineTune:
+def faulty(course: TrialContext, fault: Exception, at: int = 2) -> FineTune:
     images = course.splits.train
     assert isinstance(images, TensorImages)
     return FineTune(trained_on(course, Faulty(images, fault, at)), "cpu")
 
 
-def test_an_image_that_cannot_be_read_fails_the_whole_group_by_its_data(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_an_image_that_cannot_be_read_fails_the_whole_group_by_its_data(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     results = by_id(faulty(course, DataError("cat.png: must be an image"))(of(trials, 0)))
     assert kinds(results) == ["data"] * len(of(trials, 0))
     assert {result.failure.message for result in results.values() if result.failure} == {"cat.png: must be an image"}
 
 
-def test_a_fault_of_the_program_is_told_with_its_place(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_fault_of_the_program_is_told_with_its_place(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     results = by_id(faulty(course, ZeroDivisionError("division by zero\nmore"))(of(trials, 0)))
     line = next(n for n, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "raise self._fault" in text)
     assert kinds(results) == ["bug"] * len(of(trials, 0))
@@ -521,7 +529,7 @@ def test_a_fault_of_the_program_is_told_with_its_place(course: Course, trials: t
 
 
 def test_a_trial_that_has_its_result_keeps_it_when_the_rest_of_its_group_fails(
-    poisoned: Course, trials: tuple[Trial, ...]
+    poisoned: TrialContext, trials: tuple[Trial, ...]
 ) -> None:
     group = of([trial for trial in trials if not trial.also], 0)
     results = by_id(faulty(poisoned, DataError("cat.png"), at=5)(group))
@@ -530,7 +538,7 @@ def test_a_trial_that_has_its_result_keeps_it_when_the_rest_of_its_group_fails(
 
 
 @pytest.mark.parametrize("fault", [LostDeviceError("gone"), RuntimeError("CUDA error: an illegal memory access")])
-def test_a_lost_device_is_no_trials_failure(course: Course, trials: tuple[Trial, ...], fault: Exception) -> None:
+def test_a_lost_device_is_no_trials_failure(course: TrialContext, trials: tuple[Trial, ...], fault: Exception) -> None:
     with pytest.raises(LostDeviceError, match="the device stopped answering"):
         list(faulty(course, fault)(of(trials, 0)))
 
@@ -555,13 +563,13 @@ class Crowded(TensorImages):
             yield each
 
 
-def crowded(course: Course, room: int) -> FineTune:
+def crowded(course: TrialContext, room: int) -> FineTune:
     images = course.splits.train
     assert isinstance(images, TensorImages)
     return FineTune(trained_on(course, Crowded(images, room)), "cpu")
 
 
-def test_a_group_without_room_is_run_in_two_halves_with_the_same_results(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_group_without_room_is_run_in_two_halves_with_the_same_results(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     group = of(trials, 0)[:5]
     results = by_id(crowded(course, room=3)(group))
     expected = ran(course, group)
@@ -569,21 +577,21 @@ def test_a_group_without_room_is_run_in_two_halves_with_the_same_results(course:
     assert [results[trial.id].group for trial in group] == [3, 3, 3, 2, 2]
 
 
-def test_a_group_without_room_is_halved_until_it_fits(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_group_without_room_is_halved_until_it_fits(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     group = of(trials, 0)[:5]
     results = by_id(crowded(course, room=2)(group))
     assert [results[trial.id].group for trial in group] == [2, 2, 1, 2, 2]
     assert [outcome(results[trial.id]) for trial in group] == [outcome(ran(course, [trial])[trial.id]) for trial in group]
 
 
-def test_a_single_trial_without_room_fails_by_memory(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_a_single_trial_without_room_fails_by_memory(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     (result,) = by_id(crowded(course, room=0)(of(trials, 0)[:1])).values()
     assert outcome(result) == (None, (), "out of memory")
     assert result.failure is not None
     assert "lower distill.batch" in result.failure.message
 
 
-def test_memory_that_a_processor_lacks_is_known_by_its_words(course: Course, trials: tuple[Trial, ...]) -> None:
+def test_memory_that_a_processor_lacks_is_known_by_its_words(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     fault = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     results = by_id(faulty(course, fault)(of(trials, 0)[:2]))
     assert kinds(results) == ["out of memory"] * 2
@@ -606,21 +614,23 @@ STRIDES = {
 }
 
 
-def spoilt(course: Course) -> Course:
+def spoilt(course: TrialContext) -> TrialContext:
     with torch.no_grad():
         course.parent.superblocks[0].blocks[0].convs[0].conv.weight[:] = float("inf")
     return changed(course, mode="local")
 
 
 @pytest.mark.parametrize("how", STRIDES)
-def test_strides_add_up_to_the_trials_and_every_trial_has_one_result(course: Course, trials: tuple[Trial, ...], how: str) -> None:
+def test_strides_add_up_to_the_trials_and_every_trial_has_one_result(
+    course: TrialContext, trials: tuple[Trial, ...], how: str
+) -> None:
     group = of(trials, 0)
     events = list(STRIDES[how](course)(group))
     assert sorted(event.id for event in events if isinstance(event, TrialResult)) == sorted(trial.id for trial in group)
     assert walked(events) == pytest.approx(len(group))
 
 
-def test_the_work_goes_to_another_device_with_the_same_course(course: Course) -> None:
+def test_the_work_goes_to_another_device_with_the_same_course(course: TrialContext) -> None:
     assert FineTune(course, "cpu").on("cuda:1") == FineTune(course, "cuda:1")
 
 
@@ -648,27 +658,27 @@ class Stopped(TensorImages):
             raise UserStops
 
 
-def stopped(course: Course, after: int) -> Course:
+def stopped(course: TrialContext, after: int) -> TrialContext:
     images = course.splits.train
     assert isinstance(images, TensorImages)
     return trained_on(course, Stopped(images, after))
 
 
-def saving(course: Course, folder: Path, mode: Mode = "features") -> Course:
+def saving(course: TrialContext, folder: Path, mode: Mode = "features") -> TrialContext:
     return dataclasses.replace(changed(course, mode=mode), folder=folder, checkpoint_every_s=0.0)
 
 
 @EveryMode
 @pytest.mark.parametrize("after", [1, 3, 4, 5, 8])
 def test_trials_that_go_on_from_any_step_end_as_undisturbed_ones(
-    course: Course, trials: tuple[Trial, ...], tmp_path: Path, mode: Mode, after: int
+    course: TrialContext, trials: tuple[Trial, ...], tmp_path: Path, mode: Mode, after: int
 ) -> None:
     course, steps = changed(course, mode=mode), 512 // SHORT.batch
     expected = ran(course, of(trials, 1))
     group = _Group(stopped(saving(course, tmp_path, mode), after), of(trials, 1), CPU)
     with pytest.raises(UserStops):
         list(group.run())
-    place = Place((after - 1) // steps, (after - 1) % steps + 1)
+    place = CheckpointPlace((after - 1) // steps, (after - 1) % steps + 1)
     group.checkpoints.write({child.trial: child.state for child in group.children}, place)
     events = list(FineTune(saving(course, tmp_path, mode), "cpu")(of(trials, 1)))
     assert {id: outcome(r) for id, r in by_id(iter(events)).items()} == {id: outcome(r) for id, r in expected.items()}
@@ -676,7 +686,7 @@ def test_trials_that_go_on_from_any_step_end_as_undisturbed_ones(
 
 
 def test_a_group_that_is_stopped_goes_on_from_what_it_saved_by_itself(
-    course: Course, trials: tuple[Trial, ...], tmp_path: Path
+    course: TrialContext, trials: tuple[Trial, ...], tmp_path: Path
 ) -> None:
     expected = ran(course, of(trials, 0))
     with pytest.raises(UserStops):
@@ -691,7 +701,7 @@ def test_a_group_that_is_stopped_goes_on_from_what_it_saved_by_itself(
 
 @pytest.mark.parametrize("loss", ["gone", "damaged"])
 def test_a_trial_whose_checkpoint_is_lost_begins_anew_and_the_others_go_on(
-    course: Course, trials: tuple[Trial, ...], tmp_path: Path, loss: str
+    course: TrialContext, trials: tuple[Trial, ...], tmp_path: Path, loss: str
 ) -> None:
     expected = ran(course, of(trials, 0))
     with pytest.raises(UserStops):
@@ -709,7 +719,7 @@ def test_a_trial_whose_checkpoint_is_lost_begins_anew_and_the_others_go_on(
 
 
 def test_without_a_folder_nothing_is_saved(
-    course: Course, trials: tuple[Trial, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    course: TrialContext, trials: tuple[Trial, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ran(dataclasses.replace(course, checkpoint_every_s=0.0), of(trials, 1))

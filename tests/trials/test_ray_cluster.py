@@ -15,12 +15,12 @@ import torch
 
 from genet.config.recipe import Distill
 from genet.models.build import build
-from genet.pipeline.context import open_job
+from genet.pipeline.context import open_run
 from genet.pipeline.learn import train_master
 from genet.pipeline.profile import profile_device
 from genet.progress import Progress
 from genet.training.data import load_data
-from genet.trials.context import Course
+from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.results import Event, TrialResult
@@ -50,7 +50,7 @@ class Slowly:
 
 @pytest.mark.slow
 def test_a_run_on_ray_told_to_end_does_so_as_any_other(tmp_path: Path) -> None:
-    with open_job(tmp_path / "run", Progress(), tiny_recipe(tmp_path)) as job:
+    with open_run(tmp_path / "run", Progress(), tiny_recipe(tmp_path)) as job:
         profile_device(job)
         train_master(job)
     command = [sys.executable, "-m", "genet", "distill", str(tmp_path / "run"), "--runner", "ray"]
@@ -74,7 +74,7 @@ def test_a_node_killed_in_mid_run_changes_no_result(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     distill = Distill(epochs=1, batch=128, learning_rate=0.1)
     splits = load_data(recipe.data, recipe.space.input, 0)
-    work = FineTune(Course(build(recipe.space.masternet(16)), splits, distill, 16, 0), "cpu")
+    work = FineTune(TrialContext(build(recipe.space.masternet(16)), splits, distill, 16, 0), "cpu")
     trials = plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, distill)
     alone = {event.id: event for group in groups(trials, 1) for event in work(group) if isinstance(event, TrialResult)}
 

@@ -61,7 +61,7 @@ class OpEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class KernelEstimate:
     """One forward pass of a batch: `ms` is the larger of what the device computes and what the host needs to launch it."""
 
     ms: float
@@ -73,7 +73,7 @@ class Estimate:
     ops: tuple[OpEstimate, ...]
 
 
-def estimate(ops: Sequence[Op], gpu: Gpu, batch: int, dtype: Dtype, runtime: Runtime) -> Estimate:
+def estimate(ops: Sequence[Op], gpu: Gpu, batch: int, dtype: Dtype, runtime: Runtime) -> KernelEstimate:
     """Return the time of a batch on a GPU; "auto" is CUDA graphs, as it is where a GPU is measured."""
     if batch < 1:
         raise SpecError([f"a batch must have at least 1 image, got {batch}"])
@@ -97,18 +97,18 @@ def _looped(op: Op, gpu: Gpu) -> int:
     return op.groups if gpu.software.loops_over_groups and op.groups > 1 and not op.depthwise else 1
 
 
-def corrected(found: Estimate, factors: Sequence[float], host_factor: float) -> Estimate:
+def corrected(found: KernelEstimate, factors: Sequence[float], host_factor: float) -> KernelEstimate:
     """Return the estimate with every kernel's time multiplied by its factor, and the host's by its own."""
     pairs = zip(found.ops, factors, strict=True)
     ops = tuple(dataclasses.replace(op, ms=op.ms * factor, tail_ms=op.tail_ms * factor) for op, factor in pairs)
     return _summed(ops, found.host_ms * host_factor, found.kernels)
 
 
-def _summed(ops: tuple[OpEstimate, ...], host_ms: float, kernels: int) -> Estimate:
+def _summed(ops: tuple[OpEstimate, ...], host_ms: float, kernels: int) -> KernelEstimate:
     """Return kernels run one after another, while the host launches those to come: the slower of the two sets the pace."""
     device_ms, tail_ms = math.fsum(op.ms for op in ops), math.fsum(op.tail_ms for op in ops)
     bound: Bound = "host" if host_ms > device_ms else "device"
-    return Estimate(max(device_ms, host_ms), device_ms, host_ms, kernels, bound, tail_ms, ops)
+    return KernelEstimate(max(device_ms, host_ms), device_ms, host_ms, kernels, bound, tail_ms, ops)
 
 
 def waves(blocks: int, slots: int) -> int:

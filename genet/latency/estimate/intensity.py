@@ -14,7 +14,7 @@ from genet.storage import Record
 BYTES: dict[Dtype, int] = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a value
 
 
-class Layer(Record):
+class LayerIntensity(Record):
     """One convolution or linear layer: floating-point operations and bytes moved, both of a batch."""
 
     name: str
@@ -27,17 +27,19 @@ class Layer(Record):
         return self.flops / self.bytes
 
 
-def layers_of(ops: Iterable[Op], batch: int, dtype: Dtype) -> tuple[Layer, ...]:
+def layers_of(ops: Iterable[Op], batch: int, dtype: Dtype) -> tuple[LayerIntensity, ...]:
     """Return the layers of a network in the order they run, on a batch; a multiplication and an addition are two operations."""
-    return tuple(Layer(name=op.name, flops=2 * op.macs * batch, bytes=op.bytes(batch, BYTES[dtype])) for op in ops if op.macs > 0)
+    return tuple(
+        LayerIntensity(name=op.name, flops=2 * op.macs * batch, bytes=op.bytes(batch, BYTES[dtype])) for op in ops if op.macs > 0
+    )
 
 
-def flops_of(layers: Iterable[Layer]) -> int:
+def flops_of(layers: Iterable[LayerIntensity]) -> int:
     """Return operations of all layers."""
     return sum(layer.flops for layer in layers)
 
 
-def intensity_of(layers: Iterable[Layer]) -> float:
+def intensity_of(layers: Iterable[LayerIntensity]) -> float:
     """Return aggregate arithmetic intensity of a network: the operations of all layers over the bytes of all."""
     every = tuple(layers)
     return flops_of(every) / sum(layer.bytes for layer in every)

@@ -30,7 +30,7 @@ class Timed:
     estimated_ms: float
 
 
-class Residual:
+class LearnedCorrection:
     """A correction learnt from timed rows. EvidenceError for too few rows, or times that are not above 0."""
 
     def __init__(self, rows: Sequence[Timed]) -> None:

@@ -15,7 +15,7 @@ from genet.latency.estimate.intensity import BYTES
 from genet.latency.ops import Op
 from genet.latency.profile import ROUND_REPEATS, ROUNDS
 from genet.latency.table import Setting
-from genet.latency.workload import Part
+from genet.latency.workload import Workload
 from genet.storage import Derived, Record
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Product:
         return dataclasses.replace(self, batch=batch)
 
     @property
-    def part(self) -> Part:
+    def part(self) -> Workload:
         """Frameworks run the two kinds by different libraries, and only convolutions in the number format of convolutions."""
         rows, size = self.rows, self.size
         op = Op("product", "conv", rows * size, rows * size, size * size, rows, size, size)
@@ -100,7 +100,7 @@ class Product:
             return nn.Linear(size, size, bias=False) if self.kind == "linear layer" else nn.Conv2d(size, size, 1, bias=False)
 
         image = (1, rows, size) if self.kind == "linear layer" else (size, rows, 1)
-        return Part(f"{self.kind}, {self.batch * rows} x {size} x {size}", image, lambda: ((op,),), build, whole=False)
+        return Workload(f"{self.kind}, {self.batch * rows} x {size} x {size}", image, lambda: ((op,),), build, whole=False)
 
     def tflops_per_sec(self, ms: float) -> float:
         """Return what it reaches where a batch takes so many milliseconds."""
@@ -139,7 +139,7 @@ def read_roof(meter: Meter) -> tuple[Roof, Product]:
     ), product
 
 
-def memory_pass(setting: Setting) -> Part:
+def memory_pass(setting: Setting) -> Workload:
     """Return a pass that reads and writes every value of a large batch once: what a copy does."""
     values = max(1, PASS_BYTES // (BYTES[setting.dtype] * setting.batch))
     op = Op("pass", "other", values, values)
@@ -149,7 +149,7 @@ def memory_pass(setting: Setting) -> Part:
 
         return nn.ReLU()
 
-    return Part("a pass over memory", (1, 1, values), lambda: ((op,),), build, whole=False)
+    return Workload("a pass over memory", (1, 1, values), lambda: ((op,),), build, whole=False)
 
 
 def _published(setting: Setting) -> tuple[float | None, float | None]:

@@ -53,7 +53,7 @@ class Staircases(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StaircaseSite:
     """Where a staircase is looked for."""
 
     superblock: int
@@ -62,19 +62,19 @@ class Place:
     sweep: tuple[Block, ...]  # the repeated block at every width on offer
 
 
-def places(space: SearchSpace) -> tuple[Place, ...]:
+def places(space: SearchSpace) -> tuple[StaircaseSite, ...]:
     """Return every place with a staircase; none where the space asks for a plain grid."""
     if space.widths != "wave-aligned":
         return ()
     offered = space.widths_on_offer()
     return tuple(
-        Place(index, resolution, kind, tuple(space.repeated_blocks(index, kind, offered, resolution)))
+        StaircaseSite(index, resolution, kind, tuple(space.repeated_blocks(index, kind, offered, resolution)))
         for resolution in space.input.resolutions
         for index, kind in offered
     )
 
 
-def sweep_blocks(place: Place, own_width: int, table: LatencyTable) -> tuple[Block, ...]:
+def sweep_blocks(place: StaircaseSite, own_width: int, table: LatencyTable) -> tuple[Block, ...]:
     """Return the blocks of a sweep to measure next, none when all its steps are located. The MasterNet's own width is
     measured.
     """
@@ -88,7 +88,7 @@ def sweep_blocks(place: Place, own_width: int, table: LatencyTable) -> tuple[Blo
     return tuple(by_width[width] for width in sorted(wanted))
 
 
-def _sigma(place: Place, table: LatencyTable) -> float:
+def _sigma(place: StaircaseSite, table: LatencyTable) -> float:
     """Return the relative standard error of one latency: from its repeats, and from how the sentinel varied."""
     rows = [row for block in place.sweep if (row := table.block_row(block)) and row.spread is not None]
     spreads = [row.spread for row in rows if row.spread is not None]
@@ -105,7 +105,7 @@ def find_staircases(space: SearchSpace, table: LatencyTable) -> Staircases:
     return Staircases(setting=table.setting.digest, staircases=found)
 
 
-def _staircase(place: Place, own_width: int, table: LatencyTable, noise: float) -> PlacedStaircase:
+def _staircase(place: StaircaseSite, own_width: int, table: LatencyTable, noise: float) -> PlacedStaircase:
     answered = [row for block in place.sweep if (row := table.block_row(block))]
     rows = [row for row in answered if row.ms is not None]
     if not answered:

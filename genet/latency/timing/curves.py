@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from genet.errors import EvidenceError, MeasurementError, SpecError
-from genet.latency.workload import Part, read_part, with_width
+from genet.latency.workload import Workload, read_part, with_width
 from genet.storage import Record
 
 if TYPE_CHECKING:
@@ -107,13 +107,13 @@ def measure_curves(
     )
 
 
-def _part(name: str, variable: str, value: int, size: int | None) -> Part:
+def _part(name: str, variable: str, value: int, size: int | None) -> Workload:
     if variable == "width":
         return read_part(with_width(name, value), size)
     return read_part(name, value if variable == "size" else size)
 
 
-def _times(parts: Sequence[Part], meter: Meter) -> Iterable[float | None]:
+def _times(parts: Sequence[Workload], meter: Meter) -> Iterable[float | None]:
     """Return all in turn; where one does not fit beside the others, each by itself, and None for those that do not fit at all."""
     try:
         return [timing.ms for timing in meter.prepare(parts)()]
@@ -121,7 +121,7 @@ def _times(parts: Sequence[Part], meter: Meter) -> Iterable[float | None]:
         return [_alone(part, meter) for part in parts]
 
 
-def _alone(part: Part, meter: Meter) -> float | None:
+def _alone(part: Workload, meter: Meter) -> float | None:
     try:
         return meter.prepare([part])()[0].ms
     except MeasurementError:

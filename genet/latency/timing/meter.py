@@ -35,15 +35,15 @@ from genet.errors import (
     OutOfMemoryError,
     first_line,
 )
-from genet.latency.estimate.analytic import Estimate, corrected, estimate, scale_of
+from genet.latency.estimate.analytic import KernelEstimate, corrected, estimate, scale_of
 from genet.latency.estimate.hardware import Gpu, find_gpu, similar_gpu
-from genet.latency.estimate.residual import Residual, Timed
+from genet.latency.estimate.residual import LearnedCorrection, Timed
 from genet.latency.ops import Op, block_ops
 from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.clock import REPEATS, Timing, Work, measure
 from genet.latency.timing.layers import time_layers
 from genet.latency.timing.runtimes import ONE_LAYOUT, WAITING, prepare
-from genet.latency.workload import Part
+from genet.latency.workload import Workload
 
 _Answer = TypeVar("_Answer")
 CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
@@ -53,7 +53,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-class Race(Protocol):
+class InterleavedTimer(Protocol):
     """Times parts that are ready, a repeat of each in turn."""
 
     def __call__(self, repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
@@ -67,7 +67,7 @@ class Meter(Protocol):
     def setting(self) -> Setting:
         """The key of every row."""
 
-    def prepare(self, parts: Sequence[Part]) -> Race:
+    def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
         """Make parts ready to be timed in turn, as often as the caller likes."""
 
     def at(self, batch: int) -> Meter:
@@ -94,7 +94,7 @@ class DeviceMeter:
         """See `Meter`."""
         return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
-    def prepare(self, parts: Sequence[Part]) -> Race:
+    def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
         """Build the parts with fresh weights on the device, on random images; what a time depends on is their shape."""
         runtime = self.setting.runtime
         if runtime in ONE_LAYOUT and self.setting.memory_format != "contiguous":
@@ -118,11 +118,11 @@ class DeviceMeter:
 
         return race
 
-    def layers(self, part: Part, passes: int = 10) -> tuple[tuple[str, str, float], ...]:
+    def layers(self, part: Workload, passes: int = 10) -> tuple[tuple[str, str, float], ...]:
         """Name, kind and milliseconds of every layer in eager mode, the median of some passes, in the order they run."""
         return self._at_work([part], lambda: time_layers(self._module(part), self._images(part), passes))
 
-    def largest_batch(self, part: Part) -> int | None:
+    def largest_batch(self, part: Workload) -> int | None:
         """Return the largest power of two of images that fits into memory, up to MOST_IMAGES; None where not one does.
 
         Tried on a GPU, by one pass in eager mode; reckoned on a CPU.
@@ -133,7 +133,7 @@ class DeviceMeter:
         give_back_memory(self.device)  # runtimes beside torch need it too
         return fitting
 
-    def _fits(self, part: Part) -> bool:
+    def _fits(self, part: Workload) -> bool:
         def one_pass() -> None:
             with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True):
                 self._module(part)(self._images(part))
@@ -145,7 +145,7 @@ class DeviceMeter:
             return False
         return True
 
-    def _module(self, part: Part) -> nn.Module:
+    def _module(self, part: Workload) -> nn.Module:
         """Make weights on the device: for a table of thousands of blocks, copying them would take longer than
         timing.
         """
@@ -159,12 +159,12 @@ class DeviceMeter:
                 weights.zero_()
         return module.to(memory_format=MEMORY_FORMATS[self.setting.memory_format])
 
-    def _images(self, part: Part) -> Tensor:
+    def _images(self, part: Workload) -> Tensor:
         shape = (self.setting.batch, *part.image)
         pixels = torch.randn(shape, device=self.device, dtype=DTYPES[self.setting.dtype])
         return pixels.contiguous(memory_format=MEMORY_FORMATS[self.setting.memory_format])
 
-    def _at_work(self, parts: Sequence[Part], body: Callable[[], _Answer]) -> _Answer:
+    def _at_work(self, parts: Sequence[Workload], body: Callable[[], _Answer]) -> _Answer:
         """Do the body's inference on the device, with cuDNN's own choice of kernels, and tell its faults in words.
 
         fp32 means what torch serves by default: TF32 convolutions where there are, and IEEE linear layers.
@@ -206,7 +206,7 @@ class DeviceMeter:
             return False
         return True
 
-    def _check_memory(self, parts: Sequence[Part]) -> None:
+    def _check_memory(self, parts: Sequence[Workload]) -> None:
         """Refuse what does not fit: a CPU's allocator may promise more memory than there is, and the system then kills the
         process.
         """
@@ -214,7 +214,7 @@ class DeviceMeter:
         if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
             raise self._too_large(parts, free)
 
-    def _too_large(self, parts: Sequence[Part], free: int | None) -> OutOfMemoryError:
+    def _too_large(self, parts: Sequence[Workload], free: int | None) -> OutOfMemoryError:
         part = max(parts, key=lambda part: self._bytes(part, self.setting.batch))
         fits, room = self.setting.batch, math.inf if free is None else free / 2
         while fits > 1 and self._bytes(part, fits) > room:
@@ -224,7 +224,7 @@ class DeviceMeter:
             f"batch {min(fits, max(1, self.setting.batch // 2))} should"
         )
 
-    def _bytes(self, part: Part, batch: int) -> int:
+    def _bytes(self, part: Workload, batch: int) -> int:
         """Return memory of one pass: weights, images, and the largest input and output of a kernel, twice for its workspace."""
         ops = part.ops()
         largest = max((op.read + op.written for op in ops), default=0)
@@ -243,7 +243,7 @@ class EstimateMeter:
     wanted: Measure
     gpu: Gpu
     scale: float = 1.0
-    residual: Residual | None = None
+    residual: LearnedCorrection | None = None
     rows: int = 0  # that the residual was learnt from
 
     def at(self, batch: int) -> EstimateMeter:
@@ -256,14 +256,14 @@ class EstimateMeter:
         calibration = f" x {self.scale:.4g}" * (self.scale != 1) + f" corrected by {self.rows} rows" * (self.rows > 0)
         return Setting.of(estimate_card(self.gpu, f"estimate:{self.gpu.key}{calibration}"), self.wanted)
 
-    def prepare(self, parts: Sequence[Part]) -> Race:
+    def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
         """Return the estimates, which no repetition changes."""
         found = [(part, self.estimate(part)) for part in parts]
         estimates = [estimate.ms if part.whole else estimate.device_ms for part, estimate in found]
         timings = tuple(Timing(ms=ms, median_ms=ms, spread=0.0) for ms in estimates)
         return lambda repeats=REPEATS, repeated=lambda: None: timings
 
-    def estimate(self, part: Part) -> Estimate:
+    def estimate(self, part: Workload) -> KernelEstimate:
         """Return the whole estimate of a part, calibrated."""
         groups = part.groups()
         factors = (
@@ -272,7 +272,7 @@ class EstimateMeter:
         per_op = [self.scale * factor for factor, group in zip(factors, groups, strict=True) for _ in group]
         return corrected(self._plain(part.ops()), per_op, self.scale)
 
-    def scaled_by(self, known: Sequence[tuple[Part, float]]) -> EstimateMeter:
+    def scaled_by(self, known: Sequence[tuple[Workload, float]]) -> EstimateMeter:
         """Return the meter with one factor more: what some networks really take, in ms per batch."""
         if not known:
             return self
@@ -295,9 +295,9 @@ class EstimateMeter:
             Timed(ops, setting.batch, ms, estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime).device_ms)
             for ops, ms in rows
         ]
-        return dataclasses.replace(self, residual=Residual(learnt), rows=len(learnt))
+        return dataclasses.replace(self, residual=LearnedCorrection(learnt), rows=len(learnt))
 
-    def _plain(self, ops: Sequence[Op]) -> Estimate:
+    def _plain(self, ops: Sequence[Op]) -> KernelEstimate:
         setting = self.setting
         return estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime)
 
@@ -331,7 +331,7 @@ class EvidenceMeter:
         """See `Meter`."""
         return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
-    def prepare(self, parts: Sequence[Part]) -> Race:
+    def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
         """Refuse; EvidenceError names what is missing."""
         raise EvidenceError(
             f"the evidence of {self.setting.device.name} must hold {parts[0].name}, and does not; measure it there with "

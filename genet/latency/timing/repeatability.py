@@ -7,7 +7,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
-from genet.latency.workload import Part
+from genet.latency.workload import Workload
 from genet.storage import Record
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Repeatability(Record):
     pairs: int
 
 
-def repeatability(part: Part, meter: Meter) -> Repeatability:
+def repeatability(part: Workload, meter: Meter) -> Repeatability:
     """Time a part against itself, `PAIRS` times in turn and as often apart."""
     together = []
     for _ in range(PAIRS):

@@ -15,7 +15,7 @@ NANOSECOND = 6  # digits of milliseconds
 
 
 @dataclass(frozen=True)
-class Aim:
+class Objective:
     """In latency mode the most milliseconds saved, with a sum of parameter gains from `least` to `most` (equation 7).
 
     In accuracy mode the most parameters gained, with a sum of latency gains, in milliseconds, of at least `least` (equation 6).

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from genet.studies.align.aim import Aim, Chosen, stay
+from genet.studies.align.aim import Chosen, Objective, stay
 from genet.studies.align.place import Place
 
 
-def exact(places: Sequence[Place], aim: Aim) -> Chosen:
+def exact(places: Sequence[Place], aim: Objective) -> Chosen:
     """Return the options with the largest value within the bounds; every width stays where nothing is within them."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from genet.studies.align.aim import Aim, Chosen, stay
+from genet.studies.align.aim import Chosen, Objective, stay
 from genet.studies.align.place import Option, Place
 
 
-def greedy(places: Sequence[Place], aim: Aim) -> Chosen:
+def greedy(places: Sequence[Place], aim: Objective) -> Chosen:
     """Move the place with the most to gain, and balance it with moves the other way from the end of the queue.
 
     For latency a layer is scaled down to its left edge, and layers with the least latency gain are scaled up until the
@@ -40,7 +40,7 @@ def greedy(places: Sequence[Place], aim: Aim) -> Chosen:
     return tuple(chosen)
 
 
-def _gain(place: Place, aim: Aim) -> float:
+def _gain(place: Place, aim: Objective) -> float:
     """Return what the move ahead gains; nothing where there is none."""
     ahead = _ahead(place, aim)
     return aim.value(place, ahead) if ahead else 0.0
@@ -51,9 +51,9 @@ def _saved(place: Place) -> float:
     return place.latency_gain(place.left) if place.left else 0.0
 
 
-def _ahead(place: Place, aim: Aim) -> Option | None:
+def _ahead(place: Place, aim: Objective) -> Option | None:
     return place.left if aim.mode == "latency" else place.right
 
 
-def _back(place: Place, aim: Aim) -> Option | None:
+def _back(place: Place, aim: Objective) -> Option | None:
     return place.right if aim.mode == "latency" else place.left

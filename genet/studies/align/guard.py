@@ -23,7 +23,7 @@ WHILE_TRAINED = "the network fails with another width there while it is trained"
 
 
 @torch.inference_mode()
-def tried(module: nn.Module, tied: Tied, image: tuple[int, int, int]) -> Tied:
+def verify_resizable(module: nn.Module, tied: Tied, image: tuple[int, int, int]) -> Tied:
     """Return the groups, those fixed with which the network cannot be widened without a change, cannot be cut, or then not
     trained.
 

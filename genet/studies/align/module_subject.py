@@ -10,12 +10,12 @@ from pathlib import Path
 
 from torch import nn
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Block
 from genet.config.reader import read_widths
-from genet.latency.workload import Part, traced
+from genet.latency.workload import Workload, traced
 from genet.models.external import channels
-from genet.studies.align.guard import tried
+from genet.studies.align.guard import verify_resizable
 from genet.studies.align.layer import Layer
 from genet.studies.align.resize import Kept, resized
 from genet.studies.align.subject import EVERYTHING, WIDEST, Movable, Scope, Widths, grid
@@ -26,7 +26,7 @@ from genet.studies.align.tied import Group, Tied, tie
 class ModuleSubject:
     """A network as its source builds it, and the widths it is cut to: a cut network does not grow beyond its source."""
 
-    network: Foreign
+    network: ExternalModel
     source: nn.Module
     cut: Widths = field(default_factory=dict)
     scope: Scope = EVERYTHING
@@ -40,7 +40,7 @@ class ModuleSubject:
     def tied(self) -> Tied:
         """The source's layers and groups."""
         image = (self.network.input.channels, self.resolution, self.resolution)
-        return tried(self.source, tie(self.source, image, self.name), image)
+        return verify_resizable(self.source, tie(self.source, image, self.name), image)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class ModuleSubject:
         """Of its images, in pixels."""
         return self.network.input.resolution
 
-    def part(self, widths: Widths, resolution: int | None = None) -> Part:
+    def part(self, widths: Widths, resolution: int | None = None) -> Workload:
         """Return the network with other widths, to be timed; which channels it keeps matters to no latency.
 
         Asking for its kernels raises SpecError where it does not run at another resolution.
@@ -109,7 +109,7 @@ class ModuleSubject:
         """Return the network with other widths and the source's weights: `kept` names the channels that groups keep."""
         return resized(self.source, self.tied, {**self.cut, **widths}, kept)
 
-    def described(self, module: nn.Module, name: str, resolution: int | None = None) -> Foreign:
+    def described(self, module: nn.Module, name: str, resolution: int | None = None) -> ExternalModel:
         """Return what was built, as a record that anything here builds again without knowing of groups."""
         found = {}
         for layer, part in module.named_modules():

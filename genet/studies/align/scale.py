@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from genet.arch.network import MULTIPLE
 from genet.storage import Record
 from genet.studies.align.study import Ratio, no_slower, ratio_of
-from genet.studies.align.subject import Movable, Subject, Widths
+from genet.studies.align.subject import Movable, ResizableNetwork, Widths
 
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
@@ -48,7 +48,7 @@ class Scaling(Record):
     tried: tuple[Scaled, ...]
 
 
-def widths_at(subject: Subject, factor: float) -> Widths:
+def widths_at(subject: ResizableNetwork, factor: float) -> Widths:
     """Return every width that may move, times a factor, in the multiples it may have, in eights where it has them, never
     narrower.
     """
@@ -66,14 +66,17 @@ def resolution_at(resolution: int, factor: float) -> int:
     return max(resolution, round(resolution * factor / RESOLUTION_STEP) * RESOLUTION_STEP)
 
 
-def sizes_at(subject: Subject, dimensions: tuple[Dimension, ...], exponent: float) -> tuple[Widths, int]:
+def sizes_at(subject: ResizableNetwork, dimensions: tuple[Dimension, ...], exponent: float) -> tuple[Widths, int]:
     """Return the widths and the resolution of an exponent."""
     widths = widths_at(subject, GROWTH["width"] ** exponent) if "width" in dimensions else {}
     return widths, resolution_at(subject.resolution, GROWTH["resolution"] ** exponent if "resolution" in dimensions else 1.0)
 
 
 def scale(
-    subject: Subject, dimensions: tuple[Dimension, ...], meter: Meter, tried: Callable[[Scaled], None] = lambda scaled: None
+    subject: ResizableNetwork,
+    dimensions: tuple[Dimension, ...],
+    meter: Meter,
+    tried: Callable[[Scaled], None] = lambda scaled: None,
 ) -> Scaling:
     """Search the exponents by halving for the largest whose network, measured in turn with the present one, is no slower.
 

@@ -13,14 +13,14 @@ from genet.errors import EvidenceError
 from genet.latency.profile import ROUNDS, profile_blocks, profile_sweep, rounds_of
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.table import LatencyTable
-from genet.latency.workload import Part
+from genet.latency.workload import Workload
 from genet.search.certificate import half_interval
 from genet.storage import Record
-from genet.studies.align.aim import Aim, Chosen, Mode, stay
+from genet.studies.align.aim import Chosen, Mode, Objective, stay
 from genet.studies.align.exact import exact
 from genet.studies.align.greedy import greedy
 from genet.studies.align.place import Place, place, stepless
-from genet.studies.align.subject import Movable, Subject, Widths
+from genet.studies.align.subject import Movable, ResizableNetwork, Widths
 
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
@@ -101,7 +101,7 @@ class Goal:
     solver: Literal["greedy", "exact"] = "greedy"
 
 
-def find_places(subject: Subject, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> tuple[Place, ...]:
+def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> tuple[Place, ...]:
     """Measure every place over its widths, as far as the table does not know it, and read off the edges beside its own.
 
     EvidenceError where no width of the network may move.
@@ -118,7 +118,7 @@ def find_places(subject: Subject, table: LatencyTable, meter: Meter, measured: C
     return tuple(_place(subject, movable, table, meter, measured) for movable in subject.movable)
 
 
-def _place(subject: Subject, movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Place:
+def _place(subject: ResizableNetwork, movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Place:
     staircase = _staircase(movable, table, meter, measured)
     widths = staircase.widths
     near = max(width for width in widths if width <= movable.near)  # wider ones may not fit into memory
@@ -145,7 +145,11 @@ def _staircase(movable: Movable, table: LatencyTable, meter: Meter, measured: Ca
 
 
 def align(
-    subject: Subject, places: Sequence[Place], meter: Meter, goal: Goal, tried: Callable[[float, Ratio], None] = lambda t, r: None
+    subject: ResizableNetwork,
+    places: Sequence[Place],
+    meter: Meter,
+    goal: Goal,
+    tried: Callable[[float, Ratio], None] = lambda t, r: None,
 ) -> Alignment:
     """Choose widths and measure the whole network with them; `tried` hears of every choice that is measured.
 
@@ -157,9 +161,9 @@ def align(
     tolerance, owed = goal.tolerance, 0.0
     attempts: list[_Attempt] = []
     for _ in range(ATTEMPTS):
-        aim = Aim("accuracy", owed)
+        aim = Objective("accuracy", owed)
         if goal.mode == "latency":
-            aim = Aim("latency", -tolerance * before, tolerance * before)
+            aim = Objective("latency", -tolerance * before, tolerance * before)
         chosen = _kept_to(subject, places, aim, goal.solver, before)
         if chosen == stay(places):
             if goal.mode == "accuracy":
@@ -186,12 +190,12 @@ class _Attempt:
     """A choice, the bounds it was made under, and the whole network with it on the clock."""
 
     tolerance: float
-    aim: Aim
+    aim: Objective
     chosen: Chosen
     ratio: Ratio
 
 
-def _kept_to(subject: Subject, places: Sequence[Place], aim: Aim, solver: str, before: int) -> Chosen:
+def _kept_to(subject: ResizableNetwork, places: Sequence[Place], aim: Objective, solver: str, before: int) -> Chosen:
     """Return the solver's best choice whose parameters, counted with all its widths together, are within the bounds.
 
     The greedy one counts so itself. The integer program adds up what each place gains with the others as they are: where the
@@ -210,10 +214,10 @@ def _kept_to(subject: Subject, places: Sequence[Place], aim: Aim, solver: str, b
         solved = [exact(places, aim)]
         while not allowed(solved[-1]) and len(solved) < ATTEMPTS:
             off = counted.used(places, solved[-1]) - aim.used(places, solved[-1])
-            bounds = Aim("latency", min(aim.least - off, 0.0), max(aim.most - off, 0.0))
+            bounds = Objective("latency", min(aim.least - off, 0.0), max(aim.most - off, 0.0))
             solved.append(exact(places, bounds))
         if len(solved) > 1:
-            solved += [exact(places, Aim("latency", share * aim.least, share * aim.most)) for share in NARROWER]
+            solved += [exact(places, Objective("latency", share * aim.least, share * aim.most)) for share in NARROWER]
             solved += _single_moves(places)
         found += solved
     return max((chosen for chosen in found if allowed(chosen)), key=lambda chosen: aim.worth(places, chosen))
@@ -232,7 +236,7 @@ def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
     return {place.name: option.width for place, option in pairs if option.width != place.now.width}
 
 
-def ratio_of(one: Part, other: Part, meter: Meter) -> Ratio:
+def ratio_of(one: Workload, other: Workload, meter: Meter) -> Ratio:
     """Return a whole network against another, timed in turn; MeasurementError where they cannot be timed.
 
     Rounds are added until the ratio is known up to what nobody would notice, as far as MOST_ROUNDS.
@@ -262,7 +266,7 @@ def no_slower(ratio: Ratio) -> bool:
     return ratio.above <= 1 + UNNOTICED
 
 
-def _alignment(subject: Subject, places: Sequence[Place], meter: Meter, goal: Goal, best: _Attempt) -> Alignment:
+def _alignment(subject: ResizableNetwork, places: Sequence[Place], meter: Meter, goal: Goal, best: _Attempt) -> Alignment:
     chosen, ratio = best.chosen, best.ratio
     setting, widths = meter.setting, _widths(places, chosen)
 

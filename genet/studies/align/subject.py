@@ -11,7 +11,7 @@ from typing import Protocol
 from genet.arch.cost import network_cost
 from genet.arch.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
 from genet.errors import SpecError
-from genet.latency.workload import Part, whole
+from genet.latency.workload import Workload, whole
 
 NARROWEST, WIDEST = 0.5, 1.5  # how far from its present width a place is looked at
 FARTHEST = 3.0  # how far where its step has not ended there
@@ -87,7 +87,7 @@ class Movable:
         return tuple(width for width in grid(self.width, self.multiple, FARTHEST) if width > self.grid[-1])
 
 
-class Subject(Protocol):
+class ResizableNetwork(Protocol):
     """A network that can be built with other widths."""
 
     @property
@@ -113,7 +113,7 @@ class Subject(Protocol):
     def resolution(self) -> int:
         """Of its images, in pixels."""
 
-    def part(self, widths: Widths, resolution: int | None = None) -> Part:
+    def part(self, widths: Widths, resolution: int | None = None) -> Workload:
         """Return the network to be timed, at its own resolution or another."""
 
 
@@ -201,7 +201,7 @@ class NetworkSubject:
         """Of its images, in pixels."""
         return self.network.input.resolution
 
-    def part(self, widths: Widths, resolution: int | None = None) -> Part:
+    def part(self, widths: Widths, resolution: int | None = None) -> Workload:
         """Return the whole network."""
         return whole(self.at(widths).at(resolution or self.resolution))
 

@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from genet.errors import MeasurementError
-from genet.latency.estimate.intensity import Layer, flops_of, intensity_of, layers_of
+from genet.latency.estimate.intensity import LayerIntensity, flops_of, intensity_of, layers_of
 from genet.latency.estimate.roofline import Product
 from genet.latency.profile import ROUNDS, rounds_of
-from genet.latency.workload import Part
+from genet.latency.workload import Workload
 from genet.search.solver import pareto
 from genet.storage import Record
 
@@ -107,12 +107,12 @@ def utilizations(rows: Sequence[Surveyed]) -> tuple[float, ...]:
 class Entrant(NamedTuple):
     """A network to survey, on a meter that sets its batch, with the matrix product in that batch."""
 
-    part: Part
+    part: Workload
     meter: Meter
     product: Product
 
 
-def survey(part: Part, meter: Meter, product: Product, ratio: float) -> Surveyed:
+def survey(part: Workload, meter: Meter, product: Product, ratio: float) -> Surveyed:
     """Time a network in turn with the matrix product; `ratio` is the device's compute-to-memory ratio."""
     return survey_in_turn([Entrant(part, meter, product)], ratio)[0]
 
@@ -134,7 +134,7 @@ def survey_in_turn(entrants: Sequence[Entrant], ratio: float) -> tuple[Surveyed,
     return tuple(_surveyed(*each, ratio) for each in zip(entrants, layers, rounds, strict=True))
 
 
-def _layers(entrant: Entrant) -> tuple[Layer, ...]:
+def _layers(entrant: Entrant) -> tuple[LayerIntensity, ...]:
     """Return what the network is judged by; MeasurementError where that is not all, or nothing."""
     part, setting = entrant.part, entrant.meter.setting
     layers = layers_of(part.ops(), setting.batch, setting.dtype)
@@ -148,7 +148,7 @@ def _layers(entrant: Entrant) -> tuple[Layer, ...]:
     return layers
 
 
-def _surveyed(entrant: Entrant, layers: Sequence[Layer], rounds: Rounds, ratio: float) -> Surveyed:
+def _surveyed(entrant: Entrant, layers: Sequence[LayerIntensity], rounds: Rounds, ratio: float) -> Surveyed:
     part, product, setting = entrant.part, entrant.product, entrant.meter.setting
     ms, product_ms = (median(each) for each in zip(*rounds, strict=True))
     flops = flops_of(layers)

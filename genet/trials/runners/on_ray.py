@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from genet.errors import DeviceError, GenetError, LostDeviceError
-from genet.trials.results import Event, Result, Stride, Task
+from genet.trials.results import Event, ProgressDelta, Result, Task
 from genet.trials.runners.runner import Work
 
 RETRIES = 2  # of a task whose worker or node is lost
@@ -64,13 +64,13 @@ class OnRay:
                 walked = ray.get(paces.walked.remote())
                 for group in running.values():
                     name = group[0].id
-                    yield Stride(walked.get(name, 0.0) - seen.get(name, 0.0))
+                    yield ProgressDelta(walked.get(name, 0.0) - seen.get(name, 0.0))
                     seen[name] = walked.get(name, 0.0)
                 for reference in done:
                     group = running.pop(reference)
                     results = _results(ray, reference, group, work)
                     told = seen.pop(group[0].id)
-                    yield Stride(len(results) - told)
+                    yield ProgressDelta(len(results) - told)
                     yield from results
                     if not results:  # the one that kills its workers takes no others with it
                         for alone in group:
@@ -133,7 +133,7 @@ def _run(work: Work, group: tuple[Task, ...], paces: Any) -> list[Result]:
     paces.begin.remote(name)
     try:
         for event in work(group):
-            if isinstance(event, Stride):
+            if isinstance(event, ProgressDelta):
                 paces.walk.remote(name, event.tasks)
             else:
                 results.append(event)

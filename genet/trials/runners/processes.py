@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 import torch
 
 from genet.errors import LostDeviceError, RunError
-from genet.trials.results import Event, Stride, Task
+from genet.trials.results import Event, ProgressDelta, Task
 from genet.trials.runners.runner import Work
 
 LOOK_S = 1.0
@@ -119,7 +119,7 @@ class _Slot:
             if event is None:
                 self._ready, self.group = True, self.group if not self._ready else None
                 continue
-            if isinstance(event, Stride):
+            if isinstance(event, ProgressDelta):
                 self._walked += event.tasks
             else:
                 del self._left[event.id]
@@ -149,12 +149,12 @@ class _Slot:
         if not self._ready:
             waiting.appendleft(group)
             return
-        yield Stride(len(group.tasks) - len(left) - self._walked)
+        yield ProgressDelta(len(group.tasks) - len(left) - self._walked)
         if group.deaths < DEATHS:
             waiting.extendleft(_Group(left, group.deaths).parts())
         else:
             yield from (self._work.failed(task, "worker killed", f"{DEATHS + 1} times, with exit code {code}") for task in left)
-            yield Stride(len(left))
+            yield ProgressDelta(len(left))
 
     def stop(self) -> None:
         """Ask the worker to end."""

@@ -19,7 +19,7 @@ from genet.arch.network import Network
 from genet.errors import EvidenceError, SpecError
 from genet.latency.estimate.analytic import LAUNCH_MS, TILES, corrected, estimate, scale_of, tiled, waves
 from genet.latency.estimate.hardware import GPUS, find_gpu
-from genet.latency.estimate.residual import FEWEST, Residual, Timed
+from genet.latency.estimate.residual import FEWEST, LearnedCorrection, Timed
 from genet.latency.ops import Op, network_ops
 from tests.fixtures.strategies import networks
 
@@ -202,16 +202,16 @@ def timed(ratio: float, op: Op) -> Timed:
 def test_a_residual_corrects_what_it_has_seen_and_keeps_depthwise_apart() -> None:
     dense = [timed(2.0, conv(8 * n)) for n in range(1, 21)]
     depthwise = [timed(0.5, conv(8 * n, 8 * n, groups=8 * n)) for n in range(1, 21)]
-    factors = Residual([*dense, *depthwise]).factors([((conv(84),), 64), ((conv(84, 84, groups=84),), 64)])
+    factors = LearnedCorrection([*dense, *depthwise]).factors([((conv(84),), 64), ((conv(84, 84, groups=84),), 64)])
     assert factors == pytest.approx((2.0, 0.5))
 
 
 def test_a_residual_refuses_too_few_rows_and_times_that_cannot_be() -> None:
     with pytest.raises(EvidenceError, match=f"at least {FEWEST} timed rows, got 4"):
-        Residual([timed(1.0, conv())] * 4)
+        LearnedCorrection([timed(1.0, conv())] * 4)
     with pytest.raises(EvidenceError, match=r"above 0, got 0\.0"):
-        Residual([timed(0.0, conv())] * 5)
-    assert Residual([timed(1.0, conv())] * 5).factors([]) == ()
+        LearnedCorrection([timed(0.0, conv())] * 5)
+    assert LearnedCorrection([timed(1.0, conv())] * 5).factors([]) == ()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.errors import EvidenceError
 from genet.latency.staircase.plan import (
-    Place,
+    StaircaseSite,
     correction_networks,
     expected_rows,
     find_staircases,
@@ -138,12 +138,12 @@ def stairs(tread: int) -> Callable[[Block], float]:
     return lambda block: float(math.ceil(block.width / tread))
 
 
-def place_of(block_type: BlockType, widths: Iterable[int]) -> Place:
+def place_of(block_type: BlockType, widths: Iterable[int]) -> StaircaseSite:
     sweep = tuple(Block(block_type.kind, block_type.kernel, block_type.ratio, width, width, 1, 14) for width in widths)
-    return Place(0, 224, block_type, sweep)
+    return StaircaseSite(0, 224, block_type, sweep)
 
 
-def swept(place: Place, own_width: int, measured: LatencyTable, ms: Callable[[Block], float | None]) -> int:
+def swept(place: StaircaseSite, own_width: int, measured: LatencyTable, ms: Callable[[Block], float | None]) -> int:
     """Measure what is asked for until nothing more is; returns the calls it took."""
     for calls in itertools.count():
         asked = sweep_blocks(place, own_width, measured)

@@ -14,7 +14,7 @@ from genet.latency.table import Setting
 from genet.latency.timing.clock import Timing
 from genet.latency.timing.curves import measure_curves, read_range, read_sweep_option
 from genet.latency.timing.meter import Meter, open_meter
-from genet.latency.workload import Part, read_part, with_width
+from genet.latency.workload import Workload, read_part, with_width
 
 CPU = torch.device("cpu")
 CARD = read_card(CPU)
@@ -114,7 +114,7 @@ class Small:
         self.most = most
         self.asked: list[int] = []
 
-    def prepare(self, parts: Sequence[Part]) -> Callable[..., tuple[Timing, ...]]:
+    def prepare(self, parts: Sequence[Workload]) -> Callable[..., tuple[Timing, ...]]:
         self.asked.append(len(parts))
         channels = [part.image[0] for part in parts]
         if sum(channels) > self.most:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Input
 from genet.errors import GenetError
 from genet.models.cifar import resnet56, vgg16
@@ -26,7 +26,7 @@ TIED = tie(TANGLED, IMAGE, "tangled")
 
 def subject(module: nn.Module, size: int = 16) -> ModuleSubject:
     reads = Input(channels=3, classes=5, resolution=size)
-    return ModuleSubject(Foreign(name="own", source="own:net", input=reads), module)
+    return ModuleSubject(ExternalModel(name="own", source="own:net", input=reads), module)
 
 
 def ties(tied: Tied) -> dict[str, set[str]]:

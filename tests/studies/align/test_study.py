@@ -10,28 +10,28 @@ from typing import Any
 
 import pytest
 
-from genet.arch.external import Foreign
+from genet.arch.external import ExternalModel
 from genet.arch.network import Input, Network, blocks
 from genet.cli.measuring import checked_measure, meter_of
 from genet.errors import EvidenceError
 from genet.latency.table import BlockRow, LatencyTable, Setting
 from genet.latency.timing.clock import Timing
-from genet.latency.timing.meter import Meter, Race
-from genet.latency.workload import Part
+from genet.latency.timing.meter import InterleavedTimer, Meter
+from genet.latency.workload import Workload
 from genet.models.external import build_structure
 from genet.storage import Journal
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Place
 from genet.studies.align.scale import scale, widths_at
 from genet.studies.align.study import Goal, Ratio, align, find_places
-from genet.studies.align.subject import NetworkSubject, Subject, grid
+from genet.studies.align.subject import NetworkSubject, ResizableNetwork, grid
 from tests.fixtures.simulated import Simulated
 
 OURS = "@32x3 | Conv k3 c24 s1 | XX k3 c72 s2 d2 | BL k3 c200 s2 d2 r0.4 | DW k3 c96 s1 d1 r3 | Conv k1 c320 | 10"
 
 
 def foreign(source: str, size: int = 32, classes: int = 10, **cut: int) -> ModuleSubject:
-    network = Foreign(name="own", source=source, input=Input(channels=3, classes=classes, resolution=size))
+    network = ExternalModel(name="own", source=source, input=Input(channels=3, classes=classes, resolution=size))
     return ModuleSubject(network, build_structure(network), cut)
 
 
@@ -39,7 +39,7 @@ def meter_at(batch: int, runtime: str = "cudagraph") -> Meter:
     return meter_of(checked_measure({"device": "estimate:v100", "dtype": "fp16", "batch": batch, "runtime": runtime}))
 
 
-def places_of(subject: Subject, meter: Meter, folder: Path) -> tuple[Place, ...]:
+def places_of(subject: ResizableNetwork, meter: Meter, folder: Path) -> tuple[Place, ...]:
     return find_places(subject, LatencyTable(Journal(folder / "latency.jsonl"), meter.setting), meter, lambda: None)
 
 
@@ -114,7 +114,7 @@ def test_the_exact_choice_for_a_whole_network_is_never_worse_than_the_greedy_one
 class Slower:
     """The estimates, and whatever differs from the network as it is takes so much longer, round by round."""
 
-    def __init__(self, subject: Subject, meter: Meter, times: tuple[float, ...]) -> None:
+    def __init__(self, subject: ResizableNetwork, meter: Meter, times: tuple[float, ...]) -> None:
         self.meter, self.before, self.times = meter, subject.part({}).build(), list(times)
 
     @property
@@ -123,7 +123,7 @@ class Slower:
         card = self.meter.setting.device.model_copy(update={"kind": "cpu"})
         return self.meter.setting.model_copy(update={"device": card})
 
-    def prepare(self, parts: Sequence[Part]) -> Race:
+    def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
         """Of two, the first is slower."""
         race = self.meter.prepare(parts)
         if len(parts) == 1:

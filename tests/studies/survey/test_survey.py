@@ -16,7 +16,7 @@ from genet.latency.profile import ROUNDS
 from genet.latency.table import Setting
 from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import Meter
-from genet.latency.workload import Part, whole
+from genet.latency.workload import Workload, whole
 from genet.studies.survey.survey import MOST_ROUNDS, Entrant, Surveyed, survey, survey_in_turn
 
 NETWORK = whole(Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"))
@@ -30,7 +30,7 @@ class Disturbed:
         self.rounds = 0
         self._times = itertools.cycle(times)
 
-    def prepare(self, parts: Sequence[Part]) -> Callable[..., tuple[Timing, ...]]:
+    def prepare(self, parts: Sequence[Workload]) -> Callable[..., tuple[Timing, ...]]:
         def race(repeats: int = 30) -> tuple[Timing, ...]:
             self.rounds += 1
             return tuple(Timing(ms=ms, median_ms=ms, spread=0.0) for ms in (next(self._times), 1.0))
@@ -76,7 +76,7 @@ class Slowing:
         self.setting = Setting.of(read_card(torch.device("cpu")), Measure(batch=8))
         self.ms = ms
 
-    def prepare(self, parts: Sequence[Part]) -> Callable[..., tuple[Timing, ...]]:
+    def prepare(self, parts: Sequence[Workload]) -> Callable[..., tuple[Timing, ...]]:
         def race(repeats: int = 30) -> tuple[Timing, ...]:
             Slowing.timings += 1
             slow = 1 + 0.01 * Slowing.timings
