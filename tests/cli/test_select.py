@@ -13,7 +13,7 @@ from genet.pipeline.distill import planned_trials
 from genet.pipeline.learn import fit_trials
 from genet.pipeline.report import write_report
 from genet.pipeline.run_folder import RunFolder
-from genet.pipeline.select import frontiers, select_from_evidence, table_on_disk
+from genet.pipeline.select import frontiers, select_from_evidence, run_table
 from genet.progress import Progress
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
@@ -95,8 +95,8 @@ def test_an_answer_goes_past_networks_that_are_known_to_break_the_budget(
 ) -> None:
     """Whatever was measured, one of the two holds: the answer is not known to break its budget, or every network is too slow."""
     job = read_run(copy.path, Progress())
-    fastest = min(c.predicted_ms for front in frontiers(job, table_on_disk(job)).values() for c in front)
-    masternet = table_on_disk(job).masternet_ms(job.masternet)
+    fastest = min(c.predicted_ms for front in frontiers(job, run_table(job)).values() for c in front)
+    masternet = run_table(job).masternet_ms(job.masternet)
     for budget in ("0.7x", "0.9x", "1.1x", "1.5x"):
         (choice,) = answer(capsys, "select", copy.path, "--budget", budget)["choices"]
         assert choice["within"] is not False or float(budget[:-1]) * masternet < 2 * fastest
