@@ -132,6 +132,11 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
     return row.model_copy(update={"ms": ms, "median_ms": median_ms, "spread": spread})
 
 
+def one_round(row: NetworkRow) -> bool:
+    """Return whether a scale may be passed over or not: after 10 repeats in turn with the reference."""
+    return len(row.ms) >= 1
+
+
 def few_rounds(row: NetworkRow) -> bool:
     """Return whether a prediction may be held against the row: after 30 repeats in all."""
     return len(row.ms) >= ROUNDS
@@ -166,7 +171,7 @@ def measure_network(
     """
     row = table.network_row(network)
     row = row if row is not None and row.reference == str(reference) else None
-    for count in range(ROUNDS, len(row.ms) + 1 if row else 0):
+    for count in range(1, len(row.ms) + 1 if row else 0):
         if row and enough(row.first(count)):
             return row.first(count)
     parts = [part_of(network)] if network == reference else [part_of(network), whole(reference)]
@@ -181,7 +186,7 @@ def measure_network(
             reference_ms=(*(row.reference_ms if row else ()), timings[-1].ms),
             spread=max(timing.spread for timing in timings),
         )
-        if len(row.ms) >= ROUNDS and enough(row):
+        if enough(row):
             table.add_network(row)
             return row
 

@@ -180,7 +180,7 @@ def _seconds(
         "profile": profile_s if recipe.measure.here else 0.0,
         "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
         "distill": expected_seconds(untrained, trials, device),
-        "designs": scaled * network_s if recipe.measure.here else 0.0,
+        "designs": scaled * network_s / ROUNDS if recipe.measure.here else 0.0,
         "race": trainings * training(recipe.train) * mean_share,
         "export": EXPORT_S * len(recipe.select.budgets),
     }

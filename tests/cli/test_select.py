@@ -13,7 +13,7 @@ from genet.pipeline.distill import planned_trials
 from genet.pipeline.learn import fit_trials
 from genet.pipeline.report import write_report
 from genet.pipeline.run_folder import RunFolder
-from genet.pipeline.select import frontiers, select_from_evidence, run_table
+from genet.pipeline.select import frontiers, run_table, select_from_evidence
 from genet.progress import Progress
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
