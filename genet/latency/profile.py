@@ -132,11 +132,6 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
     return row.model_copy(update={"ms": ms, "median_ms": median_ms, "spread": spread})
 
 
-def one_round(row: NetworkRow) -> bool:
-    """Return whether a scale may be passed over or not: after 10 repeats in turn with the reference."""
-    return len(row.ms) >= 1
-
-
 def few_rounds(row: NetworkRow) -> bool:
     """Return whether a prediction may be held against the row: after 30 repeats in all."""
     return len(row.ms) >= ROUNDS
@@ -163,15 +158,18 @@ def measure_network(
     network: ModelSpec,
     reference: Network,
     enough: Callable[[NetworkRow], bool] = few_rounds,
+    least: int = ROUNDS,
 ) -> NetworkRow:
     """Return a whole network timed in turn with the reference, round by round until `enough`; the table keeps all rounds.
+
+    It takes `least` rounds at least.
 
     Rounds already in the table count, and no more of them than it takes: what is answered does not depend on what else was
     measured later. MeasurementError where it cannot be timed.
     """
     row = table.network_row(network)
     row = row if row is not None and row.reference == str(reference) else None
-    for count in range(1, len(row.ms) + 1 if row else 0):
+    for count in range(least, len(row.ms) + 1 if row else 0):
         if row and enough(row.first(count)):
             return row.first(count)
     parts = [part_of(network)] if network == reference else [part_of(network), whole(reference)]
@@ -186,7 +184,7 @@ def measure_network(
             reference_ms=(*(row.reference_ms if row else ()), timings[-1].ms),
             spread=max(timing.spread for timing in timings),
         )
-        if enough(row):
+        if len(row.ms) >= least and enough(row):
             table.add_network(row)
             return row
 

@@ -10,7 +10,7 @@ from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.config.recipe import Budget
 from genet.errors import MeasurementError, first_line
-from genet.latency.profile import measure_network, one_round
+from genet.latency.profile import measure_network
 from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
 from genet.pipeline.context import RunContext, predictor
@@ -151,7 +151,10 @@ class _Field:
 
         def measure(network: ModelSpec) -> float:
             try:
-                return measure_network(self.table, self.job.meter, network, self.job.masternet, one_round).ratio * masternet_ms
+                return (
+                    measure_network(self.table, self.job.meter, network, self.job.masternet, lambda row: True, least=1).ratio
+                    * masternet_ms
+                )
             except MeasurementError as fault:
                 faults.append(fault)
                 return math.inf
