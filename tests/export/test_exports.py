@@ -276,7 +276,7 @@ def test_logits_that_are_not_finite_are_refused_whatever_the_format_allows(tmp_p
     broken = with_own_statistics(build(NETWORK)).eval()
     with torch.no_grad():
         broken.head.fc.bias[0] = torch.inf
-    with pytest.raises(GenetError, match="the exported safetensors must give"):
+    with pytest.raises(GenetError, match="must answer with finite logits, and does not"):
         export(TrainedModel(broken), tmp_path / "export", ("safetensors",))
 
 
