@@ -26,7 +26,7 @@ from genet.latency.timing.meter import EstimateMeter, Meter
 from genet.latency.workload import whole
 from genet.models.build import build
 from genet.progress import duration
-from genet.search.portfolio import designs_of
+from genet.search.portfolio import Design, designs_of
 from genet.search.race import trainings_at_most
 from genet.storage import Record
 from genet.training.data import Splits
@@ -36,7 +36,8 @@ from genet.trials.context import TrialContext
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.probe import STEPS_RECORDED, expected_seconds
 
-SCALES_MEASURED = 8  # of a design for a budget: 7.3 on average with cifar10 on the analytic V100, at most 8.7
+# Of a design for a budget, its shallower forms among them: 9 to 15 with cifar10 on the analytic V100 and H200.
+SCALES_MEASURED = 14
 COLUMNS, MARGIN = 80, 24  # of the pre-flight
 # Before it is timed a row is built, warmed up and, on a GPU, tried with several kernels: on an H200 0.14 to 0.33 s a row, and
 # 0.5 to 2 s a whole network.
@@ -117,13 +118,14 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
 def race_cost(recipe: Recipe) -> float:
     """Return what the race costs at most, in full trainings (T)."""
     searched, *_ = recipe.race.counts
-    networks = (searched + _designs(recipe)) * (1 if recipe.race.effort == "quick" else len(recipe.space.input.resolutions))
+    designs = sum(2 if len(design.depths) > 1 else 1 for design in _designs(recipe))  # a shallower form may race beside the whole
+    networks = (searched + designs) * (1 if recipe.race.effort == "quick" else len(recipe.space.input.resolutions))
     return trainings_at_most(networks, len(recipe.select.budgets), recipe.race, recipe.train)
 
 
-def _designs(recipe: Recipe) -> int:
-    """Return how many known designs race: none on evidence from elsewhere, where they cannot be timed."""
-    return 0 if recipe.measure.latency_file else len(designs_of(recipe))
+def _designs(recipe: Recipe) -> tuple[Design, ...]:
+    """Return the known designs that race: none on evidence from elsewhere, where they cannot be timed."""
+    return () if recipe.measure.latency_file else designs_of(recipe)
 
 
 def estimated_outlooks(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
@@ -174,7 +176,7 @@ def _seconds(
         return start_s + schedule.epochs * splits.train.size * step_s / batch
 
     trainings = race_cost(recipe)
-    scaled = SCALES_MEASURED * _designs(recipe) * len(space.input.resolutions) * len(recipe.select.budgets)
+    scaled = SCALES_MEASURED * len(_designs(recipe)) * len(space.input.resolutions) * len(recipe.select.budgets)
     mean_share = sum((r / search) ** 2 for r in space.input.resolutions) / len(space.input.resolutions)
     return {
         "profile": profile_s if recipe.measure.here else 0.0,

@@ -21,10 +21,11 @@ from genet.search.certificate import Certificate, Choice, Selection
 from genet.search.outcome import Unmet
 from genet.search.portfolio import Design, designs_of, to_next_edge
 from genet.search.race import Entrant, Entrants
-from genet.search.scaling import Scales, largest_within
+from genet.search.scaling import Scales, forms_within
 from genet.search.solver import ExactSolver
 from genet.storage import digest
 
+SCALING = "2"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
 LOOKED_AT = 12  # of the next best predictions, in case some break the budget
 
 
@@ -37,7 +38,7 @@ def find_entrants(job: RunContext) -> Entrants:
     designs = () if job.recipe.measure.latency_file else designs_of(job.recipe)
     for design in designs:
         check_unchanged(design.network)
-    shapes = "/".join(f"{design.name} {design.network}" for design in designs)
+    shapes = "/".join((SCALING, *(f"{design.name} {design.network}" for design in designs)))
     inputs = digest(f"{selection.model_dump_json()}/{race.model_dump_json(include={'effort', 'searched'})}/{shapes}")
     known = job.folder.read_current(job.folder.entrants, Entrants, inputs)
     if known:
@@ -53,7 +54,7 @@ def find_entrants(job: RunContext) -> Entrants:
     found += field.designs(designs, _resolutions(job, selection), fastest)
     met, budgets = {entrant.budget for entrant in found}, list(field.limits)
     result = Entrants(
-        inputs=inputs,
+        inputs="" if field.untimed else inputs,  # what could not be timed for now is tried again by the next command
         setting=selection.setting,
         masternet_ms_per_image=selection.masternet_ms_per_image,
         entrants=_named(sorted(found, key=lambda entrant: budgets.index(entrant.budget))),
@@ -76,10 +77,10 @@ def _chosen(job: RunContext, selection: Selection) -> tuple[Choice, ...]:
 
 
 def _resolutions(job: RunContext, selection: Selection) -> dict[Budget, tuple[int, ...]]:
-    """Return at which resolutions designs race for each budget: all, in a quick race that of the search's best."""
-    chosen = {choice.budget: (choice.resolution,) for choice in _chosen(job, selection)}
-    quick, search = job.recipe.race.effort == "quick", (job.recipe.search_resolution,)
-    return {each.budget: chosen.get(each.budget, search) if quick else job.resolutions for each in selection.choices}
+    """Return at which resolutions designs race for each budget: all, in a quick race that of the search's best if it has one."""
+    quick = _chosen(job, selection) if job.recipe.race.effort == "quick" else ()
+    chosen = {choice.budget: (choice.resolution,) for choice in quick}
+    return {each.budget: chosen.get(each.budget, job.resolutions) for each in selection.choices}
 
 
 def _named(found: Sequence[Entrant]) -> tuple[Entrant, ...]:
@@ -97,6 +98,7 @@ class _Field:
 
     def __init__(self, job: RunContext, limits: dict[Budget, float]) -> None:
         self.job, self.limits, self.table, self.batch = job, limits, job.table, job.table.setting.batch
+        self.untimed = False  # whether a design is missing that could not be timed
         self._solved: dict[int, ExactSolver] = {}  # by resolution
 
     def searched(self, choice: Choice) -> Iterator[Entrant]:
@@ -120,7 +122,7 @@ class _Field:
                 continue
             found += 1
             facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
-            yield self.entrant(network, None, choice.budget, certificate, ms).model_copy(update=facts)
+            yield self.entrant(network, certificate, None, choice.budget, ms).model_copy(update=facts)
 
     def _predictions(self, resolution: int) -> ExactSolver:
         """Return what is predicted at a resolution, solved once for all budgets."""
@@ -152,7 +154,9 @@ class _Field:
         def measure(network: ModelSpec) -> float:
             try:
                 return (
-                    measure_network(self.table, self.job.meter, network, self.job.masternet, lambda row: True, least=1).ratio
+                    measure_network(
+                        self.table, self.job.meter, network, self.job.masternet, least=1, enough=lambda row: True
+                    ).ratio
                     * masternet_ms
                 )
             except MeasurementError as fault:
@@ -165,18 +169,30 @@ class _Field:
         ]
         whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
         for budget in budgets:
-            found = largest_within(forms, self.limits[budget] * self.batch, partial(self.certificate, budget), whole_macs)
-            if found is None:
+            found = forms_within(forms, self.limits[budget] * self.batch, partial(self.certificate, budget), whole_macs)
+            for network, certificate in found:
+                yield self.entrant(*self._aligned(network, certificate, budget, measure), design.name, budget)
+            if not found:
                 beyond.append(str(budget))
-                fastest[budget] = min(fastest[budget], *(form.fastest_ms / self.batch for form in forms))
-                continue
-            network, certificate = self._aligned(*found, budget, measure)
-            yield self.entrant(network, design.name, budget, certificate)
-        where = f"{design.name} at {resolution} pixels"
-        if faults:
-            self.job.progress.say(f"  {where}: could not be timed at every scale, {first_line(faults[0])}")
-        elif beyond:
-            self.job.progress.say(f"  {where}: no scale of it is within {', '.join(beyond)}")
+                fastest[budget] = min(fastest[budget], self._fastest(forms, budget))
+        if beyond:
+            why = f", and some could not be timed ({first_line(faults[0])})" if faults else ""
+            self.job.progress.say(f"  {design.name} at {resolution} pixels: no scale of it is within {', '.join(beyond)}{why}")
+            self.untimed = self.untimed or bool(faults)
+
+    def _fastest(self, forms: Sequence[Scales[ModelSpec]], budget: Budget) -> float:
+        """Return the ms per image, above this budget, within which the fastest scale of all forms is certain to be."""
+        limit_ms = self.limits[budget] * self.batch
+        found = [form.fastest for form in forms if form.fastest is not None]
+        if not found:
+            return math.inf
+        network, _ = min(found, key=lambda each: each[1])
+        try:
+            row = measured(self.job, self.table, network, budget, limit_ms)
+        except MeasurementError:
+            return math.inf
+        ends = judge(self.job, self.table, row, budget, limit_ms)
+        return max(limit_ms, ends.ms + ends.interval_ms) / self.batch
 
     def _aligned(
         self, network: ModelSpec, certificate: Certificate, budget: Budget, measure: Callable[[ModelSpec], float]
@@ -203,7 +219,7 @@ class _Field:
         return found if found.within else None
 
     def entrant(
-        self, network: ModelSpec, design: str | None, budget: Budget, found: Certificate | None, predicted: float = math.inf
+        self, network: ModelSpec, found: Certificate | None, design: str | None, budget: Budget, predicted: float = math.inf
     ) -> Entrant:
         """Return the entry of a network for a budget, with all budgets that it is within: as certified, or else as predicted."""
         row, cost = self.table.network_row(network), structure_cost(network)

@@ -44,6 +44,8 @@ from genet.trials.finetune import told
 from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, ProgressDelta
 from genet.trials.runners.opening import open_runner
 
+PASSING = (*TRIED_AGAIN, "out of memory")  # failures that the next command tries again: a device that others fill may have room
+
 
 class Finished(Record):
     """A training of the race, as its journal keeps it; `id` names all that it depends on. Accuracies are 0 to 1."""
@@ -281,11 +283,11 @@ class _Race:
         """Return whether a training is finished; one that keeps its weights may have been run by `genet train`."""
         line = self._finished.get(task.id)
         if not task.keep:
-            return line is not None and (line.failure is None or line.failure.kind not in TRIED_AGAIN)
+            return line is not None and (line.failure is None or line.failure.kind not in PASSING)
         known = trained_before(task.lesson, self._job.folder.network(task.lesson.network) / "model.json")
         if known and (line is None or line.failure):
             self._finished[task.id] = _reached(task, known, self._job.splits.test.size)
-        return known is not None or bool(line and line.failure and line.failure.kind not in TRIED_AGAIN)
+        return known is not None or bool(line and line.failure and line.failure.kind not in PASSING)
 
     def _run(self, title: str, total: int, missing: Sequence[Training]) -> None:
         job = self._job

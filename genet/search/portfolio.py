@@ -40,19 +40,22 @@ class Design(Record):
     name: str
     network: ModelSpec
 
-    def forms(self, resolution: int) -> tuple[tuple[ModelSpec, ...], ...]:
-        """Return the design at its own depths, at half of them, and so on down to one block each, all at every width.
+    @property
+    def depths(self) -> tuple[ModelSpec, ...]:
+        """The design at its own depths, at half of them, and so on down to one block each."""
+        found: list[ModelSpec] = [self.network]
+        while isinstance(last := found[-1], Network) and any(superblock.depth > 1 for superblock in last.superblocks):
+            superblocks = (each.model_copy(update={"depth": math.ceil(each.depth / 2)}) for each in last.superblocks)
+            found.append(last.model_copy(update={"superblocks": tuple(superblocks)}))
+        return tuple(found)
 
-        A form holds each scale that gives another network, in the order of their MACs. Where the number of kernels decides on
-        latency, as on a large GPU with small images, narrow networks are no faster, and shallow ones are.
+    def forms(self, resolution: int) -> tuple[tuple[ModelSpec, ...], ...]:
+        """Return the design at every depth and width; a form holds all scales of one depth, in the order of their MACs.
+
+        Where the number of kernels decides on latency, as on a large GPU with small images, narrow networks are no faster, and
+        shallow ones are.
         """
-        network = self.network.at(resolution)
-        if isinstance(network, ExternalModel):
-            return ((network,),)
-        depths = [network]
-        while any(superblock.depth > 1 for superblock in depths[-1].superblocks):
-            depths.append(_half_as_deep(depths[-1]))
-        return tuple(map(_every_width, depths))
+        return tuple(_every_width(network.at(resolution)) for network in self.depths)
 
 
 def known_designs(space: SearchSpace) -> tuple[Design, ...]:
@@ -94,17 +97,14 @@ def designs_of(recipe: Recipe) -> tuple[Design, ...]:
     return tuple(designs)
 
 
-def _every_width(network: Network) -> tuple[Network, ...]:
+def _every_width(network: ModelSpec) -> tuple[ModelSpec, ...]:
+    """Return each scale that gives another network; one that other code builds is taken as it is."""
+    if isinstance(network, ExternalModel):
+        return (network,)
     count = round(STEPS_PER_DOUBLING * math.log2(WIDEST / NARROWEST))
     factors = (NARROWEST * 2 ** (step / STEPS_PER_DOUBLING) for step in range(count + 1))
     found = {str(each): each for each in (scaled(network, factor) for factor in factors)}
     return tuple(sorted(found.values(), key=lambda each: network_cost(each).macs))
-
-
-def _half_as_deep(network: Network) -> Network:
-    """Return a network with half the blocks in every super-block, rounded up."""
-    superblocks = (each.model_copy(update={"depth": math.ceil(each.depth / 2)}) for each in network.superblocks)
-    return network.model_copy(update={"superblocks": tuple(superblocks)})
 
 
 def scaled(network: Network, factor: float) -> Network:
@@ -135,7 +135,7 @@ def to_next_edge(network: Network, index: int) -> Network | None:
     superblock = network.superblocks[index]
     edges = (width for width in range(superblock.width + MULTIPLE, 2 * superblock.width, MULTIPLE) if width % EDGE == 0)
     width = next((each for each in edges if inner_width_is_exportable(each, superblock.ratio or 1.0)), None)
-    if width is None or superblock.width % EDGE == 0:
+    if width is None or superblock.width % EDGE == 0 or superblock.depth == 0:  # which has no width
         return None
     superblocks = list(network.superblocks)
     superblocks[index] = superblock.model_copy(update={"width": width})

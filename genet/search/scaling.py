@@ -13,9 +13,12 @@ from typing import Generic, TypeVar
 import numpy as np
 
 REACH, LOOKS = 0.2, 3  # how much further than the limit a step is looked for, as a share of it, and how often
-MOST = 10  # scales measured in search of those that fit
+MOST = 12  # scales measured in search of the widest within a limit
+CLOSE = 1.15  # MACs of the narrowest known to be over a limit, relative to those of the widest within: near enough
+TRIES = 3  # scales certified from the widest within on downwards, before narrower ones are looked for
+TIGHTER = (1.0, 0.9, 0.8, 0.65)  # shares of a limit to aim at: a machine may have become slower since a scale was timed
 NARROW = 0.5  # of a design's widths: below it, a shallower form is tried too
-TRIES = 4  # scales that are certified, from the widest measured within the limit on downwards
+MUCH_MORE = 2.0  # MACs of a shallower form relative to a deeper one's, for it to be worth racing beside it
 
 N = TypeVar("N")  # what is scaled
 C = TypeVar("C")  # what certifies it
@@ -32,66 +35,100 @@ class Scales(Generic[N]):
         self._measure, self._ms_per_mac = measure, ms_per_mac
         self._known: dict[int, float] = {}  # place -> ms
 
-    def widest_within(self, limit_ms: float, certify: Callable[[N], C | None]) -> tuple[N, C] | None:
+    def certified_within(self, limit_ms: float, certify: Callable[[N], C | None]) -> tuple[N, C] | None:
         """Return the widest scale that has a certificate of being within the limit, with that; None if none has."""
-        for _ in range(MOST):
-            place = self._widest_expected(limit_ms)
-            if place in self._known:
-                break
-            self._look(place)
-        for _ in range(MOST):  # as long as looking further finds another within
-            before = self._widest_expected(limit_ms)
-            beyond = self._fitting(limit_ms * (1 + REACH), after=before)
-            for place in beyond[np.linspace(0, len(beyond) - 1, min(LOOKS, len(beyond))).round().astype(int)]:
-                self._look(int(place))
-            if self._widest_expected(limit_ms) <= before:
-                break
-        within = sorted((place for place, ms in self._known.items() if ms <= limit_ms), reverse=True)
-        if not within:
-            return None
-        near = range(within[0], max(-1, within[0] - TRIES), -1)
-        for place in (*near, *[place for place in within if place not in near][:TRIES]):
-            found = certify(self._scales[place]) if self._look(place) <= limit_ms else None
-            if found is not None:
-                return self._scales[place], found
+        tried: set[int] = set()
+        for share in TIGHTER:
+            widest = self._widest_within(limit_ms * share)
+            if widest is None:
+                return None
+            near = [place for place in range(widest, -1, -1) if place not in tried][:TRIES]
+            for place in (place for place in near if self._look(place) <= limit_ms * share):
+                tried.add(place)
+                found = certify(self._scales[place])
+                if found is not None:
+                    return self._scales[place], found
         return None
+
+    def macs_within(self, limit_ms: float) -> int:
+        """Return the MACs of the widest scale that is measured to be within the limit, 0 if none is."""
+        widest = self._widest_within(limit_ms)
+        return 0 if widest is None else int(self._macs[widest])
 
     def macs_of(self, scale: N) -> int:
         """Return the MACs of one of the scales."""
         return int(self._macs[self._scales.index(scale)])
 
     @property
-    def fastest_ms(self) -> float:
-        """The shortest latency measured; infinite if none was."""
-        return min(self._known.values(), default=math.inf)
+    def fastest(self) -> tuple[N, float] | None:
+        """The scale with the shortest latency measured, and that; None if none could be measured."""
+        place, ms = min(self._known.items(), key=lambda known: known[1], default=(0, math.inf))
+        return (self._scales[place], ms) if math.isfinite(ms) else None
+
+    def _widest_within(self, limit_ms: float) -> int | None:
+        """Measure scales until the widest within the limit is known to some percent, and beyond it in case a step ends there."""
+        for look in range(MOST):
+            place = self._between(limit_ms, halve=look % 2 == 1)
+            if place is None:
+                break
+            self._look(place)
+        widest = self._known_within(limit_ms)
+        while widest is not None:
+            beyond = self._expected_within(limit_ms * (1 + REACH), after=widest)
+            for place in beyond[np.linspace(0, len(beyond) - 1, min(LOOKS, len(beyond))).round().astype(int)]:
+                self._look(int(place))
+            before, widest = widest, self._known_within(limit_ms)
+            if widest == before:
+                break
+        return widest
+
+    def _between(self, limit_ms: float, halve: bool) -> int | None:
+        """Return the place to measure next: between the widest known within and the next known over the limit.
+
+        None if nothing can be within, or they are close enough. The narrowest comes second: where launching kernels takes the
+        time, the line through the origin on which the first is guessed tells nothing.
+        """
+        within = self._known_within(limit_ms)
+        if within is None:
+            return None if 0 in self._known else 0 if self._known else self._in_proportion(limit_ms / self._ms_per_mac, 0)
+        if within == len(self._scales) - 1:
+            return None
+        over = min((place for place in self._known if place > within), default=None)
+        if over is None:
+            return self._in_proportion(self._macs[within] * limit_ms / self._known[within], within + 1)
+        if over == within + 1 or self._macs[over] <= CLOSE * self._macs[within]:
+            return None
+        rise = self._known[over] - self._known[within]
+        if halve or not math.isfinite(rise):
+            return (within + over) // 2
+        macs = self._macs[within] + (limit_ms - self._known[within]) / rise * (self._macs[over] - self._macs[within])
+        return min(over - 1, self._in_proportion(macs, within + 1))
+
+    def _in_proportion(self, macs: float, least: int) -> int:
+        """Return the last place with at most so many MACs, but none before `least`."""
+        return max(least, int(np.searchsorted(self._macs, macs, side="right")) - 1)
+
+    def _known_within(self, limit_ms: float) -> int | None:
+        return max((place for place, ms in self._known.items() if ms <= limit_ms), default=None)
 
     def _look(self, place: int) -> float:
         if place not in self._known:
             self._known[place] = self._measure(self._scales[place])
         return self._known[place]
 
-    def _widest_expected(self, limit_ms: float) -> int:
-        fitting = self._fitting(limit_ms)
-        return int(fitting[-1]) if len(fitting) else 0
-
-    def _fitting(self, limit_ms: float, after: int = -1) -> np.ndarray:
+    def _expected_within(self, limit_ms: float, after: int) -> np.ndarray:
         """Return the places after one that are expected to be within a latency."""
         fitting = np.flatnonzero(self._expected() <= limit_ms)
         return np.asarray(fitting[fitting > after])
 
     def _expected(self) -> np.ndarray:
-        """Return milliseconds per batch of every scale: on a line between those known, else in proportion to the MACs."""
-        known = sorted((place, ms) for place, ms in self._known.items() if math.isfinite(ms))
-        places = np.array([place for place, _ in known], int)
-        ms = np.array([ms for _, ms in known])
-        if known:
-            octaves = np.log(self._macs)
-            expected = np.exp(np.interp(octaves, octaves[places], np.log(ms)))
-            first, last = places[0], places[-1]
-            expected[:first] = ms[0] * self._macs[:first] / self._macs[first]
-            expected[last:] = ms[-1] * self._macs[last:] / self._macs[last]
-        else:
-            expected, last = self._macs * self._ms_per_mac, -1
+        """Return milliseconds per batch of every scale: between those known on a line, beyond them in proportion to the MACs."""
+        places = sorted(place for place, ms in self._known.items() if math.isfinite(ms))
+        ms = np.array([self._known[place] for place in places])
+        octaves, first, last = np.log(self._macs), places[0], places[-1]
+        expected = np.exp(np.interp(octaves, octaves[places], np.log(ms)))
+        expected[:first] = ms[0] * self._macs[:first] / self._macs[first]
+        expected[last:] = ms[-1] * self._macs[last:] / self._macs[last]
         failed = [place for place, value in self._known.items() if math.isinf(value)]
         if failed:  # what is more than half as large as one that failed would too, unless it is known not to
             expected[last + 1 :][self._macs[last + 1 :] > self._macs[min(failed)] / 2] = math.inf
@@ -100,23 +137,21 @@ class Scales(Generic[N]):
         return np.asarray(expected)
 
 
-def largest_within(
+def forms_within(
     forms: Sequence[Scales[N]], limit_ms: float, certify: Callable[[N], C | None], whole_macs: int
-) -> tuple[N, C] | None:
-    """Return among a design's forms, the deepest first, the scale within the limit that has the most MACs, and its certificate.
+) -> list[tuple[N, C]]:
+    """Return the scales of a design's forms, the deepest first, that are worth racing within the limit, with their certificates.
 
-    `whole_macs` are those of the design as it was published. A shallower form is looked at only if the deeper ones have to give
-    up more than half of their widths.
+    The deepest form that is within is always one of them. If it has to give up more than half of the published widths, whose
+    MACs are `whole_macs`, shallower ones are too that have many more MACs.
     """
-    found: list[tuple[int, N, C]] = []
+    found: list[tuple[N, C]] = []
+    macs = 0
     for form in forms:
-        widest = form.widest_within(limit_ms, certify)
-        if widest is None:
+        if found and (macs >= whole_macs * NARROW**2 or form.macs_within(limit_ms) < MUCH_MORE * macs):
             continue
-        found.append((form.macs_of(widest[0]), *widest))
-        if found[-1][0] >= whole_macs * NARROW**2:
-            break
-    if not found:
-        return None
-    _, network, certificate = max(found, key=lambda each: each[0])
-    return network, certificate
+        widest = form.certified_within(limit_ms, certify)
+        if widest is not None:
+            found.append(widest)
+            macs = form.macs_of(widest[0])
+    return found

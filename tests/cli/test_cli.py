@@ -153,7 +153,7 @@ def test_check_tells_of_an_estimate_which_budgets_are_probably_out_of_reach(
     path = write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
     assert cli.main(["check", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert ": within reach, the network with the fewest MACs takes 0." in found["budget 3.0x"]
+    assert ": within reach, the network with the fewest MACs takes 0." in found["budget 2.0x"]
     assert ": probably out of reach, the network" in found["budget 1e-06"]
 
 

@@ -16,7 +16,8 @@ from genet.cli.main import main
 from genet.cli.race import print_outcomes
 from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe
-from genet.errors import EvidenceError, GenetError, LostDeviceError
+from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
+from genet.pipeline import entrants as entrants_step
 from genet.pipeline import race as step
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
@@ -31,7 +32,7 @@ from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.select import select_networks
 from genet.progress import Progress
 from genet.search.outcome import Outcomes
-from genet.search.portfolio import SHAPES, designs_of, known_designs, scaled
+from genet.search.portfolio import SHAPES, designs_of, known_designs, scaled, to_next_edge
 from genet.search.race import Entrants
 from genet.storage import write_atomic
 from genet.trials.runners.processes import Processes
@@ -39,7 +40,7 @@ from tests.fixtures.commands import answer
 from tests.fixtures.tiny import RECIPE, write_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-BUDGETS = RECIPE.replace("device: cpu", "device: estimate:v100").replace("[3.0x, 0.000001]", "[1.2x, 1.0x, 0.000001]")
+BUDGETS = RECIPE.replace("device: cpu", "device: estimate:v100").replace("[2.0x, 0.000001]", "[1.2x, 1.0x, 0.000001]")
 OWN = "@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | 10"
 
 
@@ -74,7 +75,7 @@ def test_a_design_of_a_function_that_was_edited_does_not_race_though_it_is_known
     with open_run(run.path, Progress()) as job:
         race = job.recipe.race.model_copy(update={"designs": (str(tmp_path / "mine"),)})
         job.recipe = job.recipe.model_copy(update={"race": race})
-        with pytest.raises(GenetError, match=r"tests\.nets\.others:plain: must compute what it did"):
+        with pytest.raises(GenetError, match=r"tests\.fixtures\.others:plain: must compute what it did"):
             find_entrants(job)
 
 
@@ -174,6 +175,30 @@ def test_a_second_look_measures_nothing_anew(raced: RunFolder, tmp_path: Path) -
     with open_run(run.path, Progress()) as job:
         assert find_entrants(job) == before
     assert len(run.latency.read().records) <= lines + 1  # a session writes its setting
+
+
+def test_a_design_that_could_not_be_timed_for_now_is_looked_for_again_by_the_next_command(
+    raced: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    before = Entrants.load(run.entrants)
+    run.entrants.unlink()
+
+    def full(*_: object) -> None:
+        raise MeasurementError("other work holds the memory")
+
+    with monkeypatch.context() as patch, open_run(run.path, Progress()) as job:
+        patch.setattr(entrants_step, "measure_network", full)
+        assert {entrant.design for entrant in find_entrants(job).entrants} == {None}
+    with open_run(run.path, Progress()) as job:
+        assert find_entrants(job) == before
+
+
+def test_a_super_block_of_no_block_has_no_edge_to_be_widened_to() -> None:
+    network = Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c24 s1 d0 | XX k3 c24 s2 d1 | 10")
+    assert to_next_edge(network, 0) is None
+    assert to_next_edge(network, 1) is not None
 
 
 # The race

@@ -73,7 +73,7 @@ def test_the_masternets_own_width_is_always_on_offer(finished: RunFolder) -> Non
 
 def test_the_winner_was_measured_within_its_budget(finished: RunFolder) -> None:
     outcomes = Outcomes.load(finished.results)
-    assert [outcome.budget for outcome in outcomes.outcomes] == ["3.0x"]
+    assert [outcome.budget for outcome in outcomes.outcomes] == ["2.0x"]
     for outcome in outcomes.outcomes:
         assert outcome.ms_per_image is not None
         assert outcome.ms_per_image <= outcome.budget_ms_per_image

@@ -22,7 +22,7 @@ from genet.search.outcome import Outcomes
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.tiny import RECIPE, write_recipe
 
-BUDGETS = "budgets: [3.0x, 0.000001]"
+BUDGETS = "budgets: [2.0x, 0.000001]"
 
 
 @pytest.fixture(scope="module")

@@ -4,54 +4,69 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genet.search.scaling import MOST, TRIES, Scales, largest_within
+from genet.search.scaling import MOST, TIGHTER, Scales, forms_within
 
 MACS = [round(1000 * 2 ** (step / 12)) for step in range(60)]
 
 
-def staircase(step: int) -> list[float]:
-    """Latency that rises every so many scales alone."""
-    return [MACS[place - place % step] / 1000 for place in range(len(MACS))]
+def staircase(step: int, floor: float) -> list[float]:
+    """Latency that rises every so many scales alone, above what launching the kernels takes."""
+    return [floor + MACS[place - place % step] / 1000 for place in range(len(MACS))]
 
 
-@given(st.integers(1, 8), st.floats(1.0, 40.0), st.floats(0.3, 3.0))
+@given(st.integers(1, 8), st.floats(1.0, 40.0), st.floats(0.3, 3.0), st.sampled_from([0.0, 0.5, 5.0, 50.0]))
 def test_the_widest_within_is_that_of_a_full_scan_or_within_a_few_percent_of_its_macs(
-    step: int, limit: float, guess: float
+    step: int, room: float, guess: float, floor: float
 ) -> None:
-    ms, seen = staircase(step), []
+    ms, seen, limit = staircase(step, floor), [], floor + room
 
     def measure(place: int) -> float:
         seen.append(place)
         return ms[place]
 
-    found = Scales(range(len(MACS)), MACS, measure, guess / 1000).widest_within(limit, lambda place: place)
+    found = Scales(range(len(MACS)), MACS, measure, guess / 1000).certified_within(limit, lambda place: place)
     assert found is not None
     place, _ = found
     best = max(each for each in range(len(MACS)) if ms[each] <= limit)
     assert ms[place] <= limit
     assert MACS[place] >= 0.8 * MACS[best]
-    assert len(seen) == len(set(seen)) <= MOST + 3 + TRIES
+    assert len(seen) == len(set(seen)) <= MOST + 3
 
 
 def test_a_budget_below_the_narrowest_has_no_scale_and_tells_the_fastest() -> None:
     scales = Scales(range(len(MACS)), MACS, lambda place: 5.0 + place, 0.001)
-    assert scales.widest_within(1.0, lambda place: place) is None
-    assert scales.fastest_ms == 5.0
+    assert scales.certified_within(1.0, lambda place: place) is None
+    assert scales.fastest == (0, 5.0)
 
 
 def test_a_scale_that_cannot_be_certified_gives_way_to_the_next_narrower() -> None:
     scales = Scales(range(len(MACS)), MACS, lambda place: MACS[place] / 1000, 0.001)
-    found = scales.widest_within(8.0, lambda place: place if MACS[place] <= 7200 else None)
+    found = scales.certified_within(8.0, lambda place: place if MACS[place] <= 7200 else None)
     assert found is not None
     assert 6000 <= MACS[found[0]] <= 7200
 
 
+@pytest.mark.parametrize("slower", [1.0, 1.05, 1.2, 1.4])
+def test_a_machine_that_became_slower_is_given_a_narrower_scale(slower: float) -> None:
+    scales, certified = Scales(range(len(MACS)), MACS, lambda place: MACS[place] / 1000, 0.001), []
+
+    def certify(place: int) -> int | None:
+        certified.append(place)
+        return place if slower * MACS[place] <= 8000 else None
+
+    found = scales.certified_within(8.0, certify)
+    assert found is not None
+    assert 8000 * TIGHTER[-1] * 0.9 <= slower * MACS[found[0]] <= 8000
+    assert len(certified) == len(set(certified))
+
+
 def test_a_scale_that_cannot_be_timed_is_never_taken() -> None:
     scales = Scales(range(len(MACS)), MACS, lambda place: math.inf if place > 20 else MACS[place] / 1000, 0.001)
-    found = scales.widest_within(1e6, lambda place: place)
+    found = scales.certified_within(1e6, lambda place: place)
     assert found is not None
     assert found[0] <= 20
 
@@ -64,9 +79,9 @@ def test_a_second_budget_measures_little_anew() -> None:
         return MACS[place] / 1000
 
     scales = Scales(range(len(MACS)), MACS, measure, 0.002)
-    scales.widest_within(10.0, lambda place: place)
+    scales.certified_within(10.0, lambda place: place)
     first = len(seen)
-    scales.widest_within(10.1, lambda place: place)
+    scales.certified_within(10.1, lambda place: place)
     assert len(seen) <= first + 2
 
 
@@ -86,19 +101,23 @@ def forms(ms_per_block: float, ms_per_mac: float, seen: list[tuple[int, int]]) -
 
 
 def test_where_launching_blocks_takes_the_time_a_shallower_form_is_taken_at_full_width() -> None:
-    seen: list[tuple[int, int]] = []
-    found = largest_within(forms(1.0, 1e-6, seen), 2.5, lambda scale: scale, whole_macs=MACS[30])
-    assert found is not None
-    assert found[0] == (2, len(MACS) - 1)
+    found = forms_within(forms(1.0, 1e-6, []), 2.5, lambda scale: scale, whole_macs=MACS[30])
+    assert [scale for scale, _ in found] == [(2, len(MACS) - 1)]
 
 
 def test_a_design_that_need_not_give_up_half_its_widths_keeps_its_depth_and_no_other_is_measured() -> None:
     seen: list[tuple[int, int]] = []
-    found = largest_within(forms(0.0, 0.001, seen), MACS[20] / 1000, lambda scale: scale, whole_macs=MACS[30])
-    assert found is not None
-    assert found[0][0] == 4
+    ((found, _),) = forms_within(forms(0.0, 0.001, seen), MACS[20] / 1000, lambda scale: scale, whole_macs=MACS[30])
+    assert found[0] == 4
     assert {blocks for blocks, _ in seen} == {4}
 
 
+def test_the_published_depth_races_whenever_it_is_within_and_a_shallower_form_beside_it_if_much_larger() -> None:
+    found = forms_within(forms(1.0, 0.001, []), 5.2, lambda scale: scale, whole_macs=MACS[-1])
+    assert [blocks for (blocks, _), _ in found] == [4, 2]
+    narrow = forms_within(forms(0.0, 0.001, []), 1.2, lambda scale: scale, whole_macs=MACS[-1])
+    assert [blocks for (blocks, _), _ in narrow] == [4]
+
+
 def test_of_a_design_that_is_within_no_limit_nothing_is_taken() -> None:
-    assert largest_within(forms(1.0, 0.001, []), 0.5, lambda scale: scale, whole_macs=MACS[30]) is None
+    assert forms_within(forms(1.0, 0.001, []), 0.5, lambda scale: scale, whole_macs=MACS[30]) == []
