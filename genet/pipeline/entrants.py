@@ -155,7 +155,7 @@ class _Field:
             try:
                 return (
                     measure_network(
-                        self.table, self.job.meter, network, self.job.masternet, least=1, enough=lambda row: True
+                        self.table, self.job.meter, network, self.job.masternet, least=2, enough=lambda row: True
                     ).ratio
                     * masternet_ms
                 )
