@@ -185,7 +185,7 @@ def test_a_design_that_could_not_be_timed_for_now_is_looked_for_again_by_the_nex
     before = Entrants.load(run.entrants)
     run.entrants.unlink()
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise MeasurementError("other work holds the memory")
 
     with monkeypatch.context() as patch, open_run(run.path, Progress()) as job:

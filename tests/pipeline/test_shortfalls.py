@@ -104,10 +104,10 @@ def test_what_cannot_be_had_costs_nothing_else(
     (outcome,) = Outcomes.load(run.results).outcomes
     assert outcome.budget == "1.2x"
     why = "the format onnx-fp16 must be written and loaded again, and is not (no such type); leave it out"
-    unmet, failed = found["shortfalls"]
+    unmet, *failures = found["shortfalls"]  # the best of the search is exported beside a known design that wins
     assert unmet.startswith("budget 0.01x ")
-    assert failed == f"{outcome.name}: onnx-fp16 is left out: {why}"
-    for line in (unmet, failed):
+    assert f"{outcome.name}: onnx-fp16 is left out: {why}" in failures
+    for line in (unmet, *failures):
         assert line in run.report.read_text()
     exports = Exports.load(run.path / outcome.export / "exports.json")
     assert (exports.left_out, exports.failed) == ({"onnx-fp16": why}, ("onnx-fp16",))
