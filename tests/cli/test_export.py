@@ -37,7 +37,8 @@ def test_a_runs_export_has_all_formats_and_its_card_all_of_the_evidence(finished
     folder = finished.path / outcome.export
     exports = Exports.load(folder / "exports.json")
     card = (folder.parent / "card.md").read_text()
-    assert not set(exports.left_out) - {"genet-string"}  # which has no words for a network without a head
+    # a known design may win, of which a GENet string has no words for a missing head, and timm none for a stem of stride 1
+    assert not set(exports.left_out) - {"genet-string", "timm"}
     for each in exports.exported:
         assert f"| {each.format} | {each.purpose} |" in card
         for name, known in each.files.items():
@@ -61,9 +62,9 @@ def test_the_cards_lines_run_where_the_card_lies(finished: RunFolder) -> None:
 def test_one_network_of_a_run_and_one_format_may_be_asked_for(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     (outcome,) = Outcomes.load(copy.results).outcomes
     shutil.rmtree(copy.path / outcome.export)
-    found = answer(capsys, "export", str(copy.path), "--network", outcome.name, "--format", "timm")
+    found = answer(capsys, "export", str(copy.path), "--network", outcome.name, "--format", "onnx")
     (exports,) = found["formats"].values()
-    assert [each["format"] for each in exports["exported"]] == ["safetensors", "timm"]
+    assert [each["format"] for each in exports["exported"]] == ["safetensors", "onnx"]
     assert "got no such network, expected one of" in fault(capsys, "export", str(copy.path), "--network", "other")
     said = fault(capsys, "export", str(copy.path), "--data", "elsewhere")
     assert said == f"--data must tell where a run's images lie now, and {copy.path} has digits; leave it out"
