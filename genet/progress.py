@@ -97,7 +97,7 @@ class Tracker:
 
     @property
     def state(self) -> str:
-        """Where the work is, in words; how long it takes is said of whole works only."""
+        """Return where the work is, in words; how long it takes is said of whole works only."""
         counted = f"{self.done}/{self.total}"
         if self.count.part:
             return counted

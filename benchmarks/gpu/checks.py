@@ -44,6 +44,7 @@ def run_tests(bench: Bench, names: str, result: Path) -> None:
         "pytest",
         "-v",  # if it is cut off, the log tells how far it came
         "--tb=short",
+        "--no-header",  # which names a folder of that machine
         "-rs",
         "-m",
         "gpu",

@@ -116,9 +116,7 @@ class SearchSpace(Record):
         return self.network(self.superblocks, resolution, name=self.name)
 
     def block_types(self, index: int) -> tuple[BlockType, ...]:
-        """Return block types on offer for super-block `index`, the MasterNet's own first; none where no depth on offer has a
-        block.
-        """
+        """Return block types on offer for super-block `index`, the MasterNet's first; none if no depth has a block."""
         if not max(self.depths(index)):
             return ()
         own = self.superblocks[index].block_type
@@ -203,9 +201,7 @@ class SearchSpace(Record):
         return self.network(best[min(cost, key=lambda width: cost[width])][1], resolution)
 
     def choices(self, index: int, widths: Widths) -> Iterator[SuperBlock]:
-        """Yield every super-block that may stand at `index`, given the widths kept; the one without blocks is
-        `vanished(index)`.
-        """
+        """Yield every super-block that may stand at `index`, given the widths kept; without blocks it is `vanished(index)`."""
         stride = self.superblocks[index].stride
         if 0 in self.depths(index):
             yield self.vanished(index)
@@ -215,9 +211,7 @@ class SearchSpace(Record):
                     yield superblock_of(block_type, width, depth, stride)
 
     def vanished(self, index: int) -> SuperBlock:
-        """Return super-block `index` without blocks: one choice, written with the MasterNet's type and width whatever
-        they are.
-        """
+        """Return super-block `index` without blocks: one choice, written with the MasterNet's type and width."""
         return self.superblocks[index].model_copy(update={"depth": 0})
 
     def size(self, widths: Widths) -> int:

@@ -177,8 +177,7 @@ def _run_of(what: str) -> RunFolder | None:
 
 
 def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
-    """Return how to measure: as the command line says, and as the network's run measured where it is silent; as usual on another
-    device.
+    """Return how to measure: by the command line, else as the network's run did; on another device as usual.
 
     SpecError where the run's latencies are another machine's and no device is named.
     """

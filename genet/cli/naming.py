@@ -30,8 +30,7 @@ def images_in(data: Data, folder: str) -> Data:
 
 
 def structure_named(what: str, size: int | None = None, example: str | None = None) -> ModelSpec:
-    """Return the model called timm:MODEL, MODULE:FUNCTION with an example of what it reads, or a network's file, folder, name or
-    notation.
+    """Return the model that timm:MODEL, MODULE:FUNCTION with an example, a file, a folder, a name or a notation names.
 
     `size` is the resolution to use in place of the network's own. SpecError for what is none of these.
     """

@@ -208,8 +208,7 @@ def _one(part: Workload, meter: Meter, roof: Roof, product: Product, at_largest:
 
 
 def _accuracy(row: Surveyed, usual: bool, known: dict[tuple[str, int | None], float]) -> float | None:
-    """Return an accuracy by the network's name, or as timm's table has it, with the tag of timm's usual weights; never that of
-    another resolution.
+    """Return an accuracy by the network's name, or of timm's usual weights; never that of another resolution.
 
     A table that tells no resolutions is of `usual` ones.
     """

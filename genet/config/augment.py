@@ -43,7 +43,7 @@ class Augment(Record):
 
     @property
     def in_memory(self) -> bool:
-        """Whether it can be computed for a whole batch where the images are kept, without decoding them anew."""
+        """Return whether it can be computed for a whole batch where the images are kept, without decoding them anew."""
         return self.scale is None and self.policy is None and not self.color_jitter
 
     def __str__(self) -> str:

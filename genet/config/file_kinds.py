@@ -92,9 +92,7 @@ def _pickle(file: Path, head: bytes) -> Kind:
 
 
 def _pickled(file: Path, what: str, opened: IO[bytes]) -> Kind:
-    """Tell a pickle's kind by what it would call when it is unpickled: tensors alone, in a dictionary or not, or objects of
-    some code.
-    """
+    """Tell a pickle's kind by what unpickling would call: tensors, alone or in a dictionary, or objects of some code."""
     pickled = _read_pickle(opened)
     objects = [name.replace(" ", ".") for name in pickled.called if not re.fullmatch(TENSORS, name)]
     loaded = f"torch.load({str(file)!r}{', weights_only=False' if objects else ''})"

@@ -30,8 +30,6 @@ def preprocessing_at(channels: int, resolution: int) -> Preprocessing:
 
 def shown_of(data: Data, channels: int, resolution: int) -> Preprocessing:
     """Return how the images of a recipe are shown. Digits are normalised already, all together."""
-    return (
-        Preprocessing((0.0,) * channels, (1.0,) * channels, 1.0)
-        if data.name == "digits"
-        else preprocessing_at(channels, resolution)
-    )
+    if data.name == "digits":
+        return Preprocessing((0.0,) * channels, (1.0,) * channels, 1.0)
+    return preprocessing_at(channels, resolution)

@@ -44,9 +44,7 @@ RENAMED = {  # keys of earlier versions
 
 
 def read_network(source: str | Path) -> Network:
-    """Return a network by file, by a folder's network.yaml, or by the name of one that comes along. SpecError lists
-    every fault.
-    """
+    """Return a network by file, folder or the name of one that comes along; SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
     return _record(Network, compose(_find(inside if inside.is_file() else source, NETWORKS)))
 
@@ -109,9 +107,7 @@ def read_widths(
 
 
 def read_any(source: str | Path) -> ModelSpec | SearchSpace | Recipe | TrainingRecipe:
-    """Return a recipe (it has `space`), a search space (`perturb` or `widths`), the training of one network (`train`), or a
-    network.
-    """
+    """Return a recipe (has `space`), a space (`perturb` or `widths`), a training (`train`), or else a network."""
     node = compose(_find(source, "recipes/training", "recipes", "search_spaces", NETWORKS))
     keys = _keys(node)
     if keys & OF_A_SEARCH:
@@ -274,9 +270,9 @@ def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
         case "missing":
             return "must be given"
         case "extra_forbidden":
-            if location[-1] in RENAMED:
-                return f"is not a key here; it is called {RENAMED[location[-1]]} now"
             known = _keys_at(model, location[:-1])  # of all ways to write it: a key of another way is no slip
+            if (renamed := RENAMED.get(location[-1])) in known:
+                return f"is not a key here; it is called {renamed} now"
             return "is not a key here" + ("" if location[-1] in known else _did_you_mean(str(location[-1]), known))
         case "literal_error":
             legal = re.findall(r"'[^']*'|[\d.]+", str(context["expected"]))

@@ -112,7 +112,7 @@ class Measure(Record):
 
     @property
     def here(self) -> bool:
-        """Whether latency is measured on this machine."""
+        """Return whether latency is measured on this machine."""
         return self.latency_file is None and not self.device.startswith("estimate:")
 
 

@@ -96,9 +96,7 @@ def _still_there(folder: Path, inputs: str, subject: TrainedModel) -> Exports | 
 
 
 def _written(folder: Path) -> set[str]:
-    """Return the files in a folder that exports wrote: as the evidence there says; without any, those that are called as theirs
-    are.
-    """
+    """Return the files that exports wrote into a folder, by its evidence; without that, those of their names."""
     try:
         found = {name for each in Exports.load(folder / EVIDENCE_FILE).exported for name in each.files}
     except StorageError:

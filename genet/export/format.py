@@ -131,7 +131,7 @@ class TrainedModel:
 
     @cached_property
     def sizes(self) -> tuple[dict[int, torch.export.Dim]]:
-        """What of the images' shape is free: the batch."""
+        """Return what of the images' shape is free: the batch."""
         return ({0: torch.export.Dim("batch", min=1, max=65536)},)
 
 

@@ -39,10 +39,9 @@ def _fp16(subject: TrainedModel) -> dict[str, bytes]:
 
 
 def _int8(subject: TrainedModel) -> dict[str, bytes]:
-    """Return symmetric and with biases in fp32, as TensorRT wants it: weights per channel, activations per tensor by the ranges
-    that
+    """Quantize symmetrically, biases in fp32, as TensorRT wants it: weights per channel, activations per tensor.
 
-    training images reach.
+    Activations have the ranges that training images reach.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 

@@ -55,9 +55,7 @@ def _blocks(network: Network) -> list[dict[str, Any]]:
 
 
 def from_timm(arguments: Mapping[str, Any], resolution: int, channels: int, classes: int, name: str) -> Network:
-    """Return the network that timm's ByobNet is with these fields of its ByoModelCfg. SpecError lists what no network
-    here has.
-    """
+    """Return the network that timm's ByobNet is with these ByoModelCfg fields; SpecError lists what has no form here."""
     blocks = [_plain(block) for block in arguments.get("blocks", ())]
     faults = [
         f"{field} of a timm model must be {' or '.join(map(repr, legal))} to be a network here (got {arguments[field]!r})"
@@ -159,8 +157,7 @@ def _files(subject: TrainedModel) -> dict[str, bytes]:
 
 
 def open_timm(folder: Path) -> nn.Module:
-    """Return the model in a folder of timm's own format, in eval mode; only safetensors are read, and checked where their sum
-    lies by.
+    """Return the model in a folder of timm's format, in eval mode, from safetensors checked against a sum beside them.
 
     SpecError or StorageError where the folder holds no such model.
     """
@@ -202,9 +199,7 @@ def with_blocks(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config.json of a timm model's folder, with its architecture, classes and arguments; SpecError where it
-    is none.
-    """
+    """Return the config.json of a timm model's folder: architecture, classes, arguments; SpecError if it is none."""
     file = folder / CONFIG_FILE
     try:
         config = json.loads(read_bytes(file))

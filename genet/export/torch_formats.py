@@ -35,9 +35,7 @@ def _program(subject: TrainedModel) -> dict[str, bytes]:
 
 
 def open_program(data: bytes, name: str) -> torch.export.ExportedProgram:
-    """Return a torch.export program; StorageError where the bytes are none, or hold more than tensors: those would be
-    unpickled.
-    """
+    """Return a torch.export program; StorageError if the bytes are none, or would unpickle more than tensors."""
     try:
         with quiet(), tensors_alone():
             return torch.export.load(io.BytesIO(data))

@@ -48,7 +48,7 @@ class Op:
 
     @property
     def depthwise(self) -> bool:
-        """Whether every input channel is a group of its own."""
+        """Return whether every input channel is a group of its own."""
         return self.kind == "conv" and self.groups > 1 and self.groups == self.in_width
 
     def bytes(self, batch: int, bytes_per_value: int) -> int:

@@ -28,6 +28,7 @@ GPU_GROUP_S = 5.0  # the same on a GPU, whose clock drifts slowly
 GROUP_ROWS = 32
 ROUND_REPEATS = 10
 SLOW_TO_BUILD = ("compile", "tensorrt")  # the others are built anew for every round: where memory lies matters too
+SCAN_ROUNDS = 2  # of a network that is looked at in search of another: one has no error
 ROUNDS = 3  # at least, of a whole network: 30 repeats in all
 REFERENCE_ROUNDS = 10
 
@@ -96,7 +97,7 @@ class _Window:
 
     @property
     def moved(self) -> float:
-        """How far the machine's speed moved meanwhile, relatively."""
+        """Return how far the machine's speed moved meanwhile, relatively."""
         return abs(math.log(self.after / self.before))
 
 

@@ -70,7 +70,7 @@ class Setting(Record):
 
     @property
     def estimate(self) -> bool:
-        """Whether the latencies come from a model of a device that was not there."""
+        """Return whether the latencies come from a model of a device that was not there."""
         return self.device.kind == "estimate"
 
     def __str__(self) -> str:
@@ -205,7 +205,7 @@ class LatencyTable:
 
     @property
     def begun_slower(self) -> float:
-        """How much slower the machine was when the table was begun than it usually is, by the median of all readings.
+        """Return how much slower the machine was when the table was begun than it usually is, by the median of all readings.
 
         Drifts are told against the first reading, which may have met a machine that was busy for some seconds.
         """
@@ -315,9 +315,7 @@ class LatencyTable:
         return self._steady_ms(row)
 
     def _curves(self) -> dict[Block, tuple[np.ndarray, np.ndarray]]:
-        """Return for every kind of block that reads another's output the input widths measured, ascending, and their
-        latencies.
-        """
+        """Return the input widths measured, ascending, and their latencies, for blocks that read another's output."""
         if self._curve_of is None:
             found: dict[Block, dict[int, float]] = {}
             for block, row in self._blocks.items():

@@ -56,9 +56,7 @@ class GENet(nn.Module):
         return nn.Sequential(*self.superblocks[index:], *self._end)
 
     def reader(self, index: int) -> nn.Module:
-        """Return the first layer that reads super-block `index`: a block, or after the last the 1x1 convolution or the
-        classifier.
-        """
+        """Return the first layer that reads super-block `index`: a block, or at the end the 1x1 convolution or classifier."""
         following = (block for stage in self.superblocks[index + 1 :] for block in stage.blocks)
         return next(following, self._end[0])
 
@@ -85,9 +83,7 @@ def build(network: Network, seed: int = 0) -> GENet:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw weights by He initialisation (the paper's MSRA); the last BN of every block starts at zero, so a block starts as
-    its shortcut.
-    """
+    """Draw weights by He initialisation (the paper's MSRA); each block's last BN starts at zero, as its shortcut alone."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             fan_out = part.out_channels * part.kernel_size[0] ** 2 // part.groups

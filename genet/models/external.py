@@ -45,9 +45,7 @@ def structure_of(module: nn.Module) -> ModelSpec:
 
 
 def pretrained(structure: ExternalModel) -> tuple[nn.Module, str | None]:
-    """Return a model of timm's with its trained weights where they can be had; else why not. A head for other classes
-    is fresh.
-    """
+    """Return timm's model with trained weights, or why it has none; a head for other classes is fresh."""
     name, reads = structure.source.removeprefix("timm:"), structure.input
     try:
         return marked(pretrained_model(name, num_classes=reads.classes, in_chans=reads.channels), structure), None
@@ -165,9 +163,7 @@ def _lazy(module: nn.Module) -> str | None:
 
 
 def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
-    """Return how many logits a network answers an image with; GenetError that names the innermost module at fault where it
-    fails.
-    """
+    """Return how many logits a network answers an image with; GenetError names the innermost module that fails."""
     example, inside = torch.zeros(1, *image), [""]
     handles = []
 

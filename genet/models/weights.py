@@ -133,9 +133,7 @@ def load(folder: str | Path) -> nn.Module:
 
 
 def check_vacant(folder: Path, *names: str) -> None:
-    """Raise GenetError where a folder holds a file that a network written there would replace: a part of one, or what `names`
-    name.
-    """
+    """Raise GenetError if a folder holds a file that a network written there would replace, or one of `names`."""
     there = [name for name in (NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE, *names) if (folder / name).exists()]
     if there:
         raise GenetError(f"{folder}: must hold no network yet, and has {', '.join(there)}; give another --into FOLDER")

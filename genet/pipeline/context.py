@@ -51,7 +51,7 @@ class RunContext:
 
     @cached_property
     def card(self) -> DeviceCard:
-        """What could be read of the device."""
+        """Return what could be read of the device."""
         return read_card(self.device)
 
     @cached_property
@@ -86,7 +86,7 @@ class RunContext:
 
     @cached_property
     def meter(self) -> Meter:
-        """Where latencies come from."""
+        """Return where latencies come from."""
         if self._evidence:
             return EvidenceMeter(self._evidence.setting)
         return open_meter(self.recipe.measure, self.card, self.device)

@@ -18,7 +18,7 @@ from genet.config.augment import augment_at
 from genet.config.recipe import Budget, Recipe, Schedule, budget_ms
 from genet.errors import EvidenceError
 from genet.latency.estimate.hardware import find_gpu
-from genet.latency.profile import ROUND_REPEATS, ROUNDS, measure_network
+from genet.latency.profile import ROUND_REPEATS, ROUNDS, SCAN_ROUNDS, measure_network
 from genet.latency.staircase.plan import Expected, expected_rows
 from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.clock import REPEAT_MS, REPEATS
@@ -54,7 +54,7 @@ class BudgetOutlook(Record):
 
     @property
     def reachable(self) -> bool | None:
-        """Whether the network with the fewest MACs is within the budget. Another one may be faster still."""
+        """Return whether the network with the fewest MACs is within the budget. Another one may be faster still."""
         fastest = self.fewest_macs_ms_per_image
         return None if fastest is None else fastest <= self.ms_per_image
 
@@ -182,7 +182,7 @@ def _seconds(
         "profile": profile_s if recipe.measure.here else 0.0,
         "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
         "distill": expected_seconds(untrained, trials, device),
-        "designs": scaled * network_s / ROUNDS if recipe.measure.here else 0.0,
+        "designs": scaled * network_s * SCAN_ROUNDS / ROUNDS if recipe.measure.here else 0.0,
         "race": trainings * training(recipe.train) * mean_share,
         "export": EXPORT_S * len(recipe.select.budgets),
     }

@@ -10,7 +10,7 @@ from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.config.recipe import Budget
 from genet.errors import MeasurementError, first_line
-from genet.latency.profile import measure_network
+from genet.latency.profile import SCAN_ROUNDS, measure_network
 from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
 from genet.pipeline.context import RunContext, predictor
@@ -113,10 +113,8 @@ class _Field:
         for notation, (accuracy, ms) in predicted.items():
             if found == count:
                 return
-            network, measured_here = (
-                Network.parse(notation, name=self.job.recipe.space.name),
-                not self.job.recipe.measure.latency_file,
-            )
+            network = Network.parse(notation, name=self.job.recipe.space.name)
+            measured_here = not self.job.recipe.measure.latency_file
             certificate = self.certificate(choice.budget, network) if measured_here else None
             if certificate is None and (measured_here and notation != choice.network):
                 continue
@@ -151,14 +149,11 @@ class _Field:
         faults = list[MeasurementError]()
         masternet_ms, masternet_macs = self.table.masternet_ms(self.job.masternet), structure_cost(self.job.masternet).macs
 
+        scan = partial(measure_network, self.table, self.job.meter, enough=lambda row: True, least=SCAN_ROUNDS)
+
         def measure(network: ModelSpec) -> float:
             try:
-                return (
-                    measure_network(
-                        self.table, self.job.meter, network, self.job.masternet, least=2, enough=lambda row: True
-                    ).ratio
-                    * masternet_ms
-                )
+                return scan(network=network, reference=self.job.masternet).ratio * masternet_ms
             except MeasurementError as fault:
                 faults.append(fault)
                 return math.inf

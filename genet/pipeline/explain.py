@@ -36,9 +36,7 @@ def explain_selection(job: RunContext, selection: Selection, table: LatencyTable
 
 
 def propose_trials(job: RunContext, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
-    """Return the trials that would best tell the selected networks from their rivals, by what they should take away of the
-    doubt.
-    """
+    """Return the trials that should take away most doubt between the selected networks and their rivals."""
     regression, recipe = current_regression(job), job.recipe
     rivals = [(Network.parse(why.network), Network.parse(r.network)) for why in explained for r in why.rivals if not r.apart]
     if not rivals:

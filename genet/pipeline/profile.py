@@ -18,9 +18,7 @@ from genet.pipeline.train import teacher_of
 
 
 def check_job(job: RunContext) -> Preflight:
-    """Check before any hour is spent: the job's size, its expected time, whether each budget can be met, and whether a teacher
-    can be had.
-    """
+    """Check before any hour is spent: the job's size, time and budgets, and whether a teacher can be had."""
     _same_kind_of_device(job)
     _say_other_setting(job)
     if not job.folder.master.exists():

@@ -93,7 +93,7 @@ class Ended:
 
     @property
     def failure(self) -> Failure | None:
-        """How it failed; None if it did not."""
+        """Return how it failed; None if it did not."""
         return self.finished.failure
 
 
@@ -239,13 +239,13 @@ class _Race:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why networks could not be trained, by their names."""
+        """Return why networks could not be trained, by their names."""
         lines = (self._finished[task.id] for task in self.tasks)
         return {line.name: str(line.failure) for line in lines if line.failure}
 
     @property
     def trainings(self) -> float:
-        """What MasterNet, trials and race cost, in full trainings: by epochs, and trials by the time that they took."""
+        """Return what MasterNet, trials and race cost, in full trainings: by epochs, and trials by the time that they took."""
         epochs, lines = self._job.recipe.train.epochs, [self._finished[task.id] for task in self.tasks]
         master = self._job.recipe.master
         cost = sum(line.epochs for line in lines) / epochs + (master.epochs / epochs if isinstance(master, Schedule) else 0.0)

@@ -173,9 +173,7 @@ def offers(job: RunContext, prediction: Predictor, regression: Regression, resol
 
 
 def kept_widths(job: RunContext, table: LatencyTable) -> dict[int, Widths]:
-    """Return the widths on offer by the table's own staircases: those of another file need not be the run's, even of one
-    device.
-    """
+    """Return the widths on offer by the table's own staircases; another file's need not be the run's."""
     staircases = job.folder.read(job.folder.staircase, Staircases)
     if staircases.setting != table.setting.digest or table.path != job.folder.latency.path:
         staircases = find_staircases(job.recipe.space, table)

@@ -85,7 +85,7 @@ class TrainingTask:
 
     @property
     def reads(self) -> Input:
-        """What its images are of."""
+        """Return what its images are of."""
         return unfolded(self.network.input, self.fold)
 
     @property

@@ -79,8 +79,7 @@ def staircase_info(staircases: Staircases, resolution: int) -> tuple[StairPanel,
 
 
 def trial_info(trials: Sequence[TrialResult], accuracy: float) -> tuple[TrialPoint, ...]:
-    """Return the finished perturbations of one super-block, each against its control: where its type changed, that with fresh
-    weights.
+    """Return one super-block's finished perturbations, each against its control, with fresh weights if its type changed.
 
     Where there is none, against the MasterNet before any fine-tuning.
     """
@@ -191,9 +190,7 @@ def draw_frontier(info: FrontierInfo) -> str:
 
 
 def draw_race(info: RaceInfo) -> str:
-    """Return held-out accuracy over latency with error bars: the search, the known designs by name, the MasterNet; winners
-    ringed.
-    """
+    """Draw held-out accuracy over latency with errors: the search, known designs, the MasterNet; winners are ringed."""
     figure = figure_of(6.4, 3.6)
     axes = figure.subplots()
     for label, points, colour in (("of the search", info.searched, "#1b6ca8"), ("known designs", info.known, "#c8553d")):

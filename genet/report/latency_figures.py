@@ -40,9 +40,7 @@ def _points(curve: Curve, per_image: bool) -> list[tuple[int, int, float]]:
 
 
 def draw_staircase(stairs: Staircase, title: str) -> str:
-    """Return latency, utilization U and throughput T over width (tail-effect paper, figure 6); filled points are the
-    candidates.
-    """
+    """Draw latency, utilization U and throughput T over width (tail-effect paper, figure 6), candidates filled."""
     lines: list[tuple[str, tuple[float, ...]]] = [
         ("ms per batch", stairs.ms),
         ("U (%)", tuple(100 * u for u in stairs.utilization)),

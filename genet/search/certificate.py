@@ -83,9 +83,7 @@ class Selection(Derived):
 
 
 def _certain_ms(choice: Choice) -> float:
-    """Return milliseconds per image that a choice's network keeps: the end of its interval, or the prediction if it was not
-    measured.
-    """
+    """Return ms per image that a choice keeps: the end of its interval, or the prediction if it was not measured."""
     if choice.measured_ms_per_image is None:
         return choice.predicted_ms_per_image
     return choice.measured_ms_per_image + (choice.interval_ms_per_image or 0.0)

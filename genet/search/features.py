@@ -52,17 +52,13 @@ def _doublings(superblock: SuperBlock, own: SuperBlock) -> float:
 
 
 def fine_tuning_features(index: int, fresh: bool) -> dict[str, float]:
-    """Return what fine-tuning changes in every trial of a super-block, its control included; more where its weights are
-    `fresh`.
-    """
+    """Return what fine-tuning changes in a super-block's trials, controls included; more if weights are `fresh`."""
     terms = {FINE_TUNING: 1.0, f"{index + 1} {FINE_TUNING}": 1.0}
     return terms | ({FRESH: 1.0, f"{index + 1} {FRESH}": 1.0} if fresh else {})
 
 
 def prior_scale(name: str) -> float:
-    """Return how large a coefficient may be before it counts as large: size and fine-tuning are free, a type's slope in place is
-    not.
-    """
+    """Return how large a coefficient may usually be: size and fine-tuning are free, a type's slope in its place is not."""
     if name == SIZE or name.endswith((FINE_TUNING, FRESH)):
         return 300.0
     typed_slope = name.endswith((" width", " depth")) and len(name.split()) > 2

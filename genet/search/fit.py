@@ -97,9 +97,7 @@ class _Fit:
 
 
 def _errors(left_out: dict[str, np.ndarray], evidence: _Evidence) -> dict[str, float]:
-    """Return root mean square errors over the perturbations that all can predict from the others; none for who can
-    predict none.
-    """
+    """Return root mean square errors over the perturbations that all models can predict from the others."""
     perturbed = np.array([not result.control for result in evidence.results])
     able = {name: values for name, values in left_out.items() if np.isfinite(values[perturbed]).any()}
     shared = perturbed & np.all([np.isfinite(values) for values in able.values()], axis=0)

@@ -39,7 +39,7 @@ class PseudoGradient(Record):
 
     @property
     def missing(self) -> int:
-        """How many trials it lacks to have an effect and slopes of its own; what it lacks, others lend."""
+        """Return how many trials it lacks to have an effect and slopes of its own; what it lacks, others lend."""
         return max(0, self.unknowns - self.trials)
 
 
@@ -91,9 +91,7 @@ class Regression(Derived):
         return self._estimate(self.vector(one) - self.vector(other))
 
     def vector(self, network: Network) -> np.ndarray:
-        """Return what the coefficients are multiplied by for a network: the terms of its super-blocks, summed;
-        (coefficients,).
-        """
+        """Return the sum of a network's terms, which the coefficients multiply; (coefficients,)."""
         return sum(
             (self._vector(self._terms(*each)) for each in enumerate(network.superblocks)), np.zeros(len(self.coefficients))
         )
@@ -104,9 +102,7 @@ class Regression(Derived):
         return self._vector(self._terms(index, superblock) | fine_tuning_features(index, fresh))
 
     def beyond_trials(self, network: Network) -> tuple[int, ...]:
-        """Return the super-blocks (from 0) that are deeper, shallower, wider or narrower than anything tried of their block
-        type.
-        """
+        """Return the super-blocks (from 0) of depths or widths outside those tried of their block type."""
         found = {(g.index, g.block_type): g for g in self.gradients}
         beyond = []
         for index, superblock in enumerate(network.superblocks):
@@ -117,9 +113,7 @@ class Regression(Derived):
         return tuple(beyond)
 
     def gradient(self, index: int, block_type: BlockType, tried: tuple[SuperBlock, ...]) -> PseudoGradient:
-        """Return the pseudo-gradient of a block type in its place, from the terms; `tried` are the perturbations that
-        finished.
-        """
+        """Return the pseudo-gradient of a block type in its place; `tried` are the perturbations that finished."""
         own = self._own[index]
         known = (*tried, own) if own.block_type == block_type else tried
         depths, widths = [each.depth for each in known], [each.width for each in known]

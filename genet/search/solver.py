@@ -92,8 +92,7 @@ class ExactSolver:
         return tuple(_candidates(self.offers, self._stages, _best(ends)))
 
     def best(self, limit_ms: float, count: int) -> tuple[Candidate, ...]:
-        """Return the `count` networks of the highest predicted accuracy within a latency, the best first; fewer where there are
-        fewer.
+        """Return up to `count` networks of the highest predicted accuracy within a latency, the best first.
 
         From the last super-block to the first: what is decided behind a place, and the best that its front can still add
         within the rest of the budget. What promises most is decided further, so the first to be complete are the best.
@@ -210,18 +209,14 @@ def _best(fronts: Sequence[_Front]) -> _Front:
 
 
 def filter_by_utilization(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Return those that no other beats in throughput and utilization, which is arithmetic per time (utilization paper, section
-    4.3).
-    """
+    """Return those that none beats in both throughput and utilization (utilization paper, section 4.3)."""
     ms = np.array([candidate.predicted_ms for candidate in candidates])
     macs = np.array([network_cost(Network.parse(candidate.network)).macs for candidate in candidates])
     return tuple(candidates[place] for place in pareto(ms, macs / ms))
 
 
 def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = None) -> np.ndarray:
-    """Return positions of the points that none beats in both, ascending in `ms`; of equal points the one with fewest
-    parameters.
-    """
+    """Return positions of the points that none beats in both, ascending in `ms`; ties go to fewest parameters."""
     hopeful = _hopeful(ms, gain)
     keys = [-gain[hopeful], ms[hopeful]]
     order = hopeful[np.lexsort(keys if parameters is None else [parameters[hopeful], *keys])]
@@ -230,9 +225,7 @@ def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = Non
 
 
 def _hopeful(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Return positions of the points that none of a faster slice of latencies beats: a few of many, found without
-    sorting them.
-    """
+    """Return positions of points that no faster slice of latencies beats: a few of many, found without sorting."""
     if len(ms) < 4 * SLICES or ms.min() == ms.max():
         return np.arange(len(ms))
     place = ((ms - ms.min()) * ((SLICES - 1) / (ms.max() - ms.min()))).astype(int)

@@ -37,7 +37,7 @@ class Offer:
 
     @cached_property
     def place(self) -> dict[SuperBlock, int]:
-        """Where each choice stands."""
+        """Return where each choice stands."""
         return {choice: column for column, choice in enumerate(self.choices)}
 
 

@@ -148,9 +148,7 @@ def draw_shades(rows: Sequence[Surveyed]) -> str:
 
 
 def draw_roofline(layers: Sequence[tuple[LayerIntensity, float]], roof: Roof, title: str) -> str:
-    """Return layers with their milliseconds under the device's roof: what memory allows at low intensity, what the device
-    computes.
-    """
+    """Draw layers with their milliseconds under the roof: what memory allows, and what the device computes."""
     figure = figure_of(5.6, 3.6)
     axes = figure.subplots()
     intensities = [layer.intensity for layer, _ in layers]

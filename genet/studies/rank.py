@@ -44,7 +44,9 @@ class StageRank(Record):
 
     @property
     def advice(self) -> Advice | None:
-        """What section 3.3 would build here; None where fewer values are read than channels written: that bounds the rank."""
+        """Return what section 3.3 would build here; None where fewer values are read than channels written: that bounds
+        the rank.
+        """
         if min(self.shape) < self.shape[0]:
             return None
         return "full convolution" if self.share >= HIGH else "bottleneck or depthwise"

@@ -25,9 +25,7 @@ Say = Callable[[str], None]
 
 
 def listed_images(images: Any, root: str) -> dict[str, Listed]:
-    """Return what a split holds: of folders and archives the files, of other datasets how many images each class has and their
-    order.
-    """
+    """Return what a split holds: the files of folders and archives, else how many images a class has and their order."""
     source = getattr(images, "reader", images)
     if isinstance(source, FolderReader):
         return source.contents
@@ -146,9 +144,7 @@ def check_class_count(images: Any, reads: Input | SpaceInput, root: str) -> None
 
 
 def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, root: str) -> None:
-    """Raise DataError where images have other classes than a network, or number them otherwise; none where either has
-    no names.
-    """
+    """Raise DataError if images have other classes than a network, or number them otherwise; unnamed ones pass."""
     if ours and theirs and (differ := unshared(ours, theirs)):
         lacking, extra, hint = differ
         law = "must hold the network's own classes"

@@ -20,7 +20,7 @@ class ProcessGroup(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Return whether this process writes and speaks for all."""
         return self.rank == 0
 
     def total(self, *values: float) -> tuple[float, ...]:

@@ -91,7 +91,7 @@ class FolderReader:
 
     @property
     def left_out(self) -> str | None:
-        """What was left out, in words; None if nothing was."""
+        """Return what was left out, in words; None if nothing was."""
         suffixes = ", ".join(f"{count} {shown(suffix)}" for suffix, count in sorted(self._others.items()))
         parts = [f"{suffixes} (no images that Pillow reads)"] if suffixes else []
         parts += [f"pipes, sockets or devices {some_of(self._special)}"] if self._special else []

@@ -57,7 +57,7 @@ class Learner:
 
     @property
     def recordable(self) -> bool:
-        """Whether a CUDA graph can hold its steps; scaling the loss of fp16 needs the host."""
+        """Return whether a CUDA graph can hold its steps; scaling the loss of fp16 needs the host."""
         return not self._scaler.is_enabled()
 
     def set_rate(self, rate: float) -> None:

@@ -45,7 +45,7 @@ class TrialCheckpoints:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to save again."""
+        """Return whether it is time to save again."""
         return self._folder is not None and time.monotonic() >= self._next
 
     def write(self, states: Mapping[Trial, Callable[[], dict[str, Any]]], place: CheckpointPlace) -> None:

@@ -37,9 +37,7 @@ STRIDE_S = 1.0
 
 
 def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Module, ...]:
-    """Return what the trial trains, by the mode; frozen is all else. In the place of a super-block that vanished it is its
-    reader.
-    """
+    """Return what the trial trains, by its mode; for a super-block that vanished, its reader."""
     indices, superblocks = (trial.index, *(change.index for change in trial.also)), child.superblocks
     readers = tuple(child.reader(index) for index in indices)
     stages = tuple(superblocks[i] if superblocks[i].blocks else reader for i, reader in zip(indices, readers, strict=True))
@@ -156,7 +154,7 @@ class _Group:
 
     @property
     def _walked_before(self) -> float:
-        """What a checkpoint tells of every trial, as a share of it."""
+        """Return what a checkpoint tells of every trial, as a share of it."""
         return (self.start.epoch + self.start.step / self.steps) / self.course.distill.epochs
 
     def run(self) -> Iterator[Event]:

@@ -81,7 +81,7 @@ class Result(Protocol):
 
     @property
     def failure(self) -> Failure | None:
-        """How it failed; None if it did not."""
+        """Return how it failed; None if it did not."""
         ...
 
 

@@ -574,9 +574,25 @@ def test_the_templates_read_once_their_names_are_filled_in() -> None:
     assert read_recipe("mine.yaml").space == read_space("mine-space.yaml")
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
-def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(tmp_path: Path, old: str, new: str) -> None:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(f"name: mine\nspace: digits\nmeasure: {{{old}: 1}}\n")
-    with pytest.raises(SpecError, match=f"measure.{old}: is not a key here; it is called {new} now"):
+PLACES = {"latency": "measure", "networks": "measure", "candidates": "select", "structures": "select", "joint": "distill"}
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_key_of_an_earlier_version_is_refused_with_its_new_name_where_it_stood_and_nowhere_else(
+    tmp_path: Path, old: str
+) -> None:
+    law = f"{old}: is not a key here; it is called {RENAMED[old]} now"
+    file = tmp_path / "mine.yaml"
+    if old == "samples":
+        file.write_text(changed(SPACE, "trials_per_type: 2", "samples: 2"))
+        with pytest.raises(SpecError, match=f"perturb.{law}"):
+            read_space(file)
+    else:
+        place = PLACES.get(old, "train")
+        file.write_text(f"name: mine\nspace: digits\n{place}: {{{old}: 1}}\n")
+        with pytest.raises(SpecError, match=f"{place}.{law}"):
+            read_recipe(file)
+    file.write_text(f"name: mine\nspace: digits\ndata: {{{old}: 1}}\n")
+    with pytest.raises(SpecError, match=f"data.{old}: is not a key here") as caught:
         read_recipe(file)
+    assert "is called" not in str(caught.value)

@@ -75,9 +75,7 @@ def places(space: SearchSpace) -> tuple[StaircaseSite, ...]:
 
 
 def sweep_blocks(place: StaircaseSite, own_width: int, table: LatencyTable) -> tuple[Block, ...]:
-    """Return the blocks of a sweep to measure next, none when all its steps are located. The MasterNet's own width is
-    measured.
-    """
+    """Return the blocks of a sweep to measure next, the MasterNet's own width always; none when all steps are found."""
     by_width = {block.width: block for block in place.sweep}
     if len(by_width) < SHORT:
         return tuple(table.missing(place.sweep))

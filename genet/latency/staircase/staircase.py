@@ -105,8 +105,7 @@ def analyse(sweep: Sweep, macs: Sequence[int] | None = None) -> Staircase:
 
 
 def tail_effect_candidates(staircase: Staircase) -> tuple[int, ...]:
-    """Return by equation 4 of the tail-effect paper on each tread the width where utilization times throughput peaks; and the
-    widest.
+    """Return each tread's width of most utilization times throughput (tail-effect paper, equation 4), and the widest.
 
     Without MACs, throughput is taken as width over latency: the MACs of one layer are proportional to its width.
     """
@@ -216,9 +215,7 @@ def _steps(widths: _Array, fit: _Fit, errors: _Array) -> tuple[NDArray[np.intp],
 
 
 def _pattern(fitted: _Array, edges: Sequence[int], eps: float) -> Literal["stairs", "slope", "flat"]:
-    """Return the pattern: flat where no wider width is told apart as slower; a slope where latency rises without an edge
-    (depthwise).
-    """
+    """Return flat if no wider width is surely slower, a slope if latency rises without an edge (depthwise), else stairs."""
     rise = float(np.max(fitted / np.minimum.accumulate(fitted))) - 1
     if rise <= eps:
         return "flat"

@@ -146,9 +146,7 @@ class DeviceMeter:
         return True
 
     def _module(self, part: Workload) -> nn.Module:
-        """Make weights on the device: for a table of thousands of blocks, copying them would take longer than
-        timing.
-        """
+        """Make weights on the device: for thousands of blocks, copying them would take longer than timing."""
         with torch.device("meta"):
             module = part.build()
         module = module.to(dtype=DTYPES[self.setting.dtype]).to_empty(device=self.device).eval()
@@ -207,9 +205,7 @@ class DeviceMeter:
         return True
 
     def _check_memory(self, parts: Sequence[Workload]) -> None:
-        """Refuse what does not fit: a CPU's allocator may promise more memory than there is, and the system then kills the
-        process.
-        """
+        """Refuse what does not fit: a CPU's allocator may promise more than there is, and the process is killed."""
         free = available_bytes()
         if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
             raise self._too_large(parts, free)

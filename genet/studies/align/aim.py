@@ -33,9 +33,7 @@ class Objective:
         return place.latency_gain(option) if self.mode == "latency" else place.parameter_gain(option)
 
     def room(self, place: Place, option: Option) -> float:
-        """Return what is kept within bounds; latencies to the nanosecond, so that rounding does not decide what is
-        within them.
-        """
+        """Return what is kept within bounds, in nanoseconds if latency, so that rounding decides nothing."""
         return place.parameter_gain(option) if self.mode == "latency" else round(place.latency_gain(option), NANOSECOND)
 
     def worth(self, places: Sequence[Place], chosen: Chosen) -> float:

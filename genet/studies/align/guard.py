@@ -24,8 +24,7 @@ WHILE_TRAINED = "the network fails with another width there while it is trained"
 
 @torch.inference_mode()
 def verify_resizable(module: nn.Module, tied: Tied, image: tuple[int, int, int]) -> Tied:
-    """Return the groups, those fixed with which the network cannot be widened without a change, cannot be cut, or then not
-    trained.
+    """Return the groups, those fixed with which the network cannot be widened unchanged, cut, or trained after it.
 
     All are tried together, and only where that fails one by one.
     """

@@ -48,9 +48,7 @@ class Place(Record):
         return self.now.ms - option.ms
 
     def parameter_gain(self, option: Option) -> int:
-        """Return parameters that the option adds: the paper's PG of equation 5b, positive for a wider layer as its text
-        has it.
-        """
+        """Return parameters that the option adds: PG of equation 5b, positive for a wider layer as its text has it."""
         return option.parameters - self.now.parameters
 
     @property

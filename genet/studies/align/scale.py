@@ -49,9 +49,7 @@ class Scaling(Record):
 
 
 def widths_at(subject: ResizableNetwork, factor: float) -> Widths:
-    """Return every width that may move, times a factor, in the multiples it may have, in eights where it has them, never
-    narrower.
-    """
+    """Return every width that may move, times a factor, in its multiples, in eights if it has them; never narrower."""
     scaled = {each.name: (each.width, _times(each, factor)) for each in subject.movable}
     return {name: new for name, (now, new) in scaled.items() if new > now}
 

@@ -52,12 +52,12 @@ class Ratio(Record):
 
     @property
     def above(self) -> float:
-        """What it is sure to be below: few rounds know their own scatter badly, so Student's quantile counts."""
+        """Return what it is sure to be below: few rounds know their own scatter badly, so Student's quantile counts."""
         return self.mean + self.margin
 
     @property
     def margin(self) -> float:
-        """How far above the mean that is; 0 for an estimate."""
+        """Return how far above the mean that is; 0 for an estimate."""
         return half_interval(self.rounds, SURE) if len(self.rounds) > 1 else 0.0
 
 

@@ -92,7 +92,7 @@ class ResizableNetwork(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user calls it."""
+        """Return what the user calls it."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -118,9 +118,7 @@ class ResizableNetwork(Protocol):
 
 
 def grid(width: int, multiple: int = 1, reach: float = WIDEST) -> tuple[int, ...]:
-    """Return widths up to so many times the present one: multiples of 8 where there are enough of them near it, and else of
-    less.
-    """
+    """Return widths up to so many times the present one: multiples of 8, or of less if these are few near it."""
     low = max(multiple, round(width * NARROWEST))
     step = next(size for size in STEPS if size == 1 or (round(width * WIDEST) - low) // size >= FINE)
     step = max(step, multiple)
@@ -150,7 +148,7 @@ class NetworkSubject:
 
     @property
     def fixed(self) -> Mapping[str, str]:
-        """What the user leaves out."""
+        """Return what the user leaves out."""
         return {name: why for name in self.layers if (why := self.scope.bars((name,)))}
 
     @property

@@ -160,17 +160,13 @@ def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str
 
 
 def _reads(handler: str, layer: nn.Module) -> bool:
-    """Return whether a handler of Torch-Pruning's cuts what a layer reads; depthwise convolutions and normalisations have one
-    axis.
-    """
+    """Return whether a Torch-Pruning handler cuts what a layer reads; depthwise and normalisation have one axis."""
     depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels
     return "in_channels" in handler and not (depthwise or isinstance(layer, _BatchNorm))
 
 
 def _entangled(member: Member) -> str | None:
-    """Return why channels could not be put in or taken out on this axis: each must have as many places as the others, all its
-    own.
-    """
+    """Return why channels cannot be put in or taken out here: each must have as many places, all its own."""
     counts = {len(places) for places in member.places}
     everywhere = [index for places in member.places for index in places]
     if counts != {len(everywhere) // len(member.places)} or 0 in counts or len(set(everywhere)) != len(everywhere):
@@ -179,8 +175,7 @@ def _entangled(member: Member) -> str | None:
 
 
 def segments(member: Member) -> tuple[tuple[int, int], ...]:
-    """Return where new channels go on an axis: behind which index, and how many places each takes there. Empty where that is
-    unclear.
+    """Return behind which index new channels go, and how many places each takes there; empty if that is unclear.
 
     A flattened map has all places of a channel side by side; a tensor that is concatenated with itself, or flattened with its
     channels last, has one place in each of several runs.

@@ -90,9 +90,7 @@ class Bench:
         return min(row.images_per_sec for row in self.rows), min(row.top1_percent for row in self.rows)
 
     def hypervolume(self, rows: Sequence[Row]) -> float:
-        """Return area that networks dominate in throughput and accuracy, over the area that the true frontier does; 1 of
-        nothing.
-        """
+        """Return the share of the true frontier's area of throughput and accuracy that networks dominate; 1 of nothing."""
         whole = _area(self.true_frontier, self.corner)
         return _area(frontier_of(rows), self.corner) / whole if whole else 1.0
 

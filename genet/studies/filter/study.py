@@ -154,9 +154,7 @@ def study(
     weight: float = 0.07,
     done: Callable[[], None] = lambda: None,
 ) -> Filtering:
-    """Return every method with every seed. The budget is by default what filtering by utilization takes, the target the
-    median.
-    """
+    """Return every method with every seed; the budget is what filtering takes, the target the median, unless given."""
     budget = filtering_cost(bench, "utilization") if budget_sec is None else budget_sec
     least = min(max(row.train_sec, row.time_sec) for row in bench.rows)
     if budget < least:

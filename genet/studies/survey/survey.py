@@ -71,9 +71,7 @@ class Frontiers(Record):
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
-    """Return positions of the points that no other beats: none is as good in both and better in one. Equal points stay
-    together.
-    """
+    """Return positions of the points that none is as good as in both and better in one; equal points stay."""
     if not points:
         return ()
     values = np.array(points, dtype=float)

@@ -25,8 +25,7 @@ def check_options(name: RunnerName, workers: int | None, address: str | None) ->
 def open_runner(
     device: str, name: RunnerName = "auto", workers: int | None = None, trials_per_gpu: int = 1, address: str | None = None
 ) -> Runner:
-    """Return the runner of that name for a recipe's device; `auto` is a process per GPU where there are several, else this
-    process.
+    """Return the runner of that name for a device; `auto` is a process per GPU, or this one if there are not several.
 
     GenetError for options that do not go together and where Ray is asked for and not installed; DeviceError where the
     device is not there.

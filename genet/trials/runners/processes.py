@@ -132,9 +132,7 @@ class _Slot:
             self.dead = True
 
     def bury(self, waiting: deque[_Group]) -> Generator[Event]:
-        """Yield after the worker's death: its unfinished tasks go back to those waiting, or fail if there is nothing left to
-        try.
-        """
+        """Give a dead worker's unfinished tasks back, or yield them as failed if there is nothing left to try."""
         if self.group is None or self._process is None:
             return
         group, left = self.group, tuple(self._left.values())

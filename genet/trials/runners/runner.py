@@ -45,7 +45,7 @@ class Runner(Protocol):
 
     @property
     def speed(self) -> float | None:
-        """How many times as fast as this process alone; None where that is not known beforehand."""
+        """Return how many times as fast as this process alone; None where that is not known beforehand."""
         ...
 
     def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
