@@ -107,8 +107,8 @@ def wave(data: Path) -> list[str]:
         "| output size | steps measured | of them in the model | flat intervals | of them steps in the model |",
         "|---|---|---|---|---|",
     ]
-    for size, (steps, hit, false, flat) in sorted(counts.items()):
-        told = f"over {SIZES[-2]}" if size == math.inf else f"up to {size}"
+    for largest, (steps, hit, false, flat) in sorted(counts.items()):
+        told = f"over {SIZES[-2]}" if largest == math.inf else f"up to {largest}"
         lines.append(f"| {told} | {steps} | {_share(hit, steps)} | {flat} | {_share(false, flat)} |")
     steps, hit, false, flat = map(sum, zip(*counts.values(), strict=True))
     return [*lines, f"| all | {steps} | {_share(hit, steps)} | {flat} | {_share(false, flat)} |", ""]
@@ -206,17 +206,25 @@ def each_aligned(
 
     A reason for having none is kept only if it tells of the network: what failed is tried again.
     """
-    known = {tuple(record["command"]): record["answer"] for record in journal.read().records}
+    known = {_question(record["command"]): record["answer"] for record in journal.read().records}
     for name, command in wanted.items():
-        if tuple(command) not in known:
+        if _question(command) not in known:
             answer = ask(command)
             if not isinstance(answer, str) and "--scale" not in command:
                 answer["alike"] = narrowed_alike(command, answer["parameters"][1]).model_dump(mode="json")
-            known[tuple(command)] = answer
+            known[_question(command)] = answer
             if not isinstance(answer, str) or is_finding(answer):
-                journal.append({"command": list(command), "answer": answer})
+                journal.append({"command": list(_question(command)), "answer": answer})
             print(name, "done", flush=True)
-    return {name: known[tuple(command)] for name, command in wanted.items()}
+    return {name: known[_question(command)] for name, command in wanted.items()}
+
+
+def _question(command: Sequence[str]) -> tuple[str, ...]:
+    """Return the command without the place of its latencies, which may move."""
+    if EVIDENCE[0] not in command:
+        return tuple(command)
+    at = command.index(EVIDENCE[0])
+    return (*command[:at], *command[at + 2 :])
 
 
 def is_finding(reason: str) -> bool:
@@ -269,7 +277,7 @@ def _change(ratio: Ratio) -> str:
 
 def networks(batch: int, timm: Sequence[str], *arguments: str) -> dict[str, Sequence[str]]:
     """The pruned networks at a batch, and timm's with their own arguments."""
-    pruned = {each[-1]: (*each, "--batch", str(batch), *arguments) for each in PRUNED}
+    pruned: dict[str, Sequence[str]] = {each[-1]: (*each, "--batch", str(batch), *arguments) for each in PRUNED}
     return pruned | {name.split()[0].removeprefix("timm:"): (*name.split(), *arguments) for name in timm}
 
 

@@ -67,7 +67,7 @@ def table(outcomes: Outcomes, environment: Path, seconds: float) -> str:
     for row in outcomes.outcomes:
         lines.append(
             f"| {row.budget} | {cell(row.network)} | {row.test_accuracy:.1%} | {row.budget_ms_per_image:.4f} "
-            f"| {milliseconds(row.measured_ms_per_image, row.interval_ms_per_image)} | {row.parameters:,} | {row.macs:,} |"
+            f"| {milliseconds(row.ms_per_image, row.interval_ms_per_image)} | {row.parameters:,} | {row.macs:,} |"
         )
     masternet = outcomes.masternet
     lines.append(

@@ -16,7 +16,7 @@ from trials import STUDIES, TRUTH_SEEDS, Study, planned
 from trials_table import Truth, predictions
 
 from genet.arch.network import Network
-from genet.config.recipe import Mode, Model
+from genet.config.recipe import Mode, Model, Schedule
 from genet.search.validation import agreement, ceiling, free_proxies, perfect
 from genet.storage import Journal, write_atomic
 from genet.trials.audit import additivity
@@ -38,6 +38,8 @@ def main() -> None:
 def report(study: Study) -> str:
     """The table of one study."""
     truth, recipe = Truth(study), study.recipe()
+    schedule = recipe.master
+    assert isinstance(schedule, Schedule)  # the study trains its MasterNet
     seconds = sum(record["seconds"] for record in Journal(study.results / "truth.jsonl").read().records) / len(TRUTH_SEEDS)
     limits = ", ".join(f"{value:.2f}" for value in ceiling(truth.accuracies))
     noise = 100 * float(np.sqrt(truth.accuracies.var(1, ddof=1).mean() / len(TRUTH_SEEDS)))
@@ -50,7 +52,7 @@ def report(study: Study) -> str:
         f"{perfect(truth.accuracies):.2f},",
         f"and one seed agrees with the mean of the others at {limits}. Standard errors over networks drawn with replacement.",
         f"Evidence: seconds of all trials over those of training the networks once, one thread each ({seconds:.0f} s); the",
-        f"MasterNet's own training, {recipe.master.epochs} epochs, comes on top.",
+        f"MasterNet's own training, {schedule.epochs} epochs, comes on top.",
         "",
         "| predicted by | trial seeds | Kendall | standard error | Spearman | evidence |",
         "|---" * 6 + "|",
@@ -95,7 +97,7 @@ def interactions(study: Study, truth: Truth) -> list[str]:
             finished = [seed for seed, values in by_seed.items() if values is not None]
             audits = [additivity(read_results(study.evidence(mode, epochs, seed)).values()) for seed in finished]
             found = [audit for audit in audits if audit]
-            joint = ("", "", "")
+            joint: tuple[str, ...] = ("", "", "")
             if found:
                 rms = (100 * fmean(getattr(audit, name) for audit in found) for name in ("interaction", "effect"))
                 joint = (str(sum(audit.joint_trials for audit in found)), *(f"{value:.2f}" for value in rms))

@@ -13,7 +13,7 @@
 # FOLDER holds what the machine lacks, each if there is need of it:
 #   *.whl                         installed into a temporary folder by pip without a network, and nowhere else; a wheel that is
 #                                 not for this Python is named and skipped
-#   cifar10.tar.xz                for job: train/CLASS/* and test/CLASS/*
+#   cifar10.tar.xz                for job: train/CLASS/* and test/CLASS/*; --small does without, by noise
 #   genet-gpu-COMMAND.tar.gz      to go on from
 #   COMMIT                        the commit's id, if the checkout's .git does not tell it; GENET_COMMIT comes first
 # An archive to go on from can be made of what is committed, such as

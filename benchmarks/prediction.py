@@ -92,7 +92,10 @@ def errors_of(job: RunContext, count: int) -> Errors:
     staircases = Staircases.load(job.folder.staircase)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
     prediction = predictor(job, job.table, kept)
-    seen = {str(network) for network in correction_networks(job.recipe.space, kept, job.recipe.measure.networks, job.recipe.seed)}
+    seen = {
+        str(network)
+        for network in correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
+    }
     fresh = [n for n in random_networks(job.recipe.space, kept, 2 * count, job.recipe.seed + 1) if str(n) not in seen][:count]
     predicted = [prediction.ms(network) for network in fresh]
     measured = []

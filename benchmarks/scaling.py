@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from trials import check_all_ended_well
@@ -40,9 +41,9 @@ class Instant:
 
     workers, speed = 1, 1.0
 
-    def __call__(self, given: Iterable[Sequence[Trial]], work: Work) -> Generator[Event]:
+    def __call__(self, groups: Iterable[Sequence[Any]], work: Work) -> Generator[Event]:
         """A result for every trial."""
-        for group in given:
+        for group in groups:
             for trial in group:
                 yield TrialResult(**dict(trial), accuracy=0.5, curve=(0.4, 0.5), group=len(group))
 

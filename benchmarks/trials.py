@@ -28,7 +28,7 @@ import torch
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.config.reader import read_recipe, to_yaml
-from genet.config.recipe import Mode, Recipe
+from genet.config.recipe import Mode, Recipe, Schedule
 from genet.device import keep_memory, read_card
 from genet.errors import EvidenceError
 from genet.models.build import GENet, build
@@ -178,6 +178,7 @@ def masternet(study: Study, recipe: Recipe, work: Path) -> GENet:
     weights = work / "master.safetensors"
     network = recipe.space.masternet(recipe.search_resolution)
     if not weights.exists():
+        assert isinstance(recipe.master, Schedule)  # the studies' recipes train their MasterNet
         splits, module = load_data(recipe.data, recipe.space.input, recipe.seed), build(network)
         train(
             module, splits.train, recipe.master, recipe.search_resolution, CPU, recipe.seed, checkpoint=work / "master.checkpoint"

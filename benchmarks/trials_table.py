@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import fmean
 
 import numpy as np
@@ -106,6 +107,9 @@ def mode_table(study: Study, truth: Truth, costs: Costs) -> list[str]:
     def fidelity(cell: tuple[Mode, int], networks: np.ndarray) -> float:
         return fmean(tau(predicted[networks], truth.mean[networks]) for predicted in found[cell])
 
+    def lead(cell: tuple[Mode, int], networks: np.ndarray) -> float:
+        return fidelity(whole, networks) - fidelity(cell, networks)
+
     size = len(truth.networks)
     everybody = np.arange(size)
     whole = max((cell for cell in found if cell[0] == "whole" and found[cell]), key=lambda cell: fidelity(cell, everybody))
@@ -121,8 +125,8 @@ def mode_table(study: Study, truth: Truth, costs: Costs) -> list[str]:
     for cell, predicted in found.items():
         if predicted:
             seconds, mine = costs.of(*cell), fidelity(cell, everybody)
-            error = standard_error(lambda k, cell=cell: fidelity(cell, k), size)
-            less = standard_error(lambda k, cell=cell: fidelity(whole, k) - fidelity(cell, k), size)
+            error = standard_error(partial(fidelity, cell), size)
+            less = standard_error(partial(lead, cell), size)
             cells = [*map(str, cell), f"{seconds:.1f}", f"{costs.of(*whole) / seconds:.1f}", f"{paper / seconds:.1f}"]
             cells += [
                 str(len(predicted)),

@@ -183,8 +183,9 @@ def read_layers(path: Path) -> tuple[list[Timed], list[float]]:
         for row in csv.DictReader(lines):
             if row["conv"] != "Regular":
                 continue
-            numbers = (int(row[key]) for key in ("in_channels", "out_channels", "kernel", "stride"))
-            op, batch = conv_op(Conv("", *numbers, 1, int(row["in_size"])), row["add_fused"]), int(row["batch"])
+            width, out_width, kernel, stride = (int(row[key]) for key in ("in_channels", "out_channels", "kernel", "stride"))
+            conv, batch = Conv("", width, out_width, kernel, stride, 1, int(row["in_size"])), int(row["batch"])
+            op = conv_op(conv, row["add_fused"])
             op = replace(op, read=op.read + int(row["add_fused"]) * op.written)
             ms = estimate([op], gpu, batch, "fp16", "tensorrt").ms
             rows.append(Timed((op,), batch, float(row["latency_ms"]), ms))

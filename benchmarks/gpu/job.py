@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import tempfile
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from genet.config.reader import read_recipe, to_yaml
 from genet.config.recipe import Recipe
@@ -40,10 +44,13 @@ def _short(recipe: Recipe) -> Recipe:
 def images(bench: Bench) -> Path:
     """Return the folder of CIFAR-10, unpacked if it is not yet; DataError if its archive was not given.
 
-    Where it lies is part of what a run is known by, so it follows from the archive alone. The command removes it at its end.
+    The smallest settings do without the archive, by noise. The folder's name follows from the archive alone, for it is a part of
+    what a run is known by. The command removes it at its end.
     """
     archive = bench.supplies / IMAGES if bench.supplies else None
     if archive is None or not archive.exists():
+        if bench.small:
+            return _noise(bench.scratch / "images")
         raise DataError(f"taking CIFAR-10 failed: got no {IMAGES}, expected it in the folder on the command line; put it there")
     size = "-small" if bench.small else ""
     folder = Path(tempfile.gettempdir()) / f"genet-gpu-images-{digest(archive.read_bytes())[:12]}{size}"
@@ -64,6 +71,17 @@ def images(bench: Bench) -> Path:
     return folder
 
 
+def _noise(folder: Path) -> Path:
+    """Write images of noise as CIFAR-10 lies, `FEW` per class; return their folder."""
+    draw = np.random.default_rng(0)
+    for split, label in itertools.product(("train", "test"), range(10)):
+        place = folder / split / f"class{label}"
+        place.mkdir(parents=True)
+        for index in range(FEW):
+            Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(place / f"{index}.png")
+    return folder
+
+
 def _small(recipe: Recipe, cuda: bool) -> Recipe:
     """Return the recipe with everything as small as it goes; a processor measures in fp32."""
     size = min(recipe.space.input.resolutions)
@@ -72,7 +90,7 @@ def _small(recipe: Recipe, cuda: bool) -> Recipe:
     reads = recipe.space.input.model_copy(update={"resolutions": (size,)})
     parts = {"stem": network.stem, "superblocks": network.superblocks, "head": network.head}
     space = recipe.space.model_copy(update={"input": reads, "perturb": perturb, **parts})
-    measure = recipe.measure.model_copy(update={"batch": 2, "networks": 3} | ({} if cuda else {"dtype": "fp32"}))
+    measure = recipe.measure.model_copy(update={"batch": 2, "calibration_networks": 3} | ({} if cuda else {"dtype": "fp32"}))
     short = {"epochs": 1, "warmup_epochs": 0, "batch": 16}
     master, distill, train = (part.model_copy(update=short) for part in (recipe.master, recipe.distill, recipe.train))
     select = recipe.select.model_copy(update={"budgets": ("3x",), "measure_top_k": 1})

@@ -28,10 +28,10 @@ def align(bench: Bench) -> None:
     EvidenceError if one of them failed; the others are kept.
     """
     evidence = ("--evidence", str(bench.folder / "latency.jsonl"), "--device", str(bench.device))
-    tau = ("--param-tolerance", str(TOLERANCE))
+    tolerance = ("--param-tolerance", str(TOLERANCE))
     journal = Journal(bench.folder / "align.jsonl")
-    wanted: dict[str, Sequence[str]] = {each[-1]: (*each, "--batch", "128", *tau, *evidence) for each in PRUNED}
-    wanted["resnet50"] = (TIMM[0], *bench.options(), *tau, "--evidence", str(bench.folder / "latency.jsonl"))
+    wanted: dict[str, Sequence[str]] = {each[-1]: (*each, "--batch", "128", *tolerance, *evidence) for each in PRUNED}
+    wanted["resnet50"] = (TIMM[0], *bench.options(), *tolerance, "--evidence", str(bench.folder / "latency.jsonl"))
     # grown without evidence: every size is another network
     larger: dict[str, Sequence[str]] = {
         name: (name, *SCALED, "--runtime", "eager", "--device", str(bench.device)) for name in EFFICIENTNETS
@@ -81,7 +81,7 @@ def survey(bench: Bench) -> None:
     wanted = ("timm:test_byobnet", "--size", "32") if bench.small else ("--preset", "paper", "--largest-batch")
     files = [
         f"--{kind}={bench.folder / name}"
-        for kind, name in (("csv", "survey.csv"), ("page", "survey.html"), ("picture", "survey.svg"))
+        for kind, name in (("csv", "survey.csv"), ("page", "survey.html"), ("plot", "survey.svg"))
     ]
     command("survey", *wanted, *bench.options(), f"--evidence={bench.folder / 'survey.jsonl'}", *files)
 

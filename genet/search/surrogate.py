@@ -116,7 +116,7 @@ class Surrogate:
         return np.asarray(cho_solve(self._factor, self.scores - self._mean))
 
 
-def fit_surrogate(pool: Pool, rows: Sequence[int], scores: Sequence[float]) -> Surrogate:
+def fit_surrogate(pool: Pool, rows: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> Surrogate:
     """Fit beliefs to the scores of trainings; a network may have been trained more than once.
 
     ValueError for no training at all.
