@@ -20,7 +20,7 @@ from gpu.steps import smallest
 
 IMAGES = "cifar10.tar.xz"
 SEARCHED = "cifar10"
-FEW = 32  # images of a class, with the smallest settings
+FEW = 8  # images of a class, with the smallest settings
 
 
 def search(bench: Bench) -> None:
@@ -93,7 +93,7 @@ def _small(recipe: Recipe, cuda: bool) -> Recipe:
     measure = recipe.measure.model_copy(update={"batch": 2, "calibration_networks": 3} | ({} if cuda else {"dtype": "fp32"}))
     short = {"epochs": 1, "warmup_epochs": 0, "batch": 16}
     master, distill, train = (part.model_copy(update=short) for part in (recipe.master, recipe.distill, recipe.train))
-    select = recipe.select.model_copy(update={"budgets": ("3x",), "measure_top_k": 1})
+    select = recipe.select.model_copy(update={"budgets": ("1.5x",), "measure_top_k": 1})
     return recipe.model_copy(
         update={
             "space": space,

@@ -31,7 +31,7 @@ class Command:
 EVIDENCE = Command(
     "evidence",
     limit_s=330,
-    small_limit_s=250,
+    small_limit_s=225,
     parts=(
         Part("probe", 40, 10, "gpu.probe:probe"),
         Part("tests", 45, 10, "gpu.checks:tests"),
@@ -54,7 +54,7 @@ EVIDENCE = Command(
 JOB = Command(
     "job",
     limit_s=420,
-    small_limit_s=110,
+    small_limit_s=190,
     parts=(Part("search", 410, 30, "gpu.job:search"),),
 )
 COMMANDS = {command.name: command for command in (EVIDENCE, JOB)}

@@ -78,7 +78,7 @@ def _aligned(arguments: Sequence[str]) -> dict[str, Any] | str:
 
 def survey(bench: Bench) -> None:
     """Survey the utilization paper's networks at the largest batch that fits, as far as the time goes."""
-    wanted = ("timm:test_byobnet", "--size", "32") if bench.small else ("--preset", "paper", "--largest-batch")
+    wanted = (SMALL_SERVED,) if bench.small else ("--preset", "paper", "--largest-batch")
     files = [
         f"--{kind}={bench.folder / name}"
         for kind, name in (("csv", "survey.csv"), ("page", "survey.html"), ("plot", "survey.svg"))
