@@ -275,6 +275,22 @@ class Race(Record):
         return self.searched or searched, self.finalists or finalists, self.trainings or trainings
 
 
+class Search(Record):
+    """How many whole networks near the budgets are trained shortly, before the race, to learn which are best.
+
+    `effort` decides how many `joint_trials` there are, if that is not given; each costs a fifth of a full training. 0 leaves the
+    search to the trials of single super-blocks, as the GENet paper does.
+    """
+
+    effort: Literal["quick", "normal", "thorough"] = "normal"
+    joint_trials: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def count(self) -> int:
+        """Return how many joint trials there are."""
+        return {"quick": 12, "normal": 24, "thorough": 48}[self.effort] if self.joint_trials is None else self.joint_trials
+
+
 class Recipe(Record):
     """Everything a job needs; with the seed it decides every random choice."""
 
@@ -288,6 +304,7 @@ class Recipe(Record):
     distill: Distill
     fit: Fit = Fit()
     select: Select
+    search: Search = Search()
     race: Race = Race()
     train: Training
     seed: Annotated[int, Field(ge=0)] = 0
@@ -313,6 +330,6 @@ class Recipe(Record):
         Budgets and the final training are not part of it, so changing them repeats nothing; nor is the way of
         measuring, for every row of the latency table carries its own setting.
         """
-        apart: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "race", "train"), True)
+        apart: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "search", "race", "train"), True)
         apart |= {"data": {"workers", "root"}, "master": {"folder"}, "distill": {"time_limit_s"}}
         return digest(self.model_dump_json(exclude=apart))[:12]

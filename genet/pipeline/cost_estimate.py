@@ -116,11 +116,12 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
 
 
 def race_cost(recipe: Recipe) -> float:
-    """Return what the race costs at most, in full trainings (T)."""
-    searched, *_ = recipe.race.counts
+    """Return what joint trials and race cost at most, in full trainings (T)."""
+    (searched, *_), joint = recipe.race.counts, recipe.search.count
     designs = sum(2 if len(design.depths) > 1 else 1 for design in _designs(recipe))  # a shallower form may race beside the whole
     networks = (searched + designs) * (1 if recipe.race.effort == "quick" else len(recipe.space.input.resolutions))
-    return trainings_at_most(networks, len(recipe.select.budgets), recipe.race, recipe.train)
+    networks += searched if joint else 0
+    return trainings_at_most(networks, len(recipe.select.budgets), joint, recipe.race, recipe.train)
 
 
 def _designs(recipe: Recipe) -> tuple[Design, ...]:

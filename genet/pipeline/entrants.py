@@ -9,7 +9,7 @@ from functools import partial
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.config.recipe import Budget
-from genet.errors import MeasurementError, first_line
+from genet.errors import MeasurementError, StorageError, first_line
 from genet.latency.profile import SCAN_ROUNDS, measure_network
 from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
@@ -23,6 +23,7 @@ from genet.search.portfolio import Design, designs_of, to_next_edge
 from genet.search.race import Entrant, Entrants
 from genet.search.scaling import Scales, forms_within
 from genet.search.solver import ExactSolver
+from genet.search.tables import ChoiceTables
 from genet.storage import digest
 
 SCALING = "2"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
@@ -49,9 +50,10 @@ def find_entrants(job: RunContext) -> Entrants:
     for choice in selection.choices:
         ms = choice.measured_ms_per_image or choice.predicted_ms_per_image
         fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), ms + (choice.interval_ms_per_image or 0.0))
-    field = _Field(job, {choice.budget: choice.budget_ms_per_image for choice in selection.choices})
+    field = Field(job, {choice.budget: choice.budget_ms_per_image for choice in selection.choices})
     found = [entrant for choice in _chosen(job, selection) for entrant in field.searched(choice)]
     found += field.designs(designs, _resolutions(job, selection), fastest)
+    found += _joint_before(job, field.limits)
     met, budgets = {entrant.budget for entrant in found}, list(field.limits)
     result = Entrants(
         inputs="" if field.untimed else inputs,  # what could not be timed for now is tried again by the next command
@@ -66,6 +68,15 @@ def find_entrants(job: RunContext) -> Entrants:
     )
     result.save(job.folder.entrants)
     return result
+
+
+def _joint_before(job: RunContext, limits: dict[Budget, float]) -> list[Entrant]:
+    """Return the joint trials of the entrants before, whose budgets are still the same: what they taught is not lost."""
+    try:
+        before = Entrants.load(job.folder.entrants).entrants
+    except StorageError:  # none, or of an earlier version
+        return []
+    return [each for each in before if each.joint and limits.get(each.budget) == each.budget_ms_per_image]
 
 
 def _chosen(job: RunContext, selection: Selection) -> tuple[Choice, ...]:
@@ -93,13 +104,14 @@ def _named(found: Sequence[Entrant]) -> tuple[Entrant, ...]:
     return tuple(entrant.model_copy(update=names.get(entrant.network, {})) for entrant in found)
 
 
-class _Field:
-    """Who may race within some budgets, given in milliseconds per image."""
+class Field:
+    """Certifies networks for some budgets, given in milliseconds per image, and enters them in the race."""
 
     def __init__(self, job: RunContext, limits: dict[Budget, float]) -> None:
         self.job, self.limits, self.table, self.batch = job, limits, job.table, job.table.setting.batch
         self.untimed = False  # whether a design is missing that could not be timed
-        self._solved: dict[int, ExactSolver] = {}  # by resolution
+        self._tables: dict[int, ChoiceTables] = {}  # by resolution
+        self._solved: dict[int, ExactSolver] = {}
 
     def searched(self, choice: Choice) -> Iterator[Entrant]:
         """Yield a selected network, and the next best predictions that are within its budget too."""
@@ -122,12 +134,18 @@ class _Field:
             facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
             yield self.entrant(network, certificate, None, choice.budget, ms).model_copy(update=facts)
 
+    def tables(self, resolution: int) -> ChoiceTables:
+        """Return what the space offers at a resolution, made once for all budgets."""
+        if resolution not in self._tables:
+            kept, regression = kept_widths(self.job, self.table), current_regression(self.job)
+            prediction = predictor(self.job, self.table, kept)
+            self._tables[resolution] = offers(self.job, prediction, regression, resolution, kept[resolution])
+        return self._tables[resolution]
+
     def _predictions(self, resolution: int) -> ExactSolver:
         """Return what is predicted at a resolution, solved once for all budgets."""
         if resolution not in self._solved:
-            kept, regression = kept_widths(self.job, self.table), current_regression(self.job)
-            prediction = predictor(self.job, self.table, kept)
-            self._solved[resolution] = ExactSolver(offers(self.job, prediction, regression, resolution, kept[resolution]))
+            self._solved[resolution] = ExactSolver(self.tables(resolution))
         return self._solved[resolution]
 
     def designs(

@@ -24,12 +24,12 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.learn import lesson_of
+from genet.pipeline.rounds import run_joint_trials
 from genet.pipeline.train import TrainingTask, learn, trained_before
 from genet.search.outcome import Outcomes, Trained, percent
 from genet.search.race import (
     FINALISTS,
     Entrant,
-    Entrants,
     Score,
     finalists,
     in_doubt,
@@ -173,10 +173,11 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     """
     masternet, _ = job.folder.read(job.folder.master, Trained), job.splits  # the images must not have changed
     found = find_entrants(job)
-    running = _Race(job, found, runner)
-    scores = running.run()
-    winners = outcomes(found.entrants, scores)
-    if found.entrants and not winners:
+    running = _Race(job, runner)
+    entrants = run_joint_trials(job, found, running.train_shortly)
+    scores = running.run(entrants)
+    winners = outcomes(entrants, scores)
+    if entrants and not winners:
         why = "; ".join(f"{name}: {failure}" for name, failure in running.failures.items())
         raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
     lessons = "/".join(sorted(task.id for task in running.tasks))
@@ -187,7 +188,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         masternet_ms_per_image=found.masternet_ms_per_image,
         outcomes=winners,
         unmet=found.unmet,
-        raced=raced(found.entrants, scores),
+        raced=raced(entrants, scores),
         failed=running.failures,
         trainings=running.trainings,
     )
@@ -200,29 +201,35 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
 class _Race:
     """A race under way: what its journal holds, and who runs what it lacks."""
 
-    def __init__(self, job: RunContext, found: Entrants, runner: OpenRunner) -> None:
-        self._job, self._open, self._entrants = job, runner, found.entrants
-        self._by_network = {entrant.network: entrant for entrant in found.entrants}
-        self._budgets: dict[Budget, list[Entrant]] = {}
-        for entrant in found.entrants:
-            self._budgets.setdefault(entrant.budget, []).append(entrant)
+    def __init__(self, job: RunContext, runner: OpenRunner) -> None:
+        self._job, self._open = job, runner
+        self._by_network: dict[str, Entrant] = {}
         self._finished = _finished(job.folder.race)
         self.tasks: dict[Training, None] = {}  # that this race has needed
 
-    def run(self) -> dict[str, Score]:
+    def train_shortly(self, entrants: Sequence[Entrant]) -> dict[str, float]:
+        """Return the held-out accuracies of short trainings, by network; one that failed has none."""
+        self._by_network |= {entrant.network: entrant for entrant in entrants}
+        wanted = [(entrant.network, 0) for entrant in entrants]
+        short = self._trained("short trainings", wanted, short_training(self._job.recipe.train))
+        return {network: line.held_out for (network, _), line in short.items() if line.held_out is not None}
+
+    def run(self, entrants: Sequence[Entrant]) -> dict[str, Score]:
         """Train by successive halving; returns what every fully trained network reached."""
         schedule, (_, share, most) = self._job.recipe.train, self._job.recipe.race.counts
-        crowded = {budget for budget, own in self._budgets.items() if len({e.network for e in own}) > FINALISTS}
-        shortly = [e.network for budget in crowded for e in self._budgets[budget]]
-        short = self._trained("short trainings", [(network, 0) for network in shortly], short_training(schedule))
-        reached = {network: line.held_out for (network, _), line in short.items() if line.held_out is not None}
+        budgets: dict[Budget, list[Entrant]] = {}
+        for entrant in entrants:
+            budgets.setdefault(entrant.budget, []).append(entrant)
+        self._by_network |= {entrant.network: entrant for entrant in entrants}
+        crowded = {budget for budget, own in budgets.items() if len({e.network for e in own}) > FINALISTS}
+        reached = self.train_shortly([entrant for budget in crowded for entrant in budgets[budget]])
         full: dict[tuple[str, int], Finished] = {}
         while True:  # the next best takes the place of a finalist that cannot be trained
             gone = {network for (network, _), line in full.items() if line.held_out is None}
             left = {network: accuracy for network, accuracy in reached.items() if network not in gone}
             chosen = [
                 (network, 0)
-                for budget, own in self._budgets.items()
+                for budget, own in budgets.items()
                 for network in (finalists(own, left, share) if budget in crowded else [e.network for e in own])
             ]
             if full.keys() >= set(chosen):
@@ -230,7 +237,8 @@ class _Race:
             full |= self._trained("full trainings", chosen, schedule)
         while True:  # a mean that has fallen may leave others in doubt
             scores = _scores(full)
-            doubtful = {network for budget in self._budgets for network in in_doubt(self._within(budget), scores)}
+            within = {budget: [entrant for entrant in entrants if budget in entrant.within] for budget in budgets}
+            doubtful = {network for own in within.values() for network in in_doubt(own, scores)}
             tried = Counter(network for network, _ in full)
             again = [(network, tried[network]) for network in sorted(doubtful) if tried[network] < most]
             if not again:
@@ -252,10 +260,6 @@ class _Race:
         full = [line.seconds for line in lines if line.epochs == epochs and line.seconds]
         trials = sum(trial.seconds.total for trial in finished_trials(self._job))
         return cost + (trials / fmean(full) if full else 0.0)
-
-    def _within(self, budget: Budget) -> list[Entrant]:
-        """Return all entrants within a budget, whichever they are scaled to."""
-        return [entrant for entrant in self._entrants if budget in entrant.within]
 
     def _trained(self, title: str, wanted: Sequence[tuple[str, int]], schedule: Schedule) -> dict[tuple[str, int], Finished]:
         """Return the lines of trainings, by network and repeat; what the journal lacks is run, and a failure is said."""

@@ -26,6 +26,7 @@ class Entrant(Record):
 
     `design` is the known design that it is scaled from; None for a network of the search. `within` are all budgets that it is
     certified to be within; if latencies are evidence from elsewhere, predicted to be. The measured latency is None then.
+    A `joint` trial was proposed to learn from: only the best of them are trained fully.
     """
 
     budget: Budget
@@ -41,6 +42,7 @@ class Entrant(Record):
     interval_ms_per_image: float | None = None
     parameters: int
     macs: int
+    joint: bool = False
 
 
 class Entrants(Derived):
@@ -174,9 +176,9 @@ def raced(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Rac
     )
 
 
-def trainings_at_most(networks: int, budgets: int, race: Race, schedule: Schedule) -> float:
-    """Return what a race of so many networks per budget costs at most, in full trainings (T)."""
+def trainings_at_most(networks: int, budgets: int, joint_trials: int, race: Race, schedule: Schedule) -> float:
+    """Return what joint trials and a race of so many networks per budget cost at most, in full trainings (T)."""
     _, share, repeats = race.counts
     finals = min(networks, max(FINALISTS, math.ceil(share * networks)) + 1)  # the best of a kind may come on top
-    short = networks * short_training(schedule).epochs / schedule.epochs if networks > FINALISTS else 0.0
-    return budgets * (short + finals * repeats)
+    short = short_training(schedule).epochs / schedule.epochs
+    return joint_trials * short + budgets * ((networks * short if networks > FINALISTS else 0.0) + finals * repeats)

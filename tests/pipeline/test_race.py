@@ -15,7 +15,7 @@ from genet.arch.network import Input, Network
 from genet.cli.main import main
 from genet.cli.race import print_outcomes
 from genet.config.reader import read_recipe, read_space, to_yaml
-from genet.config.recipe import Recipe
+from genet.config.recipe import Recipe, Search
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
 from genet.pipeline import entrants as entrants_step
 from genet.pipeline import race as step
@@ -27,13 +27,14 @@ from genet.pipeline.learn import fit_trials, train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report
+from genet.pipeline.rounds import run_joint_trials
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.select import select_networks
 from genet.progress import Progress
 from genet.search.outcome import Outcomes
 from genet.search.portfolio import SHAPES, designs_of, known_designs, scaled, to_next_edge
-from genet.search.race import Entrants
+from genet.search.race import Entrant, Entrants
 from genet.storage import write_atomic
 from genet.trials.runners.processes import Processes
 from tests.fixtures.commands import answer
@@ -89,6 +90,92 @@ def raced(chosen: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFol
         export_selected(job, ["timm"])
         write_report(job)
     return RunFolder(folder)
+
+
+def without_joint(found: Entrants) -> Entrants:
+    return found.model_copy(update={"entrants": tuple(entrant for entrant in found.entrants if not entrant.joint)})
+
+
+# Joint trials
+
+
+def joint_of(run: RunFolder) -> list[Entrant]:
+    return [entrant for entrant in Entrants.load(run.entrants).entrants if entrant.joint]
+
+
+def with_joint_trials(run: RunFolder, count: int) -> Recipe:
+    return run.recipe().model_copy(update={"search": Search(joint_trials=count)})
+
+
+def test_joint_trials_are_certified_and_trained_shortly(raced: RunFolder) -> None:
+    found = joint_of(raced)
+    assert len(found) == 2
+    assert all(entrant.budget in entrant.within and entrant.design is None for entrant in found)
+    shortly = {line["network"] for line in raced.race.read().records if line["epochs"] == 1}  # of two
+    assert shortly >= {entrant.network for entrant in found}
+
+
+def test_rounds_come_closer_to_what_is_best_and_the_best_joint_trial_of_each_budget_goes_on(run: RunFolder) -> None:
+    def reached(entrant: Entrant) -> float:
+        return 1 - 1e3 / entrant.parameters  # more is better: the search is not told so
+
+    with open_run(run.path, Progress(), with_joint_trials(run, 12)) as job:
+        field = run_joint_trials(job, find_entrants(job), lambda entrants: {each.network: reached(each) for each in entrants})
+    joint = joint_of(run)
+    for budget in ("1.2x", "1.0x"):
+        own = [entrant for entrant in joint if budget in entrant.within]
+        (promoted,) = [entrant for entrant in field if entrant.budget == budget and entrant.joint]
+        assert reached(promoted) >= sorted(map(reached, own))[-2]
+    assert max(map(reached, joint[6:])) > max(map(reached, joint[:6]))
+
+
+def test_more_joint_trials_go_on_from_those_that_there_are(raced: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    before, lines = joint_of(run), len(run.race.read().records)
+    with open_run(run.path, Progress(), with_joint_trials(run, 5)) as job:
+        run_race(job)
+    after = joint_of(run)
+    assert after[:2] == before
+    assert len({entrant.network for entrant in after}) == len(after) == 5
+    new = run.race.read().records[lines:]
+    assert {line["network"] for line in new} >= {entrant.network for entrant in after[2:]}
+    assert not any(line["network"] in {entrant.network for entrant in before} and line["epochs"] == 1 for line in new)
+
+
+def test_a_round_that_is_killed_is_not_proposed_anew(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(lesson: Any, *given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    learnt = step.learn
+    with monkeypatch.context() as patch, open_run(run.path, Progress()) as job:
+        patch.setattr(step, "learn", lambda lesson, *given: (killed if joint_of(run) else learnt)(lesson, *given))
+        with pytest.raises(KeyboardInterrupt):
+            run_race(job)
+    proposed = joint_of(run)
+    assert proposed
+    with open_run(run.path, Progress()) as job:
+        run_race(job)
+    assert joint_of(run)[: len(proposed)] == proposed
+
+
+def test_without_joint_trials_the_race_is_among_predictions_and_designs(run: RunFolder) -> None:
+    with open_run(run.path, Progress(), with_joint_trials(run, 0)) as job:
+        run_race(job)
+    assert joint_of(run) == []
+
+
+def test_joint_trials_stay_while_their_budgets_are_the_same(raced: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    before = joint_of(run)
+    race = run.recipe().race.model_copy(update={"searched": 3})
+    with open_run(run.path, Progress(), run.recipe().model_copy(update={"race": race})) as job:
+        assert [entrant for entrant in find_entrants(job).entrants if entrant.joint] == before
+    select = run.recipe().select.model_copy(update={"budgets": ("1.1x",)})
+    with open_run(run.path, Progress(), run.recipe().model_copy(update={"select": select})) as job:
+        select_networks(job)
+        assert not any(entrant.joint for entrant in find_entrants(job).entrants)
 
 
 # Known designs
@@ -170,7 +257,7 @@ def test_every_design_that_can_be_scaled_to_a_budget_enters_certified(raced: Run
 def test_a_second_look_measures_nothing_anew(raced: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(raced.path, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
-    before, lines = Entrants.load(run.entrants), len(run.latency.read().records)
+    before, lines = without_joint(Entrants.load(run.entrants)), len(run.latency.read().records)
     run.entrants.unlink()
     with open_run(run.path, Progress()) as job:
         assert find_entrants(job) == before
@@ -182,7 +269,7 @@ def test_a_design_that_could_not_be_timed_for_now_is_looked_for_again_by_the_nex
 ) -> None:
     shutil.copytree(raced.path, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
-    before = Entrants.load(run.entrants)
+    before = without_joint(Entrants.load(run.entrants))
     run.entrants.unlink()
 
     def full(*_: object, **__: object) -> None:

@@ -155,6 +155,6 @@ def test_a_network_measured_for_two_budgets_is_told_with_the_longer_measurement(
 
 def test_the_cost_of_a_race_is_told_in_full_trainings() -> None:
     schedule = Schedule(epochs=10, learning_rate=0.1)
-    assert trainings_at_most(9, 2, Race(effort="quick"), schedule) == pytest.approx(2 * (0.2 * 9 + 4))
-    assert trainings_at_most(2, 1, Race(), schedule) == pytest.approx(4)  # two need no short trainings
-    assert trainings_at_most(3, 1, Race(), Schedule(epochs=2, learning_rate=0.1)) == pytest.approx(0.5 * 3 + 6)
+    assert trainings_at_most(9, 2, 5, Race(effort="quick"), schedule) == pytest.approx(0.2 * 5 + 2 * (0.2 * 9 + 4))
+    assert trainings_at_most(2, 1, 0, Race(), schedule) == pytest.approx(4)  # two need no short trainings
+    assert trainings_at_most(3, 1, 0, Race(), Schedule(epochs=2, learning_rate=0.1)) == pytest.approx(0.5 * 3 + 6)

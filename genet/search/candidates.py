@@ -1,0 +1,86 @@
+"""Networks of a space that a round may train: random ones near a budget, and neighbours of those that did best so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from genet.arch.cost import block_cost, network_cost
+from genet.arch.network import Block, Network, SuperBlock, superblock_blocks
+from genet.arch.space import SearchSpace
+from genet.search.rounds import NEAR
+from genet.search.surrogate import Pool
+from genet.search.tables import ChoiceTables
+
+DRAWN = 4000  # random networks of a resolution, of which those near the budget stay
+KEPT = 600  # of them at most
+MOVES = 3  # super-blocks in which a neighbour differs at most
+HALF_A_BLOCK = 0.5  # a super-block that vanished has no logarithm of its depth
+
+
+def near_budget(tables: ChoiceTables, limit_ms: float, draw: np.random.Generator) -> list[Network]:
+    """Return random networks that are predicted to be within a latency in ms per batch, and not far below it."""
+    choices = [len(offer.choices) for offer in tables.superblocks]
+    return _within(tables, np.column_stack([draw.integers(count, size=DRAWN) for count in choices]), limit_ms)
+
+
+def neighbours(tables: ChoiceTables, network: Network, limit_ms: float, draw: np.random.Generator) -> list[Network]:
+    """Return random networks near the budget that differ from one in three super-blocks at most; none if that is not on offer."""
+    if not tables.holds(network):
+        return []
+    own = [offer.place[each] for offer, each in zip(tables.superblocks, network.superblocks, strict=True)]
+    picks = np.tile(own, (DRAWN, 1))
+    for row in picks:
+        for place in draw.choice(len(own), min(len(own), int(draw.integers(1, MOVES + 1))), replace=False):
+            row[place] = draw.integers(len(tables.superblocks[place].choices))
+    return [each for each in _within(tables, picks, limit_ms) if str(each) != str(network)]
+
+
+def _within(tables: ChoiceTables, picks: np.ndarray, limit_ms: float) -> list[Network]:
+    ms = tables.totals(picks).ms
+    near = np.unique(picks[(ms <= limit_ms) & (ms >= NEAR * limit_ms)], axis=0)
+    return [tables.network(pick.tolist()) for pick in near[np.linspace(0, len(near) - 1, min(KEPT, len(near))).astype(int)]]
+
+
+def fits(network: Network, space: SearchSpace) -> bool:
+    """Return whether a network has the super-blocks of a space, one by one with its strides, so that places can be compared."""
+    return [each.stride for each in network.superblocks] == [each.stride for each in space.superblocks]
+
+
+def pool_of(networks: Sequence[Network]) -> Pool:
+    """Describe networks of one space to the surrogate: every super-block by its type, width, depth and parameters."""
+    costs = [network_cost(network) for network in networks]
+    described = np.array([[_described(*each) for each in _with_parameters(network)] for network in networks])
+    return Pool.of(
+        [described[:, place] for place in range(described.shape[1])],
+        np.array([cost.macs for cost in costs], float),
+        np.array([cost.parameters for cost in costs], float),
+    )
+
+
+def _with_parameters(network: Network) -> Iterator[tuple[SuperBlock, int]]:
+    """Yield every super-block with its parameters."""
+    width, size = network.stem.width, -(-network.input.resolution // network.stem.stride)
+    for superblock in network.superblocks:
+        yield superblock, sum(_parameters(block) for block in superblock_blocks(superblock, width, size))
+        width, size = superblock.writes(width), -(-size // superblock.stride)
+
+
+@lru_cache(maxsize=100_000)
+def _parameters(block: Block) -> int:
+    return block_cost(block).parameters
+
+
+def _described(superblock: SuperBlock, parameters: int) -> tuple[float, ...]:
+    """Return what the surrogate compares super-blocks by; one without blocks is of no type and has no width of its own."""
+    there = superblock.depth > 0
+    return (
+        float(there and superblock.type == "BL"),
+        float(there and superblock.type == "DW"),
+        math.log2(superblock.width) if there else 0.0,
+        math.log2(superblock.depth or HALF_A_BLOCK),
+        math.log2(parameters or 1),
+    )
