@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genet.errors import GenetError, StorageError, first_line
 from genet.export.format import Answers, Format, TrainedModel, quiet
-from genet.latency.timing.runtimes import session_options
+from genet.latency.timing.runtimes import EXACT_INT8, session_options
 from genet.names import some_of
 from genet.storage import read_checked
 
@@ -143,9 +143,12 @@ def _format(name: str, purpose: str, files: Callable[[TrainedModel], dict[str, b
         file = folder / place
         return session_answers(open_session(read_checked(file), str(file)))
 
+    exact = f'options.add_session_config_entry("{EXACT_INT8[0]}", "{EXACT_INT8[1]}")  # for processors without VNNI\n'
     loading = (
         "import onnxruntime\n"
-        f'session = onnxruntime.InferenceSession("FOLDER/{place}", providers=["CPUExecutionProvider"])\n'
+        "options = onnxruntime.SessionOptions()\n"
+        f"{exact if name == 'onnx-int8' else ''}"
+        f'session = onnxruntime.InferenceSession("FOLDER/{place}", options, providers=["CPUExecutionProvider"])\n'
         'network = lambda images: session.run(["logits"], {"images": images.numpy()})[0]'
     )
     return Format(name, purpose, place, files, answers, loading, tolerance, **more)
