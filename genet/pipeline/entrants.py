@@ -20,13 +20,14 @@ from genet.pipeline.select import judge, kept_widths, measured, offers
 from genet.search.certificate import Certificate, Choice, Selection
 from genet.search.outcome import Unmet
 from genet.search.portfolio import Design, designs_of, to_next_edge
-from genet.search.race import Entrant, Entrants
+from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.scaling import Scales, forms_within
 from genet.search.solver import ExactSolver
 from genet.search.tables import ChoiceTables
 from genet.storage import digest
 
 SCALING = "2"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
+CLEAR = 0.98  # share of a limit up to which a widened design is worth certifying
 LOOKED_AT = 12  # of the next best predictions, in case some break the budget
 
 
@@ -53,7 +54,6 @@ def find_entrants(job: RunContext) -> Entrants:
     field = Field(job, {choice.budget: choice.budget_ms_per_image for choice in selection.choices})
     found = [entrant for choice in _chosen(job, selection) for entrant in field.searched(choice)]
     found += field.designs(designs, _resolutions(job, selection), fastest)
-    found += _joint_before(job, field.limits)
     met, budgets = {entrant.budget for entrant in found}, list(field.limits)
     result = Entrants(
         inputs="" if field.untimed else inputs,  # what could not be timed for now is tried again by the next command
@@ -65,18 +65,19 @@ def find_entrants(job: RunContext) -> Entrants:
             for budget, ms in field.limits.items()
             if budget not in met
         ),
+        joint=_joint_before(job, field.limits),
     )
     result.save(job.folder.entrants)
     return result
 
 
-def _joint_before(job: RunContext, limits: dict[Budget, float]) -> list[Entrant]:
-    """Return the joint trials of the entrants before, whose budgets are still the same: what they taught is not lost."""
+def _joint_before(job: RunContext, limits: dict[Budget, float]) -> tuple[JointTrial, ...]:
+    """Return the joint trials before whose budgets are still the same: what they taught is not lost."""
     try:
-        before = Entrants.load(job.folder.entrants).entrants
+        before = Entrants.load(job.folder.entrants).joint
     except StorageError:  # none, or of an earlier version
-        return []
-    return [each for each in before if each.joint and limits.get(each.budget) == each.budget_ms_per_image]
+        return ()
+    return tuple(trial for trial in before if limits.get(trial.budget) == trial.budget_ms_per_image)
 
 
 def _chosen(job: RunContext, selection: Selection) -> tuple[Choice, ...]:
@@ -216,7 +217,7 @@ class Field:
             return best
         for index in range(len(network.superblocks)):
             wider = to_next_edge(network, index)
-            if wider is not None and measure(wider) <= limit_ms:
+            if wider is not None and measure(wider) <= CLEAR * limit_ms:
                 found = self.certificate(budget, wider)
                 if found is not None:
                     network, best = wider, (wider, found)

@@ -30,6 +30,7 @@ from genet.search.outcome import Outcomes, Trained, percent
 from genet.search.race import (
     FINALISTS,
     Entrant,
+    Entrants,
     Score,
     finalists,
     in_doubt,
@@ -173,7 +174,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     """
     masternet, _ = job.folder.read(job.folder.master, Trained), job.splits  # the images must not have changed
     found = find_entrants(job)
-    running = _Race(job, runner)
+    running = _Race(job, found, runner)
     entrants = run_joint_trials(job, found, running.train_shortly)
     scores = running.run(entrants)
     winners = outcomes(entrants, scores)
@@ -201,17 +202,17 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
 class _Race:
     """A race under way: what its journal holds, and who runs what it lacks."""
 
-    def __init__(self, job: RunContext, runner: OpenRunner) -> None:
+    def __init__(self, job: RunContext, found: Entrants, runner: OpenRunner) -> None:
         self._job, self._open = job, runner
-        self._by_network: dict[str, Entrant] = {}
+        self._designs = {each.network: each.design for each in found.entrants if each.design}  # that networks are scaled from
+        self._names: dict[str, str] = {}
         self._finished = _finished(job.folder.race)
         self.tasks: dict[Training, None] = {}  # that this race has needed
 
-    def train_shortly(self, entrants: Sequence[Entrant]) -> dict[str, float]:
-        """Return the held-out accuracies of short trainings, by network; one that failed has none."""
-        self._by_network |= {entrant.network: entrant for entrant in entrants}
-        wanted = [(entrant.network, 0) for entrant in entrants]
-        short = self._trained("short trainings", wanted, short_training(self._job.recipe.train))
+    def train_shortly(self, names: Mapping[str, str]) -> dict[str, float]:
+        """Return the held-out accuracies of short trainings of named networks, by notation; one that failed has none."""
+        self._names |= names
+        short = self._trained("short trainings", [(network, 0) for network in names], short_training(self._job.recipe.train))
         return {network: line.held_out for (network, _), line in short.items() if line.held_out is not None}
 
     def run(self, entrants: Sequence[Entrant]) -> dict[str, Score]:
@@ -220,9 +221,9 @@ class _Race:
         budgets: dict[Budget, list[Entrant]] = {}
         for entrant in entrants:
             budgets.setdefault(entrant.budget, []).append(entrant)
-        self._by_network |= {entrant.network: entrant for entrant in entrants}
+        self._names |= {entrant.network: entrant.name for entrant in entrants}
         crowded = {budget for budget, own in budgets.items() if len({e.network for e in own}) > FINALISTS}
-        reached = self.train_shortly([entrant for budget in crowded for entrant in budgets[budget]])
+        reached = self.train_shortly({each.network: each.name for budget in crowded for each in budgets[budget]})
         full: dict[tuple[str, int], Finished] = {}
         while True:  # the next best takes the place of a finalist that cannot be trained
             gone = {network for (network, _), line in full.items() if line.held_out is None}
@@ -275,13 +276,13 @@ class _Race:
         return {each: self._finished[task.id] for each, task in tasks.items()}
 
     def _training(self, network: str, schedule: Schedule, repeat: int) -> Training:
-        entrant = self._by_network[network]
-        name = entrant.design or self._job.recipe.space.name
-        lesson = lesson_of(self._job, read_notation(network, name), schedule, repeat)
+        name = self._names[network]
+        model = read_notation(network, self._designs.get(network, self._job.recipe.space.name))
+        lesson = lesson_of(self._job, model, schedule, repeat)
         keep = schedule == self._job.recipe.train and repeat == 0
         folder = self._job.folder.network(lesson.network) if keep else self._job.folder.race_under_way
-        stem = "model" if keep else entrant.name  # as `genet train` calls it
-        return Training(entrant.name, lesson, folder.absolute() / f"{stem}.{lesson.inputs[:8]}.checkpoint", keep)
+        stem = "model" if keep else name  # as `genet train` calls it
+        return Training(name, lesson, folder.absolute() / f"{stem}.{lesson.inputs[:8]}.checkpoint", keep)
 
     def _known(self, task: Training) -> bool:
         """Return whether a training is finished; one that keeps its weights may have been run by `genet train`."""

@@ -26,7 +26,6 @@ class Entrant(Record):
 
     `design` is the known design that it is scaled from; None for a network of the search. `within` are all budgets that it is
     certified to be within; if latencies are evidence from elsewhere, predicted to be. The measured latency is None then.
-    A `joint` trial was proposed to learn from: only the best of them are trained fully.
     """
 
     budget: Budget
@@ -42,16 +41,25 @@ class Entrant(Record):
     interval_ms_per_image: float | None = None
     parameters: int
     macs: int
-    joint: bool = False
+
+
+class JointTrial(Record):
+    """A whole network that is trained shortly to learn from, near a budget by what is predicted; latencies are per image."""
+
+    network: str
+    budget: Budget
+    budget_ms_per_image: float
+    predicted_ms_per_image: float
 
 
 class Entrants(Derived):
-    """All networks in the race, budget by budget, and the budgets that no network meets."""
+    """All networks in the race, budget by budget, the budgets that no network meets, and the joint trials that were proposed."""
 
     setting: Setting
     masternet_ms_per_image: float
     entrants: tuple[Entrant, ...]
     unmet: tuple[Unmet, ...]
+    joint: tuple[JointTrial, ...] = ()
 
 
 class Score(Record):

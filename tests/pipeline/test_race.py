@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from genet.arch.cost import network_cost
 from genet.arch.external import ExternalModel
 from genet.arch.network import Input, Network
 from genet.cli.main import main
@@ -34,7 +35,8 @@ from genet.pipeline.select import select_networks
 from genet.progress import Progress
 from genet.search.outcome import Outcomes
 from genet.search.portfolio import SHAPES, designs_of, known_designs, scaled, to_next_edge
-from genet.search.race import Entrant, Entrants
+from genet.search.race import Entrants, JointTrial
+from genet.search.rounds import NEAR
 from genet.storage import write_atomic
 from genet.trials.runners.processes import Processes
 from tests.fixtures.commands import answer
@@ -93,40 +95,44 @@ def raced(chosen: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFol
 
 
 def without_joint(found: Entrants) -> Entrants:
-    return found.model_copy(update={"entrants": tuple(entrant for entrant in found.entrants if not entrant.joint)})
+    return found.model_copy(update={"joint": ()})
 
 
 # Joint trials
 
 
-def joint_of(run: RunFolder) -> list[Entrant]:
-    return [entrant for entrant in Entrants.load(run.entrants).entrants if entrant.joint]
+def joint_of(run: RunFolder) -> tuple[JointTrial, ...]:
+    return Entrants.load(run.entrants).joint
 
 
 def with_joint_trials(run: RunFolder, count: int) -> Recipe:
     return run.recipe().model_copy(update={"search": Search(joint_trials=count)})
 
 
-def test_joint_trials_are_certified_and_trained_shortly(raced: RunFolder) -> None:
+def test_joint_trials_are_near_their_budgets_and_trained_shortly(raced: RunFolder) -> None:
     found = joint_of(raced)
     assert len(found) == 2
-    assert all(entrant.budget in entrant.within and entrant.design is None for entrant in found)
+    assert all(NEAR * trial.budget_ms_per_image <= trial.predicted_ms_per_image <= trial.budget_ms_per_image for trial in found)
     shortly = {line["network"] for line in raced.race.read().records if line["epochs"] == 1}  # of two
-    assert shortly >= {entrant.network for entrant in found}
+    assert shortly >= {trial.network for trial in found}
 
 
-def test_rounds_come_closer_to_what_is_best_and_the_best_joint_trial_of_each_budget_goes_on(run: RunFolder) -> None:
-    def reached(entrant: Entrant) -> float:
-        return 1 - 1e3 / entrant.parameters  # more is better: the search is not told so
+def test_rounds_come_closer_to_what_is_best_and_the_best_of_each_budget_goes_on_with_a_certificate(run: RunFolder) -> None:
+    def reached(network: str) -> float:
+        return 1 - 1e3 / network_cost(Network.parse(network)).parameters  # more is better: the search is not told so
 
     with open_run(run.path, Progress(), with_joint_trials(run, 12)) as job:
-        field = run_joint_trials(job, find_entrants(job), lambda entrants: {each.network: reached(each) for each in entrants})
-    joint = joint_of(run)
-    for budget in ("1.2x", "1.0x"):
-        own = [entrant for entrant in joint if budget in entrant.within]
-        (promoted,) = [entrant for entrant in field if entrant.budget == budget and entrant.joint]
-        assert reached(promoted) >= sorted(map(reached, own))[-2]
+        field = run_joint_trials(job, find_entrants(job), lambda names: {network: reached(network) for network in names})
+    joint = [trial.network for trial in joint_of(run)]
+    assert len({*joint}) == 12
     assert max(map(reached, joint[6:])) > max(map(reached, joint[:6]))
+    promoted = [entrant for entrant in field if entrant.network in joint]
+    assert {entrant.budget for entrant in promoted} == {"1.2x", "1.0x"}
+    for entrant in promoted:
+        own = [trial.network for trial in joint_of(run) if trial.predicted_ms_per_image <= entrant.budget_ms_per_image]
+        assert reached(entrant.network) >= sorted(map(reached, own))[-2]
+        assert entrant.ms_per_image is not None
+        assert entrant.ms_per_image <= entrant.budget_ms_per_image
 
 
 def test_more_joint_trials_go_on_from_those_that_there_are(raced: RunFolder, tmp_path: Path) -> None:
@@ -137,10 +143,10 @@ def test_more_joint_trials_go_on_from_those_that_there_are(raced: RunFolder, tmp
         run_race(job)
     after = joint_of(run)
     assert after[:2] == before
-    assert len({entrant.network for entrant in after}) == len(after) == 5
+    assert len({trial.network for trial in after}) == len(after) == 5
     new = run.race.read().records[lines:]
-    assert {line["network"] for line in new} >= {entrant.network for entrant in after[2:]}
-    assert not any(line["network"] in {entrant.network for entrant in before} and line["epochs"] == 1 for line in new)
+    assert {line["network"] for line in new} >= {trial.network for trial in after[2:]}
+    assert not any(line["network"] in {trial.network for trial in before} and line["epochs"] == 1 for line in new)
 
 
 def test_a_round_that_is_killed_is_not_proposed_anew(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +168,7 @@ def test_a_round_that_is_killed_is_not_proposed_anew(run: RunFolder, monkeypatch
 def test_without_joint_trials_the_race_is_among_predictions_and_designs(run: RunFolder) -> None:
     with open_run(run.path, Progress(), with_joint_trials(run, 0)) as job:
         run_race(job)
-    assert joint_of(run) == []
+    assert joint_of(run) == ()
 
 
 def test_joint_trials_stay_while_their_budgets_are_the_same(raced: RunFolder, tmp_path: Path) -> None:
@@ -171,11 +177,11 @@ def test_joint_trials_stay_while_their_budgets_are_the_same(raced: RunFolder, tm
     before = joint_of(run)
     race = run.recipe().race.model_copy(update={"searched": 3})
     with open_run(run.path, Progress(), run.recipe().model_copy(update={"race": race})) as job:
-        assert [entrant for entrant in find_entrants(job).entrants if entrant.joint] == before
+        assert find_entrants(job).joint == before
     select = run.recipe().select.model_copy(update={"budgets": ("1.1x",)})
     with open_run(run.path, Progress(), run.recipe().model_copy(update={"select": select})) as job:
         select_networks(job)
-        assert not any(entrant.joint for entrant in find_entrants(job).entrants)
+        assert find_entrants(job).joint == ()
 
 
 # Known designs

@@ -20,7 +20,7 @@ from genet.storage import Record
 REPEATS = 30
 TRIM = 0.1  # of the repeats, at each end
 WARM_UP_S = {"cpu": 0.02, "cuda": 0.005}  # at least
-UNSETTLED_S = 0.5  # at most: a machine that does not settle is seen in the spread
+UNSETTLED_S = {"cpu": 0.1, "cuda": 0.5}  # at most: a machine that does not settle is seen in the spread
 SETTLED = 0.05  # three repeats in a row that differ by less have settled
 ROUNDS_APART = 5
 PAUSE_S = 0.05  # longer than idle threads spin
@@ -46,7 +46,7 @@ def measure(
 ) -> tuple[Timing, ...]:
     """Time works, warmed up, a repeat of each in turn; `repeated` is called after each round."""
     repeat_ms = _cuda_repeat if device.type == "cuda" else _cpu_repeat
-    calls = [_warm_up(work, repeat_ms, WARM_UP_S[device.type]) for work in works]
+    calls = [_warm_up(work, repeat_ms, WARM_UP_S[device.type], UNSETTLED_S[device.type]) for work in works]
     rounds = []
     for _ in range(repeats):
         rounds.append([repeat_ms(work, n) / n for work, n in zip(works, calls, strict=True)])
@@ -81,12 +81,12 @@ def summarise(samples_ms: list[float]) -> Timing:
     return Timing(ms=statistics.fmean(samples[cut : len(samples) - cut]), median_ms=median, spread=(high - low) / median)
 
 
-def _warm_up(work: Work, repeat_ms: Callable[[Work, int], float], least_s: float) -> int:
-    """Run until three repeats in a row agree; returns the calls that fill one repeat."""
+def _warm_up(work: Work, repeat_ms: Callable[[Work, int], float], least_s: float, most_s: float) -> int:
+    """Run until three repeats in a row agree, or for so long; returns the calls that fill one repeat."""
     repeat_ms(work, 2)
     start = time.perf_counter()
     seen = [repeat_ms(work, 1)]
-    while (elapsed := time.perf_counter() - start) < UNSETTLED_S:
+    while (elapsed := time.perf_counter() - start) < most_s:
         last = seen[-3:]
         if elapsed >= least_s and len(last) == 3 and max(last) <= min(last) * (1 + SETTLED):
             break
