@@ -54,7 +54,7 @@ def open_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise DeviceError(f"device {name} must be an NVIDIA GPU that torch can use, and there is none here; use --device cpu")
+            raise DeviceError(f"device {name} needs an NVIDIA GPU that torch can use, got none here; use --device cpu")
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise DeviceError(f"device {name} must be one of the {count} GPUs here; use cuda:{count - 1} or below")

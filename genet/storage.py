@@ -58,7 +58,7 @@ class Record(BaseModel):
             first = fault.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise StorageError(
-                f"{path}: must hold a {cls.__name__}, but {where}: {first['msg']}; delete the file to make it anew"
+                f"reading {path} as a {cls.__name__} failed: {where}: {first['msg']}; delete the file to make it anew"
             ) from None
 
 
@@ -165,7 +165,7 @@ def read_checked(path: Path) -> bytes:
     data = read_bytes(path)
     beside = _checksum_file(path)
     if digest(data).encode() not in read_bytes(beside).split():
-        raise StorageError(f"{path}: must match its SHA-256 in {beside.name}, and does not; take it from a copy, or make it anew")
+        raise StorageError(f"{path} does not match its SHA-256 in {beside.name}; take it from a copy, or make it anew")
     return data
 
 

@@ -26,7 +26,7 @@ FRAME = ("ConvKX", "BN", "RELU")  # stem and head
 def to_genet_string(network: Network) -> str:
     """Return the network's line. SpecError where no super-block of it has a block."""
     if not network.stages:
-        raise SpecError([f"a GENet string must have a super-block of depth 1 or more, and {network} has none"])
+        raise SpecError([f"a GENet string needs a super-block of depth 1 or more, got {network}"])
     stem, width = network.stem, network.stem.width
     parts = [f"ConvKX({network.input.channels},{width},{stem.kernel},{stem.stride})BN({width})RELU({width})"]
     for block in network.stages:

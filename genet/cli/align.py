@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Align a network, and print what each width costs and gains."""
     goal = _goal(arguments)
     if arguments.into and arguments.into.is_file():
-        raise GenetError(f"{arguments.into}: must be free for a folder, and is a file; give another --into FOLDER")
+        raise GenetError(f"{arguments.into} exists and is a file, expected a folder or nothing; give another --into FOLDER")
     if arguments.into:
         check_vacant(arguments.into, FOUND_FILE)
     subject = _subject(arguments)
@@ -59,11 +59,11 @@ def run(arguments: argparse.Namespace) -> Answer:
     if rows.noise > UNSTEADY:
         print(
             f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): "
-            "lesser steps may be none"
+            "smaller steps may be noise"
         )
     if not any(_promises(place, goal) for place in places):
         side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
-        raise EvidenceError(f"{subject.name}: must have a layer with a {side} edge, and has none on {device}: nothing to gain")
+        raise EvidenceError(f"{subject.name}: no layer has a {side} edge on {device}, so there is nothing to gain")
     with progress().track("choices, each measured whole", 1) as tracker:
 
         def tried(tolerance: float, ratio: Ratio) -> None:
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         why = _unreached(found, goal) + _waiting(subject, meter)
         if goal.reduce is None or found.measured.above >= 1:
             raise EvidenceError(why)
-        print(f"{why}; this best is what you get")
+        print(f"{why}; the result is the best one found")
     answer |= _accuracies(weights, found.widths, before)
     if arguments.into:
         answer["folder"] = str(_write(subject, found.widths, found, arguments.into, weights))
@@ -131,11 +131,11 @@ def _scaled(
         for each in sorted(found.tried, key=lambda each: each.exponent)
     ]
     now = ["now", str(found.resolution), f"{found.parameters:,}", f"{found.macs:,}", "1"]
-    table(["exponent", "pixels", "parameters", "MACs", "latency over that of now"], [now, *rows])
+    table(["exponent", "pixels", "parameters", "MACs", "latency over the present one"], [now, *rows])
     best = found.best
     if best is None:
         raise EvidenceError(
-            f"{found.network}: must grow at its latency on {found.device}, and cannot: all sizes tried were slower"
+            f"{found.network}: no larger network met the current latency on {found.device}: all sizes tried were slower"
         )
     print(
         f"{best.resolution} pixels and {best.parameters / found.parameters:.2f} times the parameters, "
@@ -155,7 +155,7 @@ def _subject(arguments: argparse.Namespace) -> ResizableNetwork:
     scope = Scope(tuple(arguments.include or ()), tuple(arguments.exclude or ()))
     if isinstance(structure, Network):
         if arguments.pruned:
-            raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
+            raise SpecError([f"--pruned needs a network that other code builds, got {what}, which is made of super-blocks"])
         subject: ResizableNetwork = NetworkSubject(structure, scope)
     else:
         source = source_of(arguments, structure)
@@ -264,7 +264,7 @@ def _print(found: Alignment, goal: Goal) -> None:
     print(f"{ratio.mean:.3f}{_error(ratio)} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
     said = f"the layers by themselves say {found.predicted:.3f}"
     if goal.solver == "greedy" and goal.mode == "latency":
-        said += f"; the exact choice under the same bounds would be {found.optimum:.3f}"
+        said += f"; the exact choice under the same bounds would give {found.optimum:.3f}"
     print(said)
 
 
@@ -274,17 +274,18 @@ def _unreached(found: Alignment, goal: Goal) -> str:
     other = "; --solver exact may do better" if better else ""
     if goal.mode == "accuracy":
         return (
-            f"{found.network}: must gain parameters at no latency, and no choice of the edges beside its widths was sure to take "
-            f"no longer{other}"
+            f"{found.network}: no choice among the edges beside its widths was certain to gain parameters without taking longer"
+            f"{other}"
         )
     if goal.reduce is None:
         return (
-            f"{found.network}: must become faster with its parameters kept within {goal.tolerance:.0%}, and no choice of the "
-            f"edges beside its widths was sure to; a larger --param-tolerance lets the parameters move farther{other}"
+            f"{found.network}: no choice among the edges beside its widths was certain to be faster with the parameters kept "
+            f"within {goal.tolerance:.0%}; a larger --param-tolerance lets the parameters move farther{other}"
         )
     return (
-        f"{found.network}: --target-ratio must be a latency that edges beside its widths surely reach (got {goal.reduce}); "
-        f"their best is {found.measured.mean:.3f}{_error(found.measured)}, with {found.parameter_gain:+.1%} parameters{other}"
+        f"{found.network}: --target-ratio must be a latency that edges beside its widths reach with certainty "
+        f"(got {goal.reduce}); their best is {found.measured.mean:.3f}{_error(found.measured)}, "
+        f"with {found.parameter_gain:+.1%} parameters{other}"
     )
 
 

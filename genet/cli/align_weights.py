@@ -42,8 +42,8 @@ def source_of(arguments: argparse.Namespace, structure: ExternalModel) -> nn.Mod
     module, without = (None, "none lie beside it") if structure.layers else pretrained(structure)
     if module is None or without:
         raise GenetError(
-            f"{arguments.what}: must have trained weights, of which the best are kept, and has none at hand ({without}); give a "
-            "folder with network.yaml and model.safetensors, or --untrained for fresh ones"
+            f"{arguments.what}: got no trained weights ({without}), expected some, of which the best are kept; give a folder "
+            "with network.yaml and model.safetensors, or --untrained for fresh ones"
         )
     return module
 

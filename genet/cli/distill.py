@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Run the trials that are missing, or print where they stand."""
     if arguments.status:
         if arguments.extra or arguments.retry:
-            raise RunError("--status only looks, and --extra and --retry run trials; give them without --status")
+            raise RunError("--status only shows the progress, while --extra and --retry run trials; give them without --status")
         return _print_status(read_run(arguments.run, progress()))
     with open_run(arguments.run, progress()) as job:
         if arguments.extra:

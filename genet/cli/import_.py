@@ -49,5 +49,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         print(f"  {told}")
     usual = preprocessing_at(found.network.input.channels, found.network.input.resolution)
     if found.shown not in (None, usual):
-        print(f"  its accuracy may differ: its images were shown by {_way(found.shown)}, and are shown here by {_way(usual)}")
+        print(
+            f"  its accuracy may differ: images were prepared for it by {_way(found.shown)}, "
+            f"and are prepared here by {_way(usual)}"
+        )
     return {"folder": str(folder), "network": str(found.network), "weights": found.module is not None}

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     space = recipe.parent / f"{name}-space.yaml"
     for file in (recipe, space):
         if file.exists():
-            raise RunError(f"{file}: must not exist yet, and does; name another file")
+            raise RunError(f"{file} exists already, expected a new file; name another")
     if not recipe.name.isprintable():
         raise RunError(f"{shown(recipe.name)}: got hidden characters in a file's name, expected such as are seen; name another")
     words = {"NAME": name, "FILE": typed(Path(recipe.name))}

@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         if not (folder / EVIDENCE_FILE).exists():
             raise SpecError(
                 [
-                    f"{files[0]}: must lie in the folder of an export by genet to be timed, and does not: one from elsewhere is "
-                    "not timed; import the function that builds its network (genet import --help) and time that"
+                    f"{files[0]}: got a file from elsewhere, expected one in the folder of an export by genet; import the "
+                    "function that builds its network (genet import --help) and time that"
                 ]
             )
         raise SpecError([f"an exported file must be timed with its folder, genet latency {typed(folder)} (got {files[0]})"])

@@ -80,7 +80,7 @@ def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
     """Return what is in a journal that a user named; EvidenceError where the file is something else."""
     content = journal.read()
     if content.damaged and not content.records:
-        raise EvidenceError(f"{journal.path}: must be {what} or a new file, and is neither; name another")
+        raise EvidenceError(f"{journal.path}: got something else, expected {what} or a new file; name another")
     return content.records
 
 

@@ -77,8 +77,8 @@ def _with_weights(what: str, structure: ModelSpec, random: bool) -> nn.Module:
         if without is None:
             return module
     raise EvidenceError(
-        f"{what}: must have trained weights, for the rank of noise means nothing, and has none ({without}); give a folder with "
-        "network.yaml and model.safetensors, or --random for noise all the same"
+        f"{what}: got no trained weights ({without}), expected some, since the rank of random weights means nothing; give a "
+        "folder with network.yaml and model.safetensors, or --random to rank random weights all the same"
     )
 
 

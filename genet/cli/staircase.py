@@ -78,7 +78,7 @@ def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
             faults += fault.faults
     if len(found) < 2:
         first = f"; {faults[0]}" if faults else ""
-        raise SpecError([f"--widths must hold at least 2 widths that {text!r} may have, and holds {len(found)}{first}"])
+        raise SpecError([f"--widths: got {len(found)} widths that {text!r} may have, expected at least 2{first}"])
     return found
 
 

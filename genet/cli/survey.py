@@ -158,7 +158,7 @@ def _matching(name: str) -> list[str]:
 
     found = fnmatch.filter(timm.list_models(), name.removeprefix("timm:"))
     if not found:
-        raise SpecError([f"{name} must fit the name of a timm model, and fits none"])
+        raise SpecError([f"{name} matches no timm model, expected a pattern that matches one"])
     return [f"timm:{each}" for each in found]
 
 

@@ -70,7 +70,7 @@ class SurveyJournal:
                 if (kept.setting, kept.at) == (self._setting, self._at):
                     self._rows[kept.structure] = kept
         except ValidationError:
-            law = f"{self.path}: must be the journal of a survey, and holds something else; name another"
+            law = f"{self.path}: got something else, expected the journal of a survey; name another"
             raise EvidenceError(law) from None
 
     def roof(self) -> tuple[Roof, Product]:

@@ -38,7 +38,7 @@ class Augment(Record):
         if scale and scale[0] > scale[1]:
             raise law("must go from the smaller share of the area to the larger")
         if scale and info.data.get("crop"):
-            raise law("must stand alone, and crop is given too; leave one of them out")
+            raise law("cannot be combined with crop; leave one of them out")
         return scale
 
     @property

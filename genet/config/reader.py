@@ -53,7 +53,9 @@ def read_structure(source: str | Path) -> ModelSpec:
     """Return a network by file, folder or name, of ours or one that other code builds. SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
     if inside.parent.is_dir() and not inside.is_file() and str(source) not in shipped_files(NETWORKS):
-        raise SpecError([f"{source}: must hold a network.yaml to be a network's folder, and does not; name a folder that does"])
+        raise SpecError(
+            [f"{source}: got a folder without network.yaml, expected a network's folder, which has one; name another"]
+        )
     node = compose(_find(inside if inside.is_file() else source, NETWORKS))
     return _record(ExternalModel, node) if "source" in _keys(node) else _record(Network, node)
 
@@ -145,9 +147,9 @@ def _training(node: yaml.Node) -> TrainingRecipe:
         holds, given = ", ".join(TrainingRecipe.model_fields), ", ".join(of_a_search)
         raise SpecError(
             [
-                f"{node.start_mark.name}: must be a recipe for the training of one network, which holds {holds}, and is one of a "
-                f"search (it has {given}); give one such as {', '.join(shipped_files('recipes/training'))}, or a file of name, "
-                "data and train alone"
+                f"{node.start_mark.name}: got the recipe of a search (it has {given}), expected one for the training of a single "
+                f"network, which holds {holds}; give one such as {', '.join(shipped_files('recipes/training'))}, or a file of "
+                "name, data and train alone"
             ]
         )
     recipe = _record(TrainingRecipe, node)

@@ -59,13 +59,13 @@ def compose(path: Path) -> yaml.Node:
     """Return the file's node tree, with a SpecError for whatever keeps it from being one plain YAML document."""
     kind = kind_of(path)
     if kind and kind != EMPTY:
-        raise SpecError([f"{path}: must be a text file of YAML, and is {kind.what}; {kind.way}"])
+        raise SpecError([f"{path}: got {kind.what}, expected a text file of YAML; {kind.way}"])
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError([f"{path}: must be a file that exists; check the path"]) from None
     except UnicodeDecodeError:
-        raise SpecError([f"{path}: must be a text file in UTF-8, and holds other bytes"]) from None
+        raise SpecError([f"{path}: got bytes that are not UTF-8, expected a text file in UTF-8"]) from None
     except OSError as fault:
         raise SpecError([f"{path}: must be a readable file ({fault.strerror})"]) from None
     try:
@@ -78,7 +78,7 @@ def compose(path: Path) -> yaml.Node:
     except RecursionError:
         raise SpecError([f"{path}: must be nested less deeply"]) from None
     except yaml.reader.ReaderError as fault:
-        raise SpecError([f"{path}: must be plain text, and holds the control character {fault.character!r:.20}"]) from None
+        raise SpecError([f"{path}: got the control character {fault.character!r:.20}, expected plain text"]) from None
     except yaml.MarkedYAMLError as fault:
         raise SpecError([_yaml_fault(path, text, fault)]) from None
     if faults:

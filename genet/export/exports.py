@@ -55,7 +55,7 @@ def export(
     kept = {each.format: each for each in known.exported} if known else {}
     failures = {name: known.left_out[name] for name in known.failed if name not in wanted} if known else {}
     if folder.is_file():
-        raise GenetError(f"{folder}: must be free for a folder, and is a file; move it away")
+        raise GenetError(f"{folder} exists and is a file, expected a folder or nothing; move it away")
     missing = [FORMATS[name] for name in wanted if name not in kept and name not in refusals]
     if not missing:
         return Exports.load(folder / EVIDENCE_FILE)
@@ -175,11 +175,11 @@ def _explained(form: Format) -> Iterator[None]:
         raise ExportError(str(fault)) from None
     except ImportError as fault:
         raise ExportError(
-            f"the format {form.name} must have its packages, and {fault.name} cannot be imported; pip install {fault.name}"
+            f"the format {form.name} needs its packages, got no {fault.name} that can be imported; pip install {fault.name}"
         ) from None
     except Exception as fault:  # whatever an exporter or a runtime raises
         raise ExportError(
-            f"the format {form.name} must be written and loaded again, and is not ({first_line(fault)}); leave it out"
+            f"writing the format {form.name} and loading it again failed ({first_line(fault)}); leave it out"
         ) from fault
 
 
@@ -190,7 +190,7 @@ def _relative_error(form: Format, subject: TrainedModel, answers: Answers, batch
     error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) if same else math.inf
     if not error <= form.tolerance:
         raise ExportError(
-            f"the exported {form.name} must give the network's logits within {form.tolerance:g} of the largest, and differs by "
-            f"{error:g} at batch {batch}"
+            f"the logits of the exported {form.name} differ from the network's by {error:g} of the largest at batch {batch}, "
+            f"expected at most {form.tolerance:g}"
         )
     return error

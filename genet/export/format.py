@@ -84,7 +84,7 @@ class TrainedModel:
     def ours(self) -> Network:
         """The network, where it is one of super-blocks; GenetError where other code builds it."""
         if not isinstance(self.network, Network):
-            raise GenetError(f"a network in this format must be made of super-blocks, and {self.network.source} is not")
+            raise GenetError(f"this format needs a network made of super-blocks, got {self.network.source}")
         return self.network
 
     def images(self, batch: int) -> Tensor:
@@ -102,7 +102,7 @@ class TrainedModel:
             logits = self.module(images)
             if not logits.isfinite().all():
                 name = self.network.name
-                raise GenetError(f"{name}: must answer with finite logits, and does not; look for NaN in its weights")
+                raise GenetError(f"{name}: got logits that are not finite, expected finite ones; look for NaN in its weights")
             self._compared[batch] = images, logits
         return self._compared[batch]
 
@@ -125,7 +125,7 @@ class TrainedModel:
                 verbose=False,
             )
         if found is None:
-            raise GenetError("torch.onnx.export must return a program, and returned none; check the torch version")
+            raise GenetError("torch.onnx.export returned no program; check the torch version")
         data: bytes = found.model_proto.SerializeToString()
         return data
 

@@ -101,16 +101,16 @@ def open_session(model: bytes | Path, name: str) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise GenetError(f"{name}: must be run by ONNX Runtime, and it is not installed; pip install onnxruntime") from None
+        raise GenetError(f"running {name} needs ONNX Runtime, which is not installed; pip install onnxruntime") from None
     given = str(model) if isinstance(model, Path) else model
     try:
         return onnxruntime.InferenceSession(given, session_options(onnxruntime), providers=["CPUExecutionProvider"])
     except Exception as fault:  # onnxruntime raises classes of its own C++ binding
         if isinstance(model, Path) and (lacking := _lacking(model)):
             raise StorageError(
-                f"{name}: must have its weights beside it, and {some_of(lacking)} is not there; copy it into {model.parent} too"
+                f"{name}: got no {some_of(lacking)}, expected its weights beside it; copy it into {model.parent} too"
             ) from None
-        raise StorageError(f"{name}: must be a model that ONNX Runtime can run, and is not ({first_line(fault)})") from None
+        raise StorageError(f"ONNX Runtime failed to open {name} ({first_line(fault)})") from None
 
 
 def _lacking(file: Path) -> list[str]:

@@ -66,11 +66,11 @@ def _opened(what: str, place: Path, device: torch.device) -> Opened:
     if (place / NETWORK_FILE).is_file():
         module = load(place).to(device)
         return Opened(module, structure_of(module).input, "torch", device)
-    law = f"{what}: must be a network's folder (network.yaml, or a timm model's config.json), a .onnx or .pt2 file, or timm:MODEL"
+    law = "a network's folder (network.yaml, or a timm model's config.json), a .onnx or .pt2 file, or timm:MODEL"
     if re.fullmatch(FUNCTION, what):
-        raise GenetError(f"{law}; genet import {what} --into FOLDER makes a folder of it")
+        raise GenetError(f"{what}: got MODULE:FUNCTION, expected {law}; genet import {what} --into FOLDER makes a folder of it")
     kind = kind_of(place)
-    raise GenetError(f"{law}, and is {kind.what}; {kind.way}" if kind else law)
+    raise GenetError(f"{what}: got {kind.what}, expected {law}; {kind.way}" if kind else f"{what}: must be {law}")
 
 
 def _place_of(folder: Path, form: str) -> Path:
@@ -78,16 +78,16 @@ def _place_of(folder: Path, form: str) -> Path:
     check_formats([form])
     name = FORMATS[form].place
     if not FORMATS[form].loading:
-        raise GenetError(f"--format must be one that can run, and {form} is a structure alone; leave it out")
+        raise GenetError(f"--format: got {form}, which is a structure alone, expected a format that can run; leave it out")
     if not folder.exists():
-        raise GenetError(f"{folder}: must be the folder of a network, and is not there; name one that is")
+        raise GenetError(f"{folder} does not exist, expected the folder of a network; name one that does")
     if folder.is_file():
-        raise GenetError(f"{folder}: must be the folder of an export to have formats, and is a file; leave --format out")
+        raise GenetError(f"{folder}: got a file, expected the folder of an export, which has formats; leave --format out")
     for place in (folder / name, folder / "export" / name):
         if place.exists():
             return place
     command = f"genet export {typed(folder)} --format {form}"
-    raise GenetError(f"{folder}: must hold the format {form}, and does not; `{command}` writes it")
+    raise GenetError(f"{folder} does not hold the format {form}; `{command}` writes it")
 
 
 def _onnx(file: Path) -> Opened:

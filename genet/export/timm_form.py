@@ -29,8 +29,8 @@ def timm_arguments(network: Network) -> dict[str, Any]:
     stem = network.stem
     if stem.stride != 2 or stem.kernel not in STEMS or len(network.stages) < 2:
         raise GenetError(
-            "a network for timm must have a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, and has stride "
-            f"{stem.stride}, kernel {stem.kernel} and {len(network.stages)}; leave the format timm out"
+            "the format timm needs a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, got stride "
+            f"{stem.stride}, kernel {stem.kernel} and {len(network.stages)}; leave it out"
         )
     stride = stem.stride * math.prod(superblock.stride for superblock in network.stages)
     features = network.head.width if network.head else 0  # 0: no convolution
@@ -176,7 +176,7 @@ def open_timm(folder: Path) -> nn.Module:
         model.load_state_dict(load(data))
     except Exception as fault:  # whatever timm's models and the reader of tensors raise
         raise StorageError(
-            f"{folder}: must hold the weights of the model that its {CONFIG_FILE} describes, and does not ({first_line(fault)})"
+            f"{folder}: loading its weights into the model that its {CONFIG_FILE} describes failed ({first_line(fault)})"
         ) from None
     return model.eval()
 
@@ -204,10 +204,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(read_bytes(file))
     except ValueError as fault:
-        raise SpecError([f"{file}: must be the config.json of a timm model, and is no JSON ({fault})"]) from None
+        raise SpecError([f"{file}: got text that is not JSON ({fault}), expected the config.json of a timm model"]) from None
     usual = {"model_args": {}, "num_classes": 1000, **(config if isinstance(config, dict) else {})}
     if not (isinstance(usual.get("architecture"), str) and isinstance(usual["model_args"], dict)):
-        raise SpecError([f"{file}: must be the config.json of a timm model, and names no architecture (got {config!s:.60})"])
+        raise SpecError([f"{file}: got {config!s:.60} without an architecture, expected the config.json of a timm model"])
     return usual
 
 

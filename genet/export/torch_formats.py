@@ -39,8 +39,10 @@ def open_program(data: bytes, name: str) -> torch.export.ExportedProgram:
     try:
         with quiet(), tensors_alone():
             return torch.export.load(io.BytesIO(data))
-    except Exception as fault:  # whatever its zip, JSON and graph readers raise
-        raise StorageError(f"{name}: must be a program of torch.export, and is none ({first_line(fault)})") from None
+    except Exception as fault:  # any error of its zip, JSON and graph readers
+        raise StorageError(
+            f"{name}: got a file that torch.export cannot load ({first_line(fault)}), expected one of its programs"
+        ) from None
 
 
 @contextmanager

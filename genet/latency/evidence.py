@@ -21,7 +21,7 @@ def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
     if len(fitting) != 1:
         known = "; ".join(map(str, fitting or found))
         raise EvidenceError(
-            f"{path}: must hold one setting that fits what is asked, and holds {len(fitting)} (known: {known}); "
+            f"{path}: got {len(fitting)} settings that fit what is asked, expected one (known: {known}); "
             "set measure's runtime, dtype, memory_format and batch to it, or pass a file with one setting"
         )
     return LatencyTable(Journal(path), fitting[0])
@@ -29,10 +29,10 @@ def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
 
 def _settings(path: Path) -> tuple[Setting, ...]:
     if not path.is_file():
-        raise EvidenceError(f"{path}: must be an evidence file such as RUN/latency.jsonl, and is not there")
+        raise EvidenceError(f"{path} does not exist, expected an evidence file such as RUN/latency.jsonl")
     found = tuple(settings(Journal(path)).values())
     if not found:
-        raise EvidenceError(f"{path}: must hold latencies of some setting, and holds none; `genet profile RUN` writes them")
+        raise EvidenceError(f"{path}: got no latencies, expected those of a setting; `genet profile RUN` writes them")
     return found
 
 
@@ -81,7 +81,7 @@ def differences(before: Path, after: Path) -> tuple[Difference, ...]:
     pairs = [(a, b) for a in _settings(before) for b in _settings(after) if _conditions(a) == _conditions(b)]
     if not pairs:
         raise EvidenceError(
-            f"{before} and {after}: must share a runtime, dtype, memory format and batch, and share none "
+            f"{before} and {after}: got no runtime, dtype, memory format and batch that both share, expected at least one "
             f"({'; '.join(map(str, _settings(before)))} against {'; '.join(map(str, _settings(after)))})"
         )
     return tuple(difference(LatencyTable(Journal(before), a), LatencyTable(Journal(after), b)) for a, b in pairs)

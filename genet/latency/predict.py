@@ -56,7 +56,7 @@ def fit_correction(wholes: Sequence[Whole], waits_for_host: bool = True) -> Corr
     device may wait for its host. EvidenceError without a network.
     """
     if not wholes:
-        raise EvidenceError("a correction must have a network measured whole, and there is none; `genet profile RUN` measures")
+        raise EvidenceError("a correction needs a network measured whole, got none; `genet profile RUN` measures some")
     hosts = [0.0, *sorted({whole.ms / whole.ops for whole in wholes})] if waits_for_host and len(wholes) >= 5 else [0.0]
     forms = list(itertools.product((False, True) if len(wholes) >= 5 else (False,), hosts))
     errors = [_left_out_error(wholes, *form) for form in forms]

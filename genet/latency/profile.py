@@ -64,7 +64,7 @@ def profile_blocks(
             if kept is None:
                 raise
             raise MeasurementError(
-                f"{table.path}: the block that its rows are held against must be timed again, and {fault}; "
+                f"{table.path}: timing the block that its rows are held against once more failed: {fault}; "
                 "with another evidence file a new table is begun"
             ) from None
         begun = table.sentinel == sentinel
@@ -216,7 +216,7 @@ def profile_sweep(
         profile_blocks(table, meter, [block for width in wanted for block in at_width[width]], sentinel, 0, measured)
     if len(finite) < 2:
         failure = next((row.failure for row in table.block_rows if row.failure), "the range has one width")
-        raise EvidenceError(f"a staircase must have at least 2 widths that can be measured, and has {len(finite)}: {failure}")
+        raise EvidenceError(f"a staircase needs at least 2 widths that can be measured, got {len(finite)}: {failure}")
     sigma = tuple(max(table.noise, _standard_error(table, at_width[width])) for width in finite)
     macs = tuple(table.setting.batch * sum(block_cost(block).macs for block in at_width[width]) for width in finite)
     return Sweep(widths=tuple(finite), ms=tuple(finite.values()), sigma=sigma), macs

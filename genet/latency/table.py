@@ -310,7 +310,7 @@ class LatencyTable:
         row = self._blocks.get(block)
         if row is None:
             raise EvidenceError(
-                f"the latency table must hold every block of the network, and lacks {block}; `genet profile RUN` measures it"
+                f"the latency table lacks {block}, expected every block of the network; `genet profile RUN` measures it"
             )
         return self._steady_ms(row)
 
@@ -340,7 +340,7 @@ class LatencyTable:
         row = self.network_row(masternet)
         if row is None:
             raise EvidenceError(
-                f"the latency table must hold the MasterNet measured whole in {self.setting}, and lacks {masternet}; "
+                f"the latency table lacks {masternet}, expected the MasterNet measured whole in {self.setting}; "
                 "`genet profile RUN` measures it"
             )
         return row.mean_ms
@@ -393,6 +393,5 @@ def find_setting(journal: Journal, wanted: str) -> Setting:
         return (found | {setting.digest: setting for setting in found.values()})[wanted]
     except KeyError:
         raise EvidenceError(
-            f"{journal.path}: must hold the latencies that the staircases were found in, and does not; "
-            "`genet profile RUN` measures"
+            f"{journal.path} lacks the latencies that the staircases were found in; `genet profile RUN` measures them"
         ) from None

@@ -47,9 +47,9 @@ def ops_or_why(name: str, module: nn.Module, images: tuple[int, int, int], way: 
         return module_ops(module, images)
     except GenetError:
         raise
-    except Exception as fault:  # whatever other people's code raises
-        law = f"{name}: must run on images of {' x '.join(map(str, images))} without a look at their values"
-        raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
+    except Exception as fault:  # any error of other authors' code
+        law = f"{name} failed to run on images of {' x '.join(map(str, images))} without a look at their values"
+        raise SpecError([f"{law} ({first_line(fault)}); {way}"]) from None
 
 
 def cost_of(module: nn.Module) -> Cost:

@@ -81,7 +81,7 @@ def timm_model(name: str, size: int | None) -> Workload:
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-        raise SpecError([f"timm:{name} must be the name of a timm model, and is none{hint}"])
+        raise SpecError([f"timm:{name} is not the name of a timm model{hint}"])
     try:
         channels, height, width = timm.models.get_pretrained_cfg(name, allow_unregistered=True).input_size
     except (RuntimeError, AttributeError) as fault:

@@ -22,26 +22,24 @@ def made_plain(found: nn.Module, source: str) -> nn.Module:
     """
     if isinstance(found, torch.jit.ScriptModule):
         raise GenetError(
-            f"{source}() must return a module of Python code, and returns a TorchScript program; return the network that it was "
-            "made from"
+            f"{source}() returned a TorchScript program, expected a module of Python code; return the network that it was made "
+            "from"
         )
     found = getattr(found, "_orig_mod", found)  # what torch.compile wraps
     found = found.module if isinstance(found, nn.DataParallel) else found
     if any(tensor.is_meta for tensor in chain(found.parameters(), found.buffers())):
         raise GenetError(
-            f"{source}() must return a network with weights, and returns one on the meta device; build it on the processor"
+            f"{source}() returned a network on the meta device, expected one with weights; build it on the processor"
         )
     training = found.training
     if found.eval() is not found:
-        raise GenetError(
-            f"{source}() must return a module whose train() returns itself, as torch's does, and this one's does not"
-        )
+        raise GenetError(f"{source}() returned a module whose train() returns something else, expected itself, as torch's does")
     try:
         told = (*_formats(found), *_bake(found.cpu().float()))
         plain = copy.deepcopy(found.train(training))  # a function may return the same module time and again
     except Exception as fault:  # whatever a module's own way to be copied raises, or a reparametrisation
         raise GenetError(
-            f"{source}() must return a network that can be copied with its weights as parameters, and does not "
+            f"{source}() returned a network that cannot be copied with its weights as parameters "
             f"({first_line(fault)}); take off what computes its weights, as with torch.nn.utils.parametrize."
             "remove_parametrizations or torch.nn.utils.prune.remove, and keep nothing in it that copy.deepcopy refuses"
         ) from None

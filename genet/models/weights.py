@@ -49,11 +49,11 @@ def load_structure(network: ModelSpec, path: Path) -> nn.Module:
     try:
         module.load_state_dict(load_tensors(read_checked(path)))
     except SafetensorError as fault:
-        raise StorageError(f"{path}: must be a safetensors file, and is none ({fault})") from None
-    except RuntimeError as fault:
         raise StorageError(
-            f"{path}: must hold the weights of {network}, and holds another network's ({first_line(fault)})"
+            f"{path}: got a file that cannot be read as safetensors ({fault}), expected a safetensors file"
         ) from None
+    except RuntimeError as fault:
+        raise StorageError(f"{path}: got another network's weights ({first_line(fault)}), expected those of {network}") from None
     return module.eval()
 
 
@@ -71,13 +71,13 @@ def check_kept(module: nn.Module, structure: ModelSpec) -> None:
         again.load_state_dict(tensors)
         wanted, found = (_answer(each, images) for each in (module, again))
         same = torch.allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()), equal_nan=True)
-        why = "answers otherwise"
-    except Exception as fault:  # whatever a module's own way to be saved raises
+        why = "its answers differ"
+    except Exception as fault:  # any error of a module's own saving
         same, why = False, first_line(fault)
     if not same:
         raise GenetError(
-            f"{structure.name}: must come back from its weights as it is, and does not ({why}); keep all that its answer depends "
-            "on in parameters and buffers, and build it the same way at every call"
+            f"{structure.name}: building it again from its weights gave another network ({why}); keep all that its answer "
+            "depends on in parameters and buffers, and build it the same way at every call"
         )
 
 
@@ -91,11 +91,11 @@ def check_answers(module: nn.Module, structure: ModelSpec) -> None:
     module.train(mode)
     if not first.isfinite().all():
         bad = [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]
-        why = f"its weights are not: {some_of(bad)}" if bad else "its weights are"
-        raise GenetError(f"{structure.name}: must answer with finite logits, and does not; {why}")
+        why = f"its weights are not finite either: {some_of(bad)}" if bad else "its weights are finite"
+        raise GenetError(f"{structure.name}: got logits that are not finite, expected finite ones; {why}")
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())):
         raise GenetError(
-            f"{structure.name}: must answer an image the same way each time in eval mode, and does not; draw nothing there, as "
+            f"{structure.name}: got two answers to one image in eval mode, expected the same each time; draw nothing there, as "
             "with training=self.training in F.dropout"
         )
 
@@ -126,7 +126,7 @@ def load(folder: str | Path) -> nn.Module:
     folder = Path(folder)
     if (folder / NETWORK_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
         raise StorageError(
-            f"{folder}: must hold trained weights, and holds a network alone; genet train {typed(folder / NETWORK_FILE)} "
+            f"{folder}: got a network alone, expected trained weights too; genet train {typed(folder / NETWORK_FILE)} "
             f"--recipe R --into {typed(folder)} trains it"
         )
     return load_structure(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
@@ -136,7 +136,9 @@ def check_vacant(folder: Path, *names: str) -> None:
     """Raise GenetError if a folder holds a file that a network written there would replace, or one of `names`."""
     there = [name for name in (NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE, *names) if (folder / name).exists()]
     if there:
-        raise GenetError(f"{folder}: must hold no network yet, and has {', '.join(there)}; give another --into FOLDER")
+        raise GenetError(
+            f"{folder}: got {', '.join(there)} in it, expected a folder without a network; give another --into FOLDER"
+        )
 
 
 def write_labels(folder: Path, labels: Sequence[str] | None) -> None:

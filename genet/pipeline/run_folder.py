@@ -80,7 +80,7 @@ class RunFolder:
     def recipe(self) -> Recipe:
         """Return the recipe the run follows; RunError where the folder is no run folder."""
         if not self.recipe_file.exists():
-            raise RunError(f"{self.path}: must be a run folder, and holds no recipe.yaml; `genet run RECIPE` makes one")
+            raise RunError(f"{self.path}: got no recipe.yaml in it, expected a run folder; `genet run RECIPE` makes one")
         recipe = read_recipe(self.recipe_file)
         return recipe.model_copy(update={"data": followed(recipe.data, self.path)})
 
@@ -101,13 +101,13 @@ class RunFolder:
         if self.recipe_file.exists():
             if not self._is_of(recipe):
                 raise RunError(
-                    f"{self.path}: must belong to this recipe, and holds a run of another (space, data, schedules "
-                    "or seed differ); use --new-run for a new folder, or --run FOLDER"
+                    f"{self.path}: got a run of another recipe (space, data, schedules or seed differ), expected one of this "
+                    "recipe; use --new-run for a new folder, or --run FOLDER"
                 )
         elif self.path.exists() and (
             not self.path.is_dir() or any(file.name not in (".lock", NOTE) for file in self.path.iterdir())
         ):
-            raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
+            raise RunError(f"{self.path}: got other files in it, expected an empty folder or a run folder; use --run FOLDER")
 
     def _is_of(self, recipe: Recipe) -> bool:
         """Return whether the recipe's trials are those here. As long as there are none, how the MasterNet is trained is free."""

@@ -223,7 +223,7 @@ def judge(job: RunContext, table: LatencyTable, row: NetworkRow, budget: Budget,
     """
     reference = table.network_row(job.masternet)
     if reference is None or row.reference != str(job.masternet):
-        raise EvidenceError(f"{row.network}: must have been measured in turn with the MasterNet, and was not")
+        raise EvidenceError(f"{row.network}: got a latency on its own, expected one measured in turn with the MasterNet")
     if isinstance(budget, str):
         return certificate(row.ratios, reference.mean_ms, ms)
     slower = max(reference.mean_ms, fmean(row.reference_ms))

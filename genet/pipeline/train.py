@@ -280,8 +280,8 @@ def _check_free(folder: Path, lesson: TrainingTask, recipe: TrainingRecipe) -> N
             raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")
         file = folder / NETWORK_FILE
         if file.exists() and read_structure(file) != lesson.network:
-            raise RunError(f"{file}: must be that of this training, and is another's; give another --into FOLDER")
-        return  # nothing was paid for here
+            raise RunError(f"{file}: got that of another training, expected that of this one; give another --into FOLDER")
+        return  # no training was paid for here
     if any(folder.glob(f"model.{lesson.inputs[:8]}.checkpoint*")):
         return
     same: dict[str, Callable[[Path], bool]] = {
@@ -290,7 +290,9 @@ def _check_free(folder: Path, lesson: TrainingTask, recipe: TrainingRecipe) -> N
     }
     for name, is_same in same.items():
         if (folder / name).exists() and not is_same(folder / name):
-            raise RunError(f"{folder / name}: must be that of this training, and is another's; give another --into FOLDER")
+            raise RunError(
+                f"{folder / name}: got that of another training, expected that of this one; give another --into FOLDER"
+            )
 
 
 def _lying_anywhere(recipe: TrainingRecipe) -> TrainingRecipe:
@@ -336,27 +338,27 @@ def teacher_of(lesson: TrainingTask, labels: tuple[str, ...] | None) -> nn.Modul
     try:
         opened, reads = open_network(name, CPU), lesson.reads
     except GenetError as fault:
-        raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, and {name} is not ({fault})") from None
+        raise GenetError(f"teacher: got {name} ({fault}), expected timm:MODEL or a trained network's folder") from None
     teacher = opened.answers
     if not isinstance(teacher, nn.Module):
-        raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, and {name} is a file for {opened.runtime}")
+        raise GenetError(f"teacher: got {name}, a file for {opened.runtime}, expected timm:MODEL or a trained network's folder")
     try:
         with torch.inference_mode():
             teacher.eval()(torch.zeros(1, reads.channels, reads.resolution, reads.resolution))
     except RuntimeError as fault:
         raise GenetError(
-            f"a teacher must look at images of {reads.channels} x {reads.resolution} x {reads.resolution}, and {name} does not "
+            f"teacher: {name} failed on images of {reads.channels} x {reads.resolution} x {reads.resolution} "
             f"({first_line(fault)})"
         ) from None
     if opened.reads.classes != reads.classes:
         told = opened.reads.classes
-        raise GenetError(f"a teacher must tell the network's {reads.classes} classes apart, and {name} tells {told}")
+        raise GenetError(f"teacher: got {name} for {told} classes, expected one for the network's {reads.classes} classes")
     if not opened.labels or not labels or opened.labels == labels:
         return teacher
     if differ := unshared(labels, opened.labels):
         lacking, extra, hint = differ
-        law = "a teacher must tell the classes of the images apart"
-        raise GenetError(f"{law}, and {name} lacks {lacking or 'none'} and has {extra or 'none'}{hint or '; name another'}")
+        classes = f"lacks {lacking or 'none'} and has {extra or 'none'} besides"
+        raise GenetError(f"teacher: got {name}, which {classes}, expected the classes of the images{hint or '; name another'}")
     return Renumbered(teacher, [opened.labels.index(label) for label in labels])
 
 

@@ -45,7 +45,7 @@ def validate_predictions(job: RunContext, count: int, epochs: int | None = None,
         if len(accuracies.get(subject.network, ())) == trainings
     ]
     if len(verdicts) < FEWEST:
-        raise EvidenceError(f"a validation must have at least {FEWEST} networks that could be trained, and has {len(verdicts)}")
+        raise EvidenceError(f"a validation needs at least {FEWEST} networks that could be trained, got {len(verdicts)}")
     found = validate(verdicts, schedule.epochs, inputs=regression.inputs)
     found.save(job.folder.validation)
     return found

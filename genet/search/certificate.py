@@ -138,7 +138,7 @@ def best_certified(
         best = max((found.candidate.predicted_accuracy for found in _within(seen)), default=-math.inf)
         front = solve()
         if not front:
-            raise EvidenceError("a selection must have candidates, and the frontier is empty")
+            raise EvidenceError("a selection needs candidates, got an empty frontier")
         better = [
             candidate
             for candidate in front

@@ -52,7 +52,7 @@ def fit(
     good = [result for result in results if result.accuracy is not None and not result.also]
     perturbed = [result for result in good if not result.control]
     if not perturbed:
-        raise EvidenceError("the regression must have at least one finished trial, and has none; `genet distill RUN` runs them")
+        raise EvidenceError("the regression needs at least one finished trial, got none; `genet distill RUN` runs them")
     lacking = {result.index for result in good} - {result.index for result in perturbed}
     good = [result for result in good if result.index not in lacking]  # a control alone says nothing about changes
     changes = np.array([(result.accuracy or 0.0) - accuracy for result in good])

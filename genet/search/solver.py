@@ -35,9 +35,9 @@ class Candidate(Record):
 
 
 SLICES = 256
-ROUNDING = 1e-9  # relative: sums of the same blocks in another order
-NOTHING = "stem, head and every super-block must have a block that could be measured, and one has none; see latency.jsonl"
-State = tuple[int, int]  # outgoing width, kernels so far (0 where they do not count)
+ROUNDING = 1e-9  # relative difference of sums of the same blocks in another order
+NOTHING = "stem, head and every super-block need a block that could be measured, got none for one of them; see latency.jsonl"
+State = tuple[int, int]  # outgoing width, kernels so far (0 if they do not count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,9 @@ def _fold_foreign(network: ExternalModel, f: int) -> ExternalModel:
     first = {op.name for op in ops if op.kind == "conv" and op.in_width == reads.channels and op.read == pixels}
     last = [op.name for op in ops if op.macs and op.width == reads.classes and op.rows == 1][-1:]
     if not first or not last:
-        raise GenetError(f"{network.name}: must read images by a convolution and end in a layer that classifies, and does not")
+        raise GenetError(
+            f"{network.name}: got other layers at its ends, expected a convolution that reads images and a layer that classifies"
+        )
     layers: dict[str, tuple[int, int]] = {}
     for name, part in module.named_modules():
         widths = channels(part)
@@ -89,10 +91,10 @@ def _fold_foreign(network: ExternalModel, f: int) -> ExternalModel:
     try:
         classes = logits_of(build_structure(found), (reads.channels * f, *image[1:]), found.name)
     except GenetError as fault:
-        law = f"{network.name}: must run with all its layers {math.sqrt(f):.3g} times as wide"
+        law = f"running {network.name} with all its layers {math.sqrt(f):.3g} times as wide failed"
         raise GenetError(f"{law}: {fault}{'' if root * root == f else '; try a square, such as --images-per-fold 4'}") from None
     if classes != reads.classes * f:
-        raise GenetError(f"{network.name}: must answer for {f} images at once, {reads.classes * f} logits, and gives {classes}")
+        raise GenetError(f"{network.name}: got {classes} logits, expected {reads.classes * f}, for {f} images at once")
     return found
 
 

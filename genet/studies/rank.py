@@ -59,7 +59,7 @@ def stage_ranks(module: nn.Module, image: tuple[int, int, int]) -> tuple[StageRa
     """
     layers = _own_stages(module) if isinstance(module, GENet) else _stages(module, image)
     if not layers:
-        raise EvidenceError("a network must have convolutions after its stem to have ranks, and this one has none")
+        raise EvidenceError("a network needs convolutions after its stem to have ranks, got none")
     return tuple(_rank(number, name, module.get_submodule(name)) for number, name in enumerate(layers, start=1))
 
 
@@ -88,7 +88,7 @@ def _rank(number: int, name: str, layer: nn.Module) -> StageRank:
     matrix = weight.reshape(len(weight), -1)
     values, noise = (torch.linalg.svdvals(each) for each in (matrix, _noise(matrix.shape)))
     if not float(values[0]) > 0:
-        raise EvidenceError(f"{name}: must have weights that are not all zero, and has none")
+        raise EvidenceError(f"{name}: got weights that are all zero, expected some that are not")
     return StageRank(
         stage=number,
         layer=name,

@@ -27,7 +27,7 @@ def read_table(
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SpecError([f"{path}: must be a CSV file in UTF-8, and holds other bytes; export it as CSV"]) from None
+        raise SpecError([f"{path}: got bytes that are not UTF-8, expected a CSV file in UTF-8; export it as CSV"]) from None
     reader = csv.reader(text.splitlines(), skipinitialspace=True)
     header = [(spellings or {}).get(name.strip(), name.strip()) for name in next(reader, [])]
     wanted = [name for name, field in row_type.model_fields.items() if field.is_required()]
@@ -42,7 +42,7 @@ def read_table(
             continue
         where = f"{path}:{reader.line_num}"
         if len(cells) != len(header):
-            law = f"must have a cell for each of the {len(header)} columns, and has {len(cells)}"
+            law = f"got {len(cells)} cells, expected one for each of the {len(header)} columns"
             faults.append(f"{where}: {law}; numbers are written without commas")
             continue
         given = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()}

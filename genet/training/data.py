@@ -124,7 +124,7 @@ def load_test(
     if ordered and not labels:
         say(f"  the network has no labels.txt: its logits are taken for the classes by name: {some_of(ordered)}")
     if not len(images):
-        raise DataError(f"{root}: must hold at least one image to test with, and holds none")
+        raise DataError(f"{root}: got no image to test with, expected at least one")
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
 
 

@@ -52,7 +52,7 @@ def check_located(data: Data, reads: Input | SpaceInput) -> str:
     if data.root is None and not data.name.startswith(DOWNLOADED):
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
     if data.root and (data.name == "folder" or data.name.startswith(DOWNLOADED)) and not Path(data.root).exists():
-        law = f"{data.root}: must be the folder of the images, and is not there"
+        law = f"{data.root} does not exist, expected the folder of the images"
         raise DataError(f"{law}; give --data FOLDER, where they lie now")
     if reads.channels not in (1, 3):
         raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
@@ -126,7 +126,7 @@ def check_classes(train_set: Any, test_set: Any, reads: Input | SpaceInput, root
     if differ := unshared(ours, theirs):
         missing, extra, hint = differ
         parts = [f"only {split} has {names}" for split, names in (("train", missing), ("validation", extra)) if names]
-        raise DataError(f"{root}: train and validation must hold the same classes, but {' and '.join(parts)}{hint}")
+        raise DataError(f"{root}: got different classes in train and validation, expected the same: {' and '.join(parts)}{hint}")
     check_class_count(train_set, reads, root)
 
 
@@ -138,8 +138,8 @@ def check_class_count(images: Any, reads: Input | SpaceInput, root: str) -> None
         if isinstance(reads, SpaceInput):
             whose, file = "search space's", "the search space, the file that `space` names in the recipe"
         raise DataError(
-            f"{root}: must hold the {whose} {reads.classes} classes, and holds {len(names)}; give others, or change "
-            f"input.classes in {file}"
+            f"{root}: got {len(names)} classes, expected the {whose} {reads.classes}; give others, or change input.classes in "
+            f"{file}"
         )
 
 
@@ -147,12 +147,12 @@ def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, r
     """Raise DataError if images have other classes than a network, or number them otherwise; unnamed ones pass."""
     if ours and theirs and (differ := unshared(ours, theirs)):
         lacking, extra, hint = differ
-        law = "must hold the network's own classes"
-        raise DataError(f"{root}: {law}, and lacks {lacking or 'none'} and has {extra or 'none'}{hint or '; give its images'}")
+        got = f"got images that lack {lacking or 'none'} and have {extra or 'none'} besides"
+        raise DataError(f"{root}: {got}, expected the network's own classes{hint or '; give its images'}")
     if ours and theirs and ours != theirs:
         raise DataError(
-            f"{root}: must number the classes as the network does, {some_of(ours)}, and numbers them {some_of(theirs)}; give its "
-            "images as a folder per class"
+            f"{root}: got classes in the order {some_of(theirs)}, expected the network's order, {some_of(ours)}; give its images "
+            "as a folder per class"
         )
 
 

@@ -79,11 +79,13 @@ def join() -> ProcessGroup:
         return SINGLE_PROCESS
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise GenetError(f"several processes must be begun by torchrun, and {', '.join(missing)} are not set; unset WORLD_SIZE")
+        raise GenetError(
+            f"several processes need {', '.join(missing)} set, as torchrun does; start them with it, or unset WORLD_SIZE"
+        )
     if torch.cuda.is_available():
         here, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if here >= gpus:
-            raise GenetError(f"every process must have a GPU of its own, and {gpus} are here; torchrun --nproc-per-node {gpus}")
+            raise GenetError(f"every process needs a GPU of its own, got {gpus} here; torchrun --nproc-per-node {gpus}")
         torch.cuda.set_device(here)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

@@ -31,8 +31,8 @@ class Account(NamedTuple):
     def fault(self, first: int, epoch: int) -> str:
         """Say which step was bad; `first` counts the account's steps in the epoch, both from 0."""
         return (
-            f"the loss and its gradients must stay finite, and the loss is {self.bad} in epoch {epoch + 1}, step "
-            f"{first + self.good + 1}; lower learning_rate"
+            f"training failed in epoch {epoch + 1}, step {first + self.good + 1}: got a loss of {self.bad}, expected the loss "
+            "and its gradients to stay finite; lower learning_rate"
         )
 
 

@@ -215,7 +215,7 @@ class _Loop:
         place = float(self.epoch * self.steps + self.step)
         (places,) = self.world.total(place)
         if places != place * self.world.size:
-            raise RunError("all processes must go on from one checkpoint, and do not; let them share the folder")
+            raise RunError("the processes went on from different checkpoints, expected the same one; let them share the folder")
         while self.epoch < self.training.epochs:
             try:
                 for pixels, labels in self.shown():

@@ -29,10 +29,10 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
     reads, name = structure.input, structure.name
     classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), name)
     if classes != reads.classes:
-        raise GenetError(f"{name}: must answer with {reads.classes} logits, and answers with {classes}; set its input.classes")
+        raise GenetError(f"{name}: got {classes} logits, expected {reads.classes}; set its input.classes")
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise GenetError(
-            f"{name}: must have weights to train, and all are frozen; set requires_grad of some in {structure.source}"
+            f"{name}: got weights that are all frozen, expected some to train; set requires_grad of some in {structure.source}"
         )
     images = torch.randn(IMAGES, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
     probe = copy.deepcopy(module)  # whose statistics may change
@@ -42,7 +42,7 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
             answer = probe.train()(images)
         except Exception as fault:  # whatever a user's network raises
             raise GenetError(
-                f"{name}: must answer images alone while it is trained, as it does when it is used, and fails "
+                f"{name} failed in training mode when given images alone, as it is given when it is used "
                 f"({first_line(fault)}); have its forward return logits in training mode too"
             ) from None
         used = probe.eval()(images)  # after it, for training changes statistics in place
@@ -54,8 +54,8 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
     main = next((key for key in reached if wanted <= reached[key]), None)
     if main is None:
         raise GenetError(
-            f"{name}: must answer while it is trained with the logits ({' x '.join(map(str, used.shape))}) that it answers with "
-            f"when it is used, and answers with {_described(answer)}; have its forward return them in training mode too"
+            f"{name}: got {_described(answer)} in training mode, expected the logits ({' x '.join(map(str, used.shape))}) that "
+            "it answers with when it is used; have its forward return them in training mode too"
         )
     for place, parameter in module.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and place in reached[main])

@@ -328,4 +328,4 @@ class _Group:
 
 
 def _over(limit_s: float) -> str:
-    return f"a trial must end within {limit_s:g} s, and this one did not; raise distill.time_limit_s or lower its epochs"
+    return f"the trial did not end within {limit_s:g} s; raise distill.time_limit_s or lower its epochs"

@@ -49,7 +49,7 @@ def _of_group(course: TrialContext, group: Sequence[Trial], device: torch.device
         began = time.perf_counter()
         *_, last = (event for event in work([own] * TOGETHER) if isinstance(event, TrialResult))
         if last.failure:
-            raise DeviceError(f"the MasterNet's own fine-tune must work here, and does not: {last.failure}")
+            raise DeviceError(f"the MasterNet's own fine-tune failed here: {last.failure}")
         return last, time.perf_counter() - began
 
     probe(1)  # warms up

@@ -108,8 +108,8 @@ def _staircase(place: StaircaseSite, own_width: int, table: LatencyTable, noise:
     rows = [row for row in answered if row.ms is not None]
     if not answered:
         raise EvidenceError(
-            f"super-block {place.superblock + 1} must have a latency for some width of {place.block_type} at "
-            f"{place.resolution} pixels, and has none in {table.setting}; `genet profile RUN` of this very space measures it"
+            f"super-block {place.superblock + 1}: got no latency for any width of {place.block_type} at {place.resolution} "
+            f"pixels in {table.setting}, expected at least one; `genet profile RUN` of this very space measures it"
         )
     widths = tuple(row.block.width for row in rows)
     staircase = None

@@ -48,7 +48,7 @@ def portability(first: LatencyTable, second: LatencyTable) -> Portability:
     places = tuple(_place(name, one[name], other[name]) for name in one if name in other)
     if not places:
         raise EvidenceError(
-            f"two evidence files must share blocks measured over at least {FEWEST} widths, and share none "
+            f"two evidence files need a common block measured over at least {FEWEST} widths, got none "
             f"({len(one)} on {first.setting.device.name}, {len(other)} on {second.setting.device.name})"
         )
     return Portability(

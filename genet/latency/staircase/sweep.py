@@ -47,7 +47,7 @@ class Sweep(Record):
     @model_validator(mode="after")
     def _is_a_curve(self) -> Self:
         if len(self.widths) < 2:
-            raise ValueError(f"a sweep must have at least 2 widths, and has {len(self.widths)}; measure more of them")
+            raise ValueError(f"a sweep needs at least 2 widths, got {len(self.widths)}; measure more of them")
         if len(self.ms) != len(self.widths) or len(self.sigma or self.ms) != len(self.widths):
             raise ValueError("a sweep must have one latency per width, and one sigma per width or none at all")
         if self.widths[0] < 1 or any(b <= a for a, b in zip(self.widths, self.widths[1:], strict=False)):
@@ -67,7 +67,7 @@ def read_sweep(path: Path | str) -> Sweep:
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SpecError([f"{path}: must be a CSV file in UTF-8, and holds other bytes; export it as CSV"]) from None
+        raise SpecError([f"{path}: got bytes that are not UTF-8, expected a CSV file in UTF-8; export it as CSV"]) from None
     faults: list[str] = []
     rows = list(_rows(path, text, faults))
     faults += _order_faults(path, rows)

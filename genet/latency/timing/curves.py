@@ -88,7 +88,9 @@ def measure_curves(
             parameters[name, value] = sum(op.weights for op in parts[name].ops() if op.macs)
         measured()
     if not any(found.values()):
-        raise EvidenceError(f"{', '.join(names)}: must fit into memory at some {variable}, and fits at none; take smaller ones")
+        raise EvidenceError(
+            f"{', '.join(names)}: got no {variable} that fits into memory, expected at least one; take smaller ones"
+        )
     setting = meter_at(None).setting
     return Curves(
         variable=variable,

@@ -98,7 +98,7 @@ class DeviceMeter:
         """Build the parts with fresh weights on the device, on random images; what a time depends on is their shape."""
         runtime = self.setting.runtime
         if runtime in ONE_LAYOUT and self.setting.memory_format != "contiguous":
-            raise DeviceError(f"runtime {runtime} must have memory format contiguous, and got {self.setting.memory_format}")
+            raise DeviceError(f"runtime {runtime} needs memory format contiguous, got {self.setting.memory_format}")
 
         def works_of() -> tuple[Work, ...]:
             modules = [(self._module(part), self._images(part)) for part in parts]
@@ -187,8 +187,8 @@ class DeviceMeter:
         name = parts[0].name
         if kind == "device lost" or not self._answers():
             raise LostDeviceError(
-                f"{self.setting.device.name}: must answer, and stopped while {name} was timed ({what}); the same command "
-                "goes on without it"
+                f"{self.setting.device.name} stopped answering while {name} was timed ({what}); the same command goes on "
+                "without it"
             )
         raise MeasurementError(
             f"{name}: got {what}, expected kernels in {self.setting.dtype} and {self.setting.memory_format}; "
@@ -216,7 +216,7 @@ class DeviceMeter:
         while fits > 1 and self._bytes(part, fits) > room:
             fits //= 2
         return OutOfMemoryError(
-            f"{part.name}: must fit into memory at batch {self.setting.batch}, and does not; "
+            f"{part.name} does not fit into memory at batch {self.setting.batch}; "
             f"batch {min(fits, max(1, self.setting.batch // 2))} should"
         )
 
@@ -283,8 +283,8 @@ class EstimateMeter:
         setting = evidence.setting
         if similar_gpu(setting.device.name) != self.gpu:
             raise EvidenceError(
-                f"--calibrate: an estimate of {self.gpu.name} must be corrected by rows of that GPU, and these are of "
-                f"{setting.device.name}; measure there with `genet profile RUN`"
+                f"--calibrate: got rows of {setting.device.name} for an estimate of {self.gpu.name}, expected rows of that GPU; "
+                "measure there with `genet profile RUN`"
             )
         rows = [(block_ops(row.block), evidence.ms(row.block)) for row in evidence.block_rows if row.ms is not None]
         learnt = [
@@ -330,6 +330,6 @@ class EvidenceMeter:
     def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
         """Refuse; EvidenceError names what is missing."""
         raise EvidenceError(
-            f"the evidence of {self.setting.device.name} must hold {parts[0].name}, and does not; measure it there with "
-            "`genet profile RUN` of this very space, or leave --latency away"
+            f"the evidence of {self.setting.device.name} lacks {parts[0].name}; measure it there with "
+            "`genet profile RUN` of this very space, or leave --latency out"
         )

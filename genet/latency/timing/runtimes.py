@@ -56,7 +56,7 @@ def _captured(work: Work, device: torch.device) -> Work:
         if device_fault(fault) == "out of memory":
             raise
         torch.cuda.synchronize(device)  # raises again if the device itself is lost
-        raise MeasurementError(f"a CUDA graph must capture it, and does not: {first_line(fault)}") from fault
+        raise MeasurementError(f"capturing the model as a CUDA graph failed: {first_line(fault)}") from fault
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def _refusal(law: str) -> Iterator[None]:
     except Exception as fault:
         if device_fault(fault):
             raise
-        raise MeasurementError(f"{law}, and does not: {first_line(fault)}") from fault
+        raise MeasurementError(f"{law}: {first_line(fault)}") from fault
 
 
 def _compile(module: nn.Module, images: Tensor) -> Work:
@@ -76,7 +76,7 @@ def _compile(module: nn.Module, images: Tensor) -> Work:
     exec("def forward(module, images): return module(images)", names)  # code of its own: compilations are counted per code
     compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)  # a module that it holds would never be freed
     work = partial(compiled, module, images)
-    with _refusal("torch.compile must compile it"):
+    with _refusal("torch.compile failed to compile the model"):
         work()
     return work
 
@@ -90,7 +90,7 @@ def onnx_work(model: bytes, images: Tensor) -> Work:
     runtime = _import("onnxruntime", "onnxruntime")
     providers, device = _providers(runtime, images), images.device.type
     place = {"device_type": device, "device_id": images.device.index or 0}
-    with _refusal("ONNX Runtime must run it"):
+    with _refusal("ONNX Runtime failed to run the model"):
         session = runtime.InferenceSession(model, session_options(runtime), providers=providers)
         (given,), (answer,) = session.get_inputs(), session.get_outputs()
         binding = session.io_binding()
@@ -99,7 +99,7 @@ def onnx_work(model: bytes, images: Tensor) -> Work:
         binding.bind_output(answer.name, device)
         session.run_with_iobinding(binding)
     if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise DeviceError("ONNX Runtime must run on the GPU, and fell back to the processor; see its own log, or --runtime eager")
+        raise DeviceError("ONNX Runtime fell back to the processor, expected the GPU; see its own log, or use --runtime eager")
 
     def run(_keep: Tensor = images) -> None:
         session.run_with_iobinding(binding)
@@ -121,8 +121,8 @@ def _providers(runtime: ModuleType, images: Tensor) -> list[Any]:
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in runtime.get_available_providers():
         raise DeviceError(
-            "runtime onnxruntime must reach the GPU, and the installed package does not; pip install onnxruntime-gpu, "
-            "or --device cpu"
+            "runtime onnxruntime needs a package that reaches the GPU, got one that does not; pip install onnxruntime-gpu, "
+            "or use --device cpu"
         )
     torch.cuda.synchronize(images.device)  # the images are there before another stream reads them
     return [("CUDAExecutionProvider", {"device_id": images.device.index or 0})]
@@ -137,21 +137,21 @@ def _tensorrt(module: nn.Module, images: Tensor) -> Work:
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(_onnx(module, images)):
-        raise MeasurementError(f"TensorRT must read it, and does not: {parser.get_error(0).desc()}")
+        raise MeasurementError(f"TensorRT failed to read the model: {parser.get_error(0).desc()}")
     plan = builder.build_serialized_network(network, builder.create_builder_config())
     if plan is None:
-        raise MeasurementError("TensorRT must build an engine of it, and does not; its own log says why")
+        raise MeasurementError("TensorRT failed to build an engine of the model; its own log says why")
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     context = engine.create_execution_context()
     if context is None:
-        raise OutOfMemoryError("tensorrt must have memory for the network's activations, and has none; lower the batch")
+        raise OutOfMemoryError("TensorRT got no memory for the network's activations; lower the batch")
     answer = torch.empty(tuple(context.get_tensor_shape("answer")), dtype=images.dtype, device=images.device)
     context.set_tensor_address("images", images.data_ptr())
     context.set_tensor_address("answer", answer.data_ptr())
 
     def run(_keep: tuple[object, ...] = (engine, images, answer)) -> None:
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise MeasurementError("TensorRT must enqueue it, and does not; its own log says why")
+            raise MeasurementError("TensorRT failed to enqueue the model; its own log says why")
 
     return _captured(run, images.device)  # on the default stream TensorRT would synchronise by itself
 
@@ -174,7 +174,7 @@ def _onnx(module: nn.Module, images: Tensor) -> bytes:
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain = images.clone(memory_format=torch.contiguous_format)
-        with _refusal("it must export to ONNX"):
+        with _refusal("exporting the model to ONNX failed"):
             torch.onnx.export(
                 module,
                 (plain,),
@@ -188,13 +188,11 @@ def _onnx(module: nn.Module, images: Tensor) -> bytes:
 
 def _need_cuda(runtime: str, images: Tensor) -> None:
     if images.device.type != "cuda":
-        raise DeviceError(
-            f"runtime {runtime} must have an NVIDIA GPU, and runs on {images.device.type} here; use --runtime eager"
-        )
+        raise DeviceError(f"runtime {runtime} needs an NVIDIA GPU, got {images.device.type} here; use --runtime eager")
 
 
 def _import(package: str, install: str) -> ModuleType:
     try:
         return import_module(package)
     except ImportError:
-        raise DeviceError(f"runtime {package} must have its package, and it is not installed: pip install '{install}'") from None
+        raise DeviceError(f"runtime {package} needs its package, which is not installed; pip install '{install}'") from None

@@ -108,7 +108,7 @@ def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, me
     """
     if not subject.movable:
         why = "; ".join(dict.fromkeys(subject.fixed.values())) or "it has no convolutions"
-        raise EvidenceError(f"{subject.name}: must have layers whose width may change, and has none: {why}")
+        raise EvidenceError(f"{subject.name}: got no layer whose width may change, expected at least one: {why}")
     typical = subject.movable[len(subject.movable) // 2]
     first = typical.blocks(typical.width)
     profile_blocks(table, meter, first, first[0], 0, measured)  # begins a new table with a sentinel like most of its rows
@@ -140,7 +140,7 @@ def _staircase(movable: Movable, table: LatencyTable, meter: Meter, measured: Ca
     if movable.width not in staircase.widths:
         rows = map(table.block_row, movable.blocks(movable.width))
         failure = next((row.failure for row in rows if row and row.failure), "it failed")
-        raise EvidenceError(f"{movable.name}: must be measured at its width {movable.width}, and cannot: {failure}")
+        raise EvidenceError(f"measuring {movable.name} at its width {movable.width} failed: {failure}")
     return staircase
 
 

@@ -68,14 +68,14 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
         import torch_pruning as tp
     except ImportError:
         raise GenetError(
-            "genet align must have Torch-Pruning for this network, and it is not installed; pip install 'genet[align]'"
+            "genet align needs Torch-Pruning for this network, which is not installed; pip install 'genet[align]'"
         ) from None
     module = module.eval()
     example = torch.zeros(1, *image)
     logits_of(module, image, name)
     convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
     if not convolutions:
-        raise GenetError(f"{name}: must have convolutions to align, and has none; genet align is for convolutional networks")
+        raise GenetError(f"{name}: got no convolutions to align; genet align is for convolutional networks")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -88,7 +88,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
                 found = list(graph.get_all_groups(root_module_types=[nn.Conv2d]))
         except Exception as fault:  # whatever tracing a user's network raises
             raise GenetError(
-                f"{name}: must be traced for its layers to be tied, and is not ({first_line(fault)}); give a network whose "
+                f"{name}: tracing which of its layers are tied failed ({first_line(fault)}); give a network whose "
                 "forward takes one tensor, returns one, and does not depend on the values in it"
             ) from None
     names = {id(part): place for place, part in (*module.named_modules(), *module.named_parameters())}

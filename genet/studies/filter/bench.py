@@ -63,11 +63,11 @@ class Bench:
     def __post_init__(self) -> None:
         positions = {len(row.choices) for row in self.rows}
         if len(positions) != 1:
-            raise SpecError([f"a space must have networks of as many widths each, and has of {sorted(positions)}"])
+            raise SpecError([f"a space needs networks with the same number of widths, got {sorted(positions)}"])
         size = math.prod(map(len, self.options))
         if len(self.rows) != size:
             told = " x ".join(str(len(each)) for each in self.options)
-            raise SpecError([f"a space must hold every combination of its widths, {told} = {size}, and holds {len(self.rows)}"])
+            raise SpecError([f"a space needs every combination of its widths, {told} = {size} networks, got {len(self.rows)}"])
 
     @cached_property
     def options(self) -> tuple[tuple[int, ...], ...]:

@@ -137,11 +137,11 @@ def _layers(entrant: Entrant) -> tuple[LayerIntensity, ...]:
     part, setting = entrant.part, entrant.meter.setting
     layers = layers_of(part.ops(), setting.batch, setting.dtype)
     if not flops_of(layers):
-        raise MeasurementError(f"{part.name}: must have convolutions or linear layers to be judged by, and has none")
+        raise MeasurementError(f"{part.name}: got no convolutions or linear layers, expected some to judge it by")
     uncounted = next((op.name for op in part.ops() if op.kind == "product"), None)
     if uncounted:
         raise MeasurementError(
-            f"{part.name}: must be convolutional, and multiplies activations ({uncounted}), which is not counted"
+            f"{part.name}: got products of activations ({uncounted}), which are not counted, expected a convolutional network"
         )
     return layers
 

@@ -37,12 +37,12 @@ class OnRay:
         resources = self._ray.cluster_resources()
         gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
         if device.startswith("cuda") and not gpus:
-            raise DeviceError("a recipe for cuda must have GPUs in the Ray cluster, and it has none; `ray start --num-gpus N`")
+            raise DeviceError("a recipe for cuda needs GPUs in the Ray cluster, got none; `ray start --num-gpus N`")
         self._share = 1 / trials_per_gpu
         self._gpus = self._share if gpus else 0
         self.workers = gpus * trials_per_gpu or int(resources.get("CPU", 0))
         if not self.workers:
-            raise DeviceError("a Ray cluster must have a GPU or a CPU core, and this one has none; `ray start --num-cpus N`")
+            raise DeviceError("a Ray cluster needs a GPU or a CPU core, got none; `ray start --num-cpus N`")
 
     def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
         """See `Runner`."""
@@ -113,7 +113,7 @@ def check_address(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=ANSWERS_S).close()
     except (OSError, OverflowError) as fault:
-        raise GenetError(f"--address must be that of a running Ray cluster, and at {address!r} is none ({fault})") from None
+        raise GenetError(f"--address: got {address!r}, where nothing answers ({fault}), expected a running Ray cluster") from None
 
 
 def _on_this_node(ray: Any) -> Any:

@@ -35,7 +35,7 @@ def open_runner(
         return OnRay(address, device, trials_per_gpu)
     first = str(open_device(device))
     if trials_per_gpu > 1 and not first.startswith("cuda"):
-        raise GenetError(f"--trials-per-gpu must have a GPU, and the trials run on {first}; use --runner processes --workers N")
+        raise GenetError(f"--trials-per-gpu needs a GPU, got trials that run on {first}; use --runner processes --workers N")
     all_gpus = first.startswith("cuda") and device in ("auto", "cuda")
     devices = [f"cuda:{number}" for number in range(gpus_here())] if all_gpus else [first]
     devices = devices * trials_per_gpu

@@ -142,7 +142,7 @@ class _Slot:
         self._failed_starts = 0 if self._ready else self._failed_starts + 1
         if self._failed_starts == STARTS:
             raise RunError(
-                f"a worker on {self._device} must start, and ended {STARTS} times, with exit code {code}; use --runner in-process"
+                f"a worker on {self._device} failed to start {STARTS} times, with exit code {code}; use --runner in-process"
             )
         if not self._ready:
             waiting.appendleft(group)
