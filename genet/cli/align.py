@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _promises(place: Place, goal: Goal) -> bool:
-    """Return whether an edge beside its width gives what is asked for."""
+    """Return whether an edge beside its width gives what the goal asks for."""
     if goal.mode == "accuracy":
         return place.right is not None
     return any(place.latency_gain(option) > 0 for option in place.options)
@@ -120,7 +120,7 @@ def _goal(arguments: argparse.Namespace) -> Goal:
 def _scaled(
     subject: ResizableNetwork, arguments: argparse.Namespace, meter: Meter, weights: Kept | None, before: float | None
 ) -> Answer:
-    """Grow width and resolution together, at the latency of now."""
+    """Grow width and resolution together, at the current latency."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
     print(f"{subject.name} on {labelled(meter.setting)}")
     with progress().track("sizes, each measured whole", len(EXPONENTS).bit_length()) as tracker:
@@ -149,7 +149,7 @@ def _scaled(
 
 
 def _subject(arguments: argparse.Namespace) -> ResizableNetwork:
-    """Return what to align, by its name."""
+    """Return the subject to align, by its name."""
     what = arguments.what
     structure = structure_named(what, arguments.size, arguments.example)
     scope = Scope(tuple(arguments.include or ()), tuple(arguments.exclude or ()))
@@ -177,9 +177,9 @@ def _run_of(what: str) -> RunFolder | None:
 
 
 def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
-    """Return how to measure: by the command line, else as the network's run did; on another device as usual.
+    """Return the way of measuring: the command line's, else that of the network's run, or the usual one on another device.
 
-    SpecError where the run's latencies are another machine's and no device is named.
+    SpecError if the run's latencies are another machine's and no device is named.
     """
     given = {name: value for name in USUAL if (value := getattr(arguments, name)) is not None}
     if run:
@@ -196,7 +196,7 @@ def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
 
 
 def _rows(path: Path, meter: Meter, run: RunFolder | None) -> LatencyTable:
-    """Return the journal of all alignments, with what the network's run has measured already."""
+    """Return the journal of all alignments, with the rows that the network's run has measured already."""
     rows = open_rows(Journal(path, waiting=print), meter)
     if rows.damaged:
         say_damaged(path)
@@ -240,14 +240,14 @@ def _print_places(places: tuple[Place, ...], subject: ResizableNetwork) -> None:
 
 
 def _lies(place: Place) -> tuple[str, str, str]:
-    """Return where its width lies, and utilization and throughput there."""
+    """Return the position of its width on the staircase, with utilization and throughput."""
     filled, rate = place.now.utilization, place.now.throughput
     told = "" if filled is None or place.where == "no step" else f"{filled:.0%}"
     return place.where, told, "" if rate is None else f"{2 * rate / 1e12:.3g}"
 
 
 def _offer(place: Place, option: Option | None) -> str:
-    """Return Return an option in words, such as 48 -> 64: +33 % filters, +1 % time."""
+    """Return an option in words, such as 48 -> 64: +33 % filters, +1 % time."""
     if option is None:
         return ""
     filters, time = option.width / place.now.width - 1, option.ms / place.now.ms - 1
@@ -269,7 +269,7 @@ def _print(found: Alignment, goal: Goal) -> None:
 
 
 def _unreached(found: Alignment, goal: Goal) -> str:
-    """Return why no network is given."""
+    """Return the reason why no network is returned."""
     better = goal.solver == "greedy" and (goal.mode == "accuracy" or found.optimum < found.predicted - UNNOTICED)
     other = "; --solver exact may do better" if better else ""
     if goal.mode == "accuracy":
@@ -290,7 +290,7 @@ def _unreached(found: Alignment, goal: Goal) -> str:
 
 
 def _waiting(subject: ResizableNetwork, meter: Meter) -> str:
-    """Return why no width can matter much, where that is known."""
+    """Return the reason why no width can matter much, if it is known."""
     if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
         return ""
     return "; it waits for the host, which launches its kernels: a larger --batch, or --runtime cudagraph, lets widths count"
@@ -301,7 +301,7 @@ def _error(ratio: Ratio) -> str:
 
 
 def _weights(arguments: argparse.Namespace, subject: ResizableNetwork) -> Kept | None:
-    """Return what becomes of its weights; None for a network that is trained anew."""
+    """Return what happens to its weights; None for a network that is trained from scratch."""
     if isinstance(subject, ModuleSubject):
         return kept(arguments, subject)
     law = "must go with a network that keeps its weights: one of super-blocks is trained anew"
@@ -312,7 +312,7 @@ def _weights(arguments: argparse.Namespace, subject: ResizableNetwork) -> Kept |
 
 
 def _before(weights: Kept | None) -> float | None:
-    """Return its accuracy as it is; None where no images are given."""
+    """Return its present accuracy; None if no images are given."""
     if weights is None or weights.images is None:
         return None
     found = weights.accuracy(weights.build({}))
@@ -321,7 +321,7 @@ def _before(weights: Kept | None) -> float | None:
 
 
 def _accuracies(weights: Kept | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
-    """Return its accuracy before and after, with the weights that stayed and no training in between."""
+    """Return its accuracy before and after, with the weights that were kept and no training in between."""
     if weights is None or before is None:
         return {}
     after = weights.accuracy(weights.build(widths), resolution)
@@ -332,7 +332,7 @@ def _accuracies(weights: Kept | None, widths: Widths, before: float | None, reso
 def _write(
     subject: ResizableNetwork, widths: Widths, found: Record, folder: Path, weights: Kept | None, resolution: int | None = None
 ) -> Path:
-    """Return the aligned network, ready for `genet train`; of one that other code builds with its weights."""
+    """Write the aligned network, ready for `genet train`; one that other code builds is written with its weights."""
     name, kind, goes_on = f"{subject.name}-aligned", "the network without weights", ""
     with FolderLock(folder):
         if isinstance(subject, NetworkSubject):

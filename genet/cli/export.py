@@ -1,4 +1,4 @@
-"""`genet export`: trained networks in the forms that other runtimes read."""
+"""`genet export`: trained networks in the formats of other runtimes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _with_images(run: Path, folder: str) -> Recipe:
-    """Return a run's recipe with its images in this folder, to which they were moved."""
+    """Return a run's recipe with this folder as the new place of its images."""
     recipe = RunFolder(run).recipe()
     if recipe.data.name == "digits":
         raise GenetError(f"--data tells where a run's images lie now, got {run}, which uses digits; leave it out")
@@ -69,7 +69,7 @@ def _with_images(run: Path, folder: str) -> Recipe:
 
 
 def _images_for(folder: Path, named: str) -> Data:
-    """Return the images named, divided as those are that the network in the folder was trained on."""
+    """Return the named images, split like those that the network in the folder was trained on."""
     file, images = folder / "recipe.yaml", images_named(named)
     trained_on = read_training(file).data if file.exists() else images
     return images if "digits" in (images.name, trained_on.name) else images_in(trained_on, named)

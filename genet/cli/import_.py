@@ -1,4 +1,4 @@
-"""`genet import`: a network from elsewhere, with its weights if there are some."""
+"""`genet import`: import a network from elsewhere, with its weights if it has any."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _way(shown: Preprocessing) -> str:
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Take a network from elsewhere into a folder, with its weights if there are some."""
+    """Import a network from elsewhere into a folder, with its weights if it has any."""
     folder: Path = arguments.into
     check_vacant(folder)
     reads = input_of("--classes", arguments.channels, arguments.classes, arguments.size)

@@ -17,7 +17,7 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Write a commented recipe and search space, named after the file as far as names go."""
+    """Write a commented recipe and search space, named after the file as far as its name is legal."""
     recipe: Path = arguments.file
     name = legal_name(recipe.stem)
     space = recipe.parent / f"{name}-space.yaml"

@@ -26,7 +26,7 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Do the whole job, or what of it is left."""
+    """Do the whole job, or the rest of it."""
     check_options(arguments.runner, arguments.workers, arguments.address)
     if Path(arguments.recipe).is_dir():
         raise _a_folder(Path(arguments.recipe))
@@ -56,7 +56,7 @@ def _a_folder(folder: Path) -> RunError:
 
 
 def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
-    """Return the recipe with what the command line says; checked again like the file."""
+    """Return the recipe with the values of the command line, checked again like the file."""
 
     data, measure = recipe.data, recipe.measure.model_dump()
     if arguments.data:

@@ -1,4 +1,4 @@
-"""A MasterNet that is taken from a folder: whether it is the one that the recipe's space has."""
+"""A check that a MasterNet taken from a folder is that of the recipe's space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genet.errors import SpecError
 
 
 def check_pretrained(recipe: Recipe) -> None:
-    """Raise SpecError where the MasterNet is to be taken from a folder that does not hold it, with weights."""
+    """Raise SpecError if the MasterNet is to be taken from a folder that does not hold it, with weights."""
     if not isinstance(recipe.master, PretrainedMaster):
         return
     folder, ours = Path(recipe.master.folder), recipe.space.masternet(recipe.search_resolution)

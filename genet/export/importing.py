@@ -1,4 +1,4 @@
-"""Networks from elsewhere as networks here, with their weights where there are some."""
+"""Import of networks from elsewhere, with their weights if they have any."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ LAW = f"timm:MODEL, a folder with {CONFIG_FILE} or {NETWORK_FILE}, MODULE:FUNCTI
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A network, its weights where they could be had, and else why not; and where it is known how images were shown to it, and
+    """A network, its weights or why there are none; and the preparation of its images and the names of its classes, if known.
 
-    what its classes are called. Weights may be `drawn` at random, where a function loads none: they are named.
+    `drawn` names the weights that are random because a function loads none.
     """
 
     network: ModelSpec
@@ -55,10 +55,10 @@ class Imported:
 
 
 def import_network(what: str, reads: Input, name: str) -> Imported:
-    """Return what a user names: timm:MODEL, a folder, MODULE:ATTRIBUTE, or a GENet string or its file.
+    """Return the network that a user names: timm:MODEL, a folder, MODULE:ATTRIBUTE, or a GENet string or its file.
 
-    The attribute is a ByoModelCfg of timm's, or a function that builds a network. `reads` is what a structure alone does not
-    tell. SpecError lists what no network here can be.
+    The attribute is a ByoModelCfg of timm's, or a function that builds a network. `reads` gives the input that a structure alone
+    does not determine. SpecError lists everything unsupported.
     """
     if what.startswith(STRING):
         return Imported(from_genet_string(what, reads.resolution, reads.classes, name), None, "the notation holds none")
@@ -89,7 +89,7 @@ def import_network(what: str, reads: Input, name: str) -> Imported:
 
 
 def _text(file: Path) -> str:
-    """Return a file's GENet string; SpecError that tells what it is where it holds something else."""
+    """Return a file's GENet string; SpecError with the kind of the file if it holds something else."""
     if kind := kind_of(file):
         raise SpecError([f"{file}: got {kind.what}, expected {LAW}; {kind.way}"])
     try:
@@ -108,7 +108,7 @@ def _text(file: Path) -> str:
 
 
 def _near(folder: Path) -> str:
-    """Return what of it can be named."""
+    """Return a hint at what can be named inside a folder."""
     if (folder / "recipe.yaml").is_file() and (folder / "networks").is_dir():
         return f"; it is a run: name one of the folders in {folder / 'networks'}"
     files = (file for file in sorted(folder.iterdir()) if file.is_file())
@@ -117,7 +117,7 @@ def _near(folder: Path) -> str:
 
 
 def _from_model(model_name: str, name: str) -> Imported:
-    """Return a timm model by name, with its trained weights if they can be had."""
+    """Return a timm model by name, with its trained weights if they are available."""
     import timm
 
     architecture, _, tag = model_name.partition(".")
@@ -187,7 +187,7 @@ def _from_module(what: str, reads: Input, name: str) -> Imported:
 
 @torch.inference_mode()
 def _with_weights(network: Network, model: nn.Module) -> Imported:
-    """Return the network with timm's weights, and the same logits."""
+    """Return the network with timm's weights, checked to give the same logits."""
     module, reads = build(network), network.input
     try:
         module.load_state_dict(model.state_dict())

@@ -35,7 +35,7 @@ def _program(subject: TrainedModel) -> dict[str, bytes]:
 
 
 def open_program(data: bytes, name: str) -> torch.export.ExportedProgram:
-    """Return a torch.export program; StorageError if the bytes are none, or would unpickle more than tensors."""
+    """Return a torch.export program; StorageError if the bytes are not one, or would unpickle more than tensors."""
     try:
         with quiet(), tensors_alone():
             return torch.export.load(io.BytesIO(data))
@@ -47,7 +47,7 @@ def open_program(data: bytes, name: str) -> torch.export.ExportedProgram:
 
 @contextmanager
 def tensors_alone() -> Iterator[None]:
-    """Set torch's own switch that no file is unpickled but for tensors; its loader of programs would, where that fails."""
+    """Set torch's own switch to unpickle tensors only, since its loader of programs falls back to more."""
     before = os.environ.get(SWITCH)
     os.environ[SWITCH] = "1"
     try:

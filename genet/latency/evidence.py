@@ -1,4 +1,4 @@
-"""Latency evidence as a file: read where its device is not, and compared with another."""
+"""Latency evidence in a file: read without its device, and compared with another file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from genet.storage import Journal, Record
 
 
 def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
-    """Return the table in an evidence file: of its settings the one that is `wanted`, or its only one.
+    """Return the table in an evidence file: the `wanted` one of its settings, or its only one.
 
-    EvidenceError where the file has no latencies, or none or several that fit.
+    EvidenceError if the file has no latencies, or none or several that fit.
     """
     found = _settings(path)
     fitting = [setting for setting in found if wanted is None or _fits(setting, wanted)]
@@ -46,7 +46,7 @@ def _conditions(setting: Setting) -> tuple[object, ...]:
 
 
 class Moved(Record):
-    """One row of two evidence files: what was measured, in milliseconds per batch, before and after."""
+    """One row of two evidence files: its name, and milliseconds per batch before and after."""
 
     name: str
     before_ms: float
@@ -59,7 +59,7 @@ class Moved(Record):
 
 
 class Difference(Record):
-    """What moved between two settings: the facts of the key that differ, and every row that both have, most moved first.
+    """The changes between two settings: the facts of the key that differ, and every row that both have, largest change first.
 
     `floor` is the relative change that the scatter of both sentinels makes by itself.
     """
@@ -74,7 +74,7 @@ class Difference(Record):
 
 
 def differences(before: Path, after: Path) -> tuple[Difference, ...]:
-    """Compare two evidence files, setting by setting. EvidenceError where no two settings are of the same conditions.
+    """Compare two evidence files, setting by setting. EvidenceError if no two settings have the same conditions.
 
     Settings are paired by runtime, number format, memory format and batch; device and software are what may differ.
     """

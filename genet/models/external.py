@@ -22,7 +22,7 @@ from genet.models.plain import made_plain
 
 
 def build_structure(structure: ModelSpec, seed: int = 0) -> nn.Module:
-    """Return any network with fresh weights that depend on the seed alone; `structure_of` tells later what it is."""
+    """Return any network with fresh weights that depend on the seed alone; `structure_of` returns the structure later."""
     if not isinstance(structure, ExternalModel):
         return build(structure, seed)
     with torch.random.fork_rng(devices=[]):
@@ -34,13 +34,13 @@ def build_structure(structure: ModelSpec, seed: int = 0) -> nn.Module:
 
 
 def marked(module: nn.Module, structure: ModelSpec) -> nn.Module:
-    """Return the module, which knows from now on what it was built from."""
+    """Return the module, marked with the structure that it was built from."""
     module.genet_structure = structure  # type: ignore[assignment]
     return module
 
 
 def structure_of(module: nn.Module) -> ModelSpec:
-    """Return what a network was built from."""
+    """Return the structure that a network was built from."""
     return module.network if isinstance(module, GENet) else cast("ModelSpec", module.genet_structure)
 
 
@@ -54,7 +54,7 @@ def pretrained(structure: ExternalModel) -> tuple[nn.Module, str | None]:
 
 
 def attribute(what: str) -> Any:
-    """Return MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError where it cannot be imported."""
+    """Return MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError if it cannot be imported."""
     module, _, name = what.partition(":")
     if module.endswith(".py"):
         raise GenetError(f"{what}: got a file, expected MODULE:FUNCTION; write {module.removesuffix('.py')}:{name}")
@@ -89,18 +89,18 @@ def _built(structure: ExternalModel) -> nn.Module:
         except Exception as fault:  # any error of timm
             raise GenetError(f"building {source} for {reads.classes} classes failed ({first_line(fault)})") from None
         return cast("nn.Module", found)
-    with torch.device("cpu"):  # what times networks builds them on none; a user's function may look at the values of its tensors
+    with torch.device("cpu"):  # timing builds networks on the meta device; a user's function may read the values of its tensors
         module = _called(source, (reads.channels, reads.resolution, reads.resolution))
         if structure.computes:
             _check_computed(module, source, structure.computes)
         return module
 
 
-_checked = dict[tuple[str, str], Any]()  # the functions that computed what was noted, in this process
+_checked = dict[tuple[str, str], Any]()  # functions already found unchanged in this process
 
 
 def _check_computed(module: nn.Module, source: str, noted: str) -> None:
-    """Raise GenetError where a user's function computes otherwise than was noted when it was taken in."""
+    """Raise GenetError if a user's function no longer computes what was noted when it was imported."""
     function = attribute(source)
     if _checked.get((source, noted)) is function:
         return
@@ -118,9 +118,9 @@ def _check_computed(module: nn.Module, source: str, noted: str) -> None:
 
 
 def identified(structure: ExternalModel) -> ExternalModel:
-    """Return a user's network with a note of what its function computes, which is checked whenever it is built.
+    """Return a user's network with a note of its function's answer, which is checked whenever the network is built.
 
-    Without one where that is another at every call, or fails with weights other than the function's.
+    There is no note if the answer changes at every call, or fails with other weights than the function's.
     """
     modules, reads = [build_structure(structure, seed) for seed in (0, 1)], structure.input
     try:
@@ -131,13 +131,13 @@ def identified(structure: ExternalModel) -> ExternalModel:
 
 
 def check_unchanged(structure: ModelSpec) -> None:
-    """Raise GenetError where other code builds the network, and computes otherwise than when it was taken in."""
+    """Raise GenetError if other code builds the network, and no longer computes what it did when it was imported."""
     if isinstance(structure, ExternalModel) and structure.computes:
         build_structure(structure)
 
 
 def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
-    """Return what a user's function builds, made plain."""
+    """Return the network that a user's function builds, made plain."""
     function = attribute(source)
     if not callable(function):
         raise GenetError(f"{source}: got a {type(function).__name__}, expected a function or class that builds a network")
@@ -160,12 +160,12 @@ def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
 
 
 def _lazy(module: nn.Module) -> str | None:
-    """Return the first parameter or buffer that gets its shape from the first image."""
+    """Return the first parameter or buffer whose shape is not known yet."""
     return next((name for name, each in chain(module.named_parameters(), module.named_buffers()) if is_lazy(each)), None)
 
 
 def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
-    """Return how many logits a network answers an image with; GenetError names the innermost module that fails."""
+    """Return the number of a network's logits for an image; GenetError names the innermost module that fails."""
     example, inside = torch.zeros(1, *image), [""]
     handles = []
 
@@ -195,7 +195,7 @@ def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
 
 
 def channels(layer: nn.Module) -> tuple[int, int] | None:
-    """Return the channels that a layer writes and reads; None for a layer that widths do not change."""
+    """Return the channels that a layer writes and reads; None for a layer without widths to change."""
     if isinstance(layer, nn.Conv2d):
         return layer.out_channels, layer.in_channels
     if isinstance(layer, nn.Linear):
@@ -204,7 +204,7 @@ def channels(layer: nn.Module) -> tuple[int, int] | None:
 
 
 def _replace(module: nn.Module, name: str, written: int, read: int, structure: ExternalModel) -> None:
-    """Give a layer fresh weights of other widths; in its place, for it may have several names."""
+    """Give a layer fresh weights of other widths, in place, as it may have several names."""
     try:
         layer = module.get_submodule(name)
     except AttributeError:

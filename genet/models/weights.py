@@ -26,7 +26,7 @@ def weights_bytes(module: nn.Module) -> bytes:
     """Return the module's weights as a safetensors file."""
     from safetensors.torch import save
 
-    tensors = module.state_dict().items()  # cloned, for a layer may have two names
+    tensors = module.state_dict().items()  # cloned, as a layer may have two names
     return save({name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors})
 
 
@@ -36,12 +36,12 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 
 def load_weights(network: Network, path: Path) -> GENet:
-    """Return the network with the weights in `path`, in eval mode; StorageError where the checksum differs."""
+    """Return the network with the weights in `path`, in eval mode; StorageError if the checksum differs."""
     return cast("GENet", load_structure(network, path))
 
 
 def load_structure(network: ModelSpec, path: Path) -> nn.Module:
-    """Return the same for a network of ours or one that other code builds."""
+    """Return the same for a network of super-blocks or one that other code builds."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
@@ -59,9 +59,9 @@ def load_structure(network: ModelSpec, path: Path) -> nn.Module:
 
 @torch.inference_mode()
 def check_kept(module: nn.Module, structure: ModelSpec) -> None:
-    """Check that the network is built again from its structure and its weights as it is; GenetError if it is not.
+    """Check that the network can be rebuilt from its structure and its weights; GenetError if it cannot.
 
-    What other code builds may hold tensors that are not saved, or draw its weights anew at every call.
+    Other code may build a network with tensors that are not saved, or draw its weights anew at every call.
     """
     reads = structure.input
     images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
@@ -83,7 +83,7 @@ def check_kept(module: nn.Module, structure: ModelSpec) -> None:
 
 @torch.inference_mode()
 def check_answers(module: nn.Module, structure: ModelSpec) -> None:
-    """Check that a network answers the same images twice alike, with finite logits; GenetError if it does not."""
+    """Check that a network gives the same images the same finite logits twice; GenetError if it does not."""
     reads = structure.input
     images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
     mode = module.training
@@ -101,18 +101,18 @@ def check_answers(module: nn.Module, structure: ModelSpec) -> None:
 
 
 def drawn_anew(module: nn.Module, structure: ModelSpec) -> tuple[str, ...]:
-    """Name the matrices and kernels that the structure is built with at random, for nothing loads them."""
+    """Return the names of matrices and kernels that are random at every build of the structure, as nothing loads them."""
     again = build_structure(structure, seed=1).state_dict()
     return tuple(name for name in kernels(module) if not torch.equal(module.get_parameter(name), again[name]))
 
 
 def kernels(module: nn.Module) -> tuple[str, ...]:
-    """Name the parameters of two dimensions or more; others often begin as ones or zeros."""
+    """Return the parameters of two dimensions or more by name; others often start as ones or zeros."""
     return tuple(name for name, tensor in module.named_parameters() if tensor.dim() > 1)
 
 
 def _answer(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return its answers in eval mode, with one draw of whatever it draws."""
+    """Return its answers in eval mode, with a fixed seed for any random numbers."""
     mode = module.training
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -142,7 +142,7 @@ def check_vacant(folder: Path, *names: str) -> None:
 
 
 def write_labels(folder: Path, labels: Sequence[str] | None) -> None:
-    """Write the classes' names in the order of the logits, one a line, if they are known."""
+    """Write the classes' names in the order of the logits, one per line, if they are known."""
     if labels:
         write_atomic(folder / LABELS_FILE, labels_bytes(labels))
 
@@ -153,7 +153,7 @@ def labels_bytes(labels: Sequence[str]) -> bytes:
 
 
 def read_labels(folder: Path) -> tuple[str, ...] | None:
-    """Return the classes' names, where the folder tells them, composed as `by_class` does; StorageError if they are not UTF-8."""
+    """Return the classes' names if the folder has them, composed as `by_class` does; StorageError if they are not UTF-8."""
     file = folder / LABELS_FILE
     try:
         text = read_bytes(file).decode("utf-8-sig") if file.is_file() else None

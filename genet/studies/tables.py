@@ -19,10 +19,10 @@ Row = TypeVar("Row", bound=Record)
 def read_table(
     path: Path, row_type: type[Row], key: Sequence[str], spellings: Mapping[str, str] | None = None
 ) -> tuple[Row, ...]:
-    """Return the rows of a CSV file whose header names the fields of a record; other columns are passed over, empty cells absent.
+    """Return the rows of a CSV file whose header names the fields of a record; other columns and empty cells are ignored.
 
     Rows that are alike in `key` must be alike in all; `spellings` maps other names of columns to fields. SpecError with every
-    fault, one `file:line:` each; StorageError where the file cannot be read.
+    fault, one `file:line:` each; StorageError if the file cannot be read.
     """
     try:
         text = read_bytes(path).decode("utf-8-sig")
@@ -67,7 +67,7 @@ def read_table(
 
 
 def as_csv(rows: Sequence[Record]) -> str:
-    """Return the rows as CSV, a column per field; what is None is an empty cell."""
+    """Return the rows as CSV, a column per field; None is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(type(rows[0]).model_fields)

@@ -1,4 +1,4 @@
-"""The runtimes a network can be served by. Each turns a module and its images into a work that the clock can repeat.
+"""The runtimes that can serve a network. Each turns a module and its images into a work that the clock can repeat.
 
 A network's latency depends on the runtime as much as on the device, and even the order of two networks does, so the
 runtime is part of every row's key. Works for a GPU enqueue on the current stream, except those that `wait` for it.
@@ -26,8 +26,8 @@ from genet.latency.timing.clock import Work
 def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alone: bool = False) -> tuple[Work, ...]:
     """Return one forward pass of each module on its images as a work of the given runtime.
 
-    With `kernels_alone` what a GPU's host needs to launch them is taken out, as where parts of a network are timed.
-    DeviceError where the runtime is not there, MeasurementError where it refuses a module.
+    With `kernels_alone` the host's time to launch a GPU's kernels is excluded, as for parts of a network.
+    DeviceError if the runtime is not there, MeasurementError if it refuses a module.
     """
     works = (RUNTIMES[runtime](module, images) for module, images in parts)
     device = parts[0][1].device
@@ -41,7 +41,7 @@ def _eager(module: nn.Module, images: Tensor) -> Work:
 
 
 def _cudagraph(module: nn.Module, images: Tensor) -> Work:
-    """Return the kernels alone, recorded once and replayed: what the host costs to launch them is not in the time."""
+    """Return a replay of the kernels recorded once, whose time does not include the host's launches."""
     _need_cuda("cudagraph", images)
     return _captured(partial(module, images), images.device)
 
@@ -61,7 +61,7 @@ def _captured(work: Work, device: torch.device) -> Work:
 
 @contextmanager
 def _refusal(law: str) -> Iterator[None]:
-    """Turn what a library raises into its refusal of the module; faults of the device pass as they are."""
+    """Turn an error of a library into its refusal of the module; faults of the device pass unchanged."""
     try:
         yield
     except Exception as fault:
@@ -73,8 +73,8 @@ def _refusal(law: str) -> Iterator[None]:
 def _compile(module: nn.Module, images: Tensor) -> Work:
     """Compile for these very shapes, before the clock starts."""
     names: dict[str, Any] = {}
-    exec("def forward(module, images): return module(images)", names)  # code of its own: compilations are counted per code
-    compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)  # a module that it holds would never be freed
+    exec("def forward(module, images): return module(images)", names)  # separate code, as compilations are counted per code
+    compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)  # a module held by it would never be freed
     work = partial(compiled, module, images)
     with _refusal("torch.compile failed to compile the model"):
         work()
@@ -103,13 +103,13 @@ def onnx_work(model: bytes, images: Tensor) -> Work:
 
     def run(_keep: Tensor = images) -> None:
         session.run_with_iobinding(binding)
-        binding.synchronize_outputs()  # it has streams of its own, which the events of another do not see
+        binding.synchronize_outputs()  # it has its own streams, which the events of another stream do not cover
 
     return run
 
 
 def session_options(runtime: ModuleType) -> Any:
-    """Return ONNX Runtime with as many threads as torch has, and silent but for faults."""
+    """Return options for ONNX Runtime: as many threads as torch has, and silent except for errors."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -124,7 +124,7 @@ def _providers(runtime: ModuleType, images: Tensor) -> list[Any]:
             "runtime onnxruntime needs a package that reaches the GPU, got one that does not; pip install onnxruntime-gpu, "
             "or use --device cpu"
         )
-    torch.cuda.synchronize(images.device)  # the images are there before another stream reads them
+    torch.cuda.synchronize(images.device)  # the images must be there before another stream reads them
     return [("CUDAExecutionProvider", {"device_id": images.device.index or 0})]
 
 
@@ -133,7 +133,7 @@ def _tensorrt(module: nn.Module, images: Tensor) -> Work:
     _need_cuda("tensorrt", images)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # newer versions know no other kind
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # newer versions have no other kind
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(_onnx(module, images)):
@@ -158,7 +158,7 @@ def _tensorrt(module: nn.Module, images: Tensor) -> Work:
 
 ONNX_TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # their numbers in ONNX; numpy has no bfloat16
 ONE_LAYOUT = ("onnxruntime", "tensorrt")  # ONNX knows no memory format
-WAITING = ("onnxruntime",)  # works of these return when the device has answered, so the host's clock times them
+WAITING = ("onnxruntime",)  # their works return when the device has answered, so the host's clock times them
 RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Work]] = {
     "eager": _eager,
     "cudagraph": _cudagraph,

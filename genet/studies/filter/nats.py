@@ -9,15 +9,15 @@ from genet.errors import GenetError, first_line
 from genet.progress import Progress
 from genet.studies.filter.bench import Bench, Row
 
-EPOCHS = "90"  # of the trainings that its accuracies are of
-TIMED_IMAGES = 256  # at a time, that its latencies are of
+EPOCHS = "90"  # epochs of the trainings behind its accuracies
+TIMED_IMAGES = 256  # images at a time behind its latencies
 WHERE = "NATS-sss-v1_0-50262.pickle.pbz2, or the folder NATS-sss-v1_0-50262-simple, from github.com/D-X-Y/NATS-Bench"
 
 
 def read_nats(path: Path, progress: Progress, dataset: str = "cifar10") -> Bench:
     """Return the space with the accuracies on a data set's test images, and throughput by the benchmark's own latencies.
 
-    GenetError where the file or the package is not there.
+    GenetError if the file or the package is not there.
     """
     if not path.exists():
         raise GenetError(f"{path} does not exist, expected NATS-Bench's size space; it is {WHERE}")
