@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         raise GenetError(f"{what}: is an export already; genet export {typed(what.parent)} adds formats to it")
     if not ((what / NETWORK_FILE).exists() or RunFolder(what).recipe_file.exists()):
         raise GenetError(
-            f"{what}: got neither a run folder nor the folder of a trained network (network.yaml), expected one of them"
+            f"{what}: got no recipe.yaml or network.yaml in it, expected a run folder, or the folder of a trained network"
         )
     if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
         with open_run(what, progress(), _with_images(what, arguments.data) if arguments.data else None) as job:

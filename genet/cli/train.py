@@ -44,7 +44,9 @@ def run(arguments: argparse.Namespace) -> Answer:
                 f"--recipe R --into {typed(Path(arguments.what))} trains it, or goes on with that"
             )
         if not Path(arguments.what).is_dir():
-            raise RunError(f"{arguments.what}: must be a run folder, or a network with --recipe RECIPE; genet train --help")
+            raise RunError(
+                f"{arguments.what}: got something else, expected a run folder, or a network with --recipe R; genet train --help"
+            )
         given = [f"--{name}" for name in ("into", "data", "device", "start") if getattr(arguments, name)]
         if given:
             raise GenetError(f"{' and '.join(given)} must go with --recipe, got {arguments.what}, which is a run; leave them out")

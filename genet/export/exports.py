@@ -175,7 +175,7 @@ def _explained(form: Format) -> Iterator[None]:
         raise ExportError(str(fault)) from None
     except ImportError as fault:
         raise ExportError(
-            f"the format {form.name} needs its packages, got no {fault.name} that can be imported; pip install {fault.name}"
+            f"the format {form.name} needs the package {fault.name}, which cannot be imported; pip install {fault.name}"
         ) from None
     except Exception as fault:  # any error of an exporter or a runtime
         raise ExportError(

@@ -190,7 +190,7 @@ def test_a_cut_network_keeps_its_best_filters_and_is_trained_on_and_exported(
     exported = answer(capsys, "export", "tuned", "--data", "digits", "--format", "onnx", "--format", "pt2")
     assert exported["exports"] == ["tuned/export"]
     assert answer(capsys, "eval", "tuned/export/model.onnx", "--data", "digits")["top1"] == pytest.approx(tuned["test_accuracy"])
-    assert "must be made of super-blocks" in fault(capsys, "export", "tuned", "--format", "timm")
+    assert "needs a network made of super-blocks" in fault(capsys, "export", "tuned", "--format", "timm")
     again = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--from", "cut", "--into", "tuned")
     assert again == tuned
 

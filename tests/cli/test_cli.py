@@ -200,7 +200,7 @@ def test_a_step_on_a_folder_that_is_no_run_changes_nothing(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (line,) = faults(capsys, command, str(tmp_path / "nowhere"))
-    assert "must be a run folder" in line
+    assert "expected a run folder" in line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -152,7 +152,10 @@ def test_a_network_inside_a_run_is_exported_by_the_run(copy: RunFolder, capsys: 
         (["latency", "FOLDER", "--plot", "a.svg"], "must be timed as they are"),
         (["export", "FOLDER", "--format", "onx"], "--format must be one of"),
         (["export", "FOLDER"], "is an export already"),
-        (["export", "nowhere"], "must be a run folder, or the folder of a trained network"),
+        (
+            ["export", "nowhere"],
+            "nowhere: got no recipe.yaml or network.yaml in it, expected a run folder, or the folder of a trained network",
+        ),
         (
             ["eval", "FOLDER/model.onnx", "--format", "onnx", "--data", "digits"],
             "got a file, expected the folder of an export, which has formats; leave --format out",

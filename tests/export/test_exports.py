@@ -194,7 +194,10 @@ def test_what_a_librarys_exporter_raises_is_one_line(module: GENet, tmp_path: Pa
     with pytest.raises(GenetError, match=r"writing the format pt2 and loading it again failed \(no such operator\)"):
         export(TrainedModel(module), tmp_path / "export", ("pt2",))
     monkeypatch.setitem(sys.modules, "onnxruntime.transformers.float16", None)
-    with pytest.raises(GenetError, match=r"the format onnx-fp16 needs its packages, .* pip install onnxruntime"):
+    with pytest.raises(
+        GenetError,
+        match=r"the format onnx-fp16 needs the package onnxruntime.*, which cannot be imported; pip install onnxruntime",
+    ):
         export(TrainedModel(module), tmp_path / "export", ("onnx-fp16",))
     assert not (tmp_path / "export").exists()
 

@@ -125,7 +125,7 @@ def test_two_processes_train_one_network(recipe: Path, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("arguments", "law"),
     [
-        (["nowhere"], "must be a run folder, or a network with --recipe"),
+        (["nowhere"], "nowhere: got something else, expected a run folder, or a network with --recipe"),
         ([NETWORK, "--recipe", "BRIEF", "--network", "some"], "--network must go with a run folder"),
         ([NETWORK.replace("| 10", "| 11"), "--recipe", "BRIEF"], "digits have 1 channel and 10 classes"),
         ([NETWORK, "--recipe", "brif"], "brif: must be a file or one of cifar10, digits, genet-imagenet"),
