@@ -65,7 +65,7 @@ def _work(name: str, folder: Path, images: Tensor) -> Work:
 
 
 def _timed(works: dict[str, Work], device: torch.device, repeated: Callable[[], None]) -> dict[str, Timing]:
-    """Return a format's time; on a GPU the host's clock times works that return when the device has answered."""
+    """Time the works in turn; the host's clock times those that return when a GPU has answered."""
     waits = {name for name in works if RUNTIMES[name][0] in WAITING}
     timings: dict[str, Timing] = {}
     for clock, names in ((device, works.keys() - waits), (CPU, waits)):

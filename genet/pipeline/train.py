@@ -48,9 +48,9 @@ CPU = torch.device("cpu")
 class TrainingTask:
     """A network, its training, and its images. Every `repeat` has weights and an order of images of its own.
 
-    `start` are the weights to begin with, in place of fresh ones, and `numbered` the classes as those number them, where that is
-    not their usual order. A network that is folded sees so many images as one. `images` stands for the images, as their splits
-    have it.
+    `start` are the weights to begin with, in place of fresh ones, and `numbered` the classes in the order of those weights, if
+    that is not their usual one. A folded network sees `fold` images as one. `images` stands for the images, as their
+    splits have it.
     """
 
     network: ModelSpec
@@ -363,7 +363,7 @@ def teacher_of(lesson: TrainingTask, labels: tuple[str, ...] | None) -> nn.Modul
 
 
 class Renumbered(nn.Module):
-    """A network whose logits come in another order: `places` tells where each was."""
+    """A network whose logits come in another order: `places` holds their former positions."""
 
     def __init__(self, inside: nn.Module, places: Sequence[int]) -> None:
         super().__init__()

@@ -142,7 +142,7 @@ def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
 
 
 def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.ndarray, penalty: float) -> _Solution:
-    """Return the ridge regression, in which size brings at least `LEAST`: where it would bring less it is held there.
+    """Return the ridge regression, in which size brings at least `LEAST`: if it would bring less it is held there.
 
     Terms that no trial changed stay in; the covariance holds their uncertainty.
     """

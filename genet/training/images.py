@@ -59,9 +59,10 @@ class ImageSet(Protocol):
         ...
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
-        """Yield all images once, except for the first `skip` batches. With a seed: shuffled and augmented by it, and a last short
+        """Yield all images once, except for the first `skip` batches.
 
-        batch dropped; the look of an image then depends on the seed and the image alone.
+        With a seed they are shuffled and augmented by it, and a last short batch is dropped; the look of an image then depends on
+        the seed and the image alone.
         """
         ...
 

@@ -91,7 +91,7 @@ def _place(name: str, one: Staircase, other: Staircase) -> PlacePortability:
 
 
 def _cost(stairs: Staircase, common: Sequence[int]) -> float:
-    """Return the mean extra latency over the widths wanted, up to the widest that is common; 0 where no width is common."""
+    """Return the mean extra latency over the widths wanted, up to the widest that is common; 0 if no width is common."""
     ms = dict(zip(stairs.widths, stairs.fitted_ms, strict=True))
     known = [width for width in common if width in ms]
     ratios = []

@@ -165,7 +165,7 @@ class DeviceMeter:
     def _at_work(self, parts: Sequence[Workload], body: Callable[[], _Answer]) -> _Answer:
         """Do the body's inference on the device, with cuDNN's own choice of kernels, and translate its faults.
 
-        fp32 means what torch serves by default: TF32 convolutions where there are, and IEEE linear layers.
+        fp32 means what torch serves by default: TF32 convolutions if available, and IEEE linear layers.
         """
         if self.device.type == "cpu":
             self._check_memory(parts)

@@ -86,7 +86,7 @@ def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
 
 
 def onnx_work(model: bytes, images: Tensor) -> Work:
-    """Return an ONNX model's answer to these images in ONNX Runtime, where the images are. See `prepare` for its errors."""
+    """Return an ONNX model's answer to these images in ONNX Runtime, on the images' device. See `prepare` for its errors."""
     runtime = _import("onnxruntime", "onnxruntime")
     providers, device = _providers(runtime, images), images.device.type
     place = {"device_type": device, "device_id": images.device.index or 0}
@@ -169,7 +169,7 @@ RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Work]] = {
 
 
 def _onnx(module: nn.Module, images: Tensor) -> bytes:
-    """Return the module as ONNX, for its one batch; the tracing exporter takes milliseconds where the newer one takes seconds."""
+    """Return the module as ONNX, for its one batch; the tracing exporter takes milliseconds, the newer one seconds."""
     buffer = io.BytesIO()
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -17,7 +17,7 @@ Where = Literal["edge", "inside", "no step"]
 class Option(Record):
     """A width of a place, while all other places keep theirs.
 
-    `ms` is per batch, of all layers that the width changes: those that write it and those that read it. `parameters` are those of
+    `ms` is per batch, of all layers that the width changes: its writers and its readers. `parameters` are those of
     the whole network. `utilization` is the share of its step that the width fills, None if no step up was seen behind it;
     `throughput` is the MACs per second.
     """

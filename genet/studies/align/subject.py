@@ -156,7 +156,7 @@ class NetworkSubject:
 
     @property
     def movable(self) -> tuple[Movable, ...]:
-        """Stem, super-blocks and head, if there is one, without those that are fixed."""
+        """Stem, super-blocks and head, if there is one, without the fixed ones."""
         network = self.network
         found = [self._movable("stem", network.stem.width, MULTIPLE)]
         for index, superblock in enumerate(network.stages):

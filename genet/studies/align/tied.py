@@ -213,7 +213,7 @@ def _obstacle(place: str, layer: nn.Module, ops: tuple[Op, ...]) -> str | None:
 
 
 def _pixels(op: Op) -> tuple[int, int]:
-    """Return height of a square input, 0 where it is not square, and positions of the output."""
+    """Return the height of a square input, 0 if it is not square, and the positions of the output."""
     pixels = op.read // op.in_width
     size = math.isqrt(pixels)
     return size if size * size == pixels else 0, op.rows
