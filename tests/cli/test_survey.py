@@ -190,7 +190,7 @@ def test_a_network_that_fails_does_not_stop_the_rest(capsys: pytest.CaptureFixtu
     found = answer(capsys, "survey", "timm:vit_tiny_patch16_224", "timm:resnet18", *V100)
     assert [row["model"] for row in found["networks"]] == ["resnet18"]
     assert "got products of activations" in found["failed"]["timm:vit_tiny_patch16_224"]
-    assert "multiplies activations" in fault(capsys, "survey", "timm:vit_tiny_patch16_224", *V100)
+    assert "got products of activations" in fault(capsys, "survey", "timm:vit_tiny_patch16_224", *V100)
 
 
 def test_the_table_written_is_read_again_with_the_same_frontiers(capsys: pytest.CaptureFixture[str]) -> None:

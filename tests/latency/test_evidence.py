@@ -83,14 +83,19 @@ def test_of_several_settings_the_one_that_fits_the_recipe_is_taken(tmp_path: Pat
 def test_several_settings_without_a_recipe_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [1.0])
     write(path, [1.0], SETTING.model_copy(update={"batch": 4}))
-    with pytest.raises(EvidenceError, match=r"and holds 2 \(known: .*batch 2.*; .*batch 4.*\)"):
+    with pytest.raises(
+        EvidenceError, match=r"got 2 settings that fit what is asked, expected one \(known: .*batch 2.*; .*batch 4.*\)"
+    ):
         read_evidence(path)
 
 
 def test_settings_none_of_which_fits_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [1.0])
     write(path, [1.0], SETTING.model_copy(update={"batch": 4}))
-    with pytest.raises(EvidenceError, match=r"and holds 0 \(known: .*batch 2.*; .*batch 4.*\); set measure's"):
+    with pytest.raises(
+        EvidenceError,
+        match=r"got 0 settings that fit what is asked, expected one \(known: .*batch 2.*; .*batch 4.*\); set measure's",
+    ):
         read_evidence(path, Measure(batch=8))
 
 
@@ -165,7 +170,7 @@ def test_files_are_compared_condition_by_condition(tmp_path: Path) -> None:
 def test_files_without_a_shared_condition_are_refused_with_what_they_hold(tmp_path: Path) -> None:
     before = write(tmp_path / "a.jsonl", [1.0])
     after = write(tmp_path / "b.jsonl", [1.0], SETTING.model_copy(update={"batch": 8}))
-    with pytest.raises(EvidenceError, match=r"share none \(.*batch 2.* against .*batch 8"):
+    with pytest.raises(EvidenceError, match=r"that both share, expected at least one \(.*batch 2.* against .*batch 8"):
         differences(before, after)
 
 
@@ -222,5 +227,5 @@ def test_files_that_share_no_staircase_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match=r"at least 3 widths, got none \(1 on one, 1 on other\)"):
         portability(one, other)
     few = read_evidence(write(tmp_path / "c.jsonl", [1.0, 2.0]))
-    with pytest.raises(EvidenceError, match="share none"):
+    with pytest.raises(EvidenceError, match="need a common block measured over at least 3 widths, got none"):
         portability(few, few)
