@@ -69,7 +69,7 @@ PRUNED = tuple(
 )
 TIMM = ("timm:resnet50", "timm:mobilenetv2_100", "timm:gernet_m", "timm:efficientnet_b0")
 TOLERANCE = 0.05
-FINDINGS = ("nothing to gain", "was sure to", "all sizes tried were slower")  # reasons with these words are answers
+FINDINGS = ("nothing to gain", "was certain to", "all sizes tried were slower")  # reasons with these words are answers
 SCALED = ("--mode", "accuracy", "--scale", "width,resolution", "--batch", "1")
 
 

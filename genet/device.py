@@ -1,4 +1,4 @@
-"""The device at hand and what could be read of it. What is unknown is None and prints as n/a, never a guess."""
+"""The device at hand and the facts that could be read. An unknown fact is None and prints as n/a, never a guess."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class DeviceCard(Record):
 
 
 def open_device(name: str) -> torch.device:
-    """Return the torch device for `auto`, `cpu`, `cuda` or `cuda:N`; DeviceError where it is not there.
+    """Return the torch device for `auto`, `cpu`, `cuda` or `cuda:N`; DeviceError if it is not there.
 
-    From then on torch has no more threads than this process has processors: beyond them they only wait for one another.
+    From then on torch has no more threads than this process has processors, since more would only wait for one another.
     """
     import torch
 
@@ -54,7 +54,7 @@ def open_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise DeviceError(f"device {name} must be an NVIDIA GPU that torch can use, and there is none here; use --device cpu")
+            raise DeviceError(f"device {name} needs an NVIDIA GPU that torch can use, got none here; use --device cpu")
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise DeviceError(f"device {name} must be one of the {count} GPUs here; use cuda:{count - 1} or below")
@@ -63,13 +63,13 @@ def open_device(name: str) -> torch.device:
 
 
 def cpus(system: Path = Path("/")) -> int:
-    """Return how many processors this process may use at a time: those that it may run on, as far as its cgroups' quotas go."""
+    """Return the number of processors that this process may use at a time, within its affinity and its cgroups' quotas."""
     tied = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min([tied, *(max(1, math.ceil(quota)) for quota in _quotas(system))])
 
 
 def _quotas(system: Path) -> Iterator[float]:
-    """Yield the processors that each of this process's cgroups is given, and each above them, in either version of cgroups."""
+    """Yield the quota in processors of each of this process's cgroups and their parents, in either version of cgroups."""
     try:
         lines = (system / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -85,7 +85,7 @@ def _quotas(system: Path) -> Iterator[float]:
 
 
 def _quota(folder: Path) -> Iterator[float]:
-    """Yield what a cgroup's files say of its quota, if they are there and set one."""
+    """Yield the quota in a cgroup's files, if they exist and set one."""
     with suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = (folder / "cpu.max").read_text().split()
         yield int(quota) / int(period)  # "max" is no number
@@ -96,7 +96,7 @@ def _quota(folder: Path) -> Iterator[float]:
 
 
 def gpus_here() -> int:
-    """Return NVIDIA GPUs that torch can use."""
+    """Return the NVIDIA GPUs that torch can use."""
     import torch
 
     return torch.cuda.device_count()
@@ -110,14 +110,14 @@ def current(device: torch.device) -> AbstractContextManager[object]:
 
 
 DeviceFault = Literal["out of memory", "no engine", "device lost"]
-NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "allocation_failed")  # in small letters, as torch says it
+NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "allocation_failed")  # lower case of torch's messages
 NO_ENGINE = ("unable to find an engine", "no valid engine config", "no execution plan", "cudnn error", "cudnn frontend error")
 LIBRARIES = ("cudnn_status_", "cublas_status_")
 LOST = ("cuda error", "cuda driver error")
 
 
 def device_fault(fault: BaseException) -> DeviceFault | None:
-    """Return what an exception tells of the device, None if it is of another kind.
+    """Return the device fault that an exception stands for, None if it is of another kind.
 
     `out of memory`: less work at a time may fit. `no engine`: cuDNN or cuBLAS has no kernel for this work in its number format
     and layout, and the device may go on with other work; cuDNN says so too if no kernel finds memory for its workspace.
@@ -131,7 +131,7 @@ def device_fault(fault: BaseException) -> DeviceFault | None:
     text = str(fault).lower()
     if isinstance(fault, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in NO_MEMORY):
         return "out of memory"
-    if any(sign in text for sign in (*NO_ENGINE, *LIBRARIES)):  # cuBLAS begins its own with "CUDA error"
+    if any(sign in text for sign in (*NO_ENGINE, *LIBRARIES)):  # messages of cuBLAS begin with "CUDA error" too
         return "no engine"
     told = isinstance(fault, torch.AcceleratorError) or any(sign in text for sign in LOST)
     return "device lost" if told and "captur" not in text else None
@@ -139,7 +139,7 @@ def device_fault(fault: BaseException) -> DeviceFault | None:
 
 @contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """Run the body on a stream of its own, ordered after and before the current stream's work, as a capture needs it."""
+    """Run the body on a stream of its own, ordered after and before the current stream's work, as a capture requires."""
     import torch
 
     side = _side(device)
@@ -153,7 +153,7 @@ def side_stream(device: torch.device) -> Iterator[None]:
 
 @functools.cache
 def _side(device: torch.device) -> torch.cuda.Stream:
-    """Return one for all, since allocators and libraries keep memory for every stream they have seen."""
+    """Return one stream for all uses, since allocators and libraries keep memory for every stream they have seen."""
     import torch
 
     return torch.cuda.Stream(device)
@@ -163,8 +163,8 @@ def record_graph(work: Callable[[], object], device: torch.device) -> Callable[[
     """Record one call of `work` as a CUDA graph; returns its replay, which launches all its kernels at once.
 
     Call `work` a few times in a `side_stream` first, so that libraries and allocator have settled. The recorded call itself
-    computes nothing. RuntimeError if `work` cannot be captured; the current stream is then what it was, and memory and random
-    numbers are to be had as before.
+    computes nothing. RuntimeError if `work` cannot be captured; the current stream is then restored, and memory and random
+    numbers are available as before.
     """
     import torch
 
@@ -188,7 +188,7 @@ def record_graph(work: Callable[[], object], device: torch.device) -> Callable[[
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Hold the garbage collector off: a graph that it frees during a capture spoils the capture."""
+    """Suspend the garbage collector: a graph that it frees during a capture spoils the capture."""
     import gc
 
     collecting = gc.isenabled()
@@ -201,17 +201,17 @@ def _no_collection() -> Iterator[None]:
 
 
 def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: torch.device) -> None:
-    """End a capture that failed, and put right what torch 2.11 leaves behind: an allocator and random numbers that wait."""
+    """End a capture that failed, and release the allocator and random numbers that torch 2.11 leaves waiting."""
     import torch
 
-    with suppress(RuntimeError):  # it says only that the capture was invalidated
+    with suppress(RuntimeError):  # the error says only that the capture was invalidated
         graph.capture_end()
     graph.reset()
-    with suppress(RuntimeError):  # newer versions have let go of the memory by themselves, and say so
+    with suppress(RuntimeError):  # newer versions release the memory by themselves, and raise
         torch._C._cuda_endAllocateToPool(device.index or 0, pool)
         torch._C._cuda_releasePool(device.index or 0, pool)
     token, another = torch.zeros(1, device=device), torch.cuda.CUDAGraph()
-    with torch.cuda.stream(torch.cuda.Stream(device)):  # a capture that ends well lets random numbers be drawn again
+    with torch.cuda.stream(torch.cuda.Stream(device)):  # a capture that ends well allows random numbers again
         another.capture_begin(capture_error_mode="thread_local")
         token.zero_()
         another.capture_end()
@@ -221,7 +221,7 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: torch.d
 def fp32_as_served() -> Iterator[None]:
     """Have fp32 mean TF32 in convolutions and IEEE in linear layers, which is torch's default, whatever the caller has set.
 
-    Older and newer switches are kept in agreement, for torch raises if it is asked for one and they differ. Both are put back.
+    Older and newer switches are kept in agreement, since torch raises if they differ when one is read. Both are restored.
     """
     import torch
 
@@ -244,7 +244,7 @@ def fp32_as_served() -> Iterator[None]:
 
 
 def read_card(device: torch.device) -> DeviceCard:
-    """Return what this machine tells about `device`."""
+    """Return the facts that this machine gives about `device`."""
     import torch
 
     shared = {
@@ -290,15 +290,15 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-KEPT_BYTES = 2**31 - 1  # as much as the C library takes for an answer
+KEPT_BYTES = 2**31 - 1  # the largest value that the C library accepts
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 @functools.cache
 def keep_memory() -> bool:
-    """Have the C library keep freed memory instead of giving it back to the system; False where it does not listen.
+    """Have the C library keep freed memory instead of giving it back to the system; False if it does not support that.
 
-    Otherwise every large tensor may cost page faults on every pass, or none, as the process's history has it: the same
+    Otherwise every large tensor may cost page faults on every pass, or none, depending on the process's history: the same
     block took 1.2 or 8 ms. Serving runtimes keep their memory too.
     """
     try:
@@ -310,12 +310,12 @@ def keep_memory() -> bool:
 
 
 def available_bytes() -> int | None:
-    """Return memory that programs on the processor can still have; None where the system does not tell."""
+    """Return the memory that programs on the processor can still use; None if the system does not tell."""
     return _memory("MemAvailable")
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return memory on the device that this process can still have, what it holds unused included; None where nobody tells."""
+    """Return the memory on the device that this process can still use, including its own unused memory; None if it is unknown."""
     import torch
 
     if device.type != "cuda":
@@ -325,14 +325,14 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def total_bytes(device: torch.device) -> int | None:
-    """Return memory of the device, used or not; None where nobody tells."""
+    """Return the memory of the device, used or not; None if it is unknown."""
     import torch
 
     return _memory("MemTotal") if device.type != "cuda" else int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def give_back_memory(device: torch.device) -> None:
-    """Let other processes have the GPU memory that this one holds unused."""
+    """Release the GPU memory that this process holds unused to other processes."""
     import gc
 
     import torch
@@ -352,7 +352,7 @@ def _memory(line: str) -> int | None:
 
 
 def _driver_facts(gpu: str) -> dict[str, str | None]:
-    """Return driver version and clock limits of a GPU, given by its UUID, as the driver's own command tells them."""
+    """Return the driver version and clock limits of a GPU, given by its UUID, from the driver's own command."""
     query = "--query-gpu=driver_version,clocks.max.sm,clocks.max.memory"
     identity = gpu if gpu.isdigit() or gpu.startswith("GPU-") else f"GPU-{gpu}"
     command = ["nvidia-smi", query, "--format=csv,noheader", "-i", identity]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-WEIGHTS_UNDER = (  # keys by which people save weights in a checkpoint with more
+WEIGHTS_UNDER = (  # usual keys of the weights in a checkpoint with other entries
     "state_dict",
     "model_state_dict",
     "model_state",
@@ -16,12 +16,12 @@ WEIGHTS_UNDER = (  # keys by which people save weights in a checkpoint with more
     "network",
     "weights",
 )
-PARALLEL = "module."  # how torch's DataParallel begins all names
-SHOWN = 3  # names of a kind that do not fit
+PARALLEL = "module."  # prefix of all names by torch's DataParallel
+SHOWN = 3  # misfitting names shown of each kind
 
 
 class GenetError(Exception):
-    """A fault of input, machine or evidence. The message says the law, then the value, then the way out.
+    """A fault of input, machine or evidence. The message gives the failure, the value, the rule and the remedy.
 
     Each argument is a line of its own.
     """
@@ -38,12 +38,12 @@ class SpecError(GenetError):
         super().__init__(*self.faults)
 
     def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[str, ...]]]:
-        """Rebuild it from its faults: another process may have raised it."""
+        """Rebuild it from its faults, as another process may have raised it."""
         return type(self), (self.faults,)
 
 
 class DeviceError(GenetError):
-    """The device asked for is not there, or cannot do what was asked."""
+    """The device asked for is not there, or cannot do the work."""
 
 
 class MeasurementError(GenetError):
@@ -83,9 +83,9 @@ class NonFiniteLossError(GenetError):
 
 
 def first_line(fault: Exception) -> str:
-    """Say what another library raised in one line of ours: its first, with its type where that is no sentence.
+    """Return the error of another library in one line: its first, with its type if that is no sentence.
 
-    Of weights that do not fit a module the names are said, and the likely reason.
+    For weights that do not fit a module it names them, with the likely reason.
     """
     lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
     if not lines:
@@ -97,7 +97,7 @@ def first_line(fault: Exception) -> str:
 
 
 def _misfit(text: str) -> str:
-    """Return which weights torch misses, does not expect, or has of other sizes."""
+    """Return the weights that are missing, unexpected, or of other sizes for torch."""
     missing, extra = (_names(kind, text) for kind in ("Missing", "Unexpected"))
     sizes = re.findall(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)", text)
     parts = [f"it lacks {_some(missing)}"] if missing else []

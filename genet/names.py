@@ -1,4 +1,4 @@
-"""What files, folders and classes are called: as text that every file here takes, and so that any difference is seen."""
+"""Names of files, folders and classes, as text that any file can hold, and in which every difference is visible."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from genet.errors import DataError, SpecError
 
 T = TypeVar("T")
 
-_UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends a line, moves a cursor, or is no letter at all
-_HIDDEN = dict.fromkeys([0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, *range(0xFE00, 0xFE10)])  # though called printable
+_UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # they end a line, move a cursor, or are no letters
+_HIDDEN = dict.fromkeys([0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, *range(0xFE00, 0xFE10)])  # printable to Python
 _TWINS = str.maketrans("АВЕКМНОРСТУХаеорсухіјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABEKMHOPCTYXaeopcyxijsABEZHIKMNOPTYXo")  # of other alphabets
 
 
@@ -25,7 +25,7 @@ def visible(text: str) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name as it is if all of it is seen, else quoted, with escapes for the rest."""
+    """Return a name as it is if all of it is visible, else quoted, with escapes for the rest."""
     seen = name.isprintable() and name == " ".join(name.split()) != ""
     return name if seen else _quoted(name, repr)
 
@@ -46,9 +46,9 @@ def is_a_line(name: str) -> bool:
 
 
 def by_class(folders: Mapping[str, T], place: object) -> dict[str, T]:
-    """Return what class folders hold by the classes' names: composed (NFC), for systems differ in how they write one name.
+    """Return what class folders hold by the classes' names: composed (NFC), since systems write one name in different ways.
 
-    DataError if a name cannot stand on a line of labels.txt, or if two are one.
+    DataError if a name cannot stand on a line of labels.txt, or if two are the same.
     """
     called = {folder: _composed(folder) for folder in folders}
     odd = [folder for folder, name in called.items() if not is_a_line(name)]
@@ -73,9 +73,9 @@ def _composed(name: str) -> str:
 
 
 def unshared(ours: Collection[str], theirs: Collection[str]) -> tuple[str, str, str] | None:
-    """Return in words which names only we have and only they have, and a hint if some look alike; None if all are shared.
+    """Return in words the names that only we have and only they have, and a hint if some look alike; None if all are shared.
 
-    No words are for no names.
+    A text is empty if there are no such names.
     """
     missing, extra = sorted({*ours} - {*theirs}), sorted({*theirs} - {*ours})
     if not missing and not extra:
@@ -91,13 +91,13 @@ def unshared(ours: Collection[str], theirs: Collection[str]) -> tuple[str, str, 
 
 
 def _look(name: str) -> str:
-    """Return what a reader sees of a name, without capitals and blanks."""
+    """Return a name as a reader sees it, without capitals and blanks."""
     text = unicodedata.normalize("NFKC", name).translate(_TWINS | _HIDDEN).casefold()
     return "".join(letter for letter in text if letter.isprintable() and not letter.isspace())
 
 
 def check_utf8(text: str) -> str:
-    """Return a text; SpecError if it holds bytes that are not UTF-8, which no file of ours could name."""
+    """Return a text; SpecError if it holds bytes that are not UTF-8, which no file written here could hold."""
     if re.search("[\ud800-\udfff]", text):
         raise SpecError(
             [f"{visible(text)}: got bytes that are not UTF-8, expected a path in UTF-8 and a locale that reads it; rename it"]

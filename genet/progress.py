@@ -1,4 +1,4 @@
-"""How long work tells where it is: a live bar on a terminal, a plain line every so often when piped.
+"""Progress of long work: a live bar on a terminal, a plain line every so often when piped.
 
 The pipeline speaks through this small interface and knows nothing of terminals; this one is silent.
 """
@@ -28,10 +28,10 @@ class Count:
 
 
 class Progress:
-    """Says nothing; the base of the two that do, and what a program that calls genet uses."""
+    """Silent progress; the base of the two others, and the default for programs that call genet."""
 
     def say(self, text: str) -> None:
-        """Say one line to the user."""
+        """Show one line to the user."""
 
     @contextmanager
     def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
@@ -46,25 +46,25 @@ class Progress:
 
 
 class Tracker:
-    """Counts steps and knows the time left from the pace of this run."""
+    """A tracker counts steps and estimates the remaining time from the pace of this run."""
 
     def __init__(self, count: Count) -> None:
         self.count, self.total, self.done, self.note = count, count.total, count.done, ""
-        self._ahead = 0.0  # of the steps that are under way
+        self._ahead = 0.0  # part done of the steps under way
         self._start = self._paced_from = time.monotonic()
         self._start_done, self._paced = float(count.done), False
 
     def advance(self, note: str = "") -> None:
-        """Count one step as done; `note` is the latest thing worth knowing."""
+        """Count one step as done; `note` is the latest remark."""
         self.done += 1
         self.note = note or self.note
         self._moved()
 
     def advance_by(self, steps: float, earlier: bool = False) -> None:
-        """Add to the steps under way what was done of them, here or in an earlier run; `complete` counts a whole one."""
+        """Add a part to the steps under way, done here or in an earlier run; `complete` counts a whole one."""
         self._ahead += steps
         self._start_done += steps if earlier else 0
-        if steps > 0 and not (earlier or self._paced):  # what came before the first strides were not steps
+        if steps > 0 and not (earlier or self._paced):  # the start before the first strides does not count for the pace
             self._paced, self._paced_from, self._start_done = True, time.monotonic(), self.position
         self._moved()
 
@@ -74,13 +74,13 @@ class Tracker:
         self.advance(note)
 
     def resume_at(self, done: int) -> None:
-        """Say how much was done already, once that is known: a training that goes on begins further on."""
+        """Set the part done before, once it is known: a resumed training begins further on."""
         if self.done < done:
             self.done = self._start_done = done
 
     @property
     def position(self) -> float:
-        """Steps done, with what is under way."""
+        """Steps done, including those under way."""
         return self.done + self._ahead
 
     @property
@@ -97,7 +97,7 @@ class Tracker:
 
     @property
     def state(self) -> str:
-        """Return where the work is, in words; how long it takes is said of whole works only."""
+        """The state of the work in words, with its time for whole works only."""
         counted = f"{self.done}/{self.total}"
         if self.count.part:
             return counted
@@ -106,7 +106,7 @@ class Tracker:
         return f"{counted}, {duration(self.left_s)} left" if self.left_s is not None else f"{counted}, starting"
 
     def _moved(self) -> None:
-        """Show that something was done."""
+        """Show progress."""
 
 
 class LinePrinter(Progress):
@@ -140,7 +140,7 @@ class _LineTracker(Tracker):
             self.speak()
 
     def speak(self) -> None:
-        """Print the state of the work, unless that is what was printed last."""
+        """Print the state of the work, unless it has not changed since."""
         line = _line(self)
         if line != self._said:
             self._printer.say(line)
@@ -180,7 +180,7 @@ class _BarTracker(Tracker):
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: 8 s, 3 min 20 s, 2 h 5 min."""
+    """Return seconds in usual units: 8 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""How a process ends when it is told to (SIGTERM): at once, or where the work at hand can be gone on with."""
+"""The end of a process on request (SIGTERM): at once, or at a point from which its work can be resumed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ CLEANING_UP_S = 15.0
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: the running step is dropped, what is on the disk stays."""
+    """SIGTERM arrived: the running step is dropped, files on disk stay."""
 
 
 def terminate(*_: object) -> Never:
-    """Return the handler of SIGTERM: ends at once."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nobody disturbs the cleaning up
+    """Handle SIGTERM: end at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # no signal disturbs the cleanup
     last_resort = threading.Timer(CLEANING_UP_S, os._exit, [128 + signal.SIGTERM])  # an exception may be swallowed
     last_resort.daemon = True
     last_resort.start()
@@ -24,7 +24,7 @@ def terminate(*_: object) -> Never:
 
 
 class GracefulShutdown:
-    """Within it the first SIGTERM or Ctrl-C only asks: work that is not safe at any moment looks at `asked`, saves and stops.
+    """A context in which the first SIGTERM or Ctrl-C is a request: the work checks `asked`, saves and stops.
 
     A second Ctrl-C ends at once.
     """
@@ -42,15 +42,15 @@ class GracefulShutdown:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self.asked and kind is None:  # asked when there was nothing left to look
+        if self.asked and kind is None:  # asked when no work was left to check it
             self.end()
 
     def end(self) -> Never:
-        """Return what it was asked by."""
+        """End by the signal that asked for it."""
         raise self._fault
 
     def _ask(self, number: int, *_: object) -> None:
-        """Save without being disturbed by a repeated SIGTERM, as when a whole group of processes is told."""
+        """Note the request; a repeated SIGTERM, as for a whole group of processes, does not disturb the saving."""
         if number == signal.SIGINT:
             if self.asked:
                 raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""How things reach the disk: frozen records, atomic files, append-only journals, and one writer per run folder.
+"""Writing to disk: frozen records, atomic files, append-only journals, and one writer per run folder.
 
 Every write in the project goes through this module, so a kill, a full disk or a second process leaves
 either the old file or the new one, never half of one.
@@ -24,23 +24,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from genet.errors import RunError, StorageError
 
-TEMPORARY = ".genet-"  # what files under way are called, so that nobody else's are ever taken for leftovers
-PATIENCE_S = 60.0  # an append takes milliseconds: who holds its lock for so long is stopped or hangs
-QUIET_S = 3.0  # of waiting, before it is said
+TEMPORARY = ".genet-"  # name of unfinished files, so that no other files are ever taken for leftovers
+PATIENCE_S = 60.0  # an append takes milliseconds: a process that holds its lock for so long is stopped or hangs
+QUIET_S = 3.0  # of waiting, before it is reported
 
 
 def digest(data: bytes | str) -> str:
-    """Return SHA-256 of bytes or text, as 64 hexadecimal digits."""
+    """Return the SHA-256 of bytes or text, as 64 hexadecimal digits."""
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
 class Record(BaseModel):
-    """A frozen record: what travels between the steps. Reads from and writes to one JSON file."""
+    """A frozen record, which the steps exchange. It can be read from and written to a JSON file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with some fields changed; pydantic's own takes a field that does not exist without a word."""
+        """Return a copy with some fields changed; pydantic's own silently accepts a field that does not exist."""
         if unknown := set(update or ()) - set(type(self).model_fields):
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
         return super().model_copy(update=update, deep=deep)
@@ -58,18 +58,18 @@ class Record(BaseModel):
             first = fault.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise StorageError(
-                f"{path}: must hold a {cls.__name__}, but {where}: {first['msg']}; delete the file to make it anew"
+                f"reading {path} as a {cls.__name__} failed: {where}: {first['msg']}; delete the file to make it anew"
             ) from None
 
 
 class Derived(Record):
-    """A record that knows the digest of what it was made from: it is finished only as long as that is unchanged."""
+    """A record with the digest of its inputs: it is valid only as long as they are unchanged."""
 
     inputs: str
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the file's bytes; StorageError where it is missing or unreadable."""
+    """Return the file's bytes; StorageError if it is missing or unreadable."""
     try:
         return path.read_bytes()
     except OSError as fault:
@@ -77,7 +77,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_head(path: Path, most: int) -> bytes:
-    """Return the first bytes of a file that may be large; StorageError where it is missing or unreadable."""
+    """Return the first bytes of a file that may be large; StorageError if it is missing or unreadable."""
     try:
         with path.open("rb") as file:
             return file.read(most)
@@ -107,9 +107,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def written_atomically(folder: Path, ours: Collection[str] = ()) -> Iterator[Path]:
-    """Yield a temporary sibling to fill; renamed to `folder` when the block ends well, removed when it does not.
+    """Yield a temporary sibling to fill; renamed to `folder` when the block succeeds, removed when it fails.
 
-    Of the files that were in `folder`, `ours` are replaced or gone, and all others are in it again; StorageError where one of
+    Of the files that were in `folder`, `ours` are replaced or gone, and all others are in it again; StorageError if one of
     these has the name of a new file.
     """
     with _explained(folder):
@@ -131,7 +131,7 @@ def written_atomically(folder: Path, ours: Collection[str] = ()) -> Iterator[Pat
 
 
 def _carry_over(folder: Path, into: Path, ours: Collection[str]) -> None:
-    """Give the files of a folder but `ours` a second name in another."""
+    """Link the files of a folder except `ours` into another one."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if str(name) in ours or (path.is_dir() and not path.is_symlink()):
@@ -141,7 +141,7 @@ def _carry_over(folder: Path, into: Path, ours: Collection[str]) -> None:
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, into / name, follow_symlinks=False)
-        except OSError:  # a file system that has one name for each file
+        except OSError:  # a file system without hard links
             shutil.copy2(path, into / name, follow_symlinks=False)
 
 
@@ -161,21 +161,21 @@ def write_checked(path: Path, data: bytes) -> None:
 
 
 def read_checked(path: Path) -> bytes:
-    """Read what `write_checked` wrote; StorageError where no listed checksum is the file's."""
+    """Read what `write_checked` wrote; StorageError if no listed checksum matches the file."""
     data = read_bytes(path)
     beside = _checksum_file(path)
     if digest(data).encode() not in read_bytes(beside).split():
-        raise StorageError(f"{path}: must match its SHA-256 in {beside.name}, and does not; take it from a copy, or make it anew")
+        raise StorageError(f"{path} does not match its SHA-256 in {beside.name}; take it from a copy, or make it anew")
     return data
 
 
 def read_from_elsewhere(path: Path) -> bytes:
-    """Read a file that anyone may have written: checked where its checksum lies beside it."""
+    """Read a file of any origin: checked if its checksum lies beside it."""
     return read_checked(path) if _checksum_file(path).exists() else read_bytes(path)
 
 
 def remove_checked(path: Path) -> None:
-    """Delete what `write_checked` wrote, if it is there."""
+    """Delete a file of `write_checked` with its checksum, if it is there."""
     path.unlink(missing_ok=True)
     _checksum_file(path).unlink(missing_ok=True)
 
@@ -186,7 +186,7 @@ def _checksum_file(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class JournalContent:
-    """What a journal holds: its records in order, and the numbers (from 1) of lines whose checksum fails."""
+    """The content of a journal: its records in order, and the numbers (from 1) of lines whose checksum fails."""
 
     records: tuple[dict[str, Any], ...]
     damaged: tuple[int, ...]
@@ -195,16 +195,16 @@ class JournalContent:
 class Journal:
     """Append-only JSON lines, a checksum on every line, one writer at a time.
 
-    A torn last line is what a killed writer leaves: it is not read, and is cut off before the next append.
+    A killed writer leaves a torn last line, which is not read, and is cut off before the next append.
     A damaged line elsewhere is left as evidence and its number is reported; the others are used.
 
-    With `waiting` several processes may share it: an append waits for another's to end, and `waiting` hears of that if it takes
-    long. Without, a second writer is refused.
+    With `waiting` several processes may share it: an append waits for another's to end, and `waiting` is called if it takes long.
+    Without it, a second writer is refused.
     """
 
     def __init__(self, path: Path, waiting: Callable[[str], None] | None = None) -> None:
         self.path, self._waiting = path, waiting
-        self._seen = 0  # bytes that were read or appended here
+        self._seen = 0  # bytes read or appended by this process
 
     def read(self) -> JournalContent:
         """Return all whole records. A journal that does not exist yet is empty."""
@@ -221,7 +221,7 @@ class Journal:
         return JournalContent(tuple(records), tuple(damaged))
 
     def append(self, record: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-        """Add one record, on the disk when this returns; return what others have added since this was last read or added to."""
+        """Add one record, which is on disk when this returns; return the records that others have added since the last call."""
         line = _format_line(record)
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,7 +261,7 @@ _held: set[int] = set()  # handles of the locks this process holds
 
 
 def _release_in_child() -> None:
-    """Let a forked child, such as a data loader's worker, not keep the lock when its parent is killed."""
+    """Close the locks in a forked child, such as a data loader's worker, which would keep them if its parent is killed."""
     while _held:
         os.close(_held.pop())
 
@@ -270,9 +270,9 @@ os.register_at_fork(after_in_child=_release_in_child)
 
 
 class FolderLock:
-    """Held while a process works in a run folder; a second process is refused. Falls with the process, even a killed one.
+    """Held while a process works in a run folder; a second process is refused. It ends with the process, even a killed one.
 
-    A folder that it made is gone with it if nothing was written there.
+    A folder that it created is removed with it if nothing was written there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -295,7 +295,7 @@ class FolderLock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # somebody else may put something there just now
+        with contextlib.suppress(OSError):  # another process may put something there at this moment
             if self._made and [file.name for file in self._folder.iterdir()] == [".lock"]:
                 (self._folder / ".lock").unlink()
                 for folder in self._made:
@@ -305,7 +305,7 @@ class FolderLock:
 
 
 def is_worked_in(folder: Path) -> bool:
-    """Return whether a process works in a run folder just now."""
+    """Return whether a process works in a run folder at this moment."""
     try:
         handle = os.open(folder / ".lock", os.O_RDONLY)
     except OSError:
@@ -325,7 +325,7 @@ def _format_line(record: dict[str, Any]) -> bytes:
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
-    """Return the line's record, or None where anything of it differs from what `_format_line` wrote."""
+    """Return the line's record, or None if anything of it differs from what `_format_line` wrote."""
     try:
         record = json.loads(line)["record"]
         return record if _format_line(record) == line + b"\n" else None
@@ -335,7 +335,7 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _locked(handle: int, refusal: str, waiting: Callable[[str], None] | None) -> Iterator[None]:
-    """Hold a lock in this process alone: a child forked meanwhile must not keep it. Closing the file lets go of it."""
+    """Hold a lock in this process alone: a child forked meanwhile must not keep it. Closing the file releases it."""
     _lock(handle, refusal, waiting)
     _held.add(handle)
     try:
@@ -345,7 +345,7 @@ def _locked(handle: int, refusal: str, waiting: Callable[[str], None] | None) ->
 
 
 def _lock(handle: int, refusal: str, waiting: Callable[[str], None] | None = None) -> None:
-    """Take a lock, after some time if there is somebody to tell of waiting; RunError with the refusal if another keeps it."""
+    """Take a lock, waiting for some time if the wait can be reported; RunError with the refusal if another process keeps it."""
     began, told = time.monotonic(), False
     while True:
         with contextlib.suppress(BlockingIOError):
@@ -387,7 +387,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _umask() -> int:
-    """Return the process's umask; reading it means setting it."""
+    """Return the process's umask; reading it requires setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

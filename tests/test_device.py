@@ -30,7 +30,7 @@ def test_auto_opens_the_first_gpu_where_there_is_one_and_else_the_processor() ->
 @without_gpu
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
 def test_cuda_without_a_gpu_says_so_and_names_the_processor_as_the_way_out(name: str) -> None:
-    with pytest.raises(DeviceError, match=f"^device {name} must be an NVIDIA GPU .* none here; use --device cpu$"):
+    with pytest.raises(DeviceError, match=f"^device {name} needs an NVIDIA GPU .* none here; use --device cpu$"):
         open_device(name)
 
 
@@ -162,7 +162,7 @@ FAULTS = [
     (RuntimeError("CUDA error: unspecified launch failure"), "device lost"),
     (LostDeviceError("it stopped"), "device lost"),
     (torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"), None),
-    (MeasurementError("it must export to ONNX, and does not: cuDNN error"), None),
+    (MeasurementError("exporting the model to ONNX failed: cuDNN error"), None),
     (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
     (ValueError("too wide"), None),
 ]

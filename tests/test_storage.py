@@ -103,7 +103,7 @@ def test_a_record_file_cut_at_any_byte_is_refused_by_name(tmp_path: Path) -> Non
     whole = path.read_bytes()
     for length in range(len(whole) - 1):  # the last byte is the line break after the closing brace
         path.write_bytes(whole[:length])
-        with pytest.raises(StorageError, match=re.escape(f"{path}: must hold a Sample, but")):
+        with pytest.raises(StorageError, match=re.escape(f"reading {path} as a Sample failed: ")):
             Sample.load(path)
 
 
@@ -121,7 +121,7 @@ def test_a_record_file_cut_at_any_byte_is_refused_by_name(tmp_path: Path) -> Non
 def test_a_foreign_file_is_refused_with_the_field_at_fault(tmp_path: Path, content: bytes, where: str) -> None:
     path = tmp_path / "sample.json"
     path.write_bytes(content)
-    with pytest.raises(StorageError, match=re.escape(f"{path}: must hold a Sample, but {where}")):
+    with pytest.raises(StorageError, match=re.escape(f"reading {path} as a Sample failed: {where}")):
         Sample.load(path)
 
 
@@ -343,7 +343,7 @@ def test_one_flipped_bit_anywhere_is_detected(tmp_path: Path) -> None:
         flipped = bytearray(data)
         flipped[position // 8] ^= 1 << position % 8
         path.write_bytes(flipped)
-        with pytest.raises(StorageError, match=re.escape(f"{path}: must match its SHA-256 in weights.sha256, and does not")):
+        with pytest.raises(StorageError, match=re.escape(f"{path} does not match its SHA-256 in weights.sha256")):
             read_checked(path)
 
 
@@ -353,7 +353,7 @@ def test_one_flipped_digit_of_the_checksum_is_detected(tmp_path: Path) -> None:
     whole = beside.read_bytes()
     for position in range(64):
         beside.write_bytes(whole[:position] + (b"0" if whole[position : position + 1] != b"0" else b"1") + whole[position + 1 :])
-        with pytest.raises(StorageError, match="must match its SHA-256"):
+        with pytest.raises(StorageError, match="does not match its SHA-256"):
             read_checked(path)
 
 

@@ -1,4 +1,4 @@
-"""What a network costs, in closed form: the convolutions of every block, and from them parameters, MACs and bytes.
+"""The cost of a network in closed form: the convolutions of every block, and from them parameters, MACs and bytes.
 
 The modules in `genet.models` are built from the same convolutions, and the tests hold the sums against
 torch's own FLOP counter, so the two cannot drift apart.
@@ -49,7 +49,7 @@ class Cost:
         return Cost(self.parameters + other.parameters, self.macs + other.macs, self.activations + other.activations)
 
     def bytes(self, batch: int = 1, bytes_per_value: int = 4) -> int:
-        """Return memory traffic of a batch: every layer's inputs, weights and outputs once (utilization paper, equation 2)."""
+        """Return the memory traffic of a batch: each layer's inputs, weights and outputs once (utilization paper, equation 2)."""
         return bytes_per_value * (self.parameters + batch * self.activations)
 
 
@@ -75,19 +75,19 @@ def body(block: Block) -> tuple[Conv, ...]:
 
 
 def shortcut(block: Block) -> Conv | None:
-    """Return the 1x1 projection beside the body where the shapes differ (figure 1c), else None: an identity."""
+    """Return the 1x1 projection beside the body if the shapes differ (figure 1c), else None: an identity."""
     if block.kind in SINGLE or (block.stride == 1 and block.in_width == block.width):
         return None
     return Conv("shortcut", block.in_width, block.width, 1, block.stride, 1, block.size)
 
 
 def is_repeated(block: Block) -> bool:
-    """Return a block with an identity shortcut: it cannot stand for one with a projection."""
+    """Return whether a block has an identity shortcut, and so cannot stand for one with a projection."""
     return block.kind not in SINGLE and shortcut(block) is None
 
 
 def block_cost(block: Block) -> Cost:
-    """Return cost of one block: its convolutions with their batch normalisations, and the classifier of a last one."""
+    """Return the cost of one block: its convolutions with their batch normalisations, and the classifier of the last one."""
     total = Cost()
     for conv in _convs(block):
         read, written = conv.in_width * conv.size**2, conv.width * conv.out_size**2
@@ -100,7 +100,7 @@ def block_cost(block: Block) -> Cost:
 
 
 def network_cost(network: Network) -> Cost:
-    """Return cost of the whole network."""
+    """Return the cost of the whole network."""
     return sum(map(block_cost, blocks(network)), Cost())
 
 

@@ -1,4 +1,4 @@
-"""A network that other code builds, with some of its layers at other widths: what aligning and pruning leave of any network."""
+"""A network that other code builds, with some of its layers at other widths: the result of aligning or pruning any network."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def _computes(text: str) -> str:
 
 
 class LayerWidths(Record):
-    """Output channels of single layers of some network, by the layers' names: what a pruning method arrived at."""
+    """Output channels of single layers of some network, by the layers' names: the result of a pruning method."""
 
     name: str
     widths: Annotated[dict[str, Count], Field(min_length=1)]
 
 
 class ExternalModel(Record):
-    """What a function builds (`timm:MODEL`, or `MODULE:FUNCTION` that takes nothing), and the layers that differ from that.
+    """The network a function builds (`timm:MODEL`, or `MODULE:FUNCTION` without arguments), and the layers that differ from it.
 
-    `layers` gives for each of them the channels it writes and those it reads. `computes` names what the function computed when
-    it was taken in, as it may be edited since; it is the network's name as much as the function's.
+    `layers` gives the channels that each of them writes and reads. `computes` names what the function computed when it was
+    imported, as it may have been edited since; it is the network's name as much as the function's.
     """
 
     name: Name = "network"
@@ -67,7 +67,7 @@ ModelSpec = Network | ExternalModel
 
 
 def read_notation(notation: str, name: str) -> ModelSpec:
-    """Read back what `str` says of a network of either kind."""
+    """Read a network of either kind back from its `str`."""
     first, *middle, classes = notation.split(" | ")
     source, _, size = first.rpartition(" @")
     if not source:

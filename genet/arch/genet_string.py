@@ -24,9 +24,9 @@ FRAME = ("ConvKX", "BN", "RELU")  # stem and head
 
 
 def to_genet_string(network: Network) -> str:
-    """Return the network's line. SpecError where no super-block of it has a block."""
+    """Return the network's line. SpecError if no super-block of it has a block."""
     if not network.stages:
-        raise SpecError([f"a GENet string must have a super-block of depth 1 or more, and {network} has none"])
+        raise SpecError([f"a GENet string needs a super-block of depth 1 or more, got {network}"])
     stem, width = network.stem, network.stem.width
     parts = [f"ConvKX({network.input.channels},{width},{stem.kernel},{stem.stride})BN({width})RELU({width})"]
     for block in network.stages:
@@ -42,7 +42,7 @@ def to_genet_string(network: Network) -> str:
 
 
 def from_genet_string(text: str, resolution: int, classes: int = 1000, name: str = "network") -> Network:
-    """Return the network of a line, at a resolution and for so many classes. SpecError lists what is no part of such a line."""
+    """Return the network of a line, for a resolution and a number of classes; SpecError lists all its unknown parts."""
     parts = _parts(text)
     names = [part for part, _ in parts]
     headed = (*names[-4:-1],) == FRAME and len(names) > len(FRAME) + 1
@@ -84,7 +84,7 @@ def _parts(text: str) -> list[tuple[str, tuple[float, ...]]]:
 
 
 def _check_widths(parts: list[tuple[str, tuple[float, ...]]]) -> None:
-    """Check that every part reads what the one before writes."""
+    """Check that every part reads the width that the one before it writes."""
     writes = [numbers[0] if part in ("BN", "RELU", "AdaptiveAvgPool") else numbers[1] for part, numbers in parts]
     faults = [
         f"{part} must read the width {before:g} that stands before it (got {numbers[0]:g})"

@@ -38,11 +38,11 @@ Count = Annotated[int, Field(ge=1)]
 
 T = TypeVar("T")
 
-MULTIPLE = 8  # timm's ByobNet rounds widths and inner widths to multiples of 8 silently, so others could not be exported
+MULTIPLE = 8  # timm's ByobNet silently rounds widths and inner widths to multiples of 8, so others could not be exported
 
 
 def law(text: str, nearest: str = "") -> PydanticCustomError:
-    """Return a broken law for the reader to print with the value, and the nearest legal value where there is one."""
+    """Return a broken law for the reader to print with the value, and the nearest legal value if there is one."""
     return PydanticCustomError("law", "{law}", {"law": text, "nearest": nearest})
 
 
@@ -65,7 +65,7 @@ Name = Annotated[str, AfterValidator(_file_name)]
 
 
 def legal_name(text: str) -> str:
-    """Return the legal name that is nearest to what a file or folder is called."""
+    """Return the legal name that is nearest to the name of a file or folder."""
     return re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", text)).lstrip(".-") or "unnamed"
 
 
@@ -100,7 +100,7 @@ def inner_width_is_exportable(width: int, ratio: float) -> bool:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Block:
-    """One block in its place: what its latency and cost depend on, and nothing else.
+    """One block in its place: everything its latency and cost depend on, and nothing else.
 
     `kind` is a block kind, or "Conv" for the stem or any one convolution, "Depthwise" for a depthwise one, "Head" for
     1x1 convolution, pooling and classifier, or "Classifier" for pooling and classifier alone, whose width is its classes.
@@ -135,9 +135,9 @@ class Block:
 
 
 class SuperBlock(Record):
-    """A stack of `depth` equal blocks; the first has the stride, and a projection where the shapes differ.
+    """A stack of `depth` equal blocks; the first has the stride, and a projection if the shapes differ.
 
-    Without blocks it cannot stride, and its type and width stand for nothing.
+    Without blocks it cannot stride, and its type and width have no meaning.
     """
 
     type: Kind
@@ -181,7 +181,7 @@ class SuperBlock(Record):
         return BlockType(self.type, self.kernel, self.ratio)
 
     def writes(self, in_width: int) -> int:
-        """Return channels of its output, given those that it reads."""
+        """Return the number of output channels, given the number of input channels."""
         return self.width if self.depth else in_width
 
     def __str__(self) -> str:
@@ -216,7 +216,7 @@ class Head(Record):
 
 
 class Input(Record):
-    """What the network reads and answers: channels, classes, and the height and width in pixels."""
+    """The network's input and output: channels, classes, and the height and width in pixels."""
 
     channels: Count
     classes: Annotated[int, Field(ge=2)]
@@ -262,7 +262,7 @@ class Network(Record):
         return digest(str(self))[:12]
 
     def at(self, resolution: int) -> Self:
-        """Return the same network for images of another resolution. SpecError where its strides do not fit."""
+        """Return the same network for images of another resolution. SpecError if its strides do not fit."""
         return self.parse(re.sub(r"^@\d+x", f"@{resolution}x", str(self)), self.name)
 
     @classmethod
@@ -294,11 +294,11 @@ class Network(Record):
 
 
 def superblocks_that_fit(value: Any, handler: ValidatorFunctionWrapHandler, stem: Stem | None, resolution: int | None) -> Any:
-    """Validate super-blocks together with the law of their total stride, so that both kinds of fault show at once."""
+    """Validate super-blocks together with the limit on their total stride, so that both kinds of fault are reported at once."""
     faults: list[InitErrorDetails] = []
     result = None
     try:
-        result = handler(tuple(value) if isinstance(value, list) else value)  # strict reading wants a tuple here
+        result = handler(tuple(value) if isinstance(value, list) else value)  # strict validation needs a tuple here
     except ValidationError as fault:
         faults = [
             {"type": error["type"], "loc": error["loc"], "input": error["input"], "ctx": error.get("ctx", {})}
@@ -371,7 +371,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _notation_fault(entries: list[str], error: Any) -> str:
-    """Return the entry that a validation error is about, or the whole notation for a law of the whole, and the law."""
+    """Return the entry that a validation error is about, or the whole notation for an error of the whole, and the broken law."""
     place = error["loc"]
     match place:
         case ("superblocks", int(index), *_):

@@ -40,7 +40,7 @@ from genet.storage import Record
 
 
 class SpaceInput(Record):
-    """What all networks of the space read and answer; the resolution is searched too."""
+    """The input and output of all networks of the space; the resolution is searched too."""
 
     channels: Count
     classes: Annotated[int, Field(ge=2)]
@@ -116,7 +116,7 @@ class SearchSpace(Record):
         return self.network(self.superblocks, resolution, name=self.name)
 
     def block_types(self, index: int) -> tuple[BlockType, ...]:
-        """Return block types on offer for super-block `index`, the MasterNet's first; none if no depth has a block."""
+        """Return the block types on offer for super-block `index`, the MasterNet's first; none if no depth has a block."""
         if not max(self.depths(index)):
             return ()
         own = self.superblocks[index].block_type
@@ -127,7 +127,7 @@ class SearchSpace(Record):
         return tuple(block_type for block_type in offered if self._grid(index, block_type))
 
     def depths(self, index: int) -> tuple[int, ...]:
-        """Return depths on offer for super-block `index`, at least 1, or 0 where it does not stride."""
+        """Return the depths on offer for super-block `index`, at least 1, or 0 if it does not stride."""
         low, high = self.perturb.depth
         own = self.superblocks[index]
         least = 0 if own.stride == 1 else 1
@@ -142,7 +142,7 @@ class SearchSpace(Record):
         }
 
     def _grid(self, index: int, block_type: BlockType) -> tuple[int, ...]:
-        """Return multiples inside the range whose inner width is exportable too, and the MasterNet's own width where it is."""
+        """Return the multiples inside the range whose inner width is exportable too, and the MasterNet's own width if its is."""
         own = self.superblocks[index].width
         low, high = (round(own * factor, 6) for factor in self.perturb.width)  # 200 * 0.28 is a hair above 56
         step = self.widths.multiple_of if isinstance(self.widths, MultipleOf) else MULTIPLE
@@ -150,7 +150,7 @@ class SearchSpace(Record):
         return tuple(sorted(width for width in grid if _exportable(block_type, width)))
 
     def sizes(self, resolution: int) -> tuple[int, ...]:
-        """Return height and width that each super-block reads, in pixels, and last the head or classifier."""
+        """Return the height and width in pixels that each super-block reads, and last those of the head or classifier."""
         size = -(-resolution // self.stem.stride)
         sizes = [size]
         for superblock in self.superblocks:
@@ -183,7 +183,7 @@ class SearchSpace(Record):
         return list(found)
 
     def smallest(self, resolution: int) -> Network:
-        """Return the network with the fewest MACs, to see early which budgets are out of reach."""
+        """Return the network with the fewest MACs, to find budgets that are out of reach early."""
         widths = self.widths_on_offer()
         *_, head = blocks(self.masternet(resolution))
         best: dict[int, tuple[int, tuple[SuperBlock, ...]]] = {self.stem.width: (0, ())}  # by outgoing width
@@ -215,7 +215,7 @@ class SearchSpace(Record):
         return self.superblocks[index].model_copy(update={"depth": 0})
 
     def size(self, widths: Widths) -> int:
-        """Return number of networks in the space, all resolutions counted."""
+        """Return the number of networks in the space, all resolutions counted."""
 
         def choices(index: int) -> int:
             depths = self.depths(index)

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Align a network, and print what each width costs and gains."""
     goal = _goal(arguments)
     if arguments.into and arguments.into.is_file():
-        raise GenetError(f"{arguments.into}: must be free for a folder, and is a file; give another --into FOLDER")
+        raise GenetError(f"{arguments.into} exists and is a file, expected a folder or nothing; give another --into FOLDER")
     if arguments.into:
         check_vacant(arguments.into, FOUND_FILE)
     subject = _subject(arguments)
@@ -59,11 +59,11 @@ def run(arguments: argparse.Namespace) -> Answer:
     if rows.noise > UNSTEADY:
         print(
             f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): "
-            "lesser steps may be none"
+            "smaller steps may be noise"
         )
     if not any(_promises(place, goal) for place in places):
         side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
-        raise EvidenceError(f"{subject.name}: must have a layer with a {side} edge, and has none on {device}: nothing to gain")
+        raise EvidenceError(f"{subject.name}: no layer has a {side} edge on {device}, so there is nothing to gain")
     with progress().track("choices, each measured whole", 1) as tracker:
 
         def tried(tolerance: float, ratio: Ratio) -> None:
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         why = _unreached(found, goal) + _waiting(subject, meter)
         if goal.reduce is None or found.measured.above >= 1:
             raise EvidenceError(why)
-        print(f"{why}; this best is what you get")
+        print(f"{why}; the result is the best one found")
     answer |= _accuracies(weights, found.widths, before)
     if arguments.into:
         answer["folder"] = str(_write(subject, found.widths, found, arguments.into, weights))
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _promises(place: Place, goal: Goal) -> bool:
-    """Return whether an edge beside its width gives what is asked for."""
+    """Return whether an edge beside its width gives what the goal asks for."""
     if goal.mode == "accuracy":
         return place.right is not None
     return any(place.latency_gain(option) > 0 for option in place.options)
@@ -120,7 +120,7 @@ def _goal(arguments: argparse.Namespace) -> Goal:
 def _scaled(
     subject: ResizableNetwork, arguments: argparse.Namespace, meter: Meter, weights: Kept | None, before: float | None
 ) -> Answer:
-    """Grow width and resolution together, at the latency of now."""
+    """Grow width and resolution together, at the current latency."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
     print(f"{subject.name} on {labelled(meter.setting)}")
     with progress().track("sizes, each measured whole", len(EXPONENTS).bit_length()) as tracker:
@@ -131,11 +131,11 @@ def _scaled(
         for each in sorted(found.tried, key=lambda each: each.exponent)
     ]
     now = ["now", str(found.resolution), f"{found.parameters:,}", f"{found.macs:,}", "1"]
-    table(["exponent", "pixels", "parameters", "MACs", "latency over that of now"], [now, *rows])
+    table(["exponent", "pixels", "parameters", "MACs", "latency over the present one"], [now, *rows])
     best = found.best
     if best is None:
         raise EvidenceError(
-            f"{found.network}: must grow at its latency on {found.device}, and cannot: all sizes tried were slower"
+            f"{found.network}: no larger network met the current latency on {found.device}: all sizes tried were slower"
         )
     print(
         f"{best.resolution} pixels and {best.parameters / found.parameters:.2f} times the parameters, "
@@ -149,13 +149,13 @@ def _scaled(
 
 
 def _subject(arguments: argparse.Namespace) -> ResizableNetwork:
-    """Return what to align, by its name."""
+    """Return the subject to align, by its name."""
     what = arguments.what
     structure = structure_named(what, arguments.size, arguments.example)
     scope = Scope(tuple(arguments.include or ()), tuple(arguments.exclude or ()))
     if isinstance(structure, Network):
         if arguments.pruned:
-            raise SpecError([f"--pruned must go with a network that other code builds, and {what} is made of super-blocks"])
+            raise SpecError([f"--pruned needs a network that other code builds, got {what}, which is made of super-blocks"])
         subject: ResizableNetwork = NetworkSubject(structure, scope)
     else:
         source = source_of(arguments, structure)
@@ -177,9 +177,9 @@ def _run_of(what: str) -> RunFolder | None:
 
 
 def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
-    """Return how to measure: by the command line, else as the network's run did; on another device as usual.
+    """Return the way of measuring: the command line's, else that of the network's run, or the usual one on another device.
 
-    SpecError where the run's latencies are another machine's and no device is named.
+    SpecError if the run's latencies are another machine's and no device is named.
     """
     given = {name: value for name in USUAL if (value := getattr(arguments, name)) is not None}
     if run:
@@ -196,7 +196,7 @@ def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
 
 
 def _rows(path: Path, meter: Meter, run: RunFolder | None) -> LatencyTable:
-    """Return the journal of all alignments, with what the network's run has measured already."""
+    """Return the journal of all alignments, with the rows that the network's run has measured already."""
     rows = open_rows(Journal(path, waiting=print), meter)
     if rows.damaged:
         say_damaged(path)
@@ -240,14 +240,14 @@ def _print_places(places: tuple[Place, ...], subject: ResizableNetwork) -> None:
 
 
 def _lies(place: Place) -> tuple[str, str, str]:
-    """Return where its width lies, and utilization and throughput there."""
+    """Return the position of its width on the staircase, with utilization and throughput."""
     filled, rate = place.now.utilization, place.now.throughput
     told = "" if filled is None or place.where == "no step" else f"{filled:.0%}"
     return place.where, told, "" if rate is None else f"{2 * rate / 1e12:.3g}"
 
 
 def _offer(place: Place, option: Option | None) -> str:
-    """Return Return an option in words, such as 48 -> 64: +33 % filters, +1 % time."""
+    """Return an option in words, such as 48 -> 64: +33 % filters, +1 % time."""
     if option is None:
         return ""
     filters, time = option.width / place.now.width - 1, option.ms / place.now.ms - 1
@@ -264,32 +264,33 @@ def _print(found: Alignment, goal: Goal) -> None:
     print(f"{ratio.mean:.3f}{_error(ratio)} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
     said = f"the layers by themselves say {found.predicted:.3f}"
     if goal.solver == "greedy" and goal.mode == "latency":
-        said += f"; the exact choice under the same bounds would be {found.optimum:.3f}"
+        said += f"; the exact choice under the same bounds would give {found.optimum:.3f}"
     print(said)
 
 
 def _unreached(found: Alignment, goal: Goal) -> str:
-    """Return why no network is given."""
+    """Return the reason why no network is returned."""
     better = goal.solver == "greedy" and (goal.mode == "accuracy" or found.optimum < found.predicted - UNNOTICED)
     other = "; --solver exact may do better" if better else ""
     if goal.mode == "accuracy":
         return (
-            f"{found.network}: must gain parameters at no latency, and no choice of the edges beside its widths was sure to take "
-            f"no longer{other}"
+            f"{found.network}: no choice among the edges beside its widths was certain to gain parameters without taking longer"
+            f"{other}"
         )
     if goal.reduce is None:
         return (
-            f"{found.network}: must become faster with its parameters kept within {goal.tolerance:.0%}, and no choice of the "
-            f"edges beside its widths was sure to; a larger --param-tolerance lets the parameters move farther{other}"
+            f"{found.network}: no choice among the edges beside its widths was certain to be faster with the parameters kept "
+            f"within {goal.tolerance:.0%}; a larger --param-tolerance lets the parameters move farther{other}"
         )
     return (
-        f"{found.network}: --target-ratio must be a latency that edges beside its widths surely reach (got {goal.reduce}); "
-        f"their best is {found.measured.mean:.3f}{_error(found.measured)}, with {found.parameter_gain:+.1%} parameters{other}"
+        f"{found.network}: --target-ratio must be a latency that edges beside its widths reach with certainty "
+        f"(got {goal.reduce}); their best is {found.measured.mean:.3f}{_error(found.measured)}, "
+        f"with {found.parameter_gain:+.1%} parameters{other}"
     )
 
 
 def _waiting(subject: ResizableNetwork, meter: Meter) -> str:
-    """Return why no width can matter much, where that is known."""
+    """Return the reason why no width can matter much, if it is known."""
     if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
         return ""
     return "; it waits for the host, which launches its kernels: a larger --batch, or --runtime cudagraph, lets widths count"
@@ -300,7 +301,7 @@ def _error(ratio: Ratio) -> str:
 
 
 def _weights(arguments: argparse.Namespace, subject: ResizableNetwork) -> Kept | None:
-    """Return what becomes of its weights; None for a network that is trained anew."""
+    """Return what happens to its weights; None for a network that is trained from scratch."""
     if isinstance(subject, ModuleSubject):
         return kept(arguments, subject)
     law = "must go with a network that keeps its weights: one of super-blocks is trained anew"
@@ -311,7 +312,7 @@ def _weights(arguments: argparse.Namespace, subject: ResizableNetwork) -> Kept |
 
 
 def _before(weights: Kept | None) -> float | None:
-    """Return its accuracy as it is; None where no images are given."""
+    """Return its present accuracy; None if no images are given."""
     if weights is None or weights.images is None:
         return None
     found = weights.accuracy(weights.build({}))
@@ -320,7 +321,7 @@ def _before(weights: Kept | None) -> float | None:
 
 
 def _accuracies(weights: Kept | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
-    """Return its accuracy before and after, with the weights that stayed and no training in between."""
+    """Return its accuracy before and after, with the weights that were kept and no training in between."""
     if weights is None or before is None:
         return {}
     after = weights.accuracy(weights.build(widths), resolution)
@@ -331,7 +332,7 @@ def _accuracies(weights: Kept | None, widths: Widths, before: float | None, reso
 def _write(
     subject: ResizableNetwork, widths: Widths, found: Record, folder: Path, weights: Kept | None, resolution: int | None = None
 ) -> Path:
-    """Return the aligned network, ready for `genet train`; of one that other code builds with its weights."""
+    """Write the aligned network, ready for `genet train`; one that other code builds is written with its weights."""
     name, kind, goes_on = f"{subject.name}-aligned", "the network without weights", ""
     with FolderLock(folder):
         if isinstance(subject, NetworkSubject):

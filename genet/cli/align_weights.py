@@ -1,4 +1,4 @@
-"""The weights of a network that is aligned: where they come from, which of them a cut keeps, and the accuracy they reach."""
+"""The weights of an aligned network: their origin, the part of them that a cut keeps, and the accuracy they reach."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from genet.training.data import load_data, load_test
 from genet.training.evaluation import EVALUATION_BATCH, top
 from genet.training.images import ImageSet
 
-RANK_IMAGES = 500  # that the ranks of feature maps are averaged over
+RANK_IMAGES = 500  # images that the ranks of feature maps are averaged over
 
 
 def source_of(arguments: argparse.Namespace, structure: ExternalModel) -> nn.Module:
-    """Return the network with its weights: those beside it, its function's or timm's.
+    """Return the network with its weights: those beside its file, its function's or timm's.
 
-    Fresh ones where nothing is made of them, or with --untrained. GenetError where there are none at hand.
+    Use fresh ones if the weights are not needed, or with --untrained. GenetError if there are no trained ones.
     """
     weights = weights_of(arguments.what)
     if weights:
@@ -42,17 +42,17 @@ def source_of(arguments: argparse.Namespace, structure: ExternalModel) -> nn.Mod
     module, without = (None, "none lie beside it") if structure.layers else pretrained(structure)
     if module is None or without:
         raise GenetError(
-            f"{arguments.what}: must have trained weights, of which the best are kept, and has none at hand ({without}); give a "
-            "folder with network.yaml and model.safetensors, or --untrained for fresh ones"
+            f"{arguments.what}: got no trained weights ({without}), expected some, of which the best are kept; give a folder "
+            "with network.yaml and model.safetensors, or --untrained for fresh ones"
         )
     return module
 
 
 @dataclass(frozen=True)
 class Kept:
-    """How a network is built with other widths, the images that its accuracy is taken on, if there are any, and what its
+    """A builder of the network with other widths, the images to measure its accuracy on, if any, and its labels.
 
-    classes are called, where that is told beside its weights.
+    `labels` are the names of its classes, if they lie beside its weights.
     """
 
     subject: ModuleSubject
@@ -61,7 +61,7 @@ class Kept:
     labels: tuple[str, ...] | None = None
 
     def build(self, new: Widths) -> nn.Module:
-        """Return the channels of the best filters stay, and new ones change no answer."""
+        """Build the network with new widths: the channels of the best filters are kept, and new ones change no answer."""
         subject, widths = self.subject, {**self.subject.cut, **new}
         return subject.build(widths, kept_channels(subject.source, subject.tied, widths, self.scores(subject.source)))
 
@@ -80,7 +80,7 @@ class Kept:
 
 
 def kept(arguments: argparse.Namespace, subject: ModuleSubject) -> Kept:
-    """Return what becomes of its weights; images that this takes are looked for at once, before anything is measured."""
+    """Return what happens to its weights; images needed for that are looked for at once, before anything is measured."""
     weights, reads = weights_of(arguments.what), subject.network.input
     labels = read_labels(weights.parent) if weights else None
     if not arguments.data:
@@ -92,7 +92,7 @@ def kept(arguments: argparse.Namespace, subject: ModuleSubject) -> Kept:
 
 
 def _criterion(arguments: argparse.Namespace, subject: ModuleSubject) -> Callable[[nn.Module], Scores]:
-    """Return what a cut keeps channels by."""
+    """Return the criterion by which a cut keeps channels."""
     if arguments.criterion != "rank":
         return lambda weights: norms(weights, CRITERIA.index(arguments.criterion) + 1)
     if not arguments.data:

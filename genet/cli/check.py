@@ -1,4 +1,4 @@
-"""Print what a file costs, or every fault of it."""
+"""`genet check`: the cost of a network, space or recipe, or every fault of its file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """`genet check`: every fault of a file, or what it costs."""
+    """Report every fault of a file, or its cost."""
     record = read_any(arguments.file)
     if isinstance(record, Recipe):
         check_pretrained(record)
@@ -85,7 +85,7 @@ def _print_designs(record: ModelSpec | SearchSpace | Recipe | TrainingRecipe) ->
 def _check_images(recipe: Recipe | TrainingRecipe) -> None:
     """Raise DataError if a training of the recipe would refuse how its images are augmented or loaded."""
     asked = recipe.augment or recipe.train.augment or recipe.data.loading == "device"
-    if asked:  # else torch need not be loaded for it
+    if asked:  # otherwise torch need not be loaded
         from genet.training.data import check_augment
 
         reads = recipe.space.input if isinstance(recipe, Recipe) else None

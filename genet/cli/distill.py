@@ -1,4 +1,4 @@
-"""`genet distill`: the trials, and where they stand."""
+"""`genet distill`: run the trials, and show their progress."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Run the trials that are missing, or print where they stand."""
+    """Run the missing trials, or print their progress."""
     if arguments.status:
         if arguments.extra or arguments.retry:
-            raise RunError("--status only looks, and --extra and --retry run trials; give them without --status")
+            raise RunError("--status only shows the progress, while --extra and --retry run trials; give them without --status")
         return _print_status(read_run(arguments.run, progress()))
     with open_run(arguments.run, progress()) as job:
         if arguments.extra:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _ask_for_more(job: RunContext, count: int) -> None:
-    """Take the trials into the plan that `genet select RUN --suggest` names, unless what was asked for before is not run yet."""
+    """Add the trials that `genet select RUN --suggest` names to the plan, unless earlier additions have not run yet."""
     if len(finished_trials(job)) < len(planned_trials(job)):
         asked = f"; delete {job.folder.more_trials} to withdraw those asked for" if job.folder.more_trials.exists() else ""
         job.progress.say(f"  planned trials are not run yet: these first, without more{asked}")
@@ -52,12 +52,12 @@ def _ask_for_more(job: RunContext, count: int) -> None:
 
 
 def trial_runner(arguments: argparse.Namespace, device: str) -> Runner:
-    """Return who runs the trials, as the command line asks."""
+    """Return the runner of the trials that the command line asks for."""
     return open_runner(device, arguments.runner, arguments.workers, arguments.trials_per_gpu, arguments.address)
 
 
 def _print_status(job: RunContext) -> Answer:
-    """Print where the trials stand from what is on disk, and disturb nobody."""
+    """Print the progress of the trials from the files on disk, without disturbing the process that runs them."""
     found = _print_standings(job)
     seen = trial_pace(job)
     if seen:

@@ -1,4 +1,4 @@
-"""`genet export`: trained networks in the forms that other runtimes read."""
+"""`genet export`: trained networks in the formats of other runtimes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     if (what / EVIDENCE_FILE).exists():
         raise GenetError(f"{what}: is an export already; genet export {typed(what.parent)} adds formats to it")
     if not ((what / NETWORK_FILE).exists() or RunFolder(what).recipe_file.exists()):
-        raise GenetError(f"{what}: must be a run folder, or the folder of a trained network (network.yaml), and is neither")
+        raise GenetError(
+            f"{what}: got no recipe.yaml or network.yaml in it, expected a run folder, or the folder of a trained network"
+        )
     if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
         with open_run(what, progress(), _with_images(what, arguments.data) if arguments.data else None) as job:
             folders = export_selected(job, formats, arguments.network)
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         run = typed(what.parent.parent)
         raise GenetError(f"{what}: is a run's, which knows its images; genet export {run} --network {typed(Path(what.name))}")
     elif arguments.network:
-        raise GenetError(f"--network must go with a run folder, and {what} holds a single network; leave it out")
+        raise GenetError(f"--network needs a run folder, got {what}, which holds a single network; leave it out")
     else:
         with FolderLock(what):
             RunFolder(what).remove_leftovers()
@@ -59,15 +61,15 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _with_images(run: Path, folder: str) -> Recipe:
-    """Return a run's recipe with its images in this folder, to which they were moved."""
+    """Return a run's recipe with this folder as the new place of its images."""
     recipe = RunFolder(run).recipe()
     if recipe.data.name == "digits":
-        raise GenetError(f"--data must tell where a run's images lie now, and {run} has digits; leave it out")
+        raise GenetError(f"--data tells where a run's images lie now, got {run}, which uses digits; leave it out")
     return recipe.model_copy(update={"data": images_in(recipe.data, folder)})
 
 
 def _images_for(folder: Path, named: str) -> Data:
-    """Return the images named, divided as those are that the network in the folder was trained on."""
+    """Return the named images, split like those that the network in the folder was trained on."""
     file, images = folder / "recipe.yaml", images_named(named)
     trained_on = read_training(file).data if file.exists() else images
     return images if "digits" in (images.name, trained_on.name) else images_in(trained_on, named)

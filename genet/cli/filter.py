@@ -1,4 +1,4 @@
-"""`genet filter`: whether utilization can stand for accuracy in a search, on a table of a whole space."""
+"""`genet filter`: test on a table of a whole space if utilization can replace accuracy in a search."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from genet.studies.filter.nats import read_nats
 from genet.studies.filter.study import Filtering, Method, study
 
 Answer = dict[str, Any]
-EARLY = 0.9  # of the budget: a search that ended before is said to have
-DOUBT = 0.05  # that a verdict is made by chance
+EARLY = 0.9  # of the budget: the output names searches that ended before this share
+DOUBT = 0.05  # probability of a verdict by chance
 HEAD = ["method", "trained", "timed", "cost", "of the true frontier", "hypervolume"]
 
 
@@ -75,7 +75,7 @@ def _row(method: Method) -> list[str]:
 
 
 def verdict(found: Filtering) -> str:
-    """Return filtering by utilization against the best search that trains what it samples, seed by seed."""
+    """Compare filtering by utilization with the best search that trains the networks it samples, seed by seed."""
     by_method = {
         name: [run.hypervolume for run in found.runs if run.method == name] for name in {run.method for run in found.runs}
     }

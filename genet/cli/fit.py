@@ -1,4 +1,4 @@
-"""`genet fit`: what the trials teach about each super-block."""
+"""`genet fit`: fit the regression to the trials of each super-block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genet.search.regression import Regression
 from genet.trials.audit import additivity
 
 Answer = dict[str, Any]
-LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how trials that are not enough are helped
+LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how the model deals with too few trials
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -1,4 +1,4 @@
-"""`genet fold`: FoldedCNNs, networks that see several images as one and are wider for it."""
+"""`genet fold`: FoldedCNNs, wider networks that see several images as one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     if faults:
         raise SpecError(faults)
     structures = [structure_named(name, arguments.size, arguments.example) for name in arguments.networks]
-    device = None if arguments.device == "auto" else arguments.device  # what measures by default may train by the recipe's
+    device = None if arguments.device == "auto" else arguments.device  # without --device the recipe's device trains
     recipe = recipe_with(arguments.recipe, arguments.data, device) if arguments.recipe else None
     if recipe and recipe.train.batch % f:
         raise SpecError(
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _measured(structures: list[ModelSpec], arguments: argparse.Namespace) -> tuple[list[Folding], dict[str, str], Answer]:
-    """Return every network before and after; one that cannot be folded does not hold up the others."""
+    """Measure every network before and after; one that cannot be folded is recorded and skipped."""
     meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
     print(labelled(meter.setting))
     roof, product = read_roof(meter)
@@ -127,7 +127,7 @@ def _told(one: Folding) -> Answer:
 
 
 def _trained(structure: ModelSpec, folded: ModelSpec, recipe: TrainingRecipe, arguments: argparse.Namespace) -> Answer:
-    """Return both trained by one recipe, each in a folder of its own."""
+    """Train both by one recipe, each in a folder of its own."""
     accuracies = {}
     for name, network, f in (("original", structure, 1), ("folded", folded, arguments.images_per_fold)):
         folder: Path = arguments.into / name

@@ -1,4 +1,4 @@
-"""`genet import`: a network from elsewhere, with its weights if there are some."""
+"""`genet import`: import a network from elsewhere, with its weights if it has any."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _way(shown: Preprocessing) -> str:
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Take a network from elsewhere into a folder, with its weights if there are some."""
+    """Import a network from elsewhere into a folder, with its weights if it has any."""
     folder: Path = arguments.into
     check_vacant(folder)
     reads = input_of("--classes", arguments.channels, arguments.classes, arguments.size)
@@ -49,5 +49,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         print(f"  {told}")
     usual = preprocessing_at(found.network.input.channels, found.network.input.resolution)
     if found.shown not in (None, usual):
-        print(f"  its accuracy may differ: its images were shown by {_way(found.shown)}, and are shown here by {_way(usual)}")
+        print(
+            f"  its accuracy may differ: images were prepared for it by {_way(found.shown)}, "
+            f"and are prepared here by {_way(usual)}"
+        )
     return {"folder": str(folder), "network": str(found.network), "weights": found.module is not None}

@@ -17,13 +17,13 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Write a commented recipe and search space, named after the file as far as names go."""
+    """Write a commented recipe and search space, named after the file as far as its name is legal."""
     recipe: Path = arguments.file
     name = legal_name(recipe.stem)
     space = recipe.parent / f"{name}-space.yaml"
     for file in (recipe, space):
         if file.exists():
-            raise RunError(f"{file}: must not exist yet, and does; name another file")
+            raise RunError(f"{file} exists already, expected a new file; name another")
     if not recipe.name.isprintable():
         raise RunError(f"{shown(recipe.name)}: got hidden characters in a file's name, expected such as are seen; name another")
     words = {"NAME": name, "FILE": typed(Path(recipe.name))}

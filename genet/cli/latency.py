@@ -1,4 +1,4 @@
-"""`genet latency`: one number for a network, and where it comes from; sweeps, repeatability, and what moved in between."""
+"""`genet latency`: a network's latency and its parts; sweeps, repeatability, and changes between two measurements."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from genet.names import typed
 from genet.report.latency_figures import draw_curves
 
 Answer = dict[str, Any]
-MOST_LAYERS = 40  # printed; --json has all
-USUAL = "digits"  # the space whose MasterNet is timed against itself where nothing is named
+MOST_LAYERS = 40  # number of rows printed; --json has all
+USUAL = "digits"  # the space whose MasterNet is timed against itself if nothing is named
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         if not (folder / EVIDENCE_FILE).exists():
             raise SpecError(
                 [
-                    f"{files[0]}: must lie in the folder of an export by genet to be timed, and does not: one from elsewhere is "
-                    "not timed; import the function that builds its network (genet import --help) and time that"
+                    f"{files[0]}: got a file from elsewhere, expected one in the folder of an export by genet; import the "
+                    "function that builds its network (genet import --help) and time that"
                 ]
             )
         raise SpecError([f"an exported file must be timed with its folder, genet latency {typed(folder)} (got {files[0]})"])
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
-    """Return every format of exported networks, each in its own runtime."""
+    """Time every format of exported networks, each in its own runtime."""
     names: list[str] = arguments.networks
     measure_of(arguments)
     usual = {"calibrate": None, "plot": None, "size": None, "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous"}

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     outlast_streams()
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
-    except SystemExit as answered:  # by argparse: --help or --version
+    except SystemExit as answered:  # raised by argparse for --help or --version
         if answered.code:
             raise
         code = 0
@@ -39,10 +39,10 @@ def _run(argv: Sequence[str]) -> int:
     try:
         for text in argv:
             check_utf8(text)
-        module = "import_" if arguments.command == "import" else arguments.command  # a word that Python keeps for itself
+        module = "import_" if arguments.command == "import" else arguments.command  # a reserved word of Python
         answer = import_module(f"genet.cli.{module}").run(arguments)
         shortfalls = answer.get("shortfalls", ())
-        sys.stdout.flush()  # these lines are the last, also where both streams are one file
+        sys.stdout.flush()  # these lines come last, even if both streams are one file
         for line in shortfalls:
             print(line, file=sys.stderr)
         if arguments.json:
@@ -70,7 +70,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _uncover(fault: BaseException) -> None:
-    """Have the traceback show what led to a fault, where its message took the place of that."""
+    """Let the traceback show the cause of a fault whose message replaced it."""
     below: BaseException | None = fault
     while below:
         below.__suppress_context__ = False

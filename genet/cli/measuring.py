@@ -1,4 +1,4 @@
-"""What the commands that time something share: a checked way of measuring, and the meter that follows from it."""
+"""Shared code of the commands that measure latency: checked options for measuring, and the meter they ask for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genet.storage import Journal
 
 
 def checked_measure(fields: Mapping[str, Any]) -> Measure:
-    """Return the way of measuring that a command line asks for; SpecError with every option at fault."""
+    """Return the measurement options that a command line asks for; SpecError with every option at fault."""
     try:
         return Measure.model_validate(dict(fields))
     except ValidationError as fault:
@@ -36,11 +36,11 @@ def _law(message: str) -> str:
 
 
 def measure_of(arguments: argparse.Namespace) -> Measure:
-    """Return how to measure, from `--device`, `--runtime`, `--dtype`, `--memory-format` and `--batch`."""
+    """Return the measurement options from `--device`, `--runtime`, `--dtype`, `--memory-format` and `--batch`."""
     names = ("device", "runtime", "dtype", "memory_format", "batch")
     wanted = checked_measure({name: getattr(arguments, name) for name in names})
     if wanted.runtime == "auto" and wanted.device.startswith("estimate:"):
-        return wanted.model_copy(update={"runtime": "eager"})  # what published timings of whole networks are of
+        return wanted.model_copy(update={"runtime": "eager"})  # the usual number format of published timings
     return wanted
 
 
@@ -51,9 +51,9 @@ def meter_of(wanted: Measure) -> Meter:
 
 
 def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
-    """Return an estimate corrected by what its GPU really takes: `NETWORK=MS`, in ms per batch, or the evidence file of that GPU.
+    """Return an estimate corrected by times measured on its GPU: `NETWORK=MS`, in ms per batch, or the evidence file of that GPU.
 
-    SpecError for what is neither, EvidenceError where the meter measures and needs no correction.
+    SpecError for any other text, EvidenceError if the meter measures and needs no correction.
     """
     if not calibrations:
         return meter
@@ -71,16 +71,16 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
 
 
 def open_rows(journal: Journal, meter: Meter) -> LatencyTable:
-    """Return the rows of a meter's setting in a journal that a user named; EvidenceError where the file is something else."""
+    """Return the rows of a meter's setting in a journal that a user named; EvidenceError if the file is something else."""
     records_of(journal, "a journal of latencies")
     return LatencyTable(journal, meter.setting)
 
 
 def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
-    """Return what is in a journal that a user named; EvidenceError where the file is something else."""
+    """Return the content of a journal that a user named; EvidenceError if the file is something else."""
     content = journal.read()
     if content.damaged and not content.records:
-        raise EvidenceError(f"{journal.path}: must be {what} or a new file, and is neither; name another")
+        raise EvidenceError(f"{journal.path}: got something else, expected {what} or a new file; name another")
     return content.records
 
 

@@ -1,4 +1,4 @@
-"""What users name on the command line: networks of any kind, and images."""
+"""Networks and images as users name them on the command line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from genet.training.datasets import DOWNLOADED
 
 
 def images_named(text: str) -> Data:
-    """Return images by folder, or those that come along."""
+    """Return the images in a folder, or the embedded digits."""
     return Data(name="digits") if text == "digits" and not Path(text).exists() else Data(name="folder", root=text)
 
 
 def images_in(data: Data, folder: str) -> Data:
-    """Return a recipe's images, in this folder: one folder per class under `train`, or what the recipe's dataset keeps there."""
+    """Return a recipe's images, in this folder: one folder per class under `train`, or the files of the recipe's dataset."""
     root = Path(folder).absolute()
     classes = data.name.startswith(DOWNLOADED) and any((root / name).exists() for name in ("train", "train.tar"))
     return Data.model_validate({**data.model_dump(), "root": check_utf8(str(root)), **({"name": "folder"} if classes else {})})
@@ -32,7 +32,7 @@ def images_in(data: Data, folder: str) -> Data:
 def structure_named(what: str, size: int | None = None, example: str | None = None) -> ModelSpec:
     """Return the model that timm:MODEL, MODULE:FUNCTION with an example, a file, a folder, a name or a notation names.
 
-    `size` is the resolution to use in place of the network's own. SpecError for what is none of these.
+    `size` is the resolution to use in place of the network's own. SpecError for any other text.
     """
     own = re.fullmatch(FUNCTION, what) and not what.startswith("timm:")
     if example and not own:

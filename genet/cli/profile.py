@@ -13,7 +13,7 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Measure what the run's latency table lacks, and find the staircases."""
+    """Measure the rows missing from the run's latency table, and find the staircases."""
     with open_run(arguments.run, progress()) as job:
         stairs = profile_device(job).staircases
     offered = {(index, str(kind)): len(widths) for (index, kind), widths in job.recipe.space.widths_on_offer().items()}

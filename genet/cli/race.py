@@ -1,4 +1,4 @@
-"""`genet race`: who wins each budget, the search or a known design; and the last table of a job."""
+"""`genet race`: the winner of each budget, from the search or a known design; and the final table of a job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genet.trials.runners.runner import Runner
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train what is selected and the known designs alike; what is trained already is not repeated."""
+    """Train the selected networks and the known designs alike; finished trainings are not repeated."""
     with open_run(arguments.run, progress()) as job:
         found = run_race(job, partial(training_runner, arguments))
         print_outcomes(found, job.folder.path)
@@ -26,18 +26,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def training_runner(arguments: argparse.Namespace, device: str) -> Runner:
-    """Return who runs full trainings: as for trials, but one at a time on every GPU, whose memory each needs for itself."""
+    """Return the runner of full trainings: as for trials, but one at a time on every GPU, since each needs its whole memory."""
     return open_runner(device, arguments.runner, arguments.workers, address=arguments.address)
 
 
 def answer_of(found: Outcomes) -> dict[str, Any]:
-    """Return the outcomes for programs, with where their exports are, and whether a budget was met at all."""
+    """Return the outcomes for programs, with the paths of their exports, and whether any budget was met."""
     rows = [{**row.model_dump(mode="json"), "export": row.export} for row in found.outcomes]
     return {**found.model_dump(mode="json"), "outcomes": rows, "met": bool(found.outcomes or not found.unmet)}
 
 
 def print_outcomes(found: Outcomes, folder: Path) -> None:
-    """Print the last table, 80 columns wide, with notations and folders below it, one a line."""
+    """Print the final table, 80 columns wide, with notations and folders below it, one a line."""
     rows = [_row(row) for row in found.outcomes]
     rows += [["cannot be met", str(each.budget), f"from {each.smallest_ms_per_image:.4f}", "", "", ""] for each in found.unmet]
     masternet = f"{100 * found.masternet.test_accuracy:.1f}"
@@ -74,7 +74,7 @@ def _test(row: Raced) -> str:
 
 
 def _verdict(row: Outcome) -> str:
-    """Say who won by how much, on the images held out for it."""
+    """Say which network won and by how much, on the held-out images."""
     other = row.known if row.searched else row.best_searched
     if other is None:
         return f"{row.name}; {'no known design' if row.searched else 'no network of the search'} was within it"

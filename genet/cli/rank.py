@@ -1,4 +1,4 @@
-"""`genet rank`: the intrinsic rank of a network's stages, and what it advises to build them of."""
+"""`genet rank`: the intrinsic rank of a network's stages, and the block types it suggests for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FITS: dict[Kind, str] = {"XX": "full convolution", "BL": "bottleneck or depthwis
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Print the intrinsic rank of every stage, and the block types that it advises."""
+    """Print the intrinsic rank of every stage, and the block types that it suggests."""
     open_device("cpu")  # for its threads
     run = RunFolder(Path(arguments.what))
     chosen: tuple[Network, ...] = ()
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     reads = structure.input
     found = stage_ranks(module, (reads.channels, reads.resolution, reads.resolution))
     superblocks = structure.superblocks if isinstance(structure, Network) else ()
-    places = [place for place, block in enumerate(superblocks) if block.depth]  # those that have ranks
+    places = [place for place, block in enumerate(superblocks) if block.depth]  # stages that have ranks
     own = tuple(superblocks[place].type for place in places)
     types = [_types(network, places) for network in chosen]
     if arguments.random:
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _with_weights(what: str, structure: ModelSpec, random: bool) -> nn.Module:
-    """Return the network with trained weights; EvidenceError where there are none and no random ones are asked for."""
+    """Return the network with trained weights; EvidenceError if there are none and no random ones are asked for."""
     if random:
         return build_structure(structure)
     weights = weights_of(what)
@@ -77,13 +77,13 @@ def _with_weights(what: str, structure: ModelSpec, random: bool) -> nn.Module:
         if without is None:
             return module
     raise EvidenceError(
-        f"{what}: must have trained weights, for the rank of noise means nothing, and has none ({without}); give a folder with "
-        "network.yaml and model.safetensors, or --random for noise all the same"
+        f"{what}: got no trained weights ({without}), expected some, since the rank of random weights means nothing; give a "
+        "folder with network.yaml and model.safetensors, or --random to rank random weights all the same"
     )
 
 
 def _types(network: Network, places: Sequence[int]) -> list[Kind | None]:
-    """Return what a network has at these super-blocks; None where one has vanished."""
+    """Return the block types of a network at these super-blocks; None if one has vanished."""
     return [network.superblocks[place].type if network.superblocks[place].depth else None for place in places]
 
 

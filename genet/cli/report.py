@@ -13,7 +13,7 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Write the page about what there is so far."""
+    """Write the page about the results so far."""
     path = write_report(read_run(arguments.run, progress()))
     print(path)
     return {"report": str(path)}

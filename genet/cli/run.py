@@ -26,14 +26,14 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Do the whole job, or what of it is left."""
+    """Do the whole job, or the rest of it."""
     check_options(arguments.runner, arguments.workers, arguments.address)
     if Path(arguments.recipe).is_dir():
         raise _a_folder(Path(arguments.recipe))
     recipe = _override(read_recipe(arguments.recipe), arguments)
     folder = arguments.run or default_folder(recipe.name, arguments.new_run)
     if arguments.run and arguments.new_run and folder.exists():
-        raise RunError(f"{folder}: --new-run must name a new folder, and this one exists; give another --run")
+        raise RunError(f"{folder} exists already, expected a new folder for --new-run; give another --run")
 
     with open_run(folder, progress(), recipe) as job:
         job.progress.say(f"{recipe.name} in {folder}")
@@ -46,16 +46,17 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _a_folder(folder: Path) -> RunError:
-    """Return what to say of a folder in place of a recipe."""
-    law = f"{folder}: must be a recipe, and is a folder"
+    """Return the error for a folder in place of a recipe."""
     file = RunFolder(folder).recipe_file
     if not file.exists():
-        return RunError(f"{law}; name the recipe's file")
-    return RunError(f"{law} of a run; genet run {typed(file)} --run {typed(folder)} goes on with it")
+        return RunError(f"{folder}: got a folder, expected a recipe; name the recipe's file")
+    return RunError(
+        f"{folder}: got the folder of a run, expected a recipe; genet run {typed(file)} --run {typed(folder)} goes on with it"
+    )
 
 
 def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
-    """Return the recipe with what the command line says; checked again like the file."""
+    """Return the recipe with the values of the command line, checked again like the file."""
 
     data, measure = recipe.data, recipe.measure.model_dump()
     if arguments.data:

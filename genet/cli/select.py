@@ -23,7 +23,7 @@ from genet.search.outcome import percent
 from genet.search.regression import Regression
 
 Answer = dict[str, Any]
-LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how trials that are not enough are helped
+LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how the model deals with too few trials
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _selected(job: RunContext, selection: Selection, evidence: LatencyTable, more: int | None) -> Answer:
-    """Print a selection, why it came about, and the trials that would make it surer."""
+    """Print a selection, the reasons for it, and the trials that would make it more certain."""
     _print_model(current_regression(job))
     _print_selection(selection)
     explained = explain_selection(job, selection, evidence)
@@ -61,7 +61,7 @@ def _selected(job: RunContext, selection: Selection, evidence: LatencyTable, mor
 
 
 def _print_model(regression: Regression) -> None:
-    """Print by what accuracies are predicted, and whether another model would predict them better."""
+    """Print the model that predicts accuracies, and whether another model would predict them better."""
     mine, errors = regression.left_out_error, regression.left_out_errors
     other = min((name for name in ("auto", "paper") if name in errors), key=errors.__getitem__, default=regression.model)
     better = f"; {other} by {100 * errors[other]:.2f}, see `genet fit RUN --model {other}`" if other != regression.model else ""

@@ -1,4 +1,4 @@
-"""`genet staircase`: the steps of a device's latency over width, and the widths that stand at their edges."""
+"""`genet staircase`: the steps of a device's latency over width, and the widths at their edges."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
 
 
 def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
-    """Return the blocks at every width of the range that keeps the laws of blocks: inner widths count in eights too."""
+    """Return the blocks at every width of the range that keeps the rules of blocks: inner widths are multiples of 8 too."""
     own = read_blocks(text)[-1].width
     grid = read_range(widths, "--widths") if widths else tuple(range(MULTIPLE, 2 * own + 1, MULTIPLE))
     found, faults = {}, list[str]()
@@ -78,7 +78,7 @@ def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
             faults += fault.faults
     if len(found) < 2:
         first = f"; {faults[0]}" if faults else ""
-        raise SpecError([f"--widths must hold at least 2 widths that {text!r} may have, and holds {len(found)}{first}"])
+        raise SpecError([f"--widths: got {len(found)} widths that {text!r} may have, expected at least 2{first}"])
     return found
 
 

@@ -1,6 +1,6 @@
-"""Standard output and error that outlast whoever reads them: closed, full, no longer read, or of fewer letters than a name has.
+"""Standard output and error that survive a closed or full stream, a reader that went away, or an encoding without a letter.
 
-What is printed is told along the way; the work that it tells of goes on without it.
+Output only accompanies the work, which goes on without it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Sink(io.FileIO):
         try:
             while left and self.fault is None:
                 written = super().write(left)
-                if written is None:  # the other side set it to answer at once, and has no room yet
+                if written is None:  # the other side made it non-blocking, and has no room yet
                     select.select([], [self], [])
                 left = left[written or 0 :]
         except OSError as fault:
@@ -36,7 +36,7 @@ class _Sink(io.FileIO):
 
 
 def outlast_streams() -> None:
-    """Replace the process's own standard streams by ones that never fail. Streams that another program put there stay."""
+    """Replace the process's own standard streams by ones that never fail. Streams that a calling program installed stay."""
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:  # a closed one's number would be the next opened file's
         os.set_inheritable(null, True)
     os.close(null)
@@ -47,7 +47,7 @@ def outlast_streams() -> None:
 
 
 def output_fault() -> str | None:
-    """Tell why standard output did not take all that was printed; None if it did, or if its reader had enough."""
+    """Return why standard output did not take all that was printed; None if it did, or if its reader closed it."""
     sink = getattr(sys.stdout, "buffer", None)
     if not isinstance(sink, _Sink):
         return None
@@ -56,7 +56,7 @@ def output_fault() -> str | None:
 
 
 def _lasting(stream: TextIO | None) -> TextIO:
-    """Return the same stream, which escapes what its encoding lacks; of a closed one, one that goes nowhere."""
+    """Return the same stream, escaping letters that its encoding lacks; for a closed one, a stream that discards its input."""
     if not isinstance(stream, io.TextIOWrapper) or stream.closed:
         return io.TextIOWrapper(_Sink(os.open(os.devnull, os.O_WRONLY), "wb"), "utf-8", "backslashreplace")
     with contextlib.suppress(OSError):

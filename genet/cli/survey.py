@@ -1,4 +1,4 @@
-"""`genet survey`: how well networks use a device, and which of them no other beats."""
+"""`genet survey`: how well networks use a device, and which of them are on the frontier."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ HEAD = [
     "GMACs",
     "top-1 %",
 ]
-TIMMS = {"top1": "top1_percent", "img_size": "resolution"}  # how timm's table of results names its columns
+TIMMS = {"top1": "top1_percent", "img_size": "resolution"}  # column names of timm's table of results
 ON = {"throughput_accuracy": "throughput-accuracy", "utilization_accuracy": "utilization-accuracy"}
 ON |= {"throughput_utilization": "throughput-utilization"}
 
 
 class Accuracy(Record):
-    """A row of a table of accuracies, at one resolution or, where none is told, at the usual one."""
+    """A row of a table of accuracies, at one resolution or, if none is given, at the usual one."""
 
     model: str
     top1_percent: Percent
@@ -58,7 +58,7 @@ class Accuracy(Record):
 
 
 class Named(NamedTuple):
-    """What a user named: to time, and to tell from others of that name."""
+    """A network that a user named: the part to time, and the structure that tells it from others of that name."""
 
     part: Workload
     structure: str
@@ -119,11 +119,9 @@ def _with_peak(row: Surveyed, peak: float | None) -> Surveyed:
 
 
 def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, str]) -> list[Named]:
-    """Return what is named, at its own resolution, the one told beside it or at `size`; timm's by a pattern too.
+    """Return the named networks, at their own resolution, the one given beside the name or `size`; timm's by a pattern too.
 
-    SpecError with every name at fault.
-
-    What a pattern or a preset stands for and cannot be read goes to `failed`.
+    SpecError with every name at fault. Networks of a pattern or a preset that cannot be read go to `failed`.
     """
     found: dict[str, Named] = {}
     faults: list[str] = []
@@ -144,28 +142,28 @@ def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, 
 
 
 def _read(name: str, size: int | None) -> Named:
-    """Return a network with its notation, for a file may come to hold another; timm's by name and resolution."""
+    """Return a network with its notation, as a file's content may change; timm's by name and resolution."""
     part = dataclasses.replace(read_part(name, size), name=name)
     file = not name.startswith("timm:") and "|" not in name and not re.match(BLOCK, name)
     return Named(part, str(read_structure(name).at(part.image[-1])) if file else f"{name} @{part.image[-1]}")
 
 
 def _matching(name: str) -> list[str]:
-    """Return the name, or all timm models that a pattern fits."""
+    """Return the name, or all timm models that match a pattern."""
     if not name.startswith("timm:") or not set("*?[") & set(name):
         return [name]
     import timm
 
     found = fnmatch.filter(timm.list_models(), name.removeprefix("timm:"))
     if not found:
-        raise SpecError([f"{name} must fit the name of a timm model, and fits none"])
+        raise SpecError([f"{name} matches no timm model, expected a pattern that matches one"])
     return [f"timm:{each}" for each in found]
 
 
 def _survey_all(
     networks: Sequence[Named], meter: Meter, journal: SurveyJournal, at_largest: bool, failed: dict[str, str]
 ) -> list[Surveyed]:
-    """Return every network that the journal lacks; one that fails is told of, and does not hold up the others."""
+    """Survey every network that the journal lacks; one that fails is reported, and the others go on."""
     roof, product = journal.roof()
     rows: list[Surveyed] = []
     done = sum(journal.row(network.structure) is not None for network in networks)
@@ -180,9 +178,9 @@ def _survey_all(
                 try:
                     rows.append(_one(part, meter, roof, product, at_largest))
                 except LostDeviceError as fault:
-                    journal.keep(structure, None, str(fault))  # or the same command would end at the same network again
+                    journal.keep(structure, None, str(fault))  # otherwise the same command would end at the same network again
                     raise
-                except Exception as fault:  # whatever building or running a network of others raises
+                except Exception as fault:  # any error from building or running another author's network
                     failed[part.name] = first_line(fault).removeprefix(f"{part.name}: ")
                     tracker.advance(f"{part.name} failed")
                     continue
@@ -194,7 +192,7 @@ def _survey_all(
 
 
 def _one(part: Workload, meter: Meter, roof: Roof, product: Product, at_largest: bool) -> Surveyed:
-    """Return one network, at the meter's batch or at the largest that fits."""
+    """Survey one network, at the meter's batch or at the largest that fits."""
     largest = meter.largest_batch(part) if isinstance(meter, DeviceMeter) else None
     batch = largest if at_largest and largest else meter.setting.batch
     while True:
@@ -208,9 +206,9 @@ def _one(part: Workload, meter: Meter, roof: Roof, product: Product, at_largest:
 
 
 def _accuracy(row: Surveyed, usual: bool, known: dict[tuple[str, int | None], float]) -> float | None:
-    """Return an accuracy by the network's name, or of timm's usual weights; never that of another resolution.
+    """Return the accuracy listed under the network's name, or for timm's usual weights; never one of another resolution.
 
-    A table that tells no resolutions is of `usual` ones.
+    A table without resolutions is for the `usual` ones.
     """
     import timm
 
@@ -237,7 +235,7 @@ def _print_roof(roof: Roof, setting: Setting) -> None:
 
 
 def _print_layers(part: Workload, meter: Meter, roof: Roof, picture: Path | None) -> None:
-    """Print the layers of one network, and their place under the roof."""
+    """Print the layers of one network, and their position under the roof."""
     layers = layers_of(part.ops(), meter.setting.batch, meter.setting.dtype)
     try:
         reading = read_latency(part, meter)
@@ -326,7 +324,7 @@ def _write(
     found: Frontiers,
     arguments: argparse.Namespace,
 ) -> None:
-    """Write the files asked for."""
+    """Write the requested files."""
     if arguments.csv:
         write_atomic(arguments.csv, as_csv(rows).encode())
         print(f"table: {arguments.csv}")

@@ -1,4 +1,4 @@
-"""The journal of surveys: rows that need not be measured again, and the roof that all rows of a setting stand under."""
+"""The journal of surveys: rows that need not be measured again, and the roof that all rows of a setting refer to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOUBTFUL = 0.1  # relative standard error of a utilization, above which a row is
 
 
 class Kept(Record):
-    """A network surveyed in a setting, or why it never will be.
+    """A network surveyed in a setting, or why it cannot be.
 
     `at` is the batch that was asked for, or the largest; `structure` the network that a name stood for.
     """
@@ -32,7 +32,7 @@ class Kept(Record):
 
 
 class KeptRoof(Record):
-    """The roof of a setting, and the matrix product that every network is timed in turn with: one yardstick for all rows."""
+    """The roof of a setting, and the matrix product that every network is timed in turn with: the reference of all rows."""
 
     setting: str
     roof: Roof
@@ -41,9 +41,9 @@ class KeptRoof(Record):
 
 
 class SurveyJournal:
-    """What was surveyed in the meter's setting, at its batch or at the largest.
+    """The rows surveyed in the meter's setting, at its batch or at the largest.
 
-    Estimates are not kept: they cost nothing, and change with the model that makes them. EvidenceError where the file holds
+    Estimates are not kept: they cost nothing, and change with the model that makes them. EvidenceError if the file holds
     something else.
     """
 
@@ -58,7 +58,7 @@ class SurveyJournal:
             say_damaged(self.path)
 
     def _take(self, records: Iterable[dict[str, Any]]) -> None:
-        """Take in what this or another process has written; the first roof of a setting is the one that its rows stand under."""
+        """Read what this or another process has written; the first roof of a setting is the one that its rows refer to."""
         try:
             for record in records:
                 if "roof" in record:
@@ -70,11 +70,11 @@ class SurveyJournal:
                 if (kept.setting, kept.at) == (self._setting, self._at):
                     self._rows[kept.structure] = kept
         except ValidationError:
-            law = f"{self.path}: must be the journal of a survey, and holds something else; name another"
+            law = f"{self.path}: got something else, expected the journal of a survey; name another"
             raise EvidenceError(law) from None
 
     def roof(self) -> tuple[Roof, Product]:
-        """Return what the device reaches at best, and the matrix product that does; measured once for a setting."""
+        """Return the device's peak performance, and the matrix product that reaches it; measured once for a setting."""
         if self._roof is None:
             roof, product = read_roof(self._meter)
             measured = KeptRoof(setting=self._setting, roof=roof, kind=product.kind, size=product.size)
@@ -83,13 +83,13 @@ class SurveyJournal:
         return self._roof.roof, Product(self._roof.kind, self._roof.size, self._meter.setting.batch)
 
     def row(self, structure: str) -> Kept | None:
-        """Return what is known of a network; None where nothing is, or so little that it is measured again."""
+        """Return what is known of a network; None if nothing is, or its error is so large that it is measured again."""
         kept = self._rows.get(structure)
         doubtful = kept is not None and kept.row is not None and (kept.row.utilization_error or 0.0) > DOUBTFUL
         return None if doubtful else kept
 
     def keep(self, structure: str, row: Surveyed | None, failure: str | None = None) -> None:
-        """Write a network down."""
+        """Record a network."""
         self._append(Kept(setting=self._setting, at=self._at, structure=structure, row=row, failure=failure))
 
     def _append(self, record: Record) -> None:

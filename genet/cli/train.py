@@ -31,7 +31,7 @@ Answer = dict[str, Any]
 def run(arguments: argparse.Namespace) -> Answer:
     """Train the selected networks of a run, one of them, or any network by a recipe.
 
-    By this process, or by several that torchrun began, of which the first writes and speaks.
+    By this process, or by several that torchrun started, of which the first writes and prints.
     """
     world = join()
     arguments.json = arguments.json and world.first
@@ -44,10 +44,12 @@ def run(arguments: argparse.Namespace) -> Answer:
                 f"--recipe R --into {typed(Path(arguments.what))} trains it, or goes on with that"
             )
         if not Path(arguments.what).is_dir():
-            raise RunError(f"{arguments.what}: must be a run folder, or a network with --recipe RECIPE; genet train --help")
+            raise RunError(
+                f"{arguments.what}: got something else, expected a run folder, or a network with --recipe R; genet train --help"
+            )
         given = [f"--{name}" for name in ("into", "data", "device", "start") if getattr(arguments, name)]
         if given:
-            raise GenetError(f"{' and '.join(given)} must go with --recipe, and {arguments.what} is a run; leave them out")
+            raise GenetError(f"{' and '.join(given)} must go with --recipe, got {arguments.what}, which is a run; leave them out")
         return _train_run(Path(arguments.what), arguments.network, world)
     finally:
         world.leave()
@@ -78,14 +80,14 @@ def _train_network(arguments: argparse.Namespace, world: ProcessGroup) -> Answer
 
 
 def _start(folder: Path, network: ModelSpec) -> Path:
-    """Return the weights in a folder; RunError where it holds another network's."""
+    """Return the weights in a folder; RunError if it holds another network's."""
     if not (folder / WEIGHTS_FILE).is_file() or not (folder / NETWORK_FILE).is_file():
-        raise RunError(f"--from must be a folder with {NETWORK_FILE} and {WEIGHTS_FILE}, and {folder} lacks one of them")
+        raise RunError(f"--from: got {folder}, which lacks one of {NETWORK_FILE} and {WEIGHTS_FILE}, expected a folder with both")
     theirs = read_structure(folder)
     if isinstance(theirs, ExternalModel) and isinstance(network, ExternalModel) and None in (theirs.computes, network.computes):
-        theirs = theirs.model_copy(update={"computes": network.computes})  # an earlier version noted nothing
+        theirs = theirs.model_copy(update={"computes": network.computes})  # an earlier version did not record it
     if str(theirs.at(network.input.resolution)) != str(network):
-        raise RunError(f"--from must hold the weights of {network}, and {folder} holds those of {theirs}")
+        raise RunError(f"--from: got {folder} with the weights of {theirs}, expected those of {network}")
     return folder / WEIGHTS_FILE
 
 
@@ -95,10 +97,10 @@ def _network(text: str) -> ModelSpec:
 
 
 def recipe_with(name: str, images: str | None, device: str | None) -> TrainingRecipe:
-    """Return a recipe by file or name, with the images' folder and the device that the command line gives."""
+    """Return a recipe by file or name, with the image folder and the device of the command line."""
     recipe = read_training(name)
     if images:
         if recipe.data.name == "digits":
-            raise GenetError(f"--data must go with a recipe of images in a folder, and {recipe.name} has digits; leave it out")
+            raise GenetError(f"--data needs a recipe of images in a folder, got {recipe.name}, which uses digits; leave it out")
         recipe = recipe.model_copy(update={"data": images_in(recipe.data, images)})
     return recipe.model_copy(update={"device": device}) if device else recipe

@@ -1,4 +1,4 @@
-"""`genet validate`: predictions held against networks that the regression never saw."""
+"""`genet validate`: compare predictions with networks that the regression never saw."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from genet.pipeline.context import open_run
 from genet.pipeline.validate import validate_predictions
 
 Answer = dict[str, Any]
-LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how trials that are not enough are helped
+LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how the model deals with too few trials
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Train networks that the regression never saw, and print what the predictions are worth."""
+    """Train networks that the regression never saw, and print how good the predictions are."""
     with open_run(arguments.run, progress()) as job:
         found = validate_predictions(job, arguments.n, arguments.epochs, arguments.trainings)
     ranks = [("the regression", found.accuracy), *found.free.items()]

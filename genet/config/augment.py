@@ -1,4 +1,4 @@
-"""How training images are augmented: what a recipe says, and the default for images it says nothing about."""
+"""Augmentation of training images: the options of a recipe, and the default for images without options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Range = Annotated[tuple[Share, Share], BeforeValidator(lambda found: tuple(found
 
 
 class Augment(Record):
-    """Random changes to a training image, in the order in which they are applied. What is not named is off.
+    """Random changes to a training image, in the order in which they are applied. All others are off.
 
     `crop` pads an image by so many pixels on every side and cuts a window of its own size out of it; `scale` cuts out a window
     with this share of the area and resizes it. `flip` mirrors every other image. `policy` is a policy by timm's name, such as
@@ -38,12 +38,12 @@ class Augment(Record):
         if scale and scale[0] > scale[1]:
             raise law("must go from the smaller share of the area to the larger")
         if scale and info.data.get("crop"):
-            raise law("must stand alone, and crop is given too; leave one of them out")
+            raise law("cannot be combined with crop; leave one of them out")
         return scale
 
     @property
     def in_memory(self) -> bool:
-        """Return whether it can be computed for a whole batch where the images are kept, without decoding them anew."""
+        """Return whether it can be computed for a whole batch of decoded images, where they are kept."""
         return self.scale is None and self.policy is None and not self.color_jitter
 
     def __str__(self) -> str:
@@ -68,9 +68,9 @@ Augmentation = Annotated[Augment | None, BeforeValidator(_none)]  # None: the de
 
 
 def augment_at(wanted: Augment | None, data_name: str | None, resolution: int) -> Augment:
-    """Return the augmentation of images at a resolution: what is wanted, or the default that trained best (benchmarks/README).
+    """Return the augmentation of images at a resolution: the wanted one, or the default that trained best (benchmarks/README).
 
-    Larger images get what ImageNet trainings use, the GENet paper's among them (section 5); images of no name get none.
+    Larger images get the augmentation of ImageNet trainings, the GENet paper's among them (section 5); unnamed images get none.
     """
     if wanted is not None:
         return wanted

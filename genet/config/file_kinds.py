@@ -1,4 +1,4 @@
-"""What a file is that people take for a network: told by its first bytes and table of contents, and never unpickled."""
+"""The kind of a file that people take for a network: read from its first bytes and table of contents, and never unpickled."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import IO
 from genet.errors import WEIGHTS_UNDER, StorageError
 from genet.storage import read_head
 
-HEAD = 1 << 20  # bytes that a file is told by
-SIGN = 64  # of them, in which a text shows what it is
+HEAD = 1 << 20  # bytes that identify a file
+SIGN = 64  # of them, in which a text shows its kind
 LONGEST_HEADER = 1 << 26
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with until its files became zip archives
-TENSORS = r"collections OrderedDict|torch\._utils _rebuild\w*|torch \w+"  # what a pickle of tensors alone is made of
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the start of files of torch.save before they became zip archives
+TENSORS = r"collections OrderedDict|torch\._utils _rebuild\w*|torch \w+"  # the parts of a pickle of tensors alone
 ELSEWHERE = "genet takes networks of PyTorch: import the function that builds one"
 EXPORTED = "genet eval {file} --data D runs it as it is; to import it, import the function that builds the network it came from"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is, as in `a web page`, and what to do with it instead."""
+    """The kind of a file, as in `a web page`, and what to do with it instead."""
 
     what: str
     way: str
@@ -36,7 +36,7 @@ EMPTY = Kind("an empty file", "save or download it again")
 
 
 def kind_of(file: Path) -> Kind | None:
-    """Tell a file that people take for a network; None if it is missing, unreadable or of no kind known here."""
+    """Return the kind of a file that people take for a network; None if it is missing, unreadable or of no kind known here."""
     try:
         head = read_head(file, HEAD)
     except StorageError:
@@ -63,7 +63,7 @@ def kind_of(file: Path) -> Kind | None:
 
 
 def _archive(file: Path) -> Kind:
-    """Return a zip archive by the names in it."""
+    """Return the kind of a zip archive by the names in it."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
@@ -86,13 +86,13 @@ def _pickle(file: Path, head: bytes) -> Kind:
     opened = io.BytesIO(head)
     if not head.startswith(LEGACY):
         return _pickled(file, "a pickle", opened)
-    for _ in range(3):  # its mark, its version and the machine's numbers
+    for _ in range(3):  # its magic number, its version and the machine's number formats
         _read_pickle(opened)
     return _pickled(file, "a PyTorch file", opened)
 
 
 def _pickled(file: Path, what: str, opened: IO[bytes]) -> Kind:
-    """Tell a pickle's kind by what unpickling would call: tensors, alone or in a dictionary, or objects of some code."""
+    """Return a pickle's kind by the calls of unpickling: tensors, alone or in a dictionary, or objects of some code."""
     pickled = _read_pickle(opened)
     objects = [name.replace(" ", ".") for name in pickled.called if not re.fullmatch(TENSORS, name)]
     loaded = f"torch.load({str(file)!r}{', weights_only=False' if objects else ''})"
@@ -111,7 +111,7 @@ def _pickled(file: Path, what: str, opened: IO[bytes]) -> Kind:
 
 @dataclass(frozen=True)
 class _Pickled:
-    """What a pickle names: functions and classes as `module name`, and texts; and whether a dictionary is all of it."""
+    """The names in a pickle: functions and classes as `module name`, and texts; and whether it is a dictionary alone."""
 
     called: tuple[str, ...]
     words: tuple[str, ...]
@@ -122,7 +122,7 @@ def _read_pickle(opened: IO[bytes]) -> _Pickled:
     called: list[str] = []
     words: list[str] = []
     codes: list[str] = []
-    with suppress(ValueError, EOFError, OSError):  # of a damaged one what is whole
+    with suppress(ValueError, EOFError, OSError):  # from a damaged one, the undamaged part
         for code, argument, _ in pickletools.genops(opened):
             codes += [code.name] * (code.name not in ("PROTO", "FRAME") and not codes)
             if code.name == "GLOBAL":

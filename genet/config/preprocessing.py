@@ -1,4 +1,4 @@
-"""How images are shown to a network that looks at them whole: resized, cropped, normalised."""
+"""Preparation of images that a network sees whole: resized, cropped, normalised."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ DEFAULT_CROP = 0.875  # of ImageNet's evaluations
 
 
 class Preprocessing(NamedTuple):
-    """How images are shown that are not augmented: resized, cropped to the centre, and normalised per channel."""
+    """Preparation of images that are not augmented: resized, cropped to the centre, and normalised per channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    crop: float  # the share of an image's edge that is left of it
+    crop: float  # the share of an image's edge that the crop keeps
     interpolation: str = "bilinear"
     crop_mode: str = "center"
 
 
 def preprocessing_at(channels: int, resolution: int) -> Preprocessing:
-    """Return how this project shows images of a folder or of timm's datasets."""
+    """Return the preparation of images of a folder or of timm's datasets in this project."""
     crop = 1.0 if resolution <= SMALL else DEFAULT_CROP
     colour = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
     return Preprocessing(*colour, crop)
 
 
 def shown_of(data: Data, channels: int, resolution: int) -> Preprocessing:
-    """Return how the images of a recipe are shown. Digits are normalised already, all together."""
+    """Return the preparation of a recipe's images. Digits are already normalised, all together."""
     if data.name == "digits":
         return Preprocessing((0.0,) * channels, (1.0,) * channels, 1.0)
     return preprocessing_at(channels, resolution)

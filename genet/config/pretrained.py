@@ -1,4 +1,4 @@
-"""A MasterNet that is taken from a folder: whether it is the one that the recipe's space has."""
+"""A check that a MasterNet taken from a folder is that of the recipe's space."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from genet.errors import SpecError
 
 
 def check_pretrained(recipe: Recipe) -> None:
-    """Raise SpecError where the MasterNet is to be taken from a folder that does not hold it, with weights."""
+    """Raise SpecError if the MasterNet is to be taken from a folder that does not hold it, with weights."""
     if not isinstance(recipe.master, PretrainedMaster):
         return
     folder, ours = Path(recipe.master.folder), recipe.space.masternet(recipe.search_resolution)
-    law = f"master.from: {folder} must hold the space's MasterNet with trained weights"
     missing = [name for name in ("network.yaml", "model.safetensors") if not (folder / name).is_file()]
     if missing:
-        raise SpecError([f"{law}, and holds no {missing[0]}; `genet import` and `genet train --into` write such a folder"])
+        raise SpecError(
+            [
+                f"master.from: got {folder} without {missing[0]}, expected the space's MasterNet with trained weights; "
+                "`genet import` and `genet train --into` write such a folder"
+            ]
+        )
     theirs = read_network(folder / "network.yaml").at(ours.input.resolution)
     if theirs != ours:
-        raise SpecError([f"{law}, {ours}, and holds {theirs}; change one of them"])
+        raise SpecError([f"master.from: got {theirs} in {folder}, expected the space's MasterNet, {ours}; change one of them"])

@@ -1,6 +1,6 @@
-"""YAML files into records, with every fault of a file at once: file:line:column: path: law (value), nearest legal one.
+"""Reading of YAML files into records, with every fault of a file at once: file:line:column: path: law (value), nearest legal one.
 
-pydantic finds the faults in plain values; the YAML node tree that PyYAML composes tells where each one stands.
+pydantic finds the faults in plain values; the YAML node tree that PyYAML composes tells the place of each.
 """
 
 from __future__ import annotations
@@ -44,16 +44,18 @@ RENAMED = {  # keys of earlier versions
 
 
 def read_network(source: str | Path) -> Network:
-    """Return a network by file, folder or the name of one that comes along; SpecError lists every fault."""
+    """Return a network by file, folder or the name of one that comes with genet; SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
     return _record(Network, compose(_find(inside if inside.is_file() else source, NETWORKS)))
 
 
 def read_structure(source: str | Path) -> ModelSpec:
-    """Return a network by file, folder or name, of ours or one that other code builds. SpecError lists every fault."""
+    """Return a network by file, folder or name, made of super-blocks or built by other code. SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
     if inside.parent.is_dir() and not inside.is_file() and str(source) not in shipped_files(NETWORKS):
-        raise SpecError([f"{source}: must hold a network.yaml to be a network's folder, and does not; name a folder that does"])
+        raise SpecError(
+            [f"{source}: got a folder without network.yaml, expected a network's folder, which has one; name another"]
+        )
     node = compose(_find(inside if inside.is_file() else source, NETWORKS))
     return _record(ExternalModel, node) if "source" in _keys(node) else _record(Network, node)
 
@@ -78,8 +80,8 @@ def read_widths(
 ) -> dict[str, int]:
     """Return widths to cut layers to, by file or name. SpecError lists every fault.
 
-    `layers` are the widths that they are cut from; layers that `tied` gives the same name must be cut alike, and those that
-    `fixed` names must stay, for the reason it gives.
+    `layers` are the widths that they are cut from; layers with the same name in `tied` must be cut alike, and layers in `fixed`
+    must stay, for the reason it gives.
     """
     node = compose(_find(source, "search_spaces/widths"))
     widths = _record(LayerWidths, node).widths
@@ -124,7 +126,7 @@ def _keys(node: yaml.Node) -> set[str]:
 
 
 def _recipe(node: yaml.Node) -> Recipe:
-    """Return a recipe's tree as a record; the folders it names, like the space, are looked for beside the file."""
+    """Return a recipe's tree as a record; the folders it names, like the space, are searched for beside the file."""
     recipe = _record(Recipe, _with_space(node))
     master = recipe.master
     if isinstance(master, PretrainedMaster):
@@ -135,7 +137,7 @@ def _recipe(node: yaml.Node) -> Recipe:
 
 
 def _design(node: yaml.Node, design: str) -> str:
-    """Return a design's file or folder, looked for beside the recipe; what is none stays as it is."""
+    """Return a design's file or folder, searched for beside the recipe; any other text stays as it is."""
     beside = "" if design.startswith("timm:") or "|" in design else _beside_the_file(node, design)
     return beside if beside and Path(beside).exists() else design
 
@@ -145,9 +147,9 @@ def _training(node: yaml.Node) -> TrainingRecipe:
         holds, given = ", ".join(TrainingRecipe.model_fields), ", ".join(of_a_search)
         raise SpecError(
             [
-                f"{node.start_mark.name}: must be a recipe for the training of one network, which holds {holds}, and is one of a "
-                f"search (it has {given}); give one such as {', '.join(shipped_files('recipes/training'))}, or a file of name, "
-                "data and train alone"
+                f"{node.start_mark.name}: got the recipe of a search (it has {given}), expected one for the training of a single "
+                f"network, which holds {holds}; give one such as {', '.join(shipped_files('recipes/training'))}, or a file of "
+                "name, data and train alone"
             ]
         )
     recipe = _record(TrainingRecipe, node)
@@ -155,7 +157,7 @@ def _training(node: yaml.Node) -> TrainingRecipe:
 
 
 def _located(node: yaml.Node, data: Data, train: Training) -> dict[str, Record]:
-    """Return the folders of the images and of a teacher, looked for beside the file."""
+    """Return the folders of the images and of a teacher, searched for beside the file."""
     if data.root is not None:
         data = data.model_copy(update={"root": _beside_the_file(node, data.root)})
     if train.teacher is not None and not train.teacher.startswith("timm:"):
@@ -197,7 +199,7 @@ def _find(source: str | Path, *folders: str) -> Path:
 
 
 def _with_space(node: yaml.Node) -> yaml.Node:
-    """Graft the tree of the named search space in the place of its name; its marks keep naming their own file."""
+    """Replace the name of a search space by its tree, whose marks keep naming their own file."""
     if not isinstance(node, yaml.MappingNode):
         return node
     for index, (key, value) in enumerate(node.value):
@@ -211,7 +213,7 @@ def _with_space(node: yaml.Node) -> yaml.Node:
 
 
 def _beside(folder: Path, name: str) -> str | Path:
-    """Return a relative file named in a YAML file is looked for beside that file."""
+    """Return the path of a file that a YAML file names, relative to that file if it is there."""
     return folder / name if (folder / name).is_file() else name
 
 
@@ -242,14 +244,14 @@ def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
     for part in location:
         dotted += f"[{part}]" if isinstance(part, int) else f".{part}" if dotted else str(part)
     mark = node.start_mark
-    if isinstance(error["input"], tuple):  # a list of the file, as the records hold it
+    if isinstance(error["input"], tuple):  # a list in the file, a tuple in the records
         error["input"] = list(error["input"])
     law = _law(model, error, location)
     return (mark.name, mark.line, mark.column), f"{where(node)}: {dotted + ': ' if dotted else ''}{law}"
 
 
 def _written_location(location: tuple[Any, ...]) -> list[Any]:
-    """Return the location without the names that pydantic gives to the members of a union; the file knows none of them."""
+    """Return the location without the names that pydantic gives to the members of a union; the file has none of them."""
     written: list[Any] = []
     for part in location:
         of_union = bool(written) and (written[-1] in ("widths", "master") or "budgets" in written)
@@ -259,7 +261,7 @@ def _written_location(location: tuple[Any, ...]) -> list[Any]:
 
 
 def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
-    """Return the law in words, the value, and the nearest legal one where there is one."""
+    """Return the law in words, the value, and the nearest legal one if there is one."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     got = f" (got {reprlib.repr(value)})"
     match kind:
@@ -270,7 +272,7 @@ def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
         case "missing":
             return "must be given"
         case "extra_forbidden":
-            known = _keys_at(model, location[:-1])  # of all ways to write it: a key of another way is no slip
+            known = _keys_at(model, location[:-1])  # of all variants: a key of another variant is no typing error
             if (renamed := RENAMED.get(location[-1])) in known:
                 return f"is not a key here; it is called {renamed} now"
             return "is not a key here" + ("" if location[-1] in known else _did_you_mean(str(location[-1]), known))

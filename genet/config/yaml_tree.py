@@ -1,6 +1,6 @@
 """YAML text as a tree of nodes, each of which knows its file, line and column; and values as YAML text.
 
-PyYAML composes the tree; its own reading of plain words is replaced, for 1e-4 is a number and no is a word.
+PyYAML composes the tree; its own reading of plain words is replaced, so that 1e-4 is a number and no is a word.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import yaml
 from genet.config.file_kinds import EMPTY, kind_of
 from genet.errors import SpecError
 
-Fault = tuple[tuple[str, int, int], str]  # place and line of text
+Fault = tuple[tuple[str, int, int], str]  # position and line of text
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the scalars people mean: 1e-4 is a number, no is a word."""
+    """A YAML loader that reads scalars as people mean them: 1e-4 is a number, no is a word."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to start from none)
 
@@ -39,11 +39,11 @@ def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
 
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
     text = str(loader.construct_scalar(node))
-    return int(text) if len(text) < 20 else text  # no law allows longer ones, and Python refuses to print them
+    return int(text) if len(text) < 20 else text  # no rule allows longer ones, and Python refuses to print them
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that either YAML 1.1 or this reader would take for something else."""
+    """A YAML dumper that quotes text which YAML 1.1 or this reader would take for something else."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (as above)
         first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
@@ -56,16 +56,16 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def compose(path: Path) -> yaml.Node:
-    """Return the file's node tree, with a SpecError for whatever keeps it from being one plain YAML document."""
+    """Return the file's node tree, with a SpecError if it is not one plain YAML document."""
     kind = kind_of(path)
     if kind and kind != EMPTY:
-        raise SpecError([f"{path}: must be a text file of YAML, and is {kind.what}; {kind.way}"])
+        raise SpecError([f"{path}: got {kind.what}, expected a text file of YAML; {kind.way}"])
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError([f"{path}: must be a file that exists; check the path"]) from None
     except UnicodeDecodeError:
-        raise SpecError([f"{path}: must be a text file in UTF-8, and holds other bytes"]) from None
+        raise SpecError([f"{path}: got bytes that are not UTF-8, expected a text file in UTF-8"]) from None
     except OSError as fault:
         raise SpecError([f"{path}: must be a readable file ({fault.strerror})"]) from None
     try:
@@ -78,7 +78,7 @@ def compose(path: Path) -> yaml.Node:
     except RecursionError:
         raise SpecError([f"{path}: must be nested less deeply"]) from None
     except yaml.reader.ReaderError as fault:
-        raise SpecError([f"{path}: must be plain text, and holds the control character {fault.character!r:.20}"]) from None
+        raise SpecError([f"{path}: got the control character {fault.character!r:.20}, expected plain text"]) from None
     except yaml.MarkedYAMLError as fault:
         raise SpecError([_yaml_fault(path, text, fault)]) from None
     if faults:
@@ -113,7 +113,7 @@ def yaml_of(values: Any) -> str:
 
 
 def duplicate_keys(node: yaml.Node) -> Iterator[Fault]:
-    """Yield every key that stands twice in one mapping."""
+    """Yield every key that appears twice in one mapping."""
     for part in walk(node):
         if isinstance(part, yaml.MappingNode):
             seen: dict[str, yaml.Node] = {}
@@ -139,7 +139,7 @@ def plain(node: yaml.Node) -> Any:
 
 
 def child(node: yaml.Node, part: Any, key: bool) -> yaml.Node | None:
-    """Return the node at one step of a location; the key's own node where the key itself is at fault."""
+    """Return the node at one step of a location; the key's own node if the key itself is at fault."""
     found: yaml.Node | None = None
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         found = node.value[part]

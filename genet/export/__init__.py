@@ -1,1 +1,1 @@
-"""A trained network in the forms that others run; each is loaded again and compared before it counts."""
+"""A trained network in the formats of other runtimes; each is loaded again and compared before it counts."""

@@ -1,4 +1,4 @@
-"""Write a network in several formats, load each again and compare: what does not reproduce the network is not kept."""
+"""Write a network in several formats, load each again and compare: a format that does not reproduce the network is not kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def check_formats(names: Sequence[str]) -> None:
-    """Raise GenetError for a name that no format has."""
+    """Raise GenetError for a name of no format."""
     for name in names:
         if name not in FORMATS:
             near = difflib.get_close_matches(name, FORMATS, n=1)
@@ -39,11 +39,11 @@ def check_formats(names: Sequence[str]) -> None:
 def export(
     subject: TrainedModel, folder: Path, names: Sequence[str] = (), done: Callable[[str], None] = lambda name: None
 ) -> Exports:
-    """Write the formats named, or all that can be, into `folder`, whole or not at all; those there of this very network stay.
+    """Write the named formats, or all possible ones, into `folder`, completely or not at all.
 
-    So do files there that no export wrote. The network's own format is always among those written. Of all formats, one that
-    raises or does not reproduce the network's logits is left out with the reason; GenetError if one that is named does so, or the
-    network's own.
+    Earlier formats of this very network stay, and so do files that no export wrote. The network's own format is always written.
+    A format that raises or does not reproduce the network's logits is left out with the reason; if it was named, or is the
+    network's own, that is a GenetError.
     """
     wanted = dict.fromkeys([SAFETENSORS.name, *(names or FORMATS)])
     check_formats(tuple(wanted))
@@ -55,7 +55,7 @@ def export(
     kept = {each.format: each for each in known.exported} if known else {}
     failures = {name: known.left_out[name] for name in known.failed if name not in wanted} if known else {}
     if folder.is_file():
-        raise GenetError(f"{folder}: must be free for a folder, and is a file; move it away")
+        raise GenetError(f"{folder} exists and is a file, expected a folder or nothing; move it away")
     missing = [FORMATS[name] for name in wanted if name not in kept and name not in refusals]
     if not missing:
         return Exports.load(folder / EVIDENCE_FILE)
@@ -83,7 +83,7 @@ def export(
 
 
 def _still_there(folder: Path, inputs: str, subject: TrainedModel) -> Exports | None:
-    """Return what an earlier export left whole of this very network, and not with other images than those given now."""
+    """Return the intact formats of an earlier export of this very network, if it did not use other images."""
     try:
         known = Exports.load(folder / EVIDENCE_FILE)
     except StorageError:
@@ -96,7 +96,7 @@ def _still_there(folder: Path, inputs: str, subject: TrainedModel) -> Exports | 
 
 
 def _written(folder: Path) -> set[str]:
-    """Return the files that exports wrote into a folder, by its evidence; without that, those of their names."""
+    """Return the files that exports wrote into a folder, by its evidence; without evidence, the files with their names."""
     try:
         found = {name for each in Exports.load(folder / EVIDENCE_FILE).exported for name in each.files}
     except StorageError:
@@ -113,7 +113,7 @@ def _is_whole(each: Exported, folder: Path) -> bool:
 
 
 def _is_current(each: Exported, subject: TrainedModel) -> bool:
-    """Return which formats are kept: without images all; with some, those that used these, or could not use any."""
+    """Return whether a format is kept: always without images, else if it used the same images or cannot use any."""
     if not subject.splits:
         return True
     return each.source == (subject.source if FORMATS[each.format].judged else None)
@@ -140,7 +140,7 @@ def _exported(form: Format, subject: TrainedModel, folder: Path) -> Exported:
     except ExportError:
         for name in files:
             remove_checked(folder / name)
-            with suppress(OSError):  # of timm's folder, as soon as it is empty
+            with suppress(OSError):  # removes timm's folder once it is empty
                 (folder / name).parent.rmdir()
         raise
     return Exported(
@@ -158,7 +158,7 @@ def _exported(form: Format, subject: TrainedModel, folder: Path) -> Exported:
 
 
 def _packages() -> dict[str, str]:
-    """Return the versions of what writes and compares, as far as it is installed."""
+    """Return the versions of the installed packages that write and compare."""
     found = {}
     for name in PACKAGES:
         with suppress(ImportError):
@@ -175,11 +175,11 @@ def _explained(form: Format) -> Iterator[None]:
         raise ExportError(str(fault)) from None
     except ImportError as fault:
         raise ExportError(
-            f"the format {form.name} must have its packages, and {fault.name} cannot be imported; pip install {fault.name}"
+            f"the format {form.name} needs the package {fault.name}, which cannot be imported; pip install {fault.name}"
         ) from None
-    except Exception as fault:  # whatever an exporter or a runtime raises
+    except Exception as fault:  # any error of an exporter or a runtime
         raise ExportError(
-            f"the format {form.name} must be written and loaded again, and is not ({first_line(fault)}); leave it out"
+            f"writing the format {form.name} and loading it again failed ({first_line(fault)}); leave it out"
         ) from fault
 
 
@@ -190,7 +190,7 @@ def _relative_error(form: Format, subject: TrainedModel, answers: Answers, batch
     error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) if same else math.inf
     if not error <= form.tolerance:
         raise ExportError(
-            f"the exported {form.name} must give the network's logits within {form.tolerance:g} of the largest, and differs by "
-            f"{error:g} at batch {batch}"
+            f"the logits of the exported {form.name} differ from the network's by {error:g} of the largest at batch {batch}, "
+            f"expected at most {form.tolerance:g}"
         )
     return error

@@ -1,4 +1,4 @@
-"""What a format is: files made of a trained network, and how they are loaded again."""
+"""The definition of a format: files made of a trained network, and the way to load them again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _nothing(subject: TrainedModel) -> str | None:
 
 
 def refused_by(write: Callable[[TrainedModel], object]) -> Callable[[TrainedModel], str | None]:
-    """Return a format's refusal: what is wrong where `write` raises GenetError."""
+    """Return a format's refusal: the message if `write` raises GenetError."""
 
     def refuses(subject: TrainedModel) -> str | None:
         try:
@@ -44,9 +44,9 @@ def refused_by(write: Callable[[TrainedModel], object]) -> Callable[[TrainedMode
 class Format:
     """One way to write a network.
 
-    `place` is what of its files one opens. Its logits may differ from the network's by `tolerance`, as a share of the
-    largest. `loading` are the lines of Python that give its answers, with FOLDER for where it lies. `refuses` says why a
-    network cannot be written so, None where it can.
+    `place` is the file to open. Its logits may differ from the network's by `tolerance`, as a share of the largest. `loading`
+    holds the lines of Python that load it, with FOLDER in place of its path. `refuses` returns why a network cannot be written in
+    it, None if it can.
     """
 
     name: str
@@ -56,15 +56,15 @@ class Format:
     answers: Callable[[Path], Answers]
     loading: str
     tolerance: float
-    judged: bool = False  # whether its accuracy is worth a pass over the test images
+    judged: bool = False  # whether its accuracy is measured on the test images
     refuses: Callable[[TrainedModel], str | None] = _nothing
 
 
 class TrainedModel:
-    """What is exported: a network with its weights, and images, where there are some, to calibrate, compare and test with.
+    """A network to export, with its weights, and images, if there are some, to calibrate, compare and test with.
 
-    `source` names the images: an export that others were used for is not this one. `shown` is how they are normalised, `labels`
-    what the network's classes are called: images that it was not trained on do not tell.
+    `source` names the images: an export with other images is another export. `shown` is their preparation, `labels` are the names
+    of the network's classes, unknown for images that it was not trained on.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class TrainedModel:
 
     @property
     def ours(self) -> Network:
-        """The network, where it is one of super-blocks; GenetError where other code builds it."""
+        """The network, if it is one of super-blocks; GenetError if other code builds it."""
         if not isinstance(self.network, Network):
-            raise GenetError(f"a network in this format must be made of super-blocks, and {self.network.source} is not")
+            raise GenetError(f"this format needs a network made of super-blocks, got {self.network.source}")
         return self.network
 
     def images(self, batch: int) -> Tensor:
@@ -96,13 +96,13 @@ class TrainedModel:
         return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
 
     def compared(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return these images and the network's own logits, found once for all formats."""
+        """Return these images and the network's own logits, computed once for all formats."""
         if batch not in self._compared:
             images = self.images(batch)
             logits = self.module(images)
             if not logits.isfinite().all():
                 name = self.network.name
-                raise GenetError(f"{name}: must answer with finite logits, and does not; look for NaN in its weights")
+                raise GenetError(f"{name}: got logits that are not finite, expected finite ones; look for NaN in its weights")
             self._compared[batch] = images, logits
         return self._compared[batch]
 
@@ -125,18 +125,18 @@ class TrainedModel:
                 verbose=False,
             )
         if found is None:
-            raise GenetError("torch.onnx.export must return a program, and returned none; check the torch version")
+            raise GenetError("torch.onnx.export returned no program; check the torch version")
         data: bytes = found.model_proto.SerializeToString()
         return data
 
     @cached_property
     def sizes(self) -> tuple[dict[int, torch.export.Dim]]:
-        """Return what of the images' shape is free: the batch."""
+        """Return the free dimension of the images' shape: the batch."""
         return ({0: torch.export.Dim("batch", min=1, max=65536)},)
 
 
 class quiet(warnings.catch_warnings):  # noqa: N801 (used as a function)
-    """Exporters report their own deprecations and steps; none of them is the user's."""
+    """A context that silences the deprecations and steps that exporters report."""
 
     def __enter__(self) -> None:
         super().__enter__()

@@ -1,4 +1,4 @@
-"""Networks from elsewhere as networks here, with their weights where there are some."""
+"""Import of networks from elsewhere, with their weights if they have any."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from genet.names import is_a_line, some_of
 from genet.storage import read_bytes
 
 CLOSE = 1e-5  # of the largest logit
-STRING = "ConvKX("  # how a GENet string begins
-LAW = f"must be timm:MODEL, a folder with {CONFIG_FILE} or {NETWORK_FILE}, MODULE:FUNCTION, or a GENet string or its file"
+STRING = "ConvKX("  # start of a GENet string
+LAW = f"timm:MODEL, a folder with {CONFIG_FILE} or {NETWORK_FILE}, MODULE:FUNCTION, or a GENet string or its file"
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A network, its weights where they could be had, and else why not; and where it is known how images were shown to it, and
+    """A network, its weights or why there are none; and the preparation of its images and the names of its classes, if known.
 
-    what its classes are called. Weights may be `drawn` at random, where a function loads none: they are named.
+    `drawn` names the weights that are random because a function loads none.
     """
 
     network: ModelSpec
@@ -55,10 +55,10 @@ class Imported:
 
 
 def import_network(what: str, reads: Input, name: str) -> Imported:
-    """Return what a user names: timm:MODEL, a folder, MODULE:ATTRIBUTE, or a GENet string or its file.
+    """Return the network that a user names: timm:MODEL, a folder, MODULE:ATTRIBUTE, or a GENet string or its file.
 
-    The attribute is a ByoModelCfg of timm's, or a function that builds a network. `reads` is what a structure alone does not
-    tell. SpecError lists what no network here can be.
+    The attribute is a ByoModelCfg of timm's, or a function that builds a network. `reads` gives the input that a structure alone
+    does not determine. SpecError lists everything unsupported.
     """
     if what.startswith(STRING):
         return Imported(from_genet_string(what, reads.resolution, reads.classes, name), None, "the notation holds none")
@@ -66,14 +66,14 @@ def import_network(what: str, reads: Input, name: str) -> Imported:
         return _from_model(what.removeprefix("timm:"), name)
     if file := re.fullmatch(r"(.+)/(\w+)\.py:(\w+)", what):
         where, module, name = file.groups()
-        raise GenetError(f"{what}: must be MODULE:FUNCTION, and names a file; write {module}:{name}, with {where} in PYTHONPATH")
+        raise GenetError(f"{what}: got a file, expected MODULE:FUNCTION; write {module}:{name}, with {where} in PYTHONPATH")
     if re.fullmatch(FUNCTION, what):
         return _from_module(what, reads, name)
     folder = Path(what)
     try:
         folder.exists()
-    except OSError as fault:  # a name that is too long, or a folder that is not for this user
-        raise GenetError(f"{what:.60}: {LAW}, and cannot be looked for ({fault.strerror})") from None
+    except OSError as fault:  # a name that is too long, or a folder that this user cannot read
+        raise GenetError(f"{what:.60}: looking for it failed ({fault.strerror}), expected {LAW}") from None
     if (folder / CONFIG_FILE).is_file():
         return _from_timm_folder(folder, name)
     if (folder / NETWORK_FILE).is_file():
@@ -84,29 +84,31 @@ def import_network(what: str, reads: Input, name: str) -> Imported:
     if folder.is_file():
         return import_network(_text(folder), reads, name)
     if folder.is_dir():
-        raise GenetError(f"{what}: {LAW}, and is a folder of something else{_near(folder)}")
-    raise GenetError(f"{what}: {LAW}, and no file or folder of that name is here")
+        raise GenetError(f"{what}: got a folder of something else, expected {LAW}{_near(folder)}")
+    raise GenetError(f"{what}: got no file or folder of that name here, expected {LAW}")
 
 
 def _text(file: Path) -> str:
-    """Return a file's GENet string; SpecError that tells what it is where it holds something else."""
+    """Return a file's GENet string; SpecError with the kind of the file if it holds something else."""
     if kind := kind_of(file):
-        raise SpecError([f"{file}: {LAW}, and is {kind.what}; {kind.way}"])
+        raise SpecError([f"{file}: got {kind.what}, expected {LAW}; {kind.way}"])
     try:
         text = read_bytes(file).decode().strip()
     except UnicodeDecodeError:
-        raise SpecError([f"{file}: {LAW}, and is no text; name the function that builds the network"]) from None
+        raise SpecError(
+            [f"{file}: got a file that is not text, expected {LAW}; name the function that builds the network"]
+        ) from None
     if file.name in (NETWORK_FILE, CONFIG_FILE):
-        raise SpecError([f"{file}: {LAW}, and is the {file.name} of a network; name its folder, {file.parent}"])
+        raise SpecError([f"{file}: got the {file.name} of a network, expected {LAW}; name its folder, {file.parent}"])
     if not text.startswith(STRING):
         raise SpecError(
-            [f"{file}: {LAW}, and is a text that begins with {text[:40]!r}; name the function that builds the network"]
+            [f"{file}: got a text that begins with {text[:40]!r}, expected {LAW}; name the function that builds the network"]
         )
     return text
 
 
 def _near(folder: Path) -> str:
-    """Return what of it can be named."""
+    """Return a hint at what can be named inside a folder."""
     if (folder / "recipe.yaml").is_file() and (folder / "networks").is_dir():
         return f"; it is a run: name one of the folders in {folder / 'networks'}"
     files = (file for file in sorted(folder.iterdir()) if file.is_file())
@@ -115,13 +117,13 @@ def _near(folder: Path) -> str:
 
 
 def _from_model(model_name: str, name: str) -> Imported:
-    """Return a timm model by name, with its trained weights if they can be had."""
+    """Return a timm model by name, with its trained weights if they are available."""
     import timm
 
     architecture, _, tag = model_name.partition(".")
     config = timm.get_pretrained_cfg(model_name) if timm.is_model(architecture) and _has_tag(architecture, tag) else None
     if config is None:
-        raise SpecError([f"timm:{model_name} must be the name of a timm model, and is none"])
+        raise SpecError([f"timm:{model_name} is not the name of a timm model"])
     arguments, (channels, resolution, _) = _registered(architecture), config.input_size
     network = from_timm(arguments, resolution, channels, config.num_classes, name)
     try:
@@ -149,7 +151,7 @@ def _from_timm_folder(folder: Path, name: str) -> Imported:
     odd = [label for label in labels if not is_a_line(label)]
     if odd:
         raise SpecError(
-            [f"{folder / CONFIG_FILE}: label_names must stand on a line of {LABELS_FILE} each, and {some_of(odd)} cannot"]
+            [f"{folder / CONFIG_FILE}: got label_names {some_of(odd)}, expected names that each stand on a line of {LABELS_FILE}"]
         )
     return dataclasses.replace(_with_weights(network, open_timm(folder)), labels=labels or None)
 
@@ -171,12 +173,12 @@ def _from_module(what: str, reads: Input, name: str) -> Imported:
         return Imported(from_timm(dict(vars(found)), *sizes, name), None, "a ByoModelCfg holds none")
     if not callable(found):
         kind = type(found).__name__
-        raise GenetError(f"{what} must be timm's ByoModelCfg, or a function that builds a network, and is a {kind}")
+        raise GenetError(f"{what}: got a {kind}, expected timm's ByoModelCfg or a function that builds a network")
     network = ExternalModel(name=name, source=what, input=reads)
     module = build_structure(network)
     classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), what)
     if classes != reads.classes:
-        raise GenetError(f"{what}: must answer with {reads.classes} logits, and answers with {classes}; give --classes {classes}")
+        raise GenetError(f"{what}: got {classes} logits, expected {reads.classes}; give --classes {classes}")
     check_answers(module, network)
     check_kept(module, network)
     drawn, network = drawn_anew(module, network), identified(network)
@@ -185,16 +187,18 @@ def _from_module(what: str, reads: Input, name: str) -> Imported:
 
 @torch.inference_mode()
 def _with_weights(network: Network, model: nn.Module) -> Imported:
-    """Return the network with timm's weights, and the same logits."""
+    """Return the network with timm's weights, checked to give the same logits."""
     module, reads = build(network), network.input
     try:
         module.load_state_dict(model.state_dict())
     except RuntimeError as fault:
-        raise GenetError(f"{network.name}: its weights must be those of {network}, and are not ({first_line(fault)})") from None
+        raise GenetError(
+            f"{network.name}: got weights that do not fit ({first_line(fault)}), expected those of {network}"
+        ) from None
     size = (2, reads.channels, reads.resolution, reads.resolution)
     images = torch.randn(size, generator=torch.Generator().manual_seed(0))
     wanted, found = model(images), module.eval()(images)
     error = float((wanted - found).abs().max() / wanted.abs().max())
     if not error <= CLOSE:
-        raise GenetError(f"{network.name}: the imported network must give its logits within {CLOSE:g}, and differs by {error:g}")
+        raise GenetError(f"{network.name}: the logits of the imported network differ by {error:g}, expected at most {CLOSE:g}")
     return Imported(network, module, shown=shown_to(model))

@@ -28,7 +28,7 @@ def _fp32(subject: TrainedModel) -> dict[str, bytes]:
 
 
 def _fp16(subject: TrainedModel) -> dict[str, bytes]:
-    """Return every tensor in fp16 but images and logits, which stay fp32."""
+    """Return the model in fp16 except for images and logits, which stay in fp32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -39,9 +39,9 @@ def _fp16(subject: TrainedModel) -> dict[str, bytes]:
 
 
 def _int8(subject: TrainedModel) -> dict[str, bytes]:
-    """Quantize symmetrically, biases in fp32, as TensorRT wants it: weights per channel, activations per tensor.
+    """Quantize symmetrically, biases in fp32, as TensorRT expects: weights per channel, activations per tensor.
 
-    Activations have the ranges that training images reach.
+    The ranges of activations come from training images.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -61,7 +61,7 @@ def _int8(subject: TrainedModel) -> dict[str, bytes]:
 
 
 def calibration_reader(subject: TrainedModel) -> Any:
-    """Return training images in a random order, as ONNX Runtime asks for them."""
+    """Return training images in a random order, as ONNX Runtime requests them."""
     from onnxruntime.quantization import CalibrationDataReader
 
     if subject.splits is None:
@@ -94,39 +94,39 @@ def _parsed(data: bytes) -> ModelProto:
 
 
 def open_session(model: bytes | Path, name: str) -> Any:
-    """Open an ONNX model in ONNX Runtime, on the processor, with as many threads as torch has; StorageError if it is none.
+    """Open an ONNX model in ONNX Runtime, on the processor, with as many threads as torch has; StorageError if it is not one.
 
-    Of a file its weights may lie in another beside it.
+    The weights of a file may lie in another one beside it.
     """
     try:
         import onnxruntime
     except ImportError:
-        raise GenetError(f"{name}: must be run by ONNX Runtime, and it is not installed; pip install onnxruntime") from None
+        raise GenetError(f"running {name} needs ONNX Runtime, which is not installed; pip install onnxruntime") from None
     given = str(model) if isinstance(model, Path) else model
     try:
         return onnxruntime.InferenceSession(given, session_options(onnxruntime), providers=["CPUExecutionProvider"])
-    except Exception as fault:  # onnxruntime raises classes of its own C++ binding
+    except Exception as fault:  # onnxruntime raises exceptions of its own C++ binding
         if isinstance(model, Path) and (lacking := _lacking(model)):
             raise StorageError(
-                f"{name}: must have its weights beside it, and {some_of(lacking)} is not there; copy it into {model.parent} too"
+                f"{name}: got no {some_of(lacking)}, expected its weights beside it; copy it into {model.parent} too"
             ) from None
-        raise StorageError(f"{name}: must be a model that ONNX Runtime can run, and is not ({first_line(fault)})") from None
+        raise StorageError(f"ONNX Runtime failed to open {name} ({first_line(fault)})") from None
 
 
 def _lacking(file: Path) -> list[str]:
-    """Return the files beside an ONNX model that hold its weights, as far as they are not there."""
+    """Return the missing files beside an ONNX model that should hold its weights."""
     import onnx
 
     try:
         model = onnx.load(file, load_external_data=False)
-    except Exception:  # whatever protobuf raises of a file that is none
+    except Exception:  # any error of protobuf for a file that is not a model
         return []
     places = {each.value for weight in model.graph.initializer for each in weight.external_data if each.key == "location"}
     return sorted(place for place in places if not (file.parent / place).exists())
 
 
 def session_answers(session: Any) -> Answers:
-    """Return what a session answers to images."""
+    """Return a session's answer to images."""
     name = session.get_inputs()[0].name
 
     def answers(images: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def session_answers(session: Any) -> Answers:
 
 
 def _format(name: str, purpose: str, files: Callable[[TrainedModel], dict[str, bytes]], tolerance: float, **more: Any) -> Format:
-    """Return what all ONNX formats have in common: one file, which ONNX Runtime opens."""
+    """Return an ONNX format: one file, which ONNX Runtime opens."""
     place = FILES[name]
 
     def answers(folder: Path) -> Answers:

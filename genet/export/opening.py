@@ -1,4 +1,4 @@
-"""Trained networks as they lie on disk or in timm, ready to answer: the network of a folder, one format of it, or a file."""
+"""Trained networks opened from disk or from timm, ready to answer: the network of a folder, one format of it, or a file."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Opened:
-    """A network ready to answer images on `device`, and what it reads; `shown` is None where it is this project's way,
+    """A network ready to answer images on `device`, and its input.
 
-    `labels` where its folder does not tell what the classes are called.
+    `shown` is None for this project's own preparation of images, `labels` if its folder does not name the classes.
     """
 
     answers: Answers
@@ -47,7 +47,7 @@ class Opened:
 def open_network(what: str, device: torch.device, form: str | None = None) -> Opened:
     """Return a network's folder, or a format in an export's; a .onnx or .pt2 file; the folder of a timm model, or timm:MODEL.
 
-    GenetError where it is none of these, or damaged.
+    GenetError for anything else, or if it is damaged.
     """
     if what.startswith("timm:"):
         return _timm(what, pretrained_model(what.removeprefix("timm:")), device)
@@ -66,28 +66,28 @@ def _opened(what: str, place: Path, device: torch.device) -> Opened:
     if (place / NETWORK_FILE).is_file():
         module = load(place).to(device)
         return Opened(module, structure_of(module).input, "torch", device)
-    law = f"{what}: must be a network's folder (network.yaml, or a timm model's config.json), a .onnx or .pt2 file, or timm:MODEL"
+    law = "a network's folder (network.yaml, or a timm model's config.json), a .onnx or .pt2 file, or timm:MODEL"
     if re.fullmatch(FUNCTION, what):
-        raise GenetError(f"{law}; genet import {what} --into FOLDER makes a folder of it")
+        raise GenetError(f"{what}: got MODULE:FUNCTION, expected {law}; genet import {what} --into FOLDER makes a folder of it")
     kind = kind_of(place)
-    raise GenetError(f"{law}, and is {kind.what}; {kind.way}" if kind else law)
+    raise GenetError(f"{what}: got {kind.what}, expected {law}; {kind.way}" if kind else f"{what}: must be {law}")
 
 
 def _place_of(folder: Path, form: str) -> Path:
-    """Return where a format lies in an export's folder, or in the one above it."""
+    """Return the path of a format in an export's folder, or in the one above it."""
     check_formats([form])
     name = FORMATS[form].place
     if not FORMATS[form].loading:
-        raise GenetError(f"--format must be one that can run, and {form} is a structure alone; leave it out")
+        raise GenetError(f"--format: got {form}, which is a structure alone, expected a format that can run; leave it out")
     if not folder.exists():
-        raise GenetError(f"{folder}: must be the folder of a network, and is not there; name one that is")
+        raise GenetError(f"{folder} does not exist, expected the folder of a network; name one that does")
     if folder.is_file():
-        raise GenetError(f"{folder}: must be the folder of an export to have formats, and is a file; leave --format out")
+        raise GenetError(f"{folder}: got a file, expected the folder of an export, which has formats; leave --format out")
     for place in (folder / name, folder / "export" / name):
         if place.exists():
             return place
     command = f"genet export {typed(folder)} --format {form}"
-    raise GenetError(f"{folder}: must hold the format {form}, and does not; `{command}` writes it")
+    raise GenetError(f"{folder} does not hold the format {form}; `{command}` writes it")
 
 
 def _onnx(file: Path) -> Opened:
@@ -108,7 +108,7 @@ def _program(file: Path) -> Opened:
 
 @torch.inference_mode()
 def _reads(file: Path, shapes: list[list[Any]], answers: Answers) -> Input:
-    """Return what a file reads, by its own word and a try."""
+    """Return a file's input, as it declares it and as one run confirms."""
     law = f"{file}: must read images of one square size in fp32, any number at a time, and answer with logits"
     if len(shapes) != 1 or len(shapes[0]) != 4 or not all(isinstance(size, int) for size in shapes[0][1:]):
         raise SpecError([f"{law} (it reads {shapes})"])
@@ -117,7 +117,7 @@ def _reads(file: Path, shapes: list[list[Any]], answers: Answers) -> Input:
         raise SpecError([f"{law} (its batch is fixed at {images}); export it with a dynamic batch"])
     try:
         logits = answers(torch.zeros(3, channels, height, width))
-    except Exception as fault:  # whatever a runtime raises
+    except Exception as fault:  # any error of a runtime
         raise SpecError([f"{law} ({first_line(fault)})"]) from None
     if height != width or logits.ndim != 2 or len(logits) != 3:
         raise SpecError([f"{law} (it answers {tuple(logits.shape)} to {(3, channels, height, width)})"])
@@ -125,14 +125,14 @@ def _reads(file: Path, shapes: list[list[Any]], answers: Answers) -> Input:
 
 
 def input_of(what: str, channels: int, classes: int, resolution: int) -> Input:
-    """Return what a network reads and answers; SpecError where there are fewer than two classes."""
+    """Return a network's input and classes; SpecError if there are fewer than two classes."""
     if classes < 2:
         raise SpecError([f"{what}: must tell two classes apart or more (got {classes})"])
     return Input(channels=channels, classes=classes, resolution=resolution)
 
 
 def _timm(what: str, model: Any, device: torch.device) -> Opened:
-    """Return the preprocessing that its own configuration says it was trained with."""
+    """Return a timm model, opened with the preprocessing in its own configuration."""
     channels, height, width = model.pretrained_cfg["input_size"]
     if height != width:
         raise SpecError([f"{what}: must read images of one square size (got {height} x {width})"])

@@ -1,4 +1,4 @@
-"""What an export leaves as evidence: which files there are, how far each is from the network, and how it is loaded."""
+"""The evidence of an export: its files, the difference of each from the network, and the way to load it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Exported(Record):
     """One format that was written, loaded again and compared.
 
     `relative_error` is the largest difference between its logits and the network's over the largest logit, for every one of
-    `batches`; `accuracy` its share of right answers on the test images, where that was asked. `source` names the images that
-    it was calibrated or tested with. `loading` are lines of Python, with FOLDER for where it lies.
+    `batches`; `accuracy` its share of right answers on the test images, if that was measured. `source` names the images that
+    it was calibrated or tested with. `loading` holds lines of Python, with FOLDER in place of its path.
     """
 
     format: str
@@ -30,7 +30,7 @@ class Exported(Record):
 class Exports(Derived):
     """All formats in a folder, and why others are not there. `inputs` names the network and its weights.
 
-    Of those left out some cannot be had of the network and what was given; those that `failed` were tried, and raised or did not
+    Some formats are left out because the network or the given images do not allow them; the `failed` ones raised or did not
     reproduce the network.
     """
 

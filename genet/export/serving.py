@@ -1,4 +1,4 @@
-"""How fast each format of an export answers: torch's own in torch, ONNX files in ONNX Runtime."""
+"""Latency of each format of an export: torch's own in torch, ONNX files in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Served(Record):
 def serving_times(
     folder: Path, device: torch.device, batch: int, repeated: Callable[[], None] = lambda: None
 ) -> tuple[Served, ...]:
-    """Time every format in an export's folder on random images; one that cannot run here says so.
+    """Time every format in an export's folder on random images; one that cannot run here has the reason instead.
 
-    GenetError where the folder holds no export.
+    GenetError if the folder holds no export.
     """
     exports = Exports.load(folder / EVIDENCE_FILE)
     reads = read_structure(folder / "network.yaml").input
@@ -65,7 +65,7 @@ def _work(name: str, folder: Path, images: Tensor) -> Work:
 
 
 def _timed(works: dict[str, Work], device: torch.device, repeated: Callable[[], None]) -> dict[str, Timing]:
-    """Tell which clock to use: on a GPU the host's clock times what returns when the device has answered."""
+    """Time the works in turn; the host's clock times those that return when a GPU has answered."""
     waits = {name for name in works if RUNTIMES[name][0] in WAITING}
     timings: dict[str, Timing] = {}
     for clock, names in ((device, works.keys() - waits), (CPU, waits)):

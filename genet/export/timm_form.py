@@ -21,16 +21,16 @@ FOLDER = "timm"
 CONFIG_FILE = "config.json"
 ARCHITECTURE = "gernet_l"  # of timm's: any with this stem, downsampling and head would do
 STEMS = {3: "3x3", 7: "7x7"}
-LARGEST_STRIDE = 32  # beyond it timm dilates, unless it is told the stride
+LARGEST_STRIDE = 32  # beyond it timm dilates, unless the stride is given
 
 
 def timm_arguments(network: Network) -> dict[str, Any]:
-    """Return what timm must be told of a network, blocks as plain values. GenetError where timm has no such network."""
+    """Return the arguments for timm's model of a network, with blocks as plain values. GenetError if timm has no such network."""
     stem = network.stem
     if stem.stride != 2 or stem.kernel not in STEMS or len(network.stages) < 2:
         raise GenetError(
-            "a network for timm must have a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, and has stride "
-            f"{stem.stride}, kernel {stem.kernel} and {len(network.stages)}; leave the format timm out"
+            "the format timm needs a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, got stride "
+            f"{stem.stride}, kernel {stem.kernel} and {len(network.stages)}; leave it out"
         )
     stride = stem.stride * math.prod(superblock.stride for superblock in network.stages)
     features = network.head.width if network.head else 0  # 0: no convolution
@@ -55,7 +55,7 @@ def _blocks(network: Network) -> list[dict[str, Any]]:
 
 
 def from_timm(arguments: Mapping[str, Any], resolution: int, channels: int, classes: int, name: str) -> Network:
-    """Return the network that timm's ByobNet is with these ByoModelCfg fields; SpecError lists what has no form here."""
+    """Return the network that timm's ByobNet builds from these ByoModelCfg fields; SpecError lists everything unsupported."""
     blocks = [_plain(block) for block in arguments.get("blocks", ())]
     faults = [
         f"{field} of a timm model must be {' or '.join(map(repr, legal))} to be a network here (got {arguments[field]!r})"
@@ -80,7 +80,7 @@ def from_timm(arguments: Mapping[str, Any], resolution: int, channels: int, clas
     return Network.parse(" | ".join([*entries, str(classes)]), name)
 
 
-FIELDS: dict[str, tuple[Any, ...]] = {  # of ByoModelCfg, with what a network here has
+FIELDS: dict[str, tuple[Any, ...]] = {  # fields of ByoModelCfg, with their values for networks here
     "downsample": ("conv1x1",),
     "stem_pool": (None, ""),
     "width_factor": (1.0,),
@@ -99,7 +99,7 @@ def _plain(block: Any) -> dict[str, Any]:
 
 
 def _entry(block: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what is wrong with a block of timm's, or its entry in the notation."""
+    """Return the fault of a block of timm's, or its entry in the notation."""
     kind, group, ratio = block.get("type"), block.get("gs") or 0, float(block.get("br", 1.0))
     extra = {key: value for key, value in (block.get("block_kwargs") or {}).items() if key != "kernel_size"}
     if block.get("attn_layer") or block.get("self_attn_layer") or extra:
@@ -126,7 +126,7 @@ def to_timm(network: Network) -> nn.Module:
 
 
 def _files(subject: TrainedModel) -> dict[str, bytes]:
-    """Write it as timm keeps its own models: a config.json and the weights."""
+    """Return its files as timm keeps its own models: a config.json and the weights."""
     network, reads, shown = subject.ours, subject.network.input, subject.shown
     size = (reads.channels, reads.resolution, reads.resolution)
     *_, last = blocks(network)
@@ -157,9 +157,9 @@ def _files(subject: TrainedModel) -> dict[str, bytes]:
 
 
 def open_timm(folder: Path) -> nn.Module:
-    """Return the model in a folder of timm's format, in eval mode, from safetensors checked against a sum beside them.
+    """Return the model in a folder of timm's format, in eval mode, from safetensors checked against the checksum beside them.
 
-    SpecError or StorageError where the folder holds no such model.
+    SpecError or StorageError if the folder holds no such model.
     """
     import timm
     from safetensors.torch import load
@@ -174,15 +174,15 @@ def open_timm(folder: Path) -> nn.Module:
             **with_blocks(config["model_args"]),
         )
         model.load_state_dict(load(data))
-    except Exception as fault:  # whatever timm's models and the reader of tensors raise
+    except Exception as fault:  # any error of timm's models or of the reader of tensors
         raise StorageError(
-            f"{folder}: must hold the weights of the model that its {CONFIG_FILE} describes, and does not ({first_line(fault)})"
+            f"{folder}: loading its weights into the model that its {CONFIG_FILE} describes failed ({first_line(fault)})"
         ) from None
     return model.eval()
 
 
 def shown_to(model: Any) -> Preprocessing:
-    """Return how images are shown to a timm model, by its own configuration."""
+    """Return the preparation of images for a timm model, by its own configuration."""
     from timm.data import resolve_data_config
 
     config = resolve_data_config(model=model)
@@ -199,20 +199,20 @@ def with_blocks(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config.json of a timm model's folder: architecture, classes, arguments; SpecError if it is none."""
+    """Return the config.json of a timm model's folder: architecture, classes, arguments; SpecError if it is not one."""
     file = folder / CONFIG_FILE
     try:
         config = json.loads(read_bytes(file))
     except ValueError as fault:
-        raise SpecError([f"{file}: must be the config.json of a timm model, and is no JSON ({fault})"]) from None
+        raise SpecError([f"{file}: got text that is not JSON ({fault}), expected the config.json of a timm model"]) from None
     usual = {"model_args": {}, "num_classes": 1000, **(config if isinstance(config, dict) else {})}
     if not (isinstance(usual.get("architecture"), str) and isinstance(usual["model_args"], dict)):
-        raise SpecError([f"{file}: must be the config.json of a timm model, and names no architecture (got {config!s:.60})"])
+        raise SpecError([f"{file}: got {config!s:.60} without an architecture, expected the config.json of a timm model"])
     return usual
 
 
 def _answers(folder: Path) -> Answers:
-    """Open a folder as its card says, by timm alone."""
+    """Open a folder in the way its card shows, by timm alone."""
     import timm
 
     blocks = with_blocks(read_config(folder / FOLDER)["model_args"])["blocks"]

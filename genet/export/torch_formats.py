@@ -35,17 +35,19 @@ def _program(subject: TrainedModel) -> dict[str, bytes]:
 
 
 def open_program(data: bytes, name: str) -> torch.export.ExportedProgram:
-    """Return a torch.export program; StorageError if the bytes are none, or would unpickle more than tensors."""
+    """Return a torch.export program; StorageError if the bytes are not one, or would unpickle more than tensors."""
     try:
         with quiet(), tensors_alone():
             return torch.export.load(io.BytesIO(data))
-    except Exception as fault:  # whatever its zip, JSON and graph readers raise
-        raise StorageError(f"{name}: must be a program of torch.export, and is none ({first_line(fault)})") from None
+    except Exception as fault:  # any error of its zip, JSON and graph readers
+        raise StorageError(
+            f"{name}: got a file that torch.export cannot load ({first_line(fault)}), expected one of its programs"
+        ) from None
 
 
 @contextmanager
 def tensors_alone() -> Iterator[None]:
-    """Set torch's own switch that no file is unpickled but for tensors; its loader of programs would, where that fails."""
+    """Set torch's own switch to unpickle tensors only, since its loader of programs falls back to more."""
     before = os.environ.get(SWITCH)
     os.environ[SWITCH] = "1"
     try:

@@ -1,1 +1,1 @@
-"""What networks cost on a device: the latency table, what it is measured with, and what is predicted from it."""
+"""Latency of networks on a device: the latency table, the measurements behind it, and the predictions from it."""

@@ -1,4 +1,4 @@
-"""Latency evidence as a file: read where its device is not, and compared with another."""
+"""Latency evidence in a file: read without its device, and compared with another file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from genet.storage import Journal, Record
 
 
 def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
-    """Return the table in an evidence file: of its settings the one that is `wanted`, or its only one.
+    """Return the table in an evidence file: the `wanted` one of its settings, or its only one.
 
-    EvidenceError where the file has no latencies, or none or several that fit.
+    EvidenceError if the file has no latencies, or none or several that fit.
     """
     found = _settings(path)
     fitting = [setting for setting in found if wanted is None or _fits(setting, wanted)]
     if len(fitting) != 1:
         known = "; ".join(map(str, fitting or found))
         raise EvidenceError(
-            f"{path}: must hold one setting that fits what is asked, and holds {len(fitting)} (known: {known}); "
+            f"{path}: got {len(fitting)} settings that fit what is asked, expected one (known: {known}); "
             "set measure's runtime, dtype, memory_format and batch to it, or pass a file with one setting"
         )
     return LatencyTable(Journal(path), fitting[0])
@@ -29,10 +29,10 @@ def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
 
 def _settings(path: Path) -> tuple[Setting, ...]:
     if not path.is_file():
-        raise EvidenceError(f"{path}: must be an evidence file such as RUN/latency.jsonl, and is not there")
+        raise EvidenceError(f"{path} does not exist, expected an evidence file such as RUN/latency.jsonl")
     found = tuple(settings(Journal(path)).values())
     if not found:
-        raise EvidenceError(f"{path}: must hold latencies of some setting, and holds none; `genet profile RUN` writes them")
+        raise EvidenceError(f"{path}: got no latencies, expected those of a setting; `genet profile RUN` writes them")
     return found
 
 
@@ -46,7 +46,7 @@ def _conditions(setting: Setting) -> tuple[object, ...]:
 
 
 class Moved(Record):
-    """One row of two evidence files: what was measured, in milliseconds per batch, before and after."""
+    """One row of two evidence files: its name, and milliseconds per batch before and after."""
 
     name: str
     before_ms: float
@@ -59,7 +59,7 @@ class Moved(Record):
 
 
 class Difference(Record):
-    """What moved between two settings: the facts of the key that differ, and every row that both have, most moved first.
+    """The changes between two settings: the facts of the key that differ, and every row that both have, largest change first.
 
     `floor` is the relative change that the scatter of both sentinels makes by itself.
     """
@@ -74,14 +74,14 @@ class Difference(Record):
 
 
 def differences(before: Path, after: Path) -> tuple[Difference, ...]:
-    """Compare two evidence files, setting by setting. EvidenceError where no two settings are of the same conditions.
+    """Compare two evidence files, setting by setting. EvidenceError if no two settings have the same conditions.
 
     Settings are paired by runtime, number format, memory format and batch; device and software are what may differ.
     """
     pairs = [(a, b) for a in _settings(before) for b in _settings(after) if _conditions(a) == _conditions(b)]
     if not pairs:
         raise EvidenceError(
-            f"{before} and {after}: must share a runtime, dtype, memory format and batch, and share none "
+            f"{before} and {after}: got no runtime, dtype, memory format and batch that both share, expected at least one "
             f"({'; '.join(map(str, _settings(before)))} against {'; '.join(map(str, _settings(after)))})"
         )
     return tuple(difference(LatencyTable(Journal(before), a), LatencyTable(Journal(after), b)) for a, b in pairs)

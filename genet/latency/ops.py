@@ -1,8 +1,8 @@
-"""A network as the kernels of one forward pass, in closed form: what the analytic device model estimates.
+"""A network as the kernels of one forward pass, in closed form: the input of the analytic device model.
 
-The convolutions come from `genet.arch.cost`; here the passes between them are added, which eager PyTorch runs as kernels
-of their own: normalisation, activation, the residual addition, pooling. `genet.latency.trace` reads the same list off
-the modules that are really built, and a test holds the two together.
+The convolutions come from `genet.arch.cost`; this module adds the passes between them, which eager PyTorch runs as separate
+kernels: normalisation, activation, the residual addition, pooling. `genet.latency.trace` reads the same list off the modules that
+are really built, and a test holds the two together.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Op:
         return self.kind == "conv" and self.groups > 1 and self.groups == self.in_width
 
     def bytes(self, batch: int, bytes_per_value: int) -> int:
-        """Return memory traffic of a batch: inputs and outputs of every image, weights once (utilization paper, equation 2)."""
+        """Return the memory traffic of a batch: inputs and outputs per image, weights once (utilization paper, equation 2)."""
         return bytes_per_value * (self.weights + batch * (self.read + self.written))
 
 
@@ -64,7 +64,7 @@ def block_ops(block: Block) -> tuple[Op, ...]:
 
 
 def kernel_count(block: Block) -> int:
-    """Return how many kernels a block launches; only its kind and whether its shortcut projects decide that."""
+    """Return the number of kernels that a block launches, which depends on its kind and on a projection in its shortcut."""
     return _kernel_count(block.kind, shortcut(block) is not None)
 
 

@@ -1,6 +1,6 @@
-"""A whole network's latency from its blocks': their sum, corrected by what random whole networks showed.
+"""Prediction of a whole network's latency: the sum over its blocks, corrected by measurements of random whole networks.
 
-A sum misses what happens between blocks (caches, fusion, what is paid once per pass), and in eager mode a network of
+A sum misses effects between blocks (caches, fusion, costs paid once per pass), and in eager mode a network of
 many small kernels waits for the host: its latency is then kernels x host cost, whatever their widths.
 """
 
@@ -20,24 +20,24 @@ from genet.latency.ops import kernel_count, network_ops
 from genet.latency.table import LatencyTable, NetworkRow
 from genet.storage import Record
 
-ROUNDING = 1e-6  # relative errors that close are equal
+ROUNDING = 1e-6  # relative errors this close count as equal
 
 
 class Correction(Record):
     """latency = max(scale * sum + kernels * cost between kernels, kernels * host cost), in milliseconds per batch."""
 
     scale: float
-    kernel_ms: float  # what a kernel costs in a network beyond what its block took by itself
-    host_ms: float  # what the host needs per kernel
-    networks: int  # it was fitted on
+    kernel_ms: float  # cost of a kernel in a network beyond its share of its block's own time
+    host_ms: float  # host cost per kernel
+    networks: int  # networks it was fitted on
     left_out_error: float | None  # mean relative error on networks left out of the fit one at a time
 
     def ms(self, sum_ms: float, ops: int) -> float:
-        """Return milliseconds per batch of a network whose blocks take `sum_ms` together and launch `ops` kernels."""
+        """Return the milliseconds per batch of a network whose blocks take `sum_ms` together and launch `ops` kernels."""
         return max(self.device_ms(sum_ms, ops), self.host_ms * ops)
 
     def device_ms(self, ms: float, ops: int) -> float:
-        """Return its device time, or that of a single block: what adds up over the blocks of a network."""
+        """Return its device time, or that of a single block, which adds up over the blocks of a network."""
         return self.scale * ms + self.kernel_ms * ops
 
 
@@ -52,11 +52,11 @@ class Whole(Record):
 def fit_correction(wholes: Sequence[Whole], waits_for_host: bool = True) -> Correction:
     """Return the correction that errs least, relatively, on networks left out one at a time.
 
-    Forms from the plainest: a scale, a scale and a cost per kernel, either with a host cost where the
-    device may wait for its host. EvidenceError without a network.
+    Forms from the plainest: a scale, a scale and a cost per kernel, either with a host cost if the device may wait for its host.
+    EvidenceError without a network.
     """
     if not wholes:
-        raise EvidenceError("a correction must have a network measured whole, and there is none; `genet profile RUN` measures")
+        raise EvidenceError("a correction needs a network measured whole, got none; `genet profile RUN` measures some")
     hosts = [0.0, *sorted({whole.ms / whole.ops for whole in wholes})] if waits_for_host and len(wholes) >= 5 else [0.0]
     forms = list(itertools.product((False, True) if len(wholes) >= 5 else (False,), hosts))
     errors = [_left_out_error(wholes, *form) for form in forms]
@@ -84,7 +84,7 @@ def _left_out_error(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -
 def _fit(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -> tuple[float, float]:
     """Solve least squares of the relative errors, over the networks that the device and not the host decides."""
     device = [whole for whole in wholes if whole.ms > 1.02 * host_ms * whole.ops]
-    if not device:  # the sums are then only known to be no longer than what was measured
+    if not device:  # the sums are then only known to be no longer than the measured times
         return min(1.0, *(whole.ms / whole.sum_ms for whole in wholes)), 0.0
     sums, ms = np.array([whole.sum_ms for whole in device]), np.array([whole.ms for whole in device])
     if per_kernel and len(device) >= 3:
@@ -97,9 +97,9 @@ def _fit(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -> tuple[flo
 
 
 class Predictor:
-    """Predicts every network whose blocks a table holds, corrected by networks measured whole.
+    """A predictor of every network whose blocks a table holds, corrected by networks measured whole.
 
-    `rows` are those networks; EvidenceError where the table cannot predict a single one of them.
+    `rows` are those networks; EvidenceError if the table cannot predict a single one of them.
     """
 
     def __init__(self, table: LatencyTable, masternet: Network, rows: Iterable[NetworkRow]) -> None:
@@ -109,25 +109,25 @@ class Predictor:
         self.correction = fit_correction(self._wholes, self._waits)
 
     def learn(self, row: NetworkRow) -> None:
-        """Correct what is predicted from now on by one more network measured whole."""
+        """Correct later predictions by one more network measured whole."""
         whole = self._whole(row)
         if whole:
             self._wholes.append(whole)
             self.correction = fit_correction(self._wholes, self._waits)
 
     def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
-        """Return predicted device milliseconds per batch that a block adds to a network, for each width that it may read."""
+        """Return the predicted device milliseconds per batch that a block adds to a network, for each width that it may read."""
         own = np.array(in_widths) == block.width
         same, other = (kernel_count(dataclasses.replace(block, in_width=width)) for width in (block.width, block.width + 1))
         ms = self.table.reading_ms(block, in_widths)
         return self.correction.scale * ms + self.correction.kernel_ms * np.where(own, same, other)
 
     def ms(self, network: Network) -> float:
-        """Return predicted milliseconds per batch; EvidenceError where a block of it is not in the table."""
+        """Return the predicted milliseconds per batch; EvidenceError if a block of it is not in the table."""
         return self.correction.ms(self.table.predict_ms(network), len(network_ops(network)))
 
     def _whole(self, row: NetworkRow) -> Whole | None:
-        """Return a row beside the sum of its blocks; None where the table lacks one, as for a network outside the kept widths."""
+        """Return a row beside the sum of its blocks; None if the table lacks one, as for a network outside the kept widths."""
         try:
             sum_ms = self.table.predict_ms(Network.parse(row.network))
         except EvidenceError:
@@ -136,5 +136,5 @@ class Predictor:
 
 
 def relative_errors(predicted: Iterable[float], measured: Iterable[float]) -> tuple[float, ...]:
-    """Return predicted over measured, minus one."""
+    """Return predicted over measured latencies, minus one."""
     return tuple(p / m - 1 for p, m in zip(predicted, measured, strict=True))

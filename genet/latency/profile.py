@@ -1,4 +1,4 @@
-"""Fills the latency table: blocks in context and in random order between readings of a sentinel, and whole networks."""
+"""Filling of the latency table: blocks in context and in random order between readings of a sentinel, and whole networks."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ GROUP_S = 0.5  # between two readings of the sentinel; timed in turn with the ro
 GPU_GROUP_S = 5.0  # the same on a GPU, whose clock drifts slowly
 GROUP_ROWS = 32
 ROUND_REPEATS = 10
-SLOW_TO_BUILD = ("compile", "tensorrt")  # the others are built anew for every round: where memory lies matters too
-SCAN_ROUNDS = 2  # of a network that is looked at in search of another: one has no error
-ROUNDS = 3  # at least, of a whole network: 30 repeats in all
+SLOW_TO_BUILD = ("compile", "tensorrt")  # the others are built anew for every round, since the placement of memory matters too
+SCAN_ROUNDS = 2  # rounds of a network that is timed in search of another, as one round has no error
+ROUNDS = 3  # at least, for a whole network: 30 repeats in all
 REFERENCE_ROUNDS = 10
 
 
 def profile_blocks(
     table: LatencyTable, meter: Meter, wanted: Iterable[Block], sentinel: Block, seed: int, measured: Callable[[], None]
 ) -> int:
-    """Measure the blocks that the table lacks, in random order so that a drifting clock leans on no width.
+    """Measure the blocks missing from the table, in random order so that a drifting clock favours no width.
 
-    A table that has a sentinel keeps it, so that all its rows are brought to the same speed of the machine; the one given
-    begins a new table. Every few seconds it is timed again. Where it moved by more than 2 % the rows in between are measured once
-    more and the calmer of both counts; what drift is left stays with the row, and is divided out. Returns the number of
-    rows that keep such a mark. A block that cannot be measured is a recorded failure.
+    A table that has a sentinel keeps it, so that all its rows are brought to the same speed of the machine; the one given begins
+    a new table. Every few seconds it is timed again. If it moved by more than 2 % the rows in between are measured once more and
+    the calmer of both counts; the remaining drift stays with the row, and is divided out. Returns the number of rows that keep
+    such a mark. A block that cannot be measured is a recorded failure.
     """
     missing = table.missing(wanted)
     random.Random(seed).shuffle(missing)
@@ -54,7 +54,7 @@ def profile_blocks(
         return table.sentinels[str(sentinel)][-1]
 
     begun = False
-    while not begun:  # by another process meanwhile: then by its sentinel
+    while not begun:  # another process may have begun the table: then its sentinel counts
         kept = table.sentinel
         sentinel = kept or sentinel
         try:
@@ -64,11 +64,11 @@ def profile_blocks(
             if kept is None:
                 raise
             raise MeasurementError(
-                f"{table.path}: the block that its rows are held against must be timed again, and {fault}; "
+                f"{table.path}: timing the block that its rows are held against once more failed: {fault}; "
                 "with another evidence file a new table is begun"
             ) from None
         begun = table.sentinel == sentinel
-    while missing := table.missing(missing):  # another process may have measured some
+    while missing := table.missing(missing):  # another process may have measured some of them
         window = _Window([], before, before)
         try:
             for row in _group(meter, missing):
@@ -79,7 +79,7 @@ def profile_blocks(
                 again = _Window([_block_row(meter, row.block) for row in window.rows], before, before)
                 again.after = before = read()
                 window = min(window, again, key=lambda each: each.moved)
-        finally:  # also where the device is lost: what was measured before is kept
+        finally:  # also if the device is lost: earlier measurements are kept
             drift = math.sqrt(window.before * window.after) / table.sentinels[str(sentinel)][0]
             for row in window.rows:
                 table.add_block(row.model_copy(update={"drift": drift}))
@@ -97,7 +97,7 @@ class _Window:
 
     @property
     def moved(self) -> float:
-        """Return how far the machine's speed moved meanwhile, relatively."""
+        """Relative change of the machine's speed meanwhile."""
         return abs(math.log(self.after / self.before))
 
 
@@ -117,7 +117,7 @@ def _group(meter: Meter, missing: list[Block]) -> Iterator[BlockRow]:
 
 
 def _block_row(meter: Meter, block: Block) -> BlockRow:
-    """Return a block that is repeated costs half of what three in a row take longer than one: what is paid once cancels."""
+    """Measure a block; a repeated one costs half of the extra time of three in a row over one, which cancels fixed costs."""
     row = BlockRow(block=block, ops=len(block_ops(block)))
     try:
         if not is_repeated(block):
@@ -127,7 +127,7 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
     except MeasurementError as fault:
         return row.model_copy(update={"failure": str(fault)})
     ms, median_ms = (three.ms - one.ms) / 2, (three.median_ms - one.median_ms) / 2
-    if min(ms, median_ms) <= 0:  # noise swallowed two blocks: a third of the three is then the better answer
+    if min(ms, median_ms) <= 0:  # noise exceeded two blocks: a third of the three is then the better answer
         ms, median_ms = three.ms / 3, three.median_ms / 3
     spread = math.hypot(three.spread * three.median_ms, one.spread * one.median_ms) / 2 / median_ms
     return row.model_copy(update={"ms": ms, "median_ms": median_ms, "spread": spread})
@@ -144,11 +144,11 @@ def many_rounds(row: NetworkRow) -> bool:
 
 
 def rounds_of(parts: Sequence[Workload], meter: Meter) -> Iterator[tuple[Timing, ...]]:
-    """Round after round of repeats of parts in turn, as many as are asked for; built anew for each, but where that is slow."""
+    """Yield round after round of repeats of parts in turn, as many as requested, built anew for each unless that is slow."""
     race = None
     while True:
         if race is None or meter.setting.runtime not in SLOW_TO_BUILD:
-            race = None  # two sets of weights and images at a time would not fit where one just does
+            race = None  # two sets of weights and images at a time would not fit if one barely does
             race = meter.prepare(parts)
         yield race(ROUND_REPEATS)
 
@@ -161,12 +161,12 @@ def measure_network(
     enough: Callable[[NetworkRow], bool] = few_rounds,
     least: int = ROUNDS,
 ) -> NetworkRow:
-    """Return a whole network timed in turn with the reference, round by round until `enough`; the table keeps all rounds.
+    """Time a whole network in turn with the reference, round by round until `enough`; the table keeps all rounds.
 
     It takes `least` rounds at least.
 
-    Rounds already in the table count, and no more of them than it takes: what is answered does not depend on what else was
-    measured later. MeasurementError where it cannot be timed.
+    Rounds already in the table count, but no more of them than it takes: the answer does not depend on later measurements.
+    MeasurementError if it cannot be timed.
     """
     row = table.network_row(network)
     row = row if row is not None and row.reference == str(reference) else None
@@ -197,14 +197,14 @@ def profile_sweep(
     measured: Callable[[], None],
     always: Sequence[int] = (),
 ) -> tuple[Sweep, tuple[int, ...]]:
-    """Return latency over width of a block, layer or super-block, measured where its staircase may step; and the MACs per batch.
+    """Return latency over width of a block, layer or super-block, measured at its possible steps; and the MACs per batch.
 
     `at_width` gives the blocks it is made of at every width on offer. A short grid is measured whole; of a long one, the
-    widths in `always` are never passed over. EvidenceError where fewer than two widths can be measured.
+    widths in `always` are never passed over. EvidenceError if fewer than two widths can be measured.
     """
     grid = sorted(at_width)
     sampled = len(grid) >= SHORT and not table.setting.estimate  # an estimate costs nothing
-    sentinel = at_width[grid[0]][0]  # of a new table: the narrowest fits into memory if any does
+    sentinel = at_width[grid[0]][0]  # sentinel of a new table: the narrowest fits into memory if any does
     while True:
         known = {width: ms for width in grid if (ms := _sum_ms(table, at_width[width])) is not None}
         finite = {width: ms for width, ms in known.items() if ms < math.inf}
@@ -216,7 +216,7 @@ def profile_sweep(
         profile_blocks(table, meter, [block for width in wanted for block in at_width[width]], sentinel, 0, measured)
     if len(finite) < 2:
         failure = next((row.failure for row in table.block_rows if row.failure), "the range has one width")
-        raise EvidenceError(f"a staircase must have at least 2 widths that can be measured, and has {len(finite)}: {failure}")
+        raise EvidenceError(f"a staircase needs at least 2 widths that can be measured, got {len(finite)}: {failure}")
     sigma = tuple(max(table.noise, _standard_error(table, at_width[width])) for width in finite)
     macs = tuple(table.setting.batch * sum(block_cost(block).macs for block in at_width[width]) for width in finite)
     return Sweep(widths=tuple(finite), ms=tuple(finite.values()), sigma=sigma), macs

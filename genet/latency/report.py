@@ -1,4 +1,4 @@
-"""One network's latency, told whole and layer by layer: what holds it up, the device or the host, and what waves waste."""
+"""One network's latency, whole and layer by layer: its bottleneck, device or host, and the waste in waves."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from genet.latency.timing.meter import DeviceMeter, EstimateMeter, Meter
 from genet.latency.workload import Workload
 from genet.storage import Record
 
-BOUND = 1.1  # so much slower than its kernels alone, and a network waits for the host
+BOUND = 1.1  # a network that is slower than its kernels alone by this factor waits for the host
 
 
 class LayerLatency(Record):
-    """One layer of a network, in milliseconds per batch; waves and what the last one wastes where a model counts them."""
+    """One layer of a network, in milliseconds per batch; waves and the waste of the last one if a model counts them."""
 
     name: str
     kind: str
@@ -29,9 +29,9 @@ class LayerLatency(Record):
 class LatencyReport(Record):
     """A network's latency in milliseconds per batch.
 
-    `device_ms` is what its kernels take alone, where that is known; `bound` says whether it waits for the device or for the
-    host, None where device and host are one. `tail_ms` is the time lost in last waves that are not full: counted by the
-    wave model, also beside a measurement. Layers are listed in the order they run.
+    `device_ms` is the time of its kernels alone, if it is known; `bound` says whether it waits for the device or for the
+    host, None if device and host are one. `tail_ms` is the time lost in last waves that are not full: counted by the
+    wave model, also beside a measurement. Layers are listed in the order in which they run.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LatencyReport(Record):
     bound: Literal["device", "host"] | None
     tail_ms: float | None
     layers: tuple[LayerLatency, ...]
-    layers_runtime: str  # measured layers are always those of eager mode: other runtimes do not keep them apart
+    layers_runtime: str  # measured layers are always those of eager mode, as other runtimes do not keep them apart
 
     @property
     def ms_per_image(self) -> float:
@@ -76,7 +76,7 @@ def read_latency(part: Workload, meter: Meter, repeated: Callable[[], None] = la
 
 
 def _device_ms(part: Workload, meter: DeviceMeter) -> float | None:
-    """Return what the kernels take when no host launches them one by one; on a GPU in eager mode alone is that another time."""
+    """Return the time of the kernels without launches by the host; it differs only on a GPU in eager mode."""
     if meter.device.type != "cuda" or meter.setting.runtime != "eager":
         return None
     graphs = meter.setting.model_copy(update={"runtime": "cudagraph"})
@@ -87,7 +87,7 @@ def _device_ms(part: Workload, meter: DeviceMeter) -> float | None:
 
 
 def _tail_ms(part: Workload, setting: Setting, ms: float) -> float | None:
-    """Return the modelled share of a measured time; None for a device that the wave model does not know."""
+    """Return the modelled tail of a measured time; None for a device that the wave model does not know."""
     gpu = similar_gpu(setting.device.name)
     if gpu is None:
         return None

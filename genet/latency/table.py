@@ -1,6 +1,6 @@
 """The latency table: measured blocks and networks of one setting, and a network's latency as the sum of its blocks.
 
-On the disk it is a journal that anyone can pass on: every row carries the digest of its setting, and the setting is in
+On disk it is a journal that can be passed on: every row carries the digest of its setting, and the setting is in
 the journal too. Rows of different settings never mix.
 """
 
@@ -28,19 +28,19 @@ from genet.latency.workload import read_blocks
 from genet.storage import Journal, Record, digest
 
 MIXED = "TF32 convolutions, IEEE linear layers"  # as torch serves it by default, and `fp32_as_served` pins it
-FP32 = {"onnxruntime": "TF32", "tensorrt": "TF32"}  # these allow it everywhere by default
+FP32 = {"onnxruntime": "TF32", "tensorrt": "TF32"}  # these runtimes allow TF32 everywhere by default
 
 
 class Setting(Record):
-    """All that a latency depends on beside the block itself. Rows of different settings never mix."""
+    """All facts that a latency depends on besides the block itself. Rows of different settings never mix."""
 
     device: DeviceCard
     runtime: Runtime
-    package: str | None  # version of the runtime's own package, where it is not torch
+    package: str | None  # version of the runtime's own package, if it is not torch
     dtype: Dtype
     memory_format: MemoryFormat
     batch: int
-    fp32: str | None = None  # what fp32 stands for on a GPU, where it is measured
+    fp32: str | None = None  # meaning of fp32 on a measured GPU
 
     @classmethod
     def of(cls, card: DeviceCard, measure: Measure) -> Setting:
@@ -59,18 +59,18 @@ class Setting(Record):
 
     @property
     def digest(self) -> str:
-        """Twelve digits that stand for the setting in every row of a journal; facts that cannot move a latency are left out.
+        """Twelve digits that stand for the setting in every row of a journal; facts that cannot change a latency are left out.
 
-        So is what is None beside the card: a fact that is told since a later version changes no digest where it is none.
+        So are facts outside the card that are None: a fact added by a later version changes no digest while it is None.
         """
-        driver = self.device.driver and ".".join(self.device.driver.split(".")[:2])  # further digits are mended faults
+        driver = self.device.driver and ".".join(self.device.driver.split(".")[:2])  # further digits are fixed faults
         plain = self.model_copy(update={"device": self.device.model_copy(update={"driver": driver})})
         left_out: dict[str, bool | set[str]] = {"device": {"memory_bytes", "python", "platform"}, "fp32": self.fp32 is None}
         return digest(plain.model_dump_json(exclude=left_out))[:12]
 
     @property
     def estimate(self) -> bool:
-        """Return whether the latencies come from a model of a device that was not there."""
+        """Return whether the latencies come from a model of an absent device."""
         return self.device.kind == "estimate"
 
     def __str__(self) -> str:
@@ -91,21 +91,21 @@ def _version(package: str) -> str | None:
 
 
 class BlockRow(Record):
-    """Latency of one block in context, in milliseconds per batch; or why it has none."""
+    """Latency of one block in context, in milliseconds per batch; or the reason why it has none."""
 
     block: Block
     ops: int  # kernels
     ms: float | None = None
     median_ms: float | None = None
     spread: float | None = None  # interquartile range of the repeats over the median
-    drift: float = 1.0  # how much slower the machine was than when the table was begun, as the sentinel tells
+    drift: float = 1.0  # how much slower the machine was than at the start of the table, by the sentinel
     failure: str | None = None
 
 
 class NetworkRow(Record):
     """Latency of a whole network, in milliseconds per batch: rounds in which it was timed in turn with a reference.
 
-    The reference (the MasterNet) tells how fast the machine was in each round. Its own row has itself as reference.
+    The reference (the MasterNet) shows how fast the machine was in each round. Its own row has itself as reference.
     """
 
     network: str  # its notation
@@ -132,7 +132,7 @@ class NetworkRow(Record):
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Its latency over the reference's, round by round: what the machine's drift cannot touch."""
+        """Its latency over the reference's, round by round, which the machine's drift cannot affect."""
         return tuple(own / other for own, other in zip(self.ms, self.reference_ms, strict=True))
 
     @property
@@ -144,7 +144,7 @@ class NetworkRow(Record):
 class LatencyTable:
     """A journal of measurements, replayed. The rows of the given setting are the table; others stay untouched.
 
-    What another process adds to the journal meanwhile is replayed whenever this one adds something.
+    Rows that another process adds to the journal meanwhile are replayed whenever this one adds something.
     """
 
     def __init__(self, journal: Journal, setting: Setting) -> None:
@@ -205,9 +205,9 @@ class LatencyTable:
 
     @property
     def begun_slower(self) -> float:
-        """Return how much slower the machine was when the table was begun than it usually is, by the median of all readings.
+        """Return how much slower the machine was at the start of the table than it usually is, by the median of all readings.
 
-        Drifts are told against the first reading, which may have met a machine that was busy for some seconds.
+        Drifts are relative to the first reading, which may have met a machine that was busy for some seconds.
         """
         if self._slower is None:
             readings = self.sentinels.get(next(iter(self.sentinels), ""), ())
@@ -234,15 +234,15 @@ class LatencyTable:
         return tuple(self._networks.values())
 
     def add_block(self, row: BlockRow) -> None:
-        """Keep a measured block; it is on the disk when this returns."""
+        """Keep a measured block; it is on disk when this returns."""
         self._append("block", row.model_dump(mode="json"))
 
     def add_network(self, row: NetworkRow) -> None:
-        """Keep a measured network; it is on the disk when this returns."""
+        """Keep a measured network; it is on disk when this returns."""
         self._append("network", row.model_dump(mode="json"))
 
     def add_sentinel(self, block: Block | str, ms: float) -> None:
-        """Keep what a sentinel took."""
+        """Keep a reading of a sentinel."""
         self._append("sentinel", {"block": str(block), "ms": ms})
 
     def _append(self, kind: str, value: object) -> None:
@@ -253,9 +253,9 @@ class LatencyTable:
         self._setting_written = True
 
     def adopt(self, other: LatencyTable) -> None:
-        """Take over the rows of other evidence for this setting that are not here yet, their drift told as this table tells it.
+        """Take over the rows missing here from other evidence for this setting, with drifts relative to this table.
 
-        Where both have one sentinel it tells them apart; else, both are taken to have met the machine at its usual speed.
+        A common sentinel relates the two; otherwise both are taken to have met the machine at its usual speed.
         """
         if self.sentinel is None:  # the other's becomes this table's
             slower = 1.0
@@ -274,13 +274,13 @@ class LatencyTable:
                 self.add_sentinel(block, ms)
 
     def block_row(self, block: Block) -> BlockRow | None:
-        """Return the row of a block, None where there is none."""
+        """Return the row of a block, None if there is none."""
         return self._blocks.get(block)
 
     def ms(self, block: Block) -> float:
         """Return milliseconds per batch of a block at the machine's usual speed: the drift is divided out.
 
-        Infinite for one that could not be measured; EvidenceError where it lacks.
+        Infinite for one that could not be measured; EvidenceError if it is missing.
         """
         row = self._blocks.get(block)
         return self._steady_ms(row) if row else float(self.reading_ms(block, [block.in_width])[0])
@@ -292,7 +292,7 @@ class LatencyTable:
         """Return the same for each width that a block may read.
 
         One that reads a width between two measured ones is interpolated: the channels read enter a convolution's work
-        linearly, while those written make the stairs. One with an identity shortcut stands for itself alone.
+        linearly, while those written make the stairs. A block with an identity shortcut stands for itself alone.
         """
         wanted = np.array(in_widths)
         widths, ms = self._curves().get(_any_reader(block), (wanted[:0], np.empty(0)))
@@ -300,7 +300,7 @@ class LatencyTable:
         alone = own | (len(widths) == 0) | (wanted < widths[:1].sum()) | (wanted > widths[-1:].sum())
         found = np.full(len(wanted), np.inf)
         if not alone.all():
-            with np.errstate(invalid="ignore"):  # beside one that could not be measured, none is on offer either
+            with np.errstate(invalid="ignore"):  # next to one that could not be measured, none is on offer either
                 found = np.nan_to_num(np.interp(wanted, widths, ms), nan=np.inf, posinf=np.inf)
         for place in np.flatnonzero(alone):
             found[place] = self._measured_ms(dataclasses.replace(block, in_width=int(wanted[place])))
@@ -310,7 +310,7 @@ class LatencyTable:
         row = self._blocks.get(block)
         if row is None:
             raise EvidenceError(
-                f"the latency table must hold every block of the network, and lacks {block}; `genet profile RUN` measures it"
+                f"the latency table lacks {block}, expected every block of the network; `genet profile RUN` measures it"
             )
         return self._steady_ms(row)
 
@@ -328,19 +328,19 @@ class LatencyTable:
         return self._curve_of
 
     def predict_ms(self, network: Network) -> float:
-        """Return milliseconds per batch: the sum over the network's blocks."""
+        """Return the milliseconds per batch: the sum over the network's blocks."""
         return sum(self.ms(block) for block in blocks(network))
 
     def network_row(self, network: ModelSpec) -> NetworkRow | None:
-        """Return the measurement of a whole network, None where there is none."""
+        """Return the measurement of a whole network, None if there is none."""
         return self._networks.get(str(network))
 
     def masternet_ms(self, masternet: Network) -> float:
-        """Return milliseconds per batch of the MasterNet measured whole; EvidenceError where it was not."""
+        """Return milliseconds per batch of the MasterNet measured whole; EvidenceError if it was not."""
         row = self.network_row(masternet)
         if row is None:
             raise EvidenceError(
-                f"the latency table must hold the MasterNet measured whole in {self.setting}, and lacks {masternet}; "
+                f"the latency table lacks {masternet}, expected the MasterNet measured whole in {self.setting}; "
                 "`genet profile RUN` measures it"
             )
         return row.mean_ms
@@ -351,7 +351,7 @@ class LatencyTable:
 
 
 def scatter(rows: Iterable[BlockRow]) -> float:
-    """Return the sentinel's noise as the drifts of these rows alone tell it, so that rows measured later do not change it.
+    """Return the sentinel's noise from the drifts of these rows alone, so that rows measured later do not change it.
 
     A drift is the mean of two readings, and neighbours share one: their difference has 0.71 of one reading's deviation.
     """
@@ -361,7 +361,7 @@ def scatter(rows: Iterable[BlockRow]) -> float:
 
 
 def standard_error(spread: float) -> float:
-    """Return relative standard error of the trimmed mean of 30 repeats with an interquartile range of `spread` medians."""
+    """Return the relative standard error of the trimmed mean of 30 repeats with an interquartile range of `spread` medians."""
     return 0.74 * spread / math.sqrt(30)
 
 
@@ -375,24 +375,23 @@ def settings(journal: Journal) -> dict[str, Setting]:
 
 
 def _settings(records: Iterable[dict[str, Any]]) -> dict[str, Setting]:
-    """Return the settings by the digests that their rows carry, which an earlier version may have taken of more facts."""
+    """Return the settings by the digests in their rows, which an earlier version may have computed from more facts."""
     found: dict[str, Setting] = {}
     for record in records:
         if record.get("row") == "setting" and str(record.get("digest")) not in found:
             try:
                 found[str(record["digest"])] = Setting.model_validate(record["value"])
             except (ValidationError, KeyError):
-                continue  # of a version that knew other facts of a device; its rows belong to no setting of today
+                continue  # from a version with other facts of a device; its rows belong to no present setting
     return found
 
 
 def find_setting(journal: Journal, wanted: str) -> Setting:
-    """Return the setting with a digest, to read a table without its device; EvidenceError where the journal has none of it."""
+    """Return the setting with a digest, to read a table without its device; EvidenceError if the journal has none of it."""
     found = _settings(journal.read().records)
     try:
         return (found | {setting.digest: setting for setting in found.values()})[wanted]
     except KeyError:
         raise EvidenceError(
-            f"{journal.path}: must hold the latencies that the staircases were found in, and does not; "
-            "`genet profile RUN` measures"
+            f"{journal.path} lacks the latencies that the staircases were found in; `genet profile RUN` measures them"
         ) from None

@@ -1,6 +1,6 @@
-"""The kernels of one forward pass of any module, seen while it runs on the meta device: no arithmetic, no memory.
+"""The kernels of one forward pass of any module, recorded while it runs on the meta device: no arithmetic, no memory.
 
-What eager PyTorch would launch is what its dispatcher is asked for, views left out. The module itself stays untouched.
+Eager PyTorch would launch one kernel per call of its dispatcher, except for views. The module itself stays untouched.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ NORMS |= {"native_group_norm"}
 ACTIVATIONS = {"relu", "hardswish", "hardsigmoid", "sigmoid", "gelu", "leaky_relu", "elu", "hardtanh", "tanh", "mish"}
 ACTIVATIONS |= {"_prelu_kernel", "softplus", "clamp", "clamp_min", "relu6"}
 POOLS = {"mean", "avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d"}
-PRODUCTS = ("bmm", "baddbmm", "_scaled_dot_product")  # of two activations: how their names begin
+PRODUCTS = ("bmm", "baddbmm", "_scaled_dot_product")  # prefixes of operations on two activations
 FREE = {"_unsafe_view", "_reshape_alias", "detach"}  # views the schema does not mark as such
 
 
 def module_ops(module: nn.Module, images: tuple[int, int, int]) -> tuple[Op, ...]:
-    """Return the kernels for one image of (channels, height, width), in evaluation mode, in the order they run.
+    """Return the kernels for one image of (channels, height, width), in evaluation mode, in the order in which they run.
 
-    An op has its module's qualified name, and the operation's name after it where the module has others inside.
+    An op has its module's qualified name, and the operation's name after it if the module contains others.
     """
     model = _on_meta(module).eval()
     first = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
@@ -42,18 +42,18 @@ def module_ops(module: nn.Module, images: tuple[int, int, int]) -> tuple[Op, ...
 
 
 def ops_or_why(name: str, module: nn.Module, images: tuple[int, int, int], way: str) -> tuple[Op, ...]:
-    """Return the kernels of a module of other people's; SpecError where it does not run so, with the way out."""
+    """Return the kernels of another author's module; SpecError with a remedy if it does not run like this."""
     try:
         return module_ops(module, images)
     except GenetError:
         raise
-    except Exception as fault:  # whatever other people's code raises
-        law = f"{name}: must run on images of {' x '.join(map(str, images))} without a look at their values"
-        raise SpecError([f"{law}, and does not ({first_line(fault)}); {way}"]) from None
+    except Exception as fault:  # any error of other authors' code
+        law = f"{name} failed to run on images of {' x '.join(map(str, images))} without a look at their values"
+        raise SpecError([f"{law} ({first_line(fault)}); {way}"]) from None
 
 
 def cost_of(module: nn.Module) -> Cost:
-    """Return what a network that `genet.models` built costs, counted on its kernels; SpecError where these cannot be seen."""
+    """Return the cost of a network that `genet.models` built, counted on its kernels; SpecError if these cannot be recorded."""
     structure = structure_of(module)
     reads = structure.input
     way = "have its forward compute with tensors alone"
@@ -64,7 +64,7 @@ def cost_of(module: nn.Module) -> Cost:
 
 
 def structure_cost(structure: ModelSpec) -> Cost:
-    """Return what a network of either kind costs: ours in closed form, another counted on its kernels."""
+    """Return the cost of a network of either kind: of super-blocks in closed form, of another counted on its kernels."""
     return cost_of(build_structure(structure)) if isinstance(structure, ExternalModel) else network_cost(structure)
 
 
@@ -77,7 +77,7 @@ def _on_meta(module: nn.Module) -> nn.Module:
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes down every kernel; forward hooks tell in which module it is."""
+    """A recorder of every kernel; forward hooks tell which module it belongs to."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -105,11 +105,11 @@ class _Recorder(TorchDispatchMode):
         return result
 
     def _record(self, func: Any, args: tuple[Any, ...], inputs: list[Tensor], outputs: list[Tensor]) -> None:
-        """Add the op. What is made of weights alone is a weight too: it costs once per batch, not per image."""
+        """Add the op. A tensor computed from weights alone is a weight too: it costs once per batch, not per image."""
         operation = str(func.overloadpacket.__name__).rstrip("_")
         weights = sum(tensor.numel() for tensor in inputs if self._is_weight(tensor))
         read = sum(tensor.numel() for tensor in inputs if not self._is_weight(tensor))
-        written = outputs[0].numel()  # statistics and indices beside it are not used in evaluation
+        written = outputs[0].numel()  # statistics and indices in the output are not used in evaluation
         only_weights = all(self._is_weight(tensor) for tensor in inputs)
         if only_weights:
             self._weights |= {id(tensor): tensor for tensor in outputs}

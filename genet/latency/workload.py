@@ -1,4 +1,4 @@
-"""What latency is asked of: a chain of blocks, a whole network of ours, or any timm model; and how a user names one."""
+"""Workloads to time: a chain of blocks, a whole network, or any timm model; and their names for users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genet.latency.ops import Op, block_ops, by_block
 if TYPE_CHECKING:
     from torch import nn
 
-BLOCK = r"[A-Za-z]+ [kcsdr@]\d"  # how a block's notation begins
+BLOCK = r"[A-Za-z]+ [kcsdr@]\d"  # start of a block's notation
 TOKENS = {"k": "kernel", "c": "width", "s": "stride", "d": "depth", "r": "ratio", "@": "size"}
 NUMBERS = {"width": r"\d+(>\d+)?", "ratio": r"\d+(\.\d+)?"}
 EXAMPLES = "'BL k3 c64 r0.25 @14', 'Conv k3 c64>128 s2 @56' or 'DW k5 c32>96 s2 d4 r6 @28'"
@@ -29,10 +29,10 @@ EXAMPLES = "'BL k3 c64 r0.25 @14', 'Conv k3 c64>128 s2 @56' or 'DW k5 c32>96 s2 
 
 @dataclass(frozen=True)
 class Workload:
-    """Something that can be timed: its name, one image's shape (channels, height, width), its kernels, and its module.
+    """A workload that can be timed: its name, one image's shape (channels, height, width), its kernels, and its module.
 
-    Kernels are grouped by block, or by the convolution that they follow. Where it is not `whole`, its kernels alone are
-    timed in eager mode too: what the host needs to launch them is hidden or not by the rest of the network.
+    Kernels are grouped by block, or by the convolution that they follow. If it is not `whole`, its kernels alone are timed in
+    eager mode too, as the rest of the network may hide the host's launches.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Workload:
     whole: bool = True
 
     def ops(self) -> tuple[Op, ...]:
-        """Return all kernels in the order they run."""
+        """Return all kernels in the order in which they run."""
         return tuple(op for group in self.groups() for op in group)
 
 
 def chain(blocks: Sequence[Block]) -> Workload:
-    """Return blocks one after another, each reading what the one before wrote."""
+    """Return blocks one after another, each reading the output of the one before."""
     first = blocks[0]
 
     def build() -> nn.Module:
@@ -81,7 +81,7 @@ def timm_model(name: str, size: int | None) -> Workload:
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-        raise SpecError([f"timm:{name} must be the name of a timm model, and is none{hint}"])
+        raise SpecError([f"timm:{name} is not the name of a timm model{hint}"])
     try:
         channels, height, width = timm.models.get_pretrained_cfg(name, allow_unregistered=True).input_size
     except (RuntimeError, AttributeError) as fault:
@@ -112,9 +112,9 @@ def foreign(network: ExternalModel) -> Workload:
 def traced(
     name: str, image: tuple[int, int, int], build: Callable[[], nn.Module], way: str = "give a size that it reads"
 ) -> Workload:
-    """Return a network that is a module and no more: its kernels are seen while it runs, without arithmetic.
+    """Return a network that is only a module: its kernels are recorded while it runs, without arithmetic.
 
-    Asking for them raises SpecError where it does not run on such images; `way` is the way out of that.
+    Asking for them raises SpecError if it does not run on such images; `way` is the remedy in the message.
     """
 
     @cache
@@ -143,9 +143,9 @@ def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
 
 
 def read_part(text: str, size: int | None = None) -> Workload:
-    """Return what a user named: `timm:resnet50`, a network file or its notation, or blocks such as `BL k3 c64 r0.25 @14`.
+    """Return the named workload: `timm:resnet50`, a network file or its notation, or blocks such as `BL k3 c64 r0.25 @14`.
 
-    `size` is the resolution to use instead of the part's own. SpecError says what may be written.
+    `size` is the resolution to use instead of the part's own. SpecError lists the valid forms.
     """
     if text.startswith("timm:"):
         return timm_model(text.removeprefix("timm:"), size)
@@ -161,7 +161,7 @@ def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:
     """Return the blocks of a super-block, or a single layer, in one line; missing depth and stride are 1.
 
     `XX k3 c64 @28` is one block of 64 channels on 28 x 28 pixels, `Conv k3 c64>128 s2 @56` a convolution that reads 64
-    channels, `DW k5 c32>96 s2 d4 r6 @28` a super-block of depth 4. SpecError for what breaks a law of blocks.
+    channels, `DW k5 c32>96 s2 d4 r6 @28` a super-block of depth 4. SpecError if a rule of blocks is broken.
     """
     kind, *tokens = text.split()
     fields: dict[str, str] = {}
@@ -186,7 +186,7 @@ def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:
 
 
 def with_width(text: str, width: int) -> str:
-    """Return the same block, layer or super-block with another width; what it reads stays where it is given as `c64>128`."""
+    """Return the same block, layer or super-block with another width; its input width stays if it is given as in `c64>128`."""
     changed, count = re.subn(r"( c(?:\d+>)?)\d+", rf"\g<1>{width}", text)
     if count != 1:
         raise SpecError([f"a sweep over widths must be of a block such as {EXAMPLES}, got {text!r}"])

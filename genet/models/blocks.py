@@ -1,6 +1,6 @@
-"""XX, BL and DW blocks as torch modules (GENet paper, figure 1), built from the convolutions that `spec.cost` lists.
+"""XX, BL and DW blocks as torch modules (GENet paper, figure 1), built from the convolutions that `arch.cost` lists.
 
-Parameter names follow timm's ByobNet, so weights load from and into timm's gernet models as they are.
+Parameter names follow timm's ByobNet, so weights load from and into timm's gernet models unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from genet.arch.network import Block
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution, batch normalisation and, where asked, ReLU."""
+    """Convolution, batch normalisation and, if requested, ReLU."""
 
     conv: nn.Conv2d
     bn: nn.BatchNorm2d
@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
         return tuple(getattr(self, name) for name in self.names)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return residual sum; no ReLU before the addition, one after it."""
+        """Return the residual sum; no ReLU before the addition, one after it."""
         y = x
         for conv in self.convs:
             y = conv(y)

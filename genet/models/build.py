@@ -43,16 +43,16 @@ class GENet(nn.Module):
 
     @property
     def superblocks(self) -> tuple[Stage, ...]:
-        """The super-blocks in order; one of depth 0 has no module of its own, and is an empty stage here."""
+        """The super-blocks in order; one of depth 0 has no module of its own, and appears as an empty stage."""
         stages = (stage for stage in self.stages if isinstance(stage, Stage))
         return tuple(next(stages) if superblock.depth else Stage(()) for superblock in self.network.superblocks)
 
     def before(self, index: int) -> nn.Sequential:
-        """Return stem and super-blocks up to `index`, itself not among them; the modules are the network's own."""
+        """Return the stem and the super-blocks before `index`; the modules are the network's own."""
         return nn.Sequential(self.stem, *self.superblocks[:index])
 
     def since(self, index: int) -> nn.Sequential:
-        """Return super-block `index` and all after it; `since(i)(before(i)(x))` is the network's answer."""
+        """Return super-block `index` and everything after it; `since(i)(before(i)(x))` is the network's answer."""
         return nn.Sequential(*self.superblocks[index:], *self._end)
 
     def reader(self, index: int) -> nn.Module:
@@ -62,7 +62,7 @@ class GENet(nn.Module):
 
     @property
     def _end(self) -> tuple[nn.Module, ...]:
-        """All after the last super-block."""
+        """Everything after the last super-block."""
         return (self.head,) if self.final_conv is None else (self.final_conv, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def build(network: Network, seed: int = 0) -> GENet:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw weights by He initialisation (the paper's MSRA); each block's last BN starts at zero, as its shortcut alone."""
+    """Draw weights by He initialisation (the paper's MSRA); each block's last BN starts at zero, leaving its shortcut."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             fan_out = part.out_channels * part.kernel_size[0] ** 2 // part.groups

@@ -8,13 +8,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 VGG_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
-POOLED = (1, 3, 6, 9, 12)  # convolutions that a pooling follows
+POOLED = (1, 3, 6, 9, 12)  # convolutions followed by a pooling
 RESNET_WIDTHS = (16, 32, 64)
-RESNET_BLOCKS = 9  # per stage
+RESNET_BLOCKS = 9  # blocks per stage
 
 
 def vgg16(classes: int = 10) -> nn.Sequential:
-    """Return thirteen 3x3 convolutions, five poolings, two linear layers; the convolutions are features.0, .3, .7 and so on."""
+    """Return VGG16: thirteen 3x3 convolutions (features.0, .3, .7 and so on), five poolings, two linear layers."""
     features: list[nn.Module] = []
     in_width = 3
     for index, width in enumerate(VGG_WIDTHS):
@@ -31,7 +31,7 @@ def vgg16(classes: int = 10) -> nn.Sequential:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, a 1x1 projection where the shapes differ."""
+    """Two 3x3 convolutions and a shortcut, a 1x1 projection if the shapes differ."""
 
     def __init__(self, in_width: int, width: int, stride: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(in_width, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, in_width, h, w) to (N, width, h / stride, w / stride)."""
+        """Map (N, in_width, h, w) to (N, width, h / stride, w / stride)."""
         body = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         found: Tensor = self.relu(body + self.shortcut(x))
         return found
@@ -73,5 +73,5 @@ class ResNet56(nn.Module):
 
 
 def resnet56(classes: int = 10) -> ResNet56:
-    """Return 0.86 million parameters."""
+    """Return ResNet-56, which has 0.86 million parameters."""
     return ResNet56(classes)

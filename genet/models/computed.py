@@ -1,4 +1,4 @@
-"""What other people's networks compute, in a word: two functions of one name are told apart by it, on any machine."""
+"""A word for the function that another author's network computes: it tells two functions of one name apart, on any machine."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-CLOSE = 1e-3  # of the norm of the logits: machines round otherwise, and another network is farther off
-REPEATED = 2**16 + 1  # so many numbers are drawn for a tensor, again and again
+CLOSE = 1e-3  # of the norm of the logits: machines round differently, and another network differs more
+REPEATED = 2**16 + 1  # so many numbers are drawn for a tensor, and repeated
 
 
 @torch.no_grad()
 def computed(module: nn.Module, resolution: int, channels: int) -> str:
-    """Name what a network makes of one image with fixed weights: the norm of its logits, and two sums of them.
+    """Return a word for the answer to one image with fixed weights: the norm of the logits, and two sums of them.
 
-    Weights that it comes with do not count, for they are saved, and may be drawn anew at every call. It stays as it was.
+    The network's own weights do not count, for they are saved, and may be drawn anew at every call. The network is not changed.
     """
-    draw = np.random.RandomState(0)  # whose numbers are the same in every version
+    draw = np.random.RandomState(0)  # its numbers are the same in every version
     image = torch.tensor(draw.standard_normal((1, channels, resolution, resolution)), dtype=torch.float32)
     tensors = {name: each for name, each in module.state_dict().items() if isinstance(each, Tensor) and each.is_floating_point()}
     before = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -40,14 +40,14 @@ def computed(module: nn.Module, resolution: int, channels: int) -> str:
 
 
 def is_computed_alike(one: str, other: str) -> bool:
-    """Return whether two words name one network, but for rounding."""
+    """Return whether two words name the same network, up to rounding."""
     (size, *ours), (other_size, *theirs) = (each.split(":") for each in (one, other))
     found, wanted = (np.array(each, dtype=float) for each in (ours, theirs))
     return size == other_size and np.allclose(found, wanted, rtol=0, atol=CLOSE * wanted[0], equal_nan=True)
 
 
 def _fixed(name: str, tensor: Tensor, draw: np.random.RandomState) -> Tensor:
-    """Return weights of both signs that neither blow up nor let vanish what passes; variances and scales about one."""
+    """Return weights of both signs that neither amplify nor damp activations much; variances and scales are about one."""
     drawn = torch.tensor(np.resize(draw.random_sample(min(tensor.numel(), REPEATED)), tensor.shape))
     if tensor.dim() > 1:
         return (drawn - 0.5) * math.sqrt(24 * len(tensor) / max(1, tensor.numel()))

@@ -22,7 +22,7 @@ from genet.models.plain import made_plain
 
 
 def build_structure(structure: ModelSpec, seed: int = 0) -> nn.Module:
-    """Return any network with fresh weights that depend on the seed alone; `structure_of` tells later what it is."""
+    """Return any network with fresh weights that depend on the seed alone; `structure_of` returns the structure later."""
     if not isinstance(structure, ExternalModel):
         return build(structure, seed)
     with torch.random.fork_rng(devices=[]):
@@ -34,13 +34,13 @@ def build_structure(structure: ModelSpec, seed: int = 0) -> nn.Module:
 
 
 def marked(module: nn.Module, structure: ModelSpec) -> nn.Module:
-    """Return the module, which knows from now on what it was built from."""
+    """Return the module, marked with the structure that it was built from."""
     module.genet_structure = structure  # type: ignore[assignment]
     return module
 
 
 def structure_of(module: nn.Module) -> ModelSpec:
-    """Return what a network was built from."""
+    """Return the structure that a network was built from."""
     return module.network if isinstance(module, GENet) else cast("ModelSpec", module.genet_structure)
 
 
@@ -54,10 +54,10 @@ def pretrained(structure: ExternalModel) -> tuple[nn.Module, str | None]:
 
 
 def attribute(what: str) -> Any:
-    """Return MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError where it cannot be imported."""
+    """Return MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError if it cannot be imported."""
     module, _, name = what.partition(":")
     if module.endswith(".py"):
-        raise GenetError(f"{what}: must be MODULE:FUNCTION, and names a file; write {module.removesuffix('.py')}:{name}")
+        raise GenetError(f"{what}: got a file, expected MODULE:FUNCTION; write {module.removesuffix('.py')}:{name}")
     path = sys.path.copy()
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -66,14 +66,14 @@ def attribute(what: str) -> Any:
     except GenetError:
         raise
     except ModuleNotFoundError as fault:
-        if not (fault.name and f"{module}.".startswith(f"{fault.name}.")):  # but for one that the user's own code imports
-            raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({first_line(fault)})") from None
+        if not (fault.name and f"{module}.".startswith(f"{fault.name}.")):  # except one that the user's own code imports
+            raise GenetError(f"importing {what} as MODULE:ATTRIBUTE failed ({first_line(fault)})") from None
         raise GenetError(
-            f"{what} must be MODULE:ATTRIBUTE that can be imported, and there is no module {fault.name} in {Path.cwd()} or on "
+            f"importing {what} as MODULE:ATTRIBUTE failed: got no module {fault.name} in {Path.cwd()} or on "
             f"PYTHONPATH; go to the folder of {fault.name.partition('.')[0]}.py, or have PYTHONPATH name it"
         ) from None
-    except Exception as fault:  # whatever a user's module raises
-        raise GenetError(f"{what} must be MODULE:ATTRIBUTE that can be imported, and cannot ({first_line(fault)})") from None
+    except Exception as fault:  # any error of a user's module
+        raise GenetError(f"importing {what} as MODULE:ATTRIBUTE failed ({first_line(fault)})") from None
     finally:
         sys.path[:] = path
 
@@ -86,21 +86,21 @@ def _built(structure: ExternalModel) -> nn.Module:
         name = source.removeprefix("timm:")
         try:
             found = timm.create_model(name, pretrained=False, num_classes=reads.classes, in_chans=reads.channels)
-        except Exception as fault:  # whatever timm raises
-            raise GenetError(f"{source} must be built for {reads.classes} classes, and is not ({first_line(fault)})") from None
+        except Exception as fault:  # any error of timm
+            raise GenetError(f"building {source} for {reads.classes} classes failed ({first_line(fault)})") from None
         return cast("nn.Module", found)
-    with torch.device("cpu"):  # what times networks builds them on none; a user's function may look at the values of its tensors
+    with torch.device("cpu"):  # timing builds networks on the meta device; a user's function may read the values of its tensors
         module = _called(source, (reads.channels, reads.resolution, reads.resolution))
         if structure.computes:
             _check_computed(module, source, structure.computes)
         return module
 
 
-_checked = dict[tuple[str, str], Any]()  # the functions that computed what was noted, in this process
+_checked = dict[tuple[str, str], Any]()  # functions already found unchanged in this process
 
 
 def _check_computed(module: nn.Module, source: str, noted: str) -> None:
-    """Raise GenetError where a user's function computes otherwise than was noted when it was taken in."""
+    """Raise GenetError if a user's function no longer computes what was noted when it was imported."""
     function = attribute(source)
     if _checked.get((source, noted)) is function:
         return
@@ -111,16 +111,16 @@ def _check_computed(module: nn.Module, source: str, noted: str) -> None:
         same, why = False, f" ({first_line(fault)})"
     if not same:
         raise GenetError(
-            f"{source}: must compute what it did when this network was taken in, and computes something else{why}; put it back, "
+            f"{source} computes something else than it did when this network was taken in{why}; put it back, "
             f"or take it in anew: genet import {source} --into FOLDER"
         )
     _checked[source, noted] = function
 
 
 def identified(structure: ExternalModel) -> ExternalModel:
-    """Return a user's network with a note of what its function computes, which is checked whenever it is built.
+    """Return a user's network with a note of its function's answer, which is checked whenever the network is built.
 
-    Without one where that is another at every call, or fails with weights other than the function's.
+    There is no note if the answer changes at every call, or fails with other weights than the function's.
     """
     modules, reads = [build_structure(structure, seed) for seed in (0, 1)], structure.input
     try:
@@ -131,39 +131,41 @@ def identified(structure: ExternalModel) -> ExternalModel:
 
 
 def check_unchanged(structure: ModelSpec) -> None:
-    """Raise GenetError where other code builds the network, and computes otherwise than when it was taken in."""
+    """Raise GenetError if other code builds the network, and no longer computes what it did when it was imported."""
     if isinstance(structure, ExternalModel) and structure.computes:
         build_structure(structure)
 
 
 def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
-    """Return what a user's function builds, made plain."""
+    """Return the network that a user's function builds, made plain."""
     function = attribute(source)
     if not callable(function):
-        raise GenetError(f"{source} must be a function or class that builds a network, and is a {type(function).__name__}")
+        raise GenetError(f"{source}: got a {type(function).__name__}, expected a function or class that builds a network")
     try:
         with fetching(source):
             found = function()
     except GenetError:
         raise
-    except Exception as fault:  # whatever a user's function raises
-        raise GenetError(f"{source}() must build a network, and fails ({first_line(fault)})") from None
+    except Exception as fault:  # any error of a user's function
+        raise GenetError(f"{source}() failed to build a network ({first_line(fault)})") from None
     if not isinstance(found, nn.Module):
-        raise GenetError(f"{source}() must return a torch.nn.Module, and returns a {type(found).__name__}")
+        raise GenetError(f"{source}() returned a {type(found).__name__}, expected a torch.nn.Module")
     if _lazy(found):
         logits_of(found.cpu().float(), image, source)
         if unused := _lazy(found):
-            raise GenetError(f"{source}() must return a network that runs all its lazy layers, and {unused} has no shape yet")
+            raise GenetError(
+                f"{source}() returned a network in which {unused} has no shape yet, expected one that runs all its lazy layers"
+            )
     return made_plain(found, source)
 
 
 def _lazy(module: nn.Module) -> str | None:
-    """Return the first parameter or buffer that gets its shape from the first image."""
+    """Return the first parameter or buffer whose shape is not known yet."""
     return next((name for name, each in chain(module.named_parameters(), module.named_buffers()) if is_lazy(each)), None)
 
 
 def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
-    """Return how many logits a network answers an image with; GenetError names the innermost module that fails."""
+    """Return the number of a network's logits for an image; GenetError names the innermost module that fails."""
     example, inside = torch.zeros(1, *image), [""]
     handles = []
 
@@ -177,24 +179,23 @@ def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
         with torch.no_grad():
             answer = module.eval()(example)
     except Exception as fault:  # whatever a user's network raises
-        where = f"its module {inside[-1]} " if inside[-1] else "it "
+        where = f": its module {inside[-1]}" if inside[-1] else ""
         size = " x ".join(map(str, example.shape))
         raise GenetError(
-            f"{name}: must run on images of {size}, and {where}does not ({first_line(fault)}); tell the channels and the size "
-            "that it reads"
+            f"{name}{where} failed on images of {size} ({first_line(fault)}); tell the channels and the size that it reads"
         ) from None
     finally:
         for handle in handles:
             handle.remove()
     if not isinstance(answer, torch.Tensor):
-        raise GenetError(f"{name}: must return one tensor of logits, and returns a {type(answer).__name__}; wrap it in a module")
+        raise GenetError(f"{name} returned a {type(answer).__name__}, expected one tensor of logits; wrap it in a module")
     if answer.dim() != 2 or answer.shape[1] < 2:
-        raise GenetError(f"{name}: must answer with two logits or more for each image, and answers with {tuple(answer.shape)}")
+        raise GenetError(f"{name} returned a tensor of {tuple(answer.shape)}, expected two logits or more for each image")
     return answer.shape[1]
 
 
 def channels(layer: nn.Module) -> tuple[int, int] | None:
-    """Return the channels that a layer writes and reads; None for a layer that widths do not change."""
+    """Return the channels that a layer writes and reads; None for a layer without widths to change."""
     if isinstance(layer, nn.Conv2d):
         return layer.out_channels, layer.in_channels
     if isinstance(layer, nn.Linear):
@@ -203,7 +204,7 @@ def channels(layer: nn.Module) -> tuple[int, int] | None:
 
 
 def _replace(module: nn.Module, name: str, written: int, read: int, structure: ExternalModel) -> None:
-    """Give a layer fresh weights of other widths; in its place, for it may have several names."""
+    """Give a layer fresh weights of other widths, in place, as it may have several names."""
     try:
         layer = module.get_submodule(name)
     except AttributeError:

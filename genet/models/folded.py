@@ -9,19 +9,19 @@ from genet.arch.network import Input
 
 
 def unfolded(reads: Input, f: int) -> Input:
-    """Return what the images are of that a network folded by f answers for."""
+    """Return the input of the images that a network folded by f answers for."""
     return reads.model_copy(update={"channels": reads.channels // f, "classes": reads.classes // f})
 
 
 class Folded(nn.Module):
-    """A folded network behind its fold: (N, C, H, W) to (N, classes). A batch that f does not divide is filled up with zeros."""
+    """A folded network behind its fold: (N, C, H, W) to (N, classes). A batch that f does not divide is padded with zeros."""
 
     def __init__(self, inside: nn.Module, f: int) -> None:
         super().__init__()
         self.inside, self.f = inside, f
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits of every image."""
+        """Return the logits of every image."""
         count = len(images)
         missing = -count % self.f
         if missing:

@@ -1,4 +1,4 @@
-"""Weights that others have trained, from the hubs that timm and torch fetch them from, or from the cache of an earlier time."""
+"""Weights that others have trained, from the hubs of timm and torch, or from the cache of an earlier download."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import hub, nn
 
 from genet.errors import GenetError, first_line
 
-WAIT_S = 3.0  # for a hub's first answer; its own client tries six times, for a minute
+WAIT_S = 3.0  # timeout for a hub's first answer; its own client tries six times, for a minute
 
 
 def pretrained_model(name: str, **arguments: Any) -> nn.Module:
-    """Return a timm model with its trained weights, in eval mode; GenetError if they cannot be had."""
+    """Return a timm model with its trained weights, in eval mode; GenetError if they are not available."""
     import timm
 
     what = f"timm:{name}"
@@ -29,15 +29,15 @@ def pretrained_model(name: str, **arguments: Any) -> nn.Module:
             return cast("nn.Module", timm.create_model(name, pretrained=True, **arguments)).eval()
     except GenetError:
         raise
-    except Exception as fault:  # whatever timm raises, for a model without weights among others
+    except Exception as fault:  # any error of timm, such as for a model without weights
         raise GenetError(f"{what}: its trained weights cannot be had ({first_line(fault)}); name a model that has some") from None
 
 
 @contextmanager
 def fetching(what: str) -> Iterator[None]:
-    """Let what is fetched here come from the cache as soon as its hub is found not to answer.
+    """Make downloads in this context come from the cache as soon as their hub does not answer.
 
-    GenetError if the work fails after that. Whether a hub answers is asked when it is first needed.
+    GenetError if the work fails after that. A hub is tried when it is first needed.
     """
     from huggingface_hub import constants
 
@@ -53,7 +53,7 @@ def fetching(what: str) -> Iterator[None]:
     hub.urlopen = opened  # type: ignore[attr-defined, assignment]
     try:
         yield
-    except Exception:  # whatever a library or a user's function raises, for want of a file
+    except Exception:  # any error of a library or a user's function that lacks a file
         if not hubs.silent:
             raise
         raise GenetError(
@@ -65,18 +65,18 @@ def fetching(what: str) -> Iterator[None]:
 
 
 class _Hubs:
-    """Which hubs answer; each is asked once."""
+    """The hubs and whether they answer; each is asked once."""
 
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}
 
     @property
     def silent(self) -> list[str]:
-        """Those that did not."""
+        """Hubs that did not answer."""
         return [urlsplit(address).netloc for address, answers in self._known.items() if not answers]
 
     def answer(self, url: str) -> bool:
-        """Return whether the hub of this URL does."""
+        """Return whether the hub of this URL answers."""
         parts = urlsplit(url)
         address = f"{parts.scheme}://{parts.netloc}"
         if address not in self._known:
@@ -85,7 +85,7 @@ class _Hubs:
 
 
 class _Silent:
-    """True if a hub does not answer; the client takes this for its own switch, and reads the switch before every request."""
+    """A switch that is true if a hub does not answer; the client reads it as its own offline switch before every request."""
 
     def __init__(self, hubs: _Hubs, url: str) -> None:
         self._hubs, self._url = hubs, url
@@ -95,7 +95,7 @@ class _Silent:
 
 
 def _answers(address: str) -> bool:
-    """Return whether a server answers within WAIT_S, if need be through the proxy that the environment names."""
+    """Return whether a server answers within WAIT_S, if necessary through the proxy that the environment names."""
     found: list[bool] = []
 
     def ask() -> None:
@@ -104,12 +104,12 @@ def _answers(address: str) -> bool:
             found.append(True)
         except HTTPError:
             found.append(True)
-        except URLError as fault:  # its certificate is for the client to judge
+        except URLError as fault:  # the client verifies its certificate
             found.append(isinstance(fault.reason, ssl.SSLError))
         except (OSError, HTTPException):
             found.append(False)
 
-    asking = threading.Thread(target=ask, daemon=True)  # a look-up of a name has no time limit of its own
+    asking = threading.Thread(target=ask, daemon=True)  # resolving a name has no time limit of its own
     asking.start()
     asking.join(WAIT_S)
     return bool(found and found[0])

@@ -1,14 +1,13 @@
-"""The MasterNet's weights in a perturbed child, so that a trial starts close to what is already learnt.
+"""The MasterNet's weights in a perturbed child, so that a trial starts close to the trained network.
 
-Every layer of the child is a selection of the parent's channels plus new ones. New channels are read with weight zero,
-new blocks start as their shortcut and larger kernels are padded with zeros, so a child that only grew (deeper, wider,
-larger kernel or ratio) computes the parent's function exactly, unless its growth turns a projection into an identity,
-which has no weights to inherit. A child that shrank keeps the channels that the
-batch normalisations scale most. A super-block of another kind inherits the projection beside it only. Where one has vanished,
-what follows reads through the projection that began it, if there was one.
+Every layer of the child is a selection of the parent's channels plus new ones. New channels are read with weight zero, new blocks
+start as their shortcut and larger kernels are padded with zeros, so a child that only grew (deeper, wider, larger kernel or
+ratio) computes the parent's function exactly, unless its growth turns a projection into an identity, which has no weights to
+inherit. A child that shrank keeps the channels that the batch normalisations scale most. A super-block of another kind inherits
+the projection beside it only. If one has vanished, the next layer reads through the projection that began it, if there was one.
 
-What a layer of the child reads is told by a channel map, or by a matrix (the parent's channels, the child's) where the
-former are made of several of the latter.
+The input of a child's layer is described by a channel map, or by a matrix (the parent's channels, the child's) if the former are
+made of several of the latter.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ NEW = -1  # in a channel map: the child's channel has no ancestor in the parent
 
 @torch.no_grad()
 def inherit(parent: GENet, network: Network, seed: int = 0, fresh: int | None = None) -> GENet:
-    """Return `network` as a module with the parent's weights; what is new depends on the seed alone.
+    """Return `network` as a module with the parent's weights; new weights depend on the seed alone.
 
-    A super-block of another type inherits no more than what stands beside its blocks, and so does the one at `fresh` (from 0).
+    A super-block of another type inherits only the layers beside its blocks, and so does the one at `fresh` (from 0).
     Stem, head and the number of super-blocks must be the parent's (GenetError otherwise); any super-block may differ.
     """
     old = parent.network
@@ -68,7 +67,7 @@ def inherit(parent: GENet, network: Network, seed: int = 0, fresh: int | None = 
 
 
 def _begin(stage: Stage, incoming: Tensor, importance: Tensor) -> Tensor:
-    """Start a super-block in the place of none as its shortcut, which passes on what it can; returns what then is read."""
+    """Start a super-block in the place of none as its shortcut, which keeps what it can; return its output's map."""
     if not stage.blocks or stage.blocks[0].shortcut is None:
         return incoming
     projection, before = stage.blocks[0].shortcut, _matrix(incoming, len(importance))
@@ -78,13 +77,13 @@ def _begin(stage: Stage, incoming: Tensor, importance: Tensor) -> Tensor:
 
 
 def _skip(ancestor: Stage, incoming: Tensor) -> Tensor:
-    """Return what is read where a super-block has vanished: what its first shortcut made of its input."""
+    """Return the map of the input after a vanished super-block: the output of its first shortcut."""
     projection = ancestor.blocks[0].shortcut
     return incoming if projection is None else _columns(fused(projection).conv.weight[:, :, 0, 0], incoming)
 
 
 def _inherit_stage(child: Stage, parent: Stage, incoming: Tensor, outgoing: Tensor, learnt: bool) -> None:
-    """Fill one super-block; blocks beyond the parent's depth stay as built, which is as their shortcut."""
+    """Fill one super-block; blocks beyond the parent's depth stay as built, equal to their shortcut."""
     for depth, (block, ancestor) in enumerate(zip(child.blocks, parent.blocks, strict=False)):
         reads = outgoing if depth else incoming
         if learnt:
@@ -133,7 +132,7 @@ def _select_channels(projection: ConvNorm, incoming: Tensor, outgoing: Tensor) -
 
 
 def _stream_importance(stage: Stage) -> Tensor:
-    """Return per output channel of a super-block how strongly the batch normalisations that write it scale it."""
+    """Return for each output channel of a super-block the scale of the batch normalisations that write it."""
     scales = [block.convs[-1].bn.weight.abs() for block in stage.blocks]
     scales += [block.shortcut.bn.weight.abs() for block in stage.blocks if block.shortcut is not None]
     return torch.stack(scales).sum(0)
@@ -152,7 +151,7 @@ def _matrix(incoming: Tensor, width: int) -> Tensor:
 
 
 def _nearest(incoming: Tensor) -> Tensor:
-    """Return a matrix as a channel map, by the parent's channel that has most of each; a map is one already."""
+    """Return a matrix as a channel map, by the parent's channel with the largest share of each; a map is one already."""
     return incoming if incoming.dim() == 1 else torch.where(incoming.any(0), incoming.abs().argmax(0), NEW)
 
 

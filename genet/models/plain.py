@@ -1,4 +1,4 @@
-"""Other people's modules made plain: every weight a parameter, in fp32, on the processor, as the module answers in eval mode."""
+"""Other authors' modules made plain: every weight a parameter, in fp32, on the processor, as the module answers in eval mode."""
 
 from __future__ import annotations
 
@@ -18,30 +18,28 @@ from genet.errors import GenetError, first_line
 def made_plain(found: nn.Module, source: str) -> nn.Module:
     """Return a copy with no weight that is computed from others: reparametrisations and masks become part of the weights.
 
-    `baked` tells later which. GenetError, with the way out, for a module that nothing here can copy, cut or save.
+    `baked` names them later. GenetError, with a remedy, for a module that cannot be copied, cut or saved.
     """
     if isinstance(found, torch.jit.ScriptModule):
         raise GenetError(
-            f"{source}() must return a module of Python code, and returns a TorchScript program; return the network that it was "
-            "made from"
+            f"{source}() returned a TorchScript program, expected a module of Python code; return the network that it was made "
+            "from"
         )
-    found = getattr(found, "_orig_mod", found)  # what torch.compile wraps
+    found = getattr(found, "_orig_mod", found)  # the module inside torch.compile's wrapper
     found = found.module if isinstance(found, nn.DataParallel) else found
     if any(tensor.is_meta for tensor in chain(found.parameters(), found.buffers())):
         raise GenetError(
-            f"{source}() must return a network with weights, and returns one on the meta device; build it on the processor"
+            f"{source}() returned a network on the meta device, expected one with weights; build it on the processor"
         )
     training = found.training
     if found.eval() is not found:
-        raise GenetError(
-            f"{source}() must return a module whose train() returns itself, as torch's does, and this one's does not"
-        )
+        raise GenetError(f"{source}() returned a module whose train() returns something else, expected itself, as torch's does")
     try:
         told = (*_formats(found), *_bake(found.cpu().float()))
-        plain = copy.deepcopy(found.train(training))  # a function may return the same module time and again
-    except Exception as fault:  # whatever a module's own way to be copied raises, or a reparametrisation
+        plain = copy.deepcopy(found.train(training))  # a function may return the same module at every call
+    except Exception as fault:  # any error of a module's own copying, or of a reparametrisation
         raise GenetError(
-            f"{source}() must return a network that can be copied with its weights as parameters, and does not "
+            f"{source}() returned a network that cannot be copied with its weights as parameters "
             f"({first_line(fault)}); take off what computes its weights, as with torch.nn.utils.parametrize."
             "remove_parametrizations or torch.nn.utils.prune.remove, and keep nothing in it that copy.deepcopy refuses"
         ) from None
@@ -50,7 +48,7 @@ def made_plain(found: nn.Module, source: str) -> nn.Module:
 
 
 def baked(module: nn.Module) -> str | None:
-    """Say what was made part of a network's weights when it was built; None if there was nothing."""
+    """Name the computed weights that became plain when a network was built; None if there were none."""
     told: tuple[str, ...] = getattr(module, "genet_baked", ())
     if not told:
         return None
@@ -66,7 +64,7 @@ def _formats(module: nn.Module) -> Iterator[str]:
 
 
 def _bake(module: nn.Module) -> Iterator[str]:
-    """Make every computed weight a parameter; yield the name of each, and what computed it."""
+    """Make every computed weight a parameter; yield the name of each, and its computation."""
     for place, part in list(module.named_modules()):
         if parametrize.is_parametrized(part):
             assert isinstance(part.parametrizations, nn.ModuleDict)
@@ -74,7 +72,7 @@ def _bake(module: nn.Module) -> Iterator[str]:
                 kinds = " and ".join(type(way).__name__.strip("_") for way in ways.children())
                 parametrize.remove_parametrizations(part, name, leave_parametrized=True)
                 yield _told(part, place, name, kinds)
-        for hook in reversed(list(part._forward_pre_hooks.values())):  # what was put on last computes from what is beneath
+        for hook in reversed(list(part._forward_pre_hooks.values())):  # the last parametrisation computes from those beneath it
             name = getattr(hook, "_tensor_name", getattr(hook, "name", ""))
             for kind, remove, way in HOOKS:
                 if isinstance(hook, kind):
@@ -83,7 +81,7 @@ def _bake(module: nn.Module) -> Iterator[str]:
 
 
 def _without_spectral_norm(part: nn.Module, name: str) -> None:
-    """Take it off with its hook on loading, which torch leaves: weights would be looked for under its names."""
+    """Remove spectral norm with its hook on loading, which torch leaves and which would expect its names for weights."""
     remove_spectral_norm(part, name)
     for key, hook in list(part._load_state_dict_pre_hooks.items()):
         if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
@@ -96,7 +94,7 @@ def _told(part: nn.Module, place: str, name: str, way: str) -> str:
     return f"{place}.{name} ({way}{f', {zeros:.0%} of it zero' if zeros else ''})".lstrip(".")
 
 
-HOOKS: tuple[tuple[type, Callable[[nn.Module, str], object], str], ...] = (  # that compute a weight before every pass
+HOOKS: tuple[tuple[type, Callable[[nn.Module, str], object], str], ...] = (  # hooks that compute a weight before every pass
     (prune.BasePruningMethod, prune.remove, "a mask"),
     (WeightNorm, remove_weight_norm, "weight norm"),
     (SpectralNorm, _without_spectral_norm, "spectral norm"),

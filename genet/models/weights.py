@@ -26,7 +26,7 @@ def weights_bytes(module: nn.Module) -> bytes:
     """Return the module's weights as a safetensors file."""
     from safetensors.torch import save
 
-    tensors = module.state_dict().items()  # cloned, for a layer may have two names
+    tensors = module.state_dict().items()  # cloned, as a layer may have two names
     return save({name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors})
 
 
@@ -36,12 +36,12 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 
 def load_weights(network: Network, path: Path) -> GENet:
-    """Return the network with the weights in `path`, in eval mode; StorageError where the checksum differs."""
+    """Return the network with the weights in `path`, in eval mode; StorageError if the checksum differs."""
     return cast("GENet", load_structure(network, path))
 
 
 def load_structure(network: ModelSpec, path: Path) -> nn.Module:
-    """Return the same for a network of ours or one that other code builds."""
+    """Return the same for a network of super-blocks or one that other code builds."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
@@ -49,19 +49,19 @@ def load_structure(network: ModelSpec, path: Path) -> nn.Module:
     try:
         module.load_state_dict(load_tensors(read_checked(path)))
     except SafetensorError as fault:
-        raise StorageError(f"{path}: must be a safetensors file, and is none ({fault})") from None
-    except RuntimeError as fault:
         raise StorageError(
-            f"{path}: must hold the weights of {network}, and holds another network's ({first_line(fault)})"
+            f"{path}: got a file that cannot be read as safetensors ({fault}), expected a safetensors file"
         ) from None
+    except RuntimeError as fault:
+        raise StorageError(f"{path}: got another network's weights ({first_line(fault)}), expected those of {network}") from None
     return module.eval()
 
 
 @torch.inference_mode()
 def check_kept(module: nn.Module, structure: ModelSpec) -> None:
-    """Check that the network is built again from its structure and its weights as it is; GenetError if it is not.
+    """Check that the network can be rebuilt from its structure and its weights; GenetError if it cannot.
 
-    What other code builds may hold tensors that are not saved, or draw its weights anew at every call.
+    Other code may build a network with tensors that are not saved, or draw its weights anew at every call.
     """
     reads = structure.input
     images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
@@ -71,19 +71,19 @@ def check_kept(module: nn.Module, structure: ModelSpec) -> None:
         again.load_state_dict(tensors)
         wanted, found = (_answer(each, images) for each in (module, again))
         same = torch.allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()), equal_nan=True)
-        why = "answers otherwise"
-    except Exception as fault:  # whatever a module's own way to be saved raises
+        why = "its answers differ"
+    except Exception as fault:  # any error of a module's own saving
         same, why = False, first_line(fault)
     if not same:
         raise GenetError(
-            f"{structure.name}: must come back from its weights as it is, and does not ({why}); keep all that its answer depends "
-            "on in parameters and buffers, and build it the same way at every call"
+            f"{structure.name}: building it again from its weights gave another network ({why}); keep all that its answer "
+            "depends on in parameters and buffers, and build it the same way at every call"
         )
 
 
 @torch.inference_mode()
 def check_answers(module: nn.Module, structure: ModelSpec) -> None:
-    """Check that a network answers the same images twice alike, with finite logits; GenetError if it does not."""
+    """Check that a network gives the same images the same finite logits twice; GenetError if it does not."""
     reads = structure.input
     images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
     mode = module.training
@@ -91,28 +91,28 @@ def check_answers(module: nn.Module, structure: ModelSpec) -> None:
     module.train(mode)
     if not first.isfinite().all():
         bad = [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]
-        why = f"its weights are not: {some_of(bad)}" if bad else "its weights are"
-        raise GenetError(f"{structure.name}: must answer with finite logits, and does not; {why}")
+        why = f"its weights are not finite either: {some_of(bad)}" if bad else "its weights are finite"
+        raise GenetError(f"{structure.name}: got logits that are not finite, expected finite ones; {why}")
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())):
         raise GenetError(
-            f"{structure.name}: must answer an image the same way each time in eval mode, and does not; draw nothing there, as "
+            f"{structure.name}: got two answers to one image in eval mode, expected the same each time; draw nothing there, as "
             "with training=self.training in F.dropout"
         )
 
 
 def drawn_anew(module: nn.Module, structure: ModelSpec) -> tuple[str, ...]:
-    """Name the matrices and kernels that the structure is built with at random, for nothing loads them."""
+    """Return the names of matrices and kernels that are random at every build of the structure, as nothing loads them."""
     again = build_structure(structure, seed=1).state_dict()
     return tuple(name for name in kernels(module) if not torch.equal(module.get_parameter(name), again[name]))
 
 
 def kernels(module: nn.Module) -> tuple[str, ...]:
-    """Name the parameters of two dimensions or more; others often begin as ones or zeros."""
+    """Return the parameters of two dimensions or more by name; others often start as ones or zeros."""
     return tuple(name for name, tensor in module.named_parameters() if tensor.dim() > 1)
 
 
 def _answer(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return its answers in eval mode, with one draw of whatever it draws."""
+    """Return its answers in eval mode, with a fixed seed for any random numbers."""
     mode = module.training
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -126,7 +126,7 @@ def load(folder: str | Path) -> nn.Module:
     folder = Path(folder)
     if (folder / NETWORK_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
         raise StorageError(
-            f"{folder}: must hold trained weights, and holds a network alone; genet train {typed(folder / NETWORK_FILE)} "
+            f"{folder}: got a network alone, expected trained weights too; genet train {typed(folder / NETWORK_FILE)} "
             f"--recipe R --into {typed(folder)} trains it"
         )
     return load_structure(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
@@ -136,11 +136,13 @@ def check_vacant(folder: Path, *names: str) -> None:
     """Raise GenetError if a folder holds a file that a network written there would replace, or one of `names`."""
     there = [name for name in (NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE, *names) if (folder / name).exists()]
     if there:
-        raise GenetError(f"{folder}: must hold no network yet, and has {', '.join(there)}; give another --into FOLDER")
+        raise GenetError(
+            f"{folder}: got {', '.join(there)} in it, expected a folder without a network; give another --into FOLDER"
+        )
 
 
 def write_labels(folder: Path, labels: Sequence[str] | None) -> None:
-    """Write the classes' names in the order of the logits, one a line, if they are known."""
+    """Write the classes' names in the order of the logits, one per line, if they are known."""
     if labels:
         write_atomic(folder / LABELS_FILE, labels_bytes(labels))
 
@@ -151,7 +153,7 @@ def labels_bytes(labels: Sequence[str]) -> bytes:
 
 
 def read_labels(folder: Path) -> tuple[str, ...] | None:
-    """Return the classes' names, where the folder tells them, composed as `by_class` does; StorageError if they are not UTF-8."""
+    """Return the classes' names if the folder has them, composed as `by_class` does; StorageError if they are not UTF-8."""
     file = folder / LABELS_FILE
     try:
         text = read_bytes(file).decode("utf-8-sig") if file.is_file() else None

@@ -36,7 +36,7 @@ from genet.training.images import View
 class RunContext:
     """A run folder at work: its recipe, and the device and the images once a step asks for them.
 
-    It is `held` where no other process may write into the folder.
+    It is `held` if no other process may write into the folder.
     """
 
     folder: RunFolder
@@ -51,7 +51,7 @@ class RunContext:
 
     @cached_property
     def card(self) -> DeviceCard:
-        """Return what could be read of the device."""
+        """Facts that could be read of the device."""
         return read_card(self.device)
 
     @cached_property
@@ -70,9 +70,9 @@ class RunContext:
             raise DataError(f"{fault}; if they were moved, {way}") from None
 
     def recognised(self, splits: Splits) -> Splits:
-        """Return the images under the name that the run's results know them by; RunError if these were made from others.
+        """Return the images under the name by which the run's results know them; RunError if the results were made from others.
 
-        A folder that is held takes note of them, and its recipe names the place where they lie.
+        A held folder records them, and its recipe names their place.
         """
         name = None
         if splits.contents:
@@ -86,7 +86,7 @@ class RunContext:
 
     @cached_property
     def meter(self) -> Meter:
-        """Return where latencies come from."""
+        """The source of latencies."""
         if self._evidence:
             return EvidenceMeter(self._evidence.setting)
         return open_meter(self.recipe.measure, self.card, self.device)
@@ -126,7 +126,7 @@ class RunContext:
 
 
 def predictor(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
-    """Predict latencies from a table, corrected by the networks that the plan has measured whole for that, and no others."""
+    """Predict latencies from a table, corrected by the networks that the plan has measured whole for it, and no others."""
     networks = correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
     rows = [row.first(ROUNDS) for network in networks if (row := table.network_row(network))]
     return Predictor(table, job.masternet, [row for row in rows if row.reference == str(job.masternet)])
@@ -151,7 +151,7 @@ def check_designs(recipe: Recipe) -> None:
 def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None) -> Iterator[RunContext]:
     """Take a run folder for this process, for the given recipe or for the one it holds.
 
-    A recipe whose device or images are not there, or whose folder is not free for it, changes nothing on the disk.
+    If the recipe's device or images are missing, or its folder is not free, nothing changes on disk.
     """
     files = RunFolder(folder)
     job = RunContext(files, recipe or files.recipe(), progress)
@@ -170,6 +170,6 @@ def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None) -> 
 
 
 def read_run(folder: Path, progress: Progress) -> RunContext:
-    """Return a run folder to read from, also while another process works in it."""
+    """Return a run folder to read from, even while another process works in it."""
     files = RunFolder(folder)
     return RunContext(files, files.recipe(), progress)

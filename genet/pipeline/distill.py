@@ -1,4 +1,4 @@
-"""Distill: the trials, run by one worker or many, and where they stand."""
+"""Distill: the trials, run by one worker or many, and their progress."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from genet.trials.runners.runner import Runner, run_trials
 from genet.trials.status import progress_by_superblock
 
 PACE_EVERY_S = 2.0
-OpenRunner = Callable[[str], Runner]  # for a recipe's device
+OpenRunner = Callable[[str], Runner]  # the kinds of a recipe's device
 
 
 class Pace(Record):
-    """How fast the trials go, written every few seconds for those who look from outside."""
+    """The pace of the trials, written every few seconds for other processes to read."""
 
     workers: int
-    position: float  # trials done, with what is under way
+    position: float  # trials done, including parts of those under way
     total: int
     elapsed_s: float
     left_s: float | None
@@ -40,7 +40,7 @@ class Pace(Record):
 
 
 class MoreTrials(Record):
-    """Trials asked for beyond the recipe's, in the order of asking."""
+    """Requested trials beyond the recipe's, in the order of the requests."""
 
     trials: tuple[Trial, ...]
 
@@ -50,10 +50,10 @@ def run_planned_trials(
 ) -> tuple[TrialResult, ...]:
     """Run the trials: perturbed networks with the MasterNet's weights, fine-tuned. Returns all their results.
 
-    Trials that failed by the machine or the images are run again; with `retry` all but those whose loss was not finite.
-    EvidenceError if the MasterNet has learnt nothing, whose trials could not tell anything, unless `any_master` will do.
+    Trials that failed because of the machine or the images are run again; with `retry` all except those with a non-finite loss.
+    EvidenceError if the MasterNet has learnt nothing, so that trials would tell nothing, unless `any_master` is set.
     """
-    planned, _ = planned_trials(job), job.splits  # which must not have changed
+    planned, _ = planned_trials(job), job.splits  # the images must not have changed
     results = {result.id: result for result in _results_of(job, planned)}
     missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
     damaged = job.folder.trials.read().damaged
@@ -82,7 +82,7 @@ def run_planned_trials(
 
 
 def _check_learnt(job: RunContext, any_master: bool) -> None:
-    """Check that the MasterNet knows more than chance; say so if it does not and any will do."""
+    """Check that the MasterNet is better than chance; only report it if `any_master` is set."""
     why = job.folder.read(job.folder.master, Trained).why_unlearnt(job.recipe.space.input.classes)
     if why and any_master:
         job.progress.say(f"  going on with a MasterNet that has learnt nothing: {why}; its trials tell little")
@@ -96,7 +96,7 @@ def _check_learnt(job: RunContext, any_master: bool) -> None:
 
 
 def course(job: RunContext) -> TrialContext:
-    """Return what all trials of the run have in common."""
+    """Return the common context of all trials of the run."""
     recipe = job.recipe
     masternet = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors"))
     return TrialContext(
@@ -105,7 +105,7 @@ def course(job: RunContext) -> TrialContext:
 
 
 def planned_trials(job: RunContext) -> tuple[Trial, ...]:
-    """Return the trials of this run; they depend on the recipe, on the staircases found, and on what was asked for since."""
+    """Return the trials of this run; they depend on the recipe, on the staircases found, and on later requests."""
     recipe, resolution = job.recipe, job.recipe.search_resolution
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = job.kept_widths(staircases, resolution)
@@ -114,18 +114,18 @@ def planned_trials(job: RunContext) -> tuple[Trial, ...]:
 
 
 def more_trials(job: RunContext) -> tuple[Trial, ...]:
-    """Return the trials asked for beyond the recipe's."""
+    """Return the requested trials beyond the recipe's."""
     return MoreTrials.load(job.folder.more_trials).trials if job.folder.more_trials.exists() else ()
 
 
 def ask_for_trials(job: RunContext, trials: Iterable[Trial]) -> None:
-    """Take more trials into the plan; the next `distill` runs them."""
+    """Add trials to the plan; the next `distill` runs them."""
     asked = dict.fromkeys([*more_trials(job), *trials])
     MoreTrials(trials=tuple(asked)).save(job.folder.more_trials)
 
 
 def finished_trials(job: RunContext) -> tuple[TrialResult, ...]:
-    """Return the results of the planned trials so far. The journal may hold others, of other staircases."""
+    """Return the results of the planned trials so far. The journal may hold others, from other staircases."""
     return _results_of(job, planned_trials(job))
 
 
@@ -142,7 +142,7 @@ def _again(result: TrialResult, retry: bool) -> bool:
 
 
 def trial_pace(job: RunContext) -> Pace | None:
-    """Return what the process at work wrote last; None where none works. One that was killed leaves a file, but no lock."""
+    """Return the pace that the working process wrote last; None if none works. A killed process leaves a file, but no lock."""
     if not (job.folder.trials_pace.exists() and is_worked_in(job.folder.path)):
         return None
     return Pace.load(job.folder.trials_pace)
@@ -152,7 +152,7 @@ def trial_pace(job: RunContext) -> Pace | None:
 def _shown(
     job: RunContext, planned: Sequence[Trial], missing: Sequence[Trial], results: dict[str, TrialResult], workers: int
 ) -> Iterator[Callable[[Event], None]]:
-    """Tell the progress of all trials and of every super-block, and keep the file that tells it to other terminals."""
+    """Show the progress of all trials and of every super-block, and keep the file that shows it to other terminals."""
     counted = {trial.id for trial in missing}
     kept = {id: result for id, result in results.items() if id not in counted}
 
@@ -205,7 +205,7 @@ def _note(result: TrialResult) -> str:
 
 
 def _say_what_lacks(job: RunContext, planned: Sequence[Trial], found: Sequence[TrialResult]) -> None:
-    """Say which super-blocks have failed trials, and which have no evidence at all."""
+    """Report the super-blocks with failed trials, and those without any evidence."""
     for standing in progress_by_superblock(planned, found):
         kinds = sorted({str(r.failure.kind) for r in found if r.index == standing.index and r.failure})
         if kinds:

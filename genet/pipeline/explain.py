@@ -1,4 +1,4 @@
-"""Explain: why the selected networks were chosen, and which trials would make the choice surer."""
+"""Explain: the reasons for the selected networks, and the trials that would make the choice more certain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genet.trials.plan import Trial, possible_trials
 
 
 def explain_selection(job: RunContext, selection: Selection, table: LatencyTable) -> tuple[Explanation, ...]:
-    """Return why each answer of a selection was chosen, by what is predicted from a latency table."""
+    """Return the explanation of each answer of a selection, by the predictions from a latency table."""
     regression, kept = current_regression(job), kept_widths(job, table)
     prediction, batch = predictor(job, table, kept), table.setting.batch
     solved = {resolution: ExactSolver(offers(job, prediction, regression, resolution, kept[resolution])) for resolution in kept}

@@ -35,7 +35,7 @@ from genet.training.data import Splits, load_data
 def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
     """Export the winner of every budget and the best searched network beside it, or the one of this name, in all formats or some.
 
-    There is none if no network meets a budget. RunError if none is called so.
+    There is none if no network meets a budget. RunError if none has this name.
     """
     check_formats(formats)
     outcomes = job.folder.read(job.folder.results, Outcomes)
@@ -72,14 +72,14 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
 
 
 def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progress: Progress) -> Exports:
-    """Export the network in a folder of its own; on the images given, or those it was trained on where its recipe is there.
+    """Export the network in a folder of its own; on the given images, or those it was trained on if its recipe is there.
 
-    What the classes are called, only the latter tell; that is written beside the network. RunError where they have changed since.
+    Only the latter give the names of the classes, which are written beside the network. RunError if they have changed since.
     """
     check_formats(formats)
     open_device("cpu")  # for its threads
     module = load(folder)
-    network, cost = structure_of(module), cost_of(module)  # what the card cannot tell of is not exported
+    network, cost = structure_of(module), cost_of(module)  # a network that the card cannot describe is not exported
     reads = network.input
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     source, seed = data or (followed(recipe.data, folder) if recipe else None), recipe.seed if recipe else 0
@@ -109,7 +109,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
 
 @dataclass(frozen=True)
 class _Images:
-    """Images to calibrate, compare and test with, and what decides which they are."""
+    """Images to calibrate, compare and test with, and their identity."""
 
     data: Data
     splits: Splits
@@ -134,9 +134,9 @@ def _images_of(
 
 
 def _recognised(images: _Images, folder: Path, contents: Contents, say: Callable[[str], None]) -> _Images:
-    """Return the images under the name that the network's folder knows them by; its recipe names their place from then on.
+    """Return the images under the name by which the network's folder knows them; its recipe names their place from then on.
 
-    RunError where they are others than the network was trained on, unless they were asked for.
+    RunError if they are others than the network was trained on, unless they were requested.
     """
     try:
         noted = note_in(
@@ -168,7 +168,7 @@ def _exported(
 
 
 def _all(formats: Sequence[str]) -> set[str]:
-    """Return the network's own format is always among them."""
+    """Return the wanted formats, which always include the network's own."""
     return {"safetensors", *(formats or FORMATS)}
 
 
@@ -179,6 +179,6 @@ def _trained_by(recipe: Recipe | TrainingRecipe) -> str:
 
 
 def _told(data: Data, splits: Splits) -> str:
-    """Return which images a network was trained, chosen and tested on."""
+    """Return the images that a network was trained, chosen and tested on, in words."""
     train, held_out, test = (f"{images.size:,}" for images in (splits.train, splits.nas_validation, splits.test))
     return f"{data.name}: {train} images to train on, {held_out} more of the training set held out, {test} to test"

@@ -1,4 +1,4 @@
-"""Master and fit: the parent of the trials, and what they teach about accuracy."""
+"""Master and fit: the parent of the trials, and the regression of accuracy on them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def train_master(job: RunContext) -> Trained:
 def _take_master(job: RunContext, folder: Path) -> Trained:
     """Copy a trained network of the MasterNet's structure into the run, with its accuracies on the run's images.
 
-    SpecError where it is another network, RunError where it is not the one that the run's trials started from.
+    SpecError if it is another network, RunError if it is not the one that the run's trials started from.
     """
     recipe, splits, weights = job.recipe, job.splits, job.folder.master.with_suffix(".safetensors")
     if job.folder.master.exists() and weights.exists() and not (folder / WEIGHTS_FILE).exists():
@@ -78,10 +78,10 @@ def _take_master(job: RunContext, folder: Path) -> Trained:
 def train_network(
     job: RunContext, network: ModelSpec, schedule: Schedule, result: Path, title: str, world: ProcessGroup = SINGLE_PROCESS
 ) -> Trained:
-    """Train a network from scratch, unless `result` and the weights beside it tell that it was trained just so."""
+    """Train a network from scratch, unless `result` and the weights beside it show that this training is done."""
     lesson = lesson_of(job, network, schedule)
     known = trained_before(lesson, result)
-    world.wait()  # all have looked before the first of them writes
+    world.wait()  # all processes have checked before the first of them writes
     if known:
         return known
     splits = job.splits.seen_as(lesson.view(world))
@@ -95,7 +95,7 @@ def lesson_of(job: RunContext, network: ModelSpec, schedule: Schedule, repeat: i
 
 
 def fit_trials(job: RunContext, model: Model | None = None) -> Regression:
-    """Fit the regression to the trials in the journal, and say where evidence is lacking; the recipe's model if none is named."""
+    """Fit the regression to the trials in the journal, and report missing evidence; the recipe's model if none is named."""
     regression = _fitted(job, model or job.recipe.fit.model)
     missing = len(planned_trials(job)) - len(finished_trials(job))
     if missing:
@@ -111,7 +111,7 @@ def fit_trials(job: RunContext, model: Model | None = None) -> Regression:
 
 
 def current_regression(job: RunContext) -> Regression:
-    """Return the run's regression; fitted anew, and not saved, where its trials or the MasterNet have changed since."""
+    """Return the run's regression; fitted anew, and not saved, if its trials or the MasterNet have changed since."""
     known = job.folder.read(job.folder.regression, Regression)
     return known if known.inputs == _evidence_digest(job, known.model) else _fitted(job, known.model)
 

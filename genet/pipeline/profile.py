@@ -1,4 +1,4 @@
-"""Check and profile: what the job will cost, what every block costs on this device, and which widths are worth offering."""
+"""Check and profile: the cost of the job and of every block on this device, and the widths worth offering."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from genet.pipeline.train import teacher_of
 
 
 def check_job(job: RunContext) -> Preflight:
-    """Check before any hour is spent: the job's size, time and budgets, and whether a teacher can be had."""
+    """Check before any hour is spent: the job's size, time and budgets, and whether a teacher is available."""
     _same_kind_of_device(job)
     _say_other_setting(job)
     if not job.folder.master.exists():
         lesson = lesson_of(job, job.masternet, job.recipe.train)
-        teacher_of(lesson, job.splits.labels)  # that it is out of reach must not be found after the search
+        teacher_of(lesson, job.splits.labels)  # a missing teacher must not be found only after the search
     job.card.save(job.folder.environment)
     seen = preflight(job.recipe, job.splits, job.table, job.meter, job.device)
     for line in outlook(seen, job.table.setting):
@@ -32,7 +32,7 @@ def check_job(job: RunContext) -> Preflight:
 
 
 def _same_kind_of_device(job: RunContext) -> None:
-    """Raise an error if a GPU has gone missing: it must not turn a run into one for the CPU without a word."""
+    """Raise an error if a GPU has gone missing, which must not silently turn a run into one for the CPU."""
     if job.recipe.measure.device == "auto" and job.folder.environment.exists():
         before = DeviceCard.load(job.folder.environment)
         if before.kind != job.card.kind:
@@ -43,7 +43,7 @@ def _same_kind_of_device(job: RunContext) -> None:
 
 
 def _say_other_setting(job: RunContext) -> None:
-    """Tell if the run was measured otherwise before, such as with other threads or versions: nothing of that is used here."""
+    """Report if the run was measured in another setting before, as with other threads or versions, which is not used here."""
     if job.folder.staircase.exists():
         before = settings(job.folder.latency).get(job.folder.read(job.folder.staircase, Staircases).setting)
         if before and before.digest != job.table.setting.digest:
@@ -53,9 +53,9 @@ def _say_other_setting(job: RunContext) -> None:
 def profile_device(job: RunContext) -> Staircases:
     """Measure the latency of the blocks on offer, and keep the widths at the edges of the device's staircase.
 
-    First the repeated block of each super-block and block type, at the widths where its staircase may step; then the
-    blocks that the kept widths need with their real input widths, and the MasterNet and random networks whole, which
-    correct what is predicted from blocks.
+    First the repeated block of each super-block and block type, at the widths where its staircase may step; then the blocks that
+    the kept widths need with their real input widths, and the MasterNet and random networks whole, which correct the predictions
+    from blocks.
     """
     setting = job.table.setting.digest
     if not job.folder.staircase.exists() or job.folder.read(job.folder.staircase, Staircases).setting != setting:
@@ -80,7 +80,7 @@ def profile_device(job: RunContext) -> Staircases:
 
 
 def _sweep(job: RunContext) -> None:
-    """Measure the sweeps, all places in turn, until no step of any is left to locate."""
+    """Measure the sweeps, all places in turn, until all steps are located."""
     everywhere = places(job.recipe.space)
     own = [superblock.width for superblock in job.recipe.space.superblocks]
     if not everywhere:
@@ -97,7 +97,7 @@ def _sweep(job: RunContext) -> None:
 
 
 def _measure(job: RunContext, asked: Iterable[Block], title: str) -> None:
-    """Measure the blocks that the table lacks."""
+    """Measure the blocks missing from the table."""
     wanted = list(dict.fromkeys(asked))
     missing = len(job.table.missing(wanted))
     with job.progress.track(title, len(wanted), len(wanted) - missing) as tracker:
@@ -109,7 +109,7 @@ def _measure(job: RunContext, asked: Iterable[Block], title: str) -> None:
 
 
 def _profile(job: RunContext, wanted: Iterable[Block], measured: Callable[[], None]) -> int:
-    *middle, _ = blocks(job.masternet)  # the last, with its classes, has no notation of a block that a user may write
+    *middle, _ = blocks(job.masternet)  # the last one, with its classes, has no block notation for users
     sentinel = middle[len(middle) // 2]
     return profile_blocks(job.table, job.meter, wanted, sentinel, job.recipe.seed, measured)
 
@@ -140,7 +140,7 @@ def _measure_networks(job: RunContext, kept: dict[int, Widths]) -> None:
 
 
 def _check_evidence(job: RunContext, wanted: list[Block]) -> None:
-    """Raise EvidenceError unless the evidence of another machine is of this space: what it lacks cannot be measured here."""
+    """Raise EvidenceError unless the evidence of another machine covers this space: missing rows cannot be measured here."""
     lacking = []
     for block in dict.fromkeys(wanted):
         try:

@@ -1,4 +1,4 @@
-"""Train selected networks by hand, and report: the page that tells how a run's networks came about."""
+"""Train selected networks by hand, and report: the page about a run and its networks."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ R = TypeVar("R", bound=Record)
 
 
 def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup = SINGLE_PROCESS) -> dict[str, Trained]:
-    """Train the networks that were selected, or the one of this name or notation, for the race to find them trained.
+    """Train the selected networks, or the one of this name or notation, so that the race finds them trained.
 
-    Returns them by name. RunError if none is called so, or none was selected.
+    Returns them by name. RunError if none has this name, or none was selected.
     """
     selection = job.folder.read(job.folder.selection, Selection)
     networks = {str(each): each for each in (_named(job, choice) for choice in selection.answers)}  # two budgets may share one
@@ -61,7 +61,7 @@ def _trained(job: RunContext, network: ModelSpec, world: ProcessGroup) -> Traine
 
 
 def list_shortfalls(job: RunContext) -> tuple[str, ...]:
-    """Say what the run was asked for and could not have, a line each: budgets that no network meets, formats that failed."""
+    """Return the requests that the run could not fulfil, a line each: budgets that no network meets, formats that failed."""
     outcomes = _if_there(job.folder, job.folder.results, Outcomes)
     exported = [each for outcome in (outcomes.outcomes if outcomes else ()) for each in outcome.exported]
     files = dict.fromkeys(job.folder.path / each.export / EVIDENCE_FILE for each in exported)
@@ -70,7 +70,7 @@ def list_shortfalls(job: RunContext) -> tuple[str, ...]:
 
 
 def unmet_budgets(job: RunContext) -> tuple[str, ...]:
-    """Say which budgets of the run no network meets, a line each: of the race if there was one, else of the selection."""
+    """Return the budgets of the run that no network meets, a line each: by the race if there was one, else by the selection."""
     raced = _if_there(job.folder, job.folder.results, Outcomes)
     if raced:
         return tuple(each.told(raced.masternet_ms_per_image) for each in raced.unmet)
@@ -79,7 +79,7 @@ def unmet_budgets(job: RunContext) -> tuple[str, ...]:
 
 
 def write_report(job: RunContext) -> Path:
-    """Return one self-contained page about the whole run; what is not there yet is left out."""
+    """Write one self-contained page about the whole run; missing results are left out."""
     files, table = job.folder, run_table(job)
     selection, validation = _if_there(files, files.selection, Selection), _if_there(files, files.validation, Validation)
     regression = current_regression(job) if files.regression.exists() else None

@@ -1,6 +1,6 @@
 """The whole job in reading order.
 
-Each step reads what the steps before left in the run folder, does only what is missing, and leaves its own result.
+Each step reads the results of earlier steps from the run folder, does only the missing work, and leaves its own result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from genet.trials.runners.opening import open_runner
 def run_job(
     job: RunContext, runner: OpenRunner = open_runner, trainer: OpenRunner = open_runner, any_master: bool = False
 ) -> Outcomes:
-    """Go from a recipe to trained and exported networks; `runner` opens who runs the trials, `trainer` who runs the race.
+    """Go from a recipe to trained and exported networks; `runner` opens the runner of the trials, `trainer` that of the race.
 
     For `any_master` see `distill`.
     """

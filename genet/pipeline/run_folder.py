@@ -1,4 +1,4 @@
-"""The run folder: the pipeline on disk. A file that is present is finished, for each is written atomically."""
+"""The run folder: the pipeline on disk. A file that is present is complete, as each is written atomically."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ class RunFolder:
         self.validation = path / "validation.json"
 
     def network(self, network: ModelSpec) -> Path:
-        """Return folder of a network that is trained fully."""
+        """Return the folder of a fully trained network."""
         return self.path / "networks" / network_name(network)
 
     def validated(self, network: Network, repeat: int) -> Path:
-        """Return file about a network trained to check the predictions, once more for every repeat."""
+        """Return the file about a network trained to check the predictions, one for every repeat."""
         return self.path / "validation" / f"{network_name(network)}-{repeat}.json"
 
     def read(self, file: Path, record: type[R]) -> R:
-        """Read a step's result; RunError names the command that makes it where it is missing."""
+        """Read a step's result; if it is missing, RunError names the command that makes it."""
         if not file.exists():
             raise RunError(f"{file}: this step needs it, and it is not there; `{COMMAND_THAT_WRITES[file.name]}` writes it")
         return record.load(file)
 
     def read_current(self, file: Path, record: type[D], inputs: str) -> D | None:
-        """Read a result if it is there and was made from just these inputs, else None: it is to be made anew."""
+        """Read a result if it is there and was made from just these inputs, else None, and it must be made anew."""
         if not file.exists():
             return None
         try:
@@ -78,14 +78,14 @@ class RunFolder:
         return found if found.inputs == inputs else None
 
     def recipe(self) -> Recipe:
-        """Return the recipe the run follows; RunError where the folder is no run folder."""
+        """Return the recipe the run follows; RunError if the folder is no run folder."""
         if not self.recipe_file.exists():
-            raise RunError(f"{self.path}: must be a run folder, and holds no recipe.yaml; `genet run RECIPE` makes one")
+            raise RunError(f"{self.path}: got no recipe.yaml in it, expected a run folder; `genet run RECIPE` makes one")
         recipe = read_recipe(self.recipe_file)
         return recipe.model_copy(update={"data": followed(recipe.data, self.path)})
 
     def note_of(self, data: Data, contents: Contents) -> Noted:
-        """Return what the folder is to note of these images; RunError where its results were made from others."""
+        """Return the note that the folder keeps of these images; RunError if its results were made from others."""
         results, begun = (
             any(any(self.path.glob(f"{name}{suffix}")) for name in ("master", "networks/*/model"))
             for suffix in (".json", ".*.checkpoint*")
@@ -97,20 +97,20 @@ class RunFolder:
         return note_of(self.path, data, contents, made, "put them back, or give --new-run for a new folder")
 
     def check_free_for(self, recipe: Recipe) -> None:
-        """Raise RunError where the folder holds another recipe's trials, or files that are no run's."""
+        """Raise RunError if the folder holds another recipe's trials, or files that do not belong to a run."""
         if self.recipe_file.exists():
             if not self._is_of(recipe):
                 raise RunError(
-                    f"{self.path}: must belong to this recipe, and holds a run of another (space, data, schedules "
-                    "or seed differ); use --new-run for a new folder, or --run FOLDER"
+                    f"{self.path}: got a run of another recipe (space, data, schedules or seed differ), expected one of this "
+                    "recipe; use --new-run for a new folder, or --run FOLDER"
                 )
         elif self.path.exists() and (
             not self.path.is_dir() or any(file.name not in (".lock", NOTE) for file in self.path.iterdir())
         ):
-            raise RunError(f"{self.path}: must be empty or a run folder, and holds other files; use --run FOLDER")
+            raise RunError(f"{self.path}: got other files in it, expected an empty folder or a run folder; use --run FOLDER")
 
     def _is_of(self, recipe: Recipe) -> bool:
-        """Return whether the recipe's trials are those here. As long as there are none, how the MasterNet is trained is free."""
+        """Return whether the recipe's trials are those here. As long as there are none, the MasterNet's training may differ."""
         ours = self.recipe()
         if not self.trials.path.exists() and not self.trials_under_way.exists():
             free = {name: getattr(recipe, name) for name in ("augment", "master", "distill")}
@@ -137,12 +137,12 @@ class RunFolder:
 
 
 def network_name(network: ModelSpec) -> str:
-    """Return how a network of a run is called: its space or design, its resolution and the start of its digest."""
+    """Return the name of a network of a run: its space or design, its resolution and the start of its digest."""
     return f"{network.name}-r{network.input.resolution}-{network.digest[:6]}"
 
 
 def default_folder(name: str, fresh: bool) -> Path:
-    """Return `runs/NAME`, or the newest of `runs/NAME-2`, `runs/NAME-3`...; with `fresh` the next one that is not there."""
+    """Return `runs/NAME`, or the newest of `runs/NAME-2`, `runs/NAME-3`...; with `fresh` the next one that does not exist."""
     numbered = {1: Path("runs") / name}
     for folder in Path("runs").glob(f"{name}-*"):
         found = re.fullmatch(re.escape(name) + r"-(\d+)", folder.name)

@@ -38,7 +38,7 @@ INTERIM_LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
 
 
 def select_networks(job: RunContext) -> Selection:
-    """Choose by what is predicted, and certify on the device; on evidence from elsewhere, by what is predicted alone."""
+    """Choose by predictions, and certify on the device; on evidence from elsewhere, choose by predictions alone."""
     table, regression = job.table, current_regression(job)
     if regression != job.folder.read(job.folder.regression, Regression):
         job.progress.say("  the trials have changed since they were fitted: fitted anew")
@@ -60,7 +60,7 @@ def select_networks(job: RunContext) -> Selection:
 
 
 def _measure_roof(job: RunContext, setting: str) -> None:
-    """Measure what the device reaches at best, for the report; where that cannot be measured, the report goes without."""
+    """Measure the device's peak performance for the report, which does without if it cannot be measured."""
     if job.folder.read_current(job.folder.roof, RunRoof, setting) is None:
         try:
             RunRoof(inputs=setting, roof=read_roof(job.meter)[0]).save(job.folder.roof)
@@ -106,7 +106,7 @@ def select_from_evidence(job: RunContext, budgets: tuple[Budget, ...], table: La
 
 
 def _answered(job: RunContext, table: LatencyTable, front: Sequence[Candidate], budget: Budget, ms: float) -> Choice:
-    """Return the best that is predicted to be within the budget, or that was measured and does not break it; else the fastest."""
+    """Return the best network that is predicted to be within the budget, or measured not to break it; else the fastest."""
     found = {
         candidate.network: judge(job, table, row, budget, ms)
         for candidate in front
@@ -128,13 +128,13 @@ def _answered(job: RunContext, table: LatencyTable, front: Sequence[Candidate], 
 
 
 def run_table(job: RunContext) -> LatencyTable:
-    """Return the latency table that the staircases were found in, whatever device this machine has."""
+    """Return the latency table that the staircases were found in, regardless of this machine's device."""
     staircases = job.folder.read(job.folder.staircase, Staircases)
     return LatencyTable(job.folder.latency, find_setting(job.folder.latency, staircases.setting))
 
 
 def evidence_table(job: RunContext, path: Path) -> LatencyTable:
-    """Return the latency table of another device; what lines of the file are damaged is said."""
+    """Return the latency table of another device; damaged lines of the file are reported."""
     table = read_evidence(path)
     if table.damaged:
         job.progress.say(f"  {path}: damaged lines {', '.join(map(str, table.damaged))} are left out")
@@ -153,14 +153,14 @@ def frontiers(job: RunContext, table: LatencyTable) -> dict[int, tuple[Candidate
 def _front(
     job: RunContext, prediction: Predictor, regression: Regression, resolution: int, kept: Widths
 ) -> tuple[Candidate, ...]:
-    """Return what is chosen from under the present correction: the exact frontier, or the best of random structures."""
+    """Return the candidates under the present correction: the exact frontier, or the best of random structures."""
     offered, how = offers(job, prediction, regression, resolution, kept), job.recipe.select
     found = frontier(offered) if how.method == "exact" else random_search(offered, how.random_samples, job.recipe.seed)
     return filter_by_utilization(found) if how.filter else found
 
 
 def offers(job: RunContext, prediction: Predictor, regression: Regression, resolution: int, kept: Widths) -> ChoiceTables:
-    """Return what the selection chooses from at a resolution, under the present correction."""
+    """Return the offers to the selection at a resolution, under the present correction."""
     return tabulate_choices(
         job.recipe.space,
         kept,
@@ -173,7 +173,7 @@ def offers(job: RunContext, prediction: Predictor, regression: Regression, resol
 
 
 def kept_widths(job: RunContext, table: LatencyTable) -> dict[int, Widths]:
-    """Return the widths on offer by the table's own staircases; another file's need not be the run's."""
+    """Return the widths on offer by the table's own staircases; which may differ from the run's in another file."""
     staircases = job.folder.read(job.folder.staircase, Staircases)
     if staircases.setting != table.setting.digest or table.path != job.folder.latency.path:
         staircases = find_staircases(job.recipe.space, table)
@@ -209,21 +209,21 @@ def measured(job: RunContext, table: LatencyTable, network: ModelSpec, budget: B
     """
 
     def enough(row: NetworkRow) -> bool:
-        looked = len(row.ms) in INTERIM_LOOKS  # often looking would make chance look like certainty
+        looked = len(row.ms) in INTERIM_LOOKS  # checking often would make chance look like certainty
         return looked and (len(row.ms) == INTERIM_LOOKS[-1] or judge(job, table, row, budget, ms).within is not None)
 
     return measure_network(table, job.meter, network, job.masternet, enough)
 
 
 def judge(job: RunContext, table: LatencyTable, row: NetworkRow, budget: Budget, ms: float) -> Certificate:
-    """Return a multiple of the MasterNet's latency is held against ratios to it, which no drift of the machine can touch.
+    """Judge a network by a budget: a multiple of the MasterNet's latency by ratios to it, which no drift can affect.
 
     A budget in milliseconds must hold at the speed at which the MasterNet was measured and at that of the network's own
     rounds, whichever is slower, and bears the uncertainty of the MasterNet's latency too.
     """
     reference = table.network_row(job.masternet)
     if reference is None or row.reference != str(job.masternet):
-        raise EvidenceError(f"{row.network}: must have been measured in turn with the MasterNet, and was not")
+        raise EvidenceError(f"{row.network}: got a latency on its own, expected one measured in turn with the MasterNet")
     if isinstance(budget, str):
         return certificate(row.ratios, reference.mean_ms, ms)
     slower = max(reference.mean_ms, fmean(row.reference_ms))

@@ -46,11 +46,11 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """A network, how it is trained, and on what. Every `repeat` has weights and an order of images of its own.
+    """A network, its training, and its images. Every `repeat` has weights and an order of images of its own.
 
-    `start` are the weights to begin with, in place of fresh ones, and `numbered` the classes as those number them, where that is
-    not their usual order. A network that is folded sees so many images as one. `images` stands for the images, as their splits
-    have it.
+    `start` are the weights to begin with, in place of fresh ones, and `numbered` the classes in the order of those weights, if
+    that is not their usual one. A folded network sees `fold` images as one. `images` stands for the images, as their
+    splits have it.
     """
 
     network: ModelSpec
@@ -66,7 +66,7 @@ class TrainingTask:
 
     @property
     def inputs(self) -> str:
-        """Names all that the result depends on, the weights of a teacher and those begun with among them, wherever they lie."""
+        """Names everything that the result depends on, including the weights of a teacher and those to begin with."""
         return self._inputs(self.schedule.placeless if isinstance(self.schedule, Training) else self.schedule)
 
     @property
@@ -85,7 +85,7 @@ class TrainingTask:
 
     @property
     def reads(self) -> Input:
-        """Return what its images are of."""
+        """The input of its images."""
         return unfolded(self.network.input, self.fold)
 
     @property
@@ -99,12 +99,12 @@ class TrainingTask:
 
     @property
     def weights_seed(self) -> int:
-        """Decides new weights."""
+        """Seed of new weights."""
         return int(digest(f"{self._drawn}/{self.network}")[:12], 16)
 
     @property
     def order_seed(self) -> int:
-        """Decides the order of the images and how they are augmented: alike for all networks, which are then compared fairly."""
+        """Seed of the images' order and augmentation: the same for all networks, for a fair comparison."""
         return int(digest(f"{self._drawn}/order")[:12], 16)
 
     @property
@@ -112,13 +112,13 @@ class TrainingTask:
         return f"{self.seed}/{self.repeat}" if self.repeat else f"{self.seed}"
 
     def view(self, world: ProcessGroup = SINGLE_PROCESS) -> View:
-        """Return how the training sees its images; of every batch this process's part."""
+        """Return the training's view of its images, with this process's part of every batch."""
         training = Training.model_validate(self.schedule.model_dump())
         return View(training.augment or self.augment, training.random_erase_prob, world.rank, world.size)
 
 
 def trained_before(lesson: TrainingTask, result: Path) -> Trained | None:
-    """Return what a training left that was just this one."""
+    """Return the result of an earlier training that was exactly this one."""
     if not (result.exists() and result.with_suffix(".safetensors").exists()):
         return None
     known = Trained.load(result)
@@ -158,9 +158,9 @@ def learn(
     world: ProcessGroup = SINGLE_PROCESS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Generator[tuple[int, float, float], None, tuple[nn.Module, Trained]]:
-    """Train a network, from its checkpoint if there is one; yields every epoch's number, loss and accuracy.
+    """Train a network, from its checkpoint if there is one; yield every epoch's number, loss and accuracy.
 
-    Returns the network, without its fold, and what it reached. Nothing but the checkpoint is written.
+    Return the network, without its fold, and its accuracies. Nothing but the checkpoint is written.
     """
     module, resolution = _begun(lesson), lesson.network.input.resolution
     loss = yield from training_stages(
@@ -193,7 +193,7 @@ def learn(
 
 
 def _begun(lesson: TrainingTask, say: Callable[[str], None] = lambda text: None) -> nn.Module:
-    """Return the network with fresh weights, or with those it begins with; what becomes of other people's modules is said."""
+    """Return the network with fresh weights, or with those it begins with; changes to other authors' modules are reported."""
     network = lesson.network
     module = load_structure(network, lesson.start).train() if lesson.start else build_structure(network, lesson.weights_seed)
     if isinstance(network, ExternalModel):
@@ -216,9 +216,9 @@ def train_network(
 ) -> Trained:
     """Train any network into a folder of its own, from scratch or from the weights in `start`, or folded.
 
-    What is there of just this training is not repeated.
+    A finished training of exactly this kind is not repeated.
 
-    RunError where the folder holds another network or the training of another recipe, GenetError where a user's function has
+    RunError if the folder holds another network or the training of another recipe, GenetError if a user's function has
     changed since the network was taken in.
     """
     check_unchanged(network)
@@ -236,11 +236,11 @@ def train_network(
     known = trained_before(lesson, result)
     if not known:
         _check_free(folder, lesson, recipe)
-        teacher_of(lesson, splits.labels)  # nothing is written for a training that cannot be
+        teacher_of(lesson, splits.labels)  # nothing is written for a training that is not possible
         module = _begun(lesson, progress.say)
         check_kept(module.inside if isinstance(module, Folded) else module, network)
         splits.check(network.input.resolution)
-    world.wait()  # all have looked before the first of them writes
+    world.wait()  # all processes have checked before the first of them writes
     if world.first and noted:
         noted.keep(folder, progress.say)
     if known:
@@ -258,7 +258,7 @@ def train_network(
 
 
 def note_in(folder: Path, data: Data, contents: Contents, remedy: str) -> Noted:
-    """Return what a training's folder is to note of these images; RunError where it was trained on others."""
+    """Return the note that a training's folder keeps of these images; RunError if it was trained on others."""
     result, made = folder / "model.json", None
     if (result.exists() or any(folder.glob("model.*.checkpoint*"))) and (folder / "recipe.yaml").exists():
         images = Trained.load(result).images if result.exists() else None
@@ -280,8 +280,8 @@ def _check_free(folder: Path, lesson: TrainingTask, recipe: TrainingRecipe) -> N
             raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")
         file = folder / NETWORK_FILE
         if file.exists() and read_structure(file) != lesson.network:
-            raise RunError(f"{file}: must be that of this training, and is another's; give another --into FOLDER")
-        return  # nothing was paid for here
+            raise RunError(f"{file}: got that of another training, expected that of this one; give another --into FOLDER")
+        return  # no training was paid for here
     if any(folder.glob(f"model.{lesson.inputs[:8]}.checkpoint*")):
         return
     same: dict[str, Callable[[Path], bool]] = {
@@ -290,16 +290,18 @@ def _check_free(folder: Path, lesson: TrainingTask, recipe: TrainingRecipe) -> N
     }
     for name, is_same in same.items():
         if (folder / name).exists() and not is_same(folder / name):
-            raise RunError(f"{folder / name}: must be that of this training, and is another's; give another --into FOLDER")
+            raise RunError(
+                f"{folder / name}: got that of another training, expected that of this one; give another --into FOLDER"
+            )
 
 
 def _lying_anywhere(recipe: TrainingRecipe) -> TrainingRecipe:
-    """Return the recipe without the place of its images, which are known by what they are."""
+    """Return the recipe without the place of its images, which are identified by their content."""
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None})})
 
 
 def _telling(tracker: Tracker, before: int, images: int, events: Path | None) -> EpochDone:
-    """Tell of every epoch: on the tracker, and as TensorBoard events where that is installed."""
+    """Report every epoch: on the tracker, and as TensorBoard events if that is installed."""
     writer, began = _writer(events) if events else None, time.monotonic()
 
     def epoch_done(epoch: int, loss: float, accuracy: float) -> None:
@@ -328,7 +330,7 @@ def _writer(folder: Path) -> SummaryWriter | None:
 def teacher_of(lesson: TrainingTask, labels: tuple[str, ...] | None) -> nn.Module | None:
     """Return the teacher of a training that has one, answering in the order of the images' labels.
 
-    GenetError where it cannot be had, cannot look at the network's images, or tells other classes apart.
+    GenetError if it is not available, cannot process the network's images, or has other classes.
     """
     name = lesson.teacher
     if name is None:
@@ -336,32 +338,32 @@ def teacher_of(lesson: TrainingTask, labels: tuple[str, ...] | None) -> nn.Modul
     try:
         opened, reads = open_network(name, CPU), lesson.reads
     except GenetError as fault:
-        raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, and {name} is not ({fault})") from None
+        raise GenetError(f"teacher: got {name} ({fault}), expected timm:MODEL or a trained network's folder") from None
     teacher = opened.answers
     if not isinstance(teacher, nn.Module):
-        raise GenetError(f"a teacher must be timm:MODEL or a trained network's folder, and {name} is a file for {opened.runtime}")
+        raise GenetError(f"teacher: got {name}, a file for {opened.runtime}, expected timm:MODEL or a trained network's folder")
     try:
         with torch.inference_mode():
             teacher.eval()(torch.zeros(1, reads.channels, reads.resolution, reads.resolution))
     except RuntimeError as fault:
         raise GenetError(
-            f"a teacher must look at images of {reads.channels} x {reads.resolution} x {reads.resolution}, and {name} does not "
+            f"teacher: {name} failed on images of {reads.channels} x {reads.resolution} x {reads.resolution} "
             f"({first_line(fault)})"
         ) from None
     if opened.reads.classes != reads.classes:
         told = opened.reads.classes
-        raise GenetError(f"a teacher must tell the network's {reads.classes} classes apart, and {name} tells {told}")
+        raise GenetError(f"teacher: got {name} for {told} classes, expected one for the network's {reads.classes} classes")
     if not opened.labels or not labels or opened.labels == labels:
         return teacher
     if differ := unshared(labels, opened.labels):
         lacking, extra, hint = differ
-        law = "a teacher must tell the classes of the images apart"
-        raise GenetError(f"{law}, and {name} lacks {lacking or 'none'} and has {extra or 'none'}{hint or '; name another'}")
+        classes = f"lacks {lacking or 'none'} and has {extra or 'none'} besides"
+        raise GenetError(f"teacher: got {name}, which {classes}, expected the classes of the images{hint or '; name another'}")
     return Renumbered(teacher, [opened.labels.index(label) for label in labels])
 
 
 class Renumbered(nn.Module):
-    """A network whose logits come in another order: `places` tells where each was."""
+    """A network whose logits come in another order: `places` holds their former positions."""
 
     def __init__(self, inside: nn.Module, places: Sequence[int]) -> None:
         super().__init__()
@@ -369,6 +371,6 @@ class Renumbered(nn.Module):
         self.places = list(places)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits, one for each place."""
+        """Return the logits in the other order."""
         logits: torch.Tensor = self.inside(images)
         return logits[:, self.places]

@@ -1,4 +1,4 @@
-"""Validate: train networks that the regression never saw, and hold the predictions against them."""
+"""Validate: train networks that the regression never saw, and compare the predictions with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEWEST = 4  # networks, of which one is of the frontier
 
 
 def validate_predictions(job: RunContext, count: int, epochs: int | None = None, trainings: int = 1) -> Validation:
-    """Train `count` networks from scratch, each so many times, and measure them; what was done before is not repeated.
+    """Train `count` networks from scratch, each so many times, and measure them; earlier work is not repeated.
 
     They are trained as the recipe trains what it selects, for a quarter of its epochs unless told otherwise.
     """
@@ -45,7 +45,7 @@ def validate_predictions(job: RunContext, count: int, epochs: int | None = None,
         if len(accuracies.get(subject.network, ())) == trainings
     ]
     if len(verdicts) < FEWEST:
-        raise EvidenceError(f"a validation must have at least {FEWEST} networks that could be trained, and has {len(verdicts)}")
+        raise EvidenceError(f"a validation needs at least {FEWEST} networks that could be trained, got {len(verdicts)}")
     found = validate(verdicts, schedule.epochs, inputs=regression.inputs)
     found.save(job.folder.validation)
     return found
@@ -58,7 +58,10 @@ def _shorter(schedule: Schedule, epochs: int) -> Schedule:
 def _accuracies(
     job: RunContext, chosen: Sequence[ValidationNetwork], schedule: Schedule, trainings: int
 ) -> dict[str, tuple[float, ...]]:
-    """Return NAS validation accuracies: of every network one per training. One that cannot be trained is said and left out."""
+    """Return NAS validation accuracies: of every network one per training.
+
+    One that cannot be trained is reported and left out.
+    """
     wanted = [(Network.parse(s.network, name=job.recipe.space.name), k) for k in range(trainings) for s in chosen]
     before = {each: trained_before(lesson_of(job, each[0], schedule, each[1]), job.folder.validated(*each)) for each in wanted}
     done = sum(schedule.epochs for known in before.values() if known)
@@ -86,9 +89,9 @@ def _accuracies(
 
 
 def _measured_ms(job: RunContext, table: LatencyTable, chosen: Sequence[ValidationNetwork]) -> dict[str, float | None]:
-    """Return milliseconds per batch as predictions have them, None where latencies are another machine's evidence.
+    """Return milliseconds per batch to compare with predictions, None if latencies are another machine's evidence.
 
-    A network that cannot be measured is said and left out.
+    A network that cannot be measured is reported and left out.
     """
     if not job.recipe.measure.here:
         return dict.fromkeys(subject.network for subject in chosen)

@@ -1,4 +1,4 @@
-"""The card of a trained network in Markdown: what it is, what was measured, how to load each format."""
+"""The card of a trained network in Markdown: its description, its measurements, and the code to load each format."""
 
 from __future__ import annotations
 

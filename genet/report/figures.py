@@ -1,4 +1,4 @@
-"""The figures of a report: first what they say (records that tests can judge), then the drawing of it as SVG."""
+"""The figures of a report: first their content (records that tests can check), then its drawing as SVG."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def staircase_info(staircases: Staircases, resolution: int) -> tuple[StairPanel,
 
 
 def trial_info(trials: Sequence[TrialResult], accuracy: float) -> tuple[TrialPoint, ...]:
-    """Return one super-block's finished perturbations, each against its control, with fresh weights if its type changed.
+    """Return the finished perturbations, each against its control, with fresh weights if its type changed.
 
-    Where there is none, against the MasterNet before any fine-tuning.
+    Without a control, they count against the MasterNet before any fine-tuning.
     """
     found = [(trial, trial.accuracy) for trial in trials if trial.accuracy is not None]
     inherited = {trial.index: (trial.superblock.type, reached) for trial, reached in found if trial.reference}
@@ -97,7 +97,7 @@ def trial_info(trials: Sequence[TrialResult], accuracy: float) -> tuple[TrialPoi
 
 
 def frontier_info(fronts: Mapping[int, Sequence[Candidate]], selection: Selection | None, batch: int) -> FrontierInfo:
-    """Return what the selection had to choose from, and what it chose."""
+    """Return the candidates of the selection, and its choice."""
     lines = tuple(
         FrontierLine(
             resolution,
@@ -138,7 +138,7 @@ def race_info(outcomes: Outcomes) -> RaceInfo:
 
 
 def draw_staircases(panels: Sequence[StairPanel]) -> str:
-    """Return latency over width: a line per block type, filled points at the widths kept."""
+    """Draw latency over width: a line per block type, filled points at the widths kept."""
     figure = figure_of(2.6 * len(panels) + 0.8, 2.7)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for place in panel.stairs:
@@ -158,7 +158,7 @@ def draw_staircases(panels: Sequence[StairPanel]) -> str:
 
 
 def draw_trials(points: Sequence[TrialPoint]) -> str:
-    """Change of accuracy per super-block; the dashed line is the control, the MasterNet fine-tuned likewise."""
+    """Draw the change of accuracy per super-block; the dashed line is the control, the MasterNet fine-tuned likewise."""
     figure = figure_of(6.4, 2.8)
     axes = figure.subplots()
     for offset, (kind, colour) in enumerate(KIND_COLOURS.items()):
@@ -174,7 +174,7 @@ def draw_trials(points: Sequence[TrialPoint]) -> str:
 
 
 def draw_frontier(info: FrontierInfo) -> str:
-    """Return predicted accuracy over latency, with budgets as vertical lines and the chosen networks as crosses."""
+    """Draw predicted accuracy over latency, with budgets as vertical lines and the chosen networks as crosses."""
     figure = figure_of(6.4, 3.2)
     axes = figure.subplots()
     for shade, line in enumerate(info.lines):
@@ -211,7 +211,7 @@ def draw_race(info: RaceInfo) -> str:
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches."""
+    """Return an empty figure of a size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -11,7 +11,7 @@ NAME_LENGTH = 40
 
 
 def draw_curves(curves: Curves) -> str:
-    """Return latency over the variable; over width also over the number of parameters, for things of equal capacity."""
+    """Draw latency over the variable; for width also over the number of parameters, to compare at equal capacity."""
     panels = 2 if curves.variable == "width" else 1
     figure = figure_of(4.6 * panels + 0.6, 3.2)
     axes = figure.subplots(1, panels, squeeze=False)[0]

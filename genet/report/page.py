@@ -30,12 +30,12 @@ from genet.trials.results import TrialResult
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that a page tells; what a run has not reached yet is None or empty."""
+    """The content of a page; parts that a run has not reached yet are None or empty."""
 
     recipe: Recipe
     setting: Setting
     measurements: int
-    grid_rows: int  # that a table of all widths, at staircase edges or not, would need
+    grid_rows: int  # rows that a table of all widths, at staircase edges or not, would need
     staircases: Staircases | None
     masternet: Trained | None
     trials: tuple[TrialResult, ...]
@@ -46,7 +46,7 @@ class ReportData:
     explanations: tuple[Explanation, ...]
     validation: Validation | None
     outcomes: Outcomes | None
-    shortfalls: tuple[str, ...]  # what was asked for and could not be had, a sentence each
+    shortfalls: tuple[str, ...]  # requests that could not be fulfilled, a sentence each
 
 
 def page(story: ReportData) -> str:
@@ -76,7 +76,7 @@ def page(story: ReportData) -> str:
 
 
 class Use(NamedTuple):
-    """How well one network uses the device: floating-point operations, FLOP per byte, TFLOP/s, and the share of the roof's."""
+    """One network's use of the device: floating-point operations, FLOP per byte, TFLOP/s, and the share of the roof's."""
 
     name: str
     network: str
@@ -87,7 +87,7 @@ class Use(NamedTuple):
 
 
 def uses(story: ReportData) -> tuple[Use, ...]:
-    """Return the MasterNet and every network that was chosen and measured; empty where the device's roof is not known."""
+    """Return the MasterNet and every network that was chosen and measured; empty if the device's roof is not known."""
     if story.roof is None or story.selection is None:
         return ()
     masternet = str(story.recipe.space.masternet(story.recipe.search_resolution))
@@ -106,7 +106,7 @@ def _use(name: str, notation: str, ms_per_image: float, setting: Setting, roof: 
 
 
 def found_in(setting: Setting) -> str:
-    """Return what a model of a device says is never called measured."""
+    """Return the word for a latency of this setting: estimates are never called measured."""
     return "estimated" if setting.estimate else "measured"
 
 

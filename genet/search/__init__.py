@@ -1,1 +1,1 @@
-"""Thinking: what trials teach, which networks are best within a budget, how sure that is, and the race; no torch."""
+"""The search: the regression on trials, the best networks within a budget, their certificates, and the race; no torch."""

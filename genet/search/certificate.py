@@ -1,8 +1,8 @@
 """From the predicted frontier to a network that is certified to be within the budget.
 
-A sum of blocks is a prediction. Before a network is named it is measured whole, in turn with the MasterNet, until the
-confidence interval of its latency is clear of the budget. Where it breaks the budget, what it showed corrects the
-predictions, and the selection is solved again.
+A sum of blocks is a prediction. Before a network is named it is measured whole, in turn with the MasterNet, until the confidence
+interval of its latency is clear of the budget. If it breaks the budget, its measurement corrects the predictions, and the
+selection is solved again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from genet.latency.table import Setting
 from genet.search.solver import Candidate
 from genet.storage import Derived, Record
 
-CONFIDENCE = 0.999  # of an interval: of many selections none should be broken
+CONFIDENCE = 0.999  # confidence of an interval: of many selections none should be wrong
 PATIENCE = 4  # times `candidates` measurements are spent on a budget before it counts as out of reach
 
 
 class Certificate(Record):
     """A network's latency, measured whole: the mean of its rounds and half the width of its confidence interval.
 
-    `within` is True or False where the interval is clear of the budget, None where it straddles it.
+    `within` is True or False if the interval is clear of the budget, None if it straddles it.
     """
 
     ms: float
@@ -36,8 +36,8 @@ class Certificate(Record):
 class Choice(Record):
     """The answer to one budget at one resolution. Latencies are milliseconds per image.
 
-    `within` is True for a network that is certified, False where none is: the one named is then the fastest measured.
-    None: nothing was measured here, and the prediction decides. `interval_ms_per_image` is half of the confidence interval.
+    `within` is True for a network that is certified, False if none is: the one named is then the fastest measured. None means
+    that nothing was measured here, and the prediction decides. `interval_ms_per_image` is half of the confidence interval.
     """
 
     budget: Budget
@@ -66,7 +66,7 @@ class Selection(Derived):
 
     @property
     def unmet(self) -> tuple[str, ...]:
-        """Say which budgets no network meets at any resolution, and the smallest that one does, in the unit of the budget."""
+        """Sentences on budgets that no network meets at any resolution, with the smallest that one does, in the same unit."""
         met = {choice.budget for choice in self.answers}
         return tuple(self._missed(budget) for budget in dict.fromkeys(c.budget for c in self.choices) if budget not in met)
 
@@ -83,7 +83,7 @@ class Selection(Derived):
 
 
 def _certain_ms(choice: Choice) -> float:
-    """Return ms per image that a choice keeps: the end of its interval, or the prediction if it was not measured."""
+    """Return the ms per image that a choice keeps: the end of its interval, or the prediction if it was not measured."""
     if choice.measured_ms_per_image is None:
         return choice.predicted_ms_per_image
     return choice.measured_ms_per_image + (choice.interval_ms_per_image or 0.0)
@@ -126,10 +126,10 @@ def best_certified(
 ) -> Certified:
     """Return the best candidate that is certified to be within the budget; all in ms per batch.
 
-    `solve` gives the frontier, and is asked anew after every measurement, which has corrected the predictions. How far the
-    last one was off is taken to hold for its neighbours too, so that the next candidate is the best that should fit. About
-    `count` candidates are measured. Where none should fit, up to `count` of the fastest are measured, and if none did, the very
-    fastest at the last; if none is certified, the fastest one measured is returned, and its certificate says so.
+    `solve` gives the frontier, and is asked anew after every measurement, which has corrected the predictions. The error of the
+    last one is taken to hold for its neighbours too, so that the next candidate is the best that should fit. About `count`
+    candidates are measured. If none should fit, up to `count` of the fastest are measured, and if none did, finally the very
+    fastest; if none is certified, the fastest one measured is returned, and its certificate says so.
     """
     seen: dict[str, Certified] = {}
     failures: dict[str, MeasurementError] = {}
@@ -138,7 +138,7 @@ def best_certified(
         best = max((found.candidate.predicted_accuracy for found in _within(seen)), default=-math.inf)
         front = solve()
         if not front:
-            raise EvidenceError("a selection must have candidates, and the frontier is empty")
+            raise EvidenceError("a selection needs candidates, got an empty frontier")
         better = [
             candidate
             for candidate in front

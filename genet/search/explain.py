@@ -1,4 +1,4 @@
-"""Why a network was chosen: what one more step would cost and give, what the budget is worth, and who came close."""
+"""Explanation of a chosen network: the cost and gain of one more step, the value of the budget, and the closest rivals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from genet.search.solver import ExactSolver
 from genet.search.tables import ChoiceTables
 from genet.storage import Record
 
-APART = 1.96  # standard errors of a difference, from which on two networks are told apart
-NEARBY = 0.1  # share of the budget, to tell what more of it would buy
-RIVALS, LOOKED_AT = 3, 12  # named, and looked at in case some are known to break the budget
+APART = 1.96  # standard errors of a difference from which on two networks are told apart
+NEARBY = 0.1  # share of the budget added to find the gain of a longer one
+RIVALS, LOOKED_AT = 3, 12  # rivals named, and candidates for them, as some may be known to break the budget
 
 Direction = Literal["wider", "narrower", "deeper", "shallower"]
 
@@ -47,12 +47,12 @@ class Rival(Record):
 
 
 class Explanation(Record):
-    """Why this network. Latencies are per batch, as predicted of networks like it: by what it was measured at, where it was."""
+    """Why this network was chosen."""
 
     network: str
     resolution: int
     budget_ms: float
-    measured_over_predicted: float  # its latency; 1 where it was not measured
+    measured_over_predicted: float  # its latency; 1 if it was not measured
     short_of_best: float  # accuracy that the best network predicted to be within the budget has over it
     more: float  # accuracy that a tenth more latency would buy
     slowest_ms: float  # of the frontier: a longer budget buys nothing
@@ -69,7 +69,7 @@ def explain(
     measured_ms: float | None = None,
     broken: Container[str] = (),
 ) -> Explanation:
-    """Explain one choice, which took `measured_ms`; networks that were measured and broke the budget are no rivals of it."""
+    """Explain one choice, which took `measured_ms`; networks that were measured and broke the budget are not rivals."""
     offers = solved.offers
     scale = measured_ms / offers.predict(network).ms if measured_ms and offers.holds(network) else 1.0
     limit = budget_ms / scale
@@ -90,7 +90,7 @@ def explain(
 
 
 def _steps(offers: ChoiceTables, regression: Regression, network: Network, budget_ms: float, scale: float) -> Iterator[Step]:
-    """Yield one step to every side; none for a network that is not on offer, as where the evidence has changed since."""
+    """Yield one step to every side; none for a network that is not on offer, as after a change of the evidence."""
     if not offers.holds(network):
         return
     own_ms = offers.predict(network).ms
@@ -111,7 +111,7 @@ def _steps(offers: ChoiceTables, regression: Regression, network: Network, budge
 
 
 def _neighbours(choices: Sequence[SuperBlock], own: SuperBlock) -> Iterator[tuple[Direction, SuperBlock]]:
-    """Yield the next choices of the same block type in width and in depth; shallower than one block is none, of whatever type."""
+    """Yield the next choices of the same block type in width and in depth; below one block there is no block, of any type."""
     alike = [choice for choice in choices if choice.block_type == own.block_type and choice.depth]
     none = {c.depth: c for c in choices if not c.depth}
     for direction, along, fixed, sign in DIRECTIONS:
@@ -125,7 +125,7 @@ def _neighbours(choices: Sequence[SuperBlock], own: SuperBlock) -> Iterator[tupl
 def _rivals(
     solved: ExactSolver, regression: Regression, network: Network, limit_ms: float, scale: float, broken: Container[str]
 ) -> Iterator[Rival]:
-    """Yield the best of the others within the budget; of equals the one with fewer parameters first."""
+    """Yield the best of the others within the budget; among equals the one with fewer parameters first."""
     found = solved.best(limit_ms, LOOKED_AT)
     others = [candidate for candidate in found if candidate.network != str(network) and candidate.network not in broken]
     for candidate in others[:RIVALS]:

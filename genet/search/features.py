@@ -1,6 +1,6 @@
-"""What the regression sees of a super-block: terms by name, each with a value that is 0 for the MasterNet's own.
+"""Features of a super-block for the regression: terms by name, each with a value that is 0 for the MasterNet's own.
 
-`size` costs nothing to believe in: more width and more depth seldom hurt. The other terms say how a super-block departs from
+`size` is a safe prior: more width and more depth seldom hurt. The other terms say how a super-block departs from
 that (`2 width`), a block type (`DW k3 r6`), or a type in its place (`2 DW k3 r6 width`), and only trials can tell.
 """
 
@@ -17,7 +17,7 @@ SIZE, FINE_TUNING, FRESH = "size", "fine-tuning", "fresh weights"
 
 
 class Features:
-    """How the change from the MasterNet's super-block to another is described.
+    """Description of the change from the MasterNet's super-block to another.
 
     Widths and depths count by their logarithms or linearly; a linear width is in widths of the MasterNet's own, so that
     twice as wide is 1 either way. Size is half the logarithm of a super-block's parameters: width counts once, depth half.
@@ -46,19 +46,19 @@ class Features:
 
 
 def _doublings(superblock: SuperBlock, own: SuperBlock) -> float:
-    """Return how many times its depth doubles the other's."""
+    """Return the number of doublings from the other's depth to its own."""
     deep, own_deep = (max(each.depth, HALF_A_BLOCK) for each in (superblock, own))
     return math.log2(deep / own_deep)
 
 
 def fine_tuning_features(index: int, fresh: bool) -> dict[str, float]:
-    """Return what fine-tuning changes in a super-block's trials, controls included; more if weights are `fresh`."""
+    """Return the terms of fine-tuning in a super-block's trials, controls included; one more if weights are `fresh`."""
     terms = {FINE_TUNING: 1.0, f"{index + 1} {FINE_TUNING}": 1.0}
     return terms | ({FRESH: 1.0, f"{index + 1} {FRESH}": 1.0} if fresh else {})
 
 
 def prior_scale(name: str) -> float:
-    """Return how large a coefficient may usually be: size and fine-tuning are free, a type's slope in its place is not."""
+    """Return the usual size of a coefficient: that of size and fine-tuning is free, a type's slope in its place is not."""
     if name == SIZE or name.endswith((FINE_TUNING, FRESH)):
         return 300.0
     typed_slope = name.endswith((" width", " depth")) and len(name.split()) > 2

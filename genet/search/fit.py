@@ -1,12 +1,11 @@
-"""Fits the regression to trials (GENet paper, section 4.2).
+"""Fitting of the regression to trials (GENet paper, section 4.2).
 
-The paper solves g1 (d - d_i) + g2 (c - c_i) = A - A* by least squares for each super-block i and block type T: `paper`.
-Short fine-tunes break that form. They cost every trial some accuracy, which without an intercept is taken for a slope; a
-change of type alone is predicted to change nothing; and nine noisy trials decide two slopes by themselves. `auto` is one
-ridge regression over all trials instead. What all trials of a super-block lose by fine-tuning is a term of its own, and what
-those lose that could inherit nothing is another. A block type has its own effect, and slopes are shrunk towards one that the
-whole network shares, of plain size, as strongly as trials left out one at a time say; size alone is left where more than that
-does not predict them clearly better.
+The paper solves g1 (d - d_i) + g2 (c - c_i) = A - A* by least squares for each super-block i and block type T: `paper`. Short
+fine-tunes break that form. They cost every trial some accuracy, which without an intercept is taken for a slope; a change of type
+alone is predicted to change nothing; and nine noisy trials decide two slopes by themselves. `auto` is one ridge regression over
+all trials instead. The loss by fine-tuning in all trials of a super-block is a term of its own, and the loss of trials without
+inherited weights is another. A block type has its own effect, and slopes are shrunk towards one that the whole network shares, of
+plain size, as strongly as trials left out one at a time say; size alone is used unless more terms predict them clearly better.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ Form = tuple[Scale, Scale]  # of widths, of depths
 LOGARITHMS: Form = ("log2", "log2")
 OTHERS: tuple[Form, ...] = (("log2", "linear"), ("linear", "log2"), ("linear", "linear"))
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-ALONE = 1e4  # the penalty under which size alone is left
+ALONE = 1e4  # the penalty under which only size remains
 PAYS = 0.9  # of the error of a plainer form: a richer one must come below it
 SURE = 1.0  # the penalty that counts as knowledge at most, for standard errors
-LEAST = 1e-4  # accuracy that a doubled size brings at least: where trials tell nothing, more is still better
+LEAST = 1e-4  # accuracy that a doubled size brings at least: if trials tell nothing, more is still better
 
 
 def fit(
@@ -45,14 +44,14 @@ def fit(
     model: Model = "auto",
     inputs: str = "",
 ) -> Regression:
-    """Fit a regression to trials of the MasterNet, whose accuracy and theirs were taken on so many images.
+    """Fit a regression to trials of the MasterNet, whose accuracies and the MasterNet's were measured on so many images.
 
-    Failed trials are left out, and joint ones, which only audit; EvidenceError where no perturbation is left.
+    Failed trials are left out, and joint ones, which only audit; EvidenceError if no perturbation is left.
     """
     good = [result for result in results if result.accuracy is not None and not result.also]
     perturbed = [result for result in good if not result.control]
     if not perturbed:
-        raise EvidenceError("the regression must have at least one finished trial, and has none; `genet distill RUN` runs them")
+        raise EvidenceError("the regression needs at least one finished trial, got none; `genet distill RUN` runs them")
     lacking = {result.index for result in good} - {result.index for result in perturbed}
     good = [result for result in good if result.index not in lacking]  # a control alone says nothing about changes
     changes = np.array([(result.accuracy or 0.0) - accuracy for result in good])
@@ -66,7 +65,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Finished trials of super-blocks that have perturbations among them, and what they changed."""
+    """Finished trials of super-blocks with perturbations, and their changes."""
 
     masternet: Network
     accuracy: float
@@ -77,7 +76,7 @@ class _Evidence:
 
 @dataclass(frozen=True)
 class _Solution:
-    """Coefficients of terms; for every trial what is predicted from the others (nan where that is nothing), and its leverage."""
+    """Coefficients of terms; for every trial its prediction from the others (nan if there is none), and its leverage."""
 
     coefficients: dict[str, float]
     covariance: np.ndarray
@@ -88,7 +87,7 @@ class _Solution:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A solution with the form that it is of."""
+    """A solution with its form."""
 
     model: Model
     form: Form
@@ -97,7 +96,7 @@ class _Fit:
 
 
 def _errors(left_out: dict[str, np.ndarray], evidence: _Evidence) -> dict[str, float]:
-    """Return root mean square errors over the perturbations that all models can predict from the others."""
+    """Return the root mean square errors over the perturbations that all models can predict from the others."""
     perturbed = np.array([not result.control for result in evidence.results])
     able = {name: values for name, values in left_out.items() if np.isfinite(values[perturbed]).any()}
     shared = perturbed & np.all([np.isfinite(values) for values in able.values()], axis=0)
@@ -105,7 +104,7 @@ def _errors(left_out: dict[str, np.ndarray], evidence: _Evidence) -> dict[str, f
 
 
 def _auto(evidence: _Evidence) -> _Fit:
-    """Fit from the plainest form to the richest, each kept only where it pays; then every trial is weighted by its noise."""
+    """Fit from the plainest form to the richest, each kept only if it pays; then every trial is weighted by its noise."""
     rows = {form: _rows(evidence, form) for form in (LOGARITHMS, *OTHERS)}
     even = np.ones(len(evidence.changes))
 
@@ -124,7 +123,7 @@ def _auto(evidence: _Evidence) -> _Fit:
 
 
 def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
-    """Return the terms of every trial; slopes per type only where a super-block has several."""
+    """Return the terms of every trial; slopes per type only if a super-block has several."""
     terms = Features(evidence.masternet, *form)
     types: dict[int, set[BlockType]] = {}
     controlled = {result.index for result in evidence.results if result.fresh}  # elsewhere a type's effect holds it too
@@ -143,9 +142,9 @@ def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
 
 
 def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.ndarray, penalty: float) -> _Solution:
-    """Return the ridge regression, in which size brings at least `LEAST`: where it would bring less it is held there.
+    """Return the ridge regression, in which size brings at least `LEAST`: if it would bring less it is held there.
 
-    Terms that no trial moved stay in: what is not known of them is in the covariance.
+    Terms that no trial changed stay in; the covariance holds their uncertainty.
     """
     names = sorted({name for row in rows for name in row})
     matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
@@ -163,9 +162,9 @@ def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.nd
     told = scaled.T @ (weights[:, None] * scaled)
     inverse = np.linalg.inv(told + penalty * np.eye(len(told)))
     leverage = np.einsum("ij,jk,ik,i->i", scaled, inverse, scaled, weights)
-    missed = (changes - matrix @ coefficients) / (1 - leverage)  # by each trial's prediction from the others
-    variance = float(weights @ missed**2) / len(changes)  # the form was chosen by the same trials, so residuals would flatter
-    doubt = np.linalg.inv(told + min(penalty, SURE) * np.eye(len(told)))  # to shrink is a choice, and no knowledge
+    missed = (changes - matrix @ coefficients) / (1 - leverage)  # from each trial's prediction by the others
+    variance = float(weights @ missed**2) / len(changes)  # residuals would be too small: the same trials chose the form
+    doubt = np.linalg.inv(told + min(penalty, SURE) * np.eye(len(told)))  # shrinkage is a choice, not knowledge
     covariance = np.zeros((len(names), len(names)))
     covariance[np.ix_(free, free)] = variance * doubt * np.outer(trusted[free], trusted[free])
     named = dict(zip(names, coefficients.tolist(), strict=True))
@@ -177,9 +176,9 @@ def _ridge(matrix: np.ndarray, changes: np.ndarray, weights: np.ndarray, penalty
 
 
 def _weights(evidence: _Evidence, error: float) -> np.ndarray:
-    """Return one over each trial's variance: of counting right answers among so many images, and of what is left beside."""
+    """Return weights inverse to each trial's variance: that of counting right answers among so many images, and the rest."""
     right = np.array([result.accuracy or 0.0 for result in evidence.results]) * evidence.images
-    shares = (right + 1) / (evidence.images + 2)  # all right of so many is no proof of never wrong
+    shares = (right + 1) / (evidence.images + 2)  # no error among so many images does not mean an error rate of zero
     counting = shares * (1 - shares) / evidence.images
     variance = counting + max(error**2 - float(counting.mean()), 0.1 * error**2, 1e-12)
     return np.asarray(variance.mean() / variance)
@@ -217,12 +216,12 @@ def _paper(evidence: _Evidence) -> _Fit:
 
 
 def _least_squares(moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
-    """Return slopes; the smallest of all that fit where there are many."""
+    """Return the slopes; the smallest solution if there are many."""
     return np.asarray(LinearRegression(fit_intercept=False).fit(moves, changes).coef_)
 
 
 def _described(fitted: _Fit, evidence: _Evidence, errors: dict[str, float], inputs: str) -> Regression:
-    """Return the regression with its pseudo-gradients and how good they are."""
+    """Return the regression with its pseudo-gradients and their quality."""
     tried: dict[tuple[int, BlockType], list[TrialResult]] = {}
     for result in evidence.results:
         tried.setdefault((result.index, result.superblock.block_type), []).append(result)

@@ -1,4 +1,4 @@
-"""Which trials would tell the best candidates apart, for the least time."""
+"""Choice of the trials that would tell the best candidates apart in the least time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from genet.trials.plan import Trial
 
 
 class Proposal(Record):
-    """A trial worth running, and how much it is expected to narrow the differences between rivals."""
+    """A trial worth running, and the expected reduction of uncertainty about the rivals."""
 
     trial: Trial
-    seconds: float  # what it should take
+    seconds: float  # expected seconds
     share: float  # of the variance of these differences that it should take away, after the proposals before it
 
 
@@ -29,8 +29,8 @@ def propose(
 ) -> tuple[Proposal, ...]:
     """Return the `count` trials that take away most of the variance of the rivals' differences per second, one after the other.
 
-    A trial is a noisy reading of a sum of terms, so what it will leave of the coefficients' covariance is known before its
-    accuracy is. Fewer where no other trial would tell anything.
+    A trial is a noisy reading of a sum of terms, so the coefficients' remaining covariance is known before its accuracy is. There
+    are fewer if no other trial would tell anything.
     """
     trials = list(possible)
     covariance = np.array(regression.covariance).reshape(len(regression.coefficients), -1)

@@ -1,4 +1,4 @@
-"""What a job ends with: per budget the network that won, with everything that was predicted and found."""
+"""The result of a job: the winning network per budget, with all its predictions and measurements."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from genet.latency.table import Setting
 from genet.storage import Derived, Record
 
 TELLING = 30  # images: with fewer, a standard error says little
-MOVED = 0.02  # of the loss of guessing: what a network that learns is below at the least
+MOVED = 0.02  # share of the loss of guessing that a network which learns stays below
 
 
 def percent(share: float) -> str:
-    """Return a share as people read it. The regression is linear and knows no ceiling, so a prediction may lie above 100 %."""
+    """Return a share as a percentage. The regression is linear and knows no ceiling, so a prediction may lie above 100 %."""
     return "over 100%" if share > 1 else f"{share:.1%}"
 
 
@@ -26,10 +26,10 @@ class Trained(Derived):
     nas_images: int
     test_accuracy: float
     loss: float | None = None  # mean training loss of the last epoch; None if it was trained elsewhere
-    images: str | None = None  # digest of their names and sizes; None for those that come along, and in an earlier version
+    images: str | None = None  # digest of their names and sizes; None for embedded images, and in an earlier version
 
     def why_unlearnt(self, classes: int) -> str | None:
-        """Say why the network seems to have learnt nothing; None if it has, or if too few images are held out to tell.
+        """Return why the network seems to have learnt nothing; None if it has, or if too few images are held out to tell.
 
         Chance is one class of `classes`, whose cross-entropy is their logarithm, with softened labels too.
         """
@@ -62,7 +62,7 @@ class Raced(Record):
     held_out_error: float
     test_accuracy: float
     test_error: float
-    predicted_accuracy: float | None  # of networks of the search
+    predicted_accuracy: float | None  # predicted accuracy, of networks of the search
     predicted_ms_per_image: float | None
     ms_per_image: float | None  # None if latencies are another machine's evidence
     interval_ms_per_image: float | None  # half of the 99.9 % confidence interval
@@ -76,7 +76,7 @@ class Raced(Record):
 
 
 class Outcome(Raced):
-    """The network that is handed out for a budget, with the best known design and the best network of the search beside it."""
+    """The final network for a budget, with the best known design and the best network of the search beside it."""
 
     budget: Budget
     budget_ms_per_image: float
@@ -86,7 +86,7 @@ class Outcome(Raced):
 
     @property
     def exported(self) -> tuple[Raced, ...]:
-        """Return what is exported for the budget: the winner, and the best network of the search if a known design won."""
+        """Networks exported for the budget: the winner, and the best network of the search if a known design won."""
         return (self,) if self.searched or self.best_searched is None else (self, self.best_searched)
 
 
@@ -98,7 +98,7 @@ class Unmet(Record):
     smallest_ms_per_image: float
 
     def told(self, masternet_ms_per_image: float) -> str:
-        """Say so in a line, in the unit of the budget."""
+        """Return this as a sentence, in the unit of the budget."""
         smallest = smallest_met(self.budget, self.smallest_ms_per_image, masternet_ms_per_image)
         return (
             f"budget {told_budget(self.budget, self.budget_ms_per_image)} can be met by no network: the smallest that can be "
@@ -107,9 +107,9 @@ class Unmet(Record):
 
 
 class Outcomes(Derived):
-    """What a job ends with, the setting in which all latencies were measured, and every network that raced to the end.
+    """The result of a job, the setting in which all latencies were measured, and every network that raced to the end.
 
-    `failed` tells why networks could not be trained; a budget none of whose networks could has no outcome.
+    `failed` holds the reasons why networks could not be trained; a budget without any trained network has no outcome.
     """
 
     setting: Setting

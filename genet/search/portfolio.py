@@ -1,6 +1,6 @@
-"""Known designs, which a search must not lose to: published shapes whose widths are scaled together.
+"""Known designs that a search must beat: published shapes whose widths are scaled together.
 
-They were made for 224 pixels, which they shrink to 7. For smaller images the strides that come first are taken out, until the
+They were made for 224 pixels, which they shrink to 7. For smaller images the first strides are removed, until the
 last feature map is as large as the MasterNet's.
 """
 
@@ -29,7 +29,7 @@ SHAPES = {
     "| DW k3 c640 s1 d1 r3 | Conv k1 c2560",
 }
 MASTERNET = "masternet"
-STEPS_PER_DOUBLING = 24  # of the widths: 3 % from one scale to the next
+STEPS_PER_DOUBLING = 24  # factor of the widths: 3 % from one scale to the next
 EDGE = 32  # channels: steps of staircases end at multiples of it, if anywhere
 NARROWEST, WIDEST = 1 / 16, 4.0
 
@@ -52,8 +52,8 @@ class Design(Record):
     def forms(self, resolution: int) -> tuple[tuple[ModelSpec, ...], ...]:
         """Return the design at every depth and width; a form holds all scales of one depth, in the order of their MACs.
 
-        Where the number of kernels decides on latency, as on a large GPU with small images, narrow networks are no faster, and
-        shallow ones are.
+        If the number of kernels determines latency, as on a large GPU with small images, shallow networks are faster, narrow ones
+        are not.
         """
         return tuple(_every_width(network.at(resolution)) for network in self.depths)
 
@@ -72,7 +72,7 @@ def known_designs(space: SearchSpace) -> tuple[Design, ...]:
 def designs_of(recipe: Recipe) -> tuple[Design, ...]:
     """Return the designs that a recipe's race holds the search against: the known ones, and the recipe's own.
 
-    SpecError for a design that cannot be read, that is named like another, or of other images or classes.
+    SpecError for a design that cannot be read, has the name of another, or is for other images or classes.
     """
     space = recipe.space
     reads = space.masternet(recipe.search_resolution).input
@@ -113,7 +113,7 @@ def scaled(network: Network, factor: float) -> Network:
         return network  # the stem's width is free, and may be none of these
 
     def width(own: int, ratio: float | None = None) -> int:
-        step = math.ceil(MULTIPLE / min(1.0, ratio or 1.0))  # at least so far apart lie the legal ones
+        step = math.ceil(MULTIPLE / min(1.0, ratio or 1.0))  # least distance between legal widths
         most = math.ceil(own * max(1.0, factor)) + step + MULTIPLE
         legal = (each for each in range(MULTIPLE, most, MULTIPLE) if inner_width_is_exportable(each, ratio or 1.0))
         return min(legal, key=lambda each: abs(each - own * factor), default=own)
@@ -131,11 +131,11 @@ def scaled(network: Network, factor: float) -> Network:
 
 
 def to_next_edge(network: Network, index: int) -> Network | None:
-    """Return the network with super-block `index` widened to where a step of a staircase may end; None if it stands there."""
+    """Return the network with super-block `index` widened to the next possible end of a step; None if it is at one."""
     superblock = network.superblocks[index]
     edges = (width for width in range(superblock.width + MULTIPLE, 2 * superblock.width, MULTIPLE) if width % EDGE == 0)
     width = next((each for each in edges if inner_width_is_exportable(each, superblock.ratio or 1.0)), None)
-    if width is None or superblock.width % EDGE == 0 or superblock.depth == 0:  # which has no width
+    if width is None or superblock.width % EDGE == 0 or superblock.depth == 0:  # a super-block without blocks has no width
         return None
     superblocks = list(network.superblocks)
     superblocks[index] = superblock.model_copy(update={"width": width})

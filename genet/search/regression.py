@@ -1,4 +1,4 @@
-"""The regression (GENet paper, section 4.2) as the other steps see it: what it predicts, and how sure it is.
+"""The regression (GENet paper, section 4.2) as the other steps use it: its predictions and their errors.
 
 `genet.search.fit` makes it from trials.
 """
@@ -25,7 +25,7 @@ class Estimate(Record):
 
 
 class PseudoGradient(Record):
-    """What the trials of one super-block and block type taught. Changes are of accuracy (0 to 1)."""
+    """The effects that the trials of one super-block and block type show. Changes are of accuracy (0 to 1)."""
 
     index: int
     block_type: BlockType
@@ -33,18 +33,18 @@ class PseudoGradient(Record):
     per_block: Estimate  # the next block of depth
     per_doubling: Estimate  # of the width
     trials: int  # finished perturbations
-    unknowns: int  # two slopes, and what the type is worth where it is not the MasterNet's own
-    depths: tuple[int, int]  # the least and the most that was tried, the MasterNet's own included where it is of the type
+    unknowns: int  # two slopes, and the effect of the type if it is not the MasterNet's own
+    depths: tuple[int, int]  # the least and the most tried, the MasterNet's own included if it is of the type
     widths: tuple[int, int]
 
     @property
     def missing(self) -> int:
-        """Return how many trials it lacks to have an effect and slopes of its own; what it lacks, others lend."""
+        """Number of further trials needed for an effect and slopes of its own; until then others lend them."""
         return max(0, self.unknowns - self.trials)
 
 
 class Quality(Record):
-    """How well the trials of one super-block are predicted, each left out once."""
+    """The quality of predictions for the trials of one super-block, each left out once."""
 
     index: int
     trials: int  # with its control
@@ -54,17 +54,17 @@ class Quality(Record):
 
 
 class Regression(Derived):
-    """Predicts the accuracy of any network of the space from the MasterNet's."""
+    """A predictor of the accuracy of any network of the space from the MasterNet's."""
 
     model: Model
     masternet: str  # its notation
     accuracy: float  # the MasterNet's, on the NAS validation images
     width: Scale
     depth: Scale
-    penalty: float  # of the ridge; 0 where nothing is shrunk
+    penalty: float  # of the ridge; 0 without shrinkage
     coefficients: dict[str, float]  # of the terms, in points of 1
     covariance: tuple[tuple[float, ...], ...]  # of the coefficients, in their order
-    noise: float  # standard deviation of a trial around what is predicted
+    noise: float  # standard deviation of a trial around its prediction
     gradients: tuple[PseudoGradient, ...]
     quality: tuple[Quality, ...]
     left_out_errors: dict[str, float]  # of this and other models: root mean square, on trials left out one at a time
@@ -75,7 +75,7 @@ class Regression(Derived):
         return self.left_out_errors.get(self.model)
 
     def gain(self, index: int, superblock: SuperBlock) -> float | None:
-        """Return predicted change of accuracy from putting `superblock` at `index`; None for a block type without trials."""
+        """Return the predicted change of accuracy from putting `superblock` at `index`; None for a block type without trials."""
         if superblock == self._own[index]:
             return 0.0
         if (index, superblock.block_type) not in self._tried:
@@ -83,11 +83,11 @@ class Regression(Derived):
         return sum(self.coefficients.get(name, 0.0) * value for name, value in self._terms(index, superblock).items())
 
     def accuracy_of(self, network: Network) -> float:
-        """Return predicted accuracy, block types without trials included."""
+        """Return the predicted accuracy, block types without trials included."""
         return self.accuracy + self._estimate(self.vector(network)).value
 
     def difference(self, one: Network, other: Network) -> Estimate:
-        """Return predicted accuracy of a network over another's."""
+        """Return the predicted accuracy of a network over another's."""
         return self._estimate(self.vector(one) - self.vector(other))
 
     def vector(self, network: Network) -> np.ndarray:

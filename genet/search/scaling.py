@@ -1,7 +1,7 @@
 """The largest scale of a design within a latency, over its widths and then its depths, found by measuring few of them.
 
-Latency over scale is a staircase of its own: what lies between two measured scales is read off the line between them, and beyond
-the widest that fits some more are measured, for a step may end further on.
+Latency over scale is a staircase of its own: scales between two measured ones are read off the line between them, and beyond the
+widest that fits some more are measured, as a step may end further on.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-REACH, LOOKS = 0.2, 2  # how much further than the limit a step is looked for, as a share of it, and how often
+REACH, LOOKS = 0.2, 2  # how far beyond the limit a step is searched for, as a share of it, and how often
 MOST = 12  # scales measured in search of the widest within a limit
-CLOSE = 1.15  # MACs of the narrowest known to be over a limit, relative to those of the widest within: near enough
-TRIES = 2  # scales certified from the widest within on downwards, before narrower ones are looked for
+CLOSE = 1.15  # MACs of the narrowest known to be over a limit over those of the widest within, at which the search ends
+TRIES = 2  # scales certified from the widest within on downwards, before narrower ones are searched for
 TIGHTER = (0.96, 0.88, 0.8, 0.65)  # shares of a limit to aim at: closer to it, certainty takes long and is often not reached
 NARROW = 0.5  # of a design's widths: below it, a shallower form is tried too
-MUCH_MORE = 2.0  # MACs of a shallower form relative to a deeper one's, for it to be worth racing beside it
+MUCH_MORE = 2.0  # MACs of a shallower form over a deeper one's from which it is worth racing beside it
 
-N = TypeVar("N")  # what is scaled
-C = TypeVar("C")  # what certifies it
+N = TypeVar("N")  # the type of a scaled network
+C = TypeVar("C")  # the type of its certificate
 
 
 class Scales(Generic[N]):
-    """The scales of a design in the order of their MACs, and what is known of their latencies in milliseconds per batch.
+    """The scales of a design in the order of their MACs, and their known latencies in milliseconds per batch.
 
-    `measure` times one, infinite if it cannot be timed; `ms_per_mac` is what to expect before anything is known.
+    `measure` times one, infinite if it cannot be timed; `ms_per_mac` is the expectation before anything is known.
     """
 
     def __init__(self, scales: Sequence[N], macs: Sequence[int], measure: Callable[[N], float], ms_per_mac: float) -> None:
@@ -36,7 +36,7 @@ class Scales(Generic[N]):
         self._known: dict[int, float] = {}  # place -> ms
 
     def certified_within(self, limit_ms: float, certify: Callable[[N], C | None]) -> tuple[N, C] | None:
-        """Return the widest scale that has a certificate of being within the limit, with that; None if none has."""
+        """Return the widest scale that is certified to be within the limit, with its certificate; None if there is none."""
         tried: set[int] = set()
         for share in TIGHTER:
             widest = self._widest_within(limit_ms * share)
@@ -61,7 +61,7 @@ class Scales(Generic[N]):
 
     @property
     def fastest(self) -> tuple[N, float] | None:
-        """The scale with the shortest latency measured, and that; None if none could be measured."""
+        """The scale with the shortest latency measured, and that latency; None if none could be measured."""
         place, ms = min(self._known.items(), key=lambda known: known[1], default=(0, math.inf))
         return (self._scales[place], ms) if math.isfinite(ms) else None
 
@@ -85,8 +85,8 @@ class Scales(Generic[N]):
     def _between(self, limit_ms: float, halve: bool) -> int | None:
         """Return the place to measure next: between the widest known within and the next known over the limit.
 
-        None if nothing can be within, or they are close enough. The narrowest comes second: where launching kernels takes the
-        time, the line through the origin on which the first is guessed tells nothing.
+        None if nothing can be within, or they are close enough. The narrowest comes second: if launching kernels takes the time,
+        the line through the origin that gives the first guess tells nothing.
         """
         within = self._known_within(limit_ms)
         if within is None:
@@ -130,7 +130,7 @@ class Scales(Generic[N]):
         expected[:first] = ms[0] * self._macs[:first] / self._macs[first]
         expected[last:] = ms[-1] * self._macs[last:] / self._macs[last]
         failed = [place for place, value in self._known.items() if math.isinf(value)]
-        if failed:  # what is more than half as large as one that failed would too, unless it is known not to
+        if failed:  # scales more than half as large as one that failed are taken to fail too, unless known not to
             expected[last + 1 :][self._macs[last + 1 :] > self._macs[min(failed)] / 2] = math.inf
         for place, value in self._known.items():
             expected[place] = value

@@ -1,9 +1,9 @@
 """The selection step, exact: the whole frontier of predicted accuracy over predicted latency in one pass.
 
-The paper draws random structures; but predicted accuracy is a sum over super-blocks, and so is latency once the width
-that a super-block reads is known. Dynamic programming over (super-block, outgoing width), keeping for each the choices
-that no other beats in both, therefore finds the best network for every budget at once. Where the host that launches
-kernels may be the slower side, kernels are counted too, and the states are (super-block, outgoing width, kernels).
+The paper draws random structures; but predicted accuracy is a sum over super-blocks, and so is latency once the width that a
+super-block reads is known. Dynamic programming over (super-block, outgoing width), keeping for each the choices that no other
+beats in both, therefore finds the best network for every budget at once. If the host that launches kernels may be the slower
+side, kernels are counted too, and the states are (super-block, outgoing width, kernels).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from genet.storage import Record
 
 
 class Candidate(Record):
-    """A network that may be chosen, with what is predicted of it."""
+    """A network that may be chosen, with its predictions."""
 
     network: str  # its notation
     resolution: int
@@ -35,14 +35,14 @@ class Candidate(Record):
 
 
 SLICES = 256
-ROUNDING = 1e-9  # relative: sums of the same blocks in another order
-NOTHING = "stem, head and every super-block must have a block that could be measured, and one has none; see latency.jsonl"
-State = tuple[int, int]  # outgoing width, kernels so far (0 where they do not count)
+ROUNDING = 1e-9  # relative difference of sums of the same blocks in another order
+NOTHING = "stem, head and every super-block need a block that could be measured, got none for one of them; see latency.jsonl"
+State = tuple[int, int]  # outgoing width, kernels so far (0 if they do not count)
 
 
 @dataclass(frozen=True, slots=True)
 class _Front:
-    """Ways to one state that few others beat, each with where it came from."""
+    """Ways to one state that few others beat, each with its origin."""
 
     ms: np.ndarray
     gain: np.ndarray
@@ -58,7 +58,8 @@ class _Front:
 def frontier(offers: ChoiceTables) -> tuple[Candidate, ...]:
     """Return every network that no other is predicted to beat in both latency and accuracy, fastest first.
 
-    Of two that are alike in both, the one with fewer parameters (where the host decides latencies, as its parts compare).
+    Of two that are alike in both, it has the one with fewer parameters (or, if the host decides latencies, as their parts
+    compare).
     """
     return ExactSolver(offers).frontier()
 
@@ -94,14 +95,14 @@ class ExactSolver:
     def best(self, limit_ms: float, count: int) -> tuple[Candidate, ...]:
         """Return up to `count` networks of the highest predicted accuracy within a latency, the best first.
 
-        From the last super-block to the first: what is decided behind a place, and the best that its front can still add
-        within the rest of the budget. What promises most is decided further, so the first to be complete are the best.
+        From the last super-block to the first: the part decided behind a place, and the best that its front can still add within
+        the rest of the budget. The most promising part is decided further, so the first to be complete are the best.
         """
         numbers = itertools.count()
         waiting: list[tuple[float, int, int, _Partial]] = []
 
         def push(partials: Iterable[_Partial]) -> None:
-            for partial in partials:  # of equals the one decided furthest, or all of them would be looked at side by side
+            for partial in partials:  # among equals the one decided furthest, or all of them would be explored side by side
                 order = (-round(partial.promise, 12), -len(partial.choices), next(numbers))
                 heapq.heappush(waiting, (*order, partial))
 
@@ -124,7 +125,7 @@ class ExactSolver:
                 yield _Partial(promise, (width, kernels), left, 0.0, ())
 
     def _longer(self, partial: _Partial) -> list[_Partial]:
-        """Return one super-block more decided: for every state before it its most promising choices."""
+        """Decide one more super-block: for every state before it its most promising choices."""
         place = len(self.offers.superblocks) - len(partial.choices) - 1
         offer, (width, kernels) = self.offers.superblocks[place], partial.state
         found = []
@@ -158,12 +159,12 @@ class ExactSolver:
 
 
 class _Partial(NamedTuple):
-    """The super-blocks from one on, decided, and what is left for those before it."""
+    """The decided super-blocks from one on, and the rest of the budget for those before it."""
 
     promise: float  # the accuracy that the best of its completions reaches
     state: State  # that they read
     left_ms: float
-    gain: float  # of what is decided
+    gain: float  # of the decided part
     choices: tuple[int, ...]
 
 
@@ -173,7 +174,7 @@ def _promises(front: _Front, left_ms: np.ndarray) -> np.ndarray:
 
 
 def _advance(before: dict[State, _Front], offer: Offer, counted: bool) -> dict[State, _Front]:
-    """Return one super-block further: for every state after it the best of all fronts before it and all choices."""
+    """Advance by one super-block: for every state after it the best of all fronts before it and all choices."""
     grown: dict[State, list[_Front]] = {}
     for number, ((in_width, kernels), front) in enumerate(before.items()):
         row = offer.reads[in_width]
@@ -209,7 +210,7 @@ def _best(fronts: Sequence[_Front]) -> _Front:
 
 
 def filter_by_utilization(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Return those that none beats in both throughput and utilization (utilization paper, section 4.3)."""
+    """Return the candidates that none beats in both throughput and utilization (utilization paper, section 4.3)."""
     ms = np.array([candidate.predicted_ms for candidate in candidates])
     macs = np.array([network_cost(Network.parse(candidate.network)).macs for candidate in candidates])
     return tuple(candidates[place] for place in pareto(ms, macs / ms))
@@ -225,7 +226,7 @@ def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = Non
 
 
 def _hopeful(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Return positions of points that no faster slice of latencies beats: a few of many, found without sorting."""
+    """Return the positions of points that no faster slice of latencies beats: few of many, found without sorting."""
     if len(ms) < 4 * SLICES or ms.min() == ms.max():
         return np.arange(len(ms))
     place = ((ms - ms.min()) * ((SLICES - 1) / (ms.max() - ms.min()))).astype(int)
@@ -258,7 +259,7 @@ def _candidate(offers: ChoiceTables, choices: Sequence[int], ms: float, accuracy
 
 
 def random_search(offers: ChoiceTables, count: int, seed: int) -> tuple[Candidate, ...]:
-    """Return the paper's way: of `count` random structures those that no other of them beats, fastest first."""
+    """Search in the paper's way: of `count` random structures those that no other of them beats, fastest first."""
     draw = np.random.default_rng(seed)
     picks = np.column_stack([draw.integers(len(offer.choices), size=count) for offer in offers.superblocks])
     found = offers.totals(picks)

@@ -1,4 +1,4 @@
-"""What every super-block offers, tabulated: what each choice is predicted to gain, and what it costs by the width it reads.
+"""The choices for every super-block in tables: the predicted gain of each, and its cost by the width it reads.
 
 The selection, the paper's random draw and the explanation of a choice all read these tables.
 """
@@ -20,24 +20,24 @@ from genet.arch.space import SearchSpace, Widths
 from genet.latency.ops import kernel_count
 
 ReadingMs = Callable[[Block, Sequence[int]], np.ndarray]  # latency of a block that reads each of these widths
-Gain = Callable[[int, SuperBlock], float | None]  # None where there is no evidence
+Gain = Callable[[int, SuperBlock], float | None]  # None if there is no evidence
 
 
 @dataclass(frozen=True)
 class Offer:
-    """The choices for one super-block; what they cost is of shape (widths read, choices)."""
+    """The choices for one super-block; their costs have the shape (widths read, choices)."""
 
     choices: tuple[SuperBlock, ...]
     reads: dict[int, int]  # width -> row
-    widths: np.ndarray  # that each choice writes: the width read where it has no block
+    widths: np.ndarray  # width that each choice writes: the width read if it has no block
     gain: np.ndarray  # (choices,), predicted change of accuracy
-    ms: np.ndarray  # per batch; infinite for what could not be measured
+    ms: np.ndarray  # per batch; infinite for blocks that could not be measured
     parameters: np.ndarray
     kernels: np.ndarray
 
     @cached_property
     def place(self) -> dict[SuperBlock, int]:
-        """Return where each choice stands."""
+        """The position of each choice."""
         return {choice: column for column, choice in enumerate(self.choices)}
 
 
@@ -67,7 +67,7 @@ class ChoiceTables:
     stem: tuple[float, int, int]  # ms, parameters, kernels
     superblocks: tuple[Offer, ...]
     head: dict[int, tuple[float, int, int]]  # by the width read
-    host_ms: float  # per kernel: no network is faster than the host that launches it; 0 where that does not matter
+    host_ms: float  # per kernel: no network is faster than its launches by the host; 0 if that does not matter
 
     def network(self, choices: Sequence[int]) -> Network:
         """Return the network of one choice per super-block."""
@@ -79,13 +79,13 @@ class ChoiceTables:
         return all(own in offer.place for offer, own in zip(self.superblocks, network.superblocks, strict=True))
 
     def predict(self, network: Network) -> Prediction:
-        """Return what is predicted of a network that is on offer."""
+        """Return the predictions for a network that is on offer."""
         places = [offer.place[own] for offer, own in zip(self.superblocks, network.superblocks, strict=True)]
         found = self.totals(np.array([places]))
         return Prediction(float(found.ms[0]), float(found.accuracy[0]), int(found.parameters[0]))
 
     def totals(self, picks: np.ndarray) -> Totals:
-        """Return what is predicted of many networks, each a row of one choice per super-block."""
+        """Return the predictions for many networks, each a row of one choice per super-block."""
         count = len(picks)
         ms, parameters, kernels = (np.full(count, value) for value in self.stem)
         accuracy, row = np.full(count, self.accuracy), np.zeros(count, int)
@@ -110,7 +110,7 @@ def tabulate_choices(
 ) -> ChoiceTables:
     """Return the offers of a space at a resolution.
 
-    What has no predicted gain is not on offer; a super-block without any keeps the MasterNet's own.
+    Choices without a predicted gain are not on offer; a super-block without any keeps the MasterNet's own.
     """
     stem, *_, head = blocks(space.masternet(resolution))
     reads: tuple[int, ...] = (stem.width,)
@@ -136,7 +136,7 @@ def tabulate_choices(
 
 
 def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, reading_ms: ReadingMs) -> Offer:
-    """Return choices that differ in depth alone share their first and their repeated block; one without blocks costs nothing."""
+    """Return an offer, in which choices that differ only in depth share their blocks, and one without blocks costs nothing."""
     choices = sorted(gains, key=lambda choice: (choice.depth > 0, choice.width, str(choice.block_type), choice.depth))
     shape = (len(reads), len(choices))
     ms, parameters, kernels = np.zeros(shape), np.zeros(shape, int), np.zeros(shape, int)
@@ -152,7 +152,7 @@ def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, re
             (parameters, costs[0], block_cost(rest[0]).parameters if rest else 0),
             (kernels, costs[1], kernel_count(rest[0]) if rest else 0),
         ):
-            rest_of_it = [(depth - 1) * repeated if depth > 1 else 0 for depth in depths]  # none of what is infinite is 0
+            rest_of_it = [(depth - 1) * repeated if depth > 1 else 0 for depth in depths]  # 0 times infinity counts as 0
             table[here] = np.add.outer(firsts, rest_of_it)
         column += len(depths)
     widths, gain = np.array([[c.writes(width) for c in choices] for width in reads]), np.array([gains[c] for c in choices])
@@ -160,9 +160,9 @@ def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, re
 
 
 def _first_costs(first: Block, reads: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return parameters and kernels of a first block by the width it reads; both are exact.
+    """Return the parameters and kernels of a first block by the width it reads; both are exact.
 
-    Parameters are linear in that width, but for the projection, which only a stride or another width than its own needs.
+    Parameters are linear in that width, except for the projection, which only a stride or another width than its own needs.
     """
     other = dataclasses.replace(first, in_width=first.width + 1)
     another = dataclasses.replace(first, in_width=first.width + 2)

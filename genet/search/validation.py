@@ -1,4 +1,4 @@
-"""Do the predictions hold? Networks that the regression never saw, trained, against what it said of them."""
+"""Validation of the predictions: networks that the regression never saw, trained, against its predictions for them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from genet.search.solver import Candidate
 from genet.search.tables import ChoiceTables
 from genet.storage import Derived, Record
 
-DRAWN = 20_000  # random networks to find some of a certain latency or accuracy among
+DRAWN = 20_000  # random networks among which to find some of a certain latency or accuracy
 
 AS_FAST = 0.03  # relative difference of latencies
 Role = Literal["frontier", "random, as fast", "random"]
 
 
 class ValidationNetwork(Record):
-    """A network to train, and what is predicted of it; latency per batch."""
+    """A network to train, and its predictions; latency per batch."""
 
     network: str
     role: Role
-    partner: str | None = None  # of a random network: the frontier's network that is as fast
+    partner: str | None = None  # for a random network: the frontier's network that is as fast
     predicted_accuracy: float
     predicted_ms: float
 
 
 class Verdict(Record):
-    """A subject with what was found: one accuracy per training; latency per batch, None where nothing is measured here."""
+    """A subject with its results: one accuracy per training; latency per batch, None if nothing is measured here."""
 
     subject: ValidationNetwork
     accuracies: tuple[float, ...]
@@ -46,7 +46,7 @@ class Verdict(Record):
 
 
 class Agreement(Record):
-    """How well a prediction ranks what was found. Errors are standard errors over networks drawn with replacement."""
+    """The rank agreement of a prediction with the results. Errors are standard errors over networks drawn with replacement."""
 
     kendall: float
     error: float
@@ -54,16 +54,16 @@ class Agreement(Record):
 
 
 class Validation(Derived):
-    """What the predictions were worth, on networks that no trial was of."""
+    """The quality of the predictions, on networks without trials."""
 
     epochs: int
     verdicts: tuple[Verdict, ...]
     accuracy: Agreement
-    free: dict[str, Agreement]  # what costs nothing, by name
+    free: dict[str, Agreement]  # free proxies, by name
     ceiling: tuple[float, ...]  # Kendall of every training with the mean of the others; empty for one training each
-    perfect: float | None  # Kendall that a prediction without fault could expect; None for one training each
-    bias: float  # mean of predicted minus trained accuracy: the trials' schedule is another
-    left: float  # root mean square of what is left of the difference
+    perfect: float | None  # expected Kendall of a perfect prediction; None for one training each
+    bias: float  # mean of predicted minus trained accuracy, as the trials' schedule differs
+    left: float  # root mean square of the rest of the difference
     advantage: float | None  # mean accuracy of the frontier's networks over random ones as fast; None without pairs
     advantage_error: float | None  # its standard error
     latency: Agreement | None
@@ -73,9 +73,9 @@ class Validation(Derived):
 def subjects(
     offers: ChoiceTables, front: Sequence[Candidate], known: set[str], count: int, seed: int
 ) -> tuple[ValidationNetwork, ...]:
-    """Return `count` networks that no trial was of: some of the frontier, for each a random one as fast, and random ones.
+    """Return `count` networks without trials: some of the frontier, for each a random one as fast, and random ones.
 
-    A quarter is of the frontier, spread evenly over it; the last half is spread evenly over what is predicted.
+    A quarter is of the frontier, spread evenly over it; the last half is spread evenly over the predicted accuracies.
     """
     draw = np.random.default_rng(seed)
     picks = np.unique([draw.integers(len(offer.choices), size=DRAWN) for offer in offers.superblocks], axis=1).T
@@ -110,13 +110,13 @@ def subjects(
 
 
 def _evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Return candidates spread over a frontier, its ends left out where there is room."""
+    """Return candidates spread over a frontier, without its ends if there is room."""
     count = min(count, len(candidates))
     return [candidates[math.floor((k + 0.5) * len(candidates) / count)] for k in range(count)]
 
 
 def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Validation:
-    """Hold what was found against what was predicted; at least three networks."""
+    """Compare results with predictions, of at least three networks."""
     predicted = np.array([verdict.subject.predicted_accuracy for verdict in verdicts])
     trained = np.array([verdict.accuracies for verdict in verdicts])
     found = np.array([verdict.accuracy for verdict in verdicts])
@@ -143,7 +143,7 @@ def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Vali
 
 
 def agreement(predicted: np.ndarray, found: np.ndarray) -> Agreement:
-    """Return rank correlations of a prediction with what was found; 0 where a prediction tells nothing apart."""
+    """Return the rank correlations of a prediction with the results; 0 if a prediction is constant."""
     draw, size = np.random.default_rng(0), len(found)
     samples = [_kendall(predicted[k], found[k]) for k in (draw.integers(0, size, size) for _ in range(200))]
     spearman = float(spearmanr(predicted, found).statistic) if np.ptp(predicted) and np.ptp(found) else 0.0
@@ -156,7 +156,7 @@ def _kendall(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def ceiling(accuracies: np.ndarray) -> tuple[float, ...]:
-    """Return how well one training agrees with the mean of the others: (networks, trainings) -> Kendall of each."""
+    """Return the agreement of one training with the mean of the others: (networks, trainings) -> Kendall of each."""
     trainings = accuracies.shape[1]
     if trainings < 2:
         return ()
@@ -164,10 +164,10 @@ def ceiling(accuracies: np.ndarray) -> tuple[float, ...]:
 
 
 def perfect(accuracies: np.ndarray) -> float | None:
-    """Return Kendall that a prediction without fault could expect with the mean over trainings, for that is noisy too.
+    """Return the expected Kendall of a perfect prediction with the mean over trainings, which is noisy too.
 
-    (networks, trainings) -> the mean over 200 draws; None for one training each. What spread the means owe to noise is taken
-    out of them first.
+    (networks, trainings) -> the mean over 200 draws; None for one training each. The part of the means' spread that is due to
+    noise is removed first.
     """
     trainings = accuracies.shape[1]
     if trainings < 2:
@@ -180,7 +180,7 @@ def perfect(accuracies: np.ndarray) -> float | None:
 
 
 def free_proxies(networks: Sequence[Network]) -> Mapping[str, np.ndarray]:
-    """Return what ranks networks without any training: the evidence must beat it to be worth its hours."""
+    """Return rankings of networks without any training, which the regression must beat to be worth its cost."""
     costs = [network_cost(network) for network in networks]
     return {
         "log-widths": np.array([sum(math.log2(s.width) for s in network.stages) for network in networks]),

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from genet.studies.rank import StageRank
     from genet.studies.survey.survey import Frontiers, Surveyed
 
-MOST_NAMES = 40  # that fit below one another
-FEW_POINTS = 15  # that are named where they stand
-BEATEN = "steps-pre"  # along a frontier: what no network of it beats lies above the line
+MOST_NAMES = 40  # names that fit below one another
+FEW_POINTS = 15  # points that are named at their place
+BEATEN = "steps-pre"  # step style of a frontier: networks that none of its networks beats lie above the line
 
 
 def draw_alignment(found: Alignment) -> str:
-    """Return widths before and after, layer by layer, and below the latency of each layer at the one and at the other."""
+    """Draw widths before and after, layer by layer, and below them the latency of each layer at both."""
     places = found.places
     figure = figure_of(max(4.0, 0.22 * len(places) + 1.5), 4.6)
     widths, times = figure.subplots(2, 1, sharex=True)
@@ -47,7 +47,7 @@ def draw_alignment(found: Alignment) -> str:
 
 
 class Cloud(NamedTuple):
-    """Networks as points of two figures each, the frontier among them, and how every point is coloured."""
+    """Networks as points of two figures each, the frontier among them, and the colour of every point."""
 
     x: str
     y: str
@@ -60,7 +60,7 @@ ABOVE, BELOW = "#1b6ca8", "#c8553d"  # the device's compute-to-memory ratio
 
 
 def cloud_info(rows: Sequence[Surveyed], found: Frontiers, ratio: float | None) -> tuple[Cloud, ...]:
-    """Return the clouds of the utilization paper's figure 1, and 2a where intensities are known: by colour."""
+    """Return the clouds of the utilization paper's figure 1, and of 2a, which shows intensity by colour, if it is known."""
     shares = all(row.utilization is not None for row in rows)
     unit = "utilization (%)" if shares else "TFLOP/s"
     throughput = [row.images_per_sec for row in rows]
@@ -81,7 +81,7 @@ def cloud_info(rows: Sequence[Surveyed], found: Frontiers, ratio: float | None) 
 
 
 def draw_clouds(clouds: Sequence[Cloud], title: str) -> str:
-    """Return one panel per cloud, its frontier joined by a line; a browser tells each point's name."""
+    """Draw one panel per cloud, its frontier joined by a line; a browser shows each point's name."""
     figure = figure_of(3.1 * len(clouds) + 0.4, 3.0)
     titles: dict[str, str] = {}
     for number, (axes, cloud) in enumerate(zip(figure.subplots(1, len(clouds), squeeze=False)[0], clouds, strict=True)):
@@ -104,7 +104,7 @@ def _colours_told(colours: Sequence[str]) -> str:
 
 
 def draw_folds(found: Sequence[Folding], ratio: float, title: str) -> str:
-    """Return an arrow for every network from what it was to what it is when folded (utilization paper, figure 2b)."""
+    """Draw an arrow for every network from its place before folding to that after it (utilization paper, figure 2b)."""
     figure = figure_of(5.2, 3.4)
     axes = figure.subplots()
     titles = {}
@@ -127,7 +127,7 @@ def draw_folds(found: Sequence[Folding], ratio: float, title: str) -> str:
 
 
 def draw_shades(rows: Sequence[Surveyed]) -> str:
-    """Return throughput and accuracy with utilization as the shade of each point (utilization paper, figure 3)."""
+    """Draw throughput and accuracy with utilization as the shade of each point (utilization paper, figure 3)."""
     known = [(row, row.top1_percent, shade) for row, shade in zip(rows, utilizations(rows), strict=True) if row.top1_percent]
     figure = figure_of(5.2, 3.2)
     axes = figure.subplots()
@@ -137,7 +137,7 @@ def draw_shades(rows: Sequence[Surveyed]) -> str:
     x, y = [row.images_per_sec for row, _, _ in known], [accuracy for _, accuracy, _ in known]
     figure.colorbar(axes.scatter(x, y, c=values, s=12, cmap="viridis_r"), label=unit)
     titles = {}
-    for place, ((row, accuracy, _), value) in enumerate(zip(known, values, strict=True)):  # to point at
+    for place, ((row, accuracy, _), value) in enumerate(zip(known, values, strict=True)):  # invisible points for the pointer
         titles[f"shade-{place}"] = (
             f"{row.model}: {row.images_per_sec:.6g} images per second, {accuracy:.4g} %, {value:.3g} {unit}"
         )
@@ -148,7 +148,7 @@ def draw_shades(rows: Sequence[Surveyed]) -> str:
 
 
 def draw_roofline(layers: Sequence[tuple[LayerIntensity, float]], roof: Roof, title: str) -> str:
-    """Draw layers with their milliseconds under the roof: what memory allows, and what the device computes."""
+    """Draw layers with their milliseconds under the roof, the limits of memory and of computation."""
     figure = figure_of(5.6, 3.6)
     axes = figure.subplots()
     intensities = [layer.intensity for layer, _ in layers]
@@ -176,7 +176,7 @@ def _told(text: str, titles: Mapping[str, str]) -> str:
 
 
 def draw_ranks(found: Sequence[StageRank], title: str) -> str:
-    """Return singular values of every stage's last convolution over their place, both as shares (GENet paper, figure 4)."""
+    """Draw the singular values of every stage's last convolution by rank, both as shares (GENet paper, figure 4)."""
     figure = figure_of(5.2, 3.4)
     axes = figure.subplots()
     for one in found:
@@ -191,7 +191,7 @@ def draw_ranks(found: Sequence[StageRank], title: str) -> str:
 
 
 def draw_filtering(rows: Sequence[Row], found: Filtering) -> str:
-    """Return the true frontier and what every method found, with the seed of its median (utilization paper, figures 4 to 6)."""
+    """Draw the true frontier and the results of every method, with the seed of its median (utilization paper, figures 4 to 6)."""
     known = {row.network: row for row in rows}
     typical = [_median_run(found, method) for method in dict.fromkeys(run.method for run in found.runs)]
     figure = figure_of(2.6 * len(typical) + 0.4, 2.9)

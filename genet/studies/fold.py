@@ -1,8 +1,8 @@
 """FoldedCNNs: several images stacked along their channels are one input of a wider network (utilization paper, section 3.3).
 
-Of N images of C channels a network folded by f sees N / f inputs of f C channels. Every layer is sqrt(f) times as wide, and
-the classifier answers for f images at once. That is nearly the same arithmetic on 1 / sqrt(f) of the activations, so where
-these are what memory moves, arithmetic intensity grows by sqrt(f).
+Of N images of C channels a network folded by f sees N / f inputs of f C channels. Every layer is sqrt(f) times as wide, and the
+classifier answers for f images at once. That is nearly the same arithmetic on 1 / sqrt(f) of the activations, so if memory moves
+mostly these, arithmetic intensity grows by sqrt(f).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def fold(structure: ModelSpec, f: int) -> ModelSpec:
     """Return the network that sees f images as one: f times the channels and classes, and sqrt(f) times the width throughout.
 
-    GenetError where its layers cannot be that wide: widths are rounded where f is no square, and sums may then not fit.
+    GenetError if its layers cannot be that wide: widths are rounded if f is not a square, and sums may then not fit.
     """
     if f < 2:
         raise SpecError([f"--images-per-fold must be the number of images that become one, from 2 on, such as 4 (got {f})"])
@@ -41,7 +41,7 @@ def _folded(reads: Input, f: int) -> Input:
 
 
 def _wider(width: int, f: int, step: int = 1) -> int:
-    """Return sqrt(f) times the width; a multiple of `step`, and of eight where the root is not whole."""
+    """Return sqrt(f) times the width; a multiple of `step`, and of eight if the root is not an integer."""
     root = math.isqrt(f)
     if root * root == f and width * root % step == 0:
         return width * root
@@ -67,7 +67,7 @@ def _fold_own(network: Network, f: int) -> Network:
 
 
 def _fold_foreign(network: ExternalModel, f: int) -> ExternalModel:
-    """Return every layer by itself: those that are tied stay tied, for all grow alike."""
+    """Fold every layer by itself: tied layers stay tied, as all grow alike."""
     reads = network.input
     image = (reads.channels, reads.resolution, reads.resolution)
     module = build_structure(network)
@@ -76,7 +76,9 @@ def _fold_foreign(network: ExternalModel, f: int) -> ExternalModel:
     first = {op.name for op in ops if op.kind == "conv" and op.in_width == reads.channels and op.read == pixels}
     last = [op.name for op in ops if op.macs and op.width == reads.classes and op.rows == 1][-1:]
     if not first or not last:
-        raise GenetError(f"{network.name}: must read images by a convolution and end in a layer that classifies, and does not")
+        raise GenetError(
+            f"{network.name}: got other layers at its ends, expected a convolution that reads images and a layer that classifies"
+        )
     layers: dict[str, tuple[int, int]] = {}
     for name, part in module.named_modules():
         widths = channels(part)
@@ -89,10 +91,10 @@ def _fold_foreign(network: ExternalModel, f: int) -> ExternalModel:
     try:
         classes = logits_of(build_structure(found), (reads.channels * f, *image[1:]), found.name)
     except GenetError as fault:
-        law = f"{network.name}: must run with all its layers {math.sqrt(f):.3g} times as wide"
+        law = f"running {network.name} with all its layers {math.sqrt(f):.3g} times as wide failed"
         raise GenetError(f"{law}: {fault}{'' if root * root == f else '; try a square, such as --images-per-fold 4'}") from None
     if classes != reads.classes * f:
-        raise GenetError(f"{network.name}: must answer for {f} images at once, {reads.classes * f} logits, and gives {classes}")
+        raise GenetError(f"{network.name}: got {classes} logits, expected {reads.classes * f}, for {f} images at once")
     return found
 
 
@@ -106,22 +108,22 @@ class Folding(Record):
 
     @property
     def flops(self) -> float:
-        """Arithmetic for the same images, over what it was."""
+        """Arithmetic for the same images, relative to before."""
         return _flops(self.after) / _flops(self.before)
 
     @property
     def traffic(self) -> float:
-        """Bytes moved for the same images, over what it was; sqrt(f) times fewer where activations are all that moves."""
+        """Bytes moved for the same images, relative to before; sqrt(f) times fewer if only activations move."""
         return self.flops * (self.before.intensity or 0.0) / (self.after.intensity or math.inf)
 
     @property
     def speed(self) -> float:
-        """Images per second, over what it was."""
+        """Images per second, relative to before."""
         return self.f * self.after.images_per_sec / self.before.images_per_sec
 
     @property
     def speed_error(self) -> float | None:
-        """Standard error of it, from those of both utilizations; None of estimates."""
+        """Its standard error, from those of both utilizations; None for estimates."""
         one, other = self.before.utilization_error, self.after.utilization_error
         return None if one is None or other is None else self.speed * math.hypot(one, other)
 

@@ -1,7 +1,7 @@
 """Intrinsic rank: how fast the singular values of a stage's last convolution fall (GENet paper, section 3.3, figure 4).
 
-Bottlenecks and depthwise blocks are low-rank forms of full convolutions. Where a trained layer has nearly full rank they lose
-much, and a full convolution is the better use of a GPU; where it has not, they lose little.
+Bottlenecks and depthwise blocks are low-rank forms of full convolutions. If a trained layer has nearly full rank they lose much,
+and a full convolution is the better use of a GPU; if not, they lose little.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from genet.latency.trace import module_ops
 from genet.models.build import GENet
 from genet.storage import Record
 
-ENERGY = 0.9  # of the sum of squares, that the effective rank holds
-HIGH = 0.5  # of the output channels: a bottleneck of half the width passes no more
-BESIDE = ("downsample", "shortcut", "conv_head", "final_conv")  # in the names of layers that no stage ends in
+ENERGY = 0.9  # share of the sum of squares in the effective rank
+HIGH = 0.5  # share of the output channels: a bottleneck of half the width passes no more
+BESIDE = ("downsample", "shortcut", "conv_head", "final_conv")  # in the names of layers that end no stage
 
 Advice = Literal["full convolution", "bottleneck or depthwise"]
 
@@ -27,7 +27,7 @@ Advice = Literal["full convolution", "bottleneck or depthwise"]
 class StageRank(Record):
     """A stage's last convolution as a matrix of (output channels, input channels x kernel area), and its singular values.
 
-    The largest is 1; they descend. `rank` of them hold 90 % of the energy; of a matrix of noise as large `noise_rank` do.
+    The largest is 1; they descend. `rank` of them hold 90 % of the energy; of a noise matrix of the same size, `noise_rank` do.
     """
 
     stage: int
@@ -44,9 +44,7 @@ class StageRank(Record):
 
     @property
     def advice(self) -> Advice | None:
-        """Return what section 3.3 would build here; None where fewer values are read than channels written: that bounds
-        the rank.
-        """
+        """Block type advised by section 3.3; None if fewer values are read than channels written, which bounds the rank."""
         if min(self.shape) < self.shape[0]:
             return None
         return "full convolution" if self.share >= HIGH else "bottleneck or depthwise"
@@ -55,11 +53,11 @@ class StageRank(Record):
 def stage_ranks(module: nn.Module, image: tuple[int, int, int]) -> tuple[StageRank, ...]:
     """Return the rank of every stage of a network that reads images of (channels, height, width).
 
-    EvidenceError where it has no stages that end in a convolution.
+    EvidenceError if it has no stages that end in a convolution.
     """
     layers = _own_stages(module) if isinstance(module, GENet) else _stages(module, image)
     if not layers:
-        raise EvidenceError("a network must have convolutions after its stem to have ranks, and this one has none")
+        raise EvidenceError("a network needs convolutions after its stem to have ranks, got none")
     return tuple(_rank(number, name, module.get_submodule(name)) for number, name in enumerate(layers, start=1))
 
 
@@ -88,7 +86,7 @@ def _rank(number: int, name: str, layer: nn.Module) -> StageRank:
     matrix = weight.reshape(len(weight), -1)
     values, noise = (torch.linalg.svdvals(each) for each in (matrix, _noise(matrix.shape)))
     if not float(values[0]) > 0:
-        raise EvidenceError(f"{name}: must have weights that are not all zero, and has none")
+        raise EvidenceError(f"{name}: got weights that are all zero, expected some that are not")
     return StageRank(
         stage=number,
         layer=name,
@@ -100,7 +98,7 @@ def _rank(number: int, name: str, layer: nn.Module) -> StageRank:
 
 
 def _effective(values: Tensor) -> int:
-    """Return how many of the descending singular values hold 90 % of the energy."""
+    """Return the number of the descending singular values that hold 90 % of the energy."""
     energy = torch.cumsum(values**2, 0) / (values**2).sum()
     return int((energy < ENERGY).sum()) + 1
 

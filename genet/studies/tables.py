@@ -19,15 +19,15 @@ Row = TypeVar("Row", bound=Record)
 def read_table(
     path: Path, row_type: type[Row], key: Sequence[str], spellings: Mapping[str, str] | None = None
 ) -> tuple[Row, ...]:
-    """Return the rows of a CSV file whose header names the fields of a record; other columns are passed over, empty cells absent.
+    """Return the rows of a CSV file whose header names the fields of a record; other columns and empty cells are ignored.
 
     Rows that are alike in `key` must be alike in all; `spellings` maps other names of columns to fields. SpecError with every
-    fault, one `file:line:` each; StorageError where the file cannot be read.
+    fault, one `file:line:` each; StorageError if the file cannot be read.
     """
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SpecError([f"{path}: must be a CSV file in UTF-8, and holds other bytes; export it as CSV"]) from None
+        raise SpecError([f"{path}: got bytes that are not UTF-8, expected a CSV file in UTF-8; export it as CSV"]) from None
     reader = csv.reader(text.splitlines(), skipinitialspace=True)
     header = [(spellings or {}).get(name.strip(), name.strip()) for name in next(reader, [])]
     wanted = [name for name, field in row_type.model_fields.items() if field.is_required()]
@@ -42,7 +42,7 @@ def read_table(
             continue
         where = f"{path}:{reader.line_num}"
         if len(cells) != len(header):
-            law = f"must have a cell for each of the {len(header)} columns, and has {len(cells)}"
+            law = f"got {len(cells)} cells, expected one for each of the {len(header)} columns"
             faults.append(f"{where}: {law}; numbers are written without commas")
             continue
         given = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()}
@@ -67,7 +67,7 @@ def read_table(
 
 
 def as_csv(rows: Sequence[Record]) -> str:
-    """Return the rows as CSV, a column per field; what is None is an empty cell."""
+    """Return the rows as CSV, a column per field; None is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(type(rows[0]).model_fields)

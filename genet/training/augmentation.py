@@ -1,7 +1,7 @@
-"""Training images, augmented: a whole batch at once where the images are kept, or one by one as they are decoded.
+"""Training images, augmented: a whole batch at once on the device that keeps the images, or one by one as they are decoded.
 
-Both do what an `Augment` says. Their draws come from different generators, so equal seeds give other crops; how an image looks
-depends on the seed and the image alone in either way, whatever the batch and the process.
+Both follow an `Augment`. Their draws come from different generators, so equal seeds give other crops; the look of an image
+depends on the seed and the image alone in both ways, whatever the batch and the process.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor
 from genet.config.augment import Augment
 from genet.config.preprocessing import Preprocessing
 
-ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 10 / 3)  # of a rectangle: timm's defaults, and the random erasing paper's
+ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 10 / 3)  # ranges of a rectangle: defaults of timm and of the paper
 GOLDEN, MIX1, MIX2 = -7046029254386353131, -4658895280553007687, -7723592293110705685  # splitmix64's constants as int64
-DRAWS = 10  # per image: two of the crop, one of the flip, two of the cutout, five of the erasing
+DRAWS = 10  # per image: two for the crop, one for the flip, two for the cutout, five for the erasing
 BITS = 30
 
 
 def cropped(pixels: Tensor, chosen: Tensor, drawn: Tensor, augment: Augment) -> Tensor:
-    """Cut the chosen out of the kept images (N, H + 2 crop, W + 2 crop, C), mirrored or not: (n, C, H, W) in channels_last."""
+    """Crop the chosen ones of the kept images (N, H + 2 crop, W + 2 crop, C), mirrored or not: (n, C, H, W) in channels_last."""
     size = pixels.shape[1] - 2 * augment.crop
     at = torch.arange(size, device=pixels.device)
     rows = at + drawn[:, :1] % (2 * augment.crop + 1)
@@ -61,7 +61,7 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 def _random_rectangles(drawn: Tensor, size: int, share: float) -> tuple[Tensor, Tensor]:
-    """Return corners and extents (n, 2) of the rectangles to erase; images that keep all have rectangles of no extent."""
+    """Return corners and extents (n, 2) of the rectangles to erase; images that keep everything have rectangles of no extent."""
     least, most = ERASED_AREA
     area = size * size * (least + drawn[:, 1] * (most - least))
     aspect = torch.exp(math.log(ERASED_ASPECT[0]) + drawn[:, 2] * math.log(ERASED_ASPECT[1] / ERASED_ASPECT[0]))
@@ -93,9 +93,9 @@ def training_transform(
         separate=True,
         interpolation=shown.interpolation,
         scale=augment.scale or (1.0, 1.0),
-        ratio=None if augment.scale else (1.0, 1.0),  # all of the image's middle
+        ratio=None if augment.scale else (1.0, 1.0),  # the whole middle of the image
         hflip=0.5 * augment.flip,
-        color_jitter=None,  # timm drops it where there is a policy
+        color_jitter=None,  # timm drops it if there is a policy
         auto_augment=augment.policy,
         re_prob=erasing,
         mean=shown.mean,

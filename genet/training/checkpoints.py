@@ -1,4 +1,4 @@
-"""The checkpoints of one training, and the notes beside them that say why an earlier process ended."""
+"""The checkpoints of one training, and the notes beside them on the end of an earlier process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREEMPTED, BAD_BATCH = ".preempted.json", ".bad-batch.json"
 
 
 class BadBatch(Record):
-    """The facts of a batch whose loss was not finite; pixels and labels are this process's own."""
+    """The facts of a batch with a non-finite loss; pixels and labels are this process's own."""
 
     epoch: int
     step: int
@@ -27,39 +27,39 @@ class BadBatch(Record):
 
 
 class Preempted(Record):
-    """Left beside the checkpoint by a training that was told to end (SIGTERM, Ctrl-C), until it goes on."""
+    """A note beside the checkpoint of a training that was asked to end (SIGTERM, Ctrl-C), until it is resumed."""
 
-    epochs: int  # whole ones done
-    steps: int  # of the next
+    epochs: int  # whole epochs done
+    steps: int  # steps done of the next epoch
     at: str  # ISO 8601, UTC
 
 
 class Checkpoints:
-    """Two files in turn, so that a damaged one costs the way since the other, and not the training."""
+    """Checkpoints in two files in turn, so that a damaged one costs the progress since the other, and not the training."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files = [path, path.with_name(path.name + ".other")]
-        self.damaged: list[Path] = []  # by the last `read`
+        self.damaged: list[Path] = []  # found by the last `read`
 
     def beside(self, mark: str) -> Path:
-        """Return a file that is named after them."""
+        """Return a file beside them that is named after them."""
         return self.path.with_suffix(mark)
 
     def forget_the_last_end(self) -> None:
-        """Delete what an earlier process left to say why it ended."""
+        """Delete the notes of an earlier process on its end."""
         for mark in (PREEMPTED, BAD_BATCH):
             self.beside(mark).unlink(missing_ok=True)
 
     def write(self, state: dict[str, Any]) -> None:
-        """Save over the older of the two; what is kept of the other is whole until this one is."""
+        """Save over the older of the two; the other one stays intact until this one is complete."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_checked(self._files[0], buffer.getvalue())
         self._files.reverse()
 
     def read(self) -> dict[str, Any] | None:
-        """Return the state that has come furthest of those that are whole; None where there is none."""
+        """Return the most advanced state that is intact; None if there is none."""
         found = [(state, file) for file in self._files if (state := _whole(file))]
         self.damaged = [file for file in self._files if file.exists() and file not in [whole for _, whole in found]]
         if not found:
@@ -75,7 +75,7 @@ class Checkpoints:
 
 
 def _whole(path: Path) -> dict[str, Any] | None:
-    """Return the state in a file; None where it is missing, damaged, or of an earlier version."""
+    """Return the state in a file; None if it is missing, damaged, or of an earlier version."""
     try:
         data = read_checked(path)
     except StorageError:

@@ -1,4 +1,4 @@
-"""Which images there are, wherever they lie: what a folder notes of those that its results were made from."""
+"""The identity of images, wherever they lie: the note that a folder keeps of the images behind its results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genet.errors import RunError
 from genet.storage import Record, digest
 
 NOTE = "images.json"
-TOLD = 3  # changes that are named; the others are counted
+TOLD = 3  # changes named in a message; the others are counted
 
 
 class Listed(Record):
@@ -32,11 +32,11 @@ class Contents(Record):
 
     @property
     def digest(self) -> str:
-        """Names the images, in what tells a result finished."""
+        """Names the images among the inputs of a result."""
         return digest(self.model_dump_json())
 
     def changes_since(self, before: Contents) -> str:
-        """Say which classes have changed, and how."""
+        """Return the changes of classes in words."""
         told = []
         for name in dict.fromkeys([*self.train, *self.validation, *before.train, *before.validation]):
             train = _change(self.train.get(name), before.train.get(name))
@@ -66,33 +66,33 @@ def listed(files: Iterable[tuple[str, str, int]]) -> dict[str, Listed]:
     for label, name, size in files:
         if label not in hashes:
             hashes[label], counts[label] = hashlib.sha256(), 0
-        line = f"{normalize('NFC', name)}\0{size}\n"  # a name keeps its meaning where a file system spells it otherwise
+        line = f"{normalize('NFC', name)}\0{size}\n"  # a name keeps its meaning if a file system spells it differently
         hashes[label].update(line.encode(errors="surrogateescape"))
         counts[label] += 1
     return {label: Listed(images=count, digest=hashes[label].hexdigest()[:16]) for label, count in counts.items()}
 
 
 class Made(NamedTuple):
-    """What results tell of the images that they were made from, where no note is there: an earlier version wrote none."""
+    """What results tell about their images if there is no note, as an earlier version wrote none."""
 
     root: str | None  # the place, by their recipe
     images: str | None  # the digest of the contents, None in an earlier version
-    tested: bool = True  # whether validation images told how good one is; they decide nothing before
+    tested: bool = True  # whether a result was tested on validation images; they decide nothing before
 
 
 class Noted(Record):
-    """The images of a folder's results. `name` stands for them in what tells a result finished.
+    """The images of a folder's results. `name` stands for them among the inputs of a result.
 
-    It is the digest of the contents; of an earlier version's results it is the place that they were known by.
+    It is the digest of the contents; for an earlier version's results it is the place of the images.
     """
 
     name: str | None
-    place: str | None  # where they were seen last, None if they were downloaded
+    place: str | None  # their last known place, None if they were downloaded
     beside: str | None  # the same place, seen from the folder
     contents: Contents
 
     def keep(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Write it into the folder, unless it is there."""
+        """Write the note into the folder, unless it is there."""
         file = folder / NOTE
         if file.exists() and Noted.load(file) == self:
             return
@@ -102,7 +102,7 @@ class Noted(Record):
 
 
 def note_of(folder: Path, data: Data, contents: Contents, made: Made | None, remedy: str) -> Noted:
-    """Return what a folder is to note of its images; `made` is None as long as nothing was made from any.
+    """Return the note that a folder keeps of its images; `made` is None as long as no results were made from any.
 
     RunError if results were made from others, with the remedy. Validation images may be repaired until some result was tested.
     """
@@ -128,14 +128,14 @@ def note_of(folder: Path, data: Data, contents: Contents, made: Made | None, rem
 
 
 def _lie_elsewhere(root: str | None, place: Path | None) -> bool:
-    """Return whether images that an earlier version knew by their place are still there, and it is another one."""
+    """Return whether images that an earlier version knew by their place are still there, in another place than the given ones."""
     if root is None or place is None:
         return (root is None) != (place is None)
     return Path(root).exists() and not Path(root).samefile(place)
 
 
 def followed(data: Data, folder: Path) -> Data:
-    """Return the images that a folder's recipe names: if they were moved together with the folder, where they lie now."""
+    """Return the images that a folder's recipe names: if they were moved together with the folder, in their new place."""
     if data.root is None or not (folder / NOTE).exists():
         return data
     note, root = Noted.load(folder / NOTE), Path(data.root)

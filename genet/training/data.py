@@ -1,4 +1,4 @@
-"""Images for the search and for the last word: a training set, a NAS validation set cut from it, and a test set.
+"""Images for the search and the final evaluation: a training set, a NAS validation set cut from it, and a test set.
 
 The NAS validation images are never trained on; the test images are read by the final evaluation only.
 """
@@ -37,20 +37,20 @@ from genet.training.datasets import (
 from genet.training.folders import in_order
 from genet.training.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
 
-NAMED = 20  # images that do not decode; the others are counted
-SHARE_OF_MEMORY = 0.25  # of the device's memory that decoded images may take
+NAMED = 20  # images that do not decode named in a message; the others are counted
+SHARE_OF_MEMORY = 0.25  # share of the device's memory that decoded images may take
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The three sets of a job, and what their classes are called."""
+    """The three sets of a job, and the names of their classes."""
 
     train: ImageSet
     nas_validation: ImageSet
     test: ImageSet
-    labels: tuple[str, ...] | None = None  # the classes' names in their order, where the images tell them
-    contents: Contents | None = None  # None for those that come along
-    name: str | None = None  # stands for them in what tells a result finished
+    labels: tuple[str, ...] | None = None  # the classes' names in their order, if the images have them
+    contents: Contents | None = None  # None for the embedded digits
+    name: str | None = None  # stands for them among the inputs of a result
 
     def seen_as(self, view: View) -> Splits:
         """Return the same sets in another view."""
@@ -58,7 +58,7 @@ class Splits:
         return dataclasses.replace(self, train=train, nas_validation=nas_validation, test=test)
 
     def check(self, resolution: int) -> None:
-        """Check that every image decodes, before hours are spent on some; DataError that names all that do not.
+        """Check that every image decodes, before hours are spent on some; DataError with all images that do not.
 
         Images to train on that are decoded anew in every epoch are opened only: the first epoch decodes them.
         """
@@ -82,11 +82,11 @@ def load_data(
 ) -> Splits:
     """Load the images a recipe asks for; which training images are held out depends on the seed alone.
 
-    Images that the `device` has room for are kept there by whoever asks the sets for batches `on` it. With `labels`, a network's
-    own, classes are numbered as it does. What is left out, and what may surprise, is said.
+    Images are kept on the `device` if it has room for them, once the sets are asked for batches `on` it. With `labels`, a
+    network's own, classes are numbered as it does. Files left out, and surprises, are reported.
 
     DataError if images or classes are missing, do not fit the space's channels and classes or the labels, or cannot be augmented
-    so.
+    as wanted.
     """
     check_augment(view.augment, data, reads)
     opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, say)
@@ -108,7 +108,7 @@ def load_test(
     labels: tuple[str, ...] | None = None,
     say: Say = lambda text: None,
 ) -> ImageSet:
-    """Load the test images alone, shown in a way of its own if one is given, numbered as `labels` are.
+    """Load the test images alone, prepared in their own way if one is given, numbered like `labels`.
 
     DataError as for `load_data`, and for other labels.
     """
@@ -124,12 +124,12 @@ def load_test(
     if ordered and not labels:
         say(f"  the network has no labels.txt: its logits are taken for the classes by name: {some_of(ordered)}")
     if not len(images):
-        raise DataError(f"{root}: must hold at least one image to test with, and holds none")
+        raise DataError(f"{root}: got no image to test with, expected at least one")
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
 
 
 def check_augment(augment: Augment | None, data: Data, reads: Input | SpaceInput | None = None) -> None:
-    """Check that images can be augmented so, or by their default; DataError if not, whatever the network or for what it reads."""
+    """Check that images can be augmented like this, or by their default; DataError if not, for any network or for its input."""
     from timm.data import create_transform
 
     if augment is None:
@@ -171,9 +171,10 @@ def _resolutions(reads: Input | SpaceInput) -> tuple[int, ...]:
 def _keeping(
     data: Data, reads: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device
 ) -> tuple[bool, str | None]:
-    """Return whether so many images can be kept on the device and augmented there, and a note if that is a surprise.
+    """Return whether so many images can be kept on the device and augmented there, with a remark if that is a surprise.
 
-    It depends on how much memory the device has, not on how much is free, for what a training sees must not change by the day.
+    It depends on how much memory the device has, not on how much is free, as a training must not see other images from day to
+    day.
     """
     resolutions = _resolutions(reads)
     looks = [augment_at(augment, data.name, resolution) for resolution in resolutions]
@@ -193,7 +194,7 @@ def _keeping(
 class _Opened:
     """The images to train on, with the label of each, and those to test on; `taking` makes a set of some positions.
 
-    `usual` is the classes' usual order, where they may be numbered otherwise: by it images are held out.
+    `usual` is the classes' usual order, by which images are held out, if they may be numbered differently.
     """
 
     targets: np.ndarray
@@ -220,7 +221,7 @@ class _Opened:
 def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return positions to train on and positions held out: a share of every class, one more or less, and never all of one.
 
-    Of classes too small for their share to be one image, some have one held out, so that the whole share holds.
+    Of classes too small for a share of one image, some have one held out, so that the total share is right.
     """
     draw = np.random.default_rng(seed)
     labels, sizes = np.unique(targets, return_counts=True)
@@ -262,7 +263,7 @@ def _digits(data: Data, reads: Input | SpaceInput, view: View) -> _Opened:
 def _files(
     data: Data, reads: Input | SpaceInput, view: View, device: torch.device, labels: tuple[str, ...] | None, say: Say
 ) -> _Opened:
-    """Return an image folder, or a dataset by timm's name; the test set is what timm calls its validation split."""
+    """Return an image folder, or a dataset by timm's name; the test set is timm's validation split."""
     root = check_located(data, reads)
     train_set, test_set = (open_split(data.name, root, split, labels, say) for split in ("train", "validation"))
     check_classes(train_set, test_set, reads, root)

@@ -1,4 +1,4 @@
-"""Datasets as timm opens them: folders, archives, those that are downloaded; their classes and the order of these."""
+"""Datasets as timm opens them: folders, archives and downloads; their classes and the order of these."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from genet.names import by_class, some_of, unshared
 from genet.training.contents import Listed, listed
 from genet.training.folders import FolderReader, in_order
 
-DOWNLOADED = "torch/"  # datasets that torchvision knows where to fetch
+DOWNLOADED = "torch/"  # datasets that torchvision can download
 Say = Callable[[str], None]
 
 
 def listed_images(images: Any, root: str) -> dict[str, Listed]:
-    """Return what a split holds: the files of folders and archives, else how many images a class has and their order."""
+    """Return the content of a split: the files of folders and archives, else the number of images per class and their order."""
     source = getattr(images, "reader", images)
     if isinstance(source, FolderReader):
         return source.contents
@@ -39,7 +39,7 @@ def listed_images(images: Any, root: str) -> dict[str, Listed]:
 
 
 def targets_of(images: Any) -> np.ndarray:
-    """Return the label of every image; one and the same if a dataset does not tell without decoding."""
+    """Return the label of every image; the same for all if a dataset does not give labels without decoding."""
     source = getattr(images, "reader", images)
     targets = getattr(source, "targets", None)
     if targets is None and hasattr(source, "samples"):
@@ -48,11 +48,11 @@ def targets_of(images: Any) -> np.ndarray:
 
 
 def check_located(data: Data, reads: Input | SpaceInput) -> str:
-    """Return where a dataset lies, and download it if it is one of torchvision's; DataError if it lies nowhere."""
+    """Return the place of a dataset, and download it if it is one of torchvision's; DataError if there is none."""
     if data.root is None and not data.name.startswith(DOWNLOADED):
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
     if data.root and (data.name == "folder" or data.name.startswith(DOWNLOADED)) and not Path(data.root).exists():
-        law = f"{data.root}: must be the folder of the images, and is not there"
+        law = f"{data.root} does not exist, expected the folder of the images"
         raise DataError(f"{law}; give --data FOLDER, where they lie now")
     if reads.channels not in (1, 3):
         raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
@@ -77,7 +77,7 @@ def _download(name: str) -> str:
 
 
 def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, say: Say) -> Any:
-    """Return a split as timm opens it; its classes are numbered as `labels` are, else in one order whatever the process."""
+    """Return a split as timm opens it; its classes are numbered like `labels`, else in one order for all processes."""
     from timm.data import ImageDataset, create_dataset
 
     place = _split_place(Path(root), split) if name == "folder" else Path(root)
@@ -89,7 +89,7 @@ def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, s
     try:
         if place.suffix != ".tar":
             return create_dataset(name, str(place), split=split, search_split=False)
-        opened = create_dataset("", str(place), split=split, cache_tarinfo=False)  # timm would keep what it found in a pickle
+        opened = create_dataset("", str(place), split=split, cache_tarinfo=False)  # timm would keep its list of files in a pickle
         names = opened.reader.class_name_to_idx
         written = by_class({name: name for name in names}, place)
         ordered = labels if labels and set(labels) == set(written) else in_order(written)
@@ -107,7 +107,7 @@ def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, s
 
 
 def _split_place(root: Path, split: str) -> Path:
-    """Return ROOT/train or ROOT/train.tar, ROOT/validation under one of the names it goes by."""
+    """Return ROOT/train or ROOT/train.tar, ROOT/validation under one of its usual names."""
     names = {"train": ("train",), "validation": ("validation", "val", "test")}
     for name in names[split]:
         for place in (root / name, root / f"{name}.tar"):
@@ -119,14 +119,14 @@ def _split_place(root: Path, split: str) -> Path:
 
 
 def check_classes(train_set: Any, test_set: Any, reads: Input | SpaceInput, root: str) -> None:
-    """Raise DataError unless both sides have the classes that the space says: a missing one would shift all labels after it."""
+    """Raise DataError unless both splits have the classes of the space: a missing one would shift all labels after it."""
     ours, theirs = _class_names(train_set, root), _class_names(test_set, root)
     if ours is None or theirs is None:
         return  # datasets whose labels are numbers carry no names that could shift
     if differ := unshared(ours, theirs):
         missing, extra, hint = differ
         parts = [f"only {split} has {names}" for split, names in (("train", missing), ("validation", extra)) if names]
-        raise DataError(f"{root}: train and validation must hold the same classes, but {' and '.join(parts)}{hint}")
+        raise DataError(f"{root}: got different classes in train and validation, expected the same: {' and '.join(parts)}{hint}")
     check_class_count(train_set, reads, root)
 
 
@@ -138,8 +138,8 @@ def check_class_count(images: Any, reads: Input | SpaceInput, root: str) -> None
         if isinstance(reads, SpaceInput):
             whose, file = "search space's", "the search space, the file that `space` names in the recipe"
         raise DataError(
-            f"{root}: must hold the {whose} {reads.classes} classes, and holds {len(names)}; give others, or change "
-            f"input.classes in {file}"
+            f"{root}: got {len(names)} classes, expected the {whose} {reads.classes}; give others, or change input.classes in "
+            f"{file}"
         )
 
 
@@ -147,23 +147,23 @@ def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, r
     """Raise DataError if images have other classes than a network, or number them otherwise; unnamed ones pass."""
     if ours and theirs and (differ := unshared(ours, theirs)):
         lacking, extra, hint = differ
-        law = "must hold the network's own classes"
-        raise DataError(f"{root}: {law}, and lacks {lacking or 'none'} and has {extra or 'none'}{hint or '; give its images'}")
+        got = f"got images that lack {lacking or 'none'} and have {extra or 'none'} besides"
+        raise DataError(f"{root}: {got}, expected the network's own classes{hint or '; give its images'}")
     if ours and theirs and ours != theirs:
         raise DataError(
-            f"{root}: must number the classes as the network does, {some_of(ours)}, and numbers them {some_of(theirs)}; give its "
-            "images as a folder per class"
+            f"{root}: got classes in the order {some_of(theirs)}, expected the network's order, {some_of(ours)}; give its images "
+            "as a folder per class"
         )
 
 
 def numbered(images: Any, root: str) -> tuple[str, ...] | None:
-    """Return the classes' names in the order of their labels, where a dataset has names."""
+    """Return the classes' names in the order of their labels, if a dataset has names."""
     names = _class_names(images, root)
     return tuple(sorted(names, key=names.__getitem__)) if names else None
 
 
 def _class_names(images: Any, root: str) -> dict[str, int] | None:
-    """Return the classes' names with their labels, where a dataset has them."""
+    """Return the classes' names with their labels, if a dataset has them."""
     source = getattr(images, "reader", images)
     names: dict[str, int] | None = getattr(source, "class_to_idx", None) or getattr(source, "class_name_to_idx", None)
     return by_class(names, root) if names else names

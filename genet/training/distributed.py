@@ -1,4 +1,4 @@
-"""The processes that train one network together: one per GPU, begun by torchrun; or this one alone."""
+"""The processes that train one network together: one per GPU, started by torchrun; or this one alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ProcessGroup(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Return whether this process writes and speaks for all."""
+        """Return whether this process writes and prints for all."""
         return self.rank == 0
 
     def total(self, *values: float) -> tuple[float, ...]:
@@ -44,16 +44,16 @@ class ProcessGroup(NamedTuple):
             dist.destroy_process_group()
 
     def wait(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait until all processes reach this call."""
         if self.size > 1:
             dist.barrier()
 
     def device(self, wanted: torch.device) -> torch.device:
-        """Return where this process computes: as wanted where it is alone, else on the GPU of its own."""
+        """Return the device of this process: the wanted one if it is alone, else its own GPU."""
         return wanted if self.size == 1 else _device()
 
     def joined(self, module: nn.Module) -> nn.Module:
-        """Return the module as it is trained: gradients are averaged over all processes, and batch statistics taken over them."""
+        """Return the module for training: gradients are averaged over all processes, and batch statistics include all of them."""
         if self.size == 1:
             return module
         device = _device()
@@ -70,20 +70,22 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def join() -> ProcessGroup:
-    """Return the world that torchrun began, or this process alone.
+    """Return the group of processes that torchrun started, or this process alone.
 
-    GenetError where a GPU is missing for one of the processes of this machine.
+    GenetError if a GPU is missing for one of the processes of this machine.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return SINGLE_PROCESS
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise GenetError(f"several processes must be begun by torchrun, and {', '.join(missing)} are not set; unset WORLD_SIZE")
+        raise GenetError(
+            f"several processes need {', '.join(missing)} set, as torchrun does; start them with it, or unset WORLD_SIZE"
+        )
     if torch.cuda.is_available():
         here, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if here >= gpus:
-            raise GenetError(f"every process must have a GPU of its own, and {gpus} are here; torchrun --nproc-per-node {gpus}")
+            raise GenetError(f"every process needs a GPU of its own, got {gpus} here; torchrun --nproc-per-node {gpus}")
         torch.cuda.set_device(here)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -91,15 +93,15 @@ def join() -> ProcessGroup:
 
 
 def _device() -> torch.device:
-    """Return where this process computes, and where its sums travel."""
+    """Return the device of this process, and the backend of its sums."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 class _SharedBatchNorm(nn.BatchNorm2d):
-    """Batch statistics over the images of all processes, on a CPU, for which torch has none."""
+    """Batch statistics over the images of all processes, on a CPU, where torch has no such layer."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return normalise (N, C, H, W) by the statistics of the whole batch."""
+        """Normalise (N, C, H, W) by the statistics of the whole batch."""
         if not self.training:
             return super().forward(x)
         images: Any = x.shape[0] * x.shape[2] * x.shape[3] * dist.get_world_size()
@@ -116,18 +118,18 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
 
 class _Summed(torch.autograd.Function):
-    """A sum over all processes; what each owes to it flows back as the sum of all gradients."""
+    """A sum over all processes, whose gradient is the sum of all gradients."""
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
-        """Return (C,) of this process -> (C,) of all."""
+        """Sum (C,) of this process over all processes."""
         summed = values.clone()
         dist.all_reduce(summed)
         return summed
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
-        """Return the same for the gradient."""
+        """Sum the gradient over all processes."""
         summed = gradient.clone()
         dist.all_reduce(summed)
         return summed

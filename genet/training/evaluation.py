@@ -1,4 +1,4 @@
-"""How many images a network classifies rightly."""
+"""The accuracy of a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVALUATION_BATCH = 256
 def accuracy(
     module: nn.Module, images: ImageSet, resolution: int, device: torch.device, world: ProcessGroup = SINGLE_PROCESS
 ) -> float:
-    """Return share of images classified rightly, 0 to 1; every image counts once, however many processes look at them."""
+    """Return the share of correctly classified images, 0 to 1; every image counts once, for any number of processes."""
     module.to(device).to(memory_format=torch.channels_last).eval()
     with mixed_precision(device):
         (share,) = top(module, (1,), images, resolution, device, world)
@@ -33,7 +33,7 @@ def top(
     device: torch.device,
     world: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[float, ...]:
-    """Return per k the share of images whose label is among the k likeliest of the answers, (N, classes) for (N, C, H, W)."""
+    """Return per k the share of images whose label is among the k likeliest answers, (N, classes) for (N, C, H, W)."""
     right = torch.zeros(len(ks), dtype=torch.long, device=device)
     with computing_on(device):
         for pixels, labels in on_device(images.on(device).batches(EVALUATION_BATCH, resolution), device):

@@ -1,9 +1,9 @@
-"""Image folders as people have them: which folders are classes, which files are images, and in what order.
+"""Image folders as people have them: the folders that are classes, the files that are images, and their order.
 
 A class is a folder directly in the split's folder, by its name as `by_class` reads it; images at any depth below it are its own.
-Hidden files and folders, folders without images, loose files, what is no file and files that Pillow does not read are left out,
-counted and named.
-So is a link to a folder that is looked into by itself or by another link: no image counts twice, and none for two classes.
+Hidden files and folders, folders without images, loose files, special files and files that Pillow does not read are left out,
+counted and named. So is a link to a folder that is read by itself or by another link: no image counts twice, and none for two
+classes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from genet.errors import DataError
 from genet.names import by_class, shown, some_of
 from genet.training.contents import listed
 
-NOT_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow names these formats, and needs other programs to read them
+NOT_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow lists these formats, but needs other programs to read them
 SYSTEM_FILES = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort names as people do, numbers by their value; those alike but for case by the plain name, so that the order is total."""
+    """Sort names as people do, numbers by their value; names that differ only in case by the plain name, for a total order."""
     return tuple(sorted(names, key=lambda name: (_by_numbers(name), name)))
 
 
 def _by_numbers(name: str) -> list[tuple[str, int]]:
-    """Split a name into pairs of a text and the number behind it; it sorts as timm's key does, whose import takes seconds."""
+    """Split a name into pairs of a text and the number behind it; it sorts like timm's key, whose import takes seconds."""
     texts_and_numbers = re.split(r"(\d+)", name.lower())
     return list(zip(texts_and_numbers[::2], [*map(int, texts_and_numbers[1::2]), -1], strict=True))
 
@@ -44,19 +44,19 @@ class FolderReader:
 
     def __init__(self, root: Path, classes: Sequence[str] | None = None) -> None:
         self.root, self._readable = root, _readable()
-        self._others: Counter[str] = Counter()  # files that are no images, by suffix
+        self._others: Counter[str] = Counter()  # files that are not images, by suffix
         self._hidden: list[str] = []
-        self._special: list[str] = []  # pipes, sockets and devices: to read one may never end
-        self._again: list[str] = []  # folders that were looked into already
+        self._special: list[str] = []  # pipes, sockets and devices: reading one may never end
+        self._again: list[str] = []  # folders that were already read
         self._seen = {root.resolve(), *root.resolve().parents}
         entries = self._shown(root)
         folders = {entry.name: entry for entry in entries if _is_folder(entry)}
         found: dict[str, list[tuple[str, int]]] = {name: [] for name in folders}
-        self._links = [(name, Path(entry)) for name, entry in folders.items() if entry.is_symlink()]  # wait until all is seen
+        self._links = [(name, Path(entry)) for name, entry in folders.items() if entry.is_symlink()]  # read after all others
         for name, entry in folders.items():
             if not entry.is_symlink():
                 self._look_into(name, Path(entry), found[name])
-        for name, link in self._links:  # grows while they are looked into
+        for name, link in self._links:  # grows while they are read
             self._look_into(name, link, found[name])
         self._loose = sum(Path(entry).is_file() for entry in entries)
         self._empty = [name for name, files in found.items() if not files and name not in self._again]
@@ -83,7 +83,7 @@ class FolderReader:
         return path.name if basename else str(path if absolute else path.relative_to(self.root))
 
     def is_empty(self, index: int) -> bool:
-        """Return whether an image's file is there, without a byte in it."""
+        """Return whether an image's file exists and is empty."""
         try:
             return Path(self.samples[index][0]).stat().st_size == 0
         except OSError:
@@ -91,7 +91,7 @@ class FolderReader:
 
     @property
     def left_out(self) -> str | None:
-        """Return what was left out, in words; None if nothing was."""
+        """The files left out, in words; None if there are none."""
         suffixes = ", ".join(f"{count} {shown(suffix)}" for suffix, count in sorted(self._others.items()))
         parts = [f"{suffixes} (no images that Pillow reads)"] if suffixes else []
         parts += [f"pipes, sockets or devices {some_of(self._special)}"] if self._special else []
@@ -102,7 +102,7 @@ class FolderReader:
         return f"{self.root}: left out {'; '.join(parts)}" if parts else None
 
     def _shown(self, folder: Path) -> list[os.DirEntry[str]]:
-        """Return what a folder holds, in order, without what is hidden or the system's own."""
+        """Return the entries of a folder, in order, without hidden ones or the system's own."""
         with os.scandir(folder) as found:
             entries = {entry.name: entry for entry in found}
         hidden = [name for name in in_order(entries) if name.startswith(".") or name in SYSTEM_FILES]
@@ -110,7 +110,7 @@ class FolderReader:
         return [entries[name] for name in in_order(entries) if name not in hidden]
 
     def _look_into(self, name: str, folder: Path, found: list[tuple[str, int]]) -> None:
-        """Take all images of a class below a folder, with their sizes in bytes, unless that was seen before."""
+        """Take all images of a class below a folder, with their sizes in bytes, unless the folder was read before."""
         real = folder.resolve()
         if real in self._seen:
             self._again.append(str(folder.relative_to(self.root)))
@@ -131,24 +131,24 @@ class FolderReader:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether it is a folder or a link to one; a link to itself is none."""
+    """Return whether an entry is a folder or a link to one; a link to itself is not."""
     return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Return whether it is there, and no file; a link to nothing is told of when it is to be decoded."""
+    """Return whether an entry exists and is no file; a link to nothing is reported when it is decoded."""
     is_file = Path(entry).is_file() if entry.is_symlink() else entry.is_file()
     return not is_file and Path(entry).exists()
 
 
 def _readable() -> frozenset[str]:
-    """Return the suffixes of formats that Pillow opens by itself."""
+    """Return the suffixes of formats that Pillow opens without other programs."""
     suffixes = Image.registered_extensions()
     return frozenset(suffix for suffix, name in suffixes.items() if name in Image.OPEN and name not in NOT_ALONE)
 
 
 def _size(entry: os.DirEntry[str]) -> int:
-    """Return bytes of a file; -1 for one that cannot be reached, which is told of when it is to be decoded."""
+    """Return the bytes of a file; -1 for one that cannot be reached, which is reported when it is decoded."""
     try:
         return entry.stat().st_size
     except OSError:

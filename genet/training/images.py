@@ -1,6 +1,6 @@
-"""Sets of labelled images at any resolution, and the order and the look in which a training sees them.
+"""Sets of labelled images at any resolution, with their order and augmentation in a training.
 
-Small images are decoded once into one tensor, which lies on the device that trains on it and is augmented there; larger ones
+Small images are decoded once into one tensor, which lies on the device of the training and is augmented there; larger ones
 are decoded anew each time they are shown.
 """
 
@@ -36,17 +36,14 @@ CPU = torch.device("cpu")
 
 
 class View(NamedTuple):
-    """How training images are augmented, which part of every batch a process sees, and how images are shown to a network
-
-    that was trained elsewhere.
-    """
+    """The augmentation of training images, a process's part of every batch, and the preparation for foreign networks."""
 
     augment: Augment | None = None  # the default for the images if None
-    erasing: float = 0.0  # share of the images that a rectangle is erased of
+    erasing: float = 0.0  # share of the images with a rectangle erased
     rank: int = 0
     ranks: int = 1
     shown: Preprocessing | None = None  # this project's way if None
-    data_name: str | None = None  # which decides the default augmentation; none without one
+    data_name: str | None = None  # decides the default augmentation; none without a name
 
 
 PLAIN = View()
@@ -58,29 +55,30 @@ class ImageSet(Protocol):
     size: int  # of all processes together
 
     def on(self, device: torch.device) -> ImageSet:
-        """Return the same images with batches that lie on the device if the set is kept in memory."""
+        """Return the same images with batches on the device if the set is kept in memory."""
         ...
 
     def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
-        """Yield all images once, but for the first `skip` batches. With a seed: shuffled and augmented by it, and a last short
+        """Yield all images once, except for the first `skip` batches.
 
-        batch dropped; how an image looks then depends on the seed and the image alone.
+        With a seed they are shuffled and augmented by it, and a last short batch is dropped; the look of an image then depends on
+        the seed and the image alone.
         """
         ...
 
     def shuffled(self, seed: int) -> ImageSet:
-        """Return the same images in another order, which the seed decides."""
+        """Return the same images in another order, given by the seed."""
         ...
 
     def seen_as(self, view: View) -> ImageSet:
-        """Return the same images in another view; what is decoded already is shared."""
+        """Return the same images in another view; decoded images are shared."""
         ...
 
 
 class TensorImages:
     """Images in memory, (N, C, H, W) in bytes or floats: resized bilinearly once per resolution, then augmented batch by batch.
 
-    `normalise` holds a scale and a shift per channel; `keys` name the images, for what an image looks like.
+    `normalise` holds a scale and a shift per channel; `keys` name the images, to seed their augmentation.
     """
 
     def __init__(
@@ -152,10 +150,10 @@ def _augment(view: View, resolution: int) -> Augment:
 
 
 def _order(size: int, batch: int, shuffle_seed: int | None, skip: int, view: View = PLAIN) -> Tensor:
-    """Return positions of the images in the order in which this process shows them; `batch` is all processes' together.
+    """Return the positions of the images in the order in which this process shows them; `batch` is the size over all processes.
 
-    Of a training batch a process gets as many images from the front as from the back, mirrored, for mixup mixes the first
-    with the last: so pairs stay together however many processes there are.
+    Of a training batch a process gets as many images from the front as from the back, mirrored, as mixup mixes the first with the
+    last: so pairs stay together for any number of processes.
     """
     if shuffle_seed is None:
         return torch.arange(size)[skip * batch :][view.rank :: view.ranks]
@@ -203,7 +201,7 @@ class FirstImages:
 
 
 class FileImages:
-    """Images that timm's readers or torchvision's datasets deliver: decoded once if `kept`, else anew each time they are shown.
+    """Images from timm's readers or torchvision's datasets: decoded once if `kept`, else anew each time they are shown.
 
     Without a seed they are shown whole, as `Preprocessing` says; with one they are augmented.
     """
@@ -219,7 +217,7 @@ class FileImages:
         self.size = len(chosen)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave decoded images behind: another process decodes its own."""
+        """Leave out decoded images: another process decodes its own."""
         return {**self.__dict__, "_decoded": {}, "_memory": {}, "_device": CPU}
 
     def on(self, device: torch.device) -> FileImages:
@@ -280,21 +278,21 @@ class FileImages:
         seed: int | None = None,
         once: bool = False,
     ) -> Iterator[Batch]:
-        """Decode and transform these images in the recipe's processes, as far as there are processors; `once` to be kept so."""
+        """Decode and transform these images in the recipe's processes, up to one per processor; `once` if they are kept."""
         decoded = Subset(_Decoded(self._dataset, self._channels, transform, seed), chosen.tolist())
         pinned = self._device.type == "cuda" and not once
         loader: DataLoader[Batch] = DataLoader(decoded, batch, num_workers=min(self._workers, cpus()), pin_memory=pinned)
         try:
             yield from loader
-        except DataError as fault:  # a worker sends its traceback along; the last line is the message
+        except DataError as fault:  # a worker sends its traceback too; the last line is the message
             told = str(fault).strip().splitlines()[-1].split("DataError: ")[-1]
             raise DataError(*(self._faults(whole=True) or [told])) from None
 
     def faults(self, resolution: int, thorough: bool) -> tuple[str, ...]:
-        """Name all images that do not decode, a line each.
+        """Return a line for every image that does not decode.
 
-        Images that are kept are decoded for good. Of others each process looks at its part, and at the headers alone unless the
-        look is to be `thorough`.
+        Images that are kept are decoded for good. Of others each process checks its part, and only the headers unless the check
+        is `thorough`.
         """
         if not self._in_memory(resolution, None):
             return self._faults(whole=thorough)
@@ -314,7 +312,7 @@ class FileImages:
         return self._view.shown or preprocessing_at(self._channels, resolution)
 
     def _plain(self, resolution: int, normalise: bool = True) -> Transform:
-        """Show an image whole; as bytes if it is to be normalised later."""
+        """Prepare a whole image; as bytes if it is normalised later."""
         from timm.data import create_transform
 
         shown = self._shown(resolution)
@@ -331,7 +329,7 @@ class FileImages:
 
 
 class _Decoded(Dataset[Batch]):
-    """Decodes and transforms. An image that does not decode is named, where timm would show the next one in its place."""
+    """A dataset that decodes and transforms. It raises for an image that does not decode, while timm would use the next one."""
 
     def __init__(self, dataset: Any, channels: int, transform: Transform, seed: int | None) -> None:
         self._dataset, self._mode, self._transform, self._seed = dataset, _mode(channels), transform, seed
@@ -348,7 +346,7 @@ class _Decoded(Dataset[Batch]):
 
 
 class _Faults(Dataset[str]):
-    """What is wrong with each image, nothing if it decodes; or, if they are not taken `whole`, if Pillow knows how to."""
+    """A dataset of the fault of each image, none if it decodes; or, unless it is read `whole`, if Pillow can open it."""
 
     def __init__(self, dataset: Any, channels: int, whole: bool) -> None:
         self._dataset, self._mode, self._whole = dataset, _mode(channels), whole
@@ -372,16 +370,16 @@ def _mode(channels: int) -> str:
 
 @contextmanager
 def _opened(dataset: Any, index: int, header_alone: bool = False) -> Iterator[tuple[Any, Any]]:
-    """Open an image, with its label; DataError that names it where it does not open, or does not decode inside."""
+    """Open an image, with its label; DataError that names it if it does not open, or does not decode in this context."""
     reader = getattr(dataset, "reader", None)
     try:
-        if header_alone and isinstance(reader, FolderReader):  # reads no more of the file than it needs
+        if header_alone and isinstance(reader, FolderReader):  # reads no more of the file than necessary
             path, label = reader.samples[index]
             with Image.open(path) as picture:
                 yield picture, label
             return
         source, label = (reader or dataset)[index]
-        with source if reader else nullcontext():  # timm's readers give open files, torchvision decoded images
+        with source if reader else nullcontext():  # timm's readers return open files, torchvision decoded images
             yield (Image.open(source) if reader else source), label
     except Exception as fault:
         name = shown(dataset.filename(index, absolute=True)) if reader else f"image {index}"

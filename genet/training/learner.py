@@ -1,7 +1,6 @@
 """A module's parameters under training: the step that the final training and the trials share.
 
-Everything is computed in channels_last, which a CPU likes as much as a GPU does, and on a GPU in 16 bits where that is safe
-(autocast).
+Everything is computed in channels_last, which is fast on a CPU and on a GPU, and on a GPU in 16 bits if that is safe (autocast).
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ STEPS_UNREAD = 50
 
 
 class Account(NamedTuple):
-    """What a learner's steps came to since the last account."""
+    """The result of a learner's steps since the last account."""
 
     loss: float  # summed over the good steps
     good: int  # steps before the first bad one
     bad: float | None  # the loss of a step that was not taken, nor any after it; None if all were
 
     def fault(self, first: int, epoch: int) -> str:
-        """Say which step was bad; `first` counts the account's steps in the epoch, both from 0."""
+        """Return a message about the bad step; `first` is the number of the account's first step in the epoch, both from 0."""
         return (
-            f"the loss and its gradients must stay finite, and the loss is {self.bad} in epoch {epoch + 1}, step "
-            f"{first + self.good + 1}; lower learning_rate"
+            f"training failed in epoch {epoch + 1}, step {first + self.good + 1}: got a loss of {self.bad}, expected the loss "
+            "and its gradients to stay finite; lower learning_rate"
         )
 
 
@@ -61,7 +60,7 @@ class Learner:
         return not self._scaler.is_enabled()
 
     def set_rate(self, rate: float) -> None:
-        """Learn at this rate from now on."""
+        """Set the learning rate of the next steps."""
         self._rate.fill_(rate)
 
     def step(self, loss: Tensor) -> None:
@@ -105,7 +104,7 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
 
     def tally(self) -> Tensor:
-        """Return what `account` reads, (4,), to be read together with others'."""
+        """Return the values for `account`, (4,), to read together with those of others."""
         return torch.stack([self._loss, self._good, self._bad, self._bad_loss])
 
     def account(self, tally: list[float]) -> Account:
@@ -117,7 +116,7 @@ class Learner:
         return Account(loss, int(good), bad_loss if bad else None)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint needs to go on."""
+        """Return the state for a checkpoint."""
         return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -129,12 +128,12 @@ class Learner:
 
 
 def steps_unread(device: torch.device) -> int:
-    """Return steps between two accounts: reading one waits until a GPU has done all that it was told to."""
+    """Return the number of steps between two accounts, as reading one waits until a GPU has done all its work."""
     return STEPS_UNREAD if device.type == "cuda" else 1
 
 
 def learning_rate(schedule: Schedule, batch: int, epoch: float) -> float:
-    """Return the rate: a linear warm-up to that for this batch size, then half a cosine to zero. `epoch` counts fractions."""
+    """Return the rate: a linear warm-up to the rate for this batch size, then half a cosine to zero. `epoch` counts fractions."""
     peak = schedule.learning_rate * batch / 256
     if epoch < schedule.warmup_epochs:
         return peak * epoch / schedule.warmup_epochs
@@ -144,7 +143,7 @@ def learning_rate(schedule: Schedule, batch: int, epoch: float) -> float:
 
 @contextmanager
 def computing_on(device: torch.device, deterministic: bool = True) -> Iterator[None]:
-    """Compute with deterministic kernels, or a killed run would not end where an undisturbed one ends."""
+    """Compute with deterministic kernels; otherwise a killed run would not end like an undisturbed one."""
     if device.type == "cpu":
         keep_memory()  # page faults alone made a step three times as long
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=deterministic, allow_tf32=True)
@@ -153,7 +152,7 @@ def computing_on(device: torch.device, deterministic: bool = True) -> Iterator[N
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Return convolutions in 16 bits on a GPU. One context per step: within it the weights' copies in 16 bits are kept."""
+    """Return a context for convolutions in 16 bits on a GPU. Use one per step: it keeps the weights' copies in 16 bits."""
     dtype = number_format(device)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
@@ -166,13 +165,13 @@ def number_format(device: torch.device) -> torch.dtype:
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yield the batches as a module on `device` reads them fastest."""
+    """Yield the batches in the layout that a module on `device` reads fastest."""
     for pixels, labels in batches:
         yield pixels.to(device, memory_format=torch.channels_last, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 def _trainable(module: nn.Module, parts: Iterable[nn.Module] | None) -> list[nn.Parameter]:
-    """Return the parameters to train; all others are frozen, so nothing is computed for their sake."""
+    """Return the parameters to train; all others are frozen, so nothing is computed for them."""
     if parts is None:
         return list(module.parameters())
     module.requires_grad_(False)
@@ -192,6 +191,6 @@ def _optimizer(parameters: list[nn.Parameter], schedule: Schedule, rate: Tensor)
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.SGD(groups, lr=rate, momentum=schedule.momentum, nesterov=schedule.momentum > 0, fused=True)
-    for parameter in parameters if schedule.momentum else ():  # made by a first step that is skipped it would hold anything
+    for parameter in parameters if schedule.momentum else ():  # created by a skipped first step it would hold arbitrary values
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer

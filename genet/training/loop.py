@@ -1,4 +1,4 @@
-"""How networks are trained here: the loop behind the MasterNet and the final networks.
+"""Training of networks: the loop behind the MasterNet and the final networks.
 
 A run's result depends on its seed alone: batches come from (seed, epoch), so a run that continues from its last checkpoint
 ends where an undisturbed one ends, bit for bit on the same machine.
@@ -30,8 +30,8 @@ from genet.training.images import ImageSet, TensorImages
 from genet.training.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
 from genet.training.replay import CALLS_BEFORE, Replayed
 
-CHECKPOINT_S = 600.0  # within a long epoch; at the end of every epoch too
-PLACE = ("epoch", "step", "total", "right", "loss")  # what a checkpoint holds of a loop besides its tensors
+CHECKPOINT_S = 600.0  # seconds between checkpoints in a long epoch; there is one at the end of every epoch too
+PLACE = ("epoch", "step", "total", "right", "loss")  # the fields of a loop in a checkpoint besides its tensors
 T = TypeVar("T")
 EpochDone = Callable[[int, float, float], None]  # epochs done; mean loss and accuracy of the last one, on its training images
 
@@ -53,14 +53,14 @@ def train(
 
     Returns the mean training loss of the last epoch. NonFiniteLossError stops before the step that would spoil the weights,
     with the batch's facts beside the checkpoint; DeviceError if a batch does not fit, LostDeviceError if the device stops
-    answering. Told to end (SIGTERM, Ctrl-C), it saves first.
+    answering. When asked to end (SIGTERM, Ctrl-C), it saves first.
     """
     stages = training_stages(module, images, schedule, resolution, device, seed, checkpoint, teacher, world, say)
     return finished(stages, epoch_done)
 
 
 def finished(stages: Generator[tuple[int, float, float], None, T], epoch_done: EpochDone | None = None) -> T:
-    """Go through a training that yields its epochs, to its end; returns what it returns."""
+    """Run a training that yields its epochs to its end; return its result."""
     while True:
         try:
             done = next(stages)
@@ -82,7 +82,7 @@ def training_stages(
     world: ProcessGroup = SINGLE_PROCESS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Generator[tuple[int, float, float], None, float]:
-    """Train as `train` does, for a caller that has something to do between epochs: yields what `EpochDone` takes."""
+    """Train like `train`, for a caller with work between epochs: yield the arguments of `EpochDone`."""
     training = Training.model_validate(schedule.model_dump())
     module.to(device).to(memory_format=torch.channels_last).train()
     untrained = {name: value.clone() for name, value in module.state_dict().items()} if device.type == "cuda" else {}
@@ -101,7 +101,7 @@ def training_stages(
             kind, message = device_fault(fault), first_line(fault)
             if kind is None:
                 raise
-        # Here the fault is gone, and with it what its frames held of the device's memory.
+        # By now the fault is gone, and with it the device memory that its frames held.
         if kind == "out of memory":
             raise DeviceError(_too_large(module, images, training, resolution, device, teacher, world))
         if kind == "device lost":
@@ -120,7 +120,7 @@ def _too_large(
     teacher: nn.Module | None,
     world: ProcessGroup,
 ) -> str:
-    """Say that the batch does not fit, and which one does: tried by a few steps, once the failed step's memory is freed."""
+    """Return an error with the largest batch that fits, found by a few steps, once the failed step's memory is freed."""
     shape = next(images.on(device).batches(2 * world.size, resolution))[0].shape[1:]
 
     def fits(batch: int) -> bool:
@@ -147,7 +147,7 @@ def _too_large(
 
 
 def largest_fitting(fits: Callable[[int], bool], step: int, above: int) -> int | None:
-    """Return the largest multiple of `step` below `above` that fits, or one close to it; None if none does."""
+    """Return the largest multiple of `step` below `above` that fits, or one close to it; None if there is none."""
     low, high = 0, -(-above // step)  # in steps; `high` is known not to fit
     while high - low > max(1, low // 8):
         middle = (low + high) // 2
@@ -195,7 +195,7 @@ class _Loop:
         self.saved = time.monotonic()
 
     def run(self, say: Callable[[str], None]) -> Generator[tuple[int, float, float], None, float]:
-        """Train from where it was to the end, and let go of what was recorded; yields every epoch, returns the last loss."""
+        """Train from the current state to the end, and release the recorded graph; yield every epoch, return the last loss."""
         try:
             return (yield from self._run(say))
         finally:
@@ -215,13 +215,13 @@ class _Loop:
         place = float(self.epoch * self.steps + self.step)
         (places,) = self.world.total(place)
         if places != place * self.world.size:
-            raise RunError("all processes must go on from one checkpoint, and do not; let them share the folder")
+            raise RunError("the processes went on from different checkpoints, expected the same one; let them share the folder")
         while self.epoch < self.training.epochs:
             try:
                 for pixels, labels in self.shown():
                     self.take(pixels, labels)
             except RuntimeError:
-                if self.ending.asked:  # the signal reached the processes that decode images too
+                if self.ending.asked:  # the signal also reached the processes that decode images
                     self.end()
                 raise
             self.close_account()
@@ -236,7 +236,7 @@ class _Loop:
         return self.loss
 
     def shown(self, skip: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the epoch's batches from the next step on, or without so many of them."""
+        """Return the epoch's batches from the next step on, or after a number of them."""
         order = epoch_seed(self.seed, self.epoch)
         batches = self.images.batches(self.batch, self.resolution, order, self.step if skip is None else skip)
         return on_device(batches, self.device)
@@ -278,7 +278,7 @@ class _Loop:
             self.averaged.update(self.module)
 
     def close_account(self) -> None:
-        """Read what the steps since the last time came to.
+        """Read the results of the steps since the last time.
 
         NonFiniteLossError if one of them would have spoilt the weights; none was taken since.
         """
@@ -295,15 +295,15 @@ class _Loop:
         self.total, self.right, self.read = self.total + account.loss, self.right + right, self.step
 
     def end(self) -> Never:
-        """Save and stop; the rest of the epoch is shown when it goes on."""
+        """Save and stop; the rest of the epoch follows when the training is resumed."""
         self.save()
         if self.checkpoints and self.world.first:
             at = datetime.now(UTC).isoformat(timespec="seconds")
             Preempted(epochs=self.epoch, steps=self.step, at=at).save(self.checkpoints.beside(PREEMPTED))
-        self.world.wait()  # the others stay until the first has saved, or they would be thought to have failed
+        self.world.wait()  # the others stay until the first has saved, or they would seem to have failed
         if self.ending.asked:
             self.ending.end()
-        raise Terminated  # another process was told
+        raise Terminated  # another process was asked to end
 
     def apart(self, more: bool) -> Any:
         """Let gradients travel between processes with the last part of a batch only."""
@@ -330,7 +330,7 @@ class _Loop:
         self.read = self.step
 
     def note(self, fault: NonFiniteLossError, step: int, loss: float) -> None:
-        """Write the facts of the epoch's batch of that step (from 0) beside the checkpoint, and say so."""
+        """Write the facts of the epoch's batch of that step (from 0) beside the checkpoint, and return the message."""
         if not (self.checkpoints and self.world.first):
             return
         pixels, labels = next(self.shown(skip=step))
@@ -353,14 +353,14 @@ def _ready(teacher: nn.Module, device: torch.device) -> nn.Module:
 
 
 class _Loss:
-    """Cross-entropy with the labels, softened, mixed and taught as the training says."""
+    """Cross-entropy with the labels, softened, mixed and taught as the training asks."""
 
     def __init__(self, training: Training, module: nn.Module, teacher: nn.Module | None) -> None:
         self._training, self._teacher = training, teacher
         self._classes = structure_of(module).input.classes if training.mixup else None
 
     def mixed(self, pixels: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Return images and targets: labels as they are, or shares of classes where images are mixed."""
+        """Return images and targets: labels as they are, or shares of classes if images are mixed."""
         if not self._training.mixup:
             return pixels, labels
         from timm.data import Mixup
@@ -381,7 +381,7 @@ class _Loss:
 
 
 def _averaged(module: nn.Module, decay: float | None) -> Any:
-    """Return timm's averaged weights; None where none are asked for."""
+    """Return timm's averaged weights; None if none are asked for."""
     if decay is None:
         return None
     from timm.utils import ModelEmaV3
@@ -390,5 +390,5 @@ def _averaged(module: nn.Module, decay: float | None) -> Any:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Decide an epoch's order and augmentation."""
+    """Return the seed of an epoch's order and augmentation."""
     return int(digest(f"{seed}/{epoch}")[:12], 16)

@@ -1,4 +1,4 @@
-"""Decoded images of any kind as 8-bit grey or colour, converted as their format means."""
+"""Conversion of decoded images of any kind to 8-bit grey or colour, according to their format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-OF_16_BITS = ("PNG", "PPM")  # formats whose deep pixels are that or are made so by Pillow, in mode I too
+OF_16_BITS = ("PNG", "PPM")  # formats whose deep pixels have this depth, or are given it by Pillow, in mode I too
 BITS_PER_SAMPLE = 258  # a TIFF's tag
 
 
@@ -31,7 +31,7 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _bits(image: Image.Image) -> int:
-    """Return how many bits the numbers of an image with deep pixels have, by its file; ValueError if that tells no range."""
+    """Return the number of bits in the pixels of an image with deep pixels, by its file; ValueError if that tells no range."""
     told = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE)
     if told and told[0] <= 16:
         return int(told[0])

@@ -1,4 +1,4 @@
-"""A function of tensors that is called over and over: recorded as a CUDA graph, so that the host launches it as one."""
+"""A function of tensors that is called over and over: recorded as a CUDA graph, so that the host launches it as a whole."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CALLS_BEFORE = 3  # ordinary calls, in which libraries choose their kernels and 
 
 
 class Replayed:
-    """Calls `work` on inputs of ever the same shapes; from the fourth call on a GPU replays what it recorded.
+    """A function that calls `work` on inputs of fixed shapes; from the fourth call on a GPU replays its recording.
 
-    What `work` does on the host happens in the first four calls alone, so it must not depend on the call. Elsewhere, if
-    `recorded` is false, or if the work cannot be captured (`refused` then says why), every call is an ordinary one. `forget` it
-    when it is done with: a graph that the garbage collector frees while another is captured spoils that one.
+    The host's part of `work` happens only in the first four calls, so it must not depend on the call. Elsewhere, if `recorded` is
+    false, or if the work cannot be captured (`refused` then says why), every call is an ordinary one. Call `forget` when it is no
+    longer needed: a graph that the garbage collector frees while another is captured spoils that one.
     """
 
     def __init__(self, work: Callable[..., None], device: torch.device, recorded: bool = True) -> None:
@@ -58,5 +58,5 @@ class Replayed:
             self._recorded, self.refused, self._inputs = False, first_line(fault), ()
 
     def forget(self) -> None:
-        """Let go of the work, and of what was recorded."""
+        """Release the work and its recording."""
         self._work, self._replay, self._inputs = None, None, ()

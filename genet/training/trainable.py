@@ -1,4 +1,4 @@
-"""Whether a network that other code builds can be trained here, and which of its answers is trained.
+"""A check that a network built by other code can be trained, and the choice of the answer to train.
 
 GoogLeNet and Inception answer with auxiliary logits too while they are trained; others with features, or with a loss.
 """
@@ -21,31 +21,31 @@ IMAGES = 2  # the fewest that batch normalisation takes
 
 
 def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
-    """Have the module answer with its logits alone while it is trained; return what is to be said of that.
+    """Make the module answer with its logits alone while it is trained; return a remark on that.
 
-    Of several tensors that is the first which depends on all weights that decide its answer when it is used. The weights that
-    it does not depend on are frozen: auxiliary heads. GenetError for a network that cannot be trained like this.
+    Of several tensors the logits are the first that depends on all weights behind its answer in use. Weights that it does not
+    depend on are frozen: auxiliary heads. GenetError for a network that cannot be trained like this.
     """
     reads, name = structure.input, structure.name
     classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), name)
     if classes != reads.classes:
-        raise GenetError(f"{name}: must answer with {reads.classes} logits, and answers with {classes}; set its input.classes")
+        raise GenetError(f"{name}: got {classes} logits, expected {reads.classes}; set its input.classes")
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise GenetError(
-            f"{name}: must have weights to train, and all are frozen; set requires_grad of some in {structure.source}"
+            f"{name}: got weights that are all frozen, expected some to train; set requires_grad of some in {structure.source}"
         )
     images = torch.randn(IMAGES, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
-    probe = copy.deepcopy(module)  # whose statistics may change
+    probe = copy.deepcopy(module)  # with statistics that may change
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         try:
             answer = probe.train()(images)
-        except Exception as fault:  # whatever a user's network raises
+        except Exception as fault:  # any error of a user's network
             raise GenetError(
-                f"{name}: must answer images alone while it is trained, as it does when it is used, and fails "
+                f"{name} failed in training mode when given images alone, as it is given when it is used "
                 f"({first_line(fault)}); have its forward return logits in training mode too"
             ) from None
-        used = probe.eval()(images)  # after it, for training changes statistics in place
+        used = probe.eval()(images)  # restored afterwards, as training changes statistics in place
         logits = {key: each for key, each in _entries(answer) if _fits(each, used)}
         if logits and isinstance(answer, Tensor):
             return None
@@ -54,8 +54,8 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
     main = next((key for key in reached if wanted <= reached[key]), None)
     if main is None:
         raise GenetError(
-            f"{name}: must answer while it is trained with the logits ({' x '.join(map(str, used.shape))}) that it answers with "
-            f"when it is used, and answers with {_described(answer)}; have its forward return them in training mode too"
+            f"{name}: got {_described(answer)} in training mode, expected the logits ({' x '.join(map(str, used.shape))}) that "
+            "it answers with when it is used; have its forward return them in training mode too"
         )
     for place, parameter in module.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and place in reached[main])

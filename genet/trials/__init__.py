@@ -1,1 +1,1 @@
-"""Short trainings of perturbed networks: which, by whom, and what they leave in the journal."""
+"""Short trainings of perturbed networks: their plan, their runners, and their results in the journal."""

@@ -1,4 +1,4 @@
-"""Do effects add up? The regression assumes so; joint trials, of two perturbations at once, can tell."""
+"""A check that effects add up, as the regression assumes, by joint trials of two perturbations at once."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from genet.trials.results import TrialResult
 
 
 class Additivity(Record):
-    """Over all joint trials whose parts were tried too; changes of accuracy against the controls, root mean square."""
+    """Root mean squares over all joint trials whose parts were tried too, of changes of accuracy against the controls."""
 
     joint_trials: int
-    interaction: float  # of what a joint change differs by from the sum of its parts
+    interaction: float  # of the difference between a joint change and the sum of its parts
     effect: float  # of the sums
 
 
 def additivity(results: Iterable[TrialResult]) -> Additivity | None:
-    """Hold joint trials against their parts; None where none can be."""
+    """Compare joint trials with their parts; None if none can be compared."""
     found = [(result, result.accuracy) for result in results if result.accuracy is not None]
     controls = {result.index: accuracy for result, accuracy in found if result.reference}
     single = {

@@ -20,7 +20,7 @@ from genet.training.learner import number_format
 from genet.trials.context import TrialContext
 from genet.trials.plan import Trial
 
-SHARE = 20  # saving takes at most one part in so many of the time
+SHARE = 20  # the largest share of the time that saving may take is one over this
 
 
 class CheckpointPlace(NamedTuple):
@@ -34,11 +34,11 @@ BEGINNING = CheckpointPlace(0, 0)
 
 
 class TrialCheckpoints:
-    """The checkpoints of a course's trials on a kind of device; none where the course has no folder for them."""
+    """The checkpoints of a course's trials on a kind of device; none if the course has no folder for them."""
 
     def __init__(self, course: TrialContext, device: torch.device) -> None:
         self._folder, self._every_s = course.folder, course.checkpoint_every_s
-        self._course = ""  # named, for other weights must not be gone on with
+        self._course = ""  # named, as a trial must not go on with other weights
         if course.folder:
             self._course = digest(f"{course.digest}/{number_format(device)}")[:8]
         self._next = time.monotonic() + self._every_s
@@ -49,7 +49,7 @@ class TrialCheckpoints:
         return self._folder is not None and time.monotonic() >= self._next
 
     def write(self, states: Mapping[Trial, Callable[[], dict[str, Any]]], place: CheckpointPlace) -> None:
-        """Save these trials; what they had saved before is deleted. A full disk makes them do without."""
+        """Save these trials; their earlier ones are deleted. On a full disk they go on without."""
         if self._folder is None:
             return
         start = time.monotonic()
@@ -66,7 +66,7 @@ class TrialCheckpoints:
         self._next = now + max(self._every_s, SHARE * (now - start))
 
     def place(self, trial: Trial) -> CheckpointPlace:
-        """Return where the trial can go on."""
+        """Return the place from which the trial can be resumed."""
         return max((_place(path) for path in self._files(trial) if _whole(path)), default=BEGINNING)
 
     def read(self, trial: Trial, device: torch.device) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class TrialCheckpoints:
 
 
 def forget(folder: Path, ids: Set[str]) -> None:
-    """Delete all checkpoints of these trials. Only who has written their results into the journal may do so."""
+    """Delete all checkpoints of these trials. Only the process that has written their results into the journal may do so."""
     for path in folder.glob("*.checkpoint*"):
         if path.name.split("-")[0] in ids:
             remove_checked(path.with_name(path.name.removesuffix(".sha256")))

@@ -15,9 +15,9 @@ from genet.training.data import Splits
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What all trials of a search have in common. `seed` decides batches and augmentation.
+    """The context of all trials of a search. `seed` decides batches and augmentation.
 
-    In `folder` trials that take long leave checkpoints every so often, and go on from them.
+    Long trials leave checkpoints in `folder` every so often, and go on from them.
     """
 
     parent: GENet
@@ -30,7 +30,7 @@ class TrialContext:
 
     @cached_property
     def digest(self) -> str:
-        """Names what its trials depend on, the MasterNet's weights among it, and the form of their checkpoints."""
+        """Names everything that its trials depend on, the MasterNet's weights among it, and the form of their checkpoints."""
         weights = hashlib.sha256()
         for tensor in self.parent.state_dict().values():
             weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""The work of a runner: a group of trials on one device, in as many at a time as fit, with every failure told by kind."""
+"""The work of a runner: a group of trials on one device, as many at a time as fit, with every failure classified."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ SHARE_OF_MEMORY = 0.5  # the rest is for activations
 
 @dataclass(frozen=True)
 class FineTune:
-    """Calling it with trials of one super-block runs them; it can be sent to another process.
+    """A callable that runs trials of one super-block; it can be sent to another process.
 
     A trial's result depends on the course and its own seed, not on its group, the worker or the order.
     """
 
     course: TrialContext
     device: str
-    share: float = 1.0  # of the device's memory
+    share: float = 1.0  # share of the device's memory
 
     @property
     def silence_s(self) -> float | None:
-        """A trial looks at its limit whenever its losses are read, and a step that never ends is none: the same for silence."""
+        """A trial checks its limit only when its losses are read, so silence has the same limit for steps that never end."""
         return self.course.distill.time_limit_s
 
     def on(self, device: str, share: float = 1.0) -> FineTune:
@@ -50,11 +50,11 @@ class FineTune:
         return failed(task, kind, message)
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
-        """Run the trials in groups that fit into memory and have come equally far.
+        """Run the trials in groups that fit into memory and are equally advanced.
 
-        A group that does not fit after all is tried again in halves, down to every trial alone.
+        A group that does not fit after all is tried again in halves, down to single trials.
 
-        LostDeviceError where the device stops answering: only another process can go on.
+        LostDeviceError if the device stops answering: only another process can go on.
         """
         device = open_device(self.device)
         checkpoints, at_once = TrialCheckpoints(self.course, device), self._trials_at_once(trials, device)
@@ -66,7 +66,7 @@ class FineTune:
                 yield from self._attempt(equally_far[start : start + at_once], device)
 
     def _trials_at_once(self, trials: Sequence[Trial], device: torch.device) -> int:
-        """Return how many trials of this size fit side by side."""
+        """Return the number of trials of this size that fit side by side."""
         free = free_bytes(device)
         if free is None:
             return len(trials)
@@ -87,7 +87,7 @@ class FineTune:
             no_engine = deterministic and device_fault(fault) == "no engine"
             kind, message = told(fault)
         finished = len(trials) - len(left)
-        yield ProgressDelta(finished - walked)  # what the others did is lost
+        yield ProgressDelta(finished - walked)  # the work of the others is lost
         if no_engine:
             yield from self._attempt(left, device, deterministic=False)
         elif kind in ("out of memory", "worker killed") and len(left) > 1:

@@ -1,8 +1,8 @@
 """A group of trials of one super-block, fine-tuned side by side.
 
-All trials of a super-block see the same batches, so one loader feeds the group. Where the part before the super-block is
-frozen it answers as the MasterNet does, whatever stands behind it: it is computed once per batch for the whole group, and
-nothing is back-propagated through it. A trial's result does not depend on who else is in its group.
+All trials of a super-block see the same batches, so one loader feeds the group. If the part before the super-block is frozen it
+answers like the MasterNet, whatever follows it: it is computed once per batch for the whole group, and nothing is back-propagated
+through it. A trial's result does not depend on who else is in its group.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from genet.trials.context import TrialContext
 from genet.trials.plan import Trial
 from genet.trials.results import Event, FailureKind, ProgressDelta, Seconds, TrialResult, failed, settled
 
-NORM_IMAGES = 2048  # read to take the statistics of batch normalisations anew
+NORM_IMAGES = 2048  # images read to compute the statistics of batch normalisations again
 STRIDE_S = 1.0
 
 
 def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Module, ...]:
-    """Return what the trial trains, by its mode; for a super-block that vanished, its reader."""
+    """Return the parts that the trial trains, by its mode; for a super-block that vanished, its reader."""
     indices, superblocks = (trial.index, *(change.index for change in trial.also)), child.superblocks
     readers = tuple(child.reader(index) for index in indices)
     stages = tuple(superblocks[i] if superblocks[i].blocks else reader for i, reader in zip(indices, readers, strict=True))
@@ -68,7 +68,7 @@ class _Child:
         self.seconds = dict.fromkeys(Seconds.model_fields, 0.0)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint needs to go on."""
+        """Return the state for a checkpoint."""
         plain = {"curve": self.curve, "cools_from": self.cools_from, "seconds": self.seconds}
         return {"rest": self.rest.state_dict(), "learner": self.learner.state(), **plain}
 
@@ -80,7 +80,7 @@ class _Child:
 
     @property
     def spent_s(self) -> float:
-        """Seconds so far, with its share of what the group has in common."""
+        """Seconds so far, including its share of the group's common work."""
         return sum(self.seconds.values())
 
     def rate(self, schedule: Distill, batch: int, epoch: float) -> float:
@@ -96,7 +96,7 @@ def _body(network: GENet, trial: Trial) -> nn.Sequential:
 
 
 def _distance(target: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return how far an answer is from the target.
+    """Return the distance of an answer from the target.
 
     For activations that is the mean squared difference as a share of the target's variance. A classifier has no batch
     normalisation to keep such steps small, so logits are held against the target's classes by cross-entropy.
@@ -109,10 +109,10 @@ def _distance(target: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def fine_tune(course: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> Iterator[Event]:
-    """Run trials of one super-block side by side; yields each result as soon as it is there, and strides in between.
+    """Run trials of one super-block side by side; yield each result as soon as it is there, and strides in between.
 
     A loss that is not finite fails its own trial only. Errors of memory or data are the whole group's, and are raised.
-    Trials with checkpoints must all have come equally far.
+    Trials with checkpoints must all be equally advanced.
     """
     group = _Group(course, trials, device, deterministic)
     try:
@@ -122,13 +122,13 @@ def fine_tune(course: TrialContext, trials: Sequence[Trial], device: torch.devic
 
 
 class _Group:
-    """The trials under way, and what they have in common."""
+    """The trials under way, and their common state."""
 
     def __init__(self, course: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> None:
         self.course, self.device, self.size, self.deterministic = course, device, len(trials), deterministic
-        self.children = [_Child(trial, course, device) for trial in trials]  # those still under way
+        self.children = [_Child(trial, course, device) for trial in trials]  # trials still under way
         index, distill = trials[0].index, course.distill
-        parent = copy.deepcopy(course.parent)  # children inherit from one that stays where it is
+        parent = copy.deepcopy(course.parent)  # children inherit from a copy that does not move
         parent.to(device).to(memory_format=torch.channels_last).eval()
         self.prefix: nn.Module = nn.Identity() if distill.mode == "whole" else parent.before(index)
         self.targets: dict[int, nn.Module] = {}  # by the last super-block perturbed; empty if labels are learnt
@@ -145,16 +145,16 @@ class _Group:
             for child in self.children:
                 child.restore(self.checkpoints.read(child.trial, device))
         self.descend = self._recorded()
-        self.unread = 0  # steps whose losses nobody has looked at yet
+        self.unread = 0  # steps whose losses were not read yet
         self.stride, self.spoken, self.lap = 0.0, time.monotonic(), time.perf_counter()
 
     def _recorded(self) -> Replayed:
-        """Return a step of the children still under way."""
+        """Return a recorded step of the children still under way."""
         return Replayed(self._descend, self.device, all(child.learner.recordable for child in self.children))
 
     @property
     def _walked_before(self) -> float:
-        """Return what a checkpoint tells of every trial, as a share of it."""
+        """Share of every trial that its checkpoint holds."""
         return (self.start.epoch + self.start.step / self.steps) / self.course.distill.epochs
 
     def run(self) -> Iterator[Event]:
@@ -185,11 +185,11 @@ class _Group:
         return on_device(self.train.batches(self.batch, self.course.resolution, epoch_seed(self.seed, epoch), skip), self.device)
 
     def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
-        """Yield an epoch's batches to train on, as long as there is somebody to train."""
+        """Yield an epoch's batches to train on, as long as there are children to train."""
         batches = self._shown(epoch, skip)
         while self.children:
             if not self.unread:
-                self.lap = time.perf_counter()  # what a listener does between two steps is nobody's cost
+                self.lap = time.perf_counter()  # time of the caller between two steps does not count
             shown = next(batches, None)
             self._charge("images", self.children, within=True)
             if shown is None:
@@ -197,7 +197,7 @@ class _Group:
             yield shown
 
     def _step(self, shown: Batch, epoch: int, step: int) -> Iterator[Event]:
-        """Take one batch for all children, and yield those that failed."""
+        """Train all children on one batch, and yield those that failed."""
         distill = self.course.distill
         for child in self.children:
             child.learner.set_rate(child.rate(distill, self.batch, epoch + (step + 0.5) / self.steps))
@@ -223,7 +223,7 @@ class _Group:
             self._charge("training", [child], within=True)
 
     def _close_accounts(self, epoch: int, done: int) -> Iterator[Event]:
-        """Read what the steps since the last time came to, `done` of the epoch's in all; yields the children that failed."""
+        """Read the results of the steps since the last time, `done` of the epoch's in all; yield the children that failed."""
         if not (self.unread and self.children):
             return
         distill, first, whole = self.course.distill, done - self.unread, self.steps * self.course.distill.epochs
@@ -240,13 +240,13 @@ class _Group:
         self.unread = 0
 
     def _drop(self, child: _Child) -> None:
-        """Go on without one that has its result."""
+        """Remove a child that has its result."""
         self.children.remove(child)
         self.descend.forget()
         self.descend = self._recorded()
 
     def _ends(self, epoch: int) -> list[_Child]:
-        """Take every child's accuracy after an epoch; returns those that have finished, and lets settled ones cool down."""
+        """Measure every child's accuracy after an epoch; return those that have finished, and let settled ones cool down."""
         distill, self.lap = self.course.distill, time.perf_counter()
         last = [child for child in self.children if epoch + 1 == distill.epochs or child.cools_from == epoch]
         if last:
@@ -258,7 +258,7 @@ class _Group:
         return last
 
     def _take_statistics(self, children: Sequence[_Child]) -> None:
-        """Average the statistics of all batch normalisations that read something new, over training images."""
+        """Average the statistics of all batch normalisations with a new input over training images."""
         norms = [part for child in children for part in child.rest.modules() if isinstance(part, nn.BatchNorm2d)]
         usual = [norm.momentum for norm in norms]
         for norm in norms:
@@ -306,7 +306,7 @@ class _Group:
         return failed(child.trial, kind, message, self.size, Seconds(**child.seconds))
 
     def _walked(self, at_least_s: float = 0.0) -> Iterator[Event]:
-        """Yield what was done since the last stride, every now and then."""
+        """Yield the work done since the last stride, every now and then."""
         if time.monotonic() - self.spoken >= at_least_s:
             yield ProgressDelta(self.stride)
             self.stride, self.spoken = 0.0, time.monotonic()
@@ -314,8 +314,8 @@ class _Group:
     def _charge(self, kind: str, children: Sequence[_Child], within: bool = False) -> None:
         """Charge the seconds since the last call to these children, in equal parts.
 
-        Calls `within` a step count on the processor alone: a GPU would have to be waited for. There the next call outside
-        charges the whole steps.
+        Calls `within` a step count on the processor alone: on a GPU that would mean waiting. There the next call outside charges
+        the whole steps.
         """
         if self.device.type == "cuda":
             if within:
@@ -328,4 +328,4 @@ class _Group:
 
 
 def _over(limit_s: float) -> str:
-    return f"a trial must end within {limit_s:g} s, and this one did not; raise distill.time_limit_s or lower its epochs"
+    return f"the trial did not end within {limit_s:g} s; raise distill.time_limit_s or lower its epochs"

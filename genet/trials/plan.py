@@ -1,10 +1,10 @@
-"""Which perturbed networks to fine-tune: the distillation step's blocks (GENet paper, section 4.2).
+"""The plan of perturbed networks to fine-tune: the distillation step's blocks (GENet paper, section 4.2).
 
-The paper draws them at random. `designed` spreads them instead: first the corners of depth and width, where a slope shows
-most, then always the perturbation farthest from those taken. Every super-block has a control trial, the MasterNet
-itself fine-tuned like the others, so that more training is not taken for a better structure; and where its type may change a
-second one with fresh weights, so that having to learn anew is not taken for a worse type. A super-block that cannot have a
-block has no trials.
+The paper draws them at random. `designed` spreads them instead: first the corners of depth and width, where a slope shows most,
+then always the perturbation farthest from all earlier ones. Every super-block has a control trial, the MasterNet itself
+fine-tuned like the others, so that more training is not mistaken for a better structure; and if its type may change, a second one
+with fresh weights, so that learning from scratch is not mistaken for a worse type. A super-block that cannot have a block has no
+trials.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from genet.arch.space import SearchSpace, Widths, superblock_of
 from genet.config.recipe import Distill
 from genet.storage import Record, digest
 
-FRESH = "/fresh"  # after the network, in the names of controls with fresh weights
+FRESH = "/fresh"  # suffix of the network in the names of controls with fresh weights
 
 
 class Change(Record):
@@ -34,7 +34,7 @@ class Change(Record):
 class Trial(Change):
     """One perturbed fine-tune, or a `control`: the MasterNet itself, inherited or with `fresh` weights in the super-block.
 
-    `also` holds a second perturbation where the trial audits whether effects add up.
+    `also` holds a second perturbation if the trial checks that effects add up.
     """
 
     also: tuple[Change, ...] = ()
@@ -45,12 +45,12 @@ class Trial(Change):
 
     @property
     def id(self) -> str:
-        """Names the trial in the journal: where it stands, and the child."""
+        """Names the trial in the journal: by its place and the child."""
         return digest(f"{self.index}/{self.network}{FRESH * self.fresh}")[:12]
 
     @property
     def reference(self) -> bool:
-        """The control that changes of accuracy are counted from."""
+        """The control that changes of accuracy are relative to."""
         return self.control and not self.fresh
 
     @property
@@ -62,7 +62,7 @@ class Trial(Change):
 def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, distill: Distill) -> tuple[Trial, ...]:
     """Plan controls per super-block, `perturb.trials_per_type` perturbations per super-block and block type, and joint ones.
 
-    No perturbation is repeated; where fewer exist, all are tried. The plan depends on the arguments alone.
+    No perturbation is repeated; if fewer exist, all are tried. The plan depends on the arguments alone.
     """
 
     make = partial(_trial, space, resolution, seed)
@@ -102,7 +102,7 @@ def _trial(space: SearchSpace, resolution: int, seed: int, index: int, superbloc
 
 
 def groups(trials: Iterable[Trial], workers: int) -> list[tuple[Trial, ...]]:
-    """Return trials that share a super-block, and so the frozen part before it; the dearest first, cut so that no worker is idle.
+    """Return trials by their super-block, whose frozen part they share; the most expensive first, and no worker idle.
 
     A group of every super-block is enough for one worker; several get about two groups each.
     """
@@ -126,7 +126,7 @@ def _child(space: SearchSpace, changes: Iterable[Change], resolution: int) -> Ne
 
 
 def _superblocks(space: SearchSpace, index: int, block_type: BlockType, kept: tuple[int, ...]) -> list[SuperBlock]:
-    """Return those of a block type; the one without blocks, of which there is one alone, is among the MasterNet's own type."""
+    """Return the super-blocks of a block type; the single one without blocks belongs to the MasterNet's own type."""
     own, depths = space.superblocks[index], space.depths(index)
     none = [space.vanished(index)] if 0 in depths and block_type == own.block_type else []
     some = [superblock_of(block_type, width, depth, own.stride) for depth in filter(None, depths) for width in kept]
@@ -134,7 +134,7 @@ def _superblocks(space: SearchSpace, index: int, block_type: BlockType, kept: tu
 
 
 def _spread(possible: Sequence[SuperBlock], count: int, draw: random.Random) -> list[SuperBlock]:
-    """Return `count` of them: corners of depth and log-width first, then always the farthest from all taken; ties are drawn.
+    """Return `count` super-blocks: corners of depth and log-width first, then always the farthest from all taken; ties are drawn.
 
     The one without blocks is a corner too.
     """
@@ -151,7 +151,7 @@ def _spread(possible: Sequence[SuperBlock], count: int, draw: random.Random) -> 
 
 
 def _places(possible: Sequence[SuperBlock]) -> dict[SuperBlock, tuple[float, float]]:
-    """Return depth and log-width of each, from 0 (least of all that have blocks) to 1 (most)."""
+    """Return the depth and log-width of each, from 0 (least of all that have blocks) to 1 (most)."""
     depths = [each.depth for each in possible if each.depth] or [0]
     widths = [math.log2(each.width) for each in possible]
 
@@ -162,7 +162,7 @@ def _places(possible: Sequence[SuperBlock]) -> dict[SuperBlock, tuple[float, flo
 
 
 def _pairs(trials: Sequence[Trial], count: int, draw: random.Random) -> list[tuple[Trial, Trial]]:
-    """Return different pairs of trials of different super-blocks; each pair in the order of the network."""
+    """Return distinct pairs of trials of different super-blocks; each pair in the order of the network."""
     possible = [(one, other) for one, other in itertools.combinations(trials, 2) if one.index != other.index]
     chosen = draw.sample(possible, min(count, len(possible)))
     return [(one, other) if one.index < other.index else (other, one) for one, other in chosen]

@@ -1,4 +1,4 @@
-"""What the trials will cost here, from a few steps of the MasterNet's own fine-tune in every super-block."""
+"""The expected cost of the trials here, from a few steps of the MasterNet's own fine-tune in every super-block."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from genet.trials.group import NORM_IMAGES
 from genet.trials.plan import Trial, groups
 from genet.trials.results import Seconds, TrialResult
 
-STEPS, STEPS_RECORDED = 2, 20  # in an epoch of the probe; a GPU's first few record what the others replay
-TOGETHER = 2  # trials in the probe's group, among which what is shared is divided
+STEPS, STEPS_RECORDED = 2, 20  # steps in an epoch of the probe; a GPU's first few record the graph that the others replay
+TOGETHER = 2  # trials in the probe's group, which share the common work
 
 
 def expected_seconds(course: TrialContext, trials: Sequence[Trial], device: torch.device) -> float:
-    """Return seconds that one worker needs for the trials; networks larger than the MasterNet count for more by their MACs."""
+    """Return the seconds of one worker for the trials; networks larger than the MasterNet count for more by their MACs."""
     return sum(_of_group(course, group, device) for group in groups(trials, workers=1))
 
 
 def _of_group(course: TrialContext, group: Sequence[Trial], device: torch.device) -> float:
-    """Expect the seconds of a group from probes of one epoch and of two: they differ by an epoch, and the rest is the start."""
+    """Return the expected seconds of a group, from probes of one epoch and of two, which differ by an epoch."""
     distill, train = course.distill, course.splits.train.size
     batch = min(distill.batch, train)
     steps = min(STEPS_RECORDED if device.type == "cuda" else STEPS, max(1, train // batch))
@@ -49,7 +49,7 @@ def _of_group(course: TrialContext, group: Sequence[Trial], device: torch.device
         began = time.perf_counter()
         *_, last = (event for event in work([own] * TOGETHER) if isinstance(event, TrialResult))
         if last.failure:
-            raise DeviceError(f"the MasterNet's own fine-tune must work here, and does not: {last.failure}")
+            raise DeviceError(f"the MasterNet's own fine-tune failed here: {last.failure}")
         return last, time.perf_counter() - began
 
     probe(1)  # warms up
@@ -57,7 +57,7 @@ def _of_group(course: TrialContext, group: Sequence[Trial], device: torch.device
     epoch = Seconds(**{kind: max(0.0, spent - getattr(once.seconds, kind)) for kind, spent in twice.seconds})
     start_s = max(0.0, wall_s / once.group - epoch.total - once.seconds.statistics)
     macs = [network_cost(Network.parse(trial.network)).macs for trial in group]
-    trials = sum(macs) / network_cost(course.parent.network).macs  # in MasterNets
+    trials = sum(macs) / network_cost(course.parent.network).macs  # cost in MasterNets
     all_steps = distill.epochs * max(1, train // batch)
     shared = (epoch.images + epoch.prefix) * once.group / steps
     seen = min(steps, math.ceil(NORM_IMAGES / batch)) * batch

@@ -1,4 +1,4 @@
-"""What trials leave behind: an accuracy with its learning curve and its cost, or how the trial failed."""
+"""The results of trials: an accuracy with its learning curve and its cost, or the failure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from genet.storage import Journal, Record
 from genet.trials.plan import Trial
 
 FailureKind = Literal["out of memory", "non-finite loss", "data", "time limit", "worker killed", "bug"]
-TRIED_AGAIN: tuple[FailureKind, ...] = ("data", "worker killed", "bug")  # not the network's doing: the next command tries again
+TRIED_AGAIN: tuple[FailureKind, ...] = ("data", "worker killed", "bug")  # not caused by the network: the next command tries again
 
 
 class Failure(Record):
-    """How a trial failed; never an accuracy of 0."""
+    """The failure of a trial; never an accuracy of 0."""
 
     kind: FailureKind
     message: str
@@ -27,7 +27,7 @@ class Failure(Record):
 
 
 class Seconds(Record):
-    """Where a trial's time went; what a group shares is divided among its trials.
+    """The time of a trial by kind of work; a group's common work is divided among its trials.
 
     On a GPU a step is one piece: `training` holds its images and prefix too.
     """
@@ -35,17 +35,17 @@ class Seconds(Record):
     images: float = 0.0  # reading and augmenting
     prefix: float = 0.0  # the frozen part before the super-block
     training: float = 0.0
-    statistics: float = 0.0  # of the batch normalisations, taken anew at the end
+    statistics: float = 0.0  # of the batch normalisations, computed again at the end
     validation: float = 0.0
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """The total time."""
         return self.images + self.prefix + self.training + self.statistics + self.validation
 
 
 class TrialResult(Trial):
-    """What a trial found: NAS validation accuracy (0 to 1) after the last epoch, or why there is none."""
+    """The result of a trial: NAS validation accuracy (0 to 1) after the last epoch, or the reason why there is none."""
 
     accuracy: float | None
     failure: Failure | None = None
@@ -56,14 +56,14 @@ class TrialResult(Trial):
 
 @dataclass(frozen=True, slots=True)
 class ProgressDelta:
-    """Work done since the last event, in tasks; taken back (negative) where a group has to begin again."""
+    """Work done since the last event, in tasks; taken back (negative) if a group has to start again."""
 
     tasks: float
     earlier: bool = False  # done by an earlier run, and read from its checkpoints
 
 
 class Task(Protocol):
-    """What a runner has done, a trial or a training; it can be pickled."""
+    """A unit of work of a runner, a trial or a training; it can be pickled."""
 
     @property
     def id(self) -> str:
@@ -72,7 +72,7 @@ class Task(Protocol):
 
 
 class Result(Protocol):
-    """What a task ended with; it has the task's name."""
+    """The result of a task; it has the task's name."""
 
     @property
     def id(self) -> str:
@@ -81,7 +81,7 @@ class Result(Protocol):
 
     @property
     def failure(self) -> Failure | None:
-        """Return how it failed; None if it did not."""
+        """The failure; None if there is none."""
         ...
 
 
@@ -95,12 +95,12 @@ def failed(trial: Trial, kind: FailureKind, message: str, group: int = 1, second
 
 
 def settled(curve: Sequence[float], patience: int) -> bool:
-    """Return whether none of the last `patience` epochs was better than the best before them; never where patience is 0."""
+    """Return whether none of the last `patience` epochs was better than the best before them; never if patience is 0."""
     return 0 < patience < len(curve) and max(curve[-patience:]) <= max(curve[:-patience])
 
 
 def read_results(journal: Journal) -> dict[str, TrialResult]:
-    """Return trial id -> result, the latest where there are two. A damaged line counts as a trial not run."""
+    """Return trial id -> result, the latest if there are several. A damaged line counts as a trial not run."""
     results = {}
     for record in journal.read().records:
         try:

@@ -1,4 +1,4 @@
-"""Where the trials of every super-block stand."""
+"""Progress of the trials of every super-block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genet.trials.results import TrialResult
 
 
 class SuperBlockProgress(Record):
-    """Where the trials of one super-block stand."""
+    """The progress of the trials of one super-block."""
 
     index: int
     planned: int

@@ -27,7 +27,7 @@ def test_a_network_that_is_written_is_read_back_but_for_super_blocks_without_blo
 
 
 def test_a_network_without_any_block_cannot_be_written() -> None:
-    with pytest.raises(SpecError, match="a GENet string must have a super-block of depth 1 or more"):
+    with pytest.raises(SpecError, match="a GENet string needs a super-block of depth 1 or more"):
         to_genet_string(Network.parse("@8x3 | Conv k3 c13 s2 | XX k3 c48 s1 d0 | 10"))
 
 

@@ -63,9 +63,9 @@ def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(c
     found = json.loads(line)
     assert found["reached"] is False
     assert found["ratio"] < 0.9
-    law = "vgg16: --target-ratio must be a latency that edges beside its widths surely reach (got 0.2); their best is "
+    law = "vgg16: --target-ratio must be a latency that edges beside its widths reach with certainty (got 0.2); their best is "
     assert said.startswith(f"{law}{found['ratio']:.3f}, with ")
-    assert said.endswith(" parameters; this best is what you get")  # the exact choice would be the same
+    assert said.endswith(" parameters; the result is the best one found")  # the exact choice would be the same
     assert written.startswith("best: the network")
     assert load("best")(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
@@ -73,7 +73,7 @@ def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(c
 def test_where_the_exact_choice_may_do_better_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     other = ("--device", "estimate:v100", *V100[2:6], "--batch", "1024")
     assert cli.main([*VGG, *other, "--param-tolerance", "0.002", "--target-ratio", "0.2"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith("; --solver exact may do better; this best is what you get")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; --solver exact may do better; the result is the best one found")
 
 
 def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,7 @@ def test_a_file_that_an_aligned_network_would_replace_is_left_alone(name: str, c
     Path("mine").mkdir()
     Path("mine", name).write_bytes(b"mine")
     said = fault(capsys, *TANGLED, *V100, "--param-tolerance", "0.9", "--untrained", "--into", "mine")
-    assert said == f"mine: must hold no network yet, and has {name}; give another --into FOLDER"
+    assert said == f"mine: got {name} in it, expected a folder without a network; give another --into FOLDER"
     assert Path("mine", name).read_bytes() == b"mine"
 
 
@@ -190,7 +190,7 @@ def test_a_cut_network_keeps_its_best_filters_and_is_trained_on_and_exported(
     exported = answer(capsys, "export", "tuned", "--data", "digits", "--format", "onnx", "--format", "pt2")
     assert exported["exports"] == ["tuned/export"]
     assert answer(capsys, "eval", "tuned/export/model.onnx", "--data", "digits")["top1"] == pytest.approx(tuned["test_accuracy"])
-    assert "must be made of super-blocks" in fault(capsys, "export", "tuned", "--format", "timm")
+    assert "needs a network made of super-blocks" in fault(capsys, "export", "tuned", "--format", "timm")
     again = answer(capsys, "train", "cut/network.yaml", "--recipe", "quick.yaml", "--from", "cut", "--into", "tuned")
     assert again == tuned
 
@@ -244,21 +244,21 @@ def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.Captur
         ((*VGG, "--scale", "width"), "--scale must go with --mode accuracy"),
         (VGG[:2], "--example must tell what a network of your own reads"),
         ((*VGG[:3], "1,3,32"), "--example must be images,channels,height,width"),
-        ((*VGG[:3], "1,1,32,32"), "vgg16: must run on images of 1 x 1 x 32 x 32, and its module features.0 does not"),
-        (("align", "timm:resnet51"), "timm:resnet51 must be the name of a timm model, and is none; nearest: resnet5"),
-        (("align", "nowhere:net", "--example", "1,3,8,8"), "nowhere:net must be MODULE:ATTRIBUTE that can be imported"),
-        ((*TANGLED[:1], f"{NETS}:nothing", *TANGLED[2:]), "must return a torch.nn.Module, and returns a int"),
-        ((*TANGLED[:1], f"{NETS}:linear", *TANGLED[2:]), "linear: must have convolutions to align"),
+        ((*VGG[:3], "1,1,32,32"), "vgg16: its module features.0 failed on images of 1 x 1 x 32 x 32"),
+        (("align", "timm:resnet51"), "timm:resnet51 is not the name of a timm model; nearest: resnet5"),
+        (("align", "nowhere:net", "--example", "1,3,8,8"), "importing nowhere:net as MODULE:ATTRIBUTE failed"),
+        ((*TANGLED[:1], f"{NETS}:nothing", *TANGLED[2:]), "returned a int, expected a torch.nn.Module"),
+        ((*TANGLED[:1], f"{NETS}:linear", *TANGLED[2:]), "linear: got no convolutions to align"),
         ((*VGG, "--mode", "accuracy", "--scale", "width", "--plot", "x.svg"), "--plot must go without --scale"),
         ((*VGG, "--criterion", "rank", "--into", "x"), "--criterion rank must have images to look at"),
-        (("align", OURS, "--pruned", "hrank-vgg16"), "--pruned must go with a network that other code builds"),
+        (("align", OURS, "--pruned", "hrank-vgg16"), "--pruned needs a network that other code builds"),
         (("align", OURS, "--criterion", "l2"), "--criterion must go with a network that keeps its weights: one of"),
         ((*VGG, "--data", "digits"), "digits have 1 channel and 10 classes, and the network has 3 and 10"),
         (("align", OURS, "--data", "digits"), "--data must go with a network that keeps its weights"),
         ((*TANGLED, "--include", "rigth.*"), "--include: got 'rigth.*', expected a pattern that matches a layer or a "),
-        ((*TANGLED, "--exclude", "left", "--include", "left"), "whose width may change, and has none: it is left out"),
+        ((*TANGLED, "--exclude", "left", "--include", "left"), "whose width may change, expected at least one: it is left out"),
         ((*TANGLED[:1], f"{NETS}:curious", *TANGLED[2:]), "returns one, and does not depend on the values in it"),
-        (("align", "."), ".: must hold a network.yaml to be a network's folder, and does not"),
+        (("align", "."), ".: got a folder without network.yaml, expected a network's folder"),
         ((*TANGLED, "--batch", "1"), "it waits for the host, which launches its kernels: a larger --batch"),
     ],
 )  # fmt: skip
@@ -294,7 +294,7 @@ def test_a_convolution_in_groups_is_named_and_cannot_be_cut(capsys: pytest.Captu
 
 def test_what_a_function_builds_is_imported_checked_and_timed_as_any_network(capsys: pytest.CaptureFixture[str]) -> None:
     own = ("import", f"{NETS}:tangled", "--size", "16", "--into", "own", "--classes")
-    assert fault(capsys, *own, "10") == f"{NETS}:tangled: must answer with 10 logits, and answers with 5; give --classes 5"
+    assert fault(capsys, *own, "10") == f"{NETS}:tangled: got 5 logits, expected 10; give --classes 5"
     assert not Path("own/network.yaml").exists()
     assert answer(capsys, *own, "5")["weights"] is True
     network = read_structure("own")
@@ -322,7 +322,8 @@ def test_weights_of_another_network_are_no_start(tmp_path: Path, capsys: pytest.
         Path(f"{name}/network.yaml").write_text(to_yaml(network))
         save_weights(build(network), Path(f"{name}/model.safetensors"))
     said = fault(capsys, "train", "one/network.yaml", "--recipe", "digits", "--from", "two", "--into", "x")
-    assert said.startswith("--from must hold the weights of @8x1")
+    assert said.startswith("--from: got ")
+    assert ", expected those of @8x1" in said
     said = fault(capsys, "train", "one/network.yaml", "--recipe", "digits", "--from", "nowhere", "--into", "x")
-    assert said == "--from must be a folder with network.yaml and model.safetensors, and nowhere lacks one of them"
+    assert said == "--from: got nowhere, which lacks one of network.yaml and model.safetensors, expected a folder with both"
     assert not Path("x/model.json").exists()

@@ -110,9 +110,7 @@ def test_without_weights_at_hand_nothing_is_measured_or_written_unless_fresh_one
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = fault(capsys, *TIMMS)
-    assert said.startswith(
-        "timm:test_byobnet: must have trained weights, of which the best are kept, and has none at hand (got no"
-    )
+    assert said.startswith("timm:test_byobnet: got no trained weights (got no")
     assert said.endswith("or --untrained for fresh ones")
     assert not Path("runs").exists()
     answer(capsys, *TIMMS, "--untrained")
@@ -122,10 +120,12 @@ def test_without_weights_at_hand_nothing_is_measured_or_written_unless_fresh_one
 def test_the_shape_of_a_cut_network_without_its_weights_is_none_to_keep_weights_of(capsys: pytest.CaptureFixture[str]) -> None:
     narrow = foreign(others.plain).model_copy(update={"layers": {"head": (10, 48)}})
     Path("network.yaml").write_text(to_yaml(narrow))
-    assert "has none at hand (none lie beside it)" in fault(capsys, "align", "network.yaml", *V100, "--into", "x")
+    assert "got no trained weights (none lie beside it), expected some, of which the best are kept" in fault(
+        capsys, "align", "network.yaml", *V100, "--into", "x"
+    )
     answer(capsys, "align", "network.yaml", *V100, "--into", "x", "--untrained")
 
 
 def test_what_would_not_come_back_is_refused_before_it_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "must come back from its weights as it is" in fault(capsys, *own("scaled_by_numpy"), "--into", "x")
+    assert "building it again from its weights gave another network" in fault(capsys, *own("scaled_by_numpy"), "--into", "x")
     assert not Path("runs").exists()

@@ -168,7 +168,7 @@ def test_a_recipe_that_is_not_there_names_those_that_are(capsys: pytest.CaptureF
     [
         (["--device", "tpu"], "--device must be auto, cpu, cuda, cuda:N or estimate:GPU (got 'tpu')"),
         (["--device", "estimate:v1000"], "did you mean v100"),
-        (["--latency", "nowhere.jsonl"], "must be an evidence file such as RUN/latency.jsonl, and is not there"),
+        (["--latency", "nowhere.jsonl"], "nowhere.jsonl does not exist, expected an evidence file such as RUN/latency.jsonl"),
         (["--device", "cuda:99"], "use "),
         (["--data", "nowhere"], ""),
     ],
@@ -191,7 +191,7 @@ def test_a_missing_gpu_is_said_with_the_way_out(
         pytest.skip("this machine has a GPU")
     monkeypatch.chdir(tmp_path)
     (line,) = faults(capsys, "run", "digits", "--device", "cuda")
-    assert "there is none here; use --device cpu" in line
+    assert "got none here; use --device cpu" in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +200,7 @@ def test_a_step_on_a_folder_that_is_no_run_changes_nothing(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (line,) = faults(capsys, command, str(tmp_path / "nowhere"))
-    assert "must be a run folder" in line
+    assert "expected a run folder" in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -224,7 +224,7 @@ def test_init_writes_a_recipe_and_a_space_that_pass_check(
     assert cli.main(["check", "my.yaml", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["name"] == "my"
     (line,) = faults(capsys, "init", "my.yaml")
-    assert line == "my.yaml: must not exist yet, and does; name another file"
+    assert line == "my.yaml exists already, expected a new file; name another"
 
 
 @pytest.mark.parametrize(
@@ -263,8 +263,8 @@ def test_whatever_init_names_check_takes_by_the_command_that_init_prints(
         ("a\nb.yaml", r"'a\nb.yaml': got hidden characters"),
         ("a\u00a0b.yaml", r"'a\xa0b.yaml': got hidden characters"),
         ("M\udcfcll.yaml", r"M\xfcll.yaml: got bytes that are not UTF-8"),
-        ("", ".: must not exist yet"),
-        ("/", "/: must not exist yet"),
+        ("", ". exists already"),
+        ("/", "/ exists already"),
         (240 * "a", "a-space.yaml: cannot be written (File name too long)"),
         (300 * "a", "a: cannot be used (File name too long)"),
     ],

@@ -67,7 +67,7 @@ def test_one_network_of_a_run_and_one_format_may_be_asked_for(copy: RunFolder, c
     assert [each["format"] for each in exports["exported"]] == ["safetensors", "onnx"]
     assert "got no such network, expected one of" in fault(capsys, "export", str(copy.path), "--network", "other")
     said = fault(capsys, "export", str(copy.path), "--data", "elsewhere")
-    assert said == f"--data must tell where a run's images lie now, and {copy.path} has digits; leave it out"
+    assert said == f"--data tells where a run's images lie now, got {copy.path}, which uses digits; leave it out"
 
 
 def test_a_network_without_images_leaves_int8_out_and_with_images_has_it(
@@ -100,9 +100,9 @@ def test_images_of_other_classes_are_refused(exported, tmp_path: Path, capsys: p
     for label in "abcdefghij":
         shutil.copytree(tmp_path / "validation" / "ant", tmp_path / "ten" / "validation" / label)
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "ten"))
-    assert "must hold the network's own classes, and lacks 0, 1, 2, 3, 4 and 5 more and has a, b, c, d, e and 5 more" in told
+    assert "got images that lack 0, 1, 2, 3, 4 and 5 more and have a, b, c, d, e and 5 more besides, expected the " in told
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path))
-    assert "must hold the network's 10 classes, and holds 2" in told
+    assert "got 2 classes, expected the network's 10" in told
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "validation"))
     assert "must hold validation or val or test" in told
 
@@ -114,7 +114,7 @@ def test_a_network_that_is_taken_in_can_be_exported_again(exported, tmp_path: Pa
     assert answer(capsys, "export", str(taken), "--format", "timm")["exports"] == [str(taken / "export")]
     for name in ("config.json", "model.safetensors"):
         assert (taken / "export" / "timm" / name).read_bytes() == (exported[0] / "timm" / name).read_bytes()
-    assert "must hold no network yet" in fault(capsys, "import", str(exported[0] / "timm"), "--into", str(taken))
+    assert "expected a folder without a network" in fault(capsys, "import", str(exported[0] / "timm"), "--into", str(taken))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "labels.txt"])
@@ -123,7 +123,7 @@ def test_a_file_that_a_network_taken_in_would_replace_is_left_alone(
 ) -> None:
     (tmp_path / name).write_bytes(b"mine")
     said = fault(capsys, "import", exported[0], "--into", tmp_path)
-    assert said == f"{tmp_path}: must hold no network yet, and has {name}; give another --into FOLDER"
+    assert said == f"{tmp_path}: got {name} in it, expected a folder without a network; give another --into FOLDER"
     assert (tmp_path / name).read_bytes() == b"mine"
 
 
@@ -152,8 +152,14 @@ def test_a_network_inside_a_run_is_exported_by_the_run(copy: RunFolder, capsys: 
         (["latency", "FOLDER", "--plot", "a.svg"], "must be timed as they are"),
         (["export", "FOLDER", "--format", "onx"], "--format must be one of"),
         (["export", "FOLDER"], "is an export already"),
-        (["export", "nowhere"], "must be a run folder, or the folder of a trained network"),
-        (["eval", "FOLDER/model.onnx", "--format", "onnx", "--data", "digits"], "is a file; leave --format out"),
+        (
+            ["export", "nowhere"],
+            "nowhere: got no recipe.yaml or network.yaml in it, expected a run folder, or the folder of a trained network",
+        ),
+        (
+            ["eval", "FOLDER/model.onnx", "--format", "onnx", "--data", "digits"],
+            "got a file, expected the folder of an export, which has formats; leave --format out",
+        ),
         (["latency", "FOLDER/model.onnx"], "an exported file must be timed with its folder"),
     ],
 )

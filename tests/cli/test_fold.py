@@ -32,7 +32,7 @@ def test_networks_are_told_before_and_after_and_one_that_cannot_be_folded_does_n
 ) -> None:
     found = answer(capsys, "fold", "timm:resnet18", "timm:convnext_atto", "genet-light", *V100, "--plot", "folds.svg")
     assert [one["network"] for one in found["networks"]] == ["resnet18", "genet-light"]
-    assert "must run with all its layers 2 times as wide" in found["failed"]["convnext_atto"]
+    assert "running convnext_atto with all its layers 2 times as wide failed" in found["failed"]["convnext_atto"]
     for one in found["networks"]:
         assert one["flops"] == pytest.approx(1, rel=0.1)
         assert one["traffic"] == pytest.approx(one["flops"] * one["before"]["intensity"] / one["after"]["intensity"])
@@ -69,10 +69,10 @@ def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys:
             ("timm:resnet18", "--images-per-fold", "1"),
             "--images-per-fold must be the number of images that become one, from 2 on",
         ),
-        (("timm:resnet51",), "must be the name of a timm model, and is none; nearest"),
+        (("timm:resnet51",), "is not the name of a timm model; nearest"),
         (("timm:resnet18", "--recipe", "digits"), "--recipe must go with --into FOLDER and one network"),
         (("timm:resnet18", "--recipe", "digits", "--into", "x", *V100), "--recipe must train on a device that is here"),
-        (("timm:convnext_atto", *V100), "must run with all its layers 2 times as wide"),
+        (("timm:convnext_atto", *V100), "running convnext_atto with all its layers 2 times as wide failed"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:

@@ -57,9 +57,7 @@ def test_an_estimate_is_corrected_by_the_evidence_of_its_gpu_and_of_no_other(
     notation = str(read_recipe(measured.recipe_file).space.masternet(16))
     graphs = ("--device", "estimate:v100", "--runtime", "cudagraph")
     plain = answer(capsys, "latency", notation, *graphs)
-    assert "must be corrected by rows of that GPU" in fault(
-        capsys, "latency", notation, *graphs, "--calibrate", str(measured.latency.path)
-    )
+    assert "expected rows of that GPU" in fault(capsys, "latency", notation, *graphs, "--calibrate", str(measured.latency.path))
     (setting,) = settings(measured.latency).values()
     gpu = setting.model_copy(
         update={"device": setting.device.model_copy(update={"name": "Tesla V100-SXM2-16GB", "kind": "cuda"})}
@@ -125,8 +123,8 @@ def test_what_moved_between_two_evidence_files_is_told(
         (["latency", "genet-light", "--dtype", "fp8"], "--dtype must be 'fp32', 'fp16' or 'bf16' (got 'fp8')"),
         (["latency", "XX k3 c64 @14", *V100, "--sweep", "width=96..32"], "not empty"),
         (["latency", "XX k3 c64 @14", *V100, "--sweep", "depth=1..2"], "must be over batch, size, width"),
-        (["latency", "genet-light", "--device", "cpu", "--runtime", "cudagraph"], "must have an NVIDIA GPU"),
-        (["latency", "genet-light", "--device", "cpu", "--batch", "10000000"], "must fit into memory at batch 10000000"),
+        (["latency", "genet-light", "--device", "cpu", "--runtime", "cudagraph"], "needs an NVIDIA GPU"),
+        (["latency", "genet-light", "--device", "cpu", "--batch", "10000000"], "does not fit into memory at batch 10000000"),
         (["staircase"], "must be given one of"),
         (["staircase", "XX k3 c64 @14", *V100, "--widths", "64..32"], "not empty"),
         (["staircase", "BL k3 c64 r0.25 @14", *V100, "--widths", "8..30"], "at least 2 widths"),
@@ -238,7 +236,7 @@ def test_evidence_of_another_space_is_refused_and_broken_lines_are_named(
     file.write_text("".join(line for number, line in enumerate(lines) if number not in blocks[2:]))
     recipe = write_recipe(tmp_path)
     said = fault(capsys, "run", str(recipe), "--run", str(tmp_path / "run"), "--latency", str(file))
-    assert "must have a latency" in said or "must hold the blocks of this space" in said
+    assert "got no latency for any width" in said or "must hold the blocks of this space" in said
     torn = [line if number != blocks[0] else line.replace('"ms":', '"mz":', 1) for number, line in enumerate(lines)]
     file.write_text("".join(torn))
     cli.main(["select", str(measured.path), "--latency", str(file)])

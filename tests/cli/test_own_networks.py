@@ -75,11 +75,11 @@ def test_a_function_that_was_edited_is_not_taken_for_the_one_that_was_trained(
         edited.setattr(others, "plain", Sigmoids)
         for command in (train, ("eval", "trained", "--data", "digits"), ("latency", "mine/network.yaml"), ("export", "trained")):
             said = fault(capsys, *command)
-            assert "tests.fixtures.others:plain: must compute what it did when this network was taken in" in said
+            assert "tests.fixtures.others:plain computes something else than it did when this network was taken in" in said
             assert said.count("\n") == 0
         Path("mine").rename("before")
         answer(capsys, *take("plain"))
-        assert "network.yaml: must be that of this training, and is another's" in fault(capsys, *train)
+        assert "network.yaml: got that of another training, expected that of this one" in fault(capsys, *train)
         assert str(read_structure("mine")) != str(network)
     Path("mine").rename("edited")
     Path("before").rename("mine")
@@ -124,7 +124,7 @@ def test_an_import_says_if_weights_are_random_and_else_that_names_of_classes_are
 def test_a_network_that_looks_at_values_is_not_exported_and_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
     answer(capsys, *take("Branches"))
     said = fault(capsys, "export", "mine")
-    assert said.startswith("mine: must run on images of 1 x 8 x 8 without a look at their values, and does not (")
+    assert said.startswith("mine failed to run on images of 1 x 8 x 8 without a look at their values (")
     assert "\n" not in said
     assert not Path("mine/export").exists()
 
@@ -137,7 +137,10 @@ def test_what_is_folded_is_trained_on_mixed_images_too() -> None:
 
 @pytest.mark.parametrize(
     ("name", "law"),
-    [("frozen", "must have weights to train, and all are frozen"), ("Taught", "must answer images alone while it is trained")],
+    [
+        ("frozen", "got weights that are all frozen, expected some to train"),
+        ("Taught", "failed in training mode when given images alone"),
+    ],
 )
 def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
     name: str, law: str, capsys: pytest.CaptureFixture[str]
@@ -171,21 +174,21 @@ def test_the_recipe_of_a_search_is_told_from_that_of_one_training_and_a_run_from
     write_recipe(Path())
     (said,) = fault(capsys, "train", network, "--recipe", "tiny.yaml").splitlines()
     assert said.startswith(
-        "tiny.yaml: must be a recipe for the training of one network, which holds name, data, augment, device, train, seed, and "
-        "is one of a search (it has distill, master, race, select, space); give one such as "
+        "tiny.yaml: got the recipe of a search (it has distill, master, race, select, space), expected one for the training of a "
+        "single network, which holds name, data, augment, device, train, seed; give one such as "
     )
     Path("folder").mkdir()
-    assert fault(capsys, "run", "folder") == "folder: must be a recipe, and is a folder; name the recipe's file"
+    assert fault(capsys, "run", "folder") == "folder: got a folder, expected a recipe; name the recipe's file"
     Path("folder/recipe.yaml").write_text(RECIPE)
     assert fault(capsys, "run", "folder") == (
-        "folder: must be a recipe, and is a folder of a run; genet run folder/recipe.yaml --run folder goes on with it"
+        "folder: got the folder of a run, expected a recipe; genet run folder/recipe.yaml --run folder goes on with it"
     )
 
 
 def test_an_onnx_file_from_elsewhere_is_not_timed_and_is_not_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.onnx").touch()
     said = fault(capsys, "latency", "mine.onnx")
-    assert said.startswith("mine.onnx: must lie in the folder of an export by genet to be timed, and does not")
+    assert said.startswith("mine.onnx: got a file from elsewhere, expected one in the folder of an export by genet")
 
 
 def test_a_teacher_that_cannot_be_fetched_is_missed_before_the_search(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,9 +200,8 @@ def test_a_teacher_that_cannot_be_fetched_is_missed_before_the_search(capsys: py
         ),
     )
     said = fault(capsys, "run", "tiny.yaml", "--run", "run")
-    assert said.startswith(
-        "a teacher must be timm:MODEL or a trained network's folder, and timm:test_byobnet is not (timm:test_b"
-    )
+    assert said.startswith("teacher: got timm:test_byobnet (timm:test_b")
+    assert said.endswith("expected timm:MODEL or a trained network's folder")
     assert "got no answer from 127.0.0.1:9 and no copy in the cache" in said
     assert not Path("run/latency.jsonl").exists()
 
@@ -207,5 +209,5 @@ def test_a_teacher_that_cannot_be_fetched_is_missed_before_the_search(capsys: py
 def test_weights_of_timm_that_cannot_be_fetched_are_said_to_be_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["import", "timm:gernet_s", "--into", "mine"]) == 0
     assert "without weights: got no answer from 127.0.0.1:9 and no copy in the cache" in capsys.readouterr().out
-    assert "must have trained weights" in fault(capsys, "rank", "timm:test_byobnet", "--size", "64")
+    assert "got no trained weights" in fault(capsys, "rank", "timm:test_byobnet", "--size", "64")
     assert "timm:test_byobnet: got no answer from 127.0.0.1:9" in fault(capsys, "eval", "timm:test_byobnet", "--data", "digits")

@@ -55,7 +55,7 @@ def test_a_trained_networks_ranks_are_told_and_drawn(trained: Path, capsys: pyte
 
 
 def test_noise_has_no_rank_unless_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "must have trained weights, for the rank of noise means nothing" in fault(capsys, "rank", str(OURS))
+    assert "expected some, since the rank of random weights means nothing" in fault(capsys, "rank", str(OURS))
     found = answer(capsys, "rank", str(OURS), "--random")
     assert all(one["share"] > 0.5 for one in found["stages"])
     assert (found["random"], {one["advice"] for one in found["stages"]}) == (True, {None})
@@ -112,11 +112,11 @@ def test_filtering_is_held_against_searches_on_a_table(capsys: pytest.CaptureFix
     [
         (("filter",), "must be given one of a CSV table of a space, or --nats FILE"),
         (("filter", "space.csv", "--budget", "0", "--weight", "-1"), "--budget must be above 0 (got 0)\n--weight must be 0 or"),
-        (("filter", "hole.csv"), "must hold every combination of its widths, 3 x 3 = 9, and holds 8"),
+        (("filter", "hole.csv"), "a space needs every combination of its widths, 3 x 3 = 9 networks, got 8"),
         (("filter", "space.csv", "--budget", "1"), "--budget must suffice to train the cheapest network, 13 s (got 1)"),
-        (("filter", "--nats", "nowhere.pbz2"), "nowhere.pbz2: must be NATS-Bench's size space, and is not there; it is NATS-sss"),
+        (("filter", "--nats", "nowhere.pbz2"), "nowhere.pbz2 does not exist, expected NATS-Bench's size space; it is NATS-sss"),
         (("filter", "names.csv"), "names.csv:2: network: must be widths joined by colons, such as 8:16:64 (got 8x8)"),
-        (("rank", "timm:resnet51"), "must be the name of a timm model, and is none"),
+        (("rank", "timm:resnet51"), "is not the name of a timm model"),
     ],
 )
 def test_what_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:

@@ -343,14 +343,14 @@ def test_a_fault_of_a_recipe_is_told_with_its_place(change: tuple[str, str], fau
 
 
 EMPTY = "bad.yaml: must not be empty; `genet init` writes an example to start from"
-BINARY = "bad.yaml: must be a text file in UTF-8, and holds other bytes"
+BINARY = "bad.yaml: got bytes that are not UTF-8, expected a text file in UTF-8"
 FILE_FAULTS = [
     ("empty", b"", (EMPTY,)),
     ("only a comment", b"# nothing\n", (EMPTY,)),
     ("binary", bytes(range(256)), (BINARY,)),
     ("an image", b"\x89PNG\r\n\x1a\n", (BINARY,)),
     ("UTF-16", NETWORK.encode("utf-16"), (BINARY,)),
-    ("a control character", b"name: \x07", ("bad.yaml: must be plain text, and holds the control character 7",)),
+    ("a control character", b"name: \x07", ("bad.yaml: got the control character 7, expected plain text",)),
     ("a word", b"hello", ("bad.yaml:1:1: must be a mapping of keys to values (got 'hello')",)),
     ("a list", b"- 1", ("bad.yaml:1:1: must be a mapping of keys to values (got [1])",)),
 ]

@@ -237,7 +237,7 @@ def test_three_trials_that_fail_alike_stop_the_rest_and_all_results_so_far_are_k
 ) -> None:
     journal, heard = Journal(tmp_path / "trials.jsonl"), list[Event]()
     alone = [[trial] for trial in trials]
-    with pytest.raises(EvidenceError, match=r"must not fail alike, and \d+ did: bug: ZeroDivisionError: x \(blocks\.py:7\)"):
+    with pytest.raises(EvidenceError, match=r"\d+ trials failed alike: bug: ZeroDivisionError: x \(blocks\.py:7\)"):
         run_trials(alone, journal, runner, Buggy(trials[0].id), heard.append)
     kept = read_results(journal)
     assert kept == {result.id: result for result in results_of(heard)}
@@ -353,5 +353,5 @@ def test_a_trial_that_always_kills_its_worker_fails_and_other_groups_do_not(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_that_does_not_start_is_said_and_nothing_is_tried_for_ever(trials: tuple[Trial, ...]) -> None:
-    with pytest.raises(RunError, match="a worker on cpu must start, and ended 3 times, with exit code 1; use"):
+    with pytest.raises(RunError, match="a worker on cpu failed to start 3 times, with exit code 1; use"):
         events_of(Processes(["cpu"]), [trials], DoesNotArrive())

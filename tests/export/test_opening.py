@@ -66,7 +66,7 @@ def test_weights_beside_an_onnx_file_are_read_from_there_wherever_the_command_is
         onnx.save(model, file, save_as_external_data=True, location="model.onnx.data", size_threshold=100)
     (tmp_path / "alone").mkdir()
     alone = shutil.copy(file, tmp_path / "alone" / "model.onnx")
-    with pytest.raises(GenetError, match=r"must have its weights beside it, and model\.onnx\.data is not there; copy it into"):
+    with pytest.raises(GenetError, match=r"got no model\.onnx\.data, expected its weights beside it; copy it into"):
         open_network(str(alone), CPU)
     monkeypatch.chdir(tmp_path / "bad")  # where another network's weights have the same name
     torch.testing.assert_close(open_network("../good/model.onnx", CPU).answers(images), expected)
@@ -85,15 +85,17 @@ def test_a_file_from_elsewhere_needs_no_checksum_but_one_beside_it_must_hold(exp
     shutil.copy(exported[0] / "model.onnx", file)
     assert open_network(str(file), CPU).reads == NETWORK.input
     (tmp_path / "model.onnx.sha256").write_text(f"{'0' * 64}  model.onnx\n")
-    with pytest.raises(GenetError, match="must match its SHA-256"):
+    with pytest.raises(GenetError, match="does not match its SHA-256"):
         open_network(str(file), CPU)
 
 
-@pytest.mark.parametrize(("name", "law"), [("a.onnx", "ONNX Runtime can run"), ("a.pt2", "a program of torch.export")])
+@pytest.mark.parametrize(
+    ("name", "law"), [("a.onnx", "ONNX Runtime failed to open .*a.onnx"), ("a.pt2", "a.pt2: got a file that torch.export cannot")]
+)
 @pytest.mark.parametrize("data", [b"", b"no model", b"PK\x03\x04 and more"])
 def test_a_file_that_is_no_model_is_refused_and_never_unpickled(tmp_path: Path, name: str, law: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(GenetError, match=f"{name}: must be .*{law}"):
+    with pytest.raises(GenetError, match=law):
         open_network(str(tmp_path / name), CPU)
 
 
@@ -115,7 +117,7 @@ def test_a_program_that_hides_a_pickle_is_refused_and_the_pickle_not_read(export
         assert inside
         for name in whole.namelist():
             trapped.writestr(name, buffer.getvalue() if name in inside else whole.read(name))
-    with pytest.raises(GenetError, match=r"must be a program of torch\.export"):
+    with pytest.raises(GenetError, match=r"got a file that torch\.export cannot load .*, expected one of its programs"):
         open_network(str(tmp_path / "a.pt2"), CPU)
     assert not caught.exists()
 
@@ -125,7 +127,7 @@ def test_a_flipped_byte_in_timms_weights_is_noticed(exported, tmp_path: Path) ->
     data = bytearray((tmp_path / "timm" / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (tmp_path / "timm" / "model.safetensors").write_bytes(data)
-    with pytest.raises(GenetError, match="must match its SHA-256"):
+    with pytest.raises(GenetError, match="does not match its SHA-256"):
         open_network(str(tmp_path / "timm"), CPU)
 
 
@@ -134,7 +136,7 @@ def test_a_timm_folder_whose_config_describes_another_model_is_refused(exported,
     shutil.copytree(exported[0] / "timm", tmp_path / "timm")
     config = json.loads((tmp_path / "timm" / "config.json").read_text())
     (tmp_path / "timm" / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(GenetError, match=r"timm: must hold the weights of the model that its config\.json describes"):
+    with pytest.raises(GenetError, match=r"timm: loading its weights into the model that its config\.json describes failed"):
         open_network(str(tmp_path / "timm"), CPU)
 
 
@@ -154,7 +156,7 @@ def test_a_foreign_onnx_file_that_is_no_classifier_of_images_is_one_line(tmp_pat
 
 
 def test_the_notation_alone_cannot_run(exported) -> None:
-    with pytest.raises(GenetError, match="genet-string is a structure alone"):
+    with pytest.raises(GenetError, match="got genet-string, which is a structure alone"):
         open_network(str(exported[0]), CPU, "genet-string")
 
 
@@ -166,7 +168,7 @@ def test_what_is_no_network_says_what_one_is(tmp_path: Path) -> None:
 def test_a_format_that_is_not_there_names_the_command_that_writes_it(exported, tmp_path: Path) -> None:
     for name in ("network.yaml", "model.safetensors", "model.safetensors.sha256"):
         shutil.copy(exported[0] / name, tmp_path / name)
-    with pytest.raises(GenetError, match=r"must hold the format onnx, .* `genet export .* --format onnx` writes it"):
+    with pytest.raises(GenetError, match=r"does not hold the format onnx; `genet export .* --format onnx` writes it"):
         open_network(str(tmp_path), CPU, "onnx")
 
 

@@ -78,7 +78,7 @@ def test_a_timm_model_without_features_of_its_own_is_a_network_without_a_head() 
     ],
 )
 def test_what_timm_does_not_have_is_said(middle: str) -> None:
-    with pytest.raises(GenetError, match=r"must have a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, and has"):
+    with pytest.raises(GenetError, match=r"needs a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, got"):
         timm_arguments(Network.parse(f"@16x1 | {middle} | Conv k1 c32 | 10"))
 
 

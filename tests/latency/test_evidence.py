@@ -39,16 +39,14 @@ def write(path: Path, ms: Iterable[float | None], setting: Setting = SETTING, se
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        EvidenceError, match=r"gone\.jsonl: must be an evidence file such as RUN/latency\.jsonl, and is not there"
-    ):
+    with pytest.raises(EvidenceError, match=r"gone\.jsonl does not exist, expected an evidence file such as RUN/latency\.jsonl"):
         read_evidence(tmp_path / "gone.jsonl")
 
 
 def test_a_file_without_latencies_is_named(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     Journal(path).append({"trial": "abc"})
-    with pytest.raises(EvidenceError, match=r"trials\.jsonl: must hold latencies of some setting, and holds none"):
+    with pytest.raises(EvidenceError, match=r"trials\.jsonl: got no latencies, expected those of a setting"):
         read_evidence(path)
     (tmp_path / "text").write_text("hello\nworld\n")
     with pytest.raises(EvidenceError, match="holds none"):
@@ -85,14 +83,19 @@ def test_of_several_settings_the_one_that_fits_the_recipe_is_taken(tmp_path: Pat
 def test_several_settings_without_a_recipe_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [1.0])
     write(path, [1.0], SETTING.model_copy(update={"batch": 4}))
-    with pytest.raises(EvidenceError, match=r"and holds 2 \(known: .*batch 2.*; .*batch 4.*\)"):
+    with pytest.raises(
+        EvidenceError, match=r"got 2 settings that fit what is asked, expected one \(known: .*batch 2.*; .*batch 4.*\)"
+    ):
         read_evidence(path)
 
 
 def test_settings_none_of_which_fits_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [1.0])
     write(path, [1.0], SETTING.model_copy(update={"batch": 4}))
-    with pytest.raises(EvidenceError, match=r"and holds 0 \(known: .*batch 2.*; .*batch 4.*\); set measure's"):
+    with pytest.raises(
+        EvidenceError,
+        match=r"got 0 settings that fit what is asked, expected one \(known: .*batch 2.*; .*batch 4.*\); set measure's",
+    ):
         read_evidence(path, Measure(batch=8))
 
 
@@ -167,7 +170,7 @@ def test_files_are_compared_condition_by_condition(tmp_path: Path) -> None:
 def test_files_without_a_shared_condition_are_refused_with_what_they_hold(tmp_path: Path) -> None:
     before = write(tmp_path / "a.jsonl", [1.0])
     after = write(tmp_path / "b.jsonl", [1.0], SETTING.model_copy(update={"batch": 8}))
-    with pytest.raises(EvidenceError, match=r"share none \(.*batch 2.* against .*batch 8"):
+    with pytest.raises(EvidenceError, match=r"that both share, expected at least one \(.*batch 2.* against .*batch 8"):
         differences(before, after)
 
 
@@ -221,8 +224,8 @@ def test_only_places_that_both_have_are_compared_and_the_costs_are_their_mean(tm
 
 def test_files_that_share_no_staircase_are_refused(tmp_path: Path) -> None:
     one, other = swept(tmp_path / "a", stairs(32), ("XX",), "one"), swept(tmp_path / "b", stairs(32), ("BL",), "other")
-    with pytest.raises(EvidenceError, match=r"at least 3 widths, and share none \(1 on one, 1 on other\)"):
+    with pytest.raises(EvidenceError, match=r"at least 3 widths, got none \(1 on one, 1 on other\)"):
         portability(one, other)
     few = read_evidence(write(tmp_path / "c.jsonl", [1.0, 2.0]))
-    with pytest.raises(EvidenceError, match="share none"):
+    with pytest.raises(EvidenceError, match="need a common block measured over at least 3 widths, got none"):
         portability(few, few)

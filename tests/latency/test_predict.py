@@ -107,7 +107,7 @@ def test_a_single_network_gives_a_scale_and_no_error() -> None:
 
 
 def test_without_a_network_there_is_no_correction() -> None:
-    with pytest.raises(EvidenceError, match="must have a network measured whole, and there is none"):
+    with pytest.raises(EvidenceError, match="needs a network measured whole, got none"):
         fit_correction([])
 
 

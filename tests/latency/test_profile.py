@@ -241,7 +241,7 @@ def test_a_sentinel_that_can_no_longer_be_timed_is_named_with_the_file(tmp_path:
             raise MeasurementError("no memory")
         return by_width(part)
 
-    law = re.escape("latency.jsonl: the block that its rows are held against must be timed again, and no memory; with another")
+    law = re.escape("latency.jsonl: timing the block that its rows are held against once more failed: no memory; with another")
     with pytest.raises(MeasurementError, match=law):
         profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL, 0, quiet)
 
@@ -406,12 +406,12 @@ def test_a_sweep_most_of_whose_widths_do_not_fit_is_read_from_those_that_do(tmp_
 
 
 def test_a_staircase_of_a_single_width_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvidenceError, match="at least 2 widths that can be measured, and has 1"):
+    with pytest.raises(EvidenceError, match="at least 2 widths that can be measured, got 1"):
         profile_sweep(table(tmp_path), Simulated(stairs(64)), sweep_of("XX k3 c64 @14", [64]), quiet)
 
 
 def test_a_long_range_of_which_only_the_narrowest_fits_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvidenceError, match="at least 2 widths that can be measured, and has 1: it must fit into memory"):
+    with pytest.raises(EvidenceError, match="at least 2 widths that can be measured, got 1: it must fit into memory"):
         profile_sweep(table(tmp_path), Simulated(stairs(64, widest=8)), sweep_of("XX k3 c64 @14"), quiet)
 
 

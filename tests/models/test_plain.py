@@ -105,12 +105,15 @@ def test_a_layer_that_is_frozen_stays_so_at_another_width() -> None:
 @pytest.mark.parametrize(
     ("function", "law"),
     [
-        (others.on_the_meta_device, "must return a network with weights, and returns one on the meta device"),
-        (others.scripted, "must return a module of Python code, and returns a TorchScript program"),
-        (others.Trains, r"must return a module whose train\(\) returns itself"),
-        (others.Locked, r"parameters, and does not \(cannot pickle '_thread.lock' object\); take off what computes its weights"),
+        (others.on_the_meta_device, "returned a network on the meta device, expected one with weights"),
+        (others.scripted, "returned a TorchScript program, expected a module of Python code"),
+        (others.Trains, r"returned a module whose train\(\) returns something else, expected itself"),
+        (
+            others.Locked,
+            r"copied with its weights as parameters \(cannot pickle '_thread.lock' object\); take off what computes its weights",
+        ),
         (others.remembers, "take off what computes its weights, as with torch.nn.utils.parametrize.remove_parametrizations or"),
-        (others.lazy_for_ever, "must return a network that runs all its lazy layers, and beside.weight has no shape yet"),
+        (others.lazy_for_ever, "beside.weight has no shape yet, expected one that runs all its lazy layers"),
     ],
 )
 def test_what_cannot_be_taken_in_is_refused_in_a_line_that_tells_the_way_out(function: Callable[[], Any], law: str) -> None:
@@ -121,5 +124,5 @@ def test_what_cannot_be_taken_in_is_refused_in_a_line_that_tells_the_way_out(fun
 
 @pytest.mark.parametrize(("function", "seed"), [(others.scaled_by_torch, 1), (others.scaled_by_numpy, 0)])
 def test_what_would_not_come_back_from_its_weights_is_refused(function: Callable[[], nn.Module], seed: int) -> None:
-    with pytest.raises(GenetError, match="must come back from its weights as it is, and does not"):
+    with pytest.raises(GenetError, match="building it again from its weights gave another network"):
         check_kept(build_structure(foreign(function), seed), foreign(function))

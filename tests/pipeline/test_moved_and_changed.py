@@ -140,9 +140,11 @@ def test_a_training_whose_images_are_moved_is_known_and_its_recipe_follows(
     found = answer(capsys, *TRAIN)
     before = stamps(project)
     Path("images").rename("pictures")
-    assert fault(capsys, *TRAIN).endswith("and is not there; give --data FOLDER, where they lie now")
+    assert fault(capsys, *TRAIN).endswith(
+        "does not exist, expected the folder of the images; give --data FOLDER, where they lie now"
+    )
     said = fault(capsys, "export", "net")
-    assert "images: must be the folder of the images, and is not there" in said
+    assert "images does not exist, expected the folder of the images" in said
     assert "--data names others" in said
     assert answer(capsys, *TRAIN, "--data", "pictures") == found
     assert read_training("net/recipe.yaml").data.root == str(project / "pictures")
@@ -242,7 +244,7 @@ def test_a_teacher_is_known_by_its_weights_wherever_it_lies_and_another_one_is_r
     Path("brief.yaml").write_text(taught.replace("teacher: teacher", "teacher: moved"))
     assert answer(capsys, *TRAIN) == found
     Path("brief.yaml").write_text(taught.replace("teacher: teacher", "teacher: other"))
-    assert "recipe.yaml: must be that of this training, and is another's" in fault(capsys, *TRAIN)
+    assert "recipe.yaml: got that of another training, expected that of this one" in fault(capsys, *TRAIN)
     assert stamps(project / "net") == before
 
 
@@ -312,7 +314,7 @@ def test_of_images_that_were_moved_alone_the_recipe_or_an_option_tells(moved: Pa
     before = stamps(moved)
     Path("images").rename("pictures")
     said = fault(capsys, "distill", "runs/tiny")
-    assert "images: must be the folder of the images, and is not there" in said
+    assert "images does not exist, expected the folder of the images" in said
     assert said.endswith(
         "if they were moved, give --data FOLDER to genet run or genet export, or set data.root in runs/tiny/recipe.yaml"
     )

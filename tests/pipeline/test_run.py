@@ -122,7 +122,7 @@ def test_other_budgets_repeat_no_measured_block_and_no_trial(copy: RunFolder) ->
 def test_a_folder_of_another_recipe_is_refused_and_left_alone(copy: RunFolder) -> None:
     before = stamps(copy.path)
     other = copy.recipe().model_copy(update={"seed": 1})
-    with pytest.raises(RunError, match="must belong to this recipe"), open_run(copy.path, Progress(), other):
+    with pytest.raises(RunError, match="got a run of another recipe"), open_run(copy.path, Progress(), other):
         pass
     assert stamps(copy.path) == before
 
@@ -130,7 +130,7 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(copy: RunFolder) -
 def test_a_folder_with_other_files_is_refused_and_left_alone(copy: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("x")
-    with pytest.raises(RunError, match="holds other files"), open_run(tmp_path / "home", Progress(), copy.recipe()):
+    with pytest.raises(RunError, match="got other files in it"), open_run(tmp_path / "home", Progress(), copy.recipe()):
         pass
     assert list(stamps(tmp_path / "home")) == ["thesis.tex"]
 

@@ -103,7 +103,7 @@ def test_what_cannot_be_had_costs_nothing_else(
     found = answer(capsys, "run", recipe, "--run", run.path)
     (outcome,) = Outcomes.load(run.results).outcomes
     assert outcome.budget == "1.2x"
-    why = "the format onnx-fp16 must be written and loaded again, and is not (no such type); leave it out"
+    why = "writing the format onnx-fp16 and loading it again failed (no such type); leave it out"
     unmet, *failures = found["shortfalls"]  # the best of the search is exported beside a known design that wins
     assert unmet.startswith("budget 0.01x ")
     assert f"{outcome.name}: onnx-fp16 is left out: {why}" in failures

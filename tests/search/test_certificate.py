@@ -263,7 +263,7 @@ def test_no_network_is_named_as_within_that_was_measured_above(bias: float, budg
 
 
 def test_an_empty_frontier_is_said() -> None:
-    with pytest.raises(EvidenceError, match="the frontier is empty"):
+    with pytest.raises(EvidenceError, match="got an empty frontier"):
         best_certified(1.0, solving([]), exactly(1.0), 1)
 
 

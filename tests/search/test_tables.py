@@ -296,7 +296,7 @@ def test_a_superblock_of_which_nothing_could_be_measured_leaves_no_network() -> 
     """Only the last super-block has a stride."""
     some = frontier(tabulated(ms=failing(lambda block: block.stride == 2 and block.kind != "XX")))
     assert {Network.parse(candidate.network).superblocks[2].type for candidate in some} == {"XX"}
-    with pytest.raises(EvidenceError, match="must have a block that could be measured"):
+    with pytest.raises(EvidenceError, match="need a block that could be measured"):
         frontier(tabulated(ms=failing(lambda block: block.stride == 2)))
 
 
@@ -312,7 +312,7 @@ SETTING = Setting.of(read_card(torch.device("cpu")), Measure(batch=2))
 
 
 def row(block: Block, ms: float | None) -> BlockRow:
-    failure = "must fit into memory, and does not" if ms is None else None
+    failure = "it does not fit into memory" if ms is None else None
     return BlockRow(block=block, ops=1, ms=ms, median_ms=ms, spread=0.0, failure=failure)
 
 

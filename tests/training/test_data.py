@@ -270,13 +270,15 @@ def test_an_epoch_of_a_folder_drops_only_the_short_batch(folder: Path) -> None:
 
 def test_a_class_missing_from_validation_is_named(folder: Path) -> None:
     (folder / "validation" / "bee").rename(folder / "bee")
-    with pytest.raises(DataError, match=r"must hold the same classes, but only train has bee$"):
+    with pytest.raises(DataError, match=r"got different classes in train and validation, expected the same: only train has bee$"):
         loaded(folder)
 
 
 def test_a_class_that_only_validation_has_is_named(folder: Path) -> None:
     write_image(folder / "validation" / "dog" / "0.png", (1, 2, 3))
-    with pytest.raises(DataError, match=r"must hold the same classes, but only validation has dog$"):
+    with pytest.raises(
+        DataError, match=r"got different classes in train and validation, expected the same: only validation has dog$"
+    ):
         loaded(folder)
 
 
@@ -288,7 +290,7 @@ def test_a_class_folder_without_an_image_counts_as_missing(folder: Path) -> None
 
 
 def test_a_wrong_number_of_classes_is_refused_with_both_numbers(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"must hold the search space's 4 classes, and holds 3; .* the file that `space` names"):
+    with pytest.raises(DataError, match=r"got 3 classes, expected the search space's 4; .* the file that `space` names"):
         loaded(folder, SpaceInput(channels=3, classes=4, resolutions=(16,)))
 
 
@@ -310,7 +312,7 @@ def test_a_class_missing_from_a_tar_is_named(folder: Path) -> None:
     with tarfile.open(folder / "validation.tar", "w") as tar:
         tar.add(folder / "validation", arcname=".")
     shutil.rmtree(folder / "validation")
-    with pytest.raises(DataError, match=r"must hold the same classes, but only train has bee$"):
+    with pytest.raises(DataError, match=r"got different classes in train and validation, expected the same: only train has bee$"):
         loaded(folder)
 
 
@@ -369,7 +371,7 @@ def test_a_missing_split_folder_is_named(folder: Path, split: str, named: str) -
 
 
 def test_a_root_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere: must be the folder of the images, and is not there; give --data"):
+    with pytest.raises(DataError, match="nowhere does not exist, expected the folder of the images; give --data"):
         loaded(tmp_path / "nowhere")
 
 

@@ -300,7 +300,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_any_weight_is_spoil
     module = build(TINY, seed=1)
     with pytest.raises(
         NonFiniteLossError,
-        match=r"the loss and its gradients must stay finite, and the loss is \S+ in epoch \d, step \d+; lower learning_rate",
+        match=r"epoch \d, step \d+: got a loss of \S+, expected the loss and its gradients to stay finite; lower learning_rate",
     ):
         train(module, few, Schedule(epochs=4, batch=32, learning_rate=rate), 8, CPU, seed=0)
     assert [name for name, parameter in module.named_parameters() if not parameter.isfinite().all()] == []

@@ -43,12 +43,12 @@ def test_a_network_that_always_answers_with_logits_is_left_as_it_is(function: Ca
     [
         (
             others.features_alone,
-            r"logits \(2 x 10\) that it answers with when it is used, and answers with 2 x 48; have its",
+            r"got 2 x 48 in training mode, expected the logits \(2 x 10\) that it answers with when it is used; have its",
         ),
-        (others.second_alone, r"and answers with 2 x 10; have its forward return them in training mode too"),
-        (others.Taught, r"must answer images alone while it is trained, .* fails \(labels, please\); have its forward"),
-        (others.frozen, "must have weights to train, and all are frozen; set requires_grad"),
-        (others.Always, "must return one tensor of logits, and returns a dict; wrap it in a module"),
+        (others.second_alone, r"got 2 x 10 in training mode, .*; have its forward return them in training mode too"),
+        (others.Taught, r"failed in training mode when given images alone, .* \(labels, please\); have its forward"),
+        (others.frozen, "got weights that are all frozen, expected some to train; set requires_grad"),
+        (others.Always, "returned a dict, expected one tensor of logits; wrap it in a module"),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused(function: Callable[[], nn.Module], law: str) -> None:
@@ -60,5 +60,5 @@ def test_a_network_that_cannot_be_trained_is_refused(function: Callable[[], nn.M
 def test_a_network_for_other_classes_than_its_file_says_is_refused() -> None:
     wrong = foreign(others.plain)
     wrong = wrong.model_copy(update={"input": wrong.input.model_copy(update={"classes": 7})})
-    with pytest.raises(GenetError, match="must answer with 7 logits, and answers with 10"):
+    with pytest.raises(GenetError, match="got 10 logits, expected 7"):
         ready_to_train(build_structure(wrong), wrong)

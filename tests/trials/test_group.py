@@ -484,7 +484,7 @@ def test_a_trial_over_its_time_limit_is_given_up_and_says_so(course: TrialContex
     for result in results.values():
         assert result.accuracy is None
         assert result.failure is not None
-        assert "must end within 1e-09 s" in result.failure.message
+        assert "did not end within 1e-09 s" in result.failure.message
         assert result.seconds.total > 1e-9
 
 

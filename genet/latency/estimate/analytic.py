@@ -5,7 +5,7 @@ the GPU holds. A wave that is not full takes as long as a full one: L = dL * cei
 equation 3. Autotuning picks the fastest tile, and no kernel is faster than its memory traffic.
 
 The constants come from timings of single layers (dense and depthwise convolutions on a V100), never from a network.
-Order of networks and widths is what the model is good for; its milliseconds want one calibration factor.
+The model is good for the order of networks and widths; its milliseconds need one calibration factor.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ TILES = (
     (256, 32, 0.45),
     (128, 32, 0.41),
 )
-LARGE_TILE = 128 * 64  # above it one block fills a multiprocessor, up to it two fit
+LARGE_TILE = 128 * 64  # a larger tile fills a multiprocessor alone, of others two fit
 FILL = 192  # length of the sum at which a tile reaches half of its share: K / (K + 192)
 DEPTHWISE_TFLOPS = {3: 2.3, 5: 1.7, 7: 2.2}  # by kernel size, on a V100 ...
 V100_HALF_TFLOPS = 31.4  # ... whose CUDA cores have this peak
-DEPTHWISE_BANDWIDTH = 0.65  # share of the data sheet's
+DEPTHWISE_BANDWIDTH = 0.65  # share of the data sheet's value
 ELEMENTWISE_BANDWIDTH = 0.8
 GROUP_WIDTH = 32  # a group is padded to this many channels, at half of the peak
 LAUNCH_MS = 0.004
-FUSED = ("compile", "onnxruntime", "tensorrt")  # these put normalisation and activation into the producing kernel
+FUSED = ("compile", "onnxruntime", "tensorrt")  # these fuse normalisation and activation into the producing kernel
 FUSED_KINDS = ("norm", "activation", "swish", "add")
 
 Bound = Literal["device", "host"]
@@ -48,9 +48,9 @@ Bound = Literal["device", "host"]
 
 @dataclass(frozen=True, slots=True)
 class OpEstimate:
-    """One kernel's time for a batch; `waves` is None where none are counted.
+    """One kernel's time for a batch; `waves` is None if they are not counted.
 
-    `tail_ms` is what a last wave that is not full costs: its time times its empty share, where memory does not hide it.
+    `tail_ms` is the cost of a last wave that is not full: its time times its empty share, if memory does not hide it.
     """
 
     name: str
@@ -62,7 +62,7 @@ class OpEstimate:
 
 @dataclass(frozen=True, slots=True)
 class KernelEstimate:
-    """One forward pass of a batch: `ms` is the larger of what the device computes and what the host needs to launch it."""
+    """One forward pass of a batch: `ms` is the larger of the device's time and the host's time to launch it."""
 
     ms: float
     device_ms: float
@@ -74,7 +74,7 @@ class KernelEstimate:
 
 
 def estimate(ops: Sequence[Op], gpu: Gpu, batch: int, dtype: Dtype, runtime: Runtime) -> KernelEstimate:
-    """Return the time of a batch on a GPU; "auto" is CUDA graphs, as it is where a GPU is measured."""
+    """Return the time of a batch on a GPU; "auto" is CUDA graphs, as for a measured GPU."""
     if batch < 1:
         raise SpecError([f"a batch must have at least 1 image, got {batch}"])
     fused = runtime in FUSED
@@ -85,7 +85,7 @@ def estimate(ops: Sequence[Op], gpu: Gpu, batch: int, dtype: Dtype, runtime: Run
 
 
 def _host_us(op: Op, gpu: Gpu) -> float:
-    """Return microseconds of the host for one operation; further launches inside it cost no more than a launch."""
+    """Return the host's microseconds for one operation; further launches inside it cost no more than a launch."""
     software = gpu.software
     if op.kind == "swish":
         return software.host_us * software.swish_kernels
@@ -93,7 +93,7 @@ def _host_us(op: Op, gpu: Gpu) -> float:
 
 
 def _looped(op: Op, gpu: Gpu) -> int:
-    """Return kernels that a convolution is run as: one, or one per group."""
+    """Return the number of kernels of a convolution: one, or one per group."""
     return op.groups if gpu.software.loops_over_groups and op.groups > 1 and not op.depthwise else 1
 
 
@@ -105,14 +105,14 @@ def corrected(found: KernelEstimate, factors: Sequence[float], host_factor: floa
 
 
 def _summed(ops: tuple[OpEstimate, ...], host_ms: float, kernels: int) -> KernelEstimate:
-    """Return kernels run one after another, while the host launches those to come: the slower of the two sets the pace."""
+    """Return the time of kernels in sequence, while the host launches the next ones: the slower of the two sets the pace."""
     device_ms, tail_ms = math.fsum(op.ms for op in ops), math.fsum(op.tail_ms for op in ops)
     bound: Bound = "host" if host_ms > device_ms else "device"
     return KernelEstimate(max(device_ms, host_ms), device_ms, host_ms, kernels, bound, tail_ms, ops)
 
 
 def waves(blocks: int, slots: int) -> int:
-    """Return waves that `blocks` thread blocks take on a GPU that holds `slots` at a time (tail-effect paper, equation 3)."""
+    """Return the waves of `blocks` thread blocks on a GPU that holds `slots` at a time (tail-effect paper, equation 3)."""
     return -(-blocks // slots)
 
 
@@ -159,7 +159,7 @@ def _op_estimate(op: Op, gpu: Gpu, batch: int, dtype: Dtype, fused: bool) -> OpE
 
 
 def _dense(op: Op, gpu: Gpu, batch: int, dtype: Dtype, traffic: int) -> OpEstimate:
-    """Return the fastest tile's waves, or the memory traffic where that takes longer."""
+    """Return the time of the fastest tile's waves, or of the memory traffic if that takes longer."""
     memory_ms = _memory_ms(traffic, gpu)
     compute_ms, count, tail_ms = min(tiled(op, gpu, batch, dtype, *tile) for tile in TILES)
     shown = min(tail_ms, max(0.0, compute_ms - memory_ms))
@@ -167,7 +167,7 @@ def _dense(op: Op, gpu: Gpu, batch: int, dtype: Dtype, traffic: int) -> OpEstima
 
 
 def _grouped(op: Op, gpu: Gpu, batch: int, dtype: Dtype, fused: bool) -> OpEstimate:
-    """Return depthwise convolutions run on the CUDA cores; other groups are padded and run at half of the peak. No stairs."""
+    """Return the time of a grouped convolution: depthwise on the CUDA cores, others padded and at half of the peak; no stairs."""
     flops, traffic = 2 * op.macs * batch, op.bytes(batch, 4 if dtype == "fp32" else 2)
     if op.depthwise:
         compute_ms = flops / _depthwise_tflops(op, gpu, dtype) * 1e-9
@@ -189,7 +189,7 @@ def _one_group(op: Op) -> Op:
 
 
 def _depthwise_tflops(op: Op, gpu: Gpu, dtype: Dtype) -> float:
-    """Return what depthwise kernels of this size reach, scaled by the peak of the CUDA cores."""
+    """Return the TFLOP/s of depthwise kernels of this size, scaled by the peak of the CUDA cores."""
     nearest = min(DEPTHWISE_TFLOPS, key=lambda size: abs(size - max(op.kernel)))
     cores = gpu.fp32_tflops if dtype == "fp32" or gpu.fp16_tflops is None else gpu.fp16_tflops
     return DEPTHWISE_TFLOPS[nearest] * max(cores, gpu.fp32_tflops) / V100_HALF_TFLOPS
@@ -207,7 +207,7 @@ def _memory_ms(traffic: float, gpu: Gpu, share: float = 1.0) -> float:
 
 
 def _padded(channels: int) -> int:
-    """Return channels as tensor cores read them: filled up to a multiple of 8."""
+    """Return the channels as tensor cores read them: padded to a multiple of 8."""
     return -(-channels // 8) * 8
 
 

@@ -1,4 +1,4 @@
-"""Facts about GPUs, for the analytic device model: what their makers' data sheets say, and None where they say nothing.
+"""Facts about GPUs, for the analytic device model: the values of their makers' data sheets, and None if they give none.
 
 Peaks are dense (no structured sparsity) and tensor cores accumulate in fp32, as PyTorch has them do. Clocks float, so a
 real card sustains less; one calibration factor takes care of that.
@@ -14,9 +14,9 @@ from genet.storage import Record
 
 
 class Software(Record):
-    """What eager PyTorch of some year makes of an operation.
+    """How eager PyTorch of some year runs an operation.
 
-    `host_us` is what one operation costs the host, in microseconds. Swish was a sigmoid and a product before it had a
+    `host_us` is the host's time for one operation, in microseconds. Swish was a sigmoid and a product before it had a
     kernel of its own, and cuDNN 7 looped over the groups of a convolution, one launch each.
     """
 
@@ -26,7 +26,7 @@ class Software(Record):
 
 
 # 5 to 10 us are usual for PyTorch 2; nobody measured each GPU's host. Zero would call every small network device-bound,
-# which is the one answer that is surely wrong.
+# which is certainly wrong.
 TODAY = Software(host_us=8)
 # The software of the GENet paper's timings. 40 us: table 7's batch-1 column over the number of operations. It is the one
 # constant of the model that comes neither from the timing of a layer nor from a data sheet.
@@ -36,9 +36,8 @@ OF_2020 = Software(host_us=40, swish_kernels=2, loops_over_groups=True)
 class Gpu(Record):
     """One GPU: streaming multiprocessors, peaks in TFLOP/s, memory bandwidth in GB/s, second-level cache in MB.
 
-    `fp16_tflops` and `fp32_tflops` are those of the CUDA cores, `fp16_tensor_tflops` and `tf32_tflops` of the tensor cores;
-    None says that there are none of them, or that the number is not known. `software` is that of the timings that the GPU is
-    known by.
+    `fp16_tflops` and `fp32_tflops` are those of the CUDA cores, `fp16_tensor_tflops` and `tf32_tflops` of the tensor cores; None
+    means that there are none, or that the number is not known. `software` is that of the published timings of the GPU.
     """
 
     key: str
@@ -98,7 +97,7 @@ GPUS: tuple[Gpu, ...] = (
 
 
 def find_gpu(name: str) -> Gpu:
-    """Return the GPU of this key or name, whatever its case, spaces, dashes and underscores; DeviceError where there is none."""
+    """Return the GPU of this key or name, whatever its case, spaces, dashes and underscores; DeviceError if there is none."""
     known = {_plain(spelling): gpu for gpu in GPUS for spelling in (gpu.name, gpu.key)}
     if _plain(name) in known:
         return known[_plain(name)]
@@ -108,7 +107,7 @@ def find_gpu(name: str) -> Gpu:
 
 
 def similar_gpu(name: str) -> Gpu | None:
-    """Return the GPU whose key stands in the name that a driver gives, such as NVIDIA H200; None where none does."""
+    """Return the GPU whose key is part of a driver's name for it, such as NVIDIA H200; None if there is none."""
     fitting = [gpu for gpu in GPUS if _plain(gpu.key) in _plain(name)]
     return max(fitting, key=lambda gpu: len(gpu.key), default=None)
 

@@ -1,6 +1,6 @@
 """Arithmetic intensity: the work of a layer over the bytes it moves (utilization paper, section 2).
 
-Only convolutions and linear layers count. What stands between them is taken to be fused into them, as the paper does.
+Only convolutions and linear layers count. The operations between them are taken to be fused into them, as in the paper.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class LayerIntensity(Record):
 
 
 def layers_of(ops: Iterable[Op], batch: int, dtype: Dtype) -> tuple[LayerIntensity, ...]:
-    """Return the layers of a network in the order they run, on a batch; a multiplication and an addition are two operations."""
+    """Return the layers of a network in running order, on a batch; a multiplication and an addition are two operations."""
     return tuple(
         LayerIntensity(name=op.name, flops=2 * op.macs * batch, bytes=op.bytes(batch, BYTES[dtype])) for op in ops if op.macs > 0
     )
 
 
 def flops_of(layers: Iterable[LayerIntensity]) -> int:
-    """Return operations of all layers."""
+    """Return the operations of all layers."""
     return sum(layer.flops for layer in layers)
 
 
 def intensity_of(layers: Iterable[LayerIntensity]) -> float:
-    """Return aggregate arithmetic intensity of a network: the operations of all layers over the bytes of all."""
+    """Return the aggregate arithmetic intensity of a network: the operations of all layers over the bytes of all."""
     every = tuple(layers)
     return flops_of(every) / sum(layer.bytes for layer in every)

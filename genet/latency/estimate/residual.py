@@ -1,4 +1,4 @@
-"""What the analytic model gets wrong on one device, learned from a few hundred timed layers or blocks.
+"""The errors of the analytic model on one device, learned from a few hundred timed layers or blocks.
 
 The model gives the shape, an ensemble of trees the correction: log(measured / estimated) over logarithmic features.
 Far from anything measured the correction is that of the nearest rows, never an extrapolated slope.
@@ -42,7 +42,7 @@ class LearnedCorrection:
         self._trees = _trees(rows)
 
     def factors(self, asked: Sequence[tuple[tuple[Op, ...], int]]) -> tuple[float, ...]:
-        """Return measured over estimated to expect, for each pair of kernels and batch."""
+        """Return the expected ratio of measured over estimated time, for each pair of kernels and batch."""
         if not asked:
             return ()
         logs = self._trees.predict(np.array([features(ops, batch) for ops, batch in asked]))

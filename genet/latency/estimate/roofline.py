@@ -1,4 +1,4 @@
-"""What a device reaches at best: a large matrix product and a pass over memory, measured before any network is judged."""
+"""The peak performance of a device: a large matrix product and a pass over memory, measured before any network is judged."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
     from genet.latency.timing.meter import Meter
 
-LARGE, SMALL = (2048, 4096, 8192), (512, 1024)  # rows, columns and terms of the products that are tried
-FEW = 4  # threads of a processor, which a small product keeps busy
-PASS_BYTES = 2**28  # that are read, and as many written: beyond every cache
+LARGE, SMALL = (2048, 4096, 8192), (512, 1024)  # rows, columns and terms of the products to try
+FEW = 4  # threads of a processor that a small product keeps busy
+PASS_BYTES = 2**28  # bytes that are read, and as many written: more than every cache holds
 
 
 class Roof(Record):
     """The best of a device in one number format: TFLOP/s of a matrix product, GB/s of a pass that reads and writes.
 
-    `published_*` are the data sheet's, None where it is not known. Of an estimate the first two are modelled.
+    `published_*` are the data sheet's, None if not known. In an estimate the first two are modelled.
     """
 
     product: str  # the matrix product that reached most
@@ -76,7 +76,7 @@ class Product:
 
     @property
     def rows(self) -> int:
-        """Of the first matrix that an image has."""
+        """Rows of the first matrix per image."""
         return max(1, round(self.size / self.batch))
 
     @property
@@ -85,7 +85,7 @@ class Product:
         return 2 * self.batch * self.rows * self.size**2
 
     def at(self, batch: int) -> Product:
-        """Return the same product in a batch of other size."""
+        """Return the same product in a batch of another size."""
         return dataclasses.replace(self, batch=batch)
 
     @property
@@ -103,14 +103,14 @@ class Product:
         return Workload(f"{self.kind}, {self.batch * rows} x {size} x {size}", image, lambda: ((op,),), build, whole=False)
 
     def tflops_per_sec(self, ms: float) -> float:
-        """Return what it reaches where a batch takes so many milliseconds."""
+        """Return the TFLOP/s reached if a batch takes so many milliseconds."""
         return self.flops / ms * 1e-9
 
 
 def read_roof(meter: Meter) -> tuple[Roof, Product]:
-    """Measure the roof, or estimate it; MeasurementError where no product fits into memory.
+    """Measure the roof, or estimate it; MeasurementError if no product fits into memory.
 
-    The product comes along: networks are timed in turn with it, so that a device which slows down slows both.
+    The product is returned too: networks are timed in turn with it, so that a device which slows down slows both.
     """
     setting = meter.setting
     reached: dict[Product, list[float]] = {}
@@ -140,7 +140,7 @@ def read_roof(meter: Meter) -> tuple[Roof, Product]:
 
 
 def memory_pass(setting: Setting) -> Workload:
-    """Return a pass that reads and writes every value of a large batch once: what a copy does."""
+    """Return a pass that reads and writes every value of a large batch once, as a copy does."""
     values = max(1, PASS_BYTES // (BYTES[setting.dtype] * setting.batch))
     op = Op("pass", "other", values, values)
 

@@ -1,8 +1,8 @@
-"""What is measured of a search space, and the staircases that follow: only what is needed, each row once.
+"""The measurements of a search space, and the staircases that follow: only necessary rows, each once.
 
-First the repeated block of every super-block and block type over its widths, sampled where the steps are; then the blocks
+First the repeated block of every super-block and block type over its widths, sampled at the steps; then the blocks
 that read another super-block's output, for the kept widths and a few of the input widths, between which the table
-interpolates; and a few random whole networks that tell how far sums of blocks are off.
+interpolates; and a few random whole networks that show the error of sums of blocks.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Staircases(Record):
 
 @dataclass(frozen=True, slots=True)
 class StaircaseSite:
-    """Where a staircase is looked for."""
+    """A place to search for a staircase."""
 
     superblock: int
     resolution: int
@@ -63,7 +63,7 @@ class StaircaseSite:
 
 
 def places(space: SearchSpace) -> tuple[StaircaseSite, ...]:
-    """Return every place with a staircase; none where the space asks for a plain grid."""
+    """Return every place with a staircase; none if the space asks for a plain grid."""
     if space.widths != "wave-aligned":
         return ()
     offered = space.widths_on_offer()
@@ -80,7 +80,7 @@ def sweep_blocks(place: StaircaseSite, own_width: int, table: LatencyTable) -> t
     if len(by_width) < SHORT:
         return tuple(table.missing(place.sweep))
     known = {width: table.ms(block) for width, block in by_width.items() if block in table}
-    grid = [width for width in by_width if known.get(width, 0.0) < math.inf]  # what failed is no part of the curve
+    grid = [width for width in by_width if known.get(width, 0.0) < math.inf]  # failures are not part of the curve
     wanted = set(next_widths(grid, {w: ms for w, ms in known.items() if ms < math.inf}, _sigma(place, table)))
     wanted |= {own_width} & set(by_width) - set(known)
     return tuple(by_width[width] for width in sorted(wanted))
@@ -94,7 +94,7 @@ def _sigma(place: StaircaseSite, table: LatencyTable) -> float:
 
 
 def find_staircases(space: SearchSpace, table: LatencyTable) -> Staircases:
-    """Return the staircases that the table's rows show. EvidenceError where a place has no row at all."""
+    """Return the staircases that the table's rows show. EvidenceError if a place has no row at all."""
     everywhere = places(space)
     swept = {block for place in everywhere for block in place.sweep}
     noise = scatter(row for row in table.block_rows if row.block in swept)  # in the order of measuring
@@ -108,8 +108,8 @@ def _staircase(place: StaircaseSite, own_width: int, table: LatencyTable, noise:
     rows = [row for row in answered if row.ms is not None]
     if not answered:
         raise EvidenceError(
-            f"super-block {place.superblock + 1} must have a latency for some width of {place.block_type} at "
-            f"{place.resolution} pixels, and has none in {table.setting}; `genet profile RUN` of this very space measures it"
+            f"super-block {place.superblock + 1}: got no latency for any width of {place.block_type} at {place.resolution} "
+            f"pixels in {table.setting}, expected at least one; `genet profile RUN` of this very space measures it"
         )
     widths = tuple(row.block.width for row in rows)
     staircase = None
@@ -135,12 +135,12 @@ def rows_needed(space: SearchSpace, kept: Mapping[int, Widths]) -> Iterator[Bloc
 
 
 def grid_rows(space: SearchSpace) -> int:
-    """Return how many blocks the table of all widths on offer would hold: what a search that does not look for edges measures."""
+    """Return the number of blocks in the table of all widths on offer, which a search without staircases would measure."""
     return len(set(rows_needed(space, dict.fromkeys(space.input.resolutions, space.widths_on_offer()))))
 
 
 def _thinned(every: list[Block]) -> Iterator[Block]:
-    """Yield of all blocks that differ in the width they read alone, those at the ends and in the middle."""
+    """Yield, among blocks that differ only in the width they read, those at the ends and in the middle."""
     readers: dict[Block, list[Block]] = {}
     for block in every:
         if is_repeated(block):
@@ -176,7 +176,7 @@ def correction_networks(space: SearchSpace, kept: Mapping[int, Widths], count: i
 
 
 class Expected(Record):
-    """How many rows a table of a space should need: for the sweeps, and for the blocks of the widths that they keep."""
+    """The expected number of rows of a space's table: for the sweeps, and for the blocks of the widths that they keep."""
 
     sweep: int
     rest: int

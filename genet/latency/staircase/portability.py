@@ -1,4 +1,4 @@
-"""Do widths that are aligned on one device suit another? What it costs to use only those that are aligned on both."""
+"""Portability of aligned widths: the cost of using only widths that are aligned on two devices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEWEST = 3  # widths that make a staircase
 class PlacePortability(Record):
     """One block at one size: the wave-aligned widths on each device and on both, and the cost of keeping to those on both.
 
-    A cost is the mean over all widths that may be wanted: latency of the narrowest common width that is wide enough, over
+    A cost is the mean over all widths that may be wanted: the latency of the narrowest common width that is wide enough, over
     that of the device's own, minus one.
     """
 
@@ -43,12 +43,12 @@ class Portability(Record):
 
 
 def portability(first: LatencyTable, second: LatencyTable) -> Portability:
-    """Compare the staircases of repeated blocks; EvidenceError where the files share none."""
+    """Compare the staircases of repeated blocks; EvidenceError if the files share none."""
     one, other = _staircases(first), _staircases(second)
     places = tuple(_place(name, one[name], other[name]) for name in one if name in other)
     if not places:
         raise EvidenceError(
-            f"two evidence files must share blocks measured over at least {FEWEST} widths, and share none "
+            f"two evidence files need a common block measured over at least {FEWEST} widths, got none "
             f"({len(one)} on {first.setting.device.name}, {len(other)} on {second.setting.device.name})"
         )
     return Portability(
@@ -91,7 +91,7 @@ def _place(name: str, one: Staircase, other: Staircase) -> PlacePortability:
 
 
 def _cost(stairs: Staircase, common: Sequence[int]) -> float:
-    """Return mean extra latency over the widths wanted, up to the widest that is common; 0 where no width is common."""
+    """Return the mean extra latency over the widths wanted, up to the widest that is common; 0 if no width is common."""
     ms = dict(zip(stairs.widths, stairs.fitted_ms, strict=True))
     known = [width for width in common if width in ms]
     ratios = []

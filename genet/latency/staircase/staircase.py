@@ -1,4 +1,4 @@
-"""A device's latency staircase over the width of a layer or block, and the widths that stand at its edges.
+"""A device's latency staircase over the width of a layer or block, and the widths at its edges.
 
 A GPU computes in waves: until a wave is full, more channels cost nothing but their memory traffic (tail-effect paper,
 section 3.3, equation 3). Latency over width is therefore fitted as flat treads on one common slope. A width inside a
@@ -20,8 +20,8 @@ from genet.errors import EvidenceError
 from genet.latency.staircase.sweep import Sweep
 from genet.storage import Record
 
-NOISE_FLOOR = 0.002  # clocks of a GPU are not steadier than this, however well the repeats agree
-NOISE_UNKNOWN = 0.01  # assumed where neither the sweep nor its differences tell
+NOISE_FLOOR = 0.002  # a GPU's clock is not steadier than this, however well the repeats agree
+NOISE_UNKNOWN = 0.01  # assumed if neither the sweep nor its differences tell
 STEP_FLOOR = 0.025  # a smaller step up is no edge
 EPS_FLOOR = 0.02  # two latencies closer than this are never told apart
 ERRORS = 3.0  # standard errors that make a difference
@@ -72,7 +72,7 @@ class Staircase(Record):
 def analyse(sweep: Sweep, macs: Sequence[int] | None = None) -> Staircase:
     """Fit the staircase of a sweep and choose its wave-aligned widths (tail-effect paper, sections 3.3 and 4.2).
 
-    `macs`, one number per width, gives the throughput. EvidenceError where it does not have one per width.
+    `macs`, one number per width, gives the throughput. EvidenceError if it does not have one per width.
     """
     if macs is not None and len(macs) != len(sweep.widths):
         raise EvidenceError(f"macs must have one number for each of {len(sweep.widths)} widths (got {len(macs)}); give them all")
@@ -125,14 +125,14 @@ class _Fit(NamedTuple):
 
 
 def _errors(sweep: Sweep) -> _Array:
-    """Return relative standard error of each latency, as given or as the sweep's own roughness tells."""
+    """Return the relative standard error of each latency, as given or from the sweep's own roughness."""
     if sweep.sigma is not None:
         return np.maximum(sweep.sigma, NOISE_FLOOR)
     return np.full(len(sweep.ms), max(NOISE_FLOOR, _roughness(sweep)))
 
 
 def _roughness(sweep: Sweep) -> float:
-    """Return relative noise from the lower quartile of the second differences, which steps leave alone as treads are 3 or longer.
+    """Return the relative noise from the lower quartile of the second differences, which steps hardly change.
 
     A sweep of uneven spacing crowds around its steps, and a short one has too few differences: both tell nothing.
     """
@@ -223,7 +223,7 @@ def _pattern(fitted: _Array, edges: Sequence[int], eps: float) -> Literal["stair
 
 
 def _candidates(widths: Sequence[int], fitted: _Array, pattern: str, eps: float) -> tuple[int, ...]:
-    """Return the wave-aligned widths, from the widest down: those that no wider one already taken matches within 1 + eps.
+    """Return the wave-aligned widths, from the widest down: those that no wider one taken before matches within 1 + eps.
 
     "Within eps" is not transitive: compared with all wider widths, a long gentle rise would lose everything but its end.
     On a slope every multiple of 8 is worth having, unless a wider width is as fast.

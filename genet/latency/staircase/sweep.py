@@ -1,4 +1,4 @@
-"""One sweep: latency over the width of one layer or block; how it is read from a file, and which widths to measure.
+"""One sweep: latency over the width of one layer or block; its reader for files, and the choice of widths to measure.
 
 A device works in tiles of 32, 64 or 128 channels, so its latency steps up right after a round width (tail-effect paper,
 section 3.3). A sweep that looks at round widths first, and right behind them, finds the steps with few measurements.
@@ -23,13 +23,13 @@ from genet.storage import Record, read_bytes
 
 COLUMNS = ("width", "latency_ms")
 SIGMA = "sigma"
-TOLERANCE = 0.03  # rises below this share of the latency are not looked into
-SIGMAS = 3.5  # nor those that noise makes: 2.5 standard errors of a difference
-STEADIEST = 0.002  # clocks of a GPU are not steadier than this
+TOLERANCE = 0.03  # rises below this share of the latency are ignored
+SIGMAS = 3.5  # and so are those within noise: 2.5 standard errors of a difference
+STEADIEST = 0.002  # a GPU's clock is not steadier than this
 SHORT = 40  # a grid of fewer widths is measured whole
 FEWEST = 8  # measurements that any sweep may take, however short its grid
-PATIENCE = 8  # one call spends the eighth part of what is left
-COARSE = 12  # about one in so many widths belongs to the first look
+PATIENCE = 8  # one call spends an eighth of the remaining measurements
+COARSE = 12  # about one in so many widths is measured first
 
 _Array = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ _Array = NDArray[np.float64]
 class Sweep(Record):
     """Latency at several widths of one layer or block, on one device.
 
-    `ms` is per batch. `sigma` is the standard error of each latency relative to it, None where unknown.
+    `ms` is per batch. `sigma` is the standard error of each latency relative to it, None if unknown.
     """
 
     widths: tuple[int, ...]
@@ -47,7 +47,7 @@ class Sweep(Record):
     @model_validator(mode="after")
     def _is_a_curve(self) -> Self:
         if len(self.widths) < 2:
-            raise ValueError(f"a sweep must have at least 2 widths, and has {len(self.widths)}; measure more of them")
+            raise ValueError(f"a sweep needs at least 2 widths, got {len(self.widths)}; measure more of them")
         if len(self.ms) != len(self.widths) or len(self.sigma or self.ms) != len(self.widths):
             raise ValueError("a sweep must have one latency per width, and one sigma per width or none at all")
         if self.widths[0] < 1 or any(b <= a for a, b in zip(self.widths, self.widths[1:], strict=False)):
@@ -60,14 +60,14 @@ class Sweep(Record):
 def read_sweep(path: Path | str) -> Sweep:
     """Read a sweep from a CSV file with the header `width,latency_ms` or `width,latency_ms,sigma`.
 
-    `sigma` is the standard error of `latency_ms`, in milliseconds too. Other columns are passed over. SpecError with
-    every fault of the file, one `file:line:` each; StorageError where the file cannot be read.
+    `sigma` is the standard error of `latency_ms`, in milliseconds too. Other columns are ignored. SpecError with
+    every fault of the file, one `file:line:` each; StorageError if the file cannot be read.
     """
     path = Path(path)
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SpecError([f"{path}: must be a CSV file in UTF-8, and holds other bytes; export it as CSV"]) from None
+        raise SpecError([f"{path}: got bytes that are not UTF-8, expected a CSV file in UTF-8; export it as CSV"]) from None
     faults: list[str] = []
     rows = list(_rows(path, text, faults))
     faults += _order_faults(path, rows)
@@ -82,7 +82,7 @@ _Row = tuple[int, int | None, float | None, float | None]  # line, width, latenc
 
 
 def _rows(path: Path, text: str, faults: list[str]) -> Iterator[_Row]:
-    """Yield the rows that are not blank; what is wrong with them goes to `faults`."""
+    """Yield the rows that are not blank; their faults go to `faults`."""
     reader = csv.reader(text.splitlines(), skipinitialspace=True)
     header = [name.strip() for name in next((row for row in reader if any(map(str.strip, row))), [])]
     if not header:
@@ -112,7 +112,7 @@ _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def _number(where: str, row: Mapping[str, str], column: str, faults: list[str]) -> float | None:
-    """Return one cell; None and a fault where it breaks its column's law."""
+    """Return one cell; None and a fault if it breaks its column's rule."""
     cell = row.get(column, "")
     got = f"(got {cell[:40]})"
     if not cell:
@@ -133,7 +133,7 @@ def _number(where: str, row: Mapping[str, str], column: str, faults: list[str]) 
 
 
 def _order_faults(path: Path, rows: Sequence[_Row]) -> Iterator[str]:
-    """Yield widths that stand twice, or below a wider one."""
+    """Yield faults for widths that appear twice, or below a wider one."""
     seen: dict[int, int] = {}
     widest = 0
     for line, width, _, _ in rows:
@@ -155,9 +155,9 @@ def _line_of(fault: str) -> int:
 def next_widths(grid: Sequence[int], measured: Mapping[int, float], sigma: float) -> tuple[int, ...]:
     """Return the widths of `grid` to measure next; empty when every edge is located or a third of the grid is spent.
 
-    `grid` ascends; `measured` maps widths to ms, `sigma` is their relative standard error. All that was decided before is
-    read from `measured`, so a sweep that was stopped goes on where it was. A short grid may spend 8. Each call
-    asks for a few of the largest rises, so that the first edges found tell where to look for the others.
+    `grid` ascends; `measured` maps widths to ms, `sigma` is their relative standard error. All earlier decisions follow from
+    `measured`, so a sweep that was stopped goes on where it was. A short grid may spend 8. Each call asks for a few of the
+    largest rises, so that the first edges found guide the search for the others.
     """
     if not grid:
         return ()
@@ -171,7 +171,7 @@ def next_widths(grid: Sequence[int], measured: Mapping[int, float], sigma: float
     rising = _rising(grid, known, max(sigma, STEADIEST))
     stride = _stride(grid, [grid[a] for _, a, b in rising if b == a + 1])
     wide = sorted((interval for interval in rising if interval[2] > interval[1] + 1), reverse=True)
-    if not wide:  # equal steps may have passed for a slope: what is left goes into the widest rises
+    if not wide:  # equal steps may have looked like a slope: the remaining measurements go into the widest rises
         pairs = itertools.pairwise(known)
         wide = sorted(
             ((b - a, a, b) for (a, low), (b, high) in pairs if b > a + 1 and high > (1 + TOLERANCE) * low), reverse=True
@@ -206,10 +206,10 @@ def _rising(grid: Sequence[int], known: Sequence[tuple[int, float]], sigma: floa
 
 
 def _common_slope(rises: _Array, lengths: _Array, error: float) -> float:
-    """Return ms per channel within a tread: that of the flattest interval, and of all that noise cannot tell from it.
+    """Return the ms per channel within a tread: that of the flattest interval, and of all that are equal to it within noise.
 
     `rises` and `lengths` are relative to the latency, which makes `error` the same for all. An interval with a step in it
-    is steeper than that; short ones are noisy and say little, whence the two standard errors.
+    is steeper than that; short ones are noisy and say little, hence the two standard errors.
     """
     slopes, errors = rises / lengths, error / lengths
     flat = slopes - 2 * errors <= np.min(slopes + 2 * errors)
@@ -219,7 +219,7 @@ def _common_slope(rises: _Array, lengths: _Array, error: float) -> float:
 def _stride(grid: Sequence[int], edges: Sequence[int]) -> int:
     """Return the largest multiple of the grid's step that divides two thirds of the edges found; 1 while there are too few.
 
-    Where blocks are filters, the edges are multiples of the number of processors, which need not be round (figure 5).
+    If blocks are filters, the edges are multiples of the number of processors, which need not be round (figure 5).
     """
     step = math.gcd(*grid)
     for stride in range(max(edges, default=0) // step * step, step, -step):
@@ -229,7 +229,7 @@ def _stride(grid: Sequence[int], edges: Sequence[int]) -> int:
 
 
 def _split(grid: Sequence[int], a: int, b: int, stride: int) -> int:
-    """Return where to look inside the rising interval (a, b): behind `a` where that is likelier an edge than all between."""
+    """Return the width to measure inside the rising interval (a, b): behind `a` if that is a likelier edge than all between."""
     likeliest = max(range(a + 1, b), key=lambda index: (_likely(grid[index], stride), -abs(2 * index - a - b)))
     return a + 1 if _likely(grid[a], stride) > _likely(grid[likeliest], stride) else likeliest
 

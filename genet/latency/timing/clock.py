@@ -18,16 +18,16 @@ from genet.errors import MeasurementError
 from genet.storage import Record
 
 REPEATS = 30
-TRIM = 0.1  # of the repeats, at each end
+TRIM = 0.1  # share of the repeats cut at each end
 WARM_UP_S = {"cpu": 0.02, "cuda": 0.005}  # at least
-UNSETTLED_S = {"cpu": 0.1, "cuda": 0.5}  # at most: a machine that does not settle is seen in the spread
+UNSETTLED_S = {"cpu": 0.1, "cuda": 0.5}  # of warming up at most: a machine that does not settle shows in the spread
 SETTLED = 0.05  # three repeats in a row that differ by less have settled
 ROUNDS_APART = 5
 PAUSE_S = 0.05  # longer than idle threads spin
 REPEAT_MS = 0.5  # a repeat runs the work as often as this takes: a thousand times the grain of a GPU event
-SHORT_MS = 0.02  # a GPU may run a work that takes less faster than the host launches it ...
+SHORT_MS = 0.02  # a GPU may finish a shorter work before the host launches the next ...
 LAUNCH_MS = 0.01  # ... which takes the host no longer than this
-CYCLES_PER_MS = 2_000_000  # of a GPU's clock, about
+CYCLES_PER_MS = 2_000_000  # rough frequency of a GPU's clock
 
 
 class Timing(Record):
@@ -114,10 +114,10 @@ def _cuda_repeat(work: Work, calls: int) -> float:
 
 
 def head_start_ms(calls: int) -> float:
-    """Return how long a GPU waits before a repeat of so many calls, so that all are launched by then and none is waited for.
+    """Return the time that a GPU waits before a repeat of so many calls, so that all are launched by then.
 
-    Longer works need no such wait. Whole networks that the host launches kernel by kernel are longer, and are timed with what
-    that costs.
+    Longer works need no such wait. Whole networks that the host launches kernel by kernel are longer, and are timed including
+    that cost.
     """
     return calls * LAUNCH_MS if calls > REPEAT_MS / SHORT_MS else 0.0
 

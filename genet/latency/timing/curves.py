@@ -18,7 +18,7 @@ VARIABLES = ("batch", "size", "width")
 
 
 class Curve(Record):
-    """Latency of one thing over a variable, in milliseconds per batch; None where it did not fit into memory.
+    """Latency of one thing over a variable, in milliseconds per batch; None if it did not fit into memory.
 
     `parameters` counts the weights of its convolutions and linear layers at each value, so that things can be compared at
     equal capacity too.
@@ -36,12 +36,12 @@ class Curves(Record):
     variable: str
     device: str
     estimate: bool
-    batch: int | None  # None where the batch is what varies
+    batch: int | None  # None if the batch varies
     curves: tuple[Curve, ...]
 
 
 def read_sweep_option(text: str) -> tuple[str, tuple[int, ...]]:
-    """Return `batch=1..128` (doubling), `width=32..512:8`, `size=7,14,28`; SpecError for what is none of these or empty."""
+    """Return `batch=1..128` (doubling), `width=32..512:8`, `size=7,14,28`; SpecError for other or empty text."""
     variable, _, values = text.partition("=")
     if variable not in VARIABLES:
         raise SpecError([f"--sweep must be over {', '.join(VARIABLES)}, as in batch=1..128 (got {text!r})"])
@@ -49,7 +49,7 @@ def read_sweep_option(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def read_range(text: str, option: str, doubling: bool = False, step: int = 8) -> tuple[int, ...]:
-    """Return `a..b` or `a..b:step` or `a,b,c`, ascending and positive; SpecError where it is empty or not one of these."""
+    """Return `a..b` or `a..b:step` or `a,b,c`, ascending and positive; SpecError if it is empty or of another form."""
     found = re.fullmatch(r"(\d+)\.\.(\d+)(?::(\d+))?", text)
     if found:
         low, high = int(found[1]), int(found[2])
@@ -76,7 +76,7 @@ def measure_curves(
 ) -> Curves:
     """Time everything at every value, values in random order, and at each value all things in turn.
 
-    `meter_at` gives the meter for a batch, or for the usual one. EvidenceError where nothing fits at any value.
+    `meter_at` gives the meter for a batch, or for the usual one. EvidenceError if nothing fits at any value.
     """
     found: dict[tuple[str, int], float | None] = {}
     parameters: dict[tuple[str, int], int] = {}
@@ -88,7 +88,9 @@ def measure_curves(
             parameters[name, value] = sum(op.weights for op in parts[name].ops() if op.macs)
         measured()
     if not any(found.values()):
-        raise EvidenceError(f"{', '.join(names)}: must fit into memory at some {variable}, and fits at none; take smaller ones")
+        raise EvidenceError(
+            f"{', '.join(names)}: got no {variable} that fits into memory, expected at least one; take smaller ones"
+        )
     setting = meter_at(None).setting
     return Curves(
         variable=variable,
@@ -114,7 +116,7 @@ def _part(name: str, variable: str, value: int, size: int | None) -> Workload:
 
 
 def _times(parts: Sequence[Workload], meter: Meter) -> Iterable[float | None]:
-    """Return all in turn; where one does not fit beside the others, each by itself, and None for those that do not fit at all."""
+    """Time all in turn; if they do not fit together, each by itself, with None for parts that do not fit at all."""
     try:
         return [timing.ms for timing in meter.prepare(parts)()]
     except MeasurementError:

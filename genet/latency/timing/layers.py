@@ -1,4 +1,4 @@
-"""How long every layer takes inside a forward pass in eager mode: hooks around the modules that hold no others."""
+"""Time of every layer inside a forward pass in eager mode: hooks around the modules that contain no others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Mark = Callable[[], float]  # resolves, after the pass, to milliseconds on one t
 
 
 def time_layers(module: nn.Module, images: Tensor, passes: int) -> tuple[tuple[str, str, float], ...]:
-    """Name, kind and median milliseconds of every leaf module, in the order they run.
+    """Return name, kind and median milliseconds of every leaf module, in the order in which they run.
 
     A GPU waits before each pass for about twice as long as the host takes to launch one: it then runs them without a gap.
     """

@@ -1,6 +1,6 @@
-"""Where latencies come from: the device at hand, the estimate of one that is not here, or an evidence file alone.
+"""Sources of latencies: the device at hand, the estimate of an absent one, or an evidence file alone.
 
-All three answer the same question, so everything above them works with any; a setting tells them apart in every row.
+All three have the same interface, so the rest of the code works with any; a setting tells them apart in every row.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ from genet.latency.workload import Workload
 _Answer = TypeVar("_Answer")
 CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
 ATTEMPTS = 3
-MOST_IMAGES = 2**14  # at a time, that the largest batch is looked for among
+MOST_IMAGES = 2**14  # upper limit of the search for the largest batch
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class InterleavedTimer(Protocol):
-    """Times parts that are ready, a repeat of each in turn."""
+    """A timer of prepared parts, a repeat of each in turn."""
 
     def __call__(self, repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
-        """Return one timing per part; `repeated` is called after each round, for who waits."""
+        """Return one timing per part; `repeated` is called after each round, to show progress."""
 
 
 class Meter(Protocol):
-    """Times parts in one setting. MeasurementError where one cannot be timed, DeviceError where none can."""
+    """A meter times parts in one setting. MeasurementError if one cannot be timed, DeviceError if none can."""
 
     @property
     def setting(self) -> Setting:
@@ -71,11 +71,11 @@ class Meter(Protocol):
         """Make parts ready to be timed in turn, as often as the caller likes."""
 
     def at(self, batch: int) -> Meter:
-        """Return the same with so many images at a time."""
+        """Return the same meter with so many images at a time."""
 
 
 def open_meter(wanted: Measure, card: DeviceCard, device: torch.device) -> Meter:
-    """Return the meter for what a recipe or a user wants: the device at hand, or the estimate of another."""
+    """Return the meter for the options of a recipe or a user: the device at hand, or the estimate of another."""
     if wanted.device.startswith("estimate:"):
         return EstimateMeter(wanted, find_gpu(wanted.device.removeprefix("estimate:")))
     if device.type == "cpu":
@@ -85,7 +85,7 @@ def open_meter(wanted: Measure, card: DeviceCard, device: torch.device) -> Meter
 
 @dataclass(frozen=True)
 class DeviceMeter:
-    """Measures on the device at hand."""
+    """A meter that measures on the device at hand."""
 
     setting: Setting
     device: torch.device
@@ -95,10 +95,10 @@ class DeviceMeter:
         return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
     def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
-        """Build the parts with fresh weights on the device, on random images; what a time depends on is their shape."""
+        """Build the parts with fresh weights on the device, on random images; a time depends on their shape alone."""
         runtime = self.setting.runtime
         if runtime in ONE_LAYOUT and self.setting.memory_format != "contiguous":
-            raise DeviceError(f"runtime {runtime} must have memory format contiguous, and got {self.setting.memory_format}")
+            raise DeviceError(f"runtime {runtime} needs memory format contiguous, got {self.setting.memory_format}")
 
         def works_of() -> tuple[Work, ...]:
             modules = [(self._module(part), self._images(part)) for part in parts]
@@ -119,13 +119,13 @@ class DeviceMeter:
         return race
 
     def layers(self, part: Workload, passes: int = 10) -> tuple[tuple[str, str, float], ...]:
-        """Name, kind and milliseconds of every layer in eager mode, the median of some passes, in the order they run."""
+        """Return name, kind and milliseconds of every layer in eager mode, the median of some passes, in running order."""
         return self._at_work([part], lambda: time_layers(self._module(part), self._images(part), passes))
 
     def largest_batch(self, part: Workload) -> int | None:
-        """Return the largest power of two of images that fits into memory, up to MOST_IMAGES; None where not one does.
+        """Return the largest power of two of images that fits into memory, up to MOST_IMAGES; None if no batch does.
 
-        Tried on a GPU, by one pass in eager mode; reckoned on a CPU.
+        It is tried on a GPU, by one pass in eager mode, and calculated on a CPU.
         """
         fitting, batch = None, 1
         while batch <= MOST_IMAGES and self.at(batch)._fits(part):
@@ -163,9 +163,9 @@ class DeviceMeter:
         return pixels.contiguous(memory_format=MEMORY_FORMATS[self.setting.memory_format])
 
     def _at_work(self, parts: Sequence[Workload], body: Callable[[], _Answer]) -> _Answer:
-        """Do the body's inference on the device, with cuDNN's own choice of kernels, and tell its faults in words.
+        """Do the body's inference on the device, with cuDNN's own choice of kernels, and translate its faults.
 
-        fp32 means what torch serves by default: TF32 convolutions where there are, and IEEE linear layers.
+        fp32 means what torch serves by default: TF32 convolutions if available, and IEEE linear layers.
         """
         if self.device.type == "cpu":
             self._check_memory(parts)
@@ -181,14 +181,14 @@ class DeviceMeter:
             kind, what = device_fault(fault), first_line(fault)
             if kind is None or isinstance(fault, GenetError):
                 raise
-        if kind == "out of memory":  # the fault is gone by now, and so are the tensors that its traceback held
+        if kind == "out of memory":  # by now the fault is gone, and so are the tensors in its traceback
             give_back_memory(self.device)
             raise self._too_large(parts, free_bytes(self.device))
         name = parts[0].name
         if kind == "device lost" or not self._answers():
             raise LostDeviceError(
-                f"{self.setting.device.name}: must answer, and stopped while {name} was timed ({what}); the same command "
-                "goes on without it"
+                f"{self.setting.device.name} stopped answering while {name} was timed ({what}); the same command goes on "
+                "without it"
             )
         raise MeasurementError(
             f"{name}: got {what}, expected kernels in {self.setting.dtype} and {self.setting.memory_format}; "
@@ -196,7 +196,7 @@ class DeviceMeter:
         )
 
     def _answers(self) -> bool:
-        """Tell whether the device goes on with other work after a fault of one of its libraries."""
+        """Return whether the device goes on with other work after a fault of one of its libraries."""
         try:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
@@ -205,7 +205,7 @@ class DeviceMeter:
         return True
 
     def _check_memory(self, parts: Sequence[Workload]) -> None:
-        """Refuse what does not fit: a CPU's allocator may promise more than there is, and the process is killed."""
+        """Refuse a part that does not fit: a CPU's allocator may promise more than there is, and the process would be killed."""
         free = available_bytes()
         if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
             raise self._too_large(parts, free)
@@ -216,12 +216,12 @@ class DeviceMeter:
         while fits > 1 and self._bytes(part, fits) > room:
             fits //= 2
         return OutOfMemoryError(
-            f"{part.name}: must fit into memory at batch {self.setting.batch}, and does not; "
+            f"{part.name} does not fit into memory at batch {self.setting.batch}; "
             f"batch {min(fits, max(1, self.setting.batch // 2))} should"
         )
 
     def _bytes(self, part: Workload, batch: int) -> int:
-        """Return memory of one pass: weights, images, and the largest input and output of a kernel, twice for its workspace."""
+        """Return the memory of one pass: weights, images, and the largest input and output of a kernel, twice for workspace."""
         ops = part.ops()
         largest = max((op.read + op.written for op in ops), default=0)
         values = sum(op.weights for op in ops) + 2 * batch * largest
@@ -234,21 +234,21 @@ def _unrest(timings: tuple[Timing, ...]) -> float:
 
 @dataclass(frozen=True)
 class EstimateMeter:
-    """Answers from the wave model of a GPU that is not here; its setting is labelled so, and with what corrects it."""
+    """A meter that answers from the wave model of an absent GPU; its setting says so, and names its corrections."""
 
     wanted: Measure
     gpu: Gpu
     scale: float = 1.0
     residual: LearnedCorrection | None = None
-    rows: int = 0  # that the residual was learnt from
+    rows: int = 0  # number of rows that the residual was learnt from
 
     def at(self, batch: int) -> EstimateMeter:
-        """See `Meter`; what corrects it stays."""
+        """See `Meter`; its corrections stay."""
         return dataclasses.replace(self, wanted=self.wanted.model_copy(update={"batch": batch}))
 
     @property
     def setting(self) -> Setting:
-        """The setting of the estimate; the device's name says what it is."""
+        """The setting of the estimate; the device's name marks it as one."""
         calibration = f" x {self.scale:.4g}" * (self.scale != 1) + f" corrected by {self.rows} rows" * (self.rows > 0)
         return Setting.of(estimate_card(self.gpu, f"estimate:{self.gpu.key}{calibration}"), self.wanted)
 
@@ -269,22 +269,22 @@ class EstimateMeter:
         return corrected(self._plain(part.ops()), per_op, self.scale)
 
     def scaled_by(self, known: Sequence[tuple[Workload, float]]) -> EstimateMeter:
-        """Return the meter with one factor more: what some networks really take, in ms per batch."""
+        """Return the meter with one more factor, from measured times of some networks, in ms per batch."""
         if not known:
             return self
         factor = scale_of([ms for _, ms in known], [self.estimate(part).ms for part, _ in known])
         return dataclasses.replace(self, scale=self.scale * factor)
 
     def corrected_by(self, evidence: LatencyTable) -> EstimateMeter:
-        """Return the meter with the residual of measured rows of that GPU, which a few hundred of them make worth having.
+        """Return the meter with the residual of measured rows of that GPU, which is worthwhile from a few hundred rows on.
 
-        EvidenceError where the rows are of another device.
+        EvidenceError if the rows are of another device.
         """
         setting = evidence.setting
         if similar_gpu(setting.device.name) != self.gpu:
             raise EvidenceError(
-                f"--calibrate: an estimate of {self.gpu.name} must be corrected by rows of that GPU, and these are of "
-                f"{setting.device.name}; measure there with `genet profile RUN`"
+                f"--calibrate: got rows of {setting.device.name} for an estimate of {self.gpu.name}, expected rows of that GPU; "
+                "measure there with `genet profile RUN`"
             )
         rows = [(block_ops(row.block), evidence.ms(row.block)) for row in evidence.block_rows if row.ms is not None]
         learnt = [
@@ -299,7 +299,7 @@ class EstimateMeter:
 
 
 def estimate_card(gpu: Gpu, name: str) -> DeviceCard:
-    """Return the card of a GPU that is not here: what is published of it, and nothing of this machine's software."""
+    """Return the card of an absent GPU: its published facts, and nothing of this machine's software."""
     return DeviceCard(
         kind="estimate",
         name=name,
@@ -319,7 +319,7 @@ def estimate_card(gpu: Gpu, name: str) -> DeviceCard:
 
 @dataclass(frozen=True)
 class EvidenceMeter:
-    """Stands for a device that is elsewhere: what its evidence file does not hold cannot be timed here."""
+    """A meter for a device that is elsewhere: parts missing from its evidence file cannot be timed here."""
 
     setting: Setting
 
@@ -328,8 +328,8 @@ class EvidenceMeter:
         return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
     def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
-        """Refuse; EvidenceError names what is missing."""
+        """Refuse; EvidenceError names the missing part."""
         raise EvidenceError(
-            f"the evidence of {self.setting.device.name} must hold {parts[0].name}, and does not; measure it there with "
-            "`genet profile RUN` of this very space, or leave --latency away"
+            f"the evidence of {self.setting.device.name} lacks {parts[0].name}; measure it there with "
+            "`genet profile RUN` of this very space, or leave --latency out"
         )

@@ -1,4 +1,4 @@
-"""A/A test: the same network timed against itself, to know what difference a machine can tell apart at all."""
+"""A/A test: the same network timed against itself, to know the smallest difference that a machine can resolve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runtimes a network can be served by. Each turns a module and its images into a work that the clock can repeat.
+"""The runtimes that can serve a network. Each turns a module and its images into a work that the clock can repeat.
 
 A network's latency depends on the runtime as much as on the device, and even the order of two networks does, so the
 runtime is part of every row's key. Works for a GPU enqueue on the current stream, except those that `wait` for it.
@@ -26,8 +26,8 @@ from genet.latency.timing.clock import Work
 def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alone: bool = False) -> tuple[Work, ...]:
     """Return one forward pass of each module on its images as a work of the given runtime.
 
-    With `kernels_alone` what a GPU's host needs to launch them is taken out, as where parts of a network are timed.
-    DeviceError where the runtime is not there, MeasurementError where it refuses a module.
+    With `kernels_alone` the host's time to launch a GPU's kernels is excluded, as for parts of a network.
+    DeviceError if the runtime is not there, MeasurementError if it refuses a module.
     """
     works = (RUNTIMES[runtime](module, images) for module, images in parts)
     device = parts[0][1].device
@@ -41,7 +41,7 @@ def _eager(module: nn.Module, images: Tensor) -> Work:
 
 
 def _cudagraph(module: nn.Module, images: Tensor) -> Work:
-    """Return the kernels alone, recorded once and replayed: what the host costs to launch them is not in the time."""
+    """Return a replay of the kernels recorded once, whose time does not include the host's launches."""
     _need_cuda("cudagraph", images)
     return _captured(partial(module, images), images.device)
 
@@ -56,27 +56,27 @@ def _captured(work: Work, device: torch.device) -> Work:
         if device_fault(fault) == "out of memory":
             raise
         torch.cuda.synchronize(device)  # raises again if the device itself is lost
-        raise MeasurementError(f"a CUDA graph must capture it, and does not: {first_line(fault)}") from fault
+        raise MeasurementError(f"capturing the model as a CUDA graph failed: {first_line(fault)}") from fault
 
 
 @contextmanager
 def _refusal(law: str) -> Iterator[None]:
-    """Turn what a library raises into its refusal of the module; faults of the device pass as they are."""
+    """Turn an error of a library into its refusal of the module; faults of the device pass unchanged."""
     try:
         yield
     except Exception as fault:
         if device_fault(fault):
             raise
-        raise MeasurementError(f"{law}, and does not: {first_line(fault)}") from fault
+        raise MeasurementError(f"{law}: {first_line(fault)}") from fault
 
 
 def _compile(module: nn.Module, images: Tensor) -> Work:
     """Compile for these very shapes, before the clock starts."""
     names: dict[str, Any] = {}
-    exec("def forward(module, images): return module(images)", names)  # code of its own: compilations are counted per code
-    compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)  # a module that it holds would never be freed
+    exec("def forward(module, images): return module(images)", names)  # separate code, as compilations are counted per code
+    compiled = torch.compile(names["forward"], fullgraph=True, dynamic=False)  # a module held by it would never be freed
     work = partial(compiled, module, images)
-    with _refusal("torch.compile must compile it"):
+    with _refusal("torch.compile failed to compile the model"):
         work()
     return work
 
@@ -86,11 +86,11 @@ def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
 
 
 def onnx_work(model: bytes, images: Tensor) -> Work:
-    """Return an ONNX model's answer to these images in ONNX Runtime, where the images are. See `prepare` for its errors."""
+    """Return an ONNX model's answer to these images in ONNX Runtime, on the images' device. See `prepare` for its errors."""
     runtime = _import("onnxruntime", "onnxruntime")
     providers, device = _providers(runtime, images), images.device.type
     place = {"device_type": device, "device_id": images.device.index or 0}
-    with _refusal("ONNX Runtime must run it"):
+    with _refusal("ONNX Runtime failed to run the model"):
         session = runtime.InferenceSession(model, session_options(runtime), providers=providers)
         (given,), (answer,) = session.get_inputs(), session.get_outputs()
         binding = session.io_binding()
@@ -99,17 +99,17 @@ def onnx_work(model: bytes, images: Tensor) -> Work:
         binding.bind_output(answer.name, device)
         session.run_with_iobinding(binding)
     if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise DeviceError("ONNX Runtime must run on the GPU, and fell back to the processor; see its own log, or --runtime eager")
+        raise DeviceError("ONNX Runtime fell back to the processor, expected the GPU; see its own log, or use --runtime eager")
 
     def run(_keep: Tensor = images) -> None:
         session.run_with_iobinding(binding)
-        binding.synchronize_outputs()  # it has streams of its own, which the events of another do not see
+        binding.synchronize_outputs()  # it has its own streams, which the events of another stream do not cover
 
     return run
 
 
 def session_options(runtime: ModuleType) -> Any:
-    """Return ONNX Runtime with as many threads as torch has, exact in INT8, and silent but for faults."""
+    """Return options for ONNX Runtime: as many threads as torch has, exact in INT8, and silent except for errors."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -122,10 +122,10 @@ def _providers(runtime: ModuleType, images: Tensor) -> list[Any]:
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in runtime.get_available_providers():
         raise DeviceError(
-            "runtime onnxruntime must reach the GPU, and the installed package does not; pip install onnxruntime-gpu, "
-            "or --device cpu"
+            "runtime onnxruntime needs a package that reaches the GPU, got one that does not; pip install onnxruntime-gpu, "
+            "or use --device cpu"
         )
-    torch.cuda.synchronize(images.device)  # the images are there before another stream reads them
+    torch.cuda.synchronize(images.device)  # the images must be there before another stream reads them
     return [("CUDAExecutionProvider", {"device_id": images.device.index or 0})]
 
 
@@ -134,25 +134,25 @@ def _tensorrt(module: nn.Module, images: Tensor) -> Work:
     _need_cuda("tensorrt", images)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # newer versions know no other kind
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # newer versions have no other kind
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(_onnx(module, images)):
-        raise MeasurementError(f"TensorRT must read it, and does not: {parser.get_error(0).desc()}")
+        raise MeasurementError(f"TensorRT failed to read the model: {parser.get_error(0).desc()}")
     plan = builder.build_serialized_network(network, builder.create_builder_config())
     if plan is None:
-        raise MeasurementError("TensorRT must build an engine of it, and does not; its own log says why")
+        raise MeasurementError("TensorRT failed to build an engine of the model; its own log says why")
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     context = engine.create_execution_context()
     if context is None:
-        raise OutOfMemoryError("tensorrt must have memory for the network's activations, and has none; lower the batch")
+        raise OutOfMemoryError("TensorRT got no memory for the network's activations; lower the batch")
     answer = torch.empty(tuple(context.get_tensor_shape("answer")), dtype=images.dtype, device=images.device)
     context.set_tensor_address("images", images.data_ptr())
     context.set_tensor_address("answer", answer.data_ptr())
 
     def run(_keep: tuple[object, ...] = (engine, images, answer)) -> None:
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise MeasurementError("TensorRT must enqueue it, and does not; its own log says why")
+            raise MeasurementError("TensorRT failed to enqueue the model; its own log says why")
 
     return _captured(run, images.device)  # on the default stream TensorRT would synchronise by itself
 
@@ -160,7 +160,7 @@ def _tensorrt(module: nn.Module, images: Tensor) -> Work:
 ONNX_TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # their numbers in ONNX; numpy has no bfloat16
 EXACT_INT8 = ("session.x64quantprecision", "1")  # without it, sums saturate on x86 processors that lack VNNI
 ONE_LAYOUT = ("onnxruntime", "tensorrt")  # ONNX knows no memory format
-WAITING = ("onnxruntime",)  # works of these return when the device has answered, so the host's clock times them
+WAITING = ("onnxruntime",)  # their works return when the device has answered, so the host's clock times them
 RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Work]] = {
     "eager": _eager,
     "cudagraph": _cudagraph,
@@ -171,12 +171,12 @@ RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Work]] = {
 
 
 def _onnx(module: nn.Module, images: Tensor) -> bytes:
-    """Return the module as ONNX, for its one batch; the tracing exporter takes milliseconds where the newer one takes seconds."""
+    """Return the module as ONNX, for its one batch; the tracing exporter takes milliseconds, the newer one seconds."""
     buffer = io.BytesIO()
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain = images.clone(memory_format=torch.contiguous_format)
-        with _refusal("it must export to ONNX"):
+        with _refusal("exporting the model to ONNX failed"):
             torch.onnx.export(
                 module,
                 (plain,),
@@ -190,13 +190,11 @@ def _onnx(module: nn.Module, images: Tensor) -> bytes:
 
 def _need_cuda(runtime: str, images: Tensor) -> None:
     if images.device.type != "cuda":
-        raise DeviceError(
-            f"runtime {runtime} must have an NVIDIA GPU, and runs on {images.device.type} here; use --runtime eager"
-        )
+        raise DeviceError(f"runtime {runtime} needs an NVIDIA GPU, got {images.device.type} here; use --runtime eager")
 
 
 def _import(package: str, install: str) -> ModuleType:
     try:
         return import_module(package)
     except ImportError:
-        raise DeviceError(f"runtime {package} must have its package, and it is not installed: pip install '{install}'") from None
+        raise DeviceError(f"runtime {package} needs its package, which is not installed; pip install '{install}'") from None

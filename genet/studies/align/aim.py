@@ -1,4 +1,4 @@
-"""What an alignment aims at, and how good a choice of widths is for it (tail-effect paper, equations 6 and 7)."""
+"""The aim of an alignment, and the value of a choice of widths for it (tail-effect paper, equations 6 and 7)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Objective:
     """In latency mode the most milliseconds saved, with a sum of parameter gains from `least` to `most` (equation 7).
 
     In accuracy mode the most parameters gained, with a sum of latency gains, in milliseconds, of at least `least` (equation 6).
-    `count` tells what a choice uses where the sum over its places does not: parameters between two layers are the product of
-    both widths.
+    `count` gives the use of a choice if the sum over its places does not: parameters between two layers are the product of both
+    widths.
     """
 
     mode: Mode
@@ -29,19 +29,19 @@ class Objective:
     count: Callable[[Chosen], float] | None = None
 
     def value(self, place: Place, option: Option) -> float:
-        """Return what is maximised."""
+        """Return the quantity to maximise."""
         return place.latency_gain(option) if self.mode == "latency" else place.parameter_gain(option)
 
     def room(self, place: Place, option: Option) -> float:
-        """Return what is kept within bounds, in nanoseconds if latency, so that rounding decides nothing."""
+        """Return the bounded quantity, in nanoseconds if it is latency, so that rounding decides nothing."""
         return place.parameter_gain(option) if self.mode == "latency" else round(place.latency_gain(option), NANOSECOND)
 
     def worth(self, places: Sequence[Place], chosen: Chosen) -> float:
-        """Return the sum of what is maximised."""
+        """Return the sum of the quantity to maximise."""
         return math.fsum(self.value(place, option) for place, option in zip(places, chosen, strict=True))
 
     def used(self, places: Sequence[Place], chosen: Chosen) -> float:
-        """Return what is kept within bounds, of all places together."""
+        """Return the bounded quantity of all places together."""
         if self.count:
             return self.count(chosen)
         return math.fsum(self.room(place, option) for place, option in zip(places, chosen, strict=True))
@@ -53,5 +53,5 @@ class Objective:
 
 
 def stay(places: Sequence[Place]) -> Chosen:
-    """Return every place as it is."""
+    """Return the choice that leaves every place as it is."""
     return tuple(place.now for place in places)

@@ -1,4 +1,4 @@
-"""Which channels a cut keeps: those whose filters weigh most, or whose feature maps have the highest rank."""
+"""Criteria for the channels that a cut keeps: the largest filters, or the feature maps of the highest rank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from genet.studies.align.tied import Tied
 
 CRITERIA = ("l1", "l2", "rank")
-AT_ONCE = 25  # images: all feature maps of so many are held in memory
+AT_ONCE = 25  # images at a time, whose feature maps are all held in memory
 Scores = Callable[[str], Tensor]  # a convolution's name to one number per filter
 
 
@@ -48,7 +48,7 @@ def ranks(module: nn.Module, images: Tensor) -> Scores:
 
 @torch.inference_mode()
 def _ranks(module: nn.Module, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Follow each convolution's output to the normalisation that reads it; without one its own output counts."""
+    """Follow each convolution's output to the normalisation that reads it; without one use its own output."""
     found: dict[str, Tensor] = {}
     written: dict[int, tuple[str, Tensor]] = {}  # keeps the tensors, so that no other can take their identity
     handles = []

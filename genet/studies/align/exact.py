@@ -1,7 +1,7 @@
-"""The same choice of widths solved exactly: an integer program with one option per place and one sum to keep.
+"""The same choice of widths solved exactly: an integer program with one option per place and one bounded sum.
 
-Like the paper's own way it looks at the edges beside each width alone. Edges farther off would buy latency with accuracy: equal
-parameters stand for equal accuracy as long as the shape of the network stays, not where early layers shrink and late ones grow.
+Like the paper's own way it looks at the edges beside each width alone. Edges farther off would trade accuracy for latency: equal
+parameters mean equal accuracy only as long as the shape of the network stays, not if early layers shrink and late ones grow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from genet.studies.align.place import Place
 
 
 def exact(places: Sequence[Place], aim: Objective) -> Chosen:
-    """Return the options with the largest value within the bounds; every width stays where nothing is within them."""
+    """Return the options with the largest value within the bounds; every width stays if nothing is within them."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     pairs = [(index, option) for index, place in enumerate(places) for option in place.options]

@@ -1,4 +1,4 @@
-"""The tail-effect paper's own way to choose widths: algorithm 2, lines 7 to 13, and its mirror image for accuracy."""
+"""The tail-effect paper's own choice of widths: algorithm 2, lines 7 to 13, and its mirror image for accuracy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from genet.studies.align.place import Option, Place
 def greedy(places: Sequence[Place], aim: Objective) -> Chosen:
     """Move the place with the most to gain, and balance it with moves the other way from the end of the queue.
 
-    For latency a layer is scaled down to its left edge, and layers with the least latency gain are scaled up until the
-    parameters are back in range; for accuracy a layer is scaled up, and those with the most latency gain are scaled down
-    until the time is. Where the queue ends before the balance is found, or the balance costs more than the move gains, the
-    move is taken back: so the answer keeps the bounds, which the paper's own loop leaves open. Widths stay where the bounds
-    cannot be kept at all.
+    For latency a layer is scaled down to its left edge, and layers with the least latency gain are scaled up until the parameters
+    are back in range; for accuracy a layer is scaled up, and those with the most latency gain are scaled down until the time is.
+    If the queue ends before the balance is found, or the balance costs more than the move gains, the move is undone: so the
+    answer keeps the bounds, which the paper's own loop does not ensure. Widths stay if the bounds cannot be kept at all.
     """
     chosen = list(stay(places))
     queue = sorted(range(len(places)), key=lambda index: -_gain(places[index], aim))
@@ -41,13 +40,13 @@ def greedy(places: Sequence[Place], aim: Objective) -> Chosen:
 
 
 def _gain(place: Place, aim: Objective) -> float:
-    """Return what the move ahead gains; nothing where there is none."""
+    """Return the gain of the next move; nothing if there is none."""
     ahead = _ahead(place, aim)
     return aim.value(place, ahead) if ahead else 0.0
 
 
 def _saved(place: Place) -> float:
-    """Return the latency gain of scaling it down; nothing where it cannot be."""
+    """Return the latency gain of scaling it down; nothing if it cannot be."""
     return place.latency_gain(place.left) if place.left else 0.0
 
 

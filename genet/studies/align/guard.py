@@ -1,6 +1,7 @@
-"""Whether groups can really move: the network is built with other widths and tried, for a graph does not tell all.
+"""A test that groups can move: the network is built with other widths and run, as a graph does not show everything.
 
-A forward may know its number of channels, pad them, or mix them; then the network with other widths fails, or answers otherwise.
+A forward may know its number of channels, pad them, or mix them; then the network with other widths fails, or gives another
+answer.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ WHILE_TRAINED = "the network fails with another width there while it is trained"
 
 @torch.inference_mode()
 def verify_resizable(module: nn.Module, tied: Tied, image: tuple[int, int, int]) -> Tied:
-    """Return the groups, those fixed with which the network cannot be widened unchanged, cut, or trained after it.
+    """Return the groups, fixing those with which the network cannot be widened unchanged, cut, or trained afterwards.
 
-    All are tried together, and only where that fails one by one.
+    All are tried together, and one by one only if that fails.
     """
     probe = _varied(module)
     images = torch.randn(2, *image, generator=torch.Generator().manual_seed(0))
     wanted = probe(images)
-    trains = _runs(copy.deepcopy(probe).train(), images)  # auxiliary heads read channels that evaluation does not tell of
+    trains = _runs(copy.deepcopy(probe).train(), images)  # auxiliary heads read channels that evaluation does not show
     free = [group for group in tied.groups if not group.fixed]
     if _stuck(probe, tied, free, images, wanted, trains) is None:
         return tied
@@ -41,7 +42,7 @@ def verify_resizable(module: nn.Module, tied: Tied, image: tuple[int, int, int])
 
 
 def _varied(module: nn.Module) -> nn.Module:
-    """Return a copy whose normalisations pass everything on: a scale of zero would hide what goes wrong before it."""
+    """Return a copy whose normalisations pass everything on, as a scale of zero would hide errors before it."""
     probe = copy.deepcopy(module).eval()
     draw = torch.Generator().manual_seed(0)
     for part in probe.modules():
@@ -51,14 +52,14 @@ def _varied(module: nn.Module) -> nn.Module:
 
 
 def _stuck(probe: nn.Module, tied: Tied, groups: list[Group], images: Tensor, wanted: Tensor, trains: bool) -> str | None:
-    """Return why these groups cannot move, all at once; None where they can."""
+    """Return why these groups cannot move, all at once; None if they can."""
     wider: Mapping[str, int] = {group.name: group.width + MORE for group in groups}
     narrower = {group.name: max(1, group.width // 2) for group in groups}
     try:
         widened = resized(probe, tied, wider)
         answer = widened(images)
         resized(probe, tied, narrower)(images)
-    except Exception:  # whatever a network raises whose shapes do not fit
+    except Exception:  # any error of a network whose shapes do not fit
         return REASON
     if answer.shape != wanted.shape or not (answer - wanted).abs().max() <= CLOSE * wanted.abs().max():
         return REASON

@@ -13,20 +13,20 @@ from genet.arch.network import Block
 class Axis:
     """The channels that a layer writes or reads.
 
-    `tied` says how many of them belong to one channel of a group: several where a map is flattened. The rest stay.
+    `tied` says how many of them belong to one channel of a group: several if a map is flattened. The others stay.
     """
 
     size: int
     tied: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, changes: Mapping[str, int]) -> int:
-        """Return how many there are once groups have so many channels more."""
+        """Return the number of channels once groups have so many more."""
         return self.size + sum(each * changes.get(group, 0) for group, each in self.tied.items())
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer; `calls` says how often it runs in a pass, `size` is the height and width of its input in pixels."""
+    """One layer; `calls` is the number of its runs in a pass, `size` is the height and width of its input in pixels."""
 
     name: str
     kind: Literal["conv", "depthwise", "linear", "norm"]
@@ -37,14 +37,14 @@ class Layer:
     size: int = 1
     bias: bool = False
     calls: int = 1
-    vectors: int = 2  # of a normalisation: scale and shift, where it learns them
+    vectors: int = 2  # of a normalisation: scale and shift, if it learns them
 
     def touches(self, group: str) -> bool:
         """Return whether a group's width changes it."""
         return group in self.writes.tied or group in self.reads.tied
 
     def blocks(self, changes: Mapping[str, int]) -> tuple[Block, ...]:
-        """Return what is timed of it: nothing for a normalisation, which is timed with its convolution."""
+        """Return the blocks to time for it: none for a normalisation, which is timed with its convolution."""
         if self.kind == "norm":
             return ()
         written = self.writes.at(changes)

@@ -1,4 +1,4 @@
-"""Any convolutional network as one whose widths can move: a timm model, or what a user's own function builds."""
+"""Any convolutional network as one whose widths can move: a timm model, or the network of a user's own function."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ModuleSubject:
 
     @property
     def fixed(self) -> Mapping[str, str]:
-        """Layers of the groups that stay, and why."""
+        """Layers of the groups that stay, with the reasons."""
         stay = [(group, why) for group in self.tied.groups if (why := self._stays(group))]
         return {name: why for group, why in stay for name in (group.name, *group.convolutions[1:])}
 
@@ -77,11 +77,11 @@ class ModuleSubject:
         return tuple(block for layer in self._touched(group) for block in layer.blocks(changes))
 
     def _changes(self, widths: Widths) -> dict[str, int]:
-        """Return how many channels groups have more than in the source."""
+        """Return the additional channels of groups over the source."""
         return {name: width - self.tied.of(name).width for name, width in {**self.cut, **widths}.items()}
 
     def parameters(self, widths: Widths) -> int:
-        """Count in closed form, from what the source has."""
+        """Count in closed form, starting from the source."""
         changes = self._changes(widths)
         layers = self.tied.layers.values()
         return self._parameters + sum(layer.parameters(changes) - layer.parameters({}) for layer in layers)
@@ -92,13 +92,13 @@ class ModuleSubject:
 
     @property
     def resolution(self) -> int:
-        """Of its images, in pixels."""
+        """Resolution of its images, in pixels."""
         return self.network.input.resolution
 
     def part(self, widths: Widths, resolution: int | None = None) -> Workload:
         """Return the network with other widths, to be timed; which channels it keeps matters to no latency.
 
-        Asking for its kernels raises SpecError where it does not run at another resolution.
+        Asking for its kernels raises SpecError if it does not run at another resolution.
         """
         size = resolution or self.resolution
         image = (self.network.input.channels, size, size)
@@ -110,7 +110,7 @@ class ModuleSubject:
         return resized(self.source, self.tied, {**self.cut, **widths}, kept)
 
     def described(self, module: nn.Module, name: str, resolution: int | None = None) -> ExternalModel:
-        """Return what was built, as a record that anything here builds again without knowing of groups."""
+        """Return the built network as a record that can be rebuilt without the groups."""
         found = {}
         for layer, part in module.named_modules():
             now, before = channels(part), channels(self.source.get_submodule(layer))

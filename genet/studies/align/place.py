@@ -1,6 +1,6 @@
 """A place: layers whose width can only change together, the width they have now, and the edges of their staircase beside it.
 
-This is step 1 of the tail-effect paper's algorithm 2, and what its equations 5a, 5b, 8a and 8b say of one layer.
+This is step 1 of the tail-effect paper's algorithm 2, and its equations 5a, 5b, 8a and 8b for one layer.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Where = Literal["edge", "inside", "no step"]
 class Option(Record):
     """A width of a place, while all other places keep theirs.
 
-    `ms` is per batch, of all layers that the width changes: those that write it and those that read it. `parameters` are
-    those of the whole network. `utilization` is the share of its step that the width fills, None where nothing was seen to
-    step up behind it; `throughput` is the MACs per second.
+    `ms` is per batch, of all layers that the width changes: its writers and its readers. `parameters` are those of
+    the whole network. `utilization` is the share of its step that the width fills, None if no step up was seen behind it;
+    `throughput` is the MACs per second.
     """
 
     width: int
@@ -32,7 +32,7 @@ class Option(Record):
 class Place(Record):
     """Layers of one width, and the wave-aligned widths beside it: the nearest narrower and the nearest wider one.
 
-    Where the present step has not ended as far as one looked, `right` is the widest width on offer. `where` tells whether the
+    If the present step does not end within the measured widths, `right` is the widest width on offer. `where` tells whether the
     width ends a step of the staircase or lies inside one, or whether latency has no steps here.
     """
 
@@ -62,9 +62,9 @@ def place(
 ) -> Place:
     """Read the options of a width off its staircase; `parameters` are the network's at every width of it.
 
-    The edges are where utilization times throughput peaks (equation 4), on all steps but the last, of which nobody saw the end;
-    one that a later step is as fast as is none. To the right there is the nearest up to `widest`; where there is none, `near`
-    is offered, which ends no step. Where latency rises without steps there is no tail to remove, so neither side is.
+    The edges are where utilization times throughput peaks (equation 4), on all steps except the last, whose end was not seen; an
+    edge is dropped if a later step is as fast. To the right it is the nearest up to `widest`; if there is none, `near` is
+    offered, which ends no step. If latency rises without steps there is no tail to remove, so there is no edge on either side.
     """
     rates = staircase.throughput or (None,) * len(staircase.widths)
     rows = zip(staircase.widths, staircase.fitted_ms, staircase.utilization, rates, strict=True)

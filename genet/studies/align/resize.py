@@ -1,6 +1,6 @@
-"""A network with other widths: channels cut off, or new ones put in so that the network still computes what it did.
+"""A network with other widths: channels cut off, or new ones added so that the network still computes the same.
 
-A new channel is written by fresh filters and read by weights of zero, which training then moves.
+A new channel is written by fresh filters and read by weights of zero, which training then changes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from genet.studies.align.tied import Group, Side, Tied, segments
 
-NEW = -1  # in an order: a channel that was not there
+NEW = -1  # in an order: a new channel
 
 Kept = Mapping[str, Sequence[int]]  # of a group, the channels to keep, ascending; by default the first ones
 
@@ -41,7 +41,7 @@ def _length(part: nn.Module, side: Side) -> int:
 
 
 def _order(length: int, layer: str, side: Side, groups: Sequence[Group], widths: Mapping[str, int], kept: Kept) -> list[int]:
-    """Return the axis as it will be: indices of the channels that stay, and NEW where one is put in, behind its group's last."""
+    """Return the new order of the axis: indices of the channels that stay, and NEW for added ones, behind their group's last."""
     dropped: set[int] = set()
     added: dict[int, int] = {}
     for group in groups:
@@ -61,7 +61,7 @@ def _at(old: int, dropped: set[int], added: Mapping[int, int]) -> Iterator[int]:
 
 
 def _reorder(part: nn.Module, side: Side, order: list[int]) -> None:
-    """Take one axis of a layer's tensors in another order; new filters are drawn, and new inputs are read with zeros."""
+    """Reorder one axis of a layer's tensors; new filters are drawn, and new inputs are read with zeros."""
     if isinstance(part, nn.Conv2d):
         depthwise = part.groups > 1
         if depthwise or side == "out":

@@ -1,4 +1,4 @@
-"""More width and resolution at the same latency, depth as it is (tail-effect paper, section 5.3).
+"""More width and resolution at the same latency and depth (tail-effect paper, section 5.3).
 
 A small network at batch 1 leaves most of a GPU idle, so there is room to grow into. Width and resolution grow together as
 EfficientNet scales them: 1.1 to 1.15 for each unit of the exponent (Tan & Le, 2019).
@@ -34,7 +34,7 @@ class Scaled(Record):
 
 
 class Scaling(Record):
-    """The largest network found that takes no longer; None where each that was tried does. `tried` is in the order of trial."""
+    """The largest network found that takes no longer; None if all tried ones do. `tried` is in the order of trial."""
 
     network: str
     device: str
@@ -49,7 +49,7 @@ class Scaling(Record):
 
 
 def widths_at(subject: ResizableNetwork, factor: float) -> Widths:
-    """Return every width that may move, times a factor, in its multiples, in eights if it has them; never narrower."""
+    """Return every movable width times a factor, in its multiples, of 8 if possible; never narrower."""
     scaled = {each.name: (each.width, _times(each, factor)) for each in subject.movable}
     return {name: new for name, (now, new) in scaled.items() if new > now}
 
@@ -60,7 +60,7 @@ def _times(movable: Movable, factor: float) -> int:
 
 
 def resolution_at(resolution: int, factor: float) -> int:
-    """Return the resolution times a factor, in sixteens and never smaller."""
+    """Return the resolution times a factor, as a multiple of 16 and never smaller."""
     return max(resolution, round(resolution * factor / RESOLUTION_STEP) * RESOLUTION_STEP)
 
 
@@ -76,7 +76,7 @@ def scale(
     meter: Meter,
     tried: Callable[[Scaled], None] = lambda scaled: None,
 ) -> Scaling:
-    """Search the exponents by halving for the largest whose network, measured in turn with the present one, is no slower.
+    """Search by bisection for the largest exponent whose network, measured in turn with the present one, is no slower.
 
     Each exponent that is no slower moves the search up, so latency is taken to rise with size.
     """

@@ -25,11 +25,11 @@ from genet.studies.align.subject import Movable, ResizableNetwork, Widths
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
 
-WIDER = 2.0  # so much wider a tolerance is tried next
+WIDER = 2.0  # factor of the next tolerance to try
 ATTEMPTS = 8
-NARROWER = (0.75, 0.5, 0.25, 0.1)  # shares of the bounds that are tried where the bounds themselves lead beyond them
+NARROWER = (0.75, 0.5, 0.25, 0.1)  # shares of the bounds to try if the bounds themselves lead beyond them
 SURE = 0.95  # confidence of the interval of a ratio
-UNNOTICED = 0.005  # of the latency
+UNNOTICED = 0.005  # share of the latency
 MOST_ROUNDS = 12
 
 
@@ -52,21 +52,21 @@ class Ratio(Record):
 
     @property
     def above(self) -> float:
-        """Return what it is sure to be below: few rounds know their own scatter badly, so Student's quantile counts."""
+        """Its upper confidence limit, by Student's quantile, as few rounds know their own scatter badly."""
         return self.mean + self.margin
 
     @property
     def margin(self) -> float:
-        """Return how far above the mean that is; 0 for an estimate."""
+        """Distance of this limit from the mean; 0 for an estimate."""
         return half_interval(self.rounds, SURE) if len(self.rounds) > 1 else 0.0
 
 
 class Alignment(Record):
-    """What was found for one network on one device.
+    """The alignment of one network on one device.
 
     `widths` are those of the places that move. `predicted` is the latency after over before as the places' sweeps have it,
     `measured` the same of the whole network. `optimum` is the exact solver's prediction under the same bounds. `reached` says
-    that the whole network keeps what was asked for; where nothing moves nothing is.
+    that the whole network meets the goal, which is never the case if nothing moves.
     """
 
     network: str
@@ -93,7 +93,7 @@ class Alignment(Record):
 
 @dataclass(frozen=True)
 class Goal:
-    """What the user asks for: `reduce` is the latency wanted over that of now, `tolerance` the parameters' relative change."""
+    """The user's goal: `reduce` is the wanted latency over the present one, `tolerance` the parameters' relative change."""
 
     mode: Mode
     reduce: float | None = None
@@ -102,19 +102,19 @@ class Goal:
 
 
 def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> tuple[Place, ...]:
-    """Measure every place over its widths, as far as the table does not know it, and read off the edges beside its own.
+    """Measure every place over its widths, as far as the table lacks them, and find the edges beside its own.
 
-    EvidenceError where no width of the network may move.
+    EvidenceError if no width of the network may move.
     """
     if not subject.movable:
         why = "; ".join(dict.fromkeys(subject.fixed.values())) or "it has no convolutions"
-        raise EvidenceError(f"{subject.name}: must have layers whose width may change, and has none: {why}")
+        raise EvidenceError(f"{subject.name}: got no layer whose width may change, expected at least one: {why}")
     typical = subject.movable[len(subject.movable) // 2]
     first = typical.blocks(typical.width)
     profile_blocks(table, meter, first, first[0], 0, measured)  # begins a new table with a sentinel like most of its rows
     for movable in subject.movable:
         _staircase(movable, table, meter, measured)
-    # only now is the machine's usual speed known, at which the latencies of all places are told
+    # only now is the machine's usual speed known, at which the latencies of all places are given
     return tuple(_place(subject, movable, table, meter, measured) for movable in subject.movable)
 
 
@@ -127,9 +127,9 @@ def _place(subject: ResizableNetwork, movable: Movable, table: LatencyTable, met
 
 
 def _staircase(movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Staircase:
-    """Measure over the widths near the place's own, and farther up where none of those ends a tread above it.
+    """Measure over the widths near the place's own, and farther up if none of those ends a tread above it.
 
-    EvidenceError where its own width cannot be measured.
+    EvidenceError if its own width cannot be measured.
     """
     at_width = {width: movable.blocks(width) for width in movable.grid}
     offered = (movable.width, movable.near)
@@ -140,7 +140,7 @@ def _staircase(movable: Movable, table: LatencyTable, meter: Meter, measured: Ca
     if movable.width not in staircase.widths:
         rows = map(table.block_row, movable.blocks(movable.width))
         failure = next((row.failure for row in rows if row and row.failure), "it failed")
-        raise EvidenceError(f"{movable.name}: must be measured at its width {movable.width}, and cannot: {failure}")
+        raise EvidenceError(f"measuring {movable.name} at its width {movable.width} failed: {failure}")
     return staircase
 
 
@@ -151,11 +151,11 @@ def align(
     goal: Goal,
     tried: Callable[[float, Ratio], None] = lambda t, r: None,
 ) -> Alignment:
-    """Choose widths and measure the whole network with them; `tried` hears of every choice that is measured.
+    """Choose widths and measure the whole network with them; `tried` is called with every measured choice.
 
-    In latency mode the tolerance is doubled until the latency wanted is measured; if it never is, what is surely fastest
-    counts. In accuracy mode what the whole network takes longer than before is asked back from the layers, until it takes no
-    longer; where that fails, all widths stay.
+    In latency mode the tolerance is doubled until the wanted latency is measured; if it never is, the choice that is certainly
+    fastest counts. In accuracy mode the extra time of the whole network tightens the bound on the layers, until it takes no
+    longer; if that fails, all widths stay.
     """
     before = subject.parameters({})
     tolerance, owed = goal.tolerance, 0.0
@@ -175,7 +175,7 @@ def align(
             if _reached(goal, ratio):
                 return _alignment(subject, places, meter, goal, attempts[-1])
         if goal.mode == "latency" and goal.reduce is None:
-            break  # nothing is asked for that more parameters could buy
+            break  # no goal that more parameters could reach
         tolerance *= WIDER if goal.mode == "latency" else 1
         owed += max(attempts[-1].ratio.above - 1, 0) * attempts[-1].ratio.before_ms if attempts else 0
     best = min(attempts, key=lambda attempt: attempt.ratio.above, default=None)
@@ -187,7 +187,7 @@ def align(
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A choice, the bounds it was made under, and the whole network with it on the clock."""
+    """A choice, its bounds, and the measurement of the whole network with it."""
 
     tolerance: float
     aim: Objective
@@ -198,9 +198,9 @@ class _Attempt:
 def _kept_to(subject: ResizableNetwork, places: Sequence[Place], aim: Objective, solver: str, before: int) -> Chosen:
     """Return the solver's best choice whose parameters, counted with all its widths together, are within the bounds.
 
-    The greedy one counts so itself. The integer program adds up what each place gains with the others as they are: where the
-    sum is off, it is solved again with bounds that are shifted by as much, and with narrower ones; single moves and the greedy
-    choice are looked at too, so that a choice which is allowed is never passed over for a worse one.
+    The greedy solver counts like this itself. The integer program adds up the gains of each place with the others unchanged: if
+    the sum is off, it is solved again with bounds shifted by the difference, and with narrower ones; single moves and the greedy
+    choice are considered too, so that an allowed choice is never passed over for a worse one.
     """
     counted = aim
     if aim.mode == "latency":
@@ -224,22 +224,22 @@ def _kept_to(subject: ResizableNetwork, places: Sequence[Place], aim: Objective,
 
 
 def _single_moves(places: Sequence[Place]) -> list[Chosen]:
-    """Return one place at one of its edges, the others as they are."""
+    """Return the choices of one place at one of its edges, the others as they are."""
     staying = stay(places)
     pairs = [(index, option) for index, place in enumerate(places) for option in place.options[1:]]
     return [(*staying[:index], option, *staying[index + 1 :]) for index, option in pairs]
 
 
 def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
-    """Return the places that move."""
+    """Return the new widths of the places that move."""
     pairs = zip(places, chosen, strict=True)
     return {place.name: option.width for place, option in pairs if option.width != place.now.width}
 
 
 def ratio_of(one: Workload, other: Workload, meter: Meter) -> Ratio:
-    """Return a whole network against another, timed in turn; MeasurementError where they cannot be timed.
+    """Return a whole network against another, timed in turn; MeasurementError if they cannot be timed.
 
-    Rounds are added until the ratio is known up to what nobody would notice, as far as MOST_ROUNDS.
+    Rounds are added until the ratio's error is negligible, up to MOST_ROUNDS.
     """
     after: list[float] = []
     before: list[float] = []
@@ -255,14 +255,14 @@ def ratio_of(one: Workload, other: Workload, meter: Meter) -> Ratio:
 
 
 def _reached(goal: Goal, ratio: Ratio) -> bool:
-    """Return whether it is sure, up to noise: of a network that became slower, nobody is told that it was aligned."""
+    """Return whether the goal is met with certainty, up to noise; a slower network never counts as aligned."""
     if goal.mode == "latency":
         return ratio.above <= goal.reduce if goal.reduce else ratio.above < 1
     return no_slower(ratio)
 
 
 def no_slower(ratio: Ratio) -> bool:
-    """Return whether the first is sure to take no longer than the second, up to what nobody would notice."""
+    """Return whether the first certainly takes no longer than the second, up to a negligible difference."""
     return ratio.above <= 1 + UNNOTICED
 
 

@@ -1,4 +1,7 @@
-"""A network whose widths can move: which, in what steps, and what it costs with others. A genet network moves by its spec."""
+"""A network whose widths can move: the movable widths, their steps, and the cost with other widths.
+
+A genet network moves by its spec.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ from genet.arch.network import MULTIPLE, Block, Network, SuperBlock, blocks, inn
 from genet.errors import SpecError
 from genet.latency.workload import Workload, whole
 
-NARROWEST, WIDEST = 0.5, 1.5  # how far from its present width a place is looked at
-FARTHEST = 3.0  # how far where its step has not ended there
-FINE = 16  # widths on offer, at least, where the layer has as many
+NARROWEST, WIDEST = 0.5, 1.5  # range around the present width at which a place is measured
+FARTHEST = 3.0  # larger range if its step does not end there
+FINE = 16  # widths on offer, at least, if the layer has as many
 STEPS = (8, 4, 2, 1)
 NAMED = 12  # layers, in a message
 LEFT_OUT = "it is left out"
 
-Widths = Mapping[str, int]  # places that move, by name
+Widths = Mapping[str, int]  # widths of places that move, by name
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Which layers may move, by patterns of their names or of the modules they lie in; without `include` all may."""
+    """The layers that may move, by patterns of their names or of the modules around them; without `include` all may."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -45,7 +48,7 @@ class Scope:
             raise SpecError(faults)
 
     def bars(self, layers: Sequence[str]) -> str | None:
-        """Return why layers of one width stay; None if all of them may move."""
+        """Return the reason why layers of one width stay; None if all of them may move."""
         out = [layer for layer in layers if _matches(layer, self.exclude) or (self.include and not _matches(layer, self.include))]
         if not out:
             return None
@@ -63,7 +66,7 @@ def _matches(layer: str, patterns: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Movable:
-    """Layers of one width, the widths to look at, and the blocks that a width of it changes: those to be timed.
+    """Layers of one width, the widths to measure, and the blocks to time, which the width changes.
 
     Other widths it may have are the multiples of `multiple`, up to `widest` if there is one.
     """
@@ -83,7 +86,7 @@ class Movable:
 
     @property
     def farther(self) -> tuple[int, ...]:
-        """Widths behind those of the grid, to be looked at where the present one's step has not ended within it."""
+        """Widths behind those of the grid, to measure if the present one's step does not end within it."""
         return tuple(width for width in grid(self.width, self.multiple, FARTHEST) if width > self.grid[-1])
 
 
@@ -92,19 +95,19 @@ class ResizableNetwork(Protocol):
 
     @property
     def name(self) -> str:
-        """Return what the user calls it."""
+        """The user's name for it."""
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that a width is of, whether it may move or not."""
+        """Layers with a width of their own, whether it may move or not."""
 
     @property
     def movable(self) -> tuple[Movable, ...]:
-        """Its places, in the order they run."""
+        """Its places, in running order."""
 
     @property
     def fixed(self) -> Mapping[str, str]:
-        """Layers whose width stays, and why."""
+        """Layers whose width stays, with the reasons."""
 
     def parameters(self, widths: Widths) -> int:
         """Return the parameters of the whole network."""
@@ -127,7 +130,7 @@ def grid(width: int, multiple: int = 1, reach: float = WIDEST) -> tuple[int, ...
 
 @dataclass(frozen=True)
 class NetworkSubject:
-    """A network of ours: its stem, the widths of its super-blocks, and its head if it has one move.
+    """A network of super-blocks: its stem, the widths of its super-blocks, and its head if it has one can move.
 
     Ratios stay, so inner widths follow.
     """
@@ -148,12 +151,12 @@ class NetworkSubject:
 
     @property
     def fixed(self) -> Mapping[str, str]:
-        """Return what the user leaves out."""
+        """Layers that the user excludes."""
         return {name: why for name in self.layers if (why := self.scope.bars((name,)))}
 
     @property
     def movable(self) -> tuple[Movable, ...]:
-        """Stem, super-blocks and head, if there is one, without those that are fixed."""
+        """Stem, super-blocks and head, if there is one, without the fixed ones."""
         network = self.network
         found = [self._movable("stem", network.stem.width, MULTIPLE)]
         for index, superblock in enumerate(network.stages):

@@ -1,6 +1,7 @@
-"""Which layers of a network must change their width together: Torch-Pruning's dependency graph, read into records.
+"""Layers of a network that must change their width together: Torch-Pruning's dependency graph, read into records.
 
-Residual additions, concatenations, flattening and depthwise convolutions tie layers; a group is all that one width decides.
+Residual additions, concatenations, flattening and depthwise convolutions tie layers; a group is everything that one width
+decides.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Side = Literal["out", "in"]
 
 @dataclass(frozen=True)
 class Member:
-    """A layer's axis in a group: for each channel of the group, where it lies on the axis."""
+    """A layer's axis in a group: for each channel of the group, its positions on the axis."""
 
     layer: str
     side: Side
@@ -38,7 +39,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that one width decides, named by the first of them; `fixed` says why the width must stay, None where it may move."""
+    """Layers that one width decides, named by the first of them; `fixed` says why the width must stay, None if it may move."""
 
     name: str
     width: int
@@ -49,7 +50,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Tied:
-    """A network's layers and groups, in the order they run."""
+    """A network's layers and groups, in running order."""
 
     layers: Mapping[str, Layer]
     groups: tuple[Group, ...]
@@ -62,20 +63,20 @@ class Tied:
 def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
     """Read the groups of a network by running it once on a blank image of (channels, height, width).
 
-    GenetError where it does not run on such images, where it has no convolutions, or where the packages are missing.
+    GenetError if it does not run on such images, has no convolutions, or packages are missing.
     """
     try:
         import torch_pruning as tp
     except ImportError:
         raise GenetError(
-            "genet align must have Torch-Pruning for this network, and it is not installed; pip install 'genet[align]'"
+            "genet align needs Torch-Pruning for this network, which is not installed; pip install 'genet[align]'"
         ) from None
     module = module.eval()
     example = torch.zeros(1, *image)
     logits_of(module, image, name)
     convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
     if not convolutions:
-        raise GenetError(f"{name}: must have convolutions to align, and has none; genet align is for convolutional networks")
+        raise GenetError(f"{name}: got no convolutions to align; genet align is for convolutional networks")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -86,9 +87,9 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
                     parameter.requires_grad_(True)
                 graph = tp.DependencyGraph().build_dependency(module, example_inputs=example, verbose=False)
                 found = list(graph.get_all_groups(root_module_types=[nn.Conv2d]))
-        except Exception as fault:  # whatever tracing a user's network raises
+        except Exception as fault:  # any error of tracing a user's network
             raise GenetError(
-                f"{name}: must be traced for its layers to be tied, and is not ({first_line(fault)}); give a network whose "
+                f"{name}: tracing which of its layers are tied failed ({first_line(fault)}); give a network whose "
                 "forward takes one tensor, returns one, and does not depend on the values in it"
             ) from None
     names = {id(part): place for place, part in (*module.named_modules(), *module.named_parameters())}
@@ -100,7 +101,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
 
 
 def _shared(module: nn.Module) -> dict[str, str]:
-    """Return layers that have a parameter in common with another layer, and which one: a copy of other widths would part them."""
+    """Return layers that share a parameter with another layer, and that layer; a copy with other widths would separate them."""
     owners: dict[nn.Parameter, list[str]] = {}
     for name, part in module.named_modules():
         for parameter in part.parameters(recurse=False):
@@ -111,7 +112,7 @@ def _shared(module: nn.Module) -> dict[str, str]:
 
 
 def _free_of(shared: dict[str, str], group: Group) -> Group:
-    """Return the group, which must stay where a layer of it shares a weight."""
+    """Return the group, fixed if a layer of it shares a weight."""
     why = next((shared[member.layer] for member in group.members if member.layer in shared), None)
     return dataclasses.replace(group, fixed=group.fixed or why)
 
@@ -123,11 +124,11 @@ def _named_by_layer(ops: tuple[Op, ...], module: nn.Module) -> tuple[Op, ...]:
 
 
 def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str, int], ops: tuple[Op, ...]) -> Group:
-    """Return a group of Torch-Pruning's: its members that are layers, and what keeps it from moving."""
+    """Return a group of Torch-Pruning's: its members that are layers, and any obstacle to moving."""
     width = len(found[0].idxs)
     members: dict[tuple[str, Side], list[set[int]]] = {}
     why = None
-    for item in found._group:  # the pairs that iteration gives lack which channel of the group an index belongs to
+    for item in found._group:  # the pairs of the iteration do not tell which channel of the group an index belongs to
         target = item.dep.target.module
         place = names.get(id(target))
         if isinstance(target, nn.Parameter):
@@ -155,7 +156,7 @@ def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str
         return Group(writers[0], width, record, why, tuple(writers))
     written = (member.places for member in record if (member.layer, member.side) == (writers[0], "out"))
     first = min(index for places in written for channel in places for index in channel)
-    name = f"{writers[0]}[{first}:{first + width}]"  # of several groups of its channels
+    name = f"{writers[0]}[{first}:{first + width}]"  # one of several groups of its channels
     return Group(name, width, record, why or f"{partly} writes other channels too", tuple(writers))
 
 
@@ -166,7 +167,7 @@ def _reads(handler: str, layer: nn.Module) -> bool:
 
 
 def _entangled(member: Member) -> str | None:
-    """Return why channels cannot be put in or taken out here: each must have as many places, all its own."""
+    """Return why channels cannot be added or removed here: each must have as many positions, all its own."""
     counts = {len(places) for places in member.places}
     everywhere = [index for places in member.places for index in places]
     if counts != {len(everywhere) // len(member.places)} or 0 in counts or len(set(everywhere)) != len(everywhere):
@@ -175,7 +176,7 @@ def _entangled(member: Member) -> str | None:
 
 
 def segments(member: Member) -> tuple[tuple[int, int], ...]:
-    """Return behind which index new channels go, and how many places each takes there; empty if that is unclear.
+    """Return the indices behind which new channels go, and how many positions each takes there; empty if that is unclear.
 
     A flattened map has all places of a channel side by side; a tensor that is concatenated with itself, or flattened with its
     channels last, has one place in each of several runs.
@@ -212,7 +213,7 @@ def _obstacle(place: str, layer: nn.Module, ops: tuple[Op, ...]) -> str | None:
 
 
 def _pixels(op: Op) -> tuple[int, int]:
-    """Return height of a square input, 0 where it is not square, and positions of the output."""
+    """Return the height of a square input, 0 if it is not square, and the positions of the output."""
     pixels = op.read // op.in_width
     size = math.isqrt(pixels)
     return size if size * size == pixels else 0, op.rows

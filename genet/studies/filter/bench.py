@@ -1,4 +1,4 @@
-"""A whole search space as a table: every network's accuracy and throughput, and what it cost to find them."""
+"""A whole search space as a table: every network's accuracy and throughput, and the cost of measuring them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genet.storage import Record
 from genet.studies.survey.survey import Percent, frontier
 from genet.studies.tables import read_table
 
-TIMING_S = 1.0  # what timing a network is taken to cost where a table does not tell
+TIMING_S = 1.0  # assumed cost of timing a network if a table does not give it
 
 
 def _choices(text: str) -> str:
@@ -29,14 +29,14 @@ def _choices(text: str) -> str:
 
 
 class Row(Record):
-    """One network of a space: its widths, and what is known of it. Throughput is in images per second, MACs are of one image."""
+    """One network of a space: its widths and known values. Throughput is in images per second, MACs are of one image."""
 
     network: Annotated[str, AfterValidator(_choices)]
     top1_percent: Percent
     images_per_sec: PositiveFloat
     macs: PositiveInt
-    train_sec: PositiveFloat  # until its accuracy is known
-    time_sec: PositiveFloat = TIMING_S  # until its throughput is known
+    train_sec: PositiveFloat  # seconds until its accuracy is known
+    time_sec: PositiveFloat = TIMING_S  # seconds until its throughput is known
 
     @property
     def choices(self) -> tuple[int, ...]:
@@ -56,18 +56,18 @@ class Row(Record):
 
 @dataclass(frozen=True)
 class Bench:
-    """A space of which all networks are known. SpecError where one is missing: searches move from each to its neighbours."""
+    """A space of which all networks are known. SpecError if one is missing: searches move from each to its neighbours."""
 
     rows: tuple[Row, ...]
 
     def __post_init__(self) -> None:
         positions = {len(row.choices) for row in self.rows}
         if len(positions) != 1:
-            raise SpecError([f"a space must have networks of as many widths each, and has of {sorted(positions)}"])
+            raise SpecError([f"a space needs networks with the same number of widths, got {sorted(positions)}"])
         size = math.prod(map(len, self.options))
         if len(self.rows) != size:
             told = " x ".join(str(len(each)) for each in self.options)
-            raise SpecError([f"a space must hold every combination of its widths, {told} = {size}, and holds {len(self.rows)}"])
+            raise SpecError([f"a space needs every combination of its widths, {told} = {size} networks, got {len(self.rows)}"])
 
     @cached_property
     def options(self) -> tuple[tuple[int, ...], ...]:
@@ -81,27 +81,27 @@ class Bench:
 
     @cached_property
     def true_frontier(self) -> tuple[Row, ...]:
-        """Of throughput and accuracy."""
+        """The frontier of throughput and accuracy."""
         return frontier_of(self.rows)
 
     @cached_property
     def corner(self) -> tuple[float, float]:
-        """The least throughput and accuracy of all: what hypervolumes are counted from."""
+        """The least throughput and accuracy of all, the reference point of hypervolumes."""
         return min(row.images_per_sec for row in self.rows), min(row.top1_percent for row in self.rows)
 
     def hypervolume(self, rows: Sequence[Row]) -> float:
-        """Return the share of the true frontier's area of throughput and accuracy that networks dominate; 1 of nothing."""
+        """Return the share of the true frontier's area of throughput and accuracy that networks dominate; 1 for no area."""
         whole = _area(self.true_frontier, self.corner)
         return _area(frontier_of(rows), self.corner) / whole if whole else 1.0
 
 
 def frontier_of(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Return those that no other beats in throughput and accuracy."""
+    """Return the networks that no other beats in throughput and accuracy."""
     return tuple(rows[place] for place in frontier([row.point for row in rows]))
 
 
 def _area(rows: Sequence[Row], corner: tuple[float, float]) -> float:
-    """Return the points of the staircase from a corner up to a frontier."""
+    """Return the area of the staircase from a corner up to a frontier."""
     points = np.array(sorted({row.point for row in rows}, reverse=True)).reshape(-1, 2) - corner
     heights = np.diff(points[:, 1], prepend=0.0)  # accuracy rises as throughput falls
     return float(points[:, 0] @ np.maximum(heights, 0.0))

@@ -9,18 +9,18 @@ from genet.errors import GenetError, first_line
 from genet.progress import Progress
 from genet.studies.filter.bench import Bench, Row
 
-EPOCHS = "90"  # of the trainings that its accuracies are of
-TIMED_IMAGES = 256  # at a time, that its latencies are of
+EPOCHS = "90"  # epochs of the trainings behind its accuracies
+TIMED_IMAGES = 256  # images at a time behind its latencies
 WHERE = "NATS-sss-v1_0-50262.pickle.pbz2, or the folder NATS-sss-v1_0-50262-simple, from github.com/D-X-Y/NATS-Bench"
 
 
 def read_nats(path: Path, progress: Progress, dataset: str = "cifar10") -> Bench:
     """Return the space with the accuracies on a data set's test images, and throughput by the benchmark's own latencies.
 
-    GenetError where the file or the package is not there.
+    GenetError if the file or the package is not there.
     """
     if not path.exists():
-        raise GenetError(f"{path}: must be NATS-Bench's size space, and is not there; it is {WHERE}")
+        raise GenetError(f"{path} does not exist, expected NATS-Bench's size space; it is {WHERE}")
     try:
         from nats_bench import create
     except ImportError:
@@ -32,8 +32,8 @@ def read_nats(path: Path, progress: Progress, dataset: str = "cifar10") -> Bench
             for index, network in enumerate(api.meta_archs):
                 rows.append(_row(api, index, network, dataset))
                 tracker.advance()
-    except Exception as fault:  # whatever a damaged file makes the package raise
-        law = f"{path}: must be NATS-Bench's size space, and cannot be read"
+    except Exception as fault:  # any error of the package for a damaged file
+        law = f"{path}: reading it as NATS-Bench's size space failed"
         raise GenetError(f"{law} ({first_line(fault)}); it is {WHERE}") from None
     return Bench(tuple(rows))
 

@@ -10,18 +10,21 @@ import numpy as np
 
 Choices = tuple[int, ...]  # positions among the options
 
-POPULATION, TOURNAMENT = 10, 3  # of regularized evolution, as NATS-Bench has it
+POPULATION, TOURNAMENT = 10, 3  # of regularized evolution, as in NATS-Bench
 RATE, MOMENTUM = 0.1, 0.9  # of REINFORCE: the policy's step, and its baseline
 
 
 class Searcher(Protocol):
-    """Proposes networks of a space and learns from what they are worth. Proposals depend on the seed and the rewards alone."""
+    """A searcher proposes networks of a space and learns from their rewards.
+
+    Proposals depend on the seed and the rewards alone.
+    """
 
     def propose(self) -> Choices:
-        """Return the next network; one that is known already costs nothing."""
+        """Return the next network; a known one costs nothing."""
 
     def learn(self, choices: Choices, reward: float) -> None:
-        """Learn what a proposal was worth."""
+        """Learn the reward of a proposal."""
 
 
 class RandomSearch:

@@ -27,27 +27,27 @@ STUCK = 1000  # known networks proposed in a row, after which a search has conve
 
 @dataclass(frozen=True)
 class Reward:
-    """What a sample is worth to a search that learns: accuracy times a power of throughput over a target (equation 3)."""
+    """The value of a sample to a search that learns: accuracy times a power of throughput over a target (equation 3)."""
 
     target_images_per_sec: float
     weight: float = 0.07
 
     def __call__(self, row: Row) -> float:
-        """Return seconds of one network."""
+        """Return the reward of one network."""
         return row.top1_percent / 100 * (row.images_per_sec / self.target_images_per_sec) ** self.weight
 
 
 class Found(Record):
-    """What one search with one seed came to."""
+    """The result of one search with one seed."""
 
     method: str
     seed: int
-    trained: int  # networks whose accuracy was taken
+    trained: int  # networks whose accuracy was measured
     timed: int
     seconds: float
     frontier: tuple[str, ...]  # networks that no other found beats
-    share: float  # of the true frontier, that is among them
-    hypervolume: float  # over the true frontier's
+    share: float  # share of the true frontier among them
+    hypervolume: float  # hypervolume over the true frontier's
 
 
 class Method(Record):
@@ -64,7 +64,7 @@ class Method(Record):
 
 
 class Filtering(Record):
-    """The study: how predicates go with accuracy, how many networks they leave, and what every method found."""
+    """The study: the correlation of predicates with accuracy, the networks they keep, and the results of every method."""
 
     networks: int
     true_frontier: tuple[str, ...]
@@ -83,7 +83,7 @@ def predicate_frontier(rows: Sequence[Row], predicate: Predicate) -> tuple[Row, 
 
 
 def filtering_cost(bench: Bench, predicate: Predicate) -> float:
-    """Return seconds to time all networks, and to train those that are left."""
+    """Return the seconds to time all networks, and to train the remaining ones."""
     return math.fsum(row.time_sec for row in bench.rows) + math.fsum(
         row.train_sec for row in predicate_frontier(bench.rows, predicate)
     )
@@ -92,7 +92,7 @@ def filtering_cost(bench: Bench, predicate: Predicate) -> float:
 def filtered(bench: Bench, predicate: Predicate, budget_sec: float, seed: int) -> Found:
     """Time all networks (section 4.3.2), then train those on the frontier, in any order, as far as the budget goes.
 
-    Where it does not suffice to time all, as many are looked at as leave half of it for training.
+    If it does not suffice to time all, half of it goes into timing and half into training.
     """
     draw = np.random.default_rng(seed)
     order = [bench.rows[place] for place in draw.permutation(len(bench.rows))]
@@ -114,7 +114,7 @@ def filtered(bench: Bench, predicate: Predicate, budget_sec: float, seed: int) -
 
 
 def sampled(bench: Bench, method: str, reward: Reward, budget_sec: float, seed: int) -> Found:
-    """Propose, train and time side by side, learn (algorithm 1), until the budget is spent; what is known costs nothing."""
+    """Propose, train and time side by side, learn (algorithm 1), until the budget is spent; known networks cost nothing."""
     searcher: Searcher = SEARCHERS[method]([len(each) for each in bench.options], seed)
     known: dict[tuple[int, ...], Row] = {}
     spent, repeats = 0.0, 0
@@ -154,7 +154,7 @@ def study(
     weight: float = 0.07,
     done: Callable[[], None] = lambda: None,
 ) -> Filtering:
-    """Return every method with every seed; the budget is what filtering takes, the target the median, unless given."""
+    """Run every method with every seed; unless given, the budget is the cost of filtering, and the target the median."""
     budget = filtering_cost(bench, "utilization") if budget_sec is None else budget_sec
     least = min(max(row.train_sec, row.time_sec) for row in bench.rows)
     if budget < least:

@@ -10,8 +10,8 @@ seresnext26t_32x4d seresnext50_32x4d seresnext101_32x4d cspresnet50 cspresnext50
 repvgg_b2 repvgg_b2g4 repvgg_b3 repvgg_b3g4 dpn68 dpn68b dpn92 dpn98 dpn107 dpn131 hrnet_w18_small hrnet_w18_small_v2 hrnet_w18
 hrnet_w30 hrnet_w32 hrnet_w40 hrnet_w44 hrnet_w48 hrnet_w64 dla34 dla46_c dla46x_c dla60 dla60x dla60x_c dla60_res2net
 dla60_res2next dla102 dla102x dla169 mixnet_s mixnet_m
-"""  # the utilization paper's survey, but for those of once-for-all, which timm lacks, and a second resnext50
+"""  # the utilization paper's survey, except for once-for-all networks, which timm lacks, and a second resnext50
 
-PRESETS: dict[str, dict[str, int | None]] = {  # names, and resolutions where they are not timm's: the paper's FLOPs tell them
+PRESETS: dict[str, dict[str, int | None]] = {  # names, and resolutions other than timm's, which follow from the paper's FLOPs
     "paper": {f"timm:{name}": int(size) if size else None for name, _, size in (each.partition("@") for each in PAPER.split())}
 }

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
 
 
-KNOWN, MOST_ROUNDS = 0.03, 12  # rounds are added until the utilization is known as well, and so many at most
+KNOWN, MOST_ROUNDS = 0.03, 12  # rounds are added until the utilization is known this well, up to this number
 
 Rounds = list[tuple[float, float]]  # milliseconds of a network and of the matrix product, round by round
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Surveyed(Record):
-    """One network. What a table from elsewhere does not tell is None.
+    """One network. Values missing from a table from elsewhere are None.
 
-    `peak_tflops_per_sec` is what the matrix product reached when it was timed in turn with the network. `bound_share` is the
+    `peak_tflops_per_sec` is the speed of the matrix product when timed in turn with the network. `bound_share` is the
     share of the operations in layers whose intensity is above the device's ratio, so that memory does not hold them up.
     """
 
@@ -41,7 +41,7 @@ class Surveyed(Record):
     top1_percent: Percent | None = None
     peak_tflops_per_sec: PositiveFloat | None = None
     utilization_error: float | None = None  # standard error, relative, over the rounds
-    estimate: bool | None = None  # None where a table from elsewhere does not tell
+    estimate: bool | None = None  # None if a table from elsewhere does not give it
     resolution: PositiveInt | None = None
     batch: PositiveInt | None = None
     parameters: PositiveInt | None = None
@@ -57,7 +57,7 @@ class Surveyed(Record):
 
 
 class Frontiers(Record):
-    """Names of the networks that no other beats, in the survey's order; empty where no accuracies are known."""
+    """Names of the networks that no other beats, in the survey's order; empty if no accuracies are known."""
 
     throughput_accuracy: tuple[str, ...]
     utilization_accuracy: tuple[str, ...]
@@ -65,13 +65,13 @@ class Frontiers(Record):
 
     @property
     def on_all(self) -> tuple[str, ...]:
-        """Those on all three."""
+        """Networks on all three."""
         rest = {*self.utilization_accuracy} & {*self.throughput_utilization}
         return tuple(name for name in self.throughput_accuracy if name in rest)
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
-    """Return positions of the points that none is as good as in both and better in one; equal points stay."""
+    """Return the positions of points that none dominates, by being as good in both and better in one; equal points stay."""
     if not points:
         return ()
     values = np.array(points, dtype=float)
@@ -80,7 +80,7 @@ def frontier(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
 
 
 def frontiers(rows: Sequence[Surveyed]) -> Frontiers:
-    """Return the frontiers of figure 1; a network without accuracy is on none that needs one."""
+    """Return the frontiers of figure 1; a network without accuracy is left out of those that need it."""
     throughput = [row.images_per_sec for row in rows]
     utilization = utilizations(rows)
 
@@ -97,7 +97,7 @@ def frontiers(rows: Sequence[Surveyed]) -> Frontiers:
 
 
 def utilizations(rows: Sequence[Surveyed]) -> tuple[float, ...]:
-    """Return utilization of every network; TFLOP/s, which rank alike, where the peak of one of them is not known."""
+    """Return the utilization of every network; TFLOP/s, which rank alike, if the peak of one of them is not known."""
     shares = tuple(row.utilization for row in rows if row.utilization is not None)
     return shares if len(shares) == len(rows) else tuple(row.tflops_per_sec for row in rows)
 
@@ -116,9 +116,9 @@ def survey(part: Workload, meter: Meter, product: Product, ratio: float) -> Surv
 
 
 def survey_in_turn(entrants: Sequence[Entrant], ratio: float) -> tuple[Surveyed, ...]:
-    """Time networks that are to be compared in turn, round by round, and the matrix product with each of them.
+    """Time networks for a comparison in turn, round by round, and the matrix product with each of them.
 
-    The figures are medians over the rounds: one that something else on the machine held up does not move them.
+    The figures are medians over the rounds: a round disturbed by other work on the machine does not affect them.
     """
     layers = [_layers(entrant) for entrant in entrants]
     estimate = all(entrant.meter.setting.estimate for entrant in entrants)
@@ -133,15 +133,15 @@ def survey_in_turn(entrants: Sequence[Entrant], ratio: float) -> tuple[Surveyed,
 
 
 def _layers(entrant: Entrant) -> tuple[LayerIntensity, ...]:
-    """Return what the network is judged by; MeasurementError where that is not all, or nothing."""
+    """Return the layers that count; MeasurementError if there are none, or operations that do not count."""
     part, setting = entrant.part, entrant.meter.setting
     layers = layers_of(part.ops(), setting.batch, setting.dtype)
     if not flops_of(layers):
-        raise MeasurementError(f"{part.name}: must have convolutions or linear layers to be judged by, and has none")
+        raise MeasurementError(f"{part.name}: got no convolutions or linear layers, expected some to judge it by")
     uncounted = next((op.name for op in part.ops() if op.kind == "product"), None)
     if uncounted:
         raise MeasurementError(
-            f"{part.name}: must be convolutional, and multiplies activations ({uncounted}), which is not counted"
+            f"{part.name}: got products of activations ({uncounted}), which are not counted, expected a convolutional network"
         )
     return layers
 
@@ -167,6 +167,6 @@ def _surveyed(entrant: Entrant, layers: Sequence[LayerIntensity], rounds: Rounds
 
 
 def _error(rounds: Rounds) -> float:
-    """Return relative standard error of the utilization."""
+    """Return the relative standard error of the utilization."""
     ratios = [product_ms / ms for ms, product_ms in rounds]
     return stdev(ratios) / fmean(ratios) / math.sqrt(len(ratios))

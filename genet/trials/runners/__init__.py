@@ -1,1 +1,1 @@
-"""Who runs trials and trainings: this process, one process per GPU, or a Ray cluster."""
+"""Runners of trials and trainings: this process, one process per GPU, or a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Tasks on a Ray cluster, for those who outgrow one machine.
+"""Tasks on a Ray cluster, for work that outgrows one machine.
 
 Groups are Ray tasks: Ray finds them a GPU, and runs them again elsewhere when a node is lost. Work and weights travel once
 through Ray's object store; images must lie under the same path on all nodes. Only the driver writes the journal, a group's
@@ -19,13 +19,13 @@ from genet.errors import DeviceError, GenetError, LostDeviceError
 from genet.trials.results import Event, ProgressDelta, Result, Task
 from genet.trials.runners.runner import Work
 
-RETRIES = 2  # of a task whose worker or node is lost
+RETRIES = 2  # retries of a task whose worker or node is lost
 LOOK_S = 1.0
 ANSWERS_S = 5.0
 
 
 class OnRay:
-    """Every group is a task with a GPU of its own, or a share of one; on a cluster without GPUs, with a CPU core.
+    """On Ray every group is a task with a GPU of its own, or a share of one; on a cluster without GPUs, with a CPU core.
 
     `device` is the recipe's: `cpu` asks for no GPU, `cuda` for nothing else.
     """
@@ -37,12 +37,12 @@ class OnRay:
         resources = self._ray.cluster_resources()
         gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
         if device.startswith("cuda") and not gpus:
-            raise DeviceError("a recipe for cuda must have GPUs in the Ray cluster, and it has none; `ray start --num-gpus N`")
+            raise DeviceError("a recipe for cuda needs GPUs in the Ray cluster, got none; `ray start --num-gpus N`")
         self._share = 1 / trials_per_gpu
         self._gpus = self._share if gpus else 0
         self.workers = gpus * trials_per_gpu or int(resources.get("CPU", 0))
         if not self.workers:
-            raise DeviceError("a Ray cluster must have a GPU or a CPU core, and this one has none; `ray start --num-cpus N`")
+            raise DeviceError("a Ray cluster needs a GPU or a CPU core, got none; `ray start --num-cpus N`")
 
     def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
         """See `Runner`."""
@@ -57,7 +57,7 @@ class OnRay:
 
         for group in groups:
             submit(group)
-        seen: dict[str, float] = {}  # by the group's first task: how far it has been told to be
+        seen: dict[str, float] = {}  # progress shown so far, by the group's first task
         try:
             while running:
                 done, _ = ray.wait(list(running), timeout=LOOK_S)
@@ -72,7 +72,7 @@ class OnRay:
                     told = seen.pop(group[0].id)
                     yield ProgressDelta(len(results) - told)
                     yield from results
-                    if not results:  # the one that kills its workers takes no others with it
+                    if not results:  # a task that kills its workers then affects no others
                         for alone in group:
                             submit((alone,))
         finally:
@@ -83,7 +83,7 @@ class OnRay:
 
 
 def _connect(address: str | None) -> tuple[Any, bool]:
-    """Return Ray, connected; and whether it was connected here."""
+    """Connect to Ray; return it, and whether this call connected it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ours = signal.getsignal(signal.SIGTERM)
     try:
@@ -100,31 +100,31 @@ def _connect(address: str | None) -> tuple[Any, bool]:
         raise GenetError(
             f"--address must be that of a running Ray cluster of this version, got {address!r} ({reason}); `ray start --head`"
         ) from None
-    if threading.current_thread() is threading.main_thread():  # Ray puts handlers of its own in its place
+    if threading.current_thread() is threading.main_thread():  # Ray replaces the handler
         signal.signal(signal.SIGTERM, ours)
     return ray, True
 
 
 def check_address(address: str | None) -> None:
-    """Raise GenetError where nobody answers at HOST:PORT: Ray itself would try for minutes."""
+    """Raise GenetError if nobody answers at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not (host and port.isdecimal()):
         return
     try:
         socket.create_connection((host, int(port)), timeout=ANSWERS_S).close()
     except (OSError, OverflowError) as fault:
-        raise GenetError(f"--address must be that of a running Ray cluster, and at {address!r} is none ({fault})") from None
+        raise GenetError(f"--address: got {address!r}, where nothing answers ({fault}), expected a running Ray cluster") from None
 
 
 def _on_this_node(ray: Any) -> Any:
-    """Place an actor with the driver, so that no other node takes it along when it is lost."""
+    """Place an actor with the driver, so that it is not lost with another node."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _run(work: Work, group: tuple[Task, ...], paces: Any) -> list[Result]:
-    """Return the task: a group's results; its strides go to the actor that the driver looks at."""
+    """Run a group as a task and return its results; its strides go to the actor that the driver reads."""
     import torch
 
     if not torch.cuda.is_available():
@@ -143,26 +143,26 @@ def _run(work: Work, group: tuple[Task, ...], paces: Any) -> list[Result]:
 
 
 class _Paces:
-    """An actor: how far every group has come, for the driver's progress. A group is named by its first task."""
+    """An actor that keeps the progress of every group for the driver. A group is named by its first task."""
 
     def __init__(self) -> None:
         self._walked: dict[str, float] = {}
 
     def begin(self, name: str) -> None:
-        """Note that a group begins, perhaps anew."""
+        """Record that a group starts, perhaps again."""
         self._walked[name] = 0.0
 
     def walk(self, name: str, tasks: float) -> None:
-        """Note that a group has come this much further."""
+        """Record further progress of a group."""
         self._walked[name] += tasks
 
     def walked(self) -> dict[str, float]:
-        """Group -> tasks walked."""
+        """Return the progress in tasks, by group."""
         return self._walked
 
 
 def _results(ray: Any, reference: Any, group: Sequence[Task], work: Work) -> list[Result]:
-    """Return a finished task's results; none where its workers died as often as it was tried and it can be divided still."""
+    """Return a finished task's results; none if its workers died at every try and it can still be divided."""
     try:
         found: list[Result] = ray.get(reference)
         return found

@@ -1,4 +1,4 @@
-"""Who runs the trials, by name."""
+"""Runners by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RunnerName = Literal["auto", "in-process", "processes", "ray"]
 
 
 def check_options(name: RunnerName, workers: int | None, address: str | None) -> None:
-    """Raise GenetError for options that do not go together, and where nobody answers at the address of a Ray cluster."""
+    """Raise GenetError for options that do not go together, and if nothing answers at the address of a Ray cluster."""
     if address and name != "ray":
         raise GenetError(f"--address must go with --runner ray, got --runner {name}; leave it out")
     if workers and name in ("ray", "in-process"):
@@ -27,7 +27,7 @@ def open_runner(
 ) -> Runner:
     """Return the runner of that name for a device; `auto` is a process per GPU, or this one if there are not several.
 
-    GenetError for options that do not go together and where Ray is asked for and not installed; DeviceError where the
+    GenetError for options that do not go together and if Ray is requested but not installed; DeviceError if the
     device is not there.
     """
     check_options(name, workers, address)
@@ -35,7 +35,7 @@ def open_runner(
         return OnRay(address, device, trials_per_gpu)
     first = str(open_device(device))
     if trials_per_gpu > 1 and not first.startswith("cuda"):
-        raise GenetError(f"--trials-per-gpu must have a GPU, and the trials run on {first}; use --runner processes --workers N")
+        raise GenetError(f"--trials-per-gpu needs a GPU, got trials that run on {first}; use --runner processes --workers N")
     all_gpus = first.startswith("cuda") and device in ("auto", "cuda")
     devices = [f"cuda:{number}" for number in range(gpus_here())] if all_gpus else [first]
     devices = devices * trials_per_gpu

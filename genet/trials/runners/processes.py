@@ -1,4 +1,4 @@
-"""Tasks in several processes of this machine: one per GPU, several per GPU where networks are small, or some on a CPU."""
+"""Tasks in several processes of this machine: one per GPU, several per GPU if networks are small, or some on a CPU."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ from genet.trials.results import Event, ProgressDelta, Task
 from genet.trials.runners.runner import Work
 
 LOOK_S = 1.0
-GRACE_S = 5.0  # for a worker to end by itself
-STARTS = 3  # of a worker that fail in a row, before it is given up
-DEATHS = 2  # after which a task that was alone with its worker is not tried again
+GRACE_S = 5.0  # time for a worker to end by itself
+STARTS = 3  # failed starts of a worker in a row before it is given up
+DEATHS = 2  # deaths of its worker after which a single task is not tried again
 
 
 @dataclass(frozen=True)
 class _Group:
     tasks: tuple[Task, ...]
-    deaths: int = 0  # of workers that were at it
+    deaths: int = 0  # deaths of workers on the task
 
     def parts(self) -> list[_Group]:
-        """Return the same tasks in smaller groups, so that the one that kills its worker is found and takes no others with it."""
+        """Return the same tasks in smaller groups, so that a task that kills its worker is found and affects no others."""
         size = max(1, (len(self.tasks) + 1) // 2) if self.deaths == 0 else 1
         starts = range(0, len(self.tasks), size)
         return [_Group(self.tasks[start : start + size], self.deaths + 1) for start in starts]
 
 
 class Processes:
-    """One worker process per entry of `devices`. One killed or silent is replaced; its tasks are tried in halves, then alone."""
+    """A runner with one worker process per entry of `devices`.
+
+    One killed or silent is replaced; its tasks are tried in halves, then alone.
+    """
 
     def __init__(self, devices: Sequence[str]) -> None:
         self._devices = tuple(devices)
@@ -47,7 +50,7 @@ class Processes:
         self.speed = float(len(set(self._devices)))  # several on one device share it
 
     def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
-        """See `Runner`. RunError where a worker does not even start."""
+        """See `Runner`. RunError if a worker does not even start."""
         waiting = deque(_Group(tuple(group)) for group in groups)
         devices = self._devices[: len(waiting)]
         threads = max(1, torch.get_num_threads() // max(1, len(devices)))
@@ -82,7 +85,7 @@ class _Slot:
         self._failed_starts = 0  # in a row
 
     def start(self) -> None:
-        """Begin a worker's life. It is sent its work with its first group, so that several can begin at once."""
+        """Start a worker. It is sent its work with its first group, so that several can start at once."""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._threads), name=f"work on {self._device}")
@@ -97,7 +100,7 @@ class _Slot:
             self.dead = True
 
     def give(self, group: _Group) -> None:
-        """Have the worker begin a group; a new worker, if the last was killed."""
+        """Give the worker a group; start a new worker if the last was killed."""
         if self._process is None:
             self.start()
         self.group, self._left, self._walked = group, {task.id: task for task in group.tasks}, 0.0
@@ -108,7 +111,7 @@ class _Slot:
         self._heard = time.monotonic()
 
     def events(self) -> Generator[Event]:
-        """Yield what the worker has said since."""
+        """Yield the worker's events since the last call."""
         while self.group and not self.dead and self.pipe.poll():
             try:
                 event = pickle.loads(self.pipe.recv_bytes())
@@ -126,13 +129,13 @@ class _Slot:
             yield event
 
     def end_if_silent(self, limit_s: float | None) -> None:
-        """Kill a worker at work that has said nothing for longer than that."""
+        """Kill a busy worker without events for longer than that."""
         if limit_s and self.group and self._process and self._ready and time.monotonic() - self._heard > limit_s:
             self._process.kill()
             self.dead = True
 
     def bury(self, waiting: deque[_Group]) -> Generator[Event]:
-        """Give a dead worker's unfinished tasks back, or yield them as failed if there is nothing left to try."""
+        """Give a dead worker's unfinished tasks back, or yield them as failed if they were tried often enough."""
         if self.group is None or self._process is None:
             return
         group, left = self.group, tuple(self._left.values())
@@ -142,7 +145,7 @@ class _Slot:
         self._failed_starts = 0 if self._ready else self._failed_starts + 1
         if self._failed_starts == STARTS:
             raise RunError(
-                f"a worker on {self._device} must start, and ended {STARTS} times, with exit code {code}; use --runner in-process"
+                f"a worker on {self._device} failed to start {STARTS} times, with exit code {code}; use --runner in-process"
             )
         if not self._ready:
             waiting.appendleft(group)
@@ -160,7 +163,7 @@ class _Slot:
             self._process.terminate()
 
     def end(self) -> None:
-        """See the worker end, or kill it."""
+        """Wait for the worker to end, or kill it."""
         if self._process:
             self._process.join(GRACE_S)
             self._process.kill()
@@ -169,7 +172,7 @@ class _Slot:
 
 
 def _serve(pipe: Connection, threads: int) -> None:
-    """Live a worker's life: take the work, then one group after the other, until the parent ends it or is gone."""
+    """Run a worker: receive the work, then one group after the other, until the parent ends it or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_the_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Who runs trials and trainings. Each finished trial is in the journal before anybody hears of it."""
+"""The interface of runners of trials and trainings. Each finished trial is in the journal before it is reported."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from genet.storage import Journal
 from genet.trials.plan import Trial
 from genet.trials.results import Event, FailureKind, Result, Task, TrialResult
 
-ALIKE = 3  # trials that fail alike by a bug or by the data, before the rest is not tried
+ALIKE = 3  # trials that fail alike by a bug or by the data, after which the rest is not tried
 
 
 class Work(Protocol):
-    """What is done with a group of tasks, such as the trials of one super-block. It can be pickled."""
+    """The work on a group of tasks, such as the trials of one super-block. It can be pickled."""
 
     def __call__(self, tasks: Sequence[Any], /) -> Iterator[Event]:
-        """Run the group; yields one result per task, and strides in between that add up to the number of tasks."""
+        """Run the group; yield one result per task, and strides in between that add up to the number of tasks."""
         ...
 
     def failed(self, task: Any, kind: FailureKind, message: str, /) -> Result:
-        """Return the result of a task that whoever was at it could not end."""
+        """Return the result of a task that its worker could not end."""
         ...
 
     @property
     def silence_s(self) -> float | None:
-        """Seconds without an event after which whoever is at it hangs; None where silence tells nothing."""
+        """Seconds without an event after which a worker counts as hanging; None if silence means nothing."""
         ...
 
     def on(self, device: str, share: float = 1.0) -> Work:
-        """Return the same work on another device, of whose memory it may use this share."""
+        """Return the same work on another device, with this share of its memory."""
         ...
 
 
 class Runner(Protocol):
-    """How groups of tasks are executed. Every task gets one result, whatever happens to those who run it."""
+    """The execution of groups of tasks. Every task gets one result, whatever happens to its worker."""
 
     @property
     def workers(self) -> int:
@@ -45,16 +45,16 @@ class Runner(Protocol):
 
     @property
     def speed(self) -> float | None:
-        """Return how many times as fast as this process alone; None where that is not known beforehand."""
+        """Speed relative to this process alone; None if it is not known beforehand."""
         ...
 
     def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
-        """Run `work` on every group; yields events in any order, as soon as they are there. Closing it stops all work."""
+        """Run `work` on every group; yield events in any order, as soon as they are there. Closing it stops all work."""
         ...
 
 
 class InProcess:
-    """One group after the other, in this process."""
+    """A runner of one group after the other, in this process."""
 
     workers, speed = 1, 1.0
 
@@ -69,8 +69,8 @@ def run_trials(
 ) -> None:
     """Run the groups; only this function writes the journal.
 
-    EvidenceError after three trials of different super-blocks, or of one that is all there is, that failed alike by a bug or
-    by the images: the others would too.
+    EvidenceError after three trials of different super-blocks, or of the only one, that failed alike by a bug or by the images,
+    as the others would too.
     """
     groups = list(groups)
     enough = min(2, len({trial.index for group in groups for trial in group}))
@@ -84,6 +84,4 @@ def run_trials(
                 found = alike.setdefault(event.failure.message, [])
                 found.append(event.index)
                 if len(found) >= ALIKE and len(set(found)) >= enough:
-                    raise EvidenceError(
-                        f"trials must not fail alike, and {len(found)} did: {event.failure}; the rest was not tried"
-                    )
+                    raise EvidenceError(f"{len(found)} trials failed alike: {event.failure}; the rest was not tried")

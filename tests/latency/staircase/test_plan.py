@@ -279,7 +279,7 @@ def test_a_single_width_that_could_be_measured_is_kept_without_a_staircase(tmp_p
 
 
 def test_a_place_without_any_row_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EvidenceError, match=r"super-block 1 must have a latency for some width of XX k3 at 24 pixels"):
+    with pytest.raises(EvidenceError, match=r"super-block 1: got no latency for any width of XX k3 at 24 pixels"):
         find_staircases(DIGITS, table(tmp_path))
 
 

@@ -89,7 +89,7 @@ def test_a_file_that_is_not_there_or_not_text_is_a_fault(tmp_path: Path) -> None
     with pytest.raises(StorageError, match="cannot be read"):
         read_sweep(tmp_path / "none.csv")
     (tmp_path / "sweep.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SpecError, match="must be a CSV file in UTF-8"):
+    with pytest.raises(SpecError, match="expected a CSV file in UTF-8"):
         read_sweep(tmp_path / "sweep.csv")
 
 

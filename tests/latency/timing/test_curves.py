@@ -132,7 +132,7 @@ def test_what_does_not_fit_beside_others_is_timed_alone_and_what_never_fits_is_n
 
 
 def test_where_nothing_fits_at_all_it_is_said() -> None:
-    with pytest.raises(EvidenceError, match="must fit into memory at some width, and fits at none"):
+    with pytest.raises(EvidenceError, match="got no width that fits into memory, expected at least one"):
         measure_curves([BLOCK], "width", (64, 128), lambda _: Small(1), None, quiet)
 
 

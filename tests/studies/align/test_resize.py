@@ -95,8 +95,8 @@ def test_the_networks_that_pruning_is_shown_on_are_tied_throughout(build) -> Non
 @pytest.mark.parametrize(
     ("module", "law"),
     [
-        (nets.linear(), "must have convolutions to align"),
-        (nets.Branching(), "must return one tensor"),
+        (nets.linear(), "got no convolutions to align"),
+        (nets.Branching(), "expected one tensor"),
         (nets.broken(), "its module 1.0 does not"),
     ],
 )
