@@ -1,10 +1,10 @@
-"""What a job hands out within a budget against the best known design, random search with the same race, and no race at all.
+"""What a job hands out within a budget against the best known design, random search with the same race, and less of a search.
 
     python benchmarks/budgets.py --data CIFAR10               hours on two cores; stopped, it goes on where it was
     python benchmarks/budgets.py --data CIFAR10 --study halves
 
 Studies: `all`, 5,000 images of CIFAR-10's ten classes; `halves`, as many of its first five, so that nothing is fitted to one set.
-Random search races as many random networks of the space, within a tenth below each budget, as cost what trials and race cost.
+Random search races as many random networks of the space, within a tenth below each budget, as cost what the whole search costs.
 The networks of all ways are then trained from three new seeds. Writes benchmarks/results/budgets/STUDY/.
 """
 
@@ -28,7 +28,7 @@ from genet.arch.cost import network_cost
 from genet.arch.external import read_notation
 from genet.arch.network import Network
 from genet.cli.console import progress
-from genet.config.recipe import Recipe, Select
+from genet.config.recipe import Recipe, Search, Select
 from genet.device import keep_memory
 from genet.pipeline.context import RunContext, open_run, predictor
 from genet.pipeline.distill import run_planned_trials
@@ -51,6 +51,7 @@ RESULTS = HERE / "results" / "budgets"
 BUDGETS = ("0.8x", "0.6x", "0.4x")
 DRAWN, SEEDS, FIRST_SEED = 20_000, 3, 100  # seeds that no race has used
 PER_NETWORK = 0.6  # full trainings that a network of a race costs on average: all short, a third fully, some twice
+SINGLE, RANDOM = "without joint trials", "random search, the same race"
 STUDIED = {"all": 10, "halves": 5}  # classes
 
 
@@ -71,8 +72,8 @@ def two_workers(_device: str) -> Runner:
 
 
 def search(recipe: Recipe, folder: Path) -> Outcomes:
-    """The whole job up to its race."""
-    with open_run(folder, progress(), recipe) as job:
+    """The job up to its race, without joint trials."""
+    with open_run(folder, progress(), without_joint_trials(recipe)) as job:
         profile_device(job)
         train_master(job)
         run_planned_trials(job, two_workers)
@@ -81,18 +82,34 @@ def search(recipe: Recipe, folder: Path) -> Outcomes:
         return run_race(job, two_workers)
 
 
-def random_search(folder: Path, into: Path, trainings: float) -> Outcomes:
-    """The same race among random networks of the space, as many as the given cost allows."""
+def without_joint_trials(recipe: Recipe) -> Recipe:
+    """The same recipe, whose search ends with the trials of single super-blocks."""
+    return recipe.model_copy(update={"search": Search(joint_trials=0)})
+
+
+def copied(folder: Path, into: Path, *without: str) -> None:
+    """Copy a run unless that was done before, but for its results and some other files."""
     if not into.exists():
         with written_atomically(into) as copy:
-            ignored = shutil.ignore_patterns("networks", "race*", "results.json", ".lock")
-            shutil.copytree(folder, copy, ignore=ignored, dirs_exist_ok=True)
-    with open_run(into, progress()) as job:
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("results.json", ".lock", *without), dirs_exist_ok=True)
+
+
+def search_jointly(recipe: Recipe, folder: Path, into: Path) -> Outcomes:
+    """The whole search: what was measured and trained without joint trials counts."""
+    copied(folder, into)
+    with open_run(into, progress(), recipe) as job:
+        return run_race(job, two_workers)
+
+
+def random_search(recipe: Recipe, folder: Path, into: Path, trainings: float) -> Outcomes:
+    """The same race among random networks of the space, as many as the given cost allows."""
+    copied(folder, into, "networks", "race*")
+    with open_run(into, progress(), without_joint_trials(recipe)) as job:
         found = Entrants.load(job.folder.entrants)
         if any(entrant.design for entrant in found.entrants):
             count = max(2, round(trainings / len(BUDGETS) / PER_NETWORK))
             drawn = tuple(entrant for budget in BUDGETS for entrant in random_entrants(job, budget, count))
-            found.model_copy(update={"entrants": drawn}).save(job.folder.entrants)
+            found.model_copy(update={"entrants": drawn, "joint": ()}).save(job.folder.entrants)
         raced, epochs = run_race(job, two_workers), job.recipe.train.epochs
         lines = job.folder.race.read().records
         return raced.model_copy(update={"trainings": sum(line["epochs"] for line in lines) / epochs})  # it needs no trials
@@ -131,16 +148,17 @@ def random_entrants(job: RunContext, budget: str, count: int) -> Iterator[Entran
             return
 
 
-def ways(found: Outcomes, drawn: Outcomes, selection: Selection) -> Iterator[Way]:
+def ways(found: Outcomes, single: Outcomes, drawn: Outcomes, selection: Selection) -> Iterator[Way]:
     """What every way arrives at for every budget."""
-    whole = found.masternet_ms_per_image
+    whole, costs = found.masternet_ms_per_image, {SINGLE: single.trainings, RANDOM: drawn.trainings}
     for outcome in found.outcomes:
         make = partial(Way, budget=str(outcome.budget))
         reached = {"handed out": outcome, "best known design": outcome.known, "best of the search": outcome.best_searched}
-        reached["random search, the same race"] = next((o for o in drawn.outcomes if o.budget == outcome.budget), None)
+        for way, other in ((SINGLE, single), (RANDOM, drawn)):
+            reached[way] = next((each for each in other.outcomes if each.budget == outcome.budget), None)
         for way, each in reached.items():
             if each is not None and each.ms_per_image is not None:
-                cost = drawn.trainings if way.startswith("random") else found.trainings
+                cost = costs.get(way, found.trainings)
                 yield make(way=way, name=each.name, network=each.network, share=each.ms_per_image / whole, trainings=cost)
         alone = next((choice for choice in selection.answers if choice.budget == outcome.budget), None)
         if alone is None:
@@ -219,16 +237,17 @@ def main() -> None:
     data = recipe.data.model_copy(update={"root": str(root.absolute())})
     changed = {"name": f"budgets-{arguments.study}", "space": space, "data": data, "select": Select(budgets=BUDGETS)}
     recipe = recipe.model_copy(update=changed)
-    found = search(recipe, work / "search")
-    drawn = random_search(work / "search", work / "random", found.trainings)
+    single = search(recipe, work / "single")
+    found = search_jointly(recipe, work / "single", work / "search")
+    drawn = random_search(recipe, work / "single", work / "random", found.trainings)
     selection = Selection.load(RunFolder(work / "search").selection)
-    chosen = list(ways(found, drawn, selection))
+    chosen = list(ways(found, single, drawn, selection))
     reached = train_all(recipe, [way.network for way in chosen], Journal(results / "trained.jsonl"))
     text = table(recipe, chosen, reached)
     print(text)
     write_atomic(results / "table.md", text.encode())
     for name in ("results.json", "race.jsonl", "entrants.json", "selection.json"):
-        for run in ("search", "random"):
+        for run in ("single", "search", "random"):
             write_atomic(results / f"{run}-{name}", (work / run / name).read_bytes())
 
 

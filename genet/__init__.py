@@ -1,4 +1,4 @@
-"""genet designs convolutional networks for one GPU and one latency budget."""
+"""genet designs convolutional networks for your device and your latency budget."""
 
 from __future__ import annotations
 

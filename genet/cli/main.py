@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(argv or ["--help"])
     signal.signal(signal.SIGTERM, terminate)
     try:
         for text in argv:

@@ -42,7 +42,9 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each is carried out by `run` in the module of its name."""
-    found = Parser(prog="genet", description="Designs convolutional networks for one GPU and one latency budget.", epilog=EXITS)
+    found = Parser(
+        prog="genet", description="Designs convolutional networks for your device and your latency budget.", epilog=EXITS
+    )
     found.add_argument("--version", action="version", version=f"genet {__version__}")
     common = Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON line at the end")

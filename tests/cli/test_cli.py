@@ -318,3 +318,7 @@ def test_an_option_of_an_earlier_version_is_refused_with_its_new_name(
     with pytest.raises(SystemExit):
         cli.main(["run", "digits", old, "1"])
     assert f"{old} is called {new} now" in capsys.readouterr().err
+
+
+def test_genet_alone_prints_its_help() -> None:
+    assert genet().stdout == genet("--help").stdout

@@ -157,8 +157,8 @@ def test_an_evidence_digest_is_twelve_hexadecimal_digits_and_survives_writing_ou
 
 
 def test_the_search_resolution_is_the_one_given_or_the_spaces_largest(recipe: Recipe) -> None:
-    assert recipe.search_resolution == max(recipe.space.input.resolutions) == 32
-    assert recipe.model_copy(update={"resolution": 24}).search_resolution == 24
+    assert recipe.search_resolution == max(recipe.space.input.resolutions) == 24
+    assert recipe.model_copy(update={"resolution": 16}).search_resolution == 16
 
 
 @pytest.mark.parametrize("name", shipped_files("recipes"))

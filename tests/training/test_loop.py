@@ -311,7 +311,7 @@ def test_an_image_that_is_not_finite_stops_the_training_at_its_step(few: TensorI
     pixels = pixels.clone()
     pixels[17] = float("nan")
     module = build(TINY, seed=1)
-    with pytest.raises(NonFiniteLossError, match=r"is nan in epoch 1, step [123];"):
+    with pytest.raises(NonFiniteLossError, match=r"failed in epoch 1, step [123]: got a loss of nan,"):
         train(module, TensorImages(pixels, labels), Schedule(epochs=1, batch=33, learning_rate=0.1), 8, CPU, seed=0)
     assert all(parameter.isfinite().all() for parameter in module.parameters())
 

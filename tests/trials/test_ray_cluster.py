@@ -26,7 +26,7 @@ from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.results import Event, TrialResult
 from tests.fixtures.tiny import tiny_recipe
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'genet[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'genet-nas[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 

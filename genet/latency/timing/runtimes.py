@@ -130,7 +130,7 @@ def _providers(runtime: ModuleType, images: Tensor) -> list[Any]:
 
 
 def _tensorrt(module: nn.Module, images: Tensor) -> Work:
-    trt = _import("tensorrt", "genet[tensorrt]")
+    trt = _import("tensorrt", "genet-nas[tensorrt]")
     _need_cuda("tensorrt", images)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)

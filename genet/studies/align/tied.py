@@ -69,7 +69,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
         import torch_pruning as tp
     except ImportError:
         raise GenetError(
-            "genet align needs Torch-Pruning for this network, which is not installed; pip install 'genet[align]'"
+            "genet align needs Torch-Pruning for this network, which is not installed; pip install 'genet-nas[align]'"
         ) from None
     module = module.eval()
     example = torch.zeros(1, *image)

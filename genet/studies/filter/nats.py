@@ -24,7 +24,7 @@ def read_nats(path: Path, progress: Progress, dataset: str = "cifar10") -> Bench
     try:
         from nats_bench import create
     except ImportError:
-        raise GenetError("--nats must have the package of NATS-Bench: pip install 'genet[nats]'") from None
+        raise GenetError("--nats must have the package of NATS-Bench: pip install 'genet-nas[nats]'") from None
     try:
         api = create(str(path), "sss", fast_mode=path.is_dir(), verbose=False)
         with progress.track("networks of NATS-Bench", len(api.meta_archs)) as tracker:

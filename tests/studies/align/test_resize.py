@@ -17,7 +17,7 @@ from genet.studies.align.resize import resized
 from genet.studies.align.tied import Tied, tie
 from tests.fixtures import align_networks as nets
 
-pytest.importorskip("torch_pruning", reason="torch-pruning is not installed: pip install 'genet[align]'")
+pytest.importorskip("torch_pruning", reason="torch-pruning is not installed: pip install 'genet-nas[align]'")
 
 IMAGE = (3, 16, 16)
 TANGLED = nets.tangled().eval()

@@ -1,0 +1,51 @@
+"""README and docs: every command in them is one that can be given, and every page is reached."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from genet.cli.parser import parser
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Every command of the pages, in blocks and between backquotes, without what explains it."""
+    for page in PAGES:
+        text = page.read_text()
+        blocks = [line.strip() for line in text.splitlines() if line.startswith("    genet ")]
+        for found in [*blocks, *re.findall(r"`(genet [^`]+)`", text)]:
+            for command in re.split(r" && |; (?=genet )|: (?=genet )", re.split(r"\s{2,}", found)[0]):
+                if command.startswith("genet ") and not re.search(r"[|\[…]|\.\.\.", command):
+                    yield page.name, command
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(commands())))
+def test_a_command_of_the_docs_can_be_given(page: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [re.sub(r"^(N|B|W|R)$", "1", word) for word in shlex.split(command, comments=True)[1:]]
+    if len(words) == 1:  # a command named, not given
+        assert words[0] in parser().format_help().split()
+        return
+    try:
+        parser().parse_args(words)
+    except SystemExit as end:
+        pytest.fail(f"{page}: {command}: {capsys.readouterr().err.splitlines()[-1]}") if end.code else None
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_is_short_and_reaches_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    for page in PAGES[1:]:
+        assert str(page.relative_to(ROOT)) in text
