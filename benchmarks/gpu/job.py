@@ -103,6 +103,7 @@ def _small(recipe: Recipe, cuda: bool) -> Recipe:
             "master": master,
             "distill": distill,
             "select": select,
+            "search": recipe.search.model_copy(update={"joint_trials": 2}),
             "race": recipe.race.model_copy(update={"effort": "quick"}),
             "train": train,
         }

@@ -31,7 +31,7 @@ class Command:
 EVIDENCE = Command(
     "evidence",
     limit_s=330,
-    small_limit_s=225,
+    small_limit_s=260,
     parts=(
         Part("probe", 40, 10, "gpu.probe:probe"),
         Part("tests", 45, 10, "gpu.checks:tests"),

@@ -260,7 +260,10 @@ def test_nothing_is_guessed_outside_of_the_widths_measured(tmp_path: Path, width
     measured = table(tmp_path)
     for known in (8, 64):
         measured.add_block(row(reading(known), 1.0))
-    with pytest.raises(EvidenceError, match=rf"lacks XX k3 c{width}>32 s2 @4, expected every block of the network; `genet profile RUN` measures it"):
+    with pytest.raises(
+        EvidenceError,
+        match=rf"lacks XX k3 c{width}>32 s2 @4, expected every block of the network; `genet profile RUN` measures it",
+    ):
         measured.ms(reading(width))
 
 
@@ -270,7 +273,9 @@ def test_a_repeated_block_is_never_interpolated(tmp_path: Path) -> None:
     for width in (16, 64):
         measured.add_block(row(dataclasses.replace(repeated, in_width=width), 1.0))
     assert measured.ms(dataclasses.replace(repeated, in_width=24)) == 1.0
-    with pytest.raises(EvidenceError, match=r"lacks XX k3 c32>32 s1 @4, expected every block of the network; `genet profile RUN` measures it"):
+    with pytest.raises(
+        EvidenceError, match=r"lacks XX k3 c32>32 s1 @4, expected every block of the network; `genet profile RUN` measures it"
+    ):
         measured.ms(repeated)
 
 

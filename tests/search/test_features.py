@@ -153,7 +153,7 @@ def test_two_places_have_only_the_shared_terms_and_those_of_a_type_in_common(dat
 
 
 def test_the_resolution_changes_no_term() -> None:
-    small, large = (terms_of("digits", resolution=resolution) for resolution in space_of("digits").input.resolutions)
+    small, large = (terms_of("digits", resolution=resolution) for resolution in (24, 32))
     for index, superblock in choices("digits"):
         assert small(index, superblock) == large(index, superblock)
 

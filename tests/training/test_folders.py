@@ -185,9 +185,13 @@ def test_what_only_one_split_or_only_the_network_has_is_told_apart(tmp_path: Pat
     for name in ("train/cat", "train/dog ", "validation/cat", "validation/dog"):
         draw(tmp_path / name / "1.png")
     data = Data(name="folder", root=str(tmp_path))
-    with pytest.raises(DataError, match="expected the same: only train has 'dog ' and only validation has 'dog'; names that look alike"):
+    with pytest.raises(
+        DataError, match="expected the same: only train has 'dog ' and only validation has 'dog'; names that look"
+    ):
         load_data(data, READS, 0)
-    with pytest.raises(DataError, match=r"lack 'dog\\xa0' and have 'dog' besides, expected the network's own classes; names that look alike"):
+    with pytest.raises(
+        DataError, match=r"lack 'dog\\xa0' and have 'dog' besides, expected the network's own classes; names that look"
+    ):
         load_test(data, READS, labels=("cat", "dog\u00a0"))
 
 

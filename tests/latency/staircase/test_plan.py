@@ -34,7 +34,8 @@ from genet.storage import Journal
 from tests.fixtures.tiny import tiny_recipe
 
 SETTING = Setting.of(read_card(torch.device("cpu")), Measure(batch=2))
-DIGITS, MASTERNET = read_space("digits"), read_space("masternet")
+SHIPPED, MASTERNET = read_space("digits"), read_space("masternet")
+DIGITS = SHIPPED.model_copy(update={"input": SHIPPED.input.model_copy(update={"resolutions": (24, 32)})})
 
 
 def table(folder: Path) -> LatencyTable:
