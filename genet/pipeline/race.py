@@ -183,7 +183,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
     lessons = "/".join(sorted(task.id for task in running.tasks))
     result = Outcomes(
-        inputs=digest(f"{found.model_dump_json()}/{masternet.inputs}/{lessons}"),
+        inputs=digest(f"{found.model_dump_json(exclude={'joint'})}/{masternet.inputs}/{lessons}"),
         setting=found.setting,
         masternet=masternet,
         masternet_ms_per_image=found.masternet_ms_per_image,

@@ -185,7 +185,7 @@ def test_a_network_with_blocks_that_the_table_lacks_teaches_nothing(tmp_path: Pa
     assert predictor.correction.networks == len(table.network_rows)
     with pytest.raises(EvidenceError, match="lacks"):
         predictor.ms(foreign)
-    with pytest.raises(EvidenceError, match="there is none"):
+    with pytest.raises(EvidenceError, match="needs a network measured whole, got none"):
         Predictor(table, every[0], [strange])
 
 

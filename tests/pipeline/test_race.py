@@ -44,6 +44,7 @@ from tests.fixtures.tiny import RECIPE, write_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BUDGETS = RECIPE.replace("device: cpu", "device: estimate:v100").replace("[2.0x, 0.000001]", "[1.2x, 1.0x, 0.000001]")
+BUDGETS = BUDGETS.replace("joint_trials: 0", "joint_trials: 2")
 OWN = "@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | 10"
 
 
@@ -133,6 +134,17 @@ def test_rounds_come_closer_to_what_is_best_and_the_best_of_each_budget_goes_on_
         assert reached(entrant.network) >= sorted(map(reached, own))[-2]
         assert entrant.ms_per_image is not None
         assert entrant.ms_per_image <= entrant.budget_ms_per_image
+
+
+def test_a_second_race_repeats_nothing(raced: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    before = Entrants.load(run.entrants), Outcomes.load(run.results), run.race.read().records, len(run.latency.read().records)
+    with open_run(run.path, Progress()) as job:
+        run_race(job)
+    after = Entrants.load(run.entrants), Outcomes.load(run.results), run.race.read().records, len(run.latency.read().records)
+    assert after[:3] == before[:3]
+    assert after[3] <= before[3] + 1  # a session writes its setting
 
 
 def test_more_joint_trials_go_on_from_those_that_there_are(raced: RunFolder, tmp_path: Path) -> None:
