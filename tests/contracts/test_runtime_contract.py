@@ -127,7 +127,7 @@ def test_a_runtime_that_needs_a_gpu_refuses_a_processor_in_one_line(runtime: str
 
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="tensorrt is installed")
 def test_a_runtime_whose_package_is_missing_names_an_extra_that_there_is(tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match=r"runtime tensorrt needs its package.*pip install 'genet\[tensorrt\]'"):
+    with pytest.raises(DeviceError, match=r"runtime tensorrt needs its package.*pip install 'genet-nas\[tensorrt\]'"):
         meter("tensorrt", CPU).prepare([part("block", tmp_path)])
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert "tensorrt" in extras
