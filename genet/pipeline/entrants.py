@@ -65,19 +65,18 @@ def find_entrants(job: RunContext) -> Entrants:
             for budget, ms in field.limits.items()
             if budget not in met
         ),
-        joint=_joint_before(job, field.limits),
+        joint=_joint_before(job),
     )
     result.save(job.folder.entrants)
     return result
 
 
-def _joint_before(job: RunContext, limits: dict[Budget, float]) -> tuple[JointTrial, ...]:
-    """Return the joint trials before whose budgets are still the same: what they taught is not lost."""
+def _joint_before(job: RunContext) -> tuple[JointTrial, ...]:
+    """Return the joint trials of the entrants before: what they taught is not lost, whatever budget they were for."""
     try:
-        before = Entrants.load(job.folder.entrants).joint
+        return Entrants.load(job.folder.entrants).joint
     except StorageError:  # none, or of an earlier version
         return ()
-    return tuple(trial for trial in before if limits.get(trial.budget) == trial.budget_ms_per_image)
 
 
 def _chosen(job: RunContext, selection: Selection) -> tuple[Choice, ...]:

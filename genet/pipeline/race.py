@@ -175,7 +175,8 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     masternet, _ = job.folder.read(job.folder.master, Trained), job.splits  # the images must not have changed
     found = find_entrants(job)
     running = _Race(job, found, runner)
-    entrants = run_joint_trials(job, found, running.train_shortly)
+    found = run_joint_trials(job, found, running.train_shortly)
+    entrants = found.racing
     scores = running.run(entrants)
     winners = outcomes(entrants, scores)
     if entrants and not winners:
@@ -183,7 +184,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
     lessons = "/".join(sorted(task.id for task in running.tasks))
     result = Outcomes(
-        inputs=digest(f"{found.model_dump_json(exclude={'joint'})}/{masternet.inputs}/{lessons}"),
+        inputs=digest(f"{found.model_dump_json(exclude={'joint', 'promoted_inputs'})}/{masternet.inputs}/{lessons}"),
         setting=found.setting,
         masternet=masternet,
         masternet_ms_per_image=found.masternet_ms_per_image,
@@ -206,6 +207,7 @@ class _Race:
         self._job, self._open = job, runner
         self._designs = {each.network: each.design for each in found.entrants if each.design}  # that networks are scaled from
         self._names: dict[str, str] = {}
+        self._tried: set[str] = set()  # by this process: what failed is tried again by the next command
         self._finished = _finished(job.folder.race)
         self.tasks: dict[Training, None] = {}  # that this race has needed
 
@@ -267,6 +269,7 @@ class _Race:
         tasks = {each: self._training(each[0], schedule, each[1]) for each in dict.fromkeys(wanted)}
         self.tasks |= dict.fromkeys(tasks.values())
         missing = [task for task in tasks.values() if not self._known(task)]
+        self._tried |= {task.id for task in missing}
         if missing:
             self._run(title, len(tasks), missing)
         for task in missing:
@@ -287,6 +290,8 @@ class _Race:
     def _known(self, task: Training) -> bool:
         """Return whether a training is finished; one that keeps its weights may have been run by `genet train`."""
         line = self._finished.get(task.id)
+        if task.id in self._tried:
+            return True
         if not task.keep:
             return line is not None and (line.failure is None or line.failure.kind not in PASSING)
         known = trained_before(task.lesson, self._job.folder.network(task.lesson.network) / "model.json")

@@ -38,7 +38,7 @@ def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup
     selection = job.folder.read(job.folder.selection, Selection)
     networks = {str(each): each for each in (_named(job, choice) for choice in selection.answers)}  # two budgets may share one
     if job.folder.entrants.exists():
-        entrants = job.folder.read(job.folder.entrants, Entrants).entrants
+        entrants = job.folder.read(job.folder.entrants, Entrants).racing
         others = {each.network: read_notation(each.network, each.design or job.recipe.space.name) for each in entrants}
         networks = others | networks if name else networks
     chosen = [network for network in networks.values() if name in (None, network_name(network), str(network))]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 
 import numpy as np
 
+from genet.arch.external import read_notation
 from genet.arch.network import Network
 from genet.config.recipe import Budget
 from genet.pipeline.context import RunContext
@@ -21,24 +23,25 @@ from genet.search.candidates import fits, near_budget, neighbours, pool_of
 from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.rounds import START, promising, spread
 from genet.search.surrogate import fit_surrogate, score
+from genet.storage import digest
 
 PARENTS = 3  # networks of a budget whose neighbours are considered
-CERTIFIED = 4  # of the best joint trials of a budget at most, in case some break it
+CERTIFIED = 4  # joint trials tried for every one that goes on, in case some break the budget
+AIM = 0.96  # share of a budget that joint trials are predicted to take at most: closer to it, certainty is often not reached
 
 Train = Callable[[Mapping[str, str]], Mapping[str, float]]  # names by network -> held-out accuracies of short trainings
 
 
-def run_joint_trials(job: RunContext, found: Entrants, train: Train) -> tuple[Entrant, ...]:
-    """Run the joint trials that the recipe asks for; those known are not proposed again. Returns who goes on in the race.
+def run_joint_trials(job: RunContext, found: Entrants, train: Train) -> Entrants:
+    """Run the joint trials that the recipe asks for, and return the entrants with those of them that go on in the race.
 
-    These are the entrants found before, and per budget as many as the race takes of the joint trials expected to be best.
+    What is known is neither proposed nor certified again. Per budget as many go on as the race takes of the search's networks.
     """
     if not job.recipe.search.count or not found.entrants:
-        return found.entrants
+        return found.model_copy(update={"promoted": ()})
     rounds = _Rounds(job, found, train)
     rounds.run()
-    searched, *_ = job.recipe.race.counts
-    return (*found.entrants, *(entrant for budget in rounds.budgets for entrant in rounds.promoted(budget, searched)))
+    return rounds.with_promoted()
 
 
 class _Rounds:
@@ -47,73 +50,85 @@ class _Rounds:
     def __init__(self, job: RunContext, found: Entrants, train: Train) -> None:
         self._job, self._found, self._train = job, found, train
         self._field = Field(job, {entrant.budget: entrant.budget_ms_per_image for entrant in found.entrants})
-        self.budgets = tuple(self._field.limits)
-        self._ms_per_image = {
-            each.network: each.ms_per_image or each.predicted_ms_per_image or math.inf for each in found.entrants
-        }
+        self._budgets = tuple(self._field.limits)
+        pairs = [(each.ms_per_image, each.predicted_ms_per_image) for each in found.entrants]
+        self._slower = median([ms / predicted for ms, predicted in pairs if ms and predicted] or [1.0])
+        self._ms_per_image = {e.network: e.ms_per_image or e.predicted_ms_per_image or math.inf for e in found.entrants}
         self._networks: dict[str, Network] = {}  # of the space's shape that were trained, by notation
         self._reached: dict[str, float] = {}
 
     def run(self) -> None:
-        """Go on until there are as many joint trials as the recipe asks for, or no network near a budget is left."""
-        count, seed = self._job.recipe.search.count, self._job.recipe.seed
+        """Go on until every budget has its share of the joint trials, or no other network is near it."""
+        count, places = self._job.recipe.search.count, len(self._budgets)
+        shares = {budget: len(range(place, count, places)) for place, budget in enumerate(self._budgets)}
         self._learn({entrant.network: entrant.name for entrant in self._found.entrants})
         self._learn_joint(self._found.joint)
-        while (known := len(self._found.joint)) < count:
-            draw, start = np.random.default_rng((seed, known)), math.ceil(START * count)
-            if known < start:
-                proposed = self._spread(start - known, draw)
-            elif self._networks:
-                turns = [self.budgets[place % len(self.budgets)] for place in range(known, count)][: len(self.budgets)]
-                proposed = [trial for budget in turns for trial in self._promising(budget, draw)]
-            else:  # none of those before could be trained
-                break
+        while True:
+            known = {budget: sum(trial.budget == budget for trial in self._found.joint) for budget in shares}
+            turns = [budget for budget, share in shares.items() if known[budget] < share]
+            draw, proposed = np.random.default_rng((self._job.recipe.seed, len(self._found.joint))), list[JointTrial]()
+            for budget in turns:
+                start = math.ceil(START * shares[budget]) - known[budget]
+                new = self._spread(budget, start, proposed, draw) if start > 0 else self._promising(budget, proposed, draw)
+                if not new:
+                    shares[budget] = known[budget]
+                    self._job.progress.say(f"  {known[budget]} joint trials for {budget}: no other network is near it")
+                proposed += new
             if not proposed:
-                self._job.progress.say(f"  {known} of {count} joint trials: no other network is near a budget")
-                break
+                return
             self._found = self._found.model_copy(update={"joint": (*self._found.joint, *proposed)})
             self._found.save(self._job.folder.entrants)
             self._learn_joint(proposed)
 
-    def promoted(self, budget: Budget, count: int) -> list[Entrant]:
-        """Return the first so many of the best joint trials that are certified within a budget; predicted, on other evidence."""
-        joint, here = {trial.network for trial in self._found.joint}, not self._job.recipe.measure.latency_file
+    def with_promoted(self) -> Entrants:
+        """Return the entrants with the best joint trials of each budget that are certified; predicted, on other evidence."""
+        evidence = f"{sorted(self._reached.items())}/{self._job.recipe.race.counts}/{self._field.table.setting.digest}"
+        inputs = digest(f"{self._found.inputs}/{evidence}")
+        if self._found.promoted_inputs == inputs:
+            return self._found
+        promoted = tuple(entrant for budget in self._budgets for entrant in self._promoted(budget))
+        self._found = self._found.model_copy(update={"promoted": promoted, "promoted_inputs": inputs})
+        self._found.save(self._job.folder.entrants)
+        return self._found
+
+    def _promoted(self, budget: Budget) -> list[Entrant]:
+        count, *_ = self._job.recipe.race.counts
+        entered, here = {entrant.network for entrant in self._found.entrants}, not self._job.recipe.measure.latency_file
+        joint = [network for network in self._best(budget) if str(network) not in entered]
         found = list[Entrant]()
-        for network in [each for each in self._best(budget) if str(each) in joint][:CERTIFIED]:
+        for network in joint[: CERTIFIED * count]:
             if len(found) < count:
-                named, predicted = self._named(network), self._ms_per_image[str(network)]
+                named, predicted = self._named(network), self._predicted_ms_per_image(network)
                 certificate = self._field.certificate(budget, named) if here else None
                 if certificate or not here:
                     entrant = self._field.entrant(named, certificate, None, budget, predicted)
                     found.append(entrant.model_copy(update={"predicted_ms_per_image": predicted}))
+        if joint and not found:
+            self._job.progress.say(f"  no joint trial for {budget} goes on: none of the best is certified")
         return found
 
-    def _spread(self, count: int, draw: np.random.Generator) -> list[JointTrial]:
-        """Return so many networks near the budgets, divided among these, that tell most about all effects together."""
-        found = list[JointTrial]()
-        for place, budget in enumerate(self.budgets):
-            near = self._new(self._near(budget, draw), found)
-            share = len(range(place, count, len(self.budgets)))
-            rows = spread(pool_of(near), np.arange(len(near)), share, draw) if near and share else ()
-            found += [self._trial(near[row], budget) for row in rows]
-        return found
+    def _spread(self, budget: Budget, count: int, proposed: Sequence[JointTrial], draw: np.random.Generator) -> list[JointTrial]:
+        """Return so many networks near a budget that tell most about all effects together."""
+        near = self._new(self._near(budget, draw), proposed)
+        rows = spread(pool_of(near), np.arange(len(near)), count, draw) if near else ()
+        return [self._trial(near[row], budget) for row in rows]
 
-    def _promising(self, budget: Budget, draw: np.random.Generator) -> list[JointTrial]:
+    def _promising(self, budget: Budget, proposed: Sequence[JointTrial], draw: np.random.Generator) -> list[JointTrial]:
         """Return the network that may be best within a budget, among the neighbours of the best that were trained."""
         parents = [(each, self._field.tables(each.input.resolution)) for each in self._best(budget)[:PARENTS]]
-        near = [each for parent, offered in parents for each in neighbours(offered, parent, self._limit_ms(budget), draw)]
-        new = self._new(near, ()) or self._new(self._near(budget, draw), ())
-        if not new:
-            return []
+        near = [each for parent, offered in parents for each in neighbours(offered, parent, self._aim_ms(budget), draw)]
+        new = self._new(near, proposed) or self._new(self._near(budget, draw), proposed)
         trained = list(self._networks.values())
+        if not new or not trained:
+            return []
         surrogate = fit_surrogate(pool_of([*trained, *new]), np.arange(len(trained)), self._scores(trained))
         (row,) = promising(surrogate, np.arange(len(trained), len(trained) + len(new)), 1, draw)
         return [self._trial(new[row - len(trained)], budget)]
 
     def _near(self, budget: Budget, draw: np.random.Generator) -> list[Network]:
-        """Return random networks near a budget, of all resolutions."""
-        tables = [self._field.tables(resolution) for resolution in self._job.resolutions]
-        return [each for offered in tables for each in near_budget(offered, self._limit_ms(budget), draw)]
+        """Return random networks near a budget, of all resolutions that race for it."""
+        resolutions = sorted({entrant.resolution for entrant in self._found.entrants if entrant.budget == budget})
+        return [each for size in resolutions for each in near_budget(self._field.tables(size), self._aim_ms(budget), draw)]
 
     def _new(self, networks: Sequence[Network], proposed: Sequence[JointTrial]) -> list[Network]:
         """Return those that were neither trained nor proposed, each once."""
@@ -132,23 +147,30 @@ class _Rounds:
     def _learn(self, names: Mapping[str, str]) -> None:
         """Train networks shortly, and keep those whose super-blocks can be compared with the space's, one by one."""
         self._reached |= self._train(names)
-        networks = [Network.parse(notation) for notation in names if notation in self._reached and "|" in notation]
-        self._networks |= {str(network): network for network in networks if fits(network, self._job.recipe.space)}
+        networks = [read_notation(notation, name) for notation, name in names.items() if notation in self._reached]
+        space = self._job.recipe.space
+        self._networks |= {str(each): each for each in networks if isinstance(each, Network) and fits(each, space)}
 
     def _learn_joint(self, trials: Sequence[JointTrial]) -> None:
-        self._ms_per_image |= {trial.network: trial.predicted_ms_per_image for trial in trials}
-        self._learn({trial.network: network_name(self._named(Network.parse(trial.network))) for trial in trials})
+        networks = [self._named(Network.parse(trial.network)) for trial in trials]
+        for network in networks:
+            self._ms_per_image.setdefault(str(network), self._predicted_ms_per_image(network) * self._slower / AIM)
+        self._learn({str(network): network_name(network) for network in networks})
+
+    def _predicted_ms_per_image(self, network: Network) -> float:
+        """Return what is predicted by the present table; infinite for what is not on offer any more."""
+        size = network.input.resolution
+        tables = self._field.tables(size) if size in self._job.resolutions else None
+        return tables.predict(network).ms / self._field.batch if tables and tables.holds(network) else math.inf
 
     def _trial(self, network: Network, budget: Budget) -> JointTrial:
-        ms = self._field.tables(network.input.resolution).predict(network).ms / self._field.batch
-        limit = self._field.limits[budget]
-        return JointTrial(network=str(network), budget=budget, budget_ms_per_image=limit, predicted_ms_per_image=ms)
+        return JointTrial(network=str(network), budget=budget)
 
     def _named(self, network: Network) -> Network:
         return network.model_copy(update={"name": self._job.recipe.space.name})
 
-    def _limit_ms(self, budget: Budget) -> float:
-        return self._field.limits[budget] * self._field.batch
+    def _aim_ms(self, budget: Budget) -> float:
+        return self._field.limits[budget] * self._field.batch * AIM / self._slower
 
     def _scores(self, trained: Sequence[Network]) -> np.ndarray:
         return score(np.array([self._reached[str(network)] for network in trained]))

@@ -61,12 +61,13 @@ def pool_of(networks: Sequence[Network]) -> Pool:
     )
 
 
-def _with_parameters(network: Network) -> Iterator[tuple[SuperBlock, int]]:
-    """Yield every super-block with its parameters."""
+def _with_parameters(network: Network) -> Iterator[tuple[SuperBlock, int, int]]:
+    """Yield every super-block with the width that it writes and its parameters."""
     width, size = network.stem.width, -(-network.input.resolution // network.stem.stride)
     for superblock in network.superblocks:
-        yield superblock, sum(_parameters(block) for block in superblock_blocks(superblock, width, size))
+        parameters = sum(_parameters(block) for block in superblock_blocks(superblock, width, size))
         width, size = superblock.writes(width), -(-size // superblock.stride)
+        yield superblock, width, parameters
 
 
 @lru_cache(maxsize=100_000)
@@ -74,13 +75,13 @@ def _parameters(block: Block) -> int:
     return block_cost(block).parameters
 
 
-def _described(superblock: SuperBlock, parameters: int) -> tuple[float, ...]:
-    """Return what the surrogate compares super-blocks by; one without blocks is of no type and has no width of its own."""
+def _described(superblock: SuperBlock, width: int, parameters: int) -> tuple[float, ...]:
+    """Return what the surrogate compares super-blocks by; one without blocks is of no type and counts as a convolution of 1x1."""
     there = superblock.depth > 0
     return (
         float(there and superblock.type == "BL"),
         float(there and superblock.type == "DW"),
-        math.log2(superblock.width) if there else 0.0,
+        math.log2(width),
         math.log2(superblock.depth or HALF_A_BLOCK),
-        math.log2(parameters or 1),
+        math.log2(parameters or width**2),
     )

@@ -44,22 +44,30 @@ class Entrant(Record):
 
 
 class JointTrial(Record):
-    """A whole network that is trained shortly to learn from, near a budget by what is predicted; latencies are per image."""
+    """A whole network that is trained shortly to learn from, proposed near a budget."""
 
     network: str
     budget: Budget
-    budget_ms_per_image: float
-    predicted_ms_per_image: float
 
 
 class Entrants(Derived):
-    """All networks in the race, budget by budget, the budgets that no network meets, and the joint trials that were proposed."""
+    """All networks in the race, budget by budget, and the budgets that no network meets.
+
+    `joint` are the joint trials that were proposed, and `promoted` those of them that go on in the race.
+    """
 
     setting: Setting
     masternet_ms_per_image: float
     entrants: tuple[Entrant, ...]
     unmet: tuple[Unmet, ...]
     joint: tuple[JointTrial, ...] = ()
+    promoted: tuple[Entrant, ...] = ()
+    promoted_inputs: str = ""
+
+    @property
+    def racing(self) -> tuple[Entrant, ...]:
+        """All who race."""
+        return self.entrants + self.promoted
 
 
 class Score(Record):
@@ -189,4 +197,5 @@ def trainings_at_most(networks: int, budgets: int, joint_trials: int, race: Race
     _, share, repeats = race.counts
     finals = min(networks, max(FINALISTS, math.ceil(share * networks)) + 1)  # the best of a kind may come on top
     short = short_training(schedule).epochs / schedule.epochs
-    return joint_trials * short + budgets * ((networks * short if networks > FINALISTS else 0.0) + finals * repeats)
+    reading = networks * short if networks > FINALISTS or joint_trials else 0.0
+    return joint_trials * short + budgets * (reading + finals * repeats)

@@ -127,7 +127,10 @@ def test_what_moved_between_two_evidence_files_is_told(
         (["latency", "genet-light", "--device", "cpu", "--batch", "10000000"], "does not fit into memory at batch 10000000"),
         (["staircase"], "must be given one of"),
         (["staircase", "XX k3 c64 @14", *V100, "--widths", "64..32"], "not empty"),
-        (["staircase", "BL k3 c64 r0.25 @14", *V100, "--widths", "8..30"], "may have, expected at least 2; BL k3 c8 r0.25 @14: ratio"),
+        (
+            ["staircase", "BL k3 c64 r0.25 @14", *V100, "--widths", "8..30"],
+            "may have, expected at least 2; BL k3 c8 r0.25 @14: ratio",
+        ),
         (["staircase", "ZZ k3 c64 @14", *V100], "ZZ"),
         (["staircase", "--from", "nowhere.csv"], "nowhere.csv"),
     ],
