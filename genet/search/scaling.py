@@ -12,11 +12,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-REACH, LOOKS = 0.2, 2  # how far beyond the limit a step is searched for, as a share of it, and how often
+REACH, LOOKS = 0.2, 3  # how far beyond the limit a step is searched for, as a share of it, and how often
 MOST = 12  # scales measured in search of the widest within a limit
 CLOSE = 1.15  # MACs of the narrowest known to be over a limit over those of the widest within, at which the search ends
 TRIES = 2  # scales certified from the widest within on downwards, before narrower ones are searched for
-TIGHTER = (0.96, 0.88, 0.8, 0.65)  # shares of a limit to aim at: closer to it, certainty takes long and is often not reached
+TIGHTER = (1.0, 0.9, 0.8, 0.65)  # shares of a limit to aim at, as a machine may have become slower since a scale was timed
 NARROW = 0.5  # of a design's widths: below it, a shallower form is tried too
 MUCH_MORE = 2.0  # MACs of a shallower form over a deeper one's from which it is worth racing beside it
 

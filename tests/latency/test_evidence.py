@@ -49,7 +49,7 @@ def test_a_file_without_latencies_is_named(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match=r"trials\.jsonl: got no latencies, expected those of a setting"):
         read_evidence(path)
     (tmp_path / "text").write_text("hello\nworld\n")
-    with pytest.raises(EvidenceError, match="holds none"):
+    with pytest.raises(EvidenceError, match="got no latencies, expected those of a setting"):
         read_evidence(tmp_path / "text")
 
 
@@ -102,7 +102,7 @@ def test_settings_none_of_which_fits_are_listed(tmp_path: Path) -> None:
 def test_two_settings_that_both_fit_are_not_guessed_between(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [1.0])
     write(path, [2.0], other_card(driver="550"))
-    with pytest.raises(EvidenceError, match=r"holds 2 \(known: .*driver 550"):
+    with pytest.raises(EvidenceError, match=r"got 2 settings that fit what is asked, expected one \(known: .*driver 550"):
         read_evidence(path, Measure(batch=2))
 
 

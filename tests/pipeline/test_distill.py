@@ -259,7 +259,7 @@ def test_results_of_trials_that_are_not_planned_are_left_out(finished: RunFolder
     [
         (["--runner", "in-process", "--workers", "2"], "--workers must go with --runner processes"),
         (["--address", "127.0.0.1:6379"], "--address must go with --runner ray"),
-        (["--runner", "ray", "--address", "127.0.0.1:1"], "--address must be that of a running Ray cluster"),
+        (["--runner", "ray", "--address", "127.0.0.1:1"], "expected a running Ray cluster"),
     ],
 )
 def test_options_that_cannot_work_are_refused_before_anything_is_done(
