@@ -263,6 +263,22 @@ def test_joint_trials_stay_if_the_entrants_change(raced: RunFolder, tmp_path: Pa
         assert find_entrants(job).joint == before
 
 
+# What is handed out
+
+
+def test_two_budgets_with_one_network_share_a_card(run: RunFolder) -> None:
+    recipe = with_joint_trials(run, 0)
+    select = recipe.select.model_copy(update={"budgets": ("1.2x", "1.21x")})  # which all entrants of the first keep too
+    with open_run(run.path, Progress(), recipe.model_copy(update={"select": select})) as job:
+        select_networks(job)
+        one, other = run_race(job).outcomes
+        export_selected(job, ["safetensors"])
+    if one.name != other.name:
+        pytest.skip("the larger budget has a network of its own")
+    card = (run.path / one.export).parent / "card.md"
+    assert all(f"| budget {budget}, " in card.read_text() for budget in ("1.2x", "1.21x"))
+
+
 # Known designs
 
 

@@ -311,17 +311,6 @@ def test_reading_a_run_needs_no_lock(copy: RunFolder) -> None:
         assert select_from_evidence(read_run(copy.path, Progress()), ("0.9x",)).choices
 
 
-def test_two_budgets_with_one_network_share_a_card(copy: RunFolder) -> None:
-    recipe = copy.recipe()
-    both = recipe.model_copy(update={"select": recipe.select.model_copy(update={"budgets": ("3x", "4x")})})
-    with open_run(copy.path, Progress(), both) as job:
-        one, other = run_job(job).outcomes
-    if one.name != other.name:
-        pytest.skip("this machine's clock chose two networks")
-    card = (copy.path / one.export).parent / "card.md"
-    assert all(f"| budget {budget}, " in card.read_text() for budget in ("3x", "4x"))
-
-
 def test_foreign_hidden_files_are_left_alone(copy: RunFolder) -> None:
     (copy.path / ".recipe.yaml.swp").write_text("an editor's")
     (copy.path / ".genet-selection.json.x1").write_text("ours, torn")

@@ -212,5 +212,5 @@ def test_a_file_that_is_not_there_or_damaged_is_refused_with_where_to_get_it(tmp
     with pytest.raises(GenetError, match=r"does not exist, expected .*; it is NATS-sss-v1_0-50262"):
         read_nats(tmp_path / "nowhere", Progress())
     (tmp_path / "broken.pickle.pbz2").write_bytes(b"nothing")
-    with pytest.raises(GenetError, match="reading it as NATS-Bench.s size space failed"):
+    with pytest.raises(GenetError, match="reading it as NATS-Bench's size space failed"):
         read_nats(tmp_path / "broken.pickle.pbz2", Progress())
