@@ -50,6 +50,10 @@ class Scales(Generic[N]):
                     return self._scales[place], found
         return None
 
+    def can_be_within(self, limit_ms: float) -> bool:
+        """Return whether the narrowest scale is within the limit."""
+        return self._look(0) <= limit_ms
+
     def macs_within(self, limit_ms: float) -> int:
         """Return the MACs of the widest scale that is measured to be within the limit, 0 if none is."""
         widest = self._widest_within(limit_ms)
@@ -148,6 +152,8 @@ def forms_within(
     found: list[tuple[N, C]] = []
     macs = 0
     for form in forms:
+        if not found and form is not forms[0] and not forms[-1].can_be_within(limit_ms):
+            break  # all in between take longer than the shallowest
         if found and (macs >= whole_macs * NARROW**2 or form.macs_within(limit_ms) < MUCH_MORE * macs):
             continue
         widest = form.certified_within(limit_ms, certify)

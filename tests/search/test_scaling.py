@@ -121,3 +121,18 @@ def test_the_published_depth_races_whenever_it_is_within_and_a_shallower_form_be
 
 def test_of_a_design_that_is_within_no_limit_nothing_is_taken() -> None:
     assert forms_within(forms(1.0, 0.001, []), 0.5, lambda scale: scale, whole_macs=MACS[30]) == []
+
+
+def test_of_a_design_whose_shallowest_form_is_over_the_limit_no_other_but_the_deepest_is_timed() -> None:
+    looked = list[tuple[int, int]]()
+
+    def form(depth: int) -> Scales[tuple[int, int]]:
+        def measure(scale: tuple[int, int]) -> float:
+            looked.append(scale)
+            return 10.0 * depth + scale[1]
+
+        return Scales([(depth, width) for width in range(1, 9)], [depth * width for width in range(1, 9)], measure, 1.0)
+
+    assert forms_within([form(4), form(2), form(1)], 5.0, lambda scale: scale, 100) == []
+    assert {depth for depth, _ in looked} == {4, 1}
+    assert looked[-1] == (1, 1)
