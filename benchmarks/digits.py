@@ -36,7 +36,7 @@ def main() -> None:
         for name in ("results.json", "environment.json"):
             write_atomic(RESULTS / name, (run / name).read_bytes())
         stairs, selection = Staircases.load(run / "staircase.json"), Selection.load(run / "selection.json")
-        write_atomic(RESULTS / "staircases.svg", draw_staircases(staircase_info(stairs, 32)).encode())
+        write_atomic(RESULTS / "staircases.svg", draw_staircases(staircase_info(stairs, outcomes.masternet.resolution)).encode())
         text = table(outcomes, run / "environment.json", seconds) + evidence(stairs, selection)
         write_atomic(RESULTS / "table.md", text.encode())
 
