@@ -54,7 +54,7 @@ EVIDENCE = Command(
 JOB = Command(
     "job",
     limit_s=420,
-    small_limit_s=190,
+    small_limit_s=250,
     parts=(Part("search", 410, 30, "gpu.job:search"),),
 )
 COMMANDS = {command.name: command for command in (EVIDENCE, JOB)}
