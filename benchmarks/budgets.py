@@ -122,7 +122,7 @@ def random_entrants(job: RunContext, budget: str, count: int) -> Iterator[Entran
     kept, resolution = kept_widths(job, table), job.recipe.search_resolution
     offered = offers(job, predictor(job, table, kept), current_regression(job), resolution, kept[resolution])
     draw = np.random.default_rng(int(100 * limit))
-    picks = np.column_stack([draw.integers(len(offer.choices), size=DRAWN) for offer in offered.superblocks])
+    picks = offered.random_picks(DRAWN, draw)
     ms = offered.totals(picks).ms
     for pick in picks[(ms <= limit_ms) & (ms > 0.9 * limit_ms)]:
         network = Network.parse(str(offered.network(pick.tolist())), name="random")

@@ -111,7 +111,7 @@ class _Rounds:
         """Return so many networks near a budget that tell most about all effects together."""
         near = self._new(self._near(budget, draw), proposed)
         rows = spread(pool_of(near), np.arange(len(near)), count, draw) if near else ()
-        return [self._trial(near[row], budget) for row in rows]
+        return [JointTrial(network=str(near[row]), budget=budget) for row in rows]
 
     def _promising(self, budget: Budget, proposed: Sequence[JointTrial], draw: np.random.Generator) -> list[JointTrial]:
         """Return the network that may be best within a budget, among the neighbours of the best that were trained."""
@@ -123,7 +123,7 @@ class _Rounds:
             return []
         surrogate = fit_surrogate(pool_of([*trained, *new]), np.arange(len(trained)), self._scores(trained))
         (row,) = promising(surrogate, np.arange(len(trained), len(trained) + len(new)), 1, draw)
-        return [self._trial(new[row - len(trained)], budget)]
+        return [JointTrial(network=str(new[row - len(trained)]), budget=budget)]
 
     def _near(self, budget: Budget, draw: np.random.Generator) -> list[Network]:
         """Return random networks near a budget, of all resolutions that race for it."""
@@ -162,9 +162,6 @@ class _Rounds:
         size = network.input.resolution
         tables = self._field.tables(size) if size in self._job.resolutions else None
         return tables.predict(network).ms / self._field.batch if tables and tables.holds(network) else math.inf
-
-    def _trial(self, network: Network, budget: Budget) -> JointTrial:
-        return JointTrial(network=str(network), budget=budget)
 
     def _named(self, network: Network) -> Network:
         return network.model_copy(update={"name": self._job.recipe.space.name})

@@ -11,6 +11,7 @@ import numpy as np
 from genet.arch.cost import block_cost, network_cost
 from genet.arch.network import Block, Network, SuperBlock, superblock_blocks
 from genet.arch.space import SearchSpace
+from genet.search.features import HALF_A_BLOCK
 from genet.search.rounds import NEAR
 from genet.search.surrogate import Pool
 from genet.search.tables import ChoiceTables
@@ -18,13 +19,11 @@ from genet.search.tables import ChoiceTables
 DRAWN = 4000  # random networks of a resolution, of which those near the budget stay
 KEPT = 600  # of them at most
 MOVES = 3  # super-blocks in which a neighbour differs at most
-HALF_A_BLOCK = 0.5  # a super-block that vanished has no logarithm of its depth
 
 
 def near_budget(tables: ChoiceTables, limit_ms: float, draw: np.random.Generator) -> list[Network]:
     """Return random networks that are predicted to be within a latency in ms per batch, and not far below it."""
-    choices = [len(offer.choices) for offer in tables.superblocks]
-    return _within(tables, np.column_stack([draw.integers(count, size=DRAWN) for count in choices]), limit_ms)
+    return _within(tables, tables.random_picks(DRAWN, draw), limit_ms)
 
 
 def neighbours(tables: ChoiceTables, network: Network, limit_ms: float, draw: np.random.Generator) -> list[Network]:

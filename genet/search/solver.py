@@ -260,8 +260,7 @@ def _candidate(offers: ChoiceTables, choices: Sequence[int], ms: float, accuracy
 
 def random_search(offers: ChoiceTables, count: int, seed: int) -> tuple[Candidate, ...]:
     """Search in the paper's way: of `count` random structures those that no other of them beats, fastest first."""
-    draw = np.random.default_rng(seed)
-    picks = np.column_stack([draw.integers(len(offer.choices), size=count) for offer in offers.superblocks])
+    picks = offers.random_picks(count, np.random.default_rng(seed))
     found = offers.totals(picks)
     possible = np.flatnonzero(np.isfinite(found.ms))
     best = possible[pareto(*(values[possible] for values in found))]

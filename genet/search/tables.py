@@ -74,6 +74,10 @@ class ChoiceTables:
         picked = (offer.choices[choice] for offer, choice in zip(self.superblocks, choices, strict=True))
         return self.space.network(tuple(picked), self.resolution)
 
+    def random_picks(self, count: int, draw: np.random.Generator) -> np.ndarray:
+        """Draw so many networks, each a row of one choice per super-block."""
+        return np.column_stack([draw.integers(len(offer.choices), size=count) for offer in self.superblocks])
+
     def holds(self, network: Network) -> bool:
         """Return whether every super-block of a network is on offer."""
         return all(own in offer.place for offer, own in zip(self.superblocks, network.superblocks, strict=True))

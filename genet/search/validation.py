@@ -78,7 +78,7 @@ def subjects(
     A quarter is of the frontier, spread evenly over it; the last half is spread evenly over the predicted accuracies.
     """
     draw = np.random.default_rng(seed)
-    picks = np.unique([draw.integers(len(offer.choices), size=DRAWN) for offer in offers.superblocks], axis=1).T
+    picks = np.unique(offers.random_picks(DRAWN, draw), axis=0)
     found = offers.totals(picks)
     picks, found = picks[np.isfinite(found.ms)], type(found)(*(values[np.isfinite(found.ms)] for values in found))
     taken = set(known)
