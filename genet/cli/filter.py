@@ -10,7 +10,7 @@ from typing import Any
 from genet.cli.console import progress, save_picture, table
 from genet.errors import SpecError
 from genet.progress import duration
-from genet.search.certificate import half_interval
+from genet.statistics import half_interval
 from genet.studies.figures import draw_filtering
 from genet.studies.filter.bench import read_bench
 from genet.studies.filter.nats import read_nats

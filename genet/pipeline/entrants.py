@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from genet.arch.external import ExternalModel, ModelSpec
+from genet.arch.external import ModelSpec
 from genet.arch.network import Network
 from genet.config.recipe import Budget
 from genet.errors import MeasurementError, StorageError, first_line
@@ -16,8 +16,8 @@ from genet.models.external import check_unchanged
 from genet.pipeline.context import RunContext, predictor
 from genet.pipeline.learn import current_regression
 from genet.pipeline.run_folder import network_name
-from genet.pipeline.select import judge, kept_widths, measured, offers
-from genet.search.certificate import Certificate, Choice, Selection
+from genet.pipeline.select import INTERIM_LOOKS, judge, kept_widths, measured, offers
+from genet.search.certificate import Certificate, Choice, Selection, expected_interval
 from genet.search.outcome import Unmet
 from genet.search.portfolio import Design, designs_of, to_next_edge
 from genet.search.race import Entrant, Entrants, JointTrial
@@ -26,8 +26,7 @@ from genet.search.solver import ExactSolver
 from genet.search.tables import ChoiceTables
 from genet.storage import digest
 
-SCALING = "2"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
-CLEAR = 0.98  # share of a limit up to which a widened design is worth certifying
+SCALING = "3"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
 LOOKED_AT = 12  # of the next best predictions, in case some break the budget
 
 
@@ -110,6 +109,8 @@ class Field:
     def __init__(self, job: RunContext, limits: dict[Budget, float]) -> None:
         self.job, self.limits, self.table, self.batch = job, limits, job.table, job.table.setting.batch
         self.untimed = False  # whether a design is missing that could not be timed
+        rounds = [row.ratios for row in self.table.network_rows if row.reference == str(job.masternet) != row.network]
+        self._uncertain = expected_interval(rounds, INTERIM_LOOKS[-1])  # share of a latency: nearer to a limit none is certified
         self._tables: dict[int, ChoiceTables] = {}  # by resolution
         self._solved: dict[int, ExactSolver] = {}
 
@@ -127,8 +128,9 @@ class Field:
                 return
             network = Network.parse(notation, name=self.job.recipe.space.name)
             measured_here = not self.job.recipe.measure.latency_file
-            certificate = self.certificate(choice.budget, network) if measured_here else None
-            if certificate is None and (measured_here and notation != choice.network):
+            selected = notation == choice.network
+            certificate = self.certificate(choice.budget, network, patient=selected) if measured_here else None
+            if certificate is None and measured_here and not selected:
                 continue
             found += 1
             facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
@@ -170,8 +172,9 @@ class Field:
         scan = partial(measure_network, self.table, self.job.meter, enough=lambda row: True, least=SCAN_ROUNDS)
 
         def measure(network: ModelSpec) -> float:
+            uncertain = 0.0 if network == self.job.masternet else self._uncertain
             try:
-                return scan(network=network, reference=self.job.masternet).ratio * masternet_ms
+                return scan(network=network, reference=self.job.masternet).ratio * masternet_ms * (1 + uncertain)
             except MeasurementError as fault:
                 faults.append(fault)
                 return math.inf
@@ -182,7 +185,8 @@ class Field:
         ]
         whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
         for budget in budgets:
-            found = forms_within(forms, self.limits[budget] * self.batch, partial(self.certificate, budget), whole_macs)
+            certify = partial(self.certificate, budget, patient=False)  # a scale that is narrower by 3 % is as good
+            found = forms_within(forms, self.limits[budget] * self.batch, certify, whole_macs)
             for network, certificate in found:
                 yield self.entrant(*self._aligned(network, certificate, budget, measure), design.name, budget)
             if not found:
@@ -210,25 +214,31 @@ class Field:
     def _aligned(
         self, network: ModelSpec, certificate: Certificate, budget: Budget, measure: Callable[[ModelSpec], float]
     ) -> tuple[ModelSpec, Certificate]:
-        """Widen one super-block after the other to the end of its step, if the network is still within the budget."""
-        limit_ms, best = self.limits[budget] * self.batch, (network, certificate)
-        if isinstance(network, ExternalModel):
-            return best
-        for index in range(len(network.superblocks)):
-            wider = to_next_edge(network, index)
-            if wider is not None and measure(wider) <= CLEAR * limit_ms:
-                found = self.certificate(budget, wider)
-                if found is not None:
-                    network, best = wider, (wider, found)
-        return best
+        """Widen one super-block after the other to the end of its step, if the network is still within the budget.
 
-    def certificate(self, budget: Budget, network: ModelSpec) -> Certificate | None:
-        """Certify a network; None if it is not within the budget, or cannot be measured."""
+        The widest is certified; if that fails, the one before it, and so on.
+        """
+        if not isinstance(network, Network):
+            return network, certificate
+        limit_ms, widened = self.limits[budget] * self.batch, [network]
+        for index in range(len(network.superblocks)):
+            wider = to_next_edge(widened[-1], index)
+            if wider is not None and measure(wider) <= limit_ms:
+                widened.append(wider)
+        for candidate in reversed(widened[1:]):
+            found = self.certificate(budget, candidate, patient=False)
+            if found is not None:
+                return candidate, found
+        return network, certificate
+
+    def certificate(self, budget: Budget, network: ModelSpec, patient: bool = True) -> Certificate | None:
+        """Certify a network; None if it is not within the budget, or cannot be measured. For `patient` see `measured`."""
         limit_ms = self.limits[budget] * self.batch
         try:
-            found = judge(self.job, self.table, measured(self.job, self.table, network, budget, limit_ms), budget, limit_ms)
+            row = measured(self.job, self.table, network, budget, limit_ms, patient)
         except MeasurementError:
             return None
+        found = judge(self.job, self.table, row, budget, limit_ms)
         return found if found.within else None
 
     def entrant(

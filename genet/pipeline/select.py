@@ -27,14 +27,16 @@ from genet.search.certificate import (
     Selection,
     best_certified,
     certificate,
-    half_interval,
+    could_be_clear,
 )
 from genet.search.regression import Regression
 from genet.search.solver import Candidate, filter_by_utilization, frontier, random_search
 from genet.search.tables import ChoiceTables, tabulate_choices
+from genet.statistics import half_interval
 from genet.storage import digest
 
 INTERIM_LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
+FUTILE = 6  # rounds after which one that is too close to its budget may be given up
 
 
 def select_networks(job: RunContext) -> Selection:
@@ -202,15 +204,22 @@ def _certified_choice(
     return _choice(table, budget, ms, candidate, found.model_copy(update={"within": bool(found.within)}))
 
 
-def measured(job: RunContext, table: LatencyTable, network: ModelSpec, budget: Budget, ms: float) -> NetworkRow:
+def measured(
+    job: RunContext, table: LatencyTable, network: ModelSpec, budget: Budget, ms: float, patient: bool = True
+) -> NetworkRow:
     """Measure a network in turn with the MasterNet until its interval is clear of a budget in ms per batch; 20 rounds at most.
 
-    MeasurementError if it cannot be timed.
+    If not `patient`, stop as soon as 20 rounds are unlikely to certify it. MeasurementError if it cannot be timed.
     """
+    most = INTERIM_LOOKS[-1]
 
     def enough(row: NetworkRow) -> bool:
-        looked = len(row.ms) in INTERIM_LOOKS  # checking often would make chance look like certainty
-        return looked and (len(row.ms) == INTERIM_LOOKS[-1] or judge(job, table, row, budget, ms).within is not None)
+        rounds = len(row.ms)
+        if rounds not in INTERIM_LOOKS:  # checking often would make chance look like certainty
+            return False
+        found = judge(job, table, row, budget, ms)
+        given_up = not patient and rounds >= FUTILE and not could_be_clear(found, ms, rounds, most)
+        return rounds == most or found.within is not None or given_up
 
     return measure_network(table, job.meter, network, job.masternet, enough)
 

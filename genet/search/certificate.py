@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from genet.config.recipe import Budget, smallest_met, told_budget
 from genet.errors import EvidenceError, MeasurementError
 from genet.latency.table import Setting
 from genet.search.solver import Candidate
+from genet.statistics import half_interval, intervals_per_deviation, pooled_variance
 from genet.storage import Derived, Record
 
-CONFIDENCE = 0.999  # confidence of an interval: of many selections none should be wrong
 PATIENCE = 4  # times `candidates` measurements are spent on a budget before it counts as out of reach
 
 
@@ -101,14 +101,16 @@ def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, 
     return Certificate(ms=mean * reference_ms, interval_ms=half * reference_ms, within=within)
 
 
-def half_interval(samples: Sequence[float], confidence: float = CONFIDENCE) -> float:
-    """Return half the width of the confidence interval of a mean (Student's t); infinite for a single sample that could vary."""
-    if len(samples) < 2:
-        return math.inf
-    from scipy.special import stdtrit
+def could_be_clear(found: Certificate, budget_ms: float, rounds: int, most: int) -> bool:
+    """Return whether a network would be certified within a budget if `most` rounds had the mean and the spread of these."""
+    narrower = intervals_per_deviation(most) / intervals_per_deviation(rounds)
+    return found.ms + found.interval_ms * narrower <= budget_ms
 
-    error = statistics.stdev(samples) / math.sqrt(len(samples))
-    return error * float(stdtrit(len(samples) - 1, (1 + confidence) / 2)) if error else 0.0
+
+def expected_interval(rounds: Iterable[Sequence[float]], most: int) -> float:
+    """Return half the interval that `most` rounds of a network leave, as a share of its latency, by the rounds of others."""
+    shares = [[ratio / statistics.fmean(each) for ratio in each] for each in rounds]
+    return math.sqrt(pooled_variance(shares)) * intervals_per_deviation(most)
 
 
 class Certified(NamedTuple):

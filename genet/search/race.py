@@ -7,12 +7,13 @@ images, which training again does not change, and the luck of a training, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, variance
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from genet.config.recipe import Budget, Race, Schedule, Training
 from genet.latency.table import Setting
 from genet.search.outcome import Outcome, Raced, Unmet
+from genet.statistics import pooled_variance
 from genet.storage import Derived, Record
 
 SHORT = 0.2  # of the epochs, of a short training
@@ -108,17 +109,10 @@ def in_doubt(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
     networks = dict.fromkeys(entrant.network for entrant in entrants if entrant.network in scores)
     if len(networks) < 2:
         return ()
-    luck = luck_of_trainings(score.held_out for score in scores.values())
+    luck = pooled_variance(score.held_out for score in scores.values())
     best = max(networks, key=lambda network: fmean(scores[network].held_out))
     close = [network for network in networks if _lead(scores[best], scores[network], luck) <= IN_DOUBT]
     return tuple(close) if len(close) > 1 else ()
-
-
-def luck_of_trainings(accuracies: Iterable[Sequence[float]]) -> float:
-    """Return the variance of accuracy from one training of a network to the next, pooled over networks; 0 if none has two."""
-    several = [each for each in accuracies if len(each) > 1]
-    freedom = sum(len(each) - 1 for each in several)
-    return sum(variance(each) * (len(each) - 1) for each in several) / freedom if freedom else 0.0
 
 
 def standard_error(accuracies: Sequence[float], images: int, luck: float) -> float:
@@ -140,7 +134,7 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
     Beside it stand the best known design and the best network of the search. A lead over the best of the other kind of less than
     one standard error is a tie. A budget none of whose networks was trained is left out.
     """
-    luck, found = luck_of_trainings(score.held_out for score in scores.values()), []
+    luck, found = pooled_variance(score.held_out for score in scores.values()), []
     reached = raced(entrants, scores)
     for budget, limit in dict.fromkeys((e.budget, e.budget_ms_per_image) for e in entrants):
         inside = {e.network for e in entrants if e.network in scores and budget in e.within}
@@ -165,8 +159,8 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
 
 def raced(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Raced, ...]:
     """Return what every fully trained network reached, with its latency."""
-    held_out_luck = luck_of_trainings(score.held_out for score in scores.values())
-    test_luck = luck_of_trainings(score.test for score in scores.values())
+    held_out_luck = pooled_variance(score.held_out for score in scores.values())
+    test_luck = pooled_variance(score.test for score in scores.values())
     surest = sorted(entrants, key=lambda entrant: -(entrant.interval_ms_per_image or 0.0))
     by_network = {entrant.network: entrant for entrant in surest}  # of a network measured for two budgets the longer one
     return tuple(

@@ -1,7 +1,8 @@
 """The largest scale of a design within a latency, over its widths and then its depths, found by measuring few of them.
 
 Latency over scale is a staircase of its own: scales between two measured ones are read off the line between them, and beyond the
-widest that fits some more are measured, as a step may end further on.
+widest that fits some more are measured, as a step may end further on. What launching the kernels takes grows with no width, so
+that wider scales are expected on the line through the narrowest and the widest measured, and not on the one through the origin.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-REACH, LOOKS = 0.2, 3  # how far beyond the limit a step is searched for, as a share of it, and how often
+REACH, LOOKS = 0.2, 2  # how far beyond the limit a step is searched for, as a share of it, and how often
 MOST = 12  # scales measured in search of the widest within a limit
 CLOSE = 1.15  # MACs of the narrowest known to be over a limit over those of the widest within, at which the search ends
 TRIES = 2  # scales certified from the widest within on downwards, before narrower ones are searched for
-TIGHTER = (1.0, 0.9, 0.8, 0.65)  # shares of a limit to aim at, as a machine may have become slower since a scale was timed
+TIGHTER = (1.0, 0.96, 0.9, 0.8, 0.65)  # shares of a limit to aim at: a machine may have become slower, or too noisy to be sure
+LEAP = 4.0  # MACs of a scale measured next over those of the widest known, at most
 NARROW = 0.5  # of a design's widths: below it, a shallower form is tried too
 MUCH_MORE = 2.0  # MACs of a shallower form over a deeper one's from which it is worth racing beside it
 
@@ -39,7 +41,7 @@ class Scales(Generic[N]):
         """Return the widest scale that is certified to be within the limit, with its certificate; None if there is none."""
         tried: set[int] = set()
         for share in TIGHTER:
-            widest = self._widest_within(limit_ms * share)
+            widest = self._widest_within(limit_ms * share, look_beyond=share == 1)
             if widest is None:
                 return None
             near = [place for place in range(widest, -1, -1) if place not in tried][:TRIES]
@@ -56,7 +58,7 @@ class Scales(Generic[N]):
 
     def macs_within(self, limit_ms: float) -> int:
         """Return the MACs of the widest scale that is measured to be within the limit, 0 if none is."""
-        widest = self._widest_within(limit_ms)
+        widest = self._widest_within(limit_ms, look_beyond=True)
         return 0 if widest is None else int(self._macs[widest])
 
     def macs_of(self, scale: N) -> int:
@@ -69,15 +71,15 @@ class Scales(Generic[N]):
         place, ms = min(self._known.items(), key=lambda known: known[1], default=(0, math.inf))
         return (self._scales[place], ms) if math.isfinite(ms) else None
 
-    def _widest_within(self, limit_ms: float) -> int | None:
-        """Measure scales until the widest within the limit is known to some percent, and beyond it in case a step ends there."""
+    def _widest_within(self, limit_ms: float, look_beyond: bool) -> int | None:
+        """Measure scales until the widest within the limit is known to some percent, and beyond it if a step may end there."""
         for look in range(MOST):
             place = self._between(limit_ms, halve=look % 2 == 1)
             if place is None:
                 break
             self._look(place)
         widest = self._known_within(limit_ms)
-        while widest is not None:
+        while widest is not None and look_beyond:
             beyond = self._expected_within(limit_ms * (1 + REACH), after=widest)
             for place in beyond[np.linspace(0, len(beyond) - 1, min(LOOKS, len(beyond))).round().astype(int)]:
                 self._look(int(place))
@@ -99,7 +101,9 @@ class Scales(Generic[N]):
             return None
         over = min((place for place in self._known if place > within), default=None)
         if over is None:
-            return self._in_proportion(self._macs[within] * limit_ms / self._known[within], within + 1)
+            most = LEAP * self._macs[within]
+            macs = self._macs[within] + (limit_ms - self._known[within]) / self._ms_per_mac_beyond
+            return self._in_proportion(min(macs, most), within + 1)
         if over == within + 1 or self._macs[over] <= CLOSE * self._macs[within]:
             return None
         rise = self._known[over] - self._known[within]
@@ -111,6 +115,18 @@ class Scales(Generic[N]):
     def _in_proportion(self, macs: float, least: int) -> int:
         """Return the last place with at most so many MACs, but none before `least`."""
         return max(least, int(np.searchsorted(self._macs, macs, side="right")) - 1)
+
+    @property
+    def _ms_per_mac_beyond(self) -> float:
+        """What a MAC more is expected to take beyond the widest known: as between it and the narrowest, if that is less."""
+        first, last = self._timed[0], self._timed[-1]
+        in_proportion, rise = self._known[last] / self._macs[last], self._known[last] - self._known[first]
+        return float(min(in_proportion, rise / (self._macs[last] - self._macs[first])) if rise > 0 else in_proportion)
+
+    @property
+    def _timed(self) -> list[int]:
+        """The places that were timed, in their order."""
+        return sorted(place for place, ms in self._known.items() if math.isfinite(ms))
 
     def _known_within(self, limit_ms: float) -> int | None:
         return max((place for place, ms in self._known.items() if ms <= limit_ms), default=None)
@@ -126,13 +142,13 @@ class Scales(Generic[N]):
         return np.asarray(fitting[fitting > after])
 
     def _expected(self) -> np.ndarray:
-        """Return milliseconds per batch of every scale: between those known on a line, beyond them in proportion to the MACs."""
-        places = sorted(place for place, ms in self._known.items() if math.isfinite(ms))
+        """Return milliseconds per batch of every scale: on lines between those known, and on one that goes on beyond them."""
+        places = self._timed
         ms = np.array([self._known[place] for place in places])
         octaves, first, last = np.log(self._macs), places[0], places[-1]
         expected = np.exp(np.interp(octaves, octaves[places], np.log(ms)))
         expected[:first] = ms[0] * self._macs[:first] / self._macs[first]
-        expected[last:] = ms[-1] * self._macs[last:] / self._macs[last]
+        expected[last:] = ms[-1] + self._ms_per_mac_beyond * (self._macs[last:] - self._macs[last])
         failed = [place for place, value in self._known.items() if math.isinf(value)]
         if failed:  # scales more than half as large as one that failed are taken to fail too, unless known not to
             expected[last + 1 :][self._macs[last + 1 :] > self._macs[min(failed)] / 2] = math.inf

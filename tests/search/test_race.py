@@ -14,7 +14,6 @@ from genet.search.race import (
     Score,
     finalists,
     in_doubt,
-    luck_of_trainings,
     outcomes,
     raced,
     short_training,
@@ -84,8 +83,6 @@ def test_a_standard_error_has_the_luck_of_images_and_that_of_trainings() -> None
     assert standard_error([0.9, 0.9], 1000, 0.0) == standard_error([0.9], 1000, 0.0)  # the same images again
     assert standard_error([0.9, 0.9], 1000, 0.0004) == pytest.approx(math.sqrt(0.09 / 1000 + 0.0002))
     assert standard_error([1.0], 50, 0.0) > 0.01
-    assert luck_of_trainings([(0.8, 0.82), (0.5,), (0.6, 0.6)]) == pytest.approx(0.0001)
-    assert luck_of_trainings([(0.8,)]) == 0
 
 
 def test_the_error_on_test_images_has_the_luck_of_test_accuracies_alone() -> None:

@@ -37,6 +37,19 @@ def test_the_widest_within_is_that_of_a_full_scan_or_within_a_few_percent_of_its
     assert len(seen) == len(set(seen)) <= MOST + 3
 
 
+def test_if_launching_takes_nearly_all_of_the_time_the_widest_within_is_found_without_creeping_up_to_it() -> None:
+    seen: list[int] = []
+
+    def measure(place: int) -> float:
+        seen.append(place)
+        return 100 + MACS[place] / 1000
+
+    found = Scales(range(len(MACS)), MACS, measure, 0.1).certified_within(118, lambda place: place)
+    assert found is not None
+    assert 0.8 * 18_000 <= MACS[found[0]] <= 18_000
+    assert len(seen) <= 8
+
+
 def test_a_budget_below_the_narrowest_has_no_scale_and_tells_the_fastest() -> None:
     scales = Scales(range(len(MACS)), MACS, lambda place: 5.0 + place, 0.001)
     assert scales.certified_within(1.0, lambda place: place) is None

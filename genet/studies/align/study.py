@@ -14,7 +14,7 @@ from genet.latency.profile import ROUNDS, profile_blocks, profile_sweep, rounds_
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.table import LatencyTable
 from genet.latency.workload import Workload
-from genet.search.certificate import half_interval
+from genet.statistics import half_interval
 from genet.storage import Record
 from genet.studies.align.aim import Chosen, Mode, Objective, stay
 from genet.studies.align.exact import exact
