@@ -1,6 +1,7 @@
 """What a job hands out within a budget against the best known design, random search with the same race, and less of a search.
 
-    python benchmarks/budgets.py --data CIFAR10               hours on two cores; stopped, it goes on where it was
+    python benchmarks/budgets.py --data CIFAR10               hours on two cores; stopped, it goes on where it was, and races
+                                                              that have ended are not repeated in another place either
     python benchmarks/budgets.py --data CIFAR10 --study halves
 
 Studies: `all`, 5,000 images of CIFAR-10's ten classes; `halves`, as many of its first five, so that nothing is fitted to one set.
@@ -14,7 +15,7 @@ import argparse
 import math
 import multiprocessing
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -30,17 +31,19 @@ from genet.arch.network import Network
 from genet.cli.console import progress
 from genet.config.recipe import Recipe, Search, Select
 from genet.device import keep_memory
-from genet.pipeline.context import RunContext, open_run, predictor
+from genet.pipeline.context import RunContext, open_run
 from genet.pipeline.distill import run_planned_trials
-from genet.pipeline.learn import current_regression, fit_trials, train_master
+from genet.pipeline.entrants import find_entrants
+from genet.pipeline.learn import fit_trials, train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
-from genet.pipeline.run_folder import RunFolder, network_name
-from genet.pipeline.select import judge, kept_widths, measured, offers, select_networks
+from genet.pipeline.run_folder import network_name
+from genet.pipeline.select import select_networks
+from genet.pipeline.state import SearchState
 from genet.pipeline.train import TrainingTask, learn
 from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes
-from genet.search.race import Entrant, Entrants
+from genet.search.race import Entrant
 from genet.storage import Journal, Record, write_atomic, written_atomically
 from genet.training.data import load_data
 from genet.training.loop import finished
@@ -71,14 +74,20 @@ def two_workers(_device: str) -> Runner:
     return open_runner("cpu", "processes", workers=2)
 
 
-def search(recipe: Recipe, folder: Path) -> Outcomes:
-    """The job up to its race, without joint trials."""
-    with open_run(folder, progress(), without_joint_trials(recipe)) as job:
+def select(recipe: Recipe, folder: Path) -> None:
+    """The job up to its selection."""
+    with open_run(folder, progress(), recipe) as job:
         profile_device(job)
         train_master(job)
         run_planned_trials(job, two_workers)
         fit_trials(job)
         select_networks(job)
+
+
+def race(recipe: Recipe, folder: Path, *earlier: Path) -> Outcomes:
+    """The race of a job that has selected, from the first earlier run that is here."""
+    copied(next(filter(Path.exists, earlier)), folder)
+    with open_run(folder, progress(), recipe) as job:
         return run_race(job, two_workers)
 
 
@@ -87,25 +96,19 @@ def without_joint_trials(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"search": Search(joint_trials=0)})
 
 
-def copied(folder: Path, into: Path, *without: str) -> None:
-    """Copy a run unless that was done before, but for its results and some other files."""
+def copied(folder: Path, into: Path) -> None:
+    """Copy a run unless that was done before, but for who raced and what came of it: what was trained is not trained again."""
     if not into.exists():
+        without = shutil.ignore_patterns("results.json", "entrants.json", ".lock")
         with written_atomically(into) as copy:
-            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("results.json", ".lock", *without), dirs_exist_ok=True)
+            shutil.copytree(folder, copy, ignore=without, dirs_exist_ok=True)
 
 
-def search_jointly(recipe: Recipe, folder: Path, into: Path) -> Outcomes:
-    """The whole search: what was measured and trained without joint trials counts."""
-    copied(folder, into)
-    with open_run(into, progress(), recipe) as job:
-        return run_race(job, two_workers)
-
-
-def random_search(recipe: Recipe, folder: Path, into: Path, trainings: float) -> Outcomes:
+def random_search(recipe: Recipe, base: Path, folder: Path, trainings: float) -> Outcomes:
     """The same race among random networks of the space, as many as the given cost allows."""
-    copied(folder, into, "networks", "race*")
-    with open_run(into, progress(), without_joint_trials(recipe)) as job:
-        found = Entrants.load(job.folder.entrants)
+    copied(base, folder)
+    with open_run(folder, progress(), without_joint_trials(recipe)) as job:
+        found = find_entrants(job)
         if any(entrant.design for entrant in found.entrants):
             count = max(2, round(trainings / len(BUDGETS) / PER_NETWORK))
             drawn = tuple(entrant for budget in BUDGETS for entrant in random_entrants(job, budget, count))
@@ -117,35 +120,46 @@ def random_search(recipe: Recipe, folder: Path, into: Path, trainings: float) ->
 
 def random_entrants(job: RunContext, budget: str, count: int) -> Iterator[Entrant]:
     """Random networks of the space that are certified within a budget, and less than a tenth below it."""
-    table, limit = job.table, float(budget[:-1])
-    limit_ms, batch = limit * table.masternet_ms(job.masternet), table.setting.batch
-    kept, resolution = kept_widths(job, table), job.recipe.search_resolution
-    offered = offers(job, predictor(job, table, kept), current_regression(job), resolution, kept[resolution])
+    state, limit, resolution = SearchState(job, job.table), float(budget[:-1]), job.recipe.search_resolution
+    offered, limit_ms = state.offers(resolution), state.limit_ms(budget)
     draw = np.random.default_rng(int(100 * limit))
     picks = offered.random_picks(DRAWN, draw)
     ms = offered.totals(picks).ms
     for pick in picks[(ms <= limit_ms) & (ms > 0.9 * limit_ms)]:
         network = Network.parse(str(offered.network(pick.tolist())), name="random")
-        found = judge(job, table, measured(job, table, network, budget, limit_ms), budget, limit_ms)
+        found = state.judge(state.measure(network, budget), budget)
         if not found.within or found.ms <= 0.9 * limit_ms:
             continue
         cost = network_cost(network)
         yield Entrant(
             budget=budget,
-            budget_ms_per_image=limit_ms / batch,
+            budget_ms_per_image=limit_ms / state.batch,
             within=tuple(each for each in BUDGETS if float(each[:-1]) >= limit),
             design=None,
             name=network_name(network),
             network=str(network),
             resolution=resolution,
-            ms_per_image=found.ms / batch,
-            interval_ms_per_image=found.interval_ms / batch,
+            ms_per_image=found.ms / state.batch,
+            interval_ms_per_image=found.interval_ms / state.batch,
             parameters=cost.parameters,
             macs=cost.macs,
         )
         count -= 1
         if count == 0:
             return
+
+
+def ended(recipe: Recipe, work: Path, results: Path, name: str, run: Callable[[Path], Outcomes]) -> Outcomes:
+    """What a race arrived at, whose evidence lies among the results: it is not run again."""
+    evidence = results / f"{name}-results.json"
+    if evidence.exists():
+        return Outcomes.load(evidence)
+    select(recipe, work / "base")
+    found = run(work / name)
+    for file in ("race.jsonl", "entrants.json", "selection.json"):
+        write_atomic(results / f"{name}-{file}", (work / name / file).read_bytes())
+    found.save(evidence)
+    return found
 
 
 def ways(found: Outcomes, single: Outcomes, drawn: Outcomes, selection: Selection) -> Iterator[Way]:
@@ -237,18 +251,16 @@ def main() -> None:
     data = recipe.data.model_copy(update={"root": str(root.absolute())})
     changed = {"name": f"budgets-{arguments.study}", "space": space, "data": data, "select": Select(budgets=BUDGETS)}
     recipe = recipe.model_copy(update=changed)
-    single = search(recipe, work / "single")
-    found = search_jointly(recipe, work / "single", work / "search")
-    drawn = random_search(recipe, work / "single", work / "random", found.trainings)
-    selection = Selection.load(RunFolder(work / "search").selection)
+    base, once = work / "base", partial(ended, recipe, work, results)
+    found = once("search", lambda folder: race(recipe, folder, base))
+    single = once("single", lambda folder: race(without_joint_trials(recipe), folder, work / "search", base))
+    drawn = once("random", lambda folder: random_search(recipe, base, folder, found.trainings))
+    selection = Selection.load(results / "search-selection.json")
     chosen = list(ways(found, single, drawn, selection))
     reached = train_all(recipe, [way.network for way in chosen], Journal(results / "trained.jsonl"))
     text = table(recipe, chosen, reached)
     print(text)
     write_atomic(results / "table.md", text.encode())
-    for name in ("results.json", "race.jsonl", "entrants.json", "selection.json"):
-        for run in ("single", "search", "random"):
-            write_atomic(results / f"{run}-{name}", (work / run / name).read_bytes())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes side by side: threads beyond one each would wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-settings.register_profile("genet", deadline=None)
-settings.load_profile("genet")
+settings.register_profile("few", deadline=None, max_examples=20)
+settings.register_profile("many", deadline=None, max_examples=300)  # pytest --hypothesis-profile many
+settings.load_profile("few")
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +44,19 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A tiny run from start to end."""
+    """A tiny run from start to end, measured here once for all processes of the tests: to be read, and a copy to be changed."""
     from genet.pipeline.context import open_run
     from genet.pipeline.run import run_job
 
-    folder = tmp_path_factory.mktemp("tiny")
-    with open_run(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
-        run_job(job)
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            with open_run(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
+                run_job(job)
+            (folder / "done").touch()
     return RunFolder(folder / "run")
 
 

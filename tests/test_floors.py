@@ -20,7 +20,7 @@ MODULES = {
 }
 # From the ground up. Folders on one floor never know each other.
 FLOORS = [
-    {"errors", "signals"},
+    {"errors", "signals", "statistics"},
     {"storage", "names"},
     {"device", "progress"},
     {"arch"},
@@ -64,6 +64,7 @@ NEVER_TORCH = [
     "latency.workload",
     "trials.plan",
     "trials.runners.runner",
+    "statistics",
     "storage",
     "errors",
     "names",

@@ -44,6 +44,7 @@ from genet.trials.results import TrialResult
 from tests.fixtures.pretend_gpu import CUDA, label, pretend_gpu
 from tests.fixtures.tiny import RECIPE, tiny_recipe, write_recipe
 
+SLOW = pytest.mark.slow
 CPU = torch.device("cpu")
 TINY = Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | DW k3 c24 s2 d1 r2 | Conv k1 c32 | 10")
 PLAIN = Schedule(epochs=2, batch=64, learning_rate=0.4, warmup_epochs=1)
@@ -175,7 +176,7 @@ def _on_gpu(images: TensorImages) -> TensorImages:
     return images
 
 
-@pytest.mark.parametrize("step", [2, 30])
+@pytest.mark.parametrize("step", [pytest.param(2, marks=SLOW), 30])
 def test_a_training_told_to_end_goes_on_to_where_an_undisturbed_one_ends(digits: Splits, tmp_path: Path, step: int) -> None:
     schedule = EVERYTHING.model_copy(update={"batch": 16})
     images, checkpoint = few(digits, 640), tmp_path / "net.checkpoint"
@@ -229,7 +230,9 @@ def _hooked(wrong: Callable[[Tensor], bool], fault: Exception) -> GENet:
     return module
 
 
-@pytest.mark.parametrize(("fits", "named"), [(45, "batch 44 does"), (16, "batch 16 does"), (1, "none does")])
+@pytest.mark.parametrize(
+    ("fits", "named"), [(45, "batch 44 does"), pytest.param(16, "batch 16 does", marks=SLOW), (1, "none does")]
+)
 def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(digits: Splits, fits: int, named: str) -> None:
     with pretend_gpu(), pytest.raises(DeviceError, match=named):
         train(crowded(fits), few(digits, 640), PLAIN, 16, CUDA, 0)
@@ -316,7 +319,7 @@ def reached(course: TrialContext, trials: Sequence[Trial], device: str) -> dict[
     return {id: result.curve for id, result in found.items()}
 
 
-@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("mode", ["features", *(pytest.param(mode, marks=SLOW) for mode in get_args(Mode) if mode != "features")])
 def test_trials_of_every_mode_joint_ones_too_end_on_a_gpu_as_on_the_processor(
     course: TrialContext, trials: tuple[Trial, ...], mode: Mode
 ) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -377,7 +377,6 @@ values = st.recursive(
 records = st.dictionaries(st.text(), values, max_size=3)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(records, max_size=4))
 def test_a_journal_reads_back_what_was_appended_in_order(appended: list[dict[str, object]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -13,6 +13,7 @@ from genet.pipeline.context import RunContext, open_run, read_run
 from genet.pipeline.distill import ask_for_trials, finished_trials, planned_trials, run_planned_trials, trial_pace
 from genet.pipeline.explain import explain_selection, propose_trials
 from genet.pipeline.select import select_networks
+from genet.pipeline.state import SearchState
 from genet.progress import duration
 from genet.search.outcome import percent
 from genet.trials.runners.opening import open_runner
@@ -43,7 +44,7 @@ def _ask_for_more(job: RunContext, count: int) -> None:
         job.progress.say(f"  planned trials are not run yet: these first, without more{asked}")
         return
     selection = select_networks(job)
-    proposals = propose_trials(job, explain_selection(job, selection, job.table), count)
+    proposals = propose_trials(job, explain_selection(SearchState(job, job.table), selection), count)
     if len(proposals) < count:
         job.progress.say(f"  of {count} more trials there are {len(proposals)}: no other would tell anything")
     ask_for_trials(job, [proposal.trial for proposal in proposals])

@@ -11,11 +11,10 @@ from pydantic import ValidationError
 from genet.cli.console import found_ms, milliseconds, points, progress, table
 from genet.config.recipe import Budget, Model, Select
 from genet.errors import SpecError
-from genet.latency.table import LatencyTable
-from genet.pipeline.context import RunContext, open_run, read_run
+from genet.pipeline.context import open_run, read_run
 from genet.pipeline.explain import explain_selection, propose_trials
-from genet.pipeline.learn import current_regression
-from genet.pipeline.select import evidence_table, run_table, select_from_evidence, select_networks
+from genet.pipeline.select import select_from_evidence, select_networks
+from genet.pipeline.state import SearchState, evidence_table
 from genet.search.certificate import Choice, Selection
 from genet.search.explain import APART, NEARBY, Explanation
 from genet.search.next_trials import Proposal
@@ -31,19 +30,18 @@ def run(arguments: argparse.Namespace) -> Answer:
     budgets = _budgets(arguments.budget)
     if budgets or arguments.latency:
         job = read_run(arguments.run, progress())
-        evidence = evidence_table(job, arguments.latency) if arguments.latency else run_table(job)
-        return _selected(
-            job, select_from_evidence(job, budgets or job.recipe.select.budgets, evidence), evidence, arguments.suggest
-        )
+        state = SearchState(job, evidence_table(job, arguments.latency) if arguments.latency else None)
+        return _selected(state, select_from_evidence(state, budgets or job.recipe.select.budgets), arguments.suggest)
     with open_run(arguments.run, progress()) as job:
-        return _selected(job, select_networks(job), job.table, arguments.suggest)
+        selection = select_networks(job)
+        return _selected(SearchState(job, job.table), selection, arguments.suggest)
 
 
-def _selected(job: RunContext, selection: Selection, evidence: LatencyTable, more: int | None) -> Answer:
+def _selected(state: SearchState, selection: Selection, more: int | None) -> Answer:
     """Print a selection, the reasons for it, and the trials that would make it more certain."""
-    _print_model(current_regression(job))
+    _print_model(state.regression)
     _print_selection(selection)
-    explained = explain_selection(job, selection, evidence)
+    explained = explain_selection(state, selection)
     for choice, why in zip(selection.answers, explained, strict=True):
         _print_explanation(choice, why, selection.setting.batch)
     answer = {
@@ -54,7 +52,7 @@ def _selected(job: RunContext, selection: Selection, evidence: LatencyTable, mor
         "met": bool(selection.answers),
     }
     if more:
-        proposed = propose_trials(job, explained, more)
+        proposed = propose_trials(state.job, explained, more)
         _print_proposals(proposed)
         answer["next"] = [proposal.model_dump(mode="json") for proposal in proposed]
     return answer

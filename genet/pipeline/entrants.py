@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from genet.arch.external import ModelSpec
@@ -13,17 +13,14 @@ from genet.errors import MeasurementError, StorageError, first_line
 from genet.latency.profile import SCAN_ROUNDS, measure_network
 from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
-from genet.pipeline.context import RunContext, predictor
-from genet.pipeline.learn import current_regression
+from genet.pipeline.context import RunContext
 from genet.pipeline.run_folder import network_name
-from genet.pipeline.select import INTERIM_LOOKS, judge, kept_widths, measured, offers
+from genet.pipeline.state import INTERIM_LOOKS, SearchState
 from genet.search.certificate import Certificate, Choice, Selection, expected_interval
 from genet.search.outcome import Unmet
 from genet.search.portfolio import Design, designs_of, to_next_edge
 from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.scaling import Scales, forms_within
-from genet.search.solver import ExactSolver
-from genet.search.tables import ChoiceTables
 from genet.storage import digest
 
 SCALING = "3"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
@@ -50,7 +47,7 @@ def find_entrants(job: RunContext) -> Entrants:
     for choice in selection.choices:
         ms = choice.measured_ms_per_image or choice.predicted_ms_per_image
         fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), ms + (choice.interval_ms_per_image or 0.0))
-    field = Field(job, {choice.budget: choice.budget_ms_per_image for choice in selection.choices})
+    field = Field(SearchState(job, job.table), dict.fromkeys(choice.budget for choice in selection.choices))
     found = [entrant for choice in _chosen(job, selection) for entrant in field.searched(choice)]
     found += field.designs(designs, _resolutions(job, selection), fastest)
     met, budgets = {entrant.budget for entrant in found}, list(field.limits)
@@ -104,22 +101,21 @@ def _named(found: Sequence[Entrant]) -> tuple[Entrant, ...]:
 
 
 class Field:
-    """Certifies networks for some budgets, given in milliseconds per image, and enters them in the race."""
+    """Certifies networks for some budgets, and enters them in the race. `limits` are the budgets in ms per image."""
 
-    def __init__(self, job: RunContext, limits: dict[Budget, float]) -> None:
-        self.job, self.limits, self.table, self.batch = job, limits, job.table, job.table.setting.batch
+    def __init__(self, state: SearchState, budgets: Iterable[Budget]) -> None:
+        self.state, self.job, self.batch = state, state.job, state.batch
+        self.limits = {budget: state.limit_ms(budget) / state.batch for budget in budgets}
         self.untimed = False  # whether a design is missing that could not be timed
-        rounds = [row.ratios for row in self.table.network_rows if row.reference == str(job.masternet) != row.network]
+        rounds = [row.ratios for row in state.table.network_rows if row.reference == str(self.job.masternet) != row.network]
         self._uncertain = expected_interval(rounds, INTERIM_LOOKS[-1])  # share of a latency: nearer to a limit none is certified
-        self._tables: dict[int, ChoiceTables] = {}  # by resolution
-        self._solved: dict[int, ExactSolver] = {}
 
     def searched(self, choice: Choice) -> Iterator[Entrant]:
         """Yield a selected network, and the next best predictions that are within its budget too."""
         count, *_ = self.job.recipe.race.counts
         slower = (choice.measured_ms_per_image or choice.predicted_ms_per_image) / choice.predicted_ms_per_image
-        limit_ms = choice.budget_ms_per_image * self.batch
-        rivals = self._predictions(choice.resolution).best(limit_ms / slower, LOOKED_AT) if count > 1 else ()
+        limit_ms = self.state.limit_ms(choice.budget)
+        rivals = self.state.solver(choice.resolution).best(limit_ms / slower, LOOKED_AT) if count > 1 else ()
         predicted = {choice.network: (choice.predicted_accuracy, choice.predicted_ms_per_image)}
         predicted |= {each.network: (each.predicted_accuracy, each.predicted_ms / self.batch) for each in rivals}
         found = 0
@@ -135,20 +131,6 @@ class Field:
             found += 1
             facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
             yield self.entrant(network, certificate, None, choice.budget, ms).model_copy(update=facts)
-
-    def tables(self, resolution: int) -> ChoiceTables:
-        """Return what the space offers at a resolution, made once for all budgets."""
-        if resolution not in self._tables:
-            kept, regression = kept_widths(self.job, self.table), current_regression(self.job)
-            prediction = predictor(self.job, self.table, kept)
-            self._tables[resolution] = offers(self.job, prediction, regression, resolution, kept[resolution])
-        return self._tables[resolution]
-
-    def _predictions(self, resolution: int) -> ExactSolver:
-        """Return what is predicted at a resolution, solved once for all budgets."""
-        if resolution not in self._solved:
-            self._solved[resolution] = ExactSolver(self.tables(resolution))
-        return self._solved[resolution]
 
     def designs(
         self, designs: Sequence[Design], resolutions: dict[Budget, tuple[int, ...]], fastest: dict[Budget, float]
@@ -167,9 +149,8 @@ class Field:
     def _scaled(self, design: Design, resolution: int, budgets: list[Budget], fastest: dict[Budget, float]) -> Iterator[Entrant]:
         """Yield a design scaled to every budget that it can meet; where it cannot be, that is said."""
         faults = list[MeasurementError]()
-        masternet_ms, masternet_macs = self.table.masternet_ms(self.job.masternet), structure_cost(self.job.masternet).macs
-
-        scan = partial(measure_network, self.table, self.job.meter, enough=lambda row: True, least=SCAN_ROUNDS)
+        masternet_ms, masternet_macs = self.state.masternet_ms, structure_cost(self.job.masternet).macs
+        scan = partial(measure_network, self.state.table, self.job.meter, enough=lambda row: True, least=SCAN_ROUNDS)
 
         def measure(network: ModelSpec) -> float:
             uncertain = 0.0 if network == self.job.masternet else self._uncertain
@@ -186,7 +167,7 @@ class Field:
         whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
         for budget in budgets:
             certify = partial(self.certificate, budget, patient=False)  # a scale that is narrower by 3 % is as good
-            found = forms_within(forms, self.limits[budget] * self.batch, certify, whole_macs)
+            found = forms_within(forms, self.state.limit_ms(budget), certify, whole_macs)
             for network, certificate in found:
                 yield self.entrant(*self._aligned(network, certificate, budget, measure), design.name, budget)
             if not found:
@@ -199,16 +180,15 @@ class Field:
 
     def _fastest(self, forms: Sequence[Scales[ModelSpec]], budget: Budget) -> float:
         """Return the ms per image, above this budget, within which the fastest scale of all forms is certain to be."""
-        limit_ms = self.limits[budget] * self.batch
+        limit_ms = self.state.limit_ms(budget)
         found = [form.fastest for form in forms if form.fastest is not None]
         if not found:
             return math.inf
         network, _ = min(found, key=lambda each: each[1])
         try:
-            row = measured(self.job, self.table, network, budget, limit_ms)
+            ends = self.state.judge(self.state.measure(network, budget), budget)
         except MeasurementError:
             return math.inf
-        ends = judge(self.job, self.table, row, budget, limit_ms)
         return max(limit_ms, ends.ms + ends.interval_ms) / self.batch
 
     def _aligned(
@@ -220,7 +200,7 @@ class Field:
         """
         if not isinstance(network, Network):
             return network, certificate
-        limit_ms, widened = self.limits[budget] * self.batch, [network]
+        limit_ms, widened = self.state.limit_ms(budget), [network]
         for index in range(len(network.superblocks)):
             wider = to_next_edge(widened[-1], index)
             if wider is not None and measure(wider) <= limit_ms:
@@ -232,26 +212,23 @@ class Field:
         return network, certificate
 
     def certificate(self, budget: Budget, network: ModelSpec, patient: bool = True) -> Certificate | None:
-        """Certify a network; None if it is not within the budget, or cannot be measured. For `patient` see `measured`."""
-        limit_ms = self.limits[budget] * self.batch
+        """Certify a network; None if it is not within the budget, or cannot be measured. For `patient` see `SearchState`."""
         try:
-            row = measured(self.job, self.table, network, budget, limit_ms, patient)
+            found = self.state.judge(self.state.measure(network, budget, patient), budget)
         except MeasurementError:
             return None
-        found = judge(self.job, self.table, row, budget, limit_ms)
         return found if found.within else None
 
     def entrant(
         self, network: ModelSpec, found: Certificate | None, design: str | None, budget: Budget, predicted: float = math.inf
     ) -> Entrant:
         """Return the entry of a network for a budget, with all budgets that it is within: as certified, or else as predicted."""
-        row, cost = self.table.network_row(network), structure_cost(network)
+        row, cost = self.state.table.network_row(network), structure_cost(network)
 
         def within(other: Budget) -> bool:
-            limit = self.limits[other]
             if found is None or row is None:
-                return predicted <= limit
-            return judge(self.job, self.table, row, other, limit * self.batch).within is True
+                return predicted <= self.limits[other]
+            return self.state.judge(row, other).within is True
 
         return Entrant(
             budget=budget,

@@ -16,9 +16,9 @@ from genet.models.weights import write_labels
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.explain import explain_selection
-from genet.pipeline.learn import current_regression, train_network
+from genet.pipeline.learn import train_network
 from genet.pipeline.run_folder import RunFolder, network_name
-from genet.pipeline.select import frontiers, run_table
+from genet.pipeline.state import SearchState
 from genet.report.page import ReportData, page
 from genet.search.certificate import Choice, Selection
 from genet.search.outcome import Outcomes, Trained
@@ -80,23 +80,23 @@ def unmet_budgets(job: RunContext) -> tuple[str, ...]:
 
 def write_report(job: RunContext) -> Path:
     """Write one self-contained page about the whole run; missing results are left out."""
-    files, table = job.folder, run_table(job)
+    files, state = job.folder, SearchState(job)
     selection, validation = _if_there(files, files.selection, Selection), _if_there(files, files.validation, Validation)
-    regression = current_regression(job) if files.regression.exists() else None
-    roof = files.read_current(files.roof, RunRoof, table.setting.digest)
+    regression = state.regression if files.regression.exists() else None
+    roof = files.read_current(files.roof, RunRoof, state.table.setting.digest)
     story = ReportData(
         recipe=job.recipe,
-        setting=table.setting,
-        measurements=len(table),
+        setting=state.table.setting,
+        measurements=len(state.table),
         grid_rows=grid_rows(job.recipe.space),
         staircases=files.read(files.staircase, Staircases),
         masternet=_if_there(files, files.master, Trained),
         trials=finished_trials(job),
         regression=regression,
-        fronts=frontiers(job, table) if files.regression.exists() else {},
+        fronts=state.frontiers if files.regression.exists() else {},
         selection=selection,
         roof=roof.roof if roof else None,
-        explanations=explain_selection(job, selection, table) if selection else (),
+        explanations=explain_selection(state, selection) if selection else (),
         validation=validation if validation and regression and validation.inputs == regression.inputs else None,
         outcomes=_if_there(files, files.results, Outcomes),
         shortfalls=list_shortfalls(job),

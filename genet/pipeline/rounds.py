@@ -19,6 +19,7 @@ from genet.config.recipe import Budget
 from genet.pipeline.context import RunContext
 from genet.pipeline.entrants import Field
 from genet.pipeline.run_folder import network_name
+from genet.pipeline.state import SearchState
 from genet.search.candidates import fits, near_budget, neighbours, pool_of
 from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.rounds import START, promising, spread
@@ -49,7 +50,7 @@ class _Rounds:
 
     def __init__(self, job: RunContext, found: Entrants, train: Train) -> None:
         self._job, self._found, self._train = job, found, train
-        self._field = Field(job, {entrant.budget: entrant.budget_ms_per_image for entrant in found.entrants})
+        self._field = Field(SearchState(job, job.table), dict.fromkeys(entrant.budget for entrant in found.entrants))
         self._budgets = tuple(self._field.limits)
         pairs = [(each.ms_per_image, each.predicted_ms_per_image) for each in found.entrants]
         self._slower = median([ms / predicted for ms, predicted in pairs if ms and predicted] or [1.0])
@@ -82,7 +83,7 @@ class _Rounds:
 
     def with_promoted(self) -> Entrants:
         """Return the entrants with the best joint trials of each budget that are certified; predicted, on other evidence."""
-        evidence = f"{sorted(self._reached.items())}/{self._job.recipe.race.counts}/{self._field.table.setting.digest}"
+        evidence = f"{sorted(self._reached.items())}/{self._job.recipe.race.counts}/{self._field.state.table.setting.digest}"
         inputs = digest(f"{self._found.inputs}/{evidence}")
         if self._found.promoted_inputs == inputs:
             return self._found
@@ -115,7 +116,7 @@ class _Rounds:
 
     def _promising(self, budget: Budget, proposed: Sequence[JointTrial], draw: np.random.Generator) -> list[JointTrial]:
         """Return the network that may be best within a budget, among the neighbours of the best that were trained."""
-        parents = [(each, self._field.tables(each.input.resolution)) for each in self._best(budget)[:PARENTS]]
+        parents = [(each, self._field.state.offers(each.input.resolution)) for each in self._best(budget)[:PARENTS]]
         near = [each for parent, offered in parents for each in neighbours(offered, parent, self._aim_ms(budget), draw)]
         new = self._new(near, proposed) or self._new(self._near(budget, draw), proposed)
         trained = list(self._networks.values())
@@ -128,7 +129,7 @@ class _Rounds:
     def _near(self, budget: Budget, draw: np.random.Generator) -> list[Network]:
         """Return random networks near a budget, of all resolutions that race for it."""
         resolutions = sorted({entrant.resolution for entrant in self._found.entrants if entrant.budget == budget})
-        return [each for size in resolutions for each in near_budget(self._field.tables(size), self._aim_ms(budget), draw)]
+        return [each for size in resolutions for each in near_budget(self._field.state.offers(size), self._aim_ms(budget), draw)]
 
     def _new(self, networks: Sequence[Network], proposed: Sequence[JointTrial]) -> list[Network]:
         """Return those that were neither trained nor proposed, each once."""
@@ -160,14 +161,14 @@ class _Rounds:
     def _predicted_ms_per_image(self, network: Network) -> float:
         """Return what is predicted by the present table; infinite for what is not on offer any more."""
         size = network.input.resolution
-        tables = self._field.tables(size) if size in self._job.resolutions else None
+        tables = self._field.state.offers(size) if size in self._job.resolutions else None
         return tables.predict(network).ms / self._field.batch if tables and tables.holds(network) else math.inf
 
     def _named(self, network: Network) -> Network:
         return network.model_copy(update={"name": self._job.recipe.space.name})
 
     def _aim_ms(self, budget: Budget) -> float:
-        return self._field.limits[budget] * self._field.batch * AIM / self._slower
+        return self._field.state.limit_ms(budget) * AIM / self._slower
 
     def _scores(self, trained: Sequence[Network]) -> np.ndarray:
         return score(np.array([self._reached[str(network)] for network in trained]))

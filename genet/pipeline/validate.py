@@ -8,11 +8,10 @@ from genet.arch.network import Network
 from genet.config.recipe import Schedule
 from genet.errors import EvidenceError, MeasurementError, NonFiniteLossError
 from genet.latency.profile import measure_network
-from genet.latency.table import LatencyTable
-from genet.pipeline.context import RunContext, predictor
+from genet.pipeline.context import RunContext
 from genet.pipeline.distill import planned_trials
-from genet.pipeline.learn import current_regression, lesson_of
-from genet.pipeline.select import kept_widths, offers
+from genet.pipeline.learn import lesson_of
+from genet.pipeline.state import SearchState
 from genet.pipeline.train import train_anew, trained_before
 from genet.search.regression import Regression
 from genet.search.solver import frontier
@@ -30,14 +29,13 @@ def validate_predictions(job: RunContext, count: int, epochs: int | None = None,
     if count < FEWEST:
         raise EvidenceError(f"a validation must train at least {FEWEST} networks, got {count}; `--n 20` is a good number")
     schedule = _shorter(job.recipe.train, epochs or max(1, job.recipe.train.epochs // 4))
-    table, resolution, regression = job.table, job.recipe.search_resolution, current_regression(job)
-    if regression != job.folder.read(job.folder.regression, Regression):
+    state = SearchState(job, job.table)
+    if state.regression != job.folder.read(job.folder.regression, Regression):
         job.progress.say("  the trials have changed since they were fitted: fitted anew for this")
-    kept = kept_widths(job, table)
-    offered = offers(job, predictor(job, table, kept), regression, resolution, kept[resolution])
+    offered = state.offers(job.recipe.search_resolution)
     known = {str(job.masternet), *(trial.network for trial in planned_trials(job))}
     chosen = subjects(offered, frontier(offered), known, count, job.recipe.seed)
-    measured = _measured_ms(job, table, chosen)
+    measured = _measured_ms(state, chosen)
     accuracies = _accuracies(job, [subject for subject in chosen if subject.network in measured], schedule, trainings)
     verdicts = [
         Verdict(subject=subject, accuracies=accuracies[subject.network], measured_ms=measured[subject.network])
@@ -46,7 +44,7 @@ def validate_predictions(job: RunContext, count: int, epochs: int | None = None,
     ]
     if len(verdicts) < FEWEST:
         raise EvidenceError(f"a validation needs at least {FEWEST} networks that could be trained, got {len(verdicts)}")
-    found = validate(verdicts, schedule.epochs, inputs=regression.inputs)
+    found = validate(verdicts, schedule.epochs, inputs=state.regression.inputs)
     found.save(job.folder.validation)
     return found
 
@@ -88,20 +86,20 @@ def _accuracies(
     return reached
 
 
-def _measured_ms(job: RunContext, table: LatencyTable, chosen: Sequence[ValidationNetwork]) -> dict[str, float | None]:
+def _measured_ms(state: SearchState, chosen: Sequence[ValidationNetwork]) -> dict[str, float | None]:
     """Return milliseconds per batch to compare with predictions, None if latencies are another machine's evidence.
 
     A network that cannot be measured is reported and left out.
     """
+    job = state.job
     if not job.recipe.measure.here:
         return dict.fromkeys(subject.network for subject in chosen)
-    masternet_ms = table.masternet_ms(job.masternet)
     found: dict[str, float | None] = {}
     with job.progress.track("measuring networks that no trial was of", len(chosen)) as tracker:
         for subject in chosen:
             try:
-                row = measure_network(table, job.meter, Network.parse(subject.network), job.masternet)
-                found[subject.network] = row.ratio * masternet_ms
+                row = measure_network(state.table, job.meter, Network.parse(subject.network), job.masternet)
+                found[subject.network] = row.ratio * state.masternet_ms
             except MeasurementError as fault:
                 job.progress.say(f"  {subject.network}: left out, {fault}")
             tracker.advance()

@@ -118,7 +118,7 @@ class Scales(Generic[N]):
 
     @property
     def _ms_per_mac_beyond(self) -> float:
-        """What a MAC more is expected to take beyond the widest known: as between it and the narrowest, if that is less."""
+        """Expected rise of latency per MAC beyond the widest known: as between it and the narrowest, if that is less."""
         first, last = self._timed[0], self._timed[-1]
         in_proportion, rise = self._known[last] / self._macs[last], self._known[last] - self._known[first]
         return float(min(in_proportion, rise / (self._macs[last] - self._macs[first])) if rise > 0 else in_proportion)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,7 +52,6 @@ def test_the_cost_of_a_block_is_what_torch_counts(block: Block) -> None:
     assert tuple(shape) == expected
 
 
-@settings(max_examples=20, deadline=None)
 @given(networks())
 def test_the_cost_of_a_network_is_what_torch_counts(network: Network) -> None:
     with META:
@@ -63,7 +62,6 @@ def test_the_cost_of_a_network_is_what_torch_counts(network: Network) -> None:
     assert tuple(shape) == (1, network.input.classes)
 
 
-@settings(max_examples=50, deadline=None)
 @given(networks())
 def test_the_cost_of_a_network_is_the_sum_over_its_blocks(network: Network) -> None:
     costs = [block_cost(block) for block in blocks(network)]

@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -18,7 +18,6 @@ from tests.fixtures.strategies import networks
 SMALL = "@33x3 | Conv k3 c13 s2 | XX k3 c48 s2 d2 | BL k5 c64 s1 d1 r0.25 | DW k7 c32 s2 d1 r3 | Conv k1 c64 | 10"
 
 
-@settings(max_examples=200, deadline=None)
 @given(networks())
 def test_a_notation_parses_to_the_network_that_it_was_written_from(network: Network) -> None:
     again = Network.parse(str(network))
@@ -26,7 +25,6 @@ def test_a_notation_parses_to_the_network_that_it_was_written_from(network: Netw
     assert again == network
 
 
-@settings(max_examples=100, deadline=None)
 @given(networks(), st.text(max_size=5))
 def test_the_name_labels_a_network_and_is_no_part_of_it(network: Network, name: str) -> None:
     renamed = network.model_copy(update={"name": name})
@@ -35,7 +33,6 @@ def test_the_name_labels_a_network_and_is_no_part_of_it(network: Network, name: 
     assert renamed.digest == network.digest
 
 
-@settings(max_examples=100, deadline=None)
 @given(networks(), networks())
 def test_networks_digests_and_hashes_are_equal_exactly_when_notations_are(one: Network, other: Network) -> None:
     same = str(one) == str(other)
@@ -223,7 +220,6 @@ def test_the_blocks_of_genet_light_are_those_of_the_paper() -> None:
     ]
 
 
-@settings(max_examples=100, deadline=None)
 @given(networks())
 def test_every_block_reads_what_the_block_before_it_writes(network: Network) -> None:
     found = list(blocks(network))

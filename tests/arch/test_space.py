@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from genet.arch.cost import network_cost
 from genet.arch.network import BlockType, Network, SuperBlock, blocks
@@ -200,7 +200,6 @@ def test_no_network_of_the_digits_space_has_fewer_macs_than_the_smallest() -> No
     assert network_cost(space.smallest(24)).macs <= network_cost(smaller).macs
 
 
-@settings(max_examples=100, deadline=None)
 @given(spaces())
 def test_depths_are_whole_ranges_that_fall_to_none_only_where_nothing_strides(space: SearchSpace) -> None:
     low, high = space.perturb.depth
@@ -211,7 +210,6 @@ def test_depths_are_whole_ranges_that_fall_to_none_only_where_nothing_strides(sp
         assert list(depths) == list(range(min(depths), max(depths) + 1))
 
 
-@settings(max_examples=100, deadline=None)
 @given(spaces())
 def test_the_masternets_own_choice_is_always_offered(space: SearchSpace) -> None:
     widths = space.widths_on_offer()
@@ -220,14 +218,12 @@ def test_the_masternets_own_choice_is_always_offered(space: SearchSpace) -> None
         assert own in set(space.choices(index, widths))
 
 
-@settings(max_examples=50, deadline=None)
 @given(spaces())
 def test_a_random_space_offers_what_its_ranges_allow_and_nothing_else(space: SearchSpace) -> None:
     for index in range(len(space.superblocks)):
         assert set(space.choices(index, space.widths_on_offer())) == brute_force_choices(space, index)
 
 
-@settings(max_examples=50, deadline=None)
 @given(spaces())
 def test_the_sizes_of_a_space_are_those_of_its_networks(space: SearchSpace) -> None:
     for resolution in space.input.resolutions:

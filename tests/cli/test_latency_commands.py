@@ -11,7 +11,6 @@ from genet.config.reader import read_recipe
 from genet.latency.table import LatencyTable, settings
 from genet.pipeline.context import open_run
 from genet.pipeline.profile import profile_device
-from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.search.certificate import Selection
@@ -22,15 +21,6 @@ from tests.fixtures.tiny import RECIPE, write_recipe
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16")
 STAIRS = "width,latency_ms\n" + "".join(f"{8 * n},{1.0 + 0.5 * ((n - 1) // 4)}\n" for n in range(1, 17))
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run, measured here."""
-    folder = tmp_path_factory.mktemp("measured")
-    with open_run(folder / "run", Progress(), read_recipe(write_recipe(folder))) as job:
-        run_job(job)
-    return RunFolder(folder / "run")
 
 
 def test_an_estimate_is_labelled_and_needs_no_device(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,18 +42,18 @@ def test_a_calibrated_network_reads_back_what_it_was_calibrated_with(capsys: pyt
 
 
 def test_an_estimate_is_corrected_by_the_evidence_of_its_gpu_and_of_no_other(
-    measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    notation = str(read_recipe(measured.recipe_file).space.masternet(16))
+    notation = str(read_recipe(finished.recipe_file).space.masternet(16))
     graphs = ("--device", "estimate:v100", "--runtime", "cudagraph")
     plain = answer(capsys, "latency", notation, *graphs)
-    assert "expected rows of that GPU" in fault(capsys, "latency", notation, *graphs, "--calibrate", str(measured.latency.path))
-    (setting,) = settings(measured.latency).values()
+    assert "expected rows of that GPU" in fault(capsys, "latency", notation, *graphs, "--calibrate", str(finished.latency.path))
+    (setting,) = settings(finished.latency).values()
     gpu = setting.model_copy(
         update={"device": setting.device.model_copy(update={"name": "Tesla V100-SXM2-16GB", "kind": "cuda"})}
     )
     evidence = LatencyTable(Journal(tmp_path / "v100.jsonl"), gpu)
-    evidence.adopt(LatencyTable(measured.latency, setting))
+    evidence.adopt(LatencyTable(finished.latency, setting))
     corrected = answer(capsys, "latency", notation, *graphs, "--calibrate", str(tmp_path / "v100.jsonl"))
     assert "corrected by" in corrected["device"]
     assert corrected["ms"] > 1.2 * plain["ms"]  # the rows are those of a processor
@@ -96,16 +86,16 @@ def test_sweeps_over_batch_size_and_width_are_tables_and_pictures(tmp_path: Path
 
 
 def test_what_moved_between_two_evidence_files_is_told(
-    measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = measured.latency.read().records
+    lines = finished.latency.read().records
     slower = Journal(tmp_path / "slower.jsonl")
     for record in lines:
         value = record["value"]
         if record["row"] == "block":
             value = {**value, "ms": 2 * value["ms"]}
         slower.append({**record, "value": value})
-    found = answer(capsys, "latency", "diff", str(measured.latency.path), str(slower.path))
+    found = answer(capsys, "latency", "diff", str(finished.latency.path), str(slower.path))
     (difference,) = found["differences"]
     assert difference["facts"] == []
     assert difference["rows"][0]["after_ms"] == pytest.approx(2 * difference["rows"][0]["before_ms"])
@@ -193,47 +183,47 @@ def test_a_whole_job_on_an_estimate_is_labelled_so_everywhere(tmp_path: Path, ca
 
 
 def test_a_job_runs_on_the_evidence_of_another_machine(
-    measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     elsewhere = tmp_path / "elsewhere.jsonl"
-    elsewhere.write_text(measured.latency.path.read_text())
+    elsewhere.write_text(finished.latency.path.read_text())
     recipe = write_recipe(tmp_path)
     answer(capsys, "run", str(recipe), "--run", str(tmp_path / "run"), "--latency", str(elsewhere))
     folder = RunFolder(tmp_path / "run")
     selection = Selection.load(folder.selection)
-    assert selection.setting == Selection.load(measured.selection).setting
+    assert selection.setting == Selection.load(finished.selection).setting
     assert all(choice.within is not True or choice.measured_ms_per_image for choice in selection.choices)
     blocks = [record for record in folder.latency.read().records if record["row"] == "block"]
-    assert len(blocks) == sum(record["row"] == "block" for record in measured.latency.read().records)
+    assert len(blocks) == sum(record["row"] == "block" for record in finished.latency.read().records)
 
 
 def test_a_finished_run_selects_for_another_device_and_writes_nothing(
-    measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
     with open_run(tmp_path / "other", Progress(), read_recipe(recipe)) as job:
         profile_device(job)
-    before = {path: path.stat().st_mtime_ns for path in measured.path.rglob("*")}
-    found = answer(capsys, "select", str(measured.path), "--latency", str(tmp_path / "other" / "latency.jsonl"))
+    before = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")}
+    found = answer(capsys, "select", str(finished.path), "--latency", str(tmp_path / "other" / "latency.jsonl"))
     assert found["choices"]
-    assert {path: path.stat().st_mtime_ns for path in measured.path.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")} == before
 
 
 def test_evidence_of_the_same_device_with_other_widths_is_selected_from_by_its_own_staircases(
-    measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = measured.latency.path.read_text().splitlines(keepends=True)
+    lines = finished.latency.path.read_text().splitlines(keepends=True)
     narrower = tmp_path / "narrower.jsonl"
     narrower.write_text("".join(line for line in lines if '"width":24' not in line and '"in_width":24' not in line))
-    assert len(narrower.read_text()) < measured.latency.path.stat().st_size
-    found = answer(capsys, "select", str(measured.path), "--latency", str(narrower))
+    assert len(narrower.read_text()) < finished.latency.path.stat().st_size
+    found = answer(capsys, "select", str(finished.path), "--latency", str(narrower))
     assert all("c24" not in choice["network"] for choice in found["choices"])  # type: ignore[index,attr-defined]
 
 
 def test_evidence_of_another_space_is_refused_and_broken_lines_are_named(
-    measured: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = measured.latency.path.read_text().splitlines(keepends=True)
+    lines = finished.latency.path.read_text().splitlines(keepends=True)
     file = tmp_path / "e.jsonl"
     blocks = [number for number, line in enumerate(lines) if '"row":"block"' in line]
     file.write_text("".join(line for number, line in enumerate(lines) if number not in blocks[2:]))
@@ -242,5 +232,5 @@ def test_evidence_of_another_space_is_refused_and_broken_lines_are_named(
     assert "got no latency for any width" in said or "must hold the blocks of this space" in said
     torn = [line if number != blocks[0] else line.replace('"ms":', '"mz":', 1) for number, line in enumerate(lines)]
     file.write_text("".join(torn))
-    cli.main(["select", str(measured.path), "--latency", str(file)])
+    cli.main(["select", str(finished.path), "--latency", str(file)])
     assert f"damaged lines {blocks[0] + 1} are left out" in capsys.readouterr().out

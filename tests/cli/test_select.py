@@ -14,7 +14,8 @@ from genet.pipeline.distill import planned_trials
 from genet.pipeline.learn import fit_trials
 from genet.pipeline.report import write_report
 from genet.pipeline.run_folder import RunFolder
-from genet.pipeline.select import frontiers, run_table, select_from_evidence
+from genet.pipeline.select import select_from_evidence
+from genet.pipeline.state import SearchState
 from genet.progress import Progress
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
@@ -64,7 +65,7 @@ def test_a_selection_names_the_model_that_predicts_and_the_one_that_would_do_so_
 
 
 def test_a_budget_that_no_network_is_predicted_to_meet_is_said_to_be_out_of_reach(copy: RunFolder) -> None:
-    found = select_from_evidence(read_run(copy.path, Progress()), ("0.0001x", "50x"))
+    found = select_from_evidence(SearchState(read_run(copy.path, Progress())), ("0.0001x", "50x"))
     unmeasured = tuple(choice.model_copy(update={"measured_ms_per_image": None}) for choice in found.choices)
     (said,) = found.model_copy(update={"choices": unmeasured}).unmet
     assert said.startswith("budget 0.0001x ")
@@ -96,8 +97,8 @@ def test_an_answer_goes_past_networks_that_are_known_to_break_the_budget(
 ) -> None:
     """Whatever was measured, one of the two holds: the answer is not known to break its budget, or every network is too slow."""
     job = read_run(copy.path, Progress())
-    fastest = min(c.predicted_ms for front in frontiers(job, run_table(job)).values() for c in front)
-    masternet = run_table(job).masternet_ms(job.masternet)
+    fastest = min(c.predicted_ms for front in SearchState(job).frontiers.values() for c in front)
+    masternet = SearchState(job).masternet_ms
     for budget in ("0.7x", "0.9x", "1.1x", "1.5x"):
         assert main(["select", str(copy.path), "--budget", budget, "--json"]) in (0, NONE_MET)
         (choice,) = json.loads(capsys.readouterr().out.splitlines()[-1])["choices"]

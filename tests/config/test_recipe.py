@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from pydantic import ValidationError
 
 from genet.arch.network import Network
@@ -181,7 +181,6 @@ def test_a_shipped_network_reads_back_from_what_to_yaml_writes(name: str, tmp_pa
     assert again.model_dump() == read_network(name).model_dump()
 
 
-@settings(max_examples=50)
 @given(networks() | spaces())
 def test_any_network_or_space_reads_back_from_what_to_yaml_writes(record: Network | SearchSpace) -> None:
     """With a head or without one."""

@@ -35,6 +35,7 @@ RUNNERS: dict[str, Callable[[], Runner]] = {
     "processes": lambda: Processes(["cpu", "cpu"]),
     "ray": lambda: OnRay(None, "cpu"),
 }
+RAY = pytest.param("ray", marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -47,19 +48,21 @@ def ray_here() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="module", params=RUNNERS)
-def runner(request: pytest.FixtureRequest) -> Runner:
+def opened(request: pytest.FixtureRequest) -> Runner:
     if request.param == "ray":
         request.getfixturevalue("ray_here")
     return RUNNERS[request.param]()
 
 
-@pytest.fixture(scope="module", params=["processes", "ray"])
+@pytest.fixture(scope="module", params=["in-process", "processes", RAY])
+def runner(request: pytest.FixtureRequest) -> Runner:
+    return opened(request)
+
+
+@pytest.fixture(scope="module", params=["processes", RAY])
 def apart(request: pytest.FixtureRequest) -> Runner:
     """The runners whose workers can die without their parent."""
-    if request.param == "ray":
-        request.getfixturevalue("ray_here")
-    return RUNNERS[request.param]()
+    return opened(request)
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +190,9 @@ class Told:
     journaled: list[bool]
 
 
-@pytest.fixture(scope="module")
-def told(runner: Runner, trials: tuple[Trial, ...], tmp_path_factory: pytest.TempPathFactory) -> Told:
+@pytest.fixture(scope="module", params=RUNNERS)
+def told(request: pytest.FixtureRequest, trials: tuple[Trial, ...], tmp_path_factory: pytest.TempPathFactory) -> Told:
+    runner = opened(request)
     journal, heard = Journal(tmp_path_factory.mktemp("run") / "trials.jsonl"), Told([], [])
 
     def tell(event: Event) -> None:

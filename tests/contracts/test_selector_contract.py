@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -206,7 +206,6 @@ def solve_by_milp(instance: Instance, budget: float) -> float:
     return float(0.9 - result.fun)
 
 
-@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.sampled_from([10, 2000, 20000]), st.sampled_from([1, 3]))
 def test_pareto_of_many_points_is_that_of_sorting_them(seed: int, count: int, digits: int) -> None:
     draw = np.random.default_rng(seed)
@@ -217,7 +216,6 @@ def test_pareto_of_many_points_is_that_of_sorting_them(seed: int, count: int, di
     assert kept.tolist() == order[np.concatenate([[True], best[1:] > best[:-1]])].tolist()
 
 
-@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
 def test_pareto_keeps_exactly_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     ms, gain = (np.array(column, float) for column in zip(*points, strict=True))

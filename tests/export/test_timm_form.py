@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.models.byobnet import model_cfgs
 
@@ -46,7 +46,6 @@ STEMS = st.builds(Stem, kernel=st.sampled_from([3, 7]), width=st.integers(1, 20)
 STACKS = st.lists(superblocks(), min_size=2, max_size=4).map(tuple).filter(lambda stack: sum(s.depth > 0 for s in stack) > 1)
 
 
-@settings(max_examples=50)
 @given(network=networks(STEMS, STACKS))
 def test_a_network_comes_back_from_timms_fields_but_for_super_blocks_without_blocks(network: Network) -> None:
     reads, kept = network.input, network.model_copy(update={"superblocks": network.stages})

@@ -32,13 +32,12 @@ def test_the_closed_list_is_what_the_built_network_runs(name: str) -> None:
     assert network_ops(network) == traced(network)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(networks())
 def test_the_closed_list_of_any_network_is_what_it_runs(network: Network) -> None:
     assert network_ops(network) == traced(network)
 
 
-@settings(max_examples=30, deadline=None)
 @given(networks())
 def test_the_kernels_compute_the_macs_of_the_cost(network: Network) -> None:
     assert sum(op.macs for op in network_ops(network)) == network_cost(network).macs

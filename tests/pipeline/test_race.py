@@ -34,6 +34,7 @@ from genet.pipeline.rounds import AIM, run_joint_trials
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.select import select_networks
+from genet.pipeline.state import SearchState
 from genet.progress import Progress
 from genet.search.outcome import Outcomes
 from genet.search.portfolio import SHAPES, designs_of, known_designs, scaled, to_next_edge
@@ -116,11 +117,11 @@ def test_joint_trials_are_near_their_budgets_and_trained_shortly(raced: RunFolde
     found = joint_of(raced)
     assert len(found) == 2
     with open_run(raced.path, Progress()) as job:
-        field, slowest = Field(job, {"1.2x": 1.2, "1.0x": 1.0}), job.table.masternet_ms(job.masternet)
+        state = SearchState(job, job.table)
         for trial in found:
-            ms = field.tables(16).predict(Network.parse(trial.network)).ms
-            assert NEAR * AIM * field.limits[trial.budget] * slowest <= 1.01 * ms  # on estimates, predictions are nearly right
-            assert ms <= 1.01 * AIM * field.limits[trial.budget] * slowest
+            ms = state.offers(16).predict(Network.parse(trial.network)).ms
+            assert NEAR * AIM * state.limit_ms(trial.budget) <= 1.01 * ms  # on estimates, predictions are nearly right
+            assert ms <= 1.01 * AIM * state.limit_ms(trial.budget)
     shortly = {line["network"] for line in raced.race.read().records if line["epochs"] == 1}  # of two
     assert shortly >= {trial.network for trial in found}
 
@@ -460,6 +461,7 @@ def without_cost(run: RunFolder) -> Outcomes:
     return Outcomes.load(run.results).model_copy(update={"trainings": 0.0})
 
 
+@pytest.mark.slow
 def test_killed_before_every_line_of_its_journal_it_ends_as_an_undisturbed_one(
     run: RunFolder, raced: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,8 +77,9 @@ def assert_same_end(one: RunFolder, other: RunFolder) -> None:
     assert not [path for path in one.path.rglob(".*") if path.name != ".lock"], "no temporary file is left"
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    """On estimates, which take no time; the slow set kills measurements too."""
+    """On estimates, which take no time."""
     recipe, whole = undisturbed(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
     again = killed_often(recipe, whole, tmp_path / "killed", [3, 5], signal.SIGKILL)
     assert_same_end(again, whole)

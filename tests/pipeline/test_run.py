@@ -28,7 +28,8 @@ from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
-from genet.pipeline.select import frontiers, select_from_evidence, select_networks
+from genet.pipeline.select import select_from_evidence, select_networks
+from genet.pipeline.state import SearchState
 from genet.progress import Progress
 from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes
@@ -158,7 +159,7 @@ def test_a_lost_trial_line_is_run_again_and_nothing_else(copy: RunFolder) -> Non
 def test_selection_for_other_budgets_needs_no_device_and_writes_nothing(copy: RunFolder) -> None:
     before = stamps(copy.path)
     job = read_run(copy.path, Progress())
-    selection = select_from_evidence(job, ("0.9x", 1000.0))
+    selection = select_from_evidence(SearchState(job), ("0.9x", 1000.0))
     assert "device" not in vars(job)
     assert stamps(copy.path) == before
     small, large = selection.choices
@@ -207,7 +208,7 @@ def test_a_selection_filtered_by_utilization_chooses_among_what_no_faster_candid
     filtered = recipe.model_copy(update={"select": recipe.select.model_copy(update={"filter": "utilization"})})
     with open_run(copy.path, Progress(), filtered) as job:
         selection = select_networks(job)
-        (front,) = frontiers(job, job.table).values()
+        (front,) = SearchState(job, job.table).frontiers.values()
     rates = [(c.predicted_ms, network_cost(Network.parse(c.network)).macs / c.predicted_ms) for c in front]
     assert rates == sorted(rates)  # slower ones do more per time, or they would have been left out
     assert selection.answers
@@ -302,13 +303,13 @@ def test_an_answer_without_a_measured_masternet_names_the_command_and_measures_n
             copy.latency.append(record)
     before = stamps(copy.path)
     with pytest.raises(EvidenceError, match=r"lacks @16x1.*`genet profile RUN` measures it"):
-        select_from_evidence(read_run(copy.path, Progress()), ("0.9x",))
+        select_from_evidence(SearchState(read_run(copy.path, Progress())), ("0.9x",))
     assert stamps(copy.path) == before
 
 
 def test_reading_a_run_needs_no_lock(copy: RunFolder) -> None:
     with open_run(copy.path, Progress()):
-        assert select_from_evidence(read_run(copy.path, Progress()), ("0.9x",)).choices
+        assert select_from_evidence(SearchState(read_run(copy.path, Progress())), ("0.9x",)).choices
 
 
 def test_foreign_hidden_files_are_left_alone(copy: RunFolder) -> None:

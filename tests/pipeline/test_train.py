@@ -86,6 +86,7 @@ def training(recipe: Path, into: Path, *before: str, output: int = subprocess.DE
     return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_told_to_end_it_saves_and_the_same_command_ends_with_the_weights_of_an_undisturbed_one(
     recipe: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.arch.network import BlockType, SuperBlock
@@ -67,7 +67,6 @@ def test_twice_as_wide_is_as_large_as_four_times_as_deep(name: str) -> None:
         assert terms_of(name)(index, wide)["size"] == terms_of(name)(index, deep)["size"] == 1.0
 
 
-@settings(max_examples=25)
 @given(st.sampled_from(SPACES), st.data())
 def test_of_two_superblocks_that_differ_in_one_way_the_larger_has_the_larger_size(name: str, data: st.DataObject) -> None:
     index, one = data.draw(st.sampled_from(choices(name)))
@@ -109,7 +108,6 @@ def test_the_scale_of_the_widths_leaves_the_depths_alone_and_the_other_way_round
         assert terms_of("digits", "log2", scale)(index, superblock)[width] == found[width]
 
 
-@settings(max_examples=60)
 @given(st.sampled_from(SPACES), st.data())
 def test_a_type_has_terms_of_its_own_exactly_where_it_is_not_the_masternets(name: str, data: st.DataObject) -> None:
     index, superblock = data.draw(st.sampled_from(choices(name)))
@@ -143,7 +141,6 @@ def test_a_move_counts_the_same_for_the_superblock_and_the_type_in_its_place_and
         assert found["depth"] == found[f"{index + 1} depth"]
 
 
-@settings(max_examples=25)
 @given(st.data())
 def test_two_places_have_only_the_shared_terms_and_those_of_a_type_in_common(data: st.DataObject) -> None:
     one, other = (data.draw(st.sampled_from(choices("masternet"))) for _ in range(2))

@@ -582,7 +582,6 @@ def test_standard_errors_grow_with_the_noise(one_penalty: Callable[[float], None
 
 
 @pytest.mark.parametrize("model", MODELS)
-@settings(max_examples=25)
 @given(one=networks(), other=networks())
 def test_the_difference_of_networks_is_that_of_their_gains_and_turns_with_them(
     model: Model, one: Network, other: Network

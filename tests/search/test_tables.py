@@ -158,7 +158,6 @@ def singles(draw: st.DrawFn) -> Block:
     return Block(kind, kernel, None, in_width, width, stride, draw(st.integers(1, 64)), classes)
 
 
-@settings(max_examples=60)
 @given(residuals() | singles())
 def test_a_blocks_kernels_are_counted_as_they_are_listed(block: Block) -> None:
     assert kernel_count(block) == len(block_ops(block))

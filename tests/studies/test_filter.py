@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.errors import GenetError, SpecError
@@ -51,7 +51,6 @@ def area(points: list[tuple[float, float]], corner: tuple[float, float]) -> floa
     return cells
 
 
-@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.lists(st.integers(0, 26), max_size=12))
 def test_hypervolume_is_the_dominated_area_over_that_of_the_true_frontier(seed: int, places: list[int]) -> None:
     space = bench(seed)
@@ -83,7 +82,6 @@ def test_filtering_with_enough_time_trains_the_predicates_frontier_and_nothing_e
     assert set(found.frontier) == {row.network for row in frontier_of(left)}
 
 
-@settings(max_examples=40)
 @given(st.floats(0, 1), st.integers(0, 5))
 def test_no_search_spends_more_than_its_budget(share: float, seed: int) -> None:
     budget = share * filtering_cost(SPACE, "FLOPs")

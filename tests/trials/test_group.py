@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = Distill(epochs=2, batch=128, learning_rate=0.1, patience=9)
 MODES: tuple[Mode, ...] = get_args(Mode)
 EveryMode = pytest.mark.parametrize("mode", MODES)
-BothSuperblocks = pytest.mark.parametrize("index", [0, 1])
+BothSuperblocks = pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1])
 Outcome = tuple[float | None, tuple[float, ...], FailureKind | None]
 
 
@@ -620,7 +620,9 @@ def spoilt(course: TrialContext) -> TrialContext:
     return changed(course, mode="local")
 
 
-@pytest.mark.parametrize("how", STRIDES)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=[pytest.mark.slow] * how.startswith(("all", "time", "in halves"))) for how in STRIDES]
+)
 def test_strides_add_up_to_the_trials_and_every_trial_has_one_result(
     course: TrialContext, trials: tuple[Trial, ...], how: str
 ) -> None:
@@ -669,7 +671,7 @@ def saving(course: TrialContext, folder: Path, mode: Mode = "features") -> Trial
 
 
 @EveryMode
-@pytest.mark.parametrize("after", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize("after", [5, *(pytest.param(after, marks=pytest.mark.slow) for after in (1, 3, 4, 8))])
 def test_trials_that_go_on_from_any_step_end_as_undisturbed_ones(
     course: TrialContext, trials: tuple[Trial, ...], tmp_path: Path, mode: Mode, after: int
 ) -> None:

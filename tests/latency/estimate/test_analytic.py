@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.arch.network import Network
@@ -130,14 +130,12 @@ def test_software_of_2020_launches_a_kernel_for_every_group_and_two_for_a_swish(
     assert old.device_ms == pytest.approx(2 * LAUNCH_MS + moved)
 
 
-@settings(max_examples=100, deadline=None)
 @given(convs, gpus, dtypes, st.integers(1, 200), st.integers(1, 200))
 def test_a_larger_batch_is_never_faster(op: Op, gpu: object, dtype: object, batch: int, more: int) -> None:
     small, large = (estimate([op], gpu, size, dtype, "eager").ms for size in (batch, batch + more))  # type: ignore[arg-type]
     assert small <= large
 
 
-@settings(max_examples=100, deadline=None)
 @given(convs, gpus, dtypes, st.integers(1, 128))
 def test_a_wider_layer_is_never_faster_in_the_model(op: Op, gpu: object, dtype: object, batch: int) -> None:
     wider = replace(op, width=op.width + 8, written=op.written + 8 * op.rows)
@@ -145,7 +143,6 @@ def test_a_wider_layer_is_never_faster_in_the_model(op: Op, gpu: object, dtype: 
     assert here <= there
 
 
-@settings(max_examples=100, deadline=None)
 @given(convs, gpus, dtypes, st.integers(1, 128))
 def test_the_tail_is_less_than_one_wave_and_never_negative(op: Op, gpu: object, dtype: object, batch: int) -> None:
     (part,) = estimate([op], gpu, batch, dtype, "cudagraph").ops  # type: ignore[arg-type]
@@ -153,7 +150,6 @@ def test_the_tail_is_less_than_one_wave_and_never_negative(op: Op, gpu: object, 
     assert 0 <= part.tail_ms * (1 - 1e-9) <= (part.ms - LAUNCH_MS) / part.waves
 
 
-@settings(max_examples=100, deadline=None)
 @given(convs, gpus, dtypes, st.integers(1, 128))
 def test_no_kernel_beats_its_traffic_or_its_arithmetic(op: Op, gpu: object, dtype: object, batch: int) -> None:
     ms = estimate([op], gpu, batch, dtype, "cudagraph").ms  # type: ignore[arg-type]
@@ -163,7 +159,6 @@ def test_no_kernel_beats_its_traffic_or_its_arithmetic(op: Op, gpu: object, dtyp
     assert ms > 2 * op.macs * batch / max(peak or 0 for peak in peaks) * 1e-9
 
 
-@settings(max_examples=20, deadline=None)
 @given(networks(), gpus)
 def test_fused_networks_are_never_slower_and_the_parts_make_the_whole(network: Network, gpu: object) -> None:
     ops = network_ops(network)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -40,7 +40,6 @@ def test_the_edges_of_a_perfect_staircase_are_its_treads_ends() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(3, 12), st.floats(0.05, 0.6)), min_size=2, max_size=8))
-@settings(max_examples=40, deadline=None)
 def test_any_flat_staircase_without_noise_is_found_exactly(parts: list[tuple[int, float]]) -> None:
     lengths = [length for length, _ in parts]
     levels = np.cumprod([1 + step for _, step in parts])
@@ -115,7 +114,6 @@ def test_an_edge_of_an_uneven_sweep_is_the_measured_width_before_the_step() -> N
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=30))
-@settings(max_examples=60, deadline=None)
 def test_every_dropped_width_has_a_wider_one_that_costs_no_more_than_eps(latencies: list[float]) -> None:
     found = analyse(sweep(latencies, 0, WIDTHS[: len(latencies)]))
     fitted = dict(zip(found.widths, found.fitted_ms, strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -34,7 +34,6 @@ def sampled(grid: tuple[int, ...], curve: dict[int, float], sigma: float) -> dic
 
 
 @given(st.lists(st.tuples(st.integers(1, 4096), st.floats(1e-6, 1e6)), min_size=2, max_size=9, unique_by=lambda row: row[0]))
-@settings(max_examples=30, deadline=None)
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, float]]) -> None:
     rows = sorted(rows)
     path = written(tmp_path_factory.mktemp("s"), "width,latency_ms\n" + "".join(f"{w},{t!r}\n" for w, t in rows))
@@ -108,7 +107,6 @@ def test_a_sweep_is_a_curve(widths: tuple[int, ...], ms: tuple[float, ...], law:
 
 
 @given(st.integers(24, 200), st.sampled_from([8, 16, 24]), st.integers(0, 10**6), st.floats(0, 0.05))
-@settings(max_examples=60, deadline=None)
 def test_sampling_ends_within_a_third_of_the_grid_whatever_it_meets(count: int, step: int, seed: int, sigma: float) -> None:
     grid = tuple(range(step, step * (count + 1), step))
     curve = dict(zip(grid, np.random.default_rng(seed).uniform(0.1, 10, count).tolist(), strict=True))

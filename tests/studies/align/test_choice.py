@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from genet.studies.align.aim import Objective, stay
@@ -48,7 +48,6 @@ def test_the_exact_choice_is_the_best_of_all_that_keep_the_bounds(some: list[Pla
 
 @example([place("0", None, (1e-12, 1))], Objective("accuracy", 0.0))
 @given(places(), aims)
-@settings(max_examples=200)
 def test_the_greedy_choice_keeps_the_bounds_and_is_never_better_than_the_exact_one(some: list[Place], aim: Objective) -> None:
     found = greedy(some, aim)
     assert aim.allows(aim.used(some, found))

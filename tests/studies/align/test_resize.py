@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -49,7 +49,6 @@ SOME = st.fixed_dictionaries({group.name: st.integers(2, 2 * group.width) for gr
 
 
 @given(SOME)
-@settings(max_examples=30)
 def test_a_resized_network_runs_and_has_the_parameters_that_the_closed_form_says(widths: dict[str, int]) -> None:
     module = resized(TANGLED, TIED, widths)
     assert module(torch.randn(2, *IMAGE)).shape == (2, 5)
@@ -57,7 +56,6 @@ def test_a_resized_network_runs_and_has_the_parameters_that_the_closed_form_says
 
 
 @given(st.fixed_dictionaries({group.name: st.integers(0, 24) for group in TIED.groups}))
-@settings(max_examples=30)
 def test_a_widened_network_computes_what_it_did_before(more: dict[str, int]) -> None:
     wider = resized(TANGLED, TIED, {group.name: group.width + more[group.name] for group in TIED.groups})
     images = torch.randn(4, *IMAGE)

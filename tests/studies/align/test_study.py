@@ -100,7 +100,9 @@ def test_a_latency_that_no_choice_reaches_ends_with_the_best_that_was_found() ->
     assert found.measured.mean == min(heard)
 
 
-@pytest.mark.parametrize("tolerance", [0.001, 0.01, 0.05])
+@pytest.mark.parametrize(
+    "tolerance", [pytest.param(0.001, marks=pytest.mark.slow), 0.01, pytest.param(0.05, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_the_exact_choice_for_a_whole_network_is_never_worse_than_the_greedy_one(name: str, tolerance: float) -> None:
     subject, places, meter = SUBJECTS[name], known_places(name, 512), meter_at(512)
