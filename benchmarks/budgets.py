@@ -162,13 +162,13 @@ def ended(recipe: Recipe, work: Path, results: Path, name: str, run: Callable[[P
     return found
 
 
-def ways(found: Outcomes, single: Outcomes, drawn: Outcomes, selection: Selection) -> Iterator[Way]:
-    """What every way arrives at for every budget."""
-    whole, costs = found.masternet_ms_per_image, {SINGLE: single.trainings, RANDOM: drawn.trainings}
+def ways(found: Outcomes, others: dict[str, Outcomes], selection: Selection) -> Iterator[Way]:
+    """What the search, and every other way, arrives at for every budget."""
+    whole, costs = found.masternet_ms_per_image, {way: other.trainings for way, other in others.items()}
     for outcome in found.outcomes:
         make = partial(Way, budget=str(outcome.budget))
         reached = {"handed out": outcome, "best known design": outcome.known, "best of the search": outcome.best_searched}
-        for way, other in ((SINGLE, single), (RANDOM, drawn)):
+        for way, other in others.items():
             reached[way] = next((each for each in other.outcomes if each.budget == outcome.budget), None)
         for way, each in reached.items():
             if each is not None and each.ms_per_image is not None:
@@ -254,10 +254,11 @@ def main() -> None:
     base, once = work / "base", partial(ended, recipe, work, results)
     found = once("search", lambda folder: race(recipe, folder, base))
     single = once("single", lambda folder: race(without_joint_trials(recipe), folder, work / "search", base))
+    selection, journal = Selection.load(results / "search-selection.json"), Journal(results / "trained.jsonl")
+    train_all(recipe, [way.network for way in ways(found, {SINGLE: single}, selection)], journal)  # random search takes longest
     drawn = once("random", lambda folder: random_search(recipe, base, folder, found.trainings))
-    selection = Selection.load(results / "search-selection.json")
-    chosen = list(ways(found, single, drawn, selection))
-    reached = train_all(recipe, [way.network for way in chosen], Journal(results / "trained.jsonl"))
+    chosen = list(ways(found, {SINGLE: single, RANDOM: drawn}, selection))
+    reached = train_all(recipe, [way.network for way in chosen], journal)
     text = table(recipe, chosen, reached)
     print(text)
     write_atomic(results / "table.md", text.encode())

@@ -100,7 +100,7 @@ class _Rounds:
         for network in joint[: CERTIFIED * count]:
             if len(found) < count:
                 named, predicted = self._named(network), self._predicted_ms_per_image(network)
-                certificate = self._field.certificate(budget, named) if here else None
+                certificate = self._field.certificate(budget, named, patient=False) if here else None
                 if certificate or not here:
                     entrant = self._field.entrant(named, certificate, None, budget, predicted)
                     found.append(entrant.model_copy(update={"predicted_ms_per_image": predicted}))

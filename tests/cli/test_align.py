@@ -37,6 +37,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_hranks_vgg_has_its_authors_parameters_and_becomes_faster_with_as_many(capsys: pytest.CaptureFixture[str]) -> None:
     """Tail-effect paper, table 2: HRank's VGG16 has 1.90 M parameters."""
     found = answer(capsys, *VGG, "--pruned", "hrank-vgg16", *V100)

@@ -43,6 +43,7 @@ def test_networks_are_told_before_and_after_and_one_that_cannot_be_folded_does_n
     assert "<title>resnet18, after: " in Path("folds.svg").read_text()
 
 
+@pytest.mark.slow
 def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys: pytest.CaptureFixture[str]) -> None:
     command = (SMALL, "--images-per-fold", "4", "--recipe", "quick.yaml", "--into", "both", "--device", "cpu", "--batch", "8")
     found = answer(capsys, "fold", *command)

@@ -100,6 +100,7 @@ def test_a_survey_of_this_machine_goes_on_where_it_was(capsys: pytest.CaptureFix
     assert both["estimate"] is False
 
 
+@pytest.mark.slow
 def test_all_rows_of_a_journal_stand_under_one_roof_and_a_doubtful_one_is_measured_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -16,6 +16,7 @@ from genet.export.record import Exported, Exports
 from genet.models.build import GENet
 from genet.storage import digest
 
+FIRST = ("safetensors", "onnx")  # that are loaded in a process of their own by every run of the tests
 APART = {"safetensors": (), "timm": ("genet",), "pt2": ("genet", "timm")}  # what each must run without; ONNX without torch too
 RUN = """
 import sys
@@ -73,7 +74,10 @@ def test_loaded_again_it_answers_as_the_network_does(
     assert batch == 1 or np.ptp(wanted.numpy(), axis=0).min() > 1e-3, "the logits do depend on the image"
 
 
-@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.loading])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name, form in FORMATS.items() if form.loading],
+)
 def test_the_lines_of_its_card_load_it_in_a_process_of_its_own(
     exported: tuple[Path, Exports],
     module: GENet,

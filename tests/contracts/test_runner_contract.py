@@ -329,6 +329,7 @@ def test_a_worker_killed_once_changes_nothing(apart: Runner, trials: tuple[Trial
     assert walked(events) == pytest.approx(len(trials))
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_and_its_trials_are_tried_again(trials: tuple[Trial, ...], tmp_path: Path) -> None:
     journal = Journal(tmp_path / "trials.jsonl")
     run_trials(groups(trials, 2), journal, RUNNERS["processes"](), Hangs(trials[0].id, tmp_path / "mark"), lambda _: None)
@@ -336,6 +337,7 @@ def test_a_worker_that_hangs_is_killed_and_its_trials_are_tried_again(trials: tu
     assert read_results(journal) == {trial.id: answer(trial) for trial in trials}
 
 
+@pytest.mark.slow
 def test_a_trial_that_always_kills_its_worker_fails_and_other_groups_do_not(
     apart: Runner, trials: tuple[Trial, ...], tmp_path: Path
 ) -> None:
@@ -355,6 +357,7 @@ def test_a_trial_that_always_kills_its_worker_fails_and_other_groups_do_not(
     assert walked(events) == pytest.approx(len(trials))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_that_does_not_start_is_said_and_nothing_is_tried_for_ever(trials: tuple[Trial, ...]) -> None:
     with pytest.raises(RunError, match="a worker on cpu failed to start 3 times, with exit code 1; use"):
