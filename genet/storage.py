@@ -62,6 +62,12 @@ class Record(BaseModel):
             ) from None
 
 
+class Described(Record):
+    """A record that users write: the text below a field tells what it means, here and in the docs."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
 class Derived(Record):
     """A record with the digest of its inputs: it is valid only as long as they are unchanged."""
 

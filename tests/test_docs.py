@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,3 +50,9 @@ def test_the_readme_is_short_and_reaches_every_page() -> None:
     assert len(text.splitlines()) <= 120
     for page in PAGES[1:]:
         assert str(page.relative_to(ROOT)) in text
+
+
+@pytest.mark.parametrize("name", ["recipes.md", "search-spaces.md"])
+def test_the_pages_of_keys_are_those_that_the_records_make(name: str) -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))["page"](name)
+    assert (ROOT / "docs" / name).read_text() == made, "python docs/make_reference.py makes them anew"

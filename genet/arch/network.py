@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from genet.errors import SpecError
-from genet.storage import Record, digest
+from genet.storage import Described, Record, digest
 
 Kind = Literal["XX", "BL", "DW"]
 BlockKind = Literal[Kind, "Conv", "Depthwise", "Head", "Classifier"]
@@ -134,18 +134,24 @@ class Block:
         return self.width if self.kind == "Head" else self.in_width
 
 
-class SuperBlock(Record):
+class SuperBlock(Described):
     """A stack of `depth` equal blocks; the first has the stride, and a projection if the shapes differ.
 
     Without blocks it cannot stride, and its type and width have no meaning.
     """
 
     type: Kind
+    """XX: two full convolutions; BL: a bottleneck; DW: a depthwise convolution between two of 1x1."""
     depth: Annotated[int, Field(ge=0)]
+    """Blocks; 0 only with stride 1."""
     width: Annotated[int, Field(ge=MULTIPLE)]
+    """Channels that leave a block, a multiple of 8."""
     stride: Stride
+    """Stride of the first block."""
     kernel: Kernel
+    """Edge of the kernels."""
     ratio: Annotated[float | None, Field(gt=0, validate_default=True)] = None
+    """Inner over outer width of BL (at most 1) and DW (at least 1); XX has none."""
 
     @field_validator("width")
     @classmethod
@@ -201,18 +207,22 @@ def _check_ratio(kind: Kind, ratio: float | None) -> None:
 SuperBlocks = Annotated[tuple[SuperBlock, ...], NonEmpty]
 
 
-class Stem(Record):
+class Stem(Described):
     """The first convolution. Its width is free: no exporter rounds it."""
 
     kernel: Kernel
+    """Edge of the kernel."""
     width: Count
+    """Channels that leave it."""
     stride: Stride
+    """Its stride."""
 
 
-class Head(Record):
+class Head(Described):
     """The 1x1 convolution before average pooling and the classifier."""
 
     width: Count
+    """Channels that leave it."""
 
 
 class Input(Record):

@@ -36,15 +36,18 @@ from genet.arch.network import (
     superblock_blocks,
     superblocks_that_fit,
 )
-from genet.storage import Record
+from genet.storage import Described
 
 
-class SpaceInput(Record):
+class SpaceInput(Described):
     """The input and output of all networks of the space; the resolution is searched too."""
 
     channels: Count
+    """Channels of an image: 1 or 3."""
     classes: Annotated[int, Field(ge=2)]
+    """Classes of the images."""
     resolutions: Annotated[tuple[Count, ...], NonEmpty]
+    """Heights and widths on offer, in pixels."""
 
     @field_validator("resolutions")
     @classmethod
@@ -54,28 +57,37 @@ class SpaceInput(Record):
         return resolutions
 
 
-class Ratios(Record):
-    """Bottleneck ratios on offer per kind; XX has none."""
+class Ratios(Described):
+    """Inner widths on offer, as shares of the width; XX has none."""
 
     BL: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], NonEmpty] = (0.25,)
+    """Of bottlenecks."""
     DW: Annotated[tuple[Annotated[float, Field(ge=1)], ...], NonEmpty] = (6.0,)
+    """Of depthwise blocks."""
 
 
-class Perturb(Record):
-    """Ranges around the MasterNet: widths are factors, depths are added; trials are per super-block and block type."""
+class Perturb(Described):
+    """How far a super-block may differ from the MasterNet's."""
 
     width: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]]
+    """Smallest and largest width, as factors of the MasterNet's."""
     depth: tuple[Annotated[int, Field(le=0)], Annotated[int, Field(ge=0)]]
+    """Smallest and largest depth, added to the MasterNet's; never below 1, or 0 with stride 1."""
     kernel: Annotated[tuple[Kernel, ...], NonEmpty]
+    """Kernel sizes on offer."""
     ratio: Ratios = Ratios()
+    """Inner widths on offer."""
     types: Annotated[tuple[Kind, ...], NonEmpty] | None = None
+    """Block types on offer to every super-block; without it each keeps its own."""
     trials_per_type: Count
+    """Trials per super-block and block type."""
 
 
-class MultipleOf(Record):
+class MultipleOf(Described):
     """A plain width grid instead of the measured staircase edges."""
 
     multiple_of: Annotated[int, Field(ge=MULTIPLE, multiple_of=MULTIPLE)]
+    """Step of the grid, in channels."""
 
 
 def _width_rule(value: Any) -> str:
@@ -89,16 +101,23 @@ WidthRule = Annotated[
 Widths = dict[tuple[int, BlockType], tuple[int, ...]]  # (super-block, block type) -> widths on offer, ascending
 
 
-class SearchSpace(Record):
+class SearchSpace(Described):
     """A MasterNet with the ranges of its perturbations."""
 
     name: Name
+    """What the networks of the space are called."""
     input: SpaceInput
+    """What they read."""
     stem: Stem
+    """Their first convolution."""
     superblocks: SuperBlocks
-    head: Head | None = None  # None: no network of the space has one
+    """The MasterNet's super-blocks."""
+    head: Head | None = None
+    """Their 1x1 convolution before the classifier; without it none has one."""
     perturb: Perturb
+    """How far a super-block may differ from the MasterNet's."""
     widths: WidthRule
+    """`wave-aligned`: the edges of the device's latency staircase; or `{multiple_of: N}`, a plain grid."""
 
     @field_validator("superblocks", mode="wrap")
     @classmethod

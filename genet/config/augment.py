@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from genet.arch.network import law
-from genet.storage import Record
+from genet.storage import Described
 
 SMALL = 64  # pixels; such images are augmented whole: ImageNet's crops would cut the object away
 
@@ -16,21 +16,21 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Range = Annotated[tuple[Share, Share], BeforeValidator(lambda found: tuple(found) if isinstance(found, list) else found)]
 
 
-class Augment(Record):
-    """Random changes to a training image, in the order in which they are applied. All others are off.
-
-    `crop` pads an image by so many pixels on every side and cuts a window of its own size out of it; `scale` cuts out a window
-    with this share of the area and resizes it. `flip` mirrors every other image. `policy` is a policy by timm's name, such as
-    `original` (AutoAugment) or `rand-m9-mstd0.5`; `color_jitter` the strength of random brightness, contrast and saturation.
-    `cutout` greys a square of so many pixels.
-    """
+class Augment(Described):
+    """Random changes to a training image, in the order in which they are applied. All others are off."""
 
     crop: Annotated[int, Field(ge=0)] = 0
+    """Pixels by which an image is padded on every side before a window of its own size is cut out."""
     scale: Range | None = None
+    """Smallest and largest share of the area of a window that is cut out and resized; not with `crop`."""
     flip: bool = False
+    """Whether every other image is mirrored."""
     policy: str | None = None
+    """A policy by timm's name, such as `original` (AutoAugment) or `rand-m9-mstd0.5`."""
     color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Strength of random brightness, contrast and saturation."""
     cutout: Annotated[int, Field(ge=0)] = 0
+    """Edge in pixels of a square that is greyed."""
 
     @field_validator("scale")
     @classmethod

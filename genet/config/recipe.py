@@ -20,7 +20,7 @@ from pydantic import (
 from genet.arch.network import Count, Name, NonEmpty, law
 from genet.arch.space import SearchSpace
 from genet.config.augment import Augmentation
-from genet.storage import Record, digest
+from genet.storage import Described, digest
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -65,19 +65,19 @@ def _dataset_name(name: str) -> str:
     return name
 
 
-class Data(Record):
-    """Images: `digits` (embedded), `folder` (root/train/CLASS and root/validation/CLASS), or any timm dataset name.
-
-    `nas_validation` is the share of the training images that the search validates on; it is never trained on,
-    and the test images decide nothing: they only tell how good the trained networks are. `loading` says where training images
-    are augmented: decoded once and kept on the `device`, or decoded anew each time (`stream`); `auto` keeps small ones that fit.
-    """
+class Data(Described):
+    """Images. Those for testing decide nothing: they only tell how good the trained networks are."""
 
     name: Annotated[str, AfterValidator(_dataset_name)] = "digits"
+    """`digits` (embedded), `folder` (ROOT/train/CLASS and ROOT/validation/CLASS), or a timm dataset such as `torch/cifar10`."""
     root: str | None = None
+    """Folder of the images; a `torch/` dataset without one is downloaded."""
     nas_validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training images that the search validates on and never trains on, the same of every class."""
     workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that decode images; 0: the training process does."""
     loading: Literal["auto", "device", "stream"] = "auto"
+    """Training images are decoded once and kept on the `device`, or anew each time (`stream`); `auto`: kept if small."""
 
     def identity(self, images: str | None) -> str:
         """Return what decides which images there are and how they are divided, given what stands for them.
@@ -87,21 +87,23 @@ class Data(Record):
         return self.model_copy(update={"root": images}).model_dump_json(exclude={"workers"})
 
 
-class Measure(Record):
-    """How latency is measured, or where it is read from.
-
-    `device` is `auto`, `cpu`, `cuda`, `cuda:N`, or `estimate:GPU` for a GPU that is not here. `runtime` is what runs the
-    network; `auto` is CUDA graphs on a GPU and eager elsewhere. `latency` names an evidence file of another machine, whose
-    rows are then used in place of measurements. `calibration_networks` random networks are measured whole to correct predictions.
-    """
+class Measure(Described):
+    """How latency is measured, or where it is read from."""
 
     device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N`, or `estimate:GPU` for a GPU that is not here."""
     runtime: Runtime = "auto"
+    """What runs the network; `auto` is CUDA graphs on a GPU and eager elsewhere."""
     dtype: Dtype = "fp32"
+    """Type of weights and activations."""
     memory_format: MemoryFormat = "contiguous"
+    """Order of an activation's values in memory."""
     batch: Count = 64
+    """Images per batch."""
     calibration_networks: Annotated[int, Field(ge=3, le=20)] = 20
+    """Random networks measured whole, to correct the predictions of all others."""
     latency_file: str | None = None
+    """Evidence file of another machine, whose rows are used in place of measurements."""
 
     @field_validator("device")
     @classmethod
@@ -116,16 +118,23 @@ class Measure(Record):
         return self.latency_file is None and not self.device.startswith("estimate:")
 
 
-class Schedule(Record):
-    """SGD with Nesterov momentum, linear warm-up, then cosine; the paper's section 5. The rate is per 256 images."""
+class Schedule(Described):
+    """SGD with Nesterov momentum, linear warm-up, then cosine; the paper's section 5."""
 
     epochs: Count
+    """Passes over the training images."""
     batch: Annotated[int, Field(ge=2)] = 256
+    """Images per step."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """Highest rate, per 256 images: a batch of 64 takes a quarter of it."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs in which the rate rises from 0; fewer than `epochs`."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 4e-5
+    """Weight decay of SGD."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each label that is spread over all classes."""
 
     @field_validator("warmup_epochs")
     @classmethod
@@ -136,21 +145,22 @@ class Schedule(Record):
 
 
 class Training(Schedule):
-    """The training of a network that is to serve: a schedule, and what the paper's section 5 adds to it; all off by default.
-
-    `augment` replaces the recipe's; `random_erase_prob` is the share of images that a rectangle is erased of; `mixup` the alpha
-    of its Beta distribution. A `teacher`, a timm model such as `timm:resnet152` or the folder of a trained network, gives soft
-    labels that count as much as the true ones. `ema` is the decay of averaged weights, which are then the result. Gradients are
-    clipped to a norm of `clip_grad_norm`, and a batch may be computed in several parts (`grad_accum_steps`) where it does not fit
-    at once."""
+    """The training of a network that is to serve: a schedule, and what the paper's section 5 adds to it; all off by default."""
 
     augment: Augmentation = None
+    """Augmentation of this training alone, in place of the recipe's."""
     random_erase_prob: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the images that a rectangle is erased of."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup's Beta distribution."""
     teacher: str | None = None
+    """A timm model such as `timm:resnet152`, or the folder of a trained network: its soft labels count like the true ones."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of averaged weights, which are then the result."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Greatest norm of the gradients."""
     grad_accum_steps: Count = 1
+    """Parts in which a batch is computed if it does not fit at once; each of two images at least."""
 
     @field_validator("grad_accum_steps")
     @classmethod
@@ -167,12 +177,13 @@ class Training(Schedule):
         return self.model_copy(update={"teacher": "a folder"}) if here else self
 
 
-class PretrainedMaster(Record):
-    """A MasterNet that was trained before: the folder of a network of just its structure, with weights (`genet import`)."""
+class PretrainedMaster(Described):
+    """A MasterNet that was trained before."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     folder: Annotated[str, Field(alias="from")]
+    """Folder of a network of just the MasterNet's structure, with weights (`genet import`)."""
 
 
 def _master_form(value: Any) -> str:
@@ -182,15 +193,21 @@ def _master_form(value: Any) -> str:
 Master = Annotated[Annotated[Schedule, Tag("trained")] | Annotated[PretrainedMaster, Tag("taken")], Discriminator(_master_form)]
 
 
-class TrainingRecipe(Record):
+class TrainingRecipe(Described):
     """The training of a single network, whichever it is: `genet train NETWORK --recipe FILE`."""
 
     name: Name
+    """What the training is called."""
     data: Data
+    """The images."""
     augment: Augmentation = None
+    """Augmentation of the training images."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
     train: Training
+    """The training."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Decides every random choice."""
 
     @field_validator("device")
     @classmethod
@@ -204,45 +221,45 @@ Mode = Literal["whole", "superblock", "local", "features"]
 
 
 class Distill(Schedule):
-    """The trials: how long a perturbed network is fine-tuned, what of it is trained, and which perturbations are tried.
-
-    `mode` is what is trained: `features`, the replaced super-block and the first block after it, which learn to reproduce the
-    MasterNet's activations without labels; `local`, these two and the classifier, with labels; the replaced `superblock`
-    alone (the paper's section 4.2); or the `whole` network. `sampling` spreads the perturbations over depth and
-    width by plan, or draws them at random as the paper does. `joint_fraction` adds trials of two perturbations at once, as a
-    share of all, to tell how far effects add up. A trial whose validation curve has not risen for `patience` epochs after
-    the warm-up ends early; with 0 none does. One that has taken longer than `time_limit_s` after a step is given
-    up, and a worker process that says nothing for so long is killed and its trials tried again.
-    """
+    """The trials: how long a perturbed network is fine-tuned, what of it is trained, and which perturbations are tried."""
 
     mode: Mode = "features"
+    """What is trained. `features`: the replaced super-block and the first block after it reproduce the MasterNet's activations,
+    without labels. `local`: these two and the classifier, with labels. `superblock`: the replaced one alone (the paper's section
+    4.2). `whole`: the network."""
     sampling: Literal["designed", "random"] = "designed"
+    """Perturbations are spread over depth and width, or drawn at random as in the paper."""
     joint_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Trials of two perturbations at once, as a share of all: they tell how far effects add up."""
     patience: Annotated[int, Field(ge=0)] = 3
+    """Epochs after the warm-up without a rise of validation accuracy after which a trial ends; 0: none ends early."""
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which a trial is given up, or a worker process that says nothing is killed and its trials tried again."""
 
 
 Model = Literal["auto", "paper"]
 
 
-class Fit(Record):
-    """Which regression the trials are fitted by: the `paper`'s form, or `auto`, shrunk towards plain size."""
+class Fit(Described):
+    """The regression of accuracies on the trials."""
 
     model: Model = "auto"
+    """The `paper`'s form, or `auto`: shrunk towards what size alone predicts."""
 
 
-class Select(Record):
-    """Latency budgets per image, and how many of the best candidates are measured as whole networks at a time.
-
-    `method: random` is the paper's: the best of `random_samples`; `exact` needs none. `filter: utilization` leaves those
-    candidates only that no faster one beats in utilization (utilization paper, section 4.3).
-    """
+class Select(Described):
+    """The selection by predictions."""
 
     budgets: Annotated[tuple[Budget, ...], NonEmpty]
+    """Latency budgets: milliseconds per image, or multiples of the MasterNet's latency such as `0.5x`."""
     measure_top_k: Count = 3
+    """Candidates measured as whole networks at a time."""
     method: Literal["exact", "random"] = "exact"
+    """All networks of the space, or the best of `random_samples` as in the paper."""
     random_samples: Count = 100_000
+    """Networks drawn by `method: random`."""
     filter: Literal["utilization"] | None = None
+    """Leaves those candidates alone that no faster one beats in utilization (utilization paper, section 4.3)."""
 
     @field_validator("budgets")
     @classmethod
@@ -252,20 +269,19 @@ class Select(Record):
         return budgets
 
 
-class Race(Record):
-    """How many networks are trained from scratch, and how far, before one is handed out.
-
-    Of every budget and resolution enter the best `searched` predictions and every known design scaled to it, `designs` of your
-    own among them: network files, notations, folders or timm models. After short trainings the best share, `finalists`, is
-    trained fully, and those too close to call up to `trainings` times. `effort` decides what is not given; `quick` takes
-    the resolution alone that is predicted to be best.
-    """
+class Race(Described):
+    """Who is trained from scratch before a network is handed out. Every known design enters, scaled to every budget."""
 
     effort: Literal["quick", "normal", "thorough"] = "normal"
+    """Decides the counts that are not given; `quick` takes the resolution alone that is predicted to be best."""
     designs: tuple[str, ...] = ()
+    """Designs of your own beside the known ones: network files, notations, folders or timm models."""
     searched: Count | None = None
+    """Best predictions that enter, for every budget and resolution: 1, 2 or 4 by effort."""
     finalists: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Share of them that is trained fully after short trainings, two at least: 1/3, 1/3 or 1/2 by effort."""
     trainings: Count | None = None
+    """Most full trainings of a network that is too close to the best to tell: 1, 2 or 3 by effort."""
 
     @property
     def counts(self) -> tuple[int, float, int]:
@@ -275,15 +291,13 @@ class Race(Record):
         return self.searched or searched, self.finalists or finalists, self.trainings or trainings
 
 
-class Search(Record):
-    """How many whole networks near the budgets are trained shortly, before the race, to learn which are best.
-
-    `effort` decides how many `joint_trials` there are, if that is not given; each costs a fifth of a full training. 0 leaves the
-    search to the trials of single super-blocks, as the GENet paper does.
-    """
+class Search(Described):
+    """The whole networks near the budgets that are trained shortly, before the race, to learn which are best."""
 
     effort: Literal["quick", "normal", "thorough"] = "normal"
+    """Decides how many there are, if that is not given: 12, 24 or 48."""
     joint_trials: Annotated[int, Field(ge=0)] | None = None
+    """How many there are; each costs a fifth of a full training. 0: trials of single super-blocks alone, as in the paper."""
 
     @property
     def count(self) -> int:
@@ -291,23 +305,37 @@ class Search(Record):
         return {"quick": 12, "normal": 24, "thorough": 48}[self.effort] if self.joint_trials is None else self.joint_trials
 
 
-class Recipe(Record):
+class Recipe(Described):
     """Everything a job needs; with the seed it decides every random choice."""
 
     name: Name
+    """What the job is called; its run folder is `runs/NAME`."""
     space: SearchSpace
+    """The search space: its keys, a file beside the recipe, or the name of one that comes along."""
     data: Data = Data()
-    augment: Augmentation = None  # of every training; the final ones may have their own
+    """The images."""
+    augment: Augmentation = None
+    """Augmentation of every training; the final ones may have their own."""
     measure: Measure = Measure()
-    resolution: Count | None = None  # of the MasterNet and the trials; absent: the space's largest
+    """How latency is measured."""
+    resolution: Count | None = None
+    """Resolution of the MasterNet and the trials in pixels; without it the space's largest."""
     master: Master
+    """Training of the MasterNet, or `from`: one that was trained before."""
     distill: Distill
+    """The trials."""
     fit: Fit = Fit()
+    """The regression."""
     select: Select
+    """The selection."""
     search: Search = Search()
+    """The joint trials."""
     race: Race = Race()
+    """The race."""
     train: Training
+    """Training of the networks that race."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Decides every random choice."""
 
     @field_validator("resolution")
     @classmethod
