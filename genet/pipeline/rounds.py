@@ -67,8 +67,9 @@ class _Rounds:
         while True:
             known = {budget: sum(trial.budget == budget for trial in self._found.joint) for budget in shares}
             turns = [budget for budget, share in shares.items() if known[budget] < share]
-            draw, proposed = np.random.default_rng((self._job.recipe.seed, len(self._found.joint))), list[JointTrial]()
-            for budget in turns:
+            proposed = list[JointTrial]()
+            for budget in turns:  # each draws by itself, so that a later command repeats what this one found for it
+                draw = np.random.default_rng((self._job.recipe.seed, self._budgets.index(budget), known[budget]))
                 start = math.ceil(START * shares[budget]) - known[budget]
                 new = self._spread(budget, start, proposed, draw) if start > 0 else self._promising(budget, proposed, draw)
                 if not new:

@@ -22,6 +22,7 @@ SPREADS = np.array([0.7, 0.4, 0.4, 0.4, 0.5])  # of each part, before anything i
 DOUBT = 0.7  # standard deviation of the logarithms of these spreads
 LEVEL = 2.0  # spread of the mean score, in the same share: nothing is known of it
 JITTER = 1e-6  # of the scores' variance, for matrices that rounding has made indefinite
+ROUNDING = 1e-9  # features that differ by a smaller share are equal
 LEAST_ERROR = 1e-3  # beyond it, a score would be infinite
 
 
@@ -148,7 +149,7 @@ def _spread(scores: np.ndarray) -> float:
 
 def _standardized(columns: np.ndarray) -> np.ndarray:
     """Return columns with mean 0 and deviation 1, without those that are the same for all; one of zeros if all are."""
-    varied = columns[:, columns.std(0) > 0]
+    varied = columns[:, np.ptp(columns, axis=0) > ROUNDING * np.abs(columns).max(0, initial=1.0)]
     if not varied.shape[1]:
         return np.zeros((len(columns), 1))
     return np.asarray((varied - varied.mean(0)) / varied.std(0))

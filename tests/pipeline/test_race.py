@@ -175,7 +175,7 @@ def test_joint_trials_that_are_never_certified_are_said_not_to_go_on(run: RunFol
     with open_run(run.path, Progress(), with_joint_trials(run, 4)) as job:
         job.progress.say = said.append  # type: ignore[method-assign]
         entrants = find_entrants(job)
-        monkeypatch.setattr(Field, "certificate", lambda *_: None)
+        monkeypatch.setattr(Field, "certificate", lambda *_, **__: None)
         assert run_joint_trials(job, entrants, more_is_better).promoted == ()
     assert "  no joint trial for 1.0x goes on: none of the best is certified" in said
 

@@ -71,3 +71,12 @@ def test_columns_that_are_the_same_for_all_tell_nothing() -> None:
     pool = Pool.of([np.ones((4, 2))], np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 3, 4]))
     assert (pool.local == 0).all()
     assert pool.size.std(0) == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize("width", [0.1, 4.087462841250339, 5.700439718141092])
+def test_columns_that_rounding_alone_makes_differ_tell_nothing_either(width: float) -> None:
+    for count in range(2, 40):
+        same, rising = np.full(count, width), np.arange(1.0, count + 1)
+        pool = Pool.of([np.column_stack([same, rising])] * 2, rising, same)
+        assert pool.size.shape[1] == pool.shared.shape[1] == 1
+        assert pool.local.shape[1] == 2
