@@ -1,7 +1,7 @@
 """What a job hands out within a budget against the best known design, random search with the same race, and less of a search.
 
     python benchmarks/budgets.py --data CIFAR10               hours on two cores; stopped, it goes on where it was, and races
-                                                              that have ended are not repeated in another place either
+                                                              whose *-results.json lie among the results are not repeated
     python benchmarks/budgets.py --data CIFAR10 --study halves
 
 Studies: `all`, 5,000 images of CIFAR-10's ten classes; `halves`, as many of its first five, so that nothing is fitted to one set.
@@ -109,6 +109,8 @@ def random_search(recipe: Recipe, base: Path, folder: Path, trainings: float) ->
     copied(base, folder)
     with open_run(folder, progress(), without_joint_trials(recipe)) as job:
         found = find_entrants(job)
+        if not found.inputs:
+            raise SystemExit("a design could not be timed for now, expected all to be; the same command tries it again")
         if any(entrant.design for entrant in found.entrants):
             count = max(2, round(trainings / len(BUDGETS) / PER_NETWORK))
             drawn = tuple(entrant for budget in BUDGETS for entrant in random_entrants(job, budget, count))
@@ -164,7 +166,8 @@ def ended(recipe: Recipe, work: Path, results: Path, name: str, run: Callable[[P
 
 def ways(found: Outcomes, others: dict[str, Outcomes], selection: Selection) -> Iterator[Way]:
     """What the search, and every other way, arrives at for every budget."""
-    whole, costs = found.masternet_ms_per_image, {way: other.trainings for way, other in others.items()}
+    costs = {way: other.trainings for way, other in others.items()}
+    masternets = {way: other.masternet_ms_per_image for way, other in others.items()}
     for outcome in found.outcomes:
         make = partial(Way, budget=str(outcome.budget))
         reached = {"handed out": outcome, "best known design": outcome.known, "best of the search": outcome.best_searched}
@@ -173,11 +176,17 @@ def ways(found: Outcomes, others: dict[str, Outcomes], selection: Selection) -> 
         for way, each in reached.items():
             if each is not None and each.ms_per_image is not None:
                 cost = costs.get(way, found.trainings)
-                yield make(way=way, name=each.name, network=each.network, share=each.ms_per_image / whole, trainings=cost)
+                yield make(
+                    way=way,
+                    name=each.name,
+                    network=each.network,
+                    share=each.ms_per_image / masternets.get(way, found.masternet_ms_per_image),
+                    trainings=cost,
+                )
         alone = next((choice for choice in selection.answers if choice.budget == outcome.budget), None)
         if alone is None:
             continue
-        share = (alone.measured_ms_per_image or alone.predicted_ms_per_image) / whole
+        share = (alone.measured_ms_per_image or alone.predicted_ms_per_image) / selection.masternet_ms_per_image
         yield make(way="selected, without a race", name="selected", network=alone.network, share=share, trainings=math.nan)
 
 

@@ -21,7 +21,7 @@ from genet.latency.evidence import read_evidence
 from genet.latency.predict import Predictor
 from genet.latency.profile import ROUNDS
 from genet.latency.staircase.plan import Staircases, correction_networks
-from genet.latency.table import LatencyTable
+from genet.latency.table import LatencyTable, NetworkRow
 from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
 from genet.latency.workload import part_of
 from genet.pipeline.run_folder import RunFolder
@@ -127,9 +127,14 @@ class RunContext:
 
 def predictor(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
     """Predict latencies from a table, corrected by the networks that the plan has measured whole for it, and no others."""
+    return Predictor(table, job.masternet, calibration_rows(job, table, kept))
+
+
+def calibration_rows(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) -> list[NetworkRow]:
+    """Return the rows of the networks that the plan has measured whole: the same whatever is measured later."""
     networks = correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
     rows = [row.first(ROUNDS) for network in networks if (row := table.network_row(network))]
-    return Predictor(table, job.masternet, [row for row in rows if row.reference == str(job.masternet)])
+    return [row for row in rows if row.reference == str(job.masternet)]
 
 
 def check_designs(recipe: Recipe) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from genet.arch.external import ModelSpec
+from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.config.recipe import Budget
 from genet.errors import MeasurementError, StorageError, first_line
@@ -15,15 +15,15 @@ from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
 from genet.pipeline.context import RunContext
 from genet.pipeline.run_folder import network_name
-from genet.pipeline.state import INTERIM_LOOKS, SearchState
-from genet.search.certificate import Certificate, Choice, Selection, expected_interval
+from genet.pipeline.state import SearchState
+from genet.search.certificate import Certificate, Choice, Selection
 from genet.search.outcome import Unmet
 from genet.search.portfolio import Design, designs_of, to_next_edge
 from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.scaling import Scales, forms_within
 from genet.storage import digest
 
-SCALING = "3"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
+SCALING = "4"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
 LOOKED_AT = 12  # of the next best predictions, in case some break the budget
 
 
@@ -107,8 +107,6 @@ class Field:
         self.state, self.job, self.batch = state, state.job, state.batch
         self.limits = {budget: state.limit_ms(budget) / state.batch for budget in budgets}
         self.untimed = False  # whether a design is missing that could not be timed
-        rounds = [row.ratios for row in state.table.network_rows if row.reference == str(self.job.masternet) != row.network]
-        self._uncertain = expected_interval(rounds, INTERIM_LOOKS[-1])  # share of a latency: nearer to a limit none is certified
 
     def searched(self, choice: Choice) -> Iterator[Entrant]:
         """Yield a selected network, and the next best predictions that are within its budget too."""
@@ -153,9 +151,8 @@ class Field:
         scan = partial(measure_network, self.state.table, self.job.meter, enough=lambda row: True, least=SCAN_ROUNDS)
 
         def measure(network: ModelSpec) -> float:
-            uncertain = 0.0 if network == self.job.masternet else self._uncertain
             try:
-                return scan(network=network, reference=self.job.masternet).ratio * masternet_ms * (1 + uncertain)
+                return scan(network=network, reference=self.job.masternet).ratio * masternet_ms
             except MeasurementError as fault:
                 faults.append(fault)
                 return math.inf
@@ -167,29 +164,51 @@ class Field:
         whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
         for budget in budgets:
             certify = partial(self.certificate, budget, patient=False)  # a scale that is narrower by 3 % is as good
-            found = forms_within(forms, self.state.limit_ms(budget), certify, whole_macs)
+            found = forms_within(forms, self._aim_ms(budget), certify, whole_macs)
+            found = self._as_it_is(design.network.at(resolution), budget, found)
             for network, certificate in found:
                 yield self.entrant(*self._aligned(network, certificate, budget, measure), design.name, budget)
-            if not found:
-                beyond.append(str(budget))
-                fastest[budget] = min(fastest[budget], self._fastest(forms, budget))
+            if found:
+                continue
+            ends = self._fastest(forms, budget)
+            if ends and ends[1].within:
+                yield self.entrant(*ends, design.name, budget)
+                continue
+            beyond.append(str(budget))
+            if ends:
+                certain_ms = max(self.state.limit_ms(budget), ends[1].ms + ends[1].interval_ms)
+                fastest[budget] = min(fastest[budget], certain_ms / self.batch)
         if beyond:
             why = f", and some could not be timed ({first_line(faults[0])})" if faults else ""
             self.job.progress.say(f"  {design.name} at {resolution} pixels: no scale of it is within {', '.join(beyond)}{why}")
             self.untimed = self.untimed or bool(faults)
 
-    def _fastest(self, forms: Sequence[Scales[ModelSpec]], budget: Budget) -> float:
-        """Return the ms per image, above this budget, within which the fastest scale of all forms is certain to be."""
-        limit_ms = self.state.limit_ms(budget)
+    def _aim_ms(self, budget: Budget) -> float:
+        """Return the ms per batch up to which a scale is worth certifying: nearer to the budget 20 rounds seldom decide."""
+        return self.state.limit_ms(budget) / (1 + self.state.margin(budget))
+
+    def _as_it_is(
+        self, network: ModelSpec, budget: Budget, found: list[tuple[ModelSpec, Certificate]]
+    ) -> list[tuple[ModelSpec, Certificate]]:
+        """Return the MasterNet, or a network that other code builds, in place of smaller scales, if it is within the budget."""
+        macs = structure_cost(network).macs
+        if network != self.job.masternet and not isinstance(network, ExternalModel):
+            return found
+        if any(structure_cost(scale).macs >= macs for scale, _ in found):
+            return found
+        certificate = self.certificate(budget, network)
+        return [(network, certificate)] if certificate else found
+
+    def _fastest(self, forms: Sequence[Scales[ModelSpec]], budget: Budget) -> tuple[ModelSpec, Certificate] | None:
+        """Return the fastest scale of all forms with its certificate; None if none can be timed."""
         found = [form.fastest for form in forms if form.fastest is not None]
         if not found:
-            return math.inf
+            return None
         network, _ = min(found, key=lambda each: each[1])
         try:
-            ends = self.state.judge(self.state.measure(network, budget), budget)
+            return network, self.state.judge(self.state.measure(network, budget), budget)
         except MeasurementError:
-            return math.inf
-        return max(limit_ms, ends.ms + ends.interval_ms) / self.batch
+            return None
 
     def _aligned(
         self, network: ModelSpec, certificate: Certificate, budget: Budget, measure: Callable[[ModelSpec], float]
@@ -200,7 +219,7 @@ class Field:
         """
         if not isinstance(network, Network):
             return network, certificate
-        limit_ms, widened = self.state.limit_ms(budget), [network]
+        limit_ms, widened = self._aim_ms(budget), [network]
         for index in range(len(network.superblocks)):
             wider = to_next_edge(widened[-1], index)
             if wider is not None and measure(wider) <= limit_ms:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
 from genet.arch.external import ModelSpec
 from genet.arch.space import Widths
-from genet.config.recipe import Budget, budget_ms
+from genet.config.recipe import Budget
 from genet.errors import EvidenceError
 from genet.latency.evidence import read_evidence
 from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
 from genet.latency.staircase.plan import Staircases, find_staircases
 from genet.latency.table import LatencyTable, NetworkRow, find_setting
-from genet.pipeline.context import RunContext, predictor
+from genet.pipeline.context import RunContext, calibration_rows, predictor
 from genet.pipeline.learn import current_regression
-from genet.search.certificate import Certificate, certificate, could_be_clear
+from genet.search.certificate import Certificate, certificate, could_be_within, expected_interval
 from genet.search.regression import Regression
-from genet.search.solver import Candidate, ExactSolver, filter_by_utilization, frontier, random_search
+from genet.search.solver import Candidate, ExactSolver, filter_by_utilization, random_search
 from genet.search.tables import ChoiceTables, tabulate_choices
 from genet.statistics import half_interval
 
@@ -49,7 +50,7 @@ class SearchState:
     """
 
     def __init__(self, job: RunContext, table: LatencyTable | None = None) -> None:
-        self.job, self.table = job, table or run_table(job)
+        self.job, self.table = job, run_table(job) if table is None else table
         self._offers: dict[int, ChoiceTables] = {}  # by resolution
         self._solved: dict[int, ExactSolver] = {}
 
@@ -110,7 +111,8 @@ class SearchState:
     def frontier(self, resolution: int) -> tuple[Candidate, ...]:
         """Return the candidates at a resolution: the exact frontier, or the best of random structures if the recipe says so."""
         offered, how = self.offers(resolution), self.job.recipe.select
-        found = frontier(offered) if how.method == "exact" else random_search(offered, how.random_samples, self.job.recipe.seed)
+        exact = how.method == "exact"
+        found = self.solver(resolution).frontier() if exact else random_search(offered, how.random_samples, self.job.recipe.seed)
         return filter_by_utilization(found) if how.filter else found
 
     @property
@@ -119,23 +121,36 @@ class SearchState:
         return {resolution: self.frontier(resolution) for resolution in self.kept}
 
     def limit_ms(self, budget: Budget) -> float:
-        """Return a budget in milliseconds per batch."""
-        return budget_ms(budget, self.masternet_ms / self.batch) * self.batch
+        """Return a budget in milliseconds per batch: 1.0x is the MasterNet's own, to the last digit."""
+        return float(budget[:-1]) * self.masternet_ms if isinstance(budget, str) else budget * self.batch
+
+    def margin(self, budget: Budget) -> float:
+        """Return the share of a latency by which a network should be below a budget, to be certified within it.
+
+        By what the plan has measured alone, so that the answer is the same whatever was measured since.
+        """
+        rows = calibration_rows(self.job, self.table, self.kept)
+        return math.hypot(expected_interval([row.ratios for row in rows], INTERIM_LOOKS[-1]), self._reference_error(budget))
 
     def measure(self, network: ModelSpec, budget: Budget, patient: bool = True) -> NetworkRow:
         """Measure a network in turn with the MasterNet until its interval is clear of a budget; 20 rounds at most.
 
-        If not `patient`, stop as soon as 20 rounds are unlikely to certify it. MeasurementError if it cannot be timed.
+        If not `patient`, stop as soon as 20 rounds are unlikely to certify it. The MasterNet keeps its rounds, as budgets are
+        multiples of them. MeasurementError if it cannot be timed.
         """
-        most, limit_ms = INTERIM_LOOKS[-1], self.limit_ms(budget)
+        most, own = INTERIM_LOOKS[-1], self.table.network_row(self.job.masternet)
+        if own is not None and network == self.job.masternet:
+            return own
 
         def enough(row: NetworkRow) -> bool:
             rounds = len(row.ms)
             if rounds not in INTERIM_LOOKS:  # checking often would make chance look like certainty
                 return False
-            found = self.judge(row, budget)
-            given_up = not patient and rounds >= FUTILE and not could_be_clear(found, limit_ms, rounds, most)
-            return rounds == most or found.within is not None or given_up
+            if rounds == most or self.judge(row, budget).within is not None:
+                return True
+            limit = self.limit_ms(budget) / self._reference_ms(row, budget)
+            error = self._reference_error(budget)
+            return not patient and rounds >= FUTILE and not could_be_within(row.ratios, limit, most, error)
 
         return measure_network(self.table, self.job.meter, network, self.job.masternet, enough)
 
@@ -145,10 +160,15 @@ class SearchState:
         A budget in milliseconds must hold at the speed at which the MasterNet was measured and at that of the network's own
         rounds, whichever is slower, and bears the uncertainty of the MasterNet's latency too.
         """
-        reference, limit_ms = self.table.network_row(self.job.masternet), self.limit_ms(budget)
-        if reference is None or row.reference != str(self.job.masternet):
+        if row.reference != str(self.job.masternet):
             raise EvidenceError(f"{row.network}: got a latency on its own, expected one measured in turn with the MasterNet")
-        if isinstance(budget, str):
-            return certificate(row.ratios, reference.mean_ms, limit_ms)
-        slower = max(reference.mean_ms, fmean(row.reference_ms))
-        return certificate(row.ratios, slower, limit_ms, half_interval(reference.ms) / reference.mean_ms)
+        ms, error = self._reference_ms(row, budget), self._reference_error(budget)
+        return certificate(row.ratios, ms, self.limit_ms(budget), error)
+
+    def _reference_ms(self, row: NetworkRow, budget: Budget) -> float:
+        return self.masternet_ms if isinstance(budget, str) else max(self.masternet_ms, fmean(row.reference_ms))
+
+    def _reference_error(self, budget: Budget) -> float:
+        """Return half the relative interval of the MasterNet's latency, which a multiple of it does not bear."""
+        own = self.table.network_row(self.job.masternet)
+        return half_interval(own.ms) / own.mean_ms if own is not None and not isinstance(budget, str) else 0.0

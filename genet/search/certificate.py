@@ -16,9 +16,10 @@ from genet.config.recipe import Budget, smallest_met, told_budget
 from genet.errors import EvidenceError, MeasurementError
 from genet.latency.table import Setting
 from genet.search.solver import Candidate
-from genet.statistics import half_interval, intervals_per_deviation, pooled_variance
+from genet.statistics import half_interval, intervals_per_deviation
 from genet.storage import Derived, Record
 
+WIDEST = 0.1  # interval that is expected of a network: on a machine so noisy, what is certified is luck
 PATIENCE = 4  # times `candidates` measurements are spent on a budget before it counts as out of reach
 
 
@@ -101,16 +102,22 @@ def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, 
     return Certificate(ms=mean * reference_ms, interval_ms=half * reference_ms, within=within)
 
 
-def could_be_clear(found: Certificate, budget_ms: float, rounds: int, most: int) -> bool:
-    """Return whether a network would be certified within a budget if `most` rounds had the mean and the spread of these."""
-    narrower = intervals_per_deviation(most) / intervals_per_deviation(rounds)
-    return found.ms + found.interval_ms * narrower <= budget_ms
+def could_be_within(ratios: Sequence[float], limit: float, most: int, reference_error: float = 0.0) -> bool:
+    """Return whether `most` rounds would certify a network if they had the mean and the spread of these.
+
+    `limit` is the budget over the reference's latency; `reference_error` as in `certificate`.
+    """
+    mean = statistics.fmean(ratios)
+    return mean + math.hypot(statistics.stdev(ratios) * intervals_per_deviation(most), reference_error * mean) <= limit
 
 
 def expected_interval(rounds: Iterable[Sequence[float]], most: int) -> float:
-    """Return half the interval that `most` rounds of a network leave, as a share of its latency, by the rounds of others."""
-    shares = [[ratio / statistics.fmean(each) for ratio in each] for each in rounds]
-    return math.sqrt(pooled_variance(shares)) * intervals_per_deviation(most)
+    """Return half the interval that `most` rounds of a network leave, as a share of its latency, by the rounds of others.
+
+    Their median, so that a disturbed round of one does not count; a tenth at most, and 0 without any.
+    """
+    spreads = [statistics.stdev(each) / statistics.fmean(each) for each in rounds if len(each) > 1]
+    return min(WIDEST, statistics.median(spreads) * intervals_per_deviation(most)) if spreads else 0.0
 
 
 class Certified(NamedTuple):

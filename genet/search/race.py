@@ -136,7 +136,10 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
     """
     luck, found = pooled_variance(score.held_out for score in scores.values()), []
     reached = raced(entrants, scores)
-    for budget, limit in dict.fromkeys((e.budget, e.budget_ms_per_image) for e in entrants):
+    limits: dict[Budget, float] = {}
+    for entrant in entrants:
+        limits.setdefault(entrant.budget, entrant.budget_ms_per_image)
+    for budget, limit in limits.items():
         inside = {e.network for e in entrants if e.network in scores and budget in e.within}
         ranked = sorted((each for each in reached if each.network in inside), key=lambda each: -each.held_out_accuracy)
         if not ranked:

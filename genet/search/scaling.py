@@ -18,6 +18,7 @@ MOST = 12  # scales measured in search of the widest within a limit
 CLOSE = 1.15  # MACs of the narrowest known to be over a limit over those of the widest within, at which the search ends
 TRIES = 2  # scales certified from the widest within on downwards, before narrower ones are searched for
 TIGHTER = (1.0, 0.96, 0.9, 0.8, 0.65)  # shares of a limit to aim at: a machine may have become slower, or too noisy to be sure
+FAR = 2.0  # MACs of a scale beyond over those of the widest within, at most: what takes far longer may not fit into memory
 LEAP = 4.0  # MACs of a scale measured next over those of the widest known, at most
 NARROW = 0.5  # of a design's widths: below it, a shallower form is tried too
 MUCH_MORE = 2.0  # MACs of a shallower form over a deeper one's from which it is worth racing beside it
@@ -81,6 +82,7 @@ class Scales(Generic[N]):
         widest = self._known_within(limit_ms)
         while widest is not None and look_beyond:
             beyond = self._expected_within(limit_ms * (1 + REACH), after=widest)
+            beyond = beyond[self._macs[beyond] <= FAR * self._macs[widest]]
             for place in beyond[np.linspace(0, len(beyond) - 1, min(LOOKS, len(beyond))).round().astype(int)]:
                 self._look(int(place))
             before, widest = widest, self._known_within(limit_ms)

@@ -22,11 +22,11 @@ from genet.search.certificate import (
     Selection,
     best_certified,
     certificate,
-    could_be_clear,
+    could_be_within,
     expected_interval,
 )
 from genet.search.solver import Candidate
-from genet.statistics import half_interval
+from genet.statistics import half_interval, intervals_per_deviation
 
 RATIOS = (0.98, 0.99, 1.0, 1.01, 1.02)
 
@@ -362,17 +362,24 @@ def test_of_a_hundred_selections_on_a_noisy_device_no_certified_one_is_broken(se
     assert statistics.fmean(outcome.measured for outcome in outcomes) < 10
 
 
-def test_rounds_that_spread_too_widely_for_the_room_left_could_not_be_clear_of_the_budget_with_more() -> None:
-    near = certificate([0.79, 0.78, 0.80, 0.77, 0.81, 0.79], 10.0, 8.0)
-    assert near.within is None
-    assert not could_be_clear(near, 8.0, rounds=6, most=20)
-    assert could_be_clear(near, 8.2, rounds=6, most=20)
-    assert certificate([0.79, 0.78, 0.80, 0.77, 0.81, 0.79] * 4, 10.0, 8.2).within
+def test_rounds_that_spread_too_widely_for_the_room_left_would_not_be_within_with_more_of_them() -> None:
+    near = (0.79, 0.78, 0.80, 0.77, 0.81, 0.79)
+    assert certificate(near, 10.0, 8.0).within is None
+    assert not could_be_within(near, 0.80, most=20)
+    assert could_be_within(near, 0.82, most=20)
+    assert certificate(near * 4, 10.0, 8.2).within
+
+
+def test_more_rounds_do_not_make_the_reference_any_surer() -> None:
+    calm = (0.97, 0.971, 0.969, 0.97, 0.97, 0.97)
+    assert could_be_within(calm, 1.0, most=20)
+    assert not could_be_within(calm, 1.0, most=20, reference_error=0.04)
 
 
 def test_what_more_rounds_of_a_network_will_leave_is_told_by_the_rounds_of_others() -> None:
     noise = (0.99, 1.0, 1.01)
     others = [[share * ms for share in noise] for ms in (0.3, 1.0, 2.0)]
-    assert expected_interval(others, most=3) == pytest.approx(half_interval(noise))
-    assert expected_interval(others, most=20) < 0.2 * half_interval(noise)
+    assert expected_interval(others, most=20) == pytest.approx(0.01 * intervals_per_deviation(20))
+    assert expected_interval([*others, [1.0, 1.0, 2.0]], most=20) == expected_interval(others, most=20)
     assert expected_interval([], most=20) == expected_interval([[1.0, 1.0]], most=20) == 0
+    assert expected_interval([[1.0, 2.0, 3.0]], most=20) == 0.1

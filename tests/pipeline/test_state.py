@@ -1,0 +1,150 @@
+"""What a job knows, and how it measures and judges by it: on estimates that scatter as a machine's rounds do."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from genet.arch.network import Network
+from genet.config.reader import read_recipe
+from genet.errors import EvidenceError
+from genet.latency.table import LatencyTable, NetworkRow
+from genet.latency.timing.clock import Timing
+from genet.latency.timing.meter import EstimateMeter, InterleavedTimer
+from genet.latency.workload import Workload
+from genet.pipeline.context import open_run
+from genet.pipeline.distill import run_planned_trials
+from genet.pipeline.entrants import find_entrants
+from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.profile import profile_device
+from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.select import select_networks
+from genet.pipeline.state import INTERIM_LOOKS, SearchState
+from genet.progress import Progress
+from genet.search.race import Entrant
+from genet.storage import Journal
+from tests.fixtures.tiny import RECIPE, write_recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+BUDGETS = RECIPE.replace("device: cpu", "device: estimate:v100").replace("[2.0x, 0.000001]", "[0.9x, 1.0x, 1.5x]")
+
+
+class Noise:
+    """Rounds of whole networks scatter by 6 %, alike for the same network and round, whoever asks."""
+
+    def __init__(self) -> None:
+        self.rounds = Counter[str]()
+        self.plain = EstimateMeter.prepare
+
+    def follow(self, table: LatencyTable) -> None:
+        self.rounds = Counter({row.network: len(row.ms) for row in table.network_rows})
+
+    def prepare(self, meter: EstimateMeter, parts: Sequence[Workload]) -> InterleavedTimer:
+        timer, name = self.plain(meter, parts), parts[0].name
+        if not parts[0].whole:
+            return timer
+
+        def timed(repeats: int = 30, repeated: object = None) -> tuple[Timing, ...]:
+            draw = random.Random(f"{name}/{self.rounds[name]}")
+            self.rounds[name] += 1
+            return tuple(each.model_copy(update={"ms": each.ms * draw.gauss(1, 0.06)}) for each in timer(repeats))
+
+        return timed
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A tiny run up to its selection."""
+    folder, noise = tmp_path_factory.mktemp("state"), Noise()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open_run(folder / "run", Progress(), read_recipe(write_recipe(folder, BUDGETS))) as job,
+    ):
+        patch.setattr(EstimateMeter, "prepare", lambda meter, parts: noise.prepare(meter, parts))
+        for step in (profile_device, train_master, run_planned_trials, fit_trials, select_networks):
+            step(job)
+    return RunFolder(folder / "run")
+
+
+def entrants_of(run: RunFolder, folder: Path, patch: pytest.MonkeyPatch, killed_after: int | None = None) -> tuple[Entrant, ...]:
+    """The entrants of a copy of the run, found by a second command if the first was killed after so many networks."""
+    noise, add, added = Noise(), LatencyTable.add_network, list[str]()
+
+    def adding(table: LatencyTable, row: NetworkRow) -> None:
+        add(table, row)
+        added.append(row.network)
+        if len(added) == killed_after:
+            raise KeyboardInterrupt
+
+    shutil.copytree(run.path, folder)
+    with patch.context() as here:
+        here.setattr(EstimateMeter, "prepare", lambda meter, parts: noise.prepare(meter, parts))
+        here.setattr(LatencyTable, "add_network", adding)
+        for _ in range(2 if killed_after else 1):
+            try:
+                with open_run(folder, Progress()) as job:
+                    noise.follow(job.table)
+                    found = find_entrants(job)
+            except KeyboardInterrupt:
+                continue
+        assert killed_after is None or len(added) > killed_after
+    return found.entrants
+
+
+def test_a_command_that_was_killed_finds_the_entrants_that_an_undisturbed_one_finds(
+    chosen: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = entrants_of(chosen, tmp_path / "whole", monkeypatch)
+    for after in (3, 9, 15, 21, 27):
+        assert entrants_of(chosen, tmp_path / f"killed-{after}", monkeypatch, after) == whole
+
+
+def test_the_masternet_itself_races_at_its_own_latency_and_nothing_smaller_in_its_place(
+    chosen: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [each for each in entrants_of(chosen, tmp_path / "run", monkeypatch) if each.design == "masternet"]
+    masternet = str(chosen.recipe().space.masternet(16))
+    assert [each.network for each in found if each.budget == "1.0x"] == [masternet]
+
+
+def test_a_network_too_close_to_its_budget_is_given_up_unless_one_is_patient(
+    chosen: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(chosen.path, tmp_path / "run")
+    noise, network = Noise(), Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c24 s2 d1 | DW k3 c16 s2 d2 r2 | Conv k1 c32 | 10")
+    monkeypatch.setattr(EstimateMeter, "prepare", lambda meter, parts: noise.prepare(meter, parts))
+    with open_run(tmp_path / "run", Progress()) as job:
+        state = SearchState(job, job.table)
+        row = state.measure(network, "100x")
+        close = f"{row.ratio:.4f}x"
+        given_up = state.measure(network, close, patient=False)
+        assert state.judge(given_up, close).within is None
+        assert len(given_up.ms) < INTERIM_LOOKS[-1] == len(state.measure(network, close).ms)
+
+
+def test_a_table_without_a_block_is_no_reason_to_take_another(chosen: RunFolder, tmp_path: Path) -> None:
+    with open_run(chosen.path, Progress()) as job:
+        other = job.table.setting.model_copy(update={"batch": 7})
+        state = SearchState(job, LatencyTable(Journal(tmp_path / "latency.jsonl"), other))
+        assert state.batch == 7
+        with pytest.raises(EvidenceError):
+            _ = state.masternet_ms
+
+
+@pytest.mark.parametrize("batch", [10, 24, 48, 96, 100])
+def test_the_masternet_keeps_a_budget_of_its_own_latency_at_every_batch(chosen: RunFolder, tmp_path: Path, batch: int) -> None:
+    with open_run(chosen.path, Progress()) as job:
+        notation = str(job.masternet)
+        table = LatencyTable(Journal(tmp_path / "latency.jsonl"), job.table.setting.model_copy(update={"batch": batch}))
+        for n in range(200):
+            ms = (1.0 + n / 7,) * 3
+            table.add_network(NetworkRow(network=notation, reference=notation, ops=1, ms=ms, reference_ms=ms, spread=0.0))
+            state = SearchState(job, table)
+            row = table.network_row(job.masternet)
+            assert row is not None
+            assert state.judge(row, "1.0x").within is True
