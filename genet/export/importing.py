@@ -17,7 +17,7 @@ from genet.config.file_kinds import kind_of
 from genet.config.preprocessing import Preprocessing
 from genet.config.reader import read_structure
 from genet.errors import GenetError, SpecError, first_line
-from genet.export.timm_form import CONFIG_FILE, from_timm, open_timm, read_config, shown_to
+from genet.export.timm_form import CONFIG_FILE, PICKLED, from_timm, open_timm, read_config, shown_to
 from genet.models.build import build
 from genet.models.external import attribute, build_structure, identified, logits_of, marked, structure_of
 from genet.models.hub import pretrained_model
@@ -145,7 +145,7 @@ def _from_timm_folder(folder: Path, name: str) -> Imported:
     about = config.get("pretrained_cfg") or {}
     channels, resolution, _ = about.get("input_size", (3, 224, 224))
     network = from_timm(arguments, resolution, arguments.get("in_chans", channels), config["num_classes"], name)
-    if not (folder / WEIGHTS_FILE).exists():
+    if not any((folder / name).exists() for name in (WEIGHTS_FILE, PICKLED)):
         return Imported(network, None, "the folder holds none")
     labels = tuple(map(str, config.get("label_names") or ()))
     odd = [label for label in labels if not is_a_line(label)]

@@ -22,7 +22,7 @@ from genet.export.timm_form import CONFIG_FILE, open_timm, shown_to
 from genet.export.torch_formats import open_program
 from genet.models.external import structure_of
 from genet.models.hub import pretrained_model
-from genet.models.weights import NETWORK_FILE, load, read_labels
+from genet.models.weights import LABELS_FILE, NETWORK_FILE, load, read_labels
 from genet.names import typed
 from genet.storage import read_from_elsewhere
 
@@ -53,7 +53,13 @@ def open_network(what: str, device: torch.device, form: str | None = None) -> Op
         return _timm(what, pretrained_model(what.removeprefix("timm:")), device)
     place = _place_of(Path(what), form) if form else Path(what)
     beside = place if (place / NETWORK_FILE).is_file() else place.parent  # of a file, or of timm's folder in an export
-    return dataclasses.replace(_opened(what, place, device), labels=read_labels(beside))
+    opened, labels = _opened(what, place, device), read_labels(beside)
+    if labels is not None and len(labels) != opened.reads.classes:
+        raise GenetError(
+            f"{beside / LABELS_FILE}: got {len(labels)} names, expected one for each of the network's {opened.reads.classes} "
+            "logits; give a line to each"
+        )
+    return dataclasses.replace(opened, labels=labels)
 
 
 def _opened(what: str, place: Path, device: torch.device) -> Opened:

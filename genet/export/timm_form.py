@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from genet.arch.network import Network, blocks
@@ -19,6 +20,7 @@ from genet.storage import read_bytes, read_from_elsewhere
 
 FOLDER = "timm"
 CONFIG_FILE = "config.json"
+PICKLED = "pytorch_model.bin"  # the weights as torch saves them, which timm writes by default
 ARCHITECTURE = "gernet_l"  # of timm's: any with this stem, downsampling and head would do
 STEMS = {3: "3x3", 7: "7x7"}
 LARGEST_STRIDE = 32  # beyond it timm dilates, unless the stride is given
@@ -159,21 +161,19 @@ def _files(subject: TrainedModel) -> dict[str, bytes]:
 def open_timm(folder: Path) -> nn.Module:
     """Return the model in a folder of timm's format, in eval mode, from safetensors checked against the checksum beside them.
 
-    SpecError or StorageError if the folder holds no such model.
+    A folder without them may hold what torch saves. SpecError or StorageError if the folder holds no such model.
     """
     import timm
     from safetensors.torch import load
 
-    config, data = read_config(folder), read_from_elsewhere(folder / WEIGHTS_FILE)
+    config, pickled = read_config(folder), folder / PICKLED
+    data = b"" if not (folder / WEIGHTS_FILE).exists() and pickled.exists() else read_from_elsewhere(folder / WEIGHTS_FILE)
     try:
+        arguments = {**with_blocks(config["model_args"]), "num_classes": config["num_classes"]}  # timm writes these twice
         model: nn.Module = timm.create_model(
-            config["architecture"],
-            pretrained=False,
-            pretrained_cfg=config.get("pretrained_cfg"),
-            num_classes=config["num_classes"],
-            **with_blocks(config["model_args"]),
+            config["architecture"], pretrained=False, pretrained_cfg=config.get("pretrained_cfg"), **arguments
         )
-        model.load_state_dict(load(data))
+        model.load_state_dict(load(data) if data else torch.load(pickled, map_location="cpu", weights_only=True))
     except Exception as fault:  # any error of timm's models or of the reader of tensors
         raise StorageError(
             f"{folder}: loading its weights into the model that its {CONFIG_FILE} describes failed ({first_line(fault)})"

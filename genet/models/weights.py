@@ -83,11 +83,11 @@ def check_kept(module: nn.Module, structure: ModelSpec) -> None:
 
 @torch.inference_mode()
 def check_answers(module: nn.Module, structure: ModelSpec) -> None:
-    """Check that a network gives the same images the same finite logits twice; GenetError if it does not."""
+    """Check that a network gives an image the same finite logits twice, alone or not; GenetError if it does not."""
     reads = structure.input
     images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
     mode = module.training
-    first, second = (module.eval()(images) for _ in range(2))
+    first, second, alone = (module.eval()(each.clone()) for each in (images, images, images[:1]))
     module.train(mode)
     if not first.isfinite().all():
         bad = [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]
@@ -97,6 +97,16 @@ def check_answers(module: nn.Module, structure: ModelSpec) -> None:
         raise GenetError(
             f"{structure.name}: got two answers to one image in eval mode, expected the same each time; draw nothing there, as "
             "with training=self.training in F.dropout"
+        )
+    if not torch.allclose(first[:1], alone, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
+        raise GenetError(
+            f"{structure.name}: got another answer to an image alone than beside another one, expected the same; compute nothing "
+            "over the batch in eval mode, as BatchNorm2d does with track_running_stats=False"
+        )
+    if first.shape[-1] > 1 and bool((first >= 0).all()) and torch.allclose(first.sum(-1), torch.ones(len(first)), atol=1e-4):
+        raise GenetError(
+            f"{structure.name}: got probabilities, which sum to 1 for each image, expected logits, as trainings take the softmax "
+            "themselves; leave it out of forward"
         )
 
 

@@ -147,7 +147,9 @@ def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, r
     """Raise DataError if images have other classes than a network, or number them otherwise; unnamed ones pass."""
     if ours and theirs and (differ := unshared(ours, theirs)):
         lacking, extra, hint = differ
-        got = f"got images that lack {lacking or 'none'} and have {extra or 'none'} besides"
+        parts = [f"lack {lacking}"] if lacking else []
+        parts += [f"have {extra} besides"] if extra else []
+        got = f"got images that {' and '.join(parts)}"
         raise DataError(f"{root}: {got}, expected the network's own classes{hint or '; give its images'}")
     if ours and theirs and ours != theirs:
         raise DataError(

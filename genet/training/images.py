@@ -284,9 +284,10 @@ class FileImages:
         loader: DataLoader[Batch] = DataLoader(decoded, batch, num_workers=min(self._workers, cpus()), pin_memory=pinned)
         try:
             yield from loader
+            return
         except DataError as fault:  # a worker sends its traceback too; the last line is the message
             told = str(fault).strip().splitlines()[-1].split("DataError: ")[-1]
-            raise DataError(*(self._faults(whole=True) or [told])) from None
+        raise DataError(*(self._faults(whole=True) or [told]))  # the fault is gone, and with it the workers: none is forked along
 
     def faults(self, resolution: int, thorough: bool) -> tuple[str, ...]:
         """Return a line for every image that does not decode.

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from timm.models import save_for_hf
 from timm.models.byobnet import model_cfgs
 
 from genet.arch.genet_string import to_genet_string
@@ -66,6 +68,18 @@ def test_a_folder_without_weights_is_a_structure_alone(exported, tmp_path: Path,
     assert (found.network, found.module, found.without) == (NETWORK, None, "the folder holds none")
 
 
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_folder_that_timm_wrote_itself_is_taken_with_its_weights(tmp_path: Path, safe: bool) -> None:
+    model = timm.create_model("gernet_s", num_classes=4).eval()
+    save_for_hf(model, tmp_path / "it", safe_serialization=safe)
+    found = import_network(str(tmp_path / "it"), READS, "it")
+    assert found.network.input.classes == 4
+    assert found.module is not None
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.module(images), model(images), rtol=1e-3, atol=1e-4)
+
+
 def test_a_string_longer_than_a_file_name_may_be_is_read() -> None:
     named = to_genet_string(NETWORK).replace("ConvKX(", f"ConvKX({'uuid' * 80}|", 1)
     assert import_network(named, READS, "small").network == NETWORK
@@ -110,6 +124,14 @@ def test_weights_that_are_anothers_are_refused(exported, tmp_path: Path) -> None
         (
             "tests.fixtures.others:broken",
             r"got logits that are not finite, expected finite ones; its weights are not finite either: mid\.0\.weight$",
+        ),
+        (
+            "tests.fixtures.others:Probable",
+            r"got probabilities, which sum to 1 for each image, expected logits, .*; leave it out",
+        ),
+        (
+            "tests.fixtures.others:OverTheBatch",
+            r"got another answer to an image alone than beside another one, expected the same",
         ),
         ("tests.fixtures.others:scaled_by_numpy", "building it again from its weights gave another network"),
     ],

@@ -174,3 +174,10 @@ def test_a_format_that_is_not_there_names_the_command_that_writes_it(exported, t
 
 def test_every_format_but_the_notation_can_be_opened() -> None:
     assert {*RUNNABLE, "genet-string"} == set(FORMATS)
+
+
+def test_labels_that_are_not_as_many_as_the_logits_are_told_by_their_file(exported, tmp_path: Path) -> None:
+    shutil.copytree(exported[0], tmp_path / "net")
+    (tmp_path / "net" / "labels.txt").write_text("red circle\nrare\n")
+    with pytest.raises(GenetError, match=r"net/labels\.txt: got 2 names, expected one for each of the network's 10 logits"):
+        open_network(str(tmp_path / "net"), torch.device("cpu"))

@@ -37,7 +37,9 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = Distill(epochs=2, batch=128, learning_rate=0.1, patience=9)
 MODES: tuple[Mode, ...] = get_args(Mode)
-EveryMode = pytest.mark.parametrize("mode", MODES)
+EveryMode = pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=[pytest.mark.slow] * (mode not in ("features", "whole"))) for mode in MODES]
+)
 BothSuperblocks = pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1])
 Outcome = tuple[float | None, tuple[float, ...], FailureKind | None]
 
