@@ -18,6 +18,7 @@ from genet.config.preprocessing import Preprocessing
 from genet.config.reader import read_structure
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.timm_form import CONFIG_FILE, PICKLED, from_timm, open_timm, read_config, shown_to
+from genet.latency.trace import structure_cost
 from genet.models.build import build
 from genet.models.external import attribute, build_structure, identified, logits_of, marked, structure_of
 from genet.models.hub import pretrained_model
@@ -181,6 +182,7 @@ def _from_module(what: str, reads: Input, name: str) -> Imported:
         raise GenetError(f"{what}: got {classes} logits, expected {reads.classes}; give --classes {classes}")
     check_answers(module, network)
     check_kept(module, network)
+    structure_cost(network)  # a network whose kernels depend on its images' values could be trained, and never exported
     drawn, network = drawn_anew(module, network), identified(network)
     return Imported(network, marked(module, network), drawn=drawn)
 
