@@ -6,6 +6,7 @@ are decoded anew each time they are shown.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -287,7 +288,8 @@ class FileImages:
             return
         except DataError as fault:  # a worker sends its traceback too; the last line is the message
             told = str(fault).strip().splitlines()[-1].split("DataError: ")[-1]
-        raise DataError(*(self._faults(whole=True) or [told]))  # the fault is gone, and with it the workers: none is forked along
+        gc.collect()  # the fault held the workers' end; workers that are forked with it would complain of it
+        raise DataError(*(self._faults(whole=True) or [told]))
 
     def faults(self, resolution: int, thorough: bool) -> tuple[str, ...]:
         """Return a line for every image that does not decode.

@@ -6,6 +6,8 @@ import gc
 import multiprocessing
 import shutil
 import struct
+import subprocess
+import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -324,6 +326,20 @@ def test_an_image_that_does_not_decode_is_named(folder: Path, workers: int, cont
     with pytest.raises(DataError, match=r"^\S*validation/bee/1\.png: must be an image that decodes") as raised:
         contents(splits.test, 16)
     assert "\n" not in str(raised.value)
+
+
+def test_a_training_that_an_image_stops_says_so_without_tracebacks_of_its_workers(folder: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        (folder / "train" / "bee" / f"{number}.png").write_bytes(b"no image")
+    recipe = tmp_path / "r.yaml"
+    data = f"{{name: folder, root: {folder}, workers: 1}}"
+    recipe.write_text(f"name: brief\ndata: {data}\ndevice: cpu\ntrain: {{epochs: 1, batch: 2, learning_rate: 0.1}}\n")
+    network = "@16x3 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | Conv k1 c8 | 3"
+    command = [sys.executable, "-m", "genet", "train", network, "--recipe", str(recipe), "--into", str(tmp_path / "net")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "bee/0.png" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.usefixtures("files_closed")
