@@ -129,8 +129,12 @@ class SearchState:
 
         By what the plan has measured alone, so that the answer is the same whatever was measured since.
         """
+        return math.hypot(self._scatter, self._reference_error(budget))
+
+    @cached_property
+    def _scatter(self) -> float:
         rows = calibration_rows(self.job, self.table, self.kept)
-        return math.hypot(expected_interval([row.ratios for row in rows], INTERIM_LOOKS[-1]), self._reference_error(budget))
+        return expected_interval([row.ratios for row in rows], INTERIM_LOOKS[-1])
 
     def measure(self, network: ModelSpec, budget: Budget, patient: bool = True) -> NetworkRow:
         """Measure a network in turn with the MasterNet until its interval is clear of a budget; 20 rounds at most.
