@@ -29,3 +29,21 @@ def intervals_per_deviation(count: int, confidence: float = CONFIDENCE) -> float
     from scipy.special import stdtrit
 
     return float(stdtrit(count - 1, (1 + confidence) / 2)) / math.sqrt(count)
+
+
+def kendall(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Return Kendall's rank correlation (tau-b); None if all values of one are equal."""
+    from scipy.stats import kendalltau  # takes a second to import
+
+    return float(kendalltau(one, other).statistic) if _vary(one, other) else None
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation; None if all values of one are equal."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(one, other).statistic) if _vary(one, other) else None
+
+
+def _vary(*samples: Sequence[float]) -> bool:
+    return all(len(set(each)) > 1 for each in samples)

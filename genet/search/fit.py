@@ -15,14 +15,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kendalltau
-from sklearn.linear_model import LinearRegression, Ridge
 
 from genet.arch.network import BlockType, Network
 from genet.config.recipe import Model
 from genet.errors import EvidenceError
 from genet.search.features import SIZE, Features, Scale, fine_tuning_features, prior_scale
 from genet.search.regression import Quality, Regression
+from genet.statistics import kendall
 from genet.trials.results import TrialResult
 
 Form = tuple[Scale, Scale]  # of widths, of depths
@@ -172,6 +171,8 @@ def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.nd
 
 
 def _ridge(matrix: np.ndarray, changes: np.ndarray, weights: np.ndarray, penalty: float) -> np.ndarray:
+    from sklearn.linear_model import Ridge  # takes half a second to import
+
     return np.asarray(Ridge(penalty, fit_intercept=False, solver="svd").fit(matrix, changes, weights).coef_)
 
 
@@ -217,6 +218,8 @@ def _paper(evidence: _Evidence) -> _Fit:
 
 def _least_squares(moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
     """Return the slopes; the smallest solution if there are many."""
+    from sklearn.linear_model import LinearRegression
+
     return np.asarray(LinearRegression(fit_intercept=False).fit(moves, changes).coef_)
 
 
@@ -254,12 +257,11 @@ def _quality(index: int, solution: _Solution, evidence: _Evidence) -> Quality | 
     if not mine.any():
         return None
     predicted, found = solution.left_out[mine], evidence.changes[mine]
-    tau = float(kendalltau(predicted, found).statistic) if len(found) > 2 else math.nan
     return Quality(
         index=index,
         trials=len(found),
         left_out_error=_rms(predicted - found),
-        kendall=None if math.isnan(tau) else tau,
+        kendall=kendall(predicted.tolist(), found.tolist()) if len(found) > 2 else None,
         leverage=float(solution.leverage[mine].max()),
     )
 

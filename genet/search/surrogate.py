@@ -15,7 +15,6 @@ from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, cholesky
-from scipy.optimize import minimize
 
 SIZE, SHARED, LOCAL, REMAINDER, NOISE = range(5)
 SPREADS = np.array([0.7, 0.4, 0.4, 0.4, 0.5])  # of each part, before anything is known, as shares of the scores' spread
@@ -122,6 +121,8 @@ def fit_surrogate(pool: Pool, rows: Sequence[int] | np.ndarray, scores: Sequence
 
     ValueError for no training at all.
     """
+    from scipy.optimize import minimize  # takes half a second to import
+
     if not len(rows):
         raise ValueError("fitting a surrogate failed: got no training, expected one at least")
     trained, places, trainings = np.unique(np.asarray(rows, int), return_inverse=True, return_counts=True)

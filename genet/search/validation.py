@@ -8,12 +8,12 @@ from statistics import fmean
 from typing import Literal
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
 
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.search.solver import Candidate
 from genet.search.tables import ChoiceTables
+from genet.statistics import kendall, spearman
 from genet.storage import Derived, Record
 
 DRAWN = 20_000  # random networks among which to find some of a certain latency or accuracy
@@ -146,13 +146,12 @@ def agreement(predicted: np.ndarray, found: np.ndarray) -> Agreement:
     """Return the rank correlations of a prediction with the results; 0 if a prediction is constant."""
     draw, size = np.random.default_rng(0), len(found)
     samples = [_kendall(predicted[k], found[k]) for k in (draw.integers(0, size, size) for _ in range(200))]
-    spearman = float(spearmanr(predicted, found).statistic) if np.ptp(predicted) and np.ptp(found) else 0.0
-    return Agreement(kendall=_kendall(predicted, found), error=float(np.std(samples)), spearman=spearman)
+    ranks = spearman(predicted.tolist(), found.tolist()) or 0.0
+    return Agreement(kendall=_kendall(predicted, found), error=float(np.std(samples)), spearman=ranks)
 
 
 def _kendall(one: np.ndarray, other: np.ndarray) -> float:
-    tau = float(kendalltau(one, other).statistic) if np.ptp(one) and np.ptp(other) else 0.0
-    return 0.0 if math.isnan(tau) else tau
+    return kendall(one.tolist(), other.tolist()) or 0.0
 
 
 def ceiling(accuracies: np.ndarray) -> tuple[float, ...]:

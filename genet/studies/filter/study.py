@@ -9,9 +9,9 @@ from statistics import fmean, stdev
 from typing import Literal
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from genet.errors import SpecError
+from genet.statistics import spearman
 from genet.storage import Record
 from genet.studies.filter.bench import Bench, Row, frontier_of
 from genet.studies.filter.searchers import SEARCHERS, Searcher
@@ -171,7 +171,7 @@ def study(
     return Filtering(
         networks=len(bench.rows),
         true_frontier=tuple(row.network for row in bench.true_frontier),
-        spearman={name: _agreement([of(row) for row in bench.rows], accuracies) for name, of in PREDICATES.items()},
+        spearman={name: spearman([of(row) for row in bench.rows], accuracies) for name, of in PREDICATES.items()},
         left={name: len(predicate_frontier(bench.rows, name)) for name in PREDICATES},
         budget_sec=budget,
         target_images_per_sec=target,
@@ -179,12 +179,6 @@ def study(
         runs=tuple(runs),
         methods=tuple(_method([run for run in runs if run.method == name]) for name in dict.fromkeys(run.method for run in runs)),
     )
-
-
-def _agreement(one: Sequence[float], other: Sequence[float]) -> float | None:
-    if len(set(one)) < 2 or len(set(other)) < 2:
-        return None
-    return float(spearmanr(one, other).statistic)
 
 
 def _method(runs: Sequence[Found]) -> Method:
