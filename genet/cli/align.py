@@ -61,9 +61,9 @@ def run(arguments: argparse.Namespace) -> Answer:
             f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): "
             "smaller steps may be noise"
         )
-    if not any(_promises(place, goal) for place in places):
-        side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
-        raise EvidenceError(f"{subject.name}: no layer has a {side} edge on {device}, so there is nothing to gain")
+    promising = any(_promises(place, goal) for place in places)
+    if not promising and not arguments.pruned:
+        raise EvidenceError(_no_edge(subject, goal, meter))
     with progress().track("choices, each measured whole", 1) as tracker:
 
         def tried(tolerance: float, ratio: Ratio) -> None:
@@ -75,16 +75,28 @@ def run(arguments: argparse.Namespace) -> Answer:
     _print(found, goal)
     if arguments.plot:
         save_picture(arguments.plot, draw_alignment(found))
-    answer = found.model_dump(mode="json") | {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
+    answer = _answer_of(found)
     if not found.reached:
-        why = _unreached(found, goal) + _waiting(subject, meter)
+        why = _unreached(found, goal) + _waiting(subject, meter) if promising else _no_edge(subject, goal, meter)
         if goal.reduce is None or found.measured.above >= 1:
-            raise EvidenceError(why)
-        print(f"{why}; the result is the best one found")
+            if not arguments.pruned:
+                raise EvidenceError(why)
+            found = found.unmoved()  # its cut is a result by itself
+            answer = _answer_of(found)
+        print(f"{why}; the result is {'the best one found' if found.widths else 'the network as it was pruned'}")
     answer |= _accuracies(weights, found.widths, before)
     if arguments.into:
         answer["folder"] = str(_write(subject, found.widths, found, arguments.into, weights))
     return answer
+
+
+def _answer_of(found: Alignment) -> Answer:
+    return found.model_dump(mode="json") | {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
+
+
+def _no_edge(subject: ResizableNetwork, goal: Goal, meter: Meter) -> str:
+    side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
+    return f"{subject.name}: no layer has a {side} edge on {device}, so there is nothing to gain"
 
 
 def _promises(place: Place, goal: Goal) -> bool:
@@ -316,7 +328,8 @@ def _before(weights: Kept | None) -> float | None:
     if weights is None or weights.images is None:
         return None
     found = weights.accuracy(weights.build({}))
-    print(f"{weights.subject.name}: {percent(found)} of {weights.images.size:,} test images")
+    state = ", as it was pruned" if weights.subject.cut else ""
+    print(f"{weights.subject.name}{state}: {percent(found)} of {weights.images.size:,} test images")
     return found
 
 

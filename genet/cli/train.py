@@ -92,8 +92,11 @@ def _start(folder: Path, network: ModelSpec) -> Path:
 
 
 def _network(text: str) -> ModelSpec:
-    """Return a network by file, name or notation."""
-    return Network.parse(text) if "|" in text else read_structure(text)
+    """Return a network by file, name or notation; one by notation is named after its digest, as its folder is."""
+    if "|" not in text:
+        return read_structure(text)
+    network = Network.parse(text)
+    return network.model_copy(update={"name": f"{network.name}-{network.digest[:6]}"})
 
 
 def recipe_with(name: str, images: str | None, device: str | None) -> TrainingRecipe:

@@ -139,6 +139,11 @@ def check_unchanged(structure: ModelSpec) -> None:
 def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
     """Return the network that a user's function builds, made plain."""
     function = attribute(source)
+    if isinstance(function, nn.Module):
+        name = source.rpartition(":")[2]
+        raise GenetError(
+            f"{source}: got a network, expected a function or class that builds one; write def build(): return {name}"
+        )
     if not callable(function):
         raise GenetError(f"{source}: got a {type(function).__name__}, expected a function or class that builds a network")
     try:
@@ -180,10 +185,11 @@ def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
             answer = module.eval()(example)
     except Exception as fault:  # whatever a user's network raises
         where = f": its module {inside[-1]}" if inside[-1] else ""
-        size = " x ".join(map(str, example.shape))
-        raise GenetError(
-            f"{name}{where} failed on images of {size} ({first_line(fault)}); tell the channels and the size that it reads"
-        ) from None
+        size, told = " x ".join(map(str, example.shape)), first_line(fault)
+        way = "tell the channels and the size that it reads"
+        if any(word in told.lower() for word in ("cuda", "nvidia", "same device")):
+            way = "leave .cuda() and .to() out of its code: it is put on a device as a whole"
+        raise GenetError(f"{name}{where} failed on images of {size} ({told}); {way}") from None
     finally:
         for handle in handles:
             handle.remove()

@@ -61,7 +61,7 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
                 shown_of(recipe.data, network.input.channels, network.input.resolution),
                 job.splits.labels,
                 data=_told(recipe.data, job.splits),
-                training=_trained_by(recipe),
+                training=_trained_by(recipe, job.splits),
                 trained=Trained.load(folder / "model.json"),
                 outcomes=outcomes,
                 raced=raced,
@@ -100,7 +100,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         shown_of(source, reads.channels, reads.resolution) if source else preprocessing_at(reads.channels, reads.resolution),
         labels,
         data=_told(recipe.data, images.splits) if recipe and images and images.own else None,
-        training=_trained_by(recipe) if recipe else None,
+        training=_trained_by(recipe, images.splits if images and images.own else None) if recipe else None,
         trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
     )
     write_atomic(folder / "card.md", card(facts).encode())
@@ -172,13 +172,12 @@ def _all(formats: Sequence[str]) -> set[str]:
     return {"safetensors", *(formats or FORMATS)}
 
 
-def _trained_by(recipe: Recipe | TrainingRecipe) -> str:
-    """Return the final training with the augmentation that it had, as YAML."""
-    own = recipe.train.augment or recipe.augment
-    return to_yaml(recipe.train.model_copy(update={"augment": own}))
+def _trained_by(recipe: Recipe | TrainingRecipe, splits: Splits | None) -> str:
+    """Return the final training with the augmentation and the batch that it had, as YAML."""
+    batch = min(recipe.train.batch, splits.train.size) if splits else recipe.train.batch
+    return to_yaml(recipe.train.model_copy(update={"augment": recipe.train.augment or recipe.augment, "batch": batch}))
 
 
 def _told(data: Data, splits: Splits) -> str:
     """Return the images that a network was trained, chosen and tested on, in words."""
-    train, held_out, test = (f"{images.size:,}" for images in (splits.train, splits.nas_validation, splits.test))
-    return f"{data.name}: {train} images to train on, {held_out} more of the training set held out, {test} to test"
+    return f"{data.name}: {splits.sizes}"

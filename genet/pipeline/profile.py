@@ -26,7 +26,8 @@ def check_job(job: RunContext) -> Preflight:
         teacher_of(lesson, job.splits.labels)  # a missing teacher must not be found only after the search
     job.card.save(job.folder.environment)
     seen = preflight(job.recipe, job.splits, job.table, job.meter, job.device)
-    for line in outlook(seen, job.table.setting):
+    batch = max(job.recipe.train.batch, job.recipe.distill.batch)
+    for line in filter(None, (*outlook(seen, job.table.setting), job.splits.shortened(batch))):
         job.progress.say(line)
     return seen
 

@@ -252,7 +252,9 @@ def train_network(
         write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
         write_labels(folder, splits.labels)
     look = augment_at(lesson.view().augment, recipe.data.name, network.input.resolution)
-    progress.say(f"  {splits.train.size:,} images to train on, augmentation: {look}")
+    progress.say(f"  {splits.sizes}; augmentation: {look}")
+    if told := splits.shortened(recipe.train.batch):
+        progress.say(told)
     with progress.track(f"training {network.name}", recipe.train.epochs) as tracker:
         return train_anew(lesson, result, device, splits, tracker, world=world, say=progress.say)
 

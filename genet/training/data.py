@@ -52,6 +52,17 @@ class Splits:
     contents: Contents | None = None  # None for the embedded digits
     name: str | None = None  # stands for them among the inputs of a result
 
+    @property
+    def sizes(self) -> str:
+        """The number of images in each set, in words."""
+        train, held_out, test = (f"{images.size:,}" for images in (self.train, self.nas_validation, self.test))
+        return f"{train} images to train on, {held_out} more of the training set held out, {test} to test"
+
+    def shortened(self, batch: int) -> str | None:
+        """A remark if a training's batch is larger than the training set; None if it is not."""
+        size = self.train.size
+        return f"  batch {batch:,} is shortened to {size:,}: there are no more images to train on" if batch > size else None
+
     def seen_as(self, view: View) -> Splits:
         """Return the same sets in another view."""
         train, nas_validation, test = (images.seen_as(view) for images in (self.train, self.nas_validation, self.test))
@@ -130,8 +141,6 @@ def load_test(
 
 def check_augment(augment: Augment | None, data: Data, reads: Input | SpaceInput | None = None) -> None:
     """Check that images can be augmented like this, or by their default; DataError if not, for any network or for its input."""
-    from timm.data import create_transform
-
     if augment is None:
         usual = augment_at(None, data.name, max(_resolutions(reads))) if reads else Augment()
         if data.loading == "device" and not usual.in_memory:
@@ -156,6 +165,8 @@ def check_augment(augment: Augment | None, data: Data, reads: Input | SpaceInput
             f"augment.policy: got {augment.policy!r} for images of {reads.channels} channels, expected images of three; leave it "
             "out"
         )
+    from timm.data import create_transform  # seconds to import, and few recipes need it
+
     try:
         create_transform((3, 32, 32), is_training=True, auto_augment=augment.policy)
     except Exception as fault:

@@ -113,8 +113,13 @@ def _split_place(root: Path, split: str) -> Path:
         for place in (root / name, root / f"{name}.tar"):
             if place.exists():
                 return place
+    inside = [entry.name for entry in root.glob("[!.]*") if entry.is_dir()]
+    got = f"folders {some_of(in_order(inside))}" if inside else "no such folder"
+    way = "make it"
+    if inside and not {"train", *names["validation"]} & set(inside):
+        way = f"if these are the classes, move them into {root / split}, and some of the images into the other"
     raise DataError(
-        f"{root}: must hold {' or '.join(names[split])}, a folder with one folder of images per class or a .tar of it"
+        f"{root}: got {got}, expected {' or '.join(names[split])}, with one folder of images per class, or a .tar of it; {way}"
     )
 
 

@@ -196,6 +196,16 @@ def test_a_cut_network_keeps_its_best_filters_and_is_trained_on_and_exported(
     assert again == tuned
 
 
+def test_a_pruned_network_without_a_better_edge_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("widths.yaml").write_text("name: cut\nwidths:\n  a.0: 8\n  b.0: 8\n")
+    asked = ("align", "tests.cli.test_align:digit_net", "--example", "1,1,8,8", "--pruned", "widths.yaml", *V100)
+    assert cli.main([*asked, "--untrained", "--into", "cut"]) == 0
+    *_, said, written = capsys.readouterr().out.splitlines()
+    assert said.endswith("so there is nothing to gain; the result is the network as it was pruned")
+    assert written.startswith("cut: the network")
+    assert load("cut").a[0].out_channels == 8
+
+
 def digit_net() -> torch.nn.Module:
     """For images of digits."""
     layers = {"a": nets.conv(1, 48), "b": nets.conv(48, 80, stride=2), "c": nets.conv(80, 80)}

@@ -128,6 +128,33 @@ def test_a_network_that_looks_at_values_is_refused_before_it_is_trained_in_vain(
     assert not Path("mine").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("INSTANCE", "got a network, expected a function or class that builds one; write def build(): return INSTANCE"),
+        ("OnCuda", "leave .cuda() and .to() out of its code"),
+    ],
+)
+def test_what_a_function_does_wrong_is_told_with_the_way_out(name: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told in fault(capsys, *take(name))
+
+
+def test_two_notations_are_trained_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    networks = [f"@8x1 | Conv k3 c8 s2 | XX k3 c{width} s2 d1 | 10" for width in (8, 16)]
+    folders = {answer(capsys, "train", network, "--recipe", "brief.yaml")["folder"] for network in networks}
+    assert len(folders) == 2
+
+
+def test_a_batch_larger_than_the_training_set_is_told_and_the_card_states_what_was_used(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("huge.yaml").write_text(BRIEF.replace("MORE", "").replace("batch: 128", "batch: 4096"))
+    assert cli.main(["train", "@8x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | 10", "--recipe", "huge.yaml", "--into", "trained"]) == 0
+    assert "batch 4,096 is shortened to 1,078" in capsys.readouterr().out
+    answer(capsys, "export", "trained", "--format", "pt2")
+    assert "batch: 1078" in Path("trained/card.md").read_text()
+
+
 def test_what_is_folded_is_trained_on_mixed_images_too() -> None:
     folded = fold(foreign(others.main_first), 4)
     train_network(Path("folded"), folded, read_training("mixed.yaml"), torch.device("cpu"), Progress(), fold=4)

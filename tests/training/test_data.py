@@ -382,8 +382,23 @@ def test_an_empty_train_folder_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(("split", "named"), [("train", "train"), ("validation", "validation or val or test")])
 def test_a_missing_split_folder_is_named(folder: Path, split: str, named: str) -> None:
     (folder / split).rename(folder / "elsewhere")
-    with pytest.raises(DataError, match=f"must hold {named}, a folder with one folder of images per class or a .tar of it"):
+    with pytest.raises(DataError, match=rf"expected {named}, with one folder of images per class, or a \.tar of it; make it"):
         loaded(folder)
+
+
+def test_classes_without_a_split_around_them_are_told_where_to_go(folder: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"got folders ant, bee, cat, .*; if these are the classes, move them into \S+/train, and"
+    ):
+        loaded(folder / "train")
+
+
+def test_sets_are_counted_and_a_batch_larger_than_the_training_set_is_told(folder: Path) -> None:
+    splits = loaded(folder)
+    train, held_out, test = splits.train.size, splits.nas_validation.size, splits.test.size
+    assert splits.sizes == f"{train} images to train on, {held_out} more of the training set held out, {test} to test"
+    assert splits.shortened(train) is None
+    assert f"batch {train + 1} is shortened to {train}" in str(splits.shortened(train + 1))
 
 
 def test_a_root_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from genet.errors import EvidenceError
 from genet.latency.profile import ROUNDS, profile_blocks, profile_sweep, rounds_of
@@ -89,6 +89,12 @@ class Alignment(Record):
     def parameter_gain(self) -> float:
         """Relative change of the parameters."""
         return self.parameters[1] / self.parameters[0] - 1
+
+    def unmoved(self) -> Self:
+        """Return the same record with every width as it was."""
+        ms, count = self.measured.before_ms, self.parameters[0]
+        still = Ratio(ms=ms, before_ms=ms, rounds=(1.0,))
+        return self.model_copy(update={"widths": {}, "parameters": (count, count), "predicted": 1.0, "measured": still})
 
 
 @dataclass(frozen=True)
