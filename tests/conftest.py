@@ -31,6 +31,18 @@ settings.register_profile("many", deadline=None, max_examples=300)  # pytest --h
 settings.load_profile("few")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def brief_timings() -> Iterator[None]:
+    """Timings of milliseconds: no test is about how close they come."""
+    from genet.latency.timing import clock
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(clock.WARM_UP_S, "cpu", 0.005)
+        patch.setitem(clock.UNSETTLED_S, "cpu", 0.02)
+        patch.setattr(clock, "REPEAT_MS", 0.2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Sums in one order, so that equal means equal; and small networks are slowed down by a second thread."""

@@ -16,7 +16,6 @@ from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.search.certificate import Selection
-from genet.search.outcome import Outcomes
 from genet.storage import Journal
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.tiny import RECIPE, write_recipe
@@ -170,18 +169,6 @@ def test_widths_aligned_on_two_devices_are_compared(tmp_path: Path, capsys: pyte
     (place,) = found["places"]
     assert set(place["both"]) == set(place["first"]) & set(place["second"])
     assert found["cost_first"] >= 0
-
-
-def test_a_whole_job_on_an_estimate_is_labelled_so_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = write_recipe(tmp_path)
-    found = answer(capsys, "run", str(recipe), "--run", str(tmp_path / "run"), "--device", "estimate:t4")
-    folder = RunFolder(tmp_path / "run")
-    assert Outcomes.load(folder.results).setting.estimate
-    assert "estimates" in folder.report.read_text()
-    (export, *_) = [row["export"] for row in found["outcomes"]]
-    card = ((folder.path / export).parent / "card.md").read_text()
-    assert "estimated latency" in card
-    assert "measured latency" not in card
 
 
 def test_a_job_runs_on_the_evidence_of_another_machine(

@@ -98,6 +98,16 @@ def raced(chosen: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFol
     return RunFolder(folder)
 
 
+def test_a_race_on_an_estimate_is_labelled_so_everywhere(raced: RunFolder) -> None:
+    found = Outcomes.load(raced.results)
+    assert found.setting.estimate
+    assert "estimates" in raced.report.read_text()
+    for outcome in found.outcomes:
+        card = ((raced.path / outcome.export).parent / "card.md").read_text()
+        assert "estimated latency" in card
+        assert "measured latency" not in card
+
+
 def without_joint(found: Entrants) -> Entrants:
     return found.model_copy(update={"joint": (), "promoted": (), "promoted_inputs": ""})
 
@@ -491,7 +501,7 @@ def test_a_network_that_cannot_be_trained_is_left_out_and_said(run: RunFolder, m
         return learn(lesson, *given)
 
     monkeypatch.setattr(step, "learn", failing)
-    with open_run(run.path, Progress()) as job:
+    with open_run(run.path, Progress(), with_joint_trials(run, 0)) as job:
         job.progress.say = said.append  # type: ignore[method-assign]
         found = run_race(job)
     assert any("masternet" in line and "ZeroDivisionError: in its first step" in line for line in said)
@@ -535,7 +545,7 @@ def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.M
     monkeypatch.setattr(step, "learn", failing)
     with (
         pytest.raises(EvidenceError, match=r"the race failed.*ZeroDivisionError"),
-        open_run(run.path, Progress()) as job,
+        open_run(run.path, Progress(), with_joint_trials(run, 0)) as job,
     ):
         run_race(job)
 
