@@ -1,20 +1,74 @@
-"""genet designs convolutional networks for your device and your latency budget."""
+"""genet designs convolutional networks for your device and your latency budget.
+
+- `Run(FOLDER)`: the tables of a run: outcomes, networks, trials, latencies.
+- `load(FOLDER)`: a trained network, with its labels, its preprocessing and its card.
+- `measure_latency(NETWORK)`: a latency on this machine, or an estimate.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from torch import Tensor, nn
 
-    from torch import nn
+    from genet.latency.report import LatencyReport
+    from genet.pipeline.results import Run
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["Run", "load", "measure_latency"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Run` when it is asked for: the command line starts without what it needs."""
+    if name == "Run":
+        from genet.pipeline.results import Run
+
+        return Run
+    raise AttributeError(f"module 'genet' has no attribute {name!r}")
 
 
 def load(folder: str | Path) -> nn.Module:
-    """Return the trained network in an export folder, as a torch module in eval mode."""
-    from genet.models.weights import load as load_network  # torch is imported only when a network is asked for
+    """Return the trained network in a folder, such as `runs/NAME/networks/NAME/export`, as a torch module in eval mode.
 
-    return load_network(folder)
+    It has `labels`, the names of its classes in the order of its logits (None if they are unknown), `preprocess`, which makes
+    a batch of image files or images of Pillow, and `card`, its card as text (None if there is none).
+    """
+    from genet.models.external import structure_of  # torch is imported only when a network is asked for
+    from genet.models.weights import load as load_network
+    from genet.models.weights import read_labels
+    from genet.training.pixels import Preprocess
+
+    module, place = load_network(folder), Path(folder)
+    cards = [file for file in (place / "card.md", place.parent / "card.md") if file.is_file()]
+    object.__setattr__(module, "labels", read_labels(place))
+    object.__setattr__(module, "preprocess", Preprocess(structure_of(module).input))
+    object.__setattr__(module, "card", cards[0].read_text(encoding="utf-8") if cards else None)
+    return module
+
+
+def measure_latency(network: nn.Module | str, example: Tensor | None = None, **setting: Any) -> LatencyReport:
+    """Measure a network's latency on this machine, whole and by layer, as `genet latency` does.
+
+    `network` is a module with an `example` batch (images, channels, height, width), or a name as on the command line:
+    `timm:resnet50`, a folder, a notation. `setting` holds the keys of a recipe's `measure`: device, runtime, dtype,
+    memory_format, batch (that of the example). GenetError if it cannot be measured.
+    """
+    import copy
+
+    from genet.cli.measuring import checked_measure, meter_of
+    from genet.errors import GenetError
+    from genet.latency.report import read_latency
+    from genet.latency.workload import read_part, traced
+
+    if isinstance(network, str):
+        if example is not None:
+            raise GenetError(f"timing {network} failed: got an example, expected none beside a name; give batch=N")
+        return read_latency(read_part(network), meter_of(checked_measure(setting, dashes="")))
+    if example is None or example.dim() != 4:
+        told = "none" if example is None else f"a tensor of {tuple(example.shape)}"
+        raise GenetError(f"timing a module failed: got {told} for an example, expected (images, channels, height, width)")
+    batch, *image = example.shape
+    part = traced(type(network).__name__, (image[0], image[1], image[2]), lambda: copy.deepcopy(network).eval())
+    return read_latency(part, meter_of(checked_measure({"batch": batch, **setting}, dashes="")))

@@ -20,13 +20,13 @@ from genet.latency.workload import Workload, read_part
 from genet.storage import Journal
 
 
-def checked_measure(fields: Mapping[str, Any]) -> Measure:
-    """Return the measurement options that a command line asks for; SpecError with every option at fault."""
+def checked_measure(fields: Mapping[str, Any], dashes: str = "--") -> Measure:
+    """Return the measurement options that a command line or a program asks for; SpecError with every option at fault."""
     try:
         return Measure.model_validate(dict(fields))
     except ValidationError as fault:
         raise SpecError(
-            f"--{'-'.join(map(str, error['loc'])).replace('_', '-')} {_law(error['msg'])} (got {error['input']!r})"
+            f"{dashes}{'-'.join(map(str, error['loc'])).replace('_', '-')} {_law(error['msg'])} (got {error['input']!r})"
             for error in fault.errors()
         ) from None
 

@@ -27,7 +27,7 @@ from genet.errors import DataError
 from genet.names import shown
 from genet.training.augmentation import cropped, draws, erased, seed_augmentation, training_transform
 from genet.training.folders import FolderReader
-from genet.training.pixels import in_mode
+from genet.training.pixels import in_mode, mode_of, whole_transform
 
 Transform = Callable[[Image.Image], Tensor]
 Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)
@@ -316,26 +316,14 @@ class FileImages:
 
     def _plain(self, resolution: int, normalise: bool = True) -> Transform:
         """Prepare a whole image; as bytes if it is normalised later."""
-        from timm.data import create_transform
-
-        shown = self._shown(resolution)
-        transform: Transform = create_transform(
-            (self._channels, resolution, resolution),
-            interpolation=shown.interpolation,
-            crop_pct=shown.crop,
-            crop_mode=shown.crop_mode,
-            mean=shown.mean,
-            std=shown.std,
-            normalize=normalise,
-        )
-        return transform
+        return whole_transform(self._shown(resolution), self._channels, resolution, normalise)
 
 
 class _Decoded(Dataset[Batch]):
     """A dataset that decodes and transforms. It raises for an image that does not decode, while timm would use the next one."""
 
     def __init__(self, dataset: Any, channels: int, transform: Transform, seed: int | None) -> None:
-        self._dataset, self._mode, self._transform, self._seed = dataset, _mode(channels), transform, seed
+        self._dataset, self._mode, self._transform, self._seed = dataset, mode_of(channels), transform, seed
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -352,7 +340,7 @@ class _Faults(Dataset[str]):
     """A dataset of the fault of each image, none if it decodes; or, unless it is read `whole`, if Pillow can open it."""
 
     def __init__(self, dataset: Any, channels: int, whole: bool) -> None:
-        self._dataset, self._mode, self._whole = dataset, _mode(channels), whole
+        self._dataset, self._mode, self._whole = dataset, mode_of(channels), whole
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -365,10 +353,6 @@ class _Faults(Dataset[str]):
         except DataError as fault:
             return str(fault)
         return ""
-
-
-def _mode(channels: int) -> str:
-    return "L" if channels == 1 else "RGB"
 
 
 @contextmanager

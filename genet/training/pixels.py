@@ -1,9 +1,17 @@
-"""Conversion of decoded images of any kind to 8-bit grey or colour, according to their format."""
+"""Images of any kind as a network reads them: converted to 8-bit grey or colour by their format, resized, normalised."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+
+from genet.arch.network import Input
+from genet.config.preprocessing import Preprocessing, preprocessing_at
 
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 OF_16_BITS = ("PNG", "PPM")  # formats whose deep pixels have this depth, or are given it by Pillow, in mode I too
@@ -38,3 +46,44 @@ def _bits(image: Image.Image) -> int:
     if image.mode == "I" and image.format not in OF_16_BITS:
         raise ValueError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits")
     return 16
+
+
+def mode_of(channels: int) -> str:
+    """Return Pillow's name of grey images or coloured ones."""
+    return "L" if channels == 1 else "RGB"
+
+
+def whole_transform(how: Preprocessing, channels: int, resolution: int, normalise: bool = True) -> Callable[[Any], Any]:
+    """Return the preparation of an image that is not augmented; it ends with bytes if it is normalised later."""
+    from timm.data import create_transform
+
+    transform: Callable[[Any], Any] = create_transform(
+        (channels, resolution, resolution),
+        interpolation=how.interpolation,
+        crop_pct=how.crop,
+        crop_mode=how.crop_mode,
+        mean=how.mean,
+        std=how.std,
+        normalize=normalise,
+    )
+    return transform
+
+
+class Preprocess:
+    """From image files, or images of Pillow, to the batch that a network reads: as its test images were prepared."""
+
+    def __init__(self, reads: Input) -> None:
+        self._mode = mode_of(reads.channels)
+        how = preprocessing_at(reads.channels, reads.resolution)
+        self._transform = whole_transform(how, reads.channels, reads.resolution)
+
+    def __call__(self, *images: str | Path | Image.Image) -> torch.Tensor:
+        """Return a tensor of (images, channels, height, width)."""
+        return torch.stack([self._prepared(image) for image in images])
+
+    def _prepared(self, image: str | Path | Image.Image) -> torch.Tensor:
+        if isinstance(image, Image.Image):
+            prepared: torch.Tensor = self._transform(in_mode(image, self._mode))
+            return prepared
+        with Image.open(image) as opened:
+            return self._prepared(opened)

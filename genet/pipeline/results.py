@@ -1,0 +1,97 @@
+"""The results of a run as tables, for notebooks: a row a network, a trial, a measured block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from genet.latency.staircase.plan import Staircases
+from genet.latency.table import LatencyTable, find_setting
+from genet.pipeline.run_folder import RunFolder
+from genet.search.outcome import Outcomes
+from genet.trials.results import read_results
+
+
+class Run:
+    """A run folder, to be read while its job is under way too.
+
+    Tables are pandas DataFrames if pandas is installed, else lists of dictionaries; they are read anew each time.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """RunError if the folder is no run folder."""
+        self.folder = Path(folder)
+        self._files = RunFolder(self.folder)
+        self.recipe = self._files.recipe()
+
+    @property
+    def outcomes(self) -> Any:
+        """A row for every budget that is met: the network handed out, its latency and accuracy, and the folder of its exports."""
+        rows = self._results.outcomes
+        return _table({**row.model_dump(exclude={"known", "best_searched"}), "folder": self._exports(row.export)} for row in rows)
+
+    @property
+    def networks(self) -> Any:
+        """A row for every network that was fully trained in the race. Latencies are milliseconds per image."""
+        return _table(row.model_dump() for row in self._results.raced)
+
+    @property
+    def trials(self) -> Any:
+        """A row for every trial, failed ones too. The accuracy is on held-out images after the last epoch."""
+        results = read_results(self._files.trials).values()
+        return _table(
+            {
+                "index": result.index,
+                "superblock": str(result.superblock),
+                "changed_too": [str(change.superblock) for change in result.also],
+                "accuracy": result.accuracy,
+                "curve": list(result.curve),
+                "failure": result.failure and result.failure.kind,
+                "seconds": result.seconds.training,
+                "network": result.network,
+            }
+            for result in results
+        )
+
+    @property
+    def latency(self) -> Any:
+        """A row for every block and network that was timed, in the run's own setting. Latencies are milliseconds per batch."""
+        setting = self._files.read(self._files.staircase, Staircases).setting
+        table = LatencyTable(self._files.latency, find_setting(self._files.latency, setting))
+        blocks = (
+            {"kind": "block", "what": str(row.block), "ms": row.ms, "rounds": 1, "spread": row.spread, "kernels": row.ops}
+            for row in table.block_rows
+        )
+        networks = (
+            {
+                "kind": "network",
+                "what": row.network,
+                "ms": row.mean_ms,
+                "rounds": len(row.ms),
+                "spread": row.spread,
+                "kernels": row.ops,
+            }
+            for row in table.network_rows
+        )
+        return _table((*blocks, *networks))
+
+    @property
+    def _results(self) -> Outcomes:
+        return self._files.read(self._files.results, Outcomes)
+
+    def _exports(self, place: str) -> str:
+        return str(self.folder / place)
+
+    def __repr__(self) -> str:
+        return f"genet.Run({str(self.folder)!r})"
+
+
+def _table(rows: Iterable[dict[str, Any]]) -> Any:
+    """Return rows as a DataFrame if pandas is installed, else as a list."""
+    found = list(rows)
+    try:
+        import pandas  # type: ignore[import-untyped]
+    except ImportError:
+        return found
+    return pandas.DataFrame(found)

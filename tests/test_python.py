@@ -1,0 +1,89 @@
+"""The Python API: what `import genet` offers, on a finished run."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import genet
+from genet.errors import GenetError, RunError, SpecError
+from genet.pipeline.run_folder import RunFolder
+from tests.fixtures.small import NETWORK
+
+
+def rows(table: object) -> list[dict[str, object]]:
+    """Dictionaries, whether pandas is installed or not."""
+    found: list[dict[str, object]] = table if isinstance(table, list) else table.to_dict("records")  # type: ignore[attr-defined]
+    return found
+
+
+def test_the_tables_of_a_run_hold_what_its_files_hold(finished: RunFolder) -> None:
+    run = genet.Run(finished.path)
+    (first, *_) = rows(run.outcomes)
+    assert (finished.path / "networks").samefile(Path(str(first["folder"])).parents[1])
+    assert first["name"] in {row["name"] for row in rows(run.networks)}
+    assert len(rows(run.trials)) == len(finished.trials.read().records)
+    kinds = {row["kind"] for row in rows(run.latency)}
+    assert kinds == {"block", "network"}
+    assert all(float(str(row["ms"])) > 0 for row in rows(run.latency))
+
+
+def test_the_network_handed_out_answers_to_pictures_and_names_its_classes(finished: RunFolder, tmp_path: Path) -> None:
+    (first, *_) = rows(genet.Run(finished.path).outcomes)
+    network = genet.load(str(first["folder"]))
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    logits = network(network.preprocess(tmp_path / "red.png", Image.new("L", (8, 8))))
+    assert logits.shape == (2, 10)
+    assert network.labels == tuple(map(str, range(10)))
+    assert str(first["name"]) in str(network.card)
+    assert set(network.state_dict()) == set(torch.nn.Module.state_dict(genet.load(str(first["folder"]))))
+
+
+def test_the_examples_of_the_page_run(finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs/digits").symlink_to(finished.path)
+    page = Path(genet.__file__).parents[1] / "docs" / "python.md"
+    found = doctest.testfile(str(page), module_relative=False)
+    assert (found.attempted, found.failed) == (5, 0)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"got no recipe\.yaml in it, expected a run folder"):
+        genet.Run(tmp_path)
+
+
+def test_a_module_and_a_name_are_timed_alike() -> None:
+    module, example = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(2, 3, 16, 16)
+    found = genet.measure_latency(module, example, device="cpu")
+    assert found.ms > 0
+    assert found.setting.batch == 2
+    assert genet.measure_latency(str(NETWORK), device="estimate:v100", batch=8).setting.batch == 8
+
+
+@pytest.mark.parametrize(
+    ("network", "example", "setting", "law"),
+    [
+        (nn.ReLU(), None, {}, "got none for an example"),
+        (nn.ReLU(), torch.zeros(3), {}, r"got a tensor of \(3,\) for an example"),
+        ("timm:resnet10t", torch.zeros(1, 3, 8, 8), {}, "got an example, expected none beside a name"),
+    ],
+)
+def test_an_example_that_does_not_fit_is_refused(network: object, example: object, setting: dict[str, str], law: str) -> None:
+    with pytest.raises(GenetError, match=law):
+        genet.measure_latency(network, example, **setting)  # type: ignore[arg-type]
+
+
+def test_a_setting_at_fault_is_named_without_dashes() -> None:
+    with pytest.raises(SpecError, match=r"^dtype must be"):
+        genet.measure_latency(str(NETWORK), dtype="fp7")
+
+
+def test_what_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = genet.nonsense  # type: ignore[attr-defined]
