@@ -27,7 +27,7 @@ from genet.storage import Journal, write_atomic
 from genet.training.data import load_data
 from genet.training.evaluation import accuracy
 from genet.training.images import View
-from genet.training.loop import train
+from genet.training.loop import TrainingInputs, train
 
 RESULTS = Path(__file__).parent / "results" / "augmentation"
 SEEDS = (0, 1, 2)
@@ -65,7 +65,7 @@ def one(name: str, network: str, look: str, seed: int, root: str | None) -> dict
     augment = Augment.model_validate_json(look)
     splits = load_data(data, chosen.input, 0, View(augment=augment))
     module = build(chosen, seed)
-    train(module, splits.train, SCHEDULES[name], 32, CPU, seed)
+    train(module, TrainingInputs(splits.train, SCHEDULES[name], 32, seed))
     return {"set": name, "network": network, "augment": look, "seed": seed, "test": accuracy(module, splits.test, 32, CPU)}
 
 

@@ -46,7 +46,7 @@ from genet.search.outcome import Outcomes
 from genet.search.race import Entrant
 from genet.storage import Journal, Record, write_atomic, written_atomically
 from genet.training.data import load_data
-from genet.training.loop import finished
+from genet.training.loop import Execution, finished
 from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner
 
@@ -198,7 +198,7 @@ def train_one(recipe: Recipe, network: str, seed: int) -> dict[str, object]:
         read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed
     )
     splits = load_data(recipe.data, recipe.space.input, recipe.seed, lesson.view())
-    _, trained = finished(learn(lesson, splits, torch.device("cpu"), None))
+    _, trained = finished(learn(lesson, splits, Execution()))
     return {"network": network, "seed": seed, "test": trained.test_accuracy, "held_out": trained.nas_accuracy}
 
 

@@ -34,7 +34,7 @@ from genet.studies.filter.bench import Row
 from genet.studies.tables import as_csv
 from genet.training.data import load_data
 from genet.training.evaluation import accuracy
-from genet.training.loop import train
+from genet.training.loop import Execution, TrainingInputs, train
 
 RESULTS = Path(__file__).parent / "results"
 WIDTHS = (8, 16, 32, 64)
@@ -56,7 +56,7 @@ def train_one(name: str, network: Network, data: Data, device: str) -> dict[str,
     splits = load_data(data, reads, 0)
     seed = int(digest(name)[:12], 16)
     module = build(network, seed)
-    train(module, splits.train, SCHEDULE, reads.resolution, open_device(device), seed)
+    train(module, TrainingInputs(splits.train, SCHEDULE, reads.resolution, seed), Execution(open_device(device)))
     found = accuracy(module, splits.test, reads.resolution, open_device(device))
     return {"network": name, "top1_percent": 100 * found, "train_sec": time.perf_counter() - start}
 

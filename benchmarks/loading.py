@@ -25,7 +25,7 @@ from genet.storage import Journal, write_atomic
 from genet.training.data import Splits, load_data
 from genet.training.evaluation import accuracy
 from genet.training.images import View
-from genet.training.loop import train
+from genet.training.loop import TrainingInputs, train
 
 RESULTS = Path(__file__).parent / "results" / "loading"
 WAYS = ("stream", "device")
@@ -52,7 +52,7 @@ def costs(root: str, way: str) -> dict[str, float]:
     first = seconds(lambda: list(splits.train.batches(BATCH, size, 0)))
     passes = [seconds(lambda seed=seed: list(splits.train.batches(BATCH, size, seed))) for seed in range(PASSES)]  # type: ignore[misc]
     epoch = SCHEDULE.model_copy(update={"epochs": 1, "warmup_epochs": 0})
-    trained = [seconds(lambda: train(build(PLAIN, 0), splits.train, epoch, size, CPU, 0)) for _ in range(3)]
+    trained = [seconds(lambda: train(build(PLAIN, 0), TrainingInputs(splits.train, epoch, size, 0))) for _ in range(3)]
     shown = splits.train.size // BATCH * BATCH
     return {"first_s": first, "images_per_s": shown / median(passes), "epoch_s": min(trained)}
 
@@ -60,7 +60,7 @@ def costs(root: str, way: str) -> dict[str, float]:
 def reached(root: str, way: str, seed: int) -> float:
     """Test accuracy, 0 to 1."""
     splits, module = opened(root, way), build(PLAIN, seed)
-    train(module, splits.train, SCHEDULE, PLAIN.input.resolution, CPU, seed)
+    train(module, TrainingInputs(splits.train, SCHEDULE, PLAIN.input.resolution, seed))
     return accuracy(module, splits.test, PLAIN.input.resolution, CPU)
 
 

@@ -29,7 +29,7 @@ from genet.storage import Journal, write_atomic
 from genet.training.data import load_data, load_test
 from genet.training.evaluation import accuracy
 from genet.training.images import FileImages
-from genet.training.loop import train
+from genet.training.loop import TrainingInputs, train
 
 RESULTS = Path(__file__).parent / "results" / "training"
 NETWORK = Network.parse(
@@ -47,7 +47,7 @@ def with_genet(data: Data, seed: int, into: Path) -> dict[str, float]:
     """This project's training; exported, with the accuracy of the ONNX files before and after INT8."""
     splits = load_data(data, NETWORK.input, 0)
     module = build(NETWORK, seed)
-    train(module, splits.train, RECIPE, SIZE, CPU, seed)
+    train(module, TrainingInputs(splits.train, RECIPE, SIZE, seed))
     reached = accuracy(module, splits.test, SIZE, CPU)
     exports = export(TrainedModel(module, splits, data.identity(splits.name)), into, ("onnx", "onnx-int8"))
     return {"test": reached} | {each.format: each.accuracy for each in exports.exported if each.accuracy is not None}

@@ -37,7 +37,7 @@ from genet.storage import Journal, Record, digest, write_atomic
 from genet.training.data import Splits, load_data
 from genet.training.evaluation import accuracy
 from genet.training.images import FirstImages
-from genet.training.loop import train
+from genet.training.loop import Execution, TrainingInputs, train
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.group import NORM_IMAGES
@@ -148,7 +148,10 @@ def train_truth(recipe: Recipe, notation: str, seed: int) -> dict[str, object]:
     start, network = time.perf_counter(), Network.parse(notation)
     splits = load_data(recipe.data, recipe.space.input, recipe.seed)
     module = build(network, int(digest(f"{seed}/{network}")[:12], 16))
-    train(module, splits.train, recipe.train, recipe.search_resolution, CPU, int(digest(f"truth/{seed}/{network}")[:12], 16))
+    train(
+        module,
+        TrainingInputs(splits.train, recipe.train, recipe.search_resolution, int(digest(f"truth/{seed}/{network}")[:12], 16)),
+    )
     reached = accuracy(module, splits.nas_validation, recipe.search_resolution, CPU)
     return {"network": notation, "seed": seed, "accuracy": reached, "seconds": round(time.perf_counter() - start, 1)}
 
@@ -181,7 +184,9 @@ def masternet(study: Study, recipe: Recipe, work: Path) -> GENet:
         assert isinstance(recipe.master, Schedule)  # the studies' recipes train their MasterNet
         splits, module = load_data(recipe.data, recipe.space.input, recipe.seed), build(network)
         train(
-            module, splits.train, recipe.master, recipe.search_resolution, CPU, recipe.seed, checkpoint=work / "master.checkpoint"
+            module,
+            TrainingInputs(splits.train, recipe.master, recipe.search_resolution, recipe.seed),
+            Execution(checkpoint=work / "master.checkpoint"),
         )
         reached = accuracy(module, splits.nas_validation, recipe.search_resolution, CPU)
         Parent(network=str(network), accuracy=reached).save(study.results / "masternet.json")

@@ -45,6 +45,9 @@ class Progress:
         yield [Tracker(count) for count in counts]
 
 
+SILENT = Progress()
+
+
 class Tracker:
     """A tracker counts steps and estimates the remaining time from the pace of this run."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,14 +13,16 @@ from genet.arch.space import SpaceInput
 from genet.config.augment import Augment
 from genet.config.recipe import Data, Distill, Schedule, Training
 from genet.models.build import GENet, build
+from genet.progress import SILENT, Progress
 from genet.training import replay
 from genet.training.data import Splits, load_data
 from genet.training.images import View
-from genet.training.loop import train
+from genet.training.loop import Execution, TrainingInputs, train
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import plan_trials
 from genet.trials.results import TrialResult
+from tests.fixtures.heard import Heard
 from tests.fixtures.tiny import tiny_recipe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
@@ -37,10 +38,10 @@ def digits() -> Splits:
     return load_data(Data(), SpaceInput(channels=1, classes=10, resolutions=(32,)), 0, View(look, 0.3), GPU)
 
 
-def trained(digits: Splits, schedule: Schedule, **more: Any) -> GENet:
+def trained(digits: Splits, schedule: Schedule, checkpoint: Path | None = None, progress: Progress = SILENT) -> GENet:
     module = build(NETWORK, seed=1)
     teacher = build(NETWORK, seed=5) if schedule is EVERYTHING else None
-    train(module, digits.train, schedule, 32, GPU, 0, teacher=teacher, **more)
+    train(module, TrainingInputs(digits.train, schedule, 32, 0, teacher), Execution(GPU, checkpoint, progress=progress))
     return module
 
 
@@ -53,9 +54,9 @@ def far_apart(one: nn.Module, other: nn.Module) -> float:
 
 @pytest.mark.parametrize("schedule", [PLAIN, EVERYTHING])
 def test_recorded_steps_end_where_ordinary_ones_end(digits: Splits, schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    recorded = trained(digits, schedule, say=said.append)
-    assert said == []  # nothing refused
+    said = Heard()
+    recorded = trained(digits, schedule, progress=said)
+    assert said.lines == []  # nothing refused
     monkeypatch.setattr(replay, "CALLS_BEFORE", 10**9)
     assert far_apart(recorded, trained(digits, schedule)) < 2e-2  # bf16
 
@@ -86,7 +87,7 @@ def test_recorded_trials_reach_what_ordinary_ones_reach(tmp_path: Path, monkeypa
     recipe = tiny_recipe(tmp_path)
     splits = load_data(recipe.data, recipe.space.input, 0)
     parent = build(recipe.space.masternet(16), seed=1)
-    train(parent, splits.train, Schedule(epochs=2, batch=64, learning_rate=0.4), 16, GPU, 0)
+    train(parent, TrainingInputs(splits.train, Schedule(epochs=2, batch=64, learning_rate=0.4), 16, 0), Execution(GPU))
     course = TrialContext(
         parent.cpu(), splits, Distill.model_validate({"epochs": 2, "batch": 64, "learning_rate": 0.1, "mode": mode}), 16, seed=7
     )

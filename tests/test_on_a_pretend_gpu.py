@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -36,11 +36,12 @@ from genet.progress import Progress
 from genet.training.data import Splits, load_data
 from genet.training.evaluation import accuracy
 from genet.training.images import Batch, TensorImages, View
-from genet.training.loop import train
+from genet.training.loop import Execution, TrainingInputs, train
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.results import TrialResult
+from tests.fixtures.heard import Heard
 from tests.fixtures.pretend_gpu import CUDA, label, pretend_gpu
 from tests.fixtures.tiny import RECIPE, tiny_recipe, write_recipe
 
@@ -71,9 +72,10 @@ def few(digits: Splits, count: int) -> TensorImages:
     return TensorImages(pixels, labels, View(LOOK, 0.3))
 
 
-def trained(images: TensorImages, schedule: Schedule, device: torch.device, **more: Any) -> GENet:
+def trained(images: TensorImages, schedule: Schedule, device: torch.device, checkpoint: Path | None = None) -> GENet:
     module = build(TINY, seed=1)
-    train(module, images, schedule, 16, device, 0, **more)
+    teacher = build(TINY, seed=5) if isinstance(schedule, Training) else None
+    train(module, TrainingInputs(images, schedule, 16, 0, teacher), Execution(device, checkpoint))
     return module
 
 
@@ -108,10 +110,10 @@ def test_it_refuses_what_cuda_refuses() -> None:
 
 @pytest.mark.parametrize("schedule", [PLAIN, EVERYTHING])
 def test_a_training_with_every_option_ends_on_a_gpu_as_on_the_processor(digits: Splits, schedule: Schedule) -> None:
-    images, teacher = few(digits, 640), build(TINY, seed=5)
-    expected = trained(images, schedule, CPU, teacher=teacher if schedule is EVERYTHING else None)
+    images = few(digits, 640)
+    expected = trained(images, schedule, CPU)
     with pretend_gpu(half=False) as seen:
-        found = trained(images, schedule, CUDA, teacher=teacher if schedule is EVERYTHING else None)
+        found = trained(images, schedule, CUDA)
         assert {label(value) for value in found.state_dict().values()} == {CUDA}
         assert seen.graphs == 1
         assert accuracy(found, digits.test, 16, CUDA) == accuracy(expected, digits.test, 16, CPU)
@@ -124,7 +126,7 @@ def test_no_step_waits_for_the_gpu(digits: Splits, schedule: Schedule, monkeypat
 
     def waits(steps: int) -> int:
         with pretend_gpu() as seen:
-            trained(few(digits, 8 * steps), schedule.model_copy(update={"batch": 8}), CUDA, teacher=build(TINY, seed=5))
+            trained(few(digits, 8 * steps), schedule.model_copy(update={"batch": 8}), CUDA)
         return seen.waits.total()
 
     assert waits(8) == waits(5)
@@ -135,7 +137,7 @@ def test_training_in_16_bits_learns(digits: Splits) -> None:
     with pretend_gpu():
         module = build(TINY, seed=1)
         images = few(digits, 640).seen_as(View())
-        loss = train(module, images, PLAIN.model_copy(update={"epochs": 8}), 16, CUDA, 0)
+        loss = train(module, TrainingInputs(images, PLAIN.model_copy(update={"epochs": 8}), 16, 0), Execution(CUDA))
     assert loss < 1.0
 
 
@@ -159,7 +161,7 @@ def test_a_bad_step_between_two_reads_spoils_nothing_and_is_named(digits: Splits
         with pretend_gpu(half=False):
             images = Spoilt(pixels, labels) if device == CPU else _on_gpu(Spoilt(pixels, labels))
             with pytest.raises(NonFiniteLossError) as fault:
-                train(module, images, schedule, 16, device, 0, checkpoint=checkpoint)
+                train(module, TrainingInputs(images, schedule, 16, 0), Execution(device, checkpoint=checkpoint))
         said.append(str(fault.value).replace(str(checkpoint.parent), ""))
         kept.append((checkpoint.with_suffix(".bad-batch.json").read_text(), weights(module)))
     assert said[0] == said[1]
@@ -235,7 +237,7 @@ def _hooked(wrong: Callable[[Tensor], bool], fault: Exception) -> GENet:
 )
 def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(digits: Splits, fits: int, named: str) -> None:
     with pretend_gpu(), pytest.raises(DeviceError, match=named):
-        train(crowded(fits), few(digits, 640), PLAIN, 16, CUDA, 0)
+        train(crowded(fits), TrainingInputs(few(digits, 640), PLAIN, 16, 0), Execution(CUDA))
 
 
 def test_a_lost_device_is_one_line_and_the_training_goes_on_later(digits: Splits, tmp_path: Path) -> None:
@@ -248,31 +250,31 @@ def test_a_lost_device_is_one_line_and_the_training_goes_on_later(digits: Splits
     with pretend_gpu(half=False):
         lost = _hooked(gone, RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be"))
         with pytest.raises(LostDeviceError, match=r"stopped answering.*the same command goes on from the last checkpoint"):
-            train(lost, images, PLAIN, 16, CUDA, 0, checkpoint=checkpoint)
+            train(lost, TrainingInputs(images, PLAIN, 16, 0), Execution(CUDA, checkpoint=checkpoint))
         found = trained(images, PLAIN, CUDA, checkpoint=checkpoint)
         assert differing(found, trained(images, PLAIN, CUDA)) == []
 
 
 def test_a_gpu_without_deterministic_kernels_trains_without_them_and_says_so(digits: Splits) -> None:
     missing = RuntimeError("GET was unable to find an engine to execute this computation")
-    said: list[str] = []
+    said = Heard()
     with pretend_gpu(half=False):
         module = _hooked(lambda _: torch.backends.cudnn.deterministic, missing)
-        train(module, few(digits, 640), PLAIN, 16, CUDA, 0, say=said.append)
+        train(module, TrainingInputs(few(digits, 640), PLAIN, 16, 0), Execution(CUDA, progress=said))
         assert differing(module, trained(few(digits, 640), PLAIN, CUDA)) == []
-        assert [line for line in said if "lacks deterministic kernels" in line]
+        assert [line for line in said.lines if "lacks deterministic kernels" in line]
         without = _hooked(lambda _: True, missing)
         with pytest.raises(DeviceError, match="unable to find an engine"):
-            train(without, few(digits, 640), PLAIN, 16, CUDA, 0)
+            train(without, TrainingInputs(few(digits, 640), PLAIN, 16, 0), Execution(CUDA))
 
 
 def test_a_network_that_waits_for_the_gpu_is_trained_step_by_step(digits: Splits) -> None:
-    said: list[str] = []
+    said = Heard()
     with pretend_gpu(half=False):
         waiting = _hooked(lambda images: images.abs().max().item() > 1e9, RuntimeError("never"))
-        train(waiting, few(digits, 640), PLAIN, 16, CUDA, 0, say=said.append)
+        train(waiting, TrainingInputs(few(digits, 640), PLAIN, 16, 0), Execution(CUDA, progress=said))
         assert differing(waiting, trained(few(digits, 640), PLAIN, CUDA)) == []
-    assert [line for line in said if "could not be recorded as a CUDA graph" in line]
+    assert [line for line in said.lines if "could not be recorded as a CUDA graph" in line]
 
 
 def test_a_step_that_hangs_on_the_host_is_caught_by_the_pretend_gpu(digits: Splits) -> None:
@@ -284,7 +286,7 @@ def test_a_step_that_hangs_on_the_host_is_caught_by_the_pretend_gpu(digits: Spli
         return False
 
     with pretend_gpu(), pytest.raises(AssertionError, match="the work would now launch other kernels"):
-        train(_hooked(other_every_time, RuntimeError("never")), few(digits, 640), PLAIN, 16, CUDA, 0)
+        train(_hooked(other_every_time, RuntimeError("never")), TrainingInputs(few(digits, 640), PLAIN, 16, 0), Execution(CUDA))
 
 
 # Trials
@@ -297,7 +299,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
     train_set, held_out = (next(images.batches(count, 8)) for images, count in ((whole.train, 512), (whole.nas_validation, 250)))
     splits = Splits(TensorImages(*train_set), TensorImages(*held_out), whole.test)
     module = build(recipe.space.masternet(16), seed=1)
-    train(module, splits.train, Schedule(epochs=2, batch=64, learning_rate=0.4), 16, CPU, 0)
+    train(module, TrainingInputs(splits.train, Schedule(epochs=2, batch=64, learning_rate=0.4), 16, 0))
     return TrialContext(module, splits, Distill(epochs=2, batch=64, learning_rate=0.1, patience=1), 16, seed=7)
 
 

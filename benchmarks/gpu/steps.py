@@ -20,10 +20,9 @@ from genet.models.build import build
 from genet.signals import GracefulShutdown
 from genet.storage import Record
 from genet.training.data import Splits
-from genet.training.distributed import SINGLE_PROCESS
 from genet.training.images import TensorImages, View
 from genet.training.learner import computing_on, on_device, steps_unread
-from genet.training.loop import _Loop
+from genet.training.loop import Execution, TrainingInputs, _Loop
 from genet.training.replay import CALLS_BEFORE, Replayed
 from genet.trials.context import TrialContext
 from genet.trials.group import _Group
@@ -135,7 +134,7 @@ def timed_step(
     module = build(network).to(bench.device).to(memory_format=torch.channels_last).train()
     size, once = network.input.resolution, training.model_copy(update={"learning_rate": RATE})
     with computing_on(bench.device, deterministic), _autotuned(autotuned), GracefulShutdown() as ending:
-        loop = _Loop(module, noise(bench, training.batch, size), once, size, bench.device, 0, None, None, SINGLE_PROCESS, ending)
+        loop = _Loop(module, TrainingInputs(noise(bench, training.batch, size), once, size, 0), Execution(bench.device), ending)
         if way != "recorded":
             loop.descend = Replayed(loop._descend, bench.device, recorded=False)
         shown = next(loop.shown())

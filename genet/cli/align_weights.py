@@ -87,7 +87,7 @@ def kept(arguments: argparse.Namespace, subject: ModuleSubject) -> Kept:
         return Kept(subject, _criterion(arguments, subject), None, labels)
     data = images_named(arguments.data)
     theirs = not weights and subject.network.source.startswith("timm:")
-    images = load_test(data, reads, shown_to(subject.source) if theirs else None, labels, progress().say)
+    images = load_test(data, reads, shown_to(subject.source) if theirs else None, labels, progress())
     return Kept(subject, _criterion(arguments, subject), images, labels)
 
 
@@ -98,7 +98,7 @@ def _criterion(arguments: argparse.Namespace, subject: ModuleSubject) -> Callabl
     if not arguments.data:
         raise SpecError(["--criterion rank must have images to look at: give --data FOLDER (got none)"])
     reads = subject.network.input
-    splits = load_data(images_named(arguments.data), reads, 0, say=progress().say)
+    splits = load_data(images_named(arguments.data), reads, 0, progress=progress())
     batches = splits.train.batches(min(RANK_IMAGES, splits.train.size), reads.resolution, shuffle_seed=0)
     images = next(batches)[0]
     return lambda weights: ranks(weights, images)

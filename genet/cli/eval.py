@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Print top-1 and top-5 accuracy of a trained network."""
     device = open_device(arguments.device)
     opened = open_network(arguments.what, device, arguments.format)
-    images = load_test(images_named(arguments.data), opened.reads, opened.shown, opened.labels, progress().say)
+    images = load_test(images_named(arguments.data), opened.reads, opened.shown, opened.labels, progress())
     began = time.monotonic()
     with progress().track("images", math.ceil(images.size / EVALUATION_BATCH)) as tracker:
 

@@ -21,6 +21,7 @@ from genet.search.outcome import percent
 from genet.storage import FolderLock
 from genet.studies.figures import draw_folds
 from genet.studies.fold import Folding, compare, fold
+from genet.training.loop import Execution
 
 Answer = dict[str, Any]
 HEAD = ["network", "FLOPs", "traffic", "FLOP/byte", "images/s", "times as fast", "utilization"]
@@ -132,7 +133,8 @@ def _trained(structure: ModelSpec, folded: ModelSpec, recipe: TrainingRecipe, ar
     for name, network, f in (("original", structure, 1), ("folded", folded, arguments.images_per_fold)):
         folder: Path = arguments.into / name
         with FolderLock(folder):
-            trained = train_network(folder, network, recipe, open_device(recipe.device), progress(), fold=f)
+            execution = Execution(open_device(recipe.device), progress=progress())
+            trained = train_network(folder, network, recipe, execution, fold=f)
         accuracies[name] = trained.test_accuracy
         print(f"{folder}: test accuracy {percent(trained.test_accuracy)}")
     inside = arguments.into / "folded"

@@ -24,6 +24,7 @@ from genet.progress import Progress
 from genet.search.outcome import percent
 from genet.storage import FolderLock
 from genet.training.distributed import ProcessGroup, join
+from genet.training.loop import Execution
 
 Answer = dict[str, Any]
 
@@ -72,8 +73,9 @@ def _train_network(arguments: argparse.Namespace, world: ProcessGroup) -> Answer
     start = _start(arguments.start, network) if arguments.start else None
     folder = arguments.into or Path("runs") / f"{network.name}-{recipe.name}"
     shown = progress() if world.first else Progress()
+    execution = Execution(open_device(recipe.device), world=world, progress=shown)
     with FolderLock(folder) if world.first else nullcontext():
-        trained = train_network(folder, network, recipe, open_device(recipe.device), shown, world, start)
+        trained = train_network(folder, network, recipe, execution, start)
     if world.first:
         print(f"{folder}: test accuracy {percent(trained.test_accuracy)}; weights and network.yaml are in it")
     return {"folder": str(folder), **trained.model_dump(mode="json")}

@@ -62,7 +62,7 @@ class RunContext:
             check_augment(recipe.train.augment, recipe.data, reads)
         view = View(augment=recipe.augment)
         try:
-            return self.recognised(load_data(recipe.data, reads, recipe.seed, view, self.device, say=self.progress.say))
+            return self.recognised(load_data(recipe.data, reads, recipe.seed, view, self.device, progress=self.progress))
         except DataError as fault:
             if not self.held or recipe.data.root is None or Path(recipe.data.root).exists():
                 raise
@@ -79,7 +79,7 @@ class RunContext:
             noted = self.folder.note_of(self.recipe.data, splits.contents)
             name = noted.name
             if self.held:
-                noted.keep(self.folder.path, self.progress.say)
+                noted.keep(self.folder.path, self.progress)
         if self.held:
             self.folder.adopt(self.recipe)
         return dataclasses.replace(splits, name=name)

@@ -31,7 +31,7 @@ from genet.search.race import trainings_at_most
 from genet.storage import Record
 from genet.training.data import Splits
 from genet.training.images import FirstImages
-from genet.training.loop import train
+from genet.training.loop import Execution, TrainingInputs, train
 from genet.trials.context import TrialContext
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.probe import STEPS_RECORDED, expected_seconds
@@ -202,7 +202,7 @@ def _training_seconds(recipe: Recipe, splits: Splits, device: torch.device) -> t
     def seconds(epochs: int) -> float:
         start = time.perf_counter()
         schedule = Schedule(epochs=epochs, batch=batch, learning_rate=1e-6)
-        train(build(recipe.space.masternet(size)), images, schedule, size, device, seed=0)
+        train(build(recipe.space.masternet(size)), TrainingInputs(images, schedule, size, 0), Execution(device))
         return time.perf_counter() - start
 
     seconds(1)  # decodes, and warms up

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,9 +84,9 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     source, seed = data or (followed(recipe.data, folder) if recipe else None), recipe.seed if recipe else 0
     labels = read_labels(folder)
-    images = _images_of(source, reads, seed, labels, folder if data is None else None, progress.say) if source else None
+    images = _images_of(source, reads, seed, labels, folder if data is None else None, progress) if source else None
     if recipe and images and images.splits.contents:
-        images = _recognised(images, folder, images.splits.contents, progress.say)
+        images = _recognised(images, folder, images.splits.contents, progress)
     if labels is None and images and images.own:
         labels = images.splits.labels
         write_labels(folder, labels)
@@ -123,17 +123,17 @@ class _Images:
 
 
 def _images_of(
-    data: Data, reads: Input, seed: int, labels: tuple[str, ...] | None, by_recipe_in: Path | None, say: Callable[[str], None]
+    data: Data, reads: Input, seed: int, labels: tuple[str, ...] | None, by_recipe_in: Path | None, progress: Progress
 ) -> _Images:
     try:
-        splits = load_data(data, reads, seed, labels=labels, say=say)
+        splits = load_data(data, reads, seed, labels=labels, progress=progress)
     except DataError as fault:
         where = f"; {by_recipe_in / 'recipe.yaml'} names these images, and --data names others" if by_recipe_in else ""
         raise DataError(f"{fault}{where}") from None
     return _Images(data, splits, seed, own=by_recipe_in is not None)
 
 
-def _recognised(images: _Images, folder: Path, contents: Contents, say: Callable[[str], None]) -> _Images:
+def _recognised(images: _Images, folder: Path, contents: Contents, progress: Progress) -> _Images:
     """Return the images under the name by which the network's folder knows them; its recipe names their place from then on.
 
     RunError if they are others than the network was trained on, unless they were requested.
@@ -146,7 +146,7 @@ def _recognised(images: _Images, folder: Path, contents: Contents, say: Callable
         if images.own:
             raise
         return images
-    noted.keep(folder, say)
+    noted.keep(folder, progress)
     name_the_place(folder / "recipe.yaml", images.data.root)
     return dataclasses.replace(images, splits=dataclasses.replace(images.splits, name=noted.name), own=True)
 

@@ -19,6 +19,7 @@ from genet.storage import digest
 from genet.training.datasets import check_labels
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.evaluation import accuracy
+from genet.training.loop import Execution
 
 WITHOUT: dict[Model, str] = {
     "auto": "what they cannot tell is taken from the slopes that all super-blocks share",
@@ -86,7 +87,7 @@ def train_network(
         return known
     splits = job.splits.seen_as(lesson.view(world))
     with job.progress.track(title, schedule.epochs) as tracker:
-        return train_anew(lesson, result, job.device, splits, tracker, world=world, say=job.progress.say)
+        return train_anew(lesson, splits, Execution(job.device, world=world, progress=job.progress), result, tracker)
 
 
 def lesson_of(job: RunContext, network: ModelSpec, schedule: Schedule, repeat: int = 0) -> TrainingTask:

@@ -41,6 +41,7 @@ from genet.search.race import (
 from genet.storage import Journal, Record, digest, write_atomic, write_checked
 from genet.training.checkpoints import Checkpoints
 from genet.training.data import Splits
+from genet.training.loop import Execution
 from genet.trials.finetune import told
 from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, ProgressDelta
 from genet.trials.runners.opening import open_runner
@@ -140,7 +141,7 @@ class FullTraining:
     def _trained(self, task: Training, device: torch.device) -> Iterator[Event]:
         began, epochs = time.monotonic(), task.lesson.schedule.epochs
         give_back_memory(device)
-        learning = learn(task.lesson, self.splits, device, task.checkpoint)
+        learning = learn(task.lesson, self.splits, Execution(device, task.checkpoint))
         walked = 0
         while True:
             try:

@@ -25,7 +25,7 @@ from genet.models.folded import Folded, unfolded
 from genet.models.plain import baked
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, load_structure, read_labels, save_weights, write_labels
 from genet.names import unshared
-from genet.progress import Progress, Tracker
+from genet.progress import SILENT, Progress, Tracker
 from genet.search.outcome import Trained, percent
 from genet.storage import digest, read_bytes, write_atomic
 from genet.training.checkpoints import Checkpoints
@@ -35,7 +35,7 @@ from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.evaluation import accuracy
 from genet.training.folders import in_order
 from genet.training.images import View
-from genet.training.loop import EpochDone, finished, training_stages
+from genet.training.loop import EpochDone, Execution, TrainingInputs, finished, training_stages
 from genet.training.trainable import ready_to_train
 
 if TYPE_CHECKING:
@@ -125,23 +125,15 @@ def trained_before(lesson: TrainingTask, result: Path) -> Trained | None:
     return known if known.inputs in (lesson.inputs, lesson.earlier_inputs) else None
 
 
-def train_anew(
-    lesson: TrainingTask,
-    result: Path,
-    device: torch.device,
-    splits: Splits,
-    tracker: Tracker,
-    before: int = 0,
-    world: ProcessGroup = SINGLE_PROCESS,
-    say: Callable[[str], None] = lambda text: None,
-) -> Trained:
-    """Train a network; one that was interrupted goes on from its last checkpoint.
+def train_anew(lesson: TrainingTask, splits: Splits, execution: Execution, result: Path, tracker: Tracker) -> Trained:
+    """Train a network; one that was interrupted goes on from its last checkpoint, which lies beside the result.
 
-    The tracker counts epochs, of which `before` are other networks'. Of several processes the first writes.
+    The tracker counts epochs. Of several processes the first writes.
     """
-    device, checkpoint = world.device(device), result.with_suffix(f".{lesson.inputs[:8]}.checkpoint")
-    tell = _telling(tracker, before, splits.train.size, result.with_suffix(".events") if world.first else None)
-    module, trained = finished(learn(lesson, splits, device, checkpoint, world, say), tell)
+    world, checkpoint = execution.world, result.with_suffix(f".{lesson.inputs[:8]}.checkpoint")
+    here = dataclasses.replace(execution, device=world.device(execution.device), checkpoint=checkpoint)
+    tell = _telling(tracker, splits.train.size, result.with_suffix(".events") if world.first else None)
+    module, trained = finished(learn(lesson, splits, here), tell)
     if world.first:
         save_weights(module, result.with_suffix(".safetensors"))
         trained.save(result)
@@ -151,34 +143,20 @@ def train_anew(
 
 
 def learn(
-    lesson: TrainingTask,
-    splits: Splits,
-    device: torch.device,
-    checkpoint: Path | None,
-    world: ProcessGroup = SINGLE_PROCESS,
-    say: Callable[[str], None] = lambda text: None,
+    lesson: TrainingTask, splits: Splits, execution: Execution
 ) -> Generator[tuple[int, float, float], None, tuple[nn.Module, Trained]]:
     """Train a network, from its checkpoint if there is one; yield every epoch's number, loss and accuracy.
 
     Return the network, without its fold, and its accuracies. Nothing but the checkpoint is written.
     """
     module, resolution = _begun(lesson), lesson.network.input.resolution
-    loss = yield from training_stages(
-        module,
-        splits.train,
-        lesson.schedule,
-        resolution,
-        device,
-        lesson.order_seed,
-        checkpoint,
-        teacher_of(lesson, splits.labels),
-        world,
-        say,
-    )
+    teacher = teacher_of(lesson, splits.labels)
+    inputs = TrainingInputs(splits.train, lesson.schedule, resolution, lesson.order_seed, teacher)
+    loss = yield from training_stages(module, inputs, execution)
     held_out = [splits.nas_validation, splits.test]
     if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
         held_out = [images.shuffled(lesson.seed) for images in held_out]
-    nas, test = (accuracy(module, images, resolution, device, world) for images in held_out)
+    nas, test = (accuracy(module, images, resolution, execution.device, execution.world) for images in held_out)
     trained = Trained(
         inputs=lesson.inputs,
         network=str(lesson.network),
@@ -192,13 +170,13 @@ def learn(
     return (module.inside if isinstance(module, Folded) else module), trained
 
 
-def _begun(lesson: TrainingTask, say: Callable[[str], None] = lambda text: None) -> nn.Module:
+def _begun(lesson: TrainingTask, progress: Progress = SILENT) -> nn.Module:
     """Return the network with fresh weights, or with those it begins with; changes to other authors' modules are reported."""
     network = lesson.network
     module = load_structure(network, lesson.start).train() if lesson.start else build_structure(network, lesson.weights_seed)
     if isinstance(network, ExternalModel):
         for told in filter(None, (baked(module), ready_to_train(module, network))):
-            say(f"  {network.name}: {told}")
+            progress.say(f"  {network.name}: {told}")
     if lesson.fold == 1:
         return module
     return marked(Folded(module, lesson.fold), network.model_copy(update={"input": lesson.reads}))
@@ -208,9 +186,7 @@ def train_network(
     folder: Path,
     network: ModelSpec,
     recipe: TrainingRecipe,
-    device: torch.device,
-    progress: Progress,
-    world: ProcessGroup = SINGLE_PROCESS,
+    execution: Execution,
     start: Path | None = None,
     fold: int = 1,
 ) -> Trained:
@@ -222,13 +198,14 @@ def train_network(
     changed since the network was taken in.
     """
     check_unchanged(network)
+    world, progress = execution.world, execution.progress
     labels = read_labels(start.parent) if start else None
     numbered = labels if labels and labels != in_order(labels) else None
     lesson = TrainingTask(
         network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, numbered=numbered, fold=fold
     )
-    result, at = folder / "model.json", world.device(device)
-    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), at, labels, progress.say)
+    result, device = folder / "model.json", world.device(execution.device)
+    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), device, labels, progress)
     noted = None
     if splits.contents:
         noted = note_in(folder, recipe.data, splits.contents, "put them back, or give another --into FOLDER")
@@ -237,12 +214,12 @@ def train_network(
     if not known:
         _check_free(folder, lesson, recipe)
         teacher_of(lesson, splits.labels)  # nothing is written for a training that is not possible
-        module = _begun(lesson, progress.say)
+        module = _begun(lesson, progress)
         check_kept(module.inside if isinstance(module, Folded) else module, network)
         splits.check(network.input.resolution)
     world.wait()  # all processes have checked before the first of them writes
     if world.first and noted:
-        noted.keep(folder, progress.say)
+        noted.keep(folder, progress)
     if known:
         if world.first:
             name_the_place(folder / "recipe.yaml", recipe.data.root)
@@ -256,7 +233,7 @@ def train_network(
     if told := splits.shortened(recipe.train.batch):
         progress.say(told)
     with progress.track(f"training {network.name}", recipe.train.epochs) as tracker:
-        return train_anew(lesson, result, device, splits, tracker, world=world, say=progress.say)
+        return train_anew(lesson, splits, execution, result, tracker)
 
 
 def note_in(folder: Path, data: Data, contents: Contents, remedy: str) -> Noted:
@@ -302,9 +279,9 @@ def _lying_anywhere(recipe: TrainingRecipe) -> TrainingRecipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None})})
 
 
-def _telling(tracker: Tracker, before: int, images: int, events: Path | None) -> EpochDone:
+def _telling(tracker: Tracker, images: int, events: Path | None) -> EpochDone:
     """Report every epoch: on the tracker, and as TensorBoard events if that is installed."""
-    writer, began = _writer(events) if events else None, time.monotonic()
+    writer, before, began = _writer(events) if events else None, tracker.done, time.monotonic()
 
     def epoch_done(epoch: int, loss: float, accuracy: float) -> None:
         nonlocal began

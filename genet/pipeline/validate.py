@@ -16,6 +16,7 @@ from genet.pipeline.train import train_anew, trained_before
 from genet.search.regression import Regression
 from genet.search.solver import frontier
 from genet.search.validation import Validation, ValidationNetwork, Verdict, subjects, validate
+from genet.training.loop import Execution
 
 TITLE = "training them, epochs"
 FEWEST = 4  # networks, of which one is of the frontier
@@ -75,7 +76,7 @@ def _accuracies(
             if known is None:
                 try:
                     lesson = lesson_of(job, network, schedule, repeat)
-                    known = train_anew(lesson, file, job.device, splits, tracker, done)
+                    known = train_anew(lesson, splits, Execution(job.device), file, tracker)
                 except NonFiniteLossError as fault:
                     job.progress.say(f"  {network}: left out, {fault}")
                     continue

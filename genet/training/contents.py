@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
 from genet.config.recipe import Data
 from genet.errors import RunError
+from genet.progress import Progress
 from genet.storage import Record, digest
 
 NOTE = "images.json"
@@ -91,13 +92,15 @@ class Noted(Record):
     beside: str | None  # the same place, seen from the folder
     contents: Contents
 
-    def keep(self, folder: Path, say: Callable[[str], None]) -> None:
+    def keep(self, folder: Path, progress: Progress) -> None:
         """Write the note into the folder, unless it is there."""
         file = folder / NOTE
         if file.exists() and Noted.load(file) == self:
             return
         if not file.exists() and self.name != self.contents.digest:
-            say(f"  {folder}: an earlier version took no note of its images; those in {self.place} are taken to be the same")
+            progress.say(
+                f"  {folder}: an earlier version took no note of its images; those in {self.place} are taken to be the same"
+            )
         self.save(file)
 
 

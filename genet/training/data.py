@@ -22,9 +22,9 @@ from genet.config.recipe import Data
 from genet.device import total_bytes
 from genet.errors import DataError
 from genet.names import some_of
+from genet.progress import SILENT, Progress
 from genet.training.contents import Contents
 from genet.training.datasets import (
-    Say,
     check_class_count,
     check_classes,
     check_labels,
@@ -89,7 +89,7 @@ def load_data(
     view: View = PLAIN,
     device: torch.device = CPU,
     labels: tuple[str, ...] | None = None,
-    say: Say = lambda text: None,
+    progress: Progress = SILENT,
 ) -> Splits:
     """Load the images a recipe asks for; which training images are held out depends on the seed alone.
 
@@ -100,9 +100,9 @@ def load_data(
     as wanted.
     """
     check_augment(view.augment, data, reads)
-    opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, say)
+    opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, progress)
     check_labels(labels, opened.labels, data.root or data.name)
-    splits = opened.split(data.nas_validation, seed, say)
+    splits = opened.split(data.nas_validation, seed, progress)
     if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
         raise DataError(
             f"there must be two images to train and one in every other set, got {splits.train.size} to train, "
@@ -117,7 +117,7 @@ def load_test(
     reads: Input | SpaceInput,
     shown: Preprocessing | None = None,
     labels: tuple[str, ...] | None = None,
-    say: Say = lambda text: None,
+    progress: Progress = SILENT,
 ) -> ImageSet:
     """Load the test images alone, prepared in their own way if one is given, numbered like `labels`.
 
@@ -128,12 +128,12 @@ def load_test(
         check_labels(labels, digits.labels, data.name)
         return digits.test
     root = check_located(data, reads)
-    images = open_split(data.name, root, "validation", labels, say)
+    images = open_split(data.name, root, "validation", labels, progress)
     check_class_count(images, reads, root)
     ordered = numbered(images, root)
     check_labels(labels, ordered, root)
     if ordered and not labels:
-        say(f"  the network has no labels.txt: its logits are taken for the classes by name: {some_of(ordered)}")
+        progress.say(f"  the network has no labels.txt: its logits are taken for the classes by name: {some_of(ordered)}")
     if not len(images):
         raise DataError(f"{root}: got no image to test with, expected at least one")
     return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
@@ -215,7 +215,7 @@ class _Opened:
     contents: Contents | None = None
     usual: tuple[str, ...] | None = None
 
-    def split(self, share: float, seed: int, say: Say) -> Splits:
+    def split(self, share: float, seed: int, progress: Progress) -> Splits:
         """Hold a share of every class out for the search."""
         targets, labels = self.targets, self.usual or self.labels
         if self.usual and self.labels:
@@ -224,7 +224,7 @@ class _Opened:
         lacking = np.setdiff1d(targets, targets[held_out]).tolist()
         if lacking and len(held_out):
             names = [labels[label] if labels else str(label) for label in lacking]
-            say(f"  too few images to hold one out for the search: {some_of(names)}")
+            progress.say(f"  too few images to hold one out for the search: {some_of(names)}")
         name = self.contents.digest if self.contents else None
         return Splits(self.taking(train), self.taking(held_out), self.test, self.labels, self.contents, name)
 
@@ -272,15 +272,15 @@ def _digits(data: Data, reads: Input | SpaceInput, view: View) -> _Opened:
 
 
 def _files(
-    data: Data, reads: Input | SpaceInput, view: View, device: torch.device, labels: tuple[str, ...] | None, say: Say
+    data: Data, reads: Input | SpaceInput, view: View, device: torch.device, labels: tuple[str, ...] | None, progress: Progress
 ) -> _Opened:
     """Return an image folder, or a dataset by timm's name; the test set is timm's validation split."""
     root = check_located(data, reads)
-    train_set, test_set = (open_split(data.name, root, split, labels, say) for split in ("train", "validation"))
+    train_set, test_set = (open_split(data.name, root, split, labels, progress) for split in ("train", "validation"))
     check_classes(train_set, test_set, reads, root)
     kept, note = _keeping(data, reads, view.augment, len(train_set) + len(test_set), device)
     if note:
-        say(note)
+        progress.say(note)
     make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
     ordered = numbered(train_set, root)
     contents = Contents(train=listed_images(train_set, root), validation=listed_images(test_set, root))

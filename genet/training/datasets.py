@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tarfile import TarInfo
 from typing import Any
@@ -17,11 +17,11 @@ from genet.arch.space import SpaceInput
 from genet.config.recipe import Data
 from genet.errors import DataError, first_line
 from genet.names import by_class, some_of, unshared
+from genet.progress import Progress
 from genet.training.contents import Listed, listed
 from genet.training.folders import FolderReader, in_order
 
 DOWNLOADED = "torch/"  # datasets that torchvision can download
-Say = Callable[[str], None]
 
 
 def listed_images(images: Any, root: str) -> dict[str, Listed]:
@@ -76,7 +76,7 @@ def _download(name: str) -> str:
     return str(root)
 
 
-def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, say: Say) -> Any:
+def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, progress: Progress) -> Any:
     """Return a split as timm opens it; its classes are numbered like `labels`, else in one order for all processes."""
     from timm.data import ImageDataset, create_dataset
 
@@ -84,7 +84,7 @@ def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, s
     if name == "folder" and place.is_dir():
         reader = FolderReader(place, labels)
         if reader.left_out:
-            say(f"  {reader.left_out}")
+            progress.say(f"  {reader.left_out}")
         return ImageDataset(str(place), reader=reader)
     try:
         if place.suffix != ".tar":

@@ -6,10 +6,12 @@ ends where an undisturbed one ends, bit for bit on the same machine.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Never, TypeVar, cast
@@ -22,11 +24,12 @@ from genet.config.recipe import Schedule, Training
 from genet.device import device_fault, give_back_memory
 from genet.errors import DataError, DeviceError, LostDeviceError, NonFiniteLossError, RunError, first_line
 from genet.models.external import structure_of
+from genet.progress import SILENT, Progress
 from genet.signals import GracefulShutdown, Terminated
 from genet.storage import digest
 from genet.training.checkpoints import BAD_BATCH, PREEMPTED, BadBatch, Checkpoints, Preempted
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from genet.training.images import ImageSet, TensorImages
+from genet.training.images import CPU, ImageSet, TensorImages
 from genet.training.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
 from genet.training.replay import CALLS_BEFORE, Replayed
 
@@ -36,18 +39,34 @@ T = TypeVar("T")
 EpochDone = Callable[[int, float, float], None]  # epochs done; mean loss and accuracy of the last one, on its training images
 
 
+@dataclass(frozen=True)
+class TrainingInputs:
+    """Everything besides the module that the result of a training depends on."""
+
+    images: ImageSet
+    schedule: Schedule
+    resolution: int
+    seed: int  # of the images' order and augmentation
+    teacher: nn.Module | None = None
+
+    @property
+    def training(self) -> Training:
+        """The schedule with the choices of a final training, which are off in a plain one."""
+        return Training.model_validate(self.schedule.model_dump())
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where a training runs, keeps its checkpoint and reports: its result does not depend on it."""
+
+    device: torch.device = CPU
+    checkpoint: Path | None = None
+    world: ProcessGroup = SINGLE_PROCESS
+    progress: Progress = SILENT
+
+
 def train(
-    module: nn.Module,
-    images: ImageSet,
-    schedule: Schedule,
-    resolution: int,
-    device: torch.device,
-    seed: int,
-    checkpoint: Path | None = None,
-    epoch_done: EpochDone | None = None,
-    teacher: nn.Module | None = None,
-    world: ProcessGroup = SINGLE_PROCESS,
-    say: Callable[[str], None] = lambda text: None,
+    module: nn.Module, inputs: TrainingInputs, execution: Execution = Execution(), epoch_done: EpochDone | None = None
 ) -> float:
     """Train `module` in place, from its checkpoint if there is one; with averaged weights (EMA) it ends with these.
 
@@ -55,8 +74,7 @@ def train(
     with the batch's facts beside the checkpoint; DeviceError if a batch does not fit, LostDeviceError if the device stops
     answering. When asked to end (SIGTERM, Ctrl-C), it saves first.
     """
-    stages = training_stages(module, images, schedule, resolution, device, seed, checkpoint, teacher, world, say)
-    return finished(stages, epoch_done)
+    return finished(training_stages(module, inputs, execution), epoch_done)
 
 
 def finished(stages: Generator[tuple[int, float, float], None, T], epoch_done: EpochDone | None = None) -> T:
@@ -71,26 +89,16 @@ def finished(stages: Generator[tuple[int, float, float], None, T], epoch_done: E
 
 
 def training_stages(
-    module: nn.Module,
-    images: ImageSet,
-    schedule: Schedule,
-    resolution: int,
-    device: torch.device,
-    seed: int,
-    checkpoint: Path | None = None,
-    teacher: nn.Module | None = None,
-    world: ProcessGroup = SINGLE_PROCESS,
-    say: Callable[[str], None] = lambda text: None,
+    module: nn.Module, inputs: TrainingInputs, execution: Execution
 ) -> Generator[tuple[int, float, float], None, float]:
     """Train like `train`, for a caller with work between epochs: yield the arguments of `EpochDone`."""
-    training = Training.model_validate(schedule.model_dump())
+    device = execution.device
     module.to(device).to(memory_format=torch.channels_last).train()
     untrained = {name: value.clone() for name, value in module.state_dict().items()} if device.type == "cuda" else {}
 
     def run(deterministic: bool) -> Generator[tuple[int, float, float], None, float]:
         with computing_on(device, deterministic), GracefulShutdown() as ending:
-            loop = _Loop(module, images, training, resolution, device, seed, checkpoint, teacher, world, ending)
-            loss = yield from loop.run(say)
+            loss = yield from _Loop(module, inputs, execution, ending).run()
         module.eval()
         return loss
 
@@ -103,25 +111,20 @@ def training_stages(
                 raise
         # By now the fault is gone, and with it the device memory that its frames held.
         if kind == "out of memory":
-            raise DeviceError(_too_large(module, images, training, resolution, device, teacher, world))
+            raise DeviceError(_too_large(module, inputs, execution))
         if kind == "device lost":
             raise LostDeviceError(f"the device stopped answering ({message}); the same command goes on from the last checkpoint")
-        say("  this GPU lacks deterministic kernels for it: an interrupted run will end close to, not at, the same weights")
+        execution.progress.say(
+            "  this GPU lacks deterministic kernels for it: an interrupted run will end close to, not at, the same weights"
+        )
         module.load_state_dict(untrained)  # the step that failed has changed statistics
     raise DeviceError(f"training failed on {device}: {message}; another batch or resolution may have kernels")
 
 
-def _too_large(
-    module: nn.Module,
-    images: ImageSet,
-    training: Training,
-    resolution: int,
-    device: torch.device,
-    teacher: nn.Module | None,
-    world: ProcessGroup,
-) -> str:
+def _too_large(module: nn.Module, inputs: TrainingInputs, execution: Execution) -> str:
     """Return an error with the largest batch that fits, found by a few steps, once the failed step's memory is freed."""
-    shape = next(images.on(device).batches(2 * world.size, resolution))[0].shape[1:]
+    device, world, training, resolution = execution.device, execution.world, inputs.training, inputs.resolution
+    shape = next(inputs.images.on(device).batches(2 * world.size, resolution))[0].shape[1:]
 
     def fits(batch: int) -> bool:
         give_back_memory(device)
@@ -129,15 +132,15 @@ def _too_large(
         brief = training.model_copy(update={"batch": batch, "epochs": CALLS_BEFORE + 2, "warmup_epochs": 0})
         try:
             with computing_on(device), GracefulShutdown() as ending:
-                loop = _Loop(module, blank, brief, resolution, device, 0, None, teacher, SINGLE_PROCESS, ending)
-                finished(loop.run(lambda text: None))
+                some = dataclasses.replace(inputs, images=blank, schedule=brief, seed=0)
+                finished(_Loop(module, some, Execution(device), ending).run())
         except RuntimeError as fault:
             if device_fault(fault) != "out of memory":
                 raise
             return False
         return True
 
-    each = largest_fitting(fits, 2 * training.grad_accum_steps, min(training.batch, images.size) // world.size)
+    each = largest_fitting(fits, 2 * training.grad_accum_steps, min(training.batch, inputs.images.size) // world.size)
     fitting = each and each * world.size
     remedy = f"batch {fitting} does; lower the schedule's batch" if fitting else "none does; lower the resolution"
     return (
@@ -158,21 +161,12 @@ def largest_fitting(fits: Callable[[int], bool], step: int, above: int) -> int |
 class _Loop:
     """A training under way."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        images: ImageSet,
-        training: Training,
-        resolution: int,
-        device: torch.device,
-        seed: int,
-        checkpoint: Path | None,
-        teacher: nn.Module | None,
-        world: ProcessGroup,
-        ending: GracefulShutdown,
-    ) -> None:
-        self.module, self.images, self.training, self.resolution = module, images.on(device), training, resolution
-        self.device, self.seed, self.world, self.ending = device, seed, world, ending
+    def __init__(self, module: nn.Module, inputs: TrainingInputs, execution: Execution, ending: GracefulShutdown) -> None:
+        device, world, training = execution.device, execution.world, inputs.training
+        images = inputs.images.on(device)
+        self.module, self.device, self.world, self.ending = module, device, world, ending
+        self.images, self.training, self.resolution, self.seed = images, training, inputs.resolution, inputs.seed
+        self.say = execution.progress.say
         self.batch = min(training.batch, images.size)
         even = 2 * world.size * training.grad_accum_steps if training.mixup or world.size > 1 else training.grad_accum_steps
         self.batch -= self.batch % even if self.batch < training.batch else 0
@@ -185,32 +179,32 @@ class _Loop:
         self.joined = world.joined(module)
         self.learner = Learner(module, training, clip=training.clip_grad_norm)
         self.averaged = _averaged(module, training.ema)
-        self.loss_of = _Loss(training, module, teacher and _ready(teacher, device))
+        self.loss_of = _Loss(training, module, inputs.teacher and _ready(inputs.teacher, device))
         self.descend = Replayed(self._descend, device, recorded=self.learner.recordable and world.size == 1)
-        self.checkpoints = Checkpoints(checkpoint) if checkpoint else None
+        self.checkpoints = Checkpoints(execution.checkpoint) if execution.checkpoint else None
         self.epoch, self.step, self.total, self.right = 0, 0, 0.0, 0.0  # whole epochs, steps of the next, its sums up to `read`
         self.read = 0  # steps of this epoch whose losses and right answers are in the sums
         self.answered = torch.zeros((), device=device)  # right answers since
         self.loss = math.nan  # of the last whole epoch
         self.saved = time.monotonic()
 
-    def run(self, say: Callable[[str], None]) -> Generator[tuple[int, float, float], None, float]:
+    def run(self) -> Generator[tuple[int, float, float], None, float]:
         """Train from the current state to the end, and release the recorded graph; yield every epoch, return the last loss."""
         try:
-            return (yield from self._run(say))
+            return (yield from self._run())
         finally:
             self.descend.forget()
 
-    def _run(self, say: Callable[[str], None]) -> Generator[tuple[int, float, float], None, float]:
+    def _run(self) -> Generator[tuple[int, float, float], None, float]:
         state = self.checkpoints.read() if self.checkpoints else None
         if state:
             self.restore(state)
         if self.checkpoints and self.world.first:
             damaged = " and ".join(file.name for file in self.checkpoints.damaged)
             if damaged:
-                say(f"  {damaged}: damaged, and left out")
+                self.say(f"  {damaged}: damaged, and left out")
             if state or damaged:
-                say(f"  going on after {self.epoch} epochs and {self.step} steps" if state else "  beginning anew")
+                self.say(f"  going on after {self.epoch} epochs and {self.step} steps" if state else "  beginning anew")
             self.checkpoints.forget_the_last_end()
         place = float(self.epoch * self.steps + self.step)
         (places,) = self.world.total(place)
@@ -230,7 +224,7 @@ class _Loop:
             self.save()
             yield self.epoch, self.loss, right / (self.steps * self.batch)
         if self.descend.refused:
-            say(f"  its steps could not be recorded as a CUDA graph, and were launched one by one ({self.descend.refused})")
+            self.say(f"  its steps could not be recorded as a CUDA graph, and were launched one by one ({self.descend.refused})")
         if self.averaged is not None:
             self.module.load_state_dict(self.averaged.module.state_dict())
         return self.loss

@@ -17,8 +17,8 @@ from genet.config.reader import read_structure, read_training, to_yaml
 from genet.models.external import identified
 from genet.models.weights import save_weights
 from genet.pipeline.train import train_network
-from genet.progress import Progress
 from genet.studies.fold import fold
+from genet.training.loop import Execution
 from tests.fixtures import others
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.tiny import RECIPE, write_recipe
@@ -157,7 +157,7 @@ def test_a_batch_larger_than_the_training_set_is_told_and_the_card_states_what_w
 
 def test_what_is_folded_is_trained_on_mixed_images_too() -> None:
     folded = fold(foreign(others.main_first), 4)
-    train_network(Path("folded"), folded, read_training("mixed.yaml"), torch.device("cpu"), Progress(), fold=4)
+    train_network(Path("folded"), folded, read_training("mixed.yaml"), Execution(), fold=4)
     assert load("folded")(torch.zeros(1, 4, 8, 8)).shape == (1, 40)
 
 

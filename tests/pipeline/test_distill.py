@@ -32,6 +32,7 @@ from genet.trials.plan import Change, Trial
 from genet.trials.results import FailureKind, Seconds, TrialResult, failed, read_results
 from genet.trials.runners.runner import InProcess
 from genet.trials.status import progress_by_superblock
+from tests.fixtures.heard import Heard
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
 
 LONGER = RECIPE.replace("{epochs: 1, batch: 128,", "{epochs: 4, patience: 1, batch: 128, joint_fraction: 0.2,").replace(
@@ -276,16 +277,11 @@ def test_options_that_cannot_work_are_refused_before_anything_is_done(
 def test_a_damaged_line_is_told_until_its_trial_has_run_again(finished: RunFolder) -> None:
     whole = finished.trials.path.read_bytes().splitlines(keepends=True)
     finished.trials.path.write_bytes(b"".join([whole[0].replace(b"accuracy", b"aCcuracy"), *whole[1:]]))
-    said: list[str] = []
-
-    class Heard(Progress):
-        def say(self, text: str) -> None:
-            said.append(text)
-
+    said = Heard()
     for _ in range(2):
-        with open_run(finished.path, Heard()) as job:
+        with open_run(finished.path, said) as job:
             run_planned_trials(job, lambda _: InProcess())
-    assert sum("damaged lines 1 are left out" in text for text in said) == 1
+    assert sum("damaged lines 1 are left out" in text for text in said.lines) == 1
 
 
 # Signals

@@ -20,6 +20,7 @@ from genet.training import data as loading
 from genet.training.augmentation import BITS, draws, seed_augmentation, training_transform
 from genet.training.data import load_data
 from genet.training.images import FileImages, TensorImages, View
+from tests.fixtures.heard import Heard
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
@@ -193,14 +194,14 @@ def test_a_process_that_is_handed_a_set_decodes_its_own_images(folder: Path) -> 
 def test_a_set_too_large_for_the_device_is_decoded_anew_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = 48 * 3 * ((SIZE + 2) ** 2 + SIZE**2)  # padded for the crop, and as decoded
     monkeypatch.setattr(loading, "total_bytes", lambda device: 4 * needed - 1)
-    said: list[str] = []
-    load_data(Data(name="folder", root=str(folder)), READS, 0, say=said.append)
-    assert "48 images take" in said[0]
-    assert "decoded anew in every epoch" in said[0]
+    said = Heard()
+    load_data(Data(name="folder", root=str(folder)), READS, 0, progress=said)
+    assert "48 images take" in said.lines[0]
+    assert "decoded anew in every epoch" in said.lines[0]
     monkeypatch.setattr(loading, "total_bytes", lambda device: 4 * needed)
-    said.clear()
-    load_data(Data(name="folder", root=str(folder)), READS, 0, say=said.append)
-    assert said == []
+    said.lines.clear()
+    load_data(Data(name="folder", root=str(folder)), READS, 0, progress=said)
+    assert said.lines == []
 
 
 @pytest.mark.parametrize("policy", [{"policy": "rand-m9-mstd0.5"}, {"color_jitter": 0.4}, {"scale": (0.5, 1.0)}])

@@ -15,6 +15,7 @@ from PIL import Image
 from genet.arch.network import Input
 from genet.config.recipe import Data
 from genet.errors import RunError
+from genet.progress import SILENT
 from genet.training.contents import NOTE, Contents, Made, followed, listed, note_of
 from genet.training.data import load_data
 
@@ -127,7 +128,7 @@ def test_a_name_that_decomposes_its_letters_is_the_same_name() -> None:
 
 def noted(folder: Path, root: Path, made: Made | None, contents: Contents | None = None) -> str | None:
     found = note_of(folder, data_in(root), contents or contents_of(root), made, "put them back")
-    found.keep(folder, lambda text: None)
+    found.keep(folder, SILENT)
     return found.name
 
 

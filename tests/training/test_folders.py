@@ -31,6 +31,7 @@ from genet.training.folders import FolderReader, in_order
 from genet.training.images import View
 from genet.training.pixels import in_mode
 from tests.fixtures.commands import answer
+from tests.fixtures.heard import Heard
 
 NETWORK = Network.parse("@8x3 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | Conv k1 c8 | 2")
 READS = Input(channels=3, classes=2, resolution=8)
@@ -199,10 +200,10 @@ def test_what_only_one_split_or_only_the_network_has_is_told_apart(tmp_path: Pat
 def test_a_test_of_a_network_without_names_of_classes_says_which_it_takes(tmp_path: Path, labels: tuple[str, ...] | None) -> None:
     for name in ("dog", "cat"):
         draw(tmp_path / "validation" / name / "1.png")
-    said: list[str] = []
-    load_test(Data(name="folder", root=str(tmp_path)), READS, labels=labels, say=said.append)
+    said = Heard()
+    load_test(Data(name="folder", root=str(tmp_path)), READS, labels=labels, progress=said)
     law = "  the network has no labels.txt: its logits are taken for the classes by name: cat, dog"
-    assert said == ([] if labels else [law])
+    assert said.lines == ([] if labels else [law])
 
 
 def test_an_image_may_be_called_anything_and_is_shown_on_one_line(tmp_path: Path) -> None:
@@ -249,9 +250,9 @@ def test_a_class_too_small_to_hold_an_image_out_is_named(tmp_path: Path) -> None
         for name, count in (("common", 20), ("rare", 1)):
             for number in range(count):
                 draw(tmp_path / split / name / f"{number}.png")
-    said: list[str] = []
-    splits = load_data(Data(name="folder", root=str(tmp_path), nas_validation=0.3), READS, 0, say=said.append)
-    assert said == ["  too few images to hold one out for the search: rare"]
+    said = Heard()
+    splits = load_data(Data(name="folder", root=str(tmp_path), nas_validation=0.3), READS, 0, progress=said)
+    assert said.lines == ["  too few images to hold one out for the search: rare"]
     assert 1 in {int(label) for _, labels in splits.train.batches(4, 8) for label in labels}
 
 

@@ -24,7 +24,7 @@ from genet.training.data import Splits, load_data
 from genet.training.evaluation import accuracy
 from genet.training.images import Batch, TensorImages, View
 from genet.training.learner import learning_rate
-from genet.training.loop import train
+from genet.training.loop import EpochDone, Execution, TrainingInputs, train
 
 CPU = torch.device("cpu")
 TINY = Network.parse("@8x1 | Conv k3 c8 s1 | XX k3 c16 s2 d1 | DW k3 c16 s1 d1 r2 | BL k3 c16 s2 d1 r0.5 | Conv k1 c24 | 10")
@@ -43,9 +43,15 @@ def few(digits: Splits) -> TensorImages:
     return TensorImages(pixels, labels)
 
 
-def trained(images: TensorImages, schedule: Schedule = SCHEDULE, seed: int = 0, **more: object) -> GENet:
+def trained(
+    images: TensorImages,
+    schedule: Schedule = SCHEDULE,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    epoch_done: EpochDone | None = None,
+) -> GENet:
     module = build(TINY, seed=1)
-    train(module, images, schedule, 8, CPU, seed, **more)  # type: ignore[arg-type]
+    train(module, TrainingInputs(images, schedule, 8, seed), Execution(checkpoint=checkpoint), epoch_done)
     return module
 
 
@@ -151,7 +157,7 @@ def test_weight_decay_pulls_on_convolutions_and_the_classifier_but_on_no_batch_n
         module = build(TINY, seed=1)
         schedule = Schedule(epochs=2, batch=100, learning_rate=0.8, weight_decay=decay)
         with pytest.raises(FirstEpochDoneError, match=r"^$"):
-            train(module, few, schedule, 8, CPU, seed=0, epoch_done=stop)  # one step, so decay acts by itself alone
+            train(module, TrainingInputs(few, schedule, 8, 0), epoch_done=stop)  # one step, so decay acts by itself alone
         modules.append(module)
     decayed = {name for name in differing(*modules) if "running" not in name}
     assert decayed == {name for name, parameter in build(TINY).named_parameters() if parameter.ndim > 1}
@@ -302,7 +308,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_any_weight_is_spoil
         NonFiniteLossError,
         match=r"epoch \d, step \d+: got a loss of \S+, expected the loss and its gradients to stay finite; lower learning_rate",
     ):
-        train(module, few, Schedule(epochs=4, batch=32, learning_rate=rate), 8, CPU, seed=0)
+        train(module, TrainingInputs(few, Schedule(epochs=4, batch=32, learning_rate=rate), 8, 0))
     assert [name for name, parameter in module.named_parameters() if not parameter.isfinite().all()] == []
 
 
@@ -312,7 +318,7 @@ def test_an_image_that_is_not_finite_stops_the_training_at_its_step(few: TensorI
     pixels[17] = float("nan")
     module = build(TINY, seed=1)
     with pytest.raises(NonFiniteLossError, match=r"failed in epoch 1, step [123]: got a loss of nan,"):
-        train(module, TensorImages(pixels, labels), Schedule(epochs=1, batch=33, learning_rate=0.1), 8, CPU, seed=0)
+        train(module, TrainingInputs(TensorImages(pixels, labels), Schedule(epochs=1, batch=33, learning_rate=0.1), 8, 0))
     assert all(parameter.isfinite().all() for parameter in module.parameters())
 
 
@@ -332,7 +338,7 @@ def test_the_facts_of_a_batch_that_is_not_finite_stand_beside_the_checkpoint(few
     checkpoint = tmp_path / "net.checkpoint"
     schedule = Schedule(epochs=1, batch=100, learning_rate=0.1)
     with pytest.raises(NonFiniteLossError, match=r"the batch's facts are in .*net\.bad-batch\.json"):
-        train(build(TINY, seed=1), TensorImages(pixels, labels), schedule, 8, CPU, seed=0, checkpoint=checkpoint)
+        train(build(TINY, seed=1), TrainingInputs(TensorImages(pixels, labels), schedule, 8, 0), Execution(checkpoint=checkpoint))
     facts = json.loads((tmp_path / "net.bad-batch.json").read_text())
     assert (facts["epoch"], facts["step"], facts["largest_pixel"]) == (1, 1, "nan")
     assert facts["finite_pixels"] == pytest.approx(1 - 32 / 6400)
@@ -374,7 +380,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole_where_no_batch_is_norm
     modules = []
     for parts in (1, 4):
         module = plain()
-        train(module, few, Training(**SCHEDULE.model_dump(), grad_accum_steps=parts), 8, CPU, seed=0)
+        train(module, TrainingInputs(few, Training(**SCHEDULE.model_dump(), grad_accum_steps=parts), 8, 0))
         modules.append(module)
     for one, other in zip(*(module.parameters() for module in modules), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -385,7 +391,7 @@ def test_a_clipped_gradient_is_no_longer_than_asked(few: TensorImages) -> None:
     for clip in (None, 1e-3):
         module = build(TINY, seed=1)
         once = Training(epochs=1, batch=100, learning_rate=0.8, momentum=0, weight_decay=0, clip_grad_norm=clip)
-        train(module, few, once, 8, CPU, seed=0)
+        train(module, TrainingInputs(few, once, 8, 0))
         start = dict(build(TINY, seed=1).named_parameters())
         moved.append(torch.cat([(p - start[name]).flatten() for name, p in module.named_parameters()]).norm().item())
     rate = 0.8 * 100 / 256 / 2  # half way down the cosine
@@ -403,7 +409,9 @@ def test_a_teacher_that_is_always_sure_pulls_towards_its_answer(digits: Splits) 
         with torch.inference_mode():
             return float(module(pixels).softmax(1)[:, 3].mean())
 
-    assert threes(trained(digits.train, teacher=Sure())) > 0.4 > 0.2 > threes(trained(digits.train))
+    taught = build(TINY, seed=1)
+    train(taught, TrainingInputs(digits.train, SCHEDULE, 8, 0, Sure()))
+    assert threes(taught) > 0.4 > 0.2 > threes(trained(digits.train))
 
 
 def test_erased_images_lose_a_rectangle_and_only_while_training(few: TensorImages) -> None:

@@ -24,7 +24,7 @@ from genet.training.data import Splits, load_data
 from genet.training.evaluation import accuracy
 from genet.training.images import Batch, TensorImages
 from genet.training.learner import Learner, learning_rate
-from genet.training.loop import epoch_seed, train
+from genet.training.loop import TrainingInputs, epoch_seed, train
 from genet.trials.checkpoint import CheckpointPlace
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
@@ -61,7 +61,7 @@ def splits(recipe: Recipe) -> Splits:
 def weights(recipe: Recipe, splits: Splits) -> dict[str, Tensor]:
     """A MasterNet that knows some digits."""
     module = build(recipe.space.masternet(16), seed=1)
-    train(module, splits.train, Schedule(epochs=4, batch=64, learning_rate=0.4), 16, CPU, 0)
+    train(module, TrainingInputs(splits.train, Schedule(epochs=4, batch=64, learning_rate=0.4), 16, 0))
     return module.state_dict()
 
 
@@ -209,7 +209,7 @@ def test_without_a_head_the_classifier_is_what_reads_the_last_super_block(
 def test_without_a_head_the_masternets_logits_are_learnt_without_a_single_label(course: TrialContext, recipe: Recipe) -> None:
     space = recipe.space.model_copy(update={"head": None})
     parent = build(space.masternet(16), seed=1)
-    train(parent, course.splits.train, Schedule(epochs=8, batch=64, learning_rate=0.4), 16, CPU, 0)
+    train(parent, TrainingInputs(course.splits.train, Schedule(epochs=8, batch=64, learning_rate=0.4), 16, 0))
     pixels, labels = shown(course.splits.train)
     blind = trained_on(dataclasses.replace(course, parent=parent), TensorImages(pixels, torch.full_like(labels, -1)))
     blind = changed(blind, mode="features", epochs=6, learning_rate=0.5)
