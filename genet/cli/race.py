@@ -46,7 +46,7 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     print(f"± standard errors of accuracies, half of a 99.9 % interval of {found_ms(found.setting)}")
     print(f"the search and the race cost {found.trainings:.1f} full trainings")
     for row in found.outcomes:
-        print(f"\nbudget {row.budget}: {_verdict(row)}")
+        print(f"\nbudget {row.budget}: {row.verdict}")
         for each in row.exported:
             print(f"  {each.network}\n  {folder / each.export}\n  genet latency {folder / 'networks' / each.name}")
     for name, why in found.failed.items():
@@ -71,17 +71,6 @@ def _row(row: Outcome) -> list[str]:
 
 def _test(row: Raced) -> str:
     return f"{100 * row.test_accuracy:.1f}±{100 * row.test_error:.1f}"
-
-
-def _verdict(row: Outcome) -> str:
-    """Say which network won and by how much, on the held-out images."""
-    other = row.known if row.searched else row.best_searched
-    if other is None:
-        return f"{row.name}; {'no known design' if row.searched else 'no network of the search'} was within it"
-    lead = 100 * (row.held_out_accuracy - other.held_out_accuracy)
-    kind = "the best known design" if row.searched else "the best network of the search"
-    told = f"{lead:.1f} points ahead of {other.name}, {kind}, on the images held out"
-    return f"{row.name}, {told}{'; less than one standard error: a tie' if row.tie else ''}"
 
 
 def _count(number: int) -> str:

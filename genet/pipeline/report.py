@@ -20,6 +20,7 @@ from genet.pipeline.learn import train_network
 from genet.pipeline.run_folder import RunFolder, network_name
 from genet.pipeline.state import SearchState
 from genet.report.page import ReportData, page
+from genet.report.race_figures import ShortTraining
 from genet.search.certificate import Choice, Selection
 from genet.search.outcome import Outcomes, Trained
 from genet.search.race import Entrants
@@ -83,6 +84,7 @@ def write_report(job: RunContext) -> Path:
     files, state = job.folder, SearchState(job)
     selection, validation = _if_there(files, files.selection, Selection), _if_there(files, files.validation, Validation)
     regression = state.regression if files.regression.exists() else None
+    outcomes = _if_there(files, files.results, Outcomes)
     roof = files.read_current(files.roof, RunRoof, state.table.setting.digest)
     story = ReportData(
         recipe=job.recipe,
@@ -98,11 +100,31 @@ def write_report(job: RunContext) -> Path:
         roof=roof.roof if roof else None,
         explanations=explain_selection(state, selection) if selection else (),
         validation=validation if validation and regression and validation.inputs == regression.inputs else None,
-        outcomes=_if_there(files, files.results, Outcomes),
+        outcomes=outcomes,
+        short=_short_trainings(job),
+        exports=_exports(files, outcomes),
         shortfalls=list_shortfalls(job),
     )
     write_atomic(files.report, page(story).encode())
     return files.report
+
+
+def _short_trainings(job: RunContext) -> dict[str, ShortTraining]:
+    """Return the short trainings of the race by network name."""
+    entrants = _if_there(job.folder, job.folder.entrants, Entrants)
+    designs = {entrant.name for entrant in entrants.racing if entrant.design} if entrants else set()
+    return {
+        line["name"]: ShortTraining(line["held_out"], line["name"] not in designs)
+        for line in job.folder.race.read().records
+        if line["epochs"] < job.recipe.train.epochs and line["held_out"] is not None
+    }
+
+
+def _exports(files: RunFolder, outcomes: Outcomes | None) -> dict[str, Exports]:
+    """Return what every network that is handed out was exported to, by its name."""
+    rows = [row for outcome in (outcomes.outcomes if outcomes else ()) for row in outcome.exported]
+    evidence = {row.name: files.path / row.export / EVIDENCE_FILE for row in rows}
+    return {name: Exports.load(file) for name, file in evidence.items() if file.exists()}
 
 
 def _if_there(files: RunFolder, path: Path, record: type[R]) -> R | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from genet.latency.staircase.plan import PlacedStaircase, Staircases
 from genet.search.certificate import Selection
-from genet.search.outcome import Outcomes
+from genet.search.regression import Regression
 from genet.search.solver import Candidate
 from genet.trials.results import TrialResult
 
@@ -50,23 +50,21 @@ class FrontierInfo(NamedTuple):
     budgets: tuple[float, ...]
 
 
-class RacePoint(NamedTuple):
-    """A network that was trained fully: its design, if it is a known one, its latency, and its held-out accuracy in percent."""
+class CurvePanel(NamedTuple):
+    """The trials of one super-block (from 1): held-out accuracy in percent after every epoch, controls apart."""
 
-    design: str
-    ms_per_image: float
-    percent: float
+    superblock: int
+    trials: tuple[tuple[float, ...], ...]
+    controls: tuple[tuple[float, ...], ...]
+
+
+class Effect(NamedTuple):
+    """What the regression makes of a change: points of accuracy, with its standard error."""
+
+    label: str
+    kind: str
+    points: float
     error: float
-    won: bool
-
-
-class RaceInfo(NamedTuple):
-    """The networks of the search, the known designs, the MasterNet (ms per image, percent), and the budgets in ms per image."""
-
-    searched: tuple[RacePoint, ...]
-    known: tuple[RacePoint, ...]
-    masternet: tuple[float, float]
-    budgets: tuple[float, ...]
 
 
 def staircase_info(staircases: Staircases, resolution: int) -> tuple[StairPanel, ...]:
@@ -115,26 +113,23 @@ def frontier_info(fronts: Mapping[int, Sequence[Candidate]], selection: Selectio
     return FrontierInfo(lines, chosen, tuple(dict.fromkeys(choice.budget_ms_per_image for choice in choices)))
 
 
-def race_info(outcomes: Outcomes) -> RaceInfo:
-    """Return every network raced as (ms per image, held-out percent, its standard error), with the MasterNet and the winners."""
-    winners = {outcome.name for outcome in outcomes.outcomes}
+def curve_info(trials: Sequence[TrialResult]) -> tuple[CurvePanel, ...]:
+    """Return one panel per super-block whose trials have curves."""
+    found: dict[int, tuple[list[tuple[float, ...]], list[tuple[float, ...]]]] = {}
+    for trial in trials:
+        if trial.curve and trial.accuracy is not None:
+            curve = tuple(100 * accuracy for accuracy in trial.curve)
+            found.setdefault(trial.index, ([], []))[trial.control].append(curve)
+    return tuple(CurvePanel(index + 1, tuple(own), tuple(controls)) for index, (own, controls) in sorted(found.items()))
 
-    def points(searched: bool) -> tuple[RacePoint, ...]:
-        return tuple(
-            RacePoint(
-                each.design or "",
-                each.ms_per_image or each.predicted_ms_per_image or 0.0,
-                100 * each.held_out_accuracy,
-                100 * each.held_out_error,
-                each.name in winners,
-            )
-            for each in outcomes.raced
-            if each.searched == searched
-        )
 
-    limits = [each.budget_ms_per_image for each in outcomes.outcomes] + [each.budget_ms_per_image for each in outcomes.unmet]
-    masternet = (outcomes.masternet_ms_per_image, 100 * outcomes.masternet.nas_accuracy)
-    return RaceInfo(points(True), points(False), masternet, tuple(limits))
+def effect_info(regression: Regression) -> tuple[Effect, ...]:
+    """Return the effects of a doubled width and of one more block, per super-block and block type."""
+    return tuple(
+        Effect(f"{each.index + 1} {each.block_type}, {what}", each.block_type.kind, 100 * found.value, 100 * found.error)
+        for each in regression.gradients
+        for what, found in (("width x 2", each.per_doubling), ("one more block", each.per_block))
+    )
 
 
 def draw_staircases(panels: Sequence[StairPanel]) -> str:
@@ -189,24 +184,31 @@ def draw_frontier(info: FrontierInfo) -> str:
     return svg(figure)
 
 
-def draw_race(info: RaceInfo) -> str:
-    """Draw held-out accuracy over latency with errors: the search, known designs, the MasterNet; winners are ringed."""
-    figure = figure_of(6.4, 3.6)
+def draw_trial_curves(panels: Sequence[CurvePanel]) -> str:
+    """Draw accuracy over epochs, a panel per super-block; dashed are controls."""
+    figure = figure_of(1.7 * len(panels) + 0.8, 2.2)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True):
+        for curve in panel.trials:
+            axes.plot(range(1, len(curve) + 1), curve, "o-", markersize=2, linewidth=0.7, alpha=0.6, color="#1b6ca8")
+        for curve in panel.controls:
+            axes.plot(range(1, len(curve) + 1), curve, "--", linewidth=1.2, color="black")
+        axes.set_title(f"super-block {panel.superblock}", fontsize=9)
+        axes.set_xlabel("epoch")
+    figure.axes[0].set_ylabel("held-out accuracy (%)")
+    return svg(figure)
+
+
+def draw_effects(effects: Sequence[Effect]) -> str:
+    """Draw the regression's effects with their standard errors, a row each."""
+    figure = figure_of(6.4, 0.6 + 0.17 * len(effects))
     axes = figure.subplots()
-    for label, points, colour in (("of the search", info.searched, "#1b6ca8"), ("known designs", info.known, "#c8553d")):
-        if points:
-            ms, percent, errors = ([getattr(point, name) for point in points] for name in ("ms_per_image", "percent", "error"))
-            axes.errorbar(ms, percent, errors, fmt="o", markersize=4, linewidth=1, color=colour, label=label)
-        for point in points:
-            axes.annotate(point.design, (point.ms_per_image, point.percent), (4, 3), textcoords="offset points", fontsize=6)
-            if point.won:
-                axes.plot(point.ms_per_image, point.percent, "o", markersize=9, markerfacecolor="none", color="black")
-    axes.plot(*info.masternet, "*", markersize=9, color=GREY, label="MasterNet")
-    for budget in info.budgets:
-        axes.axvline(budget, color=GREY, linewidth=1, linestyle="--")
-    axes.set_xlabel("ms per image")
-    axes.set_ylabel("accuracy on held-out images (%)")
-    axes.legend(fontsize=7, frameon=False)
+    for row, effect in enumerate(effects):
+        colour = KIND_COLOURS[effect.kind]
+        axes.errorbar(effect.points, row, xerr=effect.error, fmt="o", markersize=3, linewidth=1, color=colour)
+    axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(effects)), [effect.label for effect in effects])
+    axes.invert_yaxis()
+    axes.set_xlabel("change of accuracy, points")
     return svg(figure)
 
 

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import math
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from genet.arch.external import read_notation
 from genet.arch.network import Network
 from genet.config.reader import to_yaml
 from genet.config.recipe import Recipe
+from genet.export.record import Exports
 from genet.latency.estimate.intensity import flops_of, intensity_of, layers_of
 from genet.latency.estimate.roofline import Roof
 from genet.latency.ops import network_ops
 from genet.latency.staircase.plan import Staircases
 from genet.latency.table import Setting
 from genet.progress import duration
-from genet.report import figures
+from genet.report import figures, race_figures
+from genet.report.race_figures import ShortTraining
 from genet.search.certificate import Selection
 from genet.search.explain import NEARBY, Explanation
-from genet.search.outcome import Outcomes, Trained, percent
+from genet.search.outcome import Outcomes, Raced, Trained, percent
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
 from genet.search.validation import Validation
 from genet.trials.audit import additivity
 from genet.trials.results import TrialResult
+
+
+class NetworkCard(NamedTuple):
+    """A network that is handed out: its row, its drawing, and what it was exported to."""
+
+    row: Raced
+    drawing: str
+    exports: Exports | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,8 @@ class ReportData:
     explanations: tuple[Explanation, ...]
     validation: Validation | None
     outcomes: Outcomes | None
+    short: Mapping[str, ShortTraining]  # by network name
+    exports: Mapping[str, Exports]  # by network name
     shortfalls: tuple[str, ...]  # requests that could not be fulfilled, a sentence each
 
 
@@ -54,16 +70,27 @@ def page(story: ReportData) -> str:
     stairs = figures.staircase_info(story.staircases, story.recipe.search_resolution) if story.staircases else ()
     points = figures.trial_info(story.trials, story.masternet.nas_accuracy) if story.masternet else ()
     batch = story.setting.batch
+    outcomes, regression = story.outcomes, story.regression
+    curves = figures.curve_info(story.trials)
+    raced = outcomes if outcomes and outcomes.raced else None
     drawn = {
         "staircases": figures.draw_staircases(stairs) if stairs else "",
         "trials": figures.draw_trials(points) if points else "",
-        "race": figures.draw_race(figures.race_info(story.outcomes)) if story.outcomes and story.outcomes.raced else "",
+        "curves": figures.draw_trial_curves(curves) if curves else "",
+        "effects": figures.draw_effects(figures.effect_info(regression)) if regression and regression.gradients else "",
+        "race": race_figures.draw_race(race_figures.race_info(raced)) if raced else "",
+        "rungs": race_figures.draw_rungs(race_figures.rungs_info(raced, story.short)) if raced else "",
         "frontier": figures.draw_frontier(figures.frontier_info(story.fronts, story.selection, batch)) if story.fronts else "",
     }
+    script = render("page.js")
     return render(
         "page.html",
         story=story,
         drawn=drawn,
+        cards=_cards(story),
+        frontier=_frontier(story),
+        script=script,
+        script_digest=b64encode(sha256(script.encode()).digest()).decode(),
         recipe=to_yaml(story.recipe),
         found=found_in(story.setting),
         uses=uses(story),
@@ -73,6 +100,28 @@ def page(story: ReportData) -> str:
         spent=duration(sum(trial.seconds.total for trial in story.trials)),
         failures=Counter(trial.failure.kind for trial in story.trials if trial.failure),
     )
+
+
+def _cards(story: ReportData) -> tuple[NetworkCard, ...]:
+    """Return every network that is exported, each once."""
+    rows = {row.name: row for outcome in (story.outcomes.outcomes if story.outcomes else ()) for row in outcome.exported}
+    return tuple(NetworkCard(row, _drawn(row), story.exports.get(name)) for name, row in rows.items())
+
+
+def _drawn(row: Raced) -> str:
+    network = read_notation(row.network, row.name)
+    return race_figures.draw_network(network) if isinstance(network, Network) else ""
+
+
+def _frontier(story: ReportData) -> list[tuple[float, str, str]]:
+    """Return the networks that no other at any resolution beats: milliseconds per image, accuracy, notation."""
+    found, best = list[tuple[float, str, str]](), -math.inf
+    every = sorted((each for front in story.fronts.values() for each in front), key=lambda each: each.predicted_ms)
+    for each in every:
+        if each.predicted_accuracy > best:
+            best = each.predicted_accuracy
+            found.append((each.predicted_ms / story.setting.batch, percent(best), each.network))
+    return found
 
 
 class Use(NamedTuple):

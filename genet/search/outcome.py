@@ -89,6 +89,17 @@ class Outcome(Raced):
         """Networks exported for the budget: the winner, and the best network of the search if a known design won."""
         return (self,) if self.searched or self.best_searched is None else (self, self.best_searched)
 
+    @property
+    def verdict(self) -> str:
+        """Which network won and by how much, on the held-out images, in words."""
+        other = self.known if self.searched else self.best_searched
+        if other is None:
+            return f"{self.name}; {'no known design' if self.searched else 'no network of the search'} was within it"
+        lead = 100 * (self.held_out_accuracy - other.held_out_accuracy)
+        kind = "the best known design" if self.searched else "the best network of the search"
+        told = f"{lead:.1f} points ahead of {other.name}, {kind}, on the images held out"
+        return f"{self.name}, {told}{'; less than one standard error: a tie' if self.tie else ''}"
+
 
 class Unmet(Record):
     """A budget that no network meets, and the smallest that one does, in milliseconds per image."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from base64 import b64encode
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +185,26 @@ def test_a_step_out_of_order_names_the_command_it_needs(copy: RunFolder) -> None
 
 
 def test_the_report_is_one_file_that_asks_nothing_of_the_network(finished: RunFolder) -> None:
-    text = finished.report.read_text()
-    assert text.count("<svg") == 4
-    fetched = re.findall(r'(?:src|href)="(?!#)[^"]*"|url\((?!#)[^)]*\)|@import', text)
-    assert fetched == []
-    for outcome in Outcomes.load(finished.results).outcomes:
+    text, found = finished.report.read_text(), Outcomes.load(finished.results)
+    handed_out = {row.name for outcome in found.outcomes for row in outcome.exported}
+    assert text.count("<svg") == 7 + len(handed_out)
+    linked = re.findall(r'href="(?!#)([^"]*)"', text)
+    assert all((finished.path / place).is_file() for place in linked)
+    assert len(linked) > 5 * len(handed_out)
+    assert re.findall(r"src=|url\((?!#)[^)]*\)|@import", text) == []
+    for outcome in found.outcomes:
         assert outcome.network in text
+
+
+def test_the_report_runs_the_script_that_it_names_and_no_other(finished: RunFolder) -> None:
+    text = finished.report.read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+    named = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{named}'" in text
+    (frontier,) = re.findall(r'<script type="application/json" id="frontier">(.*?)</script>', text, re.S)
+    latencies = [ms for ms, _, _ in json.loads(frontier)]
+    assert latencies == sorted(latencies)
+    assert len(latencies) > 1
 
 
 def test_the_report_tells_how_well_the_networks_use_the_device(finished: RunFolder) -> None:
@@ -219,7 +235,7 @@ def test_the_report_escapes_what_it_shows(copy: RunFolder) -> None:
     (copy.path / "recipe.yaml").write_text(text.replace("name: digits", "name: digits\n  root: <script>alert(1)</script>", 1))
     write_report(read_run(copy.path, Progress()))
     assert "&lt;script&gt;" in copy.report.read_text()
-    assert "<script>" not in copy.report.read_text()
+    assert "<script>alert" not in copy.report.read_text()
 
 
 def rewrite_trials(run: RunFolder, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:

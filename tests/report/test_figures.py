@@ -90,6 +90,16 @@ def test_only_networks_within_their_budget_count_as_chosen() -> None:
     assert info.budgets == (0.2,)
 
 
+def test_curves_are_grouped_by_super_block_and_controls_kept_apart() -> None:
+    superblock = superblock_of(BlockType("XX", 3), 16, 1, 1)
+    trial = TrialResult(index=1, superblock=superblock, network="n", seed=0, accuracy=0.9, curve=(0.5, 0.9))
+    control = trial.model_copy(update={"control": True, "curve": (0.8, 0.95)})
+    failed = trial.model_copy(update={"accuracy": None})
+    (panel,) = figures.curve_info([trial, control, failed])
+    assert panel == figures.CurvePanel(2, ((50.0, 90.0),), ((80.0, 95.0),))
+    assert figures.draw_trial_curves([panel]).startswith("<svg")
+
+
 def test_equal_figures_are_equal_bytes_and_self_contained() -> None:
     panels = figures.staircase_info(Staircases(setting="s", staircases=(stair(0, 32),)), 32)
     first, second = figures.draw_staircases(panels), figures.draw_staircases(panels)
