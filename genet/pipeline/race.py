@@ -25,7 +25,7 @@ from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.learn import lesson_of
 from genet.pipeline.rounds import run_joint_trials
-from genet.pipeline.train import TrainingTask, learn, trained_before
+from genet.pipeline.train import TrainingTask, learn, save_trained, trained_before
 from genet.search.outcome import Outcomes, Trained, percent
 from genet.search.race import (
     FINALISTS,
@@ -324,7 +324,7 @@ class _Race:
             write_atomic(folder / "network.yaml", to_yaml(task.lesson.network).encode())
             write_labels(folder, self._job.splits.labels)
             write_checked(folder / WEIGHTS_FILE, ended.weights)
-            ended.trained.save(folder / "model.json")
+            save_trained(ended.trained, folder / "model.json")
         self._job.folder.race.append(ended.finished.model_dump(mode="json"))
         self._finished[task.id] = ended.finished
         if ended.failure is None:

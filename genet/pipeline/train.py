@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -35,7 +36,7 @@ from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.evaluation import accuracy
 from genet.training.folders import in_order
 from genet.training.images import View
-from genet.training.loop import EpochDone, Execution, TrainingInputs, finished, training_stages
+from genet.training.loop import Epoch, EpochDone, Execution, TrainingInputs, finished, training_stages
 from genet.training.trainable import ready_to_train
 
 if TYPE_CHECKING:
@@ -136,15 +137,21 @@ def train_anew(lesson: TrainingTask, splits: Splits, execution: Execution, resul
     module, trained = finished(learn(lesson, splits, here), tell)
     if world.first:
         save_weights(module, result.with_suffix(".safetensors"))
-        trained.save(result)
+        save_trained(trained, result)
         Checkpoints(checkpoint).remove()  # the result is safe, so the optimizer's state is no longer needed
     world.wait()
     return trained
 
 
-def learn(
-    lesson: TrainingTask, splits: Splits, execution: Execution
-) -> Generator[tuple[int, float, float], None, tuple[nn.Module, Trained]]:
+def save_trained(trained: Trained, result: Path) -> None:
+    """Write the result of a training, and its curve beside it: `curves.csv` beside a network's `model.json`."""
+    if trained.curve:
+        name = "curves.csv" if result.stem == "model" else f"{result.stem}.curves.csv"
+        write_atomic(result.with_name(name), trained.curve_csv)
+    trained.save(result)
+
+
+def learn(lesson: TrainingTask, splits: Splits, execution: Execution) -> Generator[Epoch, None, tuple[nn.Module, Trained]]:
     """Train a network, from its checkpoint if there is one; yield every epoch's number, loss and accuracy.
 
     Return the network, without its fold, and its accuracies. Nothing but the checkpoint is written.
@@ -152,7 +159,7 @@ def learn(
     module, resolution = _begun(lesson), lesson.network.input.resolution
     teacher = teacher_of(lesson, splits.labels)
     inputs = TrainingInputs(splits.train, lesson.schedule, resolution, lesson.order_seed, teacher)
-    loss = yield from training_stages(module, inputs, execution)
+    epochs = yield from training_stages(module, inputs, execution)
     held_out = [splits.nas_validation, splits.test]
     if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
         held_out = [images.shuffled(lesson.seed) for images in held_out]
@@ -164,7 +171,8 @@ def learn(
         nas_accuracy=nas,
         nas_images=splits.nas_validation.size,
         test_accuracy=test,
-        loss=loss,
+        loss=epochs[-1][1],
+        curve=tuple(epoch for epoch in epochs if math.isfinite(epoch[2])),
         images=splits.contents.digest if splits.contents else None,
     )
     return (module.inside if isinstance(module, Folded) else module), trained

@@ -36,7 +36,8 @@ from genet.training.replay import CALLS_BEFORE, Replayed
 CHECKPOINT_S = 600.0  # seconds between checkpoints in a long epoch; there is one at the end of every epoch too
 PLACE = ("epoch", "step", "total", "right", "loss")  # the fields of a loop in a checkpoint besides its tensors
 T = TypeVar("T")
-EpochDone = Callable[[int, float, float], None]  # epochs done; mean loss and accuracy of the last one, on its training images
+Epoch = tuple[int, float, float]  # its number, from 1; its mean loss and accuracy, on its training images
+EpochDone = Callable[[int, float, float], None]
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ def train(
     with the batch's facts beside the checkpoint; DeviceError if a batch does not fit, LostDeviceError if the device stops
     answering. When asked to end (SIGTERM, Ctrl-C), it saves first.
     """
-    return finished(training_stages(module, inputs, execution), epoch_done)
+    return finished(training_stages(module, inputs, execution), epoch_done)[-1][1]
 
 
-def finished(stages: Generator[tuple[int, float, float], None, T], epoch_done: EpochDone | None = None) -> T:
+def finished(stages: Generator[Epoch, None, T], epoch_done: EpochDone | None = None) -> T:
     """Run a training that yields its epochs to its end; return its result."""
     while True:
         try:
@@ -88,19 +89,17 @@ def finished(stages: Generator[tuple[int, float, float], None, T], epoch_done: E
             epoch_done(*done)
 
 
-def training_stages(
-    module: nn.Module, inputs: TrainingInputs, execution: Execution
-) -> Generator[tuple[int, float, float], None, float]:
-    """Train like `train`, for a caller with work between epochs: yield the arguments of `EpochDone`."""
+def training_stages(module: nn.Module, inputs: TrainingInputs, execution: Execution) -> Generator[Epoch, None, tuple[Epoch, ...]]:
+    """Train like `train`, for a caller with work between epochs: yield the arguments of `EpochDone`, return all epochs."""
     device = execution.device
     module.to(device).to(memory_format=torch.channels_last).train()
     untrained = {name: value.clone() for name, value in module.state_dict().items()} if device.type == "cuda" else {}
 
-    def run(deterministic: bool) -> Generator[tuple[int, float, float], None, float]:
+    def run(deterministic: bool) -> Generator[Epoch, None, tuple[Epoch, ...]]:
         with computing_on(device, deterministic), GracefulShutdown() as ending:
-            loss = yield from _Loop(module, inputs, execution, ending).run()
+            epochs = yield from _Loop(module, inputs, execution, ending).run()
         module.eval()
-        return loss
+        return epochs
 
     for deterministic in (True, False):
         try:
@@ -186,16 +185,17 @@ class _Loop:
         self.read = 0  # steps of this epoch whose losses and right answers are in the sums
         self.answered = torch.zeros((), device=device)  # right answers since
         self.loss = math.nan  # of the last whole epoch
+        self.epochs: list[Epoch] = []  # the whole ones
         self.saved = time.monotonic()
 
-    def run(self) -> Generator[tuple[int, float, float], None, float]:
-        """Train from the current state to the end, and release the recorded graph; yield every epoch, return the last loss."""
+    def run(self) -> Generator[Epoch, None, tuple[Epoch, ...]]:
+        """Train from the current state to the end, and release the recorded graph; yield every epoch, return all of them."""
         try:
             return (yield from self._run())
         finally:
             self.descend.forget()
 
-    def _run(self) -> Generator[tuple[int, float, float], None, float]:
+    def _run(self) -> Generator[Epoch, None, tuple[Epoch, ...]]:
         state = self.checkpoints.read() if self.checkpoints else None
         if state:
             self.restore(state)
@@ -221,13 +221,14 @@ class _Loop:
             self.close_account()
             self.loss, right = self.total / self.steps, self.right
             self.epoch, self.step, self.total, self.right, self.read = self.epoch + 1, 0, 0.0, 0.0, 0
+            self.epochs.append((self.epoch, self.loss, right / (self.steps * self.batch)))
             self.save()
-            yield self.epoch, self.loss, right / (self.steps * self.batch)
+            yield self.epochs[-1]
         if self.descend.refused:
             self.say(f"  its steps could not be recorded as a CUDA graph, and were launched one by one ({self.descend.refused})")
         if self.averaged is not None:
             self.module.load_state_dict(self.averaged.module.state_dict())
-        return self.loss
+        return tuple(self.epochs) or ((self.epoch, self.loss, math.nan),)  # of a checkpoint of an earlier version
 
     def shown(self, skip: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the epoch's batches from the next step on, or after a number of them."""
@@ -308,7 +309,7 @@ class _Loop:
         self.close_account()
         if self.checkpoints and self.world.first:
             averaged = {"averaged": self.averaged.module.state_dict()} if self.averaged is not None else {}
-            place = {name: getattr(self, name) for name in PLACE}
+            place = {name: getattr(self, name) for name in PLACE} | {"epochs": self.epochs}
             state = {"module": self.module.state_dict(), "learner": self.learner.state(), **place, **averaged}
             self.checkpoints.write(state)
         self.saved = time.monotonic()
@@ -321,6 +322,7 @@ class _Loop:
             self.averaged.module.load_state_dict(state["averaged"])
         for name in PLACE:
             setattr(self, name, state[name])
+        self.epochs = list(state.get("epochs", ()))  # an earlier version kept none
         self.read = self.step
 
     def note(self, fault: NonFiniteLossError, step: int, loss: float) -> None:

@@ -64,6 +64,9 @@ def test_any_network_is_trained_into_a_folder_of_its_own_and_once_only(
     assert {file.name for file in (tmp_path / "net").iterdir()} >= {"recipe.yaml", "model.json", "model.safetensors"}
     assert list((tmp_path / "net").glob("*.checkpoint*")) == []
     load_weights(Network.parse(NETWORK), tmp_path / "net" / "model.safetensors")
+    head, *rows = (tmp_path / "net" / "curves.csv").read_text().splitlines()
+    assert head == "epoch,training_loss,training_accuracy"
+    assert [row.partition(",")[0] for row in rows] == ["1", "2", "3"]
     stamp = (tmp_path / "net" / "model.json").stat().st_mtime_ns
     assert trained(capsys, NETWORK, "--recipe", recipe, "--into", tmp_path / "net") == found
     assert (tmp_path / "net" / "model.json").stat().st_mtime_ns == stamp

@@ -24,7 +24,7 @@ from genet.training.data import Splits, load_data
 from genet.training.evaluation import accuracy
 from genet.training.images import Batch, TensorImages, View
 from genet.training.learner import learning_rate
-from genet.training.loop import EpochDone, Execution, TrainingInputs, train
+from genet.training.loop import EpochDone, Execution, TrainingInputs, finished, train, training_stages
 
 CPU = torch.device("cpu")
 TINY = Network.parse("@8x1 | Conv k3 c8 s1 | XX k3 c16 s2 d1 | DW k3 c16 s1 d1 r2 | BL k3 c16 s2 d1 r0.5 | Conv k1 c24 | 10")
@@ -195,6 +195,15 @@ def test_a_training_interrupted_after_an_epoch_ends_where_an_undisturbed_one_end
     continued = trained(few, checkpoint=checkpoint, epoch_done=rest)
     assert rest.epochs == list(range(after + 1, 5))
     assert differing(continued, trained(few)) == []
+
+
+def test_a_training_that_goes_on_still_knows_its_first_epochs(few: TensorImages, tmp_path: Path) -> None:
+    inputs, execution = TrainingInputs(few, SCHEDULE, 8, 0), Execution(checkpoint=tmp_path / "checkpoint.pt")
+    whole = finished(training_stages(build(TINY, seed=1), inputs, Execution()))
+    with pytest.raises(KeyboardInterrupt, match="stopped by the test"):
+        train(build(TINY, seed=1), inputs, execution, Stop(2))
+    assert finished(training_stages(build(TINY, seed=1), inputs, execution)) == whole
+    assert [number for number, *_ in whole] == [1, 2, 3, 4]
 
 
 def test_a_training_interrupted_in_the_middle_of_an_epoch_ends_where_an_undisturbed_one_ends(few, tmp_path: Path) -> None:
