@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         "digest": network.digest,
     }
     if isinstance(record, Recipe) and record.measure.device.startswith("estimate:") and not record.measure.latency_file:
-        from genet.pipeline.cost_estimate import estimated_outlooks
+        from genet.pipeline.reach import estimated_outlooks
 
         answer |= {f"budget {each.budget}": each.prospect for each in estimated_outlooks(record)}
     return _printed(answer)

@@ -113,7 +113,7 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
         "--budget",
         action="append",
         metavar="B",
-        help="ms per image or a multiple of the MasterNet's such as 0.5x; answered from the files on disk, nothing is written",
+        help="5ms per batch, 0.2ms/image or 0.5x of the MasterNet's; answered from the files on disk, nothing is written",
     )
     select.add_argument(
         "--suggest", metavar="N", type=_positive, help="select, and name the N trials that would make the choice more certain"

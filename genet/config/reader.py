@@ -254,8 +254,8 @@ def _written_location(location: tuple[Any, ...]) -> list[Any]:
     """Return the location without the names that pydantic gives to the members of a union; the file has none of them."""
     written: list[Any] = []
     for part in location:
-        of_union = bool(written) and (written[-1] in ("widths", "master") or "budgets" in written)
-        if not (of_union and part in ("aligned", "grid", "trained", "taken", "float", "str")):
+        of_union = bool(written) and written[-1] in ("widths", "master")
+        if not (of_union and part in ("aligned", "grid", "trained", "taken")):
             written.append(part)
     return written
 
