@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shlex
 import subprocess
@@ -34,6 +35,7 @@ COMMANDS = [
     "report",
     "select",
     "latency",
+    "latency diff",
     "staircase",
     "align",
     "survey",
@@ -60,8 +62,19 @@ def faults(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 
 def test_the_list_of_commands_is_frozen() -> None:
     text = genet("--help").stdout
-    listed = [line.split()[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "]
+    listed = [re.split(r"\s{2,}", line.strip())[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "]
     assert sorted(listed) == sorted(COMMANDS)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_list_of_commands_is_in_groups_that_begin_with_the_first_thing_to_do() -> None:
+    groups = re.findall(r"^(\w.*):\n    (\w+)", genet("--help").stdout, re.MULTILINE)
+    assert groups == [
+        ("design a network", "init"),
+        ("measure", "latency"),
+        ("improve a network you have", "import"),
+        ("studies", "survey"),
+    ]
 
 
 def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
@@ -82,7 +95,7 @@ def test_importing_genet_loads_neither_torch_nor_timm() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help_with_json_and_debug(command: str) -> None:
-    text = genet(command, "--help").stdout
+    text = genet(*command.split(), "--help").stdout
     assert "--json" in text
     assert "--debug" in text
 

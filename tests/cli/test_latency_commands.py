@@ -101,7 +101,7 @@ def test_what_moved_between_two_evidence_files_is_told(
     (difference,) = found["differences"]
     assert difference["facts"] == []
     assert difference["rows"][0]["after_ms"] == pytest.approx(2 * difference["rows"][0]["before_ms"])
-    assert "two evidence files" in fault(capsys, "latency", "diff", str(slower.path))
+    assert "no latencies" in fault(capsys, "latency", "diff", str(slower.path), __file__)
 
 
 @pytest.mark.parametrize(
