@@ -17,15 +17,7 @@ def add_design_commands(add: Add) -> None:
     check.add_argument("file", help="a YAML file, or the name of one that comes with genet")
     check.add_argument("--designs", action="store_true", help="list the known designs that a race compares the search with")
 
-    whole = add("run", "do the whole job, or resume it")
-    whole.add_argument("recipe", help="a recipe file, or the name of one that comes with genet")
-    whole.add_argument("--new-run", action="store_true", help="start over in a new folder")
-    whole.add_argument("--run", metavar="FOLDER", type=Path, help="the run folder (default: runs/NAME)")
-    whole.add_argument("--data", metavar="FOLDER", help="the folder of the images")
-    whole.add_argument("--device", help="auto, cpu, cuda, cuda:N, or estimate:GPU for a GPU that this machine lacks")
-    whole.add_argument("--latency", metavar="FILE", help="another machine's latency.jsonl, used instead of measurements")
-    add_runner(whole)
-
+    _add_run(add)
     _add_step(add, "profile", "measure the latency of every block on offer and find the staircases")
     _add_step(add, "master", "train the MasterNet")
     trials = _add_step(add, "distill", "run the trials: fine-tunes of perturbed networks")
@@ -49,6 +41,36 @@ def add_design_commands(add: Add) -> None:
     proof.add_argument("--n", type=positive, default=20, help="number of networks (default: 20)")
     proof.add_argument("--epochs", type=positive, help="epochs of each training (default: a quarter of the recipe's)")
     proof.add_argument("--trainings", type=positive, default=1, help="trainings of each, with different seeds (default: 1)")
+
+
+def _add_run(add: Add) -> None:
+    whole = add("run", "do the whole job, or resume it")
+    whole.add_argument("recipe", help="a recipe file, or the name of one that comes with genet")
+    whole.add_argument("--new-run", action="store_true", help="start over in a new folder")
+    whole.add_argument("--run", metavar="FOLDER", type=Path, help="the run folder (default: runs/NAME)")
+    whole.add_argument("--data", metavar="FOLDER", help="the folder of the images")
+    whole.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        help="another value of the recipe, in YAML: train.epochs=5, as if it stood in the file",
+    )
+    _add_served(whole)
+    whole.add_argument("--device", help="auto, cpu, cuda, cuda:N, or estimate:GPU for a GPU that this machine lacks")
+    whole.add_argument("--latency", metavar="FILE", help="another machine's latency.jsonl, used instead of measurements")
+    add_runner(whole)
+
+
+def _add_served(command: argparse.ArgumentParser) -> None:
+    """Add the options for how a network will serve, and how fast."""
+    command.add_argument(
+        "--budget",
+        action="append",
+        metavar="B",
+        help="5ms per batch, 0.2ms/image, or 0.5x of the MasterNet's latency; may be given several times",
+    )
+    command.add_argument("--runtime", help="the runtime that serves: eager, cudagraph, compile, onnxruntime, tensorrt")
+    command.add_argument("--batch", metavar="N", help="images per batch when serving")
 
 
 def _add_step(add: Add, name: str, text: str) -> argparse.ArgumentParser:

@@ -174,8 +174,13 @@ def test_widths_aligned_on_two_devices_are_compared(tmp_path: Path, capsys: pyte
 
 def test_a_whole_job_on_an_estimate_is_labelled_so_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = write_recipe(tmp_path)
-    found = answer(capsys, "run", str(recipe), "--run", str(tmp_path / "run"), "--device", "estimate:t4")
+    served = ("--device", "estimate:t4", "--runtime", "cudagraph", "--batch", "1")
+    given = ("--set", "train.epochs=1", "--set", "augment={crop: 1}", "--budget", "0.00001ms", "--budget", "2.0x")
+    found = answer(capsys, "run", str(recipe), "--run", str(tmp_path / "run"), *served, *given)
     folder = RunFolder(tmp_path / "run")
+    kept = folder.recipe()
+    assert (kept.measure.device, kept.measure.runtime, kept.measure.batch) == ("estimate:t4", "cudagraph", 1)
+    assert (kept.train.epochs, str(kept.augment), [*map(str, kept.select.budgets)]) == (1, "crop 1", ["0.00001ms", "2x"])
     assert Outcomes.load(folder.results).setting.estimate
     assert "estimates" in folder.report.read_text()
     (export, *_) = [row["export"] for row in found["outcomes"]]
