@@ -14,7 +14,8 @@ def add_design_commands(add: Add) -> None:
     init.add_argument("file", type=Path, help="the recipe to write, such as my.yaml")
 
     check = add("check", "check a recipe, a search space or a network, and show its cost")
-    check.add_argument("file", help="a YAML file, or the name of one that comes with genet")
+    check.add_argument("file", help="a YAML file, the name of one that comes with genet, or a network's notation in quotes")
+    check.add_argument("--data", metavar="FOLDER", help="for a recipe: the folder of its images, which are counted")
     check.add_argument("--designs", action="store_true", help="list the known designs that a race compares the search with")
 
     _add_run(add)

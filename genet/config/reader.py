@@ -110,8 +110,11 @@ def read_widths(
 
 
 def read_any(source: str | Path) -> ModelSpec | SearchSpace | Recipe | TrainingRecipe:
-    """Return a recipe (has `space`), a space (`perturb` or `widths`), a training (`train`), or else a network."""
-    node = compose(_find(source, "recipes/training", "recipes", "search_spaces", NETWORKS))
+    """Return a recipe (has `space`), a space (`perturb` or `widths`), a training (`train`), or else a network.
+
+    Of names that several have, a recipe's comes first.
+    """
+    node = compose(_find(source, NETWORKS, "search_spaces", "recipes/training", "recipes"))
     keys = _keys(node)
     if keys & OF_A_SEARCH:
         return _recipe(node)

@@ -125,33 +125,41 @@ def _seconds(
     profile_ms = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
     network_s = 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms) / 1e3 + AS_MANY_ROWS * prepare_s
     profile_s = profile_ms / 1e3 + rows.rows * prepare_s + rows.networks * network_s
-    batch = min(recipe.train.batch, splits.train.size)
-    start_s, step_s = _training_seconds(recipe, splits, device)
+    trained = training_seconds(recipe, splits, device, recipe.train.batch)
     untrained = TrialContext(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
-
-    def training(schedule: Schedule) -> float:
-        return start_s + schedule.epochs * splits.train.size * step_s / batch
-
-    trainings = race_cost(recipe)
     scaled = SCALES_MEASURED * len(_designs(recipe)) * len(space.input.resolutions) * len(recipe.select.budgets)
-    mean_share = sum((r / search) ** 2 for r in space.input.resolutions) / len(space.input.resolutions)
     return {
         "profile": profile_s if recipe.measure.here else 0.0,
-        "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
+        "master": trained["master"],
         "distill": expected_seconds(untrained, trials, device),
         "designs": scaled * network_s * SCAN_ROUNDS / ROUNDS if recipe.measure.here else 0.0,
-        "race": trainings * training(recipe.train) * mean_share,
+        "race": trained["race"],
         "export": EXPORT_S * len(recipe.select.budgets),
     }
 
 
-def _training_seconds(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[float, float]:
-    """Measure what a training of the MasterNet costs to begin, and each of its steps with its images, in seconds.
+def training_seconds(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> dict[str, float]:
+    """Return expected seconds of the MasterNet's training, and of joint trials and race at most, from timed steps of a batch."""
+    start_s, image_s = _pace(recipe, splits, device, min(batch, splits.train.size))
+
+    def training(schedule: Schedule) -> float:
+        return start_s + schedule.epochs * splits.train.size * image_s
+
+    resolutions, search = recipe.space.input.resolutions, recipe.search_resolution
+    mean_share = sum((r / search) ** 2 for r in resolutions) / len(resolutions)
+    return {
+        "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
+        "race": race_cost(recipe) * training(recipe.train) * mean_share,
+    }
+
+
+def _pace(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> tuple[float, float]:
+    """Measure what a training of the MasterNet costs to begin, and each of its images in steps of a batch, in seconds.
 
     A training of two epochs more than another costs their steps more; the rest is the start: building, recording, choosing
     kernels.
     """
-    size, batch = recipe.search_resolution, min(recipe.train.batch, splits.train.size)
+    size = recipe.search_resolution
     steps = min(STEPS_RECORDED if device.type == "cuda" else 1, splits.train.size // batch)
     images = FirstImages(splits.train, steps * batch)
 
@@ -164,7 +172,7 @@ def _training_seconds(recipe: Recipe, splits: Splits, device: torch.device) -> t
     seconds(1)  # decodes, and warms up
     once = seconds(1)
     step_s = max(0.0, seconds(3) - once) / (2 * steps)
-    return max(0.0, once - steps * step_s), step_s
+    return max(0.0, once - steps * step_s), step_s / batch
 
 
 def outlook(seen: Preflight, setting: Setting) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 from genet.cli import main as cli
 from genet.cli.parser import RENAMED
 from genet.config.reader import shipped_files
+from tests.fixtures.images import draw_images
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
 
 GENET = [sys.executable, "-m", "genet"]
@@ -136,6 +137,7 @@ def test_check_refuses_what_a_training_would_refuse_of_its_images(
     training_alone: bool, data: str, augment: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "tiny.yaml"
+    draw_images(tmp_path / "images", dict.fromkeys("abcdefghij", 2), test=1)
     images = f"data: {{name: folder, root: images, {data}}}"
     if training_alone:
         path.write_text(f"name: tiny\n{images}\n{augment}\ntrain: {{epochs: 1, batch: 8, learning_rate: 0.1}}\n")
@@ -151,6 +153,7 @@ def test_check_refuses_what_a_training_would_refuse_of_its_images(
 def test_check_refuses_a_default_augmentation_that_images_on_the_device_cannot_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    draw_images(tmp_path / "images", dict.fromkeys("abcdefghij", 2), test=1)
     path = write_recipe(
         tmp_path,
         RECIPE.replace("data: {name: digits,", "data: {name: folder, root: images, loading: device,"),

@@ -177,7 +177,7 @@ def test_joint_trials_that_are_never_certified_are_said_not_to_go_on(run: RunFol
         entrants = find_entrants(job)
         monkeypatch.setattr(Field, "certificate", lambda *_, **__: None)
         assert run_joint_trials(job, entrants, more_is_better).promoted == ()
-    assert "  no joint trial for 1.0x goes on: none of the best is certified" in said
+    assert "  no joint trial for 1x goes on: none of the best is certified" in said
 
 
 def test_joint_trials_race_beside_a_design_that_other_code_builds(run: RunFolder) -> None:
