@@ -29,6 +29,7 @@ from genet.arch.cost import network_cost
 from genet.arch.external import read_notation
 from genet.arch.network import Network
 from genet.cli.console import progress
+from genet.config.budget import Budget
 from genet.config.recipe import Recipe, Search, Select
 from genet.device import keep_memory
 from genet.pipeline.context import RunContext, open_run
@@ -51,7 +52,7 @@ from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner
 
 RESULTS = HERE / "results" / "budgets"
-BUDGETS = ("0.8x", "0.6x", "0.4x")
+BUDGETS = tuple(map(Budget.parse, ("0.8x", "0.6x", "0.4x")))
 DRAWN, SEEDS, FIRST_SEED = 20_000, 3, 100  # seeds that no race has used
 PER_NETWORK = 0.6  # full trainings that a network of a race costs on average: all short, a third fully, some twice
 SINGLE, RANDOM = "without joint trials", "random search, the same race"
@@ -120,9 +121,9 @@ def random_search(recipe: Recipe, base: Path, folder: Path, trainings: float) ->
         return raced.model_copy(update={"trainings": sum(line["epochs"] for line in lines) / epochs})  # it needs no trials
 
 
-def random_entrants(job: RunContext, budget: str, count: int) -> Iterator[Entrant]:
+def random_entrants(job: RunContext, budget: Budget, count: int) -> Iterator[Entrant]:
     """Random networks of the space that are certified within a budget, and less than a tenth below it."""
-    state, limit, resolution = SearchState(job, job.table), float(budget[:-1]), job.recipe.search_resolution
+    state, limit, resolution = SearchState(job, job.table), budget.amount, job.recipe.search_resolution
     offered, limit_ms = state.offers(resolution), state.limit_ms(budget)
     draw = np.random.default_rng(int(100 * limit))
     picks = offered.random_picks(DRAWN, draw)
@@ -136,7 +137,7 @@ def random_entrants(job: RunContext, budget: str, count: int) -> Iterator[Entran
         yield Entrant(
             budget=budget,
             budget_ms_per_image=limit_ms / state.batch,
-            within=tuple(each for each in BUDGETS if float(each[:-1]) >= limit),
+            within=tuple(each for each in BUDGETS if each.amount >= limit),
             design=None,
             name=network_name(network),
             network=str(network),
@@ -227,7 +228,7 @@ def table(recipe: Recipe, found: list[Way], reached: dict[tuple[str, int], float
         "|---" * 7 + "|",
     ]
     for budget in BUDGETS:
-        own = [way for way in found if way.budget == budget]
+        own = [way for way in found if way.budget == str(budget)]
         first = next((way.network for way in own if way.way == "handed out"), None)
         for way in own:
             scores = [100 * reached[way.network, seed] for seed in range(SEEDS)]

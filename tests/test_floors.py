@@ -69,8 +69,11 @@ NEVER_TORCH = [
     "errors",
     "names",
     "progress",
+    "pipeline.reach",
     "pipeline.run_folder",
+    "training.inventory",
     "cli.main",
+    "cli.options",
     "cli.parser",
 ]
 

@@ -3,34 +3,57 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import math
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 from genet.arch.cost import network_cost
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
+from genet.cli.console import progress
+from genet.cli.naming import images_in
 from genet.config.pretrained import check_pretrained
 from genet.config.reader import read_any
 from genet.config.recipe import Measure, Recipe, TrainingRecipe
-from genet.errors import SpecError
+from genet.device import open_device
+from genet.errors import DeviceError, EvidenceError, GenetError, SpecError
+from genet.latency.evidence import read_evidence
 from genet.latency.staircase.plan import expected_rows
+from genet.names import some_of
 from genet.pipeline.context import check_designs
+from genet.pipeline.reach import BudgetOutlook, estimated_outlooks, outlooks, recorded_outlooks
+from genet.pipeline.run_folder import RunFolder, default_folder
+from genet.progress import duration
+from genet.search.outcome import TELLING
 from genet.search.portfolio import designs_of, known_designs
+from genet.training.inventory import Inventory, check_images
 
 Answer = dict[str, Any]
+T = TypeVar("T")
+UNKNOWN = "known once genet run has measured, which it does first"
+WHOLE = ("notation", "images")  # told in one line, however long
+FEW = 10  # images to train on: a class with fewer is named
+AT_ONCE = 5e8  # MACs of the images of a timed training step on a processor, so that it takes a fraction of a second
+MOST_IMAGES = 20_000  # of which a first batch is decoded in passing
+Checked = ModelSpec | SearchSpace | Recipe | TrainingRecipe
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Report every fault of a file, or its cost."""
-    record = read_any(arguments.file)
-    if isinstance(record, Recipe):
-        check_pretrained(record)
-        check_designs(record)
-    if isinstance(record, Recipe | TrainingRecipe):
-        _check_images(record)
+    """Report every fault of a file, or its cost, and what images it is for."""
+    record: Checked = Network.parse(arguments.file) if "|" in arguments.file else read_any(arguments.file)
+    if arguments.data:
+        if not isinstance(record, Recipe | TrainingRecipe):
+            raise SpecError([f"--data must go with a recipe, whose images they are (got {arguments.file})"])
+        record = record.model_copy(update={"data": images_in(record.data, arguments.data)})
+    images, budgets = _checked(record)
     if arguments.designs:
         return _print_designs(record)
     answer: Answer = {"name": record.name}
+    if isinstance(record, Recipe | TrainingRecipe):
+        answer |= _told_images(record, images)
     if isinstance(record, TrainingRecipe):
         answer |= record.train.model_dump(mode="json", exclude_none=True)
         return _printed(answer)
@@ -65,11 +88,106 @@ def run(arguments: argparse.Namespace) -> Answer:
         "size": size,
         "digest": network.digest,
     }
-    if isinstance(record, Recipe) and record.measure.device.startswith("estimate:") and not record.measure.latency_file:
-        from genet.pipeline.cost_estimate import estimated_outlooks
-
-        answer |= {f"budget {each.budget}": each.prospect for each in estimated_outlooks(record)}
+    for each in budgets:
+        unknown = ": ".join(filter(None, (each.others, UNKNOWN)))
+        answer[f"budget {each.budget}"] = unknown if each.reachable is None else each.prospect
+    if isinstance(record, Recipe) and images:
+        answer["expected_time"] = _expected_time(record, images, cost.macs)
     return _printed(answer)
+
+
+def _checked(record: Checked) -> tuple[Inventory | None, tuple[BudgetOutlook, ...]]:
+    """Return a recipe's images and budgets as far as they are known; SpecError with every fault beyond those of the file."""
+    faults: list[str] = []
+
+    def tried(check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except GenetError as fault:
+            faults.extend(map(str, fault.args))
+            return None
+
+    images, budgets = None, None
+    if isinstance(record, Recipe):
+        tried(lambda: check_pretrained(record))
+        tried(lambda: check_designs(record))
+        budgets = tried(lambda: _budgets(record))
+    if isinstance(record, Recipe | TrainingRecipe):
+        tried(lambda: _check_augment(record))
+        reads = record.space.input if isinstance(record, Recipe) else None
+        images = tried(lambda: check_images(record.data, reads, record.seed, progress()))
+    if faults:
+        raise SpecError(dict.fromkeys(faults))
+    return images, budgets or ()
+
+
+def _budgets(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
+    """Return the budgets by an estimate, by the recipe's evidence, or by what its run has measured."""
+    measure, run = recipe.measure, RunFolder(default_folder(recipe.name, fresh=False))
+    if measure.latency_file:
+        return recorded_outlooks(recipe, read_evidence(Path(measure.latency_file), measure))
+    if not measure.here:
+        return estimated_outlooks(recipe)
+    try:
+        return recorded_outlooks(recipe, read_evidence(run.latency.path, measure))
+    except EvidenceError:  # nothing measured yet, or in several settings
+        return outlooks(recipe, None, (), measure.batch)
+
+
+def _told_images(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> Answer:
+    """Return the counts of a recipe's images, and what may surprise about them."""
+    if images is None:
+        told = "not given: check them by --data FOLDER" if recipe.data.name == "folder" else recipe.data.name
+        return {"images": told}
+    division = images.divided(recipe.data.nas_validation, recipe.seed)
+    train, held_out, test = (sum(each[place] for each in division.values()) for place in range(3))
+    sizes = [each.train for each in division.values()]
+    few = [f"{name} ({each.train})" for name, each in division.items() if each.train < FEW]
+    unheld = [name for name, each in division.items() if not each.held_out]
+    notes = [f"few images to train on: {some_of(few)}"] if few else []
+    notes += [f"none held out for the search, of classes with too few images: {some_of(unheld)}"] if unheld else []
+    if held_out < TELLING:
+        notes.append(
+            f"accuracies by the {held_out} images held out have a standard error of up to {50 / math.sqrt(held_out):.0f} points"
+        )
+    if isinstance(recipe, Recipe):
+        resolution, channels = max(recipe.space.input.resolutions), recipe.space.input.channels
+        if images.edge < resolution:
+            notes.append(
+                f"half of the images have {images.edge} pixels or fewer at the shorter edge, and are enlarged to {resolution}"
+            )
+        if images.grey and channels == 3:
+            notes.append("all images that were looked at are grey, and the space reads three channels")
+    return {
+        "images": images.root,
+        "classes": len(division),
+        "images_to_train": train,
+        "of_a_class": f"{min(sizes):,} to {max(sizes):,}",
+        "images_held_out": held_out,
+        "images_to_test": test,
+        "notes": notes,
+    }
+
+
+def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
+    """Return how long the trainings take at most, if a few steps of one can be timed in passing."""
+    from genet.pipeline.cost_estimate import training_seconds
+    from genet.training.data import load_data
+    from genet.training.images import View
+
+    try:
+        device = open_device(recipe.measure.device if recipe.measure.here else "auto")
+    except DeviceError:
+        return UNKNOWN
+    if sum(images.train.values()) > MOST_IMAGES:
+        return UNKNOWN
+    few = recipe.train.batch if device.type == "cuda" else min(recipe.train.batch, max(2, int(AT_ONCE / macs)))
+    splits = load_data(recipe.data, recipe.space.input, recipe.seed, View(augment=recipe.augment), device)
+    spent = training_seconds(recipe, splits, device, few)
+    return (
+        f"training the MasterNet {duration(spent['master'])}, joint trials and race {duration(spent['race'])} at most, by steps "
+        f"of {few} images timed here; measuring and trials come on top"
+    )
 
 
 def _print_designs(record: ModelSpec | SearchSpace | Recipe | TrainingRecipe) -> Answer:
@@ -82,7 +200,7 @@ def _print_designs(record: ModelSpec | SearchSpace | Recipe | TrainingRecipe) ->
     return {"designs": {design.name: str(design.network) for design in designs}}
 
 
-def _check_images(recipe: Recipe | TrainingRecipe) -> None:
+def _check_augment(recipe: Recipe | TrainingRecipe) -> None:
     """Raise DataError if a training of the recipe would refuse how its images are augmented or loaded."""
     asked = recipe.augment or recipe.train.augment or recipe.data.loading == "device"
     if asked:  # otherwise torch need not be loaded
@@ -96,5 +214,8 @@ def _check_images(recipe: Recipe | TrainingRecipe) -> None:
 
 def _printed(answer: Answer) -> Answer:
     for key, value in answer.items():
-        print(f"{key.replace('_', ' '):<22} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' '):<22} {value}")
+        name = key.replace("_", " ")
+        for told in value if isinstance(value, list) else [value]:
+            text = f"{name:<22} {told:,}" if isinstance(told, int) else f"{name:<22} {told}"
+            print(text if key in WHOLE else textwrap.fill(text, 80, subsequent_indent=" " * 23, break_long_words=False))
     return answer

@@ -1,9 +1,8 @@
-"""`genet latency`: a network's latency and its parts; sweeps, repeatability, and changes between two measurements."""
+"""`genet latency`: a network's latency and its parts; sweeps and repeatability."""
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 import torch
 
 from genet.cli.console import milliseconds, progress, save_picture, table
-from genet.cli.measuring import calibrated, measure_of, meter_of, say_damaged
+from genet.cli.measuring import calibrated, measure_of, meter_of
 from genet.config.reader import read_space
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
 from genet.export.record import EVIDENCE_FILE
 from genet.export.serving import RUNTIMES, Served, serving_times
-from genet.latency.evidence import Difference, differences
 from genet.latency.report import LatencyReport, read_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curves, measure_curves, read_sweep_option
@@ -34,10 +32,8 @@ USUAL = "digits"  # the space whose MasterNet is timed against itself if nothing
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Time networks, sweep one, compare evidence, or time the formats of an export."""
+    """Time networks, sweep one, or time the formats of an export."""
     names: list[str] = arguments.networks
-    if names and names[0] == "diff":
-        return _diff(names[1:])
     files = [name for name in names if Path(name).suffix in (".onnx", ".pt2")]
     if files:
         folder = Path(files[0]).parent
@@ -204,36 +200,3 @@ def _repeatability(names: Sequence[str], meter: Meter, size: int | None) -> Answ
         print("  (95 of 100 pairs); a smaller difference between two networks cannot be told on this machine as it is now")
     answers = [{"device": meter.setting.device.name, "estimate": meter.setting.estimate, **one.model_dump()} for one in found]
     return answers[0] if len(answers) == 1 else {"networks": answers}
-
-
-def _diff(files: Sequence[str]) -> Answer:
-    if len(files) != 2:
-        raise SpecError([f"genet latency diff must be given two evidence files such as RUN/latency.jsonl (got {len(files)})"])
-    found = differences(Path(files[0]), Path(files[1]))
-    for file in files:
-        say_damaged(Path(file))
-    for one in found:
-        _print_difference(one)
-    return {"differences": [one.model_dump(mode="json") | {"median_change": _median_change(one)} for one in found]}
-
-
-def _print_difference(found: Difference) -> None:
-    print(f"{found.before}\n  against {found.after}")
-    for name, before, after in found.facts:
-        print(f"  {name}: {before} -> {after}")
-    moved = [row for row in found.rows if abs(math.log(row.after_ms / row.before_ms)) > found.floor]
-    print(
-        f"  {len(found.rows)} rows in both, {len(moved)} moved by more than the {found.floor:.1%} that noise explains, "
-        f"median {_median_change(found):+.1%}; {found.only_before} rows in the first alone, {found.only_after} in the second"
-    )
-    if moved:
-        rows = [
-            [row.name, milliseconds(row.before_ms), milliseconds(row.after_ms), f"{row.change:+.1%}"]
-            for row in moved[:MOST_LAYERS]
-        ]
-        table(["most moved", "ms before", "ms after", "change"], rows)
-
-
-def _median_change(found: Difference) -> float:
-    changes = sorted(row.change for row in found.rows)
-    return changes[len(changes) // 2] if changes else 0.0

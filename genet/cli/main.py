@@ -39,7 +39,7 @@ def _run(argv: Sequence[str]) -> int:
     try:
         for text in argv:
             check_utf8(text)
-        module = "import_" if arguments.command == "import" else arguments.command  # a reserved word of Python
+        module = {"import": "import_"}.get(arguments.command, arguments.command.replace(" ", "_"))  # a reserved word of Python
         answer = import_module(f"genet.cli.{module}").run(arguments)
         shortfalls = answer.get("shortfalls", ())
         sys.stdout.flush()  # these lines come last, even if both streams are one file

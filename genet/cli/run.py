@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from genet.cli.console import progress
 from genet.cli.distill import trial_runner
-from genet.cli.measuring import checked_measure
 from genet.cli.naming import images_in
 from genet.cli.race import answer_of, print_outcomes, training_runner
+from genet.config.overrides import Override, read_settings
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.errors import RunError
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     check_options(arguments.runner, arguments.workers, arguments.address)
     if Path(arguments.recipe).is_dir():
         raise _a_folder(Path(arguments.recipe))
-    recipe = _override(read_recipe(arguments.recipe), arguments)
+    recipe = _recipe(arguments)
     folder = arguments.run or default_folder(recipe.name, arguments.new_run)
     if arguments.run and arguments.new_run and folder.exists():
         raise RunError(f"{folder} exists already, expected a new folder for --new-run; give another --run")
@@ -55,14 +56,18 @@ def _a_folder(folder: Path) -> RunError:
     )
 
 
-def _override(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
-    """Return the recipe with the values of the command line, checked again like the file."""
-
-    data, measure = recipe.data, recipe.measure.model_dump()
-    if arguments.data:
-        data = images_in(data, arguments.data)
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """Return the recipe with the values of the command line, which its own checks judge like the file's."""
+    given = read_settings(arguments.set or ())
+    if arguments.budget:
+        given.append(Override("--budget", "select.budgets", f"[{', '.join(arguments.budget)}]"))
     if arguments.device:
-        measure |= {"device": arguments.device, "latency_file": None}
+        given += [Override("--device", "measure.latency_file", "null"), Override("--device", "measure.device", arguments.device)]
     if arguments.latency:
-        measure["latency_file"] = check_utf8(str(Path(arguments.latency).absolute()))
-    return recipe.model_copy(update={"data": data, "measure": checked_measure(measure)})
+        file = check_utf8(str(Path(arguments.latency).absolute()))
+        given.append(Override("--latency", "measure.latency_file", json.dumps(file, ensure_ascii=False)))
+    for name in ("runtime", "batch"):
+        if value := getattr(arguments, name):
+            given.append(Override(f"--{name}", f"measure.{name}", value))
+    recipe = read_recipe(arguments.recipe, given)
+    return recipe.model_copy(update={"data": images_in(recipe.data, arguments.data)}) if arguments.data else recipe

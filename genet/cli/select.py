@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from genet.cli.console import found_ms, milliseconds, points, progress, table
-from genet.config.recipe import Budget, Model, Select
+from genet.config.budget import Budget
+from genet.config.recipe import Model, Select
+from genet.config.yaml_tree import compose_value, plain
 from genet.errors import SpecError
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.explain import explain_selection, propose_trials
@@ -125,20 +127,13 @@ def _print_proposals(proposals: Sequence[Proposal]) -> None:
 
 
 def _budgets(given: list[str] | None) -> tuple[Budget, ...]:
-    """Return budgets of the command line, each a number or a multiple."""
+    """Return budgets of the command line."""
     if not given:
         return ()
     try:
-        return Select(budgets=tuple(map(_number, given))).budgets
+        return Select.model_validate({"budgets": [plain(compose_value(text, "--budget")) for text in given]}).budgets
     except ValidationError as fault:
         raise SpecError(f"--budget {error['msg']} (got {error['input']!r})" for error in fault.errors()) from None
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _print_selection(selection: Selection) -> None:

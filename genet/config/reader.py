@@ -10,7 +10,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +21,9 @@ import genet
 from genet.arch.external import FUNCTION, ExternalModel, LayerWidths, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
+from genet.config.overrides import Override, overridden
 from genet.config.recipe import Data, PretrainedMaster, Recipe, Training, TrainingRecipe
-from genet.config.yaml_tree import Fault, child, compose, duplicate_keys, plain, where, yaml_of
+from genet.config.yaml_tree import Fault, child, compose, duplicate_keys, of_a_file, plain, where, yaml_of
 from genet.errors import SpecError
 from genet.names import check_utf8
 from genet.storage import Record
@@ -65,9 +66,9 @@ def read_space(source: str | Path) -> SearchSpace:
     return _record(SearchSpace, compose(_find(source, "search_spaces")))
 
 
-def read_recipe(source: str | Path) -> Recipe:
-    """Return a recipe by file or name; its `space` may be a name, a file beside it, or written out in place."""
-    return _recipe(compose(_find(source, "recipes")))
+def read_recipe(source: str | Path, overrides: Sequence[Override] = ()) -> Recipe:
+    """Return a recipe by file or name, with some values overridden; its `space` may be a name, a file beside it, or in place."""
+    return _recipe(compose(_find(source, "recipes")), overrides)
 
 
 def read_training(source: str | Path) -> TrainingRecipe:
@@ -109,8 +110,11 @@ def read_widths(
 
 
 def read_any(source: str | Path) -> ModelSpec | SearchSpace | Recipe | TrainingRecipe:
-    """Return a recipe (has `space`), a space (`perturb` or `widths`), a training (`train`), or else a network."""
-    node = compose(_find(source, "recipes/training", "recipes", "search_spaces", NETWORKS))
+    """Return a recipe (has `space`), a space (`perturb` or `widths`), a training (`train`), or else a network.
+
+    Of names that several have, a recipe's comes first.
+    """
+    node = compose(_find(source, NETWORKS, "search_spaces", "recipes/training", "recipes"))
     keys = _keys(node)
     if keys & OF_A_SEARCH:
         return _recipe(node)
@@ -125,9 +129,10 @@ def _keys(node: yaml.Node) -> set[str]:
     return {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
 
 
-def _recipe(node: yaml.Node) -> Recipe:
+def _recipe(node: yaml.Node, overrides: Sequence[Override] = ()) -> Recipe:
     """Return a recipe's tree as a record; the folders it names, like the space, are searched for beside the file."""
-    recipe = _record(Recipe, _with_space(node))
+    spaces, others = ([each for each in overrides if (each.key == "space") == space] for space in (True, False))
+    recipe = _record(Recipe, overridden(_with_space(overridden(node, spaces)), others))
     master = recipe.master
     if isinstance(master, PretrainedMaster):
         master = PretrainedMaster(folder=_beside_the_file(node, master.folder))
@@ -247,15 +252,18 @@ def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
     if isinstance(error["input"], tuple):  # a list in the file, a tuple in the records
         error["input"] = list(error["input"])
     law = _law(model, error, location)
-    return (mark.name, mark.line, mark.column), f"{where(node)}: {dotted + ': ' if dotted else ''}{law}"
+    place = where(node)
+    named_by_option = not of_a_file(node) and (not place.startswith("--set ") or place == f"--set {dotted}")
+    told = f"{place} {law}" if named_by_option else f"{place}: {dotted + ': ' if dotted else ''}{law}"
+    return (mark.name, mark.line, mark.column), told
 
 
 def _written_location(location: tuple[Any, ...]) -> list[Any]:
     """Return the location without the names that pydantic gives to the members of a union; the file has none of them."""
     written: list[Any] = []
     for part in location:
-        of_union = bool(written) and (written[-1] in ("widths", "master") or "budgets" in written)
-        if not (of_union and part in ("aligned", "grid", "trained", "taken", "float", "str")):
+        of_union = bool(written) and written[-1] in ("widths", "master")
+        if not (of_union and part in ("aligned", "grid", "trained", "taken")):
             written.append(part)
     return written
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -20,43 +18,13 @@ from pydantic import (
 from genet.arch.network import Count, Name, NonEmpty, law
 from genet.arch.space import SearchSpace
 from genet.config.augment import Augmentation
+from genet.config.budget import Budget
 from genet.storage import Described, digest
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 DEVICE_NAMES = r"auto|cpu|cuda(:\d+)?|estimate:[\w -]+"
 Runtime = Literal["auto", "eager", "cudagraph", "compile", "onnxruntime", "tensorrt"]
-
-
-def _budget(value: Any) -> float | str:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
-        return float(value)
-    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?x", value) and float(value[:-1]) > 0:
-        number, _, fraction = value[:-1].partition(".")
-        return f"{int(number)}.{fraction.rstrip('0') or '0'}x" if fraction else value  # 0.5x and 0.50x are one budget
-    raise law("must be milliseconds per image above 0, or a multiple of the MasterNet's latency such as 0.5x")
-
-
-Budget = Annotated[float | str, BeforeValidator(_budget)]
-
-
-def budget_ms(budget: float | str, masternet_ms: float) -> float:
-    """Return a budget in milliseconds per image, given the MasterNet's own milliseconds per image."""
-    return float(budget[:-1]) * masternet_ms if isinstance(budget, str) else budget
-
-
-def told_budget(budget: float | str, ms: float) -> str:
-    """Return a budget of `ms` per image in the user's unit, and what that is in milliseconds."""
-    return f"{budget} ({ms:.4g} ms/image)" if isinstance(budget, str) else f"{ms:.4g} ms/image"
-
-
-def smallest_met(budget: float | str, ms: float, masternet_ms: float) -> str:
-    """Return the smallest budget that a network of `ms` per image keeps, in the unit of another; four digits, rounded up."""
-    value = ms / masternet_ms if isinstance(budget, str) else ms
-    places = max(0, 3 - math.floor(math.log10(value)))
-    text = f"{math.ceil(value * 10**places) / 10**places:.{places}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return f"{text}x" if isinstance(budget, str) else f"{text} ms/image"
 
 
 def _dataset_name(name: str) -> str:
@@ -251,7 +219,8 @@ class Select(Described):
     """The selection by predictions."""
 
     budgets: Annotated[tuple[Budget, ...], NonEmpty]
-    """Latency budgets: milliseconds per image, or multiples of the MasterNet's latency such as `0.5x`."""
+    """Latency budgets: milliseconds per batch such as `5ms` or per image such as `0.2ms/image` (a number alone is the latter), or
+    multiples of the MasterNet's latency such as `0.5x`."""
     measure_top_k: Count = 3
     """Candidates measured as whole networks at a time."""
     method: Literal["exact", "random"] = "exact"
@@ -263,7 +232,7 @@ class Select(Described):
 
     @field_validator("budgets")
     @classmethod
-    def _budgets_differ(cls, budgets: tuple[float | str, ...]) -> tuple[float | str, ...]:
+    def _budgets_differ(cls, budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
         if len(set(budgets)) < len(budgets):
             raise law("must all differ")
         return budgets

@@ -16,6 +16,7 @@ from genet.config.file_kinds import EMPTY, kind_of
 from genet.errors import SpecError
 
 Fault = tuple[tuple[str, int, int], str]  # position and line of text
+NO_LINE = -1  # of a value on the command line
 
 
 class _Loader(yaml.SafeLoader):
@@ -96,6 +97,24 @@ def compose(path: Path) -> yaml.Node:
     return node
 
 
+def compose_value(text: str, option: str) -> yaml.Node:
+    """Return the node tree of a value on the command line, whose faults name the option in place of a line."""
+    try:
+        if any(getattr(event, "anchor", None) for event in yaml.parse(text, _Loader)):
+            raise SpecError([f"{option} must be YAML without anchors and aliases (got {text!r}); write the value out"])
+        node = yaml.compose(text, _Loader) or yaml.ScalarNode("tag:yaml.org,2002:null", "")
+    except (yaml.YAMLError, RecursionError):
+        raise SpecError([f"{option} must be one value in YAML, such as 5, 0.5x or [1, 2] (got {text!r})"]) from None
+    for part in walk(node):
+        part.start_mark = _option_mark(option)
+    return node
+
+
+def _option_mark(option: str) -> yaml.Mark:
+    """Return the place of a value that stands in no file."""
+    return yaml.Mark(option, 0, NO_LINE, NO_LINE, None, 0)
+
+
 def _yaml_fault(path: Path, text: str, fault: yaml.MarkedYAMLError) -> str:
     mark = fault.problem_mark
     if mark is None:
@@ -161,8 +180,13 @@ def walk(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def where(node: yaml.Node) -> str:
-    """Return file:line:column of a node."""
-    return f"{node.start_mark.name}:{_place(node.start_mark)}"
+    """Return file:line:column of a node; the option that a value of the command line was given by."""
+    return f"{node.start_mark.name}:{_place(node.start_mark)}" if of_a_file(node) else str(node.start_mark.name)
+
+
+def of_a_file(node: yaml.Node) -> bool:
+    """Return whether a node stands in a file, and not on the command line."""
+    return bool(node.start_mark.line != NO_LINE)
 
 
 def _place(mark: Any) -> str:

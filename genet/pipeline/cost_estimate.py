@@ -15,16 +15,15 @@ import torch
 
 from genet.arch.network import Network
 from genet.config.augment import augment_at
-from genet.config.recipe import Budget, Recipe, Schedule, budget_ms
+from genet.config.recipe import Recipe, Schedule
 from genet.errors import EvidenceError
-from genet.latency.estimate.hardware import find_gpu
 from genet.latency.profile import ROUND_REPEATS, ROUNDS, SCAN_ROUNDS, measure_network
 from genet.latency.staircase.plan import Expected, expected_rows
 from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.clock import REPEAT_MS, REPEATS
-from genet.latency.timing.meter import EstimateMeter, Meter
-from genet.latency.workload import whole
+from genet.latency.timing.meter import Meter
 from genet.models.build import build
+from genet.pipeline.reach import BudgetOutlook, outlooks
 from genet.progress import duration
 from genet.search.portfolio import Design, designs_of
 from genet.search.race import trainings_at_most
@@ -43,29 +42,6 @@ COLUMNS, MARGIN = 80, 24  # of the pre-flight
 # 0.5 to 2 s a whole network.
 PREPARE_S, AS_MANY_ROWS = {"cpu": 0.02, "cuda": 0.2}, 4
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
-
-
-class BudgetOutlook(Record):
-    """A budget beside the latencies that bound it, in milliseconds per image."""
-
-    budget: Budget
-    ms_per_image: float
-    fewest_macs_ms_per_image: float | None  # None where evidence from elsewhere does not tell
-
-    @property
-    def reachable(self) -> bool | None:
-        """Return whether the network with the fewest MACs is within the budget. Another one may be faster still."""
-        fastest = self.fewest_macs_ms_per_image
-        return None if fastest is None else fastest <= self.ms_per_image
-
-    @property
-    def prospect(self) -> str:
-        """The budget in milliseconds, and whether it can be met."""
-        told = f"{self.ms_per_image:.4f} ms/image"
-        if self.fewest_macs_ms_per_image is None:
-            return told
-        verdict = "within reach" if self.reachable else "probably out of reach"
-        return f"{told}: {verdict}, the network with the fewest MACs takes {self.fewest_macs_ms_per_image:.4f}"
 
 
 class Preflight(Record):
@@ -97,9 +73,8 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
     reference = space.masternet(recipe.search_resolution)
     timed = partial(_whole_ms, table, meter, reference)
     masternets = {r: timed(space.masternet(r)) for r in space.input.resolutions}
-    masternet = table.masternet_ms(reference) / batch
-    smallest = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
-    fastest = min(smallest) / batch if smallest else None
+    masternet_ms = table.masternet_ms(reference)
+    fastest_ms = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
     rows = expected_rows(space, recipe.measure.calibration_networks)
     trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
     return Preflight(
@@ -108,8 +83,8 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
         networks=space.size(widths),
         trials=len(trials),
         rows=rows,
-        masternet_ms_per_image=masternet,
-        budgets=_outlooks(recipe, masternet, fastest),
+        masternet_ms_per_image=masternet_ms / batch,
+        budgets=outlooks(recipe, masternet_ms, fastest_ms, batch),
         trainings=race_cost(recipe),
         seconds=_seconds(recipe, splits, device, [ms for ms in masternets.values() if ms is not None], rows, trials),
     )
@@ -127,25 +102,6 @@ def race_cost(recipe: Recipe) -> float:
 def _designs(recipe: Recipe) -> tuple[Design, ...]:
     """Return the known designs that race: none on evidence from elsewhere, where they cannot be timed."""
     return () if recipe.measure.latency_file else designs_of(recipe)
-
-
-def estimated_outlooks(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
-    """Return the budgets of a recipe whose device is an estimate, which needs no device and no images."""
-    meter = EstimateMeter(recipe.measure, find_gpu(recipe.measure.device.removeprefix("estimate:")))
-    space, batch = recipe.space, recipe.measure.batch
-
-    def ms(network: Network) -> float:
-        return meter.estimate(whole(network)).ms / batch
-
-    fastest = min(ms(space.smallest(resolution)) for resolution in space.input.resolutions)
-    return _outlooks(recipe, ms(space.masternet(recipe.search_resolution)), fastest)
-
-
-def _outlooks(recipe: Recipe, masternet: float, fastest: float | None) -> tuple[BudgetOutlook, ...]:
-    return tuple(
-        BudgetOutlook(budget=budget, ms_per_image=budget_ms(budget, masternet), fewest_macs_ms_per_image=fastest)
-        for budget in recipe.select.budgets
-    )
 
 
 def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Network) -> float | None:
@@ -169,33 +125,41 @@ def _seconds(
     profile_ms = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
     network_s = 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms) / 1e3 + AS_MANY_ROWS * prepare_s
     profile_s = profile_ms / 1e3 + rows.rows * prepare_s + rows.networks * network_s
-    batch = min(recipe.train.batch, splits.train.size)
-    start_s, step_s = _training_seconds(recipe, splits, device)
+    trained = training_seconds(recipe, splits, device, recipe.train.batch)
     untrained = TrialContext(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
-
-    def training(schedule: Schedule) -> float:
-        return start_s + schedule.epochs * splits.train.size * step_s / batch
-
-    trainings = race_cost(recipe)
     scaled = SCALES_MEASURED * len(_designs(recipe)) * len(space.input.resolutions) * len(recipe.select.budgets)
-    mean_share = sum((r / search) ** 2 for r in space.input.resolutions) / len(space.input.resolutions)
     return {
         "profile": profile_s if recipe.measure.here else 0.0,
-        "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
+        "master": trained["master"],
         "distill": expected_seconds(untrained, trials, device),
         "designs": scaled * network_s * SCAN_ROUNDS / ROUNDS if recipe.measure.here else 0.0,
-        "race": trainings * training(recipe.train) * mean_share,
+        "race": trained["race"],
         "export": EXPORT_S * len(recipe.select.budgets),
     }
 
 
-def _training_seconds(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[float, float]:
-    """Measure what a training of the MasterNet costs to begin, and each of its steps with its images, in seconds.
+def training_seconds(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> dict[str, float]:
+    """Return expected seconds of the MasterNet's training, and of joint trials and race at most, from timed steps of a batch."""
+    start_s, image_s = _pace(recipe, splits, device, min(batch, splits.train.size))
+
+    def training(schedule: Schedule) -> float:
+        return start_s + schedule.epochs * splits.train.size * image_s
+
+    resolutions, search = recipe.space.input.resolutions, recipe.search_resolution
+    mean_share = sum((r / search) ** 2 for r in resolutions) / len(resolutions)
+    return {
+        "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
+        "race": race_cost(recipe) * training(recipe.train) * mean_share,
+    }
+
+
+def _pace(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> tuple[float, float]:
+    """Measure what a training of the MasterNet costs to begin, and each of its images in steps of a batch, in seconds.
 
     A training of two epochs more than another costs their steps more; the rest is the start: building, recording, choosing
     kernels.
     """
-    size, batch = recipe.search_resolution, min(recipe.train.batch, splits.train.size)
+    size = recipe.search_resolution
     steps = min(STEPS_RECORDED if device.type == "cuda" else 1, splits.train.size // batch)
     images = FirstImages(splits.train, steps * batch)
 
@@ -208,7 +172,7 @@ def _training_seconds(recipe: Recipe, splits: Splits, device: torch.device) -> t
     seconds(1)  # decodes, and warms up
     once = seconds(1)
     step_s = max(0.0, seconds(3) - once) / (2 * steps)
-    return max(0.0, once - steps * step_s), step_s
+    return max(0.0, once - steps * step_s), step_s / batch
 
 
 def outlook(seen: Preflight, setting: Setting) -> list[str]:

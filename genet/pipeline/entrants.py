@@ -8,7 +8,7 @@ from functools import partial
 
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
-from genet.config.recipe import Budget
+from genet.config.budget import Budget
 from genet.errors import MeasurementError, StorageError, first_line
 from genet.latency.profile import SCAN_ROUNDS, measure_network
 from genet.latency.trace import structure_cost

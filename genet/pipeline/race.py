@@ -15,8 +15,9 @@ import torch
 from pydantic import ValidationError
 
 from genet.arch.external import read_notation
+from genet.config.budget import Budget
 from genet.config.reader import to_yaml
-from genet.config.recipe import Budget, Schedule
+from genet.config.recipe import Schedule
 from genet.device import give_back_memory, open_device
 from genet.errors import DeviceError, EvidenceError, LostDeviceError, NonFiniteLossError
 from genet.models.weights import WEIGHTS_FILE, weights_bytes, write_labels

@@ -74,7 +74,7 @@ def unmet_budgets(job: RunContext) -> tuple[str, ...]:
     """Return the budgets of the run that no network meets, a line each: by the race if there was one, else by the selection."""
     raced = _if_there(job.folder, job.folder.results, Outcomes)
     if raced:
-        return tuple(each.told(raced.masternet_ms_per_image) for each in raced.unmet)
+        return tuple(each.told(raced.masternet_ms_per_image, raced.setting.batch) for each in raced.unmet)
     selection = _if_there(job.folder, job.folder.selection, Selection)
     return selection.unmet if selection else ()
 

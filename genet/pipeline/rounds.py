@@ -15,7 +15,7 @@ import numpy as np
 
 from genet.arch.external import read_notation
 from genet.arch.network import Network
-from genet.config.recipe import Budget
+from genet.config.budget import Budget
 from genet.pipeline.context import RunContext
 from genet.pipeline.entrants import Field
 from genet.pipeline.run_folder import network_name

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from genet.arch.network import Network
-from genet.config.recipe import Budget
+from genet.config.budget import Budget
 from genet.errors import MeasurementError
 from genet.latency.estimate.roofline import RunRoof, read_roof
 from genet.latency.staircase.plan import Staircases

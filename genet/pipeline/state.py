@@ -9,7 +9,7 @@ from statistics import fmean
 
 from genet.arch.external import ModelSpec
 from genet.arch.space import Widths
-from genet.config.recipe import Budget
+from genet.config.budget import Budget
 from genet.errors import EvidenceError
 from genet.latency.evidence import read_evidence
 from genet.latency.predict import Predictor
@@ -121,8 +121,8 @@ class SearchState:
         return {resolution: self.frontier(resolution) for resolution in self.kept}
 
     def limit_ms(self, budget: Budget) -> float:
-        """Return a budget in milliseconds per batch: 1.0x is the MasterNet's own, to the last digit."""
-        return float(budget[:-1]) * self.masternet_ms if isinstance(budget, str) else budget * self.batch
+        """Return a budget in milliseconds per batch."""
+        return budget.ms(self.masternet_ms, self.batch)
 
     def margin(self, budget: Budget) -> float:
         """Return the share of a latency by which a network should be below a budget, to be certified within it.
@@ -170,9 +170,9 @@ class SearchState:
         return certificate(row.ratios, ms, self.limit_ms(budget), error)
 
     def _reference_ms(self, row: NetworkRow, budget: Budget) -> float:
-        return self.masternet_ms if isinstance(budget, str) else max(self.masternet_ms, fmean(row.reference_ms))
+        return self.masternet_ms if budget.relative else max(self.masternet_ms, fmean(row.reference_ms))
 
     def _reference_error(self, budget: Budget) -> float:
         """Return half the relative interval of the MasterNet's latency, which a multiple of it does not bear."""
         own = self.table.network_row(self.job.masternet)
-        return half_interval(own.ms) / own.mean_ms if own is not None and not isinstance(budget, str) else 0.0
+        return half_interval(own.ms) / own.mean_ms if own is not None and not budget.relative else 0.0

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from genet.config.recipe import Budget, smallest_met, told_budget
+from genet.config.budget import Budget
 from genet.errors import EvidenceError, MeasurementError
 from genet.latency.table import Setting
 from genet.search.solver import Candidate
@@ -73,13 +73,14 @@ class Selection(Derived):
 
     def _missed(self, budget: Budget) -> str:
         nearest = min((choice for choice in self.choices if choice.budget == budget), key=_certain_ms)
-        ms, measured = nearest.budget_ms_per_image, nearest.measured_ms_per_image
+        batch, measured = self.setting.batch, nearest.measured_ms_per_image
+        masternet_ms = self.masternet_ms_per_image * batch
         how = "predicted" if measured is None else "estimated" if self.setting.estimate else "measured"
         taken = nearest.predicted_ms_per_image if measured is None else measured
-        smallest = smallest_met(budget, _certain_ms(nearest), self.masternet_ms_per_image)
+        smallest = budget.smallest(_certain_ms(nearest) * batch, masternet_ms, batch)
         return (
-            f"budget {told_budget(budget, ms)} can be met by no network on offer: the fastest is {how} at {taken:.4g} "
-            f"ms/image; the smallest that can be met is {smallest}"
+            f"budget {budget.told(masternet_ms, batch)} can be met by no network on offer: the fastest is {how} at {taken:.4g} "
+            f"ms/image; the smallest that can be met is {smallest.told(masternet_ms, batch)}"
         )
 
 

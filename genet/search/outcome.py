@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from genet.config.recipe import Budget, smallest_met, told_budget
+from genet.config.budget import Budget
 from genet.latency.table import Setting
 from genet.storage import Derived, Record
 
@@ -115,12 +115,13 @@ class Unmet(Record):
     budget_ms_per_image: float
     smallest_ms_per_image: float
 
-    def told(self, masternet_ms_per_image: float) -> str:
-        """Return this as a sentence, in the unit of the budget."""
-        smallest = smallest_met(self.budget, self.smallest_ms_per_image, masternet_ms_per_image)
+    def told(self, masternet_ms_per_image: float, batch: int) -> str:
+        """Return this as a sentence, with both budgets in all forms."""
+        masternet_ms = masternet_ms_per_image * batch
+        smallest = self.budget.smallest(self.smallest_ms_per_image * batch, masternet_ms, batch)
         return (
-            f"budget {told_budget(self.budget, self.budget_ms_per_image)} can be met by no network: the smallest that can be "
-            f"met is {smallest}"
+            f"budget {self.budget.told(masternet_ms, batch)} can be met by no network: the smallest that can be met is "
+            f"{smallest.told(masternet_ms, batch)}"
         )
 
 

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from genet.config.recipe import Budget, Race, Schedule, Training
+from genet.config.budget import Budget
+from genet.config.recipe import Race, Schedule, Training
 from genet.latency.table import Setting
 from genet.search.outcome import Outcome, Raced, Unmet
 from genet.statistics import pooled_variance

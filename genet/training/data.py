@@ -27,6 +27,8 @@ from genet.training.contents import Contents
 from genet.training.datasets import (
     check_class_count,
     check_classes,
+    check_digits,
+    check_enough,
     check_labels,
     check_located,
     listed_images,
@@ -36,6 +38,7 @@ from genet.training.datasets import (
 )
 from genet.training.folders import in_order
 from genet.training.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
+from genet.training.inventory import hold_out
 
 NAMED = 20  # images that do not decode named in a message; the others are counted
 SHARE_OF_MEMORY = 0.25  # share of the device's memory that decoded images may take
@@ -103,12 +106,7 @@ def load_data(
     opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, progress)
     check_labels(labels, opened.labels, data.root or data.name)
     splits = opened.split(data.nas_validation, seed, progress)
-    if splits.train.size < 2 or splits.nas_validation.size == 0 or splits.test.size == 0:
-        raise DataError(
-            f"there must be two images to train and one in every other set, got {splits.train.size} to train, "
-            f"{splits.nas_validation.size} for the search's validation and {splits.test.size} to test; "
-            "give more images or another nas_validation"
-        )
+    check_enough(splits.train.size, splits.nas_validation.size, splits.test.size)
     return splits
 
 
@@ -129,8 +127,9 @@ def load_test(
         return digits.test
     root = check_located(data, reads)
     images = open_split(data.name, root, "validation", labels, progress)
-    check_class_count(images, reads, root)
     ordered = numbered(images, root)
+    if ordered:
+        check_class_count(len(ordered), reads, root)
     check_labels(labels, ordered, root)
     if ordered and not labels:
         progress.say(f"  the network has no labels.txt: its logits are taken for the classes by name: {some_of(ordered)}")
@@ -229,34 +228,11 @@ class _Opened:
         return Splits(self.taking(train), self.taking(held_out), self.test, self.labels, self.contents, name)
 
 
-def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions to train on and positions held out: a share of every class, one more or less, and never all of one.
-
-    Of classes too small for a share of one image, some have one held out, so that the total share is right.
-    """
-    draw = np.random.default_rng(seed)
-    labels, sizes = np.unique(targets, return_counts=True)
-    by_label = np.split(np.argsort(targets, kind="stable"), np.cumsum(sizes)[:-1])
-    members = dict(zip(labels.tolist(), by_label, strict=False))  # without any image there is one part, and no label
-    held, before, seen = [], 0, 0
-    for label, size in draw.permutation(np.stack([labels, sizes], 1)):
-        seen += size
-        count = round(seen * share) - before
-        before += count
-        held.append(draw.permutation(members[label])[: min(count, size - 1)])
-    held_out = np.sort(np.concatenate(held)) if held else np.array([], dtype=np.int64)
-    return np.setdiff1d(np.arange(len(targets)), held_out), held_out
-
-
 def _digits(data: Data, reads: Input | SpaceInput, view: View) -> _Opened:
     """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
     from sklearn.datasets import load_digits
 
-    if (reads.channels, reads.classes) != (1, 10):
-        raise DataError(
-            f"digits have 1 channel and 10 classes, and the network has {reads.channels} and {reads.classes}; change its input, "
-            "or give other images"
-        )
+    check_digits(reads)
     pixels, targets = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8)
     images = (images - images.mean()) / images.std()

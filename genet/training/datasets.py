@@ -80,7 +80,7 @@ def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, p
     """Return a split as timm opens it; its classes are numbered like `labels`, else in one order for all processes."""
     from timm.data import ImageDataset, create_dataset
 
-    place = _split_place(Path(root), split) if name == "folder" else Path(root)
+    place = split_place(Path(root), split) if name == "folder" else Path(root)
     if name == "folder" and place.is_dir():
         reader = FolderReader(place, labels)
         if reader.left_out:
@@ -106,9 +106,9 @@ def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, p
         raise DataError(f"{name} in {place}: its {split} split must be readable ({fault})") from None
 
 
-def _split_place(root: Path, split: str) -> Path:
-    """Return ROOT/train or ROOT/train.tar, ROOT/validation under one of its usual names."""
-    names = {"train": ("train",), "validation": ("validation", "val", "test")}
+def split_place(root: Path, split: str) -> Path:
+    """Return ROOT/train or ROOT/train.tar, ROOT/validation under one of its usual names; DataError if there is none."""
+    names = {"train": ("train",), "validation": ("validation", "val", "valid", "test")}
     for name in names[split]:
         for place in (root / name, root / f"{name}.tar"):
             if place.exists():
@@ -119,12 +119,30 @@ def _split_place(root: Path, split: str) -> Path:
     if inside and not {"train", *names["validation"]} & set(inside):
         way = f"if these are the classes, move them into {root / split}, and some of the images into the other"
     raise DataError(
-        f"{root}: got {got}, expected {' or '.join(names[split])}, with one folder of images per class, or a .tar of it; {way}"
+        f"{root}: got {got}, expected {', '.join(names[split])}, with one folder of images per class, or a .tar of it; {way}"
     )
 
 
-def check_classes(train_set: Any, test_set: Any, reads: Input | SpaceInput, root: str) -> None:
-    """Raise DataError unless both splits have the classes of the space: a missing one would shift all labels after it."""
+def check_enough(train: int, held_out: int, test: int) -> None:
+    """Raise DataError unless there are images in every set, and two to train on."""
+    if train < 2 or held_out == 0 or test == 0:
+        raise DataError(
+            f"there must be two images to train and one in every other set, got {train} to train, {held_out} for the search's "
+            f"validation and {test} to test; give more images or another nas_validation"
+        )
+
+
+def check_digits(reads: Input | SpaceInput) -> None:
+    """Raise DataError unless a network reads and tells what the embedded digits are."""
+    if (reads.channels, reads.classes) != (1, 10):
+        raise DataError(
+            f"digits have 1 channel and 10 classes, and the network has {reads.channels} and {reads.classes}; change its input, "
+            "or give other images"
+        )
+
+
+def check_same_classes(train_set: Any, test_set: Any, root: str) -> None:
+    """Raise DataError unless both splits have the same classes: a missing one would shift all labels after it."""
     ours, theirs = _class_names(train_set, root), _class_names(test_set, root)
     if ours is None or theirs is None:
         return  # datasets whose labels are numbers carry no names that could shift
@@ -132,19 +150,24 @@ def check_classes(train_set: Any, test_set: Any, reads: Input | SpaceInput, root
         missing, extra, hint = differ
         parts = [f"only {split} has {names}" for split, names in (("train", missing), ("validation", extra)) if names]
         raise DataError(f"{root}: got different classes in train and validation, expected the same: {' and '.join(parts)}{hint}")
-    check_class_count(train_set, reads, root)
 
 
-def check_class_count(images: Any, reads: Input | SpaceInput, root: str) -> None:
+def check_classes(train_set: Any, test_set: Any, reads: Input | SpaceInput, root: str) -> None:
+    """Raise DataError unless both splits have the same classes, and as many as the space."""
+    check_same_classes(train_set, test_set, root)
+    names = _class_names(train_set, root)
+    if names is not None and _class_names(test_set, root) is not None:
+        check_class_count(len(names), reads, root)
+
+
+def check_class_count(classes: int, reads: Input | SpaceInput, root: str) -> None:
     """Raise DataError unless there are as many classes as the network or the space has."""
-    names = _class_names(images, root)
-    if names is not None and len(names) != reads.classes:
+    if classes != reads.classes:
         whose, file = "network's", "the network's file"
         if isinstance(reads, SpaceInput):
             whose, file = "search space's", "the search space, the file that `space` names in the recipe"
         raise DataError(
-            f"{root}: got {len(names)} classes, expected the {whose} {reads.classes}; give others, or change input.classes in "
-            f"{file}"
+            f"{root}: got {classes} classes, expected the {whose} {reads.classes}; give others, or change input.classes in {file}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from genet.cli import main as cli
 from genet.cli.parser import RENAMED
 from genet.config.reader import shipped_files
+from tests.fixtures.images import draw_images
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
 
 GENET = [sys.executable, "-m", "genet"]
@@ -34,6 +36,7 @@ COMMANDS = [
     "report",
     "select",
     "latency",
+    "latency diff",
     "staircase",
     "align",
     "survey",
@@ -60,8 +63,19 @@ def faults(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 
 def test_the_list_of_commands_is_frozen() -> None:
     text = genet("--help").stdout
-    listed = [line.split()[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "]
+    listed = [re.split(r"\s{2,}", line.strip())[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "]
     assert sorted(listed) == sorted(COMMANDS)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_list_of_commands_is_in_groups_that_begin_with_the_first_thing_to_do() -> None:
+    groups = re.findall(r"^(\w.*):\n    (\w+)", genet("--help").stdout, re.MULTILINE)
+    assert groups == [
+        ("design a network", "init"),
+        ("measure", "latency"),
+        ("improve a network you have", "import"),
+        ("studies", "survey"),
+    ]
 
 
 def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
@@ -82,7 +96,7 @@ def test_importing_genet_loads_neither_torch_nor_timm() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help_with_json_and_debug(command: str) -> None:
-    text = genet(command, "--help").stdout
+    text = genet(*command.split(), "--help").stdout
     assert "--json" in text
     assert "--debug" in text
 
@@ -123,6 +137,7 @@ def test_check_refuses_what_a_training_would_refuse_of_its_images(
     training_alone: bool, data: str, augment: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "tiny.yaml"
+    draw_images(tmp_path / "images", dict.fromkeys("abcdefghij", 2), test=1)
     images = f"data: {{name: folder, root: images, {data}}}"
     if training_alone:
         path.write_text(f"name: tiny\n{images}\n{augment}\ntrain: {{epochs: 1, batch: 8, learning_rate: 0.1}}\n")
@@ -138,6 +153,7 @@ def test_check_refuses_what_a_training_would_refuse_of_its_images(
 def test_check_refuses_a_default_augmentation_that_images_on_the_device_cannot_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    draw_images(tmp_path / "images", dict.fromkeys("abcdefghij", 2), test=1)
     path = write_recipe(
         tmp_path,
         RECIPE.replace("data: {name: digits,", "data: {name: folder, root: images, loading: device,"),
@@ -153,8 +169,8 @@ def test_check_tells_of_an_estimate_which_budgets_are_probably_out_of_reach(
     path = write_recipe(tmp_path, RECIPE.replace("device: cpu", "device: estimate:v100"))
     assert cli.main(["check", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert ": within reach, the network with the fewest MACs takes 0." in found["budget 2.0x"]
-    assert ": probably out of reach, the network" in found["budget 1e-06"]
+    assert ": within reach, the network with the fewest MACs takes 0." in found["budget 2x"]
+    assert ": probably out of reach, the network" in found["budget 0.000001ms/image"]
 
 
 def test_a_recipe_that_is_not_there_names_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +223,7 @@ def test_a_step_on_a_folder_that_is_no_run_changes_nothing(
 @pytest.mark.parametrize("budget", ["0", "-1", "fast", "0x", "nan", "inf", "x"])
 def test_a_budget_that_is_none_is_refused(budget: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = faults(capsys, "select", str(tmp_path), f"--budget={budget}")
-    assert line.startswith("--budget must be milliseconds per image above 0, or a multiple")
+    assert line.startswith("--budget must be milliseconds per batch such as 5ms or per image such as 0.2ms/image, or a multiple")
 
 
 def test_debug_shows_the_traceback() -> None:

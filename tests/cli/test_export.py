@@ -104,7 +104,7 @@ def test_images_of_other_classes_are_refused(exported, tmp_path: Path, capsys: p
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path))
     assert "got 2 classes, expected the network's 10" in told
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "validation"))
-    assert "expected validation or val or test, with one folder of images per class" in told
+    assert "expected validation, val, valid, test, with one folder of images per class" in told
 
 
 def test_a_network_that_is_taken_in_can_be_exported_again(exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.search.certificate import Selection
+from genet.search.outcome import Outcomes
 from genet.storage import Journal
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.tiny import RECIPE, write_recipe
@@ -100,7 +101,7 @@ def test_what_moved_between_two_evidence_files_is_told(
     (difference,) = found["differences"]
     assert difference["facts"] == []
     assert difference["rows"][0]["after_ms"] == pytest.approx(2 * difference["rows"][0]["before_ms"])
-    assert "two evidence files" in fault(capsys, "latency", "diff", str(slower.path))
+    assert "no latencies" in fault(capsys, "latency", "diff", str(slower.path), __file__)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,23 @@ def test_widths_aligned_on_two_devices_are_compared(tmp_path: Path, capsys: pyte
     (place,) = found["places"]
     assert set(place["both"]) == set(place["first"]) & set(place["second"])
     assert found["cost_first"] >= 0
+
+
+def test_a_whole_job_on_an_estimate_is_labelled_so_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(tmp_path)
+    served = ("--device", "estimate:t4", "--runtime", "cudagraph", "--batch", "1")
+    given = ("--set", "train.epochs=1", "--set", "augment={crop: 1}", "--budget", "0.00001ms", "--budget", "2.0x")
+    found = answer(capsys, "run", str(recipe), "--run", str(tmp_path / "run"), *served, *given)
+    folder = RunFolder(tmp_path / "run")
+    kept = folder.recipe()
+    assert (kept.measure.device, kept.measure.runtime, kept.measure.batch) == ("estimate:t4", "cudagraph", 1)
+    assert (kept.train.epochs, str(kept.augment), [*map(str, kept.select.budgets)]) == (1, "crop 1", ["0.00001ms", "2x"])
+    assert Outcomes.load(folder.results).setting.estimate
+    assert "estimates" in folder.report.read_text()
+    (export, *_) = [row["export"] for row in found["outcomes"]]
+    card = ((folder.path / export).parent / "card.md").read_text()
+    assert "estimated latency" in card
+    assert "measured latency" not in card
 
 
 def test_a_job_runs_on_the_evidence_of_another_machine(

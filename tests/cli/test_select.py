@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from genet.cli.main import NONE_MET, main
+from genet.config.budget import Budget
 from genet.config.recipe import Model
 from genet.pipeline.context import read_run
 from genet.pipeline.distill import planned_trials
@@ -65,7 +66,7 @@ def test_a_selection_names_the_model_that_predicts_and_the_one_that_would_do_so_
 
 
 def test_a_budget_that_no_network_is_predicted_to_meet_is_said_to_be_out_of_reach(copy: RunFolder) -> None:
-    found = select_from_evidence(SearchState(read_run(copy.path, Progress())), ("0.0001x", "50x"))
+    found = select_from_evidence(SearchState(read_run(copy.path, Progress())), tuple(map(Budget.parse, ("0.0001x", "50x"))))
     unmeasured = tuple(choice.model_copy(update={"measured_ms_per_image": None}) for choice in found.choices)
     (said,) = found.model_copy(update={"choices": unmeasured}).unmet
     assert said.startswith("budget 0.0001x ")

@@ -11,6 +11,7 @@ import pytest
 
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
+from genet.config.budget import LAW
 from genet.config.reader import RENAMED, read_any, read_network, read_recipe, read_space, read_training, shipped_files
 from genet.config.recipe import Recipe
 from genet.errors import SpecError
@@ -205,8 +206,6 @@ def test_a_fault_of_a_network_is_told_with_its_place(change: tuple[str, str], fa
     faults_of(read_network, changed(NETWORK, *change), located(faults, "bad.yaml"))
 
 
-BUDGET = "must be milliseconds per image above 0, or a multiple of the MasterNet's latency such as 0.5x"
-
 SPACE_FAULTS = [
     (
         "depths that only fall",
@@ -285,11 +284,11 @@ RECIPE_FAULTS = [
         "bad budgets",
         ("[0.8x, 0.4]", "[abc, 0x, -1, 0.4, true, [1]]"),
         (
-            f"7:20: select.budgets[0]: {BUDGET} (got 'abc')",
-            f"7:25: select.budgets[1]: {BUDGET} (got '0x')",
-            f"7:29: select.budgets[2]: {BUDGET} (got -1)",
-            f"7:38: select.budgets[4]: {BUDGET} (got True)",
-            f"7:44: select.budgets[5]: {BUDGET} (got [1])",
+            f"7:20: select.budgets[0]: {LAW} (got 'abc')",
+            f"7:25: select.budgets[1]: {LAW} (got '0x')",
+            f"7:29: select.budgets[2]: {LAW} (got -1)",
+            f"7:38: select.budgets[4]: {LAW} (got True)",
+            f"7:44: select.budgets[5]: {LAW} (got [1])",
         ),
     ),
     ("no budget", ("[0.8x, 0.4]", "[]"), ("7:19: select.budgets: must have at least one entry (got [])",)),
@@ -533,7 +532,7 @@ def test_a_number_of_thousands_of_digits_is_refused_with_its_place(old: str, fie
 
 
 def test_an_infinite_budget_is_one_fault_and_not_two() -> None:
-    fault = f"bad.yaml:7:20: select.budgets[0]: {BUDGET} (got inf)"
+    fault = f"bad.yaml:7:20: select.budgets[0]: {LAW} (got inf)"
     faults_of(read_recipe, changed(RECIPE, "0.8x", "1e999"), (fault,))
 
 

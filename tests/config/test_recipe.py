@@ -1,4 +1,4 @@
-"""Recipes: budgets, what the evidence depends on, and writing them out."""
+"""Recipes: what the evidence depends on, and writing them out."""
 
 from __future__ import annotations
 
@@ -9,68 +9,17 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from pydantic import ValidationError
 
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
 from genet.config.reader import read_any, read_network, read_recipe, read_space, shipped_files, to_yaml
-from genet.config.recipe import PretrainedMaster, Recipe, Schedule, Select, budget_ms
+from genet.config.recipe import PretrainedMaster, Recipe, Schedule, Select
 from tests.fixtures.strategies import networks, spaces
 
 
 @pytest.fixture
 def recipe() -> Recipe:
     return read_recipe("digits")
-
-
-@pytest.mark.parametrize(
-    ("budget", "kept"), [(0.34, 0.34), (2, 2.0), (1e-4, 1e-4), ("0.5x", "0.5x"), ("2x", "2x"), ("1.0x", "1.0x")]
-)
-def test_a_budget_is_milliseconds_or_a_multiple_of_the_masternet(budget: Any, kept: Any) -> None:
-    select = Select(budgets=(budget,))
-    assert select.budgets == (kept,)
-    assert type(select.budgets[0]) is type(kept)
-
-
-@pytest.mark.parametrize(
-    "budget",
-    [
-        0,
-        -1,
-        True,
-        False,
-        None,
-        float("nan"),
-        float("inf"),
-        "",
-        "x",
-        "0x",
-        "0.0x",
-        "-1x",
-        ".5x",
-        "0.5",
-        "0.5 x",
-        "0.5X",
-        "1e-1x",
-        [1],
-    ],
-)
-def test_anything_else_is_no_budget(budget: Any) -> None:
-    with pytest.raises(ValidationError, match="must be milliseconds per image above 0, or a multiple of the MasterNet's latency"):
-        Select(budgets=(budget,))
-
-
-@pytest.mark.parametrize(
-    ("budgets", "fault"), [((), "must have at least one entry"), (("1x", "1x"), "must all differ"), ((1, 1.0), "must all differ")]
-)
-def test_budgets_are_one_or_more_and_all_differ(budgets: Any, fault: str) -> None:
-    with pytest.raises(ValidationError, match=fault):
-        Select(budgets=budgets)
-
-
-@pytest.mark.parametrize(("budget", "ms"), [(0.34, 0.34), ("0.5x", 2.0), ("1x", 4.0), ("1.25x", 5.0)])
-def test_a_multiple_becomes_milliseconds_by_the_masternets_latency(budget: float | str, ms: float) -> None:
-    assert budget_ms(budget, 4.0) == ms
 
 
 OTHER = Schedule(epochs=77, learning_rate=0.3)

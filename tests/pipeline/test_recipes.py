@@ -55,7 +55,7 @@ def test_the_papers_search_runs_whole_at_a_tiny_size(tmp_path: Path) -> None:
         )
     assert regression.model == "paper"
     assert {answer.resolution for frontier in [selection] for answer in frontier.answers} <= set(RESOLUTIONS)
-    assert [str(outcome.budget) for outcome in outcomes.outcomes][:1] == ["1.0x"]
+    assert [str(outcome.budget) for outcome in outcomes.outcomes][:1] == ["1x"]
 
 
 def test_cifar10_is_taken_from_image_folders_from_torchvisions_files_or_from_the_network(

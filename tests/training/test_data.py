@@ -206,7 +206,7 @@ def test_the_hold_out_of_a_folder_depends_on_the_seed_and_its_test_set_does_not(
     assert contents(one.test, 16) == contents(other.test, 16)
 
 
-@pytest.mark.parametrize("name", ["val", "test"])
+@pytest.mark.parametrize("name", ["val", "valid", "test"])
 def test_the_validation_folder_may_go_by_another_of_its_names(folder: Path, name: str) -> None:
     (folder / "validation").rename(folder / name)
     assert loaded(folder).test.size == 6
@@ -379,7 +379,7 @@ def test_an_empty_train_folder_is_refused(folder: Path) -> None:
         loaded(folder)
 
 
-@pytest.mark.parametrize(("split", "named"), [("train", "train"), ("validation", "validation or val or test")])
+@pytest.mark.parametrize(("split", "named"), [("train", "train"), ("validation", "validation, val, valid, test")])
 def test_a_missing_split_folder_is_named(folder: Path, split: str, named: str) -> None:
     (folder / split).rename(folder / "elsewhere")
     with pytest.raises(DataError, match=rf"expected {named}, with one folder of images per class, or a \.tar of it; make it"):

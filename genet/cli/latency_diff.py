@@ -1,0 +1,44 @@
+"""`genet latency diff`: what moved between two evidence files, as after an update of a driver or of torch."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from genet.cli.console import milliseconds, table
+from genet.cli.measuring import say_damaged
+from genet.latency.evidence import Difference, differences
+
+MOST_ROWS = 40  # number of rows printed; --json has all
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare two evidence files, setting by setting."""
+    found = differences(*arguments.files)
+    for file in arguments.files:
+        say_damaged(file)
+    for one in found:
+        _print_difference(one)
+    return {"differences": [one.model_dump(mode="json") | {"median_change": _median_change(one)} for one in found]}
+
+
+def _print_difference(found: Difference) -> None:
+    print(f"{found.before}\n  against {found.after}")
+    for name, before, after in found.facts:
+        print(f"  {name}: {before} -> {after}")
+    moved = [row for row in found.rows if abs(math.log(row.after_ms / row.before_ms)) > found.floor]
+    print(
+        f"  {len(found.rows)} rows in both, {len(moved)} moved by more than the {found.floor:.1%} that noise explains, "
+        f"median {_median_change(found):+.1%}; {found.only_before} rows in the first alone, {found.only_after} in the second"
+    )
+    if moved:
+        rows = [
+            [row.name, milliseconds(row.before_ms), milliseconds(row.after_ms), f"{row.change:+.1%}"] for row in moved[:MOST_ROWS]
+        ]
+        table(["most moved", "ms before", "ms after", "change"], rows)
+
+
+def _median_change(found: Difference) -> float:
+    changes = sorted(row.change for row in found.rows)
+    return changes[len(changes) // 2] if changes else 0.0

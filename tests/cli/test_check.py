@@ -1,0 +1,134 @@
+"""`genet check`: all faults at once, the images, the budgets and the time of a job, before it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from genet.cli import main as cli
+from genet.config.reader import read_recipe
+from genet.pipeline.run_folder import RunFolder
+from genet.search.outcome import Outcomes
+from tests.fixtures.commands import answer, fault
+from tests.fixtures.images import draw_images
+from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
+
+FOLDER = RECIPE.replace("data: {name: digits,", "data: {name: folder,")
+CLASSES = {"cat": 16, "dog": 20, "owl": 3}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe for three classes of grey images, which are yet to be given."""
+    monkeypatch.chdir(tmp_path)
+    return write_recipe(tmp_path, FOLDER, SPACE.replace("classes: 10", "classes: 3"))
+
+
+def test_a_network_may_be_given_by_its_notation(capsys: pytest.CaptureFixture[str]) -> None:
+    notation = "@32x3 | Conv k3 c16 s2 | XX k3 c32 s2 d1 | 10"
+    assert answer(capsys, "check", notation)["notation"] == notation
+
+
+def test_a_name_that_recipe_and_space_share_is_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "check", "digits")["images"] == "digits"
+
+
+def test_images_are_counted_by_set_and_classes_with_too_few_are_named(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_images(tmp_path / "images", CLASSES)
+    (tmp_path / "images" / "train" / "cat" / "notes.txt").write_text("no image")
+    found = answer(capsys, "check", recipe, "--data", "images")
+    counted = {key: found[key] for key in ("classes", "images_to_train", "images_held_out", "images_to_test")}
+    assert counted == {"classes": 3, "images_to_train": 29, "images_held_out": 10, "images_to_test": 6}
+    few, error = found["notes"]
+    assert few == "few images to train on: owl (2)"
+    assert error == "accuracies by the 10 images held out have a standard error of up to 16 points"
+    assert "by steps of" in found["expected_time"]
+    assert cli.main(["check", str(recipe), "--data", "images"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}/images/train: left out 1 .txt (no images that Pillow reads)" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines() if not line.startswith(("notation", "images  ", "  ")))
+
+
+def test_surprises_about_sizes_and_colours_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = draw_images(tmp_path / "images", {"cat": 40, "dog": 40, "owl": 40}, size=(12, 10), mode="L")
+    recipe = write_recipe(tmp_path, FOLDER, SPACE.replace("classes: 10", "classes: 3").replace("channels: 1", "channels: 3"))
+    assert answer(capsys, "check", recipe, "--data", images)["notes"] == [
+        "half of the images have 10 pixels or fewer at the shorter edge, and are enlarged to 16",
+        "all images that were looked at are grey, and the space reads three channels",
+    ]
+
+
+def test_every_fault_is_told_at_once_those_of_the_recipes_own_images_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = draw_images(tmp_path / "images", {"cat": 4, "dog": 4, "owl": 4})
+    (images / "validation" / "owl").rename(images / "validation" / "ant")
+    (images / "train" / "cat" / "0.png").write_text("no image")
+    text = FOLDER.replace("folder,", "folder, root: images,").replace("train: {", "augment: {policy: nonsense}\ntrain: {")
+    text = text.replace("master: {epochs: 3, batch: 64, learning_rate: 0.4}", "master: {from: nowhere}")
+    recipe = write_recipe(tmp_path, text.replace("race: {", "race: {designs: [nowhere.yaml], "))
+    lines = fault(capsys, "check", recipe).splitlines()
+    told = (
+        "master.from: got ",
+        "nowhere.yaml: must be a file that exists",
+        "augment.policy: got 'nonsense'",
+        f"{images / 'train'}: of 12 looked at 1 do not open as images, cat/0.png; repair",
+        f"{images}: got different classes in train and validation",
+    )
+    assert len(lines) == len(told)
+    for line, start in zip(lines, told, strict=True):
+        assert start in line
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images: None, "got 3 classes, expected the search space's 10"),
+        (
+            lambda images: (images / "validation").rename(images / "other"),
+            "got folders other, train, expected validation, val, valid, test",
+        ),
+        (lambda images: images.rename(images.with_name("gone")), "does not exist, expected the folder of the images"),
+    ],
+    ids=["classes", "no split", "no folder"],
+)
+def test_images_that_a_run_would_refuse_are_refused(
+    change: object, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = draw_images(tmp_path / "images", {"cat": 4, "dog": 4, "owl": 4})
+    change(images)  # type: ignore[operator]
+    assert said in fault(capsys, "check", write_recipe(tmp_path, FOLDER), "--data", images)
+
+
+def test_images_go_with_recipes_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fault(capsys, "check", "genet-light", "--data", tmp_path).startswith("--data must go with a recipe")
+
+
+def test_budgets_are_told_in_all_forms_and_by_what_is_measured_whether_they_can_be_met(
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = write_recipe(tmp_path, RECIPE.replace("[2.0x, 0.000001]", "[2.0x, 0.000001, 5ms, 0.5x]"))
+    unknown = answer(capsys, "check", recipe)
+    assert unknown["budget 2x"] == "within reach, by the MasterNet itself"
+    assert unknown["budget 0.5x"] == "known once genet run has measured, which it does first"
+    assert unknown["budget 5ms"].startswith("0.07812 ms/image: known once")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny").symlink_to(finished.path)
+    measured = answer(capsys, "check", recipe)
+    masternet_ms = 64 * Outcomes.load(finished.results).masternet_ms_per_image
+    tiny = f"6.4e-05 ms per batch of 64, {6.4e-05 / masternet_ms:.4g}x: probably out of reach, the network"
+    assert measured["budget 0.000001ms/image"].startswith(tiny)
+    assert measured["budget 5ms"].startswith(f"0.07812 ms/image, {5 / masternet_ms:.4g}x: ")
+    given = write_recipe(tmp_path, RECIPE.replace("device: cpu,", f"latency_file: {finished.latency.path},"))
+    (tmp_path / "runs" / "tiny").unlink()
+    assert answer(capsys, "check", given)["budget 0.000001ms/image"] == measured["budget 0.000001ms/image"]
+
+
+def test_what_comes_along_is_measured_by_nobody_and_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "check", "genet-imagenet")
+    assert found["images"] == "not given: check them by --data FOLDER"
+    assert read_recipe("genet-imagenet").data.root is None

@@ -1,0 +1,70 @@
+"""Values of the command line in a recipe: judged by its own checks, and named by their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from genet.config.budget import Budget
+from genet.config.overrides import Override, read_settings
+from genet.config.reader import read_recipe, to_yaml
+from genet.errors import SpecError
+from tests.fixtures.tiny import RECIPE, write_recipe
+
+
+def test_values_are_yaml_and_the_last_of_a_key_counts(tmp_path: Path) -> None:
+    given = ["train.epochs=5", "train.mixup=2e-1", "augment.crop=2", "space.perturb.depth=[0, 1]", "measure.batch=8"]
+    file = write_recipe(tmp_path, RECIPE + "augment: none\n")
+    found = read_recipe(file, [*read_settings([*given, "train.teacher="]), Override("--batch", "measure.batch", "1")])
+    assert (found.train.epochs, found.train.mixup, found.train.teacher) == (5, 0.2, None)
+    assert (found.augment.crop if found.augment else None, found.space.perturb.depth, found.measure.batch) == (2, (0, 1), 1)
+    assert found.master == read_recipe(file).master
+    (tmp_path / "run.yaml").write_text(to_yaml(found))
+    assert read_recipe(tmp_path / "run.yaml") == found
+
+
+def test_a_space_and_a_value_of_it_may_both_be_given(tmp_path: Path) -> None:
+    found = read_recipe(write_recipe(tmp_path), read_settings(["space.name=mine", "space=digits"]))
+    assert (found.space.name, len(found.space.superblocks)) == ("mine", 4)
+
+
+def test_all_faults_are_told_at_once_each_by_its_option(tmp_path: Path) -> None:
+    given = ["train.epoch=5", "trian.epochs=5", "train={epochs: 0, learning_rate: 1}", "seed.x=1", "select.measure_top_k=2.5"]
+    budgets = Override("--budget", "select.budgets", "[5ms, 5s]")
+    with pytest.raises(SpecError) as told:
+        read_recipe(write_recipe(tmp_path), [*read_settings(given), budgets])
+    assert told.value.faults == (
+        "--budget must be milliseconds per batch such as 5ms or per image such as 0.2ms/image, or a multiple of the MasterNet's "
+        "such as 0.5x (got '5s')",
+        "--set seed.x: seed: must be a whole number (got {'x': 1})",
+        "--set select.measure_top_k must be a whole number (got 2.5)",
+        "--set train: train.epochs: must be at least 1 (got 0); nearest 1",
+        "--set trian.epochs: trian: is not a key here; did you mean train?",
+    )
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one_beside_the_faults_of_the_file(tmp_path: Path) -> None:
+    file = write_recipe(tmp_path, RECIPE.replace("epochs: 3", "epochs: 0"))
+    with pytest.raises(SpecError) as told:
+        read_recipe(file, read_settings(["train.epoch=5"]))
+    first, second = told.value.faults
+    assert first == "--set train.epoch is not a key here; did you mean epochs?"
+    assert second.startswith(f"{file}:6:18: master.epochs: must be at least 1 (got 0)")
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "=5", "train..epochs=5", "train.=5", "a b=5", ""])
+def test_what_is_no_key_and_value_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"^--set must be KEY=VALUE such as train\.epochs=5 \(got"):
+        read_settings([text])
+
+
+@pytest.mark.parametrize("value", ["[", "{a: 1", "&a 5", "*a", "a: b: c", "[*a, &a 1]"])
+def test_what_is_no_yaml_is_refused(value: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"^--set train\.epochs must be "):
+        read_recipe(write_recipe(tmp_path), read_settings([f"train.epochs={value}"]))
+
+
+def test_budgets_of_the_command_line_take_the_place_of_the_files(tmp_path: Path) -> None:
+    found = read_recipe(write_recipe(tmp_path), [Override("--budget", "select.budgets", "[5ms, 0.2]")])
+    assert found.select.budgets == (Budget(5.0, "ms"), Budget(0.2, "ms/image"))
