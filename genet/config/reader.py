@@ -22,7 +22,7 @@ from genet.arch.external import FUNCTION, ExternalModel, LayerWidths, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
 from genet.config.recipe import Data, PretrainedMaster, Recipe, Training, TrainingRecipe
-from genet.config.yaml_tree import Fault, child, compose, duplicate_keys, plain, where, yaml_of
+from genet.config.yaml_tree import Fault, child, compose, duplicate_keys, plain, walk, where, yaml_of
 from genet.errors import SpecError
 from genet.names import check_utf8
 from genet.storage import Record
@@ -35,7 +35,8 @@ RENAMED = {  # keys of earlier versions
     "candidates": "measure_top_k",
     "clip": "clip_grad_norm",
     "erasing": "random_erase_prob",
-    "joint": "joint_fraction",
+    "joint": "paired_fraction",
+    "joint_fraction": "paired_fraction",
     "latency": "latency_file",
     "networks": "calibration_networks",
     "samples": "trials_per_type",
@@ -68,6 +69,14 @@ def read_space(source: str | Path) -> SearchSpace:
 def read_recipe(source: str | Path) -> Recipe:
     """Return a recipe by file or name; its `space` may be a name, a file beside it, or written out in place."""
     return _recipe(compose(_find(source, "recipes")))
+
+
+def read_kept_recipe(file: Path) -> Recipe:
+    """Return the recipe that genet wrote into a run folder; keys of earlier versions are read by their new names."""
+    node = compose(file)
+    for key in (key for part in walk(node) if isinstance(part, yaml.MappingNode) for key, _ in part.value):
+        key.value = RENAMED.get(key.value, key.value)
+    return _recipe(node)
 
 
 def read_training(source: str | Path) -> TrainingRecipe:

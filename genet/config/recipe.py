@@ -229,8 +229,8 @@ class Distill(Schedule):
     4.2). `whole`: the network."""
     sampling: Literal["designed", "random"] = "designed"
     """Perturbations are spread over depth and width, or drawn at random as in the paper."""
-    joint_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Trials of two perturbations at once, as a share of all: they tell how far effects add up."""
+    paired_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Paired trials, of two perturbations at once, as a share of all others: they tell how far effects add up."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Epochs after the warm-up without a rise of validation accuracy after which a trial ends; 0: none ends early."""
     time_limit_s: Annotated[float, Field(gt=0)] | None = None

@@ -11,7 +11,17 @@ import pytest
 
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
-from genet.config.reader import RENAMED, read_any, read_network, read_recipe, read_space, read_training, shipped_files
+from genet.config.reader import (
+    RENAMED,
+    read_any,
+    read_kept_recipe,
+    read_network,
+    read_recipe,
+    read_space,
+    read_training,
+    shipped_files,
+    to_yaml,
+)
 from genet.config.recipe import Recipe
 from genet.errors import SpecError
 
@@ -574,7 +584,14 @@ def test_the_templates_read_once_their_names_are_filled_in() -> None:
     assert read_recipe("mine.yaml").space == read_space("mine-space.yaml")
 
 
-PLACES = {"latency": "measure", "networks": "measure", "candidates": "select", "structures": "select", "joint": "distill"}
+PLACES = {
+    "latency": "measure",
+    "networks": "measure",
+    "candidates": "select",
+    "structures": "select",
+    "joint": "distill",
+    "joint_fraction": "distill",
+}
 
 
 @pytest.mark.parametrize("old", RENAMED)
@@ -596,3 +613,10 @@ def test_a_key_of_an_earlier_version_is_refused_with_its_new_name_where_it_stood
     with pytest.raises(SpecError, match=f"data.{old}: is not a key here") as caught:
         read_recipe(file)
     assert "is called" not in str(caught.value)
+
+
+def test_the_recipe_in_a_run_folder_of_an_earlier_version_is_read_by_the_new_names_of_its_keys(tmp_path: Path) -> None:
+    recipe = read_recipe("digits")
+    written = to_yaml(recipe).replace("paired_fraction", "joint_fraction").replace("calibration_networks", "networks")
+    (tmp_path / "recipe.yaml").write_text(written)
+    assert read_kept_recipe(tmp_path / "recipe.yaml") == recipe
