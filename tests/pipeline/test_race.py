@@ -21,7 +21,7 @@ from genet.config.recipe import Recipe, Search
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
 from genet.latency.trace import structure_cost
 from genet.pipeline import entrants as entrants_step
-from genet.pipeline import race as step
+from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.entrants import Field, find_entrants
@@ -445,7 +445,7 @@ def test_on_a_narrow_terminal_no_name_is_cut(
 def kill_after(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
     """Have the race end, as a kill would, before the journal gets one more line than so many."""
     written = 0
-    keep = step._Race._keep
+    keep = step.Trainings._keep
 
     def kept(self: Any, *given: Any) -> None:
         nonlocal written
@@ -454,7 +454,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
         written += 1
         keep(self, *given)
 
-    monkeypatch.setattr(step._Race, "_keep", kept)
+    monkeypatch.setattr(step.Trainings, "_keep", kept)
 
 
 def without_cost(run: RunFolder) -> Outcomes:
