@@ -173,6 +173,12 @@ class Trainings:
         short = self.train("short trainings", [(network, 0) for network in names], short_training(self._job.recipe.train))
         return {network: line.held_out for (network, _), line in short.items() if line.held_out is not None}
 
+    def trained_shortly(self, names: Mapping[str, str]) -> set[str]:
+        """Return those of some named networks whose short training is over; none is run."""
+        self.name(names)
+        schedule = short_training(self._job.recipe.train)
+        return {network for network in names if self._known(self.task(network, schedule))}
+
     def train(self, title: str, wanted: Sequence[tuple[str, int]], schedule: Schedule) -> dict[tuple[str, int], Finished]:
         """Return the lines of trainings, by network and repeat; what the journal lacks is run, and a failure is said."""
         tasks = {each: self.task(each[0], schedule, each[1]) for each in dict.fromkeys(wanted)}
