@@ -42,6 +42,8 @@ COLUMNS, MARGIN = 80, 24  # of the pre-flight
 # Before it is timed a row is built, warmed up and, on a GPU, tried with several kernels: on an H200 0.14 to 0.33 s a row, and
 # 0.5 to 2 s a whole network.
 PREPARE_S, AS_MANY_ROWS = {"cpu": 0.02, "cuda": 0.2}, 4
+# Rounds of a certificate, on average, and certificates of a design within a budget: as it is scaled, and widened to edges.
+CERTIFICATE_ROUNDS, CERTIFICATES = 10, 2  # 9.7 and 8.8 rounds in two runs of benchmarks/budgets.py on two CPU cores
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
 
 
@@ -119,9 +121,14 @@ def race_cost(recipe: Recipe) -> float:
     """Return what joint trials and race cost at most, in full trainings (T)."""
     (searched, *_), joint = recipe.race.counts, recipe.search.count
     designs = sum(2 if len(design.depths) > 1 else 1 for design in _designs(recipe))  # a shallower form may race beside the whole
-    networks = (searched + designs) * (1 if recipe.race.effort == "quick" else len(recipe.space.input.resolutions))
+    networks = (searched + designs) * _resolutions(recipe)
     networks += searched if joint else 0
     return trainings_at_most(networks, len(recipe.select.budgets), joint, recipe.race, recipe.train)
+
+
+def _resolutions(recipe: Recipe) -> int:
+    """Return at how many resolutions networks race for a budget."""
+    return 1 if recipe.race.effort == "quick" else len(recipe.space.input.resolutions)
 
 
 def _designs(recipe: Recipe) -> tuple[Design, ...]:
@@ -167,25 +174,32 @@ def _seconds(
     per_row = REPEATS + 4
     prepare_s = PREPARE_S[device.type]
     profile_ms = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
-    network_s = 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms) / 1e3 + AS_MANY_ROWS * prepare_s
-    profile_s = profile_ms / 1e3 + rows.rows * prepare_s + rows.networks * network_s
+    profile_s = profile_ms / 1e3 + rows.rows * prepare_s
+    round_s = 2 * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms) / 1e3
+
+    def timings(networks: float, rounds: int) -> float:
+        return networks * (rounds * round_s + AS_MANY_ROWS * prepare_s) if recipe.measure.here else 0.0
+
     batch = min(recipe.train.batch, splits.train.size)
     start_s, step_s = _training_seconds(recipe, splits, device)
     untrained = TrialContext(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
 
-    def training(schedule: Schedule) -> float:
-        return start_s + schedule.epochs * splits.train.size * step_s / batch
+    def trainings(count: float, schedule: Schedule) -> float:
+        return count * (start_s + schedule.epochs * splits.train.size * step_s / batch)
 
-    trainings = race_cost(recipe)
-    scaled = SCALES_MEASURED * len(_designs(recipe)) * len(space.input.resolutions) * len(recipe.select.budgets)
+    (searched, *_), joint, budgets = recipe.race.counts, recipe.search.count, len(recipe.select.budgets)
+    scaled = len(_designs(recipe)) * _resolutions(recipe) * budgets
+    selected = recipe.select.measure_top_k * len(space.input.resolutions) * budgets
+    rivals = ((searched - 1) * _resolutions(recipe) + (searched if joint else 0)) * budgets
     mean_share = sum((r / search) ** 2 for r in space.input.resolutions) / len(space.input.resolutions)
     return {
-        "profile": profile_s if recipe.measure.here else 0.0,
-        "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
+        "profile": profile_s + timings(rows.networks, ROUNDS) if recipe.measure.here else 0.0,
+        "master": trainings(1, recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
         "distill": expected_seconds(untrained, trials, device),
-        "designs": scaled * network_s * SCAN_ROUNDS / ROUNDS if recipe.measure.here else 0.0,
-        "race": trainings * training(recipe.train) * mean_share,
-        "export": EXPORT_S * len(recipe.select.budgets),
+        "select": timings(selected, CERTIFICATE_ROUNDS),
+        "designs": timings(SCALES_MEASURED * scaled, SCAN_ROUNDS) + timings(CERTIFICATES * scaled, CERTIFICATE_ROUNDS),
+        "race": trainings(race_cost(recipe), recipe.train) * mean_share + timings(rivals, CERTIFICATE_ROUNDS),
+        "export": EXPORT_S * budgets,
     }
 
 
