@@ -15,7 +15,7 @@ from genet.config.recipe import Measure, Recipe, TrainingRecipe
 from genet.errors import SpecError
 from genet.latency.staircase.plan import expected_rows
 from genet.pipeline.context import check_designs
-from genet.search.portfolio import designs_of, known_designs
+from genet.search.portfolio import check_portfolio, designs_of, known_designs, portfolio_of
 
 Answer = dict[str, Any]
 
@@ -23,6 +23,8 @@ Answer = dict[str, Any]
 def run(arguments: argparse.Namespace) -> Answer:
     """Report every fault of a file, or its cost."""
     record = read_any(arguments.file)
+    if isinstance(record, SearchSpace):
+        check_portfolio(record)
     if isinstance(record, Recipe):
         check_pretrained(record)
         check_designs(record)
@@ -55,6 +57,7 @@ def run(arguments: argparse.Namespace) -> Answer:
             "blocks_to_measure_about": expected.rows,
             "networks_to_measure": expected.networks,
         }
+        answer |= {"masternets": len(portfolio_of(space))} if space.masternets else {}
     cost = network_cost(network)
     size = network.input.resolution
     answer |= {
@@ -73,13 +76,18 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _print_designs(record: ModelSpec | SearchSpace | Recipe | TrainingRecipe) -> Answer:
-    """List the designs that a race holds the search against, as they are published."""
+    """List the designs that a race holds the search against, and those that compete to be the MasterNet, as published."""
     if not isinstance(record, Recipe | SearchSpace):
         raise SpecError([f"{record.name}: got --designs for a single network, expected a recipe or a search space; leave it out"])
     designs = designs_of(record) if isinstance(record, Recipe) else known_designs(record)
-    for design in designs:
-        print(f"{design.name}\n  {design.network}")
-    return {"designs": {design.name: str(design.network) for design in designs}}
+    space = record.space if isinstance(record, Recipe) else record
+    groups = {"designs": designs} | ({"masternets": portfolio_of(space)} if space.masternets else {})
+    for group, members in groups.items():
+        if group == "masternets":
+            print("\ncompeting to be the MasterNet, each scaled to the latency of the first:")
+        for design in members:
+            print(f"{design.name}\n  {design.network}")
+    return {group: {design.name: str(design.network) for design in members} for group, members in groups.items()}
 
 
 def _check_images(recipe: Recipe | TrainingRecipe) -> None:

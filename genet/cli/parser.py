@@ -11,7 +11,7 @@ from genet import __version__
 
 STEPS = {
     "profile": "measure the latency of every block on offer and find the staircases",
-    "master": "train the MasterNet",
+    "master": "train the MasterNet; if the space names several designs, find it among them before",
     "distill": "run the trials: fine-tunes of perturbed networks",
 }
 EXITS = (
@@ -76,7 +76,6 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
 
     check = add("check", "check a recipe, a search space or a network, and show its cost")
     check.add_argument("file", help="a YAML file, or the name of one that comes with genet")
-
     check.add_argument("--designs", action="store_true", help="list the known designs that a race compares the search with")
 
     init = add("init", "write a commented search space and recipe to start from")
@@ -85,8 +84,11 @@ def _add_job_commands(add) -> None:  # type: ignore[no-untyped-def]
     for name, text in STEPS.items():
         step = add(name, text)
         step.add_argument("run", type=Path, help="a run folder")
+        if name != "profile":
+            step.add_argument("--status", action="store_true", help="show the progress so far, from any terminal")
+        if name == "master":
+            _add_workers(step)
         if name == "distill":
-            step.add_argument("--status", action="store_true", help="show the progress of the trials, from any terminal")
             step.add_argument("--extra", type=_positive, metavar="N", help="run the N trials that select --suggest N names")
             step.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
             _add_runner(step)

@@ -12,7 +12,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,9 +20,9 @@ from pydantic import BaseModel, ValidationError
 import genet
 from genet.arch.external import FUNCTION, ExternalModel, LayerWidths, ModelSpec
 from genet.arch.network import Network
-from genet.arch.space import SearchSpace
+from genet.arch.space import DesignGroup, SearchSpace
 from genet.config.recipe import Data, PretrainedMaster, Recipe, Training, TrainingRecipe
-from genet.config.yaml_tree import Fault, child, compose, duplicate_keys, plain, walk, where, yaml_of
+from genet.config.yaml_tree import Fault, child, compose, compose_text, duplicate_keys, plain, walk, where, yaml_of
 from genet.errors import SpecError
 from genet.names import check_utf8
 from genet.storage import Record
@@ -63,7 +63,7 @@ def read_structure(source: str | Path) -> ModelSpec:
 
 def read_space(source: str | Path) -> SearchSpace:
     """Return a search space by file or name. SpecError lists every fault."""
-    return _record(SearchSpace, compose(_find(source, "search_spaces")))
+    return _record(SearchSpace, _with_masternets(compose(_find(source, "search_spaces"))))
 
 
 def read_recipe(source: str | Path) -> Recipe:
@@ -126,7 +126,7 @@ def read_any(source: str | Path) -> ModelSpec | SearchSpace | Recipe | TrainingR
     if "train" in keys:
         return _training(node)
     if keys & {"perturb", "widths"}:
-        return _record(SearchSpace, node)
+        return _record(SearchSpace, _with_masternets(node))
     return _record(ExternalModel, node) if "source" in keys else _record(Network, node)
 
 
@@ -218,7 +218,40 @@ def _with_space(node: yaml.Node) -> yaml.Node:
                 node.value[index] = (key, compose(_find(_beside(here, value.value), "search_spaces")))
             except SpecError as fault:
                 raise SpecError(f"{where(value)}: space: {line}" for line in fault.faults) from None
+        if key.value == "space":
+            _with_masternets(node.value[index][1])
     return node
+
+
+def _with_masternets(space: yaml.Node) -> yaml.Node:
+    """Replace the files and notations among a space's `masternets` by their trees, whose marks keep naming their own files."""
+    listed, faults = child(space, "masternets", key=False), list[str]()
+    items = listed.value if isinstance(listed, yaml.SequenceNode) else []
+    for place, item in enumerate(items):
+        try:
+            items[place] = _masternet(item)
+        except SpecError as fault:
+            faults += [f"{where(item)}: masternets[{place}]: {line}" for line in fault.faults]
+    if faults:
+        raise SpecError(faults)
+    return space
+
+
+def _masternet(item: yaml.Node) -> yaml.Node:
+    """Return the tree of a network that a notation, a file or a folder beside the space gives; anything else as it is."""
+    if not isinstance(item, yaml.ScalarNode) or item.value in get_args(DesignGroup):
+        return item
+    if "|" in item.value:
+        network = Network.parse(item.value)
+        return compose_text(to_yaml(network.model_copy(update={"name": f"design-{network.digest[:6]}"})), item.start_mark)
+    beside = Path(item.start_mark.name).parent / item.value
+    file = beside / "network.yaml" if beside.is_dir() else beside
+    if not file.is_file() and item.value not in shipped_files(NETWORKS):
+        return item
+    tree = compose(file if file.is_file() else _find(item.value, NETWORKS))
+    if "source" in _keys(tree):
+        raise SpecError([f"got {item.value}, which other code builds, expected a network of super-blocks; leave it out"])
+    return tree
 
 
 def _beside(folder: Path, name: str) -> str | Path:
@@ -263,8 +296,8 @@ def _written_location(location: tuple[Any, ...]) -> list[Any]:
     """Return the location without the names that pydantic gives to the members of a union; the file has none of them."""
     written: list[Any] = []
     for part in location:
-        of_union = bool(written) and (written[-1] in ("widths", "master") or "budgets" in written)
-        if not (of_union and part in ("aligned", "grid", "trained", "taken", "float", "str")):
+        of_union = bool(written) and (written[-1] in ("widths", "master") or {"budgets", "masternets"} & {*written})
+        if not (of_union and part in ("aligned", "grid", "trained", "taken", "group", "own", "float", "str")):
             written.append(part)
     return written
 

@@ -346,6 +346,13 @@ class Recipe(Described):
                 raise law(f"must be one of the space's resolutions {', '.join(map(str, offered))}")
         return resolution
 
+    @field_validator("master")
+    @classmethod
+    def _a_tournament_finds_what_is_trained(cls, master: Master, info: ValidationInfo) -> Master:
+        if isinstance(master, PretrainedMaster) and "space" in info.data and info.data["space"].masternets:
+            raise law("must be a training, for the space's masternets compete to be the MasterNet; leave masternets or from out")
+        return master
+
     @property
     def search_resolution(self) -> int:
         """Resolution at which the MasterNet is trained and perturbed; budgets such as 0.5x refer to it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -93,6 +93,14 @@ def compose(path: Path) -> yaml.Node:
             faults += [f"{where(key)}: a key must be a plain word" for key in odd]
     if faults:
         raise SpecError(faults)
+    return node
+
+
+def compose_text(text: str, mark: yaml.Mark) -> yaml.Node:
+    """Return the tree of a text that stands for a value elsewhere, whose place all its nodes name."""
+    node = cast(yaml.Node, yaml.compose(text, _Loader))
+    for part in walk(node):
+        part.start_mark = mark
     return node
 
 

@@ -42,6 +42,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         setting=found.setting,
         masternet=masternet,
         masternet_ms_per_image=found.masternet_ms_per_image,
+        won=job.tournament.won if job.tournament else None,
         outcomes=winners,
         unmet=found.unmet,
         raced=raced(entrants, scores),
@@ -87,8 +88,9 @@ def _trained(job: RunContext, trainings: Trainings, entrants: Sequence[Entrant])
 
 
 def _cost(job: RunContext, trainings: Trainings) -> float:
-    """Return what MasterNet, trials and race cost, in full trainings: by epochs, and trials by the time that they took."""
-    epochs, lines = job.recipe.train.epochs, trainings.lines(task.id for task in trainings.tasks)
+    """Return what the whole search cost, in full trainings: by epochs, and trials by the time that they took."""
+    earlier = job.tournament.trainings if job.tournament else frozenset()
+    epochs, lines = job.recipe.train.epochs, trainings.lines({task.id for task in trainings.tasks} | earlier)
     master = job.recipe.master
     cost = sum(line.epochs for line in lines) / epochs + (master.epochs / epochs if isinstance(master, Schedule) else 0.0)
     full = [line.seconds for line in lines if line.epochs == epochs and line.seconds]

@@ -19,6 +19,7 @@ from genet.pipeline.explain import explain_selection
 from genet.pipeline.learn import train_network
 from genet.pipeline.run_folder import RunFolder, network_name
 from genet.pipeline.state import SearchState
+from genet.pipeline.tournament import standings_of
 from genet.report.page import ReportData, page
 from genet.search.certificate import Choice, Selection
 from genet.search.outcome import Outcomes, Trained
@@ -88,7 +89,7 @@ def write_report(job: RunContext) -> Path:
         recipe=job.recipe,
         setting=state.table.setting,
         measurements=len(state.table),
-        grid_rows=grid_rows(job.recipe.space),
+        grid_rows=grid_rows(job.space),
         staircases=files.read(files.staircase, Staircases),
         masternet=_if_there(files, files.master, Trained),
         trials=finished_trials(job),
@@ -99,6 +100,8 @@ def write_report(job: RunContext) -> Path:
         explanations=explain_selection(state, selection) if selection else (),
         validation=validation if validation and regression and validation.inputs == regression.inputs else None,
         outcomes=_if_there(files, files.results, Outcomes),
+        tournament=job.tournament,
+        standings=standings_of(job),
         shortfalls=list_shortfalls(job),
     )
     write_atomic(files.report, page(story).encode())

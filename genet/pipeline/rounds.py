@@ -168,7 +168,7 @@ class _Rounds:
         """Train networks shortly, and keep those whose super-blocks can be compared with the space's, one by one."""
         self._reached |= self._train(names)
         networks = [read_notation(notation, name) for notation, name in names.items() if notation in self._reached]
-        space = self._job.recipe.space
+        space = self._job.space
         self._networks |= {str(each): each for each in networks if isinstance(each, Network) and fits(each, space)}
 
     def _learn_joint(self, trials: Sequence[JointTrial]) -> None:

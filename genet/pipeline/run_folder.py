@@ -37,6 +37,7 @@ class RunFolder:
         self.recipe_file = path / "recipe.yaml"
         self.environment = path / "environment.json"
         self.staircase = path / "staircase.json"
+        self.tournament = path / "tournament.json"
         self.master = path / "master.json"
         self.regression = path / "regression.json"
         self.selection = path / "selection.json"

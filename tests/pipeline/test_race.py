@@ -20,7 +20,7 @@ from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe, Search
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
 from genet.latency.trace import structure_cost
-from genet.pipeline import entrants as entrants_step
+from genet.pipeline import scan as scan_step
 from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
@@ -401,7 +401,7 @@ def test_a_design_that_could_not_be_timed_for_now_is_looked_for_again_by_the_nex
         raise MeasurementError("other work holds the memory")
 
     with monkeypatch.context() as patch, open_run(run.path, Progress()) as job:
-        patch.setattr(entrants_step, "measure_network", full)
+        patch.setattr(scan_step, "measure_network", full)
         assert {entrant.design for entrant in find_entrants(job).entrants} == {None, "masternet"}  # whose rounds are known
     with open_run(run.path, Progress()) as job:
         assert find_entrants(job) == before
