@@ -84,9 +84,9 @@ def interactions(study: Study, truth: Truth) -> list[str]:
     lines = [
         "Do effects add up? Accuracy trained over accuracy predicted by `auto`, a sum of effects, as a line and with a bend (its",
         "square: one interaction for all pairs of super-blocks). Error on networks left out one at a time, points, mean over",
-        "trial seeds; beside it what joint trials, where there are any, differ by from the sum of their parts, in points.",
+        "trial seeds; beside it what paired trials, where there are any, differ by from the sum of their parts, in points.",
         "",
-        "| evidence | slope of the line | error of the line | with a bend | joint trials | their interaction | their effect |",
+        "| evidence | slope of the line | error of the line | with a bend | paired trials | their interaction | their effect |",
         "|---" * 7 + "|",
     ]
     for mode, epochs in itertools.product(study.modes, study.lengths):
@@ -97,12 +97,12 @@ def interactions(study: Study, truth: Truth) -> list[str]:
             finished = [seed for seed, values in by_seed.items() if values is not None]
             audits = [additivity(read_results(study.evidence(mode, epochs, seed)).values()) for seed in finished]
             found = [audit for audit in audits if audit]
-            joint: tuple[str, ...] = ("", "", "")
+            paired: tuple[str, ...] = ("", "", "")
             if found:
                 rms = (100 * fmean(getattr(audit, name) for audit in found) for name in ("interaction", "effect"))
-                joint = (str(sum(audit.joint_trials for audit in found)), *(f"{value:.2f}" for value in rms))
+                paired = (str(sum(audit.paired_trials for audit in found)), *(f"{value:.2f}" for value in rms))
             name = f"{mode} for {epochs} epoch{'s' if epochs > 1 else ''}"
-            lines.append(f"| {name} | {slope:.2f} | {100 * line:.2f} | {100 * bend:.2f} | {' | '.join(joint)} |")
+            lines.append(f"| {name} | {slope:.2f} | {100 * line:.2f} | {100 * bend:.2f} | {' | '.join(paired)} |")
     return lines
 
 

@@ -95,8 +95,10 @@ def _values(prop: Schema, whole: Schema) -> str:
 
 
 def _value(option: Schema) -> str:
-    if "anyOf" in option:
-        return " or ".join(dict.fromkeys(_value(each) for each in option["anyOf"] if each.get("type") != "null"))
+    if members := option.get("anyOf", option.get("oneOf")):
+        return " or ".join(dict.fromkeys(_value(each) for each in members if each.get("type") != "null"))
+    if "$ref" in option:  # within a list: its keys are those of its own file
+        return f"a {option['$ref'].rpartition('/')[2].lower()}"
     if "enum" in option or "const" in option:
         return ", ".join(f"`{each}`" for each in option.get("enum", [option.get("const")]))
     if option.get("type") == "array":

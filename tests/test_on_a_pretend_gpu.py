@@ -306,7 +306,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trial, ...]:
     recipe = tiny_recipe(tmp_path_factory.mktemp("trials"))
-    distill = recipe.distill.model_copy(update={"joint_fraction": 0.5})
+    distill = recipe.distill.model_copy(update={"paired_fraction": 0.5})
     planned = plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, distill)
     single = [[trial for trial in planned if trial.index == index and not trial.also][:3] for index in (0, 1)]
     return (*single[0], *single[1], *[trial for trial in planned if trial.also][:2])
@@ -322,7 +322,7 @@ def reached(course: TrialContext, trials: Sequence[Trial], device: str) -> dict[
 
 
 @pytest.mark.parametrize("mode", ["features", *(pytest.param(mode, marks=SLOW) for mode in get_args(Mode) if mode != "features")])
-def test_trials_of_every_mode_joint_ones_too_end_on_a_gpu_as_on_the_processor(
+def test_trials_of_every_mode_paired_ones_too_end_on_a_gpu_as_on_the_processor(
     course: TrialContext, trials: tuple[Trial, ...], mode: Mode
 ) -> None:
     course = dataclasses.replace(course, distill=course.distill.model_copy(update={"mode": mode}))

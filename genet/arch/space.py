@@ -8,11 +8,22 @@ MasterNet's own choices are always there.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from genet.arch.cost import block_cost
 from genet.arch.network import (
@@ -98,6 +109,49 @@ WidthRule = Annotated[
     Annotated[Literal["wave-aligned"], Tag("aligned")] | Annotated[MultipleOf, Tag("grid")], Discriminator(_width_rule)
 ]
 
+
+def _group(name: Any) -> str:
+    if name not in get_args(DesignGroup):
+        near = difflib.get_close_matches(str(name), get_args(DesignGroup), n=1)
+        raise law(f"must be {', '.join(get_args(DesignGroup))}, a notation, or the file or folder of a network", *near)
+    return str(name)
+
+
+def _masternet_form(value: Any) -> str:
+    return "own" if isinstance(value, dict | Network) else "group"
+
+
+def _for_the_images(own: Network, info: ValidationInfo) -> Network:
+    """Refuse a network that cannot be the MasterNet for the images of the space."""
+    reads: SpaceInput | None = info.data.get("input")
+    if reads is None:
+        return own
+    stride, smallest = own.stem.stride * math.prod(each.stride for each in own.superblocks), min(reads.resolutions)
+    broken = None
+    if (own.input.channels, own.input.classes) != (reads.channels, reads.classes):
+        broken = law(
+            f"must read {reads.channels} channels and tell {reads.classes} classes as the space does, not {own.input.channels} "
+            f"and {own.input.classes}"
+        )
+    elif stride > smallest:
+        broken = law(f"must have a total stride of at most {smallest} pixels, not {stride}")
+    if broken:  # told by its name, for its keys are many
+        raise ValidationError.from_exception_data("network", [{"type": broken, "loc": (), "input": own.name}])
+    return own
+
+
+DesignGroup = Literal["known", "patterns"]
+OwnDesign = Annotated[Network, AfterValidator(_for_the_images)]
+MasterNets = Annotated[
+    tuple[
+        Annotated[
+            Annotated[DesignGroup, BeforeValidator(_group), Tag("group")] | Annotated[OwnDesign, Tag("own")],
+            Discriminator(_masternet_form),
+        ],
+        ...,
+    ],
+    NonEmpty,
+]
 Widths = dict[tuple[int, BlockType], tuple[int, ...]]  # (super-block, block type) -> widths on offer, ascending
 
 
@@ -114,6 +168,10 @@ class SearchSpace(Described):
     """The MasterNet's super-blocks."""
     head: Head | None = None
     """Their 1x1 convolution before the classifier; without it none has one."""
+    masternets: MasterNets | None = None
+    """Designs that compete with the MasterNet written here, each scaled to its latency; the best is the MasterNet that is
+    perturbed. `known`: plain ResNet, RegNet, MobileNetV2 and GENet; `patterns`: the block types and layouts of the GENet paper's
+    table 6; and networks of your own: files, folders or notations. Without it there is no tournament."""
     perturb: Perturb
     """How far a super-block may differ from the MasterNet's."""
     widths: WidthRule
@@ -124,6 +182,11 @@ class SearchSpace(Described):
     def _total_stride_fits(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
         smallest = min(info.data["input"].resolutions) if "input" in info.data else None
         return superblocks_that_fit(value, handler, info.data.get("stem"), smallest)
+
+    def around(self, masternet: Network) -> SearchSpace:
+        """Return the same space around another MasterNet."""
+        parts = {"stem": masternet.stem, "superblocks": masternet.superblocks, "head": masternet.head}
+        return self.model_copy(update=parts)
 
     def network(self, superblocks: tuple[SuperBlock, ...], resolution: int, name: str = "network") -> Network:
         """Return the space's stem and head around the given super-blocks."""

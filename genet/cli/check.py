@@ -28,7 +28,7 @@ from genet.pipeline.reach import BudgetOutlook, estimated_outlooks, outlooks, re
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.progress import duration
 from genet.search.outcome import TELLING
-from genet.search.portfolio import designs_of, known_designs
+from genet.search.portfolio import check_portfolio, designs_of, known_designs, portfolio_of
 from genet.training.inventory import Inventory, check_images
 
 Answer = dict[str, Any]
@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> Answer:
             "blocks_to_measure_about": expected.rows,
             "networks_to_measure": expected.networks,
         }
+        answer |= {"masternets": len(portfolio_of(space))} if space.masternets else {}
     cost = network_cost(network)
     size = network.input.resolution
     answer |= {
@@ -108,6 +109,8 @@ def _checked(record: Checked) -> tuple[Inventory | None, tuple[BudgetOutlook, ..
             return None
 
     images, budgets = None, None
+    if isinstance(record, SearchSpace):
+        tried(lambda: check_portfolio(record))
     if isinstance(record, Recipe):
         tried(lambda: check_pretrained(record))
         tried(lambda: check_designs(record))
@@ -191,13 +194,18 @@ def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
 
 
 def _print_designs(record: ModelSpec | SearchSpace | Recipe | TrainingRecipe) -> Answer:
-    """List the designs that a race holds the search against, as they are published."""
+    """List the designs that a race holds the search against, and those that compete to be the MasterNet, as published."""
     if not isinstance(record, Recipe | SearchSpace):
         raise SpecError([f"{record.name}: got --designs for a single network, expected a recipe or a search space; leave it out"])
     designs = designs_of(record) if isinstance(record, Recipe) else known_designs(record)
-    for design in designs:
-        print(f"{design.name}\n  {design.network}")
-    return {"designs": {design.name: str(design.network) for design in designs}}
+    space = record.space if isinstance(record, Recipe) else record
+    groups = {"designs": designs} | ({"masternets": portfolio_of(space)} if space.masternets else {})
+    for group, members in groups.items():
+        if group == "masternets":
+            print("\ncompeting to be the MasterNet, each scaled to the latency of the first:")
+        for design in members:
+            print(f"{design.name}\n  {design.network}")
+    return {group: {design.name: str(design.network) for design in members} for group, members in groups.items()}
 
 
 def _check_augment(recipe: Recipe | TrainingRecipe) -> None:

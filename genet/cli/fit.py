@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         audit = additivity(finished_trials(job))
     if audit:
         print(
-            f"{audit.joint_trials} joint trials differ by {100 * audit.interaction:.2f} points from the sum of their parts, "
+            f"{audit.paired_trials} paired trials differ by {100 * audit.interaction:.2f} points from the sum of their parts, "
             f"which is {100 * audit.effect:.2f} (root mean square)"
         )
     return {**regression.model_dump(mode="json"), "additivity": audit.model_dump(mode="json") if audit else None}

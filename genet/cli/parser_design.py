@@ -20,9 +20,11 @@ def add_design_commands(add: Add) -> None:
 
     _add_run(add)
     _add_step(add, "profile", "measure the latency of every block on offer and find the staircases")
-    _add_step(add, "master", "train the MasterNet")
+    master = _add_step(add, "master", "train the MasterNet; if the space names several designs, find it among them before")
+    add_workers(master)
     trials = _add_step(add, "distill", "run the trials: fine-tunes of perturbed networks")
-    trials.add_argument("--status", action="store_true", help="show the progress of the trials, from any terminal")
+    for step in (master, trials):
+        step.add_argument("--status", action="store_true", help="show the progress so far, from any terminal")
     trials.add_argument("--extra", type=positive, metavar="N", help="run the N trials that select --suggest N names")
     trials.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
     add_runner(trials)

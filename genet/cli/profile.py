@@ -16,7 +16,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Measure the rows missing from the run's latency table, and find the staircases."""
     with open_run(arguments.run, progress()) as job:
         stairs = profile_device(job).staircases
-    offered = {(index, str(kind)): len(widths) for (index, kind), widths in job.recipe.space.widths_on_offer().items()}
+    offered = {(index, str(kind)): len(widths) for (index, kind), widths in job.space.widths_on_offer().items()}
     kept = [len(stair.kept) / offered[stair.superblock, stair.block_type] for stair in stairs]
     return {
         "blocks": len(job.table),

@@ -41,7 +41,8 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     rows = [_row(row) for row in found.outcomes]
     rows += [["cannot be met", str(each.budget), f"from {each.smallest_ms_per_image:.4f}", "", "", ""] for each in found.unmet]
     masternet = f"{100 * found.masternet.test_accuracy:.1f}"
-    rows.append(["MasterNet", "", f"{found.masternet_ms_per_image:.4f}", masternet, "", ""])
+    name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
+    rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
     table(["network", "budget", "ms/image", "test %", "best known", "params"], rows)
     print(f"± standard errors of accuracies, half of a 99.9 % interval of {found_ms(found.setting)}")
     print(f"the search and the race cost {found.trainings:.1f} full trainings")

@@ -12,7 +12,7 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,10 +20,10 @@ from pydantic import BaseModel, ValidationError
 import genet
 from genet.arch.external import FUNCTION, ExternalModel, LayerWidths, ModelSpec
 from genet.arch.network import Network
-from genet.arch.space import SearchSpace
+from genet.arch.space import DesignGroup, SearchSpace
 from genet.config.overrides import Override, overridden
 from genet.config.recipe import Data, PretrainedMaster, Recipe, Training, TrainingRecipe
-from genet.config.yaml_tree import Fault, child, compose, duplicate_keys, of_a_file, plain, where, yaml_of
+from genet.config.yaml_tree import Fault, child, compose, compose_text, duplicate_keys, of_a_file, plain, walk, where, yaml_of
 from genet.errors import SpecError
 from genet.names import check_utf8
 from genet.storage import Record
@@ -36,7 +36,8 @@ RENAMED = {  # keys of earlier versions
     "candidates": "measure_top_k",
     "clip": "clip_grad_norm",
     "erasing": "random_erase_prob",
-    "joint": "joint_fraction",
+    "joint": "paired_fraction",
+    "joint_fraction": "paired_fraction",
     "latency": "latency_file",
     "networks": "calibration_networks",
     "samples": "trials_per_type",
@@ -63,12 +64,20 @@ def read_structure(source: str | Path) -> ModelSpec:
 
 def read_space(source: str | Path) -> SearchSpace:
     """Return a search space by file or name. SpecError lists every fault."""
-    return _record(SearchSpace, compose(_find(source, "search_spaces")))
+    return _record(SearchSpace, _with_masternets(compose(_find(source, "search_spaces"))))
 
 
 def read_recipe(source: str | Path, overrides: Sequence[Override] = ()) -> Recipe:
     """Return a recipe by file or name, with some values overridden; its `space` may be a name, a file beside it, or in place."""
     return _recipe(compose(_find(source, "recipes")), overrides)
+
+
+def read_kept_recipe(file: Path) -> Recipe:
+    """Return the recipe that genet wrote into a run folder; keys of earlier versions are read by their new names."""
+    node = compose(file)
+    for key in (key for part in walk(node) if isinstance(part, yaml.MappingNode) for key, _ in part.value):
+        key.value = RENAMED.get(key.value, key.value)
+    return _recipe(node)
 
 
 def read_training(source: str | Path) -> TrainingRecipe:
@@ -121,7 +130,7 @@ def read_any(source: str | Path) -> ModelSpec | SearchSpace | Recipe | TrainingR
     if "train" in keys:
         return _training(node)
     if keys & {"perturb", "widths"}:
-        return _record(SearchSpace, node)
+        return _record(SearchSpace, _with_masternets(node))
     return _record(ExternalModel, node) if "source" in keys else _record(Network, node)
 
 
@@ -214,7 +223,40 @@ def _with_space(node: yaml.Node) -> yaml.Node:
                 node.value[index] = (key, compose(_find(_beside(here, value.value), "search_spaces")))
             except SpecError as fault:
                 raise SpecError(f"{where(value)}: space: {line}" for line in fault.faults) from None
+        if key.value == "space":
+            _with_masternets(node.value[index][1])
     return node
+
+
+def _with_masternets(space: yaml.Node) -> yaml.Node:
+    """Replace the files and notations among a space's `masternets` by their trees, whose marks keep naming their own files."""
+    listed, faults = child(space, "masternets", key=False), list[str]()
+    items = listed.value if isinstance(listed, yaml.SequenceNode) else []
+    for place, item in enumerate(items):
+        try:
+            items[place] = _masternet(item)
+        except SpecError as fault:
+            faults += [f"{where(item)}: masternets[{place}]: {line}" for line in fault.faults]
+    if faults:
+        raise SpecError(faults)
+    return space
+
+
+def _masternet(item: yaml.Node) -> yaml.Node:
+    """Return the tree of a network that a notation, a file or a folder beside the space gives; anything else as it is."""
+    if not isinstance(item, yaml.ScalarNode) or item.value in get_args(DesignGroup):
+        return item
+    if "|" in item.value:
+        network = Network.parse(item.value)
+        return compose_text(to_yaml(network.model_copy(update={"name": f"design-{network.digest[:6]}"})), item.start_mark)
+    beside = Path(item.start_mark.name).parent / item.value
+    file = beside / "network.yaml" if beside.is_dir() else beside
+    if not file.is_file() and item.value not in shipped_files(NETWORKS):
+        return item
+    tree = compose(file if file.is_file() else _find(item.value, NETWORKS))
+    if "source" in _keys(tree):
+        raise SpecError([f"got {item.value}, which other code builds, expected a network of super-blocks; leave it out"])
+    return tree
 
 
 def _beside(folder: Path, name: str) -> str | Path:
@@ -262,8 +304,8 @@ def _written_location(location: tuple[Any, ...]) -> list[Any]:
     """Return the location without the names that pydantic gives to the members of a union; the file has none of them."""
     written: list[Any] = []
     for part in location:
-        of_union = bool(written) and written[-1] in ("widths", "master")
-        if not (of_union and part in ("aligned", "grid", "trained", "taken")):
+        of_union = bool(written) and (written[-1] in ("widths", "master") or "masternets" in written)
+        if not (of_union and part in ("aligned", "grid", "trained", "taken", "group", "own")):
             written.append(part)
     return written
 

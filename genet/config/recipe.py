@@ -197,8 +197,8 @@ class Distill(Schedule):
     4.2). `whole`: the network."""
     sampling: Literal["designed", "random"] = "designed"
     """Perturbations are spread over depth and width, or drawn at random as in the paper."""
-    joint_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Trials of two perturbations at once, as a share of all: they tell how far effects add up."""
+    paired_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Paired trials, of two perturbations at once, as a share of all others: they tell how far effects add up."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Epochs after the warm-up without a rise of validation accuracy after which a trial ends; 0: none ends early."""
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
@@ -314,6 +314,13 @@ class Recipe(Described):
             if resolution not in offered:
                 raise law(f"must be one of the space's resolutions {', '.join(map(str, offered))}")
         return resolution
+
+    @field_validator("master")
+    @classmethod
+    def _a_tournament_finds_what_is_trained(cls, master: Master, info: ValidationInfo) -> Master:
+        if isinstance(master, PretrainedMaster) and "space" in info.data and info.data["space"].masternets:
+            raise law("must be a training, for the space's masternets compete to be the MasterNet; leave masternets or from out")
+        return master
 
     @property
     def search_resolution(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -113,6 +113,14 @@ def compose_value(text: str, option: str) -> yaml.Node:
 def _option_mark(option: str) -> yaml.Mark:
     """Return the place of a value that stands in no file."""
     return yaml.Mark(option, 0, NO_LINE, NO_LINE, None, 0)
+
+
+def compose_text(text: str, mark: yaml.Mark) -> yaml.Node:
+    """Return the tree of a text that stands for a value elsewhere, whose place all its nodes name."""
+    node = cast(yaml.Node, yaml.compose(text, _Loader))
+    for part in walk(node):
+        part.start_mark = mark
+    return node
 
 
 def _yaml_fault(path: Path, text: str, fault: yaml.MarkedYAMLError) -> str:

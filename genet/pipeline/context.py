@@ -13,10 +13,10 @@ import torch
 
 from genet.arch.external import ExternalModel
 from genet.arch.network import Network
-from genet.arch.space import Widths
+from genet.arch.space import SearchSpace, Widths
 from genet.config.recipe import Recipe
 from genet.device import DeviceCard, open_device, read_card
-from genet.errors import DataError, GenetError, SpecError, first_line
+from genet.errors import DataError, GenetError, RunError, SpecError, first_line
 from genet.latency.evidence import read_evidence
 from genet.latency.predict import Predictor
 from genet.latency.profile import ROUNDS
@@ -26,7 +26,8 @@ from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
 from genet.latency.workload import part_of
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
-from genet.search.portfolio import designs_of
+from genet.search.portfolio import check_portfolio, designs_of
+from genet.search.tournament import Tournament
 from genet.storage import FolderLock, Journal
 from genet.training.data import Splits, check_augment, load_data
 from genet.training.images import View
@@ -87,7 +88,7 @@ class RunContext:
     @cached_property
     def meter(self) -> Meter:
         """The source of latencies."""
-        if self._evidence:
+        if self._evidence is not None:
             return EvidenceMeter(self._evidence.setting)
         return open_meter(self.recipe.measure, self.card, self.device)
 
@@ -101,7 +102,7 @@ class RunContext:
         """The latency table of this device and setting; the rows of another machine's evidence are taken into it."""
         table = LatencyTable(Journal(self.folder.latency.path, self.progress.say), self.meter.setting)
         self._say_damaged(self.folder.latency.path.name, table)
-        if self._evidence:
+        if self._evidence is not None:
             self._say_damaged(str(self.recipe.measure.latency_file), self._evidence)
             table.adopt(self._evidence)
         return table
@@ -111,9 +112,33 @@ class RunContext:
             self.progress.say(f"  {name}: damaged lines {', '.join(map(str, table.damaged))} are left out")
 
     @property
-    def masternet(self) -> Network:
-        """The MasterNet at the resolution of the search: parent of the trials, measure of budgets such as 0.5x."""
+    def reference(self) -> Network:
+        """The MasterNet that the recipe's space has, at the resolution of the search.
+
+        Networks are timed in turn with it, and its latency is the unit of budgets such as 0.5x.
+        """
         return self.recipe.space.masternet(self.recipe.search_resolution)
+
+    @cached_property
+    def tournament(self) -> Tournament | None:
+        """The tournament for the MasterNet; None before it has begun, and if the space asks for none."""
+        begun = self.recipe.space.masternets is not None and self.folder.tournament.exists()
+        return Tournament.load(self.folder.tournament) if begun else None
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space around the run's MasterNet; RunError before its tournament is over."""
+        space = self.recipe.space
+        if space.masternets is None:
+            return space
+        if self.tournament is None or self.tournament.winner is None:
+            raise RunError(f"{self.folder.path}: the tournament for the MasterNet is not over; `genet master RUN` ends it")
+        return space.around(Network.parse(self.tournament.winner))
+
+    @property
+    def masternet(self) -> Network:
+        """The MasterNet at the resolution of the search: parent of the trials."""
+        return self.space.masternet(self.recipe.search_resolution)
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -122,23 +147,24 @@ class RunContext:
 
     def kept_widths(self, staircases: Staircases, resolution: int) -> Widths:
         """Return the widths on offer at a resolution: those at staircase edges, or the plain grid."""
-        return staircases.kept_widths(self.recipe.space.widths_on_offer(), resolution)
+        return staircases.kept_widths(self.space.widths_on_offer(), resolution)
 
 
 def predictor(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
     """Predict latencies from a table, corrected by the networks that the plan has measured whole for it, and no others."""
-    return Predictor(table, job.masternet, calibration_rows(job, table, kept))
+    return Predictor(table, job.reference, calibration_rows(job, table, kept))
 
 
 def calibration_rows(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) -> list[NetworkRow]:
     """Return the rows of the networks that the plan has measured whole: the same whatever is measured later."""
-    networks = correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
+    networks = correction_networks(job.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
     rows = [row.first(ROUNDS) for network in networks if (row := table.network_row(network))]
-    return [row for row in rows if row.reference == str(job.masternet)]
+    return [row for row in rows if row.reference == str(job.reference)]
 
 
 def check_designs(recipe: Recipe) -> None:
-    """Raise SpecError for designs of the recipe's race that cannot be read, or that do not run at a resolution of its space."""
+    """Raise SpecError for designs that cannot be read or told apart, or that do not run at a resolution of the recipe's space."""
+    check_portfolio(recipe.space)
     faults = []
     for design in designs_of(recipe):
         for resolution in recipe.space.input.resolutions:

@@ -23,10 +23,12 @@ from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.clock import REPEAT_MS, REPEATS
 from genet.latency.timing.meter import Meter
 from genet.models.build import build
+from genet.pipeline.context import RunContext
 from genet.pipeline.reach import BudgetOutlook, outlooks
 from genet.progress import duration
-from genet.search.portfolio import Design, designs_of
+from genet.search.portfolio import Design, designs_of, portfolio_of
 from genet.search.race import trainings_at_most
+from genet.search.tournament import cost_in_trainings
 from genet.storage import Record
 from genet.training.data import Splits
 from genet.training.images import FirstImages
@@ -37,10 +39,14 @@ from genet.trials.probe import STEPS_RECORDED, expected_seconds
 
 # Of a design for a budget, its shallower forms among them: 9 to 15 with cifar10 on the analytic V100 and H200.
 SCALES_MEASURED = 14
+# The same of a design for the MasterNet, for one latency alone: 9 to 21 there, and 22 with digits on a CPU.
+CONTENDER_SCALES = 18
 COLUMNS, MARGIN = 80, 24  # of the pre-flight
 # Before it is timed a row is built, warmed up and, on a GPU, tried with several kernels: on an H200 0.14 to 0.33 s a row, and
 # 0.5 to 2 s a whole network.
 PREPARE_S, AS_MANY_ROWS = {"cpu": 0.02, "cuda": 0.2}, 4
+# Rounds of a certificate, on average, and certificates of a design within a budget: as it is scaled, and widened to edges.
+CERTIFICATE_ROUNDS, CERTIFICATES = 10, 2  # 9.7 and 8.8 rounds in two runs of benchmarks/budgets.py on two CPU cores
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
 
 
@@ -55,7 +61,10 @@ class Preflight(Record):
     masternet_ms_per_image: float
     budgets: tuple[BudgetOutlook, ...]
     seconds: dict[str, float]  # expected, per step, from the start
-    trainings: float  # that the race costs at most, in full trainings (T)
+    trainings: float  # that joint trials and race cost at most, in full trainings (T)
+    found: bool  # whether the MasterNet is known; otherwise all but the tournament is told for that of the space
+    contenders: int  # that compete to be the MasterNet; 0 without a tournament
+    tournament: float  # that they cost at most, in full trainings (T)
 
     @property
     def total_seconds(self) -> float:
@@ -63,17 +72,20 @@ class Preflight(Record):
         return sum(self.seconds.values())
 
 
-def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter, device: torch.device) -> Preflight:
+def preflight(job: RunContext) -> Preflight:
     """Size the job up; takes a few seconds and keeps its measurements in the table.
 
-    EvidenceError where latencies come from a file that does not hold the MasterNet.
+    Before a tournament is over, it is sized up around the MasterNet of the space. EvidenceError where latencies come from a file
+    that does not hold the MasterNet.
     """
-    space, batch = recipe.space, table.setting.batch
-    widths = space.widths_on_offer()
-    reference = space.masternet(recipe.search_resolution)
-    timed = partial(_whole_ms, table, meter, reference)
-    masternets = {r: timed(space.masternet(r)) for r in space.input.resolutions}
-    masternet_ms = table.masternet_ms(reference)
+    found = job.recipe.space.masternets is None or bool(job.tournament and job.tournament.winner)
+    recipe = job.recipe.model_copy(update={"space": job.space}) if found else job.recipe
+    space, table, splits = recipe.space, job.table, job.splits
+    widths, batch = space.widths_on_offer(), table.setting.batch
+    timed = partial(_whole_ms, table, job.meter, job.reference)
+    timed(job.reference)
+    masternets = [ms for r in space.input.resolutions if (ms := timed(space.masternet(r))) is not None]
+    masternet_ms = table.masternet_ms(job.reference)
     fastest_ms = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
     rows = expected_rows(space, recipe.measure.calibration_networks)
     trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
@@ -86,7 +98,10 @@ def preflight(recipe: Recipe, splits: Splits, table: LatencyTable, meter: Meter,
         masternet_ms_per_image=masternet_ms / batch,
         budgets=outlooks(recipe, masternet_ms, fastest_ms, batch),
         trainings=race_cost(recipe),
-        seconds=_seconds(recipe, splits, device, [ms for ms in masternets.values() if ms is not None], rows, trials),
+        found=found,
+        contenders=_contenders(recipe),
+        tournament=cost_in_trainings(_contenders(recipe), recipe.train),
+        seconds=_seconds(recipe, splits, job.device, masternets, rows, trials),
     )
 
 
@@ -94,9 +109,20 @@ def race_cost(recipe: Recipe) -> float:
     """Return what joint trials and race cost at most, in full trainings (T)."""
     (searched, *_), joint = recipe.race.counts, recipe.search.count
     designs = sum(2 if len(design.depths) > 1 else 1 for design in _designs(recipe))  # a shallower form may race beside the whole
-    networks = (searched + designs) * (1 if recipe.race.effort == "quick" else len(recipe.space.input.resolutions))
+    designs += 2 if recipe.space.masternets else 0  # the winner of the tournament, if it is none of them
+    networks = (searched + designs) * _resolutions(recipe)
     networks += searched if joint else 0
     return trainings_at_most(networks, len(recipe.select.budgets), joint, recipe.race, recipe.train)
+
+
+def _contenders(recipe: Recipe) -> int:
+    """Return how many designs compete to be the MasterNet, 0 without a tournament."""
+    return len(portfolio_of(recipe.space)) if recipe.space.masternets else 0
+
+
+def _resolutions(recipe: Recipe) -> int:
+    """Return at how many resolutions networks race for a budget."""
+    return 1 if recipe.race.effort == "quick" else len(recipe.space.input.resolutions)
 
 
 def _designs(recipe: Recipe) -> tuple[Design, ...]:
@@ -123,23 +149,33 @@ def _seconds(
     per_row = REPEATS + 4
     prepare_s = PREPARE_S[device.type]
     profile_ms = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
-    network_s = 2 * ROUNDS * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms) / 1e3 + AS_MANY_ROWS * prepare_s
-    profile_s = profile_ms / 1e3 + rows.rows * prepare_s + rows.networks * network_s
+    profile_s = profile_ms / 1e3 + rows.rows * prepare_s
+    round_s = 2 * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms) / 1e3
+
+    def timings(networks: float, rounds: int) -> float:
+        return networks * (rounds * round_s + AS_MANY_ROWS * prepare_s) if recipe.measure.here else 0.0
+
     trained = training_seconds(recipe, splits, device, recipe.train.batch)
     untrained = TrialContext(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
-    scaled = SCALES_MEASURED * len(_designs(recipe)) * len(space.input.resolutions) * len(recipe.select.budgets)
-    return {
-        "profile": profile_s if recipe.measure.here else 0.0,
+    (searched, *_), joint, budgets = recipe.race.counts, recipe.search.count, len(recipe.select.budgets)
+    contenders = _contenders(recipe)
+    scaled = len(_designs(recipe)) * _resolutions(recipe) * budgets
+    selected = recipe.select.measure_top_k * len(space.input.resolutions) * budgets
+    rivals = ((searched - 1) * _resolutions(recipe) + (searched if joint else 0)) * budgets
+    tournament = timings(CONTENDER_SCALES * contenders, SCAN_ROUNDS) + timings(CERTIFICATES * contenders, ROUNDS)
+    return ({"tournament": tournament + trained["tournament"]} if contenders else {}) | {
+        "profile": profile_s + timings(rows.networks, ROUNDS) if recipe.measure.here else 0.0,
         "master": trained["master"],
         "distill": expected_seconds(untrained, trials, device),
-        "designs": scaled * network_s * SCAN_ROUNDS / ROUNDS if recipe.measure.here else 0.0,
-        "race": trained["race"],
-        "export": EXPORT_S * len(recipe.select.budgets),
+        "select": timings(selected, CERTIFICATE_ROUNDS),
+        "designs": timings(SCALES_MEASURED * scaled, SCAN_ROUNDS) + timings(CERTIFICATES * scaled, CERTIFICATE_ROUNDS),
+        "race": trained["race"] + timings(rivals, CERTIFICATE_ROUNDS),
+        "export": EXPORT_S * budgets,
     }
 
 
 def training_seconds(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> dict[str, float]:
-    """Return expected seconds of the MasterNet's training, and of joint trials and race at most, from timed steps of a batch."""
+    """Return expected seconds of tournament, MasterNet, and race with its joint trials, at most, from timed steps of a batch."""
     start_s, image_s = _pace(recipe, splits, device, min(batch, splits.train.size))
 
     def training(schedule: Schedule) -> float:
@@ -148,6 +184,7 @@ def training_seconds(recipe: Recipe, splits: Splits, device: torch.device, batch
     resolutions, search = recipe.space.input.resolutions, recipe.search_resolution
     mean_share = sum((r / search) ** 2 for r in resolutions) / len(resolutions)
     return {
+        "tournament": cost_in_trainings(_contenders(recipe), recipe.train) * training(recipe.train),
         "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
         "race": race_cost(recipe) * training(recipe.train) * mean_share,
     }
@@ -184,11 +221,15 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
         "trials": f"at most {seen.trials}",
         "measurements": f"about {seen.rows.rows} blocks, {seen.rows.sweep} of them to find the staircases, and "
         f"{seen.rows.networks} whole networks",
+        "tournament": f"{seen.contenders} designs for the MasterNet, at most {seen.tournament:.1f} full trainings' worth"
+        + ("" if seen.found else "; all else is told for the one in the space"),
         "race": f"at most {seen.trainings:.1f} full trainings' worth",
         "expected time": f"about {duration(seen.total_seconds)} from the start: "
         + ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items()),
         "MasterNet's latency": f"{seen.masternet_ms_per_image:.4f} ms/image, {'estimated' if setting.estimate else 'measured'}",
     }
+    if not seen.contenders:
+        del facts["tournament"]
     facts |= {f"budget {each.budget}": each.prospect for each in seen.budgets}
     indent = " " * MARGIN
     return [

@@ -109,7 +109,7 @@ def planned_trials(job: RunContext) -> tuple[Trial, ...]:
     recipe, resolution = job.recipe, job.recipe.search_resolution
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = job.kept_widths(staircases, resolution)
-    planned = plan_trials(recipe.space, kept, resolution, recipe.seed, recipe.distill)
+    planned = plan_trials(job.space, kept, resolution, recipe.seed, recipe.distill)
     return (*planned, *(trial for trial in more_trials(job) if trial not in planned))
 
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.config.budget import Budget
 from genet.errors import MeasurementError, StorageError, first_line
-from genet.latency.profile import SCAN_ROUNDS, measure_network
 from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
 from genet.pipeline.context import RunContext
 from genet.pipeline.run_folder import network_name
+from genet.pipeline.scan import SCALING, Scan
 from genet.pipeline.state import SearchState
 from genet.search.certificate import Certificate, Choice, Selection
 from genet.search.outcome import Unmet
-from genet.search.portfolio import Design, designs_of, to_next_edge
+from genet.search.portfolio import Design, designs_of
 from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.scaling import Scales, forms_within
 from genet.storage import digest
 
-SCALING = "4"  # raised when designs are scaled in another way, so that a run looks for its entrants anew
 LOOKED_AT = 12  # of the next best predictions, in case some break the budget
 
 
@@ -33,7 +32,7 @@ def find_entrants(job: RunContext) -> Entrants:
     On another machine's evidence no design can be timed: the search's networks race alone, and that is said.
     """
     selection, race = job.folder.read(job.folder.selection, Selection), job.recipe.race
-    designs = () if job.recipe.measure.latency_file else designs_of(job.recipe)
+    designs = () if job.recipe.measure.latency_file else _designs(job)
     for design in designs:
         check_unchanged(design.network)
     shapes = "/".join((SCALING, *(f"{design.name} {design.network}" for design in designs)))
@@ -65,6 +64,14 @@ def find_entrants(job: RunContext) -> Entrants:
     )
     result.save(job.folder.entrants)
     return result
+
+
+def _designs(job: RunContext) -> tuple[Design, ...]:
+    """Return the designs that race: the recipe's, and the winner of the tournament for the MasterNet unless it is one of them."""
+    designs, won = designs_of(job.recipe), job.tournament.won if job.tournament else None
+    if won is None or won.design in {design.name for design in designs}:
+        return designs
+    return (*designs, Design(name=won.design, network=job.masternet))
 
 
 def _joint_before(job: RunContext) -> tuple[JointTrial, ...]:
@@ -146,28 +153,16 @@ class Field:
 
     def _scaled(self, design: Design, resolution: int, budgets: list[Budget], fastest: dict[Budget, float]) -> Iterator[Entrant]:
         """Yield a design scaled to every budget that it can meet; where it cannot be, that is said."""
-        faults = list[MeasurementError]()
-        masternet_ms, masternet_macs = self.state.masternet_ms, structure_cost(self.job.masternet).macs
-        scan = partial(measure_network, self.state.table, self.job.meter, enough=lambda row: True, least=SCAN_ROUNDS)
-
-        def measure(network: ModelSpec) -> float:
-            try:
-                return scan(network=network, reference=self.job.masternet).ratio * masternet_ms
-            except MeasurementError as fault:
-                faults.append(fault)
-                return math.inf
-
-        forms = [
-            Scales(networks, [structure_cost(network).macs for network in networks], measure, masternet_ms / masternet_macs)
-            for networks in design.forms(resolution)
-        ]
+        scan = Scan(self.job)
+        forms = scan.forms(design, resolution)
         whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
         for budget in budgets:
             certify = partial(self.certificate, budget, patient=False)  # a scale that is narrower by 3 % is as good
-            found = forms_within(forms, self._aim_ms(budget), certify, whole_macs)
+            aim_ms = self._aim_ms(budget)
+            found = forms_within(forms, aim_ms, certify, whole_macs)
             found = self._as_it_is(design.network.at(resolution), budget, found)
             for network, certificate in found:
-                yield self.entrant(*self._aligned(network, certificate, budget, measure), design.name, budget)
+                yield self.entrant(*scan.widened(network, certificate, aim_ms, certify), design.name, budget)
             if found:
                 continue
             ends = self._fastest(forms, budget)
@@ -179,9 +174,9 @@ class Field:
                 certain_ms = max(self.state.limit_ms(budget), ends[1].ms + ends[1].interval_ms)
                 fastest[budget] = min(fastest[budget], certain_ms / self.batch)
         if beyond:
-            why = f", and some could not be timed ({first_line(faults[0])})" if faults else ""
+            why = f", and some could not be timed ({first_line(scan.faults[0])})" if scan.faults else ""
             self.job.progress.say(f"  {design.name} at {resolution} pixels: no scale of it is within {', '.join(beyond)}{why}")
-            self.untimed = self.untimed or bool(faults)
+            self.untimed = self.untimed or bool(scan.faults)
 
     def _aim_ms(self, budget: Budget) -> float:
         """Return the ms per batch up to which a scale is worth certifying: nearer to the budget 20 rounds seldom decide."""
@@ -192,7 +187,7 @@ class Field:
     ) -> list[tuple[ModelSpec, Certificate]]:
         """Return the MasterNet, or a network that other code builds, in place of smaller scales, if it is within the budget."""
         macs = structure_cost(network).macs
-        if network != self.job.masternet and not isinstance(network, ExternalModel):
+        if network != self.job.reference and not isinstance(network, ExternalModel):
             return found
         if any(structure_cost(scale).macs >= macs for scale, _ in found):
             return found
@@ -209,26 +204,6 @@ class Field:
             return network, self.state.judge(self.state.measure(network, budget), budget)
         except MeasurementError:
             return None
-
-    def _aligned(
-        self, network: ModelSpec, certificate: Certificate, budget: Budget, measure: Callable[[ModelSpec], float]
-    ) -> tuple[ModelSpec, Certificate]:
-        """Widen one super-block after the other to the end of its step, if the network is still within the budget.
-
-        The widest is certified; if that fails, the one before it, and so on.
-        """
-        if not isinstance(network, Network):
-            return network, certificate
-        limit_ms, widened = self._aim_ms(budget), [network]
-        for index in range(len(network.superblocks)):
-            wider = to_next_edge(widened[-1], index)
-            if wider is not None and measure(wider) <= limit_ms:
-                widened.append(wider)
-        for candidate in reversed(widened[1:]):
-            found = self.certificate(budget, candidate, patient=False)
-            if found is not None:
-                return candidate, found
-        return network, certificate
 
     def certificate(self, budget: Budget, network: ModelSpec, patient: bool = True) -> Certificate | None:
         """Certify a network; None if it is not within the budget, or cannot be measured. For `patient` see `SearchState`."""

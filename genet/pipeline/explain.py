@@ -21,7 +21,7 @@ def explain_selection(state: SearchState, selection: Selection) -> tuple[Explana
     def explained(choice: Choice) -> Explanation:
         network, limit_ms = Network.parse(choice.network), state.limit_ms(choice.budget)
         measured = choice.measured_ms_per_image
-        rows = (row for row in state.table.network_rows if row.reference == str(state.job.masternet))
+        rows = (row for row in state.table.network_rows if row.reference == str(state.job.reference))
         broken = {row.network for row in rows if state.judge(row, choice.budget).within is False}
         solver = state.solver(choice.resolution)
         return explain(solver, state.regression, network, limit_ms, measured and measured * state.batch, broken)
@@ -36,7 +36,7 @@ def propose_trials(job: RunContext, explained: Sequence[Explanation], count: int
     if not rivals:
         return ()
     known = {trial.id for trial in planned_trials(job)}
-    possible = possible_trials(recipe.space, state.kept[recipe.search_resolution], recipe.search_resolution, recipe.seed)
+    possible = possible_trials(job.space, state.kept[recipe.search_resolution], recipe.search_resolution, recipe.seed)
     taken: dict[int, list[float]] = {}
     for result in (each for each in finished_trials(job) if each.accuracy is not None):
         taken.setdefault(result.index, []).append(result.seconds.total)

@@ -22,10 +22,10 @@ def check_job(job: RunContext) -> Preflight:
     _same_kind_of_device(job)
     _say_other_setting(job)
     if not job.folder.master.exists():
-        lesson = lesson_of(job, job.masternet, job.recipe.train)
+        lesson = lesson_of(job, job.reference, job.recipe.train)
         teacher_of(lesson, job.splits.labels)  # a missing teacher must not be found only after the search
     job.card.save(job.folder.environment)
-    seen = preflight(job.recipe, job.splits, job.table, job.meter, job.device)
+    seen = preflight(job)
     batch = max(job.recipe.train.batch, job.recipe.distill.batch)
     for line in filter(None, (*outlook(seen, job.table.setting), job.splits.shortened(batch))):
         job.progress.say(line)
@@ -62,10 +62,10 @@ def profile_device(job: RunContext) -> Staircases:
     if not job.folder.staircase.exists() or job.folder.read(job.folder.staircase, Staircases).setting != setting:
         if not job.recipe.measure.latency_file:
             _sweep(job)
-        find_staircases(job.recipe.space, job.table).save(job.folder.staircase)
+        find_staircases(job.space, job.table).save(job.folder.staircase)
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
-    wanted = [*rows_needed(job.recipe.space, kept), *blocks(job.masternet)]
+    wanted = [*rows_needed(job.space, kept), *blocks(job.masternet)]
     if job.recipe.measure.latency_file:
         _check_evidence(job, wanted)
     else:
@@ -82,8 +82,8 @@ def profile_device(job: RunContext) -> Staircases:
 
 def _sweep(job: RunContext) -> None:
     """Measure the sweeps, all places in turn, until all steps are located."""
-    everywhere = places(job.recipe.space)
-    own = [superblock.width for superblock in job.recipe.space.superblocks]
+    everywhere = places(job.space)
+    own = [superblock.width for superblock in job.space.superblocks]
     if not everywhere:
         return
     marked = 0
@@ -123,18 +123,18 @@ def _say_marked(job: RunContext, marked: int) -> None:
 
 
 def _measure_networks(job: RunContext, kept: dict[int, Widths]) -> None:
-    """Measure the MasterNet at every resolution, and random networks, whole."""
+    """Measure the reference, the MasterNet at every resolution, and random networks, whole."""
     networks = (
-        job.masternet,
-        *correction_networks(job.recipe.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed),
+        job.reference,
+        *correction_networks(job.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed),
     )
     with job.progress.track("random networks measured whole", len(networks)) as tracker:
         for network in networks:
-            enough = many_rounds if network == job.masternet else few_rounds
+            enough = many_rounds if network == job.reference else few_rounds
             try:
-                measure_network(job.table, job.meter, network, job.masternet, enough)
+                measure_network(job.table, job.meter, network, job.reference, enough)
             except MeasurementError as fault:
-                if network == job.masternet:
+                if network == job.reference:
                     raise
                 job.progress.say(f"  {fault}")
             tracker.advance()

@@ -2,169 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-import torch
-from pydantic import ValidationError
-
-from genet.arch.external import read_notation
 from genet.config.budget import Budget
-from genet.config.reader import to_yaml
 from genet.config.recipe import Schedule
-from genet.device import give_back_memory, open_device
-from genet.errors import DeviceError, EvidenceError, LostDeviceError, NonFiniteLossError
-from genet.models.weights import WEIGHTS_FILE, weights_bytes, write_labels
+from genet.errors import EvidenceError
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
-from genet.pipeline.learn import lesson_of
 from genet.pipeline.rounds import run_joint_trials
-from genet.pipeline.train import TrainingTask, learn, save_trained, trained_before
-from genet.search.outcome import Outcomes, Trained, percent
-from genet.search.race import (
-    FINALISTS,
-    Entrant,
-    Entrants,
-    Score,
-    finalists,
-    in_doubt,
-    outcomes,
-    raced,
-    short_training,
-)
-from genet.storage import Journal, Record, digest, write_atomic, write_checked
-from genet.training.checkpoints import Checkpoints
-from genet.training.data import Splits
-from genet.training.loop import Execution
-from genet.trials.finetune import told
-from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, ProgressDelta
+from genet.pipeline.trainings import Finished, Trainings
+from genet.search.outcome import Outcomes, Trained
+from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced
+from genet.storage import digest
 from genet.trials.runners.opening import open_runner
-
-PASSING = (*TRIED_AGAIN, "out of memory")  # failures that the next command tries again: a device that others fill may have room
-
-
-class Finished(Record):
-    """A training of the race, as its journal keeps it; `id` names all that it depends on. Accuracies are 0 to 1."""
-
-    id: str
-    name: str
-    network: str
-    epochs: int
-    repeat: int
-    held_out: float | None = None
-    held_out_images: int = 0
-    test: float | None = None
-    test_images: int = 0
-    seconds: float = 0.0
-    failure: Failure | None = None
-
-
-@dataclass(frozen=True)
-class Training:
-    """A network to be trained, and the file that its checkpoints are named after."""
-
-    name: str
-    lesson: TrainingTask
-    checkpoint: Path
-    keep: bool  # its weights
-
-    @property
-    def id(self) -> str:
-        """Names all that its result depends on."""
-        return self.lesson.inputs
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What comes back from whoever trained: the journal's line, and the weights of a training that keeps them."""
-
-    finished: Finished
-    trained: Trained | None = None
-    weights: bytes | None = None
-
-    @property
-    def id(self) -> str:
-        """Names the training."""
-        return self.finished.id
-
-    @property
-    def failure(self) -> Failure | None:
-        """Return how it failed; None if it did not."""
-        return self.finished.failure
-
-
-@dataclass(frozen=True)
-class FullTraining:
-    """The work of a runner: networks trained from scratch, one after the other, with every failure told by kind."""
-
-    splits: Splits
-    device: str
-
-    silence_s: float | None = None
-
-    def on(self, device: str, share: float = 1.0) -> FullTraining:
-        """See `Work`."""
-        return dataclasses.replace(self, device=device)
-
-    def failed(self, task: Training, kind: FailureKind, message: str) -> Ended:
-        """See `Work`."""
-        return Ended(_line(task, failure=Failure(kind=kind, message=message)))
-
-    def __call__(self, tasks: Sequence[Training]) -> Iterator[Event]:
-        """Train each network, from its checkpoint if there is one.
-
-        LostDeviceError if the device stops answering: only another process can go on.
-        """
-        device = open_device(self.device)
-        for task in tasks:
-            walked = 0.0
-            try:
-                for event in self._trained(task, device):
-                    walked += event.tasks if isinstance(event, ProgressDelta) else 0.0
-                    yield event
-            except LostDeviceError:
-                raise
-            except NonFiniteLossError as fault:
-                yield self.failed(task, "non-finite loss", str(fault))
-            except DeviceError as fault:
-                yield self.failed(task, "out of memory", str(fault))
-            except Exception as fault:
-                yield self.failed(task, *told(fault))
-            yield ProgressDelta(1 - walked)
-
-    def _trained(self, task: Training, device: torch.device) -> Iterator[Event]:
-        began, epochs = time.monotonic(), task.lesson.schedule.epochs
-        give_back_memory(device)
-        learning = learn(task.lesson, self.splits, Execution(device, task.checkpoint))
-        walked = 0
-        while True:
-            try:
-                epoch, *_ = next(learning)
-            except StopIteration as end:
-                module, trained = end.value
-                break
-            yield ProgressDelta((epoch - walked) / epochs, earlier=epoch - walked > 1)
-            walked = epoch
-        line = _reached(task, trained, self.splits.test.size, time.monotonic() - began)
-        yield Ended(line, trained, weights_bytes(module) if task.keep else None)
-
-
-def _line(task: Training, **found: object) -> Finished:
-    lesson = task.lesson
-    facts = {"network": str(lesson.network), "epochs": lesson.schedule.epochs, "repeat": lesson.repeat}
-    return Finished.model_validate({"id": task.id, "name": task.name, **facts, **found})
-
-
-def _reached(task: Training, trained: Trained, test_images: int, seconds: float = 0.0) -> Finished:
-    held_out = {"held_out": trained.nas_accuracy, "held_out_images": trained.nas_images}
-    return _line(task, **held_out, test=trained.test_accuracy, test_images=test_images, seconds=seconds)
 
 
 def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
@@ -176,25 +29,26 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     """
     masternet, _ = job.folder.read(job.folder.master, Trained), job.splits  # the images must not have changed
     found = find_entrants(job)
-    running = _Race(job, found, runner)
-    found = run_joint_trials(job, found, running.train_shortly)
+    trainings = Trainings(job, runner, {each.network: each.design for each in found.entrants if each.design})
+    found = run_joint_trials(job, found, trainings.train_shortly, trainings.trained_shortly)
     entrants = found.racing
-    scores = running.run(entrants)
+    scores = _trained(job, trainings, entrants)
     winners = outcomes(entrants, scores)
     if entrants and not winners:
-        why = "; ".join(f"{name}: {failure}" for name, failure in running.failures.items())
+        why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())
         raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
-    lessons = "/".join(sorted(task.id for task in running.tasks))
+    lessons = "/".join(sorted(task.id for task in trainings.tasks))
     result = Outcomes(
         inputs=digest(f"{found.model_dump_json(exclude={'joint', 'promoted_inputs'})}/{masternet.inputs}/{lessons}"),
         setting=found.setting,
         masternet=masternet,
         masternet_ms_per_image=found.masternet_ms_per_image,
+        won=job.tournament.won if job.tournament else None,
         outcomes=winners,
         unmet=found.unmet,
         raced=raced(entrants, scores),
-        failed=running.failures,
-        trainings=running.trainings,
+        failed=trainings.failures,
+        trainings=_cost(job, trainings),
     )
     if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):
         result.save(job.folder.results)
@@ -202,148 +56,47 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     return result
 
 
-class _Race:
-    """A race under way: what its journal holds, and who runs what it lacks."""
-
-    def __init__(self, job: RunContext, found: Entrants, runner: OpenRunner) -> None:
-        self._job, self._open = job, runner
-        self._designs = {each.network: each.design for each in found.entrants if each.design}  # that networks are scaled from
-        self._names: dict[str, str] = {}
-        self._tried: set[str] = set()  # by this process: what failed is tried again by the next command
-        self._finished = _finished(job.folder.race)
-        self.tasks: dict[Training, None] = {}  # that this race has needed
-
-    def train_shortly(self, names: Mapping[str, str]) -> dict[str, float]:
-        """Return the held-out accuracies of short trainings of named networks, by notation; one that failed has none."""
-        self._names |= names
-        short = self._trained("short trainings", [(network, 0) for network in names], short_training(self._job.recipe.train))
-        return {network: line.held_out for (network, _), line in short.items() if line.held_out is not None}
-
-    def run(self, entrants: Sequence[Entrant]) -> dict[str, Score]:
-        """Train by successive halving; returns what every fully trained network reached."""
-        schedule, (_, share, most) = self._job.recipe.train, self._job.recipe.race.counts
-        budgets: dict[Budget, list[Entrant]] = {}
-        for entrant in entrants:
-            budgets.setdefault(entrant.budget, []).append(entrant)
-        self._names |= {entrant.network: entrant.name for entrant in entrants}
-        crowded = {budget for budget, own in budgets.items() if len({e.network for e in own}) > FINALISTS}
-        reached = self.train_shortly({each.network: each.name for budget in crowded for each in budgets[budget]})
-        full: dict[tuple[str, int], Finished] = {}
-        while True:  # the next best takes the place of a finalist that cannot be trained
-            gone = {network for (network, _), line in full.items() if line.held_out is None}
-            left = {network: accuracy for network, accuracy in reached.items() if network not in gone}
-            chosen = [
-                (network, 0)
-                for budget, own in budgets.items()
-                for network in (finalists(own, left, share) if budget in crowded else [e.network for e in own])
-            ]
-            if full.keys() >= set(chosen):
-                break
-            full |= self._trained("full trainings", chosen, schedule)
-        while True:  # a mean that has fallen may leave others in doubt
-            scores = _scores(full)
-            within = {budget: [entrant for entrant in entrants if budget in entrant.within] for budget in budgets}
-            doubtful = {network for own in within.values() for network in in_doubt(own, scores)}
-            tried = Counter(network for network, _ in full)
-            again = [(network, tried[network]) for network in sorted(doubtful) if tried[network] < most]
-            if not again:
-                return scores
-            full |= self._trained("trainings of those in doubt, once more", again, schedule)
-
-    @property
-    def failures(self) -> dict[str, str]:
-        """Return why networks could not be trained, by their names."""
-        lines = (self._finished[task.id] for task in self.tasks)
-        return {line.name: str(line.failure) for line in lines if line.failure}
-
-    @property
-    def trainings(self) -> float:
-        """Return what MasterNet, trials and race cost, in full trainings: by epochs, and trials by the time that they took."""
-        epochs, lines = self._job.recipe.train.epochs, [self._finished[task.id] for task in self.tasks]
-        master = self._job.recipe.master
-        cost = sum(line.epochs for line in lines) / epochs + (master.epochs / epochs if isinstance(master, Schedule) else 0.0)
-        full = [line.seconds for line in lines if line.epochs == epochs and line.seconds]
-        trials = sum(trial.seconds.total for trial in finished_trials(self._job))
-        return cost + (trials / fmean(full) if full else 0.0)
-
-    def _trained(self, title: str, wanted: Sequence[tuple[str, int]], schedule: Schedule) -> dict[tuple[str, int], Finished]:
-        """Return the lines of trainings, by network and repeat; what the journal lacks is run, and a failure is said."""
-        tasks = {each: self._training(each[0], schedule, each[1]) for each in dict.fromkeys(wanted)}
-        self.tasks |= dict.fromkeys(tasks.values())
-        missing = [task for task in tasks.values() if not self._known(task)]
-        self._tried |= {task.id for task in missing}
-        if missing:
-            self._run(title, len(tasks), missing)
-        for task in missing:
-            line = self._finished[task.id]
-            if line.failure:
-                self._job.progress.say(f"  {line.name}: this training counts for nothing, {line.failure}")
-        return {each: self._finished[task.id] for each, task in tasks.items()}
-
-    def _training(self, network: str, schedule: Schedule, repeat: int) -> Training:
-        name = self._names[network]
-        model = read_notation(network, self._designs.get(network, self._job.recipe.space.name))
-        lesson = lesson_of(self._job, model, schedule, repeat)
-        keep = schedule == self._job.recipe.train and repeat == 0
-        folder = self._job.folder.network(lesson.network) if keep else self._job.folder.race_under_way
-        stem = "model" if keep else name  # as `genet train` calls it
-        return Training(name, lesson, folder.absolute() / f"{stem}.{lesson.inputs[:8]}.checkpoint", keep)
-
-    def _known(self, task: Training) -> bool:
-        """Return whether a training is finished; one that keeps its weights may have been run by `genet train`."""
-        line = self._finished.get(task.id)
-        if task.id in self._tried:
-            return True
-        if not task.keep:
-            return line is not None and (line.failure is None or line.failure.kind not in PASSING)
-        known = trained_before(task.lesson, self._job.folder.network(task.lesson.network) / "model.json")
-        if known and (line is None or line.failure):
-            self._finished[task.id] = _reached(task, known, self._job.splits.test.size)
-        return known is not None or bool(line and line.failure and line.failure.kind not in PASSING)
-
-    def _run(self, title: str, total: int, missing: Sequence[Training]) -> None:
-        job = self._job
-        opened = self._open(job.recipe.measure.device if job.recipe.measure.here else "auto")
-        work = FullTraining(job.splits.seen_as(missing[0].lesson.view()), str(job.device))
-        with (
-            job.progress.track(title, total, total - len(missing)) as tracker,
-            closing(opened([(task,) for task in missing], work)) as events,
-        ):
-            by_id = {task.id: task for task in missing}
-            for event in events:
-                if isinstance(event, ProgressDelta):
-                    tracker.advance_by(event.tasks, event.earlier)
-                elif isinstance(event, Ended):
-                    self._keep(by_id[event.id], event)
-                    line = event.finished
-                    tracker.complete(f"{line.name} {percent(line.held_out) if line.held_out is not None else 'failed'}")
-
-    def _keep(self, task: Training, ended: Ended) -> None:
-        """Write what a training left: first the weights, then the line that says that they are there."""
-        if ended.weights is not None and ended.trained is not None:
-            folder = self._job.folder.network(task.lesson.network)
-            write_atomic(folder / "network.yaml", to_yaml(task.lesson.network).encode())
-            write_labels(folder, self._job.splits.labels)
-            write_checked(folder / WEIGHTS_FILE, ended.weights)
-            save_trained(ended.trained, folder / "model.json")
-        self._job.folder.race.append(ended.finished.model_dump(mode="json"))
-        self._finished[task.id] = ended.finished
-        if ended.failure is None:
-            Checkpoints(task.checkpoint).remove()
+def _trained(job: RunContext, trainings: Trainings, entrants: Sequence[Entrant]) -> dict[str, Score]:
+    """Train by successive halving; returns what every fully trained network reached."""
+    schedule, (_, share, most) = job.recipe.train, job.recipe.race.counts
+    budgets: dict[Budget, list[Entrant]] = {}
+    for entrant in entrants:
+        budgets.setdefault(entrant.budget, []).append(entrant)
+    trainings.name({entrant.network: entrant.name for entrant in entrants})
+    crowded = {budget for budget, own in budgets.items() if len({e.network for e in own}) > FINALISTS}
+    reached = trainings.train_shortly({each.network: each.name for budget in crowded for each in budgets[budget]})
+    full: dict[tuple[str, int], Finished] = {}
+    while True:  # the next best takes the place of a finalist that cannot be trained
+        gone = {network for (network, _), line in full.items() if line.held_out is None}
+        left = {network: accuracy for network, accuracy in reached.items() if network not in gone}
+        chosen = [
+            (network, 0)
+            for budget, own in budgets.items()
+            for network in (finalists(own, left, share) if budget in crowded else [e.network for e in own])
+        ]
+        if full.keys() >= set(chosen):
+            break
+        full |= trainings.train("full trainings", chosen, schedule)
+    while True:  # a mean that has fallen may leave others in doubt
+        scores = _scores(full)
+        within = {budget: [entrant for entrant in entrants if budget in entrant.within] for budget in budgets}
+        doubtful = {network for own in within.values() for network in in_doubt(own, scores)}
+        tried = Counter(network for network, _ in full)
+        again = [(network, tried[network]) for network in sorted(doubtful) if tried[network] < most]
+        if not again:
+            return scores
+        full |= trainings.train("trainings of those in doubt, once more", again, schedule)
 
 
-def _finished(journal: Journal) -> dict[str, Finished]:
-    """Read the journal, the latest line of every training; a damaged line counts as a training not run."""
-    found = {}
-    for record in journal.read().records:
-        try:
-            line = Finished.model_validate(record)
-        except ValidationError:
-            raise EvidenceError(
-                f"reading {journal.path} failed: got {record!r:.80}, expected a training; move the file away to train anew"
-            ) from None
-        found[line.id] = line
-    return found
+def _cost(job: RunContext, trainings: Trainings) -> float:
+    """Return what the whole search cost, in full trainings: by epochs, and trials by the time that they took."""
+    earlier = job.tournament.trainings if job.tournament else frozenset()
+    epochs, lines = job.recipe.train.epochs, trainings.lines({task.id for task in trainings.tasks} | earlier)
+    master = job.recipe.master
+    cost = sum(line.epochs for line in lines) / epochs + (master.epochs / epochs if isinstance(master, Schedule) else 0.0)
+    full = [line.seconds for line in lines if line.epochs == epochs and line.seconds]
+    trials = sum(trial.seconds.total for trial in finished_trials(job))
+    return cost + (trials / fmean(full) if full else 0.0)
 
 
 def _scores(full: Mapping[tuple[str, int], Finished]) -> dict[str, Score]:

@@ -19,6 +19,7 @@ from genet.pipeline.explain import explain_selection
 from genet.pipeline.learn import train_network
 from genet.pipeline.run_folder import RunFolder, network_name
 from genet.pipeline.state import SearchState
+from genet.pipeline.tournament import standings_of
 from genet.report.page import ReportData, page
 from genet.report.race_figures import ShortTraining
 from genet.search.certificate import Choice, Selection
@@ -90,7 +91,7 @@ def write_report(job: RunContext) -> Path:
         recipe=job.recipe,
         setting=state.table.setting,
         measurements=len(state.table),
-        grid_rows=grid_rows(job.recipe.space),
+        grid_rows=grid_rows(job.space),
         staircases=files.read(files.staircase, Staircases),
         masternet=_if_there(files, files.master, Trained),
         trials=finished_trials(job),
@@ -103,6 +104,8 @@ def write_report(job: RunContext) -> Path:
         outcomes=outcomes,
         short=_short_trainings(job),
         exports=_exports(files, outcomes),
+        tournament=job.tournament,
+        standings=standings_of(job),
         shortfalls=list_shortfalls(job),
     )
     write_atomic(files.report, page(story).encode())
@@ -113,10 +116,11 @@ def _short_trainings(job: RunContext) -> dict[str, ShortTraining]:
     """Return the short trainings of the race by network name."""
     entrants = _if_there(job.folder, job.folder.entrants, Entrants)
     designs = {entrant.name for entrant in entrants.racing if entrant.design} if entrants else set()
+    earlier = job.tournament.trainings if job.tournament else frozenset()
     return {
         line["name"]: ShortTraining(line["held_out"], line["name"] not in designs)
         for line in job.folder.race.read().records
-        if line["epochs"] < job.recipe.train.epochs and line["held_out"] is not None
+        if line["id"] not in earlier and line["epochs"] < job.recipe.train.epochs and line["held_out"] is not None
     }
 
 

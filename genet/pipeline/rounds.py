@@ -8,7 +8,8 @@ best networks (Thompson sampling). Their latencies are predicted; the best few o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import median
 
 import numpy as np
@@ -31,17 +32,19 @@ CERTIFIED = 4  # joint trials tried for every one that goes on, in case some bre
 AIM = 0.96  # share of a budget that joint trials are predicted to take at most: closer to it, certainty is often not reached
 
 Train = Callable[[Mapping[str, str]], Mapping[str, float]]  # names by network -> held-out accuracies of short trainings
+Known = Callable[[Mapping[str, str]], Collection[str]]  # the same -> those that are trained shortly already
 
 
-def run_joint_trials(job: RunContext, found: Entrants, train: Train) -> Entrants:
+def run_joint_trials(job: RunContext, found: Entrants, train: Train, trained: Known) -> Entrants:
     """Run the joint trials that the recipe asks for, and return the entrants with those of them that go on in the race.
 
-    What is known is neither proposed nor certified again. Per budget as many go on as the race takes of the search's networks.
+    What is known is neither proposed nor certified again; what was proposed and is not trained is taken back if fewer are asked
+    for by now. Per budget as many go on as the race takes of the search's networks.
     """
     if not job.recipe.search.count or not found.entrants:
         return found.model_copy(update={"promoted": ()})
     rounds = _Rounds(job, found, train)
-    rounds.run()
+    rounds.run(trained)
     return rounds.with_promoted()
 
 
@@ -58,11 +61,12 @@ class _Rounds:
         self._networks: dict[str, Network] = {}  # of the space's shape that were trained, by notation
         self._reached: dict[str, float] = {}
 
-    def run(self) -> None:
+    def run(self, trained: Known) -> None:
         """Go on until every budget has its share of the joint trials, or no other network is near it."""
         count, places = self._job.recipe.search.count, len(self._budgets)
         shares = {budget: len(range(place, count, places)) for place, budget in enumerate(self._budgets)}
         self._learn({entrant.network: entrant.name for entrant in self._found.entrants})
+        self._take_back(shares, trained)
         self._learn_joint(self._found.joint)
         while True:
             known = {budget: sum(trial.budget == budget for trial in self._found.joint) for budget in shares}
@@ -81,6 +85,20 @@ class _Rounds:
             self._found = self._found.model_copy(update={"joint": (*self._found.joint, *proposed)})
             self._found.save(self._job.folder.entrants)
             self._learn_joint(proposed)
+
+    def _take_back(self, shares: Mapping[Budget, int], trained: Known) -> None:
+        """Forget the joint trials beyond a budget's share that were proposed and are not trained."""
+        over = trained({trial.network: network_name(self._named(Network.parse(trial.network))) for trial in self._found.joint})
+        kept, room = list[JointTrial](), Counter(shares)
+        room.subtract(trial.budget for trial in self._found.joint if trial.network in over)
+        for trial in self._found.joint:
+            if trial.network not in over and room[trial.budget] <= 0:
+                continue
+            kept.append(trial)
+            room[trial.budget] -= trial.network not in over
+        if len(kept) < len(self._found.joint):
+            self._found = self._found.model_copy(update={"joint": tuple(kept)})
+            self._found.save(self._job.folder.entrants)
 
     def with_promoted(self) -> Entrants:
         """Return the entrants with the best joint trials of each budget that are certified; predicted, on other evidence."""
@@ -150,7 +168,7 @@ class _Rounds:
         """Train networks shortly, and keep those whose super-blocks can be compared with the space's, one by one."""
         self._reached |= self._train(names)
         networks = [read_notation(notation, name) for notation, name in names.items() if notation in self._reached]
-        space = self._job.recipe.space
+        space = self._job.space
         self._networks |= {str(each): each for each in networks if isinstance(each, Network) and fits(each, space)}
 
     def _learn_joint(self, trials: Sequence[JointTrial]) -> None:

@@ -13,6 +13,7 @@ from genet.pipeline.profile import check_job, profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report
 from genet.pipeline.select import select_networks
+from genet.pipeline.tournament import find_masternet
 from genet.search.outcome import Outcomes
 from genet.trials.runners.opening import open_runner
 
@@ -20,11 +21,13 @@ from genet.trials.runners.opening import open_runner
 def run_job(
     job: RunContext, runner: OpenRunner = open_runner, trainer: OpenRunner = open_runner, any_master: bool = False
 ) -> Outcomes:
-    """Go from a recipe to trained and exported networks; `runner` opens the runner of the trials, `trainer` that of the race.
+    """Go from a recipe to trained and exported networks; `runner` opens the runner of the trials, `trainer` that of trainings.
 
+    A tournament for the MasterNet comes before blocks are measured, which are those that may stand in its winner's place.
     For `any_master` see `distill`.
     """
     check_job(job)
+    find_masternet(job, trainer)
     profile_device(job)
     train_master(job)
     run_planned_trials(job, runner, any_master=any_master)

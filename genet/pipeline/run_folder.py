@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from genet.arch.external import ModelSpec
 from genet.arch.network import Network
-from genet.config.reader import read_recipe, to_yaml
+from genet.config.reader import read_kept_recipe, to_yaml
 from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError, RunError, StorageError
 from genet.search.outcome import Trained
@@ -37,6 +37,7 @@ class RunFolder:
         self.recipe_file = path / "recipe.yaml"
         self.environment = path / "environment.json"
         self.staircase = path / "staircase.json"
+        self.tournament = path / "tournament.json"
         self.master = path / "master.json"
         self.regression = path / "regression.json"
         self.selection = path / "selection.json"
@@ -81,7 +82,7 @@ class RunFolder:
         """Return the recipe the run follows; RunError if the folder is no run folder."""
         if not self.recipe_file.exists():
             raise RunError(f"{self.path}: got no recipe.yaml in it, expected a run folder; `genet run RECIPE` makes one")
-        recipe = read_recipe(self.recipe_file)
+        recipe = read_kept_recipe(self.recipe_file)
         return recipe.model_copy(update={"data": followed(recipe.data, self.path)})
 
     def note_of(self, data: Data, contents: Contents) -> Noted:
@@ -93,7 +94,7 @@ class RunFolder:
         made = None
         if results or begun or self.trials.path.exists():
             images = Trained.load(self.master).images if self.master.exists() else None
-            made = Made(read_recipe(self.recipe_file).data.root, images, tested=results)
+            made = Made(read_kept_recipe(self.recipe_file).data.root, images, tested=results)
         return note_of(self.path, data, contents, made, "put them back, or give --new-run for a new folder")
 
     def check_free_for(self, recipe: Recipe) -> None:
@@ -120,7 +121,7 @@ class RunFolder:
     def adopt(self, recipe: Recipe) -> None:
         """Make this the recipe's folder. Other budgets, another device or another final training keep the trials."""
         self.check_free_for(recipe)
-        if not self.recipe_file.exists() or read_recipe(self.recipe_file) != recipe:
+        if not self.recipe_file.exists() or read_kept_recipe(self.recipe_file) != recipe:
             write_atomic(self.recipe_file, to_yaml(recipe).encode())
 
     def forget_the_race(self) -> None:

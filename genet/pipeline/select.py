@@ -98,7 +98,7 @@ def _answered(state: SearchState, budget: Budget, front: Sequence[Candidate]) ->
     found = {
         candidate.network: state.judge(row, budget)
         for candidate in front
-        if (row := state.table.network_row(Network.parse(candidate.network))) and row.reference == str(state.job.masternet)
+        if (row := state.table.network_row(Network.parse(candidate.network))) and row.reference == str(state.job.reference)
     }
 
     def fits(candidate: Candidate) -> bool:
@@ -133,7 +133,7 @@ def _selection(state: SearchState, choices: list[Choice], error: float | None) -
     return Selection(
         inputs="",
         setting=state.table.setting,
-        masternet_ms_per_image=state.masternet_ms / state.batch,
+        masternet_ms_per_image=state.reference_ms / state.batch,
         prediction_error=error,
         choices=tuple(choices),
     )

@@ -60,9 +60,9 @@ class SearchState:
         return self.table.setting.batch
 
     @cached_property
-    def masternet_ms(self) -> float:
-        """Milliseconds per batch of the MasterNet."""
-        return self.table.masternet_ms(self.job.masternet)
+    def reference_ms(self) -> float:
+        """Milliseconds per batch of the MasterNet that networks are timed in turn with."""
+        return self.table.masternet_ms(self.job.reference)
 
     @cached_property
     def regression(self) -> Regression:
@@ -74,7 +74,7 @@ class SearchState:
         """The widths on offer at every resolution, by the table's own staircases; they may differ from the run's."""
         staircases = self.job.folder.read(self.job.folder.staircase, Staircases)
         if staircases.setting != self.table.setting.digest or self.table.path != self.job.folder.latency.path:
-            staircases = find_staircases(self.job.recipe.space, self.table)
+            staircases = find_staircases(self.job.space, self.table)
         return {resolution: self.job.kept_widths(staircases, resolution) for resolution in self.job.resolutions}
 
     @cached_property
@@ -92,7 +92,7 @@ class SearchState:
         """Return what the space offers at a resolution, with its predictions."""
         if resolution not in self._offers:
             self._offers[resolution] = tabulate_choices(
-                self.job.recipe.space,
+                self.job.space,
                 self.kept[resolution],
                 resolution,
                 self.regression.accuracy,
@@ -122,7 +122,7 @@ class SearchState:
 
     def limit_ms(self, budget: Budget) -> float:
         """Return a budget in milliseconds per batch."""
-        return budget.ms(self.masternet_ms, self.batch)
+        return budget.ms(self.reference_ms, self.batch)
 
     def margin(self, budget: Budget) -> float:
         """Return the share of a latency by which a network should be below a budget, to be certified within it.
@@ -142,8 +142,8 @@ class SearchState:
         If not `patient`, stop as soon as 20 rounds are unlikely to certify it. The MasterNet keeps its rounds, as budgets are
         multiples of them. MeasurementError if it cannot be timed.
         """
-        most, own = INTERIM_LOOKS[-1], self.table.network_row(self.job.masternet)
-        if own is not None and network == self.job.masternet:
+        most, own = INTERIM_LOOKS[-1], self.table.network_row(self.job.reference)
+        if own is not None and network == self.job.reference:
             return own
 
         def enough(row: NetworkRow) -> bool:
@@ -152,11 +152,11 @@ class SearchState:
                 return False
             if rounds == most or self.judge(row, budget).within is not None:
                 return True
-            limit = self.limit_ms(budget) / self._reference_ms(row, budget)
+            limit = self.limit_ms(budget) / self._slowest_ms(row, budget)
             error = self._reference_error(budget)
             return not patient and rounds >= FUTILE and not could_be_within(row.ratios, limit, most, error)
 
-        return measure_network(self.table, self.job.meter, network, self.job.masternet, enough)
+        return measure_network(self.table, self.job.meter, network, self.job.reference, enough)
 
     def judge(self, row: NetworkRow, budget: Budget) -> Certificate:
         """Judge a network by a budget: a multiple of the MasterNet's latency by ratios to it, which no drift can affect.
@@ -164,15 +164,16 @@ class SearchState:
         A budget in milliseconds must hold at the speed at which the MasterNet was measured and at that of the network's own
         rounds, whichever is slower, and bears the uncertainty of the MasterNet's latency too.
         """
-        if row.reference != str(self.job.masternet):
+        if row.reference != str(self.job.reference):
             raise EvidenceError(f"{row.network}: got a latency on its own, expected one measured in turn with the MasterNet")
-        ms, error = self._reference_ms(row, budget), self._reference_error(budget)
+        ms, error = self._slowest_ms(row, budget), self._reference_error(budget)
         return certificate(row.ratios, ms, self.limit_ms(budget), error)
 
-    def _reference_ms(self, row: NetworkRow, budget: Budget) -> float:
-        return self.masternet_ms if budget.relative else max(self.masternet_ms, fmean(row.reference_ms))
+    def _slowest_ms(self, row: NetworkRow, budget: Budget) -> float:
+        """Return the MasterNet's latency, for a budget in milliseconds the longer one of its own rounds and the network's."""
+        return self.reference_ms if budget.relative else max(self.reference_ms, fmean(row.reference_ms))
 
     def _reference_error(self, budget: Budget) -> float:
         """Return half the relative interval of the MasterNet's latency, which a multiple of it does not bear."""
-        own = self.table.network_row(self.job.masternet)
+        own = self.table.network_row(self.job.reference)
         return half_interval(own.ms) / own.mean_ms if own is not None and not budget.relative else 0.0

@@ -99,8 +99,8 @@ def _measured_ms(state: SearchState, chosen: Sequence[ValidationNetwork]) -> dic
     with job.progress.track("measuring networks that no trial was of", len(chosen)) as tracker:
         for subject in chosen:
             try:
-                row = measure_network(state.table, job.meter, Network.parse(subject.network), job.masternet)
-                found[subject.network] = row.ratio * state.masternet_ms
+                row = measure_network(state.table, job.meter, Network.parse(subject.network), job.reference)
+                found[subject.network] = row.ratio * state.reference_ms
             except MeasurementError as fault:
                 job.progress.say(f"  {subject.network}: left out, {fault}")
             tracker.advance()

@@ -29,6 +29,7 @@ from genet.search.explain import NEARBY, Explanation
 from genet.search.outcome import Outcomes, Raced, Trained, percent
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
+from genet.search.tournament import Standing, Tournament
 from genet.search.validation import Validation
 from genet.trials.audit import additivity
 from genet.trials.results import TrialResult
@@ -62,6 +63,8 @@ class ReportData:
     outcomes: Outcomes | None
     short: Mapping[str, ShortTraining]  # by network name
     exports: Mapping[str, Exports]  # by network name
+    tournament: Tournament | None
+    standings: tuple[Standing, ...]  # of its contenders, the best first
     shortfalls: tuple[str, ...]  # requests that could not be fulfilled, a sentence each
 
 
@@ -139,8 +142,10 @@ def uses(story: ReportData) -> tuple[Use, ...]:
     """Return the MasterNet and every network that was chosen and measured; empty if the device's roof is not known."""
     if story.roof is None or story.selection is None:
         return ()
-    masternet = str(story.recipe.space.masternet(story.recipe.search_resolution))
-    timed = {masternet: ("MasterNet", story.selection.masternet_ms_per_image)}
+    masternet, ms = str(story.recipe.space.masternet(story.recipe.search_resolution)), story.selection.masternet_ms_per_image
+    if story.tournament and (won := story.tournament.won):
+        masternet, ms = won.network, won.ms_per_image
+    timed = {masternet: ("MasterNet", ms)}
     for choice in story.selection.answers:
         if choice.measured_ms_per_image is not None:
             timed.setdefault(choice.network, (f"budget {choice.budget}", choice.measured_ms_per_image))

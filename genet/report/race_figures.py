@@ -74,7 +74,7 @@ def race_info(outcomes: Outcomes) -> RaceInfo:
         )
 
     limits = [each.budget_ms_per_image for each in outcomes.outcomes] + [each.budget_ms_per_image for each in outcomes.unmet]
-    masternet = (outcomes.masternet_ms_per_image, 100 * outcomes.masternet.test_accuracy)
+    masternet = (outcomes.trained_masternet_ms_per_image, 100 * outcomes.masternet.test_accuracy)
     return RaceInfo(points(True), points(False), masternet, tuple(limits))
 
 

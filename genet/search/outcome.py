@@ -125,17 +125,33 @@ class Unmet(Record):
         )
 
 
+class Won(Record):
+    """The design that won the tournament for the MasterNet, and its latency in milliseconds per image."""
+
+    design: str
+    network: str
+    ms_per_image: float
+
+
 class Outcomes(Derived):
     """The result of a job, the setting in which all latencies were measured, and every network that raced to the end.
 
-    `failed` holds the reasons why networks could not be trained; a budget without any trained network has no outcome.
+    `masternet_ms_per_image` is the latency that budgets are multiples of: that of the MasterNet in the space. `won` tells of the
+    one that was trained, if a tournament found it. `failed` holds the reasons why networks could not be trained; a budget without
+    any trained network has no outcome.
     """
 
     setting: Setting
     masternet: Trained
     masternet_ms_per_image: float
+    won: Won | None = None
     outcomes: tuple[Outcome, ...]
     unmet: tuple[Unmet, ...]
     raced: tuple[Raced, ...]
     failed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
-    trainings: float  # cost of MasterNet, trials and race, in full trainings (T)
+    trainings: float  # cost of tournament, MasterNet, trials and race, in full trainings (T)
+
+    @property
+    def trained_masternet_ms_per_image(self) -> float:
+        """Latency of the MasterNet that was trained."""
+        return self.won.ms_per_image if self.won else self.masternet_ms_per_image

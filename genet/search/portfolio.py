@@ -1,4 +1,4 @@
-"""Known designs that a search must beat: published shapes whose widths are scaled together.
+"""Known designs that a search must beat or begin with: published shapes whose widths are scaled together.
 
 They were made for 224 pixels, which they shrink to 7. For smaller images the first strides are removed, until the
 last feature map is as large as the MasterNet's.
@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from genet.arch.cost import network_cost
 from genet.arch.external import ExternalModel, ModelSpec
-from genet.arch.network import MULTIPLE, Input, Network, SuperBlock, inner_width_is_exportable
-from genet.arch.space import SearchSpace
+from genet.arch.network import (
+    MULTIPLE,
+    BlockType,
+    Head,
+    Input,
+    Kind,
+    Network,
+    Stem,
+    SuperBlock,
+    inner_width_is_exportable,
+)
+from genet.arch.space import SearchSpace, superblock_of
 from genet.config.reader import read_structure
 from genet.config.recipe import Recipe
 from genet.errors import SpecError
@@ -29,6 +40,21 @@ SHAPES = {
     "| DW k3 c640 s1 d1 r3 | Conv k1 c2560",
 }
 MASTERNET = "masternet"
+# GENet paper, table 6: depth and stride of the super-blocks of each stage, and block type and width of each stage.
+LAYOUTS = {
+    "8-4-2": (((1, 2),), ((4, 2),), ((8, 2),), ((4, 2), (2, 1))),
+    "8-6": (((1, 2),), ((4, 2),), ((8, 2),), ((6, 2),)),
+    "4-4-4": (((1, 2),), ((4, 2),), ((4, 2), (4, 1)), ((4, 2),)),
+    "6-2-4": (((1, 2),), ((4, 2),), ((6, 2), (2, 1)), ((4, 2),)),
+}
+PATTERNS: tuple[tuple[tuple[Kind, int], ...], ...] = (
+    (("XX", 64), ("XX", 96), ("BL", 512), ("DW", 320)),
+    (("XX", 48), ("XX", 64), ("DW", 160), ("DW", 320)),
+    (("XX", 32), ("BL", 256), ("DW", 144), ("DW", 288)),
+    (("DW", 24), ("DW", 64), ("DW", 128), ("DW", 256)),
+    (("XX", 64), ("XX", 96), ("BL", 512), ("BL", 1024)),
+)
+KERNEL, RATIOS = 5, {"XX": None, "BL": 0.25, "DW": 6.0}  # the same
 STEPS_PER_DOUBLING = 24  # factor of the widths: 3 % from one scale to the next
 EDGE = 32  # channels: steps of staircases end at multiples of it, if anywhere
 NARROWEST, WIDEST = 1 / 16, 4.0
@@ -60,13 +86,105 @@ class Design(Record):
 
 def known_designs(space: SearchSpace) -> tuple[Design, ...]:
     """Return the known designs for the images and classes of a space, its MasterNet first."""
+    shapes = (Network.parse(f"@224x3 | {shape} | 1000", name) for name, shape in SHAPES.items())
+    return (_as_written(space), *(_for_images(shape, space) for shape in shapes))
+
+
+def pattern_designs(space: SearchSpace) -> tuple[Design, ...]:
+    """Return the block types and layouts of the GENet paper's table 6, for the images and classes of a space.
+
+    Kernels and ratios are the paper's, or the nearest to them that the space offers.
+    """
+    kernel = min(space.perturb.kernel, key=lambda each: abs(each - KERNEL))
+    found = []
+    for pattern in PATTERNS:
+        ratios = {kind: _ratio(space, kind, [width for own, width in pattern if own == kind]) for kind, _ in pattern}
+        for layout, stages in LAYOUTS.items():
+            superblocks = [
+                superblock_of(BlockType(kind, kernel, ratios[kind]), width, depth, stride)
+                for (kind, width), stage in zip(pattern, stages, strict=True)
+                for depth, stride in stage
+            ]
+            network = Network(
+                name=f"{''.join(each.type[0] for each in superblocks)}-{layout}",
+                input=Input(channels=3, classes=1000, resolution=224),
+                stem=Stem(kernel=3, width=32, stride=2),
+                superblocks=tuple(superblocks),
+                head=Head(width=1280),
+            )
+            found.append(_for_images(network, space))
+    return tuple(found)
+
+
+def portfolio_of(space: SearchSpace) -> tuple[Design, ...]:
+    """Return the designs that compete to be the MasterNet, that of the space first; without a tournament it is alone.
+
+    Of designs that have the same blocks in the same order, however super-blocks divide them, the first competes.
+    """
+    found: dict[str, Design] = {}
+    for design in _listed(space):
+        found.setdefault(_undivided(design.network), design)
+    return tuple(found.values())
+
+
+def check_portfolio(space: SearchSpace) -> None:
+    """Raise SpecError if two designs that compete to be the MasterNet have one name, or if the space's own is alone."""
+    twice = [name for name, count in Counter(design.name for design in _listed(space)).items() if count > 1]
+    if twice:
+        raise SpecError([f"masternets: got two designs called {twice[0]}, expected names that differ; rename or leave out one"])
+    if space.masternets and len(portfolio_of(space)) == 1:
+        raise SpecError(
+            [
+                "masternets: got no design but the space's own MasterNet, expected another to compete with it; name known, "
+                "patterns or a network of your own, or leave masternets out"
+            ]
+        )
+
+
+def _listed(space: SearchSpace) -> list[Design]:
+    """Return the MasterNet of a space, and all designs that its `masternets` name, in their order."""
+    designs = [_as_written(space)]
+    for listed in space.masternets or ():
+        if isinstance(listed, Network):
+            designs.append(Design(name=listed.name, network=listed.at(max(space.input.resolutions))))
+        else:
+            designs += known_designs(space)[1:] if listed == "known" else pattern_designs(space)
+    return designs
+
+
+def _undivided(network: ModelSpec) -> str:
+    """Return the notation of a network in which super-blocks that go on with the blocks of the one before are one with it."""
+    if not isinstance(network, Network):
+        return str(network)
+    joined: list[SuperBlock] = []
+    for each in network.superblocks:
+        last = joined[-1] if joined else None
+        alike = last and (each.block_type, each.width, each.stride) == (last.block_type, last.width, 1)
+        if last and last.depth and alike:
+            joined[-1] = last.model_copy(update={"depth": last.depth + each.depth})
+        else:
+            joined.append(each)
+    return str(network.model_copy(update={"superblocks": tuple(joined)}))
+
+
+def _as_written(space: SearchSpace) -> Design:
+    return Design(name=MASTERNET, network=space.masternet(max(space.input.resolutions)))
+
+
+def _for_images(network: Network, space: SearchSpace) -> Design:
+    """Return a design for the images of a space, which it shrinks no more than the space's MasterNet does."""
     masternet = space.masternet(max(space.input.resolutions))
     stride = _total_stride([masternet.stem.stride, *(each.stride for each in masternet.superblocks)])
-    designs = [Design(name=MASTERNET, network=masternet)]
-    for name, shape in SHAPES.items():
-        network = Network.parse(f"@224x3 | {shape} | 1000", name)
-        designs.append(Design(name=name, network=_fitted(network, masternet.input, stride)))
-    return tuple(designs)
+    return Design(name=network.name, network=_fitted(network, masternet.input, stride))
+
+
+def _ratio(space: SearchSpace, kind: Kind, widths: Sequence[int]) -> float | None:
+    """Return the ratio on offer that is nearest to the paper's, of those that these widths allow; else the paper's."""
+    paper = RATIOS[kind]
+    if paper is None:
+        return None
+    offered = [each for each in getattr(space.perturb.ratio, kind) if all(inner_width_is_exportable(w, each) for w in widths)]
+    return min(offered, key=lambda each: abs(each - paper), default=paper)
 
 
 def designs_of(recipe: Recipe) -> tuple[Design, ...]:

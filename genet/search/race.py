@@ -81,12 +81,12 @@ class Score(Record):
     test_images: int
 
 
-def short_training(schedule: Schedule) -> Schedule:
-    """Return the same training with a fifth of its epochs, of which a quarter at most warm up.
+def short_training(schedule: Schedule, share: float = SHORT) -> Schedule:
+    """Return the same training with a fifth of its epochs, or another share, of which a quarter at most warm up.
 
     Weights are not averaged: over so few epochs their average would still be mostly the first ones.
     """
-    epochs = max(1, round(SHORT * schedule.epochs))
+    epochs = max(1, round(share * schedule.epochs))
     warmup = min(schedule.warmup_epochs, int(WARM_UP * epochs))
     raw = {"ema": None} if isinstance(schedule, Training) else {}
     return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": warmup, **raw})

@@ -1,4 +1,4 @@
-"""A check that effects add up, as the regression assumes, by joint trials of two perturbations at once."""
+"""A check that effects add up, as the regression assumes, by paired trials, of two perturbations at once."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from genet.trials.results import TrialResult
 
 
 class Additivity(Record):
-    """Root mean squares over all joint trials whose parts were tried too, of changes of accuracy against the controls."""
+    """Root mean squares over all paired trials whose parts were tried too, of changes of accuracy against the controls."""
 
-    joint_trials: int
-    interaction: float  # of the difference between a joint change and the sum of its parts
+    paired_trials: int
+    interaction: float  # of the difference between the change of a pair and the sum of its parts
     effect: float  # of the sums
 
 
 def additivity(results: Iterable[TrialResult]) -> Additivity | None:
-    """Compare joint trials with their parts; None if none can be compared."""
+    """Compare paired trials with their parts; None if none can be compared."""
     found = [(result, result.accuracy) for result in results if result.accuracy is not None]
     controls = {result.index: accuracy for result, accuracy in found if result.reference}
     single = {
@@ -35,7 +35,7 @@ def additivity(results: Iterable[TrialResult]) -> Additivity | None:
     if not pairs:
         return None
     return Additivity(
-        joint_trials=len(pairs),
-        interaction=math.sqrt(sum((joint - total) ** 2 for joint, total in pairs) / len(pairs)),
+        paired_trials=len(pairs),
+        interaction=math.sqrt(sum((change - total) ** 2 for change, total in pairs) / len(pairs)),
         effect=math.sqrt(sum(total**2 for _, total in pairs) / len(pairs)),
     )

@@ -60,7 +60,7 @@ class Trial(Change):
 
 
 def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, distill: Distill) -> tuple[Trial, ...]:
-    """Plan controls per super-block, `perturb.trials_per_type` perturbations per super-block and block type, and joint ones.
+    """Plan controls per super-block, `perturb.trials_per_type` perturbations per super-block and block type, and paired ones.
 
     No perturbation is repeated; if fewer exist, all are tried. The plan depends on the arguments alone.
     """
@@ -77,9 +77,9 @@ def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, 
         count = min(space.perturb.trials_per_type, len(possible))
         taken = draw.sample(possible, count) if distill.sampling == "random" else _spread(possible, count, draw)
         perturbed += [make(index, superblock) for superblock in taken]
-    pairs = _pairs(perturbed, round(distill.joint_fraction * len(perturbed)), random.Random(f"{seed}/joint"))
-    joint = [make(one.index, one.superblock, also=(Change(index=o.index, superblock=o.superblock),)) for one, o in pairs]
-    return (*controls, *perturbed, *joint)
+    pairs = _pairs(perturbed, round(distill.paired_fraction * len(perturbed)), random.Random(f"{seed}/joint"))
+    paired = [make(one.index, one.superblock, also=(Change(index=o.index, superblock=o.superblock),)) for one, o in pairs]
+    return (*controls, *perturbed, *paired)
 
 
 def possible_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int) -> tuple[Trial, ...]:

@@ -26,7 +26,7 @@ class SuperBlockProgress(Record):
 
 
 def progress_by_superblock(planned: Iterable[Trial], results: Iterable[TrialResult]) -> tuple[SuperBlockProgress, ...]:
-    """Return the progress per super-block; joint trials are counted with their first."""
+    """Return the progress per super-block; paired trials are counted with their first."""
     planned, results = list(planned), list(results)
     found = []
     for index in sorted({trial.index for trial in planned}):

@@ -12,7 +12,17 @@ import pytest
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
 from genet.config.budget import LAW
-from genet.config.reader import RENAMED, read_any, read_network, read_recipe, read_space, read_training, shipped_files
+from genet.config.reader import (
+    RENAMED,
+    read_any,
+    read_kept_recipe,
+    read_network,
+    read_recipe,
+    read_space,
+    read_training,
+    shipped_files,
+    to_yaml,
+)
 from genet.config.recipe import Recipe
 from genet.errors import SpecError
 
@@ -573,7 +583,14 @@ def test_the_templates_read_once_their_names_are_filled_in() -> None:
     assert read_recipe("mine.yaml").space == read_space("mine-space.yaml")
 
 
-PLACES = {"latency": "measure", "networks": "measure", "candidates": "select", "structures": "select", "joint": "distill"}
+PLACES = {
+    "latency": "measure",
+    "networks": "measure",
+    "candidates": "select",
+    "structures": "select",
+    "joint": "distill",
+    "joint_fraction": "distill",
+}
 
 
 @pytest.mark.parametrize("old", RENAMED)
@@ -595,3 +612,95 @@ def test_a_key_of_an_earlier_version_is_refused_with_its_new_name_where_it_stood
     with pytest.raises(SpecError, match=f"data.{old}: is not a key here") as caught:
         read_recipe(file)
     assert "is called" not in str(caught.value)
+
+
+def test_the_recipe_in_a_run_folder_of_an_earlier_version_is_read_by_the_new_names_of_its_keys(tmp_path: Path) -> None:
+    recipe = read_recipe("digits")
+    written = to_yaml(recipe).replace("paired_fraction", "joint_fraction").replace("calibration_networks", "networks")
+    (tmp_path / "recipe.yaml").write_text(written)
+    assert read_kept_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+# Designs that compete to be the MasterNet
+
+MINE = "@32x3 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | 10"
+
+
+def space_with(folder: Path, masternets: str, classes: int = 10) -> Path:
+    (folder / "wide.yaml").write_text(NETWORK.replace("name: small", "name: wide").replace("classes: 10", f"classes: {classes}"))
+    (folder / "space.yaml").write_text(changed(SPACE, "perturb:", f"masternets: {masternets}\nperturb:"))
+    return folder / "space.yaml"
+
+
+def test_masternets_are_groups_notations_files_and_folders_beside_the_space(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "network.yaml").write_text(NETWORK)
+    space = read_space(space_with(tmp_path, f'[known, patterns, wide.yaml, folder, "{MINE}"]'))
+    assert space.masternets is not None
+    *groups, wide, small, mine = space.masternets
+    assert groups == ["known", "patterns"]
+    assert isinstance(wide, Network) and isinstance(small, Network) and isinstance(mine, Network)  # noqa: PT018
+    assert (wide.name, small.name, str(mine)) == ("wide", "small", MINE)
+    assert mine.name.startswith("design-")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text((shipped_files("recipes")["digits"]).read_text().replace("space: digits", "space: space.yaml"))
+    assert read_recipe(recipe).space.masternets == space.masternets
+    (tmp_path / "again.yaml").write_text(to_yaml(space))
+    (tmp_path / "wide.yaml").unlink()  # what is read is kept, wherever the files are by then
+    assert read_space(tmp_path / "again.yaml").model_dump() == space.model_dump()
+
+
+def test_without_masternets_a_space_is_written_as_before(tmp_path: Path) -> None:
+    assert "masternets" not in to_yaml(read_space("digits"))
+
+
+@pytest.mark.parametrize(
+    ("masternets", "law"),
+    [
+        ("[]", r"masternets: must have at least one entry"),
+        ("known", r"masternets: must be a list"),
+        ("[knwon]", r"masternets\[0\]: must be known, patterns, a notation, .* \(got 'knwon'\); nearest known"),
+        ("[known, nowhere.yaml]", r"masternets\[1\]: must be known, patterns, a notation, or the file or folder of a network"),
+        ("[known, timm:resnet10t]", r"masternets\[1\]: must be known, patterns"),
+        (
+            f'["{MINE.replace("x3", "x1")}"]',
+            r"masternets\[0\]: must read 3 channels and .*, not 1 and 10 \(got 'design-",
+        ),
+        (f'["{MINE.replace("| 10", "| 7")}"]', r"masternets\[0\]: must read .*, not 3 and 7 \(got 'design-"),
+        (f'["{MINE.replace("XX k3", "XX k4")}"]', r"masternets\[0\]: XX k4 c16 s2 d1: "),
+        ('["@32x3 | Conv k3 c8 s2"]', r"masternets\[0\]: a notation must have at least 4 entries"),
+        (f'["{MINE.replace("| XX", "| XX k3 c8 s2 d1" * 3 + "| XX")}"]', r"must have a total stride of at most 24 pixels, not"),
+        ("[other]", r"masternets\[0\]: got other, which other code builds, expected a network of super-blocks"),
+    ],
+)
+def test_a_fault_among_the_masternets_is_told_where_it_stands(tmp_path: Path, masternets: str, law: str) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "network.yaml").write_text("source: timm:x\ninput: {channels: 3, classes: 10, resolution: 32}\n")
+    with pytest.raises(SpecError, match=rf"space\.yaml:\d+:\d+: .*{law}"):
+        read_space(space_with(tmp_path, masternets))
+
+
+def test_all_faults_among_the_masternets_are_told_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        read_space(space_with(Path(), f'[knwon, wide.yaml, nowhere, "{MINE.replace("x3", "x1")}"]', classes=7))
+    assert [fault.partition(": must")[0] for fault in caught.value.faults] == [
+        "space.yaml:13:14: masternets[0]",
+        "space.yaml:13:32: masternets[2]",
+        "space.yaml:13:41: masternets[3]",
+        "wide.yaml:1:1: masternets[1]",
+    ]
+
+
+def test_a_fault_within_a_network_of_the_masternets_names_its_own_file(tmp_path: Path) -> None:
+    file = space_with(tmp_path, "[wide.yaml]", classes=7)
+    (tmp_path / "wide.yaml").write_text((tmp_path / "wide.yaml").read_text().replace("width: 48", "width: 50"))
+    with pytest.raises(SpecError, match=r"wide\.yaml:5:\d+: masternets\[0\]\.superblocks\[0\]\.width: must be a multiple of 8"):
+        read_space(file)
+
+
+def test_a_masternet_from_a_folder_and_a_tournament_exclude_each_other(tmp_path: Path) -> None:
+    space_with(tmp_path, "[known]")
+    digits = shipped_files("recipes")["digits"].read_text().replace("space: digits", "space: space.yaml")
+    (tmp_path / "mine.yaml").write_text(re.sub(r"master: .*", "master: {from: trained}", digits))
+    with pytest.raises(SpecError, match=r"master: must be a training, for the space's masternets compete"):
+        read_recipe(tmp_path / "mine.yaml")

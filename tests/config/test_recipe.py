@@ -82,7 +82,7 @@ def test_where_a_masternet_from_elsewhere_lies_leaves_the_evidence_as_it_is(reci
     assert one.evidence_digest == other.evidence_digest != recipe.evidence_digest
 
 
-@pytest.mark.parametrize("change", [{"mode": "local"}, {"sampling": "random"}, {"joint_fraction": 0.1}, {"patience": 0}])
+@pytest.mark.parametrize("change", [{"mode": "local"}, {"sampling": "random"}, {"paired_fraction": 0.1}, {"patience": 0}])
 def test_how_trials_are_run_changes_the_evidence_and_how_long_they_may_take_does_not(
     recipe: Recipe, change: dict[str, Any]
 ) -> None:

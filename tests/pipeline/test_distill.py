@@ -35,7 +35,7 @@ from genet.trials.status import progress_by_superblock
 from tests.fixtures.heard import Heard
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
 
-LONGER = RECIPE.replace("{epochs: 1, batch: 128,", "{epochs: 4, patience: 1, batch: 128, joint_fraction: 0.2,").replace(
+LONGER = RECIPE.replace("{epochs: 1, batch: 128,", "{epochs: 4, patience: 1, batch: 128, paired_fraction: 0.2,").replace(
     "device: cpu",
     "device: estimate:v100",  # which takes no time
 )
@@ -187,9 +187,9 @@ def test_standings_count_trials_failures_and_the_best_single_perturbation(prepar
     (control,) = (trial for trial in first if trial.reference)
     one, other, third, *_ = (trial for trial in first if not trial.control)
     also = Change(index=1, superblock=next(t.superblock for t in planned(prepared) if t.index == 1 and not t.control))
-    joint = one.model_copy(update={"also": (also,), "network": "of both"})
-    results = [found(control, 0.5), found(one, 0.6), failed(other, "time limit", "x"), found(third, 0.4), found(joint, 0.9)]
-    here, there = progress_by_superblock([*planned(prepared), joint], results)
+    pair = one.model_copy(update={"also": (also,), "network": "of both"})
+    results = [found(control, 0.5), found(one, 0.6), failed(other, "time limit", "x"), found(third, 0.4), found(pair, 0.9)]
+    here, there = progress_by_superblock([*planned(prepared), pair], results)
     assert here.planned == sum(trial.index == 0 for trial in planned(prepared)) + 1
     assert (here.done, here.failed, here.control, here.best) == (5, 1, 0.5, 0.6)
     assert here.best_superblock == str(one.superblock)

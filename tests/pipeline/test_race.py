@@ -20,8 +20,8 @@ from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe, Search, Select
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
 from genet.latency.trace import structure_cost
-from genet.pipeline import entrants as entrants_step
-from genet.pipeline import race as step
+from genet.pipeline import scan as scan_step
+from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.entrants import Field, find_entrants
@@ -134,7 +134,7 @@ def more_is_better(names: Mapping[str, str]) -> dict[str, float]:
 
 def test_rounds_come_closer_to_what_is_best_and_the_best_of_each_budget_goes_on_with_a_certificate(run: RunFolder) -> None:
     with open_run(run.path, Progress(), with_joint_trials(run, 12)) as job:
-        found = run_joint_trials(job, find_entrants(job), more_is_better)
+        found = run_joint_trials(job, find_entrants(job), more_is_better, more_is_better)
     joint = [trial.network for trial in found.joint]
     reached = more_is_better(dict.fromkeys(joint, "x"))
     assert len({*joint}) == 12
@@ -149,12 +149,12 @@ def test_rounds_come_closer_to_what_is_best_and_the_best_of_each_budget_goes_on_
 
 def test_a_budget_that_is_added_gets_joint_trials_of_its_own_and_learns_from_those_before(run: RunFolder) -> None:
     with open_run(run.path, Progress(), with_joint_trials(run, 4)) as job:
-        before = run_joint_trials(job, find_entrants(job), more_is_better)
+        before = run_joint_trials(job, find_entrants(job), more_is_better, more_is_better)
     recipe = with_joint_trials(run, 6)
     select = Select(budgets=("1.2x", "1.0x", "0.9x"), measure_top_k=recipe.select.measure_top_k)
     with open_run(run.path, Progress(), recipe.model_copy(update={"select": select})) as job:
         select_networks(job)
-        after = run_joint_trials(job, find_entrants(job), more_is_better)
+        after = run_joint_trials(job, find_entrants(job), more_is_better, more_is_better)
     assert after.joint[:4] == before.joint
     assert [str(trial.budget) for trial in after.joint[4:]] == ["0.9x", "0.9x"]
 
@@ -165,7 +165,7 @@ def test_a_budget_that_no_network_is_near_leaves_the_others_their_rounds(run: Ru
     with open_run(run.path, Progress(), recipe.model_copy(update={"select": select})) as job:
         job.progress.say = said.append  # type: ignore[method-assign]
         select_networks(job)
-        found = run_joint_trials(job, find_entrants(job), more_is_better)
+        found = run_joint_trials(job, find_entrants(job), more_is_better, more_is_better)
     assert [str(trial.budget) for trial in found.joint] == ["1x"] * 6
     assert "  0 joint trials for 90x: no other network is near it" in said
 
@@ -176,7 +176,7 @@ def test_joint_trials_that_are_never_certified_are_said_not_to_go_on(run: RunFol
         job.progress.say = said.append  # type: ignore[method-assign]
         entrants = find_entrants(job)
         monkeypatch.setattr(Field, "certificate", lambda *_, **__: None)
-        assert run_joint_trials(job, entrants, more_is_better).promoted == ()
+        assert run_joint_trials(job, entrants, more_is_better, more_is_better).promoted == ()
     assert "  no joint trial for 1x goes on: none of the best is certified" in said
 
 
@@ -186,13 +186,14 @@ def test_joint_trials_race_beside_a_design_that_other_code_builds(run: RunFolder
     with open_run(run.path, Progress(), recipe.model_copy(update={"race": race})) as job:
         found = find_entrants(job)
         other = found.entrants[0].model_copy(update={"network": "timm:test_byobnet @16x1 | 10", "design": "timm-test_byobnet"})
-        found = run_joint_trials(job, found.model_copy(update={"entrants": (*found.entrants, other)}), more_is_better)
+        found = found.model_copy(update={"entrants": (*found.entrants, other)})
+        found = run_joint_trials(job, found, more_is_better, more_is_better)
     assert len(found.joint) == 4
 
 
 def test_on_another_machines_evidence_joint_trials_are_predicted_and_nothing_is_measured(run: RunFolder, tmp_path: Path) -> None:
     with open_run(run.path, Progress(), with_joint_trials(run, 4)) as job:
-        run_joint_trials(job, find_entrants(job), more_is_better)
+        run_joint_trials(job, find_entrants(job), more_is_better, more_is_better)
     shutil.copy(run.latency.path, tmp_path / "elsewhere.jsonl")
     recipe = with_joint_trials(run, 6)
     elsewhere = recipe.measure.model_copy(update={"latency_file": str(tmp_path / "elsewhere.jsonl")})
@@ -200,7 +201,7 @@ def test_on_another_machines_evidence_joint_trials_are_predicted_and_nothing_is_
         select_networks(job)
         found = find_entrants(job)
         lines = len(run.latency.read().records)
-        found = run_joint_trials(job, found, more_is_better)
+        found = run_joint_trials(job, found, more_is_better, more_is_better)
     assert len(found.joint) == 6
     assert found.promoted
     assert all(entrant.ms_per_image is None for entrant in found.promoted)
@@ -247,6 +248,28 @@ def test_a_round_that_is_killed_is_not_proposed_anew(run: RunFolder, monkeypatch
     with open_run(run.path, Progress()) as job:
         run_race(job)
     assert joint_of(run)[: len(proposed)] == proposed
+
+
+def test_of_fewer_joint_trials_than_were_proposed_those_that_are_not_trained_are_taken_back(run: RunFolder) -> None:
+    def killed(names: Mapping[str, str]) -> dict[str, float]:
+        if joint_of(run):
+            raise KeyboardInterrupt
+        return more_is_better(names)
+
+    with open_run(run.path, Progress(), with_joint_trials(run, 12)) as job, pytest.raises(KeyboardInterrupt):
+        run_joint_trials(job, find_entrants(job), killed, more_is_better)
+    proposed, asked = joint_of(run), list[str]()
+    assert [trial.budget for trial in proposed] == ["1.2x"] * 3 + ["1.0x"] * 3
+
+    def noted(names: Mapping[str, str]) -> dict[str, float]:
+        asked.extend(names)
+        return more_is_better(names)
+
+    over = {proposed[2].network}
+    with open_run(run.path, Progress(), with_joint_trials(run, 3)) as job:  # two for the first budget, one for the second
+        found = run_joint_trials(job, find_entrants(job), noted, lambda names: over & names.keys())
+    assert found.joint == (proposed[0], proposed[2], proposed[3])
+    assert {trial.network for trial in proposed} & {*asked} == {trial.network for trial in found.joint}
 
 
 def test_without_joint_trials_the_race_is_among_predictions_and_designs(run: RunFolder) -> None:
@@ -378,7 +401,7 @@ def test_a_design_that_could_not_be_timed_for_now_is_looked_for_again_by_the_nex
         raise MeasurementError("other work holds the memory")
 
     with monkeypatch.context() as patch, open_run(run.path, Progress()) as job:
-        patch.setattr(entrants_step, "measure_network", full)
+        patch.setattr(scan_step, "measure_network", full)
         assert {entrant.design for entrant in find_entrants(job).entrants} == {None, "masternet"}  # whose rounds are known
     with open_run(run.path, Progress()) as job:
         assert find_entrants(job) == before
@@ -445,7 +468,7 @@ def test_on_a_narrow_terminal_no_name_is_cut(
 def kill_after(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
     """Have the race end, as a kill would, before the journal gets one more line than so many."""
     written = 0
-    keep = step._Race._keep
+    keep = step.Trainings._keep
 
     def kept(self: Any, *given: Any) -> None:
         nonlocal written
@@ -454,7 +477,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
         written += 1
         keep(self, *given)
 
-    monkeypatch.setattr(step._Race, "_keep", kept)
+    monkeypatch.setattr(step.Trainings, "_keep", kept)
 
 
 def without_cost(run: RunFolder) -> Outcomes:

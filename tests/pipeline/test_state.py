@@ -134,7 +134,7 @@ def test_a_table_without_a_block_is_no_reason_to_take_another(chosen: RunFolder,
         state = SearchState(job, LatencyTable(Journal(tmp_path / "latency.jsonl"), other))
         assert state.batch == 7
         with pytest.raises(EvidenceError):
-            _ = state.masternet_ms
+            _ = state.reference_ms
 
 
 @pytest.mark.parametrize("batch", [10, 24, 48, 96, 100])

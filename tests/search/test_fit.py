@@ -352,13 +352,13 @@ def test_a_superblock_of_few_trials_borrows_the_slopes_of_the_others_in_part() -
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_failed_and_joint_trials_are_left_out(model: Model) -> None:
+def test_failed_and_paired_trials_are_left_out(model: Model) -> None:
     good = NOISY.results(FEW)
     bad = failed(trial(1, sized(1, width=40, depth=3)), "bug", "out of luck")
-    joint = NOISY.result(trial(1, sized(1, width=48))).model_copy(
+    pair = NOISY.result(trial(1, sized(1, width=48))).model_copy(
         update={"accuracy": 0.1, "also": (Change(index=3, superblock=sized(3, depth=1)),)}
     )
-    assert fit(MASTERNET, ACCURACY, [bad, *good, joint], IMAGES, model) == fit(MASTERNET, ACCURACY, good, IMAGES, model)
+    assert fit(MASTERNET, ACCURACY, [bad, *good, pair], IMAGES, model) == fit(MASTERNET, ACCURACY, good, IMAGES, model)
 
 
 @pytest.mark.parametrize("model", MODELS)

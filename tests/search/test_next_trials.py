@@ -26,7 +26,7 @@ from tests.search.test_fit import ACCURACY, IMAGES, NOISY
 DIGITS = read_space("digits")
 SPACE = DIGITS.model_copy(update={"superblocks": DIGITS.superblocks[:2]})
 WIDTHS = SPACE.widths_on_offer()
-PLAN = plan_trials(SPACE, WIDTHS, 32, 0, Distill(epochs=1, learning_rate=0.1, joint_fraction=0.5))
+PLAN = plan_trials(SPACE, WIDTHS, 32, 0, Distill(epochs=1, learning_rate=0.1, paired_fraction=0.5))
 POSSIBLE = possible_trials(SPACE, WIDTHS, 32, 0)
 NEW = tuple(trial for trial in POSSIBLE if trial.id not in {planned.id for planned in PLAN})
 RIDGE = 1e-9  # of variances of about 1e-4
@@ -205,7 +205,7 @@ def fewer(draw: random.Random) -> Widths:
 def test_all_planned_trials_of_one_perturbation_are_possible(draw: random.Random, seed: int, resolution: int) -> None:
     widths = fewer(draw)
     possible = {trial.id: trial for trial in possible_trials(DIGITS, widths, resolution, seed)}
-    planned = plan_trials(DIGITS, widths, resolution, seed, Distill(epochs=1, learning_rate=0.1, joint_fraction=0.1))
+    planned = plan_trials(DIGITS, widths, resolution, seed, Distill(epochs=1, learning_rate=0.1, paired_fraction=0.1))
     single = [trial for trial in planned if not trial.control and not trial.also]
     assert 0 < len(single) < len(planned)
     assert [possible[trial.id] for trial in single] == single

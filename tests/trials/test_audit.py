@@ -1,4 +1,4 @@
-"""The audit of joint trials: what it finds, and when it has nothing to say."""
+"""The audit of paired trials: what it finds, and when it has nothing to say."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONTROLS = [result(0, 0.80, control=True), result(1, 0.82, control=True)]
 def test_effects_that_add_up_have_no_interaction() -> None:
     found = additivity([*CONTROLS, result(0, 0.83), result(1, 0.81), result(0, 0.82, also=1)])
     assert found is not None
-    assert (found.joint_trials, found.interaction, found.effect) == (1, pytest.approx(0.0), pytest.approx(0.02))
+    assert (found.paired_trials, found.interaction, found.effect) == (1, pytest.approx(0.0), pytest.approx(0.02))
 
 
 def test_what_a_pair_is_more_than_its_parts_is_its_interaction() -> None:

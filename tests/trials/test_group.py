@@ -72,7 +72,7 @@ def course(recipe: Recipe, splits: Splits, weights: dict[str, Tensor]) -> TrialC
 
 @pytest.fixture(scope="module")
 def trials(recipe: Recipe) -> tuple[Trial, ...]:
-    return plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, SHORT.model_copy(update={"joint_fraction": 0.3}))
+    return plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, SHORT.model_copy(update={"paired_fraction": 0.3}))
 
 
 def parent(recipe: Recipe, weights: dict[str, Tensor]) -> GENet:

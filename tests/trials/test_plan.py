@@ -261,20 +261,20 @@ def test_random_samples_are_not_the_designed_ones() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_joint_trials_are_a_share_of_the_single_ones(share: float) -> None:
-    trials = planned(distill=DESIGNED.model_copy(update={"joint_fraction": share}))
+def test_paired_trials_are_a_share_of_the_single_ones(share: float) -> None:
+    trials = planned(distill=DESIGNED.model_copy(update={"paired_fraction": share}))
     single = sum(map(len, perturbed(trials).values()))
     assert len([trial for trial in trials if trial.also]) == round(share * single)
 
 
 @Samplings
 @given(seed=st.integers(min_value=0, max_value=10**6))
-def test_a_joint_trial_is_two_planned_ones_of_different_superblocks_in_their_order(distill: Distill, seed: int) -> None:
-    trials = planned(seed=seed, distill=distill.model_copy(update={"joint_fraction": 0.5}))
+def test_a_paired_trial_is_two_planned_ones_of_different_superblocks_in_their_order(distill: Distill, seed: int) -> None:
+    trials = planned(seed=seed, distill=distill.model_copy(update={"paired_fraction": 0.5}))
     single = {(trial.index, trial.superblock) for found in perturbed(trials).values() for trial in found}
-    joint = [trial for trial in trials if trial.also]
-    assert joint
-    for trial in joint:
+    paired = [trial for trial in trials if trial.also]
+    assert paired
+    for trial in paired:
         (second,) = trial.also
         assert trial.index < second.index == trial.last
         assert {(trial.index, trial.superblock), (second.index, second.superblock)} <= single
@@ -285,8 +285,8 @@ def test_a_joint_trial_is_two_planned_ones_of_different_superblocks_in_their_ord
     assert len({trial.id for trial in trials}) == len(trials)
 
 
-def test_joint_trials_change_nothing_of_the_others() -> None:
-    alone, accompanied = planned(), planned(distill=DESIGNED.model_copy(update={"joint_fraction": 0.5}))
+def test_paired_trials_change_nothing_of_the_others() -> None:
+    alone, accompanied = planned(), planned(distill=DESIGNED.model_copy(update={"paired_fraction": 0.5}))
     assert accompanied[: len(alone)] == alone
 
 
@@ -297,7 +297,7 @@ def test_a_single_trials_last_superblock_is_its_own() -> None:
 # Groups
 
 
-ALL = planned(5, distill=DESIGNED.model_copy(update={"joint_fraction": 0.3}))
+ALL = planned(5, distill=DESIGNED.model_copy(update={"paired_fraction": 0.3}))
 some_trials = st.lists(st.sampled_from(ALL), unique=True)
 workers = st.integers(min_value=1, max_value=40)
 

@@ -20,7 +20,7 @@ from genet.trials.plan import plan_trials
 from genet.trials.results import TRIED_AGAIN, Failure, FailureKind, Seconds, TrialResult, failed, read_results, settled
 
 SPACE = read_space("digits")
-TRIALS = plan_trials(SPACE, SPACE.widths_on_offer(), 32, 0, Distill(epochs=1, learning_rate=0.1, joint_fraction=0.3))
+TRIALS = plan_trials(SPACE, SPACE.widths_on_offer(), 32, 0, Distill(epochs=1, learning_rate=0.1, paired_fraction=0.3))
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
 share = st.floats(min_value=0, max_value=1)

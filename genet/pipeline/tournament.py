@@ -1,0 +1,167 @@
+"""Tournament: designs scaled to the latency of the space's MasterNet compete to take its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from genet.arch.external import ModelSpec
+from genet.errors import EvidenceError, MeasurementError, first_line
+from genet.latency.profile import many_rounds, measure_network
+from genet.latency.table import NetworkRow
+from genet.latency.trace import structure_cost
+from genet.pipeline.context import RunContext
+from genet.pipeline.distill import OpenRunner
+from genet.pipeline.learn import lesson_of
+from genet.pipeline.run_folder import network_name
+from genet.pipeline.scan import SCALING, Scan
+from genet.pipeline.trainings import Trainings, read_finished
+from genet.search.outcome import percent
+from genet.search.portfolio import Design, portfolio_of
+from genet.search.scaling import forms_within
+from genet.search.tournament import Contender, Reached, Round, Standing, Tournament, ranked, rounds_of, standings
+from genet.statistics import half_interval
+from genet.storage import digest
+from genet.trials.runners.opening import open_runner
+
+
+def find_masternet(job: RunContext, runner: OpenRunner = open_runner) -> Tournament | None:
+    """Hold the tournament for the MasterNet, unless it is over; None if the space names no designs for one.
+
+    What is measured and trained already is not repeated. As soon as there are trials, which start from its winner, it is over for
+    good. EvidenceError if none of a round can be trained.
+    """
+    if job.recipe.space.masternets is None:
+        return None
+    known = job.tournament
+    if known and known.winner and job.folder.trials.path.exists():
+        return known
+    designs = portfolio_of(job.recipe.space)
+    shapes = "/".join(f"{design.name} {design.network}" for design in designs)
+    trained = lesson_of(job, job.reference, job.recipe.train).inputs  # stands for images, schedule and seed
+    inputs = digest(f"{SCALING}/{shapes}/{job.table.setting.digest}/{trained}")
+    if known is None or known.inputs != inputs:
+        known = _begun(job, designs, inputs)
+    if known.winner is None:
+        known = _held(job, known, runner)
+        job.folder.staircase.unlink(missing_ok=True)  # of another MasterNet; what was measured for it stays
+        known.save(job.folder.tournament)
+        job.folder.forget_the_race()
+        job.tournament = known
+        job.progress.say(f"  {summary(job)}")
+    job.tournament = known
+    return known
+
+
+def summary(job: RunContext) -> str:
+    """Return how the MasterNet was found, or how far its tournament is, in a line."""
+    found = job.tournament
+    if found is None:
+        return "the tournament for the MasterNet has not begun"
+    ms, (first, *others) = f"{found.contenders[0].ms_per_image:.4f} ms/image", standings_of(job)
+    if found.winner is None:
+        return f"round {max(1, len(found.rounds))} of {found.planned}, {len(found.contenders)} designs of {ms}"
+    if not others:
+        return f"no other design is as fast as the MasterNet of the space, {ms}, which stays"
+    reached = "" if first.error is None else f", {percent(first.reached[-1] or 0.0)} ± {100 * first.error:.1f}"
+    return f"the MasterNet is {first.contender.design}, the best of {len(found.contenders)} designs of {ms}{reached}"
+
+
+def standings_of(job: RunContext) -> tuple[Standing, ...]:
+    """Return how the contenders stand, by what is on disk; none before the tournament has begun."""
+    if job.tournament is None:
+        return ()
+    lines = read_finished(job.folder.race)
+    ended = {
+        each: Reached(accuracy=lines[each].held_out, images=lines[each].held_out_images)
+        for each in job.tournament.trainings & lines.keys()
+    }
+    return standings(job.tournament, ended)
+
+
+def _begun(job: RunContext, designs: Sequence[Design], inputs: str) -> Tournament:
+    """Scale every design to the latency of the space's MasterNet; one that no scale of is as fast does not take part."""
+    try:
+        measure_network(job.table, job.meter, job.reference, job.reference, many_rounds)
+        found = _contenders(job, designs)
+    except EvidenceError as fault:
+        if not job.recipe.measure.latency_file:
+            raise
+        raise EvidenceError(
+            f"the tournament for the MasterNet failed: {first_line(fault)}; a run of this very recipe on that machine measures "
+            "it, or leave masternets out"
+        ) from None
+    begun = Tournament(
+        inputs=inputs, setting=job.table.setting, contenders=found, planned=len(rounds_of(len(found), job.recipe.train))
+    )
+    begun.save(job.folder.tournament)
+    return begun
+
+
+def _contenders(job: RunContext, designs: Sequence[Design]) -> tuple[Contender, ...]:
+    found: dict[str, Contender] = {}
+    with job.progress.track("designs for the MasterNet, each scaled to one latency", len(designs)) as tracker:
+        for design in designs:
+            contender = _contender(job, design)
+            if contender is not None:
+                found.setdefault(contender.network, contender)
+            tracker.advance()
+    return tuple(found.values())
+
+
+def _contender(job: RunContext, design: Design) -> Contender | None:
+    """Return a design at the reference's latency, and the reference as it is; None, which is said, if no scale is as fast.
+
+    If it would have to give up more than half of its widths, it takes part with less depth.
+    """
+    network, limit_ms = design.network.at(job.recipe.search_resolution), job.table.masternet_ms(job.reference)
+    batch = job.table.setting.batch
+
+    def certify(scale: ModelSpec) -> NetworkRow | None:
+        try:
+            row = measure_network(job.table, job.meter, scale, job.reference)
+        except MeasurementError:
+            return None
+        return row if row.ratio <= 1 else None
+
+    if network == job.reference:
+        found: tuple[ModelSpec, NetworkRow] = network, measure_network(job.table, job.meter, network, job.reference)
+    else:
+        scan = Scan(job)
+        scales = forms_within(scan.forms(design, network.input.resolution), limit_ms, certify, structure_cost(network).macs)
+        if not scales:
+            why = f" ({first_line(scan.faults[0])})" if scan.faults else ""
+            job.progress.say(f"  {design.name}: no scale of it is within {limit_ms / batch:.4f} ms/image{why}; it takes no part")
+            return None
+        found = scan.widened(*scales[-1], limit_ms, certify)
+    scaled, row = found
+    return Contender(
+        design=design.name,
+        name=network_name(scaled.model_copy(update={"name": design.name})),
+        network=str(scaled),
+        ms_per_image=row.ratio * limit_ms / batch,
+        interval_ms_per_image=half_interval(row.ratios) * limit_ms / batch,
+        parameters=structure_cost(scaled).parameters,
+    )
+
+
+def _held(job: RunContext, found: Tournament, runner: OpenRunner) -> Tournament:
+    """Train round after round, and return the tournament with its winner."""
+    trainings = Trainings(job, runner, {each.network: each.design for each in found.contenders})
+    trainings.name({each.network: each.name for each in found.contenders})
+    left = tuple(each.network for each in found.contenders)
+    rounds = rounds_of(len(left), job.recipe.train)
+    for number, (count, schedule) in enumerate(rounds, start=1):
+        left = left[:count]
+        begun = Round(epochs=schedule.epochs, trainings={each: trainings.task(each, schedule).id for each in left})
+        if found.rounds[number - 1 : number] != (begun,):
+            found = found.model_copy(update={"rounds": (*found.rounds[: number - 1], begun)})
+            found.save(job.folder.tournament)
+        title = f"tournament for the MasterNet, round {number} of {len(rounds)}"
+        lines = trainings.train(title, [(network, 0) for network in left], schedule)
+        left = ranked(left, {network: line.held_out for (network, _), line in lines.items() if line.held_out is not None})
+        if not left:
+            why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())
+            raise EvidenceError(
+                f"the tournament for the MasterNet failed: got no design that could be trained, expected one ({why})"
+            )
+    return found.model_copy(update={"winner": left[0]})

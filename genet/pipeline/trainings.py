@@ -1,0 +1,270 @@
+"""Whole networks trained from scratch, each once: a journal tells which are finished, and a runner trains the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from genet.arch.external import read_notation
+from genet.config.reader import to_yaml
+from genet.config.recipe import Schedule
+from genet.device import give_back_memory, open_device
+from genet.errors import DeviceError, EvidenceError, LostDeviceError, NonFiniteLossError
+from genet.models.weights import WEIGHTS_FILE, weights_bytes, write_labels
+from genet.pipeline.context import RunContext
+from genet.pipeline.distill import OpenRunner
+from genet.pipeline.learn import lesson_of
+from genet.pipeline.train import TrainingTask, learn, save_trained, trained_before
+from genet.search.outcome import Trained, percent
+from genet.search.race import short_training
+from genet.storage import Journal, Record, write_atomic, write_checked
+from genet.training.checkpoints import Checkpoints
+from genet.training.data import Splits
+from genet.training.loop import Execution
+from genet.trials.finetune import told
+from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, ProgressDelta
+
+PASSING = (*TRIED_AGAIN, "out of memory")  # failures that the next command tries again: a device that others fill may have room
+
+
+class Finished(Record):
+    """A training of a whole network, as the journal keeps it; `id` names all that it depends on. Accuracies are 0 to 1."""
+
+    id: str
+    name: str
+    network: str
+    epochs: int
+    repeat: int
+    held_out: float | None = None
+    held_out_images: int = 0
+    test: float | None = None
+    test_images: int = 0
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network to be trained, and the file that its checkpoints are named after."""
+
+    name: str
+    lesson: TrainingTask
+    checkpoint: Path
+    keep: bool  # its weights
+
+    @property
+    def id(self) -> str:
+        """Names all that its result depends on."""
+        return self.lesson.inputs
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What comes back from whoever trained: the journal's line, and the weights of a training that keeps them."""
+
+    finished: Finished
+    trained: Trained | None = None
+    weights: bytes | None = None
+
+    @property
+    def id(self) -> str:
+        """Names the training."""
+        return self.finished.id
+
+    @property
+    def failure(self) -> Failure | None:
+        """Return how it failed; None if it did not."""
+        return self.finished.failure
+
+
+@dataclass(frozen=True)
+class FullTraining:
+    """The work of a runner: networks trained from scratch, one after the other, with every failure told by kind."""
+
+    splits: Splits
+    device: str
+
+    silence_s: float | None = None
+
+    def on(self, device: str, share: float = 1.0) -> FullTraining:
+        """See `Work`."""
+        return dataclasses.replace(self, device=device)
+
+    def failed(self, task: Training, kind: FailureKind, message: str) -> Ended:
+        """See `Work`."""
+        return Ended(_line(task, failure=Failure(kind=kind, message=message)))
+
+    def __call__(self, tasks: Sequence[Training]) -> Iterator[Event]:
+        """Train each network, from its checkpoint if there is one.
+
+        LostDeviceError if the device stops answering: only another process can go on.
+        """
+        device = open_device(self.device)
+        for task in tasks:
+            walked = 0.0
+            try:
+                for event in self._trained(task, device):
+                    walked += event.tasks if isinstance(event, ProgressDelta) else 0.0
+                    yield event
+            except LostDeviceError:
+                raise
+            except NonFiniteLossError as fault:
+                yield self.failed(task, "non-finite loss", str(fault))
+            except DeviceError as fault:
+                yield self.failed(task, "out of memory", str(fault))
+            except Exception as fault:
+                yield self.failed(task, *told(fault))
+            yield ProgressDelta(1 - walked)
+
+    def _trained(self, task: Training, device: torch.device) -> Iterator[Event]:
+        began, epochs = time.monotonic(), task.lesson.schedule.epochs
+        give_back_memory(device)
+        learning = learn(task.lesson, self.splits, Execution(device, task.checkpoint))
+        walked = 0
+        while True:
+            try:
+                epoch, *_ = next(learning)
+            except StopIteration as end:
+                module, trained = end.value
+                break
+            yield ProgressDelta((epoch - walked) / epochs, earlier=epoch - walked > 1)
+            walked = epoch
+        line = _reached(task, trained, self.splits.test.size, time.monotonic() - began)
+        yield Ended(line, trained, weights_bytes(module) if task.keep else None)
+
+
+def _line(task: Training, **found: object) -> Finished:
+    lesson = task.lesson
+    facts = {"network": str(lesson.network), "epochs": lesson.schedule.epochs, "repeat": lesson.repeat}
+    return Finished.model_validate({"id": task.id, "name": task.name, **facts, **found})
+
+
+def _reached(task: Training, trained: Trained, test_images: int, seconds: float = 0.0) -> Finished:
+    held_out = {"held_out": trained.nas_accuracy, "held_out_images": trained.nas_images}
+    return _line(task, **held_out, test=trained.test_accuracy, test_images=test_images, seconds=seconds)
+
+
+class Trainings:
+    """Trainings of a run's networks: what the journal holds, and who runs what it lacks.
+
+    `designs` are the known designs that networks are scaled from, by notation; they name what is written of them.
+    """
+
+    def __init__(self, job: RunContext, runner: OpenRunner, designs: Mapping[str, str]) -> None:
+        self._job, self._open, self._designs = job, runner, designs
+        self._names: dict[str, str] = {}
+        self._tried: set[str] = set()  # by this process: what failed is tried again by the next command
+        self._finished = read_finished(job.folder.race)
+        self.tasks: dict[Training, None] = {}  # that were needed
+
+    def name(self, names: Mapping[str, str]) -> None:
+        """Give networks names, by notation, before they are trained."""
+        self._names |= names
+
+    def train_shortly(self, names: Mapping[str, str]) -> dict[str, float]:
+        """Return the held-out accuracies of short trainings of named networks, by notation; one that failed has none."""
+        self.name(names)
+        short = self.train("short trainings", [(network, 0) for network in names], short_training(self._job.recipe.train))
+        return {network: line.held_out for (network, _), line in short.items() if line.held_out is not None}
+
+    def trained_shortly(self, names: Mapping[str, str]) -> set[str]:
+        """Return those of some named networks whose short training is over; none is run."""
+        self.name(names)
+        schedule = short_training(self._job.recipe.train)
+        return {network for network in names if self._known(self.task(network, schedule))}
+
+    def train(self, title: str, wanted: Sequence[tuple[str, int]], schedule: Schedule) -> dict[tuple[str, int], Finished]:
+        """Return the lines of trainings, by network and repeat; what the journal lacks is run, and a failure is said."""
+        tasks = {each: self.task(each[0], schedule, each[1]) for each in dict.fromkeys(wanted)}
+        self.tasks |= dict.fromkeys(tasks.values())
+        missing = [task for task in tasks.values() if not self._known(task)]
+        self._tried |= {task.id for task in missing}
+        if missing:
+            self._run(title, len(tasks), missing)
+        for task in missing:
+            line = self._finished[task.id]
+            if line.failure:
+                self._job.progress.say(f"  {line.name}: this training counts for nothing, {line.failure}")
+        return {each: self._finished[task.id] for each, task in tasks.items()}
+
+    def task(self, network: str, schedule: Schedule, repeat: int = 0) -> Training:
+        """Return the training of a named network."""
+        name = self._names[network]
+        model = read_notation(network, self._designs.get(network, self._job.recipe.space.name))
+        lesson = lesson_of(self._job, model, schedule, repeat)
+        keep = schedule == self._job.recipe.train and repeat == 0
+        folder = self._job.folder.network(lesson.network) if keep else self._job.folder.race_under_way
+        stem = "model" if keep else name  # as `genet train` calls it
+        return Training(name, lesson, folder.absolute() / f"{stem}.{lesson.inputs[:8]}.checkpoint", keep)
+
+    def lines(self, ids: Iterable[str]) -> list[Finished]:
+        """Return the finished ones of some trainings."""
+        return [self._finished[id] for id in ids if id in self._finished]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Return why networks could not be trained, by their names."""
+        return {line.name: str(line.failure) for line in self.lines(task.id for task in self.tasks) if line.failure}
+
+    def _known(self, task: Training) -> bool:
+        """Return whether a training is finished; one that keeps its weights may have been run by `genet train`."""
+        line = self._finished.get(task.id)
+        if task.id in self._tried:
+            return True
+        if not task.keep:
+            return line is not None and (line.failure is None or line.failure.kind not in PASSING)
+        known = trained_before(task.lesson, self._job.folder.network(task.lesson.network) / "model.json")
+        if known and (line is None or line.failure):
+            self._finished[task.id] = _reached(task, known, self._job.splits.test.size)
+        return known is not None or bool(line and line.failure and line.failure.kind not in PASSING)
+
+    def _run(self, title: str, total: int, missing: Sequence[Training]) -> None:
+        job = self._job
+        opened = self._open(job.recipe.measure.device if job.recipe.measure.here else "auto")
+        work = FullTraining(job.splits.seen_as(missing[0].lesson.view()), str(job.device))
+        with (
+            job.progress.track(title, total, total - len(missing)) as tracker,
+            closing(opened([(task,) for task in missing], work)) as events,
+        ):
+            by_id = {task.id: task for task in missing}
+            for event in events:
+                if isinstance(event, ProgressDelta):
+                    tracker.advance_by(event.tasks, event.earlier)
+                elif isinstance(event, Ended):
+                    self._keep(by_id[event.id], event)
+                    line = event.finished
+                    tracker.complete(f"{line.name} {percent(line.held_out) if line.held_out is not None else 'failed'}")
+
+    def _keep(self, task: Training, ended: Ended) -> None:
+        """Write what a training left: first the weights, then the line that says that they are there."""
+        if ended.weights is not None and ended.trained is not None:
+            folder = self._job.folder.network(task.lesson.network)
+            write_atomic(folder / "network.yaml", to_yaml(task.lesson.network).encode())
+            write_labels(folder, self._job.splits.labels)
+            write_checked(folder / WEIGHTS_FILE, ended.weights)
+            save_trained(ended.trained, folder / "model.json")
+        self._job.folder.race.append(ended.finished.model_dump(mode="json"))
+        self._finished[task.id] = ended.finished
+        if ended.failure is None:
+            Checkpoints(task.checkpoint).remove()
+
+
+def read_finished(journal: Journal) -> dict[str, Finished]:
+    """Read the journal, the latest line of every training; a damaged line counts as a training not run."""
+    found = {}
+    for record in journal.read().records:
+        try:
+            line = Finished.model_validate(record)
+        except ValidationError:
+            raise EvidenceError(
+                f"reading {journal.path} failed: got {record!r:.80}, expected a training; move the file away to train anew"
+            ) from None
+        found[line.id] = line
+    return found
