@@ -165,7 +165,7 @@ def _told_images(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> A
         "images": images.root,
         "classes": len(division),
         "images_to_train": train,
-        "of_a_class": f"{min(sizes):,} to {max(sizes):,}",
+        "of_a_class": f"{min(sizes):,}" + (f" to {max(sizes):,}" if min(sizes) < max(sizes) else ""),
         "images_held_out": held_out,
         "images_to_test": test,
         "notes": notes,

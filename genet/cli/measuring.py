@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from genet.config.recipe import Measure
+from genet.config.budget import Budget
+from genet.config.recipe import Measure, Select
+from genet.config.yaml_tree import compose_value, plain
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
 from genet.latency.evidence import read_evidence
@@ -29,6 +31,16 @@ def checked_measure(fields: Mapping[str, Any], dashes: str = "--") -> Measure:
             f"{dashes}{'-'.join(map(str, error['loc'])).replace('_', '-')} {_law(error['msg'])} (got {error['input']!r})"
             for error in fault.errors()
         ) from None
+
+
+def checked_budgets(given: Sequence[str]) -> tuple[Budget, ...]:
+    """Return the budgets of a command line, none if none is given; SpecError with every one at fault."""
+    if not given:
+        return ()
+    try:
+        return Select.model_validate({"budgets": [plain(compose_value(text, "--budget")) for text in given]}).budgets
+    except ValidationError as fault:
+        raise SpecError(f"--budget {error['msg']} (got {error['input']!r})" for error in fault.errors()) from None
 
 
 def _law(message: str) -> str:

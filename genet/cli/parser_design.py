@@ -12,6 +12,8 @@ def add_design_commands(add: Add) -> None:
     """Add the commands, in the order in which one needs them."""
     init = add("init", "write a commented search space and recipe to start from")
     init.add_argument("file", type=Path, help="the recipe to write, such as my.yaml")
+    init.add_argument("--data", metavar="FOLDER", help="the folder of the images: recipe and space are chosen to suit them")
+    _add_served(init)
 
     check = add("check", "check a recipe, a search space or a network, and show its cost")
     check.add_argument("file", help="a YAML file, the name of one that comes with genet, or a network's notation in quotes")

@@ -6,13 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from genet.cli.console import found_ms, milliseconds, points, progress, table
-from genet.config.budget import Budget
-from genet.config.recipe import Model, Select
-from genet.config.yaml_tree import compose_value, plain
-from genet.errors import SpecError
+from genet.cli.measuring import checked_budgets
+from genet.config.recipe import Model
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.explain import explain_selection, propose_trials
 from genet.pipeline.select import select_from_evidence, select_networks
@@ -29,7 +25,7 @@ LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how the 
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Select on the device, or from evidence for other budgets or another device, and print why."""
-    budgets = _budgets(arguments.budget)
+    budgets = checked_budgets(arguments.budget or ())
     if budgets or arguments.latency:
         job = read_run(arguments.run, progress())
         state = SearchState(job, evidence_table(job, arguments.latency) if arguments.latency else None)
@@ -124,16 +120,6 @@ def _print_proposals(proposals: Sequence[Proposal]) -> None:
         for proposal in proposals
     ]
     table(["super-block", "as", "seconds", "of the doubt it should take away"], rows)
-
-
-def _budgets(given: list[str] | None) -> tuple[Budget, ...]:
-    """Return budgets of the command line."""
-    if not given:
-        return ()
-    try:
-        return Select.model_validate({"budgets": [plain(compose_value(text, "--budget")) for text in given]}).budgets
-    except ValidationError as fault:
-        raise SpecError(f"--budget {error['msg']} (got {error['input']!r})" for error in fault.errors()) from None
 
 
 def _print_selection(selection: Selection) -> None:

@@ -6,7 +6,7 @@ PyYAML composes the tree; its own reading of plain words is replaced, so that 1e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,6 +137,31 @@ def _yaml_fault(path: Path, text: str, fault: yaml.MarkedYAMLError) -> str:
 def yaml_of(values: Any) -> str:
     """Return values as YAML that `compose` reads back to the same ones."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+def edited(text: str, values: Mapping[str, str]) -> str:
+    """Return a commented YAML text with other values at keys such as `superblocks.0.width`; the comments keep their column.
+
+    A key that stands in a comment alone, with a value to choose it by, is brought out of it.
+    """
+    for key, value in values.items():
+        node: yaml.Node | None = yaml.compose(text, _Loader)
+        for part in key.split("."):
+            node = node and child(node, int(part) if part.isdecimal() else part, key=False)
+        if node is not None:
+            start, end = node.start_mark.index, node.end_mark.index
+        else:
+            last = key.rpartition(".")[2]
+            offered = re.search(rf"^ *(# {last}: .*?)(?= +#|$)", text, re.MULTILINE)
+            assert offered, f"the text must offer {key}"
+            (start, end), value = offered.span(1), f"{last}: {value}"
+        text = text[:start] + value + _shifted(text[end:], len(value) - (end - start))
+    return text
+
+
+def _shifted(text: str, by: int) -> str:
+    """Return the rest of a text with the blanks before the comment of its first line changed by so many, one at least."""
+    return re.sub(r"^([^\n#]*?) +(?=#)", lambda found: found[1] + " " * max(1, len(found[0]) - len(found[1]) - by), text, count=1)
 
 
 def duplicate_keys(node: yaml.Node) -> Iterator[Fault]:

@@ -1,0 +1,187 @@
+"""The first recipe for a folder of images: what suits them, by rules that docs/your-own-images.md tells, each with its reason.
+
+A choice carries what it changes in the templates of recipe and search space; what no rule is about stays as it is there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from genet.arch.network import Network
+from genet.arch.space import SearchSpace, SpaceInput
+from genet.config.augment import SMALL
+from genet.search.portfolio import scaled
+from genet.training.inventory import Inventory
+
+EDGES = (32, 48, 64, 96, 128, 160, 192, 224)  # resolutions to choose from, in pixels
+LAST_MAP = 4  # pixels of the last feature map at least
+LARGEST_SHARE, LEAST_SHARE, ENOUGH = 0.25, 0.04, 5_000  # held out: so many images, between these shares of all
+FEWEST_STEPS, SMALLEST_BATCH = 8, 4  # steps of an epoch, if they can be had, and images of a step
+MILD = 50_000  # images: with fewer ImageNet's augmentation is too strong
+FAR = 2.0  # the MasterNet is narrowed if it takes so many times the budget, and widened if the budget is so many times as long
+NARROWEST, WIDEST = 1 / 8, 4.0  # times the template's widths
+FLIPS = "leave flip out if left and right differ"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something chosen and why, with the values that it sets in the recipe and in the search space."""
+
+    what: str
+    why: str
+    recipe: dict[str, str] = field(default_factory=dict)
+    space: dict[str, str] = field(default_factory=dict)
+
+
+class Regime(NamedTuple):
+    """The settings for an amount of images: with fewer, networks are smaller, and trained more often on each image."""
+
+    fewer_than: float  # images to train on, those held out among them
+    edge: int  # resolution at most
+    batch: int
+    epochs: int  # of a full training; the MasterNet's has half of them
+    trial_epochs: int
+    rate: float  # learning rate per 256 images
+    weight_decay: str
+    share: float  # of the template's widths
+    trials_per_type: int
+    effort: str  # of joint trials and race
+
+
+REGIMES = (
+    Regime(500, 64, 8, 40, 4, 0.8, "5e-4", 0.25, 3, "quick"),
+    Regime(5_000, 96, 32, 40, 3, 0.8, "5e-4", 0.5, 3, "quick"),
+    Regime(50_000, 128, 128, 50, 2, 0.2, "5e-4", 1.0, 4, "quick"),
+    Regime(500_000, 160, 256, 60, 1, 0.1, "5e-4", 1.0, 6, "normal"),
+    Regime(math.inf, 224, 256, 120, 1, 0.1, "4e-5", 1.0, 6, "normal"),
+)
+
+
+@dataclass(frozen=True)
+class Suited:
+    """What suits a folder of images, and around which MasterNet of the template a search begins."""
+
+    images: Inventory
+    template: SearchSpace
+
+    @property
+    def count(self) -> int:
+        """Images to train on, those held out among them."""
+        return sum(self.images.train.values())
+
+    @property
+    def regime(self) -> Regime:
+        """The settings for so many images."""
+        return next(each for each in REGIMES if self.count < each.fewer_than)
+
+    @property
+    def resolution(self) -> int:
+        """The largest resolution that pays with so many images, and that does not enlarge most of them."""
+        most = min(self.regime.edge, self.images.edge)
+        return max((edge for edge in EDGES if edge <= most), default=EDGES[0])
+
+    @property
+    def batch(self) -> int:
+        """Images per training step: the regime's, or half of it as long as an epoch has too few steps."""
+        batch, kept = self.regime.batch, self.count - round(self.held_out * self.count)
+        while kept // batch < FEWEST_STEPS and batch > SMALLEST_BATCH:
+            batch //= 2
+        return batch
+
+    @property
+    def held_out(self) -> float:
+        """The share of the images that decides: enough to tell networks apart, a quarter at most."""
+        return max(LEAST_SHARE, min(LARGEST_SHARE, round(ENOUGH / self.count, 2)))
+
+    def space(self, share: float) -> SearchSpace:
+        """Return the template's space for these images, of so many times its widths."""
+        size, own = self.resolution, self.template
+        whole = math.log2(size / LAST_MAP) >= 1 + len(own.superblocks)  # the stem and each super-block halve the image
+        stem = own.stem.model_copy(update={"stride": 1 if size < SMALL else 2})
+        first, *others = own.superblocks
+        first = first.model_copy(update={"stride": 2 if whole else 1})
+        channels, classes = 1 if self.images.grey else 3, len(self.images.train)
+        reads = SpaceInput(channels=channels, classes=classes, resolutions=(size,))
+        sized = own.model_copy(update={"input": reads, "stem": stem, "superblocks": (first, *others)})
+        found = scaled(sized.masternet(size), share)
+        return sized.model_copy(update={"stem": found.stem, "superblocks": found.superblocks, "head": found.head})
+
+    def choices(self) -> list[Choice]:
+        """Return all choices but the space's widths."""
+        regime, count, size = self.regime, self.count, self.resolution
+        few = f"as there are fewer than {regime.fewer_than:,} images" if regime.fewer_than < math.inf else f"for {count:,} images"
+        edge = self.images.edge
+        why = f"more pays little, {few}" if size == regime.edge else f"half of the images are no larger than {edge}"
+        held_out = round(self.held_out * count)
+        schedule = f"batch: {self.batch}, learning_rate: {regime.rate:g}, warmup_epochs: 5, weight_decay: {regime.weight_decay}"
+        trainings = {
+            name: f"{{epochs: {epochs}, {schedule}, label_smoothing: 0.1}}"
+            for name, epochs in (("master", regime.epochs // 2), ("train", regime.epochs))
+        }
+        trials = {"epochs": regime.trial_epochs, "batch": self.batch, "learning_rate": f"{regime.rate / 4:g}"}
+        return [
+            Choice("resolution", f"{size} pixels; {why}"),
+            Choice(
+                "held out",
+                f"{self.held_out:g} of the images to train on, about {held_out:,}; they decide between networks",
+                {"data.nas_validation": f"{self.held_out:g}"},
+            ),
+            Choice("batch", f"{self.batch} images per training step, {(count - held_out) // self.batch or 1:,} times an epoch"),
+            Choice(
+                "epochs",
+                f"{regime.epochs}, for the MasterNet {regime.epochs // 2}, for a trial {regime.trial_epochs}, {few}",
+                {**trainings, **{f"distill.{key}": str(value) for key, value in trials.items()}},
+            ),
+            _augmentation(size, count),
+            Choice(
+                "effort",
+                f"{regime.effort}, and {regime.trials_per_type} trials of a block type, {few}",
+                {"search.effort": regime.effort, "race.effort": regime.effort},
+                {"perturb.trials_per_type": str(regime.trials_per_type)},
+            ),
+        ]
+
+    def around(self, limit_ms: float | None, ms_of: Callable[[Network], float | None]) -> tuple[Choice, float | None]:
+        """Return the choice of the space's widths, and its MasterNet's ms per batch.
+
+        `limit_ms` is the largest budget in ms per batch, if there is one in milliseconds; `ms_of` gives the latency of a network
+        where it will serve, None if it cannot be timed here.
+        """
+        share = usual = self.regime.share
+        ms = None if limit_ms is None else ms_of(self._masternet(share))
+        while limit_ms and ms and ms > FAR * limit_ms and share > NARROWEST:
+            share /= 2
+            ms = ms_of(self._masternet(share))
+        while limit_ms and ms and FAR * ms < limit_ms and usual <= share < WIDEST and self.count >= MILD:
+            share *= 2
+            ms = ms_of(self._masternet(share))
+        told = f"{share:g} times the template's widths" if share != 1 else "the template's widths"
+        told += f"; its MasterNet takes {ms:.3g} ms per batch here" if ms else ""
+        return Choice("space", told, space=_values(self.space(share))), ms
+
+    def _masternet(self, share: float) -> Network:
+        return self.space(share).masternet(self.resolution)
+
+
+def _augmentation(size: int, count: int) -> Choice:
+    if size <= SMALL:
+        told = f"windows shifted by up to {size // 8} pixels, and flips, as usual up to {SMALL} pixels"
+        return Choice("augment", f"{told}; {FLIPS}", {"augment": f"{{crop: {size // 8}, flip: true}}"})
+    if count < MILD:
+        told = f"windows of a third of the area or more, and flips, as there are fewer than {MILD:,} images"
+        return Choice("augment", f"{told}; {FLIPS}", {"augment": "{scale: [0.35, 1], flip: true}"})
+    usual = {"augment": "{scale: [0.08, 1], flip: true, color_jitter: 0.4}"}
+    return Choice("augment", f"that of ImageNet trainings; {FLIPS}", usual)
+
+
+def _values(space: SearchSpace) -> dict[str, str]:
+    """Return the values of a space that the template has otherwise."""
+    reads, head = space.input, space.head
+    found = {"input.channels": reads.channels, "input.classes": reads.classes, "input.resolutions": [*reads.resolutions]}
+    found |= {"stem.width": space.stem.width, "stem.stride": space.stem.stride}
+    for place, superblock in enumerate(space.superblocks):
+        found |= {f"superblocks.{place}.width": superblock.width, f"superblocks.{place}.stride": superblock.stride}
+    return {key: str(value) for key, value in (found | ({"head.width": head.width} if head else {})).items()}

@@ -1,0 +1,86 @@
+"""`genet init`: what it writes for a folder of images, check accepts and run runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from genet.config.reader import read_recipe, shipped_files
+from genet.pipeline.context import open_run
+from genet.progress import Progress
+from tests.fixtures.commands import answer, fault
+from tests.fixtures.images import draw_images
+
+SERVED = ("--budget", "5ms", "--budget", "0.5x", "--runtime", "onnxruntime", "--batch", "1")
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with three classes, to work beside."""
+    monkeypatch.chdir(tmp_path)
+    return draw_images(tmp_path / "my images", {"cat": 24, "dog": 20, "owl": 22}, size=(40, 36))
+
+
+def test_what_is_written_for_images_is_accepted_by_check_and_begun_by_run(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = answer(capsys, "init", "my.yaml", "--data", images.name, *SERVED)["choices"]
+    assert told["images"] == "3 classes, 66 images to train on and 6 to test on, in colour"
+    assert told["resolution"] == "32 pixels; half of the images are no larger than 36"
+    assert told["served"] == "by onnxruntime at batch 1"
+    assert told["budget"].startswith("5ms (5 ms/image, ")
+    recipe = read_recipe("my.yaml")
+    assert recipe.data.root == str(images)
+    assert 'root: "my images"' in Path("my.yaml").read_text(), "beside the recipe, so that both may be moved"
+    assert (recipe.measure.runtime, recipe.measure.batch, *map(str, recipe.select.budgets)) == ("onnxruntime", 1, "5ms", "0.5x")
+    checked = answer(capsys, "check", "my.yaml")
+    assert (checked["classes"], checked["images_to_train"], checked["images_held_out"]) == (3, 50, 16)
+    with open_run(tmp_path / "run", Progress(), recipe) as job:
+        assert (job.splits.train.size, job.meter.setting.runtime) == (50, "onnxruntime")
+
+
+def test_the_columns_of_comments_stay_as_they_were(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "init", "my.yaml", "--data", images, "--runtime", "onnxruntime")
+    for name, file in (("recipe", "my.yaml"), ("space", "my-space.yaml")):
+        before = [line for line in shipped_files("templates")[name].read_text().splitlines() if "  # " in line]
+        after = [line for line in Path(file).read_text().splitlines() if "  # " in line]
+        assert len(after) == len(before)
+        for one, other in zip(before, after, strict=True):
+            assert one.rindex("# ") == other.rindex("# ") or '"NAME' in one
+
+
+def test_without_images_the_template_stays_but_for_what_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer(capsys, "init", "plain.yaml")
+    answer(capsys, "init", "asked.yaml", *SERVED)
+    plain, asked = (Path(f"{name}.yaml").read_text().splitlines() for name in ("plain", "asked"))
+    changed = {other.split()[0] for one, other in zip(plain, asked, strict=True) if one.replace("plain", "asked") != other}
+    assert changed == {"runtime:", "batch:", "budgets:"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--budget", "5s"), "--budget must be milliseconds per batch such as 5ms"),
+        (("--runtime", "onnx"), "--runtime must be"),
+        (("--batch", "0"), "--batch must be greater than or equal to 1"),
+        (("--data", "nowhere"), "nowhere does not exist"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(
+    options: tuple[str, str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fault(capsys, "init", "my.yaml", *options).startswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_is_written_for_images_is_run_to_its_end(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "init", "my.yaml", "--data", images, *SERVED)
+    brief = ("--set", "train.epochs=6", "--set", "distill.epochs=1", "--set", "search.joint_trials=2", "--any-master")
+    found = answer(capsys, "run", "my.yaml", *brief, "--set", "measure.calibration_networks=3", "--budget", "100x")
+    assert [outcome["budget"] for outcome in found["outcomes"]] == ["100x"]
