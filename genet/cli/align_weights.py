@@ -63,7 +63,7 @@ class Kept:
     def build(self, new: Widths) -> nn.Module:
         """Build the network with new widths: the channels of the best filters are kept, and new ones change no answer."""
         subject, widths = self.subject, {**self.subject.cut, **new}
-        return subject.build(widths, kept_channels(subject.source, subject.tied, widths, self.scores(subject.source)))
+        return subject.build(widths, kept_channels(subject.tied, widths, self.scores(subject.source)))
 
     def accuracy(self, module: nn.Module, resolution: int | None = None) -> float:
         """Return the accuracy on the test images, by the device that this machine computes fastest on."""

@@ -210,8 +210,8 @@ def _replace(module: nn.Module, name: str, written: int, read: int, structure: E
     except AttributeError:
         layer = nn.Identity()
     if isinstance(layer, nn.Conv2d):
-        depthwise = layer.groups == layer.in_channels == layer.out_channels
-        layer.out_channels, layer.in_channels, layer.groups = written, read, read if depthwise else layer.groups
+        together = layer.in_channels // layer.groups  # a group of channels is kept or lost as a whole
+        layer.out_channels, layer.in_channels, layer.groups = written, read, read // together if layer.groups > 1 else 1
         _renew(layer, "weight", (written, read // layer.groups, *layer.kernel_size))
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = written, read

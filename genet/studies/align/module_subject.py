@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
@@ -65,9 +66,10 @@ class ModuleSubject:
         written = (layer for layer in self._touched(group.name) if layer.kind != "norm" and group.name in layer.writes.tied)
         width = self.cut.get(group.name, group.width)
         widest = group.width if self.cut else None
-        offered = sorted({*grid(width), min(widest or width, round(width * WIDEST))})
+        end = round(width * WIDEST) // group.unit * group.unit
+        offered = sorted({*grid(width, group.unit), min(widest or width, end)})
         names = tuple(layer.name for layer in written)
-        return Movable(group.name, names, width, tuple(offered), lambda at: self._blocks(group.name, at), 1, widest)
+        return Movable(group.name, names, width, tuple(offered), lambda at: self._blocks(group.name, at), group.unit, widest)
 
     def _touched(self, group: str) -> tuple[Layer, ...]:
         return tuple(layer for layer in self.tied.layers.values() if layer.touches(group))
@@ -77,8 +79,9 @@ class ModuleSubject:
         return tuple(block for layer in self._touched(group) for block in layer.blocks(changes))
 
     def _changes(self, widths: Widths) -> dict[str, int]:
-        """Return the additional channels of groups over the source."""
-        return {name: width - self.tied.of(name).width for name, width in {**self.cut, **widths}.items()}
+        """Return the additional units of groups over the source."""
+        wanted = {**self.cut, **widths}
+        return {name: wanted[name] // group.unit - group.units for group in self.tied.groups if (name := group.name) in wanted}
 
     def parameters(self, widths: Widths) -> int:
         """Count in closed form, starting from the source."""
@@ -123,8 +126,11 @@ class ModuleSubject:
 def cut_to(subject: ModuleSubject, widths: str | Path) -> ModuleSubject:
     """Return a network cut to a list of widths, by file or name. SpecError lists every width that does not match its layers."""
     groups = subject.tied.groups
-    layers = {layer: group.width for group in groups for layer in group.convolutions}
-    fixed = {layer: group.fixed for group in groups if group.fixed for layer in group.convolutions}
-    tied = {layer: group.name for group in groups for layer in group.convolutions}
-    wanted = read_widths(widths, layers, tied, fixed)
-    return dataclasses.replace(subject, cut={tied[layer]: width for layer, width in wanted.items() if layer not in fixed})
+    tied = {layer: group for group in groups for layer in group.convolutions}
+    fixed = {layer: group.fixed for layer, group in tied.items() if group.fixed}
+    layers = {layer: cast("nn.Conv2d", subject.source.get_submodule(layer)).out_channels for layer in tied if layer not in fixed}
+    layers |= {layer: tied[layer].width for layer in fixed}
+    units = {layer: layers[layer] // group.units for layer, group in tied.items() if layer not in fixed}
+    wanted = read_widths(widths, layers, {layer: group.name for layer, group in tied.items()}, fixed, units)
+    free = {layer: width // units[layer] * tied[layer].unit for layer, width in wanted.items() if layer not in fixed}
+    return dataclasses.replace(subject, cut={tied[layer].name: width for layer, width in free.items()})

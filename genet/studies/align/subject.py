@@ -124,7 +124,7 @@ def grid(width: int, multiple: int = 1, reach: float = WIDEST) -> tuple[int, ...
     """Return widths up to so many times the present one: multiples of 8, or of less if these are few near it."""
     low = max(multiple, round(width * NARROWEST))
     step = next(size for size in STEPS if size == 1 or (round(width * WIDEST) - low) // size >= FINE)
-    step = max(step, multiple)
+    step = -(-step // multiple) * multiple
     return tuple(sorted({width, *range(-(-low // step) * step, round(width * reach) + 1, step)}))
 
 
