@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from genet import __version__
+from genet.cli.parser_align import add_align
 
 STEPS = {
     "profile": "measure the latency of every block on offer and find the staircases",
@@ -231,7 +232,10 @@ def _add_latency_commands(add) -> None:  # type: ignore[no-untyped-def]
 
 
 def _add_studies(add) -> None:  # type: ignore[no-untyped-def]
-    _add_align(add)
+    align = add_align(add)
+    _add_reading(align)
+    _add_measure(align)
+    align.set_defaults(device=None, runtime=None, dtype=None, memory_format=None, batch=None)  # a run may give others
     _add_fold(add)
     _add_rank(add)
     _add_filter(add)
@@ -311,66 +315,6 @@ def _add_filter(add) -> None:  # type: ignore[no-untyped-def]
         help="a reward is accuracy times (throughput / G) to the power W (default: 0.07)",
     )
     study.add_argument("--plot", metavar="FILE", type=Path, help="draw the results as SVG")
-
-
-def _add_align(add) -> None:  # type: ignore[no-untyped-def]
-    align = add("align", "move a network's widths to the edges of the device's latency staircase")
-    align.add_argument(
-        "what",
-        metavar="NETWORK",
-        help="timm:MODEL, MODULE:FUNCTION that builds one, a network file, or its folder in a run",
-    )
-    align.add_argument(
-        "--mode",
-        choices=("latency", "accuracy"),
-        default="latency",
-        help="latency: faster with as many parameters; accuracy: more parameters as fast (default: latency)",
-    )
-    align.add_argument(
-        "--target-ratio",
-        type=float,
-        metavar="SHARE",
-        help="the wanted latency over the present one, such as 0.85; if it is out of reach, the result is the fastest found",
-    )
-    align.add_argument(
-        "--param-tolerance",
-        type=float,
-        metavar="SHARE",
-        default=0.05,
-        help="allowed change of the parameters; doubled until --target-ratio is met",
-    )
-    align.add_argument("--solver", choices=("greedy", "exact"), default="greedy", help="the paper's algorithm, or the optimum")
-    align.add_argument("--scale", metavar="WHAT", help="with --mode accuracy: grow width, resolution or width,resolution at once")
-    align.add_argument(
-        "--pruned",
-        metavar="FILE",
-        help="widths from a pruning method, 'name: mine' and 'widths: {LAYER: CHANNELS, ...}'; or a name: hrank-vgg16",
-    )
-    _add_reading(align)
-    align.add_argument(
-        "--criterion",
-        choices=("l1", "l2", "rank"),
-        default="l1",
-        help="score of the channels to keep in a cut (default: l1)",
-    )
-    align.add_argument(
-        "--include", action="append", metavar="PATTERN", help="move only layers or modules with such names, as in 'layer3.*'"
-    )
-    align.add_argument("--exclude", action="append", metavar="PATTERN", help="do not move layers or modules with such names")
-    align.add_argument(
-        "--data",
-        metavar="FOLDER",
-        help="images, or digits: for the accuracy before and after, and for the ranks of --criterion rank",
-    )
-    align.add_argument("--untrained", action="store_true", help="write fresh weights if there are no trained ones")
-    align.add_argument("--into", metavar="FOLDER", type=Path, help="folder for the network with the new widths")
-    align.add_argument(
-        "--evidence", metavar="FILE", type=Path, help="the journal of measurements (default: runs/align/latency.jsonl)"
-    )
-    align.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
-    _add_measure(align)
-    align.add_argument("--plot", metavar="FILE", type=Path, help="draw widths and latencies before and after as SVG")
-    align.set_defaults(device=None, runtime=None, dtype=None, memory_format=None, batch=None)
 
 
 def _positive(text: str) -> int:

@@ -28,6 +28,8 @@ def build_structure(structure: ModelSpec, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _built(structure)
+        for name in structure.removed or ():
+            _remove(module, name, structure)
         for name, (written, read) in structure.layers.items():
             _replace(module, name, written, read, structure)
     return marked(module, structure)
@@ -201,6 +203,15 @@ def channels(layer: nn.Module) -> tuple[int, int] | None:
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     return (layer.num_features, layer.num_features) if isinstance(layer, _BatchNorm) else None
+
+
+def _remove(module: nn.Module, name: str, structure: ExternalModel) -> None:
+    """Have a residual block pass on what it reads."""
+    try:
+        module.get_submodule(name)
+    except AttributeError:
+        raise SpecError([f"removed: got {name}, expected blocks of {structure.source}"]) from None
+    module.set_submodule(name, nn.Identity())
 
 
 def _replace(module: nn.Module, name: str, written: int, read: int, structure: ExternalModel) -> None:

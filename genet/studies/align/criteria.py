@@ -1,4 +1,7 @@
-"""Criteria for the channels that a cut keeps: the largest filters, or the feature maps of the highest rank."""
+"""Criteria for the channels that a cut keeps: the largest filters, or the feature maps of the highest rank.
+
+A third, how much the loss depends on them, is in `importance`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from genet.studies.align.tied import Group, Tied
 
-CRITERIA = ("l1", "l2", "rank")
+CRITERIA = ("l1", "l2", "rank", "taylor")
 AT_ONCE = 25  # images at a time, whose feature maps are all held in memory
 Scores = Callable[[Group], Tensor]  # one number per unit of a group
 

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Protocol
 
 from genet.arch.cost import network_cost
+from genet.arch.external import ModelSpec
 from genet.arch.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
 from genet.errors import SpecError
 from genet.latency.workload import Workload, whole
@@ -92,6 +93,10 @@ class Movable:
 
 class ResizableNetwork(Protocol):
     """A network that can be built with other widths."""
+
+    @property
+    def network(self) -> ModelSpec:
+        """Its record, as it is now."""
 
     @property
     def name(self) -> str:
