@@ -389,7 +389,7 @@ def cut(dense: Path, widths: dict[str, int], folder: Path) -> Path:
     structure = structure_of(module)
     assert isinstance(structure, ExternalModel)
     subject = cut_to(ModuleSubject(structure, module), WIDTHS)
-    kept = kept_channels(module, subject.tied, {**subject.cut, **widths}, norms(module, 1))
+    kept = kept_channels(subject.tied, {**subject.cut, **widths}, norms(module, 1))
     found = subject.build(widths, kept)
     save_weights(found, folder / WEIGHTS_FILE)
     write_atomic(folder / NETWORK_FILE, to_yaml(subject.described(found, folder.name)).encode())

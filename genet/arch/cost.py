@@ -59,7 +59,7 @@ def body(block: Block) -> tuple[Conv, ...]:
     if block.kind == "Classifier":
         return ()
     if block.kind in SINGLE:
-        groups = width if block.kind == "Depthwise" else 1
+        groups = width if block.kind == "Depthwise" else block.groups
         return (Conv("conv", block.in_width, width, kernel, stride, groups, size),)
     if block.kind == "XX":
         first = Conv("conv1_kxk", block.in_width, width, kernel, stride, 1, size)

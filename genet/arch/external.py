@@ -11,6 +11,7 @@ from genet.arch.network import Count, Input, Name, Network, law
 from genet.storage import Record, digest
 
 FUNCTION = r"\w+(\.\w+)*:\w+"
+REMOVED = " removed"  # behind a block's name in a notation
 COMPUTED = r"\d+x\d+(:[-+.\da-z]+){3}"
 
 
@@ -36,8 +37,9 @@ class LayerWidths(Record):
 class ExternalModel(Record):
     """The network a function builds (`timm:MODEL`, or `MODULE:FUNCTION` without arguments), and the layers that differ from it.
 
-    `layers` gives the channels that each of them writes and reads. `computes` names what the function computed when it was
-    imported, as it may have been edited since; it is the network's name as much as the function's.
+    `layers` gives the channels that each of them writes and reads, `removed` the residual blocks without which it runs: what they
+    read passes on. `computes` names what the function computed when it was imported, as it may have been edited since; it is the
+    network's name as much as the function's.
     """
 
     name: Name = "network"
@@ -45,13 +47,20 @@ class ExternalModel(Record):
     computes: Annotated[str, AfterValidator(_computes)] | None = None
     input: Input
     layers: dict[str, tuple[Count, Count]] = {}  # noqa: RUF012 (a field of a frozen record)
+    removed: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         reads = self.input
         computes = f"#{self.computes}" if self.computes else ""
         entries = [f"{self.source}{computes} @{reads.resolution}x{reads.channels}"]
+        entries += [f"{block}{REMOVED}" for block in self.removed or ()]
         entries += [f"{layer} c{read}>{written}" for layer, (written, read) in self.layers.items()]
         return " | ".join([*entries, str(reads.classes)])
+
+    @property
+    def changed(self) -> bool:
+        """Return whether it differs from what its function builds."""
+        return bool(self.layers or self.removed)
 
     @property
     def digest(self) -> str:
@@ -73,11 +82,13 @@ def read_notation(notation: str, name: str) -> ModelSpec:
     if not source:
         return Network.parse(notation, name)
     resolution, channels = map(int, size.split("x"))
-    layers = {}
-    for entry in middle:
+    layers, removed = {}, tuple(entry.removesuffix(REMOVED) for entry in middle if entry.endswith(REMOVED))
+    for entry in middle[len(removed) :]:
         layer, _, widths = entry.rpartition(" c")
         read, written = map(int, widths.split(">"))
         layers[layer] = (written, read)
     reads = Input(channels=channels, classes=int(classes), resolution=resolution)
     function, _, computes = source.partition("#")
-    return ExternalModel(name=name, source=function, computes=computes or None, input=reads, layers=layers)
+    return ExternalModel(
+        name=name, source=function, computes=computes or None, input=reads, layers=layers, removed=removed or None
+    )

@@ -104,7 +104,7 @@ class Block:
 
     `kind` is a block kind, or "Conv" for the stem or any one convolution, "Depthwise" for a depthwise one, "Head" for
     1x1 convolution, pooling and classifier, or "Classifier" for pooling and classifier alone, whose width is its classes.
-    `size` is the height and width of its input in pixels; `classes` is 0 except for the last two.
+    `size` is the height and width of its input in pixels; `classes` is 0 except for the last two, `groups` 1 except for Conv.
     """
 
     kind: BlockKind
@@ -115,9 +115,10 @@ class Block:
     stride: int
     size: int
     classes: int = 0
+    groups: int = 1
 
     def __str__(self) -> str:
-        tail = f" n{self.classes}" if self.classes else ""
+        tail = f" n{self.classes}" if self.classes else f" g{self.groups}" if self.groups > 1 else ""
         return (
             f"{self.kind} k{self.kernel}{_ratio_notation(self.ratio)} "
             f"c{self.in_width}>{self.width} s{self.stride} @{self.size}{tail}"

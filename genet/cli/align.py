@@ -6,24 +6,24 @@ import argparse
 from pathlib import Path
 from typing import Any, cast
 
-from genet.arch.external import ModelSpec
 from genet.arch.network import Network
+from genet.cli.align_importance import by_importance, importance_faults
+from genet.cli.align_result import Destination, check_place, destination, write_aligned
 from genet.cli.align_weights import Kept, kept, source_of
 from genet.cli.console import labelled, milliseconds, progress, save_picture, table
 from genet.cli.measuring import calibrated, checked_measure, measure_of, meter_of, open_rows, say_damaged
 from genet.cli.naming import structure_named
-from genet.config.reader import read_recipe, to_yaml
+from genet.config.reader import read_recipe
 from genet.config.recipe import Measure
-from genet.errors import EvidenceError, GenetError, SpecError
+from genet.errors import EvidenceError, SpecError
 from genet.latency.report import read_latency
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter
 from genet.models.plain import baked
-from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, check_vacant, save_weights, write_labels
-from genet.names import typed
+from genet.models.weights import check_kept
 from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import percent
-from genet.storage import FolderLock, Journal, Record, write_atomic
+from genet.storage import Journal
 from genet.studies.align.module_subject import ModuleSubject, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
@@ -32,7 +32,6 @@ from genet.studies.align.subject import LEFT_OUT, NetworkSubject, ResizableNetwo
 from genet.studies.figures import draw_alignment
 
 Answer = dict[str, Any]
-FOUND_FILE = "alignment.json"  # beside the network
 EVIDENCE = Path("runs") / "align" / "latency.jsonl"
 UNSTEADY = 0.05  # of a latency, from one reading to the next
 USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous", "batch": 64}
@@ -41,19 +40,21 @@ USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": 
 def run(arguments: argparse.Namespace) -> Answer:
     """Align a network, and print what each width costs and gains."""
     goal = _goal(arguments)
-    if arguments.into and arguments.into.is_file():
-        raise GenetError(f"{arguments.into} exists and is a file, expected a folder or nothing; give another --into FOLDER")
-    if arguments.into:
-        check_vacant(arguments.into, FOUND_FILE)
+    recipe = check_place(arguments)
     subject = _subject(arguments)
     weights = _weights(arguments, subject)
-    before = _before(weights)
     run = _run_of(arguments.what)
     meter = calibrated(meter_of(_measure(arguments, run)), arguments.calibrate or [])
+    result = destination(arguments, recipe, meter.setting, subject.network)
+    if known := result.earlier():
+        return result.finish(known)
+    before = _before(weights)
     if arguments.scale:
-        return _scaled(subject, arguments, meter, weights, before)
+        return result.finish(_scaled(subject, arguments, meter, weights, before, result))
     rows = _rows(arguments.evidence or EVIDENCE, meter, run)
     print(f"{subject.name} on {labelled(meter.setting)}")
+    if arguments.objective == "importance":
+        return result.finish(by_importance(weights, rows, meter, arguments.target_ratio, before, result))
     places = _places(subject, rows, meter)
     _print_places(places, subject)
     if rows.noise > UNSTEADY:
@@ -86,8 +87,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         print(f"{why}; the result is {'the best one found' if found.widths else 'the network as it was pruned'}")
     answer |= _accuracies(weights, found.widths, before)
     if arguments.into:
-        answer["folder"] = str(_write(subject, found.widths, found, arguments.into, weights))
-    return answer
+        answer["folder"] = str(write_aligned(subject, found.widths, found, result, weights))
+    return result.finish(answer)
 
 
 def _answer_of(found: Alignment) -> Answer:
@@ -124,13 +125,19 @@ def _goal(arguments: argparse.Namespace) -> Goal:
         faults.append("--plot must go without --scale: it is of widths that are chosen layer by layer (got both)")
     if arguments.target_ratio is not None and arguments.mode == "accuracy":
         faults.append("--target-ratio must go with --mode latency: the other mode keeps the latency (got --mode accuracy)")
+    faults += importance_faults(arguments)
     if faults:
         raise SpecError(faults)
     return Goal(arguments.mode, arguments.target_ratio, arguments.param_tolerance, arguments.solver)
 
 
 def _scaled(
-    subject: ResizableNetwork, arguments: argparse.Namespace, meter: Meter, weights: Kept | None, before: float | None
+    subject: ResizableNetwork,
+    arguments: argparse.Namespace,
+    meter: Meter,
+    weights: Kept | None,
+    before: float | None,
+    result: Destination,
 ) -> Answer:
     """Grow width and resolution together, at the current latency."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
@@ -156,7 +163,7 @@ def _scaled(
     widths, _ = sizes_at(subject, dimensions, best.exponent)
     answer = found.model_dump(mode="json") | _accuracies(weights, widths, before, best.resolution)
     if arguments.into:
-        answer["folder"] = str(_write(subject, widths, found, arguments.into, weights, best.resolution))
+        answer["folder"] = str(write_aligned(subject, widths, found, result, weights, best.resolution))
     return answer
 
 
@@ -317,7 +324,12 @@ def _weights(arguments: argparse.Namespace, subject: ResizableNetwork) -> Kept |
     if isinstance(subject, ModuleSubject):
         return kept(arguments, subject)
     law = "must go with a network that keeps its weights: one of super-blocks is trained anew"
-    given = {"--criterion": arguments.criterion != "l1", "--data": arguments.data}
+    importance = arguments.objective == "importance"
+    given = {
+        "--objective importance": importance,
+        "--criterion": arguments.criterion != "l1",
+        "--data": arguments.data and not importance,
+    }
     if faults := [f"{option} {law}" for option, value in given.items() if value]:
         raise SpecError(faults)
     return None
@@ -335,31 +347,4 @@ def _before(weights: Kept | None) -> float | None:
 
 def _accuracies(weights: Kept | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
     """Return its accuracy before and after, with the weights that were kept and no training in between."""
-    if weights is None or before is None:
-        return {}
-    after = weights.accuracy(weights.build(widths), resolution)
-    print(f"accuracy: {percent(before)} -> {percent(after)} of the test images, before it is trained on")
-    return {"accuracy": [before, after]}
-
-
-def _write(
-    subject: ResizableNetwork, widths: Widths, found: Record, folder: Path, weights: Kept | None, resolution: int | None = None
-) -> Path:
-    """Write the aligned network, ready for `genet train`; one that other code builds is written with its weights."""
-    name, kind, goes_on = f"{subject.name}-aligned", "the network without weights", ""
-    with FolderLock(folder):
-        if isinstance(subject, NetworkSubject):
-            structure: ModelSpec = subject.at(widths).model_copy(update={"name": name}).at(resolution or subject.resolution)
-        else:
-            assert isinstance(subject, ModuleSubject)
-            assert weights is not None
-            module = weights.build(widths)
-            structure = subject.described(module, name, resolution)
-            check_kept(module, structure)
-            save_weights(module, folder / WEIGHTS_FILE)
-            write_labels(folder, weights.labels)
-            kind, goes_on = "the network", f" --from {typed(folder)}"
-        found.save(folder / FOUND_FILE)
-        write_atomic(folder / NETWORK_FILE, to_yaml(structure).encode())
-    print(f"{folder}: {kind}; genet train {typed(folder / NETWORK_FILE)} --recipe R{goes_on} --into TUNED trains it")
-    return folder
+    return weights.compared(weights.build(widths), before, resolution) if weights and before is not None else {}

@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     if isinstance(record, ExternalModel):
         reads = record.input
         answer |= {"notation": str(record), "layers_of_other_widths": len(record.layers), "size": reads.resolution}
+        answer |= {"blocks_removed": len(record.removed)} if record.removed else {}
         return _printed(answer | {"digest": record.digest})
     if isinstance(record, Network):
         network = record

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from genet.cli.options import Add, add_measure, add_reading, positive
+from genet.cli.parser_align import add_align
 
 
 def add_network_commands(add: Add) -> None:
     """Add the commands: for a network from elsewhere, and for those of a run."""
     _add_import(add)
-    _add_align(add)
+    align = add_align(add)
+    add_reading(align)
+    add_measure(align)
+    align.set_defaults(device=None, runtime=None, dtype=None, memory_format=None, batch=None)  # a run may give others
     train = add("train", "train the selected networks of a run from scratch, or any network by a recipe")
     train.add_argument("what", help="a run folder; or with --recipe a network file, name or notation")
     train.add_argument("--network", metavar="NAME", help="for a run: train only this one of the selected networks")
@@ -59,63 +63,3 @@ def _add_import(add: Add) -> None:
     )
     take.add_argument("--classes", type=positive, metavar="N", default=1000, help="classes of the same (default: 1000)")
     take.add_argument("--channels", type=positive, metavar="N", default=3, help="channels, but for a GENet string (default: 3)")
-
-
-def _add_align(add: Add) -> None:
-    align = add("align", "move a network's widths to the edges of the device's latency staircase")
-    align.add_argument(
-        "what",
-        metavar="NETWORK",
-        help="timm:MODEL, MODULE:FUNCTION that builds one, a network file, or its folder in a run",
-    )
-    align.add_argument(
-        "--mode",
-        choices=("latency", "accuracy"),
-        default="latency",
-        help="latency: faster with as many parameters; accuracy: more parameters as fast (default: latency)",
-    )
-    align.add_argument(
-        "--target-ratio",
-        type=float,
-        metavar="SHARE",
-        help="the wanted latency over the present one, such as 0.85; if it is out of reach, the result is the fastest found",
-    )
-    align.add_argument(
-        "--param-tolerance",
-        type=float,
-        metavar="SHARE",
-        default=0.05,
-        help="allowed change of the parameters; doubled until --target-ratio is met",
-    )
-    align.add_argument("--solver", choices=("greedy", "exact"), default="greedy", help="the paper's algorithm, or the optimum")
-    align.add_argument("--scale", metavar="WHAT", help="with --mode accuracy: grow width, resolution or width,resolution at once")
-    align.add_argument(
-        "--pruned",
-        metavar="FILE",
-        help="widths from a pruning method, 'name: mine' and 'widths: {LAYER: CHANNELS, ...}'; or a name: hrank-vgg16",
-    )
-    add_reading(align)
-    align.add_argument(
-        "--criterion",
-        choices=("l1", "l2", "rank"),
-        default="l1",
-        help="score of the channels to keep in a cut (default: l1)",
-    )
-    align.add_argument(
-        "--include", action="append", metavar="PATTERN", help="move only layers or modules with such names, as in 'layer3.*'"
-    )
-    align.add_argument("--exclude", action="append", metavar="PATTERN", help="do not move layers or modules with such names")
-    align.add_argument(
-        "--data",
-        metavar="FOLDER",
-        help="images, or digits: for the accuracy before and after, and for the ranks of --criterion rank",
-    )
-    align.add_argument("--untrained", action="store_true", help="write fresh weights if there are no trained ones")
-    align.add_argument("--into", metavar="FOLDER", type=Path, help="folder for the network with the new widths")
-    align.add_argument(
-        "--evidence", metavar="FILE", type=Path, help="the journal of measurements (default: runs/align/latency.jsonl)"
-    )
-    align.add_argument("--calibrate", action="append", metavar="NETWORK=MS", help="for an estimate, as in genet latency")
-    add_measure(align)
-    align.add_argument("--plot", metavar="FILE", type=Path, help="draw widths and latencies before and after as SVG")
-    align.set_defaults(device=None, runtime=None, dtype=None, memory_format=None, batch=None)

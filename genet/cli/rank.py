@@ -72,7 +72,7 @@ def _with_weights(what: str, structure: ModelSpec, random: bool) -> nn.Module:
     if weights:
         return load_structure(structure, weights)
     without: str | None = "no trained weights lie beside it"
-    if isinstance(structure, ExternalModel) and structure.source.startswith("timm:") and not structure.layers:
+    if isinstance(structure, ExternalModel) and structure.source.startswith("timm:") and not structure.changed:
         module, without = pretrained(structure)
         if without is None:
             return module

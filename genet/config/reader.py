@@ -86,12 +86,16 @@ def read_training(source: str | Path) -> TrainingRecipe:
 
 
 def read_widths(
-    source: str | Path, layers: Mapping[str, int], tied: Mapping[str, str], fixed: Mapping[str, str]
+    source: str | Path,
+    layers: Mapping[str, int],
+    tied: Mapping[str, str],
+    fixed: Mapping[str, str],
+    units: Mapping[str, int],
 ) -> dict[str, int]:
     """Return widths to cut layers to, by file or name. SpecError lists every fault.
 
-    `layers` are the widths that they are cut from; layers with the same name in `tied` must be cut alike, and layers in `fixed`
-    must stay, for the reason it gives.
+    `layers` are the widths that they are cut from; layers with the same name in `tied` must be cut alike, in units of so many
+    channels each, and layers in `fixed` must stay, for the reason it gives.
     """
     node = compose(_find(source, "search_spaces/widths"))
     widths = _record(LayerWidths, node).widths
@@ -108,10 +112,16 @@ def read_widths(
             faults.append(
                 f"{where(value)}: widths.{name}: must be at most what it is cut from (got {widths[name]}); nearest {most}"
             )
-        elif widths[name] != widths[first]:
+        elif widths[name] % units.get(name, 1):
+            unit, below = units[name], widths[name] // units[name] * units[name]
+            faults.append(
+                f"{where(value)}: widths.{name}: must be a multiple of {unit}, as its channels come in groups "
+                f"(got {widths[name]}); nearest {below or unit} or {below + unit}"
+            )
+        elif name not in fixed and widths[name] * units[first] != widths[first] * units[name]:
             faults.append(
                 f"{where(value)}: widths.{name}: must be that of {first}, whose channels it shares (got {widths[name]}); "
-                f"nearest {widths[first]}"
+                f"nearest {widths[first] * units[name] // units[first]}"
             )
     if faults:
         raise SpecError(faults)

@@ -21,8 +21,8 @@ from genet.latency.ops import Op, block_ops, by_block
 if TYPE_CHECKING:
     from torch import nn
 
-BLOCK = r"[A-Za-z]+ [kcsdr@]\d"  # start of a block's notation
-TOKENS = {"k": "kernel", "c": "width", "s": "stride", "d": "depth", "r": "ratio", "@": "size"}
+BLOCK = r"[A-Za-z]+ [kcsdrg@]\d"  # start of a block's notation
+TOKENS = {"k": "kernel", "c": "width", "s": "stride", "d": "depth", "r": "ratio", "g": "groups", "@": "size"}
 NUMBERS = {"width": r"\d+(>\d+)?", "ratio": r"\d+(\.\d+)?"}
 EXAMPLES = "'BL k3 c64 r0.25 @14', 'Conv k3 c64>128 s2 @56' or 'DW k5 c32>96 s2 d4 r6 @28'"
 
@@ -161,7 +161,8 @@ def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:
     """Return the blocks of a super-block, or a single layer, in one line; missing depth and stride are 1.
 
     `XX k3 c64 @28` is one block of 64 channels on 28 x 28 pixels, `Conv k3 c64>128 s2 @56` a convolution that reads 64
-    channels, `DW k5 c32>96 s2 d4 r6 @28` a super-block of depth 4. SpecError if a rule of blocks is broken.
+    channels, `Conv k3 c64>128 g8 @56` one with its channels in 8 groups, `DW k5 c32>96 s2 d4 r6 @28` a super-block of depth 4.
+    SpecError if a rule of blocks is broken.
     """
     kind, *tokens = text.split()
     fields: dict[str, str] = {}
@@ -200,7 +201,12 @@ def _layer(text: str, kind: str, in_width: int, ratio: float | None, size: int, 
         raise SpecError([f"{text}: a depthwise convolution must write as many channels as it reads, got {in_width}"])
     if numbers["stride"] > size or not numbers["kernel"] % 2:
         raise SpecError([f"{text}: the kernel must be odd, and the stride at most the size"])
-    return Block(cast(Any, kind), numbers["kernel"], None, in_width, numbers["width"], numbers["stride"], size)
+    groups = numbers.get("groups", 1)
+    if kind != "Conv" and groups > 1:
+        raise SpecError([f"{text}: only Conv may have groups, got {kind}"])
+    if in_width % groups or numbers["width"] % groups:
+        raise SpecError([f"{text}: the channels must divide evenly among the {groups} groups"])
+    return Block(cast(Any, kind), numbers["kernel"], None, in_width, numbers["width"], numbers["stride"], size, groups=groups)
 
 
 def _superblock(text: str, kind: str, ratio: float | None, numbers: dict[str, int]) -> SuperBlock:

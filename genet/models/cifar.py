@@ -1,4 +1,4 @@
-"""The two networks that filter pruning is usually shown on: VGG16 with batch normalisation, and ResNet-56, at 32x32 pixels.
+"""The networks that filter pruning is usually shown on: VGG16 with batch normalisation, and ResNets, at 32x32 pixels.
 
 `genet align genet.models.cifar:vgg16 --example 1,3,32,32 --pruned hrank-vgg16` cuts them to a list of widths.
 """
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 VGG_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 POOLED = (1, 3, 6, 9, 12)  # convolutions followed by a pooling
 RESNET_WIDTHS = (16, 32, 64)
-RESNET_BLOCKS = 9  # blocks per stage
 
 
 def vgg16(classes: int = 10) -> nn.Sequential:
@@ -51,15 +50,15 @@ class BasicBlock(nn.Module):
         return found
 
 
-class ResNet56(nn.Module):
-    """Stem, three stages of nine basic blocks, average pooling, classifier."""
+class ResNet(nn.Module):
+    """Stem, three stages of so many basic blocks each, average pooling, classifier."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, depth: int, classes: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
         stages, in_width = [], 16
         for number, width in enumerate(RESNET_WIDTHS):
-            for index in range(RESNET_BLOCKS):
+            for index in range(depth):
                 stages.append(BasicBlock(in_width, width, stride=2 if number and index == 0 else 1))
                 in_width = width
         self.blocks = nn.Sequential(*stages)
@@ -72,6 +71,11 @@ class ResNet56(nn.Module):
         return found
 
 
-def resnet56(classes: int = 10) -> ResNet56:
+def resnet20(classes: int = 10) -> ResNet:
+    """Return ResNet-20, which has 0.27 million parameters."""
+    return ResNet(3, classes)
+
+
+def resnet56(classes: int = 10) -> ResNet:
     """Return ResNet-56, which has 0.86 million parameters."""
-    return ResNet56(classes)
+    return ResNet(9, classes)

@@ -28,6 +28,8 @@ def build_structure(structure: ModelSpec, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _built(structure)
+        for name in structure.removed or ():
+            _remove(module, name, structure)
         for name, (written, read) in structure.layers.items():
             _replace(module, name, written, read, structure)
     return marked(module, structure)
@@ -209,6 +211,15 @@ def channels(layer: nn.Module) -> tuple[int, int] | None:
     return (layer.num_features, layer.num_features) if isinstance(layer, _BatchNorm) else None
 
 
+def _remove(module: nn.Module, name: str, structure: ExternalModel) -> None:
+    """Have a residual block pass on what it reads."""
+    try:
+        module.get_submodule(name)
+    except AttributeError:
+        raise SpecError([f"removed: got {name}, expected blocks of {structure.source}"]) from None
+    module.set_submodule(name, nn.Identity())
+
+
 def _replace(module: nn.Module, name: str, written: int, read: int, structure: ExternalModel) -> None:
     """Give a layer fresh weights of other widths, in place, as it may have several names."""
     try:
@@ -216,8 +227,8 @@ def _replace(module: nn.Module, name: str, written: int, read: int, structure: E
     except AttributeError:
         layer = nn.Identity()
     if isinstance(layer, nn.Conv2d):
-        depthwise = layer.groups == layer.in_channels == layer.out_channels
-        layer.out_channels, layer.in_channels, layer.groups = written, read, read if depthwise else layer.groups
+        together = layer.in_channels // layer.groups  # a group of channels is kept or lost as a whole
+        layer.out_channels, layer.in_channels, layer.groups = written, read, read // together if layer.groups > 1 else 1
         _renew(layer, "weight", (written, read // layer.groups, *layer.kernel_size))
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = written, read

@@ -294,13 +294,14 @@ def test_widths_that_do_not_match_the_layers_are_named_all_at_once_with_their_li
     ]
 
 
-def test_a_convolution_in_groups_is_named_and_cannot_be_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    grouped = ("align", f"{NETS}:grouped", "--example", "1,3,16,16", *V100)
-    cli.main([*grouped])
-    assert "1.0 stays as it is: 1.0 has 4 groups of channels" in capsys.readouterr().out
-    Path("widths.yaml").write_text("name: bad\nwidths: {1.0: 30}\n")
-    said = fault(capsys, *grouped, "--pruned", "widths.yaml")
-    assert said == "widths.yaml:2:15: widths.1.0: must stay 32, for 1.0 has 4 groups of channels (got 30)"
+def test_a_convolution_in_groups_is_cut_by_whole_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("widths.yaml").write_text("name: bad\nwidths: {1.0: 30, 0.0: 16, 2.0: 4}\n")
+    said = fault(capsys, "align", f"{NETS}:bundled", "--example", "1,3,16,16", *V100, "--pruned", "widths.yaml")
+    assert said.splitlines() == [
+        "widths.yaml:2:15: widths.1.0: must be a multiple of 16, as its channels come in groups (got 30); nearest 16 or 32",
+        "widths.yaml:2:24: widths.0.0: must be that of 1.0, whose channels it shares (got 16); nearest 15",
+        "widths.yaml:2:33: widths.2.0: must be that of 1.0, whose channels it shares (got 4); nearest 7",
+    ]
 
 
 def test_what_a_function_builds_is_imported_checked_and_timed_as_any_network(capsys: pytest.CaptureFixture[str]) -> None:

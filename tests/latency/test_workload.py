@@ -38,7 +38,9 @@ def any_block(draw: st.DrawFn) -> Block:
         width *= 8
     if kind == "Depthwise":
         in_width = width
-    return Block(kind, draw(st.sampled_from([3, 5, 7])), ratio, in_width, width, draw(st.sampled_from([1, 2])), size)  # type: ignore[arg-type]
+    groups = draw(st.sampled_from([1, 2, 8])) if kind == "Conv" else 1
+    kernel, stride = draw(st.sampled_from([3, 5, 7])), draw(st.sampled_from([1, 2]))
+    return Block(kind, kernel, ratio, in_width, width, stride, size, groups=groups)  # type: ignore[arg-type]
 
 
 @given(any_block())
@@ -57,6 +59,7 @@ def test_short_notations_mean_depth_and_stride_one_and_an_equal_input() -> None:
     assert read_blocks("XX k3 c64", 28) == (Block("XX", 3, None, 64, 64, 1, 28),)
     assert read_blocks("Conv k3 c64>128 s2 @56") == (Block("Conv", 3, None, 64, 128, 2, 56),)
     assert read_blocks("Depthwise k5 c32 @8") == (Block("Depthwise", 5, None, 32, 32, 1, 8),)
+    assert read_blocks("Conv k3 c64>128 g8 @56") == (Block("Conv", 3, None, 64, 128, 1, 56, groups=8),)
 
 
 def test_a_superblock_is_its_first_block_and_the_repeated_ones_behind_it() -> None:
@@ -72,6 +75,8 @@ def test_a_superblock_is_its_first_block_and_the_repeated_ones_behind_it() -> No
         ("XX c64 @14", "must have kernel, as in"),
         ("XX k3 @14", "must have width, as in"),
         ("XX", "must have kernel, width, size"),
+        ("Conv k3 c64>100 g8 @56", "the channels must divide evenly among the 8 groups"),
+        ("Depthwise k3 c64 g8 @56", "only Conv may have groups, got Depthwise"),
         ("XX k3 c64 @14 k5", "must look like .* got 'k5'"),
         ("XX k3 c64 z9 @14", "must look like .* got 'z9'"),
         ("XX k3 c64>x @14", "must look like .* got 'c64>x'"),

@@ -1,4 +1,7 @@
-"""Criteria for the channels that a cut keeps: the largest filters, or the feature maps of the highest rank."""
+"""Criteria for the channels that a cut keeps: the largest filters, or the feature maps of the highest rank.
+
+A third, how much the loss depends on them, is in `importance`.
+"""
 
 from __future__ import annotations
 
@@ -8,42 +11,50 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genet.studies.align.tied import Tied
+from genet.studies.align.tied import Group, Tied
 
-CRITERIA = ("l1", "l2", "rank")
+CRITERIA = ("l1", "l2", "rank", "taylor")
 AT_ONCE = 25  # images at a time, whose feature maps are all held in memory
-Scores = Callable[[str], Tensor]  # a convolution's name to one number per filter
+Scores = Callable[[Group], Tensor]  # one number per unit of a group
 
 
-def kept_channels(module: nn.Module, tied: Tied, widths: Mapping[str, int], scores: Scores) -> dict[str, list[int]]:
-    """Return for every group that is cut the channels with the highest scores, summed over the convolutions that write them."""
+def kept_channels(tied: Tied, widths: Mapping[str, int], scores: Scores) -> dict[str, list[int]]:
+    """Return for every group that is cut the units with the highest scores."""
     found = {}
     for group in tied.groups:
-        count = widths.get(group.name, group.width)
-        if count < group.width:
-            total = torch.zeros(group.width)
-            for member in group.members:
-                if member.side == "out" and isinstance(module.get_submodule(member.layer), nn.Conv2d):
-                    total += scores(member.layer)[[places[0] for places in member.places]]
-            found[group.name] = sorted(total.topk(count).indices.tolist())
+        count = widths.get(group.name, group.width) // group.unit
+        if count < group.units:
+            found[group.name] = sorted(scores(group).argsort(descending=True, stable=True)[:count].tolist())
     return found
+
+
+def by_filter(module: nn.Module, filters: Callable[[str], Tensor]) -> Scores:
+    """Return the sum over the convolutions that write a unit; `filters` gives one number per filter of a convolution."""
+
+    def scores(group: Group) -> Tensor:
+        total = torch.zeros(group.units)
+        for member in group.members:
+            if member.side == "out" and isinstance(module.get_submodule(member.layer), nn.Conv2d):
+                total += filters(member.layer)[torch.tensor(member.places)].sum(dim=1)
+        return total
+
+    return scores
 
 
 def norms(module: nn.Module, power: int) -> Scores:
     """Return the L1 norm of a filter (Li et al., 2016), or its L2 norm, which soft filter pruning takes (He et al., 2018)."""
 
-    def scores(layer: str) -> Tensor:
+    def filters(layer: str) -> Tensor:
         weight = module.get_submodule(layer).weight
         assert isinstance(weight, Tensor)
         return weight.detach().flatten(1).norm(p=power, dim=1)
 
-    return scores
+    return by_filter(module, filters)
 
 
 def ranks(module: nn.Module, images: Tensor) -> Scores:
     """Return the rank of a filter's maps after normalisation and ReLU, summed over images (HRank: Lin et al., 2020)."""
-    found = dict(_ranks(module, images))
-    return found.__getitem__
+    return by_filter(module, dict(_ranks(module, images)).__getitem__)
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from genet.studies.align.resize import resized
 from genet.studies.align.tied import Group, Tied
 
-MORE = 3  # channels
+MORE = 3  # units
 CLOSE = 1e-3  # of the largest logit
 REASON = "the network fails or answers otherwise with another width there"
 WHILE_TRAINED = "the network fails with another width there while it is trained"
@@ -53,8 +53,8 @@ def _varied(module: nn.Module) -> nn.Module:
 
 def _stuck(probe: nn.Module, tied: Tied, groups: list[Group], images: Tensor, wanted: Tensor, trains: bool) -> str | None:
     """Return why these groups cannot move, all at once; None if they can."""
-    wider: Mapping[str, int] = {group.name: group.width + MORE for group in groups}
-    narrower = {group.name: max(1, group.width // 2) for group in groups}
+    wider: Mapping[str, int] = {group.name: group.width + MORE * group.unit for group in groups}
+    narrower = {group.name: max(1, group.units // 2) * group.unit for group in groups}
     try:
         widened = resized(probe, tied, wider)
         answer = widened(images)

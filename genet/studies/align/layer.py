@@ -13,14 +13,15 @@ from genet.arch.network import Block
 class Axis:
     """The channels that a layer writes or reads.
 
-    `tied` says how many of them belong to one channel of a group: several if a map is flattened. The others stay.
+    `tied` says how many of them belong to one unit of a group: several if a map is flattened, or if a convolution has its
+    channels in groups. The others stay.
     """
 
     size: int
     tied: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, changes: Mapping[str, int]) -> int:
-        """Return the number of channels once groups have so many more."""
+        """Return the number of channels once groups have so many more units."""
         return self.size + sum(each * changes.get(group, 0) for group, each in self.tied.items())
 
 
@@ -38,6 +39,7 @@ class Layer:
     bias: bool = False
     calls: int = 1
     vectors: int = 2  # of a normalisation: scale and shift, if it learns them
+    together: int | None = None  # channels read by each group of a convolution that has several
 
     def touches(self, group: str) -> bool:
         """Return whether a group's width changes it."""
@@ -50,12 +52,13 @@ class Layer:
         written = self.writes.at(changes)
         read = written if self.kind == "depthwise" else self.reads.at(changes)
         kind: Literal["Depthwise", "Conv"] = "Depthwise" if self.kind == "depthwise" else "Conv"
-        return (Block(kind, self.kernel, None, read, written, self.stride, self.size),) * self.calls
+        groups = read // self.together if self.together else 1
+        return (Block(kind, self.kernel, None, read, written, self.stride, self.size, groups=groups),) * self.calls
 
     def parameters(self, changes: Mapping[str, int]) -> int:
         """Return its weights and biases; scale and shift of a normalisation."""
         written = self.writes.at(changes)
         if self.kind == "norm":
             return self.vectors * written
-        read = 1 if self.kind == "depthwise" else self.reads.at(changes)
+        read = 1 if self.kind == "depthwise" else self.together or self.reads.at(changes)
         return written * (read * self.kernel**2 + self.bias)

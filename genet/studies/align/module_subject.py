@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from genet.arch.network import Block
 from genet.config.reader import read_widths
 from genet.latency.workload import Workload, traced
 from genet.models.external import channels
+from genet.studies.align.branches import removable_blocks, without
 from genet.studies.align.guard import verify_resizable
 from genet.studies.align.layer import Layer
 from genet.studies.align.resize import Kept, resized
@@ -65,9 +67,10 @@ class ModuleSubject:
         written = (layer for layer in self._touched(group.name) if layer.kind != "norm" and group.name in layer.writes.tied)
         width = self.cut.get(group.name, group.width)
         widest = group.width if self.cut else None
-        offered = sorted({*grid(width), min(widest or width, round(width * WIDEST))})
+        end = round(width * WIDEST) // group.unit * group.unit
+        offered = sorted({*grid(width, group.unit), min(widest or width, end)})
         names = tuple(layer.name for layer in written)
-        return Movable(group.name, names, width, tuple(offered), lambda at: self._blocks(group.name, at), 1, widest)
+        return Movable(group.name, names, width, tuple(offered), lambda at: self._blocks(group.name, at), group.unit, widest)
 
     def _touched(self, group: str) -> tuple[Layer, ...]:
         return tuple(layer for layer in self.tied.layers.values() if layer.touches(group))
@@ -77,8 +80,9 @@ class ModuleSubject:
         return tuple(block for layer in self._touched(group) for block in layer.blocks(changes))
 
     def _changes(self, widths: Widths) -> dict[str, int]:
-        """Return the additional channels of groups over the source."""
-        return {name: width - self.tied.of(name).width for name, width in {**self.cut, **widths}.items()}
+        """Return the additional units of groups over the source."""
+        wanted = {**self.cut, **widths}
+        return {name: wanted[name] // group.unit - group.units for group in self.tied.groups if (name := group.name) in wanted}
 
     def parameters(self, widths: Widths) -> int:
         """Count in closed form, starting from the source."""
@@ -95,7 +99,30 @@ class ModuleSubject:
         """Resolution of its images, in pixels."""
         return self.network.input.resolution
 
-    def part(self, widths: Widths, resolution: int | None = None) -> Workload:
+    @cached_property
+    def removable(self) -> tuple[str, ...]:
+        """Residual blocks without which it runs, in running order, as far as the scope has all of their layers move."""
+        image = (self.network.input.channels, self.resolution, self.resolution)
+        return tuple(name for name in removable_blocks(self.source, image) if not self.scope.bars(self._convolutions_in(name)))
+
+    def _convolutions_in(self, block: str) -> tuple[str, ...]:
+        parts = self.source.get_submodule(block).named_modules(prefix=block)
+        return tuple(name for name, part in parts if isinstance(part, nn.Conv2d))
+
+    def around(self, layer: str) -> str | None:
+        """Return the removable block that a layer lies in."""
+        return next((block for block in self.removable if layer.startswith(f"{block}.")), None)
+
+    def around_group(self, group: str) -> str | None:
+        """Return the removable block that all layers of a group lie in."""
+        blocks = {self.around(member.layer) for member in self.tied.of(group).members}
+        return blocks.pop() if len(blocks) == 1 else None
+
+    def layer_blocks(self, layer: Layer, widths: Widths) -> tuple[Block, ...]:
+        """Return the blocks to time for a layer at some widths."""
+        return layer.blocks(self._changes(widths))
+
+    def part(self, widths: Widths, resolution: int | None = None, removed: Sequence[str] = ()) -> Workload:
         """Return the network with other widths, to be timed; which channels it keeps matters to no latency.
 
         Asking for its kernels raises SpecError if it does not run at another resolution.
@@ -103,28 +130,39 @@ class ModuleSubject:
         size = resolution or self.resolution
         image = (self.network.input.channels, size, size)
         way = "leave resolution out of --scale" if size != self.resolution else "give another --size"
-        return traced(self.name, image, lambda: self.build(widths), way)
+        return traced(self.name, image, lambda: self.build(widths, removed=removed), way)
 
-    def build(self, widths: Widths, kept: Kept | None = None) -> nn.Module:
-        """Return the network with other widths and the source's weights: `kept` names the channels that groups keep."""
-        return resized(self.source, self.tied, {**self.cut, **widths}, kept)
+    def build(self, widths: Widths, kept: Kept | None = None, removed: Sequence[str] = ()) -> nn.Module:
+        """Return the network with other widths, without some blocks, and with the source's weights.
 
-    def described(self, module: nn.Module, name: str, resolution: int | None = None) -> ExternalModel:
+        `kept` names the units that groups keep.
+        """
+        return without(resized(self.source, self.tied, {**self.cut, **widths}, kept), removed)
+
+    def described(
+        self, module: nn.Module, name: str, resolution: int | None = None, removed: Sequence[str] = ()
+    ) -> ExternalModel:
         """Return the built network as a record that can be rebuilt without the groups."""
         found = {}
         for layer, part in module.named_modules():
             now, before = channels(part), channels(self.source.get_submodule(layer))
             if now and now != before:
                 found[layer] = now
-        described = self.network.model_copy(update={"name": name, "layers": self.network.layers | found})
+        inside = tuple(f"{block}." for block in removed)
+        layers = {layer: now for layer, now in self.network.layers.items() if not layer.startswith(inside)}
+        gone = (*(self.network.removed or ()), *removed)
+        described = self.network.model_copy(update={"name": name, "layers": layers | found, "removed": gone or None})
         return described.at(resolution or self.resolution)
 
 
 def cut_to(subject: ModuleSubject, widths: str | Path) -> ModuleSubject:
     """Return a network cut to a list of widths, by file or name. SpecError lists every width that does not match its layers."""
     groups = subject.tied.groups
-    layers = {layer: group.width for group in groups for layer in group.convolutions}
-    fixed = {layer: group.fixed for group in groups if group.fixed for layer in group.convolutions}
-    tied = {layer: group.name for group in groups for layer in group.convolutions}
-    wanted = read_widths(widths, layers, tied, fixed)
-    return dataclasses.replace(subject, cut={tied[layer]: width for layer, width in wanted.items() if layer not in fixed})
+    tied = {layer: group for group in groups for layer in group.convolutions}
+    fixed = {layer: group.fixed for layer, group in tied.items() if group.fixed}
+    layers = {layer: cast("nn.Conv2d", subject.source.get_submodule(layer)).out_channels for layer in tied if layer not in fixed}
+    layers |= {layer: tied[layer].width for layer in fixed}
+    units = {layer: layers[layer] // group.units for layer, group in tied.items() if layer not in fixed}
+    wanted = read_widths(widths, layers, {layer: group.name for layer, group in tied.items()}, fixed, units)
+    free = {layer: width // units[layer] * tied[layer].unit for layer, width in wanted.items() if layer not in fixed}
+    return dataclasses.replace(subject, cut={tied[layer].name: width for layer, width in free.items()})

@@ -16,7 +16,7 @@ from genet.studies.align.tied import Group, Side, Tied, segments
 
 NEW = -1  # in an order: a new channel
 
-Kept = Mapping[str, Sequence[int]]  # of a group, the channels to keep, ascending; by default the first ones
+Kept = Mapping[str, Sequence[int]]  # of a group, the units to keep, ascending; by default the first ones
 
 
 def resized(module: nn.Module, tied: Tied, widths: Mapping[str, int], kept: Kept | None = None) -> nn.Module:
@@ -45,12 +45,12 @@ def _order(length: int, layer: str, side: Side, groups: Sequence[Group], widths:
     dropped: set[int] = set()
     added: dict[int, int] = {}
     for group in groups:
-        wanted = widths[group.name]
+        wanted = widths[group.name] // group.unit
         for member in group.members:
             if (member.layer, member.side) == (layer, side):
-                stays = set(kept.get(group.name, range(min(wanted, group.width))))
-                dropped |= {index for channel, places in enumerate(member.places) if channel not in stays for index in places}
-                added |= {behind: size * max(0, wanted - group.width) for behind, size in segments(member)}
+                stays = set(kept.get(group.name, range(min(wanted, group.units))))
+                dropped |= {index for unit, places in enumerate(member.places) if unit not in stays for index in places}
+                added |= {behind: size * max(0, wanted - group.units) for behind, size in segments(member)}
     return [index for old in range(length) for index in _at(old, dropped, added)]
 
 
@@ -63,16 +63,17 @@ def _at(old: int, dropped: set[int], added: Mapping[int, int]) -> Iterator[int]:
 def _reorder(part: nn.Module, side: Side, order: list[int]) -> None:
     """Reorder one axis of a layer's tensors; new filters are drawn, and new inputs are read with zeros."""
     if isinstance(part, nn.Conv2d):
-        depthwise = part.groups > 1
-        if depthwise or side == "out":
+        written, read = part.out_channels // part.groups, part.in_channels // part.groups  # by each group of its channels
+        if side == "out":
             _replace(part, "weight", 0, order, "drawn")
             _replace(part, "bias", 0, order, "zero")
             part.out_channels = len(order)
-        if not depthwise and side == "in":
+            if part.groups > 1:  # whole groups come and go, with what they read
+                part.groups = len(order) // written
+                part.in_channels = part.groups * read
+        elif part.groups == 1:
             _replace(part, "weight", 1, order, "zero")
-        if depthwise or side == "in":
             part.in_channels = len(order)
-            part.groups = len(order) if depthwise else 1
     elif isinstance(part, nn.Linear):
         _replace(part, "weight", 0 if side == "out" else 1, order, "drawn" if side == "out" else "zero")
         if side == "out":

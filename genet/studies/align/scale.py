@@ -6,6 +6,7 @@ EfficientNet scales them: 1.1 to 1.15 for each unit of the exponent (Tan & Le, 2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -55,7 +56,7 @@ def widths_at(subject: ResizableNetwork, factor: float) -> Widths:
 
 
 def _times(movable: Movable, factor: float) -> int:
-    step = max(movable.multiple, 1 if movable.width % MULTIPLE else MULTIPLE)
+    step = math.lcm(movable.multiple, 1 if movable.width % MULTIPLE else MULTIPLE)
     return round(movable.width * factor / step) * step
 
 

@@ -23,6 +23,7 @@ from genet.studies.align.place import Place, place, stepless
 from genet.studies.align.subject import Movable, ResizableNetwork, Widths
 
 if TYPE_CHECKING:
+    from genet.latency.timing.clock import Timing
     from genet.latency.timing.meter import Meter
 
 WIDER = 2.0  # factor of the next tolerance to try
@@ -242,18 +243,28 @@ def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
     return {place.name: option.width for place, option in pairs if option.width != place.now.width}
 
 
-def ratio_of(one: Workload, other: Workload, meter: Meter) -> Ratio:
+def ratio_of(
+    one: Workload,
+    other: Workload,
+    meter: Meter,
+    earlier: Sequence[tuple[float, float]] = (),
+    keep: Callable[[Timing, Timing], None] = lambda after, before: None,
+) -> Ratio:
     """Return a whole network against another, timed in turn; MeasurementError if they cannot be timed.
 
-    Rounds are added until the ratio's error is negligible, up to MOST_ROUNDS.
+    Rounds are added until the ratio's error is negligible, up to MOST_ROUNDS. Those of `earlier` come first, the milliseconds of
+    both; `keep` is called with every further one.
     """
+    known, races = list(earlier), rounds_of([one, other], meter)
     after: list[float] = []
     before: list[float] = []
-    races = rounds_of([one, other], meter)
     while True:
-        first, second = next(races)
-        after.append(first.ms)
-        before.append(second.ms)
+        if not known:
+            first, second = next(races)
+            keep(first, second)
+            known = [(first.ms, second.ms)]
+        for values, ms in zip((after, before), known.pop(0), strict=True):
+            values.append(ms)
         rounds = tuple(a / b for a, b in zip(after, before, strict=True))
         ratio = Ratio(ms=statistics.fmean(after), before_ms=statistics.fmean(before), rounds=rounds)
         if meter.setting.estimate or (len(rounds) >= ROUNDS and (ratio.margin <= UNNOTICED or len(rounds) >= MOST_ROUNDS)):

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Protocol
 
 from genet.arch.cost import network_cost
+from genet.arch.external import ModelSpec
 from genet.arch.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
 from genet.errors import SpecError
 from genet.latency.workload import Workload, whole
@@ -94,6 +95,10 @@ class ResizableNetwork(Protocol):
     """A network that can be built with other widths."""
 
     @property
+    def network(self) -> ModelSpec:
+        """Its record, as it is now."""
+
+    @property
     def name(self) -> str:
         """The user's name for it."""
 
@@ -124,7 +129,7 @@ def grid(width: int, multiple: int = 1, reach: float = WIDEST) -> tuple[int, ...
     """Return widths up to so many times the present one: multiples of 8, or of less if these are few near it."""
     low = max(multiple, round(width * NARROWEST))
     step = next(size for size in STEPS if size == 1 or (round(width * WIDEST) - low) // size >= FINE)
-    step = max(step, multiple)
+    step = -(-step // multiple) * multiple
     return tuple(sorted({width, *range(-(-low // step) * step, round(width * reach) + 1, step)}))
 
 

@@ -1,7 +1,7 @@
 """Layers of a network that must change their width together: Torch-Pruning's dependency graph, read into records.
 
-Residual additions, concatenations, flattening and depthwise convolutions tie layers; a group is everything that one width
-decides.
+Residual additions, concatenations, flattening, and convolutions with their channels in groups tie layers; a group is everything
+that one width decides.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import dataclasses
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -30,7 +33,7 @@ Side = Literal["out", "in"]
 
 @dataclass(frozen=True)
 class Member:
-    """A layer's axis in a group: for each channel of the group, its positions on the axis."""
+    """A layer's axis in a group: for each unit of the group, its positions on the axis."""
 
     layer: str
     side: Side
@@ -39,13 +42,27 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that one width decides, named by the first of them; `fixed` says why the width must stay, None if it may move."""
+    """Layers that one width decides, named by the first of them; `fixed` says why the width must stay, None if it may move.
+
+    The width is in channels that the first convolution writes. They come and go in units: of one channel, or of all that a
+    convolution with groups of channels keeps together.
+    """
 
     name: str
     width: int
     members: tuple[Member, ...]
     fixed: str | None
     convolutions: tuple[str, ...]  # that write these channels
+
+    @property
+    def units(self) -> int:
+        """The number of units."""
+        return max(len(member.places) for member in self.members)
+
+    @property
+    def unit(self) -> int:
+        """Channels of the width in each."""
+        return self.width // self.units
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
     shared = _shared(module)
     read = (_group(each, module, names, order, ops) for each in found)
     groups = sorted((_free_of(shared, group) for group in read), key=lambda group: order.get(group.name, -1))
+    groups = list(_bundled(groups, module))
     return Tied(dict(_layers(module, ops, groups)), tuple(groups))
 
 
@@ -160,6 +178,81 @@ def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str
     return Group(name, width, record, why or f"{partly} writes other channels too", tuple(writers))
 
 
+def _bundled(groups: Sequence[Group], module: nn.Module) -> Iterator[Group]:
+    """Yield the groups, with those as one that a convolution with groups of channels ties: of these each is cut as a whole."""
+    starts = np.cumsum([0, *(len(group.members[0].places) for group in groups)])
+    links, stuck = list[tuple[int, int]](), dict[str, str]()
+    for name, part in module.named_modules():
+        if not (isinstance(part, nn.Conv2d) and _has_groups(part)):
+            continue
+        read, written = (_channels_at(groups, starts, name, side) for side in ("in", "out"))
+        if (len(read), len(written)) != (part.in_channels, part.out_channels):
+            stuck[name] = f"{name} has {part.groups} groups of channels"
+            continue
+        for one in range(part.groups):
+            together = [*_share(read, one, part.groups), *_share(written, one, part.groups)]
+            links += [(together[0], other) for other in together[1:]]
+    rows, columns = np.array(links, int).reshape(-1, 2).T
+    _, units = connected_components(coo_array((np.ones(len(rows)), (rows, columns)), (starts[-1], starts[-1])), directed=False)
+    belongs = [np.searchsorted(starts, one, side="right") - 1 for one in (rows, columns)]
+    _, clusters = connected_components(coo_array((np.ones(len(rows)), belongs), (len(groups), len(groups))), directed=False)
+    for cluster in dict.fromkeys(clusters.tolist()):
+        chosen = np.flatnonzero(clusters == cluster).tolist()
+        parts = [(groups[index], units[starts[index] : starts[index + 1]]) for index in chosen]
+        why = next((stuck[member.layer] for group, _ in parts for member in group.members if member.layer in stuck), None)
+        every = np.concatenate([each for _, each in parts])
+        if not why and len(np.unique(every)) < len(every):
+            merged = _merged(parts)
+            why = merged.fixed
+            if not why:
+                yield merged
+                continue
+        yield from (dataclasses.replace(group, fixed=why or group.fixed) for group, _ in parts)
+
+
+def _has_groups(layer: nn.Conv2d) -> bool:
+    """Return whether a convolution has its channels in groups, of more than one."""
+    return layer.groups > 1 and not layer.groups == layer.in_channels == layer.out_channels
+
+
+def _channels_at(groups: Sequence[Group], starts: np.ndarray, layer: str, side: Side) -> dict[int, int]:
+    """Return the channel, counted over all groups, at each position of a layer's axis."""
+    return {
+        position: int(start) + channel
+        for group, start in zip(groups, starts, strict=False)
+        for member in group.members
+        if (member.layer, member.side) == (layer, side)
+        for channel, places in enumerate(member.places)
+        for position in places
+    }
+
+
+def _share(channels: Mapping[int, int], one: int, groups: int) -> list[int]:
+    """Return the channels of one of a convolution's groups."""
+    each = len(channels) // groups
+    return [channels[position] for position in range(one * each, (one + 1) * each)]
+
+
+def _merged(parts: Sequence[tuple[Group, np.ndarray]]) -> Group:
+    """Return groups as one whose units are the channels with the same number."""
+    numbers = dict.fromkeys(int(unit) for _, units in parts for unit in units)
+    place_of = {unit: index for index, unit in enumerate(numbers)}
+    axes: dict[tuple[str, Side], list[list[int]]] = {}
+    for group, units in parts:
+        for member in group.members:
+            axis = axes.setdefault((member.layer, member.side), [[] for _ in numbers])
+            for unit, places in zip(units, member.places, strict=True):
+                axis[place_of[int(unit)]] += places
+    members = tuple(Member(*axis, tuple(tuple(sorted(each)) for each in places)) for axis, places in axes.items())
+    first = parts[0][0]
+    why = next((group.fixed for group, _ in parts if group.fixed), None)
+    why = why or next((reason for member in members if (reason := _entangled(member))), None)
+    if len(numbers) < 2:
+        why = why or f"{first.name} mixes all of its channels"
+    width = len(numbers) * len(axes[first.convolutions[0], "out"][0])
+    return Group(first.name, width, members, why, tuple(layer for group, _ in parts for layer in group.convolutions))
+
+
 def _reads(handler: str, layer: nn.Module) -> bool:
     """Return whether a Torch-Pruning handler cuts what a layer reads; depthwise and normalisation have one axis."""
     depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels
@@ -201,9 +294,6 @@ def _obstacle(place: str, layer: nn.Module, ops: tuple[Op, ...]) -> str | None:
         return None
     if not isinstance(layer, nn.Conv2d):
         return f"{place} is a {type(layer).__name__}"
-    depthwise = layer.groups == layer.in_channels == layer.out_channels
-    if layer.groups > 1 and not depthwise:
-        return f"{place} has {layer.groups} groups of channels"
     kernel, (height, width) = layer.kernel_size[0], layer.kernel_size
     plain = height == width and kernel % 2 == 1 and layer.dilation == (1, 1) and layer.stride[0] == layer.stride[1]
     shapes = [_pixels(op) for op in ops if op.kind == "conv" and op.name == place]
@@ -231,10 +321,11 @@ def _layers(module: nn.Module, ops: tuple[Op, ...], groups: list[Group]) -> Iter
             return Axis(size, tied)
 
         if isinstance(part, nn.Conv2d):
-            kind: Literal["depthwise", "conv"] = "depthwise" if part.groups > 1 else "conv"
+            kind: Literal["depthwise", "conv"] = "depthwise" if part.groups > 1 and not _has_groups(part) else "conv"
+            together = part.in_channels // part.groups if _has_groups(part) else None
             shape = part.kernel_size[0], part.stride[0], sizes[name]
             writes, reads = axis("out", part.out_channels), axis("in", part.in_channels)
-            yield name, Layer(name, kind, writes, reads, *shape, part.bias is not None, calls[name])
+            yield name, Layer(name, kind, writes, reads, *shape, part.bias is not None, calls[name], together=together)
         elif isinstance(part, nn.Linear):
             writes, reads = axis("out", part.out_features), axis("in", part.in_features)
             yield name, Layer(name, "linear", writes, reads, bias=part.bias is not None)

@@ -1,0 +1,283 @@
+"""A network as fast as wanted that keeps the most important channels and blocks: offers, latencies, choice, certificate.
+
+Edges of the staircase are offered over all narrower widths, not beside the present one alone: importance tells what a channel is
+worth in its place, where the paper's objective has to keep the parameters, and so the shape, as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from genet.errors import EvidenceError
+from genet.latency.profile import profile_blocks, profile_sweep
+from genet.latency.staircase.staircase import Staircase, analyse
+from genet.latency.table import LatencyTable, NetworkRow
+from genet.storage import Record
+from genet.studies.align.matrix import Matrices
+from genet.studies.align.program import Choice, Offer, Program, fastest, least_lost
+from genet.studies.align.study import Ratio, ratio_of
+from genet.studies.align.subject import Movable
+
+if TYPE_CHECKING:
+    from genet.latency.timing.clock import Timing
+    from genet.latency.timing.meter import Meter
+    from genet.studies.align.importance import Importance
+    from genet.studies.align.module_subject import ModuleSubject
+
+NARROWEST = 1 / 8  # of the present width
+FINE = 12  # widths to measure, at least, if the group has as many
+OFFERED = 8  # widths on offer, at most: a matrix has their square
+MEASURED = 10  # whole networks, at most
+NEAR = 0.01  # below the target: such a network need not be bettered
+APART = 0.001  # shares of the layers' time that are told apart
+SURELY = 0.2  # of what lies between two shares, that a step leaves behind at least
+
+
+class Slot(Record):
+    """A group's widths on offer, the share of its importance kept at each, and its width in the result; None once it is gone."""
+
+    name: str
+    layers: tuple[str, ...]
+    width: int
+    offered: tuple[int, ...]
+    kept: tuple[float, ...]
+    new: int | None
+
+
+class Pruning(Record):
+    """A network pruned to a latency on one device: the most important channels and blocks are kept.
+
+    `removed` are those of the removable `blocks` that are gone. `rise` is the importance lost, a rise of the loss to second
+    order, and `kept` the share of all importance that is kept. `predicted` is the latency of the layers that change over their
+    present one, `measured` that of the whole network, whose upper confidence limit is within the target.
+    """
+
+    network: str
+    device: str
+    estimate: bool
+    batch: int
+    target: float
+    slots: tuple[Slot, ...]
+    blocks: tuple[str, ...]
+    removed: tuple[str, ...]
+    fixed: dict[str, str]
+    parameters: tuple[int, int]
+    rise: float
+    kept: float
+    predicted: float
+    measured: Ratio
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The widths of the groups that move."""
+        return {slot.name: slot.new for slot in self.slots if slot.new not in (None, slot.width)}
+
+    @property
+    def parameter_gain(self) -> float:
+        """Relative change of the parameters."""
+        return self.parameters[1] / self.parameters[0] - 1
+
+
+def narrower(movable: Movable) -> tuple[int, ...]:
+    """Return the widths to measure: down to an eighth of the present one, in steps of a power of two times its units."""
+    unit, width = movable.multiple, movable.width
+    least = max(unit, math.ceil(width * NARROWEST / unit) * unit)
+    step = unit
+    while (width - least) // (2 * step) >= FINE - 1:
+        step *= 2
+    return tuple(sorted({width, *range(-(-least // step) * step, width, step)}))
+
+
+def on_offer(staircase: Staircase) -> tuple[int, ...]:
+    """Return the edges of a staircase up to the present width, its last, or all widths on a slope; the most apart of many."""
+    widths = staircase.widths if staircase.pattern == "slope" else staircase.candidates
+    picked = np.linspace(0, len(widths) - 1, min(OFFERED, len(widths))).round().astype(int)
+    return tuple(widths[index] for index in picked)
+
+
+def find_offers(
+    subject: ModuleSubject, importance: Importance, table: LatencyTable, meter: Meter, measured: Callable[[], None]
+) -> tuple[Offer, ...]:
+    """Measure every group over narrower widths, as far as the table lacks them, and offer its edges.
+
+    EvidenceError if no width of the network may move.
+    """
+    if not (subject.movable or subject.removable):
+        why = "; ".join(dict.fromkeys(subject.fixed.values())) or "it has no convolutions"
+        raise EvidenceError(f"{subject.name}: got no layer whose width may change, expected at least one: {why}")
+    if subject.movable:
+        typical = subject.movable[len(subject.movable) // 2]
+        first = typical.blocks(typical.width)
+        profile_blocks(table, meter, first, first[0], 0, measured)  # begins a new table with a sentinel like most of its rows
+    found = []
+    for movable in subject.movable:
+        at_width = {width: movable.blocks(width) for width in narrower(movable)}
+        widths: tuple[int, ...] = (movable.width,)
+        if len(at_width) > 1:
+            sweep, _ = profile_sweep(table, meter, at_width, measured, (movable.width,))
+            if movable.width not in sweep.widths:
+                raise EvidenceError(f"measuring {movable.name} at its width {movable.width} failed: {_failure(table, movable)}")
+            widths = on_offer(analyse(sweep))
+        group = subject.tied.of(movable.name)
+        every, *lost = importance.lost(group, (0, *(width // movable.multiple for width in widths)))
+        found.append(Offer(movable.name, widths, tuple(lost), every, subject.around_group(movable.name)))
+    return tuple(found)
+
+
+def _failure(table: LatencyTable, movable: Movable) -> str:
+    rows = map(table.block_row, movable.blocks(movable.width))
+    return next((row.failure for row in rows if row and row.failure), "it failed")
+
+
+def find_program(
+    subject: ModuleSubject,
+    offers: Sequence[Offer],
+    blocks: Mapping[str, float],
+    table: LatencyTable,
+    meter: Meter,
+    measured: Callable[[], None],
+) -> Program:
+    """Measure every layer over the pairs of widths that it may read and write, as far as the table lacks them."""
+    layers = [layer for layer in subject.tied.layers.values() if layer.kind != "norm"]
+    matrices = Matrices(layers, {offer.name: offer.widths for offer in offers}, subject.layer_blocks, subject.around)
+    wanted = matrices.wanted()
+    profile_blocks(table, meter, wanted, wanted[0], 0, measured)
+    return Program(tuple(offers), dict(blocks), matrices.costs(table.ms))
+
+
+def prune(
+    subject: ModuleSubject,
+    program: Program,
+    table: LatencyTable,
+    meter: Meter,
+    target: float,
+    tried: Callable[[Ratio], None] = lambda ratio: None,
+) -> Pruning:
+    """Choose what loses the least importance at a share of the present latency, measured; `tried` hears of every network timed.
+
+    The share of the layers' own time that is asked for is moved until the whole network's upper limit is within the target, and
+    near it. EvidenceError if even the fastest choice is not within it.
+    """
+    floor, now = fastest(program), program.ms(program.present)
+    search = _Search(target, program.ms(floor) / now)
+    known: list[tuple[Choice, Ratio]] = []
+
+    def ratio_with(choice: Choice) -> Ratio:
+        found = next((ratio for other, ratio in known if other == choice), None)
+        if found is None:
+            found = timed(subject, choice, table, meter)
+            known.append((choice, found))
+            tried(found)
+        return found
+
+    goes_on = True
+    while goes_on and len(known) < MEASURED:
+        choice = least_lost(program, search.share * now) or floor
+        ratio = ratio_with(choice)
+        goes_on = search.goes_on(program.ms(choice) / now, ratio)
+    met = [(choice, ratio) for choice, ratio in known if ratio.above <= target]
+    if not met:
+        ratio = ratio_with(floor)
+        if ratio.above > target:
+            raise EvidenceError(
+                f"{subject.name}: --target-ratio must be a latency that the fewest channels and blocks on offer reach with "
+                f"certainty (got {target:g}); their best is {ratio.mean:.3f}{f' ± {ratio.error:.3f}' if ratio.error else ''}"
+            )
+        met = [(floor, ratio)]
+    return _pruning(subject, program, meter, target, *min(met, key=lambda each: program.lost(each[0])))
+
+
+class _Search:
+    """The share of the layers' own time to ask for next, between one that met the target and one that missed it."""
+
+    def __init__(self, target: float, least: float) -> None:
+        self.target, self.share = target, max(target, least)
+        self._least, self._stride = least, 1.0
+        self._met: tuple[float, float] | None = None  # share, and the upper limit of the whole network's ratio
+        self._missed = (1.0, 1.0)
+
+    def goes_on(self, predicted: float, ratio: Ratio) -> bool:
+        """Take a measured network into account; return whether another share is worth trying."""
+        if ratio.above <= self.target:
+            if self._met is None or self.share > self._met[0]:
+                self._met = self.share, ratio.above
+            if ratio.above > self.target - max(NEAR, ratio.margin):
+                return False
+        elif predicted < self._missed[0]:
+            self._missed = predicted, ratio.above
+        low, high = self._met[0] if self._met else self._least, self._missed[0]
+        if high - low < APART:
+            return False
+        edge = SURELY * (high - low)
+        self.share = min(max(self._wanted(), low + edge if self._met else low), high - edge)
+        return True
+
+    def _wanted(self) -> float:
+        """Return the share that lies as far as the target between both, or strides on from the one that missed it."""
+        high, above = self._missed
+        if self._met is None:
+            self._stride *= 1.5
+            return high - self._stride * (above - self.target)
+        low, below = self._met
+        return low + (high - low) * (self.target - NEAR / 2 - below) / (above - below)
+
+
+def timed(subject: ModuleSubject, choice: Choice, table: LatencyTable, meter: Meter) -> Ratio:
+    """Return a whole network against the present one; the table keeps every round, and those it has count."""
+    reference, module = str(subject.network), subject.build(choice.widths, removed=choice.removed)
+    network = subject.described(module, subject.name, removed=choice.removed)
+    part = subject.part(choice.widths, removed=choice.removed)
+    row = table.network_row(network)
+    if row and (row.reference, row.ops) != (reference, len(part.ops())):
+        row = None
+
+    def keep(after: Timing, before: Timing) -> None:
+        nonlocal row
+        row = NetworkRow(
+            network=str(network),
+            reference=reference,
+            ops=len(part.ops()),
+            ms=(*(row.ms if row else ()), after.ms),
+            reference_ms=(*(row.reference_ms if row else ()), before.ms),
+            spread=max(after.spread, before.spread, row.spread if row else 0.0),
+        )
+        table.add_network(row)
+
+    earlier = tuple(zip(row.ms, row.reference_ms, strict=True)) if row else ()
+    return ratio_of(part, subject.part({}), meter, earlier, keep)
+
+
+def _pruning(subject: ModuleSubject, program: Program, meter: Meter, target: float, choice: Choice, ratio: Ratio) -> Pruning:
+    setting, layers = meter.setting, {movable.name: movable.layers for movable in subject.movable}
+    built = subject.build(choice.widths, removed=choice.removed)
+    slots = tuple(
+        Slot(
+            name=offer.name,
+            layers=layers[offer.name],
+            width=offer.widths[-1],
+            offered=offer.widths,
+            kept=tuple(1 - lost / (offer.importance or 1.0) for lost in offer.lost),
+            new=choice.widths.get(offer.name),
+        )
+        for offer in program.offers
+    )
+    return Pruning(
+        network=subject.name,
+        device=setting.device.name,
+        estimate=setting.estimate,
+        batch=setting.batch,
+        target=target,
+        slots=slots,
+        blocks=tuple(program.blocks),
+        removed=choice.removed,
+        fixed=dict(subject.fixed),
+        parameters=(subject.parameters({}), sum(each.numel() for each in built.parameters())),
+        rise=program.lost(choice),
+        kept=1 - program.lost(choice) / (program.importance or 1.0),
+        predicted=program.ms(choice) / program.ms(program.present),
+        measured=ratio,
+    )
