@@ -26,6 +26,7 @@ def test_the_tables_of_a_run_hold_what_its_files_hold(finished: RunFolder) -> No
     run = genet.Run(finished.path)
     (first, *_) = rows(run.outcomes)
     assert (finished.path / "networks").samefile(Path(str(first["folder"])).parents[1])
+    assert first["budget"] == str(run.recipe.select.budgets[0])
     assert first["name"] in {row["name"] for row in rows(run.networks)}
     assert len(rows(run.trials)) == len(finished.trials.read().records)
     kinds = {row["kind"] for row in rows(run.latency)}

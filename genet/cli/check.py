@@ -66,10 +66,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         network = record
     else:
         space = record.space if isinstance(record, Recipe) else record
-        widths, networks = (
-            space.widths_on_offer(),
-            (record.measure if isinstance(record, Recipe) else Measure()).calibration_networks,
-        )
+        widths = space.widths_on_offer()
+        networks = (record.measure if isinstance(record, Recipe) else Measure()).calibration_networks
         network = space.masternet(record.search_resolution if isinstance(record, Recipe) else max(space.input.resolutions))
         expected = expected_rows(space, networks)
         answer |= {
@@ -133,9 +131,10 @@ def _budgets(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
     if not measure.here:
         return estimated_outlooks(recipe)
     try:
-        return recorded_outlooks(recipe, read_evidence(run.latency.path, measure))
+        table = read_evidence(run.latency.path, measure)
     except EvidenceError:  # nothing measured yet, or in several settings
         return outlooks(recipe, None, (), measure.batch)
+    return outlooks(recipe, None, (), measure.batch) if table.setting.estimate else recorded_outlooks(recipe, table)
 
 
 def _told_images(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> Answer:
@@ -188,9 +187,10 @@ def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
     few = recipe.train.batch if device.type == "cuda" else min(recipe.train.batch, max(2, int(AT_ONCE / macs)))
     splits = load_data(recipe.data, recipe.space.input, recipe.seed, View(augment=recipe.augment), device)
     spent = training_seconds(recipe, splits, device, few)
+    tournament = f"the tournament for it {duration(spent['tournament'])}, " if recipe.space.masternets else ""
     return (
-        f"training the MasterNet {duration(spent['master'])}, joint trials and race {duration(spent['race'])} at most, by steps "
-        f"of {few} images timed here; measuring and trials come on top"
+        f"training the MasterNet {duration(spent['master'])}, {tournament}joint trials and race {duration(spent['race'])} at "
+        f"most, by steps of {few} images timed here; measuring and trials come on top"
     )
 
 

@@ -46,6 +46,8 @@ def _print_status(job: RunContext) -> Answer:
     if job.recipe.space.masternets:
         print(summary(job))
     trained = Trained.load(job.folder.master) if job.folder.master.exists() else None
+    if trained and found and trained.network != found.winner:
+        trained = None  # of an earlier tournament
     if trained:
         print(f"the MasterNet is trained: {percent(trained.nas_accuracy)} on the images held out for the search")
     elif is_worked_in(job.folder.path):

@@ -56,7 +56,7 @@ class Budget:
         if own_ms is None:
             return ""
         words = {"ms": f" ms per batch of {batch}", "ms/image": " ms/image", "x": "x"}
-        return ", ".join(f"{self.amount * own_ms / ms:.4g}{words[unit]}" for unit, ms in units.items())
+        return ", ".join(f"{_digits(self.amount * own_ms / ms)}{words[unit]}" for unit, ms in units.items())
 
     def told(self, masternet_ms: float, batch: int) -> str:
         """Return it in all forms, its own first."""
@@ -76,6 +76,11 @@ class Budget:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"anyOf": [{"type": "number"}, {"type": "string"}]}
+
+
+def _digits(value: float) -> str:
+    """Return four digits, or all before the point if there are more."""
+    return f"{value:.4g}" if value < 1e4 else f"{value:.0f}"
 
 
 def _units(masternet_ms: float | None, batch: int) -> dict[Unit, float]:

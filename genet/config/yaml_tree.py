@@ -88,13 +88,18 @@ def compose(path: Path) -> yaml.Node:
         raise SpecError([f"{path}: must not be empty; `genet init` writes an example to start from"])
     for part in walk(node):
         part.start_mark.name = str(path)
-    for part in walk(node):
-        if isinstance(part, yaml.MappingNode):
-            odd = (key for key, _ in part.value if not isinstance(key, yaml.ScalarNode))
-            faults += [f"{where(key)}: a key must be a plain word" for key in odd]
+    faults += _odd_keys(node)
     if faults:
         raise SpecError(faults)
     return node
+
+
+def _odd_keys(node: yaml.Node) -> Iterator[str]:
+    """Yield a fault for every key that is no plain word."""
+    for part in walk(node):
+        if isinstance(part, yaml.MappingNode):
+            odd = (key for key, _ in part.value if not isinstance(key, yaml.ScalarNode))
+            yield from (f"{where(key)}: a key must be a plain word" for key in odd)
 
 
 def compose_value(text: str, option: str) -> yaml.Node:
@@ -107,6 +112,8 @@ def compose_value(text: str, option: str) -> yaml.Node:
         raise SpecError([f"{option} must be one value in YAML, such as 5, 0.5x or [1, 2] (got {text!r})"]) from None
     for part in walk(node):
         part.start_mark = _option_mark(option)
+    if faults := list(_odd_keys(node)):
+        raise SpecError(faults)
     return node
 
 
@@ -171,9 +178,11 @@ def duplicate_keys(node: yaml.Node) -> Iterator[Fault]:
             seen: dict[str, yaml.Node] = {}
             for key, _ in part.value:
                 if key.value in seen:
-                    first = seen[key.value].start_mark.line + 1
+                    first = (
+                        f"stands on line {seen[key.value].start_mark.line + 1} too" if of_a_file(key) else "stands there twice"
+                    )
                     place = (key.start_mark.name, key.start_mark.line, key.start_mark.column)
-                    yield place, f"{where(key)}: {key.value}: must be given once, and stands on line {first} too"
+                    yield place, f"{where(key)}: {key.value}: must be given once, and {first}"
                 seen.setdefault(key.value, key)
 
 

@@ -75,7 +75,7 @@ class Preflight(Record):
 def preflight(job: RunContext) -> Preflight:
     """Size the job up; takes a few seconds and keeps its measurements in the table.
 
-    Before a tournament is over, it is sized up around the MasterNet of the space. EvidenceError where latencies come from a file
+    Before a tournament is over, it is sized up around the MasterNet of the space. EvidenceError if latencies come from a file
     that does not hold the MasterNet.
     """
     found = job.recipe.space.masternets is None or bool(job.tournament and job.tournament.winner)
@@ -159,7 +159,7 @@ def _seconds(
     untrained = TrialContext(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
     (searched, *_), joint, budgets = recipe.race.counts, recipe.search.count, len(recipe.select.budgets)
     contenders = _contenders(recipe)
-    scaled = len(_designs(recipe)) * _resolutions(recipe) * budgets
+    scaled = (len(_designs(recipe)) + bool(contenders)) * _resolutions(recipe) * budgets  # the winner is scaled too
     selected = recipe.select.measure_top_k * len(space.input.resolutions) * budgets
     rivals = ((searched - 1) * _resolutions(recipe) + (searched if joint else 0)) * budgets
     tournament = timings(CONTENDER_SCALES * contenders, SCAN_ROUNDS) + timings(CERTIFICATES * contenders, ROUNDS)

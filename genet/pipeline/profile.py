@@ -21,7 +21,8 @@ def check_job(job: RunContext) -> Preflight:
     """Check before any hour is spent: the job's size, time and budgets, and whether a teacher is available."""
     _same_kind_of_device(job)
     _say_other_setting(job)
-    if not job.folder.master.exists():
+    undecided = job.recipe.space.masternets is not None and not (job.tournament and job.tournament.winner)
+    if undecided or not job.folder.master.exists():
         lesson = lesson_of(job, job.reference, job.recipe.train)
         teacher_of(lesson, job.splits.labels)  # a missing teacher must not be found only after the search
     job.card.save(job.folder.environment)

@@ -14,7 +14,7 @@ from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.rounds import run_joint_trials
 from genet.pipeline.trainings import Finished, Trainings
-from genet.search.outcome import Outcomes, Trained
+from genet.search.outcome import Outcomes, Trained, Won
 from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced
 from genet.storage import digest
 from genet.trials.runners.opening import open_runner
@@ -43,7 +43,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         setting=found.setting,
         masternet=masternet,
         masternet_ms_per_image=found.masternet_ms_per_image,
-        won=job.tournament.won if job.tournament else None,
+        won=_won(job),
         outcomes=winners,
         unmet=found.unmet,
         raced=raced(entrants, scores),
@@ -54,6 +54,16 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         result.save(job.folder.results)
     job.folder.forget_the_race()
     return result
+
+
+def _won(job: RunContext) -> Won | None:
+    """Return the winner of the tournament with its latency in the present setting, as far as it was measured in it."""
+    won = job.tournament.won if job.tournament else None
+    row = job.table.network_row(job.masternet) if won else None
+    if won is None or row is None:
+        return won
+    ms = row.ratio * job.table.masternet_ms(job.reference) / job.table.setting.batch
+    return won.model_copy(update={"ms_per_image": ms})
 
 
 def _trained(job: RunContext, trainings: Trainings, entrants: Sequence[Entrant]) -> dict[str, Score]:

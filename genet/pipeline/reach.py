@@ -82,12 +82,15 @@ def recorded_outlooks(recipe: Recipe, table: LatencyTable) -> tuple[BudgetOutloo
     if table.network_row(masternet) is None:
         return outlooks(recipe, None, (), recipe.measure.batch)
     rows = [row for row in table.network_rows if row.reference == str(masternet)]
-    predictor, known = Predictor(table, masternet, rows), []
+    known = []
     for network in _smallest(recipe):
+        row = table.network_row(network)
+        if row and row in rows:
+            known.append(row.ratio * table.masternet_ms(masternet))
+            continue
         try:
-            row = table.network_row(network)
-            known.append(row.ratio * table.masternet_ms(masternet) if row in rows and row else predictor.ms(network))
-        except EvidenceError:  # a width that its staircases do not keep
+            known.append(Predictor(table, masternet, rows).ms(network))
+        except EvidenceError:  # no blocks measured yet, or a width that its staircases do not keep
             continue
     return outlooks(recipe, table.masternet_ms(masternet), known, table.setting.batch)
 

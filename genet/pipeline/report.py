@@ -20,11 +20,12 @@ from genet.pipeline.learn import train_network
 from genet.pipeline.run_folder import RunFolder, network_name
 from genet.pipeline.state import SearchState
 from genet.pipeline.tournament import standings_of
+from genet.pipeline.trainings import read_finished
 from genet.report.page import ReportData, page
 from genet.report.race_figures import ShortTraining
 from genet.search.certificate import Choice, Selection
 from genet.search.outcome import Outcomes, Trained
-from genet.search.race import Entrants
+from genet.search.race import Entrants, short_training
 from genet.search.validation import Validation
 from genet.storage import Record, write_atomic
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -113,14 +114,16 @@ def write_report(job: RunContext) -> Path:
 
 
 def _short_trainings(job: RunContext) -> dict[str, ShortTraining]:
-    """Return the short trainings of the race by network name."""
-    entrants = _if_there(job.folder, job.folder.entrants, Entrants)
-    designs = {entrant.name for entrant in entrants.racing if entrant.design} if entrants else set()
-    earlier = job.tournament.trainings if job.tournament else frozenset()
+    """Return the short trainings of all who race, and of the joint trials, by network name."""
+    found = _if_there(job.folder, job.folder.entrants, Entrants)
+    if found is None:
+        return {}
+    networks = {each.network for each in found.racing} | {each.network for each in found.joint}
+    designs, epochs = {each.network for each in found.racing if each.design}, short_training(job.recipe.train).epochs
     return {
-        line["name"]: ShortTraining(line["held_out"], line["name"] not in designs)
-        for line in job.folder.race.read().records
-        if line["id"] not in earlier and line["epochs"] < job.recipe.train.epochs and line["held_out"] is not None
+        line.name: ShortTraining(line.held_out, line.network not in designs)
+        for line in read_finished(job.folder.race).values()
+        if line.network in networks and (line.epochs, line.repeat) == (epochs, 0) and line.held_out is not None
     }
 
 

@@ -29,12 +29,15 @@ class Run:
     def outcomes(self) -> Any:
         """A row for every budget that is met: the network handed out, its latency and accuracy, and the folder of its exports."""
         rows = self._results.outcomes
-        return _table({**row.model_dump(exclude={"known", "best_searched"}), "folder": self._exports(row.export)} for row in rows)
+        return _table(
+            {**row.model_dump(mode="json", exclude={"known", "best_searched"}), "folder": self._exports(row.export)}
+            for row in rows
+        )
 
     @property
     def networks(self) -> Any:
         """A row for every network that was fully trained in the race. Latencies are milliseconds per image."""
-        return _table(row.model_dump() for row in self._results.raced)
+        return _table(row.model_dump(mode="json") for row in self._results.raced)
 
     @property
     def trials(self) -> Any:

@@ -158,6 +158,13 @@ def _held(job: RunContext, found: Tournament, runner: OpenRunner) -> Tournament:
             found.save(job.folder.tournament)
         title = f"tournament for the MasterNet, round {number} of {len(rounds)}"
         lines = trainings.train(title, [(network, 0) for network in left], schedule)
+        lost = {line.name: str(line.failure) for line in lines.values() if line.failure and line.failure.kind == "worker killed"}
+        if lost:
+            why = "; ".join(f"{name}: {failure}" for name, failure in lost.items())
+            raise EvidenceError(
+                f"the tournament for the MasterNet failed: got no result of {len(lost)} designs ({why}), expected one of each; "
+                "the same command tries them again"
+            )
         left = ranked(left, {network: line.held_out for (network, _), line in lines.items() if line.held_out is not None})
         if not left:
             why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())

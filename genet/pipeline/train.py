@@ -145,9 +145,11 @@ def train_anew(lesson: TrainingTask, splits: Splits, execution: Execution, resul
 
 def save_trained(trained: Trained, result: Path) -> None:
     """Write the result of a training, and its curve beside it: `curves.csv` beside a network's `model.json`."""
+    file = result.with_name("curves.csv" if result.stem == "model" else f"{result.stem}.curves.csv")
     if trained.curve:
-        name = "curves.csv" if result.stem == "model" else f"{result.stem}.curves.csv"
-        write_atomic(result.with_name(name), trained.curve_csv)
+        write_atomic(file, trained.curve_csv)
+    else:  # it went on from a checkpoint of an earlier version, at its end
+        file.unlink(missing_ok=True)
     trained.save(result)
 
 

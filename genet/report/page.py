@@ -96,6 +96,7 @@ def page(story: ReportData) -> str:
         script_digest=b64encode(sha256(script.encode()).digest()).decode(),
         recipe=to_yaml(story.recipe),
         found=found_in(story.setting),
+        contended=found_in(story.tournament.setting) if story.tournament else "",
         uses=uses(story),
         unlearnt=story.masternet and story.masternet.why_unlearnt(story.recipe.space.input.classes),
         audit=additivity(story.trials),
@@ -143,7 +144,8 @@ def uses(story: ReportData) -> tuple[Use, ...]:
     if story.roof is None or story.selection is None:
         return ()
     masternet, ms = str(story.recipe.space.masternet(story.recipe.search_resolution)), story.selection.masternet_ms_per_image
-    if story.tournament and (won := story.tournament.won):
+    won = story.outcomes.won if story.outcomes else story.tournament.won if story.tournament else None
+    if won:
         masternet, ms = won.network, won.ms_per_image
     timed = {masternet: ("MasterNet", ms)}
     for choice in story.selection.answers:

@@ -10,6 +10,7 @@ from genet.config.budget import Budget
 from genet.config.overrides import Override, read_settings
 from genet.config.reader import read_recipe, to_yaml
 from genet.errors import SpecError
+from tests.fixtures.commands import fault
 from tests.fixtures.tiny import RECIPE, write_recipe
 
 
@@ -68,3 +69,16 @@ def test_what_is_no_yaml_is_refused(value: str, tmp_path: Path) -> None:
 def test_budgets_of_the_command_line_take_the_place_of_the_files(tmp_path: Path) -> None:
     found = read_recipe(write_recipe(tmp_path), [Override("--budget", "select.budgets", "[5ms, 0.2]")])
     assert found.select.budgets == (Budget(5.0, "ms"), Budget(0.2, "ms/image"))
+
+
+@pytest.mark.parametrize(
+    ("given", "law"),
+    [
+        ("master={[a]: 1}", "--set master: a key must be a plain word"),
+        ("train={epochs: 3, epochs: 4}", "epochs: must be given once, and stands there twice"),
+    ],
+)
+def test_a_value_with_odd_keys_is_refused_in_a_line(
+    given: str, law: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert law in fault(capsys, "run", write_recipe(tmp_path), "--set", given)
