@@ -3,7 +3,8 @@
     python benchmarks/align.py wave --data FOLDER     the wave model against measured V100 convolutions
     python benchmarks/align.py solvers                the paper's greedy choice against the exact one, 100 random instances
     python benchmarks/align.py estimates              pruned and timm networks at the analytic V100 and T4, in minutes
-    python benchmarks/align.py here                   the same, measured on this machine: about an hour on two cores
+    python benchmarks/align.py devices                the paper's at the analytic Titan V, P6000 and Jetson Nano, in minutes
+    python benchmarks/align.py here                   as estimates, measured on this machine: about an hour on two cores
     python benchmarks/align.py cifar --data CIFAR10   ResNet-56 dense, pruned, and pruned and aligned, all trained alike: hours
 
 Without a name all parts that need no data are run. Each writes benchmarks/results/align/PART.md; `here` and `cifar` go on where
@@ -67,6 +68,7 @@ PRUNED = tuple(
         ("resnet56", "sfp40-resnet56"),
     )
 )
+EFFICIENTNETS = tuple(f"timm:efficientnet_b{size}" for size in range(3))
 TIMM = ("timm:resnet50", "timm:mobilenetv2_100", "timm:gernet_m", "timm:efficientnet_b0")
 TOLERANCE = 0.05
 FINDINGS = ("nothing to gain", "was certain to", "all sizes tried were slower")  # reasons with these words are answers
@@ -284,7 +286,7 @@ def networks(batch: int, timm: Sequence[str], *arguments: str) -> dict[str, Sequ
 def grown(name: str, answer: dict[str, Any] | str) -> str:
     """Return in one line what growing width and resolution at equal latency gives."""
     if isinstance(answer, str):
-        return f"{name} at batch 1: {answer}."
+        return f"{name} at batch 1: {answer.split(': ', 1)[-1]}."
     best = answer["best"]
     times = best["parameters"] / answer["parameters"], best["macs"] / answer["macs"]
     return (
@@ -309,6 +311,28 @@ def estimates() -> list[str]:
         lines += [f"## {gpu.upper()}", "", *table_of(found, "estimated")]
         scaled = each_aligned({"grown": (TIMM[3], *SCALED, "--device", f"estimate:{gpu}")}, Journal(WORK / "estimates.jsonl"))
         lines += [grown("efficientnet_b0, eager", scaled["grown"]), ""]
+    return lines
+
+
+def devices() -> list[str]:
+    """At the analytic GPUs of the paper, in fp32 as there: tables 2 to 5."""
+    journal = Journal(WORK / "devices.jsonl")
+    lines = [
+        "# Aligned at the paper's GPUs",
+        "",
+        "Estimates, not measurements: FP32, CUDA graphs; pruned networks at batch 128 and 32x32 pixels, EfficientNets in eager",
+        f"mode at batch 1 and their own size. Latency mode, greedy, parameters within {TOLERANCE:.0%}.",
+        "",
+    ]
+    for gpu in ("titan-v", "p6000", "jetson-nano"):
+        at = ("--device", f"estimate:{gpu}")
+        pruned = PRUNED if gpu == "titan-v" else PRUNED[:2]  # tables 4 and 5 have HRank's alone
+        settled = ("--batch", "128", *at, "--runtime", "cudagraph", "--param-tolerance", str(TOLERANCE))
+        wanted: dict[str, Sequence[str]] = {each[-1]: (*each, *settled) for each in pruned}
+        lines += [f"## {gpu.upper()}", "", *table_of(each_aligned(wanted, journal), "estimated")]
+        grow = () if gpu == "jetson-nano" else EFFICIENTNETS
+        larger: dict[str, Sequence[str]] = {name.removeprefix("timm:"): (name, *SCALED, *at) for name in grow}
+        lines += [line for name, answer in each_aligned(larger, journal).items() for line in (grown(name, answer), "")]
     return lines
 
 
@@ -419,7 +443,7 @@ def cifar_table(tuned: dict[str, list[str]], accuracies: dict[str, float]) -> li
     return [*lines, ""]
 
 
-PARTS: dict[str, Callable[[], list[str]]] = {"solvers": solvers, "estimates": estimates, "here": here}
+PARTS: dict[str, Callable[[], list[str]]] = {"solvers": solvers, "estimates": estimates, "devices": devices, "here": here}
 WITH_DATA: dict[str, Callable[[Path], list[str]]] = {"wave": wave, "cifar": cifar}
 
 

@@ -3,7 +3,7 @@
     python benchmarks/wave_model.py --data FOLDER --papers FOLDER      (2 to 3 minutes on one CPU core)
 
 FOLDER of data: timm_benchmark_rtx3090_amp_nhwc.csv (timm's results) and v100_tensorrt_fp16_conv.csv.gz (the layer timings
-of Alibaba's TinyNAS as CSV). FOLDER of papers: genet_table7_v100_fp16.csv. Writes benchmarks/results/wave_model.md.
+of Alibaba's TinyNAS as CSV). FOLDER of papers: the GENet paper's tables 7 to 9 as CSV. Writes benchmarks/results/wave_model.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -27,6 +28,7 @@ from torch import nn
 
 from genet.arch.cost import Conv
 from genet.config.reader import read_network
+from genet.config.recipe import Dtype, Runtime
 from genet.latency.estimate.analytic import LAUNCH_MS, TILES, estimate, scale_of, tiled
 from genet.latency.estimate.hardware import find_gpu
 from genet.latency.estimate.residual import LearnedCorrection, Timed
@@ -34,12 +36,11 @@ from genet.latency.ops import Op, conv_op, network_ops
 from genet.latency.trace import module_ops
 from genet.storage import write_atomic
 
-TABLE7, RTX3090, LAYERS = "genet_table7_v100_fp16.csv", "timm_benchmark_rtx3090_amp_nhwc.csv", "v100_tensorrt_fp16_conv.csv.gz"
+RTX3090, LAYERS = "timm_benchmark_rtx3090_amp_nhwc.csv", "v100_tensorrt_fp16_conv.csv.gz"
 NETWORKS = Path(__file__).parent.parent / "search_spaces" / "networks"
-BATCH = 64  # of table 7's last column
+BATCH = 64  # of the layers whose steps are compared
 EVERY = 3  # of timm's rows, for the time it takes to trace them all
 OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm)
-ATTENTION = {"bmm", "baddbmm", "_softmax", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math"}
 TIMM = {"ResNet-18": "resnet18", "ResNet-34": "resnet34", "ResNet-50": "resnet50", "ResNet-152": "resnet152"}
 TIMM |= {f"RegNetY-{mega}00MF": f"regnety_00{mega}" for mega in (2, 4, 6, 8)} | {"MnasNet-1.0": "mnasnet_100"}
 EFFICIENTNETS = {"EfficientNet-B0": 224, "EfficientNet-B1": 240, "EfficientNet-B2": 260, "EfficientNet-B3": 300}
@@ -57,26 +58,53 @@ class Score:
     worst: str
 
 
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the GENet paper: its file, its setting, and the batch of its last column."""
+
+    number: int
+    file: str
+    gpu: str
+    dtype: Dtype
+    runtime: Runtime
+    batch: int
+
+    def estimate_ms(self, ops: Sequence[Op], batch: int) -> float:
+        """Milliseconds per batch in the table's setting."""
+        return estimate(ops, find_gpu(self.gpu), batch, self.dtype, self.runtime).ms
+
+    def __str__(self) -> str:
+        return f"GENet paper, table {self.number}: {self.gpu.upper()}, {self.dtype}, {self.runtime}, batch {self.batch}"
+
+
+PAPER_TABLES = (
+    PaperTable(7, "genet_table7_v100_fp16.csv", "v100", "fp16", "eager", 64),
+    PaperTable(8, "genet_table8_t4_tensorrt_fp16.csv", "t4", "fp16", "tensorrt", 32),
+    PaperTable(9, "genet_table9_t4_tensorrt_int8.csv", "t4", "int8", "tensorrt", 32),
+)
+
+
 def main() -> None:
-    """Score the three tables and write the page."""
+    """Score the tables and write the page."""
     parser = argparse.ArgumentParser(description="Score the analytic device model on published timings.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--papers", type=Path, required=True)
     given = parser.parse_args()
-    missing = [path for path in (given.data / RTX3090, given.data / LAYERS, given.papers / TABLE7) if not path.is_file()]
+    needed = [given.data / RTX3090, given.data / LAYERS, *(given.papers / table.file for table in PAPER_TABLES)]
+    missing = [path for path in needed if not path.is_file()]
     if missing:
         raise SystemExit(f"the benchmark needs {missing[0]}, which is not there; give the folder that has it")
     warnings.simplefilter("ignore")
-    page = "\n".join([*networks_page(given.papers / TABLE7, given.data / RTX3090), *layers_page(given.data / LAYERS)])
+    page = "\n".join([*networks_page(given.papers, given.data / RTX3090), *layers_page(given.data / LAYERS)])
     write_atomic(Path(__file__).parent / "results" / "wave_model.md", (page + "\n").encode())
     print(page)
 
 
-def networks_page(table7: Path, rtx3090: Path) -> list[str]:
+def networks_page(papers: Path, rtx3090: Path) -> list[str]:
     """Whole networks: order, and error after one scale factor."""
     lines = ["# The analytic device model against published timings", "", "Written by `benchmarks/wave_model.py`.", ""]
     lines += ["| whole networks | n | Spearman | scale | mean error | median error | furthest |", "|---|---|---|---|---|---|---|"]
-    lines += [_row("GENet paper, table 7: V100, fp16, eager, batch 64", score_table7(table7))]
+    lines += [_row(str(table), score_table(papers / table.file, table)) for table in PAPER_TABLES]
     plain, wide = score_rtx3090(rtx3090)
     lines += [_row("timm's RTX 3090, amp, channels_last, own batch and size: plain CNNs", plain)]
     lines += [_row("the same, all without attention and grouped convolution", wide), ""]
@@ -85,6 +113,7 @@ def networks_page(table7: Path, rtx3090: Path) -> list[str]:
         "Table 7: the host's 40 us per operation are read off the table's batch-1 column. Swish counts as two kernels and a"
     ]
     lines += ["grouped convolution as one launch per group, as in PyTorch and cuDNN of 2020."]
+    lines += ["Tables 8 and 9: a kernel's 20 us are read off their batch-1 columns; that swish is a pass by itself, off table 8."]
     lines += [
         f"RTX 3090: every {EVERY}rd row of timm's file. Plain CNNs have batch normalisation only, dense or depthwise convolutions"
     ]
@@ -95,18 +124,19 @@ def networks_page(table7: Path, rtx3090: Path) -> list[str]:
     return lines
 
 
-def score_table7(path: Path) -> Score:
-    """Table 7 at batch 64."""
+def score_table(path: Path, table: PaperTable) -> Score:
+    """One of the paper's tables at its largest batch, the networks that are to be had."""
     names, measured, estimated = [], [], []
     for row in csv.DictReader(path.read_text().splitlines()):
         ops = paper_ops(row["model"])
         if ops:
             names.append(row["model"])
-            measured.append(BATCH * float(row["ms_per_image_b64"]))
-            estimated.append(estimate(ops, find_gpu("v100"), BATCH, "fp16", "eager").ms)
+            measured.append(table.batch * float(row[f"ms_per_image_b{table.batch}"]))
+            estimated.append(table.estimate_ms(ops, table.batch))
     return score(names, measured, estimated)
 
 
+@cache
 def paper_ops(name: str) -> tuple[Op, ...]:
     """The kernels of a network of the paper's table; none where neither timm nor the project has it."""
     if name.startswith("GENet-"):
@@ -151,7 +181,8 @@ def cnn_ops(name: str, size: int) -> tuple[tuple[Op, ...], bool]:
     except (RuntimeError, AssertionError, ValueError):  # a model of one fixed size, or one that computes on the host
         return (), False
     others = {op.name.rsplit(".")[-1] for op in ops if op.kind == "other"}
-    if others & ATTENTION or any(op.kind == "conv" and op.groups > 1 and not op.depthwise for op in ops):
+    attends = "_softmax" in others or any(op.kind == "product" for op in ops)
+    if attends or any(op.kind == "conv" and op.groups > 1 and not op.depthwise for op in ops):
         return (), False
     return ops, not (others - {"mul", "cat"} or any(isinstance(layer, OTHER_NORMS) for layer in module.modules()))
 

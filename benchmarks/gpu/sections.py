@@ -9,20 +9,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from papers import GENET, TAIL_EFFECT, UTILIZATION
+from papers.tail_effect import SHOWN
+
 from genet.storage import Journal
 from gpu.papers import (
     GENET_TABLE_3,
     GENET_TABLE_7,
-    TAIL_FIGURES,
     TAIL_TABLE_2,
     TAIL_TABLE_3,
     UTILIZATION_SURVEY,
 )
 
 Lines = list[str]
-GENET = "[GENet](https://arxiv.org/abs/2006.14090)"
-TAIL = "[tail-effect paper](https://arxiv.org/abs/2011.03897)"
-UTILIZATION = "[utilization paper](https://arxiv.org/abs/2212.07936)"
 
 
 def as_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
@@ -220,7 +219,10 @@ def align(folder: Path) -> Lines:
             ms = f"{ratio['before_ms']:.3f} -> {ratio['ms']:.3f}"
             change = f"{answer['ratio'] - 1:+.1%}"
             rows.append((name, ms, change, f"{after / before - 1:+.1%}", TAIL_TABLE_2.get(name, "n/a")))
-    lines = [f"Whole networks in turn before and after, parameters within 5 %; beside them the {TAIL}'s table 2 (Titan-V).", ""]
+    lines = [
+        f"Whole networks in turn before and after, parameters within 5 %; beside them the {TAIL_EFFECT}'s table 2 (Titan-V).",
+        "",
+    ]
     lines += as_table(("network", "ms per batch", "change", "parameters", "paper"), rows) if rows else []
     if larger:
         lines += ["Width and resolution grown at equal latency, batch 1, eager; beside them its table 3.", ""]
@@ -260,8 +262,8 @@ def filters(folder: Path) -> Lines:
     found = _read(folder / "stairs.json")
     if not found:
         return []
-    lines = [f"Layers of VGG16 over their number of filters; the {TAIL} shows (Titan-V, fp32):", ""]
-    lines += [*(f"- figure {figure}: {said}" for figure, said in TAIL_FIGURES.items()), ""]
+    lines = [f"Layers of VGG16 over their number of filters; the {TAIL_EFFECT} shows (Titan-V, fp32):", ""]
+    lines += [*(f"- figure {figure}: {said}" for figure, said in SHOWN.items()), ""]
     rows = (
         (
             str(each["figure"]),

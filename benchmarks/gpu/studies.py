@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from align import PRUNED, SCALED, TIMM, TOLERANCE, each_aligned, grown, is_finding, table_of
+from align import EFFICIENTNETS, PRUNED, SCALED, TIMM, TOLERANCE, each_aligned, grown, is_finding, table_of
 from serving import serve, table
 from torch import nn
 
@@ -16,7 +16,6 @@ from genet.storage import Journal, write_atomic
 from gpu.bench import Bench, command
 
 FOLDED = ("timm:resnet18", "timm:regnetx_002", "timm:gernet_s", "timm:efficientnet_b0", "timm:mobilenetv2_100", "timm:dla60x_c")
-EFFICIENTNETS = tuple(f"timm:efficientnet_b{size}" for size in range(3))
 SERVED = "genet-large"
 Answers = dict[str, dict[str, Any] | str]
 SMALL_SERVED = "@16x3 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | Conv k1 c8 | 10"

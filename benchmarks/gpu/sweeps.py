@@ -78,7 +78,7 @@ def filters(bench: Bench) -> None:
     file, evidence = bench.folder / "stairs.json", bench.folder / "latency.jsonl"
     found = AllStairs.load(file) if file.exists() else AllStairs()
     known = {(each.figure, each.layer, each.batch) for each in found.stairs}
-    for figure, layer, widths, batch in _layers(bench.small):
+    for figure, layer, widths, batch in layers(bench.small):
         if (figure, layer, batch) in known:
             continue
         options = [*bench.options(batch=batch), "--widths", widths, "--evidence", str(evidence)]
@@ -91,7 +91,7 @@ def filters(bench: Bench) -> None:
         bench.give_back()
 
 
-def _layers(small: bool) -> list[tuple[int, str, str, int]]:
+def layers(small: bool = False) -> list[tuple[int, str, str, int]]:
     """Return figure, layer, widths and batch: VGG16's third and fifth convolution read 64 and 128 channels."""
     if small:
         return [(9, "Conv k3 c8>16 @4", "8..24:8", 2)]

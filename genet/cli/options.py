@@ -30,7 +30,7 @@ def add_measure(command: argparse.ArgumentParser) -> None:
         default="auto",
         help="eager, cudagraph, compile, onnxruntime, tensorrt; auto: cudagraph on a GPU of this machine, else eager",
     )
-    command.add_argument("--dtype", default="fp32", help="fp32, fp16 or bf16")
+    command.add_argument("--dtype", default="fp32", help="fp32, fp16 or bf16; int8 for an estimate with --runtime tensorrt")
     command.add_argument("--memory-format", default="contiguous", help="contiguous or channels_last")
     command.add_argument("--batch", type=int, default=64, help="images per batch (default: 64)")
 

@@ -21,7 +21,7 @@ from genet.config.augment import Augmentation
 from genet.config.budget import Budget
 from genet.storage import Described, digest
 
-Dtype = Literal["fp32", "fp16", "bf16"]
+Dtype = Literal["fp32", "fp16", "bf16", "int8"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 DEVICE_NAMES = r"auto|cpu|cuda(:\d+)?|estimate:[\w -]+"
 Runtime = Literal["auto", "eager", "cudagraph", "compile", "onnxruntime", "tensorrt"]
@@ -63,7 +63,7 @@ class Measure(Described):
     runtime: Runtime = "auto"
     """What runs the network; `auto` is CUDA graphs on a GPU and eager elsewhere."""
     dtype: Dtype = "fp32"
-    """Type of weights and activations."""
+    """Type of weights and activations; `int8` is estimated only, with runtime `tensorrt`."""
     memory_format: MemoryFormat = "contiguous"
     """Order of an activation's values in memory."""
     batch: Count = 64
@@ -79,6 +79,14 @@ class Measure(Described):
         if not re.fullmatch(DEVICE_NAMES, device):
             raise law("must be auto, cpu, cuda, cuda:N or estimate:GPU", "auto")
         return device
+
+    @field_validator("dtype")
+    @classmethod
+    def _int8_is_an_engines(cls, dtype: Dtype, info: ValidationInfo) -> Dtype:
+        device, runtime = info.data.get("device", ""), info.data.get("runtime", "tensorrt")
+        if dtype == "int8" and not (device.startswith("estimate:") and runtime == "tensorrt"):
+            raise law("must be fp32, fp16 or bf16 unless device is estimate:GPU and runtime is tensorrt", "fp16")
+        return dtype
 
     @property
     def here(self) -> bool:

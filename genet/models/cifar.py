@@ -10,6 +10,7 @@ from torch import Tensor, nn
 VGG_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 POOLED = (1, 3, 6, 9, 12)  # convolutions followed by a pooling
 RESNET_WIDTHS = (16, 32, 64)
+RESNET56_BLOCKS = 9  # per stage
 
 
 def vgg16(classes: int = 10) -> nn.Sequential:
@@ -78,4 +79,4 @@ def resnet20(classes: int = 10) -> ResNet:
 
 def resnet56(classes: int = 10) -> ResNet:
     """Return ResNet-56, which has 0.86 million parameters."""
-    return ResNet(9, classes)
+    return ResNet(RESNET56_BLOCKS, classes)

@@ -112,7 +112,11 @@ def test_what_moved_between_two_evidence_files_is_told(
         (["latency", "genet-lihgt", *V100], "genet-light"),
         (["latency", "genet-light", "--device", "estimate:v1000"], "did you mean v100"),
         (["latency", "genet-light", "--batch", "0"], "--batch must be greater than or equal to 1 (got 0)"),
-        (["latency", "genet-light", "--dtype", "fp8"], "--dtype must be 'fp32', 'fp16' or 'bf16' (got 'fp8')"),
+        (["latency", "genet-light", "--dtype", "fp8"], "--dtype must be 'fp32', 'fp16', 'bf16' or 'int8' (got 'fp8')"),
+        (
+            ["latency", "genet-light", "--dtype", "int8"],
+            "bf16 unless device is estimate:GPU and runtime is tensorrt (got 'int8')",
+        ),
         (["latency", "XX k3 c64 @14", *V100, "--sweep", "width=96..32"], "not empty"),
         (["latency", "XX k3 c64 @14", *V100, "--sweep", "depth=1..2"], "must be over batch, size, width"),
         (["latency", "genet-light", "--device", "cpu", "--runtime", "cudagraph"], "needs an NVIDIA GPU"),

@@ -18,9 +18,10 @@ from statistics import median
 from typing import Literal
 
 from genet.config.recipe import Dtype, Runtime
-from genet.errors import EvidenceError, SpecError
-from genet.latency.estimate.hardware import Gpu
-from genet.latency.ops import Op
+from genet.errors import DeviceError, EvidenceError, SpecError
+from genet.latency.estimate.hardware import GPUS, Gpu
+from genet.latency.estimate.intensity import BYTES
+from genet.latency.ops import Op, OpKind
 
 # Rows and columns of the output that one thread block computes, and the share of the peak it reaches for long sums.
 TILES = (
@@ -39,9 +40,10 @@ V100_HALF_TFLOPS = 31.4  # ... whose CUDA cores have this peak
 DEPTHWISE_BANDWIDTH = 0.65  # share of the data sheet's value
 ELEMENTWISE_BANDWIDTH = 0.8
 GROUP_WIDTH = 32  # a group is padded to this many channels, at half of the peak
+INT8_WIDTH = 32  # channels that int8 kernels read at once; those of an image have a layout of their own
 LAUNCH_MS = 0.004
 FUSED = ("compile", "onnxruntime", "tensorrt")  # these fuse normalisation and activation into the producing kernel
-FUSED_KINDS = ("norm", "activation", "swish", "add")
+FUSED_KINDS: tuple[OpKind, ...] = ("norm", "activation", "swish", "add")
 
 Bound = Literal["device", "host"]
 
@@ -73,13 +75,32 @@ class KernelEstimate:
     ops: tuple[OpEstimate, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """What the time of a kernel depends on beside itself: the kinds of operation that vanish in others, and a launch's time."""
+
+    gpu: Gpu
+    batch: int
+    dtype: Dtype
+    fused: tuple[OpKind, ...]
+    launch_ms: float
+
+    @classmethod
+    def of(cls, gpu: Gpu, batch: int, dtype: Dtype, runtime: Runtime) -> _Conditions:
+        """Return those of a runtime: TensorRT is that of the GPU's published timings."""
+        if runtime != "tensorrt":
+            return cls(gpu, batch, dtype, FUSED_KINDS if runtime in FUSED else (), LAUNCH_MS)
+        fused = tuple(kind for kind in FUSED_KINDS if kind != "swish" or gpu.engine.fuses_swish)
+        return cls(gpu, batch, dtype, fused, gpu.engine.kernel_us / 1e3)
+
+
 def estimate(ops: Sequence[Op], gpu: Gpu, batch: int, dtype: Dtype, runtime: Runtime) -> KernelEstimate:
     """Return the time of a batch on a GPU; "auto" is CUDA graphs, as for a measured GPU."""
     if batch < 1:
         raise SpecError([f"a batch must have at least 1 image, got {batch}"])
-    fused = runtime in FUSED
-    parts = tuple(_op_estimate(op, gpu, batch, dtype, fused) for op in ops)
-    kernels = sum(not (fused and op.kind in FUSED_KINDS) for op in ops)
+    at = _Conditions.of(gpu, batch, dtype, runtime)
+    parts = tuple(_op_estimate(op, at) for op in ops)
+    kernels = sum(op.kind not in at.fused for op in ops)
     host_ms = sum(_host_us(op, gpu) for op in ops) / 1e3 if runtime == "eager" else 0.0
     return _summed(parts, host_ms, kernels)
 
@@ -118,10 +139,10 @@ def waves(blocks: int, slots: int) -> int:
 
 def tiled(op: Op, gpu: Gpu, batch: int, dtype: Dtype, tall: int, wide: int, share: float) -> tuple[float, int, float]:
     """Return milliseconds, waves, and milliseconds lost in the last wave, of the implicit GEMM with one tile."""
-    total = _padded(op.in_width) * op.kernel[0] * op.kernel[1]
+    total = _padded(op.in_width, dtype) * op.kernel[0] * op.kernel[1]
     resident = 1 if tall * wide > LARGE_TILE else 2
     slots = gpu.sms * resident
-    blocks = -(-batch * op.rows // tall) * -(-_padded(op.width) // wide)
+    blocks = -(-batch * op.rows // tall) * -(-_padded(op.width, dtype) // wide)
     wave_ms = slots * 2 * tall * wide * total / (peak(gpu, dtype) * share * _filled(total)) * 1e-9
     count = waves(blocks, slots)
     return count * wave_ms, count, wave_ms * (count - blocks / slots)
@@ -141,45 +162,56 @@ def _check_times(*times: float) -> None:
         raise EvidenceError(f"calibration needs milliseconds above 0, got {wrong[0]}; time the network again")
 
 
-def _op_estimate(op: Op, gpu: Gpu, batch: int, dtype: Dtype, fused: bool) -> OpEstimate:
-    value = 4 if dtype == "fp32" else 2
-    traffic = op.bytes(batch, value)
+def _op_estimate(op: Op, at: _Conditions) -> OpEstimate:
     if op.kind in ("conv", "linear") and op.groups == 1:
-        return _dense(op, gpu, batch, dtype, traffic)
+        return _dense(op, at)
     if op.kind == "conv":
-        return _grouped(op, gpu, batch, dtype, fused)
-    if fused and op.kind in ("norm", "activation", "swish"):
+        return _grouped(op, at)
+    if op.kind == "add" and op.kind in at.fused:  # the producer adds, so only the other operand is read
+        other = BYTES[at.dtype] * at.batch * op.written
+        return OpEstimate(op.name, op.kind, _memory_ms(other, at.gpu, ELEMENTWISE_BANDWIDTH))
+    if op.kind in at.fused:
         return OpEstimate(op.name, op.kind, 0.0)
-    if fused and op.kind == "add":  # the producer adds, so only the other operand is read
-        return OpEstimate(op.name, op.kind, _memory_ms(value * batch * op.written, gpu, ELEMENTWISE_BANDWIDTH))
-    ms = LAUNCH_MS + _memory_ms(traffic, gpu, ELEMENTWISE_BANDWIDTH)
-    if op.kind == "swish" and gpu.software.swish_kernels == 2:  # the product reads both its input and the sigmoid
-        ms += LAUNCH_MS + _memory_ms(traffic + value * batch * op.read, gpu, ELEMENTWISE_BANDWIDTH)
+    value = BYTES["fp16" if at.dtype == "int8" else at.dtype]  # engines compute in int8 in convolutions and linear layers alone
+    traffic = op.bytes(at.batch, value)
+    ms = at.launch_ms + _memory_ms(traffic, at.gpu, ELEMENTWISE_BANDWIDTH)
+    if op.kind == "swish" and at.gpu.software.swish_kernels == 2:  # the product reads both its input and the sigmoid
+        ms += at.launch_ms + _memory_ms(traffic + value * at.batch * op.read, at.gpu, ELEMENTWISE_BANDWIDTH)
     return OpEstimate(op.name, op.kind, ms)
 
 
-def _dense(op: Op, gpu: Gpu, batch: int, dtype: Dtype, traffic: int) -> OpEstimate:
+def _dense(op: Op, at: _Conditions) -> OpEstimate:
     """Return the time of the fastest tile's waves, or of the memory traffic if that takes longer."""
-    memory_ms = _memory_ms(traffic, gpu)
-    compute_ms, count, tail_ms = min(tiled(op, gpu, batch, dtype, *tile) for tile in TILES)
+    memory_ms = _memory_ms(_traffic(op, at), at.gpu)
+    compute_ms, count, tail_ms = min(tiled(op, at.gpu, at.batch, at.dtype, *tile) for tile in TILES)
     shown = min(tail_ms, max(0.0, compute_ms - memory_ms))
-    return OpEstimate(op.name, op.kind, LAUNCH_MS + max(compute_ms, memory_ms), count, shown)
+    return OpEstimate(op.name, op.kind, at.launch_ms + max(compute_ms, memory_ms), count, shown)
 
 
-def _grouped(op: Op, gpu: Gpu, batch: int, dtype: Dtype, fused: bool) -> OpEstimate:
+def _grouped(op: Op, at: _Conditions) -> OpEstimate:
     """Return the time of a grouped convolution: depthwise on the CUDA cores, others padded and at half of the peak; no stairs."""
-    flops, traffic = 2 * op.macs * batch, op.bytes(batch, 4 if dtype == "fp32" else 2)
+    flops, traffic = 2 * op.macs * at.batch, _traffic(op, at)
     if op.depthwise:
-        compute_ms = flops / _depthwise_tflops(op, gpu, dtype) * 1e-9
-        return OpEstimate(op.name, op.kind, LAUNCH_MS + max(compute_ms, _memory_ms(traffic, gpu, DEPTHWISE_BANDWIDTH)))
-    if _looped(op, gpu) > 1 and not fused:
-        one = _op_estimate(_one_group(op), gpu, batch, dtype, fused)
+        compute_ms = flops / _depthwise_tflops(op, at.gpu, at.dtype) * 1e-9
+        memory_ms = _memory_ms(traffic, at.gpu, DEPTHWISE_BANDWIDTH)
+        return OpEstimate(op.name, op.kind, at.launch_ms + max(compute_ms, memory_ms))
+    if _looped(op, at.gpu) > 1 and not at.fused:
+        one = _op_estimate(_one_group(op), at)
         return OpEstimate(op.name, op.kind, op.groups * one.ms, one.waves, op.groups * one.tail_ms)
     group = op.in_width // op.groups
-    total = _padded(group) * op.kernel[0] * op.kernel[1]
+    total = _padded(group, at.dtype) * op.kernel[0] * op.kernel[1]
     padding = max(GROUP_WIDTH, group) / group
-    compute_ms = flops * padding / (0.5 * peak(gpu, dtype) * _filled(total)) * 1e-9
-    return OpEstimate(op.name, op.kind, LAUNCH_MS + max(compute_ms, _memory_ms(traffic, gpu)))
+    compute_ms = flops * padding / (0.5 * peak(at.gpu, at.dtype) * _filled(total)) * 1e-9
+    return OpEstimate(op.name, op.kind, at.launch_ms + max(compute_ms, _memory_ms(traffic, at.gpu)))
+
+
+def _traffic(op: Op, at: _Conditions) -> float:
+    """Return the bytes that a convolution or a linear layer moves; in int8 whole bundles of channels."""
+    if at.dtype != "int8":
+        return op.bytes(at.batch, BYTES[at.dtype])
+    read = op.read * _padded(op.in_width, at.dtype) / op.in_width
+    written = op.written * _padded(op.width, at.dtype) / op.width
+    return op.weights + at.batch * (read + written)
 
 
 def _one_group(op: Op) -> Op:
@@ -199,6 +231,11 @@ def peak(gpu: Gpu, dtype: Dtype) -> float:
     """Return TFLOP/s of a matrix product; without tensor cores for the number format the better of the CUDA cores' peaks."""
     if dtype == "fp32":
         return gpu.tf32_tflops or gpu.fp32_tflops
+    if dtype == "int8":
+        if gpu.int8_tensor_tops is None:
+            able = ", ".join(each.key for each in GPUS if each.int8_tensor_tops is not None)
+            raise DeviceError(f"an estimate in int8 failed: got {gpu.name}, expected one of {able}; set dtype to fp16")
+        return gpu.int8_tensor_tops
     return gpu.fp16_tensor_tflops or max(gpu.fp16_tflops or 0.0, gpu.fp32_tflops)
 
 
@@ -206,9 +243,10 @@ def _memory_ms(traffic: float, gpu: Gpu, share: float = 1.0) -> float:
     return traffic / (gpu.bandwidth_gbs * share) * 1e-6
 
 
-def _padded(channels: int) -> int:
-    """Return the channels as tensor cores read them: padded to a multiple of 8."""
-    return -(-channels // 8) * 8
+def _padded(channels: int, dtype: Dtype) -> int:
+    """Return the channels as tensor cores read them: padded to a multiple of 8, or in int8 of 32."""
+    step = INT8_WIDTH if dtype == "int8" and channels > 8 else 8
+    return -(-channels // step) * step
 
 
 def _filled(total: int) -> float:

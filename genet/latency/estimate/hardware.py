@@ -33,11 +33,29 @@ TODAY = Software(host_us=8)
 OF_2020 = Software(host_us=40, swish_kernels=2, loops_over_groups=True)
 
 
+class Engine(Record):
+    """How TensorRT of some year runs a network.
+
+    `kernel_us` is what a kernel takes beside its work, in microseconds; the default is that of single layers on a V100. Swish
+    was a pass of its own before engines fused it into the convolution.
+    """
+
+    kernel_us: float = 4
+    fuses_swish: bool = True
+
+
+ENGINE_OF_2021 = Engine()  # of the utilization paper's V100
+# The engines of the GENet paper's T4. 20 us: the batch-1 columns of tables 8 and 9 over the number of kernels are 18 us at least.
+# That swish is a pass of its own was seen in table 8; a year later, on that V100, it was fused.
+ENGINE_OF_2020 = Engine(kernel_us=20, fuses_swish=False)
+
+
 class Gpu(Record):
     """One GPU: streaming multiprocessors, peaks in TFLOP/s, memory bandwidth in GB/s, second-level cache in MB.
 
-    `fp16_tflops` and `fp32_tflops` are those of the CUDA cores, `fp16_tensor_tflops` and `tf32_tflops` of the tensor cores; None
-    means that there are none, or that the number is not known. `software` is that of the published timings of the GPU.
+    `fp16_tflops` and `fp32_tflops` are those of the CUDA cores, `fp16_tensor_tflops`, `tf32_tflops` and `int8_tensor_tops` of the
+    tensor cores; None means that there are none, or that the number is not known. `software` and `engine` are those of the
+    published timings of the GPU.
     """
 
     key: str
@@ -45,54 +63,60 @@ class Gpu(Record):
     sms: int
     fp16_tensor_tflops: float | None
     tf32_tflops: float | None
+    int8_tensor_tops: float | None
     fp32_tflops: float
     fp16_tflops: float | None
     bandwidth_gbs: float
     l2_mb: float | None
     software: Software
+    engine: Engine
 
 
 def _gpu(
     key: str,
     name: str,
     sms: int,
-    tensor: tuple[float | None, float | None],
+    tensor: tuple[float | None, float | None, float | None],
     cores: tuple[float, float | None],
     memory: tuple[float, float | None],
     software: Software = TODAY,
+    engine: Engine = ENGINE_OF_2021,
 ) -> Gpu:
-    """Return a row of the table below: (fp16, tf32) of the tensor cores, (fp32, fp16) of the CUDA cores, (GB/s, L2 in MB)."""
+    """Return a row of the table below: (fp16, tf32, int8) of the tensor cores, (fp32, fp16) of the others, (GB/s, L2 in MB)."""
     return Gpu(
         key=key,
         name=name,
         sms=sms,
         fp16_tensor_tflops=tensor[0],
         tf32_tflops=tensor[1],
+        int8_tensor_tops=tensor[2],
         fp32_tflops=cores[0],
         fp16_tflops=cores[1],
         bandwidth_gbs=memory[0],
         l2_mb=memory[1],
         software=software,
+        engine=engine,
     )
 
 
 GPUS: tuple[Gpu, ...] = (
-    _gpu("v100", "Tesla V100 SXM2", 80, (125, None), (15.7, 31.4), (900, 6), OF_2020),  # Volta white paper
-    _gpu("t4", "Tesla T4", 40, (65, None), (8.1, 16.2), (320, 4)),  # Turing white paper; 70 W keep it well below
-    _gpu("titan-v", "Titan V", 80, (110, None), (14.9, 29.8), (653, 4.5)),  # tail-effect paper, maker's data sheet
-    _gpu("p6000", "Quadro P6000", 30, (None, None), (12.0, 0.19), (432, 3)),  # tail-effect paper; GP102 has fp16 at 1:64
-    _gpu("a100", "A100 SXM 40 GB", 108, (312, 156), (19.5, 78), (1555, 40)),  # Ampere white paper
-    _gpu("a100-80gb", "A100 SXM 80 GB", 108, (312, 156), (19.5, 78), (2039, 40)),
-    _gpu("h100", "H100 SXM", 132, (989, 494), (67, 134), (3350, 50)),  # Hopper white paper
-    _gpu("h200", "H200 SXM", 132, (989, 494), (67, 134), (4800, 50)),
-    _gpu("l4", "L4", 58, (121, 60), (30.3, 30.3), (300, 48)),  # data sheet, halved where it counts sparsity
-    _gpu("rtx-3090", "GeForce RTX 3090", 82, (71, 35.6), (35.6, 35.6), (936, 6)),  # GA102 white paper
-    _gpu("rtx-4090", "GeForce RTX 4090", 128, (165, 82.6), (82.6, 82.6), (1008, 72)),  # Ada white paper
-    _gpu("rtx-5090", "GeForce RTX 5090", 170, (209, 104.8), (104.8, 104.8), (1792, 96)),  # Blackwell white paper
-    _gpu("jetson-nano", "Jetson Nano", 1, (None, None), (0.24, 0.47), (25.6, None)),  # 128 cores; tail-effect paper
-    # 40 and 170 TOPS of int8 with sparsity on the GPU alone, so a quarter of it in dense fp16
-    _gpu("orin-nano", "Jetson Orin Nano 8 GB", 8, (10, None), (1.3, None), (68, None)),
-    _gpu("agx-orin", "Jetson AGX Orin 64 GB", 16, (42, None), (5.3, None), (204.8, None)),
+    _gpu("v100", "Tesla V100 SXM2", 80, (125, None, None), (15.7, 31.4), (900, 6), OF_2020),  # Volta white paper
+    # Turing white paper; 70 W keep it well below
+    _gpu("t4", "Tesla T4", 40, (65, None, 130), (8.1, 16.2), (320, 4), engine=ENGINE_OF_2020),
+    _gpu("titan-v", "Titan V", 80, (110, None, None), (14.9, 29.8), (653, 4.5)),  # tail-effect paper, maker's data sheet
+    _gpu("p6000", "Quadro P6000", 30, (None, None, None), (12.0, 0.19), (432, 3)),  # tail-effect paper; GP102 has fp16 at 1:64
+    _gpu("a100", "A100 SXM 40 GB", 108, (312, 156, 624), (19.5, 78), (1555, 40)),  # Ampere white paper
+    _gpu("a100-80gb", "A100 SXM 80 GB", 108, (312, 156, 624), (19.5, 78), (2039, 40)),
+    _gpu("h100", "H100 SXM", 132, (989, 494, 1979), (67, 134), (3350, 50)),  # Hopper white paper
+    _gpu("h200", "H200 SXM", 132, (989, 494, 1979), (67, 134), (4800, 50)),
+    _gpu("l4", "L4", 58, (121, 60, 242), (30.3, 30.3), (300, 48)),  # data sheet, halved where it counts sparsity
+    _gpu("rtx-3090", "GeForce RTX 3090", 82, (71, 35.6, 284), (35.6, 35.6), (936, 6)),  # GA102 white paper
+    _gpu("rtx-4090", "GeForce RTX 4090", 128, (165, 82.6, 660), (82.6, 82.6), (1008, 72)),  # Ada white paper
+    _gpu("rtx-5090", "GeForce RTX 5090", 170, (209, 104.8, 838), (104.8, 104.8), (1792, 96)),  # Blackwell white paper
+    _gpu("jetson-nano", "Jetson Nano", 1, (None, None, None), (0.24, 0.47), (25.6, None)),  # 128 cores; tail-effect paper
+    # 40 and 170 TOPS of int8 with sparsity on the GPU alone, so half of it without, and a quarter in dense fp16
+    _gpu("orin-nano", "Jetson Orin Nano 8 GB", 8, (10, None, 20), (1.3, None), (68, None)),
+    _gpu("agx-orin", "Jetson AGX Orin 64 GB", 16, (42, None, 85), (5.3, None), (204.8, None)),
 )
 
 

@@ -11,7 +11,7 @@ from genet.config.recipe import Dtype
 from genet.latency.ops import Op
 from genet.storage import Record
 
-BYTES: dict[Dtype, int] = {"fp32": 4, "fp16": 2, "bf16": 2}  # of a value
+BYTES: dict[Dtype, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # of a value
 
 
 class LayerIntensity(Record):

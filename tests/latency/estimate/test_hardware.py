@@ -37,3 +37,4 @@ def test_tensor_cores_outrun_the_cores_beside_them() -> None:
     for gpu in GPUS:
         assert (gpu.fp16_tensor_tflops or 99e9) > max(gpu.fp32_tflops, gpu.fp16_tflops or 0), gpu.key
         assert (gpu.tf32_tflops or 0) <= (gpu.fp16_tensor_tflops or 0), gpu.key
+        assert (gpu.int8_tensor_tops or 99e9) >= 2 * (gpu.fp16_tensor_tflops or 0), gpu.key
