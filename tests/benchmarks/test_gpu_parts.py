@@ -7,7 +7,7 @@ import itertools
 from gpu.networks import COMPILED, NETWORKS
 from gpu.probe import ROWS
 from gpu.studies import EFFICIENTNETS, FOLDED, SERVED
-from gpu.sweeps import BATCHED, PIXELS, WIDTHS, _chains, _layers
+from gpu.sweeps import BATCHED, PIXELS, WIDTHS, _chains, layers
 
 from genet.latency.timing.curves import read_range
 from genet.latency.workload import read_blocks, read_part, with_width
@@ -21,6 +21,6 @@ def test_every_network_block_and_layer_that_is_to_be_timed_can_be_read() -> None
         assert variable == "width"
         for name, width in itertools.product(names, widths):
             assert read_part(with_width(name, width)).image[0] == width
-    for _, layer, widths_on_offer, _ in _layers(small=False):
+    for _, layer, widths_on_offer, _ in layers():
         for width in read_range(widths_on_offer, "--widths"):
             assert read_part(layer if layer.startswith("Depthwise") else with_width(layer, width)).image[0] > 0

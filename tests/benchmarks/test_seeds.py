@@ -13,9 +13,12 @@ from gpu.sweeps import AllStairs, Figure, Stairs
 from papers import Published, genet_rows, tail_effect_rows
 from papers.beside import Row, compared, lacking
 from papers.genet import latencies
+from torch import nn
 
 from genet.cli.parser import parser
 from genet.latency.timing.curves import Curve, Curves
+from genet.latency.trace import module_ops
+from genet.models.cifar import VGG_WIDTHS, resnet56, vgg16
 
 FIGURES = {"GENet": 5, "tail-effect paper": 11, "utilization paper": 6}
 TABLES = {"GENet": 9, "tail-effect paper": 5, "utilization paper": 0}
@@ -71,6 +74,17 @@ def test_a_difference_is_in_points_between_percentages_and_relative_otherwise() 
     assert compared(Published("figure 1", "a", None), 0.25, "measured").difference == ""
     row = lacking(Published("table 1", "a", 12.6, "ms"), "no such GPU")
     assert row == Row("table 1", "a", "12.6 ms", "none yet", "no such GPU", "")
+
+
+def test_macs_of_pruned_networks_are_those_of_their_kernels() -> None:
+    full = {"network": "resnet56", "places": [], "widths": {}}
+    assert tail_effect_rows.macs_of(full, aligned=False) == sum(op.macs for op in module_ops(resnet56(), (3, 32, 32)))
+    wide = [name for name, part in vgg16().named_modules() if isinstance(part, nn.Conv2d)]
+    places = [{"name": name, "layers": [name], "now": {"width": width}} for name, width in zip(wide, VGG_WIDTHS, strict=True)]
+    cut = {"network": "vgg16", "places": places, "widths": {"features.40": 448}}
+    macs = sum(op.macs for op in module_ops(vgg16(), (3, 32, 32)))
+    assert tail_effect_rows.macs_of(cut, aligned=False) == macs
+    assert tail_effect_rows.macs_of(cut, aligned=True) == macs - 64 * (9 * 512 * 2**2 + 512)
 
 
 def with_more_evidence(folder: Path) -> Path:
