@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genet.cli.console import found_ms, progress, table
+from genet.config.budget import Budget
 from genet.pipeline.context import open_run
 from genet.pipeline.race import run_race
 from genet.pipeline.report import list_shortfalls
@@ -39,7 +40,9 @@ def answer_of(found: Outcomes) -> dict[str, Any]:
 def print_outcomes(found: Outcomes, folder: Path) -> None:
     """Print the final table, 80 columns wide, with notations and folders below it, one a line."""
     rows = [_row(row) for row in found.outcomes]
-    rows += [["cannot be met", str(each.budget), f"from {each.smallest_ms_per_image:.4f}", "", "", ""] for each in found.unmet]
+    rows += [
+        ["cannot be met", _budget(each.budget), f"from {each.smallest_ms_per_image:.4f}", "", "", ""] for each in found.unmet
+    ]
     masternet = f"{100 * found.masternet.test_accuracy:.1f}"
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
@@ -62,12 +65,17 @@ def _row(row: Outcome) -> list[str]:
     )
     return [
         row.name,
-        str(row.budget),
+        _budget(row.budget),
         latency + interval,
         _test(row),
         known + (", tie" if row.tie else ""),
         _count(row.parameters),
     ]
+
+
+def _budget(budget: Budget) -> str:
+    """Return a budget for a narrow column: one per image without its unit, which is that of the next column."""
+    return f"{budget.amount:.4g}" if budget.unit == "ms/image" else str(budget)
 
 
 def _test(row: Raced) -> str:

@@ -322,7 +322,7 @@ RECIPE_FAULTS = [
     (
         "unknown number format",
         ("dtype: fp32", "dtype: fp23"),
-        ("4:32: measure.dtype: must be fp32, fp16 or bf16 (got 'fp23'); did you mean fp32?",),
+        ("4:32: measure.dtype: must be fp32, fp16, bf16 or int8 (got 'fp23'); did you mean fp32?",),
     ),
     (
         "all images held out",
