@@ -41,15 +41,14 @@ def find_masternet(job: RunContext, runner: OpenRunner = open_runner) -> Tournam
     inputs = digest(f"{SCALING}/{shapes}/{job.table.setting.digest}/{trained}")
     if known is None or known.inputs != inputs:
         known = _begun(job, designs, inputs)
-    if known.winner is None:
-        known = _held(job, known, runner)
-        job.folder.staircase.unlink(missing_ok=True)  # of another MasterNet; what was measured for it stays
-        known.save(job.folder.tournament)
-        job.folder.forget_the_race()
-        job.tournament = known
-        job.progress.say(f"  {summary(job)}")
-    job.tournament = known
-    return known
+    if known.winner is not None:
+        return known
+    job.tournament = _held(job, known, runner)
+    job.folder.staircase.unlink(missing_ok=True)  # of another MasterNet; what was measured for it stays
+    job.tournament.save(job.folder.tournament)
+    job.folder.forget_the_race()
+    job.progress.say(f"  {summary(job)}")
+    return job.tournament
 
 
 def summary(job: RunContext) -> str:
@@ -171,4 +170,6 @@ def _held(job: RunContext, found: Tournament, runner: OpenRunner) -> Tournament:
             raise EvidenceError(
                 f"the tournament for the MasterNet failed: got no design that could be trained, expected one ({why})"
             )
+        if len(left) == 1:  # of a round in which the others failed
+            break
     return found.model_copy(update={"winner": left[0]})
