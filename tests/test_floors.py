@@ -72,12 +72,18 @@ NEVER_TORCH = [
     "errors",
     "names",
     "progress",
+    "pipeline.finish",
+    "pipeline.first_recipe",
     "pipeline.reach",
     "pipeline.run_folder",
+    "pipeline.shortfalls",
     "training.inventory",
+    "cli.images",
     "cli.main",
     "cli.options",
+    "cli.outcomes",
     "cli.parser",
+    "cli.run",
 ]
 
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from genet.arch.external import ExternalModel
 from genet.cli.console import progress
-from genet.cli.naming import images_named, weights_of
+from genet.cli.images import images_named
+from genet.cli.naming import weights_of
 from genet.device import open_device
 from genet.errors import GenetError, SpecError
 from genet.export.timm_form import shown_to

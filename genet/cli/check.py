@@ -14,7 +14,7 @@ from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
 from genet.cli.console import progress
-from genet.cli.naming import images_in
+from genet.cli.images import images_in
 from genet.config.pretrained import check_pretrained
 from genet.config.reader import read_any
 from genet.config.recipe import Measure, Recipe, TrainingRecipe

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from genet.cli.console import progress
-from genet.cli.naming import images_named
+from genet.cli.images import images_named
 from genet.device import open_device
 from genet.export.opening import open_network
 from genet.search.outcome import percent

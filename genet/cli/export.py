@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genet.cli.console import progress, table
-from genet.cli.naming import images_in, images_named
+from genet.cli.images import images_in, images_named
 from genet.config.reader import read_training
 from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError
@@ -17,8 +17,8 @@ from genet.models.weights import NETWORK_FILE
 from genet.names import typed
 from genet.pipeline.context import open_run
 from genet.pipeline.export import export_folder, export_selected
-from genet.pipeline.report import unmet_budgets
 from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.shortfalls import unmet_budgets
 from genet.search.outcome import percent
 from genet.storage import FolderLock
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
         with open_run(what, progress(), _with_images(what, arguments.data) if arguments.data else None) as job:
             folders = export_selected(job, formats, arguments.network)
-            unmet = () if arguments.network else unmet_budgets(job)
+            unmet = () if arguments.network else unmet_budgets(job.folder)
     elif what.absolute().parent.name == "networks" and RunFolder(what.absolute().parent.parent).recipe_file.exists():
         run = typed(what.parent.parent)
         raise GenetError(f"{what}: is a run's, which knows its images; genet export {run} --network {typed(Path(what.name))}")

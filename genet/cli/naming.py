@@ -1,4 +1,4 @@
-"""Networks and images as users name them on the command line."""
+"""Networks as users name them on the command line."""
 
 from __future__ import annotations
 
@@ -8,25 +8,10 @@ from pathlib import Path
 from genet.arch.external import FUNCTION, ExternalModel, ModelSpec
 from genet.arch.network import Input, Network
 from genet.config.reader import read_structure
-from genet.config.recipe import Data
 from genet.errors import SpecError
 from genet.latency.workload import timm_model
 from genet.models.external import build_structure, identified, logits_of
 from genet.models.weights import WEIGHTS_FILE
-from genet.names import check_utf8
-from genet.training.datasets import DOWNLOADED
-
-
-def images_named(text: str) -> Data:
-    """Return the images in a folder, or the embedded digits."""
-    return Data(name="digits") if text == "digits" and not Path(text).exists() else Data(name="folder", root=text)
-
-
-def images_in(data: Data, folder: str) -> Data:
-    """Return a recipe's images, in this folder: one folder per class under `train`, or the files of the recipe's dataset."""
-    root = Path(folder).absolute()
-    classes = data.name.startswith(DOWNLOADED) and any((root / name).exists() for name in ("train", "train.tar"))
-    return Data.model_validate({**data.model_dump(), "root": check_utf8(str(root)), **({"name": "folder"} if classes else {})})
 
 
 def structure_named(what: str, size: int | None = None, example: str | None = None) -> ModelSpec:

@@ -53,6 +53,9 @@ def _add_run(add: Add) -> None:
     whole.add_argument("recipe", help="a recipe file, or the name of one that comes with genet")
     whole.add_argument("--new-run", action="store_true", help="start over in a new folder")
     whole.add_argument("--run", metavar="FOLDER", type=Path, help="the run folder (default: runs/NAME)")
+    whole.add_argument(
+        "--remeasure", action="store_true", help="measure anew if threads, runtime or device are others than the run's"
+    )
     whole.add_argument("--data", metavar="FOLDER", help="the folder of the images")
     whole.add_argument(
         "--set",

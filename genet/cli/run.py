@@ -9,40 +9,56 @@ from pathlib import Path
 from typing import Any
 
 from genet.cli.console import progress
-from genet.cli.distill import trial_runner
-from genet.cli.naming import images_in
-from genet.cli.race import answer_of, print_outcomes, training_runner
+from genet.cli.images import images_in
+from genet.cli.outcomes import answer_of, print_outcomes
 from genet.config.overrides import Override, read_settings
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.errors import RunError
 from genet.names import check_utf8, typed
-from genet.pipeline.context import open_run
-from genet.pipeline.report import list_shortfalls
-from genet.pipeline.run import run_job
+from genet.pipeline.finish import finish_of
 from genet.pipeline.run_folder import RunFolder, default_folder
-from genet.trials.runners.opening import check_options
+from genet.pipeline.shortfalls import list_shortfalls
+from genet.search.outcome import Outcomes
 
 Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Do the whole job, or the rest of it."""
-    check_options(arguments.runner, arguments.workers, arguments.address)
+    """Do the whole job, or the rest of it; a finished one is told without torch, a device or the images."""
     if Path(arguments.recipe).is_dir():
         raise _a_folder(Path(arguments.recipe))
     recipe = _recipe(arguments)
     folder = arguments.run or default_folder(recipe.name, arguments.new_run)
     if arguments.run and arguments.new_run and folder.exists():
         raise RunError(f"{folder} exists already, expected a new folder for --new-run; give another --run")
+    files = RunFolder(folder)
+    finish = None if arguments.remeasure else finish_of(files, recipe)
+    if finish:
+        print(f"{recipe.name} in {folder}: done on {finish.when}, nothing to do")
+        return _told(files, files.read(files.results, Outcomes))
+    return _told(files, _carried_out(recipe, folder, arguments))
 
-    with open_run(folder, progress(), recipe) as job:
+
+def _carried_out(recipe: Recipe, folder: Path, arguments: argparse.Namespace) -> Outcomes:
+    from genet.cli.distill import trial_runner  # all of these load torch
+    from genet.cli.race import training_runner
+    from genet.pipeline.context import open_run
+    from genet.pipeline.run import run_job
+    from genet.trials.runners.opening import check_options
+
+    check_options(arguments.runner, arguments.workers, arguments.address)
+    with open_run(folder, progress(), recipe, same_setting=not arguments.remeasure) as job:
         job.progress.say(f"{recipe.name} in {folder}")
         trials, trainings = partial(trial_runner, arguments), partial(training_runner, arguments)
-        outcomes = run_job(job, trials, trainings, arguments.any_master)
-        print_outcomes(outcomes, job.folder.path)
-        print(f"\nreport: {job.folder.report}")
-        told = {"run": str(folder), "report": str(job.folder.report), "shortfalls": list_shortfalls(job)}
+        return run_job(job, trials, trainings, arguments.any_master)
+
+
+def _told(files: RunFolder, outcomes: Outcomes) -> Answer:
+    """Print the last table, and return it for programs."""
+    print_outcomes(outcomes, files.path)
+    print(f"\nreport: {files.report}")
+    told = {"run": str(files.path), "report": str(files.report), "shortfalls": list_shortfalls(files)}
     return {**told, **answer_of(outcomes)}
 
 

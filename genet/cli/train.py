@@ -10,7 +10,7 @@ from typing import Any
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.cli.console import progress
-from genet.cli.naming import images_in
+from genet.cli.images import images_in
 from genet.config.reader import read_structure, read_training
 from genet.config.recipe import TrainingRecipe
 from genet.device import open_device

@@ -45,6 +45,13 @@ def _conditions(setting: Setting) -> tuple[object, ...]:
     return setting.runtime, setting.dtype, setting.memory_format, setting.batch
 
 
+def told_apart(before: Setting, after: Setting) -> tuple[str, str]:
+    """Return in words what each of two settings has that the other has not; both in full if words do not tell."""
+    parts = [str(setting).split(", ") for setting in (before, after)]
+    only = [[part for part in own if part not in other] for own, other in (parts, parts[::-1])]
+    return ", ".join(only[0]) or str(before), ", ".join(only[1]) or str(after)
+
+
 class Moved(Record):
     """One row of two evidence files: its name, and milliseconds per batch before and after."""
 

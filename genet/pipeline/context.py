@@ -17,11 +17,11 @@ from genet.arch.space import SearchSpace, Widths
 from genet.config.recipe import Recipe
 from genet.device import DeviceCard, open_device, read_card
 from genet.errors import DataError, GenetError, RunError, SpecError, first_line
-from genet.latency.evidence import read_evidence
+from genet.latency.evidence import read_evidence, told_apart
 from genet.latency.predict import Predictor
 from genet.latency.profile import ROUNDS
 from genet.latency.staircase.plan import Staircases, correction_networks
-from genet.latency.table import LatencyTable, NetworkRow
+from genet.latency.table import LatencyTable, NetworkRow, settings
 from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
 from genet.latency.workload import part_of
 from genet.pipeline.run_folder import RunFolder
@@ -178,11 +178,26 @@ def check_designs(recipe: Recipe) -> None:
         raise SpecError(faults)
 
 
+def check_setting(job: RunContext) -> None:
+    """Raise RunError if the run was measured in another setting, in which its rows are of no use, as with other threads."""
+    if not job.folder.staircase.exists():
+        return
+    before = settings(job.folder.latency).get(job.folder.read(job.folder.staircase, Staircases).setting)
+    now = job.meter.setting
+    if before and before.digest != now.digest:
+        was, asked = told_apart(before, now)
+        raise RunError(
+            f"{job.folder.path}: was measured with {was}, and this command would measure anew with {asked}; give --remeasure for "
+            "that, or settings as before"
+        )
+
+
 @contextmanager
-def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None) -> Iterator[RunContext]:
+def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None, same_setting: bool = False) -> Iterator[RunContext]:
     """Take a run folder for this process, for the given recipe or for the one it holds.
 
-    If the recipe's device or images are missing, or its folder is not free, nothing changes on disk.
+    If the recipe's device or images are missing, its folder is not free, or it must go on in the `same_setting` and was measured
+    in another, nothing changes on disk.
     """
     files = RunFolder(folder)
     job = RunContext(files, recipe or files.recipe(), progress)
@@ -190,6 +205,8 @@ def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None) -> 
         files.check_free_for(recipe)
         check_designs(recipe)
         _ = job.device, job.meter
+        if same_setting:
+            check_setting(job)
         if not files.results.exists():
             job.splits.check(recipe.search_resolution)
     with FolderLock(folder):

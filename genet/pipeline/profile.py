@@ -40,7 +40,7 @@ def _same_kind_of_device(job: RunContext) -> None:
         if before.kind != job.card.kind:
             raise RunError(
                 f"{job.folder.path}: was measured on {before.name}, and device auto finds {job.card.name} now; "
-                f"give --device {job.card.kind} to measure anew here"
+                f"give --device {job.card.kind} --remeasure to measure anew here"
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
 from genet.arch.external import ModelSpec, read_notation
 from genet.arch.network import Network
@@ -18,6 +17,7 @@ from genet.pipeline.distill import finished_trials
 from genet.pipeline.explain import explain_selection
 from genet.pipeline.learn import train_network
 from genet.pipeline.run_folder import RunFolder, network_name
+from genet.pipeline.shortfalls import list_shortfalls
 from genet.pipeline.state import SearchState
 from genet.pipeline.tournament import standings_of
 from genet.pipeline.trainings import read_finished
@@ -27,10 +27,8 @@ from genet.search.certificate import Choice, Selection
 from genet.search.outcome import Outcomes, Trained
 from genet.search.race import Entrants, short_training
 from genet.search.validation import Validation
-from genet.storage import Record, write_atomic
+from genet.storage import write_atomic
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
-
-R = TypeVar("R", bound=Record)
 
 
 def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup = SINGLE_PROCESS) -> dict[str, Trained]:
@@ -63,30 +61,12 @@ def _trained(job: RunContext, network: ModelSpec, world: ProcessGroup) -> Traine
     return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}", world)
 
 
-def list_shortfalls(job: RunContext) -> tuple[str, ...]:
-    """Return the requests that the run could not fulfil, a line each: budgets that no network meets, formats that failed."""
-    outcomes = _if_there(job.folder, job.folder.results, Outcomes)
-    exported = [each for outcome in (outcomes.outcomes if outcomes else ()) for each in outcome.exported]
-    files = dict.fromkeys(job.folder.path / each.export / EVIDENCE_FILE for each in exported)
-    failed = [f"{file.parent.parent.name}: {line}" for file in files if file.exists() for line in Exports.load(file).failures]
-    return (*unmet_budgets(job), *failed)
-
-
-def unmet_budgets(job: RunContext) -> tuple[str, ...]:
-    """Return the budgets of the run that no network meets, a line each: by the race if there was one, else by the selection."""
-    raced = _if_there(job.folder, job.folder.results, Outcomes)
-    if raced:
-        return tuple(each.told(raced.masternet_ms_per_image, raced.setting.batch) for each in raced.unmet)
-    selection = _if_there(job.folder, job.folder.selection, Selection)
-    return selection.unmet if selection else ()
-
-
 def write_report(job: RunContext) -> Path:
     """Write one self-contained page about the whole run; missing results are left out."""
     files, state = job.folder, SearchState(job)
-    selection, validation = _if_there(files, files.selection, Selection), _if_there(files, files.validation, Validation)
+    selection, validation = files.if_there(files.selection, Selection), files.if_there(files.validation, Validation)
     regression = state.regression if files.regression.exists() else None
-    outcomes = _if_there(files, files.results, Outcomes)
+    outcomes = files.if_there(files.results, Outcomes)
     roof = files.read_current(files.roof, RunRoof, state.table.setting.digest)
     story = ReportData(
         recipe=job.recipe,
@@ -94,7 +74,7 @@ def write_report(job: RunContext) -> Path:
         measurements=len(state.table),
         grid_rows=grid_rows(job.space),
         staircases=files.read(files.staircase, Staircases),
-        masternet=_if_there(files, files.master, Trained),
+        masternet=files.if_there(files.master, Trained),
         trials=finished_trials(job),
         regression=regression,
         fronts=state.frontiers if files.regression.exists() else {},
@@ -107,7 +87,7 @@ def write_report(job: RunContext) -> Path:
         exports=_exports(files, outcomes),
         tournament=job.tournament,
         standings=standings_of(job),
-        shortfalls=list_shortfalls(job),
+        shortfalls=list_shortfalls(files),
     )
     write_atomic(files.report, page(story).encode())
     return files.report
@@ -115,7 +95,7 @@ def write_report(job: RunContext) -> Path:
 
 def _short_trainings(job: RunContext) -> dict[str, ShortTraining]:
     """Return the short trainings of all who race, and of the joint trials, by network name."""
-    found = _if_there(job.folder, job.folder.entrants, Entrants)
+    found = job.folder.if_there(job.folder.entrants, Entrants)
     if found is None:
         return {}
     networks = {each.network for each in found.racing} | {each.network for each in found.joint}
@@ -132,7 +112,3 @@ def _exports(files: RunFolder, outcomes: Outcomes | None) -> dict[str, Exports]:
     rows = [row for outcome in (outcomes.outcomes if outcomes else ()) for row in outcome.exported]
     evidence = {row.name: files.path / row.export / EVIDENCE_FILE for row in rows}
     return {name: Exports.load(file) for name, file in evidence.items() if file.exists()}
-
-
-def _if_there(files: RunFolder, path: Path, record: type[R]) -> R | None:
-    return files.read(path, record) if path.exists() else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, run_planned_trials
 from genet.pipeline.export import export_selected
+from genet.pipeline.finish import mark_finished
 from genet.pipeline.learn import fit_trials, train_master
 from genet.pipeline.profile import check_job, profile_device
 from genet.pipeline.race import run_race
@@ -36,4 +37,5 @@ def run_job(
     outcomes = run_race(job, trainer)
     export_selected(job)
     write_report(job)
+    mark_finished(job.folder, job.recipe, failed=bool(outcomes.failed))
     return outcomes

@@ -68,6 +68,10 @@ class RunFolder:
             raise RunError(f"{file}: this step needs it, and it is not there; `{COMMAND_THAT_WRITES[file.name]}` writes it")
         return record.load(file)
 
+    def if_there(self, file: Path, record: type[R]) -> R | None:
+        """Read a step's result; None if it is missing."""
+        return record.load(file) if file.exists() else None
+
     def read_current(self, file: Path, record: type[D], inputs: str) -> D | None:
         """Read a result if it is there and was made from just these inputs, else None, and it must be made anew."""
         if not file.exists():

@@ -15,7 +15,7 @@ import pytest
 from genet.arch.external import ExternalModel, read_notation
 from genet.arch.network import Input, Network
 from genet.cli.main import main
-from genet.cli.race import print_outcomes
+from genet.cli.outcomes import print_outcomes
 from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe, Search, Select
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from genet.arch.space import Ratios
-from genet.cli.naming import images_in
+from genet.cli.images import images_in
 from genet.config.reader import read_recipe
 from genet.config.recipe import Data, Recipe
 from genet.errors import DataError

@@ -1,0 +1,69 @@
+"""The end of a run as a user sees it: its last table, and what programs get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from genet.cli.console import found_ms, table
+from genet.config.budget import Budget
+from genet.search.outcome import Outcome, Outcomes, Raced
+
+
+def answer_of(found: Outcomes) -> dict[str, Any]:
+    """Return the outcomes for programs, with the paths of their exports, and whether any budget was met."""
+    rows = [{**row.model_dump(mode="json"), "export": row.export} for row in found.outcomes]
+    return {**found.model_dump(mode="json"), "outcomes": rows, "met": bool(found.outcomes or not found.unmet)}
+
+
+def print_outcomes(found: Outcomes, folder: Path) -> None:
+    """Print the final table, 80 columns wide, with notations and folders below it, one a line."""
+    rows = [_row(row) for row in found.outcomes]
+    rows += [
+        ["cannot be met", _budget(each.budget), f"from {each.smallest_ms_per_image:.4f}", "", "", ""] for each in found.unmet
+    ]
+    masternet = f"{100 * found.masternet.test_accuracy:.1f}"
+    name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
+    rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
+    table(["network", "budget", "ms/image", "test %", "best known", "params"], rows)
+    print(f"± standard errors of accuracies, half of a 99.9 % interval of {found_ms(found.setting)}")
+    print(f"the search and the race cost {found.trainings:.1f} full trainings")
+    for row in found.outcomes:
+        print(f"\nbudget {row.budget}: {row.verdict}")
+        for each in row.exported:
+            print(f"  {each.network}\n  {folder / each.export}\n  genet latency {folder / 'networks' / each.name}")
+    for name, why in found.failed.items():
+        print(f"\n{name} is out of the race: {why}")
+
+
+def _row(row: Outcome) -> list[str]:
+    latency = "n/a" if row.ms_per_image is None else f"{row.ms_per_image:.4f}"
+    interval = f"±{row.interval_ms_per_image:.4f}" if row.interval_ms_per_image else ""
+    known = (
+        f"{row.known.design}\n{_test(row.known)}" if row.known and row.searched else "it is one" if row.known else "none raced"
+    )
+    return [
+        row.name,
+        _budget(row.budget),
+        latency + interval,
+        _test(row),
+        known + (", tie" if row.tie else ""),
+        _count(row.parameters),
+    ]
+
+
+def _budget(budget: Budget) -> str:
+    """Return a budget for a narrow column: one per image without its unit, which is that of the next column."""
+    return f"{budget.amount:.4g}" if budget.unit == "ms/image" else str(budget)
+
+
+def _test(row: Raced) -> str:
+    return f"{100 * row.test_accuracy:.1f}±{100 * row.test_error:.1f}"
+
+
+def _count(number: int) -> str:
+    """Return a count as people read it, in at most six characters."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)

@@ -1,0 +1,86 @@
+"""The end of a run: a note of its recipe and of its files, by which the same command knows that there is nothing to do.
+
+To read it takes no torch, no device and no image: only the names and sizes of the images are looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from genet import __version__
+from genet.config.recipe import Data, Recipe
+from genet.errors import GenetError
+from genet.pipeline.run_folder import RunFolder
+from genet.search.portfolio import designs_of
+from genet.search.race import Entrants
+from genet.storage import Record, digest, read_bytes
+from genet.training.contents import NOTE, Contents, Noted
+from genet.training.datasets import split_place
+from genet.training.folders import FolderReader
+from genet.trials.results import TRIED_AGAIN, read_results
+
+FINISH = "finished.json"
+ELSEWHERE = (FINISH, NOTE, "recipe.yaml", "environment.json", "report.html")  # of places and times, or judged by itself
+SMALL = 2**20  # bytes: larger files are known by their sizes
+
+
+class Finish(Record):
+    """When a run ended, with digests of its recipe and of its files then."""
+
+    when: str
+    recipe: str
+    files: str
+
+
+def mark_finished(files: RunFolder, recipe: Recipe, failed: bool) -> None:
+    """Note that the run is at its end, unless its next command tries again what failed, in the race or before."""
+    again = [each for each in read_results(files.trials).values() if each.failure and each.failure.kind in TRIED_AGAIN]
+    if failed or again or not Entrants.load(files.entrants).inputs:
+        return
+    found = Finish(when=time.strftime("%Y-%m-%d %H:%M"), recipe=_of_recipe(recipe), files=_of_files(files.path))
+    known = files.if_there(files.path / FINISH, Finish)
+    if known is None or known.model_copy(update={"when": found.when}) != found:
+        found.save(files.path / FINISH)
+
+
+def finish_of(files: RunFolder, recipe: Recipe) -> Finish | None:
+    """Return the note if the run has ended with this very recipe, and neither its files nor its images have changed since."""
+    try:
+        found = files.if_there(files.path / FINISH, Finish)
+        whole = found is not None and files.report.exists() and files.recipe_file.exists()
+        if not whole or not _same_images(recipe.data, files.path / NOTE):
+            return None
+        return found if found and (found.recipe, found.files) == (_of_recipe(recipe), _of_files(files.path)) else None
+    except GenetError:  # something is missing or damaged, which the run itself will tell
+        return None
+
+
+def _of_recipe(recipe: Recipe) -> str:
+    """Return a digest of all that decides the results, wherever the images lie; with the networks of its own designs."""
+    own = [str(design.network) for design in designs_of(recipe)] if recipe.race.designs else []
+    plain = recipe.model_dump_json(exclude={"data": {"root", "workers"}})
+    return digest("/".join([__version__, plain, *own]))
+
+
+def _of_files(folder: Path) -> str:
+    """Return a digest of the names and sizes of a run's files, and of the content of small ones."""
+    lines = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if not path.is_file() or str(name) in ELSEWHERE or any(part.startswith(".") for part in name.parts):
+            continue
+        size = path.stat().st_size
+        lines.append(f"{name} {size} {digest(read_bytes(path)) if size <= SMALL else ''}")
+    return digest("\n".join(lines))
+
+
+def _same_images(data: Data, note: Path) -> bool:
+    """Return whether image folders hold what was noted; other images are told apart by the run itself."""
+    if data.name != "folder":
+        return True
+    places = [split_place(Path(data.root or ""), split) for split in ("train", "validation")]
+    if not all(place.is_dir() for place in places):
+        return False
+    train, validation = (FolderReader(place).contents for place in places)
+    return note.exists() and Noted.load(note).contents == Contents(train=train, validation=validation)

@@ -1,0 +1,26 @@
+"""What a run was asked for and could not have, from its files."""
+
+from __future__ import annotations
+
+from genet.export.record import EVIDENCE_FILE, Exports
+from genet.pipeline.run_folder import RunFolder
+from genet.search.certificate import Selection
+from genet.search.outcome import Outcomes
+
+
+def list_shortfalls(files: RunFolder) -> tuple[str, ...]:
+    """Return the requests that the run could not fulfil, a line each: budgets that no network meets, formats that failed."""
+    outcomes = files.if_there(files.results, Outcomes)
+    exported = [each for outcome in (outcomes.outcomes if outcomes else ()) for each in outcome.exported]
+    evidence = dict.fromkeys(files.path / each.export / EVIDENCE_FILE for each in exported)
+    failed = [f"{file.parent.parent.name}: {line}" for file in evidence if file.exists() for line in Exports.load(file).failures]
+    return (*unmet_budgets(files), *failed)
+
+
+def unmet_budgets(files: RunFolder) -> tuple[str, ...]:
+    """Return the budgets of the run that no network meets, a line each: by the race if there was one, else by the selection."""
+    raced = files.if_there(files.results, Outcomes)
+    if raced:
+        return tuple(each.told(raced.masternet_ms_per_image, raced.setting.batch) for each in raced.unmet)
+    selection = files.if_there(files.selection, Selection)
+    return selection.unmet if selection else ()
