@@ -5,6 +5,7 @@ The pipeline speaks through this small interface and knows nothing of terminals;
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,13 @@ LINE_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Count:
-    """A piece of work of `total` steps, of which `done` were done in an earlier run. A part of another has no time of its own."""
+    """A piece of work of `total` steps, of which `done` were done in an earlier run; None if nobody knows how many there are.
+
+    A part of another has no time of its own.
+    """
 
     title: str
-    total: int
+    total: int | None
     done: int = 0
     part: bool = False
 
@@ -34,8 +38,13 @@ class Progress:
         """Show one line to the user."""
 
     @contextmanager
-    def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
-        """Track one counted piece of work."""
+    def awake(self) -> Iterator[None]:
+        """Say at least every ten seconds that the work in the block goes on."""
+        yield
+
+    @contextmanager
+    def track(self, title: str, total: int | None, done: int = 0) -> Iterator[Tracker]:
+        """Track one piece of work, counted or open-ended."""
         with self.tracks([Count(title, total, done)]) as (tracker,):
             yield tracker
 
@@ -60,6 +69,8 @@ class Tracker:
     def advance(self, note: str = "") -> None:
         """Count one step as done; `note` is the latest remark."""
         self.done += 1
+        if self.total is not None:
+            self.total = max(self.total, self.done)
         self.note = note or self.note
         self._moved()
 
@@ -81,6 +92,11 @@ class Tracker:
         if self.done < done:
             self.done = self._start_done = done
 
+    def end_here(self) -> None:
+        """Take what is done for all: the rest turned out not to be needed."""
+        self.total = self.done
+        self._moved()
+
     @property
     def position(self) -> float:
         """Steps done, including those under way."""
@@ -93,14 +109,17 @@ class Tracker:
 
     @property
     def left_s(self) -> float | None:
-        """Expected seconds left; None before this run has done anything."""
+        """Expected seconds left; None before this run has done anything, and for work without an end in sight."""
         steps = self.position - self._start_done
-        paced_s = time.monotonic() - self._paced_from
-        return None if steps <= 0 else max(0.0, paced_s / steps * (self.total - self.position))
+        if steps <= 0 or self.total is None:
+            return None
+        return max(0.0, (time.monotonic() - self._paced_from) / steps * (self.total - self.position))
 
     @property
     def state(self) -> str:
         """The state of the work in words, with its time for whole works only."""
+        if self.total is None:
+            return f"{self.done} so far"
         counted = f"{self.done}/{self.total}"
         if self.count.part:
             return counted
@@ -115,39 +134,82 @@ class Tracker:
 class LinePrinter(Progress):
     """Plain lines, for pipes and log files."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, every_s: float = LINE_EVERY_S) -> None:
+        self._console, self.every_s = console, every_s
+        self._told = time.monotonic()  # when the last line was printed
+        self._under_way: list[Tracker] = []
+        self._watched = False
 
     def say(self, text: str) -> None:
         """Print one line."""
+        self._told = time.monotonic()
         self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
-        """Print a line for each at the start, every ten seconds while something moves, and at the end."""
+        """Print a line for each at the start, every ten seconds, whether something moves or not, and at the end."""
         trackers = [_LineTracker(count, self) for count in counts]
         for tracker in trackers:
             tracker.speak()
-        yield list(trackers)
+        with self.awake(), self._at(trackers):
+            yield list(trackers)
         for tracker in trackers:
             tracker.speak()
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """See `Progress`."""
+        if self._watched:
+            yield
+            return
+        self._watched, over, began = True, threading.Event(), time.monotonic()
+
+        def watch() -> None:
+            while not over.wait(max(0.0, self._told + self.every_s - time.monotonic())):
+                if time.monotonic() - self._told >= self.every_s:
+                    self._tell_what_goes_on(began)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+            self._watched = False
+
+    def _tell_what_goes_on(self, began: float) -> None:
+        """Print what the work is at, for a step may take longer than ten seconds."""
+        if self._under_way:
+            tracker = self._under_way[-1]
+            self.say(f"{_line(tracker)}, {duration(tracker.elapsed_s)} so far")
+        else:
+            self.say(f"  at work, {duration(time.monotonic() - began)} so far")
+
+    @contextmanager
+    def _at(self, trackers: Sequence[Tracker]) -> Iterator[None]:
+        self._under_way.append(trackers[0])
+        try:
+            yield
+        finally:
+            self._under_way.pop()
 
 
 class _LineTracker(Tracker):
     def __init__(self, count: Count, printer: LinePrinter) -> None:
         super().__init__(count)
-        self._printer, self._spoken, self._said = printer, 0.0, ""
+        self._printer, self._spoken, self._line = printer, 0.0, ""
 
     def _moved(self) -> None:
-        if time.monotonic() - self._spoken > LINE_EVERY_S:
+        if time.monotonic() - self._spoken > self._printer.every_s:
             self.speak()
 
     def speak(self) -> None:
         """Print the state of the work, unless it has not changed since."""
         line = _line(self)
-        if line != self._said:
+        if line != self._line:
             self._printer.say(line)
-        self._spoken, self._said = time.monotonic(), line
+        self._spoken, self._line = time.monotonic(), line
 
 
 def _line(tracker: Tracker) -> str:
@@ -158,6 +220,12 @@ def _line(tracker: Tracker) -> str:
 class LiveBar(LinePrinter):
     """Moving bars with the time left, for terminals."""
 
+    def _tell_what_goes_on(self, began: float) -> None:
+        if self._under_way:  # the bars are to be seen
+            self._told = time.monotonic()
+        else:
+            super()._tell_what_goes_on(began)
+
     @contextmanager
     def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
         """Show bars that end as one line each."""
@@ -167,7 +235,8 @@ class LiveBar(LinePrinter):
         columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.fields[state]}  {task.fields[note]}"))
         with Bars(*columns, console=self._console, transient=True) as bars:
             trackers = [_BarTracker(count, bars) for count in counts]
-            yield list(trackers)
+            with self._at(trackers):
+                yield list(trackers)
         for tracker in trackers:
             self.say(_line(tracker))
 

@@ -1,8 +1,11 @@
-"""What the progress tells of the time left."""
+"""What the progress tells of the time left, and that it is never silent."""
 
+import io
 import time
 
-from genet.progress import Count, Tracker
+from rich.console import Console
+
+from genet.progress import Count, LinePrinter, Tracker
 
 
 def test_time_left_is_known_only_once_this_run_has_done_something() -> None:
@@ -31,3 +34,35 @@ def test_what_comes_before_the_first_strides_is_no_part_of_the_pace() -> None:
     tracker.advance_by(9.9)
     assert tracker.left_s is not None
     assert tracker.left_s < 1.8, "with the start it would be 90 x 0.02 s"
+
+
+def test_no_work_is_told_to_be_beyond_its_end() -> None:
+    tracker = Tracker(Count("choices", 1))
+    for _ in range(4):
+        tracker.advance()
+    assert tracker.state.startswith("4/4, done in")
+
+
+def test_work_without_an_end_in_sight_tells_what_is_done_and_ends_where_it_is() -> None:
+    tracker = Tracker(Count("choices", None))
+    for _ in range(3):
+        tracker.advance()
+    assert (tracker.state, tracker.left_s) == ("3 so far", None)
+    tracker.end_here()
+    assert tracker.state.startswith("3/3, done in")
+
+
+def test_a_step_that_takes_long_and_work_that_nothing_counts_are_not_silent() -> None:
+    printed = io.StringIO()
+    printer = LinePrinter(Console(file=printed, width=200), every_s=0.05)
+    with printer.awake():
+        time.sleep(0.12)
+        with printer.track("exports", 8) as tracker:
+            tracker.advance()
+            time.sleep(0.12)
+    lines = printed.getvalue().splitlines()
+    before, during = lines[: lines.index("  exports: 0/8, starting")], lines[lines.index("  exports: 0/8, starting") :]
+    assert set(before) == {"  at work, 0 s so far"}
+    assert any(line.startswith("  exports: 1/8, ") and line.endswith(" left, 0 s so far") for line in during)
+    time.sleep(0.12)
+    assert printed.getvalue().splitlines() == lines, "nothing is told once the work is over"

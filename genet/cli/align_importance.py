@@ -13,7 +13,6 @@ from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter
 from genet.names import some_of
 from genet.studies.align.prune import Pruning, find_offers, find_program, prune
-from genet.studies.align.study import Ratio
 from genet.studies.align.subject import LEFT_OUT
 
 Answer = dict[str, Any]
@@ -64,23 +63,13 @@ def _pruned(kept: Kept, rows: LatencyTable, meter: Meter, target: float) -> Prun
     assert kept.importance is not None
     subject, importance = kept.subject, kept.importance()
     blocks = {name: importance.lost_with(name) for name in subject.removable}
-    with progress().track("layers over their widths", 1) as tracker:
-
-        def measured() -> None:
-            tracker.total = max(tracker.total, tracker.done + 1)
-            tracker.advance()
-
-        offers = find_offers(subject, importance, rows, meter, measured)
-        program = find_program(subject, offers, blocks, rows, meter, measured)
-        tracker.total = tracker.done
-    with progress().track("choices, each measured whole", 1) as tracker:
-
-        def tried(ratio: Ratio) -> None:
-            tracker.total = max(tracker.total, tracker.done + 1)
-            tracker.advance(f"{ratio.mean:.3f} of the latency")
-
-        found = prune(subject, program, rows, meter, target, tried)
-        tracker.total = tracker.done
+    with progress().track("layers over their widths", None) as tracker:
+        offers = find_offers(subject, importance, rows, meter, tracker.advance)
+        program = find_program(subject, offers, blocks, rows, meter, tracker.advance)
+        tracker.end_here()
+    with progress().track("choices, each measured whole", None) as tracker:
+        found = prune(subject, program, rows, meter, target, lambda ratio: tracker.advance(f"{ratio.mean:.3f} of the latency"))
+        tracker.end_here()
     return found
 
 

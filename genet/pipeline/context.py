@@ -201,20 +201,21 @@ def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None, sam
     """
     files = RunFolder(folder)
     job = RunContext(files, recipe or files.recipe(), progress)
-    if recipe:
-        files.check_free_for(recipe)
-        check_designs(recipe)
-        _ = job.device, job.meter
-        if same_setting:
-            check_setting(job)
-        if not files.results.exists():
-            job.splits.check(recipe.search_resolution)
-    with FolderLock(folder):
-        files.remove_leftovers()
-        job.held = True
+    with progress.awake():
         if recipe:
-            job.recognised(job.splits)
-        yield job
+            files.check_free_for(recipe)
+            check_designs(recipe)
+            _ = job.device, job.meter
+            if same_setting:
+                check_setting(job)
+            if not files.results.exists():
+                job.splits.check(recipe.search_resolution)
+        with FolderLock(folder):
+            files.remove_leftovers()
+            job.held = True
+            if recipe:
+                job.recognised(job.splits)
+            yield job
 
 
 def read_run(folder: Path, progress: Progress) -> RunContext:

@@ -192,7 +192,7 @@ def _pace_of(tracker: Tracker, workers: int) -> Pace:
     return Pace(
         workers=workers,
         position=tracker.position,
-        total=tracker.total,
+        total=tracker.total or 0,
         elapsed_s=tracker.elapsed_s,
         left_s=tracker.left_s,
         updated=time.time(),

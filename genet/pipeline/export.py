@@ -92,7 +92,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         write_labels(folder, labels)
     with progress.track("exports, each loaded again and compared", len(_all(formats))) as tracker:
         exports = _exported(module, folder, formats, images, labels, tracker)
-        tracker.resume_at(tracker.total)
+        tracker.end_here()
     facts = Card(
         network,
         cost,

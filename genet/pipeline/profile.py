@@ -94,7 +94,7 @@ def _sweep(job: RunContext) -> None:
             if not wanted:
                 break
             marked += _profile(job, wanted, tracker.advance)
-        tracker.total = tracker.done  # the widths inside steps need no measurement
+        tracker.end_here()  # the widths inside steps need no measurement
     _say_marked(job, marked)
 
 
