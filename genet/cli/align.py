@@ -10,7 +10,7 @@ from genet.arch.network import Network
 from genet.cli.align_importance import by_importance, importance_faults
 from genet.cli.align_result import Destination, check_place, destination, write_aligned
 from genet.cli.align_weights import Kept, kept, source_of
-from genet.cli.console import labelled, milliseconds, progress, save_picture, table
+from genet.cli.console import TOO_NOISY, labelled, milliseconds, progress, save_picture, table
 from genet.cli.measuring import calibrated, checked_measure, measure_of, meter_of, open_rows, say_damaged
 from genet.cli.naming import structure_named
 from genet.config.reader import read_recipe
@@ -56,23 +56,21 @@ def run(arguments: argparse.Namespace) -> Answer:
     if arguments.objective == "importance":
         return result.finish(by_importance(weights, rows, meter, arguments.target_ratio, before, result))
     places = _places(subject, rows, meter)
-    _print_places(places, subject)
     if rows.noise > UNSTEADY:
-        print(
-            f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): "
-            "smaller steps may be noise"
-        )
+        told = "too noisy to tell steps" if rows.noise > TOO_NOISY else "smaller steps may be noise"
+        print(f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): {told}")
+    _print_places(places, subject)
     promising = any(_promises(place, goal) for place in places)
     if not promising and not arguments.pruned:
         raise EvidenceError(_no_edge(subject, goal, meter))
-    with progress().track("choices, each measured whole", 1) as tracker:
+    with progress().track("choices, each measured whole", None) as tracker:
 
         def tried(tolerance: float, ratio: Ratio) -> None:
             told = f"parameters within {tolerance:.0%}" if goal.mode == "latency" else "more parameters"
             tracker.advance(f"{told}: {ratio.mean:.3f} of the latency")
 
         found = align(subject, places, meter, goal, tried)
-        tracker.total = tracker.done
+        tracker.end_here()
     _print(found, goal)
     if arguments.plot:
         save_picture(arguments.plot, draw_alignment(found))
@@ -144,7 +142,7 @@ def _scaled(
     print(f"{subject.name} on {labelled(meter.setting)}")
     with progress().track("sizes, each measured whole", len(EXPONENTS).bit_length()) as tracker:
         found = scale(subject, dimensions, meter, lambda scaled: tracker.advance(f"{scaled.measured.mean:.3f} of the latency"))
-        tracker.total = tracker.done
+        tracker.end_here()
     rows = [
         [f"{each.exponent:g}", str(each.resolution), f"{each.parameters:,}", f"{each.macs:,}", f"{each.measured.mean:.3f}"]
         for each in sorted(found.tried, key=lambda each: each.exponent)
@@ -228,13 +226,8 @@ def _places(subject: ResizableNetwork, rows: LatencyTable, meter: Meter) -> tupl
     wanted = {block for place in subject.movable for width in place.grid for block in place.blocks(width)}
     known = sum(rows.block_row(block) is not None for block in wanted)
     with progress().track("layers over their widths", len(wanted), known) as tracker:
-
-        def measured() -> None:
-            tracker.total = max(tracker.total, tracker.done + 1)  # a step may end farther off than the grids reach
-            tracker.advance()
-
-        found = find_places(subject, rows, meter, measured)
-        tracker.total = tracker.done
+        found = find_places(subject, rows, meter, tracker.advance)  # a step may end farther off than the grids reach
+        tracker.end_here()
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -14,14 +14,35 @@ from genet.progress import LinePrinter, LiveBar, Progress
 from genet.search.regression import Estimate
 from genet.storage import write_atomic
 
+WIDTH, GAP = 80, 2  # columns of a table, and between two of its own
+FIRST = 36  # of its first column before it is folded
+NOTHING = ("", "n/a")
+TOO_NOISY = 0.25  # spread of repeats from which on other work decides, as for what is timed again (`CALM` of the meter)
 
-def table(head: list[str], rows: list[list[str]]) -> None:
-    """Print a plain table, as wide as the terminal; lines stay unbroken if programs read it."""
-    terminal = sys.stdout.isatty()
-    table = Table(*(Column(name, overflow="fold") for name in head), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for row in rows:  # a notation is one line for programs, and one entry per line for people
-        table.add_row(*(text.replace(" | ", "\n") if terminal else text for text in row))
-    Console(width=None if terminal else 1000, markup=False, emoji=False).print(table)
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a plain table of 80 columns at most, without the columns in which no row has a value.
+
+    Columns that find no room are printed below, each time beside the first, which names the rows.
+    """
+    told = [place for place in range(len(head)) if place == 0 or any(row[place] not in NOTHING for row in rows)]
+    width = {place: max(_width(head[place]), *(_width(row[place]) for row in rows)) for place in told}
+    room = WIDTH - min(width[0], FIRST)
+    parts: list[list[int]] = [[]]
+    for place in told[1:]:
+        if parts[-1] and sum(width[each] + GAP for each in (*parts[-1], place)) > room:
+            parts.append([])
+        parts[-1].append(place)
+    for part in parts:
+        columns = (Column(head[place], overflow="fold") for place in (0, *part))
+        found = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for row in rows:
+            found.add_row(*(row[place] for place in (0, *part)))
+        Console(width=WIDTH, markup=False, emoji=False, highlight=False).print(found)
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()), default=0)
 
 
 def progress() -> Progress:
@@ -46,6 +67,11 @@ def milliseconds(ms: float | None, interval: float | None = None) -> str:
     if ms is None:
         return "n/a"
     return f"{ms:.4f}" if not interval else f"{ms:.4f} ± {interval:.4f}"
+
+
+def noise(spread: float) -> str:
+    """Return how repeats of a timing spread, or that they tell nothing."""
+    return f"too noisy to tell ({spread:.0%})" if spread > TOO_NOISY else f"{spread:.1%}"
 
 
 def found_ms(setting: Setting) -> str:

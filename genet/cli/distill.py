@@ -85,5 +85,5 @@ def _print_standings(job: RunContext) -> tuple[SuperBlockProgress, ...]:
         ]
         for standing in found
     ]
-    table(["super-block", "trials", "failed", "MasterNet's own", "best", "as", "seconds each"], rows)
+    table(["super-block", "trials", "failed", "control", "best", "as", "seconds each"], rows)
     return found

@@ -42,7 +42,8 @@ def _print_gradients(regression: Regression) -> None:
         ]
         for g in regression.gradients
     ]
-    table(["super-block", "block type", "points at own size", "the next block", "doubled width", "trials"], rows)
+    table(["super-block", "block type", "at own size", "the next block", "doubled width", "trials"], rows)
+    print("points of accuracy, with standard errors")
 
 
 def _print_quality(regression: Regression) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from genet.cli.console import milliseconds, progress, save_picture, table
+from genet.cli.console import TOO_NOISY, milliseconds, noise, progress, save_picture, table
 from genet.cli.measuring import calibrated, measure_of, meter_of
 from genet.config.reader import read_space
 from genet.device import open_device, read_card
@@ -18,7 +18,7 @@ from genet.export.record import EVIDENCE_FILE
 from genet.export.serving import RUNTIMES, Served, serving_times
 from genet.latency.report import LatencyReport, read_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
-from genet.latency.timing.curves import Curves, measure_curves, read_sweep_option
+from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option
 from genet.latency.timing.meter import Meter
 from genet.latency.timing.repeatability import Repeatability, repeatability
 from genet.latency.workload import Workload, read_part, whole
@@ -81,18 +81,21 @@ def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
     for folder in folders:
         with progress().track("formats, each in some rounds", ROUNDS_APART * len(RUNTIMES)) as tracker:
             found = serving_times(folder, device, arguments.batch, tracker.advance)
-            tracker.resume_at(tracker.total)
+            tracker.end_here()
         print(f"{folder}\n  {read_card(device).name}, batch {arguments.batch}, {torch.get_num_threads()} threads")
         rows = [[one.format, one.runtime, *_speed(one, arguments.batch)] for one in found]
-        table(["format", "runtime", "ms per batch", "ms per image", "images/s", "rounds spread by, or why not"], rows)
+        table(["format", "runtime", "ms per batch", "ms per image", "images/s", "rounds spread by"], rows)
+        for one in found:
+            if one.failure:
+                print(f"  {one.format} is not timed: {one.failure}")
         answers[str(folder)] = [one.model_dump(mode="json") for one in found]
     return {"device": read_card(device).name, "batch": arguments.batch, "exports": answers}
 
 
 def _speed(one: Served, batch: int) -> list[str]:
-    if one.ms is None:
-        return ["n/a", "n/a", "n/a", str(one.failure)]
-    return [milliseconds(one.ms), milliseconds(one.ms / batch), f"{1e3 * batch / one.ms:,.0f}", f"{one.spread:.1%}"]
+    if one.ms is None or one.spread is None:
+        return ["n/a"] * 4
+    return [milliseconds(one.ms), milliseconds(one.ms / batch), f"{1e3 * batch / one.ms:,.0f}", noise(one.spread)]
 
 
 def _read(part: Workload, meter: Meter) -> LatencyReport:
@@ -102,10 +105,11 @@ def _read(part: Workload, meter: Meter) -> LatencyReport:
         with progress().track("repeats", REPEATS) as tracker:
             reading = read_latency(part, meter, tracker.advance)
     how = "estimated, not measured" if reading.setting.estimate else f"repeats spread by {reading.spread:.1%}"
+    if reading.spread > TOO_NOISY:
+        how = f"{noise(reading.spread)}: other work disturbs this machine, so take what follows for a hint"
+    print(f"{reading.name}\n  {reading.setting}\n  {how}")
     image = f"{milliseconds(reading.ms_per_image)} ms per image"
-    print(
-        f"{reading.name}\n  {reading.setting}\n  {milliseconds(reading.ms)} ms per batch, {image}; {how}; {reading.ops} kernels"
-    )
+    print(f"  {milliseconds(reading.ms)} ms per batch, {image}; {reading.ops} kernels")
     if reading.bound and reading.device_ms:
         waits = "the host, which launches them" if reading.bound == "host" else "the device"
         print(f"  its kernels alone take {milliseconds(reading.device_ms)} ms: it waits for {waits}")
@@ -116,8 +120,8 @@ def _read(part: Workload, meter: Meter) -> LatencyReport:
 
 
 def _print_layers(reading: LatencyReport) -> None:
+    """Print the slowest layers, with their shares of all layers together."""
     slowest = sorted(reading.layers, key=lambda layer: -layer.ms)[:MOST_LAYERS]
-    shown = [layer for layer in reading.layers if layer in slowest]
     total = sum(layer.ms for layer in reading.layers)
     rows = [
         [
@@ -128,13 +132,16 @@ def _print_layers(reading: LatencyReport) -> None:
             "" if layer.waves is None else str(layer.waves),
             "" if layer.tail_ms is None else milliseconds(layer.tail_ms),
         ]
-        for layer in shown
+        for layer in slowest
     ]
-    if rows:
-        told = "ms" if reading.setting.runtime in ("eager", reading.layers_runtime) else f"ms in {reading.layers_runtime} mode"
-        table(["layer", "kind", told, "share", "waves", "lost in the last, ms"], rows)
-    if len(shown) < len(reading.layers):
-        print(f"  the {MOST_LAYERS} slowest of {len(reading.layers)} layers; --json has all")
+    if not rows:
+        return
+    told = "ms" if reading.setting.runtime in ("eager", reading.layers_runtime) else f"ms in {reading.layers_runtime} mode"
+    table(["layer", "kind", told, "share", "waves", "lost in the last, ms"], rows)
+    left = sum(layer.ms for layer in reading.layers if layer not in slowest)
+    if left:
+        print(f"  the {MOST_LAYERS} slowest of {len(reading.layers)} layers; the others have {left / total:.1%}, --json has all")
+    print(f"  layers by themselves take {milliseconds(total)} ms together, {total / reading.ms:.0%} of the whole")
 
 
 def _answer(reading: LatencyReport) -> Answer:
@@ -168,17 +175,22 @@ def _sweep(names: Sequence[str], arguments: argparse.Namespace) -> Answer:
 
 
 def _print_curves(curves: Curves) -> None:
-    rows = [
-        [str(value)] + [_cell(curve.ms[place], value if curves.batch is None else 1) for curve in curves.curves]
-        for place, value in enumerate(curves.curves[0].values)
-    ]
     unit = "ms per image" if curves.batch is None else f"ms per batch of {curves.batch}"
     print(f"{curves.device}{', estimated, not measured' if curves.estimate else ''}: {unit}")
+    if not curves.estimate:
+        print(f"  repeats spread by {max(spread or 0.0 for curve in curves.curves for spread in curve.spread):.1%} at most")
+    rows = [
+        [str(value)] + [_cell(curve, place, value if curves.batch is None else 1) for curve in curves.curves]
+        for place, value in enumerate(curves.curves[0].values)
+    ]
     table([curves.variable, *(curve.name for curve in curves.curves)], rows)
 
 
-def _cell(ms: float | None, images: int) -> str:
-    return "no memory" if ms is None else milliseconds(ms / images)
+def _cell(curve: Curve, place: int, images: int) -> str:
+    ms, spread = curve.ms[place], curve.spread[place]
+    if ms is None or spread is None:
+        return "no memory"
+    return noise(spread) if spread > TOO_NOISY else milliseconds(ms / images)
 
 
 def _repeatability(names: Sequence[str], meter: Meter, size: int | None) -> Answer:

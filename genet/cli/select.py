@@ -66,7 +66,7 @@ def _print_model(regression: Regression) -> None:
 
 
 def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
-    print(f"why, for budget {choice.budget} at {choice.resolution} pixels: {choice.network}")
+    print(f"\nwhy, for budget {choice.budget} at {choice.resolution} pixels:")
     if why.short_of_best > 0 and why.measured_over_predicted < 1:
         print(
             f"  it takes {1 - why.measured_over_predicted:.1%} less than predicted; were that so of all, the best within the "
@@ -87,11 +87,11 @@ def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
             step.superblock,
             f"{step.ms / batch:+.4f}",
             points(step.accuracy),
-            "" if step.over_budget_ms is None else f"over the budget by {step.over_budget_ms / batch:.4f} ms",
+            "" if step.over_budget_ms is None else f"{step.over_budget_ms / batch:.4f}",
         ]
         for step in why.steps
     ]
-    table(["super-block", "one step", "to", "ms/image", "points", ""], rows)
+    table(["super-block", "one step", "to", "ms/image", "points", "over by, ms"], rows)
     for rival in why.rivals:
         told = "told apart" if rival.apart else "cannot be told apart by these trials"
         told += f" (by {APART} standard errors)"
@@ -129,7 +129,6 @@ def _print_selection(selection: Selection) -> None:
         [
             str(choice.budget),
             str(choice.resolution),
-            choice.network,
             percent(choice.predicted_accuracy),
             milliseconds(choice.budget_ms_per_image),
             milliseconds(choice.predicted_ms_per_image),
@@ -139,4 +138,7 @@ def _print_selection(selection: Selection) -> None:
         for choice in selection.choices
     ]
     found = found_ms(selection.setting)
-    table(["budget", "pixels", "network", "predicted accuracy", "budget ms", "predicted ms", found, "within"], rows)
+    table(["budget", "pixels", "accuracy", "budget ms", "predicted ms", found, "within"], rows)
+    print("milliseconds are per image; accuracies are predicted")
+    for choice in selection.choices:
+        print(f"{choice.budget} at {choice.resolution} pixels: {choice.network}")

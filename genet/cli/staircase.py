@@ -23,6 +23,7 @@ from genet.report.latency_figures import draw_staircase
 from genet.storage import Journal
 
 Answer = dict[str, Any]
+UNCLEAR = 0.2  # latencies that count as equal: few steps are higher than this
 PATTERNS = {
     "stairs": "latency steps up at the edges, and the widths before them are wave-aligned; a rising tread keeps some of its own",
     "slope": "no stair: latency rises evenly, as for depthwise convolutions; every multiple of 8 stays a candidate",
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     _print(found, source, estimate)
     if arguments.plot:
         save_picture(arguments.plot, draw_staircase(found, source))
-    return {"source": source, "estimate": estimate, **found.model_dump(mode="json")}
+    return {"source": source, "estimate": estimate, "too_noisy": _unclear(found), **found.model_dump(mode="json")}
 
 
 def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
@@ -61,7 +62,7 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
             print(f"{journal.path}: damaged lines {', '.join(map(str, rows.damaged))} are left out and measured anew")
         with progress().track("latency over widths", len({block for blocks in at_width.values() for block in blocks})) as tracker:
             sweep, macs = profile_sweep(rows, meter, at_width, tracker.advance)
-            tracker.total = tracker.done
+            tracker.end_here()
     print(f"{len(sweep.widths)} of {len(at_width)} widths measured")
     return analyse(sweep, macs)
 
@@ -83,8 +84,16 @@ def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
 
 
 def _print(found: Staircase, source: str, estimate: bool | None) -> None:
+    """Print the noise, and the staircase as far as it can be told."""
     print(f"{source}{': an estimate, not a measurement' if estimate else ''}")
-    print(f"{PATTERNS[found.pattern]}; widths within {found.eps:.1%} count as equal")
+    if _unclear(found):
+        print(
+            f"too noisy to tell ({found.eps:.0%}): widths within that count as equal, and few steps are higher; measure on a "
+            "quiet machine, or at a larger --batch"
+        )
+        table(["width", "ms per batch"], [[str(w), milliseconds(ms)] for w, ms in zip(found.widths, found.ms, strict=True)])
+        return
+    print(f"widths within {found.eps:.1%} count as equal, by the noise of this sweep\n{PATTERNS[found.pattern]}")
     throughput = found.throughput or (None,) * len(found.widths)
     rows = [
         [
@@ -92,16 +101,21 @@ def _print(found: Staircase, source: str, estimate: bool | None) -> None:
             milliseconds(ms),
             f"{utilization:.0%}",
             "n/a" if rate is None else f"{2 * rate / 1e12:.4g}",
-            "edge" if width in found.edges else "",
+            "yes" if width in found.edges else "",
             "yes" if width in found.candidates else "",
         ]
         for width, ms, utilization, rate in zip(found.widths, found.ms, found.utilization, throughput, strict=True)
     ]
-    table(["width", "ms per batch", "utilization U", "throughput T, TFLOP/s", "", "candidate"], rows)
+    table(["width", "ms per batch", "utilization U", "throughput T, TFLOP/s", "edge", "candidate"], rows)
     plateaus = (f"{tread.first}-{tread.last} ({milliseconds(tread.ms)} ms)" for tread in found.treads)
     print(f"plateaus: {', '.join(plateaus)}")
     print(f"edges: {', '.join(map(str, found.edges)) or 'none'}")
     print(f"candidates: {', '.join(map(str, found.candidates))}")
+
+
+def _unclear(found: Staircase) -> bool:
+    """Return whether noise hides what steps there may be."""
+    return found.eps > UNCLEAR
 
 
 def _compare(first: Path, second: Path) -> Answer:

@@ -52,7 +52,7 @@ def finish_of(files: RunFolder, recipe: Recipe) -> Finish | None:
         if not whole or not _same_images(recipe.data, files.path / NOTE):
             return None
         return found if found and (found.recipe, found.files) == (_of_recipe(recipe), _of_files(files.path)) else None
-    except GenetError:  # something is missing or damaged, which the run itself will tell
+    except (GenetError, OSError):  # something is missing or damaged, which the run itself will tell
         return None
 
 

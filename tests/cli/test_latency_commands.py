@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,37 @@ def test_a_measurement_here_lists_the_layers_in_order(capsys: pytest.CaptureFixt
     assert (found["estimate"], found["runtime"]) == (False, "eager")
     names = [layer["name"] for layer in found["layers"]]
     assert names.index("0.conv1_1x1.conv") < names.index("0.conv2_kxk.conv") < names.index("0.conv3_1x1.conv")
+
+
+def test_layers_are_told_with_their_shares_and_without_what_the_device_does_not_tell(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    heads = {}
+    for device in ("cpu", "estimate:v100"):
+        assert cli.main(["latency", "BL k3 c16 r0.5 @8", "--device", device, "--batch", "2"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        heads[device] = next(line.split() for line in lines if line.startswith("layer "))
+        assert re.fullmatch(r"  layers by themselves take [\d.]+ ms together, \d+% of the whole", lines[-1])
+        first = lines.index(next(line for line in lines if "ms per batch, " in line))
+        assert re.search("repeats spread by|too noisy to tell|estimated, not measured", lines[first - 1])
+    assert heads["cpu"] == ["layer", "kind", "ms", "share"]
+    assert heads["estimate:v100"][:5] == ["layer", "kind", "ms", "share", "waves"]
+
+
+def test_a_sweep_whose_noise_hides_all_steps_tells_no_staircase(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep, noisy = tmp_path / "sweep.csv", tmp_path / "noisy.csv"
+    sweep.write_text(STAIRS)
+    rows = [line.split(",") for line in STAIRS.splitlines()[1:]]
+    noisy.write_text("width,latency_ms,sigma\n" + "".join(f"{w},{ms},{0.4 * float(ms)}\n" for w, ms in rows))
+    told = {}
+    for file in (sweep, noisy):
+        assert cli.main(["staircase", "--from", str(file)]) == 0
+        told[file] = capsys.readouterr().out
+    assert re.search(r"^too noisy to tell \(\d+%\): widths within that count as equal", told[noisy], re.MULTILINE)
+    assert all(word not in told[noisy] for word in ("edge", "candidate", "plateaus"))
+    assert told[sweep].splitlines()[1].startswith("widths within 2.")
+    assert "edges: 32, 64, 96" in told[sweep]
+    assert answer(capsys, "staircase", "--from", noisy)["too_noisy"] is True
 
 
 def test_the_machine_tells_what_it_can_tell_apart(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from genet.latency.workload import Workload, read_part, with_width
 from genet.storage import Record
 
 if TYPE_CHECKING:
+    from genet.latency.timing.clock import Timing
     from genet.latency.timing.meter import Meter
 
 VARIABLES = ("batch", "size", "width")
@@ -20,13 +21,15 @@ VARIABLES = ("batch", "size", "width")
 class Curve(Record):
     """Latency of one thing over a variable, in milliseconds per batch; None if it did not fit into memory.
 
-    `parameters` counts the weights of its convolutions and linear layers at each value, so that things can be compared at
-    equal capacity too.
+    `spread` is the interquartile range of the repeats over their median; there is none in files of an earlier version.
+    `parameters` counts the weights of its convolutions and linear layers at each value, so that things can be compared at equal
+    capacity too.
     """
 
     name: str
     values: tuple[int, ...]
     ms: tuple[float | None, ...]
+    spread: tuple[float | None, ...] = ()
     parameters: tuple[int, ...]
 
 
@@ -78,13 +81,13 @@ def measure_curves(
 
     `meter_at` gives the meter for a batch, or for the usual one. EvidenceError if nothing fits at any value.
     """
-    found: dict[tuple[str, int], float | None] = {}
+    found: dict[tuple[str, int], Timing | None] = {}
     parameters: dict[tuple[str, int], int] = {}
     for value in random.Random(0).sample(list(values), len(values)):
         parts = {name: _part(name, variable, value, size) for name in names}
         meter = meter_at(value if variable == "batch" else None)
-        for name, ms in zip(parts, _times(list(parts.values()), meter), strict=True):
-            found[name, value] = ms
+        for name, timing in zip(parts, _times(list(parts.values()), meter), strict=True):
+            found[name, value] = timing
             parameters[name, value] = sum(op.weights for op in parts[name].ops() if op.macs)
         measured()
     if not any(found.values()):
@@ -101,10 +104,11 @@ def measure_curves(
             Curve(
                 name=name,
                 values=tuple(values),
-                ms=tuple(found[name, value] for value in values),
+                ms=tuple(timing and timing.ms for timing in timings),
+                spread=tuple(timing and timing.spread for timing in timings),
                 parameters=tuple(parameters[name, value] for value in values),
             )
-            for name in names
+            for name, timings in ((name, [found[name, value] for value in values]) for name in names)
         ),
     )
 
@@ -115,16 +119,16 @@ def _part(name: str, variable: str, value: int, size: int | None) -> Workload:
     return read_part(name, value if variable == "size" else size)
 
 
-def _times(parts: Sequence[Workload], meter: Meter) -> Iterable[float | None]:
+def _times(parts: Sequence[Workload], meter: Meter) -> Iterable[Timing | None]:
     """Time all in turn; if they do not fit together, each by itself, with None for parts that do not fit at all."""
     try:
-        return [timing.ms for timing in meter.prepare(parts)()]
+        return meter.prepare(parts)()
     except MeasurementError:
         return [_alone(part, meter) for part in parts]
 
 
-def _alone(part: Workload, meter: Meter) -> float | None:
+def _alone(part: Workload, meter: Meter) -> Timing | None:
     try:
-        return meter.prepare([part])()[0].ms
+        return meter.prepare([part])()[0]
     except MeasurementError:
         return None
