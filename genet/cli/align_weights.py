@@ -20,7 +20,7 @@ from genet.device import open_device
 from genet.errors import GenetError, SpecError
 from genet.export.timm_form import shown_to
 from genet.models.external import build_structure, pretrained
-from genet.models.weights import load_structure, read_labels
+from genet.models.weights import drawn_anew, load_structure, read_labels
 from genet.search.outcome import percent
 from genet.studies.align.criteria import CRITERIA, Scores, kept_channels, norms, ranks
 from genet.studies.align.importance import AT_ONCE, IMAGES, Importance, importance_of
@@ -113,6 +113,11 @@ def kept(arguments: argparse.Namespace, subject: ModuleSubject) -> Kept:
     splits = load_data(data, reads, 0, View(shown=shown), labels=labels, progress=progress())
     if arguments.criterion == "rank":
         return Kept(subject, _ranks(subject, splits.train), images, labels)
+    if not (weights or theirs) and drawn_anew(subject.source, subject.network):
+        raise GenetError(
+            f"{arguments.what}: got weights that are drawn anew at every call, expected trained ones, whose channels differ in "
+            "importance; give a folder with network.yaml and model.safetensors"
+        )
     some = FirstImages(splits.train.shuffled(0), min(IMAGES, splits.train.size))
     importance = _importance(subject, some)
     again = functools.partial(renewed, images=some, resolution=subject.resolution, device=open_device("auto"))

@@ -118,6 +118,7 @@ def test_channels_are_kept_by_their_importance_in_a_cut_by_the_papers_objective_
         (("dense", *IMPORTANCE, "--target-ratio", "0.7", "--criterion", "l2"), "--criterion l2 must go without --objective"),
         ((OURS, *IMPORTANCE, "--target-ratio", "0.7"), "--objective importance must go with a network that keeps its weights"),
         (("timm:test_byobnet", *IMPORTANCE, "--target-ratio", "0.7"), "timm:test_byobnet: got no trained weights (got no"),
+        ((f"{NETS}:Residual", "--example", "1,1,8,8", *IMPORTANCE, "--target-ratio", "0.7"), "got weights that are drawn anew"),
         (("dense", "--recipe", "quick.yaml"), "--recipe must go with --into FOLDER"),
         (("dense", "--recipe", "quick.yaml", "--into", "dense"), "dense: got network.yaml, model.safetensors, "),
         (("dense", "--criterion", "taylor"), "--criterion taylor must have images to look at: give --data FOLDER (got none)"),
