@@ -26,7 +26,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Columns that find no room are printed below, each time beside the first, which names the rows.
     """
     told = [place for place in range(len(head)) if place == 0 or any(row[place] not in NOTHING for row in rows)]
-    width = {place: max(_width(head[place]), *(_width(row[place]) for row in rows)) for place in told}
+    width = {place: max(_width(row[place]) for row in (head, *rows)) for place in told}
     room = WIDTH - min(width[0], FIRST)
     parts: list[list[int]] = [[]]
     for place in told[1:]:
@@ -35,7 +35,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         parts[-1].append(place)
     for part in parts:
         columns = (Column(head[place], overflow="fold") for place in (0, *part))
-        found = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        found = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for row in rows:
             found.add_row(*(row[place] for place in (0, *part)))
         Console(width=WIDTH, markup=False, emoji=False, highlight=False).print(found)
