@@ -50,6 +50,7 @@ def test_hranks_vgg_has_its_authors_parameters_and_becomes_faster_with_as_many(c
     assert exact["predicted"] <= found["predicted"]
 
 
+@pytest.mark.slow
 def test_hranks_resnet_has_its_authors_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     """Tail-effect paper, tables 2 and 5: 0.48 M; ours has projections in place of padded shortcuts."""
     found = answer(capsys, "align", "genet.models.cifar:resnet56", "--example", "1,3,32,32", "--pruned", "hrank-resnet56", *V100)
@@ -71,6 +72,7 @@ def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(c
     assert load("best")(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_where_the_exact_choice_may_do_better_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     other = ("--device", "estimate:v100", *V100[2:6], "--batch", "1024")
     assert cli.main([*VGG, *other, "--param-tolerance", "0.002", "--target-ratio", "0.2"]) == 0
@@ -236,6 +238,7 @@ def test_whatever_is_written_is_loaded_again_and_answers_as_before(form: str, ca
     assert torch.allclose(load("wide")(images), getattr(nets, form)().eval()(images), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(
         capsys, "align", "timm:test_byobnet", "--size", "64", "--mode", "accuracy", "--scale", "width,resolution",

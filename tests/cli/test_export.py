@@ -49,6 +49,7 @@ def test_a_runs_export_has_all_formats_and_its_card_all_of_the_evidence(finished
         assert fact in card
 
 
+@pytest.mark.slow
 def test_the_cards_lines_run_where_the_card_lies(finished: RunFolder) -> None:
     (outcome,) = Outcomes.load(finished.results).outcomes
     card = (finished.path / outcome.export).parent / "card.md"

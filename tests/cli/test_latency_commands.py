@@ -208,6 +208,7 @@ def test_widths_aligned_on_two_devices_are_compared(tmp_path: Path, capsys: pyte
     assert found["cost_first"] >= 0
 
 
+@pytest.mark.slow
 def test_a_whole_job_on_an_estimate_is_labelled_so_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = write_recipe(tmp_path)
     served = ("--device", "estimate:t4", "--runtime", "cudagraph", "--batch", "1")

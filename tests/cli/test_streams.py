@@ -28,8 +28,8 @@ def in_a_shell(command: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("command", [f"{CHECK} --json", TABLE])
-@pytest.mark.parametrize("streams", [">&-", "<&- >&- 2>&-", "2> /dev/full"])
+@pytest.mark.parametrize("command", [pytest.param(f"{CHECK} --json", marks=pytest.mark.slow), TABLE])
+@pytest.mark.parametrize("streams", [pytest.param(">&-", marks=pytest.mark.slow), "<&- >&- 2>&-", "2> /dev/full"])
 def test_what_nobody_can_read_disturbs_nothing(command: str, streams: str) -> None:
     ended = in_a_shell(f"{command} {streams}")
     assert (ended.returncode, ended.stderr) == (0, "")

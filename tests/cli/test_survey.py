@@ -89,6 +89,7 @@ def test_an_estimate_is_labelled_and_tells_utilization_intensity_and_accuracy(ca
     assert "estimates, not measurements" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_survey_of_this_machine_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     first = answer(capsys, "survey", SMALL, *HERE)
     kept = Path("runs/survey/survey.jsonl").read_bytes()

@@ -310,12 +310,14 @@ def terminated(prepared: RunFolder, tmp_path_factory: pytest.TempPathFactory) ->
     return Ended(run, process.returncode, said.decode(), lines(run))
 
 
+@pytest.mark.slow
 def test_a_run_told_to_end_says_so_in_one_line_and_keeps_its_results(terminated: Ended) -> None:
     assert terminated.code == 128 + signal.SIGTERM
     assert terminated.said == "terminated; the same command goes on where it was\n"
     assert 0 < terminated.results < len(planned(terminated.run))
 
 
+@pytest.mark.slow
 def test_when_a_run_was_told_to_end_no_process_is_said_to_be_at_work(
     terminated: Ended, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -300,6 +300,7 @@ def test_a_lost_masternet_is_trained_again_to_the_same_weights(copy: RunFolder, 
     assert (copy.path / "master.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_final_training_trains_the_same_networks_again(copy: RunFolder) -> None:
     recipe = copy.recipe()
     longer = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 3})})

@@ -328,6 +328,7 @@ def test_an_image_that_does_not_decode_is_named(folder: Path, workers: int, cont
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_training_that_an_image_stops_says_so_without_tracebacks_of_its_workers(folder: Path, tmp_path: Path) -> None:
     for number in range(2):
         (folder / "train" / "bee" / f"{number}.png").write_bytes(b"no image")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from genet.arch.space import SpaceInput
@@ -17,6 +18,7 @@ from tests.fixtures import one_of_several
 from tests.fixtures.one_of_several import TINY
 
 
+@pytest.mark.slow
 def test_two_processes_train_to_the_weights_and_count_the_accuracy_of_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()

@@ -360,6 +360,7 @@ def test_features_are_learnt_although_no_label_is_a_class(course: TrialContext, 
     assert kinds(results) == [None] * len(results)
 
 
+@pytest.mark.slow
 def test_learning_features_brings_a_child_closer_to_the_masternet(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     pixels, _ = next(course.splits.train.batches(256, 16))
     asked = changed(course, mode="features", epochs=6, learning_rate=0.5)
@@ -426,8 +427,9 @@ def test_a_trial_goes_to_its_last_epoch_where_its_patience_is_longer(course: Tri
 def test_settling_early_is_each_trials_own_affair(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     asked = changed(course, epochs=8, patience=1)
     together = ran(asked, of(trials, 0))
-    assert len({len(result.curve) for result in together.values()}) > 1
-    for trial in of(trials, 0):
+    lengths = {len(result.curve): id for id, result in together.items()}
+    assert len(lengths) > 1
+    for trial in (trial for trial in of(trials, 0) if trial.id in lengths.values()):
         assert outcome(ran(asked, [trial])[trial.id]) == outcome(together[trial.id])
 
 
@@ -579,6 +581,7 @@ def test_a_group_without_room_is_run_in_two_halves_with_the_same_results(course:
     assert [results[trial.id].group for trial in group] == [3, 3, 3, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_group_without_room_is_halved_until_it_fits(course: TrialContext, trials: tuple[Trial, ...]) -> None:
     group = of(trials, 0)[:5]
     results = by_id(crowded(course, room=2)(group))
@@ -623,7 +626,7 @@ def spoilt(course: TrialContext) -> TrialContext:
 
 
 @pytest.mark.parametrize(
-    "how", [pytest.param(how, marks=[pytest.mark.slow] * how.startswith(("all", "time", "in halves"))) for how in STRIDES]
+    "how", [pytest.param(how, marks=[pytest.mark.slow] * (how not in ("some lose their loss", "a bug"))) for how in STRIDES]
 )
 def test_strides_add_up_to_the_trials_and_every_trial_has_one_result(
     course: TrialContext, trials: tuple[Trial, ...], how: str
@@ -692,13 +695,14 @@ def test_trials_that_go_on_from_any_step_end_as_undisturbed_ones(
 def test_a_group_that_is_stopped_goes_on_from_what_it_saved_by_itself(
     course: TrialContext, trials: tuple[Trial, ...], tmp_path: Path
 ) -> None:
-    expected = ran(course, of(trials, 0))
+    group = of(trials, 0)[:3]
+    expected = ran(course, group)
     with pytest.raises(UserStops):
-        list(FineTune(stopped(saving(course, tmp_path), 7), "cpu")(of(trials, 0)))
+        list(FineTune(stopped(saving(course, tmp_path), 7), "cpu")(group))
     saved = {path.name.split("-")[0] for path in tmp_path.glob("*.checkpoint")}
-    assert saved == {trial.id for trial in of(trials, 0)}
+    assert saved == {trial.id for trial in group}
     given = Stopped(course.splits.train, 10**6)  # type: ignore[arg-type]
-    again = by_id(FineTune(trained_on(saving(course, tmp_path), given), "cpu")(of(trials, 0)))
+    again = by_id(FineTune(trained_on(saving(course, tmp_path), given), "cpu")(group))
     assert {id: outcome(r) for id, r in again.items()} == {id: outcome(r) for id, r in expected.items()}
     assert 10**6 - given._left < 8 + 4, "batches before the checkpoint are not learnt again"
 
@@ -707,9 +711,10 @@ def test_a_group_that_is_stopped_goes_on_from_what_it_saved_by_itself(
 def test_a_trial_whose_checkpoint_is_lost_begins_anew_and_the_others_go_on(
     course: TrialContext, trials: tuple[Trial, ...], tmp_path: Path, loss: str
 ) -> None:
-    expected = ran(course, of(trials, 0))
+    group = of(trials, 0)[:3]
+    expected = ran(course, group)
     with pytest.raises(UserStops):
-        list(FineTune(stopped(saving(course, tmp_path), 5), "cpu")(of(trials, 0)))
+        list(FineTune(stopped(saving(course, tmp_path), 5), "cpu")(group))
     lost = min(tmp_path.glob("*.checkpoint"))
     if loss == "gone":
         lost.unlink()
@@ -717,7 +722,7 @@ def test_a_trial_whose_checkpoint_is_lost_begins_anew_and_the_others_go_on(
         data = bytearray(lost.read_bytes())
         data[len(data) // 2] ^= 1
         lost.write_bytes(data)
-    again = by_id(FineTune(saving(course, tmp_path), "cpu")(of(trials, 0)))
+    again = by_id(FineTune(saving(course, tmp_path), "cpu")(group))
     assert {id: outcome(r) for id, r in again.items()} == {id: outcome(r) for id, r in expected.items()}
     assert sorted(result.group for result in again.values()) == [1, *[len(expected) - 1] * (len(expected) - 1)]
 
