@@ -4,9 +4,11 @@
                                                               whose *-results.json lie among the results are not repeated
     python benchmarks/budgets.py --data CIFAR10 --study halves
 
-Studies: `all`, 5,000 images of CIFAR-10's ten classes; `halves`, as many of its first five, so that nothing is fitted to one set.
-Random search races as many random networks of the space, within a tenth below each budget, as cost what the whole search costs.
-The networks of all ways are then trained from three new seeds. Writes benchmarks/results/budgets/STUDY/.
+Studies: `all`, 5,000 images of CIFAR-10's ten classes; `halves`, as many of its first five, so that nothing is fitted to one set;
+`whole-0`, `whole-1` and `whole-2`, the images of `all` and a tournament for the MasterNet, each from a seed of its own.
+Random search races as many random networks of the space, within a tenth below each budget, as cost what the whole search costs;
+it and the search without joint trials start from the MasterNet in the space. The networks of all ways are then trained from three
+new seeds. Writes benchmarks/results/budgets/STUDY/.
 """
 
 from __future__ import annotations
@@ -41,10 +43,12 @@ from genet.pipeline.race import run_race
 from genet.pipeline.run_folder import network_name
 from genet.pipeline.select import select_networks
 from genet.pipeline.state import SearchState
+from genet.pipeline.tournament import find_masternet
 from genet.pipeline.train import TrainingTask, learn
 from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes
-from genet.search.race import Entrant
+from genet.search.race import Entrant, Entrants
+from genet.search.tournament import Tournament
 from genet.storage import Journal, Record, write_atomic, written_atomically
 from genet.training.data import load_data
 from genet.training.loop import Execution, finished
@@ -55,8 +59,28 @@ RESULTS = HERE / "results" / "budgets"
 BUDGETS = tuple(map(Budget.parse, ("0.8x", "0.6x", "0.4x")))
 DRAWN, SEEDS, FIRST_SEED = 20_000, 3, 100  # seeds that no race has used
 PER_NETWORK = 0.6  # full trainings that a network of a race costs on average: all short, a third fully, some twice
-SINGLE, RANDOM = "without joint trials", "random search, the same race"
-STUDIED = {"all": 10, "halves": 5}  # classes
+RANDOM, TOURNAMENT = "random search, the same race", "the tournament alone"
+
+
+class Study(Record):
+    """The images and the search of a study."""
+
+    classes: int = 10
+    masternets: tuple[str, ...] | None = None
+    seed: int = 0
+
+    @property
+    def single(self) -> str:
+        """Return what the lesser search goes without."""
+        return "without joint trials" if self.masternets is None else "without tournament and joint trials"
+
+
+PORTFOLIO = ("known", "patterns")
+STUDIED = {
+    "all": Study(),
+    "halves": Study(classes=5),
+    **{f"whole-{seed}": Study(masternets=PORTFOLIO, seed=seed) for seed in range(3)},
+}
 
 
 class Way(Record):
@@ -78,6 +102,7 @@ def two_workers(_device: str) -> Runner:
 def select(recipe: Recipe, folder: Path) -> None:
     """The job up to its selection."""
     with open_run(folder, progress(), recipe) as job:
+        find_masternet(job, two_workers)
         profile_device(job)
         train_master(job)
         run_planned_trials(job, two_workers)
@@ -85,16 +110,17 @@ def select(recipe: Recipe, folder: Path) -> None:
         select_networks(job)
 
 
-def race(recipe: Recipe, folder: Path, *earlier: Path) -> Outcomes:
-    """The race of a job that has selected, from the first earlier run that is here."""
-    copied(next(filter(Path.exists, earlier)), folder)
+def race(recipe: Recipe, base: Path, folder: Path) -> Outcomes:
+    """The race of a job that has selected, in a copy of its folder."""
+    copied(base, folder)
     with open_run(folder, progress(), recipe) as job:
         return run_race(job, two_workers)
 
 
-def without_joint_trials(recipe: Recipe) -> Recipe:
-    """The same recipe, whose search ends with the trials of single super-blocks."""
-    return recipe.model_copy(update={"search": Search(joint_trials=0)})
+def lesser(recipe: Recipe) -> Recipe:
+    """The same recipe, whose search starts from the MasterNet in the space and ends with the trials of single super-blocks."""
+    space = recipe.space.model_copy(update={"masternets": None})
+    return recipe.model_copy(update={"search": Search(joint_trials=0), "space": space})
 
 
 def copied(folder: Path, into: Path) -> None:
@@ -108,7 +134,7 @@ def copied(folder: Path, into: Path) -> None:
 def random_search(recipe: Recipe, base: Path, folder: Path, trainings: float) -> Outcomes:
     """The same race among random networks of the space, as many as the given cost allows."""
     copied(base, folder)
-    with open_run(folder, progress(), without_joint_trials(recipe)) as job:
+    with open_run(folder, progress(), lesser(recipe)) as job:
         found = find_entrants(job)
         if not found.inputs:
             raise SystemExit("a design could not be timed for now, expected all to be; the same command tries it again")
@@ -152,17 +178,37 @@ def random_entrants(job: RunContext, budget: Budget, count: int) -> Iterator[Ent
             return
 
 
-def ended(recipe: Recipe, work: Path, results: Path, name: str, run: Callable[[Path], Outcomes]) -> Outcomes:
+def ended(work: Path, results: Path, name: str, run: Callable[[Path], Outcomes]) -> Outcomes:
     """What a race arrived at, whose evidence lies among the results: it is not run again."""
     evidence = results / f"{name}-results.json"
     if evidence.exists():
         return Outcomes.load(evidence)
-    select(recipe, work / "base")
     found = run(work / name)
-    for file in ("race.jsonl", "entrants.json", "selection.json"):
-        write_atomic(results / f"{name}-{file}", (work / name / file).read_bytes())
+    for file in ("race.jsonl", "entrants.json", "selection.json", "tournament.json"):
+        if (work / name / file).exists():
+            write_atomic(results / f"{name}-{file}", (work / name / file).read_bytes())
     found.save(evidence)
     return found
+
+
+def selected(recipe: Recipe, folder: Path) -> Path:
+    """The folder of a job that has selected."""
+    select(recipe, folder)
+    return folder
+
+
+def tournament_alone(recipe: Recipe, found: Outcomes, results: Path) -> Iterator[Way]:
+    """The tournament's winner, as widely scaled as each budget allows: the search without a trial. None without a tournament."""
+    if recipe.space.masternets is None:
+        return
+    held = Tournament.load(results / "search-tournament.json")
+    cost = sum(each.epochs * len(each.trainings) for each in held.rounds) / recipe.train.epochs
+    scaled = [each for each in Entrants.load(results / "search-entrants.json").entrants if each.design == "masternet"]
+    for entrant in {each.budget: each for each in sorted(scaled, key=lambda each: each.macs)}.values():
+        if entrant.ms_per_image is not None:
+            share = entrant.ms_per_image / found.masternet_ms_per_image
+            budget, network = str(entrant.budget), entrant.network
+            yield Way(budget=budget, way=TOURNAMENT, name=entrant.name, network=network, share=share, trainings=cost)
 
 
 def ways(found: Outcomes, others: dict[str, Outcomes], selection: Selection) -> Iterator[Way]:
@@ -254,20 +300,26 @@ def main() -> None:
     parser.add_argument("--study", choices=STUDIED, default="all")
     parser.add_argument("--work", type=Path, default=Path("runs/budgets-benchmark"), help="for the images' links and the runs")
     arguments = parser.parse_args()
-    results, work, classes = RESULTS / arguments.study, arguments.work / arguments.study, STUDIED[arguments.study]
+    study, results, work = STUDIED[arguments.study], RESULTS / arguments.study, arguments.work / arguments.study
     recipe = STUDIES["fidelity"].recipe()
-    root = few_images(arguments.data, work / "images", classes)
-    space = recipe.space.model_copy(update={"input": recipe.space.input.model_copy(update={"classes": classes})})
+    root = few_images(arguments.data, work / "images", study.classes)
     data = recipe.data.model_copy(update={"root": str(root.absolute())})
-    changed = {"name": f"budgets-{arguments.study}", "space": space, "data": data, "select": Select(budgets=BUDGETS)}
-    recipe = recipe.model_copy(update=changed)
-    base, once = work / "base", partial(ended, recipe, work, results)
-    found = once("search", lambda folder: race(recipe, folder, base))
-    single = once("single", lambda folder: race(without_joint_trials(recipe), folder, work / "search", base))
+    read = recipe.space.input.model_copy(update={"classes": study.classes})
+    space = recipe.space.model_copy(update={"input": read, "masternets": study.masternets})
+    named = {"name": f"budgets-{arguments.study}", "seed": study.seed, "space": space, "data": data}
+    recipe = recipe.model_copy(update={**named, "select": Select(budgets=BUDGETS)})
+    own, base = work / "base", work / ("base" if study.masternets is None else "lesser-base")
+    once, less = partial(ended, work, results), lesser(recipe)
+    found = once("search", lambda folder: race(recipe, selected(recipe, own), folder))
+    earlier = work / "search"  # whose trainings count, if it started from the same MasterNet
+    shared = study.masternets is None and earlier.exists()
+    single = once("single", lambda folder: race(less, earlier if shared else selected(less, base), folder))
     selection, journal = Selection.load(results / "search-selection.json"), Journal(results / "trained.jsonl")
-    train_all(recipe, [way.network for way in ways(found, {SINGLE: single}, selection)], journal)  # random search takes longest
-    drawn = once("random", lambda folder: random_search(recipe, base, folder, found.trainings))
-    chosen = list(ways(found, {SINGLE: single, RANDOM: drawn}, selection))
+    alone = list(tournament_alone(recipe, found, results))
+    early = [*ways(found, {study.single: single}, selection), *alone]
+    train_all(recipe, [way.network for way in early], journal)  # random search takes longest
+    drawn = once("random", lambda folder: random_search(recipe, selected(less, base), folder, found.trainings))
+    chosen = [*ways(found, {study.single: single, RANDOM: drawn}, selection), *alone]
     reached = train_all(recipe, [way.network for way in chosen], journal)
     text = table(recipe, chosen, reached)
     print(text)
