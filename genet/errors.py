@@ -47,7 +47,7 @@ class DeviceError(GenetError):
 
 
 class MeasurementError(GenetError):
-    """One thing could not be timed: no memory for it, a runtime that refuses it, or a time that cannot be."""
+    """One thing could not be timed: no memory for it, a runtime that refuses it, or a time of zero or infinity."""
 
 
 class OutOfMemoryError(MeasurementError):

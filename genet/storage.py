@@ -171,7 +171,7 @@ def read_checked(path: Path) -> bytes:
     data = read_bytes(path)
     beside = _checksum_file(path)
     if digest(data).encode() not in read_bytes(beside).split():
-        raise StorageError(f"{path} does not match its SHA-256 in {beside.name}; take it from a copy, or make it anew")
+        raise StorageError(f"{path} does not match its SHA-256 in {beside.name}; restore it from a copy, or make it again")
     return data
 
 

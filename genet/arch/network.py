@@ -4,7 +4,7 @@
 
 reads: input resolution x channels, the stem, one entry per super-block, the 1x1 head, the classes. A network without the
 head's convolution, such as a plain ResNet, lacks that entry: its classifier reads the last super-block. A super-block of depth 0
-(`XX k3 c48 s1 d0`) has no block: what it reads passes on, as wide as it was.
+(`XX k3 c48 s1 d0`) has no block: its input passes through unchanged.
 `Network.parse(str(network)) == network` always holds; a network *is* its notation, its name only labels it.
 """
 

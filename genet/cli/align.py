@@ -274,7 +274,7 @@ def _print(found: Alignment, goal: Goal) -> None:
     how = "estimated" if found.estimate else "measured"
     print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
     print(f"{ratio.mean:.3f}{_error(ratio)} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
-    said = f"the layers by themselves say {found.predicted:.3f}"
+    said = f"predicted from the layers alone: {found.predicted:.3f}"
     if goal.solver == "greedy" and goal.mode == "latency":
         said += f"; the exact choice under the same bounds would give {found.optimum:.3f} (--solver exact)"
     print(said)

@@ -90,7 +90,7 @@ def _print(found: Pruning) -> None:
     print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
     print(f"{ratio.mean:.3f}{error} of it; parameters {before:,} -> {after:,} ({found.parameter_gain:+.1%})")
     print(f"importance kept: {found.kept:.1%}; to second order the loss rises by {found.rise:.3f}", end="; ")
-    print(f"the layers by themselves say {found.predicted:.3f}")
+    print(f"predicted from the layers alone: {found.predicted:.3f}")
 
 
 def _choice(found: Pruning, number: int) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from genet.storage import write_atomic
 WIDTH, GAP = 80, 2  # columns of a table, and between two of its own
 FIRST = 36  # of its first column before it is folded
 NOTHING = ("", "n/a")
-TOO_NOISY = 0.25  # spread of repeats from which on other work decides, as for what is timed again (`CALM` of the meter)
+TOO_NOISY = 0.25  # spread above which a timing counts as disturbed; `CALM` of the meter is the same
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         if file.exists():
             raise RunError(f"{file} exists already, expected a new file; name another")
     if not recipe.name.isprintable():
-        raise RunError(f"{shown(recipe.name)}: got hidden characters in a file's name, expected such as are seen; name another")
+        raise RunError(f"{shown(recipe.name)}: got characters that are not printable, expected a plain file name; choose another")
     chosen = _choices(arguments, recipe)
     words = {"NAME": name, "FILE": typed(Path(recipe.name))}
     for file, kind in ((space, "space"), (recipe, "recipe")):  # the longer name first, for it may be too long
@@ -100,7 +100,7 @@ def _budgeted(budgets: Sequence[Budget], masternet_ms: float | None, measure: Me
 
 
 def _ms(network: Network, measure: Measure) -> float | None:
-    """Return a network's ms per batch here; None if it cannot be timed, as without its runtime, which is said."""
+    """Return a network's ms per batch here; None, with a printed reason, if it cannot be timed."""
     from genet.cli.measuring import meter_of
     from genet.latency.workload import whole
 

@@ -27,7 +27,7 @@ def add_design_commands(add: Add) -> None:
     trials = _add_step(add, "distill", "run the trials: fine-tunes of perturbed networks")
     for step in (master, trials):
         step.add_argument("--status", action="store_true", help="show the progress so far, from any terminal")
-    trials.add_argument("--extra", type=positive, metavar="N", help="run the N trials that select --suggest N names")
+    trials.add_argument("--extra", type=positive, metavar="N", help="run the N trials that genet select --suggest N suggests")
     trials.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
     add_runner(trials)
 

@@ -25,7 +25,7 @@ Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Do the whole job, or the rest of it; a finished one is told without torch, a device or the images."""
+    """Run the job, or go on with it; print the results of a finished one without torch, a device or images."""
     if Path(arguments.recipe).is_dir():
         raise _a_folder(Path(arguments.recipe))
     recipe = _recipe(arguments)

@@ -69,7 +69,7 @@ def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
     print(f"\nwhy, for budget {choice.budget} at {choice.resolution} pixels:")
     if why.short_of_best > 0 and why.measured_over_predicted < 1:
         print(
-            f"  it takes {1 - why.measured_over_predicted:.1%} less than predicted; were that so of all, the best within the "
+            f"  it takes {1 - why.measured_over_predicted:.1%} less than predicted; if all networks did, the best within the "
             f"budget would be {100 * why.short_of_best:.2f} points better"
         )
     elif why.short_of_best > 0:
@@ -119,7 +119,7 @@ def _print_proposals(proposals: Sequence[Proposal]) -> None:
         ]
         for proposal in proposals
     ]
-    table(["super-block", "as", "seconds", "of the doubt it should take away"], rows)
+    table(["super-block", "as", "seconds", "expected cut of the variance"], rows)
 
 
 def _print_selection(selection: Selection) -> None:

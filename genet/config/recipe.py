@@ -148,7 +148,7 @@ class Training(Schedule):
 
     @property
     def placeless(self) -> Training:
-        """The same wherever a teacher's folder lies: what it teaches depends on its weights."""
+        """Return this schedule without the path of its teacher, for digests: a teacher is known by its weights."""
         here = self.teacher is not None and not self.teacher.startswith("timm:")
         return self.model_copy(update={"teacher": "a folder"}) if here else self
 
@@ -210,7 +210,7 @@ class Distill(Schedule):
     patience: Annotated[int, Field(ge=0)] = 3
     """Epochs after the warm-up without a rise of validation accuracy after which a trial ends; 0: none ends early."""
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which a trial is given up, or a worker process that says nothing is killed and its trials tried again."""
+    """Seconds after which a trial is given up, or a worker that reports no progress is killed and its trials tried again."""
 
 
 Model = Literal["auto", "paper"]
@@ -236,7 +236,7 @@ class Select(Described):
     random_samples: Count = 100_000
     """Networks drawn by `method: random`."""
     filter: Literal["utilization"] | None = None
-    """Leaves those candidates alone that no faster one beats in utilization (utilization paper, section 4.3)."""
+    """Keeps only the candidates that no faster one beats in utilization (utilization paper, section 4.3)."""
 
     @field_validator("budgets")
     @classmethod
@@ -254,11 +254,11 @@ class Race(Described):
     designs: tuple[str, ...] = ()
     """Designs of your own beside the known ones: network files, notations, folders or timm models."""
     searched: Count | None = None
-    """Best predictions that enter, for every budget and resolution: 1, 2 or 4 by effort."""
+    """How many networks of the best predictions enter, for every budget and resolution: 1, 2 or 4 by effort."""
     finalists: Annotated[float | None, Field(gt=0, le=1)] = None
     """Share of them that is trained fully after short trainings, two at least: 1/3, 1/3 or 1/2 by effort."""
     trainings: Count | None = None
-    """Most full trainings of a network that is too close to the best to tell: 1, 2 or 3 by effort."""
+    """Full trainings at most of a network within two standard errors of the best: 1, 2 or 3 by effort."""
 
     @property
     def counts(self) -> tuple[int, float, int]:

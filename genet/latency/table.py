@@ -63,7 +63,7 @@ class Setting(Record):
 
         So are facts outside the card that are None: a fact added by a later version changes no digest while it is None.
         """
-        driver = self.device.driver and ".".join(self.device.driver.split(".")[:2])  # further digits are fixed faults
+        driver = self.device.driver and ".".join(self.device.driver.split(".")[:2])  # later parts are bug-fix releases
         plain = self.model_copy(update={"device": self.device.model_copy(update={"driver": driver})})
         left_out: dict[str, bool | set[str]] = {"device": {"memory_bytes", "python", "platform"}, "fp32": self.fp32 is None}
         return digest(plain.model_dump_json(exclude=left_out))[:12]
@@ -289,7 +289,7 @@ class LatencyTable:
         return math.inf if row.ms is None else row.ms / (row.drift * self.begun_slower)
 
     def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
-        """Return the same for each width that a block may read.
+        """Return a block's ms, corrected for drift, for each width that it may read.
 
         One that reads a width between two measured ones is interpolated: the channels read enter a convolution's work
         linearly, while those written make the stairs. A block with an identity shortcut stands for itself alone.

@@ -1,4 +1,4 @@
-"""A word for the function that another author's network computes: it tells two functions of one name apart, on any machine."""
+"""A fingerprint of the function that an external network computes: it tells two of one name apart, on any machine."""
 
 from __future__ import annotations
 

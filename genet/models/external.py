@@ -113,8 +113,8 @@ def _check_computed(module: nn.Module, source: str, noted: str) -> None:
         same, why = False, f" ({first_line(fault)})"
     if not same:
         raise GenetError(
-            f"{source} computes something else than it did when this network was taken in{why}; put it back, "
-            f"or take it in anew: genet import {source} --into FOLDER"
+            f"{source} computes something else than when this network was imported{why}; put it back, "
+            f"or import it again: genet import {source} --into FOLDER"
         )
     _checked[source, noted] = function
 

@@ -67,7 +67,7 @@ def inherit(parent: GENet, network: Network, seed: int = 0, fresh: int | None = 
 
 
 def _begin(stage: Stage, incoming: Tensor, importance: Tensor) -> Tensor:
-    """Start a super-block in the place of none as its shortcut, which keeps what it can; return its output's map."""
+    """Initialise a super-block that the parent lacks to pass its input through, as far as it can; return its output's map."""
     if not stage.blocks or stage.blocks[0].shortcut is None:
         return incoming
     projection, before = stage.blocks[0].shortcut, _matrix(incoming, len(importance))

@@ -62,7 +62,7 @@ class Preflight(Record):
     budgets: tuple[BudgetOutlook, ...]
     seconds: dict[str, float]  # expected, per step, from the start
     trainings: float  # that joint trials and race cost at most, in full trainings (T)
-    found: bool  # whether the MasterNet is known; otherwise all but the tournament is told for that of the space
+    found: bool  # whether the MasterNet is known; if not, all other figures assume that of the space
     contenders: int  # that compete to be the MasterNet; 0 without a tournament
     tournament: float  # that they cost at most, in full trainings (T)
 
@@ -222,7 +222,7 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
         "measurements": f"about {seen.rows.rows} blocks, {seen.rows.sweep} of them to find the staircases, and "
         f"{seen.rows.networks} whole networks",
         "tournament": f"{seen.contenders} designs for the MasterNet, at most {seen.tournament:.1f} full trainings' worth"
-        + ("" if seen.found else "; all else is told for the one in the space"),
+        + ("" if seen.found else "; all other figures assume the MasterNet of the space"),
         "race": f"at most {seen.trainings:.1f} full trainings' worth",
         "expected time": f"about {duration(seen.total_seconds)} from the start: "
         + ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items()),

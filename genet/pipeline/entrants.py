@@ -27,7 +27,7 @@ LOOKED_AT = 12  # of the next best predictions, in case some break the budget
 
 
 def find_entrants(job: RunContext) -> Entrants:
-    """Find who races, unless it is known; every measurement is kept in the latency table.
+    """Return the entrants of the race, from disk if they are current; every measurement stays in the latency table.
 
     On another machine's evidence no design can be timed: the search's networks race alone, and that is said.
     """
@@ -98,7 +98,7 @@ def _resolutions(job: RunContext, selection: Selection) -> dict[Budget, tuple[in
 
 
 def _named(found: Sequence[Entrant]) -> tuple[Entrant, ...]:
-    """Give every network one name, and call none a find of the search that is a known design."""
+    """Give every network one name: that of the known design if it is one."""
     designs: dict[str, Entrant] = {}
     for entrant in found:
         if entrant.design:
@@ -140,7 +140,7 @@ class Field:
     def designs(
         self, designs: Sequence[Design], resolutions: dict[Budget, tuple[int, ...]], fastest: dict[Budget, float]
     ) -> Iterator[Entrant]:
-        """Yield every known design scaled to every budget, at its resolutions; `fastest` is told what is faster still."""
+        """Yield every known design scaled to every budget, at its resolutions; updates `fastest`, the least ms of a budget."""
         everywhere = sorted({each for offered in resolutions.values() for each in offered})
         wanted = [(design, resolution) for design in designs for resolution in everywhere]
         if not wanted:

@@ -118,7 +118,7 @@ class _Images:
 
     @property
     def source(self) -> str:
-        """Names them."""
+        """Return a digest of the images."""
         return digest(f"{self.data.identity(self.splits.name)}/{self.seed}/{self.splits.test.size}")[:12]
 
 

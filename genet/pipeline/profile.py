@@ -118,9 +118,7 @@ def _profile(job: RunContext, wanted: Iterable[Block], measured: Callable[[], No
 
 def _say_marked(job: RunContext, marked: int) -> None:
     if marked:
-        job.progress.say(
-            f"  {marked} rows were taken while the machine's speed moved by over 2 %, and again; the drift is divided out"
-        )
+        job.progress.say(f"  {marked} rows drifted by over 2 %, and did so when measured again; they are corrected for it")
 
 
 def _measure_networks(job: RunContext, kept: dict[int, Widths]) -> None:

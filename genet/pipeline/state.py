@@ -127,7 +127,7 @@ class SearchState:
     def margin(self, budget: Budget) -> float:
         """Return the share of a latency by which a network should be below a budget, to be certified within it.
 
-        By what the plan has measured alone, so that the answer is the same whatever was measured since.
+        Only measurements of the plan count, so that the answer is the same whatever was measured since.
         """
         return math.hypot(self._scatter, self._reference_error(budget))
 

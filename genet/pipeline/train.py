@@ -205,7 +205,7 @@ def train_network(
     A finished training of exactly this kind is not repeated.
 
     RunError if the folder holds another network or the training of another recipe, GenetError if a user's function has
-    changed since the network was taken in.
+    changed since the network was imported.
     """
     check_unchanged(network)
     world, progress = execution.world, execution.progress

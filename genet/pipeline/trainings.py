@@ -61,7 +61,7 @@ class Training:
 
     @property
     def id(self) -> str:
-        """Names all that its result depends on."""
+        """Return a digest of everything that its result depends on."""
         return self.lesson.inputs
 
 
@@ -191,7 +191,7 @@ class Trainings:
         for task in missing:
             line = self._finished[task.id]
             if line.failure:
-                self._job.progress.say(f"  {line.name}: this training counts for nothing, {line.failure}")
+                self._job.progress.say(f"  {line.name}: this training failed and is left out: {line.failure}")
         return {each: self._finished[task.id] for each, task in tasks.items()}
 
     def task(self, network: str, schedule: Schedule, repeat: int = 0) -> Training:

@@ -20,7 +20,7 @@ from genet.statistics import half_interval, intervals_per_deviation
 from genet.storage import Derived, Record
 
 WIDEST = 0.1  # interval that is expected of a network: on a machine so noisy, what is certified is luck
-PATIENCE = 4  # times `candidates` measurements are spent on a budget before it counts as out of reach
+PATIENCE = 4  # times `measure_top_k`: so many measurements before a budget counts as out of reach
 
 
 class Certificate(Record):
@@ -85,7 +85,7 @@ class Selection(Derived):
 
 
 def _certain_ms(choice: Choice) -> float:
-    """Return the ms per image that a choice keeps: the end of its interval, or the prediction if it was not measured."""
+    """Return the upper end of the interval of a choice's ms per image, or the prediction if it was not measured."""
     if choice.measured_ms_per_image is None:
         return choice.predicted_ms_per_image
     return choice.measured_ms_per_image + (choice.interval_ms_per_image or 0.0)

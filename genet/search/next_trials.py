@@ -27,7 +27,7 @@ def propose(
     seconds: Callable[[Trial], float],
     count: int,
 ) -> tuple[Proposal, ...]:
-    """Return the `count` trials that take away most of the variance of the rivals' differences per second, one after the other.
+    """Choose `count` trials greedily, each the one that cuts the variance of the rivals' differences most per second.
 
     A trial is a noisy reading of a sum of terms, so the coefficients' remaining covariance is known before its accuracy is. There
     are fewer if no other trial would tell anything.

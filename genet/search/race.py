@@ -21,6 +21,7 @@ SHORT = 0.2  # of the epochs, of a short training
 WARM_UP = 0.25  # of them at most, to warm up
 FINALISTS = 2  # at the least, per budget
 IN_DOUBT = 2.0  # standard errors from the best, up to which a network is trained once more
+TIE = 1.0  # standard errors of a lead, below which it is called one
 
 
 class Entrant(Record):
@@ -153,7 +154,7 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
                 **dict(best),
                 budget=budget,
                 budget_ms_per_image=limit,
-                tie=other is not None and _lead(scores[best.network], scores[other.network], luck) < 1,
+                tie=other is not None and _lead(scores[best.network], scores[other.network], luck) < TIE,
                 known=known,
                 best_searched=searched,
             )

@@ -14,9 +14,9 @@ from genet.search.surrogate import Pool, Surrogate, fit_surrogate, score
 
 START = 0.5  # share of the trainings that are spread before anything is known
 LEAST = 6  # of them
-BOLDNESS = 0.5  # of the surrogate's doubt that worlds are drawn with: of few rounds, more must win than find out
+BOLDNESS = 0.5  # scale of the posterior deviation in a draw; below 1 it prefers what is known to be good, for rounds are few
 AT_ONCE = 2  # trainings of a round
-NEAR = 0.75  # of the budget: what is cheaper tells less of what is chosen
+NEAR = 0.75  # of the budget: cheaper networks tell little about those that are selected
 CONSIDERED = 400  # networks that worlds are drawn for: those that two standard errors could make the best
 SPREAD_OVER = 800  # networks that the start is chosen from
 
@@ -56,7 +56,7 @@ def spread(pool: Pool, rows: np.ndarray, count: int, draw: np.random.Generator) 
 
 
 def promising(surrogate: Surrogate, rows: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
-    """Return for each of so many possible worlds the network that is best in it; one that was trained may come again."""
+    """Draw `count` times from the surrogate's posterior; return the best network of each draw, which may repeat."""
     mean, error = surrogate.predict(rows)
     considered = rows[np.argsort(-(mean + 2 * error))[:CONSIDERED]]
     return np.array([considered[surrogate.draw(considered, draw, BOLDNESS).argmax()] for _ in range(count)])

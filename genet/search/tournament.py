@@ -39,7 +39,7 @@ class Round(Record):
 
 
 class Tournament(Derived):
-    """Who competes to be the MasterNet, that of the space first; and the winner once there is one.
+    """The contenders to be the MasterNet, that of the space first, and at the end the winner.
 
     `planned` counts the rounds, of which those in `rounds` have begun. `winner` is a notation.
     """

@@ -144,7 +144,7 @@ def _too_large(module: nn.Module, inputs: TrainingInputs, execution: Execution) 
     remedy = f"batch {fitting} does; lower the schedule's batch" if fitting else "none does; lower the resolution"
     return (
         f"training at {resolution} pixels: got batch {training.batch}, expected one that fits into its memory; {remedy}, "
-        "or compute it in parts (accumulate)"
+        "or raise train.grad_accum_steps"
     )
 
 

@@ -109,7 +109,7 @@ def _distance(target: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def fine_tune(course: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> Iterator[Event]:
-    """Run trials of one super-block side by side; yield each result as soon as it is there, and strides in between.
+    """Run trials of one super-block side by side; yield each result as soon as it is there, and progress in between.
 
     A loss that is not finite fails its own trial only. Errors of memory or data are the whole group's, and are raised.
     Trials with checkpoints must all be equally advanced.

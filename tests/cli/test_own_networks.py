@@ -75,7 +75,7 @@ def test_a_function_that_was_edited_is_not_taken_for_the_one_that_was_trained(
         edited.setattr(others, "plain", Sigmoids)
         for command in (train, ("eval", "trained", "--data", "digits"), ("latency", "mine/network.yaml"), ("export", "trained")):
             said = fault(capsys, *command)
-            assert "tests.fixtures.others:plain computes something else than it did when this network was taken in" in said
+            assert "tests.fixtures.others:plain computes something else than when this network was imported" in said
             assert said.count("\n") == 0
         Path("mine").rename("before")
         answer(capsys, *take("plain"))

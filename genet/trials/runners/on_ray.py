@@ -124,7 +124,7 @@ def _on_this_node(ray: Any) -> Any:
 
 
 def _run(work: Work, group: tuple[Task, ...], paces: Any) -> list[Result]:
-    """Run a group as a task and return its results; its strides go to the actor that the driver reads."""
+    """Run a group as a task and return its results; its progress goes to the actor that the driver reads."""
     import torch
 
     if not torch.cuda.is_available():

@@ -18,7 +18,7 @@ class Work(Protocol):
     """The work on a group of tasks, such as the trials of one super-block. It can be pickled."""
 
     def __call__(self, tasks: Sequence[Any], /) -> Iterator[Event]:
-        """Run the group; yield one result per task, and strides in between that add up to the number of tasks."""
+        """Run the group; yield one result per task, and in between progress that adds up to the number of tasks."""
         ...
 
     def failed(self, task: Any, kind: FailureKind, message: str, /) -> Result:
