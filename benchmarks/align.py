@@ -36,17 +36,17 @@ from genet.cli.measuring import checked_measure, meter_of
 from genet.cli.naming import structure_named
 from genet.config.reader import to_yaml
 from genet.latency.estimate.analytic import estimate
-from genet.latency.estimate.hardware import find_gpu
+from genet.latency.estimate.gpus import find_gpu
 from genet.latency.ops import conv_op
 from genet.latency.workload import read_part
 from genet.models.external import build_structure, structure_of
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
 from genet.storage import Journal, digest, write_atomic
-from genet.studies.align.aim import Objective
 from genet.studies.align.criteria import kept_channels, norms
 from genet.studies.align.exact import exact
 from genet.studies.align.greedy import greedy
 from genet.studies.align.module_subject import ModuleSubject, cut_to
+from genet.studies.align.objective import Objective
 from genet.studies.align.place import Option, Place
 from genet.studies.align.study import Ratio, ratio_of
 from genet.studies.align.subject import Movable

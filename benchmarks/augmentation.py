@@ -24,10 +24,10 @@ from genet.config.recipe import Data, Schedule
 from genet.device import keep_memory
 from genet.models.build import build
 from genet.storage import Journal, write_atomic
-from genet.training.data import load_data
-from genet.training.evaluation import accuracy
-from genet.training.images import View
+from genet.training.accuracy import accuracy
+from genet.training.image_sets import View
 from genet.training.loop import TrainingInputs, train
+from genet.training.splits import load_data
 
 RESULTS = Path(__file__).parent / "results" / "augmentation"
 SEEDS = (0, 1, 2)

@@ -41,8 +41,8 @@ from genet.pipeline.learn import fit_trials, train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.run_folder import network_name
+from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
-from genet.pipeline.state import SearchState
 from genet.pipeline.tournament import find_masternet
 from genet.pipeline.train import TrainingTask, learn
 from genet.search.certificate import Selection
@@ -50,8 +50,8 @@ from genet.search.outcome import Outcomes
 from genet.search.race import Entrant, Entrants
 from genet.search.tournament import Tournament
 from genet.storage import Journal, Record, write_atomic, written_atomically
-from genet.training.data import load_data
 from genet.training.loop import Execution, finished
+from genet.training.splits import load_data
 from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner
 

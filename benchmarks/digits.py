@@ -16,8 +16,8 @@ from collections import Counter
 from pathlib import Path
 
 from genet.cli.console import milliseconds
-from genet.latency.staircase.plan import Staircases
-from genet.report.figures import draw_staircases, staircase_info
+from genet.latency.staircase.space_sweeps import Staircases
+from genet.report.search_figures import draw_staircases, staircase_info
 from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes
 from genet.storage import write_atomic

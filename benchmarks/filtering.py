@@ -32,9 +32,9 @@ from genet.models.build import build
 from genet.storage import Journal, digest, write_atomic
 from genet.studies.filter.bench import Row
 from genet.studies.tables import as_csv
-from genet.training.data import load_data
-from genet.training.evaluation import accuracy
+from genet.training.accuracy import accuracy
 from genet.training.loop import Execution, TrainingInputs, train
+from genet.training.splits import load_data
 
 RESULTS = Path(__file__).parent / "results"
 WIDTHS = (8, 16, 32, 64)

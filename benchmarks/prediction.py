@@ -22,7 +22,7 @@ from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.latency.predict import relative_errors
 from genet.latency.profile import measure_network
-from genet.latency.staircase.plan import Staircases, correction_networks, random_networks
+from genet.latency.staircase.space_sweeps import Staircases, correction_networks, random_networks
 from genet.latency.timing.repeatability import repeatability
 from genet.latency.workload import whole
 from genet.pipeline.context import RunContext, open_run, predictor

@@ -42,8 +42,8 @@ from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Place
 from genet.studies.align.renewal import renewed
 from genet.studies.align.study import Goal, Ratio, align, find_places, ratio_of
-from genet.training.data import load_data
-from genet.training.images import FirstImages, ImageSet
+from genet.training.image_sets import FirstImages, ImageSet
+from genet.training.splits import load_data
 
 RATE, TUNING_RATE = 0.1, 0.02
 STEPS, NEAR = 9, 0.01  # of a knob; below the target, and near enough

@@ -23,7 +23,7 @@ from genet.config.recipe import Recipe
 from genet.device import read_card
 from genet.models.build import build
 from genet.storage import Journal, write_atomic
-from genet.training.data import load_data
+from genet.training.splits import load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.group import STRIDE_S

@@ -28,13 +28,13 @@ from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
-from genet.latency.staircase.plan import Staircases
+from genet.latency.staircase.space_sweeps import Staircases
 from genet.pipeline.context import RunContext, open_run, predictor
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
+from genet.search.choice_tables import ChoiceTables, tabulate_choices
 from genet.search.solver import Candidate, ExactSolver, frontier, random_search
-from genet.search.tables import ChoiceTables, tabulate_choices
 from genet.storage import write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "selection"

@@ -32,8 +32,8 @@ from genet.latency.timing.runtimes import onnx_work, prepare
 from genet.models.build import build
 from genet.models.fuse import fused
 from genet.storage import Record, write_atomic
-from genet.training.data import Splits
-from genet.training.images import TensorImages
+from genet.training.image_sets import TensorImages
+from genet.training.splits import Splits
 
 RESULTS = Path(__file__).parent / "results" / "serving"
 NETWORKS = {  # and their batches

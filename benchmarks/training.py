@@ -26,10 +26,10 @@ from genet.export.format import TrainedModel
 from genet.export.timm_form import to_timm
 from genet.models.build import build
 from genet.storage import Journal, write_atomic
-from genet.training.data import load_data, load_test
-from genet.training.evaluation import accuracy
-from genet.training.images import FileImages
+from genet.training.accuracy import accuracy
+from genet.training.image_sets import FileImages
 from genet.training.loop import TrainingInputs, train
+from genet.training.splits import load_data, load_test
 
 RESULTS = Path(__file__).parent / "results" / "training"
 NETWORK = Network.parse(

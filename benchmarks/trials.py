@@ -34,10 +34,10 @@ from genet.errors import EvidenceError
 from genet.models.build import GENet, build
 from genet.models.weights import load_weights, save_weights
 from genet.storage import Journal, Record, digest, write_atomic
-from genet.training.data import Splits, load_data
-from genet.training.evaluation import accuracy
-from genet.training.images import FirstImages
+from genet.training.accuracy import accuracy
+from genet.training.image_sets import FirstImages
 from genet.training.loop import Execution, TrainingInputs, train
+from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.group import NORM_IMAGES

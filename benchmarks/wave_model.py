@@ -30,7 +30,7 @@ from genet.arch.cost import Conv
 from genet.config.reader import read_network
 from genet.config.recipe import Dtype, Runtime
 from genet.latency.estimate.analytic import LAUNCH_MS, TILES, estimate, scale_of, tiled
-from genet.latency.estimate.hardware import find_gpu
+from genet.latency.estimate.gpus import find_gpu
 from genet.latency.estimate.residual import LearnedCorrection, Timed
 from genet.latency.ops import Op, conv_op, network_ops
 from genet.latency.trace import module_ops

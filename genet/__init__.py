@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from genet.latency.report import LatencyReport
-    from genet.pipeline.results import Run
+    from genet.pipeline.run_tables import Run
 
 __version__ = "0.1.0"
 __all__ = ["Run", "load", "measure_latency"]
@@ -23,7 +23,7 @@ __all__ = ["Run", "load", "measure_latency"]
 def __getattr__(name: str) -> Any:
     """Import `Run` when it is asked for: the command line starts without what it needs."""
     if name == "Run":
-        from genet.pipeline.results import Run
+        from genet.pipeline.run_tables import Run
 
         return Run
     raise AttributeError(f"module 'genet' has no attribute {name!r}")

@@ -19,9 +19,9 @@ from genet.progress import Progress
 from tests.fixtures.tiny import write_recipe
 
 if TYPE_CHECKING:
-    from genet.export.record import Exports
+    from genet.export.manifest import Exports
     from genet.models.build import GENet
-    from genet.training.data import Splits
+    from genet.training.splits import Splits
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes side by side: threads beyond one each would wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -86,7 +86,7 @@ def copy(finished: RunFolder, tmp_path: Path) -> RunFolder:
 @pytest.fixture(scope="session")
 def splits() -> Splits:
     """Images for the small network."""
-    from genet.training.data import load_data
+    from genet.training.splits import load_data
     from tests.fixtures.small import NETWORK
 
     return load_data(Data(), NETWORK.input, seed=0)

@@ -15,9 +15,9 @@ from genet.config.recipe import Data, Distill, Schedule, Training
 from genet.models.build import GENet, build
 from genet.progress import SILENT, Progress
 from genet.training import replay
-from genet.training.data import Splits, load_data
-from genet.training.images import View
+from genet.training.image_sets import View
 from genet.training.loop import Execution, TrainingInputs, train
+from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import plan_trials

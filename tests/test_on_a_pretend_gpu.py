@@ -33,10 +33,10 @@ from genet.pipeline.profile import check_job, profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.select import select_networks
 from genet.progress import Progress
-from genet.training.data import Splits, load_data
-from genet.training.evaluation import accuracy
-from genet.training.images import Batch, TensorImages, View
+from genet.training.accuracy import accuracy
+from genet.training.image_sets import Batch, TensorImages, View
 from genet.training.loop import Execution, TrainingInputs, train
+from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, plan_trials

@@ -13,8 +13,8 @@ from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.models.build import build
 from genet.storage import write_atomic
-from genet.training.data import Splits
-from genet.training.images import TensorImages
+from genet.training.image_sets import TensorImages
+from genet.training.splits import Splits
 from gpu.bench import Bench
 
 LITTLE = Path(__file__).parents[1] / "trials.yaml"

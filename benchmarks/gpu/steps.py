@@ -19,11 +19,11 @@ from genet.errors import first_line
 from genet.models.build import build
 from genet.signals import GracefulShutdown
 from genet.storage import Record
-from genet.training.data import Splits
-from genet.training.images import TensorImages, View
+from genet.training.image_sets import TensorImages, View
 from genet.training.learner import computing_on, on_device, steps_unread
 from genet.training.loop import Execution, TrainingInputs, _Loop
 from genet.training.replay import CALLS_BEFORE, Replayed
+from genet.training.splits import Splits
 from genet.trials.context import TrialContext
 from genet.trials.group import _Group
 from genet.trials.plan import Trial, groups, plan_trials

@@ -13,12 +13,12 @@ from genet.arch.network import Kernel
 from genet.cli.console import progress
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
-from genet.latency.staircase.plan import Staircases
+from genet.latency.staircase.space_sweeps import Staircases
 from genet.pipeline.context import RunContext, open_run
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
-from genet.report.figures import draw_staircases, staircase_info
 from genet.report.latency_figures import draw_staircase
+from genet.report.search_figures import draw_staircases, staircase_info
 from genet.storage import Journal, Record, write_atomic
 from gpu.bench import Bench
 

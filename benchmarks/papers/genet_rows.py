@@ -16,7 +16,7 @@ from wave_model import PAPER_TABLES, PaperTable, paper_ops
 from genet.arch.cost import network_cost
 from genet.config.reader import read_network
 from genet.latency.estimate.analytic import estimate, scale_of
-from genet.latency.estimate.hardware import find_gpu
+from genet.latency.estimate.gpus import find_gpu
 from genet.latency.ops import network_ops
 from genet.latency.workload import read_part, with_width
 from genet.statistics import spearman

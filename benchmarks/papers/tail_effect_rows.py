@@ -15,7 +15,7 @@ from gpu.sweeps import AllStairs, layers
 from wave_model import paper_ops
 
 from genet.latency.estimate.analytic import estimate, waves
-from genet.latency.estimate.hardware import find_gpu
+from genet.latency.estimate.gpus import find_gpu
 from genet.latency.staircase.staircase import analyse
 from genet.latency.staircase.sweep import Sweep
 from genet.latency.timing.curves import read_range
@@ -42,7 +42,7 @@ from papers.tail_effect import (
     Pruned,
 )
 
-HARDWARE = "table of GPUs, `genet/latency/estimate/hardware.py`"
+HARDWARE = "table of GPUs, `genet/latency/estimate/gpus.py`"
 TRAINED = "hrank-resnet56"  # the pruned network that was trained here
 ACCURACY = "not trained on CIFAR-10 here: `python benchmarks/align.py cifar` trains HRank's ResNet-56 alone"
 AT_GPUS = "an estimate: `python benchmarks/align.py devices`"

@@ -27,8 +27,8 @@ from genet.search.outcome import percent
 from genet.storage import FolderLock, Record, digest, read_bytes, write_atomic
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Widths
-from genet.training.data import load_data
 from genet.training.loop import Execution
+from genet.training.splits import load_data
 
 Answer = dict[str, Any]
 FOUND_FILE = "alignment.json"  # beside the network

@@ -27,9 +27,9 @@ from genet.studies.align.importance import AT_ONCE, IMAGES, Importance, importan
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.renewal import renewed
 from genet.studies.align.subject import Widths
-from genet.training.data import load_data, load_test
-from genet.training.evaluation import EVALUATION_BATCH, top
-from genet.training.images import FirstImages, ImageSet, View
+from genet.training.accuracy import EVALUATION_BATCH, top
+from genet.training.image_sets import FirstImages, ImageSet, View
+from genet.training.splits import load_data, load_test
 
 RANK_IMAGES = 500  # images that the ranks of feature maps are averaged over
 Answer = dict[str, Any]

@@ -21,14 +21,14 @@ from genet.config.recipe import Measure, Recipe, TrainingRecipe
 from genet.device import open_device
 from genet.errors import DeviceError, EvidenceError, GenetError, SpecError
 from genet.latency.evidence import read_evidence
-from genet.latency.staircase.plan import expected_rows
+from genet.latency.staircase.space_sweeps import expected_rows
 from genet.names import some_of
 from genet.pipeline.context import check_designs
 from genet.pipeline.reach import BudgetOutlook, estimated_outlooks, outlooks, recorded_outlooks
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.progress import duration
+from genet.search.known_designs import check_portfolio, designs_of, known_designs, portfolio_of
 from genet.search.outcome import TELLING
-from genet.search.portfolio import check_portfolio, designs_of, known_designs, portfolio_of
 from genet.training.inventory import Inventory, check_images
 
 Answer = dict[str, Any]
@@ -175,8 +175,8 @@ def _told_images(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> A
 def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
     """Return how long the trainings take at most, if a few steps of one can be timed in passing."""
     from genet.pipeline.cost_estimate import training_seconds
-    from genet.training.data import load_data
-    from genet.training.images import View
+    from genet.training.image_sets import View
+    from genet.training.splits import load_data
 
     try:
         device = open_device(recipe.measure.device if recipe.measure.here else "auto")
@@ -213,7 +213,7 @@ def _check_augment(recipe: Recipe | TrainingRecipe) -> None:
     """Raise DataError if a training of the recipe would refuse how its images are augmented or loaded."""
     asked = recipe.augment or recipe.train.augment or recipe.data.loading == "device"
     if asked:  # otherwise torch need not be loaded
-        from genet.training.data import check_augment
+        from genet.training.splits import check_augment
 
         reads = recipe.space.input if isinstance(recipe, Recipe) else None
         check_augment(recipe.augment, recipe.data, reads)

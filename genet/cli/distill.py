@@ -12,8 +12,8 @@ from genet.errors import RunError
 from genet.pipeline.context import RunContext, open_run, read_run
 from genet.pipeline.distill import ask_for_trials, finished_trials, planned_trials, run_planned_trials, trial_pace
 from genet.pipeline.explain import explain_selection, propose_trials
+from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
-from genet.pipeline.state import SearchState
 from genet.progress import duration
 from genet.search.outcome import percent
 from genet.trials.runners.opening import open_runner

@@ -14,8 +14,8 @@ from genet.cli.images import images_named
 from genet.device import open_device
 from genet.export.opening import open_network
 from genet.search.outcome import percent
-from genet.training.data import load_test
-from genet.training.evaluation import EVALUATION_BATCH, top
+from genet.training.accuracy import EVALUATION_BATCH, top
+from genet.training.splits import load_test
 
 Answer = dict[str, Any]
 

@@ -12,7 +12,7 @@ from genet.config.reader import read_training
 from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError
 from genet.export.exports import check_formats
-from genet.export.record import EVIDENCE_FILE, Exports
+from genet.export.manifest import EVIDENCE_FILE, Exports
 from genet.models.weights import NETWORK_FILE
 from genet.names import typed
 from genet.pipeline.context import open_run

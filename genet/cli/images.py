@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genet.config.recipe import Data
 from genet.names import check_utf8
-from genet.training.datasets import DOWNLOADED
+from genet.training.image_sources import DOWNLOADED
 
 
 def images_named(text: str) -> Data:

@@ -20,7 +20,7 @@ from genet.config.recipe import Measure
 from genet.config.yaml_tree import edited
 from genet.errors import GenetError, RunError
 from genet.names import check_utf8, shown, typed
-from genet.pipeline.first_recipe import Choice, Suited
+from genet.pipeline.init_rules import Choice, Suited
 from genet.storage import write_atomic
 from genet.training.inventory import Inventory, take_stock
 

@@ -14,8 +14,8 @@ from genet.cli.measuring import calibrated, measure_of, meter_of
 from genet.config.reader import read_space
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
-from genet.export.record import EVIDENCE_FILE
-from genet.export.serving import RUNTIMES, Served, serving_times
+from genet.export.format_latency import RUNTIMES, Served, serving_times
+from genet.export.manifest import EVIDENCE_FILE
 from genet.latency.report import LatencyReport, read_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option

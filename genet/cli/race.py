@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from genet.cli.console import progress
-from genet.cli.outcomes import answer_of, print_outcomes
+from genet.cli.final_table import answer_of, print_outcomes
 from genet.pipeline.context import open_run
 from genet.pipeline.race import run_race
 from genet.pipeline.shortfalls import list_shortfalls

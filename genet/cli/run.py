@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from genet.cli.console import progress
+from genet.cli.final_table import answer_of, print_outcomes
 from genet.cli.images import images_in
-from genet.cli.outcomes import answer_of, print_outcomes
 from genet.config.overrides import Override, read_settings
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe

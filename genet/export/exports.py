@@ -13,13 +13,13 @@ import torch
 
 from genet.errors import ExportError, GenetError, StorageError, first_line
 from genet.export.format import Answers, Format, TrainedModel
+from genet.export.manifest import EVIDENCE_FILE, Exported, Exports
 from genet.export.onnx_formats import ONNX, ONNX_FP16, ONNX_INT8
-from genet.export.record import EVIDENCE_FILE, Exported, Exports
 from genet.export.timm_form import CONFIG_FILE, TIMM
 from genet.export.torch_formats import PT2, SAFETENSORS, STRING
 from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, read_labels, weights_bytes
 from genet.storage import digest, read_checked, remove_checked, write_checked, written_atomically
-from genet.training.evaluation import top
+from genet.training.accuracy import top
 
 FORMATS = {each.name: each for each in (SAFETENSORS, TIMM, ONNX, ONNX_FP16, ONNX_INT8, PT2, STRING)}
 BATCHES = (1, 7, 64)

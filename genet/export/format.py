@@ -18,7 +18,7 @@ from genet.config.preprocessing import Preprocessing, preprocessing_at
 from genet.errors import GenetError
 from genet.models.external import structure_of
 from genet.models.fuse import fused
-from genet.training.data import Splits
+from genet.training.splits import Splits
 
 Answers = Callable[[Tensor], Tensor]  # images (N, channels, h, w) in fp32 to logits (N, classes), on the CPU
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from genet.arch.external import FUNCTION, ExternalModel, ModelSpec
-from genet.arch.genet_string import from_genet_string
 from genet.arch.network import Input, Network
+from genet.arch.paper_notation import from_genet_string
 from genet.config.file_kinds import kind_of
 from genet.config.preprocessing import Preprocessing
 from genet.config.reader import read_structure

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 
-from genet.arch.genet_string import from_genet_string, to_genet_string
+from genet.arch.paper_notation import from_genet_string, to_genet_string
 from genet.config.reader import read_network, to_yaml
 from genet.errors import StorageError, first_line
 from genet.export.format import Answers, Format, TrainedModel, quiet, refused_by

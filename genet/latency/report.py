@@ -7,7 +7,7 @@ from typing import Literal
 
 from genet.errors import MeasurementError
 from genet.latency.estimate.analytic import KernelEstimate, estimate
-from genet.latency.estimate.hardware import similar_gpu
+from genet.latency.estimate.gpus import similar_gpu
 from genet.latency.table import Setting
 from genet.latency.timing.meter import DeviceMeter, EstimateMeter, Meter
 from genet.latency.workload import Workload

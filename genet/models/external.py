@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.errors import GenetError, SpecError, first_line
 from genet.models.build import GENet, build
-from genet.models.computed import computed, is_computed_alike
+from genet.models.fingerprint import computed, is_computed_alike
 from genet.models.hub import fetching, pretrained_model
 from genet.models.plain import made_plain
 

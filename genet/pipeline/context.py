@@ -20,17 +20,17 @@ from genet.errors import DataError, GenetError, RunError, SpecError, first_line
 from genet.latency.evidence import read_evidence, told_apart
 from genet.latency.predict import Predictor
 from genet.latency.profile import ROUNDS
-from genet.latency.staircase.plan import Staircases, correction_networks
+from genet.latency.staircase.space_sweeps import Staircases, correction_networks
 from genet.latency.table import LatencyTable, NetworkRow, settings
 from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
 from genet.latency.workload import part_of
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
-from genet.search.portfolio import check_portfolio, designs_of
+from genet.search.known_designs import check_portfolio, designs_of
 from genet.search.tournament import Tournament
 from genet.storage import FolderLock, Journal
-from genet.training.data import Splits, check_augment, load_data
-from genet.training.images import View
+from genet.training.image_sets import View
+from genet.training.splits import Splits, check_augment, load_data
 
 
 @dataclass

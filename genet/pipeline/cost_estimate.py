@@ -18,7 +18,7 @@ from genet.config.augment import augment_at
 from genet.config.recipe import Recipe, Schedule
 from genet.errors import EvidenceError
 from genet.latency.profile import ROUND_REPEATS, ROUNDS, SCAN_ROUNDS, measure_network
-from genet.latency.staircase.plan import Expected, expected_rows
+from genet.latency.staircase.space_sweeps import Expected, expected_rows
 from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.clock import REPEAT_MS, REPEATS
 from genet.latency.timing.meter import Meter
@@ -26,13 +26,13 @@ from genet.models.build import build
 from genet.pipeline.context import RunContext
 from genet.pipeline.reach import BudgetOutlook, outlooks
 from genet.progress import duration
-from genet.search.portfolio import Design, designs_of, portfolio_of
+from genet.search.known_designs import Design, designs_of, portfolio_of
 from genet.search.race import trainings_at_most
 from genet.search.tournament import cost_in_trainings
 from genet.storage import Record
-from genet.training.data import Splits
-from genet.training.images import FirstImages
+from genet.training.image_sets import FirstImages
 from genet.training.loop import Execution, TrainingInputs, train
+from genet.training.splits import Splits
 from genet.trials.context import TrialContext
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.probe import STEPS_RECORDED, expected_seconds

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from genet.device import give_back_memory
 from genet.errors import EvidenceError, RunError
-from genet.latency.staircase.plan import Staircases
+from genet.latency.staircase.space_sweeps import Staircases
 from genet.models.weights import load_weights
 from genet.pipeline.context import RunContext
 from genet.progress import Count, Tracker, duration

@@ -14,11 +14,11 @@ from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
 from genet.pipeline.context import RunContext
 from genet.pipeline.run_folder import network_name
-from genet.pipeline.scan import SCALING, Scan
-from genet.pipeline.state import SearchState
+from genet.pipeline.scale_designs import SCALING, Scan
+from genet.pipeline.search_state import SearchState
 from genet.search.certificate import Certificate, Choice, Selection
+from genet.search.known_designs import Design, designs_of
 from genet.search.outcome import Unmet
-from genet.search.portfolio import Design, designs_of
 from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.scaling import Scales, forms_within
 from genet.storage import digest

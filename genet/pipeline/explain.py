@@ -8,10 +8,10 @@ from statistics import fmean
 from genet.arch.network import Network
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials, planned_trials
-from genet.pipeline.state import SearchState
+from genet.pipeline.search_state import SearchState
 from genet.search.certificate import Choice, Selection
 from genet.search.explain import Explanation, explain
-from genet.search.next_trials import Proposal, propose
+from genet.search.next_single_trials import Proposal, propose
 from genet.trials.plan import Trial, possible_trials
 
 

@@ -18,7 +18,7 @@ from genet.device import open_device
 from genet.errors import DataError, RunError
 from genet.export.exports import FORMATS, check_formats, export
 from genet.export.format import TrainedModel
-from genet.export.record import Exports
+from genet.export.manifest import Exports
 from genet.latency.trace import cost_of, structure_cost
 from genet.models.external import structure_of
 from genet.models.weights import WEIGHTS_FILE, load, load_structure, read_labels, write_labels
@@ -28,8 +28,8 @@ from genet.progress import Progress, Tracker
 from genet.report.card import Card, card
 from genet.search.outcome import Outcomes, Trained
 from genet.storage import digest, write_atomic
-from genet.training.contents import Contents, followed
-from genet.training.data import Splits, load_data
+from genet.training.image_identity import Contents, followed
+from genet.training.splits import Splits, load_data
 
 
 def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:

@@ -12,12 +12,12 @@ from genet import __version__
 from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError
 from genet.pipeline.run_folder import RunFolder
-from genet.search.portfolio import designs_of
+from genet.search.known_designs import designs_of
 from genet.search.race import Entrants
 from genet.storage import Record, digest, read_bytes
-from genet.training.contents import NOTE, Contents, Noted
-from genet.training.datasets import split_place
-from genet.training.folders import FolderReader
+from genet.training.class_folders import FolderReader
+from genet.training.image_identity import NOTE, Contents, Noted
+from genet.training.image_sources import split_place
 from genet.trials.results import TRIED_AGAIN, read_results
 
 FINISH = "finished.json"

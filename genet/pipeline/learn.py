@@ -16,9 +16,9 @@ from genet.search.fit import fit
 from genet.search.outcome import Trained
 from genet.search.regression import Regression
 from genet.storage import digest
-from genet.training.datasets import check_labels
+from genet.training.accuracy import accuracy
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from genet.training.evaluation import accuracy
+from genet.training.image_sources import check_labels
 from genet.training.loop import Execution
 
 WITHOUT: dict[Model, str] = {

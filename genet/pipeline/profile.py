@@ -9,7 +9,14 @@ from genet.arch.space import Widths
 from genet.device import DeviceCard
 from genet.errors import EvidenceError, MeasurementError, RunError
 from genet.latency.profile import few_rounds, many_rounds, measure_network, profile_blocks
-from genet.latency.staircase.plan import Staircases, correction_networks, find_staircases, places, rows_needed, sweep_blocks
+from genet.latency.staircase.space_sweeps import (
+    Staircases,
+    correction_networks,
+    find_staircases,
+    places,
+    rows_needed,
+    sweep_blocks,
+)
 from genet.latency.table import settings
 from genet.pipeline.context import RunContext, predictor
 from genet.pipeline.cost_estimate import Preflight, outlook, preflight

@@ -8,7 +8,7 @@ from genet.arch.network import Network
 from genet.config.budget import Budget
 from genet.config.recipe import Recipe
 from genet.errors import EvidenceError
-from genet.latency.estimate.hardware import find_gpu
+from genet.latency.estimate.gpus import find_gpu
 from genet.latency.predict import Predictor
 from genet.latency.table import LatencyTable
 from genet.latency.workload import whole

@@ -8,17 +8,17 @@ from genet.arch.external import ModelSpec, read_notation
 from genet.arch.network import Network
 from genet.config.reader import to_yaml
 from genet.errors import RunError
-from genet.export.record import EVIDENCE_FILE, Exports
+from genet.export.manifest import EVIDENCE_FILE, Exports
 from genet.latency.estimate.roofline import RunRoof
-from genet.latency.staircase.plan import Staircases, grid_rows
+from genet.latency.staircase.space_sweeps import Staircases, grid_rows
 from genet.models.weights import write_labels
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.explain import explain_selection
 from genet.pipeline.learn import train_network
 from genet.pipeline.run_folder import RunFolder, network_name
+from genet.pipeline.search_state import SearchState
 from genet.pipeline.shortfalls import list_shortfalls
-from genet.pipeline.state import SearchState
 from genet.pipeline.tournament import standings_of
 from genet.pipeline.trainings import read_finished
 from genet.report.page import ReportData, page

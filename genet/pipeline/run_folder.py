@@ -15,7 +15,7 @@ from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError, RunError, StorageError
 from genet.search.outcome import Trained
 from genet.storage import TEMPORARY, Derived, Journal, Record, write_atomic
-from genet.training.contents import NOTE, Contents, Made, Noted, followed, note_of
+from genet.training.image_identity import NOTE, Contents, Made, Noted, followed, note_of
 
 R = TypeVar("R", bound=Record)
 D = TypeVar("D", bound=Derived)

@@ -9,10 +9,10 @@ from genet.arch.network import Network
 from genet.config.budget import Budget
 from genet.errors import MeasurementError
 from genet.latency.estimate.roofline import RunRoof, read_roof
-from genet.latency.staircase.plan import Staircases
+from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.timing.meter import CALM
 from genet.pipeline.context import RunContext
-from genet.pipeline.state import SearchState
+from genet.pipeline.search_state import SearchState
 from genet.search.certificate import Certificate, Choice, Selection, best_certified
 from genet.search.regression import Regression
 from genet.search.solver import Candidate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genet.export.record import EVIDENCE_FILE, Exports
+from genet.export.manifest import EVIDENCE_FILE, Exports
 from genet.pipeline.run_folder import RunFolder
 from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes

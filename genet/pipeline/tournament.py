@@ -13,10 +13,10 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner
 from genet.pipeline.learn import lesson_of
 from genet.pipeline.run_folder import network_name
-from genet.pipeline.scan import SCALING, Scan
+from genet.pipeline.scale_designs import SCALING, Scan
 from genet.pipeline.trainings import Trainings, read_finished
+from genet.search.known_designs import Design, portfolio_of
 from genet.search.outcome import percent
-from genet.search.portfolio import Design, portfolio_of
 from genet.search.scaling import forms_within
 from genet.search.tournament import Contender, Reached, Round, Standing, Tournament, ranked, rounds_of, standings
 from genet.statistics import half_interval

@@ -29,14 +29,14 @@ from genet.names import unshared
 from genet.progress import SILENT, Progress, Tracker
 from genet.search.outcome import Trained, percent
 from genet.storage import digest, read_bytes, write_atomic
+from genet.training.accuracy import accuracy
 from genet.training.checkpoints import Checkpoints
-from genet.training.contents import Contents, Made, Noted, note_of
-from genet.training.data import Splits, load_data
+from genet.training.class_folders import in_order
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from genet.training.evaluation import accuracy
-from genet.training.folders import in_order
-from genet.training.images import View
+from genet.training.image_identity import Contents, Made, Noted, note_of
+from genet.training.image_sets import View
 from genet.training.loop import Epoch, EpochDone, Execution, TrainingInputs, finished, training_stages
+from genet.training.splits import Splits, load_data
 from genet.training.trainable import ready_to_train
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from genet.search.outcome import Trained, percent
 from genet.search.race import short_training
 from genet.storage import Journal, Record, write_atomic, write_checked
 from genet.training.checkpoints import Checkpoints
-from genet.training.data import Splits
 from genet.training.loop import Execution
+from genet.training.splits import Splits
 from genet.trials.finetune import told
 from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, ProgressDelta
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from genet.arch.cost import Cost
 from genet.arch.external import ModelSpec
 from genet.config.preprocessing import Preprocessing
-from genet.export.record import Exports
+from genet.export.manifest import Exports
 from genet.report.page import found_in, render
 from genet.search.outcome import Outcome, Outcomes, Raced, Trained
 

@@ -15,14 +15,14 @@ from genet.arch.external import read_notation
 from genet.arch.network import Network
 from genet.config.reader import to_yaml
 from genet.config.recipe import Recipe
-from genet.export.record import Exports
+from genet.export.manifest import Exports
 from genet.latency.estimate.intensity import flops_of, intensity_of, layers_of
 from genet.latency.estimate.roofline import Roof
 from genet.latency.ops import network_ops
-from genet.latency.staircase.plan import Staircases
+from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.table import Setting
 from genet.progress import duration
-from genet.report import figures, race_figures
+from genet.report import race_figures, search_figures
 from genet.report.race_figures import ShortTraining
 from genet.search.certificate import Selection
 from genet.search.explain import NEARBY, Explanation
@@ -70,20 +70,21 @@ class ReportData:
 
 def page(story: ReportData) -> str:
     """Return the whole page as text."""
-    stairs = figures.staircase_info(story.staircases, story.recipe.search_resolution) if story.staircases else ()
-    points = figures.trial_info(story.trials, story.masternet.nas_accuracy) if story.masternet else ()
-    batch = story.setting.batch
+    stairs = search_figures.staircase_info(story.staircases, story.recipe.search_resolution) if story.staircases else ()
+    points = search_figures.trial_info(story.trials, story.masternet.nas_accuracy) if story.masternet else ()
     outcomes, regression = story.outcomes, story.regression
-    curves = figures.curve_info(story.trials)
+    effects = search_figures.effect_info(regression) if regression and regression.gradients else ()
+    fronts = search_figures.frontier_info(story.fronts, story.selection, story.setting.batch) if story.fronts else ()
+    curves = search_figures.curve_info(story.trials)
     raced = outcomes if outcomes and outcomes.raced else None
     drawn = {
-        "staircases": figures.draw_staircases(stairs) if stairs else "",
-        "trials": figures.draw_trials(points) if points else "",
-        "curves": figures.draw_trial_curves(curves) if curves else "",
-        "effects": figures.draw_effects(figures.effect_info(regression)) if regression and regression.gradients else "",
+        "staircases": search_figures.draw_staircases(stairs) if stairs else "",
+        "trials": search_figures.draw_trials(points) if points else "",
+        "curves": search_figures.draw_trial_curves(curves) if curves else "",
+        "effects": search_figures.draw_effects(effects) if effects else "",
         "race": race_figures.draw_race(race_figures.race_info(raced)) if raced else "",
         "rungs": race_figures.draw_rungs(race_figures.rungs_info(raced, story.short)) if raced else "",
-        "frontier": figures.draw_frontier(figures.frontier_info(story.fronts, story.selection, batch)) if story.fronts else "",
+        "frontier": search_figures.draw_frontier(fronts) if fronts else "",
     }
     script = render("page.js")
     return render(

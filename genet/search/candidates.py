@@ -11,10 +11,10 @@ import numpy as np
 from genet.arch.cost import block_cost, network_cost
 from genet.arch.network import Block, Network, SuperBlock, superblock_blocks
 from genet.arch.space import SearchSpace
+from genet.search.choice_tables import ChoiceTables
 from genet.search.features import HALF_A_BLOCK
 from genet.search.rounds import NEAR
 from genet.search.surrogate import Pool
-from genet.search.tables import ChoiceTables
 
 DRAWN = 4000  # random networks of a resolution, of which those near the budget stay
 KEPT = 600  # of them at most

@@ -6,9 +6,9 @@ from collections.abc import Container, Iterator, Sequence
 from typing import Literal
 
 from genet.arch.network import Network, SuperBlock
+from genet.search.choice_tables import ChoiceTables
 from genet.search.regression import Estimate, Regression
 from genet.search.solver import ExactSolver
-from genet.search.tables import ChoiceTables
 from genet.storage import Record
 
 APART = 1.96  # standard errors of a difference from which on two networks are told apart

@@ -20,7 +20,7 @@ import numpy as np
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.errors import EvidenceError
-from genet.search.tables import ChoiceTables, Offer
+from genet.search.choice_tables import ChoiceTables, Offer
 from genet.storage import Record
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
+from genet.search.choice_tables import ChoiceTables
 from genet.search.solver import Candidate
-from genet.search.tables import ChoiceTables
 from genet.statistics import kendall, spearman
 from genet.storage import Derived, Record
 

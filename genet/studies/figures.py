@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from genet.report.figures import GREY, figure_of, svg
+from genet.report.search_figures import GREY, figure_of, svg
 from genet.studies.survey.survey import utilizations
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from genet.errors import DataError
 from genet.names import some_of
 from genet.progress import SILENT, Progress
 from genet.storage import Record
-from genet.training.datasets import (
+from genet.training.class_folders import FolderReader, in_order
+from genet.training.image_sources import (
     check_class_count,
     check_digits,
     check_enough,
@@ -29,7 +30,6 @@ from genet.training.datasets import (
     open_split,
     split_place,
 )
-from genet.training.folders import FolderReader, in_order
 
 LOOKED_AT = 400  # files of a set whose heads are read
 GREY = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N")  # modes of Pillow

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genet.config.recipe import Schedule
 from genet.device import current, fp32_as_served, keep_memory
-from genet.training.images import Batch
+from genet.training.image_sets import Batch
 
 STEPS_UNREAD = 50
 

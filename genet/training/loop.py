@@ -29,7 +29,7 @@ from genet.signals import GracefulShutdown, Terminated
 from genet.storage import digest
 from genet.training.checkpoints import BAD_BATCH, PREEMPTED, BadBatch, Checkpoints, Preempted
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from genet.training.images import CPU, ImageSet, TensorImages
+from genet.training.image_sets import CPU, ImageSet, TensorImages
 from genet.training.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
 from genet.training.replay import CALLS_BEFORE, Replayed
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from genet.config.recipe import Distill
 from genet.models.build import GENet
 from genet.storage import digest
-from genet.training.data import Splits
+from genet.training.splits import Splits
 
 
 @dataclass(frozen=True)

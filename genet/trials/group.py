@@ -22,8 +22,8 @@ from genet.config.recipe import Distill
 from genet.models.build import GENet
 from genet.models.inherit import inherit
 from genet.storage import digest
-from genet.training.evaluation import EVALUATION_BATCH
-from genet.training.images import Batch
+from genet.training.accuracy import EVALUATION_BATCH
+from genet.training.image_sets import Batch
 from genet.training.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
 from genet.training.loop import epoch_seed
 from genet.training.replay import Replayed

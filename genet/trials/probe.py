@@ -12,9 +12,9 @@ import torch
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.errors import DeviceError
-from genet.training.data import Splits
-from genet.training.evaluation import EVALUATION_BATCH
-from genet.training.images import FirstImages
+from genet.training.accuracy import EVALUATION_BATCH
+from genet.training.image_sets import FirstImages
+from genet.training.splits import Splits
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.group import NORM_IMAGES

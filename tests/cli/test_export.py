@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from genet.config.recipe import Data
-from genet.export.record import Exports
+from genet.export.manifest import Exports
 from genet.models.weights import load
 from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import Outcomes
 from genet.storage import digest
-from genet.training.data import load_test
-from genet.training.evaluation import accuracy
+from genet.training.accuracy import accuracy
+from genet.training.splits import load_test
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.small import NETWORK
 

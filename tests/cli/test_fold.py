@@ -11,8 +11,8 @@ from genet import load
 from genet.arch.network import Input
 from genet.config.recipe import Data
 from genet.models.folded import Folded
-from genet.training.data import load_data
-from genet.training.evaluation import accuracy
+from genet.training.accuracy import accuracy
+from genet.training.splits import load_data
 from tests.fixtures.commands import answer, fault
 
 V100 = ("--device", "estimate:v100", "--dtype", "fp16", "--runtime", "tensorrt")

@@ -15,8 +15,8 @@ from genet.pipeline.distill import planned_trials
 from genet.pipeline.learn import fit_trials
 from genet.pipeline.report import write_report
 from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_from_evidence
-from genet.pipeline.state import SearchState
 from genet.progress import Progress
 from genet.search.certificate import Selection
 from genet.search.regression import Regression

@@ -12,7 +12,7 @@ import torch
 
 from genet.export.exports import FORMATS
 from genet.export.format import TrainedModel
-from genet.export.record import Exported, Exports
+from genet.export.manifest import Exported, Exports
 from genet.models.build import GENet
 from genet.storage import digest
 

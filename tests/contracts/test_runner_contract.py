@@ -17,8 +17,8 @@ from genet.config.recipe import Distill, Recipe
 from genet.errors import EvidenceError, RunError
 from genet.models.build import build
 from genet.storage import Journal
-from genet.training.data import Splits, load_data
-from genet.training.images import TensorImages
+from genet.training.image_sets import TensorImages
+from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials

@@ -18,8 +18,8 @@ from genet.arch.network import Block, Network, SuperBlock, blocks, superblock_bl
 from genet.arch.space import SearchSpace, Widths
 from genet.config.reader import read_space
 from genet.latency.ops import network_ops
+from genet.search.choice_tables import ChoiceTables, tabulate_choices
 from genet.search.solver import ExactSolver, filter_by_utilization, frontier, pareto, random_search
-from genet.search.tables import ChoiceTables, tabulate_choices
 
 DIGITS = read_space("digits")
 SEEDS = [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 8))]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genet.export.record import Exports
+from genet.export.manifest import Exports
 
 
 @pytest.fixture

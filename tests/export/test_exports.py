@@ -20,10 +20,10 @@ from genet.errors import GenetError, StorageError
 from genet.export import exports as writing
 from genet.export.exports import FORMATS, export
 from genet.export.format import TrainedModel
-from genet.export.record import EVIDENCE_FILE, Exports
+from genet.export.manifest import EVIDENCE_FILE, Exports
 from genet.models.build import GENet, build
 from genet.models.weights import load_weights, save_weights
-from genet.training.data import Splits
+from genet.training.splits import Splits
 from tests.fixtures.small import NETWORK, with_own_statistics
 
 

@@ -14,8 +14,8 @@ import torch
 from timm.models import save_for_hf
 from timm.models.byobnet import model_cfgs
 
-from genet.arch.genet_string import to_genet_string
 from genet.arch.network import Input
+from genet.arch.paper_notation import to_genet_string
 from genet.config.reader import read_network
 from genet.errors import GenetError, SpecError
 from genet.export.format import TrainedModel

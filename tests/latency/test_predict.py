@@ -18,7 +18,7 @@ from genet.device import read_card
 from genet.errors import EvidenceError
 from genet.latency.ops import network_ops
 from genet.latency.predict import Correction, Predictor, Whole, fit_correction, relative_errors
-from genet.latency.staircase.plan import random_networks
+from genet.latency.staircase.space_sweeps import random_networks
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
 from genet.storage import Journal
 from tests.fixtures.tiny import tiny_recipe

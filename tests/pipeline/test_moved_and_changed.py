@@ -21,7 +21,7 @@ from genet.models.weights import save_weights
 from genet.pipeline.train import TrainingTask, trained_before
 from genet.search.outcome import Trained
 from genet.storage import write_atomic
-from genet.training.contents import NOTE
+from genet.training.image_identity import NOTE
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
 

@@ -14,30 +14,30 @@ import pytest
 
 from genet.arch.external import ExternalModel, read_notation
 from genet.arch.network import Input, Network
+from genet.cli.final_table import print_outcomes
 from genet.cli.main import main
-from genet.cli.outcomes import print_outcomes
 from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe, Search, Select
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
 from genet.latency.trace import structure_cost
-from genet.pipeline import scan as scan_step
+from genet.pipeline import scale_designs as scan_step
 from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.entrants import Field, find_entrants
 from genet.pipeline.export import export_selected
+from genet.pipeline.joint_trials import AIM, run_joint_trials
 from genet.pipeline.learn import fit_trials, train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report
-from genet.pipeline.rounds import AIM, run_joint_trials
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
-from genet.pipeline.state import SearchState
 from genet.progress import Progress
+from genet.search.known_designs import SHAPES, designs_of, known_designs, scaled, to_next_edge
 from genet.search.outcome import Outcomes
-from genet.search.portfolio import SHAPES, designs_of, known_designs, scaled, to_next_edge
 from genet.search.race import Entrants, JointTrial
 from genet.search.rounds import NEAR
 from genet.storage import write_atomic

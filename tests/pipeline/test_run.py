@@ -21,7 +21,7 @@ from genet.config.budget import Budget
 from genet.config.reader import read_recipe
 from genet.errors import EvidenceError, RunError
 from genet.latency.estimate.roofline import RunRoof
-from genet.latency.staircase.plan import Staircases
+from genet.latency.staircase.space_sweeps import Staircases
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.export import export_selected
@@ -31,8 +31,8 @@ from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_from_evidence, select_networks
-from genet.pipeline.state import SearchState
 from genet.progress import Progress
 from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes

@@ -12,7 +12,7 @@ from onnxruntime.transformers import float16
 from genet.cli.main import NONE_MET, main
 from genet.config.reader import read_recipe
 from genet.config.recipe import Select
-from genet.export.record import Exports
+from genet.export.manifest import Exports
 from genet.pipeline.context import open_run
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder

@@ -16,7 +16,7 @@ from genet.cli.main import main
 from genet.config.reader import read_recipe, to_yaml
 from genet.config.recipe import Recipe
 from genet.errors import EvidenceError, RunError
-from genet.latency.staircase.plan import Staircases
+from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.table import LatencyTable
 from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run, read_run
@@ -29,8 +29,8 @@ from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.tournament import find_masternet, standings_of
 from genet.progress import Progress, duration
+from genet.search.known_designs import MASTERNET
 from genet.search.outcome import Outcomes
-from genet.search.portfolio import MASTERNET
 from genet.search.race import Entrants
 from genet.search.tournament import Tournament
 from genet.trials.runners.processes import Processes

@@ -19,10 +19,10 @@ from genet.arch.space import SearchSpace
 from genet.config.reader import read_space
 from genet.errors import EvidenceError
 from genet.latency.ops import network_ops
+from genet.search.choice_tables import ChoiceTables, tabulate_choices
 from genet.search.solver import Candidate, ExactSolver
-from genet.search.tables import ChoiceTables, tabulate_choices
 from tests.fixtures.strategies import spaces
-from tests.search.test_tables import SHORT, SIZE, reading
+from tests.search.test_choice_tables import SHORT, SIZE, reading
 
 ACCURACY = 0.625
 BY_ROUNDING = 1e-9

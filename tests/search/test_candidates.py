@@ -8,9 +8,9 @@ import pytest
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.search.candidates import MOVES, fits, near_budget, neighbours, pool_of
+from genet.search.choice_tables import ChoiceTables, tabulate_choices
 from genet.search.rounds import NEAR
-from genet.search.tables import ChoiceTables, tabulate_choices
-from tests.search.test_tables import ACCURACY, SIZE, SPACE
+from tests.search.test_choice_tables import ACCURACY, SIZE, SPACE
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,11 @@ from genet.arch.space import Widths
 from genet.config.reader import read_space
 from genet.config.recipe import Distill
 from genet.latency.ops import network_ops
+from genet.search.choice_tables import ChoiceTables, tabulate_choices
 from genet.search.explain import LOOKED_AT, NEARBY, RIVALS, Explanation, explain
 from genet.search.fit import fit
 from genet.search.regression import Regression
 from genet.search.solver import ExactSolver
-from genet.search.tables import ChoiceTables, tabulate_choices
 from genet.trials.plan import plan_trials
 from tests.search.test_fit import ACCURACY, IMAGES, NOISY
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from genet.arch.cost import network_cost
 from genet.arch.network import Block, Network, blocks
 from genet.config.reader import read_space
+from genet.search.choice_tables import ChoiceTables, ReadingMs, tabulate_choices
 from genet.search.solver import Candidate, frontier
-from genet.search.tables import ChoiceTables, ReadingMs, tabulate_choices
 from genet.search.validation import (
     AS_FAST,
     Validation,

@@ -15,14 +15,14 @@ from genet.arch.external import ExternalModel
 from genet.arch.network import Input, Network
 from genet.config.recipe import Data, Measure
 from genet.errors import GenetError, SpecError
-from genet.latency.estimate.hardware import find_gpu
+from genet.latency.estimate.gpus import find_gpu
 from genet.latency.estimate.roofline import read_roof
 from genet.latency.timing.meter import EstimateMeter
 from genet.models.build import build
 from genet.models.external import build_structure
 from genet.models.folded import Folded, unfolded
 from genet.studies.fold import compare, fold
-from genet.training.data import load_data
+from genet.training.splits import load_data
 
 OURS = Network.parse("@32x3 | Conv k3 c16 s2 | XX k3 c32 s2 d2 | BL k3 c64 s2 d2 r0.25 | DW k3 c48 s1 d1 r3 | Conv k1 c128 | 10")
 

@@ -16,10 +16,10 @@ from genet.config.augment import Augment, augment_at
 from genet.config.preprocessing import Preprocessing
 from genet.config.recipe import Data
 from genet.errors import DataError
-from genet.training import data as loading
+from genet.training import splits as loading
 from genet.training.augmentation import BITS, draws, seed_augmentation, training_transform
-from genet.training.data import load_data
-from genet.training.images import FileImages, TensorImages, View
+from genet.training.image_sets import FileImages, TensorImages, View
+from genet.training.splits import load_data
 from tests.fixtures.heard import Heard
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

@@ -12,8 +12,8 @@ import torch
 from genet.arch.space import SpaceInput
 from genet.config.recipe import Data
 from genet.models.weights import load_weights
-from genet.training.data import load_data
-from genet.training.evaluation import accuracy
+from genet.training.accuracy import accuracy
+from genet.training.splits import load_data
 from tests.fixtures import one_of_several
 from tests.fixtures.one_of_several import TINY
 

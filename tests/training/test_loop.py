@@ -19,12 +19,12 @@ from genet.config.recipe import Data, Schedule, Training
 from genet.errors import DataError, NonFiniteLossError
 from genet.models.build import GENet, build
 from genet.signals import Terminated
+from genet.training.accuracy import accuracy
 from genet.training.checkpoints import Checkpoints
-from genet.training.data import Splits, load_data
-from genet.training.evaluation import accuracy
-from genet.training.images import Batch, TensorImages, View
+from genet.training.image_sets import Batch, TensorImages, View
 from genet.training.learner import learning_rate
 from genet.training.loop import EpochDone, Execution, TrainingInputs, finished, train, training_stages
+from genet.training.splits import Splits, load_data
 
 CPU = torch.device("cpu")
 TINY = Network.parse("@8x1 | Conv k3 c8 s1 | XX k3 c16 s2 d1 | DW k3 c16 s1 d1 r2 | BL k3 c16 s2 d1 r0.5 | Conv k1 c24 | 10")

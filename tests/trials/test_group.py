@@ -20,11 +20,11 @@ from genet.errors import DataError, LostDeviceError
 from genet.models.build import GENet, Stage, build
 from genet.models.inherit import inherit
 from genet.storage import digest
-from genet.training.data import Splits, load_data
-from genet.training.evaluation import accuracy
-from genet.training.images import Batch, TensorImages
+from genet.training.accuracy import accuracy
+from genet.training.image_sets import Batch, TensorImages
 from genet.training.learner import Learner, learning_rate
 from genet.training.loop import TrainingInputs, epoch_seed, train
+from genet.training.splits import Splits, load_data
 from genet.trials.checkpoint import CheckpointPlace
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune

@@ -19,7 +19,7 @@ from genet.pipeline.context import open_run
 from genet.pipeline.learn import train_master
 from genet.pipeline.profile import profile_device
 from genet.progress import Progress
-from genet.training.data import load_data
+from genet.training.splits import load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials

@@ -19,7 +19,7 @@ from typing import Literal
 
 from genet.config.recipe import Dtype, Runtime
 from genet.errors import DeviceError, EvidenceError, SpecError
-from genet.latency.estimate.hardware import GPUS, Gpu
+from genet.latency.estimate.gpus import GPUS, Gpu
 from genet.latency.estimate.intensity import BYTES
 from genet.latency.ops import Op, OpKind
 

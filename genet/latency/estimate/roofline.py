@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from genet.errors import MeasurementError
 from genet.latency.estimate.analytic import peak
-from genet.latency.estimate.hardware import similar_gpu
+from genet.latency.estimate.gpus import similar_gpu
 from genet.latency.estimate.intensity import BYTES
 from genet.latency.ops import Op
 from genet.latency.profile import ROUND_REPEATS, ROUNDS

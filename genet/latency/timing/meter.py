@@ -36,7 +36,7 @@ from genet.errors import (
     first_line,
 )
 from genet.latency.estimate.analytic import KernelEstimate, corrected, estimate, scale_of
-from genet.latency.estimate.hardware import Gpu, find_gpu, similar_gpu
+from genet.latency.estimate.gpus import Gpu, find_gpu, similar_gpu
 from genet.latency.estimate.residual import LearnedCorrection, Timed
 from genet.latency.ops import Op, block_ops
 from genet.latency.table import LatencyTable, Setting

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genet.studies.align.tied import Group, Tied
+from genet.studies.align.channel_groups import Group, Tied
 
 CRITERIA = ("l1", "l2", "rank", "taylor")
 AT_ONCE = 25  # images at a time, whose feature maps are all held in memory

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from genet.studies.align.aim import Chosen, Objective, stay
+from genet.studies.align.objective import Chosen, Objective, stay
 from genet.studies.align.place import Place
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from genet.studies.align.aim import Chosen, Objective, stay
+from genet.studies.align.objective import Chosen, Objective, stay
 from genet.studies.align.place import Option, Place
 
 

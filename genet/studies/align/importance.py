@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genet.studies.align.tied import Group, Tied
-from genet.training.images import ImageSet
+from genet.studies.align.channel_groups import Group, Tied
+from genet.training.image_sets import ImageSet
 from genet.training.learner import computing_on, on_device
 
 IMAGES = 512  # images that it is averaged over

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genet.training.images import ImageSet
+from genet.training.image_sets import ImageSet
 from genet.training.learner import computing_on, on_device
 
 AT_ONCE = 128  # images

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genet.studies.align.tied import Group, Side, Tied, segments
+from genet.studies.align.channel_groups import Group, Side, Tied, segments
 
 NEW = -1  # in an order: a new channel
 

@@ -16,9 +16,9 @@ from genet.latency.table import LatencyTable
 from genet.latency.workload import Workload
 from genet.statistics import half_interval
 from genet.storage import Record
-from genet.studies.align.aim import Chosen, Mode, Objective, stay
 from genet.studies.align.exact import exact
 from genet.studies.align.greedy import greedy
+from genet.studies.align.objective import Chosen, Mode, Objective, stay
 from genet.studies.align.place import Place, place, stepless
 from genet.studies.align.subject import Movable, ResizableNetwork, Widths
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from genet.arch.network import Network
 from genet.errors import DeviceError, EvidenceError, SpecError
 from genet.latency.estimate.analytic import LAUNCH_MS, TILES, corrected, estimate, scale_of, tiled, waves
-from genet.latency.estimate.hardware import GPUS, find_gpu
+from genet.latency.estimate.gpus import GPUS, find_gpu
 from genet.latency.estimate.residual import FEWEST, LearnedCorrection, Timed
 from genet.latency.ops import Op, network_ops
 from tests.fixtures.strategies import networks

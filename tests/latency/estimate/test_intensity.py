@@ -9,7 +9,7 @@ import torch
 
 from genet.config.recipe import Dtype, Measure
 from genet.device import read_card
-from genet.latency.estimate.hardware import find_gpu
+from genet.latency.estimate.gpus import find_gpu
 from genet.latency.estimate.intensity import flops_of, intensity_of, layers_of
 from genet.latency.estimate.roofline import PASS_BYTES, Product, memory_pass, read_roof
 from genet.latency.timing.meter import EstimateMeter, Meter, open_meter

@@ -14,7 +14,7 @@ from genet.studies.align.criteria import kept_channels
 from genet.studies.align.importance import Importance, importance_of
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.subject import Scope
-from genet.training.images import TensorImages
+from genet.training.image_sets import TensorImages
 from tests.fixtures import align_networks as nets
 
 pytest.importorskip("torch_pruning", reason="torch-pruning is not installed: pip install 'genet-nas[align]'")

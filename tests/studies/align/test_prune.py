@@ -25,7 +25,7 @@ from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.program import Choice, Program
 from genet.studies.align.prune import Pruning, find_offers, find_program, on_offer, prune
 from genet.studies.align.subject import Scope
-from genet.training.images import TensorImages
+from genet.training.image_sets import TensorImages
 from tests.fixtures import align_networks as nets
 from tests.fixtures.simulated import Simulated
 

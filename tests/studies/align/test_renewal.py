@@ -7,7 +7,7 @@ import copy
 import torch
 
 from genet.studies.align.renewal import renewed
-from genet.training.images import TensorImages
+from genet.training.image_sets import TensorImages
 from tests.fixtures import align_networks as nets
 
 PIXELS = torch.randn(256, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + 3

@@ -13,9 +13,9 @@ from genet.arch.network import Input
 from genet.errors import GenetError
 from genet.models.cifar import resnet56, vgg16
 from genet.models.external import build_structure
+from genet.studies.align.channel_groups import Tied, tie
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.resize import resized
-from genet.studies.align.tied import Tied, tie
 from tests.fixtures import align_networks as nets
 
 pytest.importorskip("torch_pruning", reason="torch-pruning is not installed: pip install 'genet-nas[align]'")

@@ -6,12 +6,12 @@ from genet.arch.network import BlockType
 from genet.arch.space import superblock_of
 from genet.config.recipe import Measure
 from genet.device import DeviceCard
-from genet.latency.staircase.plan import PlacedStaircase, Staircases
+from genet.latency.staircase.space_sweeps import PlacedStaircase, Staircases
 from genet.latency.staircase.staircase import analyse
 from genet.latency.staircase.sweep import Sweep
 from genet.latency.table import Setting
 from genet.latency.timing.curves import Curve, Curves
-from genet.report import figures
+from genet.report import search_figures
 from genet.report.latency_figures import draw_curves, draw_staircase
 from genet.search.certificate import Choice, Selection
 from genet.search.solver import Candidate
@@ -55,7 +55,7 @@ def choice(within: bool, measured: float | None) -> Choice:
 
 def test_staircases_are_grouped_by_superblock_at_one_resolution() -> None:
     stairs = Staircases(setting="s", staircases=(stair(0, 32), stair(1, 32), stair(0, 32, "DW k3 r3"), stair(0, 24)))
-    panels = figures.staircase_info(stairs, 32)
+    panels = search_figures.staircase_info(stairs, 32)
     assert [panel.title for panel in panels] == ["super-block 1", "super-block 2"]
     assert [len(panel.stairs) for panel in panels] == [2, 1]
 
@@ -63,7 +63,7 @@ def test_staircases_are_grouped_by_superblock_at_one_resolution() -> None:
 def test_failed_trials_are_not_drawn_as_points() -> None:
     superblock = superblock_of(BlockType("XX", 3), 16, 1, 1)
     results = [TrialResult(index=1, superblock=superblock, network=str(a), seed=0, accuracy=a) for a in (0.9, None)]
-    (point,) = figures.trial_info(results, 0.95)
+    (point,) = search_figures.trial_info(results, 0.95)
     assert (point.superblock, point.kind, round(point.points, 6)) == (2, "XX", -5)
 
 
@@ -71,12 +71,12 @@ def test_trials_are_drawn_against_the_control_of_their_super_block() -> None:
     superblock = superblock_of(BlockType("XX", 3), 16, 1, 1)
     control = TrialResult(index=1, superblock=superblock, network="own", seed=0, control=True, accuracy=0.92)
     trial = TrialResult(index=1, superblock=superblock, network="other", seed=0, accuracy=0.9)
-    (point,) = figures.trial_info([control, trial], 0.95)
+    (point,) = search_figures.trial_info([control, trial], 0.95)
     assert round(point.points, 6) == -2
     other_type = superblock_of(BlockType("DW", 3, 3.0), 16, 1, 1)
     fresh = control.model_copy(update={"fresh": True, "accuracy": 0.85})
     retyped = TrialResult(index=1, superblock=other_type, network="dw", seed=0, accuracy=0.86)
-    assert [round(each.points, 6) for each in figures.trial_info([control, fresh, retyped], 0.95)] == [1]
+    assert [round(each.points, 6) for each in search_figures.trial_info([control, fresh, retyped], 0.95)] == [1]
 
 
 def test_only_networks_within_their_budget_count_as_chosen() -> None:
@@ -84,7 +84,7 @@ def test_only_networks_within_their_budget_count_as_chosen() -> None:
     setting = Setting.of(CARD, Measure())
     choices = (choice(True, 0.18), choice(False, 0.3))
     selection = Selection(inputs="", setting=setting, masternet_ms_per_image=0.4, prediction_error=None, choices=choices)
-    info = figures.frontier_info({32: front}, selection, batch=64)
+    info = search_figures.frontier_info({32: front}, selection, batch=64)
     assert info.lines[0].ms_per_image == (1.0,)
     assert info.chosen == ((0.18, 90.0),)
     assert info.budgets == (0.2,)
@@ -95,14 +95,14 @@ def test_curves_are_grouped_by_super_block_and_controls_kept_apart() -> None:
     trial = TrialResult(index=1, superblock=superblock, network="n", seed=0, accuracy=0.9, curve=(0.5, 0.9))
     control = trial.model_copy(update={"control": True, "curve": (0.8, 0.95)})
     failed = trial.model_copy(update={"accuracy": None})
-    (panel,) = figures.curve_info([trial, control, failed])
-    assert panel == figures.CurvePanel(2, ((50.0, 90.0),), ((80.0, 95.0),))
-    assert figures.draw_trial_curves([panel]).startswith("<svg")
+    (panel,) = search_figures.curve_info([trial, control, failed])
+    assert panel == search_figures.CurvePanel(2, ((50.0, 90.0),), ((80.0, 95.0),))
+    assert search_figures.draw_trial_curves([panel]).startswith("<svg")
 
 
 def test_equal_figures_are_equal_bytes_and_self_contained() -> None:
-    panels = figures.staircase_info(Staircases(setting="s", staircases=(stair(0, 32),)), 32)
-    first, second = figures.draw_staircases(panels), figures.draw_staircases(panels)
+    panels = search_figures.staircase_info(Staircases(setting="s", staircases=(stair(0, 32),)), 32)
+    first, second = search_figures.draw_staircases(panels), search_figures.draw_staircases(panels)
     assert first == second
     assert first.startswith("<svg")
     assert 'href="http' not in first

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from genet.models.computed import computed, is_computed_alike
 from genet.models.external import build_structure
+from genet.models.fingerprint import computed, is_computed_alike
 from tests.fixtures import others
 from tests.models.test_plain import foreign
 

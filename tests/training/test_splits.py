@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from genet.arch.space import SpaceInput
 from genet.config.recipe import Data
 from genet.errors import DataError
-from genet.training.data import Splits, load_data
-from genet.training.images import ImageSet, TensorImages
+from genet.training.image_sets import ImageSet, TensorImages
+from genet.training.splits import Splits, load_data
 
 DIGITS = SpaceInput(channels=1, classes=10, resolutions=(8,))
 COLOURED = SpaceInput(channels=3, classes=3, resolutions=(16,))
@@ -238,7 +238,7 @@ def test_a_worker_gives_the_same_augmented_batches_for_the_same_seed(folder: Pat
 
 
 def test_images_are_decoded_by_no_more_processes_than_there_are_processors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genet.training.images.cpus", lambda: 1)
+    monkeypatch.setattr("genet.training.image_sets.cpus", lambda: 1)
     batches = load_data(Data(name="folder", root=str(folder), workers=3, loading="stream"), COLOURED, 0).train.batches(4, 16, 1)
     next(batches)
     assert len(multiprocessing.active_children()) == 1

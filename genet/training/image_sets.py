@@ -26,7 +26,7 @@ from genet.device import cpus
 from genet.errors import DataError
 from genet.names import shown
 from genet.training.augmentation import cropped, draws, erased, seed_augmentation, training_transform
-from genet.training.folders import FolderReader
+from genet.training.class_folders import FolderReader
 from genet.training.pixels import in_mode, mode_of, whole_transform
 
 Transform = Callable[[Image.Image], Tensor]

@@ -26,8 +26,8 @@ from genet.errors import EvidenceError
 from genet.latency.ops import block_ops, kernel_count, network_ops
 from genet.latency.predict import Correction, Predictor
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
+from genet.search.choice_tables import ChoiceTables, ReadingMs, tabulate_choices
 from genet.search.solver import frontier
-from genet.search.tables import ChoiceTables, ReadingMs, tabulate_choices
 from genet.storage import Journal
 from tests.fixtures.strategies import kernels, multiples_of_8, spaces
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genet.errors import DeviceError
-from genet.latency.estimate.hardware import GPUS, find_gpu
+from genet.latency.estimate.gpus import GPUS, find_gpu
 
 
 @pytest.mark.parametrize("spelling", ["rtx-4090", "RTX 4090", "rtx_4090", "rtx4090", "GeForce RTX 4090"])

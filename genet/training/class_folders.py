@@ -19,7 +19,7 @@ from PIL import Image
 
 from genet.errors import DataError
 from genet.names import by_class, shown, some_of
-from genet.training.contents import listed
+from genet.training.image_identity import listed
 
 NOT_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow lists these formats, but needs other programs to read them
 SYSTEM_FILES = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}

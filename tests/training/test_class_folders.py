@@ -26,10 +26,10 @@ from genet.export.format import TrainedModel
 from genet.export.onnx_formats import calibration_reader
 from genet.models.build import build
 from genet.models.weights import read_labels
-from genet.training.data import hold_out, load_data, load_test
-from genet.training.folders import FolderReader, in_order
-from genet.training.images import View
+from genet.training.class_folders import FolderReader, in_order
+from genet.training.image_sets import View
 from genet.training.pixels import in_mode
+from genet.training.splits import hold_out, load_data, load_test
 from tests.fixtures.commands import answer
 from tests.fixtures.heard import Heard
 

@@ -14,14 +14,14 @@ from genet.errors import EvidenceError
 from genet.latency.evidence import read_evidence
 from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
-from genet.latency.staircase.plan import Staircases, find_staircases
+from genet.latency.staircase.space_sweeps import Staircases, find_staircases
 from genet.latency.table import LatencyTable, NetworkRow, find_setting
 from genet.pipeline.context import RunContext, calibration_rows, predictor
 from genet.pipeline.learn import current_regression
 from genet.search.certificate import Certificate, certificate, could_be_within, expected_interval
+from genet.search.choice_tables import ChoiceTables, tabulate_choices
 from genet.search.regression import Regression
 from genet.search.solver import Candidate, ExactSolver, filter_by_utilization, random_search
-from genet.search.tables import ChoiceTables, tabulate_choices
 from genet.statistics import half_interval
 
 INTERIM_LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged

@@ -20,7 +20,7 @@ from genet.config.budget import Budget
 from genet.pipeline.context import RunContext
 from genet.pipeline.entrants import Field
 from genet.pipeline.run_folder import network_name
-from genet.pipeline.state import SearchState
+from genet.pipeline.search_state import SearchState
 from genet.search.candidates import fits, near_budget, neighbours, pool_of
 from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.rounds import START, promising, spread

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from genet.config.reader import read_structure
 from genet.device import current, keep_memory
 from genet.errors import GenetError, first_line
+from genet.export.manifest import EVIDENCE_FILE, Exports
 from genet.export.onnx_formats import FILES
-from genet.export.record import EVIDENCE_FILE, Exports
 from genet.export.timm_form import FOLDER, open_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
 from genet.latency.timing.clock import Timing, Work, measure_apart

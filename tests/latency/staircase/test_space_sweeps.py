@@ -18,7 +18,7 @@ from genet.config.reader import read_space
 from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.errors import EvidenceError
-from genet.latency.staircase.plan import (
+from genet.latency.staircase.space_sweeps import (
     StaircaseSite,
     correction_networks,
     expected_rows,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from genet.studies.align.channel_groups import Group, Tied
 from genet.studies.align.resize import resized
-from genet.studies.align.tied import Group, Tied
 
 MORE = 3  # units
 CLOSE = 1e-3  # of the largest logit

@@ -12,7 +12,7 @@ from genet.arch.space import SearchSpace
 from genet.config.reader import read_network, read_space, shipped_files
 from genet.errors import SpecError
 from genet.models.build import build
-from genet.search.portfolio import MASTERNET, SHAPES, check_portfolio, pattern_designs, portfolio_of
+from genet.search.known_designs import MASTERNET, SHAPES, check_portfolio, pattern_designs, portfolio_of
 
 OWN = Network.parse("@24x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | 10", "mine")
 TABLE_6 = [read_network(name) for name in shipped_files("search_spaces/networks") if name.startswith("net")]

@@ -18,8 +18,8 @@ from genet.config.recipe import Data
 from genet.errors import DataError, first_line
 from genet.names import by_class, some_of, unshared
 from genet.progress import Progress
-from genet.training.contents import Listed, listed
-from genet.training.folders import FolderReader, in_order
+from genet.training.class_folders import FolderReader, in_order
+from genet.training.image_identity import Listed, listed
 
 DOWNLOADED = "torch/"  # datasets that torchvision can download
 

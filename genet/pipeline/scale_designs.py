@@ -12,7 +12,7 @@ from genet.errors import MeasurementError
 from genet.latency.profile import SCAN_ROUNDS, measure_network
 from genet.latency.trace import structure_cost
 from genet.pipeline.context import RunContext
-from genet.search.portfolio import Design, to_next_edge
+from genet.search.known_designs import Design, to_next_edge
 from genet.search.scaling import Scales
 
 SCALING = "4"  # raised when designs are scaled in another way, so that a run scales them anew

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from genet.latency.staircase.plan import Staircases
+from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.table import LatencyTable, find_setting
 from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import Outcomes

@@ -23,8 +23,10 @@ from genet.device import total_bytes
 from genet.errors import DataError
 from genet.names import some_of
 from genet.progress import SILENT, Progress
-from genet.training.contents import Contents
-from genet.training.datasets import (
+from genet.training.class_folders import in_order
+from genet.training.image_identity import Contents
+from genet.training.image_sets import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
+from genet.training.image_sources import (
     check_class_count,
     check_classes,
     check_digits,
@@ -36,8 +38,6 @@ from genet.training.datasets import (
     open_split,
     targets_of,
 )
-from genet.training.folders import in_order
-from genet.training.images import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
 from genet.training.inventory import hold_out
 
 NAMED = 20  # images that do not decode named in a message; the others are counted

@@ -18,7 +18,7 @@ from genet.arch.space import Widths
 from genet.config.reader import read_space
 from genet.config.recipe import Distill
 from genet.search.fit import fit
-from genet.search.next_trials import Proposal, propose
+from genet.search.next_single_trials import Proposal, propose
 from genet.search.regression import Regression
 from genet.trials.plan import Trial, plan_trials, possible_trials
 from tests.search.test_fit import ACCURACY, IMAGES, NOISY

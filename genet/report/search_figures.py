@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from genet.latency.staircase.plan import PlacedStaircase, Staircases
+from genet.latency.staircase.space_sweeps import PlacedStaircase, Staircases
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
 from genet.search.solver import Candidate

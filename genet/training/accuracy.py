@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from genet.training.images import ImageSet
+from genet.training.image_sets import ImageSet
 from genet.training.learner import computing_on, mixed_precision, on_device
 
 EVALUATION_BATCH = 256

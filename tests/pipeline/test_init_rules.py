@@ -13,7 +13,7 @@ from genet.arch.network import Network
 from genet.config.reader import read_recipe, read_space, shipped_files
 from genet.config.recipe import Recipe, Schedule
 from genet.config.yaml_tree import edited
-from genet.pipeline.first_recipe import FAR, NARROWEST, REGIMES, WIDEST, Suited
+from genet.pipeline.init_rules import FAR, NARROWEST, REGIMES, WIDEST, Suited
 from genet.training.inventory import Inventory
 
 TEMPLATES = shipped_files("templates")

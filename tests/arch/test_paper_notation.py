@@ -7,8 +7,8 @@ import re
 import pytest
 from hypothesis import given
 
-from genet.arch.genet_string import from_genet_string, to_genet_string
 from genet.arch.network import Network
+from genet.arch.paper_notation import from_genet_string, to_genet_string
 from genet.config.reader import read_network
 from genet.errors import SpecError
 from tests.fixtures.strategies import networks

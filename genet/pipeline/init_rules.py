@@ -13,7 +13,7 @@ from typing import NamedTuple
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace, SpaceInput
 from genet.config.augment import SMALL
-from genet.search.portfolio import scaled
+from genet.search.known_designs import scaled
 from genet.training.inventory import Inventory
 
 EDGES = (32, 48, 64, 96, 128, 160, 192, 224)  # resolutions to choose from, in pixels

@@ -24,8 +24,8 @@ from genet.pipeline.entrants import find_entrants
 from genet.pipeline.learn import fit_trials, train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.search_state import INTERIM_LOOKS, SearchState
 from genet.pipeline.select import select_networks
-from genet.pipeline.state import INTERIM_LOOKS, SearchState
 from genet.progress import Progress
 from genet.search.race import Entrant
 from genet.storage import Journal

@@ -16,8 +16,8 @@ from genet.arch.network import Input
 from genet.config.recipe import Data
 from genet.errors import RunError
 from genet.progress import SILENT
-from genet.training.contents import NOTE, Contents, Made, followed, listed, note_of
-from genet.training.data import load_data
+from genet.training.image_identity import NOTE, Contents, Made, followed, listed, note_of
+from genet.training.splits import load_data
 
 READS = Input(channels=3, classes=2, resolution=8)
 
