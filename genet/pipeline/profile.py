@@ -8,7 +8,7 @@ from genet.arch.network import Block, blocks
 from genet.arch.space import Widths
 from genet.device import DeviceCard
 from genet.errors import EvidenceError, MeasurementError, RunError
-from genet.latency.profile import few_rounds, many_rounds, measure_network, profile_blocks
+from genet.latency.profile import FEW, MANY, measure_network, profile_blocks
 from genet.latency.staircase.plan import Staircases, correction_networks, find_staircases, places, rows_needed, sweep_blocks
 from genet.latency.table import settings
 from genet.pipeline.context import RunContext, predictor
@@ -131,9 +131,9 @@ def _measure_networks(job: RunContext, kept: dict[int, Widths]) -> None:
     )
     with job.progress.track("random networks measured whole", len(networks)) as tracker:
         for network in networks:
-            enough = many_rounds if network == job.reference else few_rounds
+            stop = MANY if network == job.reference else FEW
             try:
-                measure_network(job.table, job.meter, network, job.reference, enough)
+                measure_network(job.table, job.meter, network, job.reference, stop)
             except MeasurementError as fault:
                 if network == job.reference:
                     raise

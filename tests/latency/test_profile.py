@@ -15,10 +15,11 @@ import torch
 from genet.arch.network import Block, Network
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
 from genet.latency.ops import network_ops
-from genet.latency.profile import ROUNDS, measure_network, profile_blocks, profile_sweep
+from genet.latency.profile import measure_network, profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import analyse
-from genet.latency.table import LatencyTable, NetworkRow, Setting
+from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.meter import DeviceMeter
+from genet.latency.timing.ratio import ROUNDS, Stop
 from genet.latency.workload import Workload, read_blocks, with_width
 from genet.storage import Journal
 from tests.fixtures.simulated import SETTING, Simulated
@@ -281,7 +282,7 @@ def test_a_whole_network_is_timed_in_turn_with_the_reference_until_it_is_enough(
     assert len(row.ms) == ROUNDS
     assert row.ratios == pytest.approx([len(network_ops(network)) / len(network_ops(master))] * ROUNDS)
     assert table(tmp_path).network_row(network) == row
-    more = measure_network(table(tmp_path), Simulated(whole_ms), network, master, lambda row: len(row.ms) >= 7)
+    more = measure_network(table(tmp_path), Simulated(whole_ms), network, master, Stop(least=7))
     assert len(more.ms) == 7
     assert more.ms[:ROUNDS] == row.ms  # rounds on the disk count
 
@@ -290,7 +291,7 @@ def test_what_few_rounds_tell_does_not_change_when_more_were_measured_later(tmp_
     network, master = networks(tmp_path)
     meter = Simulated(whole_ms, lambda n: 1.0 + n / 10)
     few = measure_network(table(tmp_path), meter, network, master)
-    many = measure_network(table(tmp_path), meter, network, master, lambda row: len(row.ms) >= 9)
+    many = measure_network(table(tmp_path), meter, network, master, Stop(least=9))
     assert measure_network(table(tmp_path), Simulated(whole_ms), network, master) == few
     found = table(tmp_path).network_row(network)
     assert found == many, "the table keeps all rounds"
@@ -315,7 +316,7 @@ def test_rounds_beside_another_reference_do_not_count(tmp_path: Path) -> None:
 
 def test_fewer_rounds_than_a_prediction_can_be_held_against_are_never_enough(tmp_path: Path) -> None:
     network, master = networks(tmp_path)
-    assert len(measure_network(table(tmp_path), Simulated(whole_ms), network, master, lambda _: True).ms) == ROUNDS
+    assert len(measure_network(table(tmp_path), Simulated(whole_ms), network, master, Stop(lambda _: True)).ms) == ROUNDS
 
 
 def test_the_reference_is_its_own_reference(tmp_path: Path) -> None:
@@ -327,13 +328,9 @@ def test_the_reference_is_its_own_reference(tmp_path: Path) -> None:
 
 def test_a_whole_network_is_measured_on_this_machine(tmp_path: Path) -> None:
     network, master = networks(tmp_path)
-    row = measure_network(table(tmp_path), DeviceMeter(SETTING, CPU), network, master, _two_more_rounds)
+    row = measure_network(table(tmp_path), DeviceMeter(SETTING, CPU), network, master, Stop(least=ROUNDS + 2))
     assert len(row.ms) == ROUNDS + 2
     assert all(0 < ms < math.inf for ms in (*row.ms, *row.reference_ms))
-
-
-def _two_more_rounds(row: NetworkRow) -> bool:
-    return len(row.ms) >= ROUNDS + 2
 
 
 def whole_ms_of(network: Network) -> float:

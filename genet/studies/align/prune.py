@@ -15,15 +15,15 @@ import numpy as np
 from genet.errors import EvidenceError
 from genet.latency.profile import profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import Staircase, analyse
-from genet.latency.table import LatencyTable, NetworkRow
+from genet.latency.table import LatencyTable, NetworkRow, Rounds
+from genet.latency.timing.ratio import rounds_of
 from genet.storage import Record
 from genet.studies.align.matrix import Matrices
 from genet.studies.align.program import Choice, Offer, Program, fastest, least_lost
-from genet.studies.align.study import Ratio, ratio_of
+from genet.studies.align.study import NEGLIGIBLE, Ratio
 from genet.studies.align.subject import Movable
 
 if TYPE_CHECKING:
-    from genet.latency.timing.clock import Timing
     from genet.latency.timing.meter import Meter
     from genet.studies.align.importance import Importance
     from genet.studies.align.module_subject import ModuleSubject
@@ -231,24 +231,16 @@ def timed(subject: ModuleSubject, choice: Choice, table: LatencyTable, meter: Me
     reference, module = str(subject.network), subject.build(choice.widths, removed=choice.removed)
     network = subject.described(module, subject.name, removed=choice.removed)
     part = subject.part(choice.widths, removed=choice.removed)
-    row = table.network_row(network)
-    if row and (row.reference, row.ops) != (reference, len(part.ops())):
-        row = None
+    row, ops = table.network_row(network), len(part.ops())
+    earlier = row if row and (row.reference, row.ops) == (reference, ops) else None
 
-    def keep(after: Timing, before: Timing) -> None:
-        nonlocal row
-        row = NetworkRow(
-            network=str(network),
-            reference=reference,
-            ops=len(part.ops()),
-            ms=(*(row.ms if row else ()), after.ms),
-            reference_ms=(*(row.reference_ms if row else ()), before.ms),
-            spread=max(after.spread, before.spread, row.spread if row else 0.0),
-        )
-        table.add_network(row)
+    def kept(rounds: Rounds) -> Rounds:
+        if not isinstance(rounds, NetworkRow):  # else they are of the table
+            table.add_network(NetworkRow(network=str(network), reference=reference, ops=ops, **rounds.model_dump()))
+        return rounds
 
-    earlier = tuple(zip(row.ms, row.reference_ms, strict=True)) if row else ()
-    return ratio_of(part, subject.part({}), meter, earlier, keep)
+    so_far = map(kept, rounds_of([part, subject.part({})], meter, earlier))
+    return Ratio.of(next(filter(NEGLIGIBLE.at(meter), so_far)))
 
 
 def _pruning(subject: ModuleSubject, program: Program, meter: Meter, target: float, choice: Choice, ratio: Ratio) -> Pruning:

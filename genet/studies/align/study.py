@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 from genet.errors import EvidenceError
-from genet.latency.profile import ROUNDS, profile_blocks, profile_sweep, rounds_of
+from genet.latency.profile import profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import Staircase, analyse
-from genet.latency.table import LatencyTable
+from genet.latency.table import LatencyTable, Rounds
+from genet.latency.timing.ratio import MOST_ROUNDS, Stop, measure_ratio
 from genet.latency.workload import Workload
 from genet.statistics import half_interval
 from genet.storage import Record
@@ -23,7 +24,6 @@ from genet.studies.align.place import Place, place, stepless
 from genet.studies.align.subject import Movable, ResizableNetwork, Widths
 
 if TYPE_CHECKING:
-    from genet.latency.timing.clock import Timing
     from genet.latency.timing.meter import Meter
 
 WIDER = 2.0  # factor of the next tolerance to try
@@ -31,7 +31,7 @@ ATTEMPTS = 8
 NARROWER = (0.75, 0.5, 0.25, 0.1)  # shares of the bounds to try if the bounds themselves lead beyond them
 SURE = 0.95  # confidence of the interval of a ratio
 UNNOTICED = 0.005  # share of the latency
-MOST_ROUNDS = 12
+NEGLIGIBLE = Stop(lambda rounds: Ratio.of(rounds).margin <= UNNOTICED, most=MOST_ROUNDS)
 
 
 class Ratio(Record):
@@ -40,6 +40,11 @@ class Ratio(Record):
     ms: float
     before_ms: float
     rounds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, rounds: Rounds) -> Self:
+        """Return the ratio that rounds tell."""
+        return cls(ms=rounds.mean_ms, before_ms=statistics.fmean(rounds.reference_ms), rounds=rounds.ratios)
 
     @property
     def mean(self) -> float:
@@ -243,32 +248,9 @@ def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
     return {place.name: option.width for place, option in pairs if option.width != place.now.width}
 
 
-def ratio_of(
-    one: Workload,
-    other: Workload,
-    meter: Meter,
-    earlier: Sequence[tuple[float, float]] = (),
-    keep: Callable[[Timing, Timing], None] = lambda after, before: None,
-) -> Ratio:
-    """Return a whole network against another, timed in turn; MeasurementError if they cannot be timed.
-
-    Rounds are added until the ratio's error is negligible, up to MOST_ROUNDS. Those of `earlier` come first, the milliseconds of
-    both; `keep` is called with every further one.
-    """
-    known, races = list(earlier), rounds_of([one, other], meter)
-    after: list[float] = []
-    before: list[float] = []
-    while True:
-        if not known:
-            first, second = next(races)
-            keep(first, second)
-            known = [(first.ms, second.ms)]
-        for values, ms in zip((after, before), known.pop(0), strict=True):
-            values.append(ms)
-        rounds = tuple(a / b for a, b in zip(after, before, strict=True))
-        ratio = Ratio(ms=statistics.fmean(after), before_ms=statistics.fmean(before), rounds=rounds)
-        if meter.setting.estimate or (len(rounds) >= ROUNDS and (ratio.margin <= UNNOTICED or len(rounds) >= MOST_ROUNDS)):
-            return ratio
+def ratio_of(one: Workload, other: Workload, meter: Meter) -> Ratio:
+    """Return a whole network against another, timed in turn; MeasurementError if they cannot be timed."""
+    return Ratio.of(measure_ratio([one, other], meter, NEGLIGIBLE.at(meter)))
 
 
 def _reached(goal: Goal, ratio: Ratio) -> bool:
