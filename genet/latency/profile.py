@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, standard_error
 from genet.latency.timing.ratio import Stop, measure_ratio
 from genet.latency.workload import chain, part_of, whole
+from genet.progress import UNSEEN, Tracker
 
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
@@ -32,7 +33,7 @@ MANY = Stop(least=10)  # of the MasterNet, as all others are held against it
 
 
 def profile_blocks(
-    table: LatencyTable, meter: Meter, wanted: Iterable[Block], sentinel: Block, seed: int, measured: Callable[[], None]
+    table: LatencyTable, meter: Meter, wanted: Iterable[Block], sentinel: Block, seed: int = 0, tracker: Tracker = UNSEEN
 ) -> int:
     """Measure the blocks missing from the table, in random order so that a drifting clock favours no width.
 
@@ -71,7 +72,7 @@ def profile_blocks(
         try:
             for row in _group(meter, missing):
                 window.rows.append(row)
-                measured()
+                tracker.advance()
             window.after = before = read()
             if window.moved > DRIFT:
                 again = _Window([_block_row(meter, row.block) for row in window.rows], before, before)
@@ -151,8 +152,8 @@ def profile_sweep(
     table: LatencyTable,
     meter: Meter,
     at_width: Mapping[int, tuple[Block, ...]],
-    measured: Callable[[], None],
     always: Sequence[int] = (),
+    tracker: Tracker = UNSEEN,
 ) -> tuple[Sweep, tuple[int, ...]]:
     """Return latency over width of a block, layer or super-block, measured at its possible steps; and the MACs per batch.
 
@@ -170,7 +171,7 @@ def profile_sweep(
         wanted += next_widths(offered, finite, table.noise) if sampled else []
         if not wanted:
             break
-        profile_blocks(table, meter, [block for width in wanted for block in at_width[width]], sentinel, 0, measured)
+        profile_blocks(table, meter, [block for width in wanted for block in at_width[width]], sentinel, 0, tracker)
     if len(finite) < 2:
         failure = next((row.failure for row in table.block_rows if row.failure), "the range has one width")
         raise EvidenceError(f"a staircase needs at least 2 widths that can be measured, got {len(finite)}: {failure}")

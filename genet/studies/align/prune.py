@@ -7,7 +7,7 @@ worth in its place, where the paper's objective has to keep the parameters, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from genet.latency.profile import profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.table import LatencyTable, NetworkRow, Rounds
 from genet.latency.timing.ratio import rounds_of
+from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 from genet.studies.align.matrix import Matrices
 from genet.studies.align.program import Choice, Offer, Program, fastest, least_lost
@@ -100,7 +101,7 @@ def on_offer(staircase: Staircase) -> tuple[int, ...]:
 
 
 def find_offers(
-    subject: ModuleSubject, importance: Importance, table: LatencyTable, meter: Meter, measured: Callable[[], None]
+    subject: ModuleSubject, importance: Importance, table: LatencyTable, meter: Meter, tracker: Tracker = UNSEEN
 ) -> tuple[Offer, ...]:
     """Measure every group over narrower widths, as far as the table lacks them, and offer its edges.
 
@@ -112,13 +113,13 @@ def find_offers(
     if subject.movable:
         typical = subject.movable[len(subject.movable) // 2]
         first = typical.blocks(typical.width)
-        profile_blocks(table, meter, first, first[0], 0, measured)  # begins a new table with a sentinel like most of its rows
+        profile_blocks(table, meter, first, first[0], 0, tracker)  # begins a new table with a sentinel like most of its rows
     found = []
     for movable in subject.movable:
         at_width = {width: movable.blocks(width) for width in narrower(movable)}
         widths: tuple[int, ...] = (movable.width,)
         if len(at_width) > 1:
-            sweep, _ = profile_sweep(table, meter, at_width, measured, (movable.width,))
+            sweep, _ = profile_sweep(table, meter, at_width, (movable.width,), tracker)
             if movable.width not in sweep.widths:
                 raise EvidenceError(f"measuring {movable.name} at its width {movable.width} failed: {_failure(table, movable)}")
             widths = on_offer(analyse(sweep))
@@ -139,13 +140,13 @@ def find_program(
     blocks: Mapping[str, float],
     table: LatencyTable,
     meter: Meter,
-    measured: Callable[[], None],
+    tracker: Tracker = UNSEEN,
 ) -> Program:
     """Measure every layer over the pairs of widths that it may read and write, as far as the table lacks them."""
     layers = [layer for layer in subject.tied.layers.values() if layer.kind != "norm"]
     matrices = Matrices(layers, {offer.name: offer.widths for offer in offers}, subject.layer_blocks, subject.around)
     wanted = matrices.wanted()
-    profile_blocks(table, meter, wanted, wanted[0], 0, measured)
+    profile_blocks(table, meter, wanted, wanted[0], 0, tracker)
     return Program(tuple(offers), dict(blocks), matrices.costs(table.ms))
 
 
@@ -155,9 +156,9 @@ def prune(
     table: LatencyTable,
     meter: Meter,
     target: float,
-    tried: Callable[[Ratio], None] = lambda ratio: None,
+    tracker: Tracker = UNSEEN,
 ) -> Pruning:
-    """Choose what loses the least importance at a share of the present latency, measured; `tried` hears of every network timed.
+    """Choose what loses the least importance at a share of the present latency, measured; every network timed is counted.
 
     The share of the layers' own time that is asked for is moved until the whole network's upper limit is within the target, and
     near it. EvidenceError if even the fastest choice is not within it.
@@ -171,7 +172,7 @@ def prune(
         if found is None:
             found = timed(subject, choice, table, meter)
             known.append((choice, found))
-            tried(found)
+            tracker.advance(f"{found.mean:.3f} of the latency")
         return found
 
     goes_on = True

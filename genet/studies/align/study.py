@@ -15,6 +15,7 @@ from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.table import LatencyTable, Rounds
 from genet.latency.timing.ratio import MOST_ROUNDS, Stop, measure_ratio
 from genet.latency.workload import Workload
+from genet.progress import UNSEEN, Tracker
 from genet.statistics import half_interval
 from genet.storage import Record
 from genet.studies.align.aim import Chosen, Mode, Objective, stay
@@ -113,7 +114,7 @@ class Goal:
     solver: Literal["greedy", "exact"] = "greedy"
 
 
-def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> tuple[Place, ...]:
+def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, tracker: Tracker = UNSEEN) -> tuple[Place, ...]:
     """Measure every place over its widths, as far as the table lacks them, and find the edges beside its own.
 
     EvidenceError if no width of the network may move.
@@ -123,32 +124,32 @@ def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, me
         raise EvidenceError(f"{subject.name}: got no layer whose width may change, expected at least one: {why}")
     typical = subject.movable[len(subject.movable) // 2]
     first = typical.blocks(typical.width)
-    profile_blocks(table, meter, first, first[0], 0, measured)  # begins a new table with a sentinel like most of its rows
+    profile_blocks(table, meter, first, first[0], 0, tracker)  # begins a new table with a sentinel like most of its rows
     for movable in subject.movable:
-        _staircase(movable, table, meter, measured)
+        _staircase(movable, table, meter, tracker)
     # only now is the machine's usual speed known, at which the latencies of all places are given
-    return tuple(_place(subject, movable, table, meter, measured) for movable in subject.movable)
+    return tuple(_place(subject, movable, table, meter, tracker) for movable in subject.movable)
 
 
-def _place(subject: ResizableNetwork, movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Place:
-    staircase = _staircase(movable, table, meter, measured)
+def _place(subject: ResizableNetwork, movable: Movable, table: LatencyTable, meter: Meter, tracker: Tracker) -> Place:
+    staircase = _staircase(movable, table, meter, tracker)
     widths = staircase.widths
     near = max(width for width in widths if width <= movable.near)  # wider ones may not fit into memory
     parameters = {width: subject.parameters({movable.name: width}) for width in widths}
     return place(movable.name, movable.layers, staircase, movable.width, parameters, near, movable.widest or widths[-1])
 
 
-def _staircase(movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Staircase:
+def _staircase(movable: Movable, table: LatencyTable, meter: Meter, tracker: Tracker) -> Staircase:
     """Measure over the widths near the place's own, and farther up if none of those ends a tread above it.
 
     EvidenceError if its own width cannot be measured.
     """
     at_width = {width: movable.blocks(width) for width in movable.grid}
     offered = (movable.width, movable.near)
-    staircase = analyse(*profile_sweep(table, meter, at_width, measured, offered))
+    staircase = analyse(*profile_sweep(table, meter, at_width, offered, tracker))
     if not (stepless(staircase) or any(movable.width < tread.last for tread in staircase.treads[:-1])):
         at_width |= {width: movable.blocks(width) for width in movable.farther}
-        staircase = analyse(*profile_sweep(table, meter, at_width, measured, offered))
+        staircase = analyse(*profile_sweep(table, meter, at_width, offered, tracker))
     if movable.width not in staircase.widths:
         rows = map(table.block_row, movable.blocks(movable.width))
         failure = next((row.failure for row in rows if row and row.failure), "it failed")
