@@ -153,7 +153,7 @@ def _held(job: RunContext, found: Tournament, runner: OpenRunner) -> Tournament:
         left = left[:count]
         begun = Round(epochs=schedule.epochs, trainings={each: trainings.task(each, schedule).id for each in left})
         if found.rounds[number - 1 : number] != (begun,):
-            found = found.model_copy(update={"rounds": (*found.rounds[: number - 1], begun)})
+            found = found.model_copy(update={"rounds": (*found.rounds[: number - 1], begun), "planned": len(rounds)})
             found.save(job.folder.tournament)
         title = f"tournament for the MasterNet, round {number} of {len(rounds)}"
         lines = trainings.train(title, [(network, 0) for network in left], schedule)
