@@ -25,8 +25,8 @@ from genet.cli import main as cli
 from genet.cli.measuring import checked_measure, meter_of
 from genet.config.recipe import Data, Training
 from genet.device import open_device, read_card
-from genet.latency.profile import ROUND_REPEATS
 from genet.latency.timing.meter import Meter
+from genet.latency.timing.ratio import ROUND_REPEATS
 from genet.latency.workload import whole
 from genet.models.build import build
 from genet.storage import Journal, digest, write_atomic

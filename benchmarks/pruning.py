@@ -109,7 +109,7 @@ class Bench:
     def places(self) -> tuple[Place, ...]:
         """The edges beside all widths, from the journal of latencies if they are in it."""
         table = LatencyTable(Journal(Path(EVIDENCE[1])), self.meter.setting)
-        return find_places(self.subject, table, self.meter, lambda: None)
+        return find_places(self.subject, table, self.meter)
 
     def paper(self, amount: float) -> nn.Module:
         """By the paper's objective, with a tolerance of the parameters."""

@@ -131,6 +131,9 @@ class Tracker:
         """Show progress."""
 
 
+UNSEEN = Tracker(Count("", None))  # nobody looks at it
+
+
 class LinePrinter(Progress):
     """Plain lines, for pipes and log files."""
 

@@ -34,15 +34,14 @@ settings.load_profile("few")
 @pytest.fixture(scope="session", autouse=True)
 def brief_timings() -> Iterator[None]:
     """Timings of milliseconds: no test is about how close they come."""
-    from genet.latency import profile
     from genet.latency.estimate import roofline
-    from genet.latency.timing import clock
+    from genet.latency.timing import clock, ratio
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(clock.WARM_UP_S, "cpu", 0.002)
         patch.setitem(clock.UNSETTLED_S, "cpu", 0.005)
         patch.setattr(clock, "REPEAT_MS", 0.1)
-        for module in (profile, roofline):
+        for module in (ratio, roofline):
             patch.setattr(module, "ROUND_REPEATS", 3)
         yield
 

@@ -63,6 +63,7 @@ NEVER_TORCH = [
     "latency.staircase",
     "latency.table",
     "latency.timing.curves",
+    "latency.timing.ratio",
     "latency.timing.repeatability",
     "latency.workload",
     "trials.plan",

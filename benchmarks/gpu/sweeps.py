@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from genet.latency.timing.curves import Curves, measure_curves
+from genet.latency.timing.meter import Meter
 from genet.report.latency_figures import draw_curves
 from genet.storage import Record, write_atomic
 from gpu.bench import Bench, command
@@ -30,6 +31,11 @@ def blocks(bench: Bench) -> None:
     """Time networks over the batch, and chains of blocks over their width at 224 pixels; kept curve by curve."""
     over_batch: Swept = (("XX k3 c8 @8",), "batch", (1, 2)) if bench.small else (BATCHED, "batch", BATCHES)
     chains = _chains((32, 64), 4)[:2] if bench.small else _chains(WIDTHS, PIXELS)
+
+    def meter_at(batch: int | None) -> Meter:
+        bench.give_back()  # what the last value took
+        return bench.meter(batch=batch) if batch else bench.meter()
+
     figures: dict[str, list[Swept]] = {"figure-2a": [over_batch], "figure-3": chains}
     for name, sweeps in figures.items():
         file = bench.folder / f"{name}.json"
@@ -39,9 +45,8 @@ def blocks(bench: Bench) -> None:
                 names,
                 variable,
                 values,
-                lambda batch: bench.meter(batch=batch) if batch else bench.meter(),
+                meter_at,
                 None,
-                lambda: bench.give_back(),
             )
             found.append(curves)
             Figure(figure=f"GENet, {name.replace('-', ' ')}", curves=tuple(found)).save(file)

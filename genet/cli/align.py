@@ -141,7 +141,7 @@ def _scaled(
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
     print(f"{subject.name} on {labelled(meter.setting)}")
     with progress().track("sizes, each measured whole", len(EXPONENTS).bit_length()) as tracker:
-        found = scale(subject, dimensions, meter, lambda scaled: tracker.advance(f"{scaled.measured.mean:.3f} of the latency"))
+        found = scale(subject, dimensions, meter, tracker)
         tracker.end_here()
     rows = [
         [f"{each.exponent:g}", str(each.resolution), f"{each.parameters:,}", f"{each.macs:,}", f"{each.measured.mean:.3f}"]
@@ -226,7 +226,7 @@ def _places(subject: ResizableNetwork, rows: LatencyTable, meter: Meter) -> tupl
     wanted = {block for place in subject.movable for width in place.grid for block in place.blocks(width)}
     known = sum(rows.block_row(block) is not None for block in wanted)
     with progress().track("layers over their widths", len(wanted), known) as tracker:
-        found = find_places(subject, rows, meter, tracker.advance)  # a step may end farther off than the grids reach
+        found = find_places(subject, rows, meter, tracker)  # a step may end farther off than the grids reach
         tracker.end_here()
     return found
 

@@ -64,11 +64,11 @@ def _pruned(kept: Kept, rows: LatencyTable, meter: Meter, target: float) -> Prun
     subject, importance = kept.subject, kept.importance()
     blocks = {name: importance.lost_with(name) for name in subject.removable}
     with progress().track("layers over their widths", None) as tracker:
-        offers = find_offers(subject, importance, rows, meter, tracker.advance)
-        program = find_program(subject, offers, blocks, rows, meter, tracker.advance)
+        offers = find_offers(subject, importance, rows, meter, tracker)
+        program = find_program(subject, offers, blocks, rows, meter, tracker)
         tracker.end_here()
     with progress().track("choices, each measured whole", None) as tracker:
-        found = prune(subject, program, rows, meter, target, lambda ratio: tracker.advance(f"{ratio.mean:.3f} of the latency"))
+        found = prune(subject, program, rows, meter, target, tracker)
         tracker.end_here()
     return found
 

@@ -147,7 +147,7 @@ def _importance(subject: ModuleSubject, images: FirstImages) -> Callable[[], Imp
                 images,
                 subject.resolution,
                 open_device("auto"),
-                tracker.advance,
+                tracker,
             )
 
     return measured

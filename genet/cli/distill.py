@@ -43,8 +43,8 @@ def _ask_for_more(job: RunContext, count: int) -> None:
         asked = f"; delete {job.folder.more_trials} to withdraw those asked for" if job.folder.more_trials.exists() else ""
         job.progress.say(f"  planned trials are not run yet: these first, without more{asked}")
         return
-    selection = select_networks(job)
-    proposals = propose_trials(job, explain_selection(SearchState(job, job.table), selection), count)
+    selection, state = select_networks(job), SearchState(job, job.table)
+    proposals = propose_trials(state, explain_selection(state, selection), count)
     if len(proposals) < count:
         job.progress.say(f"  of {count} more trials there are {len(proposals)}: no other would tell anything")
     ask_for_trials(job, [proposal.trial for proposal in proposals])

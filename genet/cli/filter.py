@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         raise SpecError(faults)
     bench = read_nats(arguments.nats, progress()) if arguments.nats else read_bench(arguments.table)
     with progress().track("seeds, every method with each", arguments.seeds) as tracker:
-        found = study(bench, arguments.budget, arguments.seeds, arguments.target, arguments.weight, tracker.advance)
+        found = study(bench, arguments.budget, arguments.seeds, arguments.target, arguments.weight, tracker)
     _print(found, arguments.seeds)
     if arguments.plot:
         save_picture(arguments.plot, draw_filtering(bench.rows, found))

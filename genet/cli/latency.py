@@ -80,7 +80,7 @@ def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
     device, answers = open_device(arguments.device), {}
     for folder in folders:
         with progress().track("formats, each in some rounds", ROUNDS_APART * len(RUNTIMES)) as tracker:
-            found = serving_times(folder, device, arguments.batch, tracker.advance)
+            found = serving_times(folder, device, arguments.batch, tracker)
             tracker.end_here()
         print(f"{folder}\n  {read_card(device).name}, batch {arguments.batch}, {torch.get_num_threads()} threads")
         rows = [[one.format, one.runtime, *_speed(one, arguments.batch)] for one in found]
@@ -103,7 +103,7 @@ def _read(part: Workload, meter: Meter) -> LatencyReport:
         reading = read_latency(part, meter)
     else:
         with progress().track("repeats", REPEATS) as tracker:
-            reading = read_latency(part, meter, tracker.advance)
+            reading = read_latency(part, meter, tracker)
     how = "estimated, not measured" if reading.setting.estimate else f"repeats spread by {reading.spread:.1%}"
     if reading.spread > TOO_NOISY:
         how = f"{noise(reading.spread)}: other work disturbs this machine, so take what follows for a hint"
@@ -167,7 +167,7 @@ def _sweep(names: Sequence[str], arguments: argparse.Namespace) -> Answer:
         return usual if batch is None else usual.at(batch)
 
     with progress().track(f"latency over {variable}", len(values)) as tracker:
-        curves = measure_curves(names, variable, values, meter_at, arguments.size, tracker.advance)
+        curves = measure_curves(names, variable, values, meter_at, arguments.size, tracker)
     _print_curves(curves)
     if arguments.plot:
         save_picture(arguments.plot, draw_curves(curves))

@@ -50,7 +50,7 @@ def _selected(state: SearchState, selection: Selection, more: int | None) -> Ans
         "met": bool(selection.answers),
     }
     if more:
-        proposed = propose_trials(state.job, explained, more)
+        proposed = propose_trials(state, explained, more)
         _print_proposals(proposed)
         answer["next"] = [proposal.model_dump(mode="json") for proposal in proposed]
     return answer

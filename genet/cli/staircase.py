@@ -61,7 +61,7 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
         if rows.damaged:
             print(f"{journal.path}: damaged lines {', '.join(map(str, rows.damaged))} are left out and measured anew")
         with progress().track("latency over widths", len({block for blocks in at_width.values() for block in blocks})) as tracker:
-            sweep, macs = profile_sweep(rows, meter, at_width, tracker.advance)
+            sweep, macs = profile_sweep(rows, meter, at_width, tracker=tracker)
             tracker.end_here()
     print(f"{len(sweep.widths)} of {len(at_width)} widths measured")
     return analyse(sweep, macs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -322,6 +323,17 @@ class Recipe(Described):
             if resolution not in offered:
                 raise law(f"must be one of the space's resolutions {', '.join(map(str, offered))}")
         return resolution
+
+    @field_validator("select")
+    @classmethod
+    def _budgets_differ_at_the_batch(cls, select: Select, info: ValidationInfo) -> Select:
+        if "measure" in info.data:
+            batch, apart = info.data["measure"].batch, dict[str, Budget]()
+            for budget in (each for each in select.budgets if not each.relative):
+                other = apart.setdefault(f"{budget.ms(math.nan, batch):.9g}", budget)
+                if other is not budget:
+                    raise law(f"must have budgets that differ: {other} is {budget} at batch {batch}")
+        return select
 
     @field_validator("master")
     @classmethod

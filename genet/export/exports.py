@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from genet.export.onnx_formats import ONNX, ONNX_FP16, ONNX_INT8
 from genet.export.timm_form import CONFIG_FILE, TIMM
 from genet.export.torch_formats import PT2, SAFETENSORS, STRING
 from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, read_labels, weights_bytes
+from genet.progress import UNSEEN, Tracker
 from genet.storage import digest, read_checked, remove_checked, write_checked, written_atomically
 from genet.training.accuracy import top
 
@@ -36,9 +37,7 @@ def check_formats(names: Sequence[str]) -> None:
             raise GenetError(f"--format must be one of {', '.join(FORMATS)} (got {name}){nearest}")
 
 
-def export(
-    subject: TrainedModel, folder: Path, names: Sequence[str] = (), done: Callable[[str], None] = lambda name: None
-) -> Exports:
+def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), tracker: Tracker = UNSEEN) -> Exports:
     """Write the named formats, or all possible ones, into `folder`, completely or not at all.
 
     Earlier formats of this very network stay, and so do files that no export wrote. The network's own format is always written.
@@ -69,7 +68,7 @@ def export(
                 if names or form is SAFETENSORS:
                     raise
                 failures[form.name] = str(fault)
-            done(form.name)
+            tracker.advance(form.name)
         left_out = {name: why for name, why in (*refusals.items(), *failures.items()) if name not in kept}
         exports = Exports(
             inputs=inputs,

@@ -18,6 +18,7 @@ from genet.export.torch_formats import PROGRAM_FILE, open_program
 from genet.latency.timing.clock import Timing, Work, measure_apart
 from genet.latency.timing.runtimes import WAITING, onnx_work
 from genet.models.weights import load
+from genet.progress import UNSEEN, Tracker
 from genet.storage import Record, read_checked
 
 CPU = torch.device("cpu")
@@ -33,9 +34,7 @@ class Served(Record):
     failure: str | None = None
 
 
-def serving_times(
-    folder: Path, device: torch.device, batch: int, repeated: Callable[[], None] = lambda: None
-) -> tuple[Served, ...]:
+def serving_times(folder: Path, device: torch.device, batch: int, tracker: Tracker = UNSEEN) -> tuple[Served, ...]:
     """Time every format in an export's folder on random images; one that cannot run here has the reason instead.
 
     GenetError if the folder holds no export.
@@ -53,7 +52,7 @@ def serving_times(
                 works[name] = _work(name, folder, images)
             except (GenetError, RuntimeError) as fault:
                 failures[name] = first_line(fault)
-        timings = _timed(works, device, repeated)
+        timings = _timed(works, device, tracker)
     found = [Served(format=n, runtime=RUNTIMES[n][0], ms=t.ms, spread=t.spread) for n, t in timings.items()]
     return (*found, *(Served(format=n, runtime=RUNTIMES[n][0], failure=why) for n, why in failures.items()))
 
@@ -64,12 +63,12 @@ def _work(name: str, folder: Path, images: Tensor) -> Work:
     return work
 
 
-def _timed(works: dict[str, Work], device: torch.device, repeated: Callable[[], None]) -> dict[str, Timing]:
+def _timed(works: dict[str, Work], device: torch.device, tracker: Tracker) -> dict[str, Timing]:
     """Time the works in turn; the host's clock times those that return when a GPU has answered."""
     waits = {name for name in works if RUNTIMES[name][0] in WAITING}
     timings: dict[str, Timing] = {}
     for clock, names in ((device, works.keys() - waits), (CPU, waits)):
-        timings |= zip(names, measure_apart([works[name] for name in names], clock, repeated), strict=True)
+        timings |= zip(names, measure_apart([works[name] for name in names], clock, tracker), strict=True)
     return {name: timings[name] for name in works}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,25 +16,24 @@ from genet.errors import EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.ops import block_ops
 from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, standard_error
-from genet.latency.workload import Workload, chain, part_of, whole
+from genet.latency.timing.ratio import Stop, measure_ratio
+from genet.latency.workload import chain, part_of, whole
+from genet.progress import UNSEEN, Tracker
 
 if TYPE_CHECKING:
-    from genet.latency.timing.clock import Timing
     from genet.latency.timing.meter import Meter
 
 DRIFT = 0.02  # a sentinel that moves by more between two readings flags the rows in between
 GROUP_S = 0.5  # between two readings of the sentinel; timed in turn with the rows it would take their caches, and they its
 GPU_GROUP_S = 5.0  # the same on a GPU, whose clock drifts slowly
 GROUP_ROWS = 32
-ROUND_REPEATS = 10
-SLOW_TO_BUILD = ("compile", "tensorrt")  # the others are built anew for every round, since the placement of memory matters too
-SCAN_ROUNDS = 2  # rounds of a network that is timed in search of another, as one round has no error
-ROUNDS = 3  # at least, for a whole network: 30 repeats in all
-REFERENCE_ROUNDS = 10
+SCAN = Stop(least=2)  # of a network that is timed in search of another, as one round has no error
+FEW = Stop()  # a prediction may be held against such a row
+MANY = Stop(least=10)  # of the MasterNet, as all others are held against it
 
 
 def profile_blocks(
-    table: LatencyTable, meter: Meter, wanted: Iterable[Block], sentinel: Block, seed: int, measured: Callable[[], None]
+    table: LatencyTable, meter: Meter, wanted: Iterable[Block], sentinel: Block, seed: int = 0, tracker: Tracker = UNSEEN
 ) -> int:
     """Measure the blocks missing from the table, in random order so that a drifting clock favours no width.
 
@@ -73,7 +72,7 @@ def profile_blocks(
         try:
             for row in _group(meter, missing):
                 window.rows.append(row)
-                measured()
+                tracker.advance()
             window.after = before = read()
             if window.moved > DRIFT:
                 again = _Window([_block_row(meter, row.block) for row in window.rows], before, before)
@@ -133,69 +132,28 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
     return row.model_copy(update={"ms": ms, "median_ms": median_ms, "spread": spread})
 
 
-def few_rounds(row: NetworkRow) -> bool:
-    """Return whether a prediction may be held against the row: after 30 repeats in all."""
-    return len(row.ms) >= ROUNDS
+def measure_network(table: LatencyTable, meter: Meter, network: ModelSpec, reference: Network, stop: Stop = FEW) -> NetworkRow:
+    """Time a whole network in turn with the reference until the rule says stop; the table keeps all rounds, and those count.
 
-
-def many_rounds(row: NetworkRow) -> bool:
-    """Return whether the MasterNet's row has enough rounds: all others are held against it."""
-    return len(row.ms) >= REFERENCE_ROUNDS
-
-
-def rounds_of(parts: Sequence[Workload], meter: Meter) -> Iterator[tuple[Timing, ...]]:
-    """Yield round after round of repeats of parts in turn, as many as requested, built anew for each unless that is slow."""
-    race = None
-    while True:
-        if race is None or meter.setting.runtime not in SLOW_TO_BUILD:
-            race = None  # two sets of weights and images at a time would not fit if one barely does
-            race = meter.prepare(parts)
-        yield race(ROUND_REPEATS)
-
-
-def measure_network(
-    table: LatencyTable,
-    meter: Meter,
-    network: ModelSpec,
-    reference: Network,
-    enough: Callable[[NetworkRow], bool] = few_rounds,
-    least: int = ROUNDS,
-) -> NetworkRow:
-    """Time a whole network in turn with the reference, round by round until `enough`; the table keeps all rounds.
-
-    It takes `least` rounds at least.
-
-    Rounds already in the table count, but no more of them than it takes: the answer does not depend on later measurements.
     MeasurementError if it cannot be timed.
     """
     row = table.network_row(network)
-    row = row if row is not None and row.reference == str(reference) else None
-    for count in range(least, len(row.ms) + 1 if row else 0):
-        if row and enough(row.first(count)):
-            return row.first(count)
+    earlier = row if row is not None and row.reference == str(reference) else None
     parts = [part_of(network)] if network == reference else [part_of(network), whole(reference)]
-    rounds = rounds_of(parts, meter)
-    while True:
-        timings = next(rounds)
-        row = NetworkRow(
-            network=str(network),
-            reference=str(reference),
-            ops=len(parts[0].ops()),
-            ms=(*(row.ms if row else ()), timings[0].ms),
-            reference_ms=(*(row.reference_ms if row else ()), timings[-1].ms),
-            spread=max(timing.spread for timing in timings),
-        )
-        if len(row.ms) >= least and enough(row):
-            table.add_network(row)
-            return row
+    rounds = measure_ratio(parts, meter, stop, earlier)
+    if not isinstance(rounds, NetworkRow):  # those of the table were not enough
+        ops = len(parts[0].ops())
+        rounds = NetworkRow(network=str(network), reference=str(reference), ops=ops, **rounds.model_dump())
+        table.add_network(rounds)
+    return rounds
 
 
 def profile_sweep(
     table: LatencyTable,
     meter: Meter,
     at_width: Mapping[int, tuple[Block, ...]],
-    measured: Callable[[], None],
     always: Sequence[int] = (),
+    tracker: Tracker = UNSEEN,
 ) -> tuple[Sweep, tuple[int, ...]]:
     """Return latency over width of a block, layer or super-block, measured at its possible steps; and the MACs per batch.
 
@@ -213,7 +171,7 @@ def profile_sweep(
         wanted += next_widths(offered, finite, table.noise) if sampled else []
         if not wanted:
             break
-        profile_blocks(table, meter, [block for width in wanted for block in at_width[width]], sentinel, 0, measured)
+        profile_blocks(table, meter, [block for width in wanted for block in at_width[width]], sentinel, 0, tracker)
     if len(finite) < 2:
         failure = next((row.failure for row in table.block_rows if row.failure), "the range has one width")
         raise EvidenceError(f"a staircase needs at least 2 widths that can be measured, got {len(finite)}: {failure}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from genet.errors import MeasurementError
@@ -11,6 +11,7 @@ from genet.latency.estimate.gpus import similar_gpu
 from genet.latency.table import Setting
 from genet.latency.timing.meter import DeviceMeter, EstimateMeter, Meter
 from genet.latency.workload import Workload
+from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 
 BOUND = 1.1  # a network that is slower than its kernels alone by this factor waits for the host
@@ -51,11 +52,11 @@ class LatencyReport(Record):
         return self.ms / self.setting.batch
 
 
-def read_latency(part: Workload, meter: Meter, repeated: Callable[[], None] = lambda: None) -> LatencyReport:
-    """Time a network whole, and its layers; or estimate both. `repeated` is called after each of the clock's repeats."""
+def read_latency(part: Workload, meter: Meter, tracker: Tracker = UNSEEN) -> LatencyReport:
+    """Time a network whole, counting the clock's repeats, and its layers; or estimate both."""
     if isinstance(meter, EstimateMeter):
         return _estimated(part, meter)
-    (timing,) = meter.prepare([part])(repeated=repeated)
+    (timing,) = meter.prepare([part])(tracker=tracker)
     device_ms: float | None = None
     layers: tuple[LayerLatency, ...] = ()
     if isinstance(meter, DeviceMeter):

@@ -13,7 +13,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pydantic import ValidationError, model_validator
@@ -102,27 +102,21 @@ class BlockRow(Record):
     failure: str | None = None
 
 
-class NetworkRow(Record):
-    """Latency of a whole network, in milliseconds per batch: rounds in which it was timed in turn with a reference.
+class Rounds(Record):
+    """Milliseconds per batch of a workload and of a reference timed in turn with it, round by round."""
 
-    The reference (the MasterNet) shows how fast the machine was in each round. Its own row has itself as reference.
-    """
-
-    network: str  # its notation
-    reference: str
-    ops: int
     ms: tuple[float, ...]
-    reference_ms: tuple[float, ...]
-    spread: float
+    reference_ms: tuple[float, ...]  # tells how fast the machine was
+    spread: float  # the larger one of the last round
 
     @model_validator(mode="after")
-    def _rounds_are_pairs(self) -> NetworkRow:
+    def _rounds_are_pairs(self) -> Self:
         if not self.ms or len(self.ms) != len(self.reference_ms):
             raise ValueError("a network's row must have rounds, each with the reference's latency")
         return self
 
-    def first(self, count: int) -> NetworkRow:
-        """Return the row of its first rounds alone."""
+    def first(self, count: int) -> Self:
+        """Return the first rounds alone."""
         return self.model_copy(update={"ms": self.ms[:count], "reference_ms": self.reference_ms[:count]})
 
     @property
@@ -132,13 +126,21 @@ class NetworkRow(Record):
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Its latency over the reference's, round by round, which the machine's drift cannot affect."""
+        """The latency over the reference's, round by round, which the machine's drift cannot affect."""
         return tuple(own / other for own, other in zip(self.ms, self.reference_ms, strict=True))
 
     @property
     def ratio(self) -> float:
         """The mean of the ratios."""
         return statistics.fmean(self.ratios)
+
+
+class NetworkRow(Rounds):
+    """Latency of a whole network: rounds in which it was timed in turn with a reference, which for the MasterNet is itself."""
+
+    network: str  # its notation
+    reference: str
+    ops: int
 
 
 class LatencyTable:

@@ -19,7 +19,7 @@ from genet.device import DeviceCard, open_device, read_card
 from genet.errors import DataError, GenetError, RunError, SpecError, first_line
 from genet.latency.evidence import read_evidence, told_apart
 from genet.latency.predict import Predictor
-from genet.latency.profile import ROUNDS
+from genet.latency.profile import FEW
 from genet.latency.staircase.space_sweeps import Staircases, correction_networks
 from genet.latency.table import LatencyTable, NetworkRow, settings
 from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
@@ -158,7 +158,7 @@ def predictor(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) 
 def calibration_rows(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) -> list[NetworkRow]:
     """Return the rows of the networks that the plan has measured whole: the same whatever is measured later."""
     networks = correction_networks(job.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
-    rows = [row.first(ROUNDS) for network in networks if (row := table.network_row(network))]
+    rows = [row.first(FEW.least) for network in networks if (row := table.network_row(network))]
     return [row for row in rows if row.reference == str(job.reference)]
 
 

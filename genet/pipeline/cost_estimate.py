@@ -17,11 +17,12 @@ from genet.arch.network import Network
 from genet.config.augment import augment_at
 from genet.config.recipe import Recipe, Schedule
 from genet.errors import EvidenceError
-from genet.latency.profile import ROUND_REPEATS, ROUNDS, SCAN_ROUNDS, measure_network
+from genet.latency.profile import FEW, SCAN, measure_network
 from genet.latency.staircase.space_sweeps import Expected, expected_rows
 from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.clock import REPEAT_MS, REPEATS
 from genet.latency.timing.meter import Meter
+from genet.latency.timing.ratio import ROUND_REPEATS
 from genet.models.build import build
 from genet.pipeline.context import RunContext
 from genet.pipeline.reach import BudgetOutlook, outlooks
@@ -162,13 +163,13 @@ def _seconds(
     scaled = (len(_designs(recipe)) + bool(contenders)) * _resolutions(recipe) * budgets  # the winner is scaled too
     selected = recipe.select.measure_top_k * len(space.input.resolutions) * budgets
     rivals = ((searched - 1) * _resolutions(recipe) + (searched if joint else 0)) * budgets
-    tournament = timings(CONTENDER_SCALES * contenders, SCAN_ROUNDS) + timings(CERTIFICATES * contenders, ROUNDS)
+    tournament = timings(CONTENDER_SCALES * contenders, SCAN.least) + timings(CERTIFICATES * contenders, FEW.least)
     return ({"tournament": tournament + trained["tournament"]} if contenders else {}) | {
-        "profile": profile_s + timings(rows.networks, ROUNDS) if recipe.measure.here else 0.0,
+        "profile": profile_s + timings(rows.networks, FEW.least) if recipe.measure.here else 0.0,
         "master": trained["master"],
         "distill": expected_seconds(untrained, trials, device),
         "select": timings(selected, CERTIFICATE_ROUNDS),
-        "designs": timings(SCALES_MEASURED * scaled, SCAN_ROUNDS) + timings(CERTIFICATES * scaled, CERTIFICATE_ROUNDS),
+        "designs": timings(SCALES_MEASURED * scaled, SCAN.least) + timings(CERTIFICATES * scaled, CERTIFICATE_ROUNDS),
         "race": trained["race"] + timings(rivals, CERTIFICATE_ROUNDS),
         "export": EXPORT_S * budgets,
     }

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from genet.arch.network import Network
-from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials, planned_trials
 from genet.pipeline.search_state import SearchState
 from genet.search.certificate import Choice, Selection
@@ -29,9 +28,9 @@ def explain_selection(state: SearchState, selection: Selection) -> tuple[Explana
     return tuple(map(explained, selection.answers))
 
 
-def propose_trials(job: RunContext, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
+def propose_trials(state: SearchState, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
     """Return the trials that should take away most doubt between the selected networks and their rivals."""
-    state, recipe = SearchState(job), job.recipe
+    job, recipe = state.job, state.job.recipe
     rivals = [(Network.parse(why.network), Network.parse(r.network)) for why in explained for r in why.rivals if not r.apart]
     if not rivals:
         return ()

@@ -159,12 +159,12 @@ def _exported(
     labels: tuple[str, ...] | None,
     tracker: Tracker,
 ) -> Exports:
-    into, done = folder / "export", tracker.advance
+    into = folder / "export"
     if images is None:
-        return export(TrainedModel(module, labels=labels), into, formats, done)
+        return export(TrainedModel(module, labels=labels), into, formats, tracker)
     reads = structure_of(module).input
     shown = shown_of(images.data, reads.channels, reads.resolution)
-    return export(TrainedModel(module, images.splits, images.source, shown, labels), into, formats, done)
+    return export(TrainedModel(module, images.splits, images.source, shown, labels), into, formats, tracker)
 
 
 def _all(formats: Sequence[str]) -> set[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from genet.arch.network import Block, blocks
 from genet.arch.space import Widths
 from genet.device import DeviceCard
 from genet.errors import EvidenceError, MeasurementError, RunError
-from genet.latency.profile import few_rounds, many_rounds, measure_network, profile_blocks
+from genet.latency.profile import FEW, MANY, measure_network, profile_blocks
 from genet.latency.staircase.space_sweeps import (
     Staircases,
     correction_networks,
@@ -22,6 +22,7 @@ from genet.pipeline.context import RunContext, predictor
 from genet.pipeline.cost_estimate import Preflight, outlook, preflight
 from genet.pipeline.learn import lesson_of
 from genet.pipeline.train import teacher_of
+from genet.progress import Tracker
 
 
 def check_job(job: RunContext) -> Preflight:
@@ -100,7 +101,7 @@ def _sweep(job: RunContext) -> None:
             wanted = [block for place in everywhere for block in sweep_blocks(place, own[place.superblock], job.table)]
             if not wanted:
                 break
-            marked += _profile(job, wanted, tracker.advance)
+            marked += _profile(job, wanted, tracker)
         tracker.end_here()  # the widths inside steps need no measurement
     _say_marked(job, marked)
 
@@ -110,17 +111,17 @@ def _measure(job: RunContext, asked: Iterable[Block], title: str) -> None:
     wanted = list(dict.fromkeys(asked))
     missing = len(job.table.missing(wanted))
     with job.progress.track(title, len(wanted), len(wanted) - missing) as tracker:
-        marked = _profile(job, wanted, tracker.advance)
+        marked = _profile(job, wanted, tracker)
     _say_marked(job, marked)
     failed = [row for block in wanted if (row := job.table.block_row(block)) and row.failure]
     if failed:
         job.progress.say(f"  {len(failed)} blocks could not be measured and are not on offer, such as {failed[0].failure}")
 
 
-def _profile(job: RunContext, wanted: Iterable[Block], measured: Callable[[], None]) -> int:
+def _profile(job: RunContext, wanted: Iterable[Block], tracker: Tracker) -> int:
     *middle, _ = blocks(job.masternet)  # the last one, with its classes, has no block notation for users
     sentinel = middle[len(middle) // 2]
-    return profile_blocks(job.table, job.meter, wanted, sentinel, job.recipe.seed, measured)
+    return profile_blocks(job.table, job.meter, wanted, sentinel, job.recipe.seed, tracker)
 
 
 def _say_marked(job: RunContext, marked: int) -> None:
@@ -136,9 +137,9 @@ def _measure_networks(job: RunContext, kept: dict[int, Widths]) -> None:
     )
     with job.progress.track("random networks measured whole", len(networks)) as tracker:
         for network in networks:
-            enough = many_rounds if network == job.reference else few_rounds
+            stop = MANY if network == job.reference else FEW
             try:
-                measure_network(job.table, job.meter, network, job.reference, enough)
+                measure_network(job.table, job.meter, network, job.reference, stop)
             except MeasurementError as fault:
                 if network == job.reference:
                     raise

@@ -9,7 +9,7 @@ from typing import TypeVar
 from genet.arch.external import ModelSpec
 from genet.arch.network import Network
 from genet.errors import MeasurementError
-from genet.latency.profile import SCAN_ROUNDS, measure_network
+from genet.latency.profile import SCAN, measure_network
 from genet.latency.trace import structure_cost
 from genet.pipeline.context import RunContext
 from genet.search.known_designs import Design, to_next_edge
@@ -58,9 +58,7 @@ class Scan:
     def _ms(self, network: ModelSpec) -> float:
         """Return milliseconds per batch, infinite if it cannot be timed."""
         try:
-            row = measure_network(
-                self._job.table, self._job.meter, network, self._job.reference, lambda row: True, least=SCAN_ROUNDS
-            )
+            row = measure_network(self._job.table, self._job.meter, network, self._job.reference, SCAN)
         except MeasurementError as fault:
             self.faults.append(fault)
             return math.inf

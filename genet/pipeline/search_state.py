@@ -15,7 +15,8 @@ from genet.latency.evidence import read_evidence
 from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
 from genet.latency.staircase.space_sweeps import Staircases, find_staircases
-from genet.latency.table import LatencyTable, NetworkRow, find_setting
+from genet.latency.table import LatencyTable, NetworkRow, Rounds, find_setting
+from genet.latency.timing.ratio import Stop
 from genet.pipeline.context import RunContext, calibration_rows, predictor
 from genet.pipeline.learn import current_regression
 from genet.search.certificate import Certificate, certificate, could_be_within, expected_interval
@@ -146,17 +147,17 @@ class SearchState:
         if own is not None and network == self.job.reference:
             return own
 
-        def enough(row: NetworkRow) -> bool:
-            rounds = len(row.ms)
-            if rounds not in INTERIM_LOOKS:  # checking often would make chance look like certainty
+        def decided(rounds: Rounds) -> bool:
+            count = len(rounds.ms)
+            if count not in INTERIM_LOOKS:  # checking often would make chance look like certainty
                 return False
-            if rounds == most or self.judge(row, budget).within is not None:
+            if self._certificate(rounds, budget).within is not None:
                 return True
-            limit = self.limit_ms(budget) / self._slowest_ms(row, budget)
+            limit = self.limit_ms(budget) / self._slowest_ms(rounds, budget)
             error = self._reference_error(budget)
-            return not patient and rounds >= FUTILE and not could_be_within(row.ratios, limit, most, error)
+            return not patient and count >= FUTILE and not could_be_within(rounds.ratios, limit, most, error)
 
-        return measure_network(self.table, self.job.meter, network, self.job.reference, enough)
+        return measure_network(self.table, self.job.meter, network, self.job.reference, Stop(decided, most=most))
 
     def judge(self, row: NetworkRow, budget: Budget) -> Certificate:
         """Judge a network by a budget: a multiple of the MasterNet's latency by ratios to it, which no drift can affect.
@@ -166,12 +167,15 @@ class SearchState:
         """
         if row.reference != str(self.job.reference):
             raise EvidenceError(f"{row.network}: got a latency on its own, expected one measured in turn with the MasterNet")
-        ms, error = self._slowest_ms(row, budget), self._reference_error(budget)
-        return certificate(row.ratios, ms, self.limit_ms(budget), error)
+        return self._certificate(row, budget)
 
-    def _slowest_ms(self, row: NetworkRow, budget: Budget) -> float:
+    def _certificate(self, rounds: Rounds, budget: Budget) -> Certificate:
+        ms, error = self._slowest_ms(rounds, budget), self._reference_error(budget)
+        return certificate(rounds.ratios, ms, self.limit_ms(budget), error)
+
+    def _slowest_ms(self, rounds: Rounds, budget: Budget) -> float:
         """Return the MasterNet's latency, for a budget in milliseconds the longer one of its own rounds and the network's."""
-        return self.reference_ms if budget.relative else max(self.reference_ms, fmean(row.reference_ms))
+        return self.reference_ms if budget.relative else max(self.reference_ms, fmean(rounds.reference_ms))
 
     def _reference_error(self, budget: Budget) -> float:
         """Return half the relative interval of the MasterNet's latency, which a multiple of it does not bear."""

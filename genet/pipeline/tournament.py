@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from genet.arch.external import ModelSpec
 from genet.errors import EvidenceError, MeasurementError, first_line
-from genet.latency.profile import many_rounds, measure_network
+from genet.latency.profile import MANY, measure_network
 from genet.latency.table import NetworkRow
 from genet.latency.trace import structure_cost
 from genet.pipeline.context import RunContext
@@ -80,7 +80,7 @@ def standings_of(job: RunContext) -> tuple[Standing, ...]:
 def _begun(job: RunContext, designs: Sequence[Design], inputs: str) -> Tournament:
     """Scale every design to the latency of the space's MasterNet; one that no scale of is as fast does not take part."""
     try:
-        measure_network(job.table, job.meter, job.reference, job.reference, many_rounds)
+        measure_network(job.table, job.meter, job.reference, job.reference, MANY)
         found = _contenders(job, designs)
     except EvidenceError as fault:
         if not job.recipe.measure.latency_file:
@@ -153,7 +153,7 @@ def _held(job: RunContext, found: Tournament, runner: OpenRunner) -> Tournament:
         left = left[:count]
         begun = Round(epochs=schedule.epochs, trainings={each: trainings.task(each, schedule).id for each in left})
         if found.rounds[number - 1 : number] != (begun,):
-            found = found.model_copy(update={"rounds": (*found.rounds[: number - 1], begun)})
+            found = found.model_copy(update={"rounds": (*found.rounds[: number - 1], begun), "planned": len(rounds)})
             found.save(job.folder.tournament)
         title = f"tournament for the MasterNet, round {number} of {len(rounds)}"
         lines = trainings.train(title, [(network, 0) for network in left], schedule)

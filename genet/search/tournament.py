@@ -85,15 +85,18 @@ def rounds_of(designs: int, schedule: Schedule) -> tuple[tuple[int, Schedule], .
     """Return how many designs take part in each round, and how they are trained; no round if there is but one.
 
     The first is a short training of all; then the best third goes on, trained for twice as long, until three or fewer are left.
-    Three or fewer in the beginning have one round, of twice a short training.
+    Three or fewer in the beginning have one round, of twice a short training. A round as long as the one before would repeat its
+    trainings, so both are one.
     """
     sizes = [designs]
     while sizes[-1] > LAST:
         sizes.append(math.ceil(GOING_ON * sizes[-1]))
     first = 2 * SHORT if len(sizes) == 1 else SHORT
-    shares = (min(1.0, first * 2**number) for number in range(len(sizes)))
-    trainings = (schedule if share == 1 else short_training(schedule, share) for share in shares)
-    return tuple(zip(sizes, trainings, strict=True)) if designs > 1 else ()
+    rounds: dict[int, tuple[int, Schedule]] = {}
+    for number, size in enumerate(sizes if designs > 1 else ()):
+        short = short_training(schedule, min(1.0, first * 2**number))
+        rounds.setdefault(short.epochs, (size, schedule if short.epochs == schedule.epochs else short))
+    return tuple(rounds.values())
 
 
 def ranked(networks: Sequence[str], reached: Mapping[str, float]) -> tuple[str, ...]:

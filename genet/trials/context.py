@@ -34,4 +34,5 @@ class TrialContext:
         weights = hashlib.sha256()
         for tensor in self.parent.state_dict().values():
             weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest(f"2/{self.distill.model_dump_json()}/{self.resolution}/{self.seed}/{weights.hexdigest()}")
+        distill = self.distill.model_dump_json().replace('"paired_fraction"', '"joint_fraction"')  # as earlier versions call it
+        return digest(f"2/{distill}/{self.resolution}/{self.seed}/{weights.hexdigest()}")

@@ -304,6 +304,14 @@ RECIPE_FAULTS = [
     ("no budget", ("[0.8x, 0.4]", "[]"), ("7:19: select.budgets: must have at least one entry (got [])",)),
     ("equal budgets", ("[0.8x, 0.4]", "[0.4, 0.4]"), ("7:19: select.budgets: must all differ (got [0.4, 0.4])",)),
     (
+        "equal budgets in two forms",
+        ("[0.8x, 0.4]", "[0.2ms/image, 12.8ms]"),
+        (
+            "7:9: select: must have budgets that differ: 0.2ms/image is 12.8ms at batch 64 "
+            "(got {'budgets': ['0.2ms/image', '12.8ms'], 'measure_top_k': 3})",
+        ),
+    ),
+    (
         "a quoted number",
         ("learning_rate: 0.1", "learning_rate: '1e-4'"),
         ("6:37: distill.learning_rate: must be a number (got '1e-4')",),

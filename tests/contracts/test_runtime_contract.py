@@ -260,7 +260,7 @@ def test_a_block_that_a_library_has_no_kernel_for_is_a_failed_row_and_is_not_tri
     for again in (False, True):
         tried.clear()
         table = LatencyTable(Journal(tmp_path / "latency.jsonl"), found.setting)
-        profile.profile_blocks(table, found, [good, bad], sentinel, 0, lambda: None)
+        profile.profile_blocks(table, found, [good, bad], sentinel)
         assert (str(bad) in tried) is not again
     assert {row.block: row.failure is None for row in table.block_rows} == {good: True, bad: False}
 

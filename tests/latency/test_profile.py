@@ -15,11 +15,13 @@ import torch
 from genet.arch.network import Block, Network
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
 from genet.latency.ops import network_ops
-from genet.latency.profile import ROUNDS, measure_network, profile_blocks, profile_sweep
+from genet.latency.profile import measure_network, profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import analyse
-from genet.latency.table import LatencyTable, NetworkRow, Setting
+from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.meter import DeviceMeter
+from genet.latency.timing.ratio import ROUNDS, Stop
 from genet.latency.workload import Workload, read_blocks, with_width
+from genet.progress import Count, Tracker
 from genet.storage import Journal
 from tests.fixtures.simulated import SETTING, Simulated
 from tests.fixtures.tiny import tiny_recipe
@@ -55,18 +57,14 @@ def by_width(part: Workload) -> float:
     return int(found[1]) / 8 * len(part.groups())
 
 
-def quiet() -> None:
-    """Nobody watches."""
-
-
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
 def test_every_kind_of_block_is_measured_on_this_machine(tmp_path: Path, dtype: str, memory_format: str) -> None:
     setting = SETTING.model_copy(update={"dtype": dtype, "memory_format": memory_format})
     measured = table(tmp_path, setting)
-    ticks: list[int] = []
-    profile_blocks(measured, DeviceMeter(setting, CPU), KINDS, SENTINEL, 0, lambda: ticks.append(1))
-    assert len(ticks) == len(measured) == len(KINDS)
+    ticks = Tracker(Count("rows", None))
+    profile_blocks(measured, DeviceMeter(setting, CPU), KINDS, SENTINEL, tracker=ticks)
+    assert ticks.done == len(measured) == len(KINDS)
     for row in table(tmp_path, setting).block_rows:
         assert row.failure is None
         assert 0 < measured.ms(row.block) < math.inf
@@ -75,25 +73,28 @@ def test_every_kind_of_block_is_measured_on_this_machine(tmp_path: Path, dtype: 
 
 def test_a_block_asked_for_twice_is_measured_once_and_never_again(tmp_path: Path) -> None:
     meter, wanted = Simulated(by_width), convolutions(5)
-    profile_blocks(table(tmp_path), meter, [*wanted, *wanted[:2]], SENTINEL, 0, quiet)
+    profile_blocks(table(tmp_path), meter, [*wanted, *wanted[:2]], SENTINEL)
     assert [meter.timed[str(block)] for block in wanted] == [1] * 5
-    assert profile_blocks(table(tmp_path), Simulated(lambda _: math.nan), wanted, SENTINEL, 0, quiet) == 0
+    assert profile_blocks(table(tmp_path), Simulated(lambda _: math.nan), wanted, SENTINEL) == 0
+
+
+class Stopped(Tracker):
+    """Ends the work after so many steps, as Ctrl-C does."""
+
+    def advance(self, note: str = "") -> None:
+        if self.done == self.count.total:
+            raise KeyboardInterrupt
+        super().advance(note)
 
 
 def test_what_a_stopped_run_had_measured_is_not_measured_again(tmp_path: Path) -> None:
     wanted = convolutions(80)
-    left = iter(range(50))
-
-    def stopped() -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        profile_blocks(table(tmp_path), Simulated(by_width), wanted, SENTINEL, 0, stopped)
+        profile_blocks(table(tmp_path), Simulated(by_width), wanted, SENTINEL, tracker=Stopped(Count("rows", 50)))
     kept = len(table(tmp_path))
     assert 0 < kept < 80
     meter = Simulated(by_width)
-    profile_blocks(table(tmp_path), meter, wanted, SENTINEL, 0, quiet)
+    profile_blocks(table(tmp_path), meter, wanted, SENTINEL)
     assert sum(meter.timed[str(block)] for block in wanted) == 80 - kept
     assert len(table(tmp_path)) == 80
 
@@ -103,7 +104,7 @@ def test_the_order_is_random_and_the_seeds(tmp_path: Path) -> None:
 
     def order(folder: str, seed: int) -> list[str]:
         meter = Simulated(by_width)
-        profile_blocks(table(tmp_path / folder), meter, wanted, SENTINEL, seed, quiet)
+        profile_blocks(table(tmp_path / folder), meter, wanted, SENTINEL, seed)
         return [name for name in meter.timed if name != str(SENTINEL)]
 
     assert order("a", 1) == order("b", 1) != order("c", 2)
@@ -113,7 +114,7 @@ def test_the_order_is_random_and_the_seeds(tmp_path: Path) -> None:
 def test_a_repeated_block_costs_half_of_what_three_take_longer_than_one(tmp_path: Path) -> None:
     repeated, first = Block("XX", 3, None, 16, 16, 1, 8), Block("XX", 3, None, 8, 16, 2, 8)
     measured = table(tmp_path)
-    profile_blocks(measured, Simulated(lambda part: 5.0 + 2.0 * len(part.groups())), [repeated, first], SENTINEL, 0, quiet)
+    profile_blocks(measured, Simulated(lambda part: 5.0 + 2.0 * len(part.groups())), [repeated, first], SENTINEL)
     assert measured.ms(repeated) == pytest.approx(2.0)  # what is paid once per pass has cancelled
     assert measured.ms(first) == pytest.approx(7.0)
 
@@ -121,7 +122,7 @@ def test_a_repeated_block_costs_half_of_what_three_take_longer_than_one(tmp_path
 def test_where_noise_swallows_two_of_three_blocks_a_third_of_the_three_counts(tmp_path: Path) -> None:
     repeated = Block("XX", 3, None, 16, 16, 1, 8)
     measured = table(tmp_path)
-    profile_blocks(measured, Simulated(lambda part: 5.0 - len(part.groups())), [repeated], SENTINEL, 0, quiet)
+    profile_blocks(measured, Simulated(lambda part: 5.0 - len(part.groups())), [repeated], SENTINEL)
     (row,) = measured.block_rows
     assert row.failure is None
     assert row.ms == pytest.approx((5.0 - 3) / 3)
@@ -135,7 +136,7 @@ def test_a_block_that_cannot_be_timed_is_a_failed_row_and_the_others_go_on(tmp_p
             raise MeasurementError("it must fit into memory, and does not")
         return by_width(part)
 
-    profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL, 0, quiet)
+    profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL)
     found = table(tmp_path)
     assert [row.failure for row in found.block_rows if row.failure] == ["it must fit into memory, and does not"]
     assert [found.ms(block) for block in wanted] == [2.0, 3.0, math.inf, 5.0, 6.0, 7.0]
@@ -154,12 +155,12 @@ def test_a_device_that_is_lost_leaves_its_rows_and_the_block_that_it_was_lost_at
         return by_width(part)
 
     with pytest.raises(LostDeviceError, match="stopped while"):
-        profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL, 0, quiet)
+        profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL)
     found = table(tmp_path)
     assert {str(row.block) for row in found.block_rows} == set(tried)
     assert [str(row.block) for row in found.block_rows if row.failure] == [tried[10]]
     again = Simulated(by_width)
-    profile_blocks(found, again, wanted, SENTINEL, 0, quiet)
+    profile_blocks(found, again, wanted, SENTINEL)
     assert not any(again.timed[name] for name in tried)  # what killed the device is not given to it again
     assert len(table(tmp_path)) == 20
 
@@ -179,14 +180,14 @@ def test_the_sentinel_is_read_after_half_a_second_on_a_processor_and_after_five_
     meter = Simulated(ms)
     meter.setting = meter.setting.model_copy(update={"device": meter.setting.device.model_copy(update={"kind": kind})})
     measured = table(tmp_path)
-    profile_blocks(measured, meter, convolutions(34), SENTINEL, 0, quiet)
+    profile_blocks(measured, meter, convolutions(34), SENTINEL)
     assert len(measured.sentinels[str(SENTINEL)]) == 1 + 34 // rows
 
 
 def test_a_machine_that_slows_down_midway_is_corrected_for(tmp_path: Path) -> None:
     wanted = convolutions(90)
     measured = table(tmp_path)
-    marked = profile_blocks(measured, Simulated(by_width, lambda n: 1.0 if n < 50 else 1.1), wanted, SENTINEL, 0, quiet)
+    marked = profile_blocks(measured, Simulated(by_width, lambda n: 1.0 if n < 50 else 1.1), wanted, SENTINEL)
     assert marked == 0  # the rows in between were measured again, and the sentinel then stood still
     drifts = {round(row.drift, 6) for row in measured.block_rows}
     assert drifts == {1.0, 1.1}
@@ -201,7 +202,7 @@ def test_a_machine_that_slows_down_midway_is_corrected_for(tmp_path: Path) -> No
 def test_a_slow_drift_is_divided_out_of_every_row(tmp_path: Path) -> None:
     wanted = convolutions(120)
     measured = table(tmp_path)
-    profile_blocks(measured, Simulated(by_width, lambda n: 1.0005**n), wanted, SENTINEL, 0, quiet)
+    profile_blocks(measured, Simulated(by_width, lambda n: 1.0005**n), wanted, SENTINEL)
     assert max(row.drift for row in measured.block_rows) > 1.04
     usual = statistics.median(measured.sentinels[str(SENTINEL)])
     for block in wanted:
@@ -210,23 +211,23 @@ def test_a_slow_drift_is_divided_out_of_every_row(tmp_path: Path) -> None:
 
 def test_a_machine_that_was_busy_while_the_table_was_begun_does_not_make_its_blocks_slow(tmp_path: Path) -> None:
     wanted = convolutions(120)
-    profile_blocks(table(tmp_path), Simulated(by_width, lambda n: 13.0 if n < 2 else 1.0), wanted, SENTINEL, 0, quiet)
+    profile_blocks(table(tmp_path), Simulated(by_width, lambda n: 13.0 if n < 2 else 1.0), wanted, SENTINEL)
     assert table(tmp_path).sentinels[str(SENTINEL)][0] == 13.0
     assert [table(tmp_path).ms(block) for block in wanted] == pytest.approx([block.width / 8 for block in wanted])
 
 
 def test_rows_of_a_later_session_are_brought_to_one_speed_with_those_of_the_first(tmp_path: Path) -> None:
     wanted = convolutions(8)
-    profile_blocks(table(tmp_path), Simulated(by_width), wanted[:4], SENTINEL, 0, quiet)
-    profile_blocks(table(tmp_path), Simulated(by_width, lambda _: 1.3), wanted, SENTINEL, 0, quiet)
+    profile_blocks(table(tmp_path), Simulated(by_width), wanted[:4], SENTINEL)
+    profile_blocks(table(tmp_path), Simulated(by_width, lambda _: 1.3), wanted, SENTINEL)
     usual = 1.15  # the median of two readings each
     assert [table(tmp_path).ms(block) for block in wanted] == pytest.approx([usual * block.width / 8 for block in wanted])
 
 
 def test_a_table_keeps_the_sentinel_that_it_was_begun_with(tmp_path: Path) -> None:
     wanted = convolutions(8)
-    profile_blocks(table(tmp_path), Simulated(by_width), wanted[:4], SENTINEL, 0, quiet)
-    profile_blocks(table(tmp_path), Simulated(by_width, lambda _: 1.3), wanted, wanted[0], 0, quiet)
+    profile_blocks(table(tmp_path), Simulated(by_width), wanted[:4], SENTINEL)
+    profile_blocks(table(tmp_path), Simulated(by_width, lambda _: 1.3), wanted, wanted[0])
     assert list(table(tmp_path).sentinels) == [str(SENTINEL)]
     usual = 1.15  # the median of two readings each
     assert [table(tmp_path).ms(block) for block in wanted] == pytest.approx([usual * block.width / 8 for block in wanted])
@@ -234,7 +235,7 @@ def test_a_table_keeps_the_sentinel_that_it_was_begun_with(tmp_path: Path) -> No
 
 def test_a_sentinel_that_can_no_longer_be_timed_is_named_with_the_file(tmp_path: Path) -> None:
     wanted = convolutions(4)
-    profile_blocks(table(tmp_path), Simulated(by_width), wanted[:2], SENTINEL, 0, quiet)
+    profile_blocks(table(tmp_path), Simulated(by_width), wanted[:2], SENTINEL)
 
     def ms(part: Workload) -> float:
         if part.name == str(SENTINEL):
@@ -243,25 +244,25 @@ def test_a_sentinel_that_can_no_longer_be_timed_is_named_with_the_file(tmp_path:
 
     law = re.escape("latency.jsonl: timing the block that its rows are held against once more failed: no memory; with another")
     with pytest.raises(MeasurementError, match=law):
-        profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL, 0, quiet)
+        profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL)
 
 
 def test_rows_are_measured_once_while_the_sentinel_stands_still(tmp_path: Path) -> None:
     meter, wanted = Simulated(by_width, lambda n: 1.0 + 0.015 * (n % 2)), convolutions(6)
-    assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL, 0, quiet) == 0
+    assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL) == 0
     assert [meter.timed[str(block)] for block in wanted] == [1] * 6
 
 
 def test_rows_between_two_readings_of_a_sentinel_that_moved_are_measured_once_more(tmp_path: Path) -> None:
     meter, wanted = Simulated(by_width, lambda n: 1.0 if n < 4 else 1.05), convolutions(6)
-    assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL, 0, quiet) == 0
+    assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL) == 0
     assert [meter.timed[str(block)] for block in wanted] == [2] * 6
     assert len(table(tmp_path)) == 6
 
 
 def test_rows_of_a_machine_that_never_stands_still_are_marked_and_kept(tmp_path: Path) -> None:
     meter, wanted = Simulated(by_width, lambda n: 1.05**n), convolutions(6)
-    assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL, 0, quiet) == 6
+    assert profile_blocks(table(tmp_path), meter, wanted, SENTINEL) == 6
     assert [meter.timed[str(block)] for block in wanted] == [2] * 6
     assert all(row.drift > 1.1 for row in table(tmp_path).block_rows)
 
@@ -281,7 +282,7 @@ def test_a_whole_network_is_timed_in_turn_with_the_reference_until_it_is_enough(
     assert len(row.ms) == ROUNDS
     assert row.ratios == pytest.approx([len(network_ops(network)) / len(network_ops(master))] * ROUNDS)
     assert table(tmp_path).network_row(network) == row
-    more = measure_network(table(tmp_path), Simulated(whole_ms), network, master, lambda row: len(row.ms) >= 7)
+    more = measure_network(table(tmp_path), Simulated(whole_ms), network, master, Stop(least=7))
     assert len(more.ms) == 7
     assert more.ms[:ROUNDS] == row.ms  # rounds on the disk count
 
@@ -290,7 +291,7 @@ def test_what_few_rounds_tell_does_not_change_when_more_were_measured_later(tmp_
     network, master = networks(tmp_path)
     meter = Simulated(whole_ms, lambda n: 1.0 + n / 10)
     few = measure_network(table(tmp_path), meter, network, master)
-    many = measure_network(table(tmp_path), meter, network, master, lambda row: len(row.ms) >= 9)
+    many = measure_network(table(tmp_path), meter, network, master, Stop(least=9))
     assert measure_network(table(tmp_path), Simulated(whole_ms), network, master) == few
     found = table(tmp_path).network_row(network)
     assert found == many, "the table keeps all rounds"
@@ -315,7 +316,7 @@ def test_rounds_beside_another_reference_do_not_count(tmp_path: Path) -> None:
 
 def test_fewer_rounds_than_a_prediction_can_be_held_against_are_never_enough(tmp_path: Path) -> None:
     network, master = networks(tmp_path)
-    assert len(measure_network(table(tmp_path), Simulated(whole_ms), network, master, lambda _: True).ms) == ROUNDS
+    assert len(measure_network(table(tmp_path), Simulated(whole_ms), network, master, Stop(lambda _: True)).ms) == ROUNDS
 
 
 def test_the_reference_is_its_own_reference(tmp_path: Path) -> None:
@@ -327,13 +328,9 @@ def test_the_reference_is_its_own_reference(tmp_path: Path) -> None:
 
 def test_a_whole_network_is_measured_on_this_machine(tmp_path: Path) -> None:
     network, master = networks(tmp_path)
-    row = measure_network(table(tmp_path), DeviceMeter(SETTING, CPU), network, master, _two_more_rounds)
+    row = measure_network(table(tmp_path), DeviceMeter(SETTING, CPU), network, master, Stop(least=ROUNDS + 2))
     assert len(row.ms) == ROUNDS + 2
     assert all(0 < ms < math.inf for ms in (*row.ms, *row.reference_ms))
-
-
-def _two_more_rounds(row: NetworkRow) -> bool:
-    return len(row.ms) >= ROUNDS + 2
 
 
 def whole_ms_of(network: Network) -> float:
@@ -364,60 +361,54 @@ def stairs(tread: int, widest: int = 10**6) -> Callable[[Workload], float]:
 @pytest.mark.parametrize("tread", [96, 128])
 def test_a_sweep_finds_every_planted_edge_with_a_fraction_of_the_widths(tmp_path: Path, tread: int, notation: str) -> None:
     at_width = sweep_of(notation)
-    sweep, macs = profile_sweep(table(tmp_path), Simulated(stairs(tread)), at_width, quiet)
+    sweep, macs = profile_sweep(table(tmp_path), Simulated(stairs(tread)), at_width)
     assert len(sweep.widths) == len(macs) <= len(at_width) / 2
     assert analyse(sweep).edges == tuple(range(tread, max(GRID), tread))
 
 
 def test_a_short_grid_is_measured_whole(tmp_path: Path) -> None:
     at_width = sweep_of("XX k3 c64 @14", range(8, 81, 8))
-    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(32)), at_width, quiet)
+    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(32)), at_width)
     assert sweep.widths == tuple(at_width)
     assert sweep.ms == pytest.approx([math.ceil(width / 32) for width in at_width])
 
 
 def test_a_sweep_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     at_width = sweep_of("XX k3 c64 @14")
-    left = iter(range(6))
-
-    def stopped() -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        profile_sweep(table(tmp_path), Simulated(stairs(128)), at_width, stopped)
-    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(128)), at_width, quiet)
+        profile_sweep(table(tmp_path), Simulated(stairs(128)), at_width, tracker=Stopped(Count("rows", 6)))
+    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(128)), at_width)
     again = Simulated(stairs(128))
-    assert profile_sweep(table(tmp_path), again, at_width, quiet)[0] == sweep
+    assert profile_sweep(table(tmp_path), again, at_width)[0] == sweep
     assert not again.timed
     assert analyse(sweep).edges == (128, 256, 384, 512)
 
 
 def test_widths_that_do_not_fit_are_left_out_of_a_sweep(tmp_path: Path) -> None:
-    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(128, widest=400)), sweep_of("XX k3 c64 @14"), quiet)
+    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(128, widest=400)), sweep_of("XX k3 c64 @14"))
     assert max(sweep.widths) <= 400
     assert analyse(sweep).edges == (128, 256, 384)
 
 
 def test_a_sweep_most_of_whose_widths_do_not_fit_is_read_from_those_that_do(tmp_path: Path) -> None:
     """EvidenceError is for fewer than two widths that can be measured; here are 25."""
-    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(64, widest=200)), sweep_of("XX k3 c64 @14"), quiet)
+    sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(64, widest=200)), sweep_of("XX k3 c64 @14"))
     assert analyse(sweep).edges == (64, 128, 192)
 
 
 def test_a_staircase_of_a_single_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match="at least 2 widths that can be measured, got 1"):
-        profile_sweep(table(tmp_path), Simulated(stairs(64)), sweep_of("XX k3 c64 @14", [64]), quiet)
+        profile_sweep(table(tmp_path), Simulated(stairs(64)), sweep_of("XX k3 c64 @14", [64]))
 
 
 def test_a_long_range_of_which_only_the_narrowest_fits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match="at least 2 widths that can be measured, got 1: it must fit into memory"):
-        profile_sweep(table(tmp_path), Simulated(stairs(64, widest=8)), sweep_of("XX k3 c64 @14"), quiet)
+        profile_sweep(table(tmp_path), Simulated(stairs(64, widest=8)), sweep_of("XX k3 c64 @14"))
 
 
 def test_a_staircase_of_which_nothing_fits_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(GenetError, match="must fit into memory") as caught:
-        profile_sweep(table(tmp_path), Simulated(stairs(64, widest=1)), sweep_of("XX k3 c64 @14"), quiet)
+        profile_sweep(table(tmp_path), Simulated(stairs(64, widest=1)), sweep_of("XX k3 c64 @14"))
     assert "\n" not in str(caught.value)
 
 
@@ -426,7 +417,7 @@ def test_sweeps_of_two_blocks_in_one_table_do_not_take_each_other_for_drift(tmp_
     small, large = sweep_of("XX k3 c64 @7", range(8, 81, 8)), sweep_of("XX k3 c64 @70", range(8, 81, 8))
     meter = Simulated(lambda part: part.image[1] / 7 * (1 + len(part.groups())))
     for at_width in (small, large):
-        profile_sweep(table(tmp_path), meter, at_width, quiet)
+        profile_sweep(table(tmp_path), meter, at_width)
     found = table(tmp_path)
     assert {round(found.ms(blocks[0]), 6) for blocks in small.values()} == {1.0}
     assert {round(found.ms(blocks[0]), 6) for blocks in large.values()} == {10.0}
@@ -438,8 +429,8 @@ def test_of_two_processes_that_begin_a_table_side_by_side_both_hold_their_rows_a
     """The second one opens the empty table, and the first one measures; then the machine is half as fast."""
     first, second, meter = table(tmp_path), table(tmp_path), Simulated(by_width, lambda _: 2.0)
     shared, *own = convolutions(6)
-    profile_blocks(first, Simulated(by_width), [shared], SENTINEL, 0, quiet)
-    profile_blocks(second, meter, [shared, *own], own[0], 0, quiet)
+    profile_blocks(first, Simulated(by_width), [shared], SENTINEL)
+    profile_blocks(second, meter, [shared, *own], own[0])
     found = table(tmp_path)
     assert found.sentinel == second.sentinel == SENTINEL
     assert meter.timed[str(shared)] == 0, "what the first one has measured is not measured again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from genet.config.reader import read_recipe
-from genet.latency.profile import SCAN_ROUNDS
+from genet.latency.profile import SCAN
 from genet.pipeline.context import open_run
 from genet.pipeline.cost_estimate import CERTIFICATE_ROUNDS, SCALES_MEASURED
 from genet.pipeline.profile import check_job
@@ -25,7 +25,7 @@ def seconds(folder: Path, recipe: str) -> dict[str, float]:
 def test_the_time_of_certificates_is_counted_beside_that_of_predictions_and_scans(tmp_path: Path) -> None:
     found = seconds(tmp_path, ONE_BUDGET)
     certificate = found["select"] / 2  # candidates measured at a time
-    scan = SCAN_ROUNDS / CERTIFICATE_ROUNDS * certificate  # and some more, for what both take to begin
+    scan = SCAN.least / CERTIFICATE_ROUNDS * certificate  # and some more, for what both take to begin
     assert certificate > 0
     assert found["designs"] > DESIGNS * (SCALES_MEASURED * scan + 2 * certificate)  # each as it is scaled, and widened to edges
 

@@ -50,7 +50,7 @@ class Noise:
         if not parts[0].whole:
             return timer
 
-        def timed(repeats: int = 30, repeated: object = None) -> tuple[Timing, ...]:
+        def timed(repeats: int = 30, tracker: object = None) -> tuple[Timing, ...]:
             draw = random.Random(f"{name}/{self.rounds[name]}")
             self.rounds[name] += 1
             return tuple(each.model_copy(update={"ms": each.ms * draw.gauss(1, 0.06)}) for each in timer(repeats))

@@ -57,7 +57,7 @@ def tournament(*rounds: dict[str, str], winner: str | None = None) -> Tournament
     )
 
 
-@given(st.integers(2, 200))
+@given(st.integers(2, 81))  # beyond, full trainings are reached before three are left
 def test_a_third_goes_on_for_twice_as_long_until_three_or_fewer_decide(designs: int) -> None:
     rounds = rounds_of(designs, SCHEDULE)
     sizes, epochs = [size for size, _ in rounds], [schedule.epochs for _, schedule in rounds]
@@ -67,6 +67,18 @@ def test_a_third_goes_on_for_twice_as_long_until_three_or_fewer_decide(designs: 
     assert all(after == min(40, 2 * before) for before, after in itertools.pairwise(epochs))
     assert epochs[0] == (8 if designs > LAST else 16)
     assert cost_in_trainings(designs, SCHEDULE) == sum(map(int.__mul__, sizes, epochs)) / 40
+
+
+@given(st.integers(2, 200), st.integers(1, 60))
+def test_no_round_repeats_the_trainings_of_another(designs: int, epochs: int) -> None:
+    schedule = Training(epochs=epochs, learning_rate=0.1, ema=0.99)
+    rounds = rounds_of(designs, schedule)
+    sizes, lengths = [size for size, _ in rounds], [training.epochs for _, training in rounds]
+    assert sizes[0] == designs
+    assert all(after <= math.ceil(before / 3) for before, after in itertools.pairwise(sizes))
+    assert lengths == sorted(set(lengths))
+    assert all((training == schedule) == (training.epochs == epochs) for _, training in rounds)
+    assert cost_in_trainings(designs, schedule) == sum(map(int.__mul__, sizes, lengths)) / epochs
 
 
 @pytest.mark.parametrize(("designs", "cost"), [(0, 0.0), (1, 0.0), (2, 0.8), (6, 2.0), (10, 5.2), (26, 11.2)])

@@ -13,8 +13,8 @@ from genet.latency.estimate.analytic import peak
 from genet.latency.estimate.gpus import similar_gpu
 from genet.latency.estimate.intensity import BYTES
 from genet.latency.ops import Op
-from genet.latency.profile import ROUND_REPEATS, ROUNDS
 from genet.latency.table import Setting
+from genet.latency.timing.ratio import ROUND_REPEATS, ROUNDS
 from genet.latency.workload import Workload
 from genet.storage import Derived, Record
 

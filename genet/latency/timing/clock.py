@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from genet.errors import MeasurementError
+from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 
 REPEATS = 30
@@ -41,24 +42,22 @@ class Timing(Record):
 Work = Callable[[], object]
 
 
-def measure(
-    works: Sequence[Work], device: torch.device, repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None
-) -> tuple[Timing, ...]:
-    """Time works, warmed up, a repeat of each in turn; `repeated` is called after each round."""
+def measure(works: Sequence[Work], device: torch.device, repeats: int = REPEATS, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
+    """Time works, warmed up, a repeat of each in turn; every round is counted."""
     repeat_ms = _cuda_repeat if device.type == "cuda" else _cpu_repeat
     calls = [_warm_up(work, repeat_ms, WARM_UP_S[device.type], UNSETTLED_S[device.type]) for work in works]
     rounds = []
     for _ in range(repeats):
         rounds.append([repeat_ms(work, n) / n for work, n in zip(works, calls, strict=True)])
-        repeated()
+        tracker.advance()
     return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
 
 
-def measure_apart(works: Sequence[Work], device: torch.device, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
+def measure_apart(works: Sequence[Work], device: torch.device, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
     """Time works of different runtimes: each warmed up and repeated by itself, in several rounds.
 
-    The threads of one runtime spin for a while after its call, and would slow the next work if it came at once. `repeated` is
-    called after each work of each round.
+    The threads of one runtime spin for a while after its call, and would slow the next work if it came at once. Each work of
+    each round is counted.
     """
     rounds: list[list[float]] = []
     for _ in range(ROUNDS_APART):
@@ -66,7 +65,7 @@ def measure_apart(works: Sequence[Work], device: torch.device, repeated: Callabl
         for work in works:
             time.sleep(PAUSE_S)
             rounds[-1].append(measure([work], device, REPEATS // ROUNDS_APART)[0].ms)
-            repeated()
+            tracker.advance()
     return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
 
 

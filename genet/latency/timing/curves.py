@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from genet.errors import EvidenceError, MeasurementError, SpecError
 from genet.latency.workload import Workload, read_part, with_width
+from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def measure_curves(
     values: Sequence[int],
     meter_at: Callable[[int | None], Meter],
     size: int | None,
-    measured: Callable[[], None],
+    tracker: Tracker = UNSEEN,
 ) -> Curves:
     """Time everything at every value, values in random order, and at each value all things in turn.
 
@@ -89,7 +90,7 @@ def measure_curves(
         for name, timing in zip(parts, _times(list(parts.values()), meter), strict=True):
             found[name, value] = timing
             parameters[name, value] = sum(op.weights for op in parts[name].ops() if op.macs)
-        measured()
+        tracker.advance()
     if not any(found.values()):
         raise EvidenceError(
             f"{', '.join(names)}: got no {variable} that fits into memory, expected at least one; take smaller ones"

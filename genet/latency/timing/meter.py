@@ -44,6 +44,7 @@ from genet.latency.timing.clock import REPEATS, Timing, Work, measure
 from genet.latency.timing.layers import time_layers
 from genet.latency.timing.runtimes import ONE_LAYOUT, WAITING, prepare
 from genet.latency.workload import Workload
+from genet.progress import UNSEEN, Tracker
 
 _Answer = TypeVar("_Answer")
 CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
@@ -56,8 +57,8 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 class InterleavedTimer(Protocol):
     """A timer of prepared parts, a repeat of each in turn."""
 
-    def __call__(self, repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
-        """Return one timing per part; `repeated` is called after each round, to show progress."""
+    def __call__(self, repeats: int = REPEATS, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
+        """Return one timing per part; every round is counted."""
 
 
 class Meter(Protocol):
@@ -107,14 +108,14 @@ class DeviceMeter:
         works = self._at_work(parts, works_of)
         clock = torch.device("cpu") if runtime in WAITING else self.device
 
-        def timed(repeats: int, repeated: Callable[[], None]) -> tuple[Timing, ...]:
-            attempts = [measure(works, clock, repeats, repeated)]
+        def timed(repeats: int, tracker: Tracker) -> tuple[Timing, ...]:
+            attempts = [measure(works, clock, repeats, tracker)]
             while len(attempts) < ATTEMPTS and _unrest(attempts[-1]) > CALM:
                 attempts.append(measure(works, clock, repeats))
             return min(attempts, key=_unrest)
 
-        def race(repeats: int = REPEATS, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
-            return self._at_work(parts, lambda: timed(repeats, repeated))
+        def race(repeats: int = REPEATS, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
+            return self._at_work(parts, lambda: timed(repeats, tracker))
 
         return race
 
@@ -257,7 +258,7 @@ class EstimateMeter:
         found = [(part, self.estimate(part)) for part in parts]
         estimates = [estimate.ms if part.whole else estimate.device_ms for part, estimate in found]
         timings = tuple(Timing(ms=ms, median_ms=ms, spread=0.0) for ms in estimates)
-        return lambda repeats=REPEATS, repeated=lambda: None: timings
+        return lambda repeats=REPEATS, tracker=UNSEEN: timings
 
     def estimate(self, part: Workload) -> KernelEstimate:
         """Return the whole estimate of a part, calibrated."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genet.progress import UNSEEN, Tracker
 from genet.studies.align.channel_groups import Group, Tied
 from genet.training.image_sets import ImageSet
 from genet.training.learner import computing_on, on_device
@@ -60,9 +61,9 @@ def importance_of(
     images: ImageSet,
     resolution: int,
     device: torch.device,
-    looked_at: Callable[[], None] = lambda: None,
+    tracker: Tracker = UNSEEN,
 ) -> Importance:
-    """Measure the importance of all groups that may move and of some blocks; `looked_at` is called after every few images."""
+    """Measure the importance of all groups that may move and of some blocks; every batch of images is counted."""
     probe = copy.deepcopy(module).to(device).eval().requires_grad_(False)
     places = {group.name: _read_places(probe, group, device) for group in tied.groups if not group.fixed}
     gates: Gates = []
@@ -82,7 +83,7 @@ def importance_of(
                 units[name].append(torch.stack(by_reader).sum(dim=0).cpu())
             for block, parts in of_blocks.items():
                 parts.append(changes[block].flatten().cpu())
-            looked_at()
+            tracker.advance()
     return Importance(*({name: torch.cat(parts) for name, parts in found.items()} for found in (units, of_blocks)))
 
 

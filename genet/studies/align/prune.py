@@ -7,7 +7,7 @@ worth in its place, where the paper's objective has to keep the parameters, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +15,16 @@ import numpy as np
 from genet.errors import EvidenceError
 from genet.latency.profile import profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import Staircase, analyse
-from genet.latency.table import LatencyTable, NetworkRow
+from genet.latency.table import LatencyTable, NetworkRow, Rounds
+from genet.latency.timing.ratio import rounds_of
+from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 from genet.studies.align.matrix import Matrices
 from genet.studies.align.program import Choice, Offer, Program, fastest, least_lost
-from genet.studies.align.study import Ratio, ratio_of
+from genet.studies.align.study import NEGLIGIBLE, Ratio
 from genet.studies.align.subject import Movable
 
 if TYPE_CHECKING:
-    from genet.latency.timing.clock import Timing
     from genet.latency.timing.meter import Meter
     from genet.studies.align.importance import Importance
     from genet.studies.align.module_subject import ModuleSubject
@@ -100,7 +101,7 @@ def on_offer(staircase: Staircase) -> tuple[int, ...]:
 
 
 def find_offers(
-    subject: ModuleSubject, importance: Importance, table: LatencyTable, meter: Meter, measured: Callable[[], None]
+    subject: ModuleSubject, importance: Importance, table: LatencyTable, meter: Meter, tracker: Tracker = UNSEEN
 ) -> tuple[Offer, ...]:
     """Measure every group over narrower widths, as far as the table lacks them, and offer its edges.
 
@@ -112,13 +113,13 @@ def find_offers(
     if subject.movable:
         typical = subject.movable[len(subject.movable) // 2]
         first = typical.blocks(typical.width)
-        profile_blocks(table, meter, first, first[0], 0, measured)  # begins a new table with a sentinel like most of its rows
+        profile_blocks(table, meter, first, first[0], 0, tracker)  # begins a new table with a sentinel like most of its rows
     found = []
     for movable in subject.movable:
         at_width = {width: movable.blocks(width) for width in narrower(movable)}
         widths: tuple[int, ...] = (movable.width,)
         if len(at_width) > 1:
-            sweep, _ = profile_sweep(table, meter, at_width, measured, (movable.width,))
+            sweep, _ = profile_sweep(table, meter, at_width, (movable.width,), tracker)
             if movable.width not in sweep.widths:
                 raise EvidenceError(f"measuring {movable.name} at its width {movable.width} failed: {_failure(table, movable)}")
             widths = on_offer(analyse(sweep))
@@ -139,13 +140,13 @@ def find_program(
     blocks: Mapping[str, float],
     table: LatencyTable,
     meter: Meter,
-    measured: Callable[[], None],
+    tracker: Tracker = UNSEEN,
 ) -> Program:
     """Measure every layer over the pairs of widths that it may read and write, as far as the table lacks them."""
     layers = [layer for layer in subject.tied.layers.values() if layer.kind != "norm"]
     matrices = Matrices(layers, {offer.name: offer.widths for offer in offers}, subject.layer_blocks, subject.around)
     wanted = matrices.wanted()
-    profile_blocks(table, meter, wanted, wanted[0], 0, measured)
+    profile_blocks(table, meter, wanted, wanted[0], 0, tracker)
     return Program(tuple(offers), dict(blocks), matrices.costs(table.ms))
 
 
@@ -155,9 +156,9 @@ def prune(
     table: LatencyTable,
     meter: Meter,
     target: float,
-    tried: Callable[[Ratio], None] = lambda ratio: None,
+    tracker: Tracker = UNSEEN,
 ) -> Pruning:
-    """Choose what loses the least importance at a share of the present latency, measured; `tried` hears of every network timed.
+    """Choose what loses the least importance at a share of the present latency, measured; every network timed is counted.
 
     The share of the layers' own time that is asked for is moved until the whole network's upper limit is within the target, and
     near it. EvidenceError if even the fastest choice is not within it.
@@ -171,7 +172,7 @@ def prune(
         if found is None:
             found = timed(subject, choice, table, meter)
             known.append((choice, found))
-            tried(found)
+            tracker.advance(f"{found.mean:.3f} of the latency")
         return found
 
     goes_on = True
@@ -231,24 +232,16 @@ def timed(subject: ModuleSubject, choice: Choice, table: LatencyTable, meter: Me
     reference, module = str(subject.network), subject.build(choice.widths, removed=choice.removed)
     network = subject.described(module, subject.name, removed=choice.removed)
     part = subject.part(choice.widths, removed=choice.removed)
-    row = table.network_row(network)
-    if row and (row.reference, row.ops) != (reference, len(part.ops())):
-        row = None
+    row, ops = table.network_row(network), len(part.ops())
+    earlier = row if row and (row.reference, row.ops) == (reference, ops) else None
 
-    def keep(after: Timing, before: Timing) -> None:
-        nonlocal row
-        row = NetworkRow(
-            network=str(network),
-            reference=reference,
-            ops=len(part.ops()),
-            ms=(*(row.ms if row else ()), after.ms),
-            reference_ms=(*(row.reference_ms if row else ()), before.ms),
-            spread=max(after.spread, before.spread, row.spread if row else 0.0),
-        )
-        table.add_network(row)
+    def kept(rounds: Rounds) -> Rounds:
+        if not isinstance(rounds, NetworkRow):  # else they are of the table
+            table.add_network(NetworkRow(network=str(network), reference=reference, ops=ops, **rounds.model_dump()))
+        return rounds
 
-    earlier = tuple(zip(row.ms, row.reference_ms, strict=True)) if row else ()
-    return ratio_of(part, subject.part({}), meter, earlier, keep)
+    so_far = map(kept, rounds_of([part, subject.part({})], meter, earlier))
+    return Ratio.of(next(filter(NEGLIGIBLE.at(meter), so_far)))
 
 
 def _pruning(subject: ModuleSubject, program: Program, meter: Meter, target: float, choice: Choice, ratio: Ratio) -> Pruning:

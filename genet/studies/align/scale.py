@@ -7,10 +7,10 @@ EfficientNet scales them: 1.1 to 1.15 for each unit of the exponent (Tan & Le, 2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from genet.arch.network import MULTIPLE
+from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 from genet.studies.align.study import Ratio, no_slower, ratio_of
 from genet.studies.align.subject import Movable, ResizableNetwork, Widths
@@ -75,11 +75,11 @@ def scale(
     subject: ResizableNetwork,
     dimensions: tuple[Dimension, ...],
     meter: Meter,
-    tried: Callable[[Scaled], None] = lambda scaled: None,
+    tracker: Tracker = UNSEEN,
 ) -> Scaling:
     """Search by bisection for the largest exponent whose network, measured in turn with the present one, is no slower.
 
-    Each exponent that is no slower moves the search up, so latency is taken to rise with size.
+    Each exponent that is no slower moves the search up, so latency is taken to rise with size. Every network timed is counted.
     """
     found: list[Scaled] = []
     low, high = -1, len(EXPONENTS)
@@ -96,7 +96,7 @@ def scale(
             measured=ratio_of(part, subject.part({}), meter),
         )
         found.append(scaled)
-        tried(scaled)
+        tracker.advance(f"{scaled.measured.mean:.3f} of the latency")
         if no_slower(scaled.measured):
             low, best = middle, scaled
         else:

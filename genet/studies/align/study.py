@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 from genet.errors import EvidenceError
-from genet.latency.profile import ROUNDS, profile_blocks, profile_sweep, rounds_of
+from genet.latency.profile import profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import Staircase, analyse
-from genet.latency.table import LatencyTable
+from genet.latency.table import LatencyTable, Rounds
+from genet.latency.timing.ratio import MOST_ROUNDS, Stop, measure_ratio
 from genet.latency.workload import Workload
+from genet.progress import UNSEEN, Tracker
 from genet.statistics import half_interval
 from genet.storage import Record
 from genet.studies.align.exact import exact
@@ -23,7 +25,6 @@ from genet.studies.align.place import Place, place, stepless
 from genet.studies.align.subject import Movable, ResizableNetwork, Widths
 
 if TYPE_CHECKING:
-    from genet.latency.timing.clock import Timing
     from genet.latency.timing.meter import Meter
 
 WIDER = 2.0  # factor of the next tolerance to try
@@ -31,7 +32,7 @@ ATTEMPTS = 8
 NARROWER = (0.75, 0.5, 0.25, 0.1)  # shares of the bounds to try if the bounds themselves lead beyond them
 SURE = 0.95  # confidence of the interval of a ratio
 UNNOTICED = 0.005  # share of the latency
-MOST_ROUNDS = 12
+NEGLIGIBLE = Stop(lambda rounds: Ratio.of(rounds).margin <= UNNOTICED, most=MOST_ROUNDS)
 
 
 class Ratio(Record):
@@ -40,6 +41,11 @@ class Ratio(Record):
     ms: float
     before_ms: float
     rounds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, rounds: Rounds) -> Self:
+        """Return the ratio that rounds tell."""
+        return cls(ms=rounds.mean_ms, before_ms=statistics.fmean(rounds.reference_ms), rounds=rounds.ratios)
 
     @property
     def mean(self) -> float:
@@ -108,7 +114,7 @@ class Goal:
     solver: Literal["greedy", "exact"] = "greedy"
 
 
-def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> tuple[Place, ...]:
+def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, tracker: Tracker = UNSEEN) -> tuple[Place, ...]:
     """Measure every place over its widths, as far as the table lacks them, and find the edges beside its own.
 
     EvidenceError if no width of the network may move.
@@ -118,32 +124,32 @@ def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, me
         raise EvidenceError(f"{subject.name}: got no layer whose width may change, expected at least one: {why}")
     typical = subject.movable[len(subject.movable) // 2]
     first = typical.blocks(typical.width)
-    profile_blocks(table, meter, first, first[0], 0, measured)  # begins a new table with a sentinel like most of its rows
+    profile_blocks(table, meter, first, first[0], 0, tracker)  # begins a new table with a sentinel like most of its rows
     for movable in subject.movable:
-        _staircase(movable, table, meter, measured)
+        _staircase(movable, table, meter, tracker)
     # only now is the machine's usual speed known, at which the latencies of all places are given
-    return tuple(_place(subject, movable, table, meter, measured) for movable in subject.movable)
+    return tuple(_place(subject, movable, table, meter, tracker) for movable in subject.movable)
 
 
-def _place(subject: ResizableNetwork, movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Place:
-    staircase = _staircase(movable, table, meter, measured)
+def _place(subject: ResizableNetwork, movable: Movable, table: LatencyTable, meter: Meter, tracker: Tracker) -> Place:
+    staircase = _staircase(movable, table, meter, tracker)
     widths = staircase.widths
     near = max(width for width in widths if width <= movable.near)  # wider ones may not fit into memory
     parameters = {width: subject.parameters({movable.name: width}) for width in widths}
     return place(movable.name, movable.layers, staircase, movable.width, parameters, near, movable.widest or widths[-1])
 
 
-def _staircase(movable: Movable, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> Staircase:
+def _staircase(movable: Movable, table: LatencyTable, meter: Meter, tracker: Tracker) -> Staircase:
     """Measure over the widths near the place's own, and farther up if none of those ends a tread above it.
 
     EvidenceError if its own width cannot be measured.
     """
     at_width = {width: movable.blocks(width) for width in movable.grid}
     offered = (movable.width, movable.near)
-    staircase = analyse(*profile_sweep(table, meter, at_width, measured, offered))
+    staircase = analyse(*profile_sweep(table, meter, at_width, offered, tracker))
     if not (stepless(staircase) or any(movable.width < tread.last for tread in staircase.treads[:-1])):
         at_width |= {width: movable.blocks(width) for width in movable.farther}
-        staircase = analyse(*profile_sweep(table, meter, at_width, measured, offered))
+        staircase = analyse(*profile_sweep(table, meter, at_width, offered, tracker))
     if movable.width not in staircase.widths:
         rows = map(table.block_row, movable.blocks(movable.width))
         failure = next((row.failure for row in rows if row and row.failure), "it failed")
@@ -243,32 +249,9 @@ def _widths(places: Sequence[Place], chosen: Chosen) -> Widths:
     return {place.name: option.width for place, option in pairs if option.width != place.now.width}
 
 
-def ratio_of(
-    one: Workload,
-    other: Workload,
-    meter: Meter,
-    earlier: Sequence[tuple[float, float]] = (),
-    keep: Callable[[Timing, Timing], None] = lambda after, before: None,
-) -> Ratio:
-    """Return a whole network against another, timed in turn; MeasurementError if they cannot be timed.
-
-    Rounds are added until the ratio's error is negligible, up to MOST_ROUNDS. Those of `earlier` come first, the milliseconds of
-    both; `keep` is called with every further one.
-    """
-    known, races = list(earlier), rounds_of([one, other], meter)
-    after: list[float] = []
-    before: list[float] = []
-    while True:
-        if not known:
-            first, second = next(races)
-            keep(first, second)
-            known = [(first.ms, second.ms)]
-        for values, ms in zip((after, before), known.pop(0), strict=True):
-            values.append(ms)
-        rounds = tuple(a / b for a, b in zip(after, before, strict=True))
-        ratio = Ratio(ms=statistics.fmean(after), before_ms=statistics.fmean(before), rounds=rounds)
-        if meter.setting.estimate or (len(rounds) >= ROUNDS and (ratio.margin <= UNNOTICED or len(rounds) >= MOST_ROUNDS)):
-            return ratio
+def ratio_of(one: Workload, other: Workload, meter: Meter) -> Ratio:
+    """Return a whole network against another, timed in turn; MeasurementError if they cannot be timed."""
+    return Ratio.of(measure_ratio([one, other], meter, NEGLIGIBLE.at(meter)))
 
 
 def _reached(goal: Goal, ratio: Ratio) -> bool:

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from genet.errors import SpecError
+from genet.progress import UNSEEN, Tracker
 from genet.statistics import spearman
 from genet.storage import Record
 from genet.studies.filter.bench import Bench, Row, frontier_of
@@ -152,7 +153,7 @@ def study(
     seeds: int = 9,
     target_images_per_sec: float | None = None,
     weight: float = 0.07,
-    done: Callable[[], None] = lambda: None,
+    tracker: Tracker = UNSEEN,
 ) -> Filtering:
     """Run every method with every seed; unless given, the budget is the cost of filtering, and the target the median."""
     budget = filtering_cost(bench, "utilization") if budget_sec is None else budget_sec
@@ -166,7 +167,7 @@ def study(
     for seed in range(seeds):
         runs += [filtered(bench, predicate, budget, seed) for predicate in PREDICATES]
         runs += [sampled(bench, method, reward, budget, seed) for method in SEARCHERS]
-        done()
+        tracker.advance()
     accuracies = [row.top1_percent for row in bench.rows]
     return Filtering(
         networks=len(bench.rows),

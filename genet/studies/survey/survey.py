@@ -13,7 +13,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from genet.errors import MeasurementError
 from genet.latency.estimate.intensity import LayerIntensity, flops_of, intensity_of, layers_of
 from genet.latency.estimate.roofline import Product
-from genet.latency.profile import ROUNDS, rounds_of
+from genet.latency.table import Rounds
+from genet.latency.timing.ratio import MOST_ROUNDS, Stop, rounds_of
 from genet.latency.workload import Workload
 from genet.search.solver import pareto
 from genet.storage import Record
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
 
 
-KNOWN, MOST_ROUNDS = 0.03, 12  # rounds are added until the utilization is known this well, up to this number
-
-Rounds = list[tuple[float, float]]  # milliseconds of a network and of the matrix product, round by round
+KNOWN = 0.03  # rounds are added until the utilization is known this well
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -121,14 +120,9 @@ def survey_in_turn(entrants: Sequence[Entrant], ratio: float) -> tuple[Surveyed,
     The figures are medians over the rounds: a round disturbed by other work on the machine does not affect them.
     """
     layers = [_layers(entrant) for entrant in entrants]
-    estimate = all(entrant.meter.setting.estimate for entrant in entrants)
-    rounds: list[Rounds] = [[] for _ in entrants]
-    for timings in zip(*(rounds_of([part, product.part], meter) for part, meter, product in entrants), strict=True):
-        for own, (network, matrix) in zip(rounds, timings, strict=True):
-            own.append((network.ms, matrix.ms))
-        count = len(rounds[0])
-        if estimate or count == MOST_ROUNDS or (count >= ROUNDS and max(map(_error, rounds)) <= KNOWN):
-            break
+    stop = Stop(lambda rounds: _error(rounds) <= KNOWN, most=MOST_ROUNDS).at(entrants[0].meter)
+    in_turn = zip(*(rounds_of([part, product.part], meter) for part, meter, product in entrants), strict=True)
+    rounds = next(each for each in in_turn if all(map(stop, each)))
     return tuple(_surveyed(*each, ratio) for each in zip(entrants, layers, rounds, strict=True))
 
 
@@ -148,14 +142,13 @@ def _layers(entrant: Entrant) -> tuple[LayerIntensity, ...]:
 
 def _surveyed(entrant: Entrant, layers: Sequence[LayerIntensity], rounds: Rounds, ratio: float) -> Surveyed:
     part, product, setting = entrant.part, entrant.product, entrant.meter.setting
-    ms, product_ms = (median(each) for each in zip(*rounds, strict=True))
-    flops = flops_of(layers)
+    ms, flops = median(rounds.ms), flops_of(layers)
     return Surveyed(
         model=part.name.removeprefix("timm:"),
         images_per_sec=1e3 * setting.batch / ms,
         tflops_per_sec=flops / ms * 1e-9,
-        peak_tflops_per_sec=product.tflops_per_sec(product_ms),
-        utilization_error=_error(rounds) if len(rounds) > 1 else None,
+        peak_tflops_per_sec=product.tflops_per_sec(median(rounds.reference_ms)),
+        utilization_error=_error(rounds) if len(rounds.ms) > 1 else None,
         estimate=setting.estimate,
         resolution=part.image[-1],
         batch=setting.batch,
@@ -168,5 +161,5 @@ def _surveyed(entrant: Entrant, layers: Sequence[LayerIntensity], rounds: Rounds
 
 def _error(rounds: Rounds) -> float:
     """Return the relative standard error of the utilization."""
-    ratios = [product_ms / ms for ms, product_ms in rounds]
+    ratios = [1 / ratio for ratio in rounds.ratios]
     return stdev(ratios) / fmean(ratios) / math.sqrt(len(ratios))

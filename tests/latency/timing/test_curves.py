@@ -15,6 +15,7 @@ from genet.latency.timing.clock import Timing
 from genet.latency.timing.curves import measure_curves, read_range, read_sweep_option
 from genet.latency.timing.meter import Meter, open_meter
 from genet.latency.workload import Workload, read_part, with_width
+from genet.progress import Count, Tracker
 
 CPU = torch.device("cpu")
 CARD = read_card(CPU)
@@ -72,14 +73,10 @@ def estimate_at(batch: int | None) -> Meter:
     return open_meter(Measure(device="estimate:v100", dtype="fp16", batch=batch or 16), CARD, CPU)
 
 
-def quiet() -> None:
-    """Nobody watches."""
-
-
 def test_curves_over_the_batch_are_what_the_meter_says_at_each_batch() -> None:
-    ticks: list[int] = []
-    found = measure_curves([BLOCK, OTHER], "batch", (1, 8, 64), estimate_at, None, lambda: ticks.append(1))
-    assert len(ticks) == 3
+    ticks = Tracker(Count("values", None))
+    found = measure_curves([BLOCK, OTHER], "batch", (1, 8, 64), estimate_at, None, ticks)
+    assert ticks.done == 3
     assert (found.variable, found.batch, found.estimate, found.device) == ("batch", None, True, "estimate:v100")
     assert [curve.name for curve in found.curves] == [BLOCK, OTHER]
     for curve in found.curves:
@@ -91,7 +88,7 @@ def test_curves_over_the_batch_are_what_the_meter_says_at_each_batch() -> None:
 
 
 def test_curves_over_width_grow_in_parameters_too() -> None:
-    found = measure_curves([BLOCK], "width", (32, 64, 128), estimate_at, 7, quiet)
+    found = measure_curves([BLOCK], "width", (32, 64, 128), estimate_at, 7)
     (curve,) = found.curves
     assert found.batch == 16
     parts = [read_part(with_width(BLOCK, width), 7) for width in (32, 64, 128)]
@@ -100,7 +97,7 @@ def test_curves_over_width_grow_in_parameters_too() -> None:
 
 
 def test_curves_over_size_take_the_place_of_the_things_own() -> None:
-    found = measure_curves([BLOCK], "size", (7, 56), estimate_at, None, quiet)
+    found = measure_curves([BLOCK], "size", (7, 56), estimate_at, None)
     (curve,) = found.curves
     assert curve.ms == tuple(estimate_at(None).prepare([read_part(BLOCK, size)])()[0].ms for size in (7, 56))
     assert curve.parameters[0] == curve.parameters[1]
@@ -125,7 +122,7 @@ class Small:
 
 def test_what_does_not_fit_beside_others_is_timed_alone_and_what_never_fits_is_none() -> None:
     meter = Small(200)
-    found = measure_curves([BLOCK, "Conv k3 c64 @14"], "width", (64, 128, 256), lambda _: meter, None, quiet)
+    found = measure_curves([BLOCK, "Conv k3 c64 @14"], "width", (64, 128, 256), lambda _: meter, None)
     assert [curve.ms for curve in found.curves] == [(0.064, 0.128, None)] * 2
     assert sorted(meter.asked) == [1, 1, 1, 1, 2, 2, 2]
     assert (found.batch, found.estimate) == (2, False)
@@ -133,19 +130,19 @@ def test_what_does_not_fit_beside_others_is_timed_alone_and_what_never_fits_is_n
 
 def test_where_nothing_fits_at_all_it_is_said() -> None:
     with pytest.raises(EvidenceError, match="got no width that fits into memory, expected at least one"):
-        measure_curves([BLOCK], "width", (64, 128), lambda _: Small(1), None, quiet)
+        measure_curves([BLOCK], "width", (64, 128), lambda _: Small(1), None)
 
 
 def test_a_sweep_over_widths_is_of_blocks_alone() -> None:
     with pytest.raises(SpecError, match="a sweep over widths must be of a block"):
-        measure_curves(["timm:resnet10t"], "width", (64,), estimate_at, None, quiet)
+        measure_curves(["timm:resnet10t"], "width", (64,), estimate_at, None)
 
 
 def test_curves_are_measured_on_this_machine() -> None:
     def here(batch: int | None) -> Meter:
         return open_meter(Measure(device="cpu", batch=batch or 2), CARD, CPU)
 
-    found = measure_curves(["XX k3 c16 @8", "Conv k3 c16 @8"], "batch", (1, 64), here, None, quiet)
+    found = measure_curves(["XX k3 c16 @8", "Conv k3 c16 @8"], "batch", (1, 64), here, None)
     for curve in found.curves:
         small, large = curve.ms
         assert small is not None

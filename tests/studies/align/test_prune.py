@@ -45,9 +45,9 @@ def program_of(found: ModuleSubject, meter: Meter, table: LatencyTable) -> Progr
     pixels = torch.randn(20, reads.channels, reads.resolution, reads.resolution, generator=draw)
     images = TensorImages(pixels, torch.randint(reads.classes, (20,), generator=draw))
     importance = importance_of(found.source, found.tied, found.removable, images, reads.resolution, CPU)
-    offers = find_offers(found, importance, table, meter, lambda: None)
+    offers = find_offers(found, importance, table, meter)
     blocks = {name: importance.lost_with(name) for name in found.removable}
-    return find_program(found, offers, blocks, table, meter, lambda: None)
+    return find_program(found, offers, blocks, table, meter)
 
 
 def pruned(found: ModuleSubject, meter: Meter, folder: Path, target: float) -> Pruning:

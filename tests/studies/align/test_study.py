@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import InterleavedTimer, Meter
 from genet.latency.workload import Workload
 from genet.models.external import build_structure
+from genet.progress import UNSEEN, Count, Tracker
 from genet.storage import Journal
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Place
@@ -40,7 +41,7 @@ def meter_at(batch: int, runtime: str = "cudagraph") -> Meter:
 
 
 def places_of(subject: ResizableNetwork, meter: Meter, folder: Path) -> tuple[Place, ...]:
-    return find_places(subject, LatencyTable(Journal(folder / "latency.jsonl"), meter.setting), meter, lambda: None)
+    return find_places(subject, LatencyTable(Journal(folder / "latency.jsonl"), meter.setting), meter)
 
 
 SUBJECTS: dict[str, Any] = {
@@ -133,7 +134,7 @@ class Slower:
         factor = self.times.pop(0)
         self.times.append(factor)
 
-        def slower(repeats: int = 30, repeated: Callable[[], None] = lambda: None) -> tuple[Timing, ...]:
+        def slower(repeats: int = 30, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
             first, second = race(repeats)
             return first.model_copy(update={"ms": factor * second.ms}), second
 
@@ -171,7 +172,7 @@ def test_a_width_that_cannot_be_measured_now_is_named_with_the_reason(tmp_path: 
     for block in subject.movable[1].blocks(subject.movable[1].width):
         rows.add_block(BlockRow(block=block, ops=1, failure="no memory"))
     with pytest.raises(EvidenceError, match=r"measuring .* at its width \d+ failed: no memory"):
-        find_places(subject, rows, meter, lambda: None)
+        find_places(subject, rows, meter)
 
 
 def test_a_network_without_a_head_moves_by_its_stem_and_super_blocks_alone() -> None:
@@ -194,15 +195,15 @@ def test_what_was_measured_once_is_not_measured_again(tmp_path: Path) -> None:
     subject, meter = SUBJECTS["ours"], meter_at(64)
     first = places_of(subject, meter, tmp_path)
     rows = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
-    measured: list[None] = []
-    assert find_places(subject, rows, meter, lambda: measured.append(None)) == first
-    assert not measured
+    measured = Tracker(Count("rows", None))
+    assert find_places(subject, rows, meter, measured) == first
+    assert not measured.done
 
 
 def test_a_machine_that_slows_down_all_the_while_makes_no_steps(tmp_path: Path) -> None:
     meter = Simulated(lambda part: float(len(part.groups())), lambda timing: 1.005**timing)
     rows = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
-    for found in find_places(foreign("tests.fixtures.align_networks:tangled", 16, 5), rows, meter, lambda: None):
+    for found in find_places(foreign("tests.fixtures.align_networks:tangled", 16, 5), rows, meter):
         assert all(option.ms == pytest.approx(found.now.ms, rel=0.02) for option in found.options)
     assert max(row.drift for row in rows.block_rows) > 2
     assert len(rows.sentinels) == 1
@@ -212,7 +213,7 @@ def test_a_machine_that_is_busy_at_first_makes_no_place_slow(tmp_path: Path) -> 
     meter = Simulated(lambda part: float(len(part.groups())), lambda timing: 13.0 if timing < 60 else 1.0)
     rows = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
     subject = foreign("tests.fixtures.align_networks:tangled", 16, 5)
-    for movable, found in zip(subject.movable, find_places(subject, rows, meter, lambda: None), strict=True):
+    for movable, found in zip(subject.movable, find_places(subject, rows, meter), strict=True):
         assert found.now.ms == pytest.approx(len(movable.blocks(movable.width)))
     readings = next(iter(rows.sentinels.values()))
     assert readings[0] > 10 * readings[-1]

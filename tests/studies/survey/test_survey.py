@@ -12,12 +12,12 @@ from genet.arch.network import Network
 from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.latency.estimate.roofline import Product
-from genet.latency.profile import ROUNDS
 from genet.latency.table import Setting
 from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import Meter
+from genet.latency.timing.ratio import MOST_ROUNDS, ROUNDS
 from genet.latency.workload import Workload, whole
-from genet.studies.survey.survey import MOST_ROUNDS, Entrant, Surveyed, survey, survey_in_turn
+from genet.studies.survey.survey import Entrant, Surveyed, survey, survey_in_turn
 
 NETWORK = whole(Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"))
 
