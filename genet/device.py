@@ -337,8 +337,8 @@ def give_back_memory(device: torch.device) -> None:
 
     import torch
 
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         with torch.cuda.device(device):
             torch.cuda.empty_cache()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from genet.errors import DataError, SpecError
+from genet.errors import DataError, SpecError, first_of
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def _quoted(name: str, escaped: Callable[[str], str]) -> str:
 
 def some_of(names: Sequence[str], show: Callable[[str], str] = shown) -> str:
     """Show the first five, and count the others."""
-    return ", ".join(map(show, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return first_of([*map(show, names)], 5)
 
 
 def is_a_line(name: str) -> bool:

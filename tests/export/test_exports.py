@@ -255,7 +255,7 @@ def test_without_onnx_runtime_the_formats_that_need_it_are_left_out_and_say_what
     module: GENet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "FORMATS", {name: FORMATS[name] for name in ("safetensors", "onnx-fp16", "genet-string")})
-    for name in [name for name in sys.modules if name.partition(".")[0] == "onnxruntime"]:
+    for name in {"onnxruntime", *(name for name in sys.modules if name.partition(".")[0] == "onnxruntime")}:
         monkeypatch.setitem(sys.modules, name, None)
     found = export(TrainedModel(module), tmp_path / "export")
     assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
