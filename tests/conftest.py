@@ -40,6 +40,8 @@ def brief_timings() -> Iterator[None]:
         patch.setitem(clock.WARM_UP_S, "cpu", 0.005)
         patch.setitem(clock.UNSETTLED_S, "cpu", 0.02)
         patch.setattr(clock, "REPEAT_MS", 0.2)
+        patch.setattr(clock, "ROUNDS_APART", 2)
+        patch.setattr(clock, "PAUSE_S", 0.005)
         yield
 
 
