@@ -151,7 +151,10 @@ def _keys(node: yaml.Node) -> set[str]:
 def _recipe(node: yaml.Node, overrides: Sequence[Override] = ()) -> Recipe:
     """Return a recipe's tree as a record; the folders it names, like the space, are searched for beside the file."""
     spaces, others = ([each for each in overrides if (each.key == "space") == space] for space in (True, False))
-    recipe = _record(Recipe, overridden(_with_space(overridden(node, spaces)), others))
+    whole = overridden(_with_space(overridden(node, spaces)), others)
+    if space := child(whole, "space", key=False):
+        _with_masternets(space)
+    recipe = _record(Recipe, whole)
     master = recipe.master
     if isinstance(master, PretrainedMaster | TunedMaster):
         master = master.model_copy(update={"folder": _beside_the_file(node, master.folder)})
@@ -233,8 +236,6 @@ def _with_space(node: yaml.Node) -> yaml.Node:
                 node.value[index] = (key, compose(_find(_beside(here, value.value), "search_spaces")))
             except SpecError as fault:
                 raise SpecError(f"{where(value)}: space: {line}" for line in fault.faults) from None
-        if key.value == "space":
-            _with_masternets(node.value[index][1])
     return node
 
 
