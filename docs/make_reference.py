@@ -25,6 +25,7 @@ PAGES: dict[str, tuple[type[Record], str, str]] = {
     ),
 }
 ELSEWHERE = {"SearchSpace": "[search-spaces.md](search-spaces.md)"}
+VARIANTS = {"PretrainedMaster": " (from elsewhere)", "TunedMaster": " (from elsewhere, trained on)"}  # of one key
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 Schema = dict[str, Any]
 
@@ -55,7 +56,7 @@ def _parts(record: Schema, whole: Schema, path: str) -> Iterator[tuple[str, Sche
             part, named = whole["$defs"][name], f"{path}{key}"
             if name in ELSEWHERE or "properties" not in part or (path and key == "augment"):  # told above
                 continue
-            yield named + (" (from elsewhere)" if name == "PretrainedMaster" else ""), part
+            yield named + VARIANTS.get(name, ""), part
             yield from _parts(part, whole, f"{named}.")
 
 

@@ -43,6 +43,8 @@ def brief_timings() -> Iterator[None]:
         patch.setattr(clock, "REPEAT_MS", 0.1)
         for module in (ratio, roofline):
             patch.setattr(module, "ROUND_REPEATS", 3)
+        patch.setattr(clock, "ROUNDS_APART", 2)
+        patch.setattr(clock, "PAUSE_S", 0.005)
         yield
 
 

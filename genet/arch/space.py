@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from genet.arch.cost import block_cost
+from genet.arch.external import ModelSpec
 from genet.arch.network import (
     MULTIPLE,
     Block,
@@ -306,6 +307,14 @@ class SearchSpace(Described):
 
         per_superblock = map(choices, range(len(self.superblocks)))
         return math.prod(per_superblock) * len(self.input.resolutions)
+
+
+def may_inherit(network: ModelSpec, parent: Network) -> bool:
+    """Return whether a network can begin with another's weights: it has its channels, stem, head and number of super-blocks."""
+    if not isinstance(network, Network):
+        return False
+    ours, theirs = ((n.input.channels, n.stem, n.head, len(n.superblocks)) for n in (network, parent))
+    return ours == theirs
 
 
 def superblock_of(block_type: BlockType, width: int, depth: int, stride: int) -> SuperBlock:

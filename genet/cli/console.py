@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
+from genet.export.manifest import Serving
 from genet.latency.table import Setting
 from genet.progress import LinePrinter, LiveBar, Progress
 from genet.search.regression import Estimate
@@ -72,6 +73,13 @@ def milliseconds(ms: float | None, interval: float | None = None) -> str:
 def noise(spread: float) -> str:
     """Return how repeats of a timing spread, or that they tell nothing."""
     return f"too noisy to tell ({spread:.0%})" if spread > TOO_NOISY else f"{spread:.1%}"
+
+
+def say_untimed(serving: Serving) -> None:
+    """Print why formats of an export have no latency."""
+    for one in serving.served:
+        if one.failure:
+            print(f"  {one.format} is not timed: {one.failure}")
 
 
 def found_ms(setting: Setting) -> str:

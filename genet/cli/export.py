@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from genet.cli.console import progress, table
+from genet.cli.console import milliseconds, progress, say_untimed, table
 from genet.cli.images import images_in, images_named
 from genet.config.reader import read_training
 from genet.config.recipe import Data, Recipe
@@ -76,16 +76,20 @@ def _images_for(folder: Path, named: str) -> Data:
 
 
 def _print_exports(folder: Path, exports: Exports) -> None:
-    print(folder)
+    serving = exports.serving
+    print(folder if serving is None else f"{folder}\n  latencies: {serving.setting}")
     rows = [
         [
             each.format,
             next(reversed(each.files)),
             f"{max(each.relative_error):.1e}",
             "" if each.accuracy is None else percent(each.accuracy),
+            milliseconds(serving.ms_per_image(each.format) if serving else None),
         ]
         for each in exports.exported
     ]
-    table(["format", "file", "largest difference of logits", "test accuracy"], rows)
+    table(["format", "file", "logits differ by", "test accuracy", "ms/image"], rows)
+    if serving:
+        say_untimed(serving)
     for name, why in exports.left_out.items():
         print(f"  {name} is left out: {why}")

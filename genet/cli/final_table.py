@@ -28,6 +28,8 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     table(["network", "budget", "ms/image", "test %", "best known", "params"], rows)
     print(f"± standard errors of accuracies, half of a 99.9 % interval of {found_ms(found.setting)}")
     print(f"the search and the race cost {found.trainings:.1f} full trainings")
+    if found.beginnings:
+        print(found.beginnings)
     for row in found.outcomes:
         print(f"\nbudget {row.budget}: {row.verdict}")
         for each in row.exported:

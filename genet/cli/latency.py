@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from genet.cli.console import TOO_NOISY, milliseconds, noise, progress, save_picture, table
+from genet.cli.console import TOO_NOISY, milliseconds, noise, progress, save_picture, say_untimed, table
 from genet.cli.measuring import calibrated, measure_of, meter_of
 from genet.config.reader import read_space
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
-from genet.export.format_latency import RUNTIMES, Served, serving_times
-from genet.export.manifest import EVIDENCE_FILE
+from genet.export.format_latency import RUNTIMES, serving_times
+from genet.export.manifest import EVIDENCE_FILE, Served
 from genet.latency.report import LatencyReport, read_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option
@@ -82,13 +80,11 @@ def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
         with progress().track("formats, each in some rounds", ROUNDS_APART * len(RUNTIMES)) as tracker:
             found = serving_times(folder, device, arguments.batch, tracker)
             tracker.end_here()
-        print(f"{folder}\n  {read_card(device).name}, batch {arguments.batch}, {torch.get_num_threads()} threads")
-        rows = [[one.format, one.runtime, *_speed(one, arguments.batch)] for one in found]
+        print(f"{folder}\n  {found.setting}")
+        rows = [[one.format, one.runtime, *_speed(one, arguments.batch)] for one in found.served]
         table(["format", "runtime", "ms per batch", "ms per image", "images/s", "rounds spread by"], rows)
-        for one in found:
-            if one.failure:
-                print(f"  {one.format} is not timed: {one.failure}")
-        answers[str(folder)] = [one.model_dump(mode="json") for one in found]
+        say_untimed(found)
+        answers[str(folder)] = [one.model_dump(mode="json") for one in found.served]
     return {"device": read_card(device).name, "batch": arguments.batch, "exports": answers}
 
 

@@ -9,6 +9,7 @@ from genet.config.recipe import Data
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the paper, torchvision and timm alike
 DEFAULT_CROP = 0.875  # of ImageNet's evaluations
+DIGITS_MEAN, DIGITS_STD = 0.305260, 0.376051  # of all pixels of scikit-learn's digits, from 0 (black) to 1 (16, white)
 
 
 class Preprocessing(NamedTuple):
@@ -21,6 +22,11 @@ class Preprocessing(NamedTuple):
     crop_mode: str = "center"
 
 
+def mode_of(channels: int) -> str:
+    """Return Pillow's name of grey images or coloured ones."""
+    return "L" if channels == 1 else "RGB"
+
+
 def preprocessing_at(channels: int, resolution: int) -> Preprocessing:
     """Return the preparation of images of a folder or of timm's datasets in this project."""
     crop = 1.0 if resolution <= SMALL else DEFAULT_CROP
@@ -29,7 +35,7 @@ def preprocessing_at(channels: int, resolution: int) -> Preprocessing:
 
 
 def shown_of(data: Data, channels: int, resolution: int) -> Preprocessing:
-    """Return the preparation of a recipe's images. Digits are already normalised, all together."""
+    """Return the preparation of a recipe's images; digits are normalised all together."""
     if data.name == "digits":
-        return Preprocessing((0.0,) * channels, (1.0,) * channels, 1.0)
+        return Preprocessing((DIGITS_MEAN,) * channels, (DIGITS_STD,) * channels, 1.0)
     return preprocessing_at(channels, resolution)

@@ -22,7 +22,7 @@ from genet.arch.external import FUNCTION, ExternalModel, LayerWidths, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import DesignGroup, SearchSpace
 from genet.config.overrides import Override, overridden
-from genet.config.recipe import Data, PretrainedMaster, Recipe, Training, TrainingRecipe
+from genet.config.recipe import Data, PretrainedMaster, Recipe, Training, TrainingRecipe, TunedMaster
 from genet.config.yaml_tree import Fault, child, compose, compose_text, duplicate_keys, of_a_file, plain, walk, where, yaml_of
 from genet.errors import SpecError
 from genet.names import check_utf8
@@ -151,10 +151,13 @@ def _keys(node: yaml.Node) -> set[str]:
 def _recipe(node: yaml.Node, overrides: Sequence[Override] = ()) -> Recipe:
     """Return a recipe's tree as a record; the folders it names, like the space, are searched for beside the file."""
     spaces, others = ([each for each in overrides if (each.key == "space") == space] for space in (True, False))
-    recipe = _record(Recipe, overridden(_with_space(overridden(node, spaces)), others))
+    whole = overridden(_with_space(overridden(node, spaces)), others)
+    if space := child(whole, "space", key=False):
+        _with_masternets(space)
+    recipe = _record(Recipe, whole)
     master = recipe.master
-    if isinstance(master, PretrainedMaster):
-        master = PretrainedMaster(folder=_beside_the_file(node, master.folder))
+    if isinstance(master, PretrainedMaster | TunedMaster):
+        master = master.model_copy(update={"folder": _beside_the_file(node, master.folder)})
     designs = tuple(_design(node, design) for design in recipe.race.designs)
     race = recipe.race.model_copy(update={"designs": designs})
     return recipe.model_copy(update={"master": master, "race": race, **_located(node, recipe.data, recipe.train)})
@@ -233,8 +236,6 @@ def _with_space(node: yaml.Node) -> yaml.Node:
                 node.value[index] = (key, compose(_find(_beside(here, value.value), "search_spaces")))
             except SpecError as fault:
                 raise SpecError(f"{where(value)}: space: {line}" for line in fault.faults) from None
-        if key.value == "space":
-            _with_masternets(node.value[index][1])
     return node
 
 
@@ -315,7 +316,7 @@ def _written_location(location: tuple[Any, ...]) -> list[Any]:
     written: list[Any] = []
     for part in location:
         of_union = bool(written) and (written[-1] in ("widths", "master") or "masternets" in written)
-        if not (of_union and part in ("aligned", "grid", "trained", "taken", "group", "own")):
+        if not (of_union and part in ("aligned", "grid", "trained", "taken", "tuned", "group", "own")):
             written.append(part)
     return written
 

@@ -138,6 +138,9 @@ class Training(Schedule):
     """Greatest norm of the gradients."""
     grad_accum_steps: Count = 1
     """Parts in which a batch is computed if it does not fit at once; each of two images at least."""
+    init: Literal["scratch", "masternet"] = "scratch"
+    """Weights that the networks of a search begin with: new ones, or those of the MasterNet, which a network inherits if it has
+    the same stem, head and number of super-blocks; others begin with new ones all the same."""
 
     @field_validator("grad_accum_steps")
     @classmethod
@@ -155,7 +158,7 @@ class Training(Schedule):
 
 
 class PretrainedMaster(Described):
-    """A MasterNet that was trained before."""
+    """A MasterNet that was trained before, on the recipe's own classes."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -163,11 +166,31 @@ class PretrainedMaster(Described):
     """Folder of a network of just the MasterNet's structure, with weights (`genet import`)."""
 
 
+class TunedMaster(Schedule):
+    """A MasterNet that begins with the weights of a network trained before, on whatever images, and is trained on."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    folder: Annotated[str, Field(alias="from")]
+    """Folder of a network with weights (`genet import`) that has the MasterNet's channels, stem, head and number of super-blocks.
+    What else differs is inherited as far as it can be; the classifier for another number of classes is new."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The training, wherever the weights lie."""
+        return Schedule.model_validate(self.model_dump(exclude={"folder"}))
+
+
 def _master_form(value: Any) -> str:
-    return "taken" if isinstance(value, PretrainedMaster) or (isinstance(value, dict) and "from" in value) else "trained"
+    if isinstance(value, PretrainedMaster) or (isinstance(value, dict) and [*value] == ["from"]):
+        return "taken"
+    return "tuned" if isinstance(value, TunedMaster) or (isinstance(value, dict) and "from" in value) else "trained"
 
 
-Master = Annotated[Annotated[Schedule, Tag("trained")] | Annotated[PretrainedMaster, Tag("taken")], Discriminator(_master_form)]
+Master = Annotated[
+    Annotated[Schedule, Tag("trained")] | Annotated[PretrainedMaster, Tag("taken")] | Annotated[TunedMaster, Tag("tuned")],
+    Discriminator(_master_form),
+]
 
 
 class TrainingRecipe(Described):
@@ -185,6 +208,13 @@ class TrainingRecipe(Described):
     """The training."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides every random choice."""
+
+    @field_validator("train")
+    @classmethod
+    def _there_is_no_masternet(cls, train: Training) -> Training:
+        if train.init == "masternet":
+            raise law("must not have init: masternet, for there is no search; leave it out, and give genet train --from FOLDER")
+        return train
 
     @field_validator("device")
     @classmethod
@@ -299,7 +329,8 @@ class Recipe(Described):
     resolution: Count | None = None
     """Resolution of the MasterNet and the trials in pixels; without it the space's largest."""
     master: Master
-    """Training of the MasterNet, or `from`: one that was trained before."""
+    """Training of the MasterNet, which begins with the weights of another network if it has `from`; or `from` alone: one that
+    was trained before."""
     distill: Distill
     """The trials."""
     fit: Fit = Fit()
@@ -338,7 +369,7 @@ class Recipe(Described):
     @field_validator("master")
     @classmethod
     def _a_tournament_finds_what_is_trained(cls, master: Master, info: ValidationInfo) -> Master:
-        if isinstance(master, PretrainedMaster) and "space" in info.data and info.data["space"].masternets:
+        if isinstance(master, PretrainedMaster | TunedMaster) and "space" in info.data and info.data["space"].masternets:
             raise law("must be a training, for the space's masternets compete to be the MasterNet; leave masternets or from out")
         return master
 
@@ -356,4 +387,5 @@ class Recipe(Described):
         """
         apart: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "search", "race", "train"), True)
         apart |= {"data": {"workers", "root"}, "master": {"folder"}, "distill": {"time_limit_s"}}
-        return digest(self.model_dump_json(exclude=apart))[:12]
+        tuned = "/tuned" if isinstance(self.master, TunedMaster) else ""
+        return digest(self.model_dump_json(exclude=apart) + tuned)[:12]

@@ -109,7 +109,8 @@ def compose_value(text: str, option: str) -> yaml.Node:
             raise SpecError([f"{option} must be YAML without anchors and aliases (got {text!r}); write the value out"])
         node = yaml.compose(text, _Loader) or yaml.ScalarNode("tag:yaml.org,2002:null", "")
     except (yaml.YAMLError, RecursionError):
-        raise SpecError([f"{option} must be one value in YAML, such as 5, 0.5x or [1, 2] (got {text!r})"]) from None
+        way = '; put a notation in quotes, as in ["@32x3 | Conv k3 c16 s2 | 10"]' if "|" in text else ""
+        raise SpecError([f"{option} must be one value in YAML, such as 5, 0.5x or [1, 2] (got {text!r}){way}"]) from None
     for part in walk(node):
         part.start_mark = _option_mark(option)
     if faults := list(_odd_keys(node)):

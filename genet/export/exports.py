@@ -40,7 +40,8 @@ def check_formats(names: Sequence[str]) -> None:
 def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), tracker: Tracker = UNSEEN) -> Exports:
     """Write the named formats, or all possible ones, into `folder`, completely or not at all.
 
-    Earlier formats of this very network stay, and so do files that no export wrote. The network's own format is always written.
+    Earlier formats of this very network stay, and so do files that no export wrote; with other images than before they are made
+    anew. The network's own format is always written.
     A format that raises or does not reproduce the network's logits is left out with the reason; if it was named, or is the
     network's own, that is a GenetError.
     """
@@ -51,11 +52,12 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
         raise GenetError("; ".join(f"the format {name} cannot be written: {why}" for name, why in refusals.items()))
     inputs = digest(f"{subject.network.name}/{subject.network}/{digest(weights_bytes(subject.module))}")
     known = _still_there(folder, inputs, subject)
-    kept = {each.format: each for each in known.exported} if known else {}
+    there = {each.format: each for each in known.exported} if known else {}
+    kept = {name: each for name, each in there.items() if _is_current(each, subject)}
     failures = {name: known.left_out[name] for name in known.failed if name not in wanted} if known else {}
     if folder.is_file():
         raise GenetError(f"{folder} exists and is a file, expected a folder or nothing; move it away")
-    missing = [FORMATS[name] for name in wanted if name not in kept and name not in refusals]
+    missing = [FORMATS[name] for name in dict.fromkeys((*wanted, *there)) if name not in kept and name not in refusals]
     if not missing:
         return Exports.load(folder / EVIDENCE_FILE)
     with written_atomically(folder, _written(folder)) as temporary:
@@ -65,7 +67,7 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
             try:
                 kept[form.name] = _exported(form, subject, temporary)
             except ExportError as fault:
-                if names or form is SAFETENSORS:
+                if form.name in names or form is SAFETENSORS:
                     raise
                 failures[form.name] = str(fault)
             tracker.advance(form.name)
@@ -82,7 +84,7 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
 
 
 def _still_there(folder: Path, inputs: str, subject: TrainedModel) -> Exports | None:
-    """Return the intact formats of an earlier export of this very network, if it did not use other images."""
+    """Return the intact formats of an earlier export of this very network."""
     try:
         known = Exports.load(folder / EVIDENCE_FILE)
     except StorageError:
@@ -90,8 +92,7 @@ def _still_there(folder: Path, inputs: str, subject: TrainedModel) -> Exports | 
     named = any(LABELS_FILE in each.files for each in known.exported)
     if known.inputs != inputs or subject.labels != (read_labels(folder) if named else None):
         return None
-    whole = tuple(each for each in known.exported if _is_whole(each, folder) and _is_current(each, subject))
-    return known.model_copy(update={"exported": whole})
+    return known.model_copy(update={"exported": tuple(each for each in known.exported if _is_whole(each, folder))})
 
 
 def _written(folder: Path) -> set[str]:
@@ -112,10 +113,8 @@ def _is_whole(each: Exported, folder: Path) -> bool:
 
 
 def _is_current(each: Exported, subject: TrainedModel) -> bool:
-    """Return whether a format is kept: always without images, else if it used the same images or cannot use any."""
-    if not subject.splits:
-        return True
-    return each.source == (subject.source if FORMATS[each.format].judged else None)
+    """Return whether a format was tested on the given images, if there are any and it can be."""
+    return not subject.splits or not FORMATS[each.format].runs or each.source == subject.source
 
 
 def _copy(each: Exported, folder: Path, temporary: Path) -> None:
@@ -130,7 +129,7 @@ def _exported(form: Format, subject: TrainedModel, folder: Path) -> Exported:
         files = form.files(subject)
     for name, data in files.items():
         write_checked(folder / name, data)
-    test = subject.splits.test if subject.splits and form.judged else None
+    test = subject.splits.test if subject.splits and form.runs else None
     try:
         with _explained(form):
             answers = form.answers(folder)

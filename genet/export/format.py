@@ -56,8 +56,12 @@ class Format:
     answers: Callable[[Path], Answers]
     loading: str
     tolerance: float
-    judged: bool = False  # whether its accuracy is measured on the test images
     refuses: Callable[[TrainedModel], str | None] = _nothing
+
+    @property
+    def runs(self) -> bool:
+        """Return whether it can answer images by itself; a structure alone cannot."""
+        return bool(self.loading)
 
 
 class TrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from genet.config.reader import read_structure
-from genet.device import current, keep_memory
+from genet.device import current, keep_memory, read_card
 from genet.errors import GenetError, first_line
-from genet.export.manifest import EVIDENCE_FILE, Exports
+from genet.export.manifest import EVIDENCE_FILE, Exports, Served, Serving
 from genet.export.onnx_formats import FILES
 from genet.export.timm_form import FOLDER, open_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
@@ -19,42 +20,51 @@ from genet.latency.timing.clock import Timing, Work, measure_apart
 from genet.latency.timing.runtimes import WAITING, onnx_work
 from genet.models.weights import load
 from genet.progress import UNSEEN, Tracker
-from genet.storage import Record, read_checked
+from genet.storage import read_checked
 
 CPU = torch.device("cpu")
+BRIEFLY_S = 1.0  # for each format, when a network is exported
 
 
-class Served(Record):
-    """Milliseconds per batch of one format in its own runtime, or why it has none."""
+def with_latencies(exports: Exports, folder: Path, device: torch.device, batch: int) -> Exports:
+    """Return an export's record with the latency of every format, timed briefly unless all are known in this setting."""
+    known, names = exports.serving, [each.format for each in exports.exported if each.format in RUNTIMES]
+    setting = Serving(device=read_card(device).name, threads=_threads(device), batch=batch, served=()).setting
+    if known and known.setting == setting and all(known.ms_per_image(name) for name in names):
+        return exports
+    timed = exports.model_copy(update={"serving": serving_times(folder, device, batch, limit_s=BRIEFLY_S * len(names))})
+    timed.save(folder / EVIDENCE_FILE)
+    return timed
 
-    format: str
-    runtime: str
-    ms: float | None = None
-    spread: float | None = None
-    failure: str | None = None
 
-
-def serving_times(folder: Path, device: torch.device, batch: int, tracker: Tracker = UNSEEN) -> tuple[Served, ...]:
+def serving_times(
+    folder: Path, device: torch.device, batch: int, tracker: Tracker = UNSEEN, limit_s: float = math.inf
+) -> Serving:
     """Time every format in an export's folder on random images; one that cannot run here has the reason instead.
 
-    GenetError if the folder holds no export.
+    No further round begins after `limit_s` seconds. GenetError if the folder holds no export.
     """
     exports = Exports.load(folder / EVIDENCE_FILE)
     reads = read_structure(folder / "network.yaml").input
     if device.type == "cpu":
         keep_memory()
-    images = torch.randn(batch, reads.channels, reads.resolution, reads.resolution, device=device)
+    shape = (batch, reads.channels, reads.resolution, reads.resolution)
     works: dict[str, Work] = {}
     failures: dict[str, str] = {}
     with torch.inference_mode(), current(device):
         for name in (each.format for each in exports.exported if each.format in RUNTIMES):
             try:
-                works[name] = _work(name, folder, images)
+                works[name] = _work(name, folder, torch.randn(shape, device=device))
             except (GenetError, RuntimeError) as fault:
                 failures[name] = first_line(fault)
-        timings = _timed(works, device, tracker)
+        timings = _timed(works, device, tracker, limit_s)
     found = [Served(format=n, runtime=RUNTIMES[n][0], ms=t.ms, spread=t.spread) for n, t in timings.items()]
-    return (*found, *(Served(format=n, runtime=RUNTIMES[n][0], failure=why) for n, why in failures.items()))
+    found += [Served(format=n, runtime=RUNTIMES[n][0], failure=why) for n, why in failures.items()]
+    return Serving(device=read_card(device).name, threads=_threads(device), batch=batch, served=tuple(found))
+
+
+def _threads(device: torch.device) -> int | None:
+    return torch.get_num_threads() if device.type == "cpu" else None
 
 
 def _work(name: str, folder: Path, images: Tensor) -> Work:
@@ -63,12 +73,13 @@ def _work(name: str, folder: Path, images: Tensor) -> Work:
     return work
 
 
-def _timed(works: dict[str, Work], device: torch.device, tracker: Tracker) -> dict[str, Timing]:
+def _timed(works: dict[str, Work], device: torch.device, tracker: Tracker, limit_s: float) -> dict[str, Timing]:
     """Time the works in turn; the host's clock times those that return when a GPU has answered."""
     waits = {name for name in works if RUNTIMES[name][0] in WAITING}
     timings: dict[str, Timing] = {}
     for clock, names in ((device, works.keys() - waits), (CPU, waits)):
-        timings |= zip(names, measure_apart([works[name] for name in names], clock, tracker), strict=True)
+        own = limit_s * len(names) / max(1, len(works))
+        timings |= zip(names, measure_apart([works[name] for name in names], clock, tracker, own), strict=True)
     return {name: timings[name] for name in works}
 
 

@@ -7,6 +7,40 @@ from genet.storage import Derived, Record
 EVIDENCE_FILE = "exports.json"
 
 
+class Served(Record):
+    """Milliseconds per batch of one format in its own runtime, or why it has none."""
+
+    format: str
+    runtime: str
+    ms: float | None = None
+    spread: float | None = None
+    failure: str | None = None
+
+
+class Serving(Record):
+    """Latencies of an export's formats, timed in turn on one device, with so many images at a time."""
+
+    device: str
+    threads: int | None  # of a processor
+    batch: int
+    served: tuple[Served, ...]
+
+    @property
+    def setting(self) -> str:
+        """Name everything that the latencies depend on besides the formats."""
+        threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.threads else ""
+        return f"{self.device}{threads}, batch {self.batch}"
+
+    def of(self, form: str) -> Served | None:
+        """Return what was measured of a format; None for one that cannot run."""
+        return next((one for one in self.served if one.format == form), None)
+
+    def ms_per_image(self, form: str) -> float | None:
+        """Return a format's latency; None if it was not measured."""
+        found = self.of(form)
+        return None if found is None or found.ms is None else found.ms / self.batch
+
+
 class Exported(Record):
     """One format that was written, loaded again and compared.
 
@@ -30,6 +64,8 @@ class Exported(Record):
 class Exports(Derived):
     """All formats in a folder, and why others are not there. `inputs` names the network and its weights.
 
+    `serving` holds their latencies; an earlier version measured none.
+
     Some formats are left out because the network or the given images do not allow them; the `failed` ones raised or did not
     reproduce the network.
     """
@@ -38,6 +74,7 @@ class Exports(Derived):
     exported: tuple[Exported, ...]
     left_out: dict[str, str]
     failed: tuple[str, ...] = ()
+    serving: Serving | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -154,13 +154,12 @@ def _format(name: str, purpose: str, files: Callable[[TrainedModel], dict[str, b
     return Format(name, purpose, place, files, answers, loading, tolerance, **more)
 
 
-ONNX = _format("onnx", "ONNX Runtime, TensorRT and others, in fp32", _fp32, tolerance=1e-4, judged=True)
+ONNX = _format("onnx", "ONNX Runtime, TensorRT and others, in fp32", _fp32, tolerance=1e-4)
 ONNX_FP16 = _format("onnx-fp16", "TensorRT, strongly typed: fp16 but for images and logits", _fp16, tolerance=0.05)
 ONNX_INT8 = _format(
     "onnx-int8",
     "INT8 with explicit Q/DQ nodes, calibrated on up to 512 training images; for devices with INT8 units",
     _int8,
     tolerance=0.5,
-    judged=True,
     refuses=_needs_images,
 )

@@ -83,7 +83,7 @@ def _place_of(folder: Path, form: str) -> Path:
     """Return the path of a format in an export's folder, or in the one above it."""
     check_formats([form])
     name = FORMATS[form].place
-    if not FORMATS[form].loading:
+    if not FORMATS[form].runs:
         raise GenetError(f"--format: got {form}, which is a structure alone, expected a format that can run; leave it out")
     if not folder.exists():
         raise GenetError(f"{folder} does not exist, expected the folder of a network; name one that does")

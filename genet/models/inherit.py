@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from genet.arch.network import Network
+from genet.arch.space import may_inherit
 from genet.errors import GenetError
 from genet.models.blocks import ConvNorm, ResidualBlock
 from genet.models.build import GENet, Stage, build
@@ -34,8 +35,7 @@ def inherit(parent: GENet, network: Network, seed: int = 0, fresh: int | None = 
     Stem, head and the number of super-blocks must be the parent's (GenetError otherwise); any super-block may differ.
     """
     old = parent.network
-    ours, theirs = ((n.input.channels, n.stem, n.head, len(n.superblocks)) for n in (network, old))
-    if ours != theirs:
+    if not may_inherit(network, old):
         raise GenetError(f"a child must have its parent's stem, head and number of super-blocks, got {network} for {old}")
     child = build(network, seed)
     child.stem.load_state_dict(parent.stem.state_dict())

@@ -13,11 +13,12 @@ from genet.arch.external import read_notation
 from genet.arch.network import Input
 from genet.config.preprocessing import preprocessing_at, shown_of
 from genet.config.reader import read_training, to_yaml
-from genet.config.recipe import Data, Recipe, TrainingRecipe
+from genet.config.recipe import Data, Measure, Recipe, TrainingRecipe
 from genet.device import open_device
 from genet.errors import DataError, RunError
 from genet.export.exports import FORMATS, check_formats, export
 from genet.export.format import TrainedModel
+from genet.export.format_latency import with_latencies
 from genet.export.manifest import Exports
 from genet.latency.trace import cost_of, structure_cost
 from genet.models.external import structure_of
@@ -35,7 +36,8 @@ from genet.training.splits import Splits, load_data
 def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
     """Export the winner of every budget and the best searched network beside it, or the one of this name, in all formats or some.
 
-    There is none if no network meets a budget. RunError if none has this name.
+    Their formats are timed at the batch of the run's latencies. There is none if no network meets a budget. RunError if none has
+    this name.
     """
     check_formats(formats)
     outcomes = job.folder.read(job.folder.results, Outcomes)
@@ -51,6 +53,7 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
             network = read_notation(raced.network, raced.name)
             module = load_structure(network, folder / WEIGHTS_FILE)
             exports = _exported(module, folder, formats, images, job.splits.labels, tracker)
+            exports = with_latencies(exports, folder / "export", job.device, recipe.measure.batch)
             tracker.resume_at(number * count)
             for line in exports.failures:
                 job.progress.say(f"  {raced.name}: {line}")
@@ -60,7 +63,7 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
                 exports,
                 shown_of(recipe.data, network.input.channels, network.input.resolution),
                 job.splits.labels,
-                data=_told(recipe.data, job.splits),
+                data=images.told,
                 training=_trained_by(recipe, job.splits),
                 trained=Trained.load(folder / "model.json"),
                 outcomes=outcomes,
@@ -74,10 +77,11 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
 def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progress: Progress) -> Exports:
     """Export the network in a folder of its own; on the given images, or those it was trained on if its recipe is there.
 
-    Only the latter give the names of the classes, which are written beside the network. RunError if they have changed since.
+    Only the latter give the names of the classes, which are written beside the network. RunError if they have changed since. Its
+    formats are timed at the batch of a recipe that names none.
     """
     check_formats(formats)
-    open_device("cpu")  # for its threads
+    device = open_device("auto")
     module = load(folder)
     network, cost = structure_of(module), cost_of(module)  # a network that the card cannot describe is not exported
     reads = network.input
@@ -92,6 +96,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         write_labels(folder, labels)
     with progress.track("exports, each loaded again and compared", len(_all(formats))) as tracker:
         exports = _exported(module, folder, formats, images, labels, tracker)
+        exports = with_latencies(exports, folder / "export", device, Measure().batch)
         tracker.end_here()
     facts = Card(
         network,
@@ -99,7 +104,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         exports,
         shown_of(source, reads.channels, reads.resolution) if source else preprocessing_at(reads.channels, reads.resolution),
         labels,
-        data=_told(recipe.data, images.splits) if recipe and images and images.own else None,
+        data=images.told if images else None,
         training=_trained_by(recipe, images.splits if images and images.own else None) if recipe else None,
         trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
     )
@@ -120,6 +125,13 @@ class _Images:
     def source(self) -> str:
         """Return a digest of the images."""
         return digest(f"{self.data.identity(self.splits.name)}/{self.seed}/{self.splits.test.size}")[:12]
+
+    @property
+    def told(self) -> str:
+        """Tell which images the network was trained, chosen and tested on."""
+        if self.own:
+            return f"{self.data.name}: {self.splits.sizes}"
+        return f"not known; calibrated and tested on images of {Path(self.data.root or self.data.name).name}"
 
 
 def _images_of(
@@ -176,8 +188,3 @@ def _trained_by(recipe: Recipe | TrainingRecipe, splits: Splits | None) -> str:
     """Return the final training with the augmentation and the batch that it had, as YAML."""
     batch = min(recipe.train.batch, splits.train.size) if splits else recipe.train.batch
     return to_yaml(recipe.train.model_copy(update={"augment": recipe.train.augment or recipe.augment, "batch": batch}))
-
-
-def _told(data: Data, splits: Splits) -> str:
-    """Return the images that a network was trained, chosen and tested on, in words."""
-    return f"{data.name}: {splits.sizes}"

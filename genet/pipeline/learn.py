@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple, cast
 
 from genet.arch.external import ModelSpec
+from genet.arch.space import may_inherit
 from genet.config.pretrained import check_pretrained
-from genet.config.recipe import Model, PretrainedMaster, Schedule
+from genet.config.recipe import Model, PretrainedMaster, Schedule, TunedMaster
 from genet.errors import RunError
-from genet.models.weights import WEIGHTS_FILE, load_weights, read_labels, save_weights, weights_bytes
+from genet.models.build import GENet
+from genet.models.weights import WEIGHTS_FILE, load, load_weights, read_labels, save_weights, weights_bytes
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials, planned_trials
 from genet.pipeline.train import TrainingTask, train_anew, trained_before
@@ -21,6 +24,14 @@ from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.image_sources import check_labels
 from genet.training.loop import Execution
 
+
+class Parent(NamedTuple):
+    """A network whose weights others begin with, and a digest of them."""
+
+    module: GENet
+    weights: str
+
+
 WITHOUT: dict[Model, str] = {
     "auto": "what they cannot tell is taken from the slopes that all super-blocks share",
     "paper": "its slopes are the smallest of many that fit; --model auto shares slopes among super-blocks",
@@ -28,11 +39,39 @@ WITHOUT: dict[Model, str] = {
 
 
 def train_master(job: RunContext) -> Trained:
-    """Train the MasterNet, the parent of all trials; or take one that was trained before."""
+    """Train the MasterNet, the parent of all trials, from new weights or from others; or take one that was trained before."""
     master = job.recipe.master
     if isinstance(master, PretrainedMaster):
         return _take_master(job, Path(master.folder))
-    return train_network(job, job.masternet, master, job.folder.master, "training the MasterNet")
+    if isinstance(master, TunedMaster):
+        check_pretrained(job.recipe)
+        parent = _parent(cast("GENet", load(master.folder)))
+        lesson = lesson_of(job, job.masternet, master.schedule, parent=parent)
+        if trained_before(lesson, job.folder.master) is None:
+            _check_no_trials(job, Path(master.folder))
+    else:
+        parent, lesson = None, lesson_of(job, job.masternet, master)
+    return train_network(job, lesson, job.folder.master, "training the MasterNet", parent)
+
+
+def _parent(module: GENet) -> Parent:
+    return Parent(module, digest(weights_bytes(module)))
+
+
+def parent_of(job: RunContext) -> Parent | None:
+    """Return the trained MasterNet if the networks of the run begin with its weights; None if they begin with new ones."""
+    if job.recipe.train.init == "scratch":
+        return None
+    job.folder.read(job.folder.master, Trained)
+    return _parent(load_weights(job.masternet, job.folder.master.with_suffix(".safetensors")))
+
+
+def _check_no_trials(job: RunContext, folder: Path) -> None:
+    """Raise RunError if trials started from other weights than those in the folder."""
+    if job.folder.master.exists() and job.folder.trials.read().records:
+        raise RunError(
+            f"master.from: {folder} must hold the weights that the run's trials started from; give --new-run for new trials"
+        )
 
 
 def _take_master(job: RunContext, folder: Path) -> Trained:
@@ -56,10 +95,7 @@ def _take_master(job: RunContext, folder: Path) -> Trained:
     known = job.folder.read_current(job.folder.master, Trained, inputs)
     if known and weights.exists():
         return known
-    if job.folder.master.exists() and job.folder.trials.read().records:
-        raise RunError(
-            f"master.from: {folder} must hold the weights that the run's trials started from; give --new-run for new trials"
-        )
+    _check_no_trials(job, folder)
     size, sets = ours.input.resolution, (splits.nas_validation, splits.test)
     nas, test = (accuracy(module, images, size, job.device) for images in sets)
     save_weights(module, weights)
@@ -77,22 +113,33 @@ def _take_master(job: RunContext, folder: Path) -> Trained:
 
 
 def train_network(
-    job: RunContext, network: ModelSpec, schedule: Schedule, result: Path, title: str, world: ProcessGroup = SINGLE_PROCESS
+    job: RunContext,
+    lesson: TrainingTask,
+    result: Path,
+    title: str,
+    parent: Parent | None,
+    world: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
-    """Train a network from scratch, unless `result` and the weights beside it show that this training is done."""
-    lesson = lesson_of(job, network, schedule)
+    """Train a network, unless `result` and the weights beside it show that this is done; `parent` holds what it inherits."""
     known = trained_before(lesson, result)
     world.wait()  # all processes have checked before the first of them writes
     if known:
         return known
     splits = job.splits.seen_as(lesson.view(world))
-    with job.progress.track(title, schedule.epochs) as tracker:
-        return train_anew(lesson, splits, Execution(job.device, world=world, progress=job.progress), result, tracker)
+    with job.progress.track(title, lesson.schedule.epochs) as tracker:
+        execution = Execution(job.device, world=world, progress=job.progress)
+        return train_anew(lesson, splits, execution, result, tracker, parent.module if parent else None)
 
 
-def lesson_of(job: RunContext, network: ModelSpec, schedule: Schedule, repeat: int = 0) -> TrainingTask:
-    """Return a network trained on the job's images."""
-    return TrainingTask(network, schedule, job.recipe.data, job.recipe.seed, job.recipe.augment, repeat, images=job.splits.name)
+def lesson_of(
+    job: RunContext, network: ModelSpec, schedule: Schedule, repeat: int = 0, parent: Parent | None = None
+) -> TrainingTask:
+    """Return a network trained on the job's images, from a parent's weights if there is one that it may inherit."""
+    recipe = job.recipe
+    inherits = parent.weights if parent and may_inherit(network, parent.module.network) else ""
+    return TrainingTask(
+        network, schedule, recipe.data, recipe.seed, recipe.augment, repeat, inherits=inherits, images=job.splits.name
+    )
 
 
 def fit_trials(job: RunContext, model: Model | None = None) -> Regression:

@@ -1,4 +1,4 @@
-"""Race: the entrants are trained from scratch by successive halving, and per budget the best of all within it wins."""
+"""Race: the entrants are trained by successive halving, and per budget the best of all within it wins."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.joint_trials import run_joint_trials
+from genet.pipeline.learn import parent_of
 from genet.pipeline.trainings import Finished, Trainings
 from genet.search.outcome import Outcomes, Trained, Won
 from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced
@@ -29,7 +30,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     """
     masternet, _ = job.folder.read(job.folder.master, Trained), job.splits  # the images must not have changed
     found = find_entrants(job)
-    trainings = Trainings(job, runner, {each.network: each.design for each in found.entrants if each.design})
+    trainings = Trainings(job, runner, {each.network: each.design for each in found.entrants if each.design}, parent_of(job))
     found = run_joint_trials(job, found, trainings.train_shortly, trainings.trained_shortly)
     entrants = found.racing
     scores = _trained(job, trainings, entrants)
@@ -121,6 +122,7 @@ def _scores(full: Mapping[tuple[str, int], Finished]) -> dict[str, Score]:
             test=tuple(line.test for line in lines if line.test is not None),
             held_out_images=lines[0].held_out_images,
             test_images=lines[0].test_images,
+            inherited=lines[0].inherited,
         )
         for network, lines in by_network.items()
     }

@@ -15,7 +15,7 @@ from genet.models.weights import write_labels
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.explain import explain_selection
-from genet.pipeline.learn import train_network
+from genet.pipeline.learn import lesson_of, parent_of, train_network
 from genet.pipeline.run_folder import RunFolder, network_name
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.shortfalls import list_shortfalls
@@ -58,7 +58,9 @@ def _trained(job: RunContext, network: ModelSpec, world: ProcessGroup) -> Traine
     if world.first:
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
         write_labels(folder, job.splits.labels)
-    return train_network(job, network, job.recipe.train, folder / "model.json", f"training {network_name(network)}", world)
+    parent = parent_of(job)
+    lesson = lesson_of(job, network, job.recipe.train, parent=parent)
+    return train_network(job, lesson, folder / "model.json", f"training {network_name(network)}", parent, world)
 
 
 def write_report(job: RunContext) -> Path:

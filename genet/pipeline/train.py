@@ -1,4 +1,4 @@
-"""One network trained from scratch into a file: the MasterNet, a selected network, or any network file."""
+"""One network trained into a file: the MasterNet, a selected network, or any network file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ import torch
 from torch import nn
 
 from genet.arch.external import ExternalModel, ModelSpec
-from genet.arch.network import Input
+from genet.arch.network import Input, Network
 from genet.config.augment import Augment, augment_at
 from genet.config.reader import read_structure, read_training, to_yaml
 from genet.config.recipe import Data, Schedule, Training, TrainingRecipe
 from genet.errors import GenetError, RunError, first_line
 from genet.export.opening import open_network
+from genet.models.build import GENet
 from genet.models.external import build_structure, check_unchanged, marked
 from genet.models.folded import Folded, unfolded
+from genet.models.inherit import inherit
 from genet.models.plain import baked
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, load_structure, read_labels, save_weights, write_labels
 from genet.names import unshared
@@ -50,8 +52,8 @@ class TrainingTask:
     """A network, its training, and its images. Every `repeat` has weights and an order of images of its own.
 
     `start` are the weights to begin with, in place of fresh ones, and `numbered` the classes in the order of those weights, if
-    that is not their usual one. A folded network sees `fold` images as one. `images` stands for the images, as their
-    splits have it.
+    that is not their usual one; `inherits` is a digest of those of a network like it, which whoever trains it has. A folded
+    network sees `fold` images as one. `images` stands for the images, as their splits have it.
     """
 
     network: ModelSpec
@@ -62,6 +64,7 @@ class TrainingTask:
     repeat: int = 0
     start: Path | None = None
     numbered: tuple[str, ...] | None = None
+    inherits: str = ""
     fold: int = 1
     images: str | None = None
 
@@ -81,8 +84,9 @@ class TrainingTask:
         folded = f"/folded {self.fold}" if self.fold > 1 else ""
         order = f"/numbered {self.numbered}" if self.numbered else ""
         look = self.augment.model_dump_json() if self.augment else "default"
-        asked = f"{schedule.model_dump_json()}/{self.data.identity(self.images)}/{look}"
-        return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}{order}")
+        inherited = f"/inherits {self.inherits}" if self.inherits else ""
+        asked = f"{schedule.model_dump_json(exclude={'init'})}/{self.data.identity(self.images)}/{look}"
+        return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}{order}{inherited}")
 
     @property
     def reads(self) -> Input:
@@ -126,7 +130,14 @@ def trained_before(lesson: TrainingTask, result: Path) -> Trained | None:
     return known if known.inputs in (lesson.inputs, lesson.earlier_inputs) else None
 
 
-def train_anew(lesson: TrainingTask, splits: Splits, execution: Execution, result: Path, tracker: Tracker) -> Trained:
+def train_anew(
+    lesson: TrainingTask,
+    splits: Splits,
+    execution: Execution,
+    result: Path,
+    tracker: Tracker,
+    parent: GENet | None = None,
+) -> Trained:
     """Train a network; one that was interrupted goes on from its last checkpoint, which lies beside the result.
 
     The tracker counts epochs. Of several processes the first writes.
@@ -134,7 +145,7 @@ def train_anew(lesson: TrainingTask, splits: Splits, execution: Execution, resul
     world, checkpoint = execution.world, result.with_suffix(f".{lesson.inputs[:8]}.checkpoint")
     here = dataclasses.replace(execution, device=world.device(execution.device), checkpoint=checkpoint)
     tell = _telling(tracker, splits.train.size, result.with_suffix(".events") if world.first else None)
-    module, trained = finished(learn(lesson, splits, here), tell)
+    module, trained = finished(learn(lesson, splits, here, parent), tell)
     if world.first:
         save_weights(module, result.with_suffix(".safetensors"))
         save_trained(trained, result)
@@ -153,12 +164,15 @@ def save_trained(trained: Trained, result: Path) -> None:
     trained.save(result)
 
 
-def learn(lesson: TrainingTask, splits: Splits, execution: Execution) -> Generator[Epoch, None, tuple[nn.Module, Trained]]:
+def learn(
+    lesson: TrainingTask, splits: Splits, execution: Execution, parent: GENet | None = None
+) -> Generator[Epoch, None, tuple[nn.Module, Trained]]:
     """Train a network, from its checkpoint if there is one; yield every epoch's number, loss and accuracy.
 
-    Return the network, without its fold, and its accuracies. Nothing but the checkpoint is written.
+    `parent` holds the weights that the lesson inherits. Return the network, without its fold, and its accuracies. Nothing but the
+    checkpoint is written.
     """
-    module, resolution = _begun(lesson), lesson.network.input.resolution
+    module, resolution = _begun(lesson, parent=parent), lesson.network.input.resolution
     teacher = teacher_of(lesson, splits.labels)
     inputs = TrainingInputs(splits.train, lesson.schedule, resolution, lesson.order_seed, teacher)
     epochs = yield from training_stages(module, inputs, execution)
@@ -180,9 +194,12 @@ def learn(lesson: TrainingTask, splits: Splits, execution: Execution) -> Generat
     return (module.inside if isinstance(module, Folded) else module), trained
 
 
-def _begun(lesson: TrainingTask, progress: Progress = SILENT) -> nn.Module:
+def _begun(lesson: TrainingTask, progress: Progress = SILENT, parent: GENet | None = None) -> nn.Module:
     """Return the network with fresh weights, or with those it begins with; changes to other authors' modules are reported."""
     network = lesson.network
+    if lesson.inherits and isinstance(network, Network):
+        assert parent is not None, "whoever trains a network that inherits has its parent"
+        return inherit(parent, network, lesson.weights_seed).train()
     module = load_structure(network, lesson.start).train() if lesson.start else build_structure(network, lesson.weights_seed)
     if isinstance(network, ExternalModel):
         for told in filter(None, (baked(module), ready_to_train(module, network))):

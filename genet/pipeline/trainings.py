@@ -1,4 +1,4 @@
-"""Whole networks trained from scratch, each once: a journal tells which are finished, and a runner trains the others."""
+"""Whole networks trained, each once: a journal tells which are finished, and a runner trains the others."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from genet.config.reader import to_yaml
 from genet.config.recipe import Schedule
 from genet.device import give_back_memory, open_device
 from genet.errors import DeviceError, EvidenceError, LostDeviceError, NonFiniteLossError
+from genet.models.build import GENet
 from genet.models.weights import WEIGHTS_FILE, weights_bytes, write_labels
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner
-from genet.pipeline.learn import lesson_of
+from genet.pipeline.learn import Parent, lesson_of
 from genet.pipeline.train import TrainingTask, learn, save_trained, trained_before
 from genet.search.outcome import Trained, percent
 from genet.search.race import short_training
@@ -48,6 +49,7 @@ class Finished(Record):
     test_images: int = 0
     seconds: float = 0.0
     failure: Failure | None = None
+    inherited: bool = False  # it began with the MasterNet's weights
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class FullTraining:
-    """The work of a runner: networks trained from scratch, one after the other, with every failure told by kind."""
+    """The work of a runner: networks trained one after the other, with every failure told by kind.
+
+    Some inherit the weights of the `parent`, others begin with new ones.
+    """
 
     splits: Splits
     device: str
+    parent: GENet | None = None
 
     silence_s: float | None = None
 
@@ -126,7 +132,7 @@ class FullTraining:
     def _trained(self, task: Training, device: torch.device) -> Iterator[Event]:
         began, epochs = time.monotonic(), task.lesson.schedule.epochs
         give_back_memory(device)
-        learning = learn(task.lesson, self.splits, Execution(device, task.checkpoint))
+        learning = learn(task.lesson, self.splits, Execution(device, task.checkpoint), self.parent)
         walked = 0
         while True:
             try:
@@ -143,6 +149,7 @@ class FullTraining:
 def _line(task: Training, **found: object) -> Finished:
     lesson = task.lesson
     facts = {"network": str(lesson.network), "epochs": lesson.schedule.epochs, "repeat": lesson.repeat}
+    facts |= {"inherited": bool(lesson.inherits)}
     return Finished.model_validate({"id": task.id, "name": task.name, **facts, **found})
 
 
@@ -154,11 +161,12 @@ def _reached(task: Training, trained: Trained, test_images: int, seconds: float 
 class Trainings:
     """Trainings of a run's networks: what the journal holds, and who runs what it lacks.
 
-    `designs` are the known designs that networks are scaled from, by notation; they name what is written of them.
+    `designs` are the known designs that networks are scaled from, by notation; they name what is written of them. Networks that
+    may inherit the `parent`'s weights begin with them.
     """
 
-    def __init__(self, job: RunContext, runner: OpenRunner, designs: Mapping[str, str]) -> None:
-        self._job, self._open, self._designs = job, runner, designs
+    def __init__(self, job: RunContext, runner: OpenRunner, designs: Mapping[str, str], parent: Parent | None = None) -> None:
+        self._job, self._open, self._designs, self._parent = job, runner, designs, parent
         self._names: dict[str, str] = {}
         self._tried: set[str] = set()  # by this process: what failed is tried again by the next command
         self._finished = read_finished(job.folder.race)
@@ -198,7 +206,7 @@ class Trainings:
         """Return the training of a named network."""
         name = self._names[network]
         model = read_notation(network, self._designs.get(network, self._job.recipe.space.name))
-        lesson = lesson_of(self._job, model, schedule, repeat)
+        lesson = lesson_of(self._job, model, schedule, repeat, self._parent)
         keep = schedule == self._job.recipe.train and repeat == 0
         folder = self._job.folder.network(lesson.network) if keep else self._job.folder.race_under_way
         stem = "model" if keep else name  # as `genet train` calls it
@@ -228,7 +236,8 @@ class Trainings:
     def _run(self, title: str, total: int, missing: Sequence[Training]) -> None:
         job = self._job
         opened = self._open(job.recipe.measure.device if job.recipe.measure.here else "auto")
-        work = FullTraining(job.splits.seen_as(missing[0].lesson.view()), str(job.device))
+        parent = self._parent.module if self._parent else None
+        work = FullTraining(job.splits.seen_as(missing[0].lesson.view()), str(job.device), parent)
         with (
             job.progress.track(title, total, total - len(missing)) as tracker,
             closing(opened([(task,) for task in missing], work)) as events,

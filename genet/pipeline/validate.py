@@ -10,7 +10,7 @@ from genet.errors import EvidenceError, MeasurementError, NonFiniteLossError
 from genet.latency.profile import measure_network
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import planned_trials
-from genet.pipeline.learn import lesson_of
+from genet.pipeline.learn import lesson_of, parent_of
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.train import train_anew, trained_before
 from genet.search.regression import Regression
@@ -23,7 +23,7 @@ FEWEST = 4  # networks, of which one is of the frontier
 
 
 def validate_predictions(job: RunContext, count: int, epochs: int | None = None, trainings: int = 1) -> Validation:
-    """Train `count` networks from scratch, each so many times, and measure them; earlier work is not repeated.
+    """Train `count` networks, each so many times, and measure them; earlier work is not repeated.
 
     They are trained as the recipe trains what it selects, for a quarter of its epochs unless told otherwise.
     """
@@ -62,7 +62,9 @@ def _accuracies(
     One that cannot be trained is reported and left out.
     """
     wanted = [(Network.parse(s.network, name=job.recipe.space.name), k) for k in range(trainings) for s in chosen]
-    before = {each: trained_before(lesson_of(job, each[0], schedule, each[1]), job.folder.validated(*each)) for each in wanted}
+    parent = parent_of(job)
+    lessons = {each: lesson_of(job, each[0], schedule, each[1], parent) for each in wanted}
+    before = {each: trained_before(lesson, job.folder.validated(*each)) for each, lesson in lessons.items()}
     done = sum(schedule.epochs for known in before.values() if known)
     missing = len(wanted) - done // schedule.epochs
     job.progress.say(
@@ -70,13 +72,13 @@ def _accuracies(
     )
     reached: dict[str, tuple[float, ...]] = {}
     splits = job.splits.seen_as(lesson_of(job, job.masternet, schedule).view())
+    module = parent.module if parent else None
     with job.progress.track(TITLE, schedule.epochs * len(wanted), done) as tracker:
         for network, repeat in wanted:
             known, file = before[network, repeat], job.folder.validated(network, repeat)
             if known is None:
                 try:
-                    lesson = lesson_of(job, network, schedule, repeat)
-                    known = train_anew(lesson, splits, Execution(job.device), file, tracker)
+                    known = train_anew(lessons[network, repeat], splits, Execution(job.device), file, tracker, module)
                 except NonFiniteLossError as fault:
                     job.progress.say(f"  {network}: left out, {fault}")
                     continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from genet.arch.cost import Cost
 from genet.arch.external import ModelSpec
-from genet.config.preprocessing import Preprocessing
+from genet.config.preprocessing import Preprocessing, mode_of
 from genet.export.manifest import Exports
 from genet.report.page import found_in, render
 from genet.search.outcome import Outcome, Outcomes, Raced, Trained
@@ -41,6 +41,8 @@ def card(facts: Card) -> str:
         reads=facts.network.input,
         cost=facts.cost,
         exports=facts.exports,
+        serving=facts.exports.serving,
+        mode=mode_of(facts.network.input.channels),
         tested=max(tested, default=None),
         raced=facts.raced,
         setting=setting,

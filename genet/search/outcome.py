@@ -55,8 +55,9 @@ class Trained(Derived):
 class Raced(Record):
     """A network of the race that was trained fully, once or more. Accuracies are 0 to 1, latencies milliseconds per image.
 
-    `design` names the known design that it is scaled from; it is None for a network of the search. Accuracies are means over
-    trainings; their errors are standard errors.
+    `design` names the known design that it is scaled from; it is None for a network of the search. `inherited` tells whether its
+    trainings began with the MasterNet's weights, or with new ones. Accuracies are means over trainings; their errors are standard
+    errors.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Raced(Record):
     searched: bool
     design: str | None
     trainings: int
+    inherited: bool = False
     held_out_accuracy: float
     held_out_error: float
     test_accuracy: float
@@ -104,7 +106,8 @@ class Outcome(Raced):
             return f"{self.name}; {'no known design' if self.searched else 'no network of the search'} was within it"
         lead = 100 * (self.held_out_accuracy - other.held_out_accuracy)
         kind = "the best known design" if self.searched else "the best network of the search"
-        told = f"{lead:.1f} points ahead of {other.name}, {kind}, on the images held out"
+        start = ", which began with new weights" if self.inherited and not other.inherited else ""
+        told = f"{lead:.1f} points ahead of {other.name}, {kind}{start}, on the images held out"
         return f"{self.name}, {told}{'; less than one standard error: a tie' if self.tie else ''}"
 
 
@@ -150,6 +153,15 @@ class Outcomes(Derived):
     raced: tuple[Raced, ...]
     failed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
     trainings: float  # cost of tournament, MasterNet, trials and race, in full trainings (T)
+
+    @property
+    def beginnings(self) -> str:
+        """Tell which networks of the race began with the MasterNet's weights; empty if none did."""
+        fresh = [row.name for row in self.raced if not row.inherited]
+        if len(fresh) == len(self.raced):
+            return ""
+        others = f", but {', '.join(fresh)} with new ones" if fresh else ""
+        return f"the networks raced began with the MasterNet's weights{others}"
 
     @property
     def trained_masternet_ms_per_image(self) -> float:

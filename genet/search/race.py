@@ -80,6 +80,7 @@ class Score(Record):
     test: tuple[float, ...]
     held_out_images: int
     test_images: int
+    inherited: bool = False
 
 
 def short_training(schedule: Schedule, share: float = SHORT) -> Schedule:
@@ -176,6 +177,7 @@ def raced(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Rac
             searched=entrant.design is None,
             design=entrant.design,
             trainings=len(score.held_out),
+            inherited=score.inherited,
             held_out_accuracy=fmean(score.held_out),
             held_out_error=standard_error(score.held_out, score.held_out_images, held_out_luck),
             test_accuracy=fmean(score.test),

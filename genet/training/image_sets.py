@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from genet.config.augment import Augment, augment_at
-from genet.config.preprocessing import Preprocessing, preprocessing_at
+from genet.config.preprocessing import Preprocessing, mode_of, preprocessing_at
 from genet.device import cpus
 from genet.errors import DataError
 from genet.names import shown
 from genet.training.augmentation import cropped, draws, erased, seed_augmentation, training_transform
 from genet.training.class_folders import FolderReader
-from genet.training.pixels import in_mode, mode_of, whole_transform
+from genet.training.pixels import in_mode, whole_transform
 
 Transform = Callable[[Image.Image], Tensor]
 Batch = tuple[Tensor, Tensor]  # images (N, channels, resolution, resolution) in fp32, labels (N,)

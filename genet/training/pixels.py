@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from genet.arch.network import Input
-from genet.config.preprocessing import Preprocessing, preprocessing_at
+from genet.config.preprocessing import Preprocessing, mode_of, preprocessing_at
 
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 OF_16_BITS = ("PNG", "PPM")  # formats whose deep pixels have this depth, or are given it by Pillow, in mode I too
@@ -46,11 +46,6 @@ def _bits(image: Image.Image) -> int:
     if image.mode == "I" and image.format not in OF_16_BITS:
         raise ValueError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits")
     return 16
-
-
-def mode_of(channels: int) -> str:
-    """Return Pillow's name of grey images or coloured ones."""
-    return "L" if channels == 1 else "RGB"
 
 
 def whole_transform(how: Preprocessing, channels: int, resolution: int, normalise: bool = True) -> Callable[[Any], Any]:

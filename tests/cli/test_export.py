@@ -5,16 +5,24 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from timm.data import create_transform, resolve_data_config
 
 from genet.config.recipe import Data
+from genet.export.format_latency import with_latencies
 from genet.export.manifest import Exports
+from genet.export.timm_form import open_timm
 from genet.models.weights import load
 from genet.pipeline.run_folder import RunFolder
-from genet.search.outcome import Outcomes
+from genet.search.outcome import Outcomes, percent
 from genet.storage import digest
 from genet.training.accuracy import accuracy
 from genet.training.splits import load_test
@@ -49,6 +57,57 @@ def test_a_runs_export_has_all_formats_and_its_card_all_of_the_evidence(finished
         assert fact in card
 
 
+def test_record_and_card_of_a_runs_export_tell_what_every_format_reaches_and_takes(finished: RunFolder) -> None:
+    (outcome,) = Outcomes.load(finished.results).outcomes
+    folder = finished.path / outcome.export
+    exports, card = Exports.load(folder / "exports.json"), (folder.parent / "card.md").read_text()
+    assert exports.serving
+    assert exports.serving.batch == finished.recipe().measure.batch == 64
+    assert f"for a second or so, on {exports.serving.setting}." in card
+    rows = {line.split(" | ")[0].strip("| "): line for line in card.splitlines() if line.startswith("| ")}
+    for each in exports.exported:
+        if each.format == "genet-string":
+            assert rows[each.format].endswith("| not measured | not measured: a structure alone |")
+        else:
+            ms = exports.serving.ms_per_image(each.format)
+            assert f"| {percent(each.accuracy)} | {ms:.4f} in " in rows[each.format]
+
+
+def test_latencies_are_kept_in_their_setting_and_a_runtime_that_is_not_there_is_told(
+    exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "export"
+    shutil.copytree(exported[0], folder)
+    timed = with_latencies(exported[1], folder, torch.device("cpu"), batch=2)
+    assert timed.serving
+    assert timed.serving.ms_per_image("onnx")
+    assert Exports.load(folder / "exports.json") == timed == with_latencies(timed, folder, torch.device("cpu"), batch=2)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    without = with_latencies(timed, folder, torch.device("cpu"), batch=1).serving
+    assert without
+    assert without.ms_per_image("timm")
+    assert [one.format for one in without.served if one.failure] == ["onnx", "onnx-fp16", "onnx-int8"]
+    onnx = without.of("onnx")
+    assert onnx
+    assert onnx.failure == "runtime onnxruntime needs its package, which is not installed; pip install 'onnxruntime'"
+
+
+def test_the_cards_lines_and_timms_config_prepare_an_image_as_the_network_was_shown_it(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, "export", trained, "--data", "digits", "--format", "timm")
+    monkeypatch.chdir(trained)
+    first = np.random.default_rng(0).permutation(1797)[0]  # of the test images
+    Image.fromarray((load_digits().images[first] / 16 * 255).round().astype(np.uint8)).save("image.png")
+    found: dict[str, Any] = {}
+    exec(textwrap.dedent(Path("card.md").read_text().split("reads it:\n")[1].split("From the folder")[0]), found)
+    config = resolve_data_config(model=open_timm(Path("export/timm")))
+    by_timm = create_transform(**config)(Image.open("image.png"))[None]
+    shown, _ = next(load_test(Data(), NETWORK.input).batches(1, 12))
+    for images in (found["images"], by_timm):
+        assert torch.allclose(images, shown, atol=0.02)  # twice the step of a byte
+
+
 @pytest.mark.slow
 def test_the_cards_lines_run_where_the_card_lies(finished: RunFolder) -> None:
     (outcome,) = Outcomes.load(finished.results).outcomes
@@ -80,6 +139,7 @@ def test_a_network_without_images_leaves_int8_out_and_with_images_has_it(
     (found,) = answer(capsys, "export", str(trained), "--data", "digits")["formats"].values()
     assert not found["left_out"]
     assert {each["test_images"] for each in found["exported"] if each["accuracy"] is not None} == {359}
+    assert "| data | not known; calibrated and tested on images of digits |" in (trained / "card.md").read_text()
     (still,) = answer(capsys, "export", str(trained), "--format", "timm")["formats"].values()
     assert still == found, "another call for one format takes none away"
 

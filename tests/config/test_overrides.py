@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from genet.arch.network import Network
 from genet.config.budget import Budget
 from genet.config.overrides import Override, read_settings
 from genet.config.reader import read_recipe, to_yaml
 from genet.errors import SpecError
 from tests.fixtures.commands import fault
-from tests.fixtures.tiny import RECIPE, write_recipe
+from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
+
+SHAPE = "Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32"
 
 
 def test_values_are_yaml_and_the_last_of_a_key_counts(tmp_path: Path) -> None:
@@ -28,6 +31,24 @@ def test_values_are_yaml_and_the_last_of_a_key_counts(tmp_path: Path) -> None:
 def test_a_space_and_a_value_of_it_may_both_be_given(tmp_path: Path) -> None:
     found = read_recipe(write_recipe(tmp_path), read_settings(["space.name=mine", "space=digits"]))
     assert (found.space.name, len(found.space.superblocks)) == ("mine", 4)
+
+
+def test_masternets_may_be_notations_and_files_looked_for_where_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notation, mine = f"@16x1 | {SHAPE} | 10", Network.parse(f"@16x1 | {SHAPE.replace('c16', 'c24')} | 10", name="mine")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.yaml").write_text(to_yaml(mine))
+    monkeypatch.chdir(tmp_path / "here")
+    given = f'space.masternets=[known, "{notation}", mine.yaml]'
+    found = read_recipe(write_recipe(tmp_path, space=SPACE + "masternets: [gone.yaml]\n"), read_settings([given]))
+    group, named, own = found.space.masternets or ()
+    assert (group, str(named), own) == ("known", notation, mine)
+    with pytest.raises(SpecError) as told:
+        read_recipe(write_recipe(tmp_path), read_settings(['space.masternets=["@16x1 | Conv k3 c8", none.yaml]']))
+    assert told.value.faults[0].startswith("--set space.masternets: masternets[0]: ")
+    with pytest.raises(SpecError, match="; put a notation in quotes, as in "):
+        read_recipe(write_recipe(tmp_path), read_settings([f"space.masternets=[{notation}]"]))
 
 
 def test_all_faults_are_told_at_once_each_by_its_option(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from hypothesis import given
 
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
-from genet.config.reader import read_any, read_network, read_recipe, read_space, shipped_files, to_yaml
+from genet.config.reader import read_any, read_network, read_recipe, read_space, read_training, shipped_files, to_yaml
 from genet.config.recipe import PretrainedMaster, Recipe, Schedule, Select
+from genet.errors import SpecError
 from tests.fixtures.strategies import networks, spaces
 
 
@@ -75,6 +76,12 @@ def test_how_latency_is_measured_and_images_are_read_and_where_they_lie_leaves_t
     changed = recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=change)})
     assert changed != recipe
     assert changed.evidence_digest == recipe.evidence_digest
+
+
+def test_a_training_without_a_search_has_no_masternet_to_begin_with(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {}\ntrain: {epochs: 1, learning_rate: 1, init: masternet}\n")
+    with pytest.raises(SpecError, match="train: must not have init: masternet, for there is no search; leave it out"):
+        read_training(tmp_path / "mine.yaml")
 
 
 def test_where_a_masternet_from_elsewhere_lies_leaves_the_evidence_as_it_is(recipe: Recipe) -> None:

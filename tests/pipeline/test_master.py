@@ -10,20 +10,22 @@ import torch
 
 from genet.arch.network import Network
 from genet.cli.main import main
-from genet.config.reader import read_recipe, to_yaml
-from genet.config.recipe import PretrainedMaster
+from genet.config.reader import read_network, read_recipe, to_yaml
+from genet.config.recipe import PretrainedMaster, Training
 from genet.errors import DataError, EvidenceError, RunError, SpecError
 from genet.models.build import build
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights, write_labels
 from genet.pipeline.context import RunContext, open_run
 from genet.pipeline.distill import finished_trials, planned_trials, run_planned_trials
-from genet.pipeline.learn import train_master
+from genet.pipeline.learn import parent_of, train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.report import write_report
 from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.trainings import Trainings
 from genet.progress import Progress
 from genet.search.outcome import Trained
 from genet.storage import write_atomic
+from genet.trials.runners.opening import open_runner
 from tests.fixtures.tiny import RECIPE, tiny_recipe, write_recipe
 
 FROM = RECIPE.replace("master: {epochs: 3, batch: 64, learning_rate: 0.4}", "master: {from: trained}")
@@ -122,7 +124,8 @@ def test_the_folder_is_looked_for_beside_the_recipe_and_reads_back(job: RunConte
     ("master", "law"),
     [
         ("{from: 3}", r"master\.from: must be text"),
-        ("{from: trained, epochs: 3}", r"master\.epochs: is not a key here$"),
+        ("{from: trained, epochs: 3}", r"master\.learning_rate: must be given"),
+        ("{from: trained, epochs: 3, learning_rate: 1, augment: none}", r"master\.augment: is not a key here"),
         ("{epochs: three}", r"master\.epochs: "),
         ("trained", r"master: "),
     ],
@@ -130,6 +133,79 @@ def test_the_folder_is_looked_for_beside_the_recipe_and_reads_back(job: RunConte
 def test_faults_are_told_where_they_stand(tmp_path: Path, master: str, law: str) -> None:
     with pytest.raises(SpecError, match=law):
         read_recipe(write_recipe(tmp_path, FROM.replace("{from: trained}", master)))
+
+
+# Networks that begin with the weights of others
+
+TUNED = FROM.replace("{from: trained}", "{from: trained, epochs: 1, batch: 256, learning_rate: 1e-9}")
+STILL = Training(epochs=1, batch=256, learning_rate=1e-9, init="masternet")  # leaves the weights as they were
+
+
+@pytest.fixture
+def tuning(tmp_path: Path) -> RunContext:
+    """A MasterNet that begins with the weights of a wider network for seven classes."""
+    masternet = str(tiny_recipe(tmp_path).space.masternet(16))
+    put(tmp_path / "trained", Network.parse(masternet.replace("c16", "c24", 1).replace("| 10", "| 7")))
+    return RunContext(RunFolder(tmp_path / "run"), read_recipe(write_recipe(tmp_path, TUNED)), Progress())
+
+
+def stem_of(weights: Path, network: Network) -> torch.Tensor:
+    return load_weights(network, weights).stem.conv.weight
+
+
+def test_a_masternet_begins_with_the_weights_of_a_network_like_it_and_is_trained_on(tuning: RunContext, tmp_path: Path) -> None:
+    trained = train_master(tuning)
+    assert len(trained.curve) == 1
+    origin = read_network(tmp_path / "trained")
+    found = stem_of(tuning.folder.master.with_suffix(".safetensors"), tuning.masternet)
+    assert torch.allclose(found, stem_of(tmp_path / "trained" / WEIGHTS_FILE, origin), atol=1e-6)
+    assert train_master(tuning) == trained
+    (tmp_path / "again.yaml").write_text(to_yaml(tuning.recipe))
+    assert read_recipe(tmp_path / "again.yaml") == tuning.recipe
+
+
+def test_other_weights_to_begin_with_are_refused_under_trials_and_train_it_anew_before(
+    tuning: RunContext, tmp_path: Path
+) -> None:
+    trained = train_master(tuning)
+    put(tmp_path / "trained", tuning.masternet, seed=8)
+    assert train_master(tuning) != trained
+    tuning.folder.trials.append({"a": "trial"})
+    put(tmp_path / "trained", tuning.masternet, seed=9)
+    with pytest.raises(RunError, match="must hold the weights that the run's trials started from"):
+        train_master(tuning)
+
+
+def test_the_trials_of_a_masternet_with_new_weights_are_not_those_of_one_that_began_with_others(tuning: RunContext) -> None:
+    anew = tuning.recipe.model_copy(update={"master": tuning.recipe.master.schedule})
+    assert anew.evidence_digest != tuning.recipe.evidence_digest
+
+
+def test_a_masternet_cannot_begin_with_a_network_of_another_stem(tuning: RunContext, tmp_path: Path) -> None:
+    put(tmp_path / "trained", Network.parse(str(tuning.masternet).replace("Conv k3 c8", "Conv k3 c16")))
+    with pytest.raises(SpecError, match=r"Conv k3 c16 .*, expected the channels, stem, head and number of super-blocks of"):
+        train_master(tuning)
+
+
+def test_networks_of_a_run_begin_with_the_masternets_weights_and_those_of_another_shape_with_new_ones(job: RunContext) -> None:
+    train_master(job)
+    job.recipe = job.recipe.model_copy(update={"train": STILL})
+    like, unlike = str(job.masternet).replace("d2 r2", "d3 r2"), "@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"
+    trainings = Trainings(job, open_runner, {}, parent_of(job))
+    trainings.name({like: "like", unlike: "unlike"})
+    lines = trainings.train("trainings", [(like, 0), (unlike, 0)], STILL)
+    assert [line.inherited for line in lines.values()] == [True, False]
+    parent = stem_of(job.folder.master.with_suffix(".safetensors"), job.masternet)
+    kept = [
+        torch.allclose(stem_of(job.folder.network(network) / WEIGHTS_FILE, network), parent, atol=1e-6)
+        for network in (trainings.task(notation, STILL).lesson.network for notation in (like, unlike))
+    ]
+    assert kept == [True, False]
+    before = Trainings(job, open_runner, {})
+    before.name({like: "like", unlike: "unlike"})
+    ids = [[each.task(notation, STILL).id for notation in (like, unlike)] for each in (trainings, before)]
+    assert ids[0][0] != ids[1][0], "other weights to begin with, another training"
+    assert ids[0][1] == ids[1][1]
 
 
 # A MasterNet that has learnt nothing

@@ -45,6 +45,12 @@ def outcomes() -> Outcomes:
     )
 
 
+def test_what_the_networks_raced_began_with_is_told_if_some_inherited() -> None:
+    assert outcomes().beginnings == ""
+    some = outcomes().model_copy(update={"raced": (WON.model_copy(update={"inherited": True}), KNOWN)})
+    assert some.beginnings == f"the networks raced began with the MasterNet's weights, but {KNOWN.name} with new ones"
+
+
 def test_networks_are_drawn_by_their_test_accuracy_and_each_can_be_pointed_at() -> None:
     info = race_figures.race_info(outcomes())
     ((mine,), (known,)) = info.searched, info.known

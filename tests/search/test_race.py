@@ -92,6 +92,13 @@ def test_the_error_on_test_images_has_the_luck_of_test_accuracies_alone() -> Non
     assert found.held_out_error > 0.05
 
 
+@pytest.mark.parametrize(("inherited", "said"), [(False, ", which began with new weights"), (True, "")])
+def test_a_lead_over_a_design_that_began_with_new_weights_is_told_as_one(inherited: bool, said: str) -> None:
+    scores = {name: score(0.8).model_copy(update={"inherited": name == "a" or inherited}) for name in ("a", "b")}
+    (won,) = outcomes([entrant("a"), entrant("b", design="known")], scores)
+    assert f"ahead of b, the best known design{said}, on the images held out" in won.verdict
+
+
 @given(st.lists(st.tuples(SHARES, st.sampled_from([1.0, 2.0, 3.0]), st.booleans()), min_size=1, max_size=9))
 def test_no_larger_budget_gets_a_network_that_is_worse_on_the_images_held_out(found: list[tuple[float, float, bool]]) -> None:
     entrants = [

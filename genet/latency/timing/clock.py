@@ -53,20 +53,25 @@ def measure(works: Sequence[Work], device: torch.device, repeats: int = REPEATS,
     return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
 
 
-def measure_apart(works: Sequence[Work], device: torch.device, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
+def measure_apart(
+    works: Sequence[Work], device: torch.device, tracker: Tracker = UNSEEN, limit_s: float = math.inf
+) -> tuple[Timing, ...]:
     """Time works of different runtimes: each warmed up and repeated by itself, in several rounds.
 
     The threads of one runtime spin for a while after its call, and would slow the next work if it came at once. Each work of
-    each round is counted.
+    each round is counted. No round begins after `limit_s` seconds, but the first.
     """
-    rounds: list[list[float]] = []
-    for _ in range(ROUNDS_APART):
+    rounds: list[list[Timing]] = []
+    began = time.monotonic()
+    while len(rounds) < ROUNDS_APART and (not rounds or time.monotonic() - began < limit_s):
         rounds.append([])
         for work in works:
             time.sleep(PAUSE_S)
-            rounds[-1].append(measure([work], device, REPEATS // ROUNDS_APART)[0].ms)
+            rounds[-1] += measure([work], device, REPEATS // ROUNDS_APART)
             tracker.advance()
-    return tuple(summarise(list(samples)) for samples in zip(*rounds, strict=True))
+    if len(rounds) == 1:
+        return tuple(rounds[0])
+    return tuple(summarise([timing.ms for timing in timings]) for timings in zip(*rounds, strict=True))
 
 
 def summarise(samples_ms: list[float]) -> Timing:

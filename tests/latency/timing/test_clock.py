@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.errors import MeasurementError
-from genet.latency.timing.clock import LAUNCH_MS, REPEAT_MS, REPEATS, SHORT_MS, head_start_ms, measure, summarise
+from genet.latency.timing.clock import LAUNCH_MS, REPEAT_MS, REPEATS, SHORT_MS, head_start_ms, measure, measure_apart, summarise
 
 CPU = torch.device("cpu")
 
@@ -126,3 +126,12 @@ def test_a_work_that_is_shorter_than_its_launch_takes_the_device_no_longer_than_
     one, many = record_graph(lambda: a.add_(1), device), record_graph(lambda: [a.add_(1) for _ in range(20)], device)
     short, long = measure([one, many], device)
     assert short.ms < long.ms / 2  # the host's launch takes several times as long as such a kernel
+
+
+def test_no_round_of_works_apart_begins_beyond_the_limit_but_the_first() -> None:
+    rounds: list[int] = []
+    (timing,) = measure_apart([lambda: time.sleep(0.001)], CPU, lambda: rounds.append(1), limit_s=0.0)
+    assert len(rounds) == 1
+    assert timing.spread > 0, "that of its repeats"
+    measure_apart([lambda: None], CPU, lambda: rounds.append(1))
+    assert len(rounds) > 2
