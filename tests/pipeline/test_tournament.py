@@ -213,6 +213,23 @@ def test_other_trainings_hold_it_anew_as_long_as_there_are_no_trials_and_never_a
     assert Tournament.load(run.tournament).winner is None
 
 
+def test_on_another_device_it_is_measured_anew_and_no_training_is_repeated_and_after_trials_it_stays(run: RunFolder) -> None:
+    before, recipe = Tournament.load(run.tournament), run.recipe()
+    measure = recipe.measure.model_copy(update={"device": "estimate:t4"})
+    elsewhere = recipe.model_copy(update={"measure": measure})
+    run.trials.append({"a": "trial"})
+    with open_run(run.path, Progress(), elsewhere) as job:
+        assert find_masternet(job) == before
+    run.trials.path.unlink()
+    with open_run(run.path, Progress(), elsewhere) as job:
+        found = find_masternet(job)
+    assert found is not None
+    assert (before.setting.device.name, found.setting.device.name) == ("estimate:v100", "estimate:t4")
+    assert found.contenders[0].ms_per_image != before.contenders[0].ms_per_image
+    assert found.winner in {each.network for each in found.contenders}
+    assert max(Counter(trained(run)).values()) == 1
+
+
 def test_staircases_found_around_another_masternet_are_found_anew(run: RunFolder) -> None:
     with open_run(run.path, Progress()) as job:
         profile_device(job)
@@ -253,12 +270,15 @@ def test_if_no_design_is_as_fast_the_masternet_of_the_space_stays_and_nothing_is
     assert said[-1].startswith("  no other design is as fast as the MasterNet of the space")
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+IN_ITS_FIRST_STEP = ZeroDivisionError("in its first step")
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *names: str, fault: Exception = IN_ITS_FIRST_STEP) -> None:
     learn = step.learn
 
     def learnt(lesson: Any, *given: Any) -> Any:
         if not names or lesson.network.name in names:
-            raise ZeroDivisionError("in its first step")
+            raise fault
         return learn(lesson, *given)
 
     monkeypatch.setattr(step, "learn", learnt)
@@ -277,6 +297,23 @@ def test_a_design_that_cannot_be_trained_is_out_and_said(
     assert found.winner != over.winner
     assert any(over.won.design in line and "ZeroDivisionError: in its first step" in line for line in said)
     assert {each.state for each in standings_of(read_run(run.path, Progress()))} == {"won", "out", "failed"}
+
+
+def test_a_design_whose_worker_was_lost_ends_the_round_and_is_trained_by_the_next_command(
+    held: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, recipe = Tournament.load(held.tournament), recipe_with(tmp_path, *OWN)
+    assert over.won is not None
+    run = prepared(tmp_path / "run", held, recipe, "latency.jsonl")
+    for line in (line for line in held.race.read().records if line["network"] != over.winner):
+        run.race.append(line)
+    lost = rf"failed: got no result of 1 designs \({over.won.design}.*: worker killed.* the same command tries them again"
+    with monkeypatch.context() as patch:
+        failing(patch, over.won.design, fault=RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."))
+        with pytest.raises(EvidenceError, match=lost):
+            said_by(run.path, recipe)
+    assert Tournament.load(run.tournament).winner is None
+    assert said_by(run.path, recipe)[0] == over
 
 
 def test_a_tournament_in_which_all_fail_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

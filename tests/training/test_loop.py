@@ -206,6 +206,21 @@ def test_a_training_that_goes_on_still_knows_its_first_epochs(few: TensorImages,
     assert [number for number, *_ in whole] == [1, 2, 3, 4]
 
 
+def test_a_checkpoint_without_its_epochs_as_earlier_versions_wrote_is_gone_on_from(few: TensorImages, tmp_path: Path) -> None:
+    inputs, execution = TrainingInputs(few, SCHEDULE, 8, 0), Execution(checkpoint=tmp_path / "checkpoint.pt")
+    whole = finished(training_stages(build(TINY, seed=1), inputs, Execution()))
+    for done, known in ((2, whole[2:]), (4, whole[3:])):
+        with pytest.raises(KeyboardInterrupt, match="stopped by the test"):
+            train(build(TINY, seed=1), inputs, execution, Stop(done))
+        checkpoints = Checkpoints(tmp_path / "checkpoint.pt")
+        state = checkpoints.read() or {}
+        del state["epochs"]
+        checkpoints.write(state)
+        found = finished(training_stages(build(TINY, seed=1), inputs, execution))
+        assert [epoch[:2] for epoch in found] == [epoch[:2] for epoch in known]
+        checkpoints.remove()
+
+
 def test_a_training_interrupted_in_the_middle_of_an_epoch_ends_where_an_undisturbed_one_ends(few, tmp_path: Path) -> None:
     class Interrupted(TensorImages):
         delivered = 0

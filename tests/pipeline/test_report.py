@@ -1,0 +1,53 @@
+"""What the report takes from a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from genet.config.budget import Budget
+from genet.config.recipe import Measure
+from genet.device import read_card
+from genet.latency.table import Setting
+from genet.pipeline.context import read_run
+from genet.pipeline.report import _short_trainings
+from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.trainings import Finished
+from genet.progress import SILENT
+from genet.report.race_figures import ShortTraining
+from genet.search.race import Entrant, Entrants, JointTrial
+from genet.storage import digest
+from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
+
+BUDGET = Budget(1.0, "x")
+FIVE = RECIPE.replace("train: {epochs: 2", "train: {epochs: 10")  # a short training has two
+
+
+def entrant(network: str, design: str | None = None) -> Entrant:
+    facts = {"resolution": 16, "budget_ms_per_image": 1.0, "parameters": 1, "macs": 1}
+    return Entrant(budget=BUDGET, within=(BUDGET,), design=design, name=network, network=network, **facts)
+
+
+def test_of_all_trainings_the_short_ones_of_who_races_are_shown_with_whose_they_are(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    write_recipe(tmp_path, FIVE, SPACE).rename(run.recipe_file)
+    job = read_run(run.path, SILENT)
+    assert _short_trainings(job) == {}, "before the race"
+    Entrants(
+        inputs="",
+        setting=Setting.of(read_card(torch.device("cpu")), Measure()),
+        masternet_ms_per_image=1.0,
+        entrants=(entrant("searched"), entrant("known", design="resnet18"), entrant("failed")),
+        unmet=(),
+        joint=(JointTrial(network="joint", budget=BUDGET),),
+        promoted=(entrant("joint"),),
+    ).save(run.entrants)
+    trainings = [("searched", 2, 0, 0.5), ("searched", 10, 0, 0.9), ("known", 2, 0, 0.6), ("known", 2, 1, 0.7)]
+    trainings += [("joint", 2, 0, 0.4), ("stranger", 2, 0, 0.8), ("failed", 2, 0, None)]
+    for network, epochs, repeat, held_out in trainings:
+        id = digest(f"{network}/{epochs}/{repeat}")
+        line = Finished(id=id, name=network, network=network, epochs=epochs, repeat=repeat, held_out=held_out)
+        run.race.append(line.model_dump(mode="json"))
+    shown = {"searched": ShortTraining(0.5, True), "known": ShortTraining(0.6, False), "joint": ShortTraining(0.4, True)}
+    assert _short_trainings(job) == shown
