@@ -278,7 +278,7 @@ class Select(Described):
 
 
 class Race(Described):
-    """Who is trained from scratch before a network is handed out. Every known design enters, scaled to every budget."""
+    """Who is trained before a network is handed out. Every known design enters, scaled to every budget."""
 
     effort: Literal["quick", "normal", "thorough"] = "normal"
     """Decides the counts that are not given; `quick` takes the resolution alone that is predicted to be best."""

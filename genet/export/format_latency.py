@@ -29,8 +29,8 @@ BRIEFLY_S = 1.0  # for each format, when a network is exported
 def with_latencies(exports: Exports, folder: Path, device: torch.device, batch: int) -> Exports:
     """Return an export's record with the latency of every format, timed briefly unless all are known in this setting."""
     known, names = exports.serving, [each.format for each in exports.exported if each.format in RUNTIMES]
-    setting = Serving(device=read_card(device).name, threads=_threads(device), batch=batch, served=()).setting
-    if known and known.setting == setting and all(known.ms_per_image(name) for name in names):
+    setting = read_card(device).name, _threads(device), batch
+    if known and (known.device, known.threads, known.batch) == setting and all(map(known.ms_per_image, names)):
         return exports
     timed = exports.model_copy(update={"serving": serving_times(folder, device, batch, limit_s=BRIEFLY_S * len(names))})
     timed.save(folder / EVIDENCE_FILE)

@@ -96,7 +96,6 @@ class FullTraining:
     splits: Splits
     device: str
     parent: GENet | None = None
-
     silence_s: float | None = None
 
     def on(self, device: str, share: float = 1.0) -> FullTraining:

@@ -63,7 +63,7 @@ def test_record_and_card_of_a_runs_export_tell_what_every_format_reaches_and_tak
     exports, card = Exports.load(folder / "exports.json"), (folder.parent / "card.md").read_text()
     assert exports.serving
     assert exports.serving.batch == finished.recipe().measure.batch == 64
-    assert f"for a second or so, on {exports.serving.setting}." in card
+    assert f"in its own runtime, briefly, on {exports.serving.setting}." in card
     rows = {line.split(" | ")[0].strip("| "): line for line in card.splitlines() if line.startswith("| ")}
     for each in exports.exported:
         if each.format == "genet-string":
