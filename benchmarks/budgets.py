@@ -37,7 +37,8 @@ from genet.device import keep_memory
 from genet.pipeline.context import RunContext, open_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.entrants import find_entrants
-from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.fit import fit_trials
+from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.run_folder import network_name

@@ -28,7 +28,8 @@ from genet.latency.workload import read_part
 from genet.models.build import GENet, build
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
-from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.fit import fit_trials
+from genet.pipeline.master import train_master
 from genet.pipeline.profile import check_job, profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.select import select_networks

@@ -9,7 +9,7 @@ from genet.cli.console import points, progress, table
 from genet.config.recipe import Model
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import finished_trials
-from genet.pipeline.learn import fit_trials
+from genet.pipeline.fit import fit_trials
 from genet.search.regression import Regression
 from genet.trials.audit import additivity
 

@@ -20,7 +20,7 @@ from genet.latency.staircase.space_sweeps import (
 from genet.latency.table import settings
 from genet.pipeline.context import RunContext, predictor
 from genet.pipeline.cost_estimate import Preflight, outlook, preflight
-from genet.pipeline.learn import lesson_of
+from genet.pipeline.master import lesson_of
 from genet.pipeline.train import teacher_of
 from genet.progress import Tracker
 

@@ -13,7 +13,7 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.joint_trials import run_joint_trials
-from genet.pipeline.learn import parent_of
+from genet.pipeline.master import parent_of
 from genet.pipeline.trainings import Finished, Trainings
 from genet.search.outcome import Outcomes, Trained, Won
 from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced

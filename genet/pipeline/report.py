@@ -15,7 +15,7 @@ from genet.models.weights import write_labels
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.explain import explain_selection
-from genet.pipeline.learn import lesson_of, parent_of, train_network
+from genet.pipeline.master import lesson_of, parent_of, train_network
 from genet.pipeline.run_folder import RunFolder, network_name
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.shortfalls import list_shortfalls

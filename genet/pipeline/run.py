@@ -9,7 +9,8 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, run_planned_trials
 from genet.pipeline.export import export_selected
 from genet.pipeline.finish import mark_finished
-from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.fit import fit_trials
+from genet.pipeline.master import train_master
 from genet.pipeline.profile import check_job, profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report

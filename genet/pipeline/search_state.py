@@ -18,7 +18,7 @@ from genet.latency.staircase.space_sweeps import Staircases, find_staircases
 from genet.latency.table import LatencyTable, NetworkRow, Rounds, find_setting
 from genet.latency.timing.ratio import Stop
 from genet.pipeline.context import RunContext, calibration_rows, predictor
-from genet.pipeline.learn import current_regression
+from genet.pipeline.fit import current_regression
 from genet.search.certificate import Certificate, certificate, could_be_within, expected_interval
 from genet.search.choice_tables import ChoiceTables, tabulate_choices
 from genet.search.regression import Regression

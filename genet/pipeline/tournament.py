@@ -11,7 +11,7 @@ from genet.latency.table import NetworkRow
 from genet.latency.trace import structure_cost
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner
-from genet.pipeline.learn import lesson_of
+from genet.pipeline.master import lesson_of
 from genet.pipeline.run_folder import network_name
 from genet.pipeline.scale_designs import SCALING, Scan
 from genet.pipeline.trainings import Trainings, read_finished

@@ -21,7 +21,7 @@ from genet.models.build import GENet
 from genet.models.weights import WEIGHTS_FILE, weights_bytes, write_labels
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner
-from genet.pipeline.learn import Parent, lesson_of
+from genet.pipeline.master import Parent, lesson_of
 from genet.pipeline.train import TrainingTask, learn, save_trained, trained_before
 from genet.search.outcome import Trained, percent
 from genet.search.race import short_training

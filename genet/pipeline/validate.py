@@ -10,7 +10,7 @@ from genet.errors import EvidenceError, MeasurementError, NonFiniteLossError
 from genet.latency.profile import measure_network
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import planned_trials
-from genet.pipeline.learn import lesson_of, parent_of
+from genet.pipeline.master import lesson_of, parent_of
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.train import train_anew, trained_before
 from genet.search.regression import Regression

@@ -12,7 +12,7 @@ from genet.config.budget import Budget
 from genet.config.recipe import Model
 from genet.pipeline.context import read_run
 from genet.pipeline.distill import planned_trials
-from genet.pipeline.learn import fit_trials
+from genet.pipeline.fit import fit_trials
 from genet.pipeline.report import write_report
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.search_state import SearchState

@@ -24,7 +24,8 @@ from genet.config.reader import read_recipe
 from genet.errors import RunError
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.distill import finished_trials, planned_trials, run_planned_trials
-from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.fit import fit_trials
+from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress

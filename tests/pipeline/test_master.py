@@ -17,7 +17,7 @@ from genet.models.build import build
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights, write_labels
 from genet.pipeline.context import RunContext, open_run
 from genet.pipeline.distill import finished_trials, planned_trials, run_planned_trials
-from genet.pipeline.learn import parent_of, train_master
+from genet.pipeline.master import parent_of, train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.report import write_report
 from genet.pipeline.run_folder import RunFolder

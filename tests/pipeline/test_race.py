@@ -26,8 +26,9 @@ from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.entrants import Field, find_entrants
 from genet.pipeline.export import export_selected
+from genet.pipeline.fit import fit_trials
 from genet.pipeline.joint_trials import AIM, run_joint_trials
-from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report

@@ -25,7 +25,8 @@ from genet.latency.staircase.space_sweeps import Staircases
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.export import export_selected
-from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.fit import fit_trials
+from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report

@@ -21,7 +21,8 @@ from genet.latency.workload import Workload
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.entrants import find_entrants
-from genet.pipeline.learn import fit_trials, train_master
+from genet.pipeline.fit import fit_trials
+from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.search_state import INTERIM_LOOKS, SearchState

@@ -16,7 +16,7 @@ import torch
 from genet.config.recipe import Distill
 from genet.models.build import build
 from genet.pipeline.context import open_run
-from genet.pipeline.learn import train_master
+from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.progress import Progress
 from genet.training.splits import load_data

@@ -1,4 +1,4 @@
-"""Master and fit: the parent of the trials, and the regression of accuracy on them."""
+"""Master: train the MasterNet, the parent of all trials, or take one that was trained before."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import NamedTuple, cast
 from genet.arch.external import ModelSpec
 from genet.arch.space import may_inherit
 from genet.config.pretrained import check_pretrained
-from genet.config.recipe import Model, PretrainedMaster, Schedule, TunedMaster
+from genet.config.recipe import PretrainedMaster, Schedule, TunedMaster
 from genet.errors import RunError
 from genet.models.build import GENet
 from genet.models.weights import WEIGHTS_FILE, load, load_weights, read_labels, save_weights, weights_bytes
 from genet.pipeline.context import RunContext
-from genet.pipeline.distill import finished_trials, planned_trials
 from genet.pipeline.train import TrainingTask, train_anew, trained_before
-from genet.search.fit import fit
 from genet.search.outcome import Trained
-from genet.search.regression import Regression
 from genet.storage import digest
 from genet.training.accuracy import accuracy
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -30,12 +27,6 @@ class Parent(NamedTuple):
 
     module: GENet
     weights: str
-
-
-WITHOUT: dict[Model, str] = {
-    "auto": "what they cannot tell is taken from the slopes that all super-blocks share",
-    "paper": "its slopes are the smallest of many that fit; --model auto shares slopes among super-blocks",
-}
 
 
 def train_master(job: RunContext) -> Trained:
@@ -140,37 +131,3 @@ def lesson_of(
     return TrainingTask(
         network, schedule, recipe.data, recipe.seed, recipe.augment, repeat, inherits=inherits, images=job.splits.name
     )
-
-
-def fit_trials(job: RunContext, model: Model | None = None) -> Regression:
-    """Fit the regression to the trials in the journal, and report missing evidence; the recipe's model if none is named."""
-    regression = _fitted(job, model or job.recipe.fit.model)
-    missing = len(planned_trials(job)) - len(finished_trials(job))
-    if missing:
-        job.progress.say(f"  {missing} planned trials are not run yet; `genet distill RUN` runs them")
-    for gradient in regression.gradients:
-        if gradient.missing:
-            job.progress.say(
-                f"  super-block {gradient.index + 1} as {gradient.block_type}: {gradient.trials} finished trials for "
-                f"{gradient.unknowns} unknowns, {gradient.missing} are missing; {WITHOUT[regression.model]}"
-            )
-    regression.save(job.folder.regression)
-    return regression
-
-
-def current_regression(job: RunContext) -> Regression:
-    """Return the run's regression; fitted anew, and not saved, if its trials or the MasterNet have changed since."""
-    known = job.folder.read(job.folder.regression, Regression)
-    return known if known.inputs == _evidence_digest(job, known.model) else _fitted(job, known.model)
-
-
-def _fitted(job: RunContext, model: Model) -> Regression:
-    trained = job.folder.read(job.folder.master, Trained)
-    inputs = _evidence_digest(job, model)
-    return fit(job.masternet, trained.nas_accuracy, finished_trials(job), trained.nas_images, model, inputs)
-
-
-def _evidence_digest(job: RunContext, model: Model) -> str:
-    master = job.folder.read(job.folder.master, Trained)
-    found = ((result.id, result.accuracy) for result in finished_trials(job))
-    return digest(f"{model}/{master.inputs}/{master.nas_accuracy}/{sorted(found, key=str)}")

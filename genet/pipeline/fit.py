@@ -1,0 +1,50 @@
+"""Fit: the regression of accuracy on the trials, kept until they or the MasterNet change."""
+
+from __future__ import annotations
+
+from genet.config.recipe import Model
+from genet.pipeline.context import RunContext
+from genet.pipeline.distill import finished_trials, planned_trials
+from genet.search.fit import fit
+from genet.search.outcome import Trained
+from genet.search.regression import Regression
+from genet.storage import digest
+
+WITHOUT: dict[Model, str] = {
+    "auto": "what they cannot tell is taken from the slopes that all super-blocks share",
+    "paper": "its slopes are the smallest of many that fit; --model auto shares slopes among super-blocks",
+}
+
+
+def fit_trials(job: RunContext, model: Model | None = None) -> Regression:
+    """Fit the regression to the trials in the journal, and report missing evidence; the recipe's model if none is named."""
+    regression = _fitted(job, model or job.recipe.fit.model)
+    missing = len(planned_trials(job)) - len(finished_trials(job))
+    if missing:
+        job.progress.say(f"  {missing} planned trials are not run yet; `genet distill RUN` runs them")
+    for gradient in regression.gradients:
+        if gradient.missing:
+            job.progress.say(
+                f"  super-block {gradient.index + 1} as {gradient.block_type}: {gradient.trials} finished trials for "
+                f"{gradient.unknowns} unknowns, {gradient.missing} are missing; {WITHOUT[regression.model]}"
+            )
+    regression.save(job.folder.regression)
+    return regression
+
+
+def current_regression(job: RunContext) -> Regression:
+    """Return the run's regression; fitted anew, and not saved, if its trials or the MasterNet have changed since."""
+    known = job.folder.read(job.folder.regression, Regression)
+    return known if known.inputs == _evidence_digest(job, known.model) else _fitted(job, known.model)
+
+
+def _fitted(job: RunContext, model: Model) -> Regression:
+    trained = job.folder.read(job.folder.master, Trained)
+    inputs = _evidence_digest(job, model)
+    return fit(job.masternet, trained.nas_accuracy, finished_trials(job), trained.nas_images, model, inputs)
+
+
+def _evidence_digest(job: RunContext, model: Model) -> str:
+    master = job.folder.read(job.folder.master, Trained)
+    found = ((result.id, result.accuracy) for result in finished_trials(job))
+    return digest(f"{model}/{master.inputs}/{master.nas_accuracy}/{sorted(found, key=str)}")
