@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from trials import few_images
 
-from genet.arch.cost import Conv
 from genet.arch.external import ExternalModel
+from genet.arch.layers import Conv
 from genet.cli.measuring import checked_measure, meter_of
 from genet.cli.naming import structure_named
 from genet.config.reader import to_yaml

@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 from timm.models.efficientnet import _gen_mobilenet_v2
 from torch import nn
 
-from genet.arch.cost import Conv
+from genet.arch.layers import Conv
 from genet.config.reader import read_network
 from genet.config.recipe import Dtype, Runtime
 from genet.latency.estimate.analytic import LAUNCH_MS, TILES, estimate, scale_of, tiled

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from genet.arch.cost import Conv, body, shortcut
+from genet.arch.layers import Conv, body, shortcut
 from genet.arch.network import Block, BlockKind, Network, superblock_blocks
 from genet.arch.network import blocks as network_blocks
 

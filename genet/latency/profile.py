@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from genet.arch.cost import block_cost, is_repeated
+from genet.arch.cost import block_cost
 from genet.arch.external import ModelSpec
+from genet.arch.layers import is_repeated
 from genet.arch.network import Block, Network
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.ops import block_ops

@@ -18,8 +18,8 @@ from typing import Any, Self
 import numpy as np
 from pydantic import ValidationError, model_validator
 
-from genet.arch.cost import is_repeated
 from genet.arch.external import ModelSpec
+from genet.arch.layers import is_repeated
 from genet.arch.network import Block, Network, blocks
 from genet.config.recipe import Dtype, Measure, MemoryFormat, Runtime
 from genet.device import DeviceCard

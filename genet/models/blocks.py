@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genet.arch.cost import Conv, body, shortcut
+from genet.arch.layers import Conv, body, shortcut
 from genet.arch.network import Block
 
 

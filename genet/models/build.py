@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from genet.arch.cost import body
+from genet.arch.layers import body
 from genet.arch.network import Network, blocks
 from genet.models.blocks import Classifier, ConvNorm, ResidualBlock
 

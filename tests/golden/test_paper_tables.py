@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from genet.arch.cost import body, network_cost, shortcut
+from genet.arch.cost import network_cost
+from genet.arch.layers import body, shortcut
 from genet.arch.network import Network, blocks
 from genet.config.reader import read_network, read_space, shipped_files
 from genet.models.build import build

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from genet.arch.cost import block_cost, body
+from genet.arch.cost import block_cost
+from genet.arch.layers import body
 from genet.arch.network import Block
 from genet.models.blocks import Classifier, ConvNorm, HeadBlock, build_block
 

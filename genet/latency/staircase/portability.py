@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from genet.arch.cost import SINGLE, is_repeated
+from genet.arch.layers import SINGLE, is_repeated
 from genet.errors import EvidenceError
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.staircase.sweep import Sweep

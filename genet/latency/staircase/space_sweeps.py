@@ -14,7 +14,8 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from genet.arch.cost import block_cost, is_repeated
+from genet.arch.cost import block_cost
+from genet.arch.layers import is_repeated
 from genet.arch.network import Block, BlockType, Network, blocks
 from genet.arch.space import SearchSpace, Widths
 from genet.errors import EvidenceError
