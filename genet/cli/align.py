@@ -11,14 +11,15 @@ from genet.cli.align_importance import by_importance, importance_faults
 from genet.cli.align_result import Destination, check_place, destination, write_aligned
 from genet.cli.align_weights import Kept, kept, source_of
 from genet.cli.console import TOO_NOISY, labelled, milliseconds, progress, save_picture, table
-from genet.cli.measuring import calibrated, checked_measure, measure_of, meter_of, open_rows, say_damaged
+from genet.cli.measuring import calibrated, measure_of, open_rows, say_damaged
 from genet.cli.naming import structure_named
+from genet.config.options import checked_measure
 from genet.config.reader import read_recipe
 from genet.config.recipe import Measure
 from genet.errors import EvidenceError, SpecError
 from genet.latency.report import read_latency
 from genet.latency.table import LatencyTable
-from genet.latency.timing.meter import Meter
+from genet.latency.timing.meter import Meter, meter_of
 from genet.models.plain import baked
 from genet.models.weights import check_kept
 from genet.pipeline.run_folder import RunFolder

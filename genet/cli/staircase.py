@@ -9,7 +9,7 @@ from typing import Any
 
 from genet.arch.network import MULTIPLE, Block
 from genet.cli.console import milliseconds, progress, save_picture, table
-from genet.cli.measuring import measure_of, meter_of, open_rows, say_damaged
+from genet.cli.measuring import measure_of, open_rows, say_damaged
 from genet.errors import SpecError
 from genet.latency.evidence import read_evidence
 from genet.latency.profile import profile_sweep
@@ -17,7 +17,7 @@ from genet.latency.staircase.portability import Portability, portability
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.staircase.sweep import read_sweep
 from genet.latency.timing.curves import read_range
-from genet.latency.timing.meter import Meter
+from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.workload import read_blocks, with_width
 from genet.report.latency_figures import draw_staircase
 from genet.storage import Journal
