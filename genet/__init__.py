@@ -1,5 +1,6 @@
 """genet designs convolutional networks for your device and your latency budget.
 
+- `design(DATA, BUDGET)`: networks for a folder of images and a latency budget: the whole job, as a `Run`.
 - `Run(FOLDER)`: the tables of a run: outcomes, networks, trials, latencies.
 - `load(FOLDER)`: a trained network, with its labels, its preprocessing and its card.
 - `measure_latency(NETWORK)`: a latency on this machine, or an estimate.
@@ -14,19 +15,22 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from genet.latency.report import LatencyReport
+    from genet.pipeline.design import design
     from genet.pipeline.results import Run
 
 __version__ = "0.1.0"
-__all__ = ["Run", "load", "measure_latency"]
+__all__ = ["Run", "design", "load", "measure_latency"]
+
+_FOUND_IN = {"Run": "genet.pipeline.results", "design": "genet.pipeline.design"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Run` when it is asked for: the command line starts without what it needs."""
-    if name == "Run":
-        from genet.pipeline.results import Run
+    """Import what is asked for: the command line starts without what it needs."""
+    if name not in _FOUND_IN:
+        raise AttributeError(f"module 'genet' has no attribute {name!r}")
+    from importlib import import_module
 
-        return Run
-    raise AttributeError(f"module 'genet' has no attribute {name!r}")
+    return getattr(import_module(_FOUND_IN[name]), name)
 
 
 def load(folder: str | Path) -> nn.Module:

@@ -78,7 +78,7 @@ NEVER_TORCH = [
     "pipeline.run_folder",
     "pipeline.shortfalls",
     "training.inventory",
-    "cli.images",
+    "training.named",
     "cli.main",
     "cli.options",
     "cli.outcomes",

@@ -14,7 +14,6 @@ from torch import nn
 
 from genet.arch.external import ExternalModel
 from genet.cli.console import progress
-from genet.cli.images import images_named
 from genet.cli.naming import weights_of
 from genet.device import open_device
 from genet.errors import GenetError, SpecError
@@ -30,6 +29,7 @@ from genet.studies.align.subject import Widths
 from genet.training.data import load_data, load_test
 from genet.training.evaluation import EVALUATION_BATCH, top
 from genet.training.images import FirstImages, ImageSet, View
+from genet.training.named import images_named
 
 RANK_IMAGES = 500  # images that the ranks of feature maps are averaged over
 Answer = dict[str, Any]

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from genet.latency.table import Setting
-from genet.progress import LinePrinter, LiveBar, Progress
+from genet.progress import on_screen
 from genet.search.regression import Estimate
 from genet.storage import write_atomic
 
 WIDTH, GAP = 80, 2  # columns of a table, and between two of its own
 FIRST = 36  # of its first column before it is folded
 NOTHING = ("", "n/a")
+progress = on_screen  # of long work
 TOO_NOISY = 0.25  # spread of repeats from which on other work decides, as for what is timed again (`CALM` of the meter)
 
 
@@ -43,12 +44,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _width(text: str) -> int:
     return max(map(len, text.splitlines()), default=0)
-
-
-def progress() -> Progress:
-    """Return a live bar on a terminal, plain lines elsewhere."""
-    console = Console()
-    return LiveBar(console) if console.is_terminal else LinePrinter(console)
 
 
 def save_picture(file: Path, picture: str) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from genet.cli.console import progress
-from genet.cli.images import images_named
 from genet.device import open_device
 from genet.export.opening import open_network
 from genet.search.outcome import percent
 from genet.training.data import load_test
 from genet.training.evaluation import EVALUATION_BATCH, top
+from genet.training.named import images_named
 
 Answer = dict[str, Any]
 

@@ -111,13 +111,13 @@ def compose_value(text: str, option: str) -> yaml.Node:
     except (yaml.YAMLError, RecursionError):
         raise SpecError([f"{option} must be one value in YAML, such as 5, 0.5x or [1, 2] (got {text!r})"]) from None
     for part in walk(node):
-        part.start_mark = _option_mark(option)
+        part.start_mark = option_mark(option)
     if faults := list(_odd_keys(node)):
         raise SpecError(faults)
     return node
 
 
-def _option_mark(option: str) -> yaml.Mark:
+def option_mark(option: str) -> yaml.Mark:
     """Return the place of a value that stands in no file."""
     return yaml.Mark(option, 0, NO_LINE, NO_LINE, None, 0)
 

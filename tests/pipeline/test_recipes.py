@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from genet.arch.space import Ratios
-from genet.cli.images import images_in
 from genet.config.reader import read_recipe
 from genet.config.recipe import Data, Recipe
 from genet.errors import DataError
@@ -17,6 +16,7 @@ from genet.progress import Progress
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
 from genet.training.data import load_data
+from genet.training.named import images_in
 
 RESOLUTIONS = (16, 24, 32)
 
