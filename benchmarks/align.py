@@ -32,11 +32,11 @@ from trials import few_images
 
 from genet.arch.cost import Conv
 from genet.arch.external import ExternalModel
-from genet.cli.naming import structure_named
 from genet.config.options import checked_measure
 from genet.config.reader import to_yaml
 from genet.latency.estimate.analytic import estimate
 from genet.latency.estimate.hardware import find_gpu
+from genet.latency.naming import structure_named
 from genet.latency.ops import conv_op
 from genet.latency.timing.meter import meter_of
 from genet.latency.workload import read_part

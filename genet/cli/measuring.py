@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any
 
-from genet.config.options import checked_measure
+from genet.config.options import checked_measure, measured_alone
 from genet.config.recipe import Measure
 from genet.errors import EvidenceError, SpecError
 from genet.latency.evidence import read_evidence
-from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import EstimateMeter, Meter
 from genet.latency.workload import Workload, read_part
 from genet.storage import Journal
@@ -20,10 +18,7 @@ from genet.storage import Journal
 def measure_of(arguments: argparse.Namespace) -> Measure:
     """Return the measurement options from `--device`, `--runtime`, `--dtype`, `--memory-format` and `--batch`."""
     names = ("device", "runtime", "dtype", "memory_format", "batch")
-    wanted = checked_measure({name: getattr(arguments, name) for name in names})
-    if wanted.runtime == "auto" and wanted.device.startswith("estimate:"):
-        return wanted.model_copy(update={"runtime": "eager"})  # the usual number format of published timings
-    return wanted
+    return measured_alone(checked_measure({name: getattr(arguments, name) for name in names}))
 
 
 def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
@@ -44,20 +39,6 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
         say_damaged(Path(file))
         corrected = corrected.corrected_by(evidence)
     return corrected.scaled_by([_known(text) for text in calibrations if text not in files])
-
-
-def open_rows(journal: Journal, meter: Meter) -> LatencyTable:
-    """Return the rows of a meter's setting in a journal that a user named; EvidenceError if the file is something else."""
-    records_of(journal, "a journal of latencies")
-    return LatencyTable(journal, meter.setting)
-
-
-def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
-    """Return the content of a journal that a user named; EvidenceError if the file is something else."""
-    content = journal.read()
-    if content.damaged and not content.records:
-        raise EvidenceError(f"{journal.path}: got something else, expected {what} or a new file; name another")
-    return content.records
 
 
 def say_damaged(file: Path) -> None:

@@ -30,6 +30,13 @@ def checked_measure(fields: Mapping[str, Any], spelled: Spelling = as_option) ->
         ) from None
 
 
+def measured_alone(wanted: Measure) -> Measure:
+    """Return options for a measurement that no recipe asks for: an estimate is of eager mode, as most published timings are."""
+    if wanted.runtime == "auto" and wanted.device.startswith("estimate:"):
+        return wanted.model_copy(update={"runtime": "eager"})
+    return wanted
+
+
 def checked_budgets(given: Sequence[object], spelled: Spelling = as_option) -> tuple[Budget, ...]:
     """Return budgets as a user writes them, none if none is given; SpecError with every one at fault."""
     if not given:

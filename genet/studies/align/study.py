@@ -34,6 +34,9 @@ UNNOTICED = 0.005  # share of the latency
 MOST_ROUNDS = 12
 
 
+Solver = Literal["greedy", "exact"]
+
+
 class Ratio(Record):
     """A latency over another, both timed in turn, round by round; an estimate has one round."""
 
@@ -75,7 +78,7 @@ class Alignment(Record):
     estimate: bool
     batch: int
     mode: Mode
-    solver: Literal["greedy", "exact"]
+    solver: Solver
     tolerance: float
     reached: bool
     places: tuple[Place, ...]
@@ -105,7 +108,7 @@ class Goal:
     mode: Mode
     reduce: float | None = None
     tolerance: float = 0.05
-    solver: Literal["greedy", "exact"] = "greedy"
+    solver: Solver = "greedy"
 
 
 def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, measured: Callable[[], None]) -> tuple[Place, ...]:
