@@ -78,6 +78,7 @@ NEVER_TORCH = [
     "pipeline.run_folder",
     "pipeline.shortfalls",
     "training.inventory",
+    "training.log",
     "training.named",
     "cli.main",
     "cli.options",

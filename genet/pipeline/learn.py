@@ -86,8 +86,10 @@ def train_network(
     if known:
         return known
     splits = job.splits.seen_as(lesson.view(world))
+    log = job.log.under(result.parent.name if result.stem == "model" else result.stem)
     with job.progress.track(title, schedule.epochs) as tracker:
-        return train_anew(lesson, splits, Execution(job.device, world=world, progress=job.progress), result, tracker)
+        execution = Execution(job.device, world=world, progress=job.progress, log=log)
+        return train_anew(lesson, splits, execution, result, tracker)
 
 
 def lesson_of(job: RunContext, network: ModelSpec, schedule: Schedule, repeat: int = 0) -> TrainingTask:

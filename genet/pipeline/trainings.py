@@ -27,6 +27,7 @@ from genet.search.race import short_training
 from genet.storage import Journal, Record, write_atomic, write_checked
 from genet.training.checkpoints import Checkpoints
 from genet.training.data import Splits
+from genet.training.log import NO_LOG, Log
 from genet.training.loop import Execution
 from genet.trials.finetune import told
 from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, ProgressDelta
@@ -64,6 +65,12 @@ class Training:
         """Names all that its result depends on."""
         return self.lesson.inputs
 
+    @property
+    def logged_as(self) -> str:
+        """Its name in a log: the network's own for the training that keeps its weights."""
+        repeat = f"-{self.lesson.repeat}" if self.lesson.repeat else ""
+        return self.checkpoint.parent.name if self.keep else f"{self.name}-{self.lesson.schedule.epochs}-epochs{repeat}"
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -90,6 +97,7 @@ class FullTraining:
 
     splits: Splits
     device: str
+    log: Log = NO_LOG
 
     silence_s: float | None = None
 
@@ -126,7 +134,7 @@ class FullTraining:
     def _trained(self, task: Training, device: torch.device) -> Iterator[Event]:
         began, epochs = time.monotonic(), task.lesson.schedule.epochs
         give_back_memory(device)
-        learning = learn(task.lesson, self.splits, Execution(device, task.checkpoint))
+        learning = learn(task.lesson, self.splits, Execution(device, task.checkpoint, log=self.log.under(task.logged_as)))
         walked = 0
         while True:
             try:
@@ -228,7 +236,7 @@ class Trainings:
     def _run(self, title: str, total: int, missing: Sequence[Training]) -> None:
         job = self._job
         opened = self._open(job.recipe.measure.device if job.recipe.measure.here else "auto")
-        work = FullTraining(job.splits.seen_as(missing[0].lesson.view()), str(job.device))
+        work = FullTraining(job.splits.seen_as(missing[0].lesson.view()), str(job.device), job.log)
         with (
             job.progress.track(title, total, total - len(missing)) as tracker,
             closing(opened([(task,) for task in missing], work)) as events,

@@ -76,7 +76,7 @@ def _accuracies(
             if known is None:
                 try:
                     lesson = lesson_of(job, network, schedule, repeat)
-                    known = train_anew(lesson, splits, Execution(job.device), file, tracker)
+                    known = train_anew(lesson, splits, Execution(job.device, log=job.log.under(file.stem)), file, tracker)
                 except NonFiniteLossError as fault:
                     job.progress.say(f"  {network}: left out, {fault}")
                     continue
