@@ -31,13 +31,13 @@ from genet.storage import Record
 from genet.training.inventory import Inventory, take_stock
 from genet.training.named import images_in
 
-Budgets = str | float | Budget
+OneBudget = str | float | Budget
 NOTHING: Mapping[str, Any] = {}
 
 
 def design(
     data: str | Path | None = None,
-    budget: Budgets | Sequence[Budgets] = (),
+    budget: OneBudget | Sequence[OneBudget] = (),
     *,
     recipe: str | Path | Recipe | None = None,
     space: str | Path | SearchSpace | None = None,

@@ -188,6 +188,7 @@ def _shown(
             yield tell
         finally:
             job.folder.trials_pace.unlink(missing_ok=True)
+            log.close()
 
 
 def _pace_of(tracker: Tracker, workers: int) -> Pace:

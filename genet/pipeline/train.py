@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,12 +159,13 @@ def learn(lesson: TrainingTask, splits: Splits, execution: Execution) -> Generat
     module, resolution = _begun(lesson), lesson.network.input.resolution
     teacher = teacher_of(lesson, splits.labels)
     inputs = TrainingInputs(splits.train, lesson.schedule, resolution, lesson.order_seed, teacher)
-    epochs = yield from execution.log.follow(training_stages(module, inputs, execution))
-    held_out = [splits.nas_validation, splits.test]
-    if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
-        held_out = [images.shuffled(lesson.seed) for images in held_out]
-    nas, test = (accuracy(module, images, resolution, execution.device, execution.world) for images in held_out)
-    execution.log.write(epochs[-1][0], {"held-out accuracy": nas, "test accuracy": test})
+    with closing(execution.log) as log:
+        epochs = yield from log.follow(training_stages(module, inputs, execution))
+        held_out = [splits.nas_validation, splits.test]
+        if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
+            held_out = [images.shuffled(lesson.seed) for images in held_out]
+        nas, test = (accuracy(module, images, resolution, execution.device, execution.world) for images in held_out)
+        log.write(epochs[-1][0], {"held-out accuracy": nas, "test accuracy": test})
     trained = Trained(
         inputs=lesson.inputs,
         network=str(lesson.network),

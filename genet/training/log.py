@@ -36,6 +36,11 @@ class Log:
                 self._writer.add_scalar(name, value, step)
             self._writer.flush()
 
+    def close(self) -> None:
+        """Close the file of events, if one is open."""
+        if "_writer" in self.__dict__:
+            self._writer.close()
+
     @cached_property
     def _writer(self) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter

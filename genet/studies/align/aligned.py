@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Input, Network, legal_name
-from genet.errors import EvidenceError, GenetError, SpecError
+from genet.errors import EvidenceError, GenetError, SpecError, first_line
 from genet.export.timm_form import shown_to
 from genet.latency.naming import structure_named, weights_of
 from genet.latency.timing.meter import meter_of
@@ -145,18 +145,24 @@ def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _S
 
 
 def _module(network: nn.Module, example: Tensor | None, scope: Scope) -> _Start:
-    """Return a copy of a module, which its class and its answer to a fixed image name."""
+    """Return a copy of a module, told apart from others of its class by its answer to a fixed image."""
     if example is None or example.dim() != 4 or example.shape[2] != example.shape[3]:
         told = "none" if example is None else f"a tensor of {tuple(example.shape)}"
         raise GenetError(f"aligning a module failed: got {told} for an example, expected (images, channels, size, size)")
     batch, channels, size, _ = example.shape
     kind = type(network)
     name = legal_name(kind.__name__)
-    module = made_plain(copy.deepcopy(network), name).eval()
+    try:
+        own = copy.deepcopy(network)
+    except Exception as fault:  # any error of a module's own copying
+        raise GenetError(f"aligning {name} failed: got a module that cannot be copied ({first_line(fault)})") from None
+    module = made_plain(own, name).eval()
     reads = Input(channels=channels, classes=logits_of(module, (channels, size, size), name), resolution=size)
-    structure = ExternalModel(
-        name=name, source=f"{kind.__module__}:{kind.__name__}", computes=computed(module, size, channels), input=reads
-    )
+    try:
+        word = computed(module, size, channels)
+    except Exception:  # it fails with other weights than its own
+        word = None
+    structure = ExternalModel(name=name, source=f"{kind.__module__}:{kind.__name__}", computes=word, input=reads)
     shown = shown_to(module) if getattr(module, "pretrained_cfg", None) else None
     source = Source(module, getattr(network, "labels", None), shown)
     return _Start(ModuleSubject(structure, module, scope=scope), source, weighted=True, setting={"batch": batch})
