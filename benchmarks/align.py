@@ -32,12 +32,13 @@ from trials import few_images
 
 from genet.arch.external import ExternalModel
 from genet.arch.layers import Conv
-from genet.cli.measuring import checked_measure, meter_of
-from genet.cli.naming import structure_named
+from genet.config.options import checked_measure
 from genet.config.reader import to_yaml
 from genet.latency.estimate.analytic import estimate
 from genet.latency.estimate.gpus import find_gpu
+from genet.latency.naming import structure_named
 from genet.latency.ops import conv_op
+from genet.latency.timing.meter import meter_of
 from genet.latency.workload import read_part
 from genet.models.external import build_structure, structure_of
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights

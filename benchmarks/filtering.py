@@ -22,10 +22,10 @@ import torch
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.cli import main as cli
-from genet.cli.measuring import checked_measure, meter_of
+from genet.config.options import checked_measure
 from genet.config.recipe import Data, Training
 from genet.device import open_device, read_card
-from genet.latency.timing.meter import Meter
+from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.timing.ratio import ROUND_REPEATS
 from genet.latency.workload import whole
 from genet.models.build import build

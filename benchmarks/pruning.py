@@ -28,11 +28,11 @@ from align import EVIDENCE, RESULTS, WORK, aligned, genet, trained
 from torch import nn
 
 from genet.arch.external import ExternalModel
-from genet.cli.measuring import checked_measure, meter_of
+from genet.config.options import checked_measure
 from genet.config.reader import read_structure, to_yaml
 from genet.config.recipe import Data
 from genet.latency.table import LatencyTable
-from genet.latency.timing.meter import Meter
+from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.workload import read_part, traced
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
 from genet.storage import Journal, write_atomic

@@ -1,6 +1,8 @@
 """genet designs convolutional networks for your device and your latency budget.
 
+- `design(DATA, BUDGET)`: networks for a folder of images and a latency budget: the whole job, as a `Run`.
 - `Run(FOLDER)`: the tables of a run: outcomes, networks, trials, latencies.
+- `align(MODULE, EXAMPLE)`: a network that you have, with its widths at the edges of the device's staircase.
 - `load(FOLDER)`: a trained network, with its labels, its preprocessing and its card.
 - `measure_latency(NETWORK)`: a latency on this machine, or an estimate.
 """
@@ -14,19 +16,23 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from genet.latency.report import LatencyReport
+    from genet.pipeline.design import design
     from genet.pipeline.run_tables import Run
+    from genet.studies.align.aligned import align
 
 __version__ = "0.1.0"
-__all__ = ["Run", "load", "measure_latency"]
+__all__ = ["Run", "align", "design", "load", "measure_latency"]
+
+_FOUND_IN = {"Run": "genet.pipeline.run_tables", "align": "genet.studies.align.aligned", "design": "genet.pipeline.design"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Run` when it is asked for: the command line starts without what it needs."""
-    if name == "Run":
-        from genet.pipeline.run_tables import Run
+    """Import what is asked for: the command line starts without what it needs."""
+    if name not in _FOUND_IN:
+        raise AttributeError(f"module 'genet' has no attribute {name!r}")
+    from importlib import import_module
 
-        return Run
-    raise AttributeError(f"module 'genet' has no attribute {name!r}")
+    return getattr(import_module(_FOUND_IN[name]), name)
 
 
 def load(folder: str | Path) -> nn.Module:
@@ -57,18 +63,19 @@ def measure_latency(network: nn.Module | str, example: Tensor | None = None, **s
     """
     import copy
 
-    from genet.cli.measuring import checked_measure, meter_of
+    from genet.config.options import checked_measure, measured_alone
     from genet.errors import GenetError
     from genet.latency.report import read_latency
+    from genet.latency.timing.meter import meter_of
     from genet.latency.workload import read_part, traced
 
     if isinstance(network, str):
         if example is not None:
             raise GenetError(f"timing {network} failed: got an example, expected none beside a name; give batch=N")
-        return read_latency(read_part(network), meter_of(checked_measure(setting, dashes="")))
+        return read_latency(read_part(network), meter_of(measured_alone(checked_measure(setting, str))))
     if example is None or example.dim() != 4:
         told = "none" if example is None else f"a tensor of {tuple(example.shape)}"
         raise GenetError(f"timing a module failed: got {told} for an example, expected (images, channels, height, width)")
     batch, *image = example.shape
     part = traced(type(network).__name__, (image[0], image[1], image[2]), lambda: copy.deepcopy(network).eval())
-    return read_latency(part, meter_of(checked_measure({"batch": batch, **setting}, dashes="")))
+    return read_latency(part, meter_of(measured_alone(checked_measure({"batch": batch, **setting}, str))))

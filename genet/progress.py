@@ -57,6 +57,14 @@ class Progress:
 SILENT = Progress()
 
 
+def on_screen() -> Progress:
+    """Return a live bar on a terminal, plain lines elsewhere."""
+    from rich.console import Console
+
+    console = Console()
+    return LiveBar(console) if console.is_terminal else LinePrinter(console)
+
+
 class Tracker:
     """A tracker counts steps and estimates the remaining time from the pace of this run."""
 

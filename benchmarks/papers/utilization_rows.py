@@ -9,10 +9,10 @@ from statistics import fmean, stdev
 
 from wave_model import paper_ops
 
-from genet.cli.naming import structure_named
 from genet.config.reader import read_network
 from genet.latency.estimate.analytic import estimate, scale_of
 from genet.latency.estimate.gpus import find_gpu
+from genet.latency.naming import structure_named
 from genet.latency.ops import Op, network_ops
 from genet.latency.workload import part_of
 from genet.statistics import spearman

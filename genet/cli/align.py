@@ -3,117 +3,80 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any, cast
 
 from genet.arch.network import Network
-from genet.cli.align_importance import by_importance, importance_faults
-from genet.cli.align_result import Destination, check_place, destination, write_aligned
-from genet.cli.align_weights import Kept, kept, source_of
+from genet.cli.align_importance import importance_faults, prune_by_importance
+from genet.cli.align_result import Destination, check_place, compared, destination, write_aligned
 from genet.cli.console import TOO_NOISY, labelled, milliseconds, progress, save_picture, table
-from genet.cli.measuring import calibrated, checked_measure, measure_of, meter_of, open_rows, say_damaged
-from genet.cli.naming import structure_named
-from genet.config.reader import read_recipe
-from genet.config.recipe import Measure
+from genet.cli.measuring import calibrated
 from genet.errors import EvidenceError, SpecError
-from genet.latency.report import read_latency
-from genet.latency.table import LatencyTable
-from genet.latency.timing.meter import Meter
+from genet.latency.naming import structure_named
+from genet.latency.timing.meter import Meter, meter_of
 from genet.models.plain import baked
 from genet.models.weights import check_kept
-from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import percent
-from genet.storage import Journal
+from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
 from genet.studies.align.module_subject import ModuleSubject, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
-from genet.studies.align.study import UNNOTICED, Alignment, Goal, Ratio, align, find_places
+from genet.studies.align.steps import EVIDENCE, by_paper, measure_for, places_of, rows_of, run_of
+from genet.studies.align.study import Alignment, Goal
 from genet.studies.align.subject import LEFT_OUT, NetworkSubject, ResizableNetwork, Scope, Widths
+from genet.studies.align.verdict import error_of, goal_faults, no_edge, promising, settled
 from genet.studies.figures import draw_alignment
+from genet.training.named import images_named
 
 Answer = dict[str, Any]
-EVIDENCE = Path("runs") / "align" / "latency.jsonl"
 UNSTEADY = 0.05  # of a latency, from one reading to the next
-USUAL = {"device": "auto", "runtime": "auto", "dtype": "fp32", "memory_format": "contiguous", "batch": 64}
+MEASURED = ("device", "runtime", "dtype", "memory_format", "batch")
+LOOKS = ("rank", "taylor")  # criteria that look at images
 
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Align a network, and print what each width costs and gains."""
     goal = _goal(arguments)
     recipe = check_place(arguments)
-    subject = _subject(arguments)
-    weights = _weights(arguments, subject)
-    run = _run_of(arguments.what)
-    meter = calibrated(meter_of(_measure(arguments, run)), arguments.calibrate or [])
+    subject, source = _subject(arguments)
+    weights = _weights(arguments, subject, source)
+    run = run_of(arguments.what)
+    given = {name: value for name in MEASURED if (value := getattr(arguments, name)) is not None}
+    meter = calibrated(meter_of(measure_for(given, run)), arguments.calibrate or [])
     result = destination(arguments, recipe, meter.setting, subject.network)
     if known := result.earlier():
         return result.finish(known)
     before = _before(weights)
     if arguments.scale:
         return result.finish(_scaled(subject, arguments, meter, weights, before, result))
-    rows = _rows(arguments.evidence or EVIDENCE, meter, run)
+    rows = rows_of(arguments.evidence or EVIDENCE, meter, run, progress())
     print(f"{subject.name} on {labelled(meter.setting)}")
     if arguments.objective == "importance":
-        return result.finish(by_importance(weights, rows, meter, arguments.target_ratio, before, result))
-    places = _places(subject, rows, meter)
+        return result.finish(prune_by_importance(weights, rows, meter, arguments.target_ratio, before, result))
+    places = places_of(subject, rows, meter, progress())
     if rows.noise > UNSTEADY:
         told = "too noisy to tell steps" if rows.noise > TOO_NOISY else "smaller steps may be noise"
         print(f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): {told}")
     _print_places(places, subject)
-    promising = any(_promises(place, goal) for place in places)
-    if not promising and not arguments.pruned:
-        raise EvidenceError(_no_edge(subject, goal, meter))
-    with progress().track("choices, each measured whole", None) as tracker:
-
-        def tried(tolerance: float, ratio: Ratio) -> None:
-            told = f"parameters within {tolerance:.0%}" if goal.mode == "latency" else "more parameters"
-            tracker.advance(f"{told}: {ratio.mean:.3f} of the latency")
-
-        found = align(subject, places, meter, goal, tried)
-        tracker.end_here()
+    if not (promising(places, goal) or arguments.pruned):
+        raise EvidenceError(no_edge(subject, goal, meter))
+    found = by_paper(subject, places, meter, goal, progress())
     _print(found, goal)
     if arguments.plot:
         save_picture(arguments.plot, draw_alignment(found))
-    answer = _answer_of(found)
-    if not found.reached:
-        why = _unreached(found, goal) + _waiting(subject, meter) if promising else _no_edge(subject, goal, meter)
-        if goal.reduce is None or found.measured.above >= 1:
-            if not arguments.pruned:
-                raise EvidenceError(why)
-            found = found.unmoved()  # its cut is a result by itself
-            answer = _answer_of(found)
+    found, why = settled(found, subject, goal, meter, as_it_was=bool(arguments.pruned))
+    if why:
         print(f"{why}; the result is {'the best one found' if found.widths else 'the network as it was pruned'}")
+    answer: Answer = found.model_dump(mode="json")
+    answer |= {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
     answer |= _accuracies(weights, found.widths, before)
     if arguments.into:
         answer["folder"] = str(write_aligned(subject, found.widths, found, result, weights))
     return result.finish(answer)
 
 
-def _answer_of(found: Alignment) -> Answer:
-    return found.model_dump(mode="json") | {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
-
-
-def _no_edge(subject: ResizableNetwork, goal: Goal, meter: Meter) -> str:
-    side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
-    return f"{subject.name}: no layer has a {side} edge on {device}, so there is nothing to gain"
-
-
-def _promises(place: Place, goal: Goal) -> bool:
-    """Return whether an edge beside its width gives what the goal asks for."""
-    if goal.mode == "accuracy":
-        return place.right is not None
-    return any(place.latency_gain(option) > 0 for option in place.options)
-
-
 def _goal(arguments: argparse.Namespace) -> Goal:
-    faults = []
-    if arguments.target_ratio is not None and not 0 < arguments.target_ratio < 1:
-        faults.append(
-            f"--target-ratio must be a share of the latency between 0 and 1, such as 0.85 (got {arguments.target_ratio:g})"
-        )
-    if not 0 < arguments.param_tolerance < 1:
-        share = arguments.param_tolerance
-        faults.append(f"--param-tolerance must be a share of the parameters between 0 and 1, such as 0.05 (got {share:g})")
+    goal = Goal(arguments.mode, arguments.target_ratio, arguments.param_tolerance, arguments.solver)
+    faults = [*goal_faults(goal)]
     dimensions = (arguments.scale or "width").split(",")
     if sorted(dimensions) not in (["width"], ["resolution"], ["resolution", "width"]):
         faults.append(f"--scale must be width, resolution or width,resolution (got {arguments.scale})")
@@ -121,12 +84,10 @@ def _goal(arguments: argparse.Namespace) -> Goal:
         faults.append("--scale must go with --mode accuracy and without --pruned: it grows a network at its latency")
     if arguments.scale and arguments.plot:
         faults.append("--plot must go without --scale: it is of widths that are chosen layer by layer (got both)")
-    if arguments.target_ratio is not None and arguments.mode == "accuracy":
-        faults.append("--target-ratio must go with --mode latency: the other mode keeps the latency (got --mode accuracy)")
     faults += importance_faults(arguments)
     if faults:
         raise SpecError(faults)
-    return Goal(arguments.mode, arguments.target_ratio, arguments.param_tolerance, arguments.solver)
+    return goal
 
 
 def _scaled(
@@ -165,8 +126,8 @@ def _scaled(
     return answer
 
 
-def _subject(arguments: argparse.Namespace) -> ResizableNetwork:
-    """Return the subject to align, by its name."""
+def _subject(arguments: argparse.Namespace) -> tuple[ResizableNetwork, Source | None]:
+    """Return the subject to align, by its name, and the origin of its weights if it keeps them."""
     what = arguments.what
     structure = structure_named(what, arguments.size, arguments.example)
     scope = Scope(tuple(arguments.include or ()), tuple(arguments.exclude or ()))
@@ -174,61 +135,17 @@ def _subject(arguments: argparse.Namespace) -> ResizableNetwork:
         if arguments.pruned:
             raise SpecError([f"--pruned needs a network that other code builds, got {what}, which is made of super-blocks"])
         subject: ResizableNetwork = NetworkSubject(structure, scope)
+        source = None
     else:
-        source = source_of(arguments, structure)
-        if told := baked(source):
+        source = source_of(what, structure, trained=bool(arguments.into or arguments.data) and not arguments.untrained)
+        if told := baked(source.module):
             print(f"  {structure.name}: {told}")
         if arguments.into:
-            check_kept(source, structure)
-        subject = ModuleSubject(structure, source, scope=scope)
+            check_kept(source.module, structure)
+        subject = ModuleSubject(structure, source.module, scope=scope)
         subject = cut_to(subject, arguments.pruned) if arguments.pruned else subject
     scope.check(subject.layers)
-    return subject
-
-
-def _run_of(what: str) -> RunFolder | None:
-    """Return the run that a network's folder lies in."""
-    folder = Path(what).absolute()
-    run = RunFolder(folder.parent.parent)
-    return run if folder.parent.name == "networks" and run.recipe_file.exists() else None
-
-
-def _measure(arguments: argparse.Namespace, run: RunFolder | None) -> Measure:
-    """Return the way of measuring: the command line's, else that of the network's run, or the usual one on another device.
-
-    SpecError if the run's latencies are another machine's and no device is named.
-    """
-    given = {name: value for name in USUAL if (value := getattr(arguments, name)) is not None}
-    if run:
-        measure = read_recipe(run.recipe_file).measure
-        if measure.latency_file and "device" not in given:
-            raise SpecError(
-                [f"--device must be given: the run took its latencies from {measure.latency_file} (auto: this machine)"]
-            )
-        if given.get("device", measure.device) == measure.device:
-            return checked_measure(measure.model_dump(exclude={"latency_file"}) | given)
-    for name, value in (USUAL | given).items():
-        setattr(arguments, name, value)
-    return measure_of(arguments)
-
-
-def _rows(path: Path, meter: Meter, run: RunFolder | None) -> LatencyTable:
-    """Return the journal of all alignments, with the rows that the network's run has measured already."""
-    rows = open_rows(Journal(path, waiting=print), meter)
-    if rows.damaged:
-        say_damaged(path)
-    if run:
-        rows.adopt(LatencyTable(run.latency, meter.setting))
-    return rows
-
-
-def _places(subject: ResizableNetwork, rows: LatencyTable, meter: Meter) -> tuple[Place, ...]:
-    wanted = {block for place in subject.movable for width in place.grid for block in place.blocks(width)}
-    known = sum(rows.block_row(block) is not None for block in wanted)
-    with progress().track("layers over their widths", len(wanted), known) as tracker:
-        found = find_places(subject, rows, meter, tracker)  # a step may end farther off than the grids reach
-        tracker.end_here()
-    return found
+    return subject, source
 
 
 def _print_places(places: tuple[Place, ...], subject: ResizableNetwork) -> None:
@@ -273,49 +190,22 @@ def _print(found: Alignment, goal: Goal) -> None:
     ratio, count = found.measured, found.parameters
     how = "estimated" if found.estimate else "measured"
     print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
-    print(f"{ratio.mean:.3f}{_error(ratio)} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
+    print(f"{ratio.mean:.3f}{error_of(ratio)} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
     said = f"predicted from the layers alone: {found.predicted:.3f}"
     if goal.solver == "greedy" and goal.mode == "latency":
         said += f"; the exact choice under the same bounds would give {found.optimum:.3f} (--solver exact)"
     print(said)
 
 
-def _unreached(found: Alignment, goal: Goal) -> str:
-    """Return the reason why no network is returned."""
-    better = goal.solver == "greedy" and (goal.mode == "accuracy" or found.optimum < found.predicted - UNNOTICED)
-    other = "; --solver exact may do better" if better else ""
-    if goal.mode == "accuracy":
-        return (
-            f"{found.network}: no choice among the edges beside its widths was certain to gain parameters without taking longer"
-            f"{other}"
-        )
-    if goal.reduce is None:
-        return (
-            f"{found.network}: no choice among the edges beside its widths was certain to be faster with the parameters kept "
-            f"within {goal.tolerance:.0%}; a larger --param-tolerance lets the parameters move farther{other}"
-        )
-    return (
-        f"{found.network}: --target-ratio must be a latency that edges beside its widths reach with certainty "
-        f"(got {goal.reduce}); their best is {found.measured.mean:.3f}{_error(found.measured)}, "
-        f"with {found.parameter_gain:+.1%} parameters{other}"
-    )
-
-
-def _waiting(subject: ResizableNetwork, meter: Meter) -> str:
-    """Return the reason why no width can matter much, if it is known."""
-    if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
-        return ""
-    return "; it waits for the host, which launches its kernels: a larger --batch, or --runtime cudagraph, lets widths count"
-
-
-def _error(ratio: Ratio) -> str:
-    return f" ± {ratio.error:.3f}" if ratio.error else ""
-
-
-def _weights(arguments: argparse.Namespace, subject: ResizableNetwork) -> Kept | None:
+def _weights(arguments: argparse.Namespace, subject: ResizableNetwork, source: Source | None) -> Kept | None:
     """Return what happens to its weights; None for a network that is trained from scratch."""
-    if isinstance(subject, ModuleSubject):
-        return kept(arguments, subject)
+    if isinstance(subject, ModuleSubject) and source is not None:
+        criterion = "taylor" if arguments.objective == "importance" else arguments.criterion
+        if arguments.data:
+            return kept_with_images(subject, source, images_named(arguments.data), criterion, progress())
+        if criterion in LOOKS:
+            raise SpecError([f"--criterion {criterion} must have images to look at: give --data FOLDER (got none)"])
+        return Kept(subject, by_norm(subject, criterion), labels=source.labels)
     law = "must go with a network that keeps its weights: one of super-blocks is trained anew"
     importance = arguments.objective == "importance"
     given = {
@@ -332,7 +222,7 @@ def _before(weights: Kept | None) -> float | None:
     """Return its present accuracy; None if no images are given."""
     if weights is None or weights.images is None:
         return None
-    found = weights.accuracy(weights.build({}))
+    found = weights.accuracy(weights.build({}), progress=progress())
     state = ", as it was pruned" if weights.subject.cut else ""
     print(f"{weights.subject.name}{state}: {percent(found)} of {weights.images.size:,} test images")
     return found
@@ -340,4 +230,4 @@ def _before(weights: Kept | None) -> float | None:
 
 def _accuracies(weights: Kept | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
     """Return its accuracy before and after, with the weights that were kept and no training in between."""
-    return weights.compared(weights.build(widths), before, resolution) if weights and before is not None else {}
+    return compared(weights, weights.build(widths), before, resolution) if weights and before is not None else {}

@@ -6,14 +6,16 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from genet.cli.align_result import Destination
-from genet.cli.align_weights import Kept
+from genet.cli.align_result import Destination, compared
 from genet.cli.console import milliseconds, progress, table
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter
 from genet.names import some_of
-from genet.studies.align.prune import Pruning, find_offers, find_program, prune
+from genet.studies.align.kept import Kept
+from genet.studies.align.prune import Pruning
+from genet.studies.align.steps import by_importance
 from genet.studies.align.subject import LEFT_OUT
+from genet.studies.align.verdict import error_of
 
 Answer = dict[str, Any]
 TOLERANCE = 0.05  # default of --param-tolerance
@@ -42,35 +44,21 @@ def importance_faults(arguments: argparse.Namespace) -> Iterator[str]:
         yield f"{option} must go without --objective importance, which chooses widths and channels itself; leave one of them out"
 
 
-def by_importance(
+def prune_by_importance(
     kept: Kept | None, rows: LatencyTable, meter: Meter, target: float, before: float | None, result: Destination
 ) -> Answer:
     """Keep the most important channels and blocks at a share of the latency: choose, print, write."""
     assert kept is not None  # a network that keeps its weights
-    found = _pruned(kept, rows, meter, target)
+    found = by_importance(kept, rows, meter, target, progress())
     _print(found)
     answer: Answer = found.model_dump(mode="json")
     answer |= {"widths": found.widths, "parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
     module, subject = kept.renewed(kept.build(found.widths, found.removed)), kept.subject
-    answer |= kept.compared(module, before) if before is not None else {}
+    answer |= compared(kept, module, before) if before is not None else {}
     if result.folder:
         structure = subject.described(module, f"{subject.name}-aligned", removed=found.removed)
         answer["folder"] = str(result.write(structure, module, kept.labels, found))
     return answer
-
-
-def _pruned(kept: Kept, rows: LatencyTable, meter: Meter, target: float) -> Pruning:
-    assert kept.importance is not None
-    subject, importance = kept.subject, kept.importance()
-    blocks = {name: importance.lost_with(name) for name in subject.removable}
-    with progress().track("layers over their widths", None) as tracker:
-        offers = find_offers(subject, importance, rows, meter, tracker)
-        program = find_program(subject, offers, blocks, rows, meter, tracker)
-        tracker.end_here()
-    with progress().track("choices, each measured whole", None) as tracker:
-        found = prune(subject, program, rows, meter, target, tracker)
-        tracker.end_here()
-    return found
 
 
 def _print(found: Pruning) -> None:
@@ -86,7 +74,7 @@ def _print(found: Pruning) -> None:
         named = f": {some_of(found.removed)}" if found.removed else ""
         print(f"  {len(found.removed)} of {len(found.blocks)} residual blocks removed{named}")
     ratio, (before, after) = found.measured, found.parameters
-    how, error = "estimated" if found.estimate else "measured", f" ± {ratio.error:.3f}" if ratio.error else ""
+    how, error = "estimated" if found.estimate else "measured", error_of(ratio)
     print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
     print(f"{ratio.mean:.3f}{error} of it; parameters {before:,} -> {after:,} ({found.parameter_gain:+.1%})")
     print(f"importance kept: {found.kept:.1%}; to second order the loss rises by {found.rise:.3f}", end="; ")

@@ -11,20 +11,20 @@ from typing import Any
 from torch import nn
 
 from genet.arch.external import ModelSpec
-from genet.cli.align_weights import Kept
 from genet.cli.console import progress
-from genet.cli.naming import weights_of
 from genet.cli.train import recipe_with
 from genet.config.reader import read_structure, read_training, to_yaml
 from genet.config.recipe import TrainingRecipe
 from genet.device import open_device
 from genet.errors import GenetError, RunError, SpecError
+from genet.latency.naming import weights_of
 from genet.latency.table import Setting
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, check_vacant, read_labels, save_weights, write_labels
 from genet.names import typed
 from genet.pipeline.train import train_network
 from genet.search.outcome import percent
 from genet.storage import FolderLock, Record, digest, read_bytes, write_atomic
+from genet.studies.align.kept import Kept
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Widths
 from genet.training.loop import Execution
@@ -120,6 +120,13 @@ def write_aligned(
     assert weights is not None
     module = weights.build(widths)
     return result.write(subject.described(module, name, resolution), module, weights.labels, found)
+
+
+def compared(kept: Kept, module: nn.Module, before: float, resolution: int | None = None) -> Answer:
+    """Return the accuracy before, and that of a network built of its weights, untrained as it is."""
+    after = kept.accuracy(module, resolution, progress())
+    print(f"accuracy: {percent(before)} -> {percent(after)} of the test images, before it is trained on")
+    return {"accuracy": [before, after]}
 
 
 def check_place(arguments: argparse.Namespace) -> TrainingRecipe | None:

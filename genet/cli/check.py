@@ -14,7 +14,6 @@ from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
 from genet.cli.console import progress
-from genet.cli.images import images_in
 from genet.config.pretrained import check_pretrained
 from genet.config.reader import read_any
 from genet.config.recipe import Measure, Recipe, TrainingRecipe
@@ -30,6 +29,7 @@ from genet.progress import duration
 from genet.search.known_designs import check_portfolio, designs_of, known_designs, portfolio_of
 from genet.search.outcome import TELLING
 from genet.training.inventory import Inventory, check_images
+from genet.training.named import images_in
 
 Answer = dict[str, Any]
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from genet.export.manifest import Serving
 from genet.latency.table import Setting
-from genet.progress import LinePrinter, LiveBar, Progress
+from genet.progress import on_screen
 from genet.search.regression import Estimate
 from genet.storage import write_atomic
 
@@ -19,6 +19,7 @@ WIDTH, GAP = 80, 2  # columns of a table, and between two of its own
 FIRST = 36  # of its first column before it is folded
 NOTHING = ("", "n/a")
 TOO_NOISY = 0.25  # spread above which a timing counts as disturbed; `CALM` of the meter is the same
+progress = on_screen  # of long work
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -44,12 +45,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _width(text: str) -> int:
     return max(map(len, text.splitlines()), default=0)
-
-
-def progress() -> Progress:
-    """Return a live bar on a terminal, plain lines elsewhere."""
-    console = Console()
-    return LiveBar(console) if console.is_terminal else LinePrinter(console)
 
 
 def save_picture(file: Path, picture: str) -> None:

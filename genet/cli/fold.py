@@ -9,13 +9,14 @@ from typing import Any
 
 from genet.arch.external import ModelSpec
 from genet.cli.console import labelled, progress, save_picture, table
-from genet.cli.measuring import calibrated, measure_of, meter_of
-from genet.cli.naming import structure_named
+from genet.cli.measuring import calibrated, measure_of
 from genet.cli.train import recipe_with
 from genet.config.recipe import TrainingRecipe
 from genet.device import open_device
 from genet.errors import GenetError, LostDeviceError, SpecError
 from genet.latency.estimate.roofline import read_roof
+from genet.latency.naming import structure_named
+from genet.latency.timing.meter import meter_of
 from genet.pipeline.train import train_network
 from genet.search.outcome import percent
 from genet.storage import FolderLock

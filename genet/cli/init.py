@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import re
 import textwrap
@@ -12,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genet.arch.network import Network, legal_name
+from genet.arch.network import legal_name
 from genet.cli.console import progress
 from genet.config.budget import Budget
-from genet.config.reader import read_space, shipped_files
+from genet.config.options import checked_budgets, checked_measure
+from genet.config.reader import shipped_files
 from genet.config.recipe import Measure
 from genet.config.yaml_tree import edited
-from genet.errors import GenetError, RunError
-from genet.names import check_utf8, shown, typed
-from genet.pipeline.init_rules import Choice, Suited
+from genet.errors import RunError
+from genet.names import shown, typed
+from genet.pipeline.init_rules import Choice
 from genet.storage import write_atomic
-from genet.training.inventory import Inventory, take_stock
+from genet.training.inventory import take_stock
 
 Answer = dict[str, Any]
 
@@ -60,29 +59,17 @@ def _filled(template: Path, words: Mapping[str, str], values: Mapping[str, str])
 def _choices(arguments: argparse.Namespace, recipe: Path) -> list[Choice]:
     """Return what is chosen: what the command line says of serving, and what suits the images, if they are given."""
     given = {name: value for name in ("runtime", "batch") if (value := getattr(arguments, name))}
-    if not (given or arguments.budget or arguments.data):
-        return []
-    from genet.cli.measuring import checked_budgets, checked_measure  # loads torch
-
     measure, budgets = checked_measure(given), checked_budgets(arguments.budget or ())
-    if not arguments.data:
-        return [*_served(measure, [*given]), *_budgeted(budgets, None, measure)]
-    images = take_stock(Path(arguments.data), progress())
-    suited = Suited(images, read_space(shipped_files("templates")["space"]))
-    limits_ms = [budget.ms(math.nan, measure.batch) for budget in budgets if not budget.relative]
-    space, masternet_ms = suited.around(max(limits_ms, default=None), lambda network: _ms(network, measure))
-    served = [*_served(measure, [*given]), *_budgeted(budgets, masternet_ms, measure)]
-    return [_images(images, recipe), *suited.choices(), space, *served]
+    suited: list[Choice] = []
+    masternet_ms = None
+    if arguments.data:
+        from genet.pipeline.design import choose  # loads torch
 
-
-def _images(images: Inventory, recipe: Path) -> Choice:
-    """Return the place of the images, seen from the recipe if they lie below it, with what they are."""
-    place, beside = Path(images.root).absolute(), recipe.absolute().parent
-    root = os.path.relpath(place, beside) if place.is_relative_to(beside) else str(place)
-    train, test = (f"{sum(counts.values()):,}" for counts in (images.train, images.test))
-    colours = "grey" if images.grey else "in colour"
-    told = f"{len(images.train)} classes, {train} images to train on and {test} to test on, {colours}"
-    return Choice("images", told, {"data.root": json.dumps(check_utf8(root), ensure_ascii=False)})
+        place, beside = Path(arguments.data).absolute(), recipe.absolute().parent
+        root = os.path.relpath(place, beside) if place.is_relative_to(beside) else str(place)
+        images = take_stock(Path(arguments.data), progress())
+        suited, masternet_ms = choose(images, root, measure, budgets, progress())
+    return [*suited, *_served(measure, [*given]), *_budgeted(budgets, masternet_ms, measure)]
 
 
 def _served(measure: Measure, given: Sequence[str]) -> list[Choice]:
@@ -97,15 +84,3 @@ def _budgeted(budgets: Sequence[Budget], masternet_ms: float | None, measure: Me
     others = [budget.others(masternet_ms, measure.batch) for budget in budgets]
     told = ", ".join(f"{budget}{f' ({each})' if each else ''}" for budget, each in zip(budgets, others, strict=True))
     return [Choice("budget", told, {"select.budgets": f"[{', '.join(map(str, budgets))}]"})] if budgets else []
-
-
-def _ms(network: Network, measure: Measure) -> float | None:
-    """Return a network's ms per batch here; None, with a printed reason, if it cannot be timed."""
-    from genet.cli.measuring import meter_of
-    from genet.latency.workload import whole
-
-    try:
-        return meter_of(measure).prepare([whole(network)])()[0].ms
-    except GenetError as fault:
-        print(f"  not timed here, so that the space does not depend on the budget: {fault}")
-        return None

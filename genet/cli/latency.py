@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genet.cli.console import TOO_NOISY, milliseconds, noise, progress, save_picture, say_untimed, table
-from genet.cli.measuring import calibrated, measure_of, meter_of
+from genet.cli.measuring import calibrated, measure_of
 from genet.config.reader import read_space
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
@@ -17,7 +17,7 @@ from genet.export.manifest import EVIDENCE_FILE, Served
 from genet.latency.report import LatencyReport, read_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option
-from genet.latency.timing.meter import Meter
+from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.timing.repeatability import Repeatability, repeatability
 from genet.latency.workload import Workload, read_part, whole
 from genet.models.weights import NETWORK_FILE

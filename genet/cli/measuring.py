@@ -1,65 +1,24 @@
-"""Shared code of the commands that measure latency: checked options for measuring, and the meter they ask for."""
+"""Shared code of the commands that measure latency: their options for measuring, and the journals that they name."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from genet.config.budget import Budget
-from genet.config.recipe import Measure, Select
-from genet.config.yaml_tree import compose_value, plain
-from genet.device import open_device, read_card
+from genet.config.options import checked_measure, measured_alone
+from genet.config.recipe import Measure
 from genet.errors import EvidenceError, SpecError
 from genet.latency.evidence import read_evidence
-from genet.latency.table import LatencyTable
-from genet.latency.timing.meter import EstimateMeter, Meter, open_meter
+from genet.latency.timing.meter import EstimateMeter, Meter
 from genet.latency.workload import Workload, read_part
 from genet.storage import Journal
-
-
-def checked_measure(fields: Mapping[str, Any], dashes: str = "--") -> Measure:
-    """Return the measurement options that a command line or a program asks for; SpecError with every option at fault."""
-    try:
-        return Measure.model_validate(dict(fields))
-    except ValidationError as fault:
-        raise SpecError(
-            f"{dashes}{'-'.join(map(str, error['loc'])).replace('_', '-')} {_law(error['msg'])} (got {error['input']!r})"
-            for error in fault.errors()
-        ) from None
-
-
-def checked_budgets(given: Sequence[str]) -> tuple[Budget, ...]:
-    """Return the budgets of a command line, none if none is given; SpecError with every one at fault."""
-    if not given:
-        return ()
-    try:
-        return Select.model_validate({"budgets": [plain(compose_value(text, "--budget")) for text in given]}).budgets
-    except ValidationError as fault:
-        raise SpecError(f"--budget {error['msg']} (got {error['input']!r})" for error in fault.errors()) from None
-
-
-def _law(message: str) -> str:
-    return message.replace("Input should be", "must be")
 
 
 def measure_of(arguments: argparse.Namespace) -> Measure:
     """Return the measurement options from `--device`, `--runtime`, `--dtype`, `--memory-format` and `--batch`."""
     names = ("device", "runtime", "dtype", "memory_format", "batch")
-    wanted = checked_measure({name: getattr(arguments, name) for name in names})
-    if wanted.runtime == "auto" and wanted.device.startswith("estimate:"):
-        return wanted.model_copy(update={"runtime": "eager"})  # the usual number format of published timings
-    return wanted
-
-
-def meter_of(wanted: Measure) -> Meter:
-    """Return the meter for it: the device here, or an estimate."""
-    device = open_device(wanted.device if wanted.here else "cpu")
-    return open_meter(wanted, read_card(device), device)
+    return measured_alone(checked_measure({name: getattr(arguments, name) for name in names}))
 
 
 def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
@@ -80,20 +39,6 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
         say_damaged(Path(file))
         corrected = corrected.corrected_by(evidence)
     return corrected.scaled_by([_known(text) for text in calibrations if text not in files])
-
-
-def open_rows(journal: Journal, meter: Meter) -> LatencyTable:
-    """Return the rows of a meter's setting in a journal that a user named; EvidenceError if the file is something else."""
-    records_of(journal, "a journal of latencies")
-    return LatencyTable(journal, meter.setting)
-
-
-def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
-    """Return the content of a journal that a user named; EvidenceError if the file is something else."""
-    content = journal.read()
-    if content.damaged and not content.records:
-        raise EvidenceError(f"{journal.path}: got something else, expected {what} or a new file; name another")
-    return content.records
 
 
 def say_damaged(file: Path) -> None:

@@ -12,9 +12,9 @@ from torch import nn
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Kind, Network
 from genet.cli.console import save_picture, table
-from genet.cli.naming import structure_named, weights_of
 from genet.device import open_device
 from genet.errors import EvidenceError
+from genet.latency.naming import structure_named, weights_of
 from genet.models.external import build_structure, pretrained
 from genet.models.weights import NETWORK_FILE, load_structure
 from genet.pipeline.run_folder import RunFolder

@@ -10,8 +10,7 @@ from typing import Any
 
 from genet.cli.console import progress
 from genet.cli.final_table import answer_of, print_outcomes
-from genet.cli.images import images_in
-from genet.config.overrides import Override, read_settings
+from genet.config.overrides import Override, overrides_of_serving, read_settings
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.errors import RunError
@@ -20,6 +19,7 @@ from genet.pipeline.finish import finish_of
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.shortfalls import list_shortfalls
 from genet.search.outcome import Outcomes
+from genet.training.named import images_in
 
 Answer = dict[str, Any]
 
@@ -74,16 +74,10 @@ def _a_folder(folder: Path) -> RunError:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     """Return the recipe with the values of the command line, which its own checks judge like the file's."""
-    given = read_settings(arguments.set or ())
-    if arguments.budget:
-        given.append(Override("--budget", "select.budgets", f"[{', '.join(arguments.budget)}]"))
-    if arguments.device:
-        given += [Override("--device", "measure.latency_file", "null"), Override("--device", "measure.device", arguments.device)]
+    setting = {name: value for name in ("device", "runtime", "batch") if (value := getattr(arguments, name))}
+    given = read_settings(arguments.set or ()) + overrides_of_serving(arguments.budget or (), setting)
     if arguments.latency:
         file = check_utf8(str(Path(arguments.latency).absolute()))
         given.append(Override("--latency", "measure.latency_file", json.dumps(file, ensure_ascii=False)))
-    for name in ("runtime", "batch"):
-        if value := getattr(arguments, name):
-            given.append(Override(f"--{name}", f"measure.{name}", value))
     recipe = read_recipe(arguments.recipe, given)
     return recipe.model_copy(update={"data": images_in(recipe.data, arguments.data)}) if arguments.data else recipe

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from genet.cli.console import found_ms, milliseconds, points, progress, table
-from genet.cli.measuring import checked_budgets
+from genet.config.options import checked_budgets
 from genet.config.recipe import Model
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.explain import explain_selection, propose_trials

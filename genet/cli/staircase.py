@@ -9,15 +9,15 @@ from typing import Any
 
 from genet.arch.network import MULTIPLE, Block
 from genet.cli.console import milliseconds, progress, save_picture, table
-from genet.cli.measuring import measure_of, meter_of, open_rows, say_damaged
+from genet.cli.measuring import measure_of, say_damaged
 from genet.errors import SpecError
-from genet.latency.evidence import read_evidence
+from genet.latency.evidence import open_rows, read_evidence
 from genet.latency.profile import profile_sweep
 from genet.latency.staircase.portability import Portability, portability
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.staircase.sweep import read_sweep
 from genet.latency.timing.curves import read_range
-from genet.latency.timing.meter import Meter
+from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.workload import read_blocks, with_width
 from genet.report.latency_figures import draw_staircase
 from genet.storage import Journal
@@ -57,7 +57,7 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
     at_width = _blocks_at(arguments.what, arguments.widths)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(arguments.evidence or Path(folder) / "latency.jsonl", waiting=print)
-        rows = open_rows(journal, meter)
+        rows = open_rows(journal, meter.setting)
         if rows.damaged:
             print(f"{journal.path}: damaged lines {', '.join(map(str, rows.damaged))} are left out and measured anew")
         with progress().track("latency over widths", len({block for blocks in at_width.values() for block in blocks})) as tracker:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genet.cli.console import labelled, milliseconds, progress, save_picture, table
-from genet.cli.measuring import calibrated, measure_of, meter_of
+from genet.cli.measuring import calibrated, measure_of
 from genet.cli.survey_journal import SurveyJournal
 from genet.config.reader import read_structure
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError, OutOfMemoryError, SpecError, first_line
@@ -20,7 +20,7 @@ from genet.latency.estimate.intensity import LayerIntensity, layers_of
 from genet.latency.estimate.roofline import Product, Roof
 from genet.latency.report import read_latency
 from genet.latency.table import Setting
-from genet.latency.timing.meter import MOST_IMAGES, DeviceMeter, Meter
+from genet.latency.timing.meter import MOST_IMAGES, DeviceMeter, Meter, meter_of
 from genet.latency.workload import BLOCK, Workload, read_part
 from genet.report.page import render
 from genet.storage import Record, write_atomic

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from genet.cli.measuring import records_of, say_damaged
+from genet.cli.measuring import say_damaged
 from genet.errors import EvidenceError
 from genet.latency.estimate.roofline import Kind, Product, Roof, read_roof
+from genet.latency.evidence import records_of
 from genet.latency.timing.meter import Meter
 from genet.storage import Journal, Record
 from genet.studies.survey.survey import Surveyed

@@ -10,7 +10,6 @@ from typing import Any
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.cli.console import progress
-from genet.cli.images import images_in
 from genet.config.reader import read_structure, read_training
 from genet.config.recipe import TrainingRecipe
 from genet.device import open_device
@@ -25,6 +24,7 @@ from genet.search.outcome import percent
 from genet.storage import FolderLock
 from genet.training.distributed import ProcessGroup, join
 from genet.training.loop import Execution
+from genet.training.named import images_in
 
 Answer = dict[str, Any]
 

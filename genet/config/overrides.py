@@ -1,19 +1,23 @@
-"""Values on a command line in place of those in a recipe's file: put into its tree, so that its own checks judge them."""
+"""Values of a command line or a program in place of those in a recipe: put into its tree, so that its own checks judge them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import yaml
 
+from genet.config.options import Spelling, as_option
 from genet.config.yaml_tree import compose_value
 from genet.errors import SpecError
 
 
 class Override(NamedTuple):
-    """A value in YAML for a key such as `train.epochs`, and the option by which it was given."""
+    """A value in YAML for a key such as `train.epochs`, and the option by which it was given.
+
+    An option of two words ends with the key, which a fault below it is told with; one of a single word stands for the key.
+    """
 
     option: str
     key: str
@@ -27,6 +31,13 @@ def read_settings(texts: Iterable[str]) -> list[Override]:
     if faults:
         raise SpecError(f"--set must be KEY=VALUE such as train.epochs=5 (got {text!r})" for text in faults)
     return [Override(f"--set {key}", key, value) for _, key, _, value in parts]
+
+
+def overrides_of_serving(budgets: Sequence[str], setting: Mapping[str, str], spelled: Spelling = as_option) -> list[Override]:
+    """Return what budgets, and values in YAML for keys of `measure`, ask for. A device measures by itself, without evidence."""
+    found = [Override(spelled("budget"), "select.budgets", f"[{', '.join(budgets)}]")] if budgets else []
+    found += [Override(spelled("device"), "measure.latency_file", "null")] if "device" in setting else []
+    return found + [Override(spelled(name), f"measure.{name}", text) for name, text in setting.items()]
 
 
 def overridden(root: yaml.Node, overrides: Iterable[Override]) -> yaml.Node:

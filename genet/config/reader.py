@@ -5,25 +5,34 @@ pydantic finds the faults in plain values; the YAML node tree that PyYAML compos
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 import genet
 from genet.arch.external import FUNCTION, ExternalModel, LayerWidths, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import DesignGroup, SearchSpace
+from genet.config.faults import RENAMED, did_you_mean, fault_of
 from genet.config.overrides import Override, overridden
 from genet.config.recipe import Data, PretrainedMaster, Recipe, Training, TrainingRecipe, TunedMaster
-from genet.config.yaml_tree import Fault, child, compose, compose_text, duplicate_keys, of_a_file, plain, walk, where, yaml_of
+from genet.config.yaml_tree import (
+    child,
+    compose,
+    compose_text,
+    duplicate_keys,
+    option_mark,
+    plain,
+    walk,
+    where,
+    yaml_of,
+)
 from genet.errors import SpecError
 from genet.names import check_utf8
 from genet.storage import Record
@@ -31,18 +40,6 @@ from genet.storage import Record
 R = TypeVar("R", bound=Record)
 NETWORKS = "search_spaces/networks"
 OF_A_SEARCH = {"space", "distill", "master", "select", "race"}  # keys that the recipe of one training does not have
-RENAMED = {  # keys of earlier versions
-    "accumulate": "grad_accum_steps",
-    "candidates": "measure_top_k",
-    "clip": "clip_grad_norm",
-    "erasing": "random_erase_prob",
-    "joint": "paired_fraction",
-    "joint_fraction": "paired_fraction",
-    "latency": "latency_file",
-    "networks": "calibration_networks",
-    "samples": "trials_per_type",
-    "structures": "random_samples",
-}
 
 
 def read_network(source: str | Path) -> Network:
@@ -70,6 +67,13 @@ def read_space(source: str | Path) -> SearchSpace:
 def read_recipe(source: str | Path, overrides: Sequence[Override] = ()) -> Recipe:
     """Return a recipe by file or name, with some values overridden; its `space` may be a name, a file beside it, or in place."""
     return _recipe(compose(_find(source, "recipes")), overrides)
+
+
+def changed(recipe: Recipe, overrides: Sequence[Override]) -> Recipe:
+    """Return a recipe with some values overridden; files and folders among these are searched for here."""
+    if not overrides:
+        return recipe
+    return _recipe(compose_text(to_yaml(recipe), option_mark(f"recipe {recipe.name}")), overrides)
 
 
 def read_kept_recipe(file: Path) -> Recipe:
@@ -103,7 +107,7 @@ def read_widths(
     for key, value in getattr(child(node, "widths", key=False), "value", ()):
         name, first = key.value, seen.setdefault(tied.get(key.value, key.value), key.value)
         if name not in layers:
-            near = _did_you_mean(name, layers)
+            near = did_you_mean(name, layers)
             faults.append(f"{where(key)}: widths.{name}: must be a convolution of the network{near}")
         elif name in fixed and widths[name] != layers[name]:
             faults.append(f"{where(value)}: widths.{name}: must stay {layers[name]}, for {fixed[name]} (got {widths[name]})")
@@ -222,7 +226,7 @@ def _find(source: str | Path, *folders: str) -> Path:
     shipped = {name: file for folder in folders for name, file in shipped_files(folder).items()}
     if str(source) in shipped:
         return shipped[str(source)]
-    raise SpecError([f"{source}: must be a file or one of {', '.join(shipped)}{_did_you_mean(str(source), shipped)}"])
+    raise SpecError([f"{source}: must be a file or one of {', '.join(shipped)}{did_you_mean(str(source), shipped)}"])
 
 
 def _with_space(node: yaml.Node) -> yaml.Node:
@@ -284,110 +288,6 @@ def _record(model: type[R], node: yaml.Node) -> R:
         if not faults:
             return return_value
     except ValidationError as fault:
-        faults += [_fault(model, node, error) for error in fault.errors()]
+        faults += [fault_of(model, node, error) for error in fault.errors()]
     faults.sort(key=lambda fault: fault[0])
     raise SpecError(dict.fromkeys(line for _, line in faults))
-
-
-def _fault(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
-    """Return one pydantic error as (place, line)."""
-    location = _written_location(error["loc"])
-    node = root
-    for depth, part in enumerate(location):
-        below = child(node, part, key=error["type"] == "extra_forbidden" and depth == len(location) - 1)
-        if below is None:
-            break
-        node = below
-    dotted = ""
-    for part in location:
-        dotted += f"[{part}]" if isinstance(part, int) else f".{part}" if dotted else str(part)
-    mark = node.start_mark
-    if isinstance(error["input"], tuple):  # a list in the file, a tuple in the records
-        error["input"] = list(error["input"])
-    law = _law(model, error, location)
-    place = where(node)
-    named_by_option = not of_a_file(node) and (not place.startswith("--set ") or place == f"--set {dotted}")
-    told = f"{place} {law}" if named_by_option else f"{place}: {dotted + ': ' if dotted else ''}{law}"
-    return (mark.name, mark.line, mark.column), told
-
-
-def _written_location(location: tuple[Any, ...]) -> list[Any]:
-    """Return the location without the names that pydantic gives to the members of a union; the file has none of them."""
-    written: list[Any] = []
-    for part in location:
-        of_union = bool(written) and (written[-1] in ("widths", "master") or "masternets" in written)
-        if not (of_union and part in ("aligned", "grid", "trained", "taken", "tuned", "group", "own")):
-            written.append(part)
-    return written
-
-
-def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
-    """Return the law in words, the value, and the nearest legal one if there is one."""
-    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
-    got = f" (got {reprlib.repr(value)})"
-    match kind:
-        case "multiple_of":
-            step = context["multiple_of"]
-            nearest = value // step * step
-            return f"must be a multiple of {step}{got}; nearest {nearest or step} or {nearest + step}"
-        case "missing":
-            return "must be given"
-        case "extra_forbidden":
-            known = _keys_at(model, location[:-1])  # of all variants: a key of another variant is no typing error
-            if (renamed := RENAMED.get(location[-1])) in known:
-                return f"is not a key here; it is called {renamed} now"
-            return "is not a key here" + ("" if location[-1] in known else _did_you_mean(str(location[-1]), known))
-        case "literal_error":
-            legal = re.findall(r"'[^']*'|[\d.]+", str(context["expected"]))
-            nearest = _did_you_mean(str(value), [item.strip("'") for item in legal])
-            if not nearest and isinstance(value, int | float) and not isinstance(value, bool):
-                numbers = [float(item) for item in legal if item[0] != "'"]
-                nearest = f"; nearest {min(numbers, key=lambda number: abs(number - value)):g}" if numbers else ""
-            return f"must be {context['expected'].replace(chr(39), '')}{got}{nearest}"
-        case "greater_than_equal":
-            return f"must be at least {context['ge']:g}{got}; nearest {context['ge']:g}"
-        case "less_than_equal":
-            return f"must be at most {context['le']:g}{got}; nearest {context['le']:g}"
-        case "greater_than":
-            return f"must be above {context['gt']:g}{got}"
-        case "less_than":
-            return f"must be below {context['lt']:g}{got}"
-        case "too_long":
-            return f"must have {context['max_length']} entries{got}"
-        case "law":
-            return f"{context['law']}{got}" + (f"; nearest {context['nearest']}" if context["nearest"] else "")
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return f"must be a mapping of keys to values{got}"
-        case "tuple_type" | "list_type":
-            return f"must be a list{got}"
-        case "finite_number":
-            return f"must be a finite number{got}"
-    wanted = {"int": "a whole number", "float": "a number", "string": "text", "bool": "true or false"}
-    for prefix, words in wanted.items():
-        if kind.startswith(prefix):
-            return f"must be {words}{got}"
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}{got}"
-
-
-def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:
-    """Return the legal keys of the record at `location`, found by walking the annotations."""
-    current: Any = model
-    for part in location:
-        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(part)
-            current = _record_type(field.annotation) if field else None
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def _record_type(annotation: Any) -> Any:
-    """Return the record class inside an annotation such as `tuple[SuperBlock, ...]` or `Ratios | None`."""
-    if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
-        return annotation if issubclass(annotation, BaseModel) else None
-    found = (_record_type(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((record for record in found if record is not None), None)
-
-
-def _did_you_mean(word: str, legal: Mapping[str, Any] | list[str]) -> str:
-    folded = {item.lower(): item for item in legal}
-    close = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.5)
-    return f"; did you mean {folded[close[0]]}?" if close else ""

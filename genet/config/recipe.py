@@ -25,6 +25,7 @@ from genet.storage import Described, digest
 Dtype = Literal["fp32", "fp16", "bf16", "int8"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 DEVICE_NAMES = r"auto|cpu|cuda(:\d+)?|estimate:[\w -]+"
+LogKind = Literal["tensorboard"]
 Runtime = Literal["auto", "eager", "cudagraph", "compile", "onnxruntime", "tensorrt"]
 
 
@@ -208,6 +209,9 @@ class TrainingRecipe(Described):
     """The training."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides every random choice."""
+    log: LogKind | None = None
+    """`tensorboard`: loss and accuracy of every epoch, in the folder `tensorboard` beside the network; it comes with
+    `genet-nas[tensorboard]`."""
 
     @field_validator("train")
     @classmethod
@@ -345,6 +349,9 @@ class Recipe(Described):
     """Training of the networks that race."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides every random choice."""
+    log: LogKind | None = None
+    """`tensorboard`: loss and accuracy of every epoch of every training, and trials as they finish, in the run's folder
+    `tensorboard`; it comes with `genet-nas[tensorboard]`."""
 
     @field_validator("resolution")
     @classmethod
@@ -383,9 +390,9 @@ class Recipe(Described):
         """Names what the trials depend on, besides the images and a MasterNet from elsewhere, which are known by what they hold.
 
         Budgets and the final training are not part of it, so changing them repeats nothing; nor is the way of
-        measuring, for every row of the latency table carries its own setting.
+        measuring, for every row of the latency table carries its own setting, nor a log.
         """
-        apart: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "search", "race", "train"), True)
+        apart: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "search", "race", "train", "log"), True)
         apart |= {"data": {"workers", "root"}, "master": {"folder"}, "distill": {"time_limit_s"}}
         tuned = "/tuned" if isinstance(self.master, TunedMaster) else ""
         return digest(self.model_dump_json(exclude=apart) + tuned)[:12]

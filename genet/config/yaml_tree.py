@@ -112,13 +112,13 @@ def compose_value(text: str, option: str) -> yaml.Node:
         way = '; put a notation in quotes, as in ["@32x3 | Conv k3 c16 s2 | 10"]' if "|" in text else ""
         raise SpecError([f"{option} must be one value in YAML, such as 5, 0.5x or [1, 2] (got {text!r}){way}"]) from None
     for part in walk(node):
-        part.start_mark = _option_mark(option)
+        part.start_mark = option_mark(option)
     if faults := list(_odd_keys(node)):
         raise SpecError(faults)
     return node
 
 
-def _option_mark(option: str) -> yaml.Mark:
+def option_mark(option: str) -> yaml.Mark:
     """Return the place of a value that stands in no file."""
     return yaml.Mark(option, 0, NO_LINE, NO_LINE, None, 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from genet.config.recipe import Measure
 from genet.errors import EvidenceError
@@ -43,6 +44,20 @@ def _fits(setting: Setting, wanted: Measure) -> bool:
 
 def _conditions(setting: Setting) -> tuple[object, ...]:
     return setting.runtime, setting.dtype, setting.memory_format, setting.batch
+
+
+def open_rows(journal: Journal, setting: Setting) -> LatencyTable:
+    """Return the rows of a setting in a journal that a user named; EvidenceError if the file is something else."""
+    records_of(journal, "a journal of latencies")
+    return LatencyTable(journal, setting)
+
+
+def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
+    """Return the content of a journal that a user named; EvidenceError if the file is something else."""
+    content = journal.read()
+    if content.damaged and not content.records:
+        raise EvidenceError(f"{journal.path}: got something else, expected {what} or a new file; name another")
+    return content.records
 
 
 def told_apart(before: Setting, after: Setting) -> tuple[str, str]:

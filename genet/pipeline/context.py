@@ -30,6 +30,7 @@ from genet.search.known_designs import check_portfolio, designs_of
 from genet.search.tournament import Tournament
 from genet.storage import FolderLock, Journal
 from genet.training.image_sets import View
+from genet.training.log import Log, open_log
 from genet.training.splits import Splits, check_augment, load_data
 
 
@@ -54,6 +55,11 @@ class RunContext:
     def card(self) -> DeviceCard:
         """Facts that could be read of the device."""
         return read_card(self.device)
+
+    @cached_property
+    def log(self) -> Log:
+        """The log that the recipe asks for; GenetError if its package is missing."""
+        return open_log(self.recipe.log, self.folder.path)
 
     @cached_property
     def splits(self) -> Splits:
@@ -205,7 +211,7 @@ def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None, sam
         if recipe:
             files.check_free_for(recipe)
             check_designs(recipe)
-            _ = job.device, job.meter
+            _ = job.device, job.meter, job.log
             if same_setting:
                 check_setting(job)
             if not files.results.exists():

@@ -162,7 +162,7 @@ def _shown(
     indices = sorted({trial.index for trial in planned})
     parts = [count(f"  super-block {index + 1}", [t for t in planned if t.index == index], True) for index in indices]
     with job.progress.tracks([count("trials", planned, False), *parts]) as (whole, *each):
-        by_index = dict(zip(indices, each, strict=True))
+        by_index, log = dict(zip(indices, each, strict=True)), job.log.under("trials")
         written = 0.0
 
         def tell(event: Event) -> None:
@@ -174,6 +174,8 @@ def _shown(
                 if event.failure is None or event.failure.kind not in TRIED_AGAIN:
                     forget(job.folder.trials_under_way, {event.id})
                 whole.complete(_note(event))
+                if event.accuracy is not None:
+                    log.write(whole.done, {f"super-block {event.index + 1}": event.accuracy})
                 here = [trial for trial in planned if trial.index == event.index]
                 (standing,) = progress_by_superblock(here, [kept[trial.id] for trial in here if trial.id in kept])
                 by_index[event.index].advance(str(standing))
@@ -186,6 +188,7 @@ def _shown(
             yield tell
         finally:
             job.folder.trials_pace.unlink(missing_ok=True)
+            log.close()
 
 
 def _pace_of(tracker: Tracker, workers: int) -> Pace:

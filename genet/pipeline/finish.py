@@ -18,10 +18,11 @@ from genet.storage import Record, digest, read_bytes
 from genet.training.class_folders import FolderReader
 from genet.training.image_identity import NOTE, Contents, Noted
 from genet.training.image_sources import split_place
+from genet.training.log import FOLDER as LOG
 from genet.trials.results import TRIED_AGAIN, read_results
 
 FINISH = "finished.json"
-ELSEWHERE = (FINISH, NOTE, "recipe.yaml", "environment.json", "report.html")  # of places and times, or judged by itself
+ELSEWHERE = (FINISH, NOTE, "recipe.yaml", "environment.json", "report.html", LOG)  # of places and times, or judged by itself
 SMALL = 2**20  # bytes: larger files are known by their sizes
 
 
@@ -59,7 +60,7 @@ def finish_of(files: RunFolder, recipe: Recipe) -> Finish | None:
 def _of_recipe(recipe: Recipe) -> str:
     """Return a digest of all that decides the results, wherever the images lie; with the networks of its own designs."""
     own = [str(design.network) for design in designs_of(recipe)] if recipe.race.designs else []
-    plain = recipe.model_dump_json(exclude={"data": {"root", "workers"}})
+    plain = recipe.model_dump_json(exclude={"data": {"root", "workers"}, "log": True})
     return digest("/".join([__version__, plain, *own]))
 
 
@@ -68,7 +69,7 @@ def _of_files(folder: Path) -> str:
     lines = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if not path.is_file() or str(name) in ELSEWHERE or any(part.startswith(".") for part in name.parts):
+        if not path.is_file() or name.parts[0] in ELSEWHERE or any(part.startswith(".") for part in name.parts):
             continue
         size = path.stat().st_size
         lines.append(f"{name} {size} {digest(read_bytes(path)) if size <= SMALL else ''}")

@@ -117,8 +117,9 @@ def train_network(
     if known:
         return known
     splits = job.splits.seen_as(lesson.view(world))
+    log = job.log.under(result.parent.name if result.stem == "model" else result.stem)
     with job.progress.track(title, lesson.schedule.epochs) as tracker:
-        execution = Execution(job.device, world=world, progress=job.progress)
+        execution = Execution(job.device, world=world, progress=job.progress, log=log)
         return train_anew(lesson, splits, execution, result, tracker, parent.module if parent else None)
 
 

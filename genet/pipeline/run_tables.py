@@ -9,6 +9,7 @@ from typing import Any
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.table import LatencyTable, find_setting
 from genet.pipeline.run_folder import RunFolder
+from genet.pipeline.shortfalls import list_shortfalls
 from genet.search.outcome import Outcomes
 from genet.trials.results import read_results
 
@@ -78,6 +79,11 @@ class Run:
             for row in table.network_rows
         )
         return _table((*blocks, *networks))
+
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """A line for everything asked for that could not be had: budgets that no network meets, formats that failed."""
+        return list_shortfalls(self._files)
 
     @property
     def _results(self) -> Outcomes:

@@ -6,10 +6,9 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -37,12 +36,10 @@ from genet.training.class_folders import in_order
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.image_identity import Contents, Made, Noted, note_of
 from genet.training.image_sets import View
+from genet.training.log import NO_LOG, open_log
 from genet.training.loop import Epoch, EpochDone, Execution, TrainingInputs, finished, training_stages
 from genet.training.splits import Splits, load_data
 from genet.training.trainable import ready_to_train
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 CPU = torch.device("cpu")
 
@@ -143,8 +140,9 @@ def train_anew(
     The tracker counts epochs. Of several processes the first writes.
     """
     world, checkpoint = execution.world, result.with_suffix(f".{lesson.inputs[:8]}.checkpoint")
-    here = dataclasses.replace(execution, device=world.device(execution.device), checkpoint=checkpoint)
-    tell = _telling(tracker, splits.train.size, result.with_suffix(".events") if world.first else None)
+    log = execution.log if world.first else NO_LOG
+    here = dataclasses.replace(execution, device=world.device(execution.device), checkpoint=checkpoint, log=log)
+    tell = _telling(tracker, splits.train.size)
     module, trained = finished(learn(lesson, splits, here, parent), tell)
     if world.first:
         save_weights(module, result.with_suffix(".safetensors"))
@@ -170,16 +168,18 @@ def learn(
     """Train a network, from its checkpoint if there is one; yield every epoch's number, loss and accuracy.
 
     `parent` holds the weights that the lesson inherits. Return the network, without its fold, and its accuracies. Nothing but the
-    checkpoint is written.
+    checkpoint and the log is written.
     """
     module, resolution = _begun(lesson, parent=parent), lesson.network.input.resolution
     teacher = teacher_of(lesson, splits.labels)
     inputs = TrainingInputs(splits.train, lesson.schedule, resolution, lesson.order_seed, teacher)
-    epochs = yield from training_stages(module, inputs, execution)
-    held_out = [splits.nas_validation, splits.test]
-    if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
-        held_out = [images.shuffled(lesson.seed) for images in held_out]
-    nas, test = (accuracy(module, images, resolution, execution.device, execution.world) for images in held_out)
+    with closing(execution.log) as log:
+        epochs = yield from log.follow(training_stages(module, inputs, execution))
+        held_out = [splits.nas_validation, splits.test]
+        if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
+            held_out = [images.shuffled(lesson.seed) for images in held_out]
+        nas, test = (accuracy(module, images, resolution, execution.device, execution.world) for images in held_out)
+        log.write(epochs[-1][0], {"held-out accuracy": nas, "test accuracy": test})
     trained = Trained(
         inputs=lesson.inputs,
         network=str(lesson.network),
@@ -239,6 +239,7 @@ def train_network(
         lesson = dataclasses.replace(lesson, images=noted.name)
     known = trained_before(lesson, result)
     if not known:
+        execution = dataclasses.replace(execution, log=open_log(recipe.log, folder))
         _check_free(folder, lesson, recipe)
         teacher_of(lesson, splits.labels)  # nothing is written for a training that is not possible
         module = _begun(lesson, progress)
@@ -302,13 +303,13 @@ def _check_free(folder: Path, lesson: TrainingTask, recipe: TrainingRecipe) -> N
 
 
 def _lying_anywhere(recipe: TrainingRecipe) -> TrainingRecipe:
-    """Return the recipe without the place of its images, which are identified by their content."""
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None})})
+    """Return the recipe without the place of its images, which are identified by their content, and without its log."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None}), "log": None})
 
 
-def _telling(tracker: Tracker, images: int, events: Path | None) -> EpochDone:
-    """Report every epoch: on the tracker, and as TensorBoard events if that is installed."""
-    writer, before, began = _writer(events) if events else None, tracker.done, time.monotonic()
+def _telling(tracker: Tracker, images: int) -> EpochDone:
+    """Report every epoch on the tracker."""
+    before, began = tracker.done, time.monotonic()
 
     def epoch_done(epoch: int, loss: float, accuracy: float) -> None:
         nonlocal began
@@ -316,21 +317,8 @@ def _telling(tracker: Tracker, images: int, events: Path | None) -> EpochDone:
         pace, began = images / (now - began), now
         tracker.resume_at(before + epoch - 1)
         tracker.advance(f"loss {loss:.3f}, training accuracy {percent(accuracy)}, {pace:.0f} images/s")
-        if writer:
-            writer.add_scalar("loss", loss, epoch)
-            writer.add_scalar("training accuracy", accuracy, epoch)
-            writer.add_scalar("images per second", pace, epoch)
-            writer.flush()
 
     return epoch_done
-
-
-def _writer(folder: Path) -> SummaryWriter | None:
-    with suppress(ImportError):
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(folder))
-    return None
 
 
 def teacher_of(lesson: TrainingTask, labels: tuple[str, ...] | None) -> nn.Module | None:

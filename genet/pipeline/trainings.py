@@ -27,6 +27,7 @@ from genet.search.outcome import Trained, percent
 from genet.search.race import short_training
 from genet.storage import Journal, Record, write_atomic, write_checked
 from genet.training.checkpoints import Checkpoints
+from genet.training.log import NO_LOG, Log
 from genet.training.loop import Execution
 from genet.training.splits import Splits
 from genet.trials.finetune import told
@@ -66,6 +67,12 @@ class Training:
         """Return a digest of everything that its result depends on."""
         return self.lesson.inputs
 
+    @property
+    def logged_as(self) -> str:
+        """Its name in a log: the network's own for the training that keeps its weights."""
+        repeat = f"-{self.lesson.repeat}" if self.lesson.repeat else ""
+        return self.checkpoint.parent.name if self.keep else f"{self.name}-{self.lesson.schedule.epochs}-epochs{repeat}"
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -96,6 +103,7 @@ class FullTraining:
     splits: Splits
     device: str
     parent: GENet | None = None
+    log: Log = NO_LOG
     silence_s: float | None = None
 
     def on(self, device: str, share: float = 1.0) -> FullTraining:
@@ -131,7 +139,8 @@ class FullTraining:
     def _trained(self, task: Training, device: torch.device) -> Iterator[Event]:
         began, epochs = time.monotonic(), task.lesson.schedule.epochs
         give_back_memory(device)
-        learning = learn(task.lesson, self.splits, Execution(device, task.checkpoint), self.parent)
+        execution = Execution(device, task.checkpoint, log=self.log.under(task.logged_as))
+        learning = learn(task.lesson, self.splits, execution, self.parent)
         walked = 0
         while True:
             try:
@@ -236,7 +245,7 @@ class Trainings:
         job = self._job
         opened = self._open(job.recipe.measure.device if job.recipe.measure.here else "auto")
         parent = self._parent.module if self._parent else None
-        work = FullTraining(job.splits.seen_as(missing[0].lesson.view()), str(job.device), parent)
+        work = FullTraining(job.splits.seen_as(missing[0].lesson.view()), str(job.device), parent, job.log)
         with (
             job.progress.track(title, total, total - len(missing)) as tracker,
             closing(opened([(task,) for task in missing], work)) as events,

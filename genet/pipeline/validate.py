@@ -78,7 +78,8 @@ def _accuracies(
             known, file = before[network, repeat], job.folder.validated(network, repeat)
             if known is None:
                 try:
-                    known = train_anew(lessons[network, repeat], splits, Execution(job.device), file, tracker, module)
+                    execution = Execution(job.device, log=job.log.under(file.stem))
+                    known = train_anew(lessons[network, repeat], splits, execution, file, tracker, module)
                 except NonFiniteLossError as fault:
                     job.progress.say(f"  {network}: left out, {fault}")
                     continue

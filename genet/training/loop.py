@@ -31,6 +31,7 @@ from genet.training.checkpoints import BAD_BATCH, PREEMPTED, BadBatch, Checkpoin
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.image_sets import CPU, ImageSet, TensorImages
 from genet.training.learner import Learner, computing_on, learning_rate, mixed_precision, on_device, steps_unread
+from genet.training.log import NO_LOG, Log
 from genet.training.replay import CALLS_BEFORE, Replayed
 
 CHECKPOINT_S = 600.0  # seconds between checkpoints in a long epoch; there is one at the end of every epoch too
@@ -64,6 +65,7 @@ class Execution:
     checkpoint: Path | None = None
     world: ProcessGroup = SINGLE_PROCESS
     progress: Progress = SILENT
+    log: Log = NO_LOG
 
 
 def train(

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from genet.arch.space import Ratios
-from genet.cli.images import images_in
 from genet.config.reader import read_recipe
 from genet.config.recipe import Data, Recipe
 from genet.errors import DataError
@@ -16,6 +15,7 @@ from genet.pipeline.run import run_job
 from genet.progress import Progress
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
+from genet.training.named import images_in
 from genet.training.splits import load_data
 
 RESOLUTIONS = (16, 24, 32)

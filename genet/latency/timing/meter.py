@@ -25,6 +25,8 @@ from genet.device import (
     free_bytes,
     give_back_memory,
     keep_memory,
+    open_device,
+    read_card,
 )
 from genet.errors import (
     DeviceError,
@@ -73,6 +75,12 @@ class Meter(Protocol):
 
     def at(self, batch: int) -> Meter:
         """Return the same meter with so many images at a time."""
+
+
+def meter_of(wanted: Measure) -> Meter:
+    """Return the meter for the options of a user: the device that they name, or an estimate."""
+    device = open_device(wanted.device if wanted.here else "cpu")
+    return open_meter(wanted, read_card(device), device)
 
 
 def open_meter(wanted: Measure, card: DeviceCard, device: torch.device) -> Meter:

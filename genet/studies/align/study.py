@@ -35,6 +35,9 @@ UNNOTICED = 0.005  # share of the latency
 NEGLIGIBLE = Stop(lambda rounds: Ratio.of(rounds).margin <= UNNOTICED, most=MOST_ROUNDS)
 
 
+Solver = Literal["greedy", "exact"]
+
+
 class Ratio(Record):
     """A latency over another, both timed in turn, round by round; an estimate has one round."""
 
@@ -81,7 +84,7 @@ class Alignment(Record):
     estimate: bool
     batch: int
     mode: Mode
-    solver: Literal["greedy", "exact"]
+    solver: Solver
     tolerance: float
     reached: bool
     places: tuple[Place, ...]
@@ -111,7 +114,7 @@ class Goal:
     mode: Mode
     reduce: float | None = None
     tolerance: float = 0.05
-    solver: Literal["greedy", "exact"] = "greedy"
+    solver: Solver = "greedy"
 
 
 def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, tracker: Tracker = UNSEEN) -> tuple[Place, ...]:

@@ -12,12 +12,12 @@ from torch import nn
 
 from genet.arch.external import ExternalModel
 from genet.arch.network import Input
-from genet.cli.measuring import checked_measure, meter_of
+from genet.config.options import checked_measure
 from genet.errors import EvidenceError
 from genet.latency.staircase.staircase import analyse
 from genet.latency.staircase.sweep import Sweep
 from genet.latency.table import LatencyTable
-from genet.latency.timing.meter import Meter
+from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.workload import Workload, chain
 from genet.storage import Journal
 from genet.studies.align.importance import importance_of

@@ -12,11 +12,11 @@ import pytest
 
 from genet.arch.external import ExternalModel
 from genet.arch.network import Input, Network, blocks
-from genet.cli.measuring import checked_measure, meter_of
+from genet.config.options import checked_measure
 from genet.errors import EvidenceError
 from genet.latency.table import BlockRow, LatencyTable, Setting
 from genet.latency.timing.clock import Timing
-from genet.latency.timing.meter import InterleavedTimer, Meter
+from genet.latency.timing.meter import InterleavedTimer, Meter, meter_of
 from genet.latency.workload import Workload
 from genet.models.external import build_structure
 from genet.progress import UNSEEN, Count, Tracker

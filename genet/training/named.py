@@ -1,4 +1,4 @@
-"""Images as users name them on the command line."""
+"""Images as users name them, beside a recipe or without one."""
 
 from __future__ import annotations
 

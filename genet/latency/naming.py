@@ -1,4 +1,4 @@
-"""Networks as users name them on the command line."""
+"""Networks as users name them."""
 
 from __future__ import annotations
 

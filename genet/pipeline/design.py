@@ -1,0 +1,129 @@
+"""A whole design in one call: a recipe that suits images, a way of serving and budgets, and the job that it describes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genet.arch.network import Network, legal_name
+from genet.arch.space import SearchSpace
+from genet.config.budget import Budget
+from genet.config.options import checked_budgets, checked_measure
+from genet.config.overrides import Override, overrides_of_serving
+from genet.config.reader import changed, read_recipe, read_space, shipped_files, to_yaml
+from genet.config.recipe import Measure, Recipe
+from genet.config.yaml_tree import edited
+from genet.errors import GenetError, SpecError
+from genet.latency.timing.meter import meter_of
+from genet.latency.workload import whole
+from genet.names import check_utf8
+from genet.pipeline.context import open_run
+from genet.pipeline.finish import finish_of
+from genet.pipeline.init_rules import Choice, Suited
+from genet.pipeline.run import run_job
+from genet.pipeline.run_folder import RunFolder, default_folder
+from genet.pipeline.run_tables import Run
+from genet.progress import SILENT, Progress, on_screen
+from genet.storage import Record
+from genet.training.inventory import Inventory, take_stock
+from genet.training.named import images_in
+
+OneBudget = str | float | Budget
+NOTHING: Mapping[str, Any] = {}
+
+
+def design(
+    data: str | Path | None = None,
+    budget: OneBudget | Sequence[OneBudget] = (),
+    *,
+    recipe: str | Path | Recipe | None = None,
+    space: str | Path | SearchSpace | None = None,
+    folder: str | Path | None = None,
+    overrides: Mapping[str, Any] = NOTHING,
+    quiet: bool = True,
+    **setting: Any,
+) -> Run:
+    """Design networks for a folder of images and return the run, as `genet init --data` and `genet run` do.
+
+    `budget` is one such as `5ms`, `0.2ms/image` or `0.5x`, or several; `setting` holds the keys of a recipe's `measure`:
+    device, runtime, dtype, memory_format, batch. What else is needed is chosen to suit the images, or stands in `recipe`: a file,
+    the name of one that comes with genet, or a record, whose images `data` replaces. `space` and `overrides`, values by keys such
+    as `train.epochs`, change the recipe. A run that is in `folder` already (by default `runs/NAME`) is gone on with, by its own
+    recipe if none is given. `quiet=False` shows the progress.
+    """
+    budgets = list(budget) if isinstance(budget, Sequence) and not isinstance(budget, str) else [budget]
+    checked, measure = checked_budgets(budgets, str), checked_measure(setting, str)
+    changes = overrides_of_serving([*map(str, checked)], {name: _text(value) for name, value in setting.items()}, str)
+    if space is not None:
+        space = space if isinstance(space, SearchSpace) else read_space(space)
+        changes.append(Override("space", "space", to_yaml(space)))
+    changes += [Override(f"overrides {key}", key, _text(value)) for key, value in overrides.items()]
+    shown = SILENT if quiet else on_screen()
+    if recipe is not None:
+        wanted = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+        place = Path(folder or default_folder(wanted.name, fresh=False))
+    elif data is not None:
+        name = legal_name(Path(data).resolve().name)
+        place = Path(folder or default_folder(name, fresh=False))
+        there = RunFolder(place).recipe_file.exists()
+        wanted = RunFolder(place).recipe() if there else suited_recipe(name, Path(data), measure, checked, shown)
+    else:
+        raise SpecError(["data must be a folder of images unless a recipe is given (got neither)"])
+    wanted = changed(wanted, changes)
+    if data is not None:
+        wanted = wanted.model_copy(update={"data": images_in(wanted.data, str(data))})
+    if finish_of(RunFolder(place), wanted) is None:
+        with open_run(place, shown, wanted, same_setting=True) as job:
+            run_job(job)
+    return Run(place)
+
+
+def _text(value: Any) -> str:
+    """Return a value of a program as YAML."""
+    return to_yaml(value) if isinstance(value, Record) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def suited_recipe(name: str, data: Path, measure: Measure, budgets: Sequence[Budget], progress: Progress) -> Recipe:
+    """Return a recipe that suits a folder of images: the template's, with what is chosen."""
+    choices, _ = choose(take_stock(data, progress), str(data.absolute()), measure, budgets, progress)
+    templates, named = shipped_files("templates"), {"name": json.dumps(name)}
+    of_space = {key: text for choice in choices for key, text in choice.space.items()}
+    of_recipe = {key: text for choice in choices for key, text in choice.recipe.items()}
+    space = edited(templates["space"].read_text(encoding="utf-8"), named | of_space)
+    values = named | {"space": space} | of_recipe
+    return read_recipe(templates["recipe"], [Override(key, key, text) for key, text in values.items()])
+
+
+def choose(
+    images: Inventory, root: str, measure: Measure, budgets: Sequence[Budget], progress: Progress
+) -> tuple[list[Choice], float | None]:
+    """Return what suits a folder of images, which a recipe names as `root`, and the ms per batch of the MasterNet chosen.
+
+    The latter is None unless a budget is in milliseconds and a network can be timed here.
+    """
+    suited = Suited(images, read_space(shipped_files("templates")["space"]))
+    limits_ms = [budget.ms(math.nan, measure.batch) for budget in budgets if not budget.relative]
+    space, masternet_ms = suited.around(max(limits_ms, default=None), lambda network: _ms(network, measure, progress))
+    return [_located(images, root), *suited.choices(), space], masternet_ms
+
+
+def _located(images: Inventory, root: str) -> Choice:
+    """Return the place of the images, with what they are."""
+    train, test = (f"{sum(counts.values()):,}" for counts in (images.train, images.test))
+    colours = "grey" if images.grey else "in colour"
+    told = f"{len(images.train)} classes, {train} images to train on and {test} to test on, {colours}"
+    return Choice("images", told, {"data.root": json.dumps(check_utf8(root), ensure_ascii=False)})
+
+
+def _ms(network: Network, measure: Measure, progress: Progress) -> float | None:
+    """Return a network's ms per batch; None if it cannot be timed here, as without its runtime, which is said."""
+    if measure.latency_file is not None:  # of another machine
+        return None
+    try:
+        return meter_of(measure).prepare([whole(network)])()[0].ms
+    except GenetError as fault:
+        progress.say(f"  not timed here, so that the space does not depend on the budget: {fault}")
+        return None

@@ -1,0 +1,185 @@
+"""The alignment of a network in one call: a module, or a network by its name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from genet.arch.external import ExternalModel, ModelSpec
+from genet.arch.network import Input, Network, legal_name
+from genet.errors import EvidenceError, GenetError, SpecError, first_line
+from genet.export.timm_form import shown_to
+from genet.latency.naming import structure_named, weights_of
+from genet.latency.timing.meter import meter_of
+from genet.models.external import logits_of
+from genet.models.fingerprint import computed
+from genet.models.plain import made_plain
+from genet.pipeline.run_folder import RunFolder
+from genet.progress import SILENT, Progress, on_screen
+from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
+from genet.studies.align.module_subject import ModuleSubject
+from genet.studies.align.objective import Mode
+from genet.studies.align.prune import Pruning
+from genet.studies.align.steps import EVIDENCE, by_importance, by_paper, measure_for, places_of, rows_of, run_of
+from genet.studies.align.study import Alignment, Goal, Solver
+from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Scope
+from genet.studies.align.verdict import goal_faults, no_edge, promising, settled
+from genet.training.named import images_named
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """An aligned network. Latencies are milliseconds per batch, timed in turn.
+
+    `network` is its record, `found` holds all figures, and `shortfall` tells why a target was not met. `module` has the weights
+    that were kept, in eval mode; None for a network of super-blocks, which is trained anew, and for a name without weights.
+    """
+
+    network: ModelSpec
+    module: nn.Module | None
+    found: Alignment | Pruning
+    shortfall: str = ""
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The new widths, by the name of the first layer of each group."""
+        return dict(self.found.widths)
+
+    @property
+    def before_ms(self) -> float:
+        """The latency before."""
+        return self.found.measured.before_ms
+
+    @property
+    def ms(self) -> float:
+        """The latency after."""
+        return self.found.measured.ms
+
+    @property
+    def ratio(self) -> float:
+        """The latency after over that before, the mean of all rounds."""
+        return self.found.measured.mean
+
+
+def align(
+    network: nn.Module | str,
+    example: Tensor | None = None,
+    *,
+    mode: Mode = "latency",
+    target_ratio: float | None = None,
+    param_tolerance: float = 0.05,
+    solver: Solver = "greedy",
+    data: str | Path | None = None,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    evidence: str | Path = EVIDENCE,
+    quiet: bool = True,
+    **setting: Any,
+) -> Aligned:
+    """Move a network's widths to the edges of the device's latency staircase, as `genet align` does.
+
+    `network` is a module with an `example` batch (images, channels, height, width), which is not changed, or a name as on the
+    command line. The options are those of `genet align`; with `data`, a folder of images or `digits`, the most important channels
+    and blocks are kept at `target_ratio`. `setting` holds the keys of a recipe's `measure`. Measurements are kept in
+    `evidence`. EvidenceError if no other widths are certain to be better.
+    """
+    goal, scope = Goal(mode, target_ratio, param_tolerance, solver), Scope(_patterns(include), _patterns(exclude))
+    faults = [*goal_faults(goal, str)]
+    if data is not None and target_ratio is None:
+        faults.append("data must go with target_ratio, the latency at which the most important channels are kept (got none)")
+    if faults:
+        raise SpecError(faults)
+    shown = SILENT if quiet else on_screen()
+    start = _named(network, example, scope, data is not None) if isinstance(network, str) else _module(network, example, scope)
+    scope.check(start.subject.layers)
+    kept = _kept(start, data, shown)
+    meter = meter_of(measure_for({**start.setting, **setting}, start.run, str))
+    rows = rows_of(Path(evidence), meter, start.run, shown)
+    if kept is not None and kept.importance is not None and target_ratio is not None:
+        pruned = by_importance(kept, rows, meter, target_ratio, shown)
+        module = kept.renewed(kept.build(pruned.widths, pruned.removed))
+        return Aligned(_described(kept.subject, module, pruned.removed), module, pruned)
+    places = places_of(start.subject, rows, meter, shown)
+    if not promising(places, goal):
+        raise EvidenceError(no_edge(start.subject, goal, meter))
+    found, why = settled(by_paper(start.subject, places, meter, goal, shown), start.subject, goal, meter)
+    if kept is None:
+        assert isinstance(start.subject, NetworkSubject)
+        structure = start.subject.at(found.widths)
+        return Aligned(structure.model_copy(update={"name": f"{start.subject.name}-aligned"}), None, found, why)
+    module = kept.build(found.widths)
+    return Aligned(_described(kept.subject, module), module if start.weighted else None, found, why)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The network to align, the origin of its weights, and what it says of measuring.
+
+    It is `weighted` if its weights are worth handing out.
+    """
+
+    subject: ResizableNetwork
+    source: Source | None = None
+    weighted: bool = False
+    run: RunFolder | None = None
+    setting: dict[str, Any] = field(default_factory=dict)
+
+
+def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _Start:
+    """Return a network by its name, with trained weights if they are needed."""
+    if example is not None:
+        raise GenetError(f"aligning {what} failed: got an example, expected none beside a name; give batch=N")
+    structure, run = structure_named(what), run_of(what)
+    if isinstance(structure, Network):
+        if trained:
+            raise SpecError(["data must go with a network that keeps its weights: one of super-blocks is trained anew"])
+        return _Start(NetworkSubject(structure, scope), run=run)
+    source = source_of(what, structure, trained)
+    subject = ModuleSubject(structure, source.module, scope=scope)
+    return _Start(subject, source, trained or weights_of(what) is not None, run)
+
+
+def _module(network: nn.Module, example: Tensor | None, scope: Scope) -> _Start:
+    """Return a copy of a module, told apart from others of its class by its answer to a fixed image."""
+    if example is None or example.dim() != 4 or example.shape[2] != example.shape[3]:
+        told = "none" if example is None else f"a tensor of {tuple(example.shape)}"
+        raise GenetError(f"aligning a module failed: got {told} for an example, expected (images, channels, size, size)")
+    batch, channels, size, _ = example.shape
+    kind = type(network)
+    name = legal_name(kind.__name__)
+    try:
+        own = copy.deepcopy(network)
+    except Exception as fault:  # any error of a module's own copying
+        raise GenetError(f"aligning {name} failed: got a module that cannot be copied ({first_line(fault)})") from None
+    module = made_plain(own, name).eval()
+    reads = Input(channels=channels, classes=logits_of(module, (channels, size, size), name), resolution=size)
+    try:
+        word = computed(module, size, channels)
+    except Exception:  # it fails with other weights than its own
+        word = None
+    structure = ExternalModel(name=name, source=f"{kind.__module__}:{kind.__name__}", computes=word, input=reads)
+    shown = shown_to(module) if getattr(module, "pretrained_cfg", None) else None
+    source = Source(module, getattr(network, "labels", None), shown)
+    return _Start(ModuleSubject(structure, module, scope=scope), source, weighted=True, setting={"batch": batch})
+
+
+def _kept(start: _Start, data: str | Path | None, progress: Progress) -> Kept | None:
+    """Return what is kept of the weights; None for a network of super-blocks."""
+    if start.source is None or not isinstance(start.subject, ModuleSubject):
+        return None
+    if data is None:
+        return Kept(start.subject, by_norm(start.subject))
+    return kept_with_images(start.subject, start.source, images_named(str(data)), "taylor", progress)
+
+
+def _described(subject: ModuleSubject, module: nn.Module, removed: Sequence[str] = ()) -> ExternalModel:
+    return subject.described(module, f"{subject.name}-aligned", removed=removed)
+
+
+def _patterns(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)

@@ -1,0 +1,154 @@
+"""The weights of an aligned network: their origin, the part of them that a cut keeps, and the accuracy they reach."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from genet.arch.external import ExternalModel
+from genet.config.preprocessing import Preprocessing
+from genet.config.recipe import Data
+from genet.device import open_device
+from genet.errors import GenetError
+from genet.export.timm_form import shown_to
+from genet.latency.naming import weights_of
+from genet.models.external import build_structure, pretrained
+from genet.models.weights import drawn_anew, load_structure, read_labels
+from genet.progress import SILENT, Progress
+from genet.studies.align.criteria import CRITERIA, Scores, kept_channels, norms, ranks
+from genet.studies.align.importance import AT_ONCE, IMAGES, Importance, importance_of
+from genet.studies.align.module_subject import ModuleSubject
+from genet.studies.align.renewal import renewed
+from genet.studies.align.subject import Widths
+from genet.training.accuracy import EVALUATION_BATCH, top
+from genet.training.image_sets import FirstImages, ImageSet, View
+from genet.training.splits import load_data, load_test
+
+RANK_IMAGES = 500  # images that the ranks of feature maps are averaged over
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network with its weights, the names of its classes, and how its author shows it images; None if that is unknown.
+
+    Weights that a user's function `built` may be drawn anew at every call.
+    """
+
+    module: nn.Module
+    labels: tuple[str, ...] | None = None
+    shown: Preprocessing | None = None
+    built: bool = False
+
+
+def source_of(what: str, structure: ExternalModel, trained: bool) -> Source:
+    """Return the network with its weights: those beside its file, its function's or timm's.
+
+    Use fresh ones if `trained` ones are not needed. GenetError if they are, and there are none.
+    """
+    weights = weights_of(what)
+    if weights:
+        return Source(load_structure(structure, weights), read_labels(weights.parent))
+    timms = structure.source.startswith("timm:")
+    if not trained or not (timms or structure.changed):
+        module = build_structure(structure)
+    else:
+        found, without = (None, "none lie beside it") if structure.changed else pretrained(structure)
+        if found is None or without:
+            raise GenetError(
+                f"{what}: got no trained weights ({without}), expected some, of which the best are kept; give a folder "
+                "with network.yaml and model.safetensors, or --untrained for fresh ones"
+            )
+        module = found
+    return Source(module, shown=shown_to(module) if timms else None, built=not timms)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A builder of the network with other widths, the images to measure its accuracy on, if any, and its labels.
+
+    `labels` are the names of its classes, if they are known. `importance` is measured at its first call, on training images, and
+    `renewed` takes statistics anew from them.
+    """
+
+    subject: ModuleSubject
+    scores: Scores
+    images: ImageSet | None = None
+    labels: tuple[str, ...] | None = None
+    importance: Callable[[], Importance] | None = None
+    renewed: Callable[[nn.Module], nn.Module] = lambda module: module
+
+    def build(self, new: Widths, removed: Sequence[str] = ()) -> nn.Module:
+        """Build the network with new widths: the best channels are kept, and new ones change no answer."""
+        subject, widths = self.subject, {**self.subject.cut, **new}
+        return subject.build(widths, kept_channels(subject.tied, widths, self.scores), removed)
+
+    def accuracy(self, module: nn.Module, resolution: int | None = None, progress: Progress = SILENT) -> float:
+        """Return the accuracy on the test images, by the device that this machine computes fastest on."""
+        assert self.images is not None
+        device, size = open_device("auto"), resolution or self.subject.resolution
+        answering = copy.deepcopy(module).to(device).eval()
+        with progress.track("test images", math.ceil(self.images.size / EVALUATION_BATCH)) as tracker:
+
+            def answers(pixels):  # type: ignore[no-untyped-def]
+                tracker.advance()
+                return answering(pixels)
+
+            return top(answers, (1,), self.images, size, device)[0]
+
+
+def by_norm(subject: ModuleSubject, criterion: str = "l1") -> Scores:
+    """Return the criterion of the largest filters."""
+    return norms(subject.source, CRITERIA.index(criterion) + 1)
+
+
+def kept_with_images(subject: ModuleSubject, source: Source, data: Data, criterion: str, progress: Progress) -> Kept:
+    """Return what is kept by a criterion, with images to test on, and for `rank` and `taylor` to look at.
+
+    The images are looked for at once, before anything is measured. GenetError if the weights differ in no importance.
+    """
+    reads, labels, shown = subject.network.input, source.labels, source.shown
+    images = load_test(data, reads, shown, labels, progress)
+    if criterion in ("l1", "l2"):
+        return Kept(subject, by_norm(subject, criterion), images, labels)
+    splits = load_data(data, reads, 0, View(shown=shown), labels=labels, progress=progress)
+    if criterion == "rank":
+        return Kept(subject, _ranks(subject, splits.train), images, labels)
+    if source.built and drawn_anew(subject.source, subject.network):
+        raise GenetError(
+            f"{subject.network.source}: got weights that are drawn anew at every call, expected trained ones, whose channels "
+            "differ in importance; give a folder with network.yaml and model.safetensors"
+        )
+    some = FirstImages(splits.train.shuffled(0), min(IMAGES, splits.train.size))
+    importance = _importance(subject, some, progress)
+    again = functools.partial(renewed, images=some, resolution=subject.resolution, device=open_device("auto"))
+    return Kept(subject, lambda group: importance().of(group), images, labels, importance, again)
+
+
+def _ranks(subject: ModuleSubject, images: ImageSet) -> Scores:
+    batches = images.batches(min(RANK_IMAGES, images.size), subject.resolution, shuffle_seed=0)
+    found = functools.cache(lambda: ranks(subject.source, next(batches)[0]))
+    return lambda group: found()(group)
+
+
+def _importance(subject: ModuleSubject, images: FirstImages, progress: Progress) -> Callable[[], Importance]:
+    """Return a function that measures the importance of all channels and blocks, once."""
+
+    @functools.cache
+    def measured() -> Importance:
+        with progress.track("training images, for the importance of channels", math.ceil(images.size / AT_ONCE)) as tracker:
+            return importance_of(
+                subject.source,
+                subject.tied,
+                subject.removable,
+                images,
+                subject.resolution,
+                open_device("auto"),
+                tracker,
+            )
+
+    return measured

@@ -1,0 +1,95 @@
+"""The verdict on an alignment: what a goal may be, whether there is anything to gain, and what is handed out if it is not met."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, get_args
+
+from genet.config.options import Spelling, as_option
+from genet.errors import EvidenceError
+from genet.latency.report import read_latency
+from genet.studies.align.objective import Mode
+from genet.studies.align.place import Place
+from genet.studies.align.study import UNNOTICED, Alignment, Goal, Ratio, Solver
+from genet.studies.align.subject import ResizableNetwork
+
+if TYPE_CHECKING:
+    from genet.latency.timing.meter import Meter
+
+
+def goal_faults(goal: Goal, spelled: Spelling = as_option) -> Iterator[str]:
+    """Yield what is wrong with a goal, one line each, with its options as the user spells them."""
+    ratio, tolerance, mode = map(spelled, ("target_ratio", "param_tolerance", "mode"))
+    for name, value, known in ((mode, goal.mode, Mode), (spelled("solver"), goal.solver, Solver)):
+        if value not in get_args(known):
+            yield f"{name} must be {' or '.join(get_args(known))} (got {value})"
+    if goal.reduce is not None and not 0 < goal.reduce < 1:
+        yield f"{ratio} must be a share of the latency between 0 and 1, such as 0.85 (got {goal.reduce:g})"
+    if not 0 < goal.tolerance < 1:
+        yield f"{tolerance} must be a share of the parameters between 0 and 1, such as 0.05 (got {goal.tolerance:g})"
+    if goal.reduce is not None and goal.mode == "accuracy":
+        yield f"{ratio} must go with {mode} latency: the other mode keeps the latency (got {mode} accuracy)"
+
+
+def promising(places: Sequence[Place], goal: Goal) -> bool:
+    """Return whether an edge beside a width gives what the goal asks for."""
+    if goal.mode == "accuracy":
+        return any(place.right is not None for place in places)
+    return any(place.latency_gain(option) > 0 for place in places for option in place.options)
+
+
+def no_edge(subject: ResizableNetwork, goal: Goal, meter: Meter) -> str:
+    """Return in words that no width has an edge to move to."""
+    side, device = "narrower" if goal.mode == "latency" else "wider", meter.setting.device.name
+    return f"{subject.name}: no layer has a {side} edge on {device}, so there is nothing to gain"
+
+
+def settled(
+    found: Alignment, subject: ResizableNetwork, goal: Goal, meter: Meter, as_it_was: bool = False
+) -> tuple[Alignment, str]:
+    """Return what is handed out, and why the goal is not met; nothing if it is.
+
+    EvidenceError if nothing is certain to be better, unless the network `as_it_was` is a result by itself, as a pruned one is.
+    """
+    if found.reached:
+        return found, ""
+    hopeful = promising(found.places, goal)
+    why = _unreached(found, goal) + _waiting(subject, meter) if hopeful else no_edge(subject, goal, meter)
+    if goal.reduce is not None and found.measured.above < 1:
+        return found, why
+    if not as_it_was:
+        raise EvidenceError(why)
+    return found.unmoved(), why
+
+
+def error_of(ratio: Ratio) -> str:
+    """Return a ratio's standard error in words; nothing for an estimate."""
+    return f" ± {ratio.error:.3f}" if ratio.error else ""
+
+
+def _unreached(found: Alignment, goal: Goal) -> str:
+    """Return the reason why the goal is not met."""
+    better = goal.solver == "greedy" and (goal.mode == "accuracy" or found.optimum < found.predicted - UNNOTICED)
+    other = "; --solver exact may do better" if better else ""
+    if goal.mode == "accuracy":
+        return (
+            f"{found.network}: no choice among the edges beside its widths was certain to gain parameters without taking longer"
+            f"{other}"
+        )
+    if goal.reduce is None:
+        return (
+            f"{found.network}: no choice among the edges beside its widths was certain to be faster with the parameters kept "
+            f"within {goal.tolerance:.0%}; a larger --param-tolerance lets the parameters move farther{other}"
+        )
+    return (
+        f"{found.network}: --target-ratio must be a latency that edges beside its widths reach with certainty "
+        f"(got {goal.reduce}); their best is {found.measured.mean:.3f}{error_of(found.measured)}, "
+        f"with {found.parameter_gain:+.1%} parameters{other}"
+    )
+
+
+def _waiting(subject: ResizableNetwork, meter: Meter) -> str:
+    """Return the reason why no width can matter much, if it is known."""
+    if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
+        return ""
+    return "; it waits for the host, which launches its kernels: a larger --batch, or --runtime cudagraph, lets widths count"
