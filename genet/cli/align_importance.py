@@ -12,7 +12,7 @@ from genet.cli.console import milliseconds, progress, table
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter
 from genet.names import some_of
-from genet.studies.align.prune import Pruning, find_offers, find_program, prune
+from genet.studies.align.prune import MeteredSubject, Pruning, find_offers, find_program, prune
 from genet.studies.align.subject import LEFT_OUT
 
 Answer = dict[str, Any]
@@ -61,14 +61,14 @@ def by_importance(
 
 def _pruned(kept: Kept, rows: LatencyTable, meter: Meter, target: float) -> Pruning:
     assert kept.importance is not None
-    subject, importance = kept.subject, kept.importance()
-    blocks = {name: importance.lost_with(name) for name in subject.removable}
+    metered, importance = MeteredSubject(kept.subject, rows, meter), kept.importance()
+    blocks = {name: importance.lost_with(name) for name in kept.subject.removable}
     with progress().track("layers over their widths", None) as tracker:
-        offers = find_offers(subject, importance, rows, meter, tracker)
-        program = find_program(subject, offers, blocks, rows, meter, tracker)
+        offers = find_offers(metered, importance, tracker)
+        program = find_program(metered, offers, blocks, tracker)
         tracker.end_here()
     with progress().track("choices, each measured whole", None) as tracker:
-        found = prune(subject, program, rows, meter, target, tracker)
+        found = prune(metered, program, target, tracker)
         tracker.end_here()
     return found
 
