@@ -22,7 +22,7 @@ from genet.pipeline.learn import current_regression
 from genet.search.certificate import Certificate, certificate, could_be_within, expected_interval
 from genet.search.regression import Regression
 from genet.search.solver import Candidate, ExactSolver, filter_by_utilization, random_search
-from genet.search.tables import ChoiceTables, tabulate_choices
+from genet.search.tables import ChoiceTables, Predicted, tabulate_choices
 from genet.statistics import half_interval
 
 INTERIM_LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
@@ -92,15 +92,9 @@ class SearchState:
     def offers(self, resolution: int) -> ChoiceTables:
         """Return what the space offers at a resolution, with its predictions."""
         if resolution not in self._offers:
-            self._offers[resolution] = tabulate_choices(
-                self.job.space,
-                self.kept[resolution],
-                resolution,
-                self.regression.accuracy,
-                self.regression.gain,
-                self.predictor.reading_ms,
-                self.predictor.correction.host_ms,
-            )
+            known, latency = self.regression, self.predictor
+            predicted = Predicted(known.accuracy, known.gain, latency.reading_ms, latency.correction.host_ms)
+            self._offers[resolution] = tabulate_choices(self.job.space, self.kept[resolution], resolution, predicted)
         return self._offers[resolution]
 
     def solver(self, resolution: int) -> ExactSolver:
