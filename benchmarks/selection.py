@@ -33,7 +33,7 @@ from genet.pipeline.context import RunContext, open_run, predictor
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
-from genet.search.choice_tables import ChoiceTables, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
 from genet.search.solver import Candidate, ExactSolver, frontier, random_search
 from genet.storage import write_atomic
 
@@ -56,9 +56,11 @@ def exact() -> str:
             small,
             widths,
             32,
-            0.9,
-            lambda i, s, gains=gains, draw=draw: gains.setdefault((i, s), draw.gauss(0, 0.02)),  # type: ignore[misc]
-            lambda _, reads, noise=noise: noise.uniform(0.1, 2.0, len(reads)),  # type: ignore[misc]
+            Predicted(
+                0.9,
+                lambda i, s, gains=gains, draw=draw: gains.setdefault((i, s), draw.gauss(0, 0.02)),  # type: ignore[misc]
+                lambda _, reads, noise=noise: noise.uniform(0.1, 2.0, len(reads)),  # type: ignore[misc]
+            ),
         )
         front = frontier(offers)
         limit = front[0].predicted_ms + (front[-1].predicted_ms - front[0].predicted_ms) * draw.random()
@@ -141,8 +143,8 @@ def offers_of(job: RunContext) -> Callable[[int], ChoiceTables]:
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
     prediction, space = predictor(job, job.table, kept), job.recipe.space
-    gain = MadeUp(space)
-    return lambda resolution: tabulate_choices(space, kept[resolution], resolution, 0.75, gain, prediction.reading_ms)
+    predicted = Predicted(0.75, MadeUp(space), prediction.reading_ms)
+    return lambda resolution: tabulate_choices(space, kept[resolution], resolution, predicted)
 
 
 def paper() -> str:
@@ -290,8 +292,8 @@ def selected(job: RunContext) -> list[str]:
     kept = {each: job.kept_widths(staircases, each) for each in job.resolutions}
     prediction: Predictor = predictor(job, job.table, kept)
     masternet_ms = job.table.masternet_ms(job.masternet)
-    gain = MadeUp(job.recipe.space)
-    front = frontier(tabulate_choices(job.recipe.space, kept[resolution], resolution, 0.9, gain, prediction.reading_ms))
+    predicted = Predicted(0.9, MadeUp(job.recipe.space), prediction.reading_ms)
+    front = frontier(tabulate_choices(job.recipe.space, kept[resolution], resolution, predicted))
     rows = []
     for budget in BUDGETS:
         within = [candidate for candidate in front if candidate.predicted_ms <= budget * masternet_ms]

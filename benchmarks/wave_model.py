@@ -220,7 +220,7 @@ def read_layers(path: Path) -> tuple[list[Timed], list[float]]:
             op = replace(op, read=op.read + int(row["add_fused"]) * op.written)
             ms = estimate([op], gpu, batch, "fp16", "tensorrt").ms
             rows.append(Timed((op,), batch, float(row["latency_ms"]), ms))
-            compute = min(total - lost for total, _, lost in (tiled(op, gpu, batch, "fp16", *tile) for tile in TILES))
+            compute = min(total - lost for total, _, lost in (tiled(op, gpu, batch, "fp16", tile) for tile in TILES))
             smooth.append(LAUNCH_MS + max(compute, op.bytes(batch, 2) / gpu.bandwidth_gbs * 1e-6))
     return rows, smooth
 

@@ -100,9 +100,10 @@ def _misfit(text: str) -> str:
     """Return the weights that are missing, unexpected, or of other sizes for torch."""
     missing, extra = (_names(kind, text) for kind in ("Missing", "Unexpected"))
     sizes = re.findall(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)", text)
-    parts = [f"it lacks {first_of(missing)}"] if missing else []
-    parts += [f"has {first_of(extra)} besides"] if extra else []
-    parts += [f"has {first_of([f'{name} of {theirs} for {ours}' for name, theirs, ours in sizes])}"] if sizes else []
+    others = [f"{name} of {theirs} for {ours}" for name, theirs, ours in sizes]
+    parts = [f"it lacks {first_of(missing, SHOWN)}"] if missing else []
+    parts += [f"has {first_of(extra, SHOWN)} besides"] if extra else []
+    parts += [f"has {first_of(others, SHOWN)}"] if others else []
     way = ""
     if key := next((name for name in extra if name in WEIGHTS_UNDER), None):
         way = f"; the weights are under [{key!r}]"
@@ -116,6 +117,6 @@ def _names(kind: str, text: str) -> list[str]:
     return re.findall(r'"([^"]+)"', found[1]) if found else []
 
 
-def first_of(names: Sequence[str], most: int = SHOWN) -> str:
+def first_of(names: Sequence[str], most: int) -> str:
     """Return the first names, and count the others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

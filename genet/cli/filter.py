@@ -14,7 +14,7 @@ from genet.statistics import half_interval
 from genet.studies.figures import draw_filtering
 from genet.studies.filter.bench import read_bench
 from genet.studies.filter.nats import read_nats
-from genet.studies.filter.study import Filtering, Method, study
+from genet.studies.filter.study import Conditions, Filtering, Method, study
 
 Answer = dict[str, Any]
 EARLY = 0.9  # of the budget: the output names searches that ended before this share
@@ -36,8 +36,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     if faults:
         raise SpecError(faults)
     bench = read_nats(arguments.nats, progress()) if arguments.nats else read_bench(arguments.table)
+    conditions = Conditions(arguments.budget, arguments.seeds, arguments.target, arguments.weight)
     with progress().track("seeds, every method with each", arguments.seeds) as tracker:
-        found = study(bench, arguments.budget, arguments.seeds, arguments.target, arguments.weight, tracker)
+        found = study(bench, conditions, tracker)
     _print(found, arguments.seeds)
     if arguments.plot:
         save_picture(arguments.plot, draw_filtering(bench.rows, found))

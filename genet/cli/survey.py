@@ -8,6 +8,8 @@ import fnmatch
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +59,31 @@ class Accuracy(Record):
     resolution: int | None = None
 
 
+@dataclass(frozen=True)
+class Survey:
+    """The results of a survey: its rows, why networks failed, and the device's peak performance if it is known."""
+
+    source: str
+    rows: tuple[Surveyed, ...]
+    failed: Mapping[str, str]
+    roof: Roof | None = None
+
+    @property
+    def estimate(self) -> bool:
+        """Return whether any row is an estimate."""
+        return any(row.estimate for row in self.rows)
+
+    @cached_property
+    def frontiers(self) -> Frontiers:
+        """The networks that no other beats."""
+        return frontiers(self.rows)
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The rows as they are printed, the fastest network first."""
+        return [_row(row) for row in sorted(self.rows, key=lambda row: -row.images_per_sec)]
+
+
 class Named(NamedTuple):
     """A network that a user named: the part to time, and the structure that tells it from others of that name."""
 
@@ -69,7 +96,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     _check(arguments)
     if arguments.csv_from:
         rows = tuple(_with_peak(row, arguments.peak) for row in read_table(arguments.csv_from, Surveyed, ("model",)))
-        return _tell(rows, {}, None, str(arguments.csv_from), arguments)
+        return _tell(Survey(str(arguments.csv_from), rows, {}), arguments)
     accuracies = read_table(arguments.accuracy, Accuracy, ("model", "resolution"), TIMMS) if arguments.accuracy else ()
     failed: dict[str, str] = {}
     networks = _named(dict.fromkeys(arguments.networks) | PRESETS.get(arguments.preset, {}), arguments.size, failed)
@@ -87,7 +114,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         raise EvidenceError(*(f"{name}: {why}" for name, why in failed.items()))
     if meter.setting.device.kind == "cpu":
         print("  the largest batch is a power of two, reckoned from the memory that is free")
-    answer = _tell(rows, failed, roof, str(meter.setting), arguments)
+    answer = _tell(Survey(str(meter.setting), rows, failed, roof), arguments)
     if len(networks) == 1:
         _print_layers(networks[0].part, meter.at(rows[0].batch or meter.setting.batch), roof, arguments.roofline)
     return answer
@@ -262,27 +289,24 @@ def _layer_row(layer: LayerIntensity, ms: float | None, roof: Roof) -> list[str]
     return [*told, milliseconds(ms), f"{reached:.4g}", f"{reached / roof.at(layer.intensity):.0%}", bound]
 
 
-def _tell(
-    rows: Sequence[Surveyed], failed: dict[str, str], roof: Roof | None, title: str, arguments: argparse.Namespace
-) -> Answer:
+def _tell(survey: Survey, arguments: argparse.Namespace) -> Answer:
     """Print, draw and answer."""
-    found, estimate = frontiers(rows), any(row.estimate for row in rows)
-    shown = [_row(row) for row in sorted(rows, key=lambda row: -row.images_per_sec)]
-    if arguments.csv_from and estimate:
-        print(f"{title}: estimates, of a device that was not there")
-    table(HEAD, shown)
+    found, roof = survey.frontiers, survey.roof
+    if arguments.csv_from and survey.estimate:
+        print(f"{survey.source}: estimates, of a device that was not there")
+    table(HEAD, survey.cells)
     for name, told in ON.items():
         print(f"{told} frontier: {', '.join(getattr(found, name)) or 'no accuracies are known'}")
     print(f"on all three: {', '.join(found.on_all) or 'none'}")
-    for name, why in failed.items():
+    for name, why in survey.failed.items():
         print(f"  {name} is left out: {why}")
-    _write(rows, shown, failed, roof, title, estimate, found, arguments)
+    _write(survey, arguments)
     return {
-        "source": title,
-        "estimate": estimate,
+        "source": survey.source,
+        "estimate": survey.estimate,
         "roof": roof and {**roof.model_dump(mode="json"), "ratio": roof.ratio},
-        "networks": [{**row.model_dump(mode="json"), "utilization": row.utilization} for row in rows],
-        "failed": failed,
+        "networks": [{**row.model_dump(mode="json"), "utilization": row.utilization} for row in survey.rows],
+        "failed": survey.failed,
         "frontiers": {**found.model_dump(mode="json"), "on_all": found.on_all},
     }
 
@@ -314,23 +338,15 @@ def _share(row: Surveyed) -> str:
     return f"{row.utilization:.1%}{error}"
 
 
-def _write(
-    rows: Sequence[Surveyed],
-    shown: list[list[str]],
-    failed: dict[str, str],
-    roof: Roof | None,
-    title: str,
-    estimate: bool,
-    found: Frontiers,
-    arguments: argparse.Namespace,
-) -> None:
+def _write(survey: Survey, arguments: argparse.Namespace) -> None:
     """Write the requested files."""
+    rows, title, roof, found = survey.rows, survey.source, survey.roof, survey.frontiers
     if arguments.csv:
         write_atomic(arguments.csv, as_csv(rows).encode())
         print(f"table: {arguments.csv}")
     if not (arguments.plot or arguments.page):
         return
-    clouds = draw_clouds(cloud_info(rows, found, roof.ratio if roof else None), f"{title}{', estimated' * estimate}")
+    clouds = draw_clouds(cloud_info(rows, found, roof.ratio if roof else None), f"{title}{', estimated' * survey.estimate}")
     if arguments.plot:
         save_picture(arguments.plot, clouds)
     if arguments.page:
@@ -338,14 +354,14 @@ def _write(
         page = render(
             "survey.html",
             title=title,
-            estimate=estimate,
+            estimate=survey.estimate,
             roof=roof,
             found=found,
             clouds=clouds,
             shades=draw_shades(rows) if known else "",
             head=HEAD,
-            rows=shown,
-            failed=failed,
+            rows=survey.cells,
+            failed=survey.failed,
         )
         write_atomic(arguments.page, page.encode())
         print(f"page: {arguments.page}")

@@ -366,9 +366,9 @@ class Recipe(Described):
     @classmethod
     def _budgets_differ_at_the_batch(cls, select: Select, info: ValidationInfo) -> Select:
         if "measure" in info.data:
-            batch, apart = info.data["measure"].batch, dict[str, Budget]()
+            batch, first = info.data["measure"].batch, dict[str, Budget]()
             for budget in (each for each in select.budgets if not each.relative):
-                other = apart.setdefault(f"{budget.ms(math.nan, batch):.9g}", budget)
+                other = first.setdefault(f"{budget.ms(math.nan, batch):.9g}", budget)
                 if other is not budget:
                     raise law(f"must have budgets that differ: {other} is {budget} at batch {batch}")
         return select

@@ -20,7 +20,7 @@ from genet.latency.timing.ratio import Stop
 from genet.pipeline.context import RunContext, calibration_rows, predictor
 from genet.pipeline.fit import current_regression
 from genet.search.certificate import Certificate, certificate, could_be_within, expected_interval
-from genet.search.choice_tables import ChoiceTables, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
 from genet.search.regression import Regression
 from genet.search.solver import Candidate, ExactSolver, filter_by_utilization, random_search
 from genet.statistics import half_interval
@@ -92,15 +92,9 @@ class SearchState:
     def offers(self, resolution: int) -> ChoiceTables:
         """Return what the space offers at a resolution, with its predictions."""
         if resolution not in self._offers:
-            self._offers[resolution] = tabulate_choices(
-                self.job.space,
-                self.kept[resolution],
-                resolution,
-                self.regression.accuracy,
-                self.regression.gain,
-                self.predictor.reading_ms,
-                self.predictor.correction.host_ms,
-            )
+            known, latency = self.regression, self.predictor
+            predicted = Predicted(known.accuracy, known.gain, latency.reading_ms, latency.correction.host_ms)
+            self._offers[resolution] = tabulate_choices(self.job.space, self.kept[resolution], resolution, predicted)
         return self._offers[resolution]
 
     def solver(self, resolution: int) -> ExactSolver:

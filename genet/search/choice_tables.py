@@ -103,15 +103,17 @@ class ChoiceTables:
         return Totals(ms, accuracy, parameters + head[:, 1].astype(int))
 
 
-def tabulate_choices(
-    space: SearchSpace,
-    widths: Widths,
-    resolution: int,
-    accuracy: float,
-    gain: Gain,
-    reading_ms: ReadingMs,
-    host_ms: float = 0.0,
-) -> ChoiceTables:
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions for a space's networks: the MasterNet's accuracy, the gain of each choice, and latencies."""
+
+    accuracy: float
+    gain: Gain
+    reading_ms: ReadingMs
+    host_ms: float = 0.0  # per kernel that the host launches
+
+
+def tabulate_choices(space: SearchSpace, widths: Widths, resolution: int, predicted: Predicted) -> ChoiceTables:
     """Return the offers of a space at a resolution.
 
     Choices without a predicted gain are not on offer; a super-block without any keeps the MasterNet's own.
@@ -120,22 +122,22 @@ def tabulate_choices(
     reads: tuple[int, ...] = (stem.width,)
     offers = []
     for index, size in enumerate(space.sizes(resolution)[:-1]):
-        gains = {choice: gain(index, choice) for choice in space.choices(index, widths)}
+        gains = {choice: predicted.gain(index, choice) for choice in space.choices(index, widths)}
         known = {choice: change for choice, change in gains.items() if change is not None}
-        offers.append(_offer(known or {space.superblocks[index]: 0.0}, reads, size, reading_ms))
+        offers.append(_offer(known or {space.superblocks[index]: 0.0}, reads, size, predicted.reading_ms))
         reads = tuple(sorted(set(offers[-1].widths.ravel().tolist())))
-    head_ms = reading_ms(head, reads)
+    head_ms = predicted.reading_ms(head, reads)
     return ChoiceTables(
         space=space,
         resolution=resolution,
-        accuracy=accuracy,
-        stem=(float(reading_ms(stem, [stem.in_width])[0]), block_cost(stem).parameters, kernel_count(stem)),
+        accuracy=predicted.accuracy,
+        stem=(float(predicted.reading_ms(stem, [stem.in_width])[0]), block_cost(stem).parameters, kernel_count(stem)),
         superblocks=tuple(offers),
         head={
             width: (float(ms), block_cost(dataclasses.replace(head, in_width=width)).parameters, kernel_count(head))
             for width, ms in zip(reads, head_ms, strict=True)
         },
-        host_ms=host_ms,
+        host_ms=predicted.host_ms,
     )
 
 

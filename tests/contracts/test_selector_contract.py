@@ -18,7 +18,7 @@ from genet.arch.network import Block, Network, SuperBlock, blocks, superblock_bl
 from genet.arch.space import SearchSpace, Widths
 from genet.config.reader import read_space
 from genet.latency.ops import network_ops
-from genet.search.choice_tables import ChoiceTables, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
 from genet.search.solver import ExactSolver, filter_by_utilization, frontier, pareto, random_search
 
 DIGITS = read_space("digits")
@@ -55,7 +55,7 @@ class Instance:
         return round(draw, 2) if self.ties else draw
 
     def offers(self) -> ChoiceTables:
-        return tabulate_choices(self.space, self.widths, 32, 0.9, self.gain, self.reading_ms, self.host_ms)
+        return tabulate_choices(self.space, self.widths, 32, Predicted(0.9, self.gain, self.reading_ms, self.host_ms))
 
     def networks(self) -> list[Network]:
         """All of them."""
@@ -140,7 +140,7 @@ def test_filtered_by_utilization_candidates_are_those_that_no_faster_one_beats_i
 def test_of_networks_alike_in_both_the_one_with_fewest_parameters_is_chosen(seed: int) -> None:
     instance = Instance(seed)
     flat = tabulate_choices(
-        instance.space, instance.widths, 32, 0.9, lambda *_: 0.0, lambda _, reads: np.zeros(len(reads)), host_ms=0.0
+        instance.space, instance.widths, 32, Predicted(0.9, lambda *_: 0.0, lambda _, reads: np.zeros(len(reads))), host_ms=0.0
     )
     (only,) = frontier(flat)
     assert only.parameters == min(network_cost(network).parameters for network in instance.networks())

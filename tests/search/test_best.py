@@ -19,7 +19,7 @@ from genet.arch.space import SearchSpace
 from genet.config.reader import read_space
 from genet.errors import EvidenceError
 from genet.latency.ops import network_ops
-from genet.search.choice_tables import ChoiceTables, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
 from genet.search.solver import Candidate, ExactSolver
 from tests.fixtures.strategies import spaces
 from tests.search.test_choice_tables import SHORT, SIZE, reading
@@ -74,7 +74,7 @@ class Instance:
     def offers(self) -> ChoiceTables:
         space = self.space
         return tabulate_choices(
-            space, space.widths_on_offer(), self.resolution, ACCURACY, self.gain, reading(self.ms), self.host_ms
+            space, space.widths_on_offer(), self.resolution, Predicted(ACCURACY, self.gain, reading(self.ms), self.host_ms)
         )
 
     def every(self) -> list[Scored]:
@@ -194,7 +194,7 @@ def test_what_could_not_be_measured_is_never_among_the_best_however_good_it_is()
     def gain(_: int, superblock: SuperBlock) -> float:
         return (1.0 if superblock.type == "DW" else 0.0) + superblock.width / 1024
 
-    solved = ExactSolver(tabulate_choices(SHORT, SHORT.widths_on_offer(), SIZE, ACCURACY, gain, reading(ms)))
+    solved = ExactSolver(tabulate_choices(SHORT, SHORT.widths_on_offer(), SIZE, Predicted(ACCURACY, gain, reading(ms))))
     found = solved.best(1e9, 1000)
     choices = [len([c for c in SHORT.choices(index, SHORT.widths_on_offer()) if c.type != "DW"]) for index in range(2)]
     assert len(found) == math.prod(choices)
@@ -212,7 +212,9 @@ def test_of_networks_that_are_all_alike_a_few_are_found_without_a_look_at_all_ot
     monkeypatch.setattr(ExactSolver, "_longer", counted)
     space = read_space("digits")
     widths = space.widths_on_offer()
-    solved = ExactSolver(tabulate_choices(space, widths, 32, ACCURACY, lambda *_: 0.0, reading(lambda block: block.width / 100)))
+    solved = ExactSolver(
+        tabulate_choices(space, widths, 32, Predicted(ACCURACY, lambda *_: 0.0, reading(lambda block: block.width / 100)))
+    )
     assert math.prod(len(offer.choices) for offer in solved.offers.superblocks) > 4_900_000
     found = solved.best(99.0, 12)
     assert [candidate.predicted_accuracy for candidate in found] == [ACCURACY] * 12

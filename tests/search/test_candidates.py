@@ -8,7 +8,7 @@ import pytest
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.search.candidates import MOVES, fits, near_budget, neighbours, pool_of
-from genet.search.choice_tables import ChoiceTables, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
 from genet.search.rounds import NEAR
 from tests.search.test_choice_tables import ACCURACY, SIZE, SPACE
 
@@ -20,9 +20,7 @@ def tables() -> ChoiceTables:
         SPACE,
         SPACE.widths_on_offer(),
         SIZE,
-        ACCURACY,
-        lambda index, superblock: 0.0,
-        lambda block, widths: np.full(len(widths), block.width / 1000),
+        Predicted(ACCURACY, lambda index, superblock: 0.0, lambda block, widths: np.full(len(widths), block.width / 1000)),
     )
 
 

@@ -26,7 +26,7 @@ from genet.errors import EvidenceError
 from genet.latency.ops import block_ops, kernel_count, network_ops
 from genet.latency.predict import Correction, Predictor
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
-from genet.search.choice_tables import ChoiceTables, ReadingMs, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, Predicted, ReadingMs, tabulate_choices
 from genet.search.solver import frontier
 from genet.storage import Journal
 from tests.fixtures.strategies import kernels, multiples_of_8, spaces
@@ -75,7 +75,7 @@ def reading(ms: Callable[[Block], float]) -> ReadingMs:
 
 
 def tabulated(space: SearchSpace = SPACE, host_ms: float = 0.0, ms: Callable[[Block], float] = block_ms) -> ChoiceTables:
-    return tabulate_choices(space, space.widths_on_offer(), SIZE, ACCURACY, gain, reading(ms), host_ms)
+    return tabulate_choices(space, space.widths_on_offer(), SIZE, Predicted(ACCURACY, gain, reading(ms), host_ms))
 
 
 def random_picks(offers: ChoiceTables, count: int, seed: int = 0) -> np.ndarray:
@@ -92,7 +92,7 @@ def failing(failed: Callable[[Block], bool]) -> Callable[[Block], float]:
 
 
 def assert_tables_are_sums(space: SearchSpace, widths: Widths, resolution: int) -> None:
-    offers = tabulate_choices(space, widths, resolution, ACCURACY, gain, reading(block_ms))
+    offers = tabulate_choices(space, widths, resolution, Predicted(ACCURACY, gain, reading(block_ms)))
     stem, *_, head = blocks(space.masternet(resolution))
     assert offers.stem == (block_ms(stem), block_cost(stem).parameters, len(block_ops(stem)))
     reads = {stem.width}
@@ -222,7 +222,7 @@ def test_every_choice_of_a_superblock_has_its_place() -> None:
 def test_a_network_is_held_where_all_its_superblocks_are_on_offer() -> None:
     widths = SPACE.widths_on_offer()
     thinned = {key: tuple(w for w in kept if w != 24 or key[0] != 1) for key, kept in widths.items()}
-    every, fewer = (tabulate_choices(SPACE, of, SIZE, ACCURACY, gain, reading(block_ms)) for of in (widths, thinned))
+    every, fewer = (tabulate_choices(SPACE, of, SIZE, Predicted(ACCURACY, gain, reading(block_ms))) for of in (widths, thinned))
     networks = [every.network(choices) for choices in random_picks(every, 60).tolist()]
     gone = [network.superblocks[1].width == 24 for network in networks]
     assert 0 < sum(gone) < len(gone)
@@ -239,7 +239,7 @@ def test_what_has_no_gain_is_not_on_offer_and_all_else_is() -> None:
         return None if gone else 0.0 if superblock.depth == 1 else gain(index, superblock)
 
     widths = SPACE.widths_on_offer()
-    offers = tabulate_choices(SPACE, widths, SIZE, ACCURACY, known, reading(block_ms))
+    offers = tabulate_choices(SPACE, widths, SIZE, Predicted(ACCURACY, known, reading(block_ms)))
     for index, offer in enumerate(offers.superblocks):
         assert set(offer.choices) == {each for each in SPACE.choices(index, widths) if known(index, each) is not None}
     assert {choice.type for choice in offers.superblocks[0].choices} == {"XX", "BL"}
@@ -254,7 +254,9 @@ def test_a_superblock_without_any_gain_keeps_the_masternets_own(kept: str) -> No
     own = SPACE.superblocks[1]
     every = SPACE.widths_on_offer()
     widths = every if kept == "all widths" else {key: tuple(w for w in of if w != own.width) for key, of in every.items()}
-    offers = tabulate_choices(SPACE, widths, SIZE, ACCURACY, lambda i, s: None if i == 1 else gain(i, s), reading(block_ms))
+    offers = tabulate_choices(
+        SPACE, widths, SIZE, Predicted(ACCURACY, lambda i, s: None if i == 1 else gain(i, s), reading(block_ms))
+    )
     only = offers.superblocks[1]
     assert (only.choices, only.gain.tolist()) == ((own,), [0.0])
     assert set(offers.superblocks[2].reads) == {own.width}
@@ -276,7 +278,7 @@ FAILED: dict[str, Callable[[Block], bool]] = {
 def test_a_block_of_infinite_latency_never_reaches_the_frontier_and_takes_nothing_else_from_it(which: str) -> None:
     """Not even where it would be the most accurate."""
     ms = failing(FAILED[which])
-    offers = tabulate_choices(SHORT, SHORT.widths_on_offer(), SIZE, ACCURACY, more_is_better, reading(ms))
+    offers = tabulate_choices(SHORT, SHORT.widths_on_offer(), SIZE, Predicted(ACCURACY, more_is_better, reading(ms)))
     every = np.array(list(itertools.product(*(range(len(offer.choices)) for offer in offers.superblocks))))
     networks = [offers.network(row) for row in every.tolist()]
     slow = np.array([sum(map(ms, blocks(network))) for network in networks])
@@ -375,7 +377,7 @@ def test_tables_of_a_predictor_say_of_whole_networks_what_the_predictor_says(tmp
     )
     predictor = Predictor(made, masternet, made.network_rows)
     predictor.correction = correction
-    offers = tabulate_choices(SHORT, widths, SIZE, ACCURACY, gain, predictor.reading_ms, correction.host_ms)
+    offers = tabulate_choices(SHORT, widths, SIZE, Predicted(ACCURACY, gain, predictor.reading_ms, correction.host_ms))
     picks = random_picks(offers, 60)
     networks = [offers.network(row) for row in picks.tolist()]
     assert offers.totals(picks).ms.tolist() == pytest.approx([predictor.ms(network) for network in networks])

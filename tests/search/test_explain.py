@@ -21,7 +21,7 @@ from genet.arch.space import Widths
 from genet.config.reader import read_space
 from genet.config.recipe import Distill
 from genet.latency.ops import network_ops
-from genet.search.choice_tables import ChoiceTables, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
 from genet.search.explain import LOOKED_AT, NEARBY, RIVALS, Explanation, explain
 from genet.search.fit import fit
 from genet.search.regression import Regression
@@ -84,7 +84,7 @@ class Case:
 
 
 def table(widths: Widths = WIDTHS, host_ms: float = 0.0) -> ChoiceTables:
-    return tabulate_choices(SPACE, widths, 32, ACCURACY, regression().gain, reading_ms, host_ms)
+    return tabulate_choices(SPACE, widths, 32, Predicted(ACCURACY, regression().gain, reading_ms, host_ms))
 
 
 @cache
@@ -343,7 +343,7 @@ def test_networks_that_broke_the_budget_are_no_rivals_and_the_next_ones_take_the
 
 
 def test_of_equally_accurate_rivals_those_with_fewest_parameters_come_first() -> None:
-    flat = ExactSolver(tabulate_choices(SPACE, WIDTHS, 32, ACCURACY, lambda *_: 0.0, reading_ms))
+    flat = ExactSolver(tabulate_choices(SPACE, WIDTHS, 32, Predicted(ACCURACY, lambda *_: 0.0, reading_ms)))
     fastest = sorted(one.ms for one in case().every)
     orders = set()
     for count in range(4, LOOKED_AT):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from genet.arch.cost import network_cost
 from genet.arch.network import Block, Network, blocks
 from genet.config.reader import read_space
-from genet.search.choice_tables import ChoiceTables, ReadingMs, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, Predicted, ReadingMs, tabulate_choices
 from genet.search.solver import Candidate, frontier
 from genet.search.validation import (
     AS_FAST,
@@ -59,7 +59,7 @@ def without_last_depthwise(block: Block, in_widths: Sequence[int]) -> np.ndarray
 
 
 def tabulated(ms: ReadingMs = reading_ms) -> ChoiceTables:
-    return tabulate_choices(SPACE, WIDTHS, 32, ACCURACY, WORLD.gain, ms)
+    return tabulate_choices(SPACE, WIDTHS, 32, Predicted(ACCURACY, WORLD.gain, ms))
 
 
 @cache
@@ -133,7 +133,7 @@ def test_no_network_of_a_small_space_is_chosen_twice() -> None:
 def small() -> ChoiceTables:
     """Of 585 networks."""
     space = SPACE.model_copy(update={"superblocks": SPACE.superblocks[:2]})
-    return tabulate_choices(space, space.widths_on_offer(), 32, ACCURACY, WORLD.gain, reading_ms)
+    return tabulate_choices(space, space.widths_on_offer(), 32, Predicted(ACCURACY, WORLD.gain, reading_ms))
 
 
 @cache

@@ -18,7 +18,17 @@ from genet.progress import Progress
 from genet.studies.filter.bench import Bench, Row, frontier_of
 from genet.studies.filter.nats import read_nats
 from genet.studies.filter.searchers import SEARCHERS
-from genet.studies.filter.study import PREDICATES, STUCK, Reward, filtered, filtering_cost, predicate_frontier, sampled, study
+from genet.studies.filter.study import (
+    PREDICATES,
+    STUCK,
+    Conditions,
+    Reward,
+    filtered,
+    filtering_cost,
+    predicate_frontier,
+    sampled,
+    study,
+)
 
 WIDTHS = (8, 16, 32)
 
@@ -143,7 +153,7 @@ def test_a_search_that_has_converged_ends() -> None:
 
 
 def test_the_study_repeats_every_method_with_every_seed_and_tells_means() -> None:
-    found = study(SPACE, seeds=4)
+    found = study(SPACE, Conditions(seeds=4))
     assert found.budget_sec == pytest.approx(filtering_cost(SPACE, "utilization"))
     assert len(found.runs) == 4 * (len(PREDICATES) + len(SEARCHERS))
     for method in found.methods:
@@ -155,7 +165,7 @@ def test_the_study_repeats_every_method_with_every_seed_and_tells_means() -> Non
 
 def test_a_space_whose_accuracies_are_all_the_same_has_no_agreement_to_tell() -> None:
     alike = Bench(tuple(row.model_copy(update={"top1_percent": 70.0}) for row in SPACE.rows))
-    assert study(alike, seeds=1).spearman == {"utilization": None, "FLOPs": None}
+    assert study(alike, Conditions(seeds=1)).spearman == {"utilization": None, "FLOPs": None}
 
 
 def test_the_reward_is_the_papers() -> None:

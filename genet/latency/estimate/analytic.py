@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from genet.config.recipe import Dtype, Runtime
 from genet.errors import DeviceError, EvidenceError, SpecError
@@ -23,15 +23,23 @@ from genet.latency.estimate.gpus import GPUS, Gpu
 from genet.latency.estimate.intensity import BYTES
 from genet.latency.ops import Op, OpKind
 
-# Rows and columns of the output that one thread block computes, and the share of the peak it reaches for long sums.
+
+class Tile(NamedTuple):
+    """Rows and columns of the output that one thread block computes, and the share of the peak it reaches for long sums."""
+
+    tall: int
+    wide: int
+    share: float
+
+
 TILES = (
-    (256, 128, 0.99),
-    (128, 128, 0.88),
-    (256, 64, 0.80),
-    (128, 64, 0.51),
-    (64, 64, 0.46),
-    (256, 32, 0.45),
-    (128, 32, 0.41),
+    Tile(256, 128, 0.99),
+    Tile(128, 128, 0.88),
+    Tile(256, 64, 0.80),
+    Tile(128, 64, 0.51),
+    Tile(64, 64, 0.46),
+    Tile(256, 32, 0.45),
+    Tile(128, 32, 0.41),
 )
 LARGE_TILE = 128 * 64  # a larger tile fills a multiprocessor alone, of others two fit
 FILL = 192  # length of the sum at which a tile reaches half of its share: K / (K + 192)
@@ -137,13 +145,13 @@ def waves(blocks: int, slots: int) -> int:
     return -(-blocks // slots)
 
 
-def tiled(op: Op, gpu: Gpu, batch: int, dtype: Dtype, tall: int, wide: int, share: float) -> tuple[float, int, float]:
+def tiled(op: Op, gpu: Gpu, batch: int, dtype: Dtype, tile: Tile) -> tuple[float, int, float]:
     """Return milliseconds, waves, and milliseconds lost in the last wave, of the implicit GEMM with one tile."""
     total = _padded(op.in_width, dtype) * op.kernel[0] * op.kernel[1]
-    resident = 1 if tall * wide > LARGE_TILE else 2
+    resident = 1 if tile.tall * tile.wide > LARGE_TILE else 2
     slots = gpu.sms * resident
-    blocks = -(-batch * op.rows // tall) * -(-_padded(op.width, dtype) // wide)
-    wave_ms = slots * 2 * tall * wide * total / (peak(gpu, dtype) * share * _filled(total)) * 1e-9
+    blocks = -(-batch * op.rows // tile.tall) * -(-_padded(op.width, dtype) // tile.wide)
+    wave_ms = slots * 2 * tile.tall * tile.wide * total / (peak(gpu, dtype) * tile.share * _filled(total)) * 1e-9
     count = waves(blocks, slots)
     return count * wave_ms, count, wave_ms * (count - blocks / slots)
 
@@ -183,7 +191,7 @@ def _op_estimate(op: Op, at: _Conditions) -> OpEstimate:
 def _dense(op: Op, at: _Conditions) -> OpEstimate:
     """Return the time of the fastest tile's waves, or of the memory traffic if that takes longer."""
     memory_ms = _memory_ms(_traffic(op, at), at.gpu)
-    compute_ms, count, tail_ms = min(tiled(op, at.gpu, at.batch, at.dtype, *tile) for tile in TILES)
+    compute_ms, count, tail_ms = min(tiled(op, at.gpu, at.batch, at.dtype, tile) for tile in TILES)
     shown = min(tail_ms, max(0.0, compute_ms - memory_ms))
     return OpEstimate(op.name, op.kind, at.launch_ms + max(compute_ms, memory_ms), count, shown)
 

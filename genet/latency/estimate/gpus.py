@@ -68,8 +68,8 @@ class Gpu(Record):
     fp16_tflops: float | None
     bandwidth_gbs: float
     l2_mb: float | None
-    software: Software
-    engine: Engine
+    software: Software = TODAY
+    engine: Engine = ENGINE_OF_2021
 
 
 def _gpu(
@@ -79,8 +79,6 @@ def _gpu(
     tensor: tuple[float | None, float | None, float | None],
     cores: tuple[float, float | None],
     memory: tuple[float, float | None],
-    software: Software = TODAY,
-    engine: Engine = ENGINE_OF_2021,
 ) -> Gpu:
     """Return a row of the table below: (fp16, tf32, int8) of the tensor cores, (fp32, fp16) of the others, (GB/s, L2 in MB)."""
     return Gpu(
@@ -94,15 +92,14 @@ def _gpu(
         fp16_tflops=cores[1],
         bandwidth_gbs=memory[0],
         l2_mb=memory[1],
-        software=software,
-        engine=engine,
     )
 
 
 GPUS: tuple[Gpu, ...] = (
-    _gpu("v100", "Tesla V100 SXM2", 80, (125, None, None), (15.7, 31.4), (900, 6), OF_2020),  # Volta white paper
+    # Volta white paper
+    _gpu("v100", "Tesla V100 SXM2", 80, (125, None, None), (15.7, 31.4), (900, 6)).model_copy(update={"software": OF_2020}),
     # Turing white paper; 70 W keep it well below
-    _gpu("t4", "Tesla T4", 40, (65, None, 130), (8.1, 16.2), (320, 4), engine=ENGINE_OF_2020),
+    _gpu("t4", "Tesla T4", 40, (65, None, 130), (8.1, 16.2), (320, 4)).model_copy(update={"engine": ENGINE_OF_2020}),
     _gpu("titan-v", "Titan V", 80, (110, None, None), (14.9, 29.8), (653, 4.5)),  # tail-effect paper, maker's data sheet
     _gpu("p6000", "Quadro P6000", 30, (None, None, None), (12.0, 0.19), (432, 3)),  # tail-effect paper; GP102 has fp16 at 1:64
     _gpu("a100", "A100 SXM 40 GB", 108, (312, 156, 624), (19.5, 78), (1555, 40)),  # Ampere white paper

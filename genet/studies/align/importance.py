@@ -8,7 +8,7 @@ its square is the second order of the loss, with Fisher's information for its cu
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from genet.progress import UNSEEN, Tracker
-from genet.studies.align.channel_groups import Group, Tied
+from genet.studies.align.channel_groups import Group
+from genet.studies.align.module_subject import ModuleSubject
 from genet.training.image_sets import ImageSet
 from genet.training.learner import computing_on, on_device
 
@@ -54,18 +55,10 @@ class Importance:
         return float(self.blocks[block].square().mean()) / 2
 
 
-def importance_of(
-    module: nn.Module,
-    tied: Tied,
-    blocks: Sequence[str],
-    images: ImageSet,
-    resolution: int,
-    device: torch.device,
-    tracker: Tracker = UNSEEN,
-) -> Importance:
-    """Measure the importance of all groups that may move and of some blocks; every batch of images is counted."""
-    probe = copy.deepcopy(module).to(device).eval().requires_grad_(False)
-    places = {group.name: _read_places(probe, group, device) for group in tied.groups if not group.fixed}
+def importance_of(subject: ModuleSubject, images: ImageSet, device: torch.device, tracker: Tracker = UNSEEN) -> Importance:
+    """Measure the importance of all groups and blocks that may move or go; every batch of images is counted."""
+    probe, blocks = copy.deepcopy(subject.source).to(device).eval().requires_grad_(False), subject.removable
+    places = {group.name: _read_places(probe, group, device) for group in subject.tied.groups if not group.fixed}
     gates: Gates = []
     for layer in dict.fromkeys(layer for readers in places.values() for layer in readers):
         probe.get_submodule(layer).register_forward_pre_hook(_gate_on_input(layer, gates))
@@ -74,7 +67,7 @@ def importance_of(
     units: dict[str, list[Tensor]] = {name: [] for name in places}
     of_blocks: dict[str, list[Tensor]] = {block: [] for block in blocks}
     with computing_on(device), torch.enable_grad():
-        for pixels, labels in on_device(images.on(device).batches(AT_ONCE, resolution), device):
+        for pixels, labels in on_device(images.on(device).batches(AT_ONCE, subject.resolution), device):
             gates.clear()
             loss = nn.functional.cross_entropy(probe(pixels), labels, reduction="sum")
             changes = _changes(loss, gates)

@@ -141,14 +141,6 @@ def _importance(subject: ModuleSubject, images: FirstImages, progress: Progress)
     @functools.cache
     def measured() -> Importance:
         with progress.track("training images, for the importance of channels", math.ceil(images.size / AT_ONCE)) as tracker:
-            return importance_of(
-                subject.source,
-                subject.tied,
-                subject.removable,
-                images,
-                subject.resolution,
-                open_device("auto"),
-                tracker,
-            )
+            return importance_of(subject, images, open_device("auto"), tracker)
 
     return measured

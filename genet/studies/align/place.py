@@ -5,11 +5,12 @@ This is step 1 of the tail-effect paper's algorithm 2, and its equations 5a, 5b,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from genet.latency.staircase.staircase import Staircase, tail_effect_candidates
 from genet.storage import Record
+from genet.studies.align.subject import Movable
 
 Where = Literal["edge", "inside", "no step"]
 
@@ -57,15 +58,16 @@ class Place(Record):
         return tuple(option for option in (self.now, self.left, self.right) if option)
 
 
-def place(
-    name: str, layers: Sequence[str], staircase: Staircase, width: int, parameters: Mapping[int, int], near: int, widest: int
-) -> Place:
+def place(movable: Movable, staircase: Staircase, parameters: Mapping[int, int]) -> Place:
     """Read the options of a width off its staircase; `parameters` are the network's at every width of it.
 
     The edges are where utilization times throughput peaks (equation 4), on all steps except the last, whose end was not seen; an
-    edge is dropped if a later step is as fast. To the right it is the nearest up to `widest`; if there is none, `near` is
-    offered, which ends no step. If latency rises without steps there is no tail to remove, so there is no edge on either side.
+    edge is dropped if a later step is as fast. To the right it is the nearest that the place may have; if there is none, the
+    widest one near it is offered, which ends no step. If latency rises without steps there is no tail to remove, so there is no
+    edge on either side.
     """
+    width, widest = movable.width, movable.widest or staircase.widths[-1]
+    near = max(each for each in staircase.widths if each <= movable.near)  # wider ones may not fit into memory
     rates = staircase.throughput or (None,) * len(staircase.widths)
     rows = zip(staircase.widths, staircase.fitted_ms, staircase.utilization, rates, strict=True)
     facts = {at: (ms, utilization, rate) for at, ms, utilization, rate in rows}
@@ -86,8 +88,8 @@ def place(
         return Option(width=at, ms=ms, parameters=parameters[at], utilization=utilization if seen else None, throughput=rate)
 
     return Place(
-        name=name,
-        layers=tuple(layers),
+        name=movable.name,
+        layers=movable.layers,
         now=option(width),
         left=option(narrower[-1]) if narrower else None,
         right=option(wider[0]) if wider else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,6 +84,15 @@ class Pruning(Record):
         return self.parameters[1] / self.parameters[0] - 1
 
 
+@dataclass(frozen=True)
+class MeteredSubject:
+    """A network to prune, the table of its latencies, and the meter that takes what the table lacks."""
+
+    subject: ModuleSubject
+    table: LatencyTable
+    meter: Meter
+
+
 def narrower(movable: Movable) -> tuple[int, ...]:
     """Return the widths to measure: down to an eighth of the present one, in steps of a power of two times its units."""
     unit, width = movable.multiple, movable.width
@@ -100,13 +110,12 @@ def on_offer(staircase: Staircase) -> tuple[int, ...]:
     return tuple(widths[index] for index in picked)
 
 
-def find_offers(
-    subject: ModuleSubject, importance: Importance, table: LatencyTable, meter: Meter, tracker: Tracker = UNSEEN
-) -> tuple[Offer, ...]:
+def find_offers(metered: MeteredSubject, importance: Importance, tracker: Tracker = UNSEEN) -> tuple[Offer, ...]:
     """Measure every group over narrower widths, as far as the table lacks them, and offer its edges.
 
     EvidenceError if no width of the network may move.
     """
+    subject, table, meter = metered.subject, metered.table, metered.meter
     if not (subject.movable or subject.removable):
         why = "; ".join(dict.fromkeys(subject.fixed.values())) or "it has no convolutions"
         raise EvidenceError(f"{subject.name}: got no layer whose width may change, expected at least one: {why}")
@@ -135,29 +144,18 @@ def _failure(table: LatencyTable, movable: Movable) -> str:
 
 
 def find_program(
-    subject: ModuleSubject,
-    offers: Sequence[Offer],
-    blocks: Mapping[str, float],
-    table: LatencyTable,
-    meter: Meter,
-    tracker: Tracker = UNSEEN,
+    metered: MeteredSubject, offers: Sequence[Offer], blocks: Mapping[str, float], tracker: Tracker = UNSEEN
 ) -> Program:
     """Measure every layer over the pairs of widths that it may read and write, as far as the table lacks them."""
+    subject, table = metered.subject, metered.table
     layers = [layer for layer in subject.tied.layers.values() if layer.kind != "norm"]
     matrices = Matrices(layers, {offer.name: offer.widths for offer in offers}, subject.layer_blocks, subject.around)
     wanted = matrices.wanted()
-    profile_blocks(table, meter, wanted, wanted[0], 0, tracker)
+    profile_blocks(table, metered.meter, wanted, wanted[0], 0, tracker)
     return Program(tuple(offers), dict(blocks), matrices.costs(table.ms))
 
 
-def prune(
-    subject: ModuleSubject,
-    program: Program,
-    table: LatencyTable,
-    meter: Meter,
-    target: float,
-    tracker: Tracker = UNSEEN,
-) -> Pruning:
+def prune(metered: MeteredSubject, program: Program, target: float, tracker: Tracker = UNSEEN) -> Pruning:
     """Choose what loses the least importance at a share of the present latency, measured; every network timed is counted.
 
     The share of the layers' own time that is asked for is moved until the whole network's upper limit is within the target, and
@@ -170,7 +168,7 @@ def prune(
     def ratio_with(choice: Choice) -> Ratio:
         found = next((ratio for other, ratio in known if other == choice), None)
         if found is None:
-            found = timed(subject, choice, table, meter)
+            found = timed(metered, choice)
             known.append((choice, found))
             tracker.advance(f"{found.mean:.3f} of the latency")
         return found
@@ -185,11 +183,11 @@ def prune(
         ratio = ratio_with(floor)
         if ratio.above > target:
             raise EvidenceError(
-                f"{subject.name}: --target-ratio must be a latency that the fewest channels and blocks on offer reach with "
-                f"certainty (got {target:g}); their best is {ratio.mean:.3f}{f' ± {ratio.error:.3f}' if ratio.error else ''}"
+                f"{metered.subject.name}: --target-ratio must be a latency that the fewest channels and blocks on offer reach "
+                f"with certainty (got {target:g}); their best is {ratio.mean:.3f}{f' ± {ratio.error:.3f}' if ratio.error else ''}"
             )
         met = [(floor, ratio)]
-    return _pruning(subject, program, meter, target, *min(met, key=lambda each: program.lost(each[0])))
+    return _pruning(metered, program, target, *min(met, key=lambda each: program.lost(each[0])))
 
 
 class _Search:
@@ -227,8 +225,9 @@ class _Search:
         return low + (high - low) * (self.target - NEAR / 2 - below) / (above - below)
 
 
-def timed(subject: ModuleSubject, choice: Choice, table: LatencyTable, meter: Meter) -> Ratio:
+def timed(metered: MeteredSubject, choice: Choice) -> Ratio:
     """Return a whole network against the present one; the table keeps every round, and those it has count."""
+    subject, table, meter = metered.subject, metered.table, metered.meter
     reference, module = str(subject.network), subject.build(choice.widths, removed=choice.removed)
     network = subject.described(module, subject.name, removed=choice.removed)
     part = subject.part(choice.widths, removed=choice.removed)
@@ -244,8 +243,9 @@ def timed(subject: ModuleSubject, choice: Choice, table: LatencyTable, meter: Me
     return Ratio.of(next(filter(NEGLIGIBLE.at(meter), so_far)))
 
 
-def _pruning(subject: ModuleSubject, program: Program, meter: Meter, target: float, choice: Choice, ratio: Ratio) -> Pruning:
-    setting, layers = meter.setting, {movable.name: movable.layers for movable in subject.movable}
+def _pruning(metered: MeteredSubject, program: Program, target: float, choice: Choice, ratio: Ratio) -> Pruning:
+    subject, setting = metered.subject, metered.meter.setting
+    layers = {movable.name: movable.layers for movable in subject.movable}
     built = subject.build(choice.widths, removed=choice.removed)
     slots = tuple(
         Slot(

@@ -18,7 +18,7 @@ from genet.progress import Progress
 from genet.storage import Journal
 from genet.studies.align.kept import Kept
 from genet.studies.align.place import Place
-from genet.studies.align.prune import Pruning, find_offers, find_program, prune
+from genet.studies.align.prune import MeteredSubject, Pruning, find_offers, find_program, prune
 from genet.studies.align.study import Alignment, Goal, Ratio, align, find_places
 from genet.studies.align.subject import ResizableNetwork
 
@@ -87,13 +87,13 @@ def by_paper(subject: ResizableNetwork, places: tuple[Place, ...], meter: Meter,
 def by_importance(kept: Kept, rows: LatencyTable, meter: Meter, target: float, progress: Progress) -> Pruning:
     """Choose the most important channels and blocks at a share of the latency."""
     assert kept.importance is not None
-    subject, importance = kept.subject, kept.importance()
-    blocks = {name: importance.lost_with(name) for name in subject.removable}
+    metered, importance = MeteredSubject(kept.subject, rows, meter), kept.importance()
+    blocks = {name: importance.lost_with(name) for name in kept.subject.removable}
     with progress.track("layers over their widths", None) as tracker:
-        offers = find_offers(subject, importance, rows, meter, tracker)
-        program = find_program(subject, offers, blocks, rows, meter, tracker)
+        offers = find_offers(metered, importance, tracker)
+        program = find_program(metered, offers, blocks, tracker)
         tracker.end_here()
     with progress.track("choices, each measured whole", None) as tracker:
-        found = prune(subject, program, rows, meter, target, tracker)
+        found = prune(metered, program, target, tracker)
         tracker.end_here()
     return found

@@ -136,10 +136,7 @@ def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, tr
 
 def _place(subject: ResizableNetwork, movable: Movable, table: LatencyTable, meter: Meter, tracker: Tracker) -> Place:
     staircase = _staircase(movable, table, meter, tracker)
-    widths = staircase.widths
-    near = max(width for width in widths if width <= movable.near)  # wider ones may not fit into memory
-    parameters = {width: subject.parameters({movable.name: width}) for width in widths}
-    return place(movable.name, movable.layers, staircase, movable.width, parameters, near, movable.widest or widths[-1])
+    return place(movable, staircase, {width: subject.parameters({movable.name: width}) for width in staircase.widths})
 
 
 def _staircase(movable: Movable, table: LatencyTable, meter: Meter, tracker: Tracker) -> Staircase:

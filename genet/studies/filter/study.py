@@ -147,24 +147,27 @@ def _found(bench: Bench, method: str, seed: int, trained: Sequence[Row], timed: 
     )
 
 
-def study(
-    bench: Bench,
-    budget_sec: float | None = None,
-    seeds: int = 9,
-    target_images_per_sec: float | None = None,
-    weight: float = 0.07,
-    tracker: Tracker = UNSEEN,
-) -> Filtering:
-    """Run every method with every seed; unless given, the budget is the cost of filtering, and the target the median."""
-    budget = filtering_cost(bench, "utilization") if budget_sec is None else budget_sec
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions of all searches: unless given, the budget is the cost of filtering, and the target the median."""
+
+    budget_sec: float | None = None
+    seeds: int = 9
+    target_images_per_sec: float | None = None
+    weight: float = 0.07
+
+
+def study(bench: Bench, conditions: Conditions = Conditions(), tracker: Tracker = UNSEEN) -> Filtering:
+    """Run every method with every seed."""
+    budget = filtering_cost(bench, "utilization") if conditions.budget_sec is None else conditions.budget_sec
     least = min(max(row.train_sec, row.time_sec) for row in bench.rows)
     if budget < least:
         raise SpecError([f"--budget must suffice to train the cheapest network, {least:.6g} s (got {budget:g})"])
-    target = (
-        float(np.median([row.images_per_sec for row in bench.rows])) if target_images_per_sec is None else target_images_per_sec
-    )
-    reward, runs = Reward(target, weight), []
-    for seed in range(seeds):
+    target = conditions.target_images_per_sec
+    if target is None:
+        target = float(np.median([row.images_per_sec for row in bench.rows]))
+    reward, runs = Reward(target, conditions.weight), []
+    for seed in range(conditions.seeds):
         runs += [filtered(bench, predicate, budget, seed) for predicate in PREDICATES]
         runs += [sampled(bench, method, reward, budget, seed) for method in SEARCHERS]
         tracker.advance()
@@ -176,7 +179,7 @@ def study(
         left={name: len(predicate_frontier(bench.rows, name)) for name in PREDICATES},
         budget_sec=budget,
         target_images_per_sec=target,
-        weight=weight,
+        weight=conditions.weight,
         runs=tuple(runs),
         methods=tuple(_method([run for run in runs if run.method == name]) for name in dict.fromkeys(run.method for run in runs)),
     )

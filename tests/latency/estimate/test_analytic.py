@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from genet.arch.network import Network
 from genet.errors import DeviceError, EvidenceError, SpecError
-from genet.latency.estimate.analytic import LAUNCH_MS, TILES, corrected, estimate, scale_of, tiled, waves
+from genet.latency.estimate.analytic import LAUNCH_MS, TILES, Tile, corrected, estimate, scale_of, tiled, waves
 from genet.latency.estimate.gpus import GPUS, find_gpu
 from genet.latency.estimate.residual import FEWEST, LearnedCorrection, Timed
 from genet.latency.ops import Op, network_ops
@@ -52,8 +52,8 @@ def test_a_wave_holds_one_block_per_processor(blocks: int, slots: int, expected:
 
 def test_the_last_wave_of_81_tiles_on_80_processors_is_lost_but_for_one_tile() -> None:
     titan = find_gpu("titan-v")
-    full, waves_full, lost_full = tiled(conv(width=128, size=1), titan, 128 * 80, "fp16", 128, 128, 0.88)
-    over, waves_over, lost_over = tiled(conv(width=128, size=1), titan, 128 * 81, "fp16", 128, 128, 0.88)
+    full, waves_full, lost_full = tiled(conv(width=128, size=1), titan, 128 * 80, "fp16", Tile(128, 128, 0.88))
+    over, waves_over, lost_over = tiled(conv(width=128, size=1), titan, 128 * 81, "fp16", Tile(128, 128, 0.88))
     assert (waves_full, lost_full) == (1, 0.0)
     assert (waves_over, over) == (2, 2 * full)
     assert lost_over == pytest.approx(full * 79 / 80)
@@ -62,12 +62,12 @@ def test_the_last_wave_of_81_tiles_on_80_processors_is_lost_but_for_one_tile() -
 def test_the_time_of_one_wave_is_the_one_computed_by_hand() -> None:
     total = 64 * 9  # 80 tiles of 128 x 128 with sums of 576: 2 * 80 * 128 * 128 * 576 operations at 0.88 * 0.75 of 125 TFLOP/s
     seconds = 2 * 80 * 128 * 128 * total / (125e12 * 0.88 * total / (total + 192))
-    assert tiled(conv(width=128, size=1), V100, 128 * 80, "fp16", 128, 128, 0.88)[0] == pytest.approx(1e3 * seconds)
+    assert tiled(conv(width=128, size=1), V100, 128 * 80, "fp16", Tile(128, 128, 0.88))[0] == pytest.approx(1e3 * seconds)
 
 
 def test_two_small_tiles_share_a_processor() -> None:
-    assert tiled(conv(width=64, size=1), V100, 64 * 160, "fp16", 64, 64, 0.46)[1] == 1
-    assert tiled(conv(width=64, size=1), V100, 64 * 161, "fp16", 64, 64, 0.46)[1] == 2
+    assert tiled(conv(width=64, size=1), V100, 64 * 160, "fp16", Tile(64, 64, 0.46))[1] == 1
+    assert tiled(conv(width=64, size=1), V100, 64 * 161, "fp16", Tile(64, 64, 0.46))[1] == 2
 
 
 def test_a_normalisation_takes_its_traffic_at_four_fifths_of_the_bandwidth() -> None:
@@ -135,7 +135,7 @@ def test_int8_computes_at_its_own_peak_and_moves_bundles_of_32_channels_of_one_b
     full = estimate([conv(64, 64, 28, 1)], t4, 64, "int8", "tensorrt").ms
     assert full == estimate([conv(33, 33, 28, 1)], t4, 64, "int8", "tensorrt").ms + (64**2 - 33**2) / 320e6
     assert full == pytest.approx(launch_ms + (64**2 + 64 * 2 * 64 * 28**2) / 320e6)
-    ours, theirs = (tiled(conv(512, 512, 28), t4, 64, dtype, 256, 128, 0.99)[0] for dtype in ("fp16", "int8"))  # type: ignore
+    ours, theirs = (tiled(conv(512, 512, 28), t4, 64, dtype, Tile(256, 128, 0.99))[0] for dtype in ("fp16", "int8"))  # type: ignore
     assert ours == 2 * theirs
 
 

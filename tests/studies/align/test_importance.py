@@ -30,7 +30,7 @@ def subject(module: nn.Module, channels: int = 1, size: int = 8) -> ModuleSubjec
 
 
 def measured(found: ModuleSubject, images: TensorImages = IMAGES) -> Importance:
-    return importance_of(found.source, found.tied, found.removable, images, found.resolution, CPU)
+    return importance_of(found, images, CPU)
 
 
 def test_a_channels_change_is_the_sum_of_weight_times_gradient_over_the_weights_that_read_it() -> None:

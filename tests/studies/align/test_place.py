@@ -7,13 +7,18 @@ import pytest
 from genet.latency.staircase.staircase import analyse
 from genet.latency.staircase.sweep import Sweep
 from genet.studies.align.place import Place, place
+from genet.studies.align.subject import Movable
 
 WIDTHS = tuple(range(8, 136, 8))
 
 
 def of(ms: list[float], width: int, near: int = 128, widest: int = 128) -> Place:
     staircase = analyse(Sweep(widths=WIDTHS, ms=tuple(ms), sigma=(0.001,) * len(ms)))
-    return place("layer", ["layer"], staircase, width, {at: 100 * at for at in WIDTHS}, near, widest)
+    return place(movable(width, near, widest), staircase, {at: 100 * at for at in WIDTHS})
+
+
+def movable(width: int, near: int, widest: int) -> Movable:
+    return Movable("layer", ("layer",), width, grid=(near,), blocks=lambda width: (), widest=widest)
 
 
 def stairs(tread: int) -> list[float]:
@@ -80,7 +85,7 @@ def test_a_noisy_latency_before_the_end_of_a_step_does_not_take_its_edge_away() 
     every = tuple(range(8, 1025, 8))
     ms = [1.0 + 0.5 * ((width - 1) // 128) - (0.2 if width == 504 else 0.0) - 1e-5 * width for width in every]
     staircase = analyse(Sweep(widths=every, ms=tuple(ms), sigma=(0.02,) * len(ms)))
-    found = place("layer", ["layer"], staircase, 600, dict.fromkeys(every, 1), 1024, 1024)
+    found = place(movable(600, 1024, 1024), staircase, dict.fromkeys(every, 1))
     assert widths(found) == (504, 640)
 
 

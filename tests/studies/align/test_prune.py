@@ -23,7 +23,7 @@ from genet.storage import Journal
 from genet.studies.align.importance import importance_of
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.program import Choice, Program
-from genet.studies.align.prune import Pruning, find_offers, find_program, on_offer, prune
+from genet.studies.align.prune import MeteredSubject, Pruning, find_offers, find_program, on_offer, prune
 from genet.studies.align.subject import Scope
 from genet.training.image_sets import TensorImages
 from tests.fixtures import align_networks as nets
@@ -44,15 +44,16 @@ def program_of(found: ModuleSubject, meter: Meter, table: LatencyTable) -> Progr
     reads, draw = found.network.input, torch.Generator().manual_seed(0)
     pixels = torch.randn(20, reads.channels, reads.resolution, reads.resolution, generator=draw)
     images = TensorImages(pixels, torch.randint(reads.classes, (20,), generator=draw))
-    importance = importance_of(found.source, found.tied, found.removable, images, reads.resolution, CPU)
-    offers = find_offers(found, importance, table, meter)
+    importance = importance_of(found, images, CPU)
+    metered = MeteredSubject(found, table, meter)
+    offers = find_offers(metered, importance)
     blocks = {name: importance.lost_with(name) for name in found.removable}
-    return find_program(found, offers, blocks, table, meter)
+    return find_program(metered, offers, blocks)
 
 
 def pruned(found: ModuleSubject, meter: Meter, folder: Path, target: float) -> Pruning:
     table = LatencyTable(Journal(folder / "latency.jsonl"), meter.setting)
-    return prune(found, program_of(found, meter, table), table, meter, target)
+    return prune(MeteredSubject(found, table, meter), program_of(found, meter, table), target)
 
 
 def v100() -> Meter:
