@@ -18,6 +18,7 @@ from genet.device import current, fp32_as_served, keep_memory
 from genet.training.image_sets import Batch
 
 STEPS_UNREAD = 50
+NARROW = 16  # channels read, below which oneDNN writes out of bounds
 
 
 class Account(NamedTuple):
@@ -48,6 +49,8 @@ class Learner:
     ) -> None:
         self._parameters = _trainable(module, parts)
         device = self._parameters[0].device
+        if device.type == "cpu":
+            _slice_narrow_convolutions(module)
         self._rate = torch.zeros((), device=device)
         self._optimizer = _optimizer(self._parameters, schedule, self._rate)
         self._scaler = torch.amp.GradScaler(enabled=number_format(device) == torch.float16)
@@ -125,6 +128,29 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate  # loading has put a copy in its place
         self._scaler.load_state_dict(state["scaler"])
+
+
+class SlicedConv(nn.Conv2d):
+    """A strided 1x1 convolution that reads only the pixels that count while it is trained; it computes the same.
+
+    oneDNN's gradient of the weights of a narrow one writes out of bounds in channels_last (issue 6035 of oneDNN): the process
+    dies, or the gradient is wrong.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution's output, (N, width, out_size, out_size)."""
+        if not self.training:
+            return super().forward(x)
+        down, across = self.stride
+        return nn.functional.conv2d(x[:, :, ::down, ::across], self.weight, self.bias, groups=self.groups)
+
+
+def _slice_narrow_convolutions(module: nn.Module) -> None:
+    for conv in module.modules():
+        if type(conv) is not nn.Conv2d or conv.kernel_size != (1, 1) or conv.padding != (0, 0):
+            continue
+        if max(conv.stride) > 1 and conv.in_channels // conv.groups < NARROW:
+            conv.__class__ = SlicedConv
 
 
 def steps_unread(device: torch.device) -> int:
