@@ -15,11 +15,12 @@ import argparse
 import math
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -75,6 +76,15 @@ def two_workers(_device: str) -> Runner:
     return open_runner("cpu", "processes", workers=2)
 
 
+def recipe_of(study: str, images: Path, work: Path) -> Recipe:
+    """The recipe of a study, on the few images that it takes of CIFAR-10."""
+    recipe, classes = STUDIES["fidelity"].recipe(), STUDIED[study]
+    root = few_images(images, work / "images", classes)
+    space = recipe.space.model_copy(update={"input": recipe.space.input.model_copy(update={"classes": classes})})
+    data = recipe.data.model_copy(update={"root": str(root.absolute())})
+    return recipe.model_copy(update={"name": f"budgets-{study}", "space": space, "data": data, "select": Select(budgets=BUDGETS)})
+
+
 def select(recipe: Recipe, folder: Path) -> None:
     """The job up to its selection."""
     with open_run(folder, progress(), recipe) as job:
@@ -113,8 +123,9 @@ def random_search(recipe: Recipe, base: Path, folder: Path, trainings: float) ->
         if not found.inputs:
             raise SystemExit("a design could not be timed for now, expected all to be; the same command tries it again")
         if any(entrant.design for entrant in found.entrants):
-            count = max(2, round(trainings / len(BUDGETS) / PER_NETWORK))
-            drawn = tuple(entrant for budget in BUDGETS for entrant in random_entrants(job, budget, count))
+            budgets = recipe.select.budgets
+            count = max(2, round(trainings / len(budgets) / PER_NETWORK))
+            drawn = tuple(entrant for budget in budgets for entrant in random_entrants(job, budget, count))
             found.model_copy(update={"entrants": drawn, "joint": ()}).save(job.folder.entrants)
         raced, epochs = run_race(job, two_workers), job.recipe.train.epochs
         lines = job.folder.race.read().records
@@ -191,24 +202,26 @@ def ways(found: Outcomes, others: dict[str, Outcomes], selection: Selection) -> 
         yield make(way="selected, without a race", name="selected", network=alone.network, share=share, trainings=math.nan)
 
 
-def train_one(recipe: Recipe, network: str, seed: int) -> dict[str, object]:
-    """One network from scratch by a seed of its own; its accuracy on the test images."""
+def train_one(recipe: Recipe, network: str, seed: int, start: Path | None) -> dict[str, object]:
+    """One network by a seed of its own, from scratch or from the weights in a file; its accuracy on the test images."""
     torch.set_num_threads(1)
     keep_memory()
     lesson = TrainingTask(
-        read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed
+        read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed, start
     )
     splits = load_data(recipe.data, recipe.space.input, recipe.seed, lesson.view())
     _, trained = finished(learn(lesson, splits, Execution()))
     return {"network": network, "seed": seed, "test": trained.test_accuracy, "held_out": trained.nas_accuracy}
 
 
-def train_all(recipe: Recipe, networks: list[str], journal: Journal) -> dict[tuple[str, int], float]:
-    """Test accuracy of every network and seed; what the journal lacks is trained."""
+def train_all(
+    recipe: Recipe, networks: list[str], journal: Journal, starts: Mapping[str, Path] = MappingProxyType({})
+) -> dict[tuple[str, int], float]:
+    """Test accuracy of every network and seed; what the journal lacks is trained, from the weights in `starts` if it has some."""
     known = {(str(record["network"]), int(record["seed"])): float(record["test"]) for record in journal.read().records}
     missing = [(network, seed) for seed in range(SEEDS) for network in dict.fromkeys(networks) if (network, seed) not in known]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(train_one, recipe, *each) for each in missing]):
+        for done in as_completed([pool.submit(train_one, recipe, *each, starts.get(each[0])) for each in missing]):
             record = done.result()
             journal.append(record)
             print(record, flush=True)
@@ -233,17 +246,18 @@ def table(recipe: Recipe, found: list[Way], reached: dict[tuple[str, int], float
         for way in own:
             scores = [100 * reached[way.network, seed] for seed in range(SEEDS)]
             gaps = [score - 100 * reached[str(first), seed] for seed, score in enumerate(scores)]
-            behind = "" if way.network == first else f"{fmean(gaps):+.2f} ± {_error(gaps):.2f}"
+            behind = "" if way.network == first else f"{fmean(gaps):+.2f} ± {standard_error(gaps):.2f}"
             notation = way.network.replace("|", "\\|")  # a bar would end the cell
             cost = "" if math.isnan(way.trainings) else f"{way.trainings:.1f} T"
-            accuracy = f"{fmean(scores):.2f} ± {_error(scores):.2f} %"
+            accuracy = f"{fmean(scores):.2f} ± {standard_error(scores):.2f} %"
             lines.append(
                 f"| {budget} | {way.way} ({way.name}) | {way.share:.3f} | {accuracy} | {behind} | {cost} | `{notation}` |"
             )
     return "\n".join([*lines, ""])
 
 
-def _error(values: list[float]) -> float:
+def standard_error(values: list[float]) -> float:
+    """That of their mean."""
     return stdev(values) / math.sqrt(len(values))
 
 
@@ -254,13 +268,8 @@ def main() -> None:
     parser.add_argument("--study", choices=STUDIED, default="all")
     parser.add_argument("--work", type=Path, default=Path("runs/budgets-benchmark"), help="for the images' links and the runs")
     arguments = parser.parse_args()
-    results, work, classes = RESULTS / arguments.study, arguments.work / arguments.study, STUDIED[arguments.study]
-    recipe = STUDIES["fidelity"].recipe()
-    root = few_images(arguments.data, work / "images", classes)
-    space = recipe.space.model_copy(update={"input": recipe.space.input.model_copy(update={"classes": classes})})
-    data = recipe.data.model_copy(update={"root": str(root.absolute())})
-    changed = {"name": f"budgets-{arguments.study}", "space": space, "data": data, "select": Select(budgets=BUDGETS)}
-    recipe = recipe.model_copy(update=changed)
+    results, work = RESULTS / arguments.study, arguments.work / arguments.study
+    recipe = recipe_of(arguments.study, arguments.data, work)
     base, once = work / "base", partial(ended, recipe, work, results)
     found = once("search", lambda folder: race(recipe, folder, base))
     single = once("single", lambda folder: race(without_joint_trials(recipe), folder, work / "search", base))

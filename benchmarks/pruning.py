@@ -89,7 +89,7 @@ class Bench:
     """One dense network with its widths and layers, the clock, and the images; a cut is a module with its weights."""
 
     dense: Path
-    root: Path
+    data: Data
     meter: Meter
 
     @cached_property
@@ -102,7 +102,7 @@ class Bench:
     @cached_property
     def images(self) -> ImageSet:
         """Training images for the statistics of normalisations."""
-        splits = load_data(Data(name="folder", root=str(self.root), nas_validation=0.1), self.subject.network.input, 0)
+        splits = load_data(self.data, self.subject.network.input, 0)
         return FirstImages(splits.train.shuffled(0), min(IMAGES, splits.train.size))
 
     @cached_property
@@ -186,7 +186,8 @@ def pruned(bench: Bench, way: str, target: float, batch: int, folder: Path) -> b
     if (folder / NETWORK_FILE).exists():
         return True
     if way == "importance":
-        asked = (str(bench.dense), "--objective", "importance", "--data", str(bench.root), "--target-ratio", str(target))
+        images = bench.data.root or bench.data.name
+        asked = (str(bench.dense), "--objective", "importance", "--data", images, "--target-ratio", str(target))
         answer = aligned((*asked, "--batch", str(batch), *EVIDENCE, "--into", str(folder)))
         if isinstance(answer, str):
             print(f"    {answer}", flush=True)
@@ -209,7 +210,7 @@ def study(plan: Plan, data: Path) -> list[str]:
     rows = [row for row in journal.read().records if row["place"] == plan.place]
     for seed in plan.seeds:
         dense = trained(root, source, f"{plan.place}-dense-{seed}", plan.epochs, RATE, seed)
-        bench = Bench(dense, root, meter)
+        bench = Bench(dense, Data(name="folder", root=str(root), nas_validation=0.1), meter)
         for target, way in [(1.0, "dense"), *((target, way) for target in plan.targets for way in WAYS)]:
             key = {"place": plan.place, "seed": seed, "target": target, "way": way}
             if any(row.items() >= key.items() for row in rows):
