@@ -31,6 +31,7 @@ from genet.arch.external import ExternalModel
 from genet.cli.measuring import checked_measure, meter_of
 from genet.config.reader import read_structure, to_yaml
 from genet.config.recipe import Data
+from genet.errors import EvidenceError
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter
 from genet.latency.workload import read_part, traced
@@ -47,6 +48,7 @@ from genet.training.images import FirstImages, ImageSet
 
 RATE, TUNING_RATE = 0.1, 0.02
 STEPS, NEAR = 9, 0.01  # of a knob; below the target, and near enough
+BEYOND = "--target-ratio must be a latency that the fewest channels and blocks on offer reach"  # of `genet align`
 CPU = torch.device("cpu")
 
 
@@ -188,8 +190,11 @@ def pruned(bench: Bench, way: str, target: float, batch: int, folder: Path) -> b
     if way == "importance":
         images = bench.data.root or bench.data.name
         asked = (str(bench.dense), "--objective", "importance", "--data", images, "--target-ratio", str(target))
-        answer = aligned((*asked, "--batch", str(batch), *EVIDENCE, "--into", str(folder)))
+        device = bench.meter.setting.device.kind
+        answer = aligned((*asked, "--device", device, "--batch", str(batch), *EVIDENCE, "--into", str(folder)))
         if isinstance(answer, str):
+            if BEYOND not in answer:
+                raise EvidenceError(answer)
             print(f"    {answer}", flush=True)
         return not isinstance(answer, str)
     found = bench.brought_to(target, getattr(bench, way), MOST[way])
