@@ -68,7 +68,7 @@ class Way(Record):
     name: str
     network: str
     share: float
-    trainings: float  # that the way costs, in full trainings, over all budgets
+    trainings: float | None  # that the way costs, in full trainings, over all budgets; None if they were not counted
 
 
 def two_workers(_device: str) -> Runner:
@@ -199,7 +199,7 @@ def ways(found: Outcomes, others: dict[str, Outcomes], selection: Selection) -> 
         if alone is None:
             continue
         share = (alone.measured_ms_per_image or alone.predicted_ms_per_image) / selection.masternet_ms_per_image
-        yield make(way="selected, without a race", name="selected", network=alone.network, share=share, trainings=math.nan)
+        yield make(way="selected, without a race", name="selected", network=alone.network, share=share, trainings=None)
 
 
 def train_one(recipe: Recipe, network: str, seed: int, start: Path | None) -> dict[str, object]:
@@ -248,7 +248,7 @@ def table(recipe: Recipe, found: list[Way], reached: dict[tuple[str, int], float
             gaps = [score - 100 * reached[str(first), seed] for seed, score in enumerate(scores)]
             behind = "" if way.network == first else f"{fmean(gaps):+.2f} ± {standard_error(gaps):.2f}"
             notation = way.network.replace("|", "\\|")  # a bar would end the cell
-            cost = "" if math.isnan(way.trainings) else f"{way.trainings:.1f} T"
+            cost = "" if way.trainings is None else f"{way.trainings:.1f} T"
             accuracy = f"{fmean(scores):.2f} ± {standard_error(scores):.2f} %"
             lines.append(
                 f"| {budget} | {way.way} ({way.name}) | {way.share:.3f} | {accuracy} | {behind} | {cost} | `{notation}` |"

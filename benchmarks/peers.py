@@ -97,7 +97,7 @@ def study_of(name: str, images: Path | None, work: Path) -> Study:
         recipe = read_recipe("digits")
         small = {
             "name": "peers-digits",
-            "select": Select(budgets=(Budget.parse("0.6x"),)),
+            "select": Select(budgets=(Budget.parse("0.8x"),)),
             "search": Search(joint_trials=SMALL_TRIALS),
             "train": recipe.train.model_copy(update={"epochs": SMALL_EPOCHS}),
         }
@@ -135,7 +135,7 @@ def raced_entries(study: Study, raced: dict[str, Outcomes]) -> Iterator[Entry]:
     of_designs = sum(line["epochs"] for line in lines["search"] if line["network"] in designs) / epochs
     selection = Selection.load(study.raced / "search-selection.json")
     for way in ways(found, {RANDOM: raced["random"]}, selection):
-        if way.way not in WAYS:
+        if way.way not in WAYS or way.trainings is None:
             continue
         cost = of_designs if way.way == "best known design" else way.trainings
         pace = minutes["random" if way.way == RANDOM else "search"]

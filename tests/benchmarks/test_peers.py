@@ -82,7 +82,7 @@ def test_what_a_tool_cannot_do_is_its_row_and_only_a_finding_is_kept(
     monkeypatch.setattr(cutting, "PEERS", {"FastNAS": peer})
     journal, recipe = Journal(tmp_path / "cut.jsonl"), study_of("digits", None, tmp_path).recipe
     (row,) = cutting.cut_by_all(bench, recipe, tmp_path, journal)
-    assert (row.peer, row.budget, row.network, row.why) == ("FastNAS", "0.6x", None, why)
+    assert (row.peer, row.budget, row.network, row.why) == ("FastNAS", "0.8x", None, why)
     assert [Row.model_validate(each) for each in journal.read().records] == [row] * kept
 
 
