@@ -17,11 +17,12 @@ import argparse
 import math
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -100,6 +101,16 @@ def two_workers(_device: str) -> Runner:
     return open_runner("cpu", "processes", workers=2)
 
 
+def recipe_of(name: str, images: Path, work: Path) -> Recipe:
+    """The recipe of a study, on the few images that it takes of CIFAR-10."""
+    recipe, study = STUDIES["fidelity"].recipe(), STUDIED[name]
+    data = recipe.data.model_copy(update={"root": str(few_images(images, work / "images", study.classes).absolute())})
+    read = recipe.space.input.model_copy(update={"classes": study.classes})
+    space = recipe.space.model_copy(update={"input": read, "masternets": study.masternets})
+    named = {"name": f"budgets-{name}", "seed": study.seed, "space": space, "data": data}
+    return recipe.model_copy(update={**named, "select": Select(budgets=BUDGETS)})
+
+
 def select(recipe: Recipe, folder: Path) -> None:
     """The job up to its selection."""
     with open_run(folder, progress(), recipe) as job:
@@ -135,13 +146,17 @@ def copied(folder: Path, into: Path) -> None:
 def random_search(recipe: Recipe, base: Path, folder: Path, trainings: float) -> Outcomes:
     """The same race among random networks of the space, as many as the given cost allows."""
     copied(base, folder)
+    timed = folder.with_name("single") / "latency.jsonl"
+    if timed.exists() and not (folder / "entrants.json").exists():  # known designs among it, which are not timed again
+        shutil.copyfile(timed, folder / timed.name)
     with open_run(folder, progress(), lesser(recipe)) as job:
         found = find_entrants(job)
         if not found.inputs:
             raise SystemExit("a design could not be timed for now, expected all to be; the same command tries it again")
         if any(entrant.design for entrant in found.entrants):
-            count = max(2, round(trainings / len(BUDGETS) / PER_NETWORK))
-            drawn = tuple(entrant for budget in BUDGETS for entrant in random_entrants(job, budget, count))
+            budgets = recipe.select.budgets
+            count = max(2, round(trainings / len(budgets) / PER_NETWORK))
+            drawn = tuple(entrant for budget in budgets for entrant in random_entrants(job, budget, count))
             found.model_copy(update={"entrants": drawn, "joint": ()}).save(job.folder.entrants)
         raced, epochs = run_race(job, two_workers), job.recipe.train.epochs
         lines = job.folder.race.read().records
@@ -238,24 +253,26 @@ def ways(found: Outcomes, others: dict[str, Outcomes], selection: Selection) -> 
         yield make(way="selected, without a race", name="selected", network=alone.network, share=share, trainings=None)
 
 
-def train_one(recipe: Recipe, network: str, seed: int) -> dict[str, object]:
-    """One network from scratch by a seed of its own; its accuracy on the test images."""
+def train_one(recipe: Recipe, network: str, seed: int, start: Path | None) -> dict[str, object]:
+    """One network by a seed of its own, from scratch or from the weights in a file; its accuracy on the test images."""
     torch.set_num_threads(1)
     keep_memory()
     lesson = TrainingTask(
-        read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed
+        read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed, start
     )
     splits = load_data(recipe.data, recipe.space.input, recipe.seed, lesson.view())
     _, trained = finished(learn(lesson, splits, Execution()))
     return {"network": network, "seed": seed, "test": trained.test_accuracy, "held_out": trained.nas_accuracy}
 
 
-def train_all(recipe: Recipe, networks: list[str], journal: Journal) -> dict[tuple[str, int], float]:
-    """Test accuracy of every network and seed; what the journal lacks is trained."""
+def train_all(
+    recipe: Recipe, networks: list[str], journal: Journal, starts: Mapping[str, Path] = MappingProxyType({})
+) -> dict[tuple[str, int], float]:
+    """Test accuracy of every network and seed; what the journal lacks is trained, from the weights in `starts` if it has some."""
     known = {(str(record["network"]), int(record["seed"])): float(record["test"]) for record in journal.read().records}
     missing = [(network, seed) for seed in range(SEEDS) for network in dict.fromkeys(networks) if (network, seed) not in known]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(train_one, recipe, *each) for each in missing]):
+        for done in as_completed([pool.submit(train_one, recipe, *each, starts.get(each[0])) for each in missing]):
             record = done.result()
             journal.append(record)
             print(record, flush=True)
@@ -280,17 +297,18 @@ def table(recipe: Recipe, found: list[Way], reached: dict[tuple[str, int], float
         for way in own:
             scores = [100 * reached[way.network, seed] for seed in range(SEEDS)]
             gaps = [score - 100 * reached[str(first), seed] for seed, score in enumerate(scores)]
-            behind = "" if way.network == first else f"{fmean(gaps):+.2f} ± {_error(gaps):.2f}"
+            behind = "" if way.network == first else f"{fmean(gaps):+.2f} ± {standard_error(gaps):.2f}"
             notation = way.network.replace("|", "\\|")  # a bar would end the cell
             cost = "" if way.trainings is None else f"{way.trainings:.1f} T"
-            accuracy = f"{fmean(scores):.2f} ± {_error(scores):.2f} %"
+            accuracy = f"{fmean(scores):.2f} ± {standard_error(scores):.2f} %"
             lines.append(
                 f"| {budget} | {way.way} ({way.name}) | {way.share:.3f} | {accuracy} | {behind} | {cost} | `{notation}` |"
             )
     return "\n".join([*lines, ""])
 
 
-def _error(values: list[float]) -> float:
+def standard_error(values: list[float]) -> float:
+    """That of their mean."""
     return stdev(values) / math.sqrt(len(values))
 
 
@@ -302,13 +320,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/budgets-benchmark"), help="for the images' links and the runs")
     arguments = parser.parse_args()
     study, results, work = STUDIED[arguments.study], RESULTS / arguments.study, arguments.work / arguments.study
-    recipe = STUDIES["fidelity"].recipe()
-    root = few_images(arguments.data, work / "images", study.classes)
-    data = recipe.data.model_copy(update={"root": str(root.absolute())})
-    read = recipe.space.input.model_copy(update={"classes": study.classes})
-    space = recipe.space.model_copy(update={"input": read, "masternets": study.masternets})
-    named = {"name": f"budgets-{arguments.study}", "seed": study.seed, "space": space, "data": data}
-    recipe = recipe.model_copy(update={**named, "select": Select(budgets=BUDGETS)})
+    recipe = recipe_of(arguments.study, arguments.data, work)
     own, base = work / "base", work / ("base" if study.masternets is None else "lesser-base")
     once, less = partial(ended, work, results), lesser(recipe)
     found = once("search", lambda folder: race(recipe, selected(recipe, own), folder))

@@ -31,6 +31,7 @@ from genet.arch.external import ExternalModel
 from genet.config.options import checked_measure
 from genet.config.reader import read_structure, to_yaml
 from genet.config.recipe import Data
+from genet.errors import EvidenceError
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.workload import read_part, traced
@@ -47,6 +48,7 @@ from genet.training.splits import load_data
 
 RATE, TUNING_RATE = 0.1, 0.02
 STEPS, NEAR = 9, 0.01  # of a knob; below the target, and near enough
+BEYOND = "--target-ratio must be a latency that the fewest channels and blocks on offer reach"  # of `genet align`
 CPU = torch.device("cpu")
 
 
@@ -89,7 +91,7 @@ class Bench:
     """One dense network with its widths and layers, the clock, and the images; a cut is a module with its weights."""
 
     dense: Path
-    root: Path
+    data: Data
     meter: Meter
 
     @cached_property
@@ -102,7 +104,7 @@ class Bench:
     @cached_property
     def images(self) -> ImageSet:
         """Training images for the statistics of normalisations."""
-        splits = load_data(Data(name="folder", root=str(self.root), nas_validation=0.1), self.subject.network.input, 0)
+        splits = load_data(self.data, self.subject.network.input, 0)
         return FirstImages(splits.train.shuffled(0), min(IMAGES, splits.train.size))
 
     @cached_property
@@ -186,9 +188,13 @@ def pruned(bench: Bench, way: str, target: float, batch: int, folder: Path) -> b
     if (folder / NETWORK_FILE).exists():
         return True
     if way == "importance":
-        asked = (str(bench.dense), "--objective", "importance", "--data", str(bench.root), "--target-ratio", str(target))
-        answer = aligned((*asked, "--batch", str(batch), *EVIDENCE, "--into", str(folder)))
+        images = bench.data.root or bench.data.name
+        asked = (str(bench.dense), "--objective", "importance", "--data", images, "--target-ratio", str(target))
+        device = bench.meter.setting.device.kind
+        answer = aligned((*asked, "--device", device, "--batch", str(batch), *EVIDENCE, "--into", str(folder)))
         if isinstance(answer, str):
+            if BEYOND not in answer:
+                raise EvidenceError(answer)
             print(f"    {answer}", flush=True)
         return not isinstance(answer, str)
     found = bench.brought_to(target, getattr(bench, way), MOST[way])
@@ -209,7 +215,7 @@ def study(plan: Plan, data: Path) -> list[str]:
     rows = [row for row in journal.read().records if row["place"] == plan.place]
     for seed in plan.seeds:
         dense = trained(root, source, f"{plan.place}-dense-{seed}", plan.epochs, RATE, seed)
-        bench = Bench(dense, root, meter)
+        bench = Bench(dense, Data(name="folder", root=str(root), nas_validation=0.1), meter)
         for target, way in [(1.0, "dense"), *((target, way) for target in plan.targets for way in WAYS)]:
             key = {"place": plan.place, "seed": seed, "target": target, "way": way}
             if any(row.items() >= key.items() for row in rows):

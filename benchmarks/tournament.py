@@ -11,11 +11,10 @@ tournament has not used, and tested on images that decided nothing. Writes bench
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
-from budgets import SEEDS, train_all, two_workers
+from budgets import SEEDS, standard_error, train_all, two_workers
 from trials import HERE, STUDIES, few_images
 
 from genet.cli.console import progress
@@ -80,17 +79,13 @@ def table(recipe: Recipe, found: Tournament, standings: tuple[Standing, ...], re
         if contender.network in full:
             scores = [100 * reached[contender.network, seed] for seed in range(SEEDS)]
             gaps = [score - 100 * reached[own.network, seed] for seed, score in enumerate(scores)]
-            tested = f"{fmean(scores):.2f} ± {_error(scores):.2f} %"
-            against = "" if contender == own else f"{fmean(gaps):+.2f} ± {_error(gaps):.2f}"
+            tested = f"{fmean(scores):.2f} ± {standard_error(scores):.2f} %"
+            against = "" if contender == own else f"{fmean(gaps):+.2f} ± {standard_error(gaps):.2f}"
         notation = contender.network.replace("|", "\\|")  # a bar would end the cell
         share = contender.ms_per_image / own.ms_per_image
         name = f"**{contender.design}**" if each.state == "won" else contender.design
         lines.append(f"| {name} | {share:.3f} | {rounds} | {tested} | {against} | `{notation}` |")
     return "\n".join([*lines, ""])
-
-
-def _error(values: list[float]) -> float:
-    return stdev(values) / math.sqrt(len(values))
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def brief_timings() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(clock.WARM_UP_S, "cpu", 0.002)
-        patch.setitem(clock.UNSETTLED_S, "cpu", 0.005)
+        patch.setitem(clock.UNSETTLED_S, "cpu", 0.02)
         patch.setattr(clock, "REPEAT_MS", 0.1)
         for module in (ratio, roofline):
             patch.setattr(module, "ROUND_REPEATS", 3)

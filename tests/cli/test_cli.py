@@ -276,8 +276,8 @@ def test_whatever_init_names_check_takes_by_the_command_that_init_prints(
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("a\nb.yaml", r"'a\nb.yaml': got hidden characters"),
-        ("a\u00a0b.yaml", r"'a\xa0b.yaml': got hidden characters"),
+        ("a\nb.yaml", r"'a\nb.yaml': got characters that are not printable"),
+        ("a\u00a0b.yaml", r"'a\xa0b.yaml': got characters that are not printable"),
         ("M\udcfcll.yaml", r"M\xfcll.yaml: got bytes that are not UTF-8"),
         ("", ". exists already"),
         ("/", "/ exists already"),

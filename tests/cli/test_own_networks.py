@@ -201,7 +201,7 @@ def test_the_recipe_of_a_search_is_told_from_that_of_one_training_and_a_run_from
     (said,) = fault(capsys, "train", network, "--recipe", "tiny.yaml").splitlines()
     assert said.startswith(
         "tiny.yaml: got the recipe of a search (it has distill, master, race, select, space), expected one for the training of a "
-        "single network, which holds name, data, augment, device, train, seed; give one such as "
+        "single network, which holds name, data, augment, device, train, seed, log; give one such as "
     )
     Path("folder").mkdir()
     assert fault(capsys, "run", "folder") == "folder: got a folder, expected a recipe; name the recipe's file"

@@ -140,7 +140,7 @@ def test_filtered_by_utilization_candidates_are_those_that_no_faster_one_beats_i
 def test_of_networks_alike_in_both_the_one_with_fewest_parameters_is_chosen(seed: int) -> None:
     instance = Instance(seed)
     flat = tabulate_choices(
-        instance.space, instance.widths, 32, Predicted(0.9, lambda *_: 0.0, lambda _, reads: np.zeros(len(reads))), host_ms=0.0
+        instance.space, instance.widths, 32, Predicted(0.9, lambda *_: 0.0, lambda _, reads: np.zeros(len(reads)), 0.0)
     )
     (only,) = frontier(flat)
     assert only.parameters == min(network_cost(network).parameters for network in instance.networks())

@@ -46,7 +46,7 @@ def test_the_same_command_says_when_it_was_done_and_its_table_without_torch_in_t
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert seconds_of_children() - began < 3
     assert told.returncode == 0, told.stderr
-    first, _, *rest = told.stdout.splitlines()
+    first, *rest = told.stdout.splitlines()
     assert re.fullmatch(rf"tiny in {copy.path}: done on \d{{4}}-\d\d-\d\d \d\d:\d\d, nothing to do", first)
     assert rest[0].split() == ["network", "budget", "ms/image", "test", "%", "best", "known", "params"]
     assert f"report: {copy.report}" in rest

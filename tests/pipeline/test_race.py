@@ -83,7 +83,7 @@ def test_a_design_of_a_function_that_was_edited_does_not_race_though_it_is_known
     with open_run(run.path, Progress()) as job:
         race = job.recipe.race.model_copy(update={"designs": (str(tmp_path / "mine"),)})
         job.recipe = job.recipe.model_copy(update={"race": race})
-        with pytest.raises(GenetError, match=r"tests\.fixtures\.others:plain computes something else than it did"):
+        with pytest.raises(GenetError, match=r"tests\.fixtures\.others:plain computes something else than when"):
             find_entrants(job)
 
 

@@ -13,21 +13,31 @@ from pathlib import Path
 import pytest
 import torch
 
+from genet.config.reader import read_recipe
 from genet.config.recipe import Distill
 from genet.models.build import build
 from genet.pipeline.context import open_run
 from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.progress import Progress
+from genet.storage import Journal
 from genet.training.splits import load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
-from genet.trials.results import Event, TrialResult
+from genet.trials.results import Event, TrialResult, read_results
+from genet.trials.runners.runner import run_trials
+from tests.fixtures.sleeping import WORKERS, Sleeping
 from tests.fixtures.tiny import tiny_recipe
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'genet-nas[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+ROOT = Path(__file__).parents[2]
+NO_TORCH = """class cuda:
+    is_available = staticmethod(lambda: False)
+
+def set_num_threads(count): ...
+"""  # in place of 64 times 250 MB, for workers that compute nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,3 +115,38 @@ def test_a_node_killed_in_mid_run_changes_no_result(tmp_path: Path) -> None:
     attempts = len(list(started.iterdir()))
     assert attempts > len(groups(trials, 3)), "the lost node's group was run again"
     assert {id: result.curve for id, result in found.items()} == {id: result.curve for id, result in alone.items()}
+
+
+@pytest.mark.slow
+def test_of_64_slow_workers_some_are_killed_and_no_trial_is_lost_or_written_twice(tmp_path: Path) -> None:
+    import ray
+
+    from genet.trials.runners.on_ray import OnRay
+
+    recipe = read_recipe("genet-imagenet")
+    space = recipe.space
+    trials = plan_trials(space, space.widths_on_offer(), recipe.search_resolution, 0, recipe.distill)
+    divided = groups(trials, WORKERS)
+    doomed = frozenset(group[-1].id for group in divided[::10])
+    journal, seen = Journal(tmp_path / "trials.jsonl"), tmp_path / "seen"
+    seen.mkdir()
+    ray.shutdown()
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub" / "torch.py").write_text(NO_TORCH)
+    ray.init(
+        num_cpus=WORKERS,
+        object_store_memory=100 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": f"{tmp_path / 'stub'}:{ROOT}"}},
+        _system_config={"worker_register_timeout_seconds": 600},  # few processors start all of them at once
+    )
+    try:
+        runner = OnRay(None, "cpu")
+        assert runner.workers == WORKERS
+        run_trials(divided, journal, runner, Sleeping(doomed, seen), lambda _: None)
+    finally:
+        ray.shutdown()
+    assert len(list(seen.glob("died-*"))) == len(doomed) > 10
+    assert len(journal.read().records) == len(trials)
+    assert {id: found.accuracy for id, found in read_results(journal).items()} == {t.id: t.seed % 1000 / 1000 for t in trials}

@@ -129,9 +129,9 @@ def test_a_work_that_is_shorter_than_its_launch_takes_the_device_no_longer_than_
 
 
 def test_no_round_of_works_apart_begins_beyond_the_limit_but_the_first() -> None:
-    rounds: list[int] = []
-    (timing,) = measure_apart([lambda: time.sleep(0.001)], CPU, lambda: rounds.append(1), limit_s=0.0)
-    assert len(rounds) == 1
+    rounds = Tracker(Count("", None))
+    (timing,) = measure_apart([lambda: time.sleep(0.001)], CPU, rounds, limit_s=0.0)
+    assert rounds.done == 1
     assert timing.spread > 0, "that of its repeats"
-    measure_apart([lambda: None], CPU, lambda: rounds.append(1))
-    assert len(rounds) > 2
+    measure_apart([lambda: None], CPU, rounds)
+    assert rounds.done > 2
