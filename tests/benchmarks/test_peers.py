@@ -12,9 +12,10 @@ from pruning import Bench
 
 from genet.arch.external import ExternalModel, read_notation
 from genet.arch.network import Input
-from genet.cli.measuring import checked_measure, meter_of
+from genet.config.options import checked_measure
 from genet.config.reader import read_structure, to_yaml
 from genet.config.recipe import Data
+from genet.latency.timing.meter import meter_of
 from genet.models.external import build_structure
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, save_weights
 from genet.storage import Journal, write_atomic

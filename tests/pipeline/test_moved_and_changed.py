@@ -177,7 +177,7 @@ def test_an_export_is_made_on_the_networks_own_images_or_on_others_that_are_aske
     assert "(validation/cat has 9 images and had 8); put them back, or give others to calibrate and test with by --data" in said
     others = answer(capsys, "export", "net", "--format", "onnx", "--data", "pictures")
     assert {each["test_images"] for form in others["formats"].values() for each in form["exported"]} == {17}
-    assert "| data | n/a |" in Path("net/card.md").read_text()
+    assert "| data | not known; calibrated and tested on images of pictures |" in Path("net/card.md").read_text()
 
 
 def test_images_of_others_do_not_tell_what_a_networks_classes_are_called(

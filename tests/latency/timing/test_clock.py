@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from genet.errors import MeasurementError
 from genet.latency.timing.clock import LAUNCH_MS, REPEAT_MS, REPEATS, SHORT_MS, head_start_ms, measure, measure_apart, summarise
+from genet.progress import Count, Tracker
 
 CPU = torch.device("cpu")
 
