@@ -219,7 +219,8 @@ def tournament_alone(recipe: Recipe, found: Outcomes, results: Path) -> Iterator
         return
     held = Tournament.load(results / "search-tournament.json")
     cost = sum(each.epochs * len(each.trainings) for each in held.rounds) / recipe.train.epochs
-    scaled = [each for each in Entrants.load(results / "search-entrants.json").entrants if each.design == "masternet"]
+    assert held.won is not None  # its search is over
+    scaled = [each for each in Entrants.load(results / "search-entrants.json").entrants if each.design == held.won.design]
     for entrant in {each.budget: each for each in sorted(scaled, key=lambda each: each.macs)}.values():
         if entrant.ms_per_image is not None:
             share = entrant.ms_per_image / found.masternet_ms_per_image

@@ -38,8 +38,8 @@ def brief_timings() -> Iterator[None]:
     from genet.latency.timing import clock, ratio
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(clock.WARM_UP_S, "cpu", 0.002)
-        patch.setitem(clock.UNSETTLED_S, "cpu", 0.02)
+        patch.setitem(clock.WARM_UP_S, "cpu", 0.001)
+        patch.setitem(clock.UNSETTLED_S, "cpu", 0.003)
         patch.setattr(clock, "REPEAT_MS", 0.1)
         for module in (ratio, roofline):
             patch.setattr(module, "ROUND_REPEATS", 3)

@@ -121,7 +121,7 @@ def test_a_training_with_every_option_ends_on_a_gpu_as_on_the_processor(digits: 
     assert differing(found, expected) == []
 
 
-@pytest.mark.parametrize("schedule", [PLAIN, EVERYTHING])
+@pytest.mark.parametrize("schedule", [pytest.param(PLAIN, marks=SLOW), EVERYTHING])
 def test_no_step_waits_for_the_gpu(digits: Splits, schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genet.training.learner.STEPS_UNREAD", 8)
 
@@ -234,7 +234,8 @@ def _hooked(wrong: Callable[[Tensor], bool], fault: Exception) -> GENet:
 
 
 @pytest.mark.parametrize(
-    ("fits", "named"), [(45, "batch 44 does"), pytest.param(16, "batch 16 does", marks=SLOW), (1, "none does")]
+    ("fits", "named"),
+    [(45, "batch 44 does"), pytest.param(16, "batch 16 does", marks=SLOW), pytest.param(1, "none does", marks=SLOW)],
 )
 def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(digits: Splits, fits: int, named: str) -> None:
     with pretend_gpu(), pytest.raises(DeviceError, match=named):

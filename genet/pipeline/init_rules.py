@@ -171,7 +171,7 @@ def _augmentation(size: int, count: int) -> Choice:
         told = f"windows shifted by up to {size // 8} pixels, and flips, as usual up to {SMALL} pixels"
         return Choice("augment", f"{told}; {FLIPS}", {"augment": f"{{crop: {size // 8}, flip: true}}"})
     if count < MILD:
-        told = f"windows of a third of the area or more, and flips, as there are fewer than {MILD:,} images"
+        told = f"windows of 35 % of the area or more, and flips, as there are fewer than {MILD:,} images"
         return Choice("augment", f"{told}; {FLIPS}", {"augment": "{scale: [0.35, 1], flip: true}"})
     usual = {"augment": "{scale: [0.08, 1], flip: true, color_jitter: 0.4}"}
     return Choice("augment", f"that of ImageNet trainings; {FLIPS}", usual)

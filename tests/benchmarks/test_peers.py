@@ -41,6 +41,7 @@ def question(bench: Bench, folder: Path) -> Question:
     return Question(bench, held_out, 0.8, folder)
 
 
+@pytest.mark.slow
 def test_a_knob_is_turned_until_the_latency_fits(bench: Bench, tmp_path: Path) -> None:
     asked = question(bench, tmp_path)
     answer = cutting.turned(asked, bench.uniform, 0.1, "torch_pruning")

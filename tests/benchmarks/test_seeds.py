@@ -34,6 +34,7 @@ def committed() -> dict[str, list[list[str]]]:
     }
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_what_the_command_writes() -> None:
     """This takes some seconds: it records the kernels of a dozen networks, and runs nine searches on a table."""
     assert (seeds.RESULTS / "seeds.md").read_text() == seeds.page(), "python benchmarks/seeds.py makes it anew"

@@ -57,6 +57,7 @@ def test_hranks_resnet_has_its_authors_parameters(capsys: pytest.CaptureFixture[
     assert found["parameters"][0] / 1e6 == pytest.approx(0.48, abs=0.015)
 
 
+@pytest.mark.slow
 def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*VGG, "--pruned", "hrank-vgg16", *V100, "--target-ratio")
     assert answer(capsys, *arguments, "0.9")["ratio"] <= 0.9

@@ -340,6 +340,7 @@ def test_of_a_killed_process_that_was_at_work_the_status_says_that_none_is(
     assert status(run, capsys)["pace"] is None
 
 
+@pytest.mark.slow
 def test_the_same_command_ends_as_an_undisturbed_run(terminated: Ended, undisturbed: RunFolder, tmp_path: Path) -> None:
     run = copied(terminated.run, tmp_path)
     finish(run)

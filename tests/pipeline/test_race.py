@@ -564,6 +564,7 @@ def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.M
         run_race(job)
 
 
+@pytest.mark.slow
 def test_a_run_none_of_whose_budgets_can_be_met_ends_with_its_report_and_exit_code_3(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def test_every_step_after_such_a_selection_says_it_and_blames_no_option(
         assert "expected one of none, for no budget can be met" in fault(capsys, command, run.path, "--network", "other")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_costs_nothing_else(
     run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -319,7 +319,9 @@ def test_a_class_missing_from_a_tar_is_named(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("files_closed")
-@pytest.mark.parametrize(("workers", "content"), [(0, b"no image"), (0, b""), (1, b"no image")])
+@pytest.mark.parametrize(
+    ("workers", "content"), [(0, b"no image"), (0, b""), pytest.param(1, b"no image", marks=pytest.mark.slow)]
+)
 def test_an_image_that_does_not_decode_is_named(folder: Path, workers: int, content: bytes) -> None:
     splits = loaded(folder, workers=workers)
     (folder / "validation" / "bee" / "1.png").write_bytes(content)
