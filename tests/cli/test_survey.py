@@ -11,6 +11,7 @@ from genet.arch.network import Network
 from genet.cli import main as cli
 from genet.cli.survey_journal import SurveyJournal
 from genet.config.reader import to_yaml
+from genet.latency.timing.meter import DeviceMeter
 from genet.latency.workload import read_part
 from genet.storage import Journal
 from genet.studies.survey.presets import PRESETS
@@ -87,6 +88,14 @@ def test_an_estimate_is_labelled_and_tells_utilization_intensity_and_accuracy(ca
     assert 0 < gernet["bound_share"] < 1
     assert cli.main(["survey", "timm:resnet18", *V100]) == 0
     assert "estimates, not measurements" in capsys.readouterr().out
+
+
+def test_a_network_that_was_surveyed_is_not_measured_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = answer(capsys, "survey", SMALL, *HERE)
+    monkeypatch.setattr(DeviceMeter, "prepare", lambda *_: pytest.fail("measured"))
+    assert answer(capsys, "survey", SMALL, *HERE) == first
 
 
 @pytest.mark.slow

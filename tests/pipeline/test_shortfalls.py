@@ -17,6 +17,7 @@ from genet.pipeline.context import open_run
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.select import select_networks
+from genet.pipeline.shortfalls import list_shortfalls
 from genet.progress import Progress
 from genet.search.outcome import Outcomes
 from tests.fixtures.commands import answer, fault
@@ -59,6 +60,16 @@ def test_a_job_whose_only_budget_none_can_meet_says_so_with_the_smallest_again_e
     assert f'<p class="no">{line}</p>' in run.report.read_text()
     changed = {name for name, stamp in stamps(run.path).items() if before.get(name) != stamp}
     assert changed <= {"recipe.yaml", "environment.json", "regression.json", "report.html"}
+
+
+def test_a_format_that_failed_and_a_budget_that_none_meets_are_listed(copy: RunFolder) -> None:
+    (outcome,) = Outcomes.load(copy.results).outcomes
+    evidence = copy.path / outcome.export / "exports.json"
+    left_out = {"onnx-fp16": "no such type", "onnx-int8": "no images"}  # the second was not to be had, and did not fail
+    Exports.load(evidence).model_copy(update={"left_out": left_out, "failed": ("onnx-fp16",)}).save(evidence)
+    unmet, failed = list_shortfalls(copy)
+    assert unmet.startswith("budget 0.000001x ")
+    assert failed == f"{outcome.name}: onnx-fp16 is left out: no such type"
 
 
 @pytest.mark.parametrize("unit", ["x", "ms/image", "ms"])
