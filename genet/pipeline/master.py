@@ -10,7 +10,7 @@ from genet.arch.space import may_inherit
 from genet.config.pretrained import check_pretrained
 from genet.config.recipe import PretrainedMaster, Schedule, TunedMaster
 from genet.errors import RunError
-from genet.models.build import GENet
+from genet.models.build import GENet, build
 from genet.models.weights import WEIGHTS_FILE, load, load_weights, read_labels, save_weights, weights_bytes
 from genet.pipeline.context import RunContext
 from genet.pipeline.train import TrainingTask, train_anew, trained_before
@@ -36,7 +36,7 @@ def train_master(job: RunContext) -> Trained:
         return _take_master(job, Path(master.folder))
     if isinstance(master, TunedMaster):
         check_pretrained(job.recipe)
-        parent = _parent(cast("GENet", load(master.folder)))
+        parent = _beginning(job, Path(master.folder))
         lesson = lesson_of(job, job.masternet, master.schedule, parent=parent)
         if trained_before(lesson, job.folder.master) is None:
             _check_no_trials(job, Path(master.folder))
@@ -47,6 +47,26 @@ def train_master(job: RunContext) -> Trained:
 
 def _parent(module: GENet) -> Parent:
     return Parent(module, digest(weights_bytes(module)))
+
+
+def _beginning(job: RunContext, folder: Path) -> Parent:
+    """Return the weights that a MasterNet begins with; those of a classifier for other classes are drawn anew."""
+    module = cast("GENet", load(folder))
+    if not _numbered_alike(module, read_labels(folder), job.splits.labels):
+        module.head = build(module.network, job.recipe.seed).head
+    return _parent(module)
+
+
+def _numbered_alike(module: GENet, labels: tuple[str, ...] | None, wanted: tuple[str, ...] | None) -> bool:
+    """Have the answers come in the order of the wanted classes; False if the network has others. Unnamed ones are the same."""
+    if not labels or not wanted:
+        return True
+    if {*labels} != {*wanted}:
+        return False
+    places = [labels.index(label) for label in wanted]
+    for tensor in module.head.fc.parameters():
+        tensor.data = tensor.data[places]
+    return True
 
 
 def parent_of(job: RunContext) -> Parent | None:
@@ -76,11 +96,7 @@ def _take_master(job: RunContext, folder: Path) -> Trained:
     check_pretrained(recipe)
     ours, labels = job.masternet, read_labels(folder)
     module = load_weights(ours, folder / WEIGHTS_FILE)
-    if labels and splits.labels and {*labels} == {*splits.labels}:
-        places = [labels.index(label) for label in splits.labels]
-        for tensor in module.head.fc.parameters():  # its answers come in the order of the run's classes
-            tensor.data = tensor.data[places]
-    else:
+    if not _numbered_alike(module, labels, splits.labels):
         check_labels(labels, splits.labels, str(recipe.data.root or recipe.data.name))
     inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.identity(splits.name)}/{recipe.seed}")
     known = job.folder.read_current(job.folder.master, Trained, inputs)
