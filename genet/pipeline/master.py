@@ -21,6 +21,8 @@ from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.image_sources import check_labels
 from genet.training.loop import Execution
 
+TITLE = "training the MasterNet"
+
 
 class Parent(NamedTuple):
     """A network whose weights others begin with, and a digest of them."""
@@ -31,18 +33,23 @@ class Parent(NamedTuple):
 
 def train_master(job: RunContext) -> Trained:
     """Train the MasterNet, the parent of all trials, from new weights or from others; or take one that was trained before."""
-    master = job.recipe.master
-    if isinstance(master, PretrainedMaster):
-        return _take_master(job, Path(master.folder))
-    if isinstance(master, TunedMaster):
-        check_pretrained(job.recipe)
-        parent = _beginning(job, Path(master.folder))
-        lesson = lesson_of(job, job.masternet, master.schedule, parent=parent)
-        if trained_before(lesson, job.folder.master) is None:
-            _check_no_trials(job, Path(master.folder))
-    else:
-        parent, lesson = None, lesson_of(job, job.masternet, master)
-    return train_network(job, lesson, job.folder.master, "training the MasterNet", parent)
+    master, own = job.recipe.master, job.folder.master
+    if not isinstance(master, PretrainedMaster | TunedMaster):
+        return train_network(job, lesson_of(job, job.masternet, master), own, TITLE, None)
+    folder = Path(master.folder)
+    if own.exists() and own.with_suffix(".safetensors").exists() and not (folder / WEIGHTS_FILE).exists():
+        return Trained.load(own)  # the run has its own copy
+    check_pretrained(job.recipe)
+    return _take_master(job, folder) if isinstance(master, PretrainedMaster) else _tune_master(job, master.schedule, folder)
+
+
+def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> Trained:
+    """Train the MasterNet from the weights in a folder; RunError if the run's trials started from others."""
+    parent = _beginning(job, folder)
+    lesson = lesson_of(job, job.masternet, schedule, parent=parent)
+    if trained_before(lesson, job.folder.master) is None:
+        _check_no_trials(job, folder)
+    return train_network(job, lesson, job.folder.master, TITLE, parent)
 
 
 def _parent(module: GENet) -> Parent:
@@ -91,9 +98,6 @@ def _take_master(job: RunContext, folder: Path) -> Trained:
     SpecError if it is another network, RunError if it is not the one that the run's trials started from.
     """
     recipe, splits, weights = job.recipe, job.splits, job.folder.master.with_suffix(".safetensors")
-    if job.folder.master.exists() and weights.exists() and not (folder / WEIGHTS_FILE).exists():
-        return Trained.load(job.folder.master)  # the run has its own copy
-    check_pretrained(recipe)
     ours, labels = job.masternet, read_labels(folder)
     module = load_weights(ours, folder / WEIGHTS_FILE)
     if not _numbered_alike(module, labels, splits.labels):

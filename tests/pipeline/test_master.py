@@ -164,6 +164,15 @@ def test_a_masternet_begins_with_the_weights_of_a_network_like_it_and_is_trained
     assert read_recipe(tmp_path / "again.yaml") == tuning.recipe
 
 
+def test_once_trained_it_needs_the_folder_no_more_that_it_began_with(tuning: RunContext, tmp_path: Path) -> None:
+    trained = train_master(tuning)
+    shutil.rmtree(tmp_path / "trained")
+    assert train_master(tuning) == trained
+    tuning.folder.master.with_suffix(".safetensors").unlink()
+    with pytest.raises(SpecError, match=r"master\.from: got .*trained without network\.yaml"):
+        train_master(tuning)
+
+
 def head_of(module: GENet) -> torch.Tensor:
     return module.head.fc.weight.detach()
 
