@@ -13,13 +13,14 @@ import pytest
 
 from genet.cli.main import main
 from genet.config.budget import Budget
-from genet.config.recipe import Recipe
+from genet.config.recipe import PretrainedMaster, Recipe
 from genet.latency.table import settings
 from genet.pipeline.context import open_run
 from genet.pipeline.finish import FINISH, Finish, finish_of, mark_finished
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.search.race import Entrants
+from genet.storage import write_atomic
 from tests.fixtures.commands import fault
 
 WITHOUT_TORCH = """
@@ -67,6 +68,41 @@ def test_another_recipe_is_not_done(copy: RunFolder, change: Callable[[Recipe], 
     recipe = copy.recipe()
     assert finish_of(copy, recipe)
     assert finish_of(copy, change(recipe)) is None
+
+
+def from_a_folder(recipe: Recipe, folder: Path) -> Recipe:
+    return recipe.model_copy(update={"master": PretrainedMaster(folder=str(folder))})
+
+
+def with_a_teacher(recipe: Recipe, folder: Path) -> Recipe:
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"teacher": str(folder)})})
+
+
+def on_evidence(recipe: Recipe, folder: Path) -> Recipe:
+    file = str(folder / "latency.jsonl")
+    return recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"latency_file": file})})
+
+
+@pytest.mark.parametrize(
+    ("naming", "file"),
+    [
+        (from_a_folder, "model.safetensors"),
+        (from_a_folder, "labels.txt"),
+        (with_a_teacher, "model.safetensors"),
+        (on_evidence, "latency.jsonl"),
+    ],
+)
+def test_other_files_in_the_places_that_the_recipe_names_are_not_done_and_lost_ones_are(
+    copy: RunFolder, tmp_path: Path, naming: Callable[[Recipe, Path], Recipe], file: str
+) -> None:
+    source, recipe = tmp_path / "source" / file, naming(copy.recipe(), tmp_path / "source")
+    write_atomic(source, b"before")
+    mark_finished(copy, recipe, failed=False)
+    assert finish_of(copy, recipe)
+    source.write_bytes(b"behind")
+    assert finish_of(copy, recipe) is None
+    source.unlink()
+    assert finish_of(copy, recipe)
 
 
 def lose_a_weight(run: RunFolder) -> None:
