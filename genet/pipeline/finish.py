@@ -11,12 +11,14 @@ from pathlib import Path
 from pydantic import Field
 
 from genet import __version__
+from genet.config.reader import read_kept_recipe
 from genet.config.recipe import Data, PretrainedMaster, Recipe, TunedMaster
 from genet.errors import GenetError
 from genet.pipeline.run_folder import RunFolder
+from genet.progress import SILENT
 from genet.search.known_designs import designs_of
 from genet.search.race import Entrants
-from genet.storage import Record, digest, read_bytes
+from genet.storage import FolderLock, Record, digest, read_bytes
 from genet.training.class_folders import FolderReader
 from genet.training.image_identity import NOTE, Contents, Noted
 from genet.training.image_sources import split_place
@@ -70,6 +72,17 @@ def finish_of(files: RunFolder, recipe: Recipe) -> Finish | None:
         return found if _of_sources(recipe).items() <= found.sources.items() else None
     except (GenetError, OSError):  # something is missing or damaged, which the run itself will tell
         return None
+
+
+def note_place(files: RunFolder, recipe: Recipe) -> None:
+    """Have a finished run name the place where its images lie now, so that later commands find them."""
+    if read_kept_recipe(files.recipe_file).data.root == recipe.data.root:
+        return
+    with FolderLock(files.path):
+        if (files.path / NOTE).exists():
+            contents = Noted.load(files.path / NOTE).contents
+            files.note_of(recipe.data, contents).keep(files.path, SILENT)
+        files.adopt(recipe)
 
 
 def _of_recipe(recipe: Recipe) -> str:
