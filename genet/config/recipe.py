@@ -174,7 +174,7 @@ class TunedMaster(Schedule):
 
     folder: Annotated[str, Field(alias="from")]
     """Folder of a network with weights (`genet import`) that has the MasterNet's channels, stem, head and number of super-blocks.
-    What else differs is inherited as far as it can be; the classifier for another number of classes is new."""
+    What else differs is inherited as far as it can be; a classifier for other classes is new."""
 
     @property
     def schedule(self) -> Schedule:

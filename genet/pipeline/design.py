@@ -21,7 +21,7 @@ from genet.latency.timing.meter import meter_of
 from genet.latency.workload import whole
 from genet.names import check_utf8
 from genet.pipeline.context import open_run
-from genet.pipeline.finish import finish_of
+from genet.pipeline.finish import finish_of, note_place
 from genet.pipeline.init_rules import Choice, Suited
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder, default_folder
@@ -75,7 +75,9 @@ def design(
     wanted = changed(wanted, changes)
     if data is not None:
         wanted = wanted.model_copy(update={"data": images_in(wanted.data, str(data))})
-    if finish_of(RunFolder(place), wanted) is None:
+    if finish_of(RunFolder(place), wanted):
+        note_place(RunFolder(place), wanted)
+    else:
         with open_run(place, shown, wanted, same_setting=True) as job:
             run_job(job)
     return Run(place)

@@ -8,13 +8,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from pydantic import Field
+
 from genet import __version__
-from genet.config.recipe import Data, Recipe
+from genet.config.reader import read_kept_recipe
+from genet.config.recipe import Data, PretrainedMaster, Recipe, TunedMaster
 from genet.errors import GenetError
 from genet.pipeline.run_folder import RunFolder
+from genet.progress import SILENT
 from genet.search.known_designs import designs_of
 from genet.search.race import Entrants
-from genet.storage import Record, digest, read_bytes
+from genet.storage import FolderLock, Record, digest, read_bytes
 from genet.training.class_folders import FolderReader
 from genet.training.image_identity import NOTE, Contents, Noted
 from genet.training.image_sources import split_place
@@ -23,15 +27,17 @@ from genet.trials.results import TRIED_AGAIN, read_results
 
 FINISH = "finished.json"
 ELSEWHERE = (FINISH, NOTE, "recipe.yaml", "environment.json", "report.html", LOG)  # of places and times, or judged by itself
+OF_A_NETWORK = ("network.yaml", "model.safetensors", "labels.txt")  # of those in its folder, what decides its answers
 SMALL = 2**20  # bytes: larger files are known by their sizes
 
 
 class Finish(Record):
-    """When a run ended, with digests of its recipe and of its files then."""
+    """When a run ended, with digests of its recipe and of its files then, and of others that the recipe names, by their place."""
 
     when: str
     recipe: str
     files: str
+    sources: dict[str, str] = Field(default_factory=dict)  # none in a note of an earlier version
 
 
 def mark_finished(files: RunFolder, recipe: Recipe, failed: bool) -> None:
@@ -39,29 +45,61 @@ def mark_finished(files: RunFolder, recipe: Recipe, failed: bool) -> None:
     again = [each for each in read_results(files.trials).values() if each.failure and each.failure.kind in TRIED_AGAIN]
     if failed or again or not Entrants.load(files.entrants).inputs:
         return
-    found = Finish(when=time.strftime("%Y-%m-%d %H:%M"), recipe=_of_recipe(recipe), files=_of_files(files.path))
+    found = Finish(
+        when=time.strftime("%Y-%m-%d %H:%M"),
+        recipe=_of_recipe(recipe),
+        files=_of_files(files.path),
+        sources=_of_sources(recipe),
+    )
     known = files.if_there(files.path / FINISH, Finish)
     if known is None or known.model_copy(update={"when": found.when}) != found:
         found.save(files.path / FINISH)
 
 
 def finish_of(files: RunFolder, recipe: Recipe) -> Finish | None:
-    """Return the note if the run has ended with this very recipe, and neither its files nor its images have changed since."""
+    """Return the note if the run has ended with this very recipe, and neither its files nor what it read have changed since.
+
+    A file elsewhere that is gone by now counts as unchanged, for the run does not need it any more.
+    """
     try:
         found = files.if_there(files.path / FINISH, Finish)
-        whole = found is not None and files.report.exists() and files.recipe_file.exists()
-        if not whole or not _same_images(recipe.data, files.path / NOTE):
+        if found is None or not files.report.exists() or not files.recipe_file.exists():
             return None
-        return found if found and (found.recipe, found.files) == (_of_recipe(recipe), _of_files(files.path)) else None
+        if not _same_images(recipe.data, files.path / NOTE):
+            return None
+        if (found.recipe, found.files) != (_of_recipe(recipe), _of_files(files.path)):
+            return None
+        return found if _of_sources(recipe).items() <= found.sources.items() else None
     except (GenetError, OSError):  # something is missing or damaged, which the run itself will tell
         return None
 
 
+def note_place(files: RunFolder, recipe: Recipe) -> None:
+    """Have a finished run name the place where its images lie now, so that later commands find them."""
+    if read_kept_recipe(files.recipe_file).data.root == recipe.data.root:
+        return
+    with FolderLock(files.path):
+        if (files.path / NOTE).exists():
+            contents = Noted.load(files.path / NOTE).contents
+            files.note_of(recipe.data, contents).keep(files.path, SILENT)
+        files.adopt(recipe)
+
+
 def _of_recipe(recipe: Recipe) -> str:
-    """Return a digest of all that decides the results, wherever the images lie; with the networks of its own designs."""
+    """Return a digest of the recipe, wherever the images lie, with the networks of its own designs."""
     own = [str(design.network) for design in designs_of(recipe)] if recipe.race.designs else []
     plain = recipe.model_dump_json(exclude={"data": {"root", "workers"}, "log": True})
     return digest("/".join([__version__, plain, *own]))
+
+
+def _of_sources(recipe: Recipe) -> dict[str, str]:
+    """Return digests of the files that the recipe names and that are there: of MasterNet, teacher and evidence."""
+    teacher, evidence = recipe.train.teacher, recipe.measure.latency_file
+    folders = [recipe.master.folder] if isinstance(recipe.master, PretrainedMaster | TunedMaster) else []
+    folders += [teacher] if teacher and not teacher.startswith("timm:") else []
+    files = [Path(folder, name) for folder in folders for name in OF_A_NETWORK]
+    files += [Path(evidence)] if evidence else []
+    return {str(file): digest(read_bytes(file)) for file in files if file.is_file()}
 
 
 def _of_files(folder: Path) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from genet.arch.external import read_notation
 from genet.arch.network import Network
+from genet.arch.space import may_inherit
 from genet.config.budget import Budget
 from genet.pipeline.context import RunContext
 from genet.pipeline.entrants import Field
@@ -165,11 +166,15 @@ class _Rounds:
         return [network for network in ranked if self._ms_per_image[str(network)] <= self._field.limits[budget]]
 
     def _learn(self, names: Mapping[str, str]) -> None:
-        """Train networks shortly, and keep those whose super-blocks can be compared with the space's, one by one."""
+        """Train networks shortly, and keep those that can be compared with the space's."""
         self._reached |= self._train(names)
         networks = [read_notation(notation, name) for notation, name in names.items() if notation in self._reached]
-        space = self._job.space
-        self._networks |= {str(each): each for each in networks if isinstance(each, Network) and fits(each, space)}
+        self._networks |= {str(each): each for each in networks if isinstance(each, Network) and self._comparable(each)}
+
+    def _comparable(self, network: Network) -> bool:
+        """Return whether its super-blocks are like the space's, one by one, and its weights began as those of joint trials do."""
+        begins_alike = self._job.recipe.train.init == "scratch" or may_inherit(network, self._job.masternet)
+        return begins_alike and fits(network, self._job.space)
 
     def _learn_joint(self, trials: Sequence[JointTrial]) -> None:
         networks = [self._named(Network.parse(trial.network)) for trial in trials]

@@ -10,7 +10,7 @@ from genet.arch.space import may_inherit
 from genet.config.pretrained import check_pretrained
 from genet.config.recipe import PretrainedMaster, Schedule, TunedMaster
 from genet.errors import RunError
-from genet.models.build import GENet
+from genet.models.build import GENet, build
 from genet.models.weights import WEIGHTS_FILE, load, load_weights, read_labels, save_weights, weights_bytes
 from genet.pipeline.context import RunContext
 from genet.pipeline.train import TrainingTask, train_anew, trained_before
@@ -20,6 +20,8 @@ from genet.training.accuracy import accuracy
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from genet.training.image_sources import check_labels
 from genet.training.loop import Execution
+
+TITLE = "training the MasterNet"
 
 
 class Parent(NamedTuple):
@@ -31,22 +33,47 @@ class Parent(NamedTuple):
 
 def train_master(job: RunContext) -> Trained:
     """Train the MasterNet, the parent of all trials, from new weights or from others; or take one that was trained before."""
-    master = job.recipe.master
-    if isinstance(master, PretrainedMaster):
-        return _take_master(job, Path(master.folder))
-    if isinstance(master, TunedMaster):
-        check_pretrained(job.recipe)
-        parent = _parent(cast("GENet", load(master.folder)))
-        lesson = lesson_of(job, job.masternet, master.schedule, parent=parent)
-        if trained_before(lesson, job.folder.master) is None:
-            _check_no_trials(job, Path(master.folder))
-    else:
-        parent, lesson = None, lesson_of(job, job.masternet, master)
-    return train_network(job, lesson, job.folder.master, "training the MasterNet", parent)
+    master, own = job.recipe.master, job.folder.master
+    if not isinstance(master, PretrainedMaster | TunedMaster):
+        return train_network(job, lesson_of(job, job.masternet, master), own, TITLE, None)
+    folder = Path(master.folder)
+    if own.exists() and own.with_suffix(".safetensors").exists() and not (folder / WEIGHTS_FILE).exists():
+        return Trained.load(own)  # the run has its own copy
+    check_pretrained(job.recipe)
+    return _take_master(job, folder) if isinstance(master, PretrainedMaster) else _tune_master(job, master.schedule, folder)
+
+
+def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> Trained:
+    """Train the MasterNet from the weights in a folder; RunError if the run's trials started from others."""
+    parent = _beginning(job, folder)
+    lesson = lesson_of(job, job.masternet, schedule, parent=parent)
+    if trained_before(lesson, job.folder.master) is None:
+        _check_no_trials(job, folder)
+    return train_network(job, lesson, job.folder.master, TITLE, parent)
 
 
 def _parent(module: GENet) -> Parent:
     return Parent(module, digest(weights_bytes(module)))
+
+
+def _beginning(job: RunContext, folder: Path) -> Parent:
+    """Return the weights that a MasterNet begins with; those of a classifier for other classes are drawn anew."""
+    module = cast("GENet", load(folder))
+    if not _numbered_alike(module, read_labels(folder), job.splits.labels):
+        module.head = build(module.network, job.recipe.seed).head
+    return _parent(module)
+
+
+def _numbered_alike(module: GENet, labels: tuple[str, ...] | None, wanted: tuple[str, ...] | None) -> bool:
+    """Have the answers come in the order of the wanted classes; False if the network has others. Unnamed ones are the same."""
+    if not labels or not wanted:
+        return True
+    if {*labels} != {*wanted}:
+        return False
+    places = [labels.index(label) for label in wanted]
+    for tensor in module.head.fc.parameters():
+        tensor.data = tensor.data[places]
+    return True
 
 
 def parent_of(job: RunContext) -> Parent | None:
@@ -71,16 +98,9 @@ def _take_master(job: RunContext, folder: Path) -> Trained:
     SpecError if it is another network, RunError if it is not the one that the run's trials started from.
     """
     recipe, splits, weights = job.recipe, job.splits, job.folder.master.with_suffix(".safetensors")
-    if job.folder.master.exists() and weights.exists() and not (folder / WEIGHTS_FILE).exists():
-        return Trained.load(job.folder.master)  # the run has its own copy
-    check_pretrained(recipe)
     ours, labels = job.masternet, read_labels(folder)
     module = load_weights(ours, folder / WEIGHTS_FILE)
-    if labels and splits.labels and {*labels} == {*splits.labels}:
-        places = [labels.index(label) for label in splits.labels]
-        for tensor in module.head.fc.parameters():  # its answers come in the order of the run's classes
-            tensor.data = tensor.data[places]
-    else:
+    if not _numbered_alike(module, labels, splits.labels):
         check_labels(labels, splits.labels, str(recipe.data.root or recipe.data.name))
     inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.identity(splits.name)}/{recipe.seed}")
     known = job.folder.read_current(job.folder.master, Trained, inputs)

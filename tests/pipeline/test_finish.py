@@ -13,14 +13,17 @@ import pytest
 
 from genet.cli.main import main
 from genet.config.budget import Budget
-from genet.config.recipe import Recipe
+from genet.config.recipe import Data, PretrainedMaster, Recipe
 from genet.latency.table import settings
 from genet.pipeline.context import open_run
-from genet.pipeline.finish import FINISH, Finish, finish_of, mark_finished
+from genet.pipeline.finish import FINISH, Finish, finish_of, mark_finished, note_place
 from genet.pipeline.run_folder import RunFolder
-from genet.progress import Progress
+from genet.progress import SILENT, Progress
 from genet.search.race import Entrants
+from genet.storage import write_atomic
+from genet.training.image_identity import Contents
 from tests.fixtures.commands import fault
+from tests.fixtures.tiny import tiny_recipe
 
 WITHOUT_TORCH = """
 import sys
@@ -69,6 +72,41 @@ def test_another_recipe_is_not_done(copy: RunFolder, change: Callable[[Recipe], 
     assert finish_of(copy, change(recipe)) is None
 
 
+def from_a_folder(recipe: Recipe, folder: Path) -> Recipe:
+    return recipe.model_copy(update={"master": PretrainedMaster(folder=str(folder))})
+
+
+def with_a_teacher(recipe: Recipe, folder: Path) -> Recipe:
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"teacher": str(folder)})})
+
+
+def on_evidence(recipe: Recipe, folder: Path) -> Recipe:
+    file = str(folder / "latency.jsonl")
+    return recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"latency_file": file})})
+
+
+@pytest.mark.parametrize(
+    ("naming", "file"),
+    [
+        (from_a_folder, "model.safetensors"),
+        (from_a_folder, "labels.txt"),
+        (with_a_teacher, "model.safetensors"),
+        (on_evidence, "latency.jsonl"),
+    ],
+)
+def test_other_files_in_the_places_that_the_recipe_names_are_not_done_and_lost_ones_are(
+    copy: RunFolder, tmp_path: Path, naming: Callable[[Recipe, Path], Recipe], file: str
+) -> None:
+    source, recipe = tmp_path / "source" / file, naming(copy.recipe(), tmp_path / "source")
+    write_atomic(source, b"before")
+    mark_finished(copy, recipe, failed=False)
+    assert finish_of(copy, recipe)
+    source.write_bytes(b"behind")
+    assert finish_of(copy, recipe) is None
+    source.unlink()
+    assert finish_of(copy, recipe)
+
+
 def lose_a_weight(run: RunFolder) -> None:
     next(run.path.glob("networks/*/model.safetensors")).unlink()
 
@@ -96,6 +134,21 @@ def test_where_images_lie_and_who_decodes_them_makes_no_other_recipe(copy: RunFo
     data = recipe.data.model_copy(update={"workers": 3})
     (copy.path / ".recipe.yaml.swp").write_text("an editor's")
     assert finish_of(copy, recipe.model_copy(update={"data": data}))
+
+
+def test_a_finished_run_notes_where_its_images_lie_now_and_follows_them_from_there(tmp_path: Path) -> None:
+    run, kept = RunFolder(tmp_path / "project" / "run"), tiny_recipe(tmp_path)
+    contents = Contents(train={}, validation={})
+    before, now = (
+        kept.model_copy(update={"data": Data(name="folder", root=str(tmp_path / "project" / name))}) for name in ("a", "b")
+    )
+    run.note_of(before.data, contents).keep(run.path, SILENT)
+    run.adopt(before)
+    Path(now.data.root or "").mkdir()
+    note_place(run, now)
+    assert run.recipe() == now
+    (tmp_path / "project").rename(tmp_path / "moved")
+    assert RunFolder(tmp_path / "moved" / "run").recipe().data.root == str(tmp_path / "moved" / "b")
 
 
 def test_the_end_is_noted_once_and_not_while_something_is_to_be_tried_again(copy: RunFolder) -> None:

@@ -13,7 +13,7 @@ from genet.cli.main import main
 from genet.config.reader import read_network, read_recipe, to_yaml
 from genet.config.recipe import PretrainedMaster, Training
 from genet.errors import DataError, EvidenceError, RunError, SpecError
-from genet.models.build import build
+from genet.models.build import GENet, build
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights, write_labels
 from genet.pipeline.context import RunContext, open_run
 from genet.pipeline.distill import finished_trials, planned_trials, run_planned_trials
@@ -162,6 +162,36 @@ def test_a_masternet_begins_with_the_weights_of_a_network_like_it_and_is_trained
     assert train_master(tuning) == trained
     (tmp_path / "again.yaml").write_text(to_yaml(tuning.recipe))
     assert read_recipe(tmp_path / "again.yaml") == tuning.recipe
+
+
+def test_once_trained_it_needs_the_folder_no_more_that_it_began_with(tuning: RunContext, tmp_path: Path) -> None:
+    trained = train_master(tuning)
+    shutil.rmtree(tmp_path / "trained")
+    assert train_master(tuning) == trained
+    tuning.folder.master.with_suffix(".safetensors").unlink()
+    with pytest.raises(SpecError, match=r"master\.from: got .*trained without network\.yaml"):
+        train_master(tuning)
+
+
+def head_of(module: GENet) -> torch.Tensor:
+    return module.head.fc.weight.detach()
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows"),
+    [("9876543210", list(range(9, -1, -1))), ("987654321x", None), (None, list(range(10)))],
+    ids=["another order", "other classes", "unnamed"],
+)
+def test_its_classifier_begins_in_the_order_of_the_runs_classes_and_anew_for_others(
+    tuning: RunContext, tmp_path: Path, labels: str | None, rows: list[int] | None
+) -> None:
+    origin = Network.parse(str(tuning.masternet).replace("c16", "c24", 1))
+    put(tmp_path / "trained", origin)
+    write_labels(tmp_path / "trained", list(labels) if labels else None)
+    train_master(tuning)
+    found = head_of(load_weights(tuning.masternet, tuning.folder.master.with_suffix(".safetensors")))
+    wanted = head_of(build(origin, tuning.recipe.seed)) if rows is None else head_of(build(origin, 7))[rows]
+    assert torch.allclose(found, wanted, atol=1e-6)
 
 
 def test_other_weights_to_begin_with_are_refused_under_trials_and_train_it_anew_before(

@@ -323,6 +323,7 @@ def test_of_images_that_were_moved_alone_the_recipe_or_an_option_tells(moved: Pa
     Path("pictures").rename("photographs")
     Path("tiny.yaml").write_text(JOB.replace("images", "photographs"))
     answer(capsys, "run", "tiny.yaml")
+    answer(capsys, "distill", "runs/tiny")
     assert stamps(moved) == before
 
 

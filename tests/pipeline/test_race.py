@@ -148,6 +148,23 @@ def test_rounds_come_closer_to_what_is_best_and_the_best_of_each_budget_goes_on_
         assert entrant.ms_per_image <= entrant.budget_ms_per_image
 
 
+def test_a_network_with_new_weights_teaches_nothing_about_those_that_inherit(run: RunFolder) -> None:
+    recipe, found = with_joint_trials(run, 6), list[Entrants]()
+    train = recipe.train.model_copy(update={"init": "masternet"})
+    with open_run(run.path, Progress(), recipe.model_copy(update={"train": train})) as job:
+        unlike = str(scaled(job.masternet, 0.5))  # in its head too
+        entrants = find_entrants(job)
+        other = entrants.entrants[0].model_copy(update={"network": unlike, "design": "other-head"})
+        entrants = entrants.model_copy(update={"entrants": (*entrants.entrants, other)})
+        for share in (0.0, 1.0):
+
+            def reached(names: Mapping[str, str], share: float = share) -> dict[str, float]:
+                return more_is_better(names) | {network: share for network in names if network == unlike}
+
+            found.append(run_joint_trials(job, entrants, reached, reached))
+    assert found[0].joint == found[1].joint
+
+
 def test_a_budget_that_is_added_gets_joint_trials_of_its_own_and_learns_from_those_before(run: RunFolder) -> None:
     with open_run(run.path, Progress(), with_joint_trials(run, 4)) as job:
         before = run_joint_trials(job, find_entrants(job), more_is_better, more_is_better)
