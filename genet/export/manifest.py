@@ -8,17 +8,21 @@ EVIDENCE_FILE = "exports.json"
 
 
 class Served(Record):
-    """Milliseconds per batch of one format in its own runtime, or why it has none."""
+    """Milliseconds per batch of one format in its own runtime, or why it has none: `lacks` names a package that was missing.
+
+    `spread` is that of the rounds, or of the repeats if there was time for one round alone.
+    """
 
     format: str
     runtime: str
     ms: float | None = None
     spread: float | None = None
     failure: str | None = None
+    lacks: str | None = None
 
 
 class Serving(Record):
-    """Latencies of an export's formats, timed in turn on one device, with so many images at a time."""
+    """Latencies of an export's formats on one device, with so many images at a time: torch's in rounds, then ONNX Runtime's."""
 
     device: str
     threads: int | None  # of a processor
