@@ -33,7 +33,7 @@ class Serving(Record):
     def setting(self) -> str:
         """Name everything that the latencies depend on besides the formats."""
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.threads else ""
-        return f"{self.device}{threads}, batch {self.batch}"
+        return f"{self.device}{threads}, batch {self.batch}, fp32 images, each format as it is loaded"
 
     def of(self, form: str) -> Served | None:
         """Return what was measured of a format; None for one that cannot run."""

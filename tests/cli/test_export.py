@@ -67,6 +67,7 @@ def test_record_and_card_of_a_runs_export_tell_what_every_format_reaches_and_tak
     assert exports.serving
     assert exports.serving.batch == finished.recipe().measure.batch == 64
     assert f"in its own runtime, briefly, on {exports.serving.setting}." in card
+    assert ", batch 64, fp32 images, each format as it is loaded." in card
     rows = {line.split(" | ")[0].strip("| "): line for line in card.splitlines() if line.startswith("| ")}
     for each in exports.exported:
         if each.format == "genet-string":
