@@ -120,7 +120,11 @@ def serve(name: str, device: torch.device, batch: int, runtimes: Sequence[str] |
     images = torch.randn(batch, reads.channels, reads.resolution, reads.resolution, device=device)
     with torch.inference_mode():
         works = works_of(network, images, runtimes or TORCH_RUNTIMES[device.type])
-        timings = dict(zip(works, measure_apart(list(works.values()), device), strict=True))
+        timings = {}
+        for work, found in zip(works, measure_apart(list(works.values()), device), strict=True):
+            if isinstance(found, Exception):
+                raise found
+            timings[work] = found
     return Served(
         network=str(network), device=read_card(device).name, threads=torch.get_num_threads(), batch=batch, timings=timings
     )

@@ -38,6 +38,7 @@ def importance_faults(arguments: argparse.Namespace) -> Iterator[str]:
         "--mode accuracy": arguments.mode == "accuracy",
         "--plot": arguments.plot,
         "--param-tolerance": arguments.param_tolerance != TOLERANCE,
+        "--solver exact": arguments.solver == "exact",
         f"--criterion {arguments.criterion}": arguments.criterion not in ("l1", "taylor"),
     }
     for option in (option for option, value in given.items() if value):

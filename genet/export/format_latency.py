@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from genet.config.reader import read_structure
-from genet.device import current, keep_memory, read_card
-from genet.errors import GenetError, first_line
+from genet.device import current, device_fault, keep_memory, read_card
+from genet.errors import LostDeviceError, first_line
 from genet.export.manifest import EVIDENCE_FILE, Exports, Served, Serving
 from genet.export.onnx_formats import FILES
 from genet.export.timm_form import FOLDER, open_timm
@@ -27,14 +28,21 @@ BRIEFLY_S = 1.0  # for each format, when a network is exported
 
 
 def with_latencies(exports: Exports, folder: Path, device: torch.device, batch: int) -> Exports:
-    """Return an export's record with the latency of every format, timed briefly unless all are known in this setting."""
+    """Return an export's record with the latency of every format, timed briefly unless all are known in this setting.
+
+    A format's failure is known too, but for a missing package that has been installed since.
+    """
     known, names = exports.serving, [each.format for each in exports.exported if each.format in RUNTIMES]
     setting = read_card(device).name, _threads(device), batch
-    if known and (known.device, known.threads, known.batch) == setting and all(map(known.ms_per_image, names)):
+    if known and (known.device, known.threads, known.batch) == setting and all(_is_known(known.of(name)) for name in names):
         return exports
     timed = exports.model_copy(update={"serving": serving_times(folder, device, batch, limit_s=BRIEFLY_S * len(names))})
     timed.save(folder / EVIDENCE_FILE)
     return timed
+
+
+def _is_known(one: Served | None) -> bool:
+    return one is not None and (one.lacks is None or find_spec(one.lacks) is None)
 
 
 def serving_times(
@@ -49,18 +57,30 @@ def serving_times(
     if device.type == "cpu":
         keep_memory()
     shape = (batch, reads.channels, reads.resolution, reads.resolution)
+    names = [each.format for each in exports.exported if each.format in RUNTIMES]
     works: dict[str, Work] = {}
-    failures: dict[str, str] = {}
+    found: dict[str, Timing | Exception] = {}
     with torch.inference_mode(), current(device):
-        for name in (each.format for each in exports.exported if each.format in RUNTIMES):
+        for name in names:
             try:
                 works[name] = _work(name, folder, torch.randn(shape, device=device))
-            except (GenetError, RuntimeError) as fault:
-                failures[name] = first_line(fault)
-        timings = _timed(works, device, tracker, limit_s)
-    found = [Served(format=n, runtime=RUNTIMES[n][0], ms=t.ms, spread=t.spread) for n, t in timings.items()]
-    found += [Served(format=n, runtime=RUNTIMES[n][0], failure=why) for n, why in failures.items()]
-    return Serving(device=read_card(device).name, threads=_threads(device), batch=batch, served=tuple(found))
+            except Exception as fault:  # any error of a runtime's own
+                found[name] = fault.with_traceback(None)  # which may hold the device's memory
+        found |= _timed(works, device, tracker, limit_s)
+    served = tuple(_served(name, found[name]) for name in names)
+    return Serving(device=read_card(device).name, threads=_threads(device), batch=batch, served=served)
+
+
+def _served(name: str, found: Timing | Exception) -> Served:
+    """Return a format's latency, or its failure; LostDeviceError for a failure of the device, which is no format's own."""
+    runtime = RUNTIMES[name][0]
+    if isinstance(found, Timing):
+        return Served(format=name, runtime=runtime, ms=found.ms, spread=found.spread)
+    why = first_line(found)
+    if device_fault(found) == "device lost":
+        raise LostDeviceError(f"the device stopped answering while {name} was timed ({why}); give the same command again")
+    lacks = runtime if runtime in WAITING and find_spec(runtime) is None else None
+    return Served(format=name, runtime=runtime, failure=why, lacks=lacks)
 
 
 def _threads(device: torch.device) -> int | None:
@@ -73,14 +93,14 @@ def _work(name: str, folder: Path, images: Tensor) -> Work:
     return work
 
 
-def _timed(works: dict[str, Work], device: torch.device, tracker: Tracker, limit_s: float) -> dict[str, Timing]:
-    """Time the works in turn; the host's clock times those that return when a GPU has answered."""
+def _timed(works: dict[str, Work], device: torch.device, tracker: Tracker, limit_s: float) -> dict[str, Timing | Exception]:
+    """Time the works, torch's own before the others: the host's clock times those that return when a GPU has answered."""
     waits = {name for name in works if RUNTIMES[name][0] in WAITING}
-    timings: dict[str, Timing] = {}
+    timings: dict[str, Timing | Exception] = {}
     for clock, names in ((device, works.keys() - waits), (CPU, waits)):
         own = limit_s * len(names) / max(1, len(works))
         timings |= zip(names, measure_apart([works[name] for name in names], clock, tracker, own), strict=True)
-    return {name: timings[name] for name in works}
+    return timings
 
 
 def _own(folder: Path, images: Tensor) -> Work:

@@ -8,17 +8,21 @@ EVIDENCE_FILE = "exports.json"
 
 
 class Served(Record):
-    """Milliseconds per batch of one format in its own runtime, or why it has none."""
+    """Milliseconds per batch of one format in its own runtime, or why it has none: `lacks` names a package that was missing.
+
+    `spread` is that of the rounds, or of the repeats if there was time for one round alone.
+    """
 
     format: str
     runtime: str
     ms: float | None = None
     spread: float | None = None
     failure: str | None = None
+    lacks: str | None = None
 
 
 class Serving(Record):
-    """Latencies of an export's formats, timed in turn on one device, with so many images at a time."""
+    """Latencies of an export's formats on one device, with so many images at a time: torch's in rounds, then ONNX Runtime's."""
 
     device: str
     threads: int | None  # of a processor
@@ -29,7 +33,7 @@ class Serving(Record):
     def setting(self) -> str:
         """Name everything that the latencies depend on besides the formats."""
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.threads else ""
-        return f"{self.device}{threads}, batch {self.batch}"
+        return f"{self.device}{threads}, batch {self.batch}, fp32 images, each format as it is loaded"
 
     def of(self, form: str) -> Served | None:
         """Return what was measured of a format; None for one that cannot run."""

@@ -52,7 +52,7 @@ def design(
     device, runtime, dtype, memory_format, batch. What else is needed is chosen to suit the images, or stands in `recipe`: a file,
     the name of one that comes with genet, or a record, whose images `data` replaces. `space` and `overrides`, values by keys such
     as `train.epochs`, change the recipe. A run that is in `folder` already (by default `runs/NAME`) is gone on with, by its own
-    recipe if none is given. `quiet=False` shows the progress.
+    recipe and images if none are given. `quiet=False` shows the progress.
     """
     budgets = list(budget) if isinstance(budget, Sequence) and not isinstance(budget, str) else [budget]
     checked, measure = checked_budgets(budgets, str), checked_measure(setting, str)
@@ -70,8 +70,10 @@ def design(
         place = Path(folder or default_folder(name, fresh=False))
         there = RunFolder(place).recipe_file.exists()
         wanted = RunFolder(place).recipe() if there else suited_recipe(name, Path(data), measure, checked, shown)
+    elif folder is not None and (files := RunFolder(Path(folder))).recipe_file.exists():
+        place, wanted = files.path, files.recipe()
     else:
-        raise SpecError(["data must be a folder of images unless a recipe is given (got neither)"])
+        raise SpecError(["data must be a folder of images unless a recipe, or a folder with a run in it, is given (got neither)"])
     wanted = changed(wanted, changes)
     if data is not None:
         wanted = wanted.model_copy(update={"data": images_in(wanted.data, str(data))})

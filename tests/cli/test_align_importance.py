@@ -116,6 +116,10 @@ def test_channels_are_kept_by_their_importance_in_a_cut_by_the_papers_objective_
             "--scale must go without --objective importance, which chooses widths and channels itself; leave one of them out",
         ),
         (("dense", *IMPORTANCE, "--target-ratio", "0.7", "--criterion", "l2"), "--criterion l2 must go without --objective"),
+        (
+            ("dense", *IMPORTANCE, "--target-ratio", "0.7", "--solver", "exact"),
+            "--solver exact must go without --objective importance, which chooses widths and channels itself; leave one",
+        ),
         ((OURS, *IMPORTANCE, "--target-ratio", "0.7"), "--objective importance must go with a network that keeps its weights"),
         (("timm:test_byobnet", *IMPORTANCE, "--target-ratio", "0.7"), "timm:test_byobnet: got no trained weights (got no"),
         ((f"{NETS}:Residual", "--example", "1,1,8,8", *IMPORTANCE, "--target-ratio", "0.7"), "got weights that are drawn anew"),

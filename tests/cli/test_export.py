@@ -19,15 +19,18 @@ from timm.data import create_transform, resolve_data_config
 from genet.config.recipe import Data
 from genet.export.format_latency import with_latencies
 from genet.export.manifest import Exports
+from genet.export.onnx_formats import FILES
 from genet.export.timm_form import open_timm
 from genet.models.weights import load
 from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import Outcomes, percent
-from genet.storage import digest
+from genet.storage import digest, write_checked
 from genet.training.accuracy import accuracy
 from genet.training.splits import load_test
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.small import NETWORK
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -64,6 +67,7 @@ def test_record_and_card_of_a_runs_export_tell_what_every_format_reaches_and_tak
     assert exports.serving
     assert exports.serving.batch == finished.recipe().measure.batch == 64
     assert f"in its own runtime, briefly, on {exports.serving.setting}." in card
+    assert ", batch 64, fp32 images, each format as it is loaded." in card
     rows = {line.split(" | ")[0].strip("| "): line for line in card.splitlines() if line.startswith("| ")}
     for each in exports.exported:
         if each.format == "genet-string":
@@ -76,20 +80,40 @@ def test_record_and_card_of_a_runs_export_tell_what_every_format_reaches_and_tak
 def test_latencies_are_kept_in_their_setting_and_a_runtime_that_is_not_there_is_told(
     exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("genet.export.format_latency.BRIEFLY_S", 0.0)
     folder = tmp_path / "export"
     shutil.copytree(exported[0], folder)
-    timed = with_latencies(exported[1], folder, torch.device("cpu"), batch=2)
+    timed = with_latencies(exported[1], folder, CPU, batch=2)
     assert timed.serving
     assert timed.serving.ms_per_image("onnx")
-    assert Exports.load(folder / "exports.json") == timed == with_latencies(timed, folder, torch.device("cpu"), batch=2)
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    without = with_latencies(timed, folder, torch.device("cpu"), batch=1).serving
-    assert without
-    assert without.ms_per_image("timm")
-    assert [one.format for one in without.served if one.failure] == ["onnx", "onnx-fp16", "onnx-int8"]
-    onnx = without.of("onnx")
-    assert onnx
-    assert onnx.failure == "runtime onnxruntime needs its package, which is not installed; pip install 'onnxruntime'"
+    assert Exports.load(folder / "exports.json") == timed == with_latencies(timed, folder, CPU, batch=2)
+    with monkeypatch.context() as lacking:
+        lacking.setitem(sys.modules, "onnxruntime", None)
+        without = with_latencies(timed, folder, CPU, batch=1)
+        assert without.serving
+        assert without.serving.ms_per_image("timm")
+        assert [one.format for one in without.serving.served if one.failure] == ["onnx", "onnx-fp16", "onnx-int8"]
+        onnx = without.serving.of("onnx")
+        assert onnx
+        assert onnx.failure == "runtime onnxruntime needs its package, which is not installed; pip install 'onnxruntime'"
+        assert with_latencies(without, folder, CPU, batch=1) is without
+    installed = with_latencies(without, folder, CPU, batch=1).serving
+    assert installed
+    assert installed.ms_per_image("onnx")
+
+
+def test_what_a_runtime_refuses_is_told_once_and_the_other_formats_are_timed(
+    exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genet.export.format_latency.BRIEFLY_S", 0.0)
+    folder = tmp_path / "export"
+    shutil.copytree(exported[0], folder)
+    write_checked(folder / FILES["onnx"], b"no model")
+    timed = with_latencies(exported[1], folder, CPU, batch=1)
+    assert timed.serving
+    assert [one.format for one in timed.serving.served if one.failure] == ["onnx"]
+    assert timed.serving.ms_per_image("onnx-fp16")
+    assert with_latencies(timed, folder, CPU, batch=1) is timed
 
 
 def test_the_cards_lines_and_timms_config_prepare_an_image_as_the_network_was_shown_it(

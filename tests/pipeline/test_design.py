@@ -43,7 +43,7 @@ def test_other_budgets_of_a_run_repeat_neither_measurements_nor_trials(
     copy: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = copy.trials.path.read_bytes()
-    run = genet.design(recipe=copy.recipe(), budget=["2.0x", 0.000002], folder=copy.path)
+    run = genet.design(budget=["2.0x", 0.000002], folder=copy.path)
     assert (run.folder, [str(each) for each in run.recipe.select.budgets]) == (copy.path, ["2x", "0.000002ms/image"])
     assert copy.trials.path.read_bytes() == before
     assert len(run.outcomes) == 1
@@ -68,7 +68,7 @@ def test_images_become_networks_and_the_same_call_finds_them(images: Path, capsy
 @pytest.mark.parametrize(
     ("asked", "law"),
     [
-        ({}, "data must be a folder of images unless a recipe is given (got neither)"),
+        ({}, "data must be a folder of images unless a recipe, or a folder with a run in it, is given (got neither)"),
         ({"runtime": "tflite"}, "runtime must be 'auto', 'eager'"),
         ({"bugdet": "5ms"}, "bugdet must be one of device, runtime, "),
         ({"budget": ["5ms", "5s"]}, "budget must be milliseconds per batch"),

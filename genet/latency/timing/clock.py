@@ -55,23 +55,32 @@ def measure(works: Sequence[Work], device: torch.device, repeats: int = REPEATS,
 
 def measure_apart(
     works: Sequence[Work], device: torch.device, tracker: Tracker = UNSEEN, limit_s: float = math.inf
-) -> tuple[Timing, ...]:
+) -> tuple[Timing | Exception, ...]:
     """Time works of different runtimes: each warmed up and repeated by itself, in several rounds.
 
     The threads of one runtime spin for a while after its call, and would slow the next work if it came at once. Each work of
-    each round is counted. No round begins after `limit_s` seconds, but the first.
+    each round is counted. No round begins after `limit_s` seconds, but the first: a time of one round has the spread of its
+    repeats. A work that fails has its fault instead, and no further round.
     """
-    rounds: list[list[Timing]] = []
+    timings: list[list[Timing]] = [[] for _ in works]
+    faults: dict[int, Exception] = {}
     began = time.monotonic()
-    while len(rounds) < ROUNDS_APART and (not rounds or time.monotonic() - began < limit_s):
-        rounds.append([])
-        for work in works:
-            time.sleep(PAUSE_S)
-            rounds[-1] += measure([work], device, REPEATS // ROUNDS_APART)
+    for number in range(ROUNDS_APART):
+        if number and time.monotonic() - began >= limit_s:
+            break
+        for place, work in enumerate(works):
+            if place not in faults:
+                time.sleep(PAUSE_S)
+                try:
+                    timings[place] += measure([work], device, REPEATS // ROUNDS_APART)
+                except Exception as fault:  # any error of a runtime's own
+                    faults[place] = fault.with_traceback(None)  # which may hold a device's memory
             tracker.advance()
-    if len(rounds) == 1:
-        return tuple(rounds[0])
-    return tuple(summarise([timing.ms for timing in timings]) for timings in zip(*rounds, strict=True))
+    return tuple(faults[place] if place in faults else _over_rounds(rounds) for place, rounds in enumerate(timings))
+
+
+def _over_rounds(rounds: Sequence[Timing]) -> Timing:
+    return rounds[0] if len(rounds) == 1 else summarise([timing.ms for timing in rounds])
 
 
 def summarise(samples_ms: list[float]) -> Timing:

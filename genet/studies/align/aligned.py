@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ class Aligned:
     """An aligned network. Latencies are milliseconds per batch, timed in turn.
 
     `network` is its record, `found` holds all figures, and `shortfall` tells why a target was not met. `module` has the weights
-    that were kept, in eval mode; None for a network of super-blocks, which is trained anew, and for a name without weights.
+    that were kept, in eval mode, on the device and in the number format of the given module's first parameter; None for a network
+    of super-blocks, which is trained anew, and for a name without weights.
     """
 
     network: ModelSpec
@@ -89,45 +90,59 @@ def align(
     `evidence`. EvidenceError if no other widths are certain to be better.
     """
     goal, scope = Goal(mode, target_ratio, param_tolerance, solver), Scope(_patterns(include), _patterns(exclude))
-    faults = [*goal_faults(goal, str)]
-    if data is not None and target_ratio is None:
-        faults.append("data must go with target_ratio, the latency at which the most important channels are kept (got none)")
+    faults = [*goal_faults(goal, str), *(_importance_faults(goal) if data is not None else ())]
     if faults:
         raise SpecError(faults)
     shown = SILENT if quiet else on_screen()
     start = _named(network, example, scope, data is not None) if isinstance(network, str) else _module(network, example, scope)
-    scope.check(start.subject.layers)
+    scope.check(start.subject.layers, str)
     kept = _kept(start, data, shown)
     meter = meter_of(measure_for({**start.setting, **setting}, start.run, str))
     rows = rows_of(Path(evidence), meter, start.run, shown)
     if kept is not None and kept.importance is not None and target_ratio is not None:
-        pruned = by_importance(kept, rows, meter, target_ratio, shown)
+        pruned = by_importance(kept, rows, meter, target_ratio, shown, str)
         module = kept.renewed(kept.build(pruned.widths, pruned.removed))
-        return Aligned(_described(kept.subject, module, pruned.removed), module, pruned)
+        return Aligned(_described(kept.subject, module, pruned.removed), start.as_given(module), pruned)
     places = places_of(start.subject, rows, meter, shown)
     if not promising(places, goal):
         raise EvidenceError(no_edge(start.subject, goal, meter))
-    found, why = settled(by_paper(start.subject, places, meter, goal, shown), start.subject, goal, meter)
+    found = by_paper(start.subject, places, meter, goal, shown)
+    found, why = settled(found, start.subject, goal, meter, spelled=str)
     if kept is None:
         assert isinstance(start.subject, NetworkSubject)
         structure = start.subject.at(found.widths)
         return Aligned(structure.model_copy(update={"name": f"{start.subject.name}-aligned"}), None, found, why)
     module = kept.build(found.widths)
-    return Aligned(_described(kept.subject, module), module if start.weighted else None, found, why)
+    return Aligned(_described(kept.subject, module), start.as_given(module) if start.weighted else None, found, why)
+
+
+def _importance_faults(goal: Goal) -> Iterator[str]:
+    """Yield what is wrong with a goal for the objective by importance, one line each."""
+    if goal.reduce is None:
+        yield "data must go with target_ratio, the latency at which the most important channels are kept (got none)"
+    usual = Goal(goal.mode)
+    for name, value, other in (("param_tolerance", goal.tolerance, usual.tolerance), ("solver", goal.solver, usual.solver)):
+        if value != other:
+            yield f"{name} must go without data, by which channels are chosen by importance (got {value}); leave it out"
 
 
 @dataclass(frozen=True)
 class _Start:
     """The network to align, the origin of its weights, and what it says of measuring.
 
-    It is `weighted` if its weights are worth handing out.
+    It is `weighted` if its weights are worth handing out, and `like` is a parameter of the module that was given.
     """
 
     subject: ResizableNetwork
     source: Source | None = None
     weighted: bool = False
+    like: Tensor | None = None
     run: RunFolder | None = None
     setting: dict[str, Any] = field(default_factory=dict)
+
+    def as_given(self, module: nn.Module) -> nn.Module:
+        """Return a module on the device and in the number format of the one given; it was cut on the processor in fp32."""
+        return module if self.like is None else module.to(self.like.device, self.like.dtype)
 
 
 def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _Start:
@@ -141,7 +156,7 @@ def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _S
         return _Start(NetworkSubject(structure, scope), run=run)
     source = source_of(what, structure, trained)
     subject = ModuleSubject(structure, source.module, scope=scope)
-    return _Start(subject, source, trained or weights_of(what) is not None, run)
+    return _Start(subject, source, trained or weights_of(what) is not None, run=run)
 
 
 def _module(network: nn.Module, example: Tensor | None, scope: Scope) -> _Start:
@@ -165,7 +180,8 @@ def _module(network: nn.Module, example: Tensor | None, scope: Scope) -> _Start:
     structure = ExternalModel(name=name, source=f"{kind.__module__}:{kind.__name__}", computes=word, input=reads)
     shown = shown_to(module) if getattr(module, "pretrained_cfg", None) else None
     source = Source(module, getattr(network, "labels", None), shown)
-    return _Start(ModuleSubject(structure, module, scope=scope), source, weighted=True, setting={"batch": batch})
+    like = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
+    return _Start(ModuleSubject(structure, module, scope=scope), source, weighted=True, like=like, setting={"batch": batch})
 
 
 def _kept(start: _Start, data: str | Path | None, progress: Progress) -> Kept | None:

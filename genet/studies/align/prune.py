@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from genet.config.options import Spelling, as_option
 from genet.errors import EvidenceError
 from genet.latency.profile import profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import Staircase, analyse
@@ -155,11 +156,13 @@ def find_program(
     return Program(tuple(offers), dict(blocks), matrices.costs(table.ms))
 
 
-def prune(metered: MeteredSubject, program: Program, target: float, tracker: Tracker = UNSEEN) -> Pruning:
+def prune(
+    metered: MeteredSubject, program: Program, target: float, tracker: Tracker = UNSEEN, spelled: Spelling = as_option
+) -> Pruning:
     """Choose what loses the least importance at a share of the present latency, measured; every network timed is counted.
 
     The share of the layers' own time that is asked for is moved until the whole network's upper limit is within the target, and
-    near it. EvidenceError if even the fastest choice is not within it.
+    near it. EvidenceError, with the option as the user spells it, if even the fastest choice is not within it.
     """
     floor, now = fastest(program), program.ms(program.present)
     search = _Search(target, program.ms(floor) / now)
@@ -182,9 +185,10 @@ def prune(metered: MeteredSubject, program: Program, target: float, tracker: Tra
     if not met:
         ratio = ratio_with(floor)
         if ratio.above > target:
+            error = f" ± {ratio.error:.3f}" if ratio.error else ""
             raise EvidenceError(
-                f"{metered.subject.name}: --target-ratio must be a latency that the fewest channels and blocks on offer reach "
-                f"with certainty (got {target:g}); their best is {ratio.mean:.3f}{f' ± {ratio.error:.3f}' if ratio.error else ''}"
+                f"{metered.subject.name}: {spelled('target_ratio')} must be a latency that the fewest channels and blocks on "
+                f"offer reach with certainty (got {target:g}); their best is {ratio.mean:.3f}{error}"
             )
         met = [(floor, ratio)]
     return _pruning(metered, program, target, *min(met, key=lambda each: program.lost(each[0])))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from genet.config.options import Spelling, as_option, checked_measure, measured_alone
-from genet.config.reader import read_recipe
 from genet.config.recipe import Measure
 from genet.errors import SpecError
 from genet.latency.evidence import open_rows
@@ -38,7 +37,7 @@ def measure_for(given: Mapping[str, Any], run: RunFolder | None, spelled: Spelli
     SpecError if the run's latencies are another machine's and no device is named.
     """
     if run:
-        measure = read_recipe(run.recipe_file).measure
+        measure = run.recipe().measure
         if measure.latency_file and "device" not in given:
             raise SpecError(
                 [
@@ -84,7 +83,9 @@ def by_paper(subject: ResizableNetwork, places: tuple[Place, ...], meter: Meter,
     return found
 
 
-def by_importance(kept: Kept, rows: LatencyTable, meter: Meter, target: float, progress: Progress) -> Pruning:
+def by_importance(
+    kept: Kept, rows: LatencyTable, meter: Meter, target: float, progress: Progress, spelled: Spelling = as_option
+) -> Pruning:
     """Choose the most important channels and blocks at a share of the latency."""
     assert kept.importance is not None
     metered, importance = MeteredSubject(kept.subject, rows, meter), kept.importance()
@@ -94,6 +95,6 @@ def by_importance(kept: Kept, rows: LatencyTable, meter: Meter, target: float, p
         program = find_program(metered, offers, blocks, tracker)
         tracker.end_here()
     with progress.track("choices, each measured whole", None) as tracker:
-        found = prune(metered, program, target, tracker)
+        found = prune(metered, program, target, tracker, spelled)
         tracker.end_here()
     return found

@@ -14,6 +14,7 @@ from typing import Protocol
 from genet.arch.cost import network_cost
 from genet.arch.external import ModelSpec
 from genet.arch.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
+from genet.config.options import Spelling, as_option
 from genet.errors import SpecError
 from genet.latency.workload import Workload, whole
 
@@ -34,11 +35,11 @@ class Scope:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def check(self, layers: Sequence[str]) -> None:
+    def check(self, layers: Sequence[str], spelled: Spelling = as_option) -> None:
         """Raise SpecError with every pattern that no layer matches."""
         more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
         told = f"{', '.join(layers[:NAMED])}{more}"
-        options = {"--include": self.include, "--exclude": self.exclude}
+        options = {spelled("include"): self.include, spelled("exclude"): self.exclude}
         faults = [
             f"{option}: got {pattern!r}, expected a pattern that matches a layer or a module around it; the layers are {told}"
             for option, patterns in options.items()

@@ -45,16 +45,21 @@ def no_edge(subject: ResizableNetwork, goal: Goal, meter: Meter) -> str:
 
 
 def settled(
-    found: Alignment, subject: ResizableNetwork, goal: Goal, meter: Meter, as_it_was: bool = False
+    found: Alignment,
+    subject: ResizableNetwork,
+    goal: Goal,
+    meter: Meter,
+    as_it_was: bool = False,
+    spelled: Spelling = as_option,
 ) -> tuple[Alignment, str]:
-    """Return what is handed out, and why the goal is not met; nothing if it is.
+    """Return what is handed out, and why the goal is not met, with options as the user spells them; nothing if it is.
 
     EvidenceError if nothing is certain to be better, unless the network `as_it_was` is a result by itself, as a pruned one is.
     """
     if found.reached:
         return found, ""
     hopeful = promising(found.places, goal)
-    why = _unreached(found, goal) + _waiting(subject, meter) if hopeful else no_edge(subject, goal, meter)
+    why = _unreached(found, goal, spelled) + _waiting(subject, meter, spelled) if hopeful else no_edge(subject, goal, meter)
     if goal.reduce is not None and found.measured.above < 1:
         return found, why
     if not as_it_was:
@@ -67,10 +72,10 @@ def error_of(ratio: Ratio) -> str:
     return f" ± {ratio.error:.3f}" if ratio.error else ""
 
 
-def _unreached(found: Alignment, goal: Goal) -> str:
+def _unreached(found: Alignment, goal: Goal, spelled: Spelling) -> str:
     """Return the reason why the goal is not met."""
     better = goal.solver == "greedy" and (goal.mode == "accuracy" or found.optimum < found.predicted - UNNOTICED)
-    other = "; --solver exact may do better" if better else ""
+    other = f"; {spelled('solver')} exact may do better" if better else ""
     if goal.mode == "accuracy":
         return (
             f"{found.network}: no choice among the edges beside its widths was certain to gain parameters without taking longer"
@@ -79,17 +84,18 @@ def _unreached(found: Alignment, goal: Goal) -> str:
     if goal.reduce is None:
         return (
             f"{found.network}: no choice among the edges beside its widths was certain to be faster with the parameters kept "
-            f"within {goal.tolerance:.0%}; a larger --param-tolerance lets the parameters move farther{other}"
+            f"within {goal.tolerance:.0%}; a larger {spelled('param_tolerance')} lets the parameters move farther{other}"
         )
     return (
-        f"{found.network}: --target-ratio must be a latency that edges beside its widths reach with certainty "
+        f"{found.network}: {spelled('target_ratio')} must be a latency that edges beside its widths reach with certainty "
         f"(got {goal.reduce}); their best is {found.measured.mean:.3f}{error_of(found.measured)}, "
         f"with {found.parameter_gain:+.1%} parameters{other}"
     )
 
 
-def _waiting(subject: ResizableNetwork, meter: Meter) -> str:
+def _waiting(subject: ResizableNetwork, meter: Meter, spelled: Spelling) -> str:
     """Return the reason why no width can matter much, if it is known."""
     if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
         return ""
-    return "; it waits for the host, which launches its kernels: a larger --batch, or --runtime cudagraph, lets widths count"
+    larger, other = f"a larger {spelled('batch')}", f"{spelled('runtime')} cudagraph"
+    return f"; it waits for the host, which launches its kernels: {larger}, or {other}, lets widths count"

@@ -12,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.errors import MeasurementError
-from genet.latency.timing import clock
-from genet.latency.timing.clock import LAUNCH_MS, REPEAT_MS, REPEATS, SHORT_MS, head_start_ms, measure, measure_apart, summarise
+from genet.latency.timing.clock import (
+    LAUNCH_MS,
+    REPEAT_MS,
+    REPEATS,
+    SHORT_MS,
+    Timing,
+    head_start_ms,
+    measure,
+    measure_apart,
+    summarise,
+)
 from genet.progress import Count, Tracker
 
 CPU = torch.device("cpu")
@@ -135,6 +144,13 @@ def test_no_round_of_works_apart_begins_beyond_the_limit_but_the_first() -> None
     rounds = Tracker(Count("", None))
     (timing,) = measure_apart([lambda: time.sleep(0.001)], CPU, rounds, limit_s=0.0)
     assert rounds.done == 1
+    assert isinstance(timing, Timing)
     assert timing.spread > 0, "that of its repeats"
     measure_apart([lambda: None], CPU, rounds)
     assert rounds.done > 2
+
+
+def test_a_work_that_fails_while_it_is_timed_costs_no_other_its_time() -> None:
+    failing, timed = measure_apart([list(range(50)).pop, lambda: time.sleep(0.001)], CPU, limit_s=0.0)
+    assert isinstance(failing, IndexError)
+    assert isinstance(timed, Timing)

@@ -11,9 +11,14 @@ from torch import nn
 
 import genet
 from genet.arch.network import Network
+from genet.config.overrides import overrides_of_serving
+from genet.config.reader import read_recipe, to_yaml
 from genet.errors import EvidenceError, GenetError
+from genet.pipeline.run_folder import RunFolder
+from genet.studies.align.steps import measure_for
 from tests.fixtures.align_networks import conv
 from tests.fixtures.commands import answer
+from tests.fixtures.pretend_gpu import pretend_gpu
 
 V100: dict[str, Any] = {"device": "estimate:v100", "dtype": "fp16", "runtime": "cudagraph"}
 OURS = "@32x3 | Conv k3 c24 s1 | XX k3 c72 s2 d2 | BL k3 c200 s2 d2 r0.4 | Conv k1 c320 | 10"
@@ -52,7 +57,9 @@ def test_a_network_of_super_blocks_is_aligned_by_its_name() -> None:
     assert isinstance(found.network, Network)
     assert found.network.superblocks[0].width == found.widths["stages.0"]
     assert found.module is None
+    assert "target_ratio must be " in found.shortfall
     assert "their best is " in found.shortfall
+    assert "--" not in found.shortfall
 
 
 def test_with_images_the_most_important_channels_are_kept_at_the_target() -> None:
@@ -61,6 +68,16 @@ def test_with_images_the_most_important_channels_are_kept_at_the_target() -> Non
     assert found.module is not None
     assert str(found.network).endswith(" | 10")
     assert found.module(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("asked", [{"param_tolerance": 0.9}, {"data": "digits", "target_ratio": 0.9}])
+def test_the_result_is_in_the_number_format_and_on_the_device_of_what_was_given(asked: dict[str, Any]) -> None:
+    with pretend_gpu(half=False):
+        given = small().to("cuda", torch.bfloat16)
+        found = genet.align(given, torch.zeros(512, 1, 8, 8), **asked, **V100)
+        assert found.module is not None
+        for module in (given, found.module):
+            assert {(each.device.type, each.dtype) for each in module.parameters()} == {("cuda", torch.bfloat16)}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +93,20 @@ def test_with_images_the_most_important_channels_are_kept_at_the_target() -> Non
             "mode must be latency or accuracy (got speed)\ntarget_ratio must",
         ),
         (OURS, None, {"data": "digits"}, "data must go with target_ratio"),
+        (
+            OURS,
+            None,
+            {"data": "digits", "target_ratio": 0.5, "param_tolerance": 0.2, "solver": "exact"},
+            "param_tolerance must go without data, by which channels are chosen by importance (got 0.2); leave it out\n"
+            "solver must go without data",
+        ),
+        (small(), torch.zeros(2, 1, 8, 8), {"exclude": "layer9"}, "exclude: got 'layer9'"),
+        (
+            small(),
+            torch.zeros(512, 1, 8, 8),
+            {"data": "digits", "target_ratio": 0.01, **V100},
+            ": target_ratio must be a latency that the fewest channels",
+        ),
         (OURS, None, {"data": "digits", "target_ratio": 0.5}, "data must go with a network that keeps its weights"),
         (OURS, None, {"memory_format": "nchw"}, "memory_format must be"),
     ],
@@ -84,6 +115,13 @@ def test_what_cannot_be_is_named_as_it_was_given(network: Any, example: Any, ask
     with pytest.raises(GenetError) as told:
         genet.align(network, example, **asked)
     assert law in str(told.value)
+    assert "--" not in str(told.value)
+
+
+def test_a_network_of_a_run_is_measured_as_by_its_recipe_with_the_keys_of_an_earlier_version(tmp_path: Path) -> None:
+    recipe = read_recipe("digits", overrides_of_serving([], {"batch": "48"}))
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe).replace("calibration_networks", "networks"))
+    assert measure_for({}, RunFolder(tmp_path)).batch == 48
 
 
 def test_nothing_to_gain_is_an_error() -> None:
