@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.errors import MeasurementError
+from genet.latency.timing import clock
 from genet.latency.timing.clock import (
     LAUNCH_MS,
     REPEAT_MS,
