@@ -68,7 +68,7 @@ def test_a_format_that_failed_and_a_budget_that_none_meets_are_listed(copy: RunF
     left_out = {"onnx-fp16": "no such type", "onnx-int8": "no images"}  # the second was not to be had, and did not fail
     Exports.load(evidence).model_copy(update={"left_out": left_out, "failed": ("onnx-fp16",)}).save(evidence)
     unmet, failed = list_shortfalls(copy)
-    assert unmet.startswith("budget 0.000001x ")
+    assert unmet.startswith("budget 0.000001ms/image ")
     assert failed == f"{outcome.name}: onnx-fp16 is left out: no such type"
 
 
