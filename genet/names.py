@@ -109,3 +109,8 @@ def typed(path: Path) -> str:
     """Return a path as one types it into a shell."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def damaged_lines(name: str | Path, damaged: Sequence[int]) -> str:
+    """Return in words that lines of a journal are not used."""
+    return f"{name}: damaged lines {', '.join(map(str, damaged))} are left out"

@@ -16,6 +16,7 @@ from genet.latency.timing.meter import Meter, meter_of
 from genet.models.plain import baked
 from genet.models.weights import check_kept
 from genet.search.outcome import percent
+from genet.studies.align.criteria import NORMS
 from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
 from genet.studies.align.module_subject import ModuleSubject, cut_to
 from genet.studies.align.place import Option, Place
@@ -30,7 +31,6 @@ from genet.training.named import images_named
 Answer = dict[str, Any]
 UNSTEADY = 0.05  # of a latency, from one reading to the next
 MEASURED = ("device", "runtime", "dtype", "memory_format", "batch")
-LOOKS = ("rank", "taylor")  # criteria that look at images
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -203,7 +203,7 @@ def _weights(arguments: argparse.Namespace, subject: ResizableNetwork, source: S
         criterion = "taylor" if arguments.objective == "importance" else arguments.criterion
         if arguments.data:
             return kept_with_images(subject, source, images_named(arguments.data), criterion, progress())
-        if criterion in LOOKS:
+        if criterion not in NORMS:
             raise SpecError([f"--criterion {criterion} must have images to look at: give --data FOLDER (got none)"])
         return Kept(subject, by_norm(subject, criterion), labels=source.labels)
     law = "must go with a network that keeps its weights: one of super-blocks is trained anew"

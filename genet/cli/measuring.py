@@ -12,6 +12,7 @@ from genet.errors import EvidenceError, SpecError
 from genet.latency.evidence import read_evidence
 from genet.latency.timing.meter import EstimateMeter, Meter
 from genet.latency.workload import Workload, read_part
+from genet.names import damaged_lines
 from genet.storage import Journal
 
 
@@ -45,7 +46,7 @@ def say_damaged(file: Path) -> None:
     """Name the lines of an evidence file that are not used."""
     damaged = Journal(file).read().damaged
     if damaged:
-        print(f"{file}: damaged lines {', '.join(map(str, damaged))} are left out")
+        print(damaged_lines(file, damaged))
 
 
 def _known(text: str) -> tuple[Workload, float]:

@@ -19,6 +19,7 @@ from genet.latency.staircase.sweep import read_sweep
 from genet.latency.timing.curves import read_range
 from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.workload import read_blocks, with_width
+from genet.names import damaged_lines
 from genet.report.latency_figures import draw_staircase
 from genet.storage import Journal
 
@@ -59,7 +60,7 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
         journal = Journal(arguments.evidence or Path(folder) / "latency.jsonl", waiting=print)
         rows = open_rows(journal, meter.setting)
         if rows.damaged:
-            print(f"{journal.path}: damaged lines {', '.join(map(str, rows.damaged))} are left out and measured anew")
+            print(f"{damaged_lines(journal.path, rows.damaged)} and measured anew")
         with progress().track("latency over widths", len({block for blocks in at_width.values() for block in blocks})) as tracker:
             sweep, macs = profile_sweep(rows, meter, at_width, tracker=tracker)
             tracker.end_here()

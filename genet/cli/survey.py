@@ -78,7 +78,7 @@ class Survey:
         """The networks that no other beats."""
         return frontiers(self.rows)
 
-    @property
+    @cached_property
     def cells(self) -> list[list[str]]:
         """The rows as they are printed, the fastest network first."""
         return [_row(row) for row in sorted(self.rows, key=lambda row: -row.images_per_sec)]

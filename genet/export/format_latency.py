@@ -32,13 +32,17 @@ def with_latencies(exports: Exports, folder: Path, device: torch.device, batch: 
 
     A format's failure is known too, but for a missing package that has been installed since.
     """
-    known, names = exports.serving, [each.format for each in exports.exported if each.format in RUNTIMES]
+    known, names = exports.serving, _runnable(exports)
     setting = read_card(device).name, _threads(device), batch
     if known and (known.device, known.threads, known.batch) == setting and all(_is_known(known.of(name)) for name in names):
         return exports
     timed = exports.model_copy(update={"serving": serving_times(folder, device, batch, limit_s=BRIEFLY_S * len(names))})
     timed.save(folder / EVIDENCE_FILE)
     return timed
+
+
+def _runnable(exports: Exports) -> list[str]:
+    return [each.format for each in exports.exported if each.format in RUNTIMES]
 
 
 def _is_known(one: Served | None) -> bool:
@@ -57,7 +61,7 @@ def serving_times(
     if device.type == "cpu":
         keep_memory()
     shape = (batch, reads.channels, reads.resolution, reads.resolution)
-    names = [each.format for each in exports.exported if each.format in RUNTIMES]
+    names = _runnable(exports)
     works: dict[str, Work] = {}
     found: dict[str, Timing | Exception] = {}
     with torch.inference_mode(), current(device):

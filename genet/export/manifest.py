@@ -36,7 +36,7 @@ class Serving(Record):
         return f"{self.device}{threads}, batch {self.batch}, fp32 images, each format as it is loaded"
 
     def of(self, form: str) -> Served | None:
-        """Return what was measured of a format; None for one that cannot run."""
+        """Return what was measured of a format, or why nothing was; None for a structure alone."""
         return next((one for one in self.served if one.format == form), None)
 
     def ms_per_image(self, form: str) -> float | None:

@@ -24,6 +24,7 @@ from genet.latency.staircase.space_sweeps import Staircases, correction_networks
 from genet.latency.table import LatencyTable, NetworkRow, settings
 from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
 from genet.latency.workload import part_of
+from genet.names import damaged_lines
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.search.known_designs import check_portfolio, designs_of
@@ -115,7 +116,7 @@ class RunContext:
 
     def _say_damaged(self, name: str, table: LatencyTable) -> None:
         if table.damaged:
-            self.progress.say(f"  {name}: damaged lines {', '.join(map(str, table.damaged))} are left out")
+            self.progress.say(f"  {damaged_lines(name, table.damaged)}")
 
     @property
     def reference(self) -> Network:

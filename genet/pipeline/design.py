@@ -64,25 +64,25 @@ def design(
     shown = SILENT if quiet else on_screen()
     if recipe is not None:
         wanted = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-        place = Path(folder or default_folder(wanted.name, fresh=False))
+        files = RunFolder(Path(folder or default_folder(wanted.name, fresh=False)))
     elif data is not None:
         name = legal_name(Path(data).resolve().name)
-        place = Path(folder or default_folder(name, fresh=False))
-        there = RunFolder(place).recipe_file.exists()
-        wanted = RunFolder(place).recipe() if there else suited_recipe(name, Path(data), measure, checked, shown)
+        files = RunFolder(Path(folder or default_folder(name, fresh=False)))
+        there = files.recipe_file.exists()
+        wanted = files.recipe() if there else suited_recipe(name, Path(data), measure, checked, shown)
     elif folder is not None and (files := RunFolder(Path(folder))).recipe_file.exists():
-        place, wanted = files.path, files.recipe()
+        wanted = files.recipe()
     else:
         raise SpecError(["data must be a folder of images unless a recipe, or a folder with a run in it, is given (got neither)"])
     wanted = changed(wanted, changes)
     if data is not None:
         wanted = wanted.model_copy(update={"data": images_in(wanted.data, str(data))})
-    if finish_of(RunFolder(place), wanted):
-        note_place(RunFolder(place), wanted)
+    if finish_of(files, wanted):
+        note_place(files, wanted)
     else:
-        with open_run(place, shown, wanted, same_setting=True) as job:
+        with open_run(files.path, shown, wanted, same_setting=True) as job:
             run_job(job)
-    return Run(place)
+    return Run(files.path)
 
 
 def _text(value: Any) -> str:

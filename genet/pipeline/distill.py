@@ -10,6 +10,7 @@ from genet.device import give_back_memory
 from genet.errors import EvidenceError, RunError
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.models.weights import load_weights
+from genet.names import damaged_lines
 from genet.pipeline.context import RunContext
 from genet.progress import Count, Tracker, duration
 from genet.search.outcome import Trained
@@ -58,7 +59,7 @@ def run_planned_trials(
     missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
     damaged = job.folder.trials.read().damaged
     if damaged and len(results) < len(planned):
-        job.progress.say(f"  trials.jsonl: damaged lines {', '.join(map(str, damaged))} are left out, and their trials run again")
+        job.progress.say(f"  {damaged_lines('trials.jsonl', damaged)}, and their trials run again")
     if retry and not missing:
         job.progress.say("  no trial is left to run again")
     forget(job.folder.trials_under_way, {trial.id for trial in planned} - {trial.id for trial in missing})

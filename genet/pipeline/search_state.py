@@ -17,6 +17,7 @@ from genet.latency.profile import measure_network
 from genet.latency.staircase.space_sweeps import Staircases, find_staircases
 from genet.latency.table import LatencyTable, NetworkRow, Rounds, find_setting
 from genet.latency.timing.ratio import Stop
+from genet.names import damaged_lines
 from genet.pipeline.context import RunContext, calibration_rows, predictor
 from genet.pipeline.fit import current_regression
 from genet.search.certificate import Certificate, certificate, could_be_within, expected_interval
@@ -39,7 +40,7 @@ def evidence_table(job: RunContext, path: Path) -> LatencyTable:
     """Return the latency table of another device; damaged lines of the file are reported."""
     table = read_evidence(path)
     if table.damaged:
-        job.progress.say(f"  {path}: damaged lines {', '.join(map(str, table.damaged))} are left out")
+        job.progress.say(f"  {damaged_lines(path, table.damaged)}")
     job.progress.say(f"  latencies of {table.setting}")
     return table
 

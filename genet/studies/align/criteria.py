@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from genet.studies.align.channel_groups import Group, Tied
 
-CRITERIA = ("l1", "l2", "rank", "taylor")
+NORMS = ("l1", "l2")  # of filters; the other criteria, `rank` and `taylor`, look at images
 AT_ONCE = 25  # images at a time, whose feature maps are all held in memory
 Scores = Callable[[Group], Tensor]  # one number per unit of a group
 

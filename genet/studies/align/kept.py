@@ -20,7 +20,7 @@ from genet.latency.naming import weights_of
 from genet.models.external import build_structure, pretrained
 from genet.models.weights import drawn_anew, load_structure, read_labels
 from genet.progress import SILENT, Progress
-from genet.studies.align.criteria import CRITERIA, Scores, kept_channels, norms, ranks
+from genet.studies.align.criteria import NORMS, Scores, kept_channels, norms, ranks
 from genet.studies.align.importance import AT_ONCE, IMAGES, Importance, importance_of
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.renewal import renewed
@@ -103,7 +103,7 @@ class Kept:
 
 def by_norm(subject: ModuleSubject, criterion: str = "l1") -> Scores:
     """Return the criterion of the largest filters."""
-    return norms(subject.source, CRITERIA.index(criterion) + 1)
+    return norms(subject.source, NORMS.index(criterion) + 1)
 
 
 def kept_with_images(subject: ModuleSubject, source: Source, data: Data, criterion: str, progress: Progress) -> Kept:
@@ -113,7 +113,7 @@ def kept_with_images(subject: ModuleSubject, source: Source, data: Data, criteri
     """
     reads, labels, shown = subject.network.input, source.labels, source.shown
     images = load_test(data, reads, shown, labels, progress)
-    if criterion in ("l1", "l2"):
+    if criterion in NORMS:
         return Kept(subject, by_norm(subject, criterion), images, labels)
     splits = load_data(data, reads, 0, View(shown=shown), labels=labels, progress=progress)
     if criterion == "rank":

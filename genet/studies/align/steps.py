@@ -12,6 +12,7 @@ from genet.errors import SpecError
 from genet.latency.evidence import open_rows
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter
+from genet.names import damaged_lines
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.storage import Journal
@@ -54,7 +55,7 @@ def rows_of(path: Path, meter: Meter, run: RunFolder | None, progress: Progress)
     """Return the journal of all alignments, with the rows that the network's run has measured already."""
     rows = open_rows(Journal(path, waiting=progress.say), meter.setting)
     if rows.damaged:
-        progress.say(f"{path}: damaged lines {', '.join(map(str, rows.damaged))} are left out")
+        progress.say(damaged_lines(path, rows.damaged))
     if run:
         rows.adopt(LatencyTable(run.latency, meter.setting))
     return rows
