@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -22,10 +22,11 @@ from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
-from genet.trials.results import Event, FailureKind, ProgressDelta, TrialResult, failed, read_results
+from genet.trials.results import Event, ProgressDelta, TrialResult, failed, read_results
 from genet.trials.runners.on_ray import OnRay
 from genet.trials.runners.processes import Processes
 from genet.trials.runners.runner import InProcess, Runner, Work, run_trials
+from tests.fixtures.stand_ins import OnAnyDevice, answer
 from tests.fixtures.tiny import tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -76,31 +77,6 @@ def trials(recipe: Recipe) -> tuple[Trial, ...]:
 
 
 # Work that can be sent to another process
-
-
-def answer(trial: Trial) -> TrialResult:
-    return TrialResult(**dict(trial), accuracy=trial.seed % 1000 / 1000)
-
-
-class OnAnyDevice:
-    """Stands in for training: the contract is about bookkeeping."""
-
-    silence_s: float | None = None
-
-    def on(self, device: str, share: float = 1.0) -> Self:
-        return self
-
-    def failed(self, task: Trial, kind: FailureKind, message: str) -> TrialResult:
-        return failed(task, kind, message)
-
-    def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
-        for trial in trials:
-            yield ProgressDelta(0.25)
-            yield self.result(trial)
-            yield ProgressDelta(0.75)
-
-    def result(self, trial: Trial) -> TrialResult:
-        return answer(trial)
 
 
 @dataclass

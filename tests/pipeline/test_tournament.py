@@ -284,14 +284,20 @@ def failing(monkeypatch: pytest.MonkeyPatch, *names: str, fault: Exception = IN_
     monkeypatch.setattr(step, "learn", learnt)
 
 
+def without_its_winner(held: RunFolder, folder: Path) -> tuple[Tournament, Recipe, RunFolder]:
+    """A tournament that is over, its recipe, and a run of that which lacks the winner's trainings."""
+    over, recipe = Tournament.load(held.tournament), recipe_with(folder, *OWN)
+    run = prepared(folder / "run", held, recipe, "latency.jsonl")
+    for line in (line for line in held.race.read().records if line["network"] != over.winner):
+        run.race.append(line)
+    return over, recipe, run
+
+
 def test_a_design_that_cannot_be_trained_is_out_and_said(
     held: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    over, recipe = Tournament.load(held.tournament), recipe_with(tmp_path, *OWN)
+    over, recipe, run = without_its_winner(held, tmp_path)
     assert over.won is not None
-    run = prepared(tmp_path / "run", held, recipe, "latency.jsonl")
-    for line in (line for line in held.race.read().records if line["network"] != over.winner):
-        run.race.append(line)
     failing(monkeypatch, over.won.design)
     found, said = said_by(run.path, recipe)
     assert found.winner != over.winner
@@ -302,11 +308,8 @@ def test_a_design_that_cannot_be_trained_is_out_and_said(
 def test_a_design_whose_worker_was_lost_ends_the_round_and_is_trained_by_the_next_command(
     held: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    over, recipe = Tournament.load(held.tournament), recipe_with(tmp_path, *OWN)
+    over, recipe, run = without_its_winner(held, tmp_path)
     assert over.won is not None
-    run = prepared(tmp_path / "run", held, recipe, "latency.jsonl")
-    for line in (line for line in held.race.read().records if line["network"] != over.winner):
-        run.race.append(line)
     lost = rf"failed: got no result of 1 designs \({over.won.design}.*: worker killed.* the same command tries them again"
     with monkeypatch.context() as patch:
         failing(patch, over.won.design, fault=RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."))

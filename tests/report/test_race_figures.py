@@ -8,7 +8,7 @@ from genet.latency.table import Setting
 from genet.report import race_figures
 from genet.report.race_figures import ShortTraining
 from genet.search.outcome import Outcome, Outcomes, Raced, Trained
-from tests.report.test_search_figures import CARD
+from tests.fixtures.cards import CARD
 
 WON = Raced(
     name="mine-r8-1",

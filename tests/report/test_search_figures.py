@@ -5,7 +5,6 @@ from __future__ import annotations
 from genet.arch.network import BlockType
 from genet.arch.space import superblock_of
 from genet.config.recipe import Measure
-from genet.device import DeviceCard
 from genet.latency.staircase.space_sweeps import PlacedStaircase, Staircases
 from genet.latency.staircase.staircase import analyse
 from genet.latency.staircase.sweep import Sweep
@@ -16,22 +15,7 @@ from genet.report.latency_figures import draw_curves, draw_staircase
 from genet.search.certificate import Choice, Selection
 from genet.search.solver import Candidate
 from genet.trials.results import TrialResult
-
-CARD = DeviceCard(
-    kind="cpu",
-    name="some CPU",
-    processors=2,
-    memory_bytes=None,
-    l2_bytes=None,
-    capability=None,
-    driver=None,
-    clocks=None,
-    cuda=None,
-    cudnn=None,
-    torch="2",
-    python="3",
-    platform="x",
-)
+from tests.fixtures.cards import CARD
 
 
 def stair(index: int, resolution: int, kind: str = "XX k3") -> PlacedStaircase:

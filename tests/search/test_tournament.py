@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.config.recipe import Measure, Schedule, Training
-from genet.device import DeviceCard
 from genet.latency.table import Setting
 from genet.search.tournament import (
     LAST,
@@ -23,22 +22,8 @@ from genet.search.tournament import (
     rounds_of,
     standings,
 )
+from tests.fixtures.cards import CARD
 
-CARD = DeviceCard(
-    kind="cpu",
-    name="x",
-    processors=1,
-    memory_bytes=None,
-    l2_bytes=None,
-    capability=None,
-    driver=None,
-    clocks=None,
-    cuda=None,
-    cudnn=None,
-    torch=None,
-    python="3",
-    platform="x",
-)
 SCHEDULE = Schedule(epochs=40, learning_rate=0.1, warmup_epochs=5)
 
 

@@ -27,7 +27,7 @@ from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.results import Event, TrialResult, read_results
 from genet.trials.runners.runner import run_trials
-from tests.fixtures.sleeping import WORKERS, Sleeping
+from tests.fixtures.stand_ins import WORKERS, Sleeping
 from tests.fixtures.tiny import tiny_recipe
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'genet-nas[ray]'")
