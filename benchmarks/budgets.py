@@ -4,7 +4,7 @@
                                                               whose *-results.json lie among the results are not repeated
     python benchmarks/budgets.py --data CIFAR10 --study halves
 
-Studies: `all`, 5,000 images of CIFAR-10's ten classes; `halves`, as many of its first five, so that nothing is fitted to one set;
+Studies: `all`, 5,000 images of CIFAR-10's ten classes; `halves`, those of the first five, so that nothing is fitted to one set;
 `whole-0`, `whole-1` and `whole-2`, the images of `all` and a tournament for the MasterNet, each from a seed of its own.
 Random search races as many random networks of the space, within a tenth below each budget, as cost what the whole search costs;
 it and the search without joint trials start from the MasterNet in the space. The networks of all ways are then trained from three
@@ -282,10 +282,11 @@ def train_all(
 
 def table(recipe: Recipe, found: list[Way], reached: dict[tuple[str, int], float]) -> str:
     """Test accuracy of every way at every budget, and how far it is behind what is handed out, seed by seed."""
+    classes = recipe.space.input.classes
     lines = [
         "# The same latency, chosen in other ways",
         "",
-        f"{recipe.space.input.classes} classes of CIFAR-10, 5,000 training images, {recipe.train.epochs} epochs, {SEEDS} seeds",
+        f"{classes} classes of CIFAR-10, {500 * classes:,} training images, {recipe.train.epochs} epochs, {SEEDS} seeds",
         "that no race has used: mean test accuracy with its standard error, and the paired difference to what is handed out.",
         "Cost is that of the way over all budgets, in full trainings.",
         "",

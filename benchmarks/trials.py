@@ -111,14 +111,11 @@ def keep_to(study: Study, recipe: Recipe) -> None:
 
 
 def few_images(source: Path, folder: Path, classes: int = 10) -> Path:
-    """The first images of the first classes as an image folder of links: what two cores can train on in hours.
-
-    Of fewer classes there are more images each, as many in all.
-    """
+    """The first images of the first classes as an image folder of links: what two cores can train on in hours."""
     for split in ("train", "test"):
         for label in sorted(path for path in (source / split).iterdir() if path.is_dir())[:classes]:
             (folder / split / label.name).mkdir(parents=True, exist_ok=True)
-            for image in sorted(label.iterdir())[: PER_CLASS * 10 // classes]:
+            for image in sorted(label.iterdir())[:PER_CLASS]:
                 link = folder / split / label.name / image.name
                 if not link.is_symlink():
                     link.symlink_to(image.absolute())
