@@ -23,19 +23,19 @@ import gzip
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from genet.search.rounds import best, race, search, single_changes
+from genet.search.rounds import NEAR, Evidence, Quota, best, race, ranked, search, single_changes
 from genet.search.surrogate import Pool, fit_surrogate, score
 
 QUANTILES = (0.2, 0.5, 0.8)
 FINALISTS, PRICE = 4, 4  # of a race, and trials that one of them costs
-NEAR = 0.85  # of the budget: what random search draws from
+DRAWN_NEAR = 0.85  # of the budget: what random search draws from
 CENTRES = 10  # networks nearest to the middle of the table, one of which single changes start from
 
 
@@ -97,9 +97,38 @@ class Question:
         return np.flatnonzero(self.table.costs <= self.budget)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a table that may be trained within a budget; one may be trained again."""
+
+    asked: Question
+
+    def near(self, _proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
+        """Return all near the budget."""
+        costs = self.asked.table.costs
+        return [int(row) for row in self.asked.within if costs[row] >= NEAR * self.asked.budget]
+
+    def alike(self, _best: Sequence[int], _proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
+        """Return all within the budget."""
+        return [int(row) for row in self.asked.within]
+
+    def pool(self, rows: Sequence[int]) -> Pool:
+        """Describe rows."""
+        return self.asked.table.pool.take(rows)
+
+
 def genet(asked: Question) -> int:
-    """Search by rounds."""
-    return search(asked.table.pool, asked.table.costs, asked.budget, asked.train, asked.trials, asked.draw)
+    """Search by rounds, and take the network that is best by what all trials tell."""
+    rows, networks, scores = Rows(asked), list[int](), list[float]()
+
+    def train(proposals: Sequence[tuple[int, int]]) -> Evidence[int]:
+        new = [row for _, row in proposals]
+        networks.extend(new)
+        scores.extend(score(asked.train(np.array(new))))
+        return Evidence(networks, scores)
+
+    search([Quota(rows, asked.trials)], Evidence(networks, scores), train, int(asked.draw.integers(2**31)))
+    return ranked(rows, Evidence(networks, scores))[0]
 
 
 def single(asked: Question, prior: bool = True) -> int:
@@ -113,7 +142,7 @@ def single(asked: Question, prior: bool = True) -> int:
 
 def random_race(asked: Question) -> int:
     """Train random networks within the budget, and race those that read best."""
-    near = asked.within[asked.table.costs[asked.within] >= NEAR * asked.budget]
+    near = asked.within[asked.table.costs[asked.within] >= DRAWN_NEAR * asked.budget]
     rows = asked.draw.choice(near, min(len(near), asked.trials - FINALISTS * PRICE), replace=False)
     return race(rows, asked.train(rows), partial(asked.train, share=1 / math.sqrt(PRICE)), FINALISTS)
 

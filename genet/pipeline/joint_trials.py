@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -24,8 +25,8 @@ from genet.pipeline.run_folder import network_name
 from genet.pipeline.search_state import SearchState
 from genet.search.candidates import fits, near_budget, neighbours, pool_of
 from genet.search.race import Entrant, Entrants, JointTrial
-from genet.search.rounds import START, promising, spread
-from genet.search.surrogate import fit_surrogate, score
+from genet.search.rounds import Evidence, Quota, ranked, search
+from genet.search.surrogate import Pool, score
 from genet.storage import digest
 
 PARENTS = 3  # networks of a budget whose neighbours are considered
@@ -44,48 +45,56 @@ def run_joint_trials(job: RunContext, found: Entrants, train: Train, trained: Kn
     """
     if not job.recipe.search.count or not found.entrants:
         return found.model_copy(update={"promoted": ()})
-    rounds = _Rounds(job, found, train)
-    rounds.run(trained)
-    return rounds.with_promoted()
+    trials = _JointTrials(job, found, train)
+    trials.run(trained)
+    return trials.with_promoted()
 
 
-class _Rounds:
+class _JointTrials:
     """The joint trials of a run under way."""
 
     def __init__(self, job: RunContext, found: Entrants, train: Train) -> None:
         self._job, self._found, self._train = job, found, train
         self._field = Field(SearchState(job, job.table), dict.fromkeys(entrant.budget for entrant in found.entrants))
-        self._budgets = tuple(self._field.limits)
         pairs = [(each.ms_per_image, each.predicted_ms_per_image) for each in found.entrants]
         self._slower = median([ms / predicted for ms, predicted in pairs if ms and predicted] or [1.0])
         self._ms_per_image = {e.network: e.ms_per_image or e.predicted_ms_per_image or math.inf for e in found.entrants}
         self._networks: dict[str, Network] = {}  # of the space's shape that were trained, by notation
         self._reached: dict[str, float] = {}
+        self._near = {budget: self._near_budget(budget) for budget in self._field.limits}
+
+    def _near_budget(self, budget: Budget) -> _NearBudget:
+        state, limits = self._field.state, self._field.limits
+        resolutions = sorted({entrant.resolution for entrant in self._found.entrants if entrant.budget == budget})
+        return _NearBudget(state, resolutions, state.limit_ms(budget) * AIM / self._slower, limits[budget], self._ms_per_image)
 
     def run(self, trained: Known) -> None:
         """Go on until every budget has its share of the joint trials, or no other network is near it."""
-        count, places = self._job.recipe.search.count, len(self._budgets)
-        shares = {budget: len(range(place, count, places)) for place, budget in enumerate(self._budgets)}
+        count, places = self._job.recipe.search.count, len(self._near)
+        shares = {budget: len(range(place, count, places)) for place, budget in enumerate(self._near)}
         self._learn({entrant.network: entrant.name for entrant in self._found.entrants})
         self._take_back(shares, trained)
         self._learn_joint(self._found.joint)
-        while True:
-            known = {budget: sum(trial.budget == budget for trial in self._found.joint) for budget in shares}
-            turns = [budget for budget, share in shares.items() if known[budget] < share]
-            proposed = list[JointTrial]()
-            for budget in turns:  # each draws by itself, so that a later command repeats what this one found for it
-                draw = np.random.default_rng((self._job.recipe.seed, self._budgets.index(budget), known[budget]))
-                start = math.ceil(START * shares[budget]) - known[budget]
-                new = self._spread(budget, start, proposed, draw) if start > 0 else self._promising(budget, proposed, draw)
-                if not new:
-                    shares[budget] = known[budget]
-                    self._job.progress.say(f"  {known[budget]} joint trials for {budget}: no other network is near it")
-                proposed += new
-            if not proposed:
-                return
-            self._found = self._found.model_copy(update={"joint": (*self._found.joint, *proposed)})
-            self._found.save(self._job.folder.entrants)
-            self._learn_joint(proposed)
+        known = Counter(trial.budget for trial in self._found.joint)
+        quotas = [Quota(near, shares[budget], known[budget]) for budget, near in self._near.items()]
+        found = search(quotas, self._evidence, self._run_round, self._job.recipe.seed)
+        for budget, done in zip(self._near, found, strict=True):
+            if done < shares[budget]:
+                self._job.progress.say(f"  {done} joint trials for {budget}: no other network is near it")
+
+    def _run_round(self, proposals: Sequence[tuple[int, Network]]) -> Evidence[Network]:
+        """Write down what is proposed, so that a later command goes on with it, and train it."""
+        budgets = list(self._near)
+        new = tuple(JointTrial(network=str(network), budget=budgets[place]) for place, network in proposals)
+        self._found = self._found.model_copy(update={"joint": (*self._found.joint, *new)})
+        self._found.save(self._job.folder.entrants)
+        self._learn_joint(new)
+        return self._evidence
+
+    @property
+    def _evidence(self) -> Evidence[Network]:
+        scores = score(np.array([self._reached[notation] for notation in self._networks]))
+        return Evidence(list(self._networks.values()), scores.tolist())
 
     def _take_back(self, shares: Mapping[Budget, int], trained: Known) -> None:
         """Forget the joint trials beyond a budget's share that were proposed and are not trained."""
@@ -107,7 +116,7 @@ class _Rounds:
         inputs = digest(f"{self._found.inputs}/{evidence}")
         if self._found.promoted_inputs == inputs:
             return self._found
-        promoted = tuple(entrant for budget in self._budgets for entrant in self._promoted(budget))
+        promoted = tuple(entrant for budget in self._near for entrant in self._promoted(budget))
         self._found = self._found.model_copy(update={"promoted": promoted, "promoted_inputs": inputs})
         self._found.save(self._job.folder.entrants)
         return self._found
@@ -115,7 +124,8 @@ class _Rounds:
     def _promoted(self, budget: Budget) -> list[Entrant]:
         count, *_ = self._job.recipe.race.counts
         entered, here = {entrant.network for entrant in self._found.entrants}, not self._job.recipe.measure.latency_file
-        joint = [network for network in self._best(budget) if str(network) not in entered]
+        best = self._near[budget].within(ranked(self._near[budget], self._evidence))
+        joint = [network for network in best if str(network) not in entered]
         found = list[Entrant]()
         for network in joint[: CERTIFIED * count]:
             if len(found) < count:
@@ -127,43 +137,6 @@ class _Rounds:
         if joint and not found:
             self._job.progress.say(f"  no joint trial for {budget} goes on: none of the best is certified")
         return found
-
-    def _spread(self, budget: Budget, count: int, proposed: Sequence[JointTrial], draw: np.random.Generator) -> list[JointTrial]:
-        """Return so many networks near a budget that tell most about all effects together."""
-        near = self._new(self._near(budget, draw), proposed)
-        rows = spread(pool_of(near), np.arange(len(near)), count, draw) if near else ()
-        return [JointTrial(network=str(near[row]), budget=budget) for row in rows]
-
-    def _promising(self, budget: Budget, proposed: Sequence[JointTrial], draw: np.random.Generator) -> list[JointTrial]:
-        """Return the network that may be best within a budget, among the neighbours of the best that were trained."""
-        parents = [(each, self._field.state.offers(each.input.resolution)) for each in self._best(budget)[:PARENTS]]
-        near = [each for parent, offered in parents for each in neighbours(offered, parent, self._aim_ms(budget), draw)]
-        new = self._new(near, proposed) or self._new(self._near(budget, draw), proposed)
-        trained = list(self._networks.values())
-        if not new or not trained:
-            return []
-        surrogate = fit_surrogate(pool_of([*trained, *new]), np.arange(len(trained)), self._scores(trained))
-        (row,) = promising(surrogate, np.arange(len(trained), len(trained) + len(new)), 1, draw)
-        return [JointTrial(network=str(new[row - len(trained)]), budget=budget)]
-
-    def _near(self, budget: Budget, draw: np.random.Generator) -> list[Network]:
-        """Return random networks near a budget, of all resolutions that race for it."""
-        resolutions = sorted({entrant.resolution for entrant in self._found.entrants if entrant.budget == budget})
-        return [each for size in resolutions for each in near_budget(self._field.state.offers(size), self._aim_ms(budget), draw)]
-
-    def _new(self, networks: Sequence[Network], proposed: Sequence[JointTrial]) -> list[Network]:
-        """Return those that were neither trained nor proposed, each once."""
-        known = {*self._ms_per_image, *(trial.network for trial in proposed)}
-        return [network for notation, network in {str(each): each for each in networks}.items() if notation not in known]
-
-    def _best(self, budget: Budget) -> list[Network]:
-        """Return the trained networks within a budget, the one first that is best by what all trainings together tell."""
-        trained = list(self._networks.values())
-        if not trained:
-            return []
-        mean, _ = fit_surrogate(pool_of(trained), np.arange(len(trained)), self._scores(trained)).predict(np.arange(len(trained)))
-        ranked = [trained[row] for row in np.argsort(-mean)]
-        return [network for network in ranked if self._ms_per_image[str(network)] <= self._field.limits[budget]]
 
     def _learn(self, names: Mapping[str, str]) -> None:
         """Train networks shortly, and keep those that can be compared with the space's."""
@@ -191,8 +164,39 @@ class _Rounds:
     def _named(self, network: Network) -> Network:
         return network.model_copy(update={"name": self._job.recipe.space.name})
 
-    def _aim_ms(self, budget: Budget) -> float:
-        return self._field.state.limit_ms(budget) * AIM / self._slower
 
-    def _scores(self, trained: Sequence[Network]) -> np.ndarray:
-        return score(np.array([self._reached[str(network)] for network in trained]))
+@dataclass(frozen=True)
+class _NearBudget:
+    """The networks of the space near one budget that were neither trained nor proposed.
+
+    `aim_ms` is per batch; `limit_ms` and `known_ms`, by the notation of all that were trained so far, are per image.
+    """
+
+    state: SearchState
+    resolutions: Sequence[int]
+    aim_ms: float
+    limit_ms: float
+    known_ms: Mapping[str, float]
+
+    def near(self, proposed: Sequence[Network], draw: np.random.Generator) -> list[Network]:
+        """Return random networks of all resolutions."""
+        tables = [self.state.offers(resolution) for resolution in self.resolutions]
+        return self._new([each for offered in tables for each in near_budget(offered, self.aim_ms, draw)], proposed)
+
+    def alike(self, best: Sequence[Network], proposed: Sequence[Network], draw: np.random.Generator) -> list[Network]:
+        """Return neighbours of the best networks within the budget; random ones if none of those is new."""
+        parents = [(each, self.state.offers(each.input.resolution)) for each in self.within(best)[:PARENTS]]
+        close = [each for parent, offered in parents for each in neighbours(offered, parent, self.aim_ms, draw)]
+        return self._new(close, proposed) or self.near(proposed, draw)
+
+    def pool(self, networks: Sequence[Network]) -> Pool:
+        """Describe networks by their super-blocks."""
+        return pool_of(networks)
+
+    def within(self, networks: Sequence[Network]) -> list[Network]:
+        """Return those of the trained networks that are within the budget, in their order."""
+        return [network for network in networks if self.known_ms[str(network)] <= self.limit_ms]
+
+    def _new(self, networks: Sequence[Network], proposed: Sequence[Network]) -> list[Network]:
+        known = {*self.known_ms, *map(str, proposed)}
+        return [network for notation, network in {str(each): each for each in networks}.items() if notation not in known]

@@ -16,14 +16,53 @@ from genet.search.features import HALF_A_BLOCK
 from genet.search.rounds import NEAR
 from genet.search.surrogate import Pool
 
-DRAWN = 4000  # random networks of a resolution, of which those near the budget stay
+DRAWN = 4000  # random networks of a resolution or about a parent, of which those near the budget stay
 KEPT = 600  # of them at most
+STEEPEST = 50.0  # fall of a probability over the latencies of a super-block, as a power of e: hardly any but the fastest is drawn
+SLOPES = 4  # of probabilities over latencies, for one draw
 MOVES = 3  # super-blocks in which a neighbour differs at most
 
 
 def near_budget(tables: ChoiceTables, limit_ms: float, draw: np.random.Generator) -> list[Network]:
     """Return random networks that are predicted to be within a latency in ms per batch, and not far below it."""
-    return _within(tables, tables.random_picks(DRAWN, draw), limit_ms)
+    return _within(tables, _picks_about(tables, (1 + NEAR) / 2 * limit_ms, draw), limit_ms)
+
+
+def _picks_about(tables: ChoiceTables, aim_ms: float, draw: np.random.Generator) -> np.ndarray:
+    """Draw networks, some evenly, others with fast choices likelier, up to where half of them are faster than `aim_ms`.
+
+    Even draws seldom come near a budget far below the median of the space. Probabilities that fall exponentially with latency, or
+    rise, leave the choices as even as a mean latency allows: they have the most entropy.
+    """
+    from scipy.optimize import bisect  # takes half a second to import
+
+    costs = [offer.ms.mean(0) for offer in tables.superblocks]  # over the widths that each choice may read
+    chances = draw.random((len(costs), DRAWN))
+
+    def picks(slope: float) -> np.ndarray:
+        shares = (np.cumsum(_shares(ms, slope)[:-1]) for ms in costs)
+        return np.column_stack([np.searchsorted(upto, chance, "right") for upto, chance in zip(shares, chances, strict=True)])
+
+    def above(slope: float) -> float:
+        return float(np.median(tables.totals(picks(slope)).ms)) - aim_ms
+
+    spans = [float(np.ptp(ms[np.isfinite(ms)])) for ms in costs if np.isfinite(ms).any()]
+    steepest = STEEPEST / min((span for span in spans if span > 0), default=1.0)
+    if above(steepest) >= 0 or above(-steepest) <= 0:
+        slope = math.copysign(steepest, above(0.0))
+    else:
+        slope = bisect(above, -steepest, steepest, xtol=steepest / 1e6)
+    return np.concatenate([picks(share * slope)[part::SLOPES] for part, share in enumerate(np.linspace(0, 1, SLOPES))])
+
+
+def _shares(ms: np.ndarray, slope: float) -> np.ndarray:
+    """Return the probabilities of choices with these latencies: none for one that could not be measured, unless all could not."""
+    measured = np.isfinite(ms)
+    if not measured.any():
+        return np.full(len(ms), 1 / len(ms))
+    fall = slope * np.where(measured, ms, 0.0)
+    weights = np.where(measured, np.exp(fall[measured].min() - fall), 0.0)
+    return np.asarray(weights / weights.sum())
 
 
 def neighbours(tables: ChoiceTables, network: Network, limit_ms: float, draw: np.random.Generator) -> list[Network]:

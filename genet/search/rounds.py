@@ -1,44 +1,118 @@
-"""Which whole networks to train next: a spread start near the budget, then rounds by Thompson sampling.
+"""Which whole networks to train next: a spread start near the budgets, then rounds by Thompson sampling.
 
-A round asks the surrogate for some worlds that the trainings so far leave possible, and trains the network that is best in each:
-so a network is tried about as often as it may be the best one.
+A round draws samples from the surrogate's posterior, and trains the network that is best in each: so a network is tried about as
+often as it may be the best one. The rounds ask for candidates and trainings alone: a job trains its own networks, and benchmarks
+look up those that others trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from genet.search.surrogate import Pool, Surrogate, fit_surrogate, score
+from genet.search.surrogate import Pool, Surrogate, fit_surrogate
 
 START = 0.5  # share of the trainings that are spread before anything is known
-LEAST = 6  # of them
-BOLDNESS = 0.5  # scale of the posterior deviation in a draw; below 1 it prefers what is known to be good, for rounds are few
-AT_ONCE = 2  # trainings of a round
+BOLDNESS = 0.5  # scale of the posterior deviation in a sample; below 1 it prefers what is known to be good, for rounds are few
+AT_ONCE = 2  # trainings of a round at least, over all budgets
 NEAR = 0.75  # of the budget: cheaper networks tell little about those that are selected
-CONSIDERED = 400  # networks that worlds are drawn for: those that two standard errors could make the best
+CONSIDERED = 400  # networks that are sampled: those that two standard errors could make the best
 SPREAD_OVER = 800  # networks that the start is chosen from
 
-Train = Callable[[np.ndarray], np.ndarray]  # accuracies, 0 to 1, of rows of a pool
+T = TypeVar("T", bound=Hashable)
 
 
-def search(pool: Pool, costs: np.ndarray, budget: float, train: Train, count: int, draw: np.random.Generator) -> int:
-    """Return the row of the network within the budget that is believed to be best after so many trainings.
+@dataclass(frozen=True)
+class Evidence(Generic[T]):
+    """Networks that were trained, with the score of each training, -log(error); a network may stand there more than once."""
 
-    `costs` are in the unit of the budget. ValueError if no network is within it.
-    """
-    within = np.flatnonzero(costs <= budget)
-    if not len(within):
-        raise ValueError(f"searching within {budget} failed: got {costs.min()} at least, expected a network within it")
-    near = within[costs[within] >= NEAR * budget]
-    rows = list(spread(pool, near if len(near) else within, min(count, max(LEAST, round(START * count))), draw))
-    scores = list(score(train(np.array(rows))))
-    while len(rows) < count:
-        found = promising(fit_surrogate(pool, rows, scores), within, min(AT_ONCE, count - len(rows)), draw)
-        rows += list(found)
-        scores += list(score(train(found)))
-    return best(fit_surrogate(pool, rows, scores), within)
+    networks: Sequence[T]
+    scores: Sequence[float]
+
+
+class Candidates(Protocol[T]):
+    """The networks that may be trained for one budget. Those that a round has proposed for other budgets are left out."""
+
+    def near(self, proposed: Sequence[T], draw: np.random.Generator) -> Sequence[T]:
+        """Return networks near the budget, to spread the start over."""
+
+    def alike(self, best: Sequence[T], proposed: Sequence[T], draw: np.random.Generator) -> Sequence[T]:
+        """Return networks near the budget that resemble the best of those trained, which come best first."""
+
+    def pool(self, networks: Sequence[T]) -> Pool:
+        """Describe networks to the surrogate."""
+
+
+@dataclass(frozen=True)
+class Quota(Generic[T]):
+    """How many trainings a budget gets, and how many of them are done."""
+
+    candidates: Candidates[T]
+    wanted: int
+    done: int = 0
+
+
+Train = Callable[[Sequence[tuple[int, T]]], Evidence[T]]  # networks, each with its quota's place -> all evidence thereafter
+
+
+def search(quotas: Sequence[Quota[T]], evidence: Evidence[T], train: Train[T], seed: int) -> tuple[int, ...]:
+    """Train networks until every quota is met or none is near its budget any more; return how many each had."""
+    done, turns = [quota.done for quota in quotas], list(range(len(quotas)))
+    while turns := [place for place in turns if done[place] < quotas[place].wanted]:
+        proposals, at_once = list[tuple[int, T]](), math.ceil(AT_ONCE / len(turns))
+        for place in turns.copy():  # each draws by itself, so that a later command repeats what this one found for it
+            draw, quota = np.random.default_rng((seed, place, done[place])), quotas[place]
+            proposed, start = [network for _, network in proposals], math.ceil(START * quota.wanted) - done[place]
+            new = spread_start(quota.candidates, start, proposed, draw) if start > 0 else []
+            if not new:
+                count = min(at_once, quota.wanted - done[place])
+                new = next_round(quota.candidates, evidence, count, proposed, draw)
+            proposals += [(place, network) for network in new]
+            done[place] += len(new)
+            if not new:
+                turns.remove(place)
+        if proposals:
+            evidence = train(proposals)
+    return tuple(done)
+
+
+def spread_start(candidates: Candidates[T], count: int, proposed: Sequence[T], draw: np.random.Generator) -> list[T]:
+    """Return so many networks near a budget that tell most about all effects together."""
+    near = candidates.near(proposed, draw)
+    return [near[row] for row in spread(candidates.pool(near), np.arange(len(near)), count, draw)] if near else []
+
+
+def next_round(
+    candidates: Candidates[T], evidence: Evidence[T], count: int, proposed: Sequence[T], draw: np.random.Generator
+) -> list[T]:
+    """Return so many networks at most that may be the best of a budget, given all trainings."""
+    new = candidates.alike(ranked(candidates, evidence), proposed, draw)
+    if not new or not evidence.networks:
+        return []
+    surrogate, known = _fitted(candidates, evidence, new)
+    rows = promising(surrogate, np.arange(known, known + len(new)), count, draw)
+    return list(dict.fromkeys(new[row - known] for row in rows))
+
+
+def ranked(candidates: Candidates[T], evidence: Evidence[T]) -> list[T]:
+    """Return the trained networks, each once, the one first that is best by what all trainings together tell."""
+    if not evidence.networks:
+        return []
+    surrogate, known = _fitted(candidates, evidence, ())
+    mean, _ = surrogate.predict(np.arange(known))
+    trained = list(dict.fromkeys(evidence.networks))
+    return [trained[row] for row in np.argsort(-mean)]
+
+
+def _fitted(candidates: Candidates[T], evidence: Evidence[T], others: Sequence[T]) -> tuple[Surrogate, int]:
+    """Return a surrogate whose pool is the trained networks and others after them, and how many were trained."""
+    rows = {network: row for row, network in enumerate(dict.fromkeys(evidence.networks))}
+    pool = candidates.pool([*rows, *others])
+    return fit_surrogate(pool, [rows[network] for network in evidence.networks], evidence.scores), len(rows)
 
 
 def spread(pool: Pool, rows: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
@@ -75,7 +149,7 @@ def single_changes(pool: Pool, centre: int, count: int, draw: np.random.Generato
     return np.asarray(nearest[nearest != centre][:count])
 
 
-def race(rows: np.ndarray, accuracies: np.ndarray, train_longer: Train, finalists: int) -> int:
+def race(rows: np.ndarray, accuracies: np.ndarray, train_longer: Callable[[np.ndarray], np.ndarray], finalists: int) -> int:
     """Return among the networks that read best the one that is best when they are trained longer."""
     last = rows[np.argsort(-accuracies)[:finalists]]
     return int(last[train_longer(last).argmax()])

@@ -52,6 +52,10 @@ class Pool:
     def __len__(self) -> int:
         return len(self.size)
 
+    def take(self, rows: Sequence[int] | np.ndarray) -> Pool:
+        """Return these rows, in this order."""
+        return Pool(*(each[np.asarray(rows, int)] for each in (self.size, self.shared, self.local)))
+
     def kernels(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Return how alike networks are in each part (4, rows, others); 1 is usual for a network and itself."""
         local, other = self.local[rows], self.local[others]

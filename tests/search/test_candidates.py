@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,24 @@ def test_random_networks_are_within_the_budget_and_not_far_below(tables: ChoiceT
     assert len({str(each) for each in found}) == len(found) > 20
     assert (ms(tables, found) <= 0.25).all()
     assert (ms(tables, found) >= NEAR * 0.25).all()
+
+
+def test_a_budget_that_few_even_draws_meet_has_many_random_networks_and_all_its_super_blocks_vary() -> None:
+    steep = Predicted(ACCURACY, lambda index, superblock: 0.0, lambda block, widths: np.full(len(widths), block.width**2 / 1e4))
+    tables = tabulate_choices(SPACE, SPACE.widths_on_offer(), SIZE, steep)
+    even = tables.random_picks(4000, np.random.default_rng(0))
+    even_ms = tables.totals(even).ms
+    limit_ms = float(np.quantile(even_ms, 0.01))
+    found = near_budget(tables, limit_ms, np.random.default_rng(0))
+    assert len(found) > 2 * len(np.unique(even[even_ms <= limit_ms], axis=0))
+    assert all(len({str(each) for each in place}) > 2 for place in zip(*(network.superblocks for network in found), strict=True))
+
+
+def test_a_choice_that_could_not_be_measured_is_not_drawn(tables: ChoiceTables) -> None:
+    first, *others = tables.superblocks
+    failed = dataclasses.replace(first, ms=np.where(np.arange(len(first.choices)) % 2, first.ms, np.inf))
+    found = near_budget(dataclasses.replace(tables, superblocks=(failed, *others)), 0.25, np.random.default_rng(0))
+    assert {first.place[network.superblocks[0]] % 2 for network in found} == {1}
 
 
 def test_neighbours_differ_in_few_super_blocks_and_never_in_none(tables: ChoiceTables) -> None:

@@ -2,35 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
-from genet.search.rounds import AT_ONCE, LEAST, START, promising, race, search, single_changes, spread
-from genet.search.surrogate import accuracy_of, fit_surrogate
+from genet.search.rounds import AT_ONCE, START, Evidence, Quota, promising, race, ranked, search, single_changes, spread
+from genet.search.surrogate import Pool, accuracy_of, fit_surrogate, score
 from tests.search.test_surrogate import networks
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a pool as the networks of a budget; one may be trained again."""
+
+    all: Pool
+    rows: Sequence[int]
+
+    def near(self, proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
+        return [row for row in self.rows if row not in proposed]
+
+    def alike(self, _best: Sequence[int], proposed: Sequence[int], draw: np.random.Generator) -> list[int]:
+        return self.near(proposed, draw)
+
+    def pool(self, rows: Sequence[int]) -> Pool:
+        return self.all.take(rows)
+
+
+class Trainings:
+    """Trainings that reach what is true, with noise; `rounds` are what was asked for at once."""
+
+    def __init__(self, truth: np.ndarray, noise: float = 0.005) -> None:
+        self.reached, self.rounds = accuracy_of(truth), list[Sequence[tuple[int, int]]]()
+        self.evidence, self._noise = Evidence[int]([], []), noise
+
+    def __call__(self, proposals: Sequence[tuple[int, int]]) -> Evidence[int]:
+        self.rounds.append(proposals)
+        rows = [row for _, row in proposals]
+        noise = np.random.default_rng(len(self.rounds)).normal(0, self._noise, len(rows))
+        scores = [*self.evidence.scores, *score(self.reached[rows] + noise)]
+        self.evidence = Evidence([*self.evidence.networks, *rows], scores)
+        return self.evidence
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_search_comes_closer_to_the_best_than_as_many_random_trainings_and_stays_within_the_budget(seed: int) -> None:
     pool, truth = networks(400, seed)
-    costs, trained = np.arange(400) / 400, list[int]()
-    reached = accuracy_of(truth)
-
-    def train(rows: np.ndarray) -> np.ndarray:
-        trained.extend(rows)
-        return np.asarray(reached[rows] + np.random.default_rng(seed).normal(0, 0.005, len(rows)))
-
-    chosen = search(pool, costs, 0.6, train, 24, np.random.default_rng(seed))
-    assert len(trained) == 24
-    assert max(costs[trained]) <= 0.6
-    assert costs[chosen] <= 0.6
-    within = np.flatnonzero(costs <= 0.6)
-    assert (reached[within] > reached[chosen]).mean() < 0.05
+    within, train = range(240), Trainings(truth)
+    assert search([Quota(Rows(pool, within), 24)], train.evidence, train, seed) == (24,)
+    assert len(train.evidence.networks) == 24
+    assert set(train.evidence.networks) <= set(within)
+    chosen = ranked(Rows(pool, within), train.evidence)[0]
+    assert (truth[within] > truth[chosen]).mean() < 0.05
 
 
-def test_half_of_the_trainings_are_spread_and_none_of_these_comes_twice() -> None:
+def test_half_of_the_trainings_are_spread_at_once_and_every_round_has_two_at_least() -> None:
+    pool, truth = networks(200, 0)
+    alone, shared = Trainings(truth), Trainings(truth)
+    search([Quota(Rows(pool, range(200)), 12)], alone.evidence, alone, 0)
+    assert [len(each) for each in alone.rounds[:-1]] == [START * 12] + [AT_ONCE] * (len(alone.rounds) - 2)
+    search([Quota(Rows(pool, range(start, 200)), 8) for start in (0, 100, 150)], shared.evidence, shared, 0)
+    assert [len(each) for each in shared.rounds] == [3 * START * 8] + [3] * 4
+    assert all(len({row for _, row in each}) == len(each) for each in shared.rounds)  # no network for two budgets
+
+
+def test_a_search_that_was_stopped_goes_on_as_one_that_was_not() -> None:
+    pool, truth = networks(200, 0)
+    whole, halved = Trainings(truth, noise=0), Trainings(truth, noise=0)
+    budgets = [Rows(pool, range(100)), Rows(pool, range(100, 200))]
+    search([Quota(each, 12) for each in budgets], whole.evidence, whole, 0)
+    halved.evidence = Evidence(whole.evidence.networks[:16], whole.evidence.scores[:16])  # the start, and two rounds
+    search([Quota(each, 12, 8) for each in budgets], halved.evidence, halved, 0)
+    assert halved.evidence.networks == whole.evidence.networks
+
+
+def test_a_budget_that_runs_out_of_networks_leaves_the_others_their_trainings() -> None:
+    pool, truth = networks(50, 0)
+    train = Trainings(truth)
+    assert search([Quota(Rows(pool, []), 6), Quota(Rows(pool, range(50)), 6)], train.evidence, train, 0) == (0, 6)
+
+
+def test_a_budget_that_random_networks_miss_begins_with_rounds() -> None:
+    class Missed(Rows):
+        def near(self, _proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
+            return []
+
+        def alike(self, _best: Sequence[int], _proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
+            return list(self.rows)
+
+    pool, truth = networks(50, 0)
+    train = Trainings(truth)
+    train([(0, 1), (0, 2)])
+    assert search([Quota(Missed(pool, range(50)), 6)], train.evidence, train, 0) == (6,)
+
+
+def test_a_spread_start_has_no_network_twice() -> None:
     pool, _ = networks(200, 0)
-    rows = spread(pool, np.arange(200), max(LEAST, round(START * 24)), np.random.default_rng(0))
+    rows = spread(pool, np.arange(200), 12, np.random.default_rng(0))
     assert len(set(rows)) == len(rows) == 12
     assert len(spread(pool, np.arange(5), 12, np.random.default_rng(0))) == 5
 
@@ -51,12 +120,6 @@ def test_what_may_be_best_is_trained_next() -> None:
     found = promising(surrogate, np.arange(200), AT_ONCE, np.random.default_rng(0))
     assert len(found) == AT_ONCE
     assert truth[found].min() > np.median(truth)
-
-
-def test_a_budget_that_nothing_is_within_is_refused() -> None:
-    pool, _ = networks(10, 0)
-    with pytest.raises(ValueError, match=r"got 5\.0 at least, expected a network within it"):
-        search(pool, np.full(10, 5.0), 1.0, lambda rows: rows, 8, np.random.default_rng(0))
 
 
 def test_single_changes_are_those_that_differ_least_from_the_centre() -> None:
