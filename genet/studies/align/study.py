@@ -18,6 +18,7 @@ from genet.latency.workload import Workload
 from genet.progress import UNSEEN, Tracker
 from genet.statistics import half_interval
 from genet.storage import Record
+from genet.studies.align import TOLERANCE
 from genet.studies.align.exact import exact
 from genet.studies.align.greedy import greedy
 from genet.studies.align.objective import Chosen, Mode, Objective, stay
@@ -113,7 +114,7 @@ class Goal:
 
     mode: Mode
     reduce: float | None = None
-    tolerance: float = 0.05
+    tolerance: float = TOLERANCE
     solver: Solver = "greedy"
 
 
