@@ -380,6 +380,15 @@ class Recipe(Described):
             raise law("must be a training, for the space's masternets compete to be the MasterNet; leave masternets or from out")
         return master
 
+    @field_validator("train")
+    @classmethod
+    def _joint_trials_are_shorter(cls, train: Training, info: ValidationInfo) -> Training:
+        if train.epochs == 1 and "search" in info.data and info.data["search"].count:
+            raise law(
+                "must have 2 epochs at least, for a joint trial is a shorter training; raise epochs, or set joint_trials: 0"
+            )
+        return train
+
     @property
     def search_resolution(self) -> int:
         """Resolution at which the MasterNet is trained and perturbed; budgets such as 0.5x refer to it."""
