@@ -8,10 +8,13 @@ import sys
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import fsum
 from pathlib import Path
+from threading import Event, Thread
 
 import torch
 from pruning import Bench, pruned
@@ -37,6 +40,7 @@ DIVISOR = 8  # of FastNAS's widths: its own, 32, leaves narrow networks nothing 
 BATCH = 128  # of images that statistics of normalisations are taken from
 MASTERNET = "the MasterNet"
 CUT, OUT_OF_REACH = "cut", "out of reach"
+MINUTES = "minutes.jsonl"  # beside what a stopped peer goes on from
 
 
 @dataclass(frozen=True)
@@ -154,22 +158,51 @@ class Row(Record):
     network: str | None
     first: float | None = None
     turned: float | None = None
-    minutes: float  # that it took, without the training of the MasterNet
+    minutes: float  # that it took in all its sessions, without the training of the MasterNet
     alone: bool | None = None
     why: str = ""
 
 
+@contextmanager
+def counted(folder: Path) -> Iterator[None]:
+    """Count the time of the block as work in a folder, with a line a minute in a journal there, so that a kill loses no more."""
+    journal, over, since = Journal(folder / MINUTES), Event(), time.perf_counter()
+
+    def note() -> None:
+        nonlocal since
+        now = time.perf_counter()
+        journal.append({"minutes": (now - since) / 60})
+        since = now
+
+    def keep_noting() -> None:
+        while not over.wait(60):
+            note()
+
+    noting = Thread(target=keep_noting, daemon=True)
+    noting.start()
+    try:
+        yield
+    finally:
+        over.set()
+        noting.join()
+        note()
+
+
+def minutes_in(folder: Path) -> float:
+    """The minutes of all sessions in a folder, those that were stopped among them."""
+    return fsum(record["minutes"] for record in Journal(folder / MINUTES).read().records)
+
+
 def trained_masternet(recipe: Recipe, structure: ExternalModel, folder: Path, journal: Journal) -> Row:
     """The MasterNet trained once by the recipe's `train`, for tools that cut; and the minutes of that."""
-    start = time.perf_counter()
     wanted = recipe.model_dump(include={"data", "augment", "train", "seed"})
-    train_network(folder, structure, TrainingRecipe.model_validate({"name": "masternet", **wanted}), Execution())
+    with counted(folder):
+        train_network(folder, structure, TrainingRecipe.model_validate({"name": "masternet", **wanted}), Execution())
     rows = map(Row.model_validate, journal.read().records)
     known = next((row for row in rows if row.peer == MASTERNET), None)
     if known:
         return known
-    minutes = (time.perf_counter() - start) / 60
-    row = Row(peer=MASTERNET, budget="1x", network=str(structure), first=1.0, turned=1.0, minutes=minutes)
+    row = Row(peer=MASTERNET, budget="1x", network=str(structure), first=1.0, turned=1.0, minutes=minutes_in(folder))
     journal.append(row.model_dump(mode="json"))
     return row
 
@@ -200,14 +233,15 @@ def cut_by_all(bench: Bench, recipe: Recipe, work: Path, journal: Journal) -> li
 
 def cut_by(peer: str, budget: str, asked: Question) -> Row:
     """One peer's row for a budget."""
-    start, answer, why = time.perf_counter(), None, OUT_OF_REACH
+    answer, why = None, OUT_OF_REACH
     try:
-        answer = PEERS[peer](asked)
+        with counted(asked.folder):
+            answer = PEERS[peer](asked)
     except ImportError as fault:
         why = f"not installed here ({first_line(fault)})"
     except Exception as fault:  # whatever another tool raises is its row
         why = f"failed ({first_line(fault)})"
-    row = partial(Row, peer=peer, budget=budget, minutes=(time.perf_counter() - start) / 60)
+    row = partial(Row, peer=peer, budget=budget, minutes=minutes_in(asked.folder))
     if answer is None:
         return row(network=None, why=why)
     network = str(read_structure(asked.cut / NETWORK_FILE))

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import budgets
 from budgets import RANDOM, SEEDS, ended, race, random_search, selected, standard_error, train_all, ways
@@ -126,10 +127,7 @@ def raced_entries(study: Study, raced: dict[str, Outcomes]) -> Iterator[Entry]:
     """What the races handed out, and what they cost: `search`, and `random`."""
     found, epochs = raced["search"], study.recipe.train.epochs
     lines = {name: Journal(study.raced / f"{name}-race.jsonl").read().records for name in raced}
-    minutes = {
-        name: epochs * sum(line["seconds"] for line in own) / sum(line["epochs"] for line in own) / 60
-        for name, own in lines.items()
-    }
+    minutes = {name: epochs * seconds_per_epoch(own) / 60 for name, own in lines.items()}
     entrants = Entrants.load(study.raced / "search-entrants.json").entrants
     designs = {entrant.network for entrant in entrants if entrant.design}
     of_designs = sum(line["epochs"] for line in lines["search"] if line["network"] in designs) / epochs
@@ -142,6 +140,12 @@ def raced_entries(study: Study, raced: dict[str, Outcomes]) -> Iterator[Entry]:
         yield Entry(
             way.budget, WAYS[way.way], way.network, "certified", cost, cost * pace, "2 commands", "yes: ONNX, timm, torch.export"
         )
+
+
+def seconds_per_epoch(lines: Sequence[dict[str, Any]]) -> float:
+    """The pace of a race, by its trainings of known length: failures, and what was trained elsewhere, have none."""
+    timed = [line for line in lines if line["seconds"]]
+    return sum(line["seconds"] for line in timed) / sum(line["epochs"] for line in timed)
 
 
 def cut_entries(rows: list[Row], masternet: Row) -> Iterator[Entry]:

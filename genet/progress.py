@@ -143,12 +143,12 @@ UNSEEN = Tracker(Count("", None))  # nobody looks at it
 
 
 class LinePrinter(Progress):
-    """Plain lines, for pipes and log files."""
+    """Plain lines, for pipes and log files: at both ends of all work, and when none was printed for ten seconds."""
 
     def __init__(self, console: Console, every_s: float = LINE_EVERY_S) -> None:
         self._console, self.every_s = console, every_s
         self._told = time.monotonic()  # when the last line was printed
-        self._under_way: list[Tracker] = []
+        self._under_way: list[Tracker] = []  # a whole before its parts
         self._watched = False
 
     def say(self, text: str) -> None:
@@ -158,14 +158,12 @@ class LinePrinter(Progress):
 
     @contextmanager
     def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
-        """Print a line for each at the start, every ten seconds, whether something moves or not, and at the end."""
-        trackers = [_LineTracker(count, self) for count in counts]
-        for tracker in trackers:
-            tracker.speak()
+        """See `Progress`."""
+        trackers = [_LineTracker(count) for count in counts]
+        self._tell(trackers)
         with self.awake(), self._at(trackers):
             yield list(trackers)
-        for tracker in trackers:
-            tracker.speak()
+        self._tell([tracker for tracker in trackers if tracker.moved])
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -190,37 +188,42 @@ class LinePrinter(Progress):
             self._watched = False
 
     def _tell_what_goes_on(self, began: float) -> None:
-        """Print what the work is at, for a step may take longer than ten seconds."""
-        if self._under_way:
-            tracker = self._under_way[-1]
-            self.say(f"{_line(tracker)}, {duration(tracker.elapsed_s)} so far")
+        """Print all work that has moved since it was last told; if none has, for a step may take long, the first again."""
+        under_way = [tracker for tracker in self._under_way if isinstance(tracker, _LineTracker)]
+        if under_way:
+            self._tell([tracker for tracker in under_way if tracker.moved] or under_way[:1], so_far=True)
         else:
             self.say(f"  at work, {duration(time.monotonic() - began)} so far")
 
+    def _tell(self, trackers: Sequence[_LineTracker], so_far: bool = False) -> None:
+        for tracker in trackers:
+            tracker.told = tracker.facts
+            timed = so_far and not tracker.count.part
+            self.say(_line(tracker) + (f", {duration(tracker.elapsed_s)} so far" if timed else ""))
+
     @contextmanager
     def _at(self, trackers: Sequence[Tracker]) -> Iterator[None]:
-        self._under_way.append(trackers[0])
+        before, self._under_way = self._under_way, [*trackers]
         try:
             yield
         finally:
-            self._under_way.pop()
+            self._under_way = before
 
 
 class _LineTracker(Tracker):
-    def __init__(self, count: Count, printer: LinePrinter) -> None:
-        super().__init__(count)
-        self._printer, self._spoken, self._line = printer, 0.0, ""
+    """A tracker that knows what was last told of it."""
 
-    def _moved(self) -> None:
-        if time.monotonic() - self._spoken > self._printer.every_s:
-            self.speak()
+    told: tuple[object, ...] = ()
 
-    def speak(self) -> None:
-        """Print the state of the work, unless it has not changed since."""
-        line = _line(self)
-        if line != self._line:
-            self._printer.say(line)
-        self._spoken, self._line = time.monotonic(), line
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What its line tells, but for the time."""
+        return self.position, self.total, self.note
+
+    @property
+    def moved(self) -> bool:
+        """Whether its line tells something new."""
+        return self.told != self.facts
 
 
 def _line(tracker: Tracker) -> str:

@@ -66,3 +66,18 @@ def test_a_step_that_takes_long_and_work_that_nothing_counts_are_not_silent() ->
     assert any(line.startswith("  exports: 1/8, ") and line.endswith(" left, 0 s so far") for line in during)
     time.sleep(0.12)
     assert printed.getvalue().splitlines() == lines, "nothing is told once the work is over"
+
+
+def test_work_in_parts_is_told_when_nothing_else_was_and_only_what_has_moved() -> None:
+    printed = io.StringIO()
+    printer = LinePrinter(Console(file=printed, width=200), every_s=0.2)
+    with printer.tracks([Count("trials", 9), Count("first", 4, part=True), Count("second", 5, part=True)]) as (whole, _, second):
+        for _ in range(3):
+            whole.advance()
+            second.advance()
+        quiet = printed.getvalue().splitlines()
+        time.sleep(0.3)
+        told = printed.getvalue().splitlines()[3:5]
+    assert [line.split(":")[0].strip() for line in quiet] == ["trials", "first", "second"], "a step prints nothing by itself"
+    assert [line.split(",")[0] for line in told] == ["  trials: 3/9", "  second: 3/5"]
+    assert printed.getvalue().count("first: 0/4") == 1

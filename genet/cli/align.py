@@ -6,7 +6,7 @@ import argparse
 from typing import Any, cast
 
 from genet.arch.network import Network
-from genet.cli.align_importance import importance_faults, prune_by_importance
+from genet.cli.align_importance import option_faults, prune_by_importance
 from genet.cli.align_result import Destination, check_place, compared, destination, write_aligned
 from genet.cli.console import TOO_NOISY, labelled, milliseconds, progress, save_picture, table
 from genet.cli.measuring import calibrated
@@ -84,7 +84,7 @@ def _goal(arguments: argparse.Namespace) -> Goal:
         faults.append("--scale must go with --mode accuracy and without --pruned: it grows a network at its latency")
     if arguments.scale and arguments.plot:
         faults.append("--plot must go without --scale: it is of widths that are chosen layer by layer (got both)")
-    faults += importance_faults(arguments)
+    faults += option_faults(arguments, goal) if arguments.objective == "importance" else ()
     if faults:
         raise SpecError(faults)
     return goal
@@ -137,7 +137,9 @@ def _subject(arguments: argparse.Namespace) -> tuple[ResizableNetwork, Source | 
         subject: ResizableNetwork = NetworkSubject(structure, scope)
         source = None
     else:
-        source = source_of(what, structure, trained=bool(arguments.into or arguments.data) and not arguments.untrained)
+        trained = bool(arguments.into or arguments.data) and not arguments.untrained
+        way = "train it first" if arguments.objective == "importance" else "--untrained for fresh ones"
+        source = source_of(what, structure, trained, way)
         if told := baked(source.module):
             print(f"  {structure.name}: {told}")
         if arguments.into:

@@ -14,35 +14,27 @@ from genet.names import some_of
 from genet.studies.align.kept import Kept
 from genet.studies.align.prune import Pruning
 from genet.studies.align.steps import by_importance
+from genet.studies.align.study import Goal
 from genet.studies.align.subject import LEFT_OUT
-from genet.studies.align.verdict import error_of
+from genet.studies.align.verdict import error_of, importance_faults
 
 Answer = dict[str, Any]
-TOLERANCE = 0.05  # default of --param-tolerance
 
 
-def importance_faults(arguments: argparse.Namespace) -> Iterator[str]:
+def option_faults(arguments: argparse.Namespace, goal: Goal) -> Iterator[str]:
     """Yield what is wrong with the options for this objective, one line each."""
-    if arguments.objective != "importance":
-        return
-    law = "must go with --objective importance"
+    asked = "--objective importance"
     if not arguments.data:
-        yield f"--data {law}: it looks at training images (got none); give --data FOLDER"
-    if arguments.target_ratio is None:
-        yield f"--target-ratio {law}: it is the latency to reach (got none); give one such as 0.7"
+        yield f"--data must go with {asked}: it looks at training images (got none); give --data FOLDER"
     if arguments.untrained:
-        yield "--untrained must go without --objective importance: fresh weights are all as important; train the network first"
+        yield f"--untrained must go without {asked}: fresh weights are all as important; train the network first"
     given = {
         "--scale": arguments.scale,
         "--pruned": arguments.pruned,
-        "--mode accuracy": arguments.mode == "accuracy",
         "--plot": arguments.plot,
-        "--param-tolerance": arguments.param_tolerance != TOLERANCE,
-        "--solver exact": arguments.solver == "exact",
         f"--criterion {arguments.criterion}": arguments.criterion not in ("l1", "taylor"),
     }
-    for option in (option for option, value in given.items() if value):
-        yield f"{option} must go without --objective importance, which chooses widths and channels itself; leave one of them out"
+    yield from importance_faults(goal, asked, others=[option for option, value in given.items() if value])
 
 
 def prune_by_importance(

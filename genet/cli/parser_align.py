@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from genet.cli.options import Add
+from genet.studies.align import TOLERANCE
 
 
 def add_align(add: Add) -> argparse.ArgumentParser:
@@ -40,8 +41,8 @@ def add_align(add: Add) -> argparse.ArgumentParser:
         "--param-tolerance",
         type=float,
         metavar="SHARE",
-        default=0.05,
-        help="allowed change of the parameters; doubled until --target-ratio is met",
+        default=TOLERANCE,
+        help=f"allowed change of the parameters (default: {TOLERANCE}); doubled until --target-ratio is met",
     )
     align.add_argument("--solver", choices=("greedy", "exact"), default="greedy", help="the paper's algorithm, or the optimum")
     align.add_argument("--scale", metavar="WHAT", help="with --mode accuracy: grow width, resolution or width,resolution at once")

@@ -15,7 +15,7 @@ from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.errors import RunError
 from genet.names import check_utf8, typed
-from genet.pipeline.finish import finish_of, note_place
+from genet.pipeline.finish import finished_before
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.shortfalls import list_shortfalls
 from genet.search.outcome import Outcomes
@@ -33,9 +33,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     if arguments.run and arguments.new_run and folder.exists():
         raise RunError(f"{folder} exists already, expected a new folder for --new-run; give another --run")
     files = RunFolder(folder)
-    finish = None if arguments.remeasure else finish_of(files, recipe)
+    finish = None if arguments.remeasure else finished_before(files, recipe)
     if finish:
-        note_place(files, recipe)
         print(f"{recipe.name} in {folder}: done on {finish.when}, nothing to do")
         return _told(files, files.read(files.results, Outcomes))
     return _told(files, _carried_out(recipe, folder, arguments))

@@ -6,15 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from genet.arch.network import Count, Name, NonEmpty, law
 from genet.arch.space import SearchSpace
@@ -379,6 +371,15 @@ class Recipe(Described):
         if isinstance(master, PretrainedMaster | TunedMaster) and "space" in info.data and info.data["space"].masternets:
             raise law("must be a training, for the space's masternets compete to be the MasterNet; leave masternets or from out")
         return master
+
+    @field_validator("train")
+    @classmethod
+    def _joint_trials_are_shorter(cls, train: Training, info: ValidationInfo) -> Training:
+        if train.epochs == 1 and "search" in info.data and info.data["search"].count:
+            raise law(
+                "must have 2 epochs at least, for a joint trial is a shorter training; raise epochs, or set joint_trials: 0"
+            )
+        return train
 
     @property
     def search_resolution(self) -> int:

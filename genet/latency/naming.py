@@ -45,7 +45,7 @@ def _timm(what: str, size: int | None) -> ExternalModel:
     part = timm_model(what.removeprefix("timm:"), size)
     channels, height, width = part.image
     if height != width:
-        raise SpecError([f"{what}: must read square images; give --size (got {height} x {width})"])
+        raise SpecError([f"{what}: must read square images (got {height} x {width}); give another network, or a size"])
     reads = Input(channels=channels, classes=logits_of(part.build(), part.image, what), resolution=height)
     return ExternalModel(name=what.removeprefix("timm:"), source=what, input=reads)
 

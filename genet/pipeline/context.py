@@ -21,7 +21,7 @@ from genet.latency.evidence import read_evidence, told_apart
 from genet.latency.predict import Predictor
 from genet.latency.profile import FEW
 from genet.latency.staircase.space_sweeps import Staircases, correction_networks
-from genet.latency.table import LatencyTable, NetworkRow, settings
+from genet.latency.table import LatencyTable, NetworkRow, Setting, settings
 from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
 from genet.latency.workload import part_of
 from genet.names import damaged_lines
@@ -185,12 +185,16 @@ def check_designs(recipe: Recipe) -> None:
         raise SpecError(faults)
 
 
+def measured_in(job: RunContext) -> Setting | None:
+    """Return the setting in which the run was measured, by its staircases or by the tournament before them; None before both."""
+    if job.folder.staircase.exists():
+        return settings(job.folder.latency).get(job.folder.read(job.folder.staircase, Staircases).setting)
+    return job.tournament.setting if job.tournament else None
+
+
 def check_setting(job: RunContext) -> None:
     """Raise RunError if the run was measured in another setting, in which its rows are of no use, as with other threads."""
-    if not job.folder.staircase.exists():
-        return
-    before = settings(job.folder.latency).get(job.folder.read(job.folder.staircase, Staircases).setting)
-    now = job.meter.setting
+    before, now = measured_in(job), job.meter.setting
     if before and before.digest != now.digest:
         was, asked = told_apart(before, now)
         raise RunError(

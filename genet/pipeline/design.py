@@ -21,7 +21,7 @@ from genet.latency.timing.meter import meter_of
 from genet.latency.workload import whole
 from genet.names import check_utf8
 from genet.pipeline.context import open_run
-from genet.pipeline.finish import finish_of, note_place
+from genet.pipeline.finish import finished_before
 from genet.pipeline.init_rules import Choice, Suited
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder, default_folder
@@ -77,9 +77,7 @@ def design(
     wanted = changed(wanted, changes)
     if data is not None:
         wanted = wanted.model_copy(update={"data": images_in(wanted.data, str(data))})
-    if finish_of(files, wanted):
-        note_place(files, wanted)
-    else:
+    if not finished_before(files, wanted):
         with open_run(files.path, shown, wanted, same_setting=True) as job:
             run_job(job)
     return Run(files.path)

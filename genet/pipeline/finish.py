@@ -74,6 +74,14 @@ def finish_of(files: RunFolder, recipe: Recipe) -> Finish | None:
         return None
 
 
+def finished_before(files: RunFolder, recipe: Recipe) -> Finish | None:
+    """Return the note of a run that has nothing left to do, once it names the place of its images; None if there is work."""
+    finish = finish_of(files, recipe)
+    if finish:
+        note_place(files, recipe)
+    return finish
+
+
 def note_place(files: RunFolder, recipe: Recipe) -> None:
     """Have a finished run name the place where its images lie now, so that later commands find them."""
     if read_kept_recipe(files.recipe_file).data.root == recipe.data.root:

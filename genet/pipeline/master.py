@@ -11,6 +11,7 @@ from genet.config.pretrained import check_pretrained
 from genet.config.recipe import PretrainedMaster, Schedule, TunedMaster
 from genet.errors import RunError
 from genet.models.build import GENet, build
+from genet.models.class_order import numbered_like
 from genet.models.weights import WEIGHTS_FILE, load, load_weights, read_labels, save_weights, weights_bytes
 from genet.pipeline.context import RunContext
 from genet.pipeline.train import TrainingTask, train_anew, trained_before
@@ -59,21 +60,9 @@ def _parent(module: GENet) -> Parent:
 def _beginning(job: RunContext, folder: Path) -> Parent:
     """Return the weights that a MasterNet begins with; those of a classifier for other classes are drawn anew."""
     module = cast("GENet", load(folder))
-    if not _numbered_alike(module, read_labels(folder), job.splits.labels):
+    if numbered_like(module, read_labels(folder), job.splits.labels) is None:
         module.head = build(module.network, job.recipe.seed).head
     return _parent(module)
-
-
-def _numbered_alike(module: GENet, labels: tuple[str, ...] | None, wanted: tuple[str, ...] | None) -> bool:
-    """Have the answers come in the order of the wanted classes; False if the network has others. Unnamed ones are the same."""
-    if not labels or not wanted:
-        return True
-    if {*labels} != {*wanted}:
-        return False
-    places = [labels.index(label) for label in wanted]
-    for tensor in module.head.fc.parameters():
-        tensor.data = tensor.data[places]
-    return True
 
 
 def parent_of(job: RunContext) -> Parent | None:
@@ -100,7 +89,7 @@ def _take_master(job: RunContext, folder: Path) -> Trained:
     recipe, splits, weights = job.recipe, job.splits, job.folder.master.with_suffix(".safetensors")
     ours, labels = job.masternet, read_labels(folder)
     module = load_weights(ours, folder / WEIGHTS_FILE)
-    if not _numbered_alike(module, labels, splits.labels):
+    if numbered_like(module, labels, splits.labels) is None:
         check_labels(labels, splits.labels, str(recipe.data.root or recipe.data.name))
     inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.identity(splits.name)}/{recipe.seed}")
     known = job.folder.read_current(job.folder.master, Trained, inputs)

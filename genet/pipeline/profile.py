@@ -17,8 +17,7 @@ from genet.latency.staircase.space_sweeps import (
     rows_needed,
     sweep_blocks,
 )
-from genet.latency.table import settings
-from genet.pipeline.context import RunContext, predictor
+from genet.pipeline.context import RunContext, measured_in, predictor
 from genet.pipeline.cost_estimate import Preflight, outlook, preflight
 from genet.pipeline.master import lesson_of
 from genet.pipeline.train import teacher_of
@@ -54,10 +53,9 @@ def _same_kind_of_device(job: RunContext) -> None:
 
 def _say_other_setting(job: RunContext) -> None:
     """Report if the run was measured in another setting before, as with other threads or versions, which is not used here."""
-    if job.folder.staircase.exists():
-        before = settings(job.folder.latency).get(job.folder.read(job.folder.staircase, Staircases).setting)
-        if before and before.digest != job.table.setting.digest:
-            job.progress.say(f"  measured before in another setting, and now anew: {before}")
+    before = measured_in(job)
+    if before and before.digest != job.table.setting.digest:
+        job.progress.say(f"  measured before in another setting, and now anew: {before}")
 
 
 def profile_device(job: RunContext) -> Staircases:

@@ -96,14 +96,15 @@ def write_report(job: RunContext) -> Path:
 
 
 def _short_trainings(job: RunContext) -> dict[str, ShortTraining]:
-    """Return the short trainings of all who race, and of the joint trials, by network name."""
+    """Return the short trainings of all who race, and of the joint trials, by notation; of several of a network the last."""
     found = job.folder.if_there(job.folder.entrants, Entrants)
     if found is None:
         return {}
-    networks = {each.network for each in found.racing} | {each.network for each in found.joint}
+    names = {each.network: each.name for each in found.racing}
+    networks = names.keys() | {each.network for each in found.joint}
     designs, epochs = {each.network for each in found.racing if each.design}, short_training(job.recipe.train).epochs
     return {
-        line.name: ShortTraining(line.held_out, line.network not in designs)
+        line.network: ShortTraining(names.get(line.network, line.name), line.held_out, line.network not in designs)
         for line in read_finished(job.folder.race).values()
         if line.network in networks and (line.epochs, line.repeat) == (epochs, 0) and line.held_out is not None
     }

@@ -14,12 +14,15 @@ def list_shortfalls(files: RunFolder) -> tuple[str, ...]:
     exported = [each for outcome in (outcomes.outcomes if outcomes else ()) for each in outcome.exported]
     evidence = dict.fromkeys(files.path / each.export / EVIDENCE_FILE for each in exported)
     failed = [f"{file.parent.parent.name}: {line}" for file in evidence if file.exists() for line in Exports.load(file).failures]
-    return (*unmet_budgets(files), *failed)
+    return (*_unmet(files, outcomes), *failed)
 
 
 def unmet_budgets(files: RunFolder) -> tuple[str, ...]:
     """Return the budgets of the run that no network meets, a line each: by the race if there was one, else by the selection."""
-    raced = files.if_there(files.results, Outcomes)
+    return _unmet(files, files.if_there(files.results, Outcomes))
+
+
+def _unmet(files: RunFolder, raced: Outcomes | None) -> tuple[str, ...]:
     if raced:
         return tuple(each.told(raced.masternet_ms_per_image, raced.setting.batch) for each in raced.unmet)
     selection = files.if_there(files.selection, Selection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from genet.config.recipe import Data, Schedule, Training, TrainingRecipe
 from genet.errors import GenetError, RunError, first_line
 from genet.export.opening import open_network
 from genet.models.build import GENet
+from genet.models.class_order import numbered_like
 from genet.models.external import build_structure, check_unchanged, marked
 from genet.models.folded import Folded, unfolded
 from genet.models.inherit import inherit
@@ -347,24 +348,9 @@ def teacher_of(lesson: TrainingTask, labels: tuple[str, ...] | None) -> nn.Modul
     if opened.reads.classes != reads.classes:
         told = opened.reads.classes
         raise GenetError(f"teacher: got {name} for {told} classes, expected one for the network's {reads.classes} classes")
-    if not opened.labels or not labels or opened.labels == labels:
-        return teacher
-    if differ := unshared(labels, opened.labels):
+    differ = unshared(labels, opened.labels) if labels and opened.labels else None
+    if differ:
         lacking, extra, hint = differ
         classes = f"lacks {lacking or 'none'} and has {extra or 'none'} besides"
         raise GenetError(f"teacher: got {name}, which {classes}, expected the classes of the images{hint or '; name another'}")
-    return Renumbered(teacher, [opened.labels.index(label) for label in labels])
-
-
-class Renumbered(nn.Module):
-    """A network whose logits come in another order: `places` holds their former positions."""
-
-    def __init__(self, inside: nn.Module, places: Sequence[int]) -> None:
-        super().__init__()
-        self.inside = inside
-        self.places = list(places)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits in the other order."""
-        logits: torch.Tensor = self.inside(images)
-        return logits[:, self.places]
+    return numbered_like(teacher, opened.labels, labels)

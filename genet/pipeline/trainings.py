@@ -48,7 +48,7 @@ class Finished(Record):
     held_out_images: int = 0
     test: float | None = None
     test_images: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of all its epochs, by the pace of those that the last process ran; 0 if it ran none
     failure: Failure | None = None
     inherited: bool = False  # it began with the MasterNet's weights
 
@@ -141,7 +141,7 @@ class FullTraining:
         give_back_memory(device)
         execution = Execution(device, task.checkpoint, log=self.log.under(task.logged_as))
         learning = learn(task.lesson, self.splits, execution, self.parent)
-        walked = 0
+        walked = here = 0
         while True:
             try:
                 epoch, *_ = next(learning)
@@ -149,8 +149,9 @@ class FullTraining:
                 module, trained = end.value
                 break
             yield ProgressDelta((epoch - walked) / epochs, earlier=epoch - walked > 1)
-            walked = epoch
-        line = _reached(task, trained, self.splits.test.size, time.monotonic() - began)
+            walked, here = epoch, here + 1
+        seconds = (time.monotonic() - began) * epochs / here if here else 0.0
+        line = _reached(task, trained, self.splits.test.size, seconds)
         yield Ended(line, trained, weights_bytes(module) if task.keep else None)
 
 

@@ -61,7 +61,7 @@ class ReportData:
     explanations: tuple[Explanation, ...]
     validation: Validation | None
     outcomes: Outcomes | None
-    short: Mapping[str, ShortTraining]  # by network name
+    short: Mapping[str, ShortTraining]  # by notation
     exports: Mapping[str, Exports]  # by network name
     tournament: Tournament | None
     standings: tuple[Standing, ...]  # of its contenders, the best first

@@ -39,8 +39,9 @@ class RaceInfo(NamedTuple):
 
 
 class ShortTraining(NamedTuple):
-    """A network's short training: its held-out accuracy (0 to 1), and whether it is of the search or a known design."""
+    """A short training: its network's name, held-out accuracy (0 to 1), and whether it is of the search or a known design."""
 
+    name: str
     held_out: float
     searched: bool
 
@@ -57,7 +58,7 @@ class Rungs(NamedTuple):
 
 def race_info(outcomes: Outcomes) -> RaceInfo:
     """Return every network raced, with the MasterNet and the budgets."""
-    winners = {outcome.name for outcome in outcomes.outcomes}
+    winners = {outcome.network for outcome in outcomes.outcomes}
 
     def points(searched: bool) -> tuple[RacePoint, ...]:
         return tuple(
@@ -67,7 +68,7 @@ def race_info(outcomes: Outcomes) -> RaceInfo:
                 each.ms_per_image or each.predicted_ms_per_image or 0.0,
                 100 * each.test_accuracy,
                 100 * each.test_error,
-                each.name in winners,
+                each.network in winners,
             )
             for each in outcomes.raced
             if each.searched == searched
@@ -79,14 +80,17 @@ def race_info(outcomes: Outcomes) -> RaceInfo:
 
 
 def rungs_info(outcomes: Outcomes, short: Mapping[str, ShortTraining]) -> tuple[Rungs, ...]:
-    """Return every network of the race, those in front first; `short` has the short trainings by network name."""
-    winners, raced = {outcome.name for outcome in outcomes.outcomes}, {each.name: each for each in outcomes.raced}
+    """Return every network of the race, those in front first; `short` has the short trainings by notation.
 
-    def rungs(name: str) -> Rungs:
-        full, first = raced.get(name), short.get(name)
-        searched = full.searched if full else first is not None and first.searched
+    A name may change: a network that was a joint trial once may be raced as a known design.
+    """
+    winners, raced = {outcome.network for outcome in outcomes.outcomes}, {each.network: each for each in outcomes.raced}
+
+    def rungs(network: str) -> Rungs:
+        full, first = raced.get(network), short.get(network)
+        named = full or short[network]
         reached = 100 * full.held_out_accuracy if full else None
-        return Rungs(name, searched, 100 * first.held_out if first else None, reached, name in winners)
+        return Rungs(named.name, named.searched, 100 * first.held_out if first else None, reached, network in winners)
 
     found = map(rungs, dict.fromkeys((*raced, *short)))
     return tuple(sorted(found, key=lambda each: (each.full is None, -(each.full or each.short or 0.0))))

@@ -86,9 +86,12 @@ class Score(Record):
 def short_training(schedule: Schedule, share: float = SHORT) -> Schedule:
     """Return the same training with a fifth of its epochs, or another share, of which a quarter at most warm up.
 
-    Weights are not averaged: over so few epochs their average would still be mostly the first ones.
+    Weights are not averaged: over so few epochs their average would still be mostly the first ones. A training that cannot be any
+    shorter is its own short one, so that nothing is trained twice.
     """
     epochs = max(1, round(share * schedule.epochs))
+    if epochs == schedule.epochs:
+        return schedule
     warmup = min(schedule.warmup_epochs, int(WARM_UP * epochs))
     raw = {"ema": None} if isinstance(schedule, Training) else {}
     return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": warmup, **raw})

@@ -95,7 +95,7 @@ def rounds_of(designs: int, schedule: Schedule) -> tuple[tuple[int, Schedule], .
     rounds: dict[int, tuple[int, Schedule]] = {}
     for number, size in enumerate(sizes if designs > 1 else ()):
         short = short_training(schedule, min(1.0, first * 2**number))
-        rounds.setdefault(short.epochs, (size, schedule if short.epochs == schedule.epochs else short))
+        rounds.setdefault(short.epochs, (size, short))
     return tuple(rounds.values())
 
 

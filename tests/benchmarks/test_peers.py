@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import cutting
 import pytest
 from cutting import MASTERNET, Answer, Question, Row
-from peers import Entry, Timed, points, study_of, table, told_of_knob
+from peers import Entry, Timed, points, seconds_per_epoch, study_of, table, told_of_knob
 from pruning import Bench
 
 from genet.arch.external import ExternalModel, read_notation
@@ -86,6 +87,29 @@ def test_what_a_tool_cannot_do_is_its_row_and_only_a_finding_is_kept(
     (row,) = cutting.cut_by_all(bench, recipe, tmp_path, journal)
     assert (row.peer, row.budget, row.network, row.why) == ("FastNAS", "0.8x", None, why)
     assert [Row.model_validate(each) for each in journal.read().records] == [row] * kept
+
+
+def test_the_minutes_of_a_peer_that_was_stopped_count_once_it_has_gone_on(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter((KeyboardInterrupt, None))
+
+    def peer(asked: Question) -> Answer | None:
+        time.sleep(0.2)
+        if end := next(ends):
+            raise end
+        return None
+
+    monkeypatch.setattr(cutting, "PEERS", {"FastNAS": peer})
+    asked = bench, study_of("digits", None, tmp_path).recipe, tmp_path, Journal(tmp_path / "cut.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        cutting.cut_by_all(*asked)
+    (row,) = cutting.cut_by_all(*asked)
+    assert row.minutes >= 2 * 0.2 / 60
+
+
+def test_a_failure_has_no_part_in_the_pace_of_a_race() -> None:
+    assert seconds_per_epoch([{"seconds": 10.0, "epochs": 2}, {"seconds": 0.0, "epochs": 8}]) == 5
 
 
 def test_how_far_a_knob_is_off_is_told_as_a_share_of_the_budget() -> None:

@@ -75,6 +75,16 @@ def test_an_unknown_key_is_refused_with_the_nearest_one_beside_the_faults_of_the
     assert second.startswith(f"{file}:6:18: master.epochs: must be at least 1 (got 0)")
 
 
+def test_joint_trials_as_long_as_full_trainings_are_refused_beside_all_other_faults(tmp_path: Path) -> None:
+    file, single = write_recipe(tmp_path), Override("--set train.epochs", "train.epochs", "1")
+    assert read_recipe(file, [single]).train.epochs == 1, "without joint trials"
+    with pytest.raises(SpecError) as told:
+        read_recipe(file, [single, *read_settings(["search.joint_trials=4", "master.epochs=0"])])
+    first, second = told.value.faults
+    assert "master.epochs must be at least 1" in first
+    assert "train: must have 2 epochs at least, for a joint trial is a shorter training; raise epochs, or set" in second
+
+
 @pytest.mark.parametrize("text", ["train.epochs", "=5", "train..epochs=5", "train.=5", "a b=5", ""])
 def test_what_is_no_key_and_value_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"^--set must be KEY=VALUE such as train\.epochs=5 \(got"):

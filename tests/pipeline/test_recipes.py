@@ -36,7 +36,7 @@ def shrunk(recipe: Recipe) -> Recipe:
     space = space.model_copy(update={"input": reads, "head": space.head.model_copy(update={"width": 32}), **small})
     brief = {"epochs": 1, "warmup_epochs": 0, "batch": 64}
     schedules = {name: getattr(recipe, name).model_copy(update=brief) for name in ("master", "distill", "train")}
-    measure = recipe.measure.model_copy(update={"device": "estimate:v100", "networks": 3})
+    measure = recipe.measure.model_copy(update={"device": "estimate:v100", "calibration_networks": 3})
     select = recipe.select.model_copy(update={"random_samples": 2000})
     return recipe.model_copy(
         update={"space": space, "data": Data(), "measure": measure, "resolution": 32, "select": select, **schedules}

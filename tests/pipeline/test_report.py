@@ -26,7 +26,7 @@ FIVE = RECIPE.replace("train: {epochs: 2", "train: {epochs: 10")  # a short trai
 
 def entrant(network: str, design: str | None = None) -> Entrant:
     facts = {"resolution": 16, "budget_ms_per_image": 1.0, "parameters": 1, "macs": 1}
-    return Entrant(budget=BUDGET, within=(BUDGET,), design=design, name=network, network=network, **facts)
+    return Entrant(budget=BUDGET, within=(BUDGET,), design=design, name=f"{design or 'tiny'}-{network}", network=network, **facts)
 
 
 def test_of_all_trainings_the_short_ones_of_who_races_are_shown_with_whose_they_are(tmp_path: Path) -> None:
@@ -41,13 +41,16 @@ def test_of_all_trainings_the_short_ones_of_who_races_are_shown_with_whose_they_
         entrants=(entrant("searched"), entrant("known", design="resnet18"), entrant("failed")),
         unmet=(),
         joint=(JointTrial(network="joint", budget=BUDGET),),
-        promoted=(entrant("joint"),),
+        promoted=(),
     ).save(run.entrants)
     trainings = [("searched", 2, 0, 0.5), ("searched", 10, 0, 0.9), ("known", 2, 0, 0.6), ("known", 2, 1, 0.7)]
     trainings += [("joint", 2, 0, 0.4), ("stranger", 2, 0, 0.8), ("failed", 2, 0, None)]
     for network, epochs, repeat, held_out in trainings:
         id = digest(f"{network}/{epochs}/{repeat}")
-        line = Finished(id=id, name=network, network=network, epochs=epochs, repeat=repeat, held_out=held_out)
+        line = Finished(id=id, name=f"tiny-{network}", network=network, epochs=epochs, repeat=repeat, held_out=held_out)
         run.race.append(line.model_dump(mode="json"))
-    shown = {"searched": ShortTraining(0.5, True), "known": ShortTraining(0.6, False), "joint": ShortTraining(0.4, True)}
-    assert _short_trainings(job) == shown
+    assert _short_trainings(job) == {
+        "searched": ShortTraining("tiny-searched", 0.5, True),
+        "known": ShortTraining("resnet18-known", 0.6, False),  # it was a joint trial by another name when it was trained
+        "joint": ShortTraining("tiny-joint", 0.4, True),
+    }

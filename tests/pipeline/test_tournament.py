@@ -230,6 +230,17 @@ def test_on_another_device_it_is_measured_anew_and_no_training_is_repeated_and_a
     assert max(Counter(trained(run)).values()) == 1
 
 
+def test_on_another_device_a_run_that_has_only_its_tournament_goes_no_further_without_being_asked(run: RunFolder) -> None:
+    recipe, before = run.recipe(), run.latency.path.stat().st_mtime_ns
+    elsewhere = recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"device": "estimate:t4"})})
+    law = r"was measured with .*v100.* would measure anew with .*t4.*; give --remeasure for that"
+    with pytest.raises(RunError, match=law), open_run(run.path, Progress(), elsewhere, same_setting=True):
+        pass
+    assert run.latency.path.stat().st_mtime_ns == before
+    with open_run(run.path, Progress(), recipe, same_setting=True) as job:
+        assert job.tournament is not None, "in its own setting it goes on"
+
+
 def test_staircases_found_around_another_masternet_are_found_anew(run: RunFolder) -> None:
     with open_run(run.path, Progress()) as job:
         profile_device(job)

@@ -28,7 +28,10 @@ WON = Raced(
     parameters=10,
     macs=20,
 )
-KNOWN = WON.model_copy(update={"name": "resnet-r8-2", "searched": False, "design": "resnet", "held_out_accuracy": 0.8})
+OTHER, LOST = (WON.network.replace("c8", width) for width in ("c16", "c24"))
+KNOWN = WON.model_copy(
+    update={"name": "resnet-r8-2", "network": OTHER, "searched": False, "design": "resnet", "held_out_accuracy": 0.8}
+)
 
 
 def outcomes() -> Outcomes:
@@ -63,13 +66,13 @@ def test_networks_are_drawn_by_their_test_accuracy_and_each_can_be_pointed_at() 
 
 def test_the_rungs_of_a_race_lead_from_short_to_full_trainings_the_best_first() -> None:
     short = {
-        "resnet-r8-2": ShortTraining(0.5, False),
-        "mine-r8-1": ShortTraining(0.4, True),
-        "lost-r8-3": ShortTraining(0.3, True),
+        OTHER: ShortTraining("mine-r8-2", 0.5, True),  # as it was a joint trial
+        WON.network: ShortTraining("mine-r8-1", 0.4, True),
+        LOST: ShortTraining("lost-r8-3", 0.3, True),
     }
     first, second, third = race_figures.rungs_info(outcomes(), short)
     assert (first.name, first.short, first.full, first.won) == ("mine-r8-1", 40.0, 90.0, True)
-    assert (second.name, second.searched, second.full) == ("resnet-r8-2", False, 80.0)
+    assert (second.name, second.searched, second.short, second.full) == ("resnet-r8-2", False, 50.0, 80.0)
     assert (third.name, third.short, third.full, third.searched) == ("lost-r8-3", 30.0, None, True)
     assert race_figures.draw_rungs((first, second, third)).startswith("<svg")
 

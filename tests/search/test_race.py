@@ -54,6 +54,11 @@ def test_a_short_training_has_a_fifth_of_the_epochs_and_warms_up_for_a_quarter_o
     assert averaged.ema is None
 
 
+def test_a_training_of_one_epoch_is_its_own_short_one_so_that_the_race_trains_nothing_twice() -> None:
+    brief = Training(epochs=1, learning_rate=0.1, ema=0.9999)
+    assert short_training(brief) == brief
+
+
 @given(st.lists(st.tuples(SHARES, st.booleans()), min_size=1, max_size=12), st.floats(0.05, 1.0))
 def test_the_best_share_is_trained_fully_with_the_best_of_both_kinds(found: list[tuple[float, bool]], share: float) -> None:
     entrants = [entrant(f"n{k}", design="known" if known else None) for k, (_, known) in enumerate(found)]

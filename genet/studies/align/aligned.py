@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from genet.arch.external import ExternalModel, ModelSpec
+from genet.arch.external import FUNCTION, ExternalModel, ModelSpec
 from genet.arch.network import Input, Network, legal_name
 from genet.errors import EvidenceError, GenetError, SpecError, first_line
 from genet.export.timm_form import shown_to
@@ -21,6 +22,7 @@ from genet.models.fingerprint import computed
 from genet.models.plain import made_plain
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import SILENT, Progress, on_screen
+from genet.studies.align import TOLERANCE
 from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.objective import Mode
@@ -28,7 +30,7 @@ from genet.studies.align.prune import Pruning
 from genet.studies.align.steps import EVIDENCE, by_importance, by_paper, measure_for, places_of, rows_of, run_of
 from genet.studies.align.study import Alignment, Goal, Solver
 from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Scope
-from genet.studies.align.verdict import goal_faults, no_edge, promising, settled
+from genet.studies.align.verdict import goal_faults, importance_faults, no_edge, promising, settled
 from genet.training.named import images_named
 
 
@@ -73,7 +75,7 @@ def align(
     *,
     mode: Mode = "latency",
     target_ratio: float | None = None,
-    param_tolerance: float = 0.05,
+    param_tolerance: float = TOLERANCE,
     solver: Solver = "greedy",
     data: str | Path | None = None,
     include: str | Sequence[str] = (),
@@ -90,7 +92,7 @@ def align(
     `evidence`. EvidenceError if no other widths are certain to be better.
     """
     goal, scope = Goal(mode, target_ratio, param_tolerance, solver), Scope(_patterns(include), _patterns(exclude))
-    faults = [*goal_faults(goal, str), *(_importance_faults(goal) if data is not None else ())]
+    faults = [*goal_faults(goal, str), *(importance_faults(goal, "data", str) if data is not None else ())]
     if faults:
         raise SpecError(faults)
     shown = SILENT if quiet else on_screen()
@@ -116,16 +118,6 @@ def align(
     return Aligned(_described(kept.subject, module), start.as_given(module) if start.weighted else None, found, why)
 
 
-def _importance_faults(goal: Goal) -> Iterator[str]:
-    """Yield what is wrong with a goal for the objective by importance, one line each."""
-    if goal.reduce is None:
-        yield "data must go with target_ratio, the latency at which the most important channels are kept (got none)"
-    usual = Goal(goal.mode)
-    for name, value, other in (("param_tolerance", goal.tolerance, usual.tolerance), ("solver", goal.solver, usual.solver)):
-        if value != other:
-            yield f"{name} must go without data, by which channels are chosen by importance (got {value}); leave it out"
-
-
 @dataclass(frozen=True)
 class _Start:
     """The network to align, the origin of its weights, and what it says of measuring.
@@ -149,12 +141,14 @@ def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _S
     """Return a network by its name, with trained weights if they are needed."""
     if example is not None:
         raise GenetError(f"aligning {what} failed: got an example, expected none beside a name; give batch=N")
+    if re.fullmatch(FUNCTION, what) and not what.startswith("timm:"):
+        raise GenetError(f"aligning {what} failed: got the name of a function, expected its network; give that and an example")
     structure, run = structure_named(what), run_of(what)
     if isinstance(structure, Network):
         if trained:
             raise SpecError(["data must go with a network that keeps its weights: one of super-blocks is trained anew"])
         return _Start(NetworkSubject(structure, scope), run=run)
-    source = source_of(what, structure, trained)
+    source = source_of(what, structure, trained, "the module itself with its weights")
     subject = ModuleSubject(structure, source.module, scope=scope)
     return _Start(subject, source, trained or weights_of(what) is not None, run=run)
 

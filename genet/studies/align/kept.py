@@ -45,10 +45,10 @@ class Source:
     built: bool = False
 
 
-def source_of(what: str, structure: ExternalModel, trained: bool) -> Source:
+def source_of(what: str, structure: ExternalModel, trained: bool, way: str) -> Source:
     """Return the network with its weights: those beside its file, its function's or timm's.
 
-    Use fresh ones if `trained` ones are not needed. GenetError if they are, and there are none.
+    Use fresh ones if `trained` ones are not needed. GenetError if they are, and there are none; `way` is another remedy.
     """
     weights = weights_of(what)
     if weights:
@@ -61,7 +61,7 @@ def source_of(what: str, structure: ExternalModel, trained: bool) -> Source:
         if found is None or without:
             raise GenetError(
                 f"{what}: got no trained weights ({without}), expected some, of which the best are kept; give a folder "
-                "with network.yaml and model.safetensors, or --untrained for fresh ones"
+                f"with network.yaml and model.safetensors, or {way}"
             )
         module = found
     return Source(module, shown=shown_to(module) if timms else None, built=not timms)

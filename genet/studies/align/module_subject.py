@@ -129,7 +129,7 @@ class ModuleSubject:
         """
         size = resolution or self.resolution
         image = (self.network.input.channels, size, size)
-        way = "leave resolution out of --scale" if size != self.resolution else "give another --size"
+        way = "scale its width alone" if size != self.resolution else "give it images of another size"
         return traced(self.name, image, lambda: self.build(widths, removed=removed), way)
 
     def build(self, widths: Widths, kept: Kept | None = None, removed: Sequence[str] = ()) -> nn.Module:

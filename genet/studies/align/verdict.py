@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 from genet.config.options import Spelling, as_option
 from genet.errors import EvidenceError
 from genet.latency.report import read_latency
+from genet.studies.align import TOLERANCE
 from genet.studies.align.objective import Mode
 from genet.studies.align.place import Place
 from genet.studies.align.study import UNNOTICED, Alignment, Goal, Ratio, Solver
@@ -26,9 +27,25 @@ def goal_faults(goal: Goal, spelled: Spelling = as_option) -> Iterator[str]:
     if goal.reduce is not None and not 0 < goal.reduce < 1:
         yield f"{ratio} must be a share of the latency between 0 and 1, such as 0.85 (got {goal.reduce:g})"
     if not 0 < goal.tolerance < 1:
-        yield f"{tolerance} must be a share of the parameters between 0 and 1, such as 0.05 (got {goal.tolerance:g})"
+        yield f"{tolerance} must be a share of the parameters between 0 and 1, such as {TOLERANCE} (got {goal.tolerance:g})"
     if goal.reduce is not None and goal.mode == "accuracy":
         yield f"{ratio} must go with {mode} latency: the other mode keeps the latency (got {mode} accuracy)"
+
+
+def importance_faults(goal: Goal, asked: str, spelled: Spelling = as_option, others: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what is wrong with a goal for the objective by importance, one line each, with its options as the user spells them.
+
+    `asked` is what chooses this objective, and `others` are further options given that it has no use for.
+    """
+    if goal.reduce is None:
+        yield f"{spelled('target_ratio')} must go with {asked}: it is the latency to reach (got none); give one such as 0.7"
+    given = {
+        f"{spelled('mode')} accuracy": goal.mode == "accuracy",
+        spelled("param_tolerance"): goal.tolerance != TOLERANCE,
+        f"{spelled('solver')} exact": goal.solver == "exact",
+    }
+    for option in (*others, *(option for option, is_given in given.items() if is_given)):
+        yield f"{option} must go without {asked}: importance chooses widths and channels itself; leave one of them out"
 
 
 def promising(places: Sequence[Place], goal: Goal) -> bool:

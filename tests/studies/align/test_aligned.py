@@ -92,13 +92,18 @@ def test_the_result_is_in_the_number_format_and_on_the_device_of_what_was_given(
             {"target_ratio": 1.5, "mode": "speed"},
             "mode must be latency or accuracy (got speed)\ntarget_ratio must",
         ),
-        (OURS, None, {"data": "digits"}, "data must go with target_ratio"),
+        (
+            OURS,
+            None,
+            {"data": "digits"},
+            "target_ratio must go with data: it is the latency to reach (got none)",
+        ),
         (
             OURS,
             None,
             {"data": "digits", "target_ratio": 0.5, "param_tolerance": 0.2, "solver": "exact"},
-            "param_tolerance must go without data, by which channels are chosen by importance (got 0.2); leave it out\n"
-            "solver must go without data",
+            "param_tolerance must go without data: importance chooses widths and channels itself; leave one of them out\n"
+            "solver exact must go without data",
         ),
         (small(), torch.zeros(2, 1, 8, 8), {"exclude": "layer9"}, "exclude: got 'layer9'"),
         (
@@ -109,6 +114,8 @@ def test_the_result_is_in_the_number_format_and_on_the_device_of_what_was_given(
         ),
         (OURS, None, {"data": "digits", "target_ratio": 0.5}, "data must go with a network that keeps its weights"),
         (OURS, None, {"memory_format": "nchw"}, "memory_format must be"),
+        ("timm:test_byobnet", None, {"data": "digits", "target_ratio": 0.5}, "or the module itself with its weights"),
+        (f"{__name__}:small", None, {}, "got the name of a function, expected its network; give that and an example"),
     ],
 )
 def test_what_cannot_be_is_named_as_it_was_given(network: Any, example: Any, asked: dict[str, Any], law: str) -> None:
