@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, cast
+from typing import cast
 
 from genet.arch.network import Network
 from genet.cli.align_importance import importance_faults, prune_by_importance
 from genet.cli.align_result import Destination, check_place, compared, destination, write_aligned
-from genet.cli.console import TOO_NOISY, labelled, milliseconds, progress, save_picture, table
+from genet.cli.console import TOO_NOISY, Answer, labelled, milliseconds, progress, save_picture, table
 from genet.cli.measuring import calibrated
 from genet.errors import EvidenceError, SpecError
 from genet.latency.naming import structure_named
@@ -28,7 +28,6 @@ from genet.studies.align.verdict import error_of, goal_faults, no_edge, promisin
 from genet.studies.figures import draw_alignment
 from genet.training.named import images_named
 
-Answer = dict[str, Any]
 UNSTEADY = 0.05  # of a latency, from one reading to the next
 MEASURED = ("device", "runtime", "dtype", "memory_format", "batch")
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
 
 from genet.cli.align_result import Destination, compared
-from genet.cli.console import milliseconds, progress, table
+from genet.cli.console import Answer, milliseconds, progress, table
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter
 from genet.names import some_of
@@ -17,7 +16,6 @@ from genet.studies.align.steps import by_importance
 from genet.studies.align.subject import LEFT_OUT
 from genet.studies.align.verdict import error_of
 
-Answer = dict[str, Any]
 TOLERANCE = 0.05  # default of --param-tolerance
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from genet.arch.external import ModelSpec
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.cli.train import recipe_with
 from genet.config.reader import read_structure, read_training, to_yaml
 from genet.config.recipe import TrainingRecipe
@@ -30,7 +30,6 @@ from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Widths
 from genet.training.loop import Execution
 from genet.training.splits import load_data
 
-Answer = dict[str, Any]
 FOUND_FILE = "alignment.json"  # beside the network
 ANSWER_FILE = "answer.json"  # beside a network that is trained on
 CUT = "cut"  # folder, inside that of the trained network, of the network before

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from genet.arch.network import MULTIPLE, Block
-from genet.cli.console import milliseconds, progress, save_picture, table
+from genet.cli.console import Answer, milliseconds, progress, save_picture, table
 from genet.cli.measuring import measure_of, say_damaged
 from genet.errors import SpecError
 from genet.latency.evidence import open_rows, read_evidence
@@ -23,7 +22,6 @@ from genet.names import damaged_lines
 from genet.report.latency_figures import draw_staircase
 from genet.storage import Journal
 
-Answer = dict[str, Any]
 UNCLEAR = 0.2  # latencies that count as equal: few steps are higher than this
 PATTERNS = {
     "stairs": "latency steps up at the edges, and the widths before them are wave-aligned; a rising tread keeps some of its own",

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from genet.cli.console import labelled, milliseconds, progress, save_picture, table
+from genet.cli.console import Answer, labelled, milliseconds, progress, save_picture, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.cli.survey_journal import SurveyJournal
 from genet.config.reader import read_structure
@@ -31,7 +31,6 @@ from genet.studies.survey.presets import PRESETS
 from genet.studies.survey.survey import Frontiers, Percent, Surveyed, frontiers, survey
 from genet.studies.tables import as_csv, read_table
 
-Answer = dict[str, Any]
 EVIDENCE = Path("runs") / "survey" / "survey.jsonl"
 HEAD = [
     "network",
