@@ -28,8 +28,7 @@ from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.progress import duration
 from genet.search.known_designs import check_portfolio, designs_of, known_designs, portfolio_of
 from genet.search.outcome import TELLING
-from genet.training.inventory import Inventory, check_images
-from genet.training.named import images_in
+from genet.training.inventory import Inventory, check_images, images_in
 
 T = TypeVar("T")
 UNKNOWN = "known once genet run has measured, which it does first"

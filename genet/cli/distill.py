@@ -15,9 +15,9 @@ from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
 from genet.progress import duration
 from genet.search.outcome import percent
+from genet.trials.results import SuperBlockProgress, progress_by_superblock
 from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner
-from genet.trials.status import SuperBlockProgress, progress_by_superblock
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -13,7 +13,7 @@ from genet.device import open_device
 from genet.export.opening import open_network
 from genet.search.outcome import percent
 from genet.training.accuracy import EVALUATION_BATCH, top
-from genet.training.named import images_named
+from genet.training.inventory import images_named
 from genet.training.splits import load_test
 
 

@@ -19,7 +19,7 @@ from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.shortfalls import unmet_budgets
 from genet.search.outcome import percent
 from genet.storage import FolderLock
-from genet.training.named import images_in, images_named
+from genet.training.inventory import images_in, images_named
 
 
 def run(arguments: argparse.Namespace) -> Answer:

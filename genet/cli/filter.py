@@ -11,8 +11,7 @@ from genet.errors import SpecError
 from genet.progress import duration
 from genet.statistics import half_interval
 from genet.studies.figures import draw_filtering
-from genet.studies.filter.bench import read_bench
-from genet.studies.filter.nats import read_nats
+from genet.studies.filter.bench import read_bench, read_nats
 from genet.studies.filter.study import Conditions, Filtering, Method, study
 
 EARLY = 0.9  # of the budget: the output names searches that ended before this share

@@ -10,7 +10,7 @@ from genet.pipeline.context import open_run
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.fit import fit_trials
 from genet.search.regression import Regression
-from genet.trials.audit import additivity
+from genet.trials.results import additivity
 
 LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how the model deals with too few trials
 

@@ -17,7 +17,7 @@ from genet.latency.report import LatencyReport, read_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option
 from genet.latency.timing.meter import Meter, meter_of
-from genet.latency.timing.repeatability import Repeatability, repeatability
+from genet.latency.timing.ratio import Repeatability, repeatability
 from genet.latency.workload import Workload, read_part, whole
 from genet.models.weights import NETWORK_FILE
 from genet.names import typed

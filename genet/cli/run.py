@@ -18,7 +18,7 @@ from genet.pipeline.finish import finish_of, note_place
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.shortfalls import list_shortfalls
 from genet.search.outcome import Outcomes
-from genet.training.named import images_in
+from genet.training.inventory import images_in
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -12,8 +12,7 @@ from genet.pipeline.explain import explain_selection, propose_trials
 from genet.pipeline.search_state import SearchState, evidence_table
 from genet.pipeline.select import select_from_evidence, select_networks
 from genet.search.certificate import Choice, Selection
-from genet.search.explain import APART, NEARBY, Explanation
-from genet.search.next_single_trials import Proposal
+from genet.search.explain import APART, NEARBY, Explanation, Proposal
 from genet.search.outcome import percent
 from genet.search.regression import Regression
 

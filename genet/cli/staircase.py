@@ -38,7 +38,11 @@ def run(arguments: argparse.Namespace) -> Answer:
             ["genet staircase must be given one of BLOCK such as 'XX k3 c256 @14', --from CSV, --compare EVIDENCE EVIDENCE"]
         )
     if arguments.compare:
-        return _compare(*arguments.compare)
+        portable = portability(*map(read_evidence, arguments.compare))
+        for file in arguments.compare:
+            say_damaged(file)
+        _print_portability(portable)
+        return portable.model_dump(mode="json")
     if arguments.csv:
         source, estimate = arguments.csv, None
         found = analyse(read_sweep(arguments.csv))
@@ -115,14 +119,6 @@ def _print(found: Staircase, source: str, estimate: bool | None) -> None:
 def _unclear(found: Staircase) -> bool:
     """Return whether noise hides what steps there may be."""
     return found.eps > UNCLEAR
-
-
-def _compare(first: Path, second: Path) -> Answer:
-    found = portability(read_evidence(first), read_evidence(second))
-    for file in (first, second):
-        say_damaged(file)
-    _print_portability(found)
-    return found.model_dump(mode="json")
 
 
 def _print_portability(found: Portability) -> None:

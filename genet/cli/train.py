@@ -22,8 +22,8 @@ from genet.progress import Progress
 from genet.search.outcome import percent
 from genet.storage import FolderLock
 from genet.training.distributed import ProcessGroup, join
+from genet.training.inventory import images_in
 from genet.training.loop import Execution
-from genet.training.named import images_in
 
 
 def run(arguments: argparse.Namespace) -> Answer:

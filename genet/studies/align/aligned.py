@@ -29,7 +29,7 @@ from genet.studies.align.steps import EVIDENCE, by_importance, by_paper, measure
 from genet.studies.align.study import Alignment, Goal, Solver
 from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Scope
 from genet.studies.align.verdict import goal_faults, no_edge, promising, settled
-from genet.training.named import images_named
+from genet.training.inventory import images_named
 
 
 @dataclass(frozen=True)

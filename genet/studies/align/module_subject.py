@@ -19,8 +19,7 @@ from genet.models.external import channels
 from genet.studies.align.branches import removable_blocks, without
 from genet.studies.align.channel_groups import Group, Tied, tie
 from genet.studies.align.layer import Layer
-from genet.studies.align.resizable import verify_resizable
-from genet.studies.align.resize import Kept, resized
+from genet.studies.align.resize import Kept, resized, verify_resizable
 from genet.studies.align.subject import EVERYTHING, WIDEST, Movable, Scope, Widths, grid
 
 

@@ -23,7 +23,7 @@ from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 from genet.studies.align.matrix import Matrices
 from genet.studies.align.program import Choice, Offer, Program, fastest, least_lost
-from genet.studies.align.study import NEGLIGIBLE, Ratio
+from genet.studies.align.study import NEGLIGIBLE, Ratio, begin_rows, check_measured
 from genet.studies.align.subject import Movable
 
 if TYPE_CHECKING:
@@ -121,27 +121,19 @@ def find_offers(metered: MeteredSubject, importance: Importance, tracker: Tracke
         why = "; ".join(dict.fromkeys(subject.fixed.values())) or "it has no convolutions"
         raise EvidenceError(f"{subject.name}: got no layer whose width may change, expected at least one: {why}")
     if subject.movable:
-        typical = subject.movable[len(subject.movable) // 2]
-        first = typical.blocks(typical.width)
-        profile_blocks(table, meter, first, first[0], 0, tracker)  # begins a new table with a sentinel like most of its rows
+        begin_rows(subject.movable, table, meter, tracker)
     found = []
     for movable in subject.movable:
         at_width = {width: movable.blocks(width) for width in narrower(movable)}
         widths: tuple[int, ...] = (movable.width,)
         if len(at_width) > 1:
             sweep, _ = profile_sweep(table, meter, at_width, (movable.width,), tracker)
-            if movable.width not in sweep.widths:
-                raise EvidenceError(f"measuring {movable.name} at its width {movable.width} failed: {_failure(table, movable)}")
+            check_measured(movable, sweep.widths, table)
             widths = on_offer(analyse(sweep))
         group = subject.tied.of(movable.name)
         every, *lost = importance.lost(group, (0, *(width // movable.multiple for width in widths)))
         found.append(Offer(movable.name, widths, tuple(lost), every, subject.around_group(movable.name)))
     return tuple(found)
-
-
-def _failure(table: LatencyTable, movable: Movable) -> str:
-    rows = map(table.block_row, movable.blocks(movable.width))
-    return next((row.failure for row in rows if row and row.failure), "it failed")
 
 
 def find_program(

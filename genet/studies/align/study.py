@@ -18,9 +18,7 @@ from genet.latency.workload import Workload
 from genet.progress import UNSEEN, Tracker
 from genet.statistics import half_interval
 from genet.storage import Record
-from genet.studies.align.exact import exact
-from genet.studies.align.greedy import greedy
-from genet.studies.align.objective import Chosen, Mode, Objective, stay
+from genet.studies.align.objective import Chosen, Mode, Objective, exact, greedy, stay
 from genet.studies.align.place import Place, place, stepless
 from genet.studies.align.subject import Movable, ResizableNetwork, Widths
 
@@ -125,13 +123,26 @@ def find_places(subject: ResizableNetwork, table: LatencyTable, meter: Meter, tr
     if not subject.movable:
         why = "; ".join(dict.fromkeys(subject.fixed.values())) or "it has no convolutions"
         raise EvidenceError(f"{subject.name}: got no layer whose width may change, expected at least one: {why}")
-    typical = subject.movable[len(subject.movable) // 2]
-    first = typical.blocks(typical.width)
-    profile_blocks(table, meter, first, first[0], 0, tracker)  # begins a new table with a sentinel like most of its rows
+    begin_rows(subject.movable, table, meter, tracker)
     for movable in subject.movable:
         _staircase(movable, table, meter, tracker)
     # only now is the machine's usual speed known, at which the latencies of all places are given
     return tuple(_place(subject, movable, table, meter, tracker) for movable in subject.movable)
+
+
+def begin_rows(movable: Sequence[Movable], table: LatencyTable, meter: Meter, tracker: Tracker) -> None:
+    """Begin a new table with a sentinel like most of its rows."""
+    typical = movable[len(movable) // 2]
+    first = typical.blocks(typical.width)
+    profile_blocks(table, meter, first, first[0], 0, tracker)
+
+
+def check_measured(movable: Movable, widths: Sequence[int], table: LatencyTable) -> None:
+    """Raise EvidenceError if its own width is none of those measured."""
+    if movable.width not in widths:
+        rows = map(table.block_row, movable.blocks(movable.width))
+        failure = next((row.failure for row in rows if row and row.failure), "it failed")
+        raise EvidenceError(f"measuring {movable.name} at its width {movable.width} failed: {failure}")
 
 
 def _place(subject: ResizableNetwork, movable: Movable, table: LatencyTable, meter: Meter, tracker: Tracker) -> Place:
@@ -150,10 +161,7 @@ def _staircase(movable: Movable, table: LatencyTable, meter: Meter, tracker: Tra
     if not (stepless(staircase) or any(movable.width < tread.last for tread in staircase.treads[:-1])):
         at_width |= {width: movable.blocks(width) for width in movable.farther}
         staircase = analyse(*profile_sweep(table, meter, at_width, offered, tracker))
-    if movable.width not in staircase.widths:
-        rows = map(table.block_row, movable.blocks(movable.width))
-        failure = next((row.failure for row in rows if row and row.failure), "it failed")
-        raise EvidenceError(f"measuring {movable.name} at its width {movable.width} failed: {failure}")
+    check_measured(movable, staircase.widths, table)
     return staircase
 
 
