@@ -20,13 +20,13 @@ from genet.names import some_of
 from genet.search.outcome import percent
 from genet.studies.align.criteria import NORMS
 from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
-from genet.studies.align.module_subject import ModuleSubject, cut_to
+from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.prune import Pruning
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
 from genet.studies.align.steps import EVIDENCE, by_importance, by_paper, measure_for, places_of, rows_of, run_of
 from genet.studies.align.study import Alignment, Goal
-from genet.studies.align.subject import LEFT_OUT, NetworkSubject, ResizableNetwork, Scope, Widths
+from genet.studies.align.subject import LEFT_OUT, NetworkSubject, Scope, Widths
 from genet.studies.align.verdict import error_of, goal_faults, no_edge, promising, settled
 from genet.studies.figures import draw_alignment
 from genet.training.inventory import images_named

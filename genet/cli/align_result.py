@@ -25,8 +25,8 @@ from genet.pipeline.train import train_network
 from genet.search.outcome import percent
 from genet.storage import FolderLock, Record, digest, read_bytes, write_atomic
 from genet.studies.align.kept import Kept
-from genet.studies.align.module_subject import ModuleSubject
-from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Widths
+from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork
+from genet.studies.align.subject import NetworkSubject, Widths
 from genet.training.loop import Execution
 from genet.training.splits import load_data
 

@@ -21,7 +21,7 @@ from genet.latency.evidence import read_evidence, told_apart
 from genet.latency.predict import Predictor
 from genet.latency.profile import FEW
 from genet.latency.staircase.space_sweeps import Staircases, correction_networks
-from genet.latency.table import LatencyTable, NetworkRow, settings
+from genet.latency.table import LatencyTable, NetworkRow, Setting, settings
 from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
 from genet.latency.workload import part_of
 from genet.names import damaged_lines
@@ -185,14 +185,18 @@ def check_designs(recipe: Recipe) -> None:
         raise SpecError(faults)
 
 
-def check_setting(job: RunContext) -> None:
-    """Raise RunError if the run was measured in another setting, in which its rows are of no use, as with other threads."""
+def other_setting(job: RunContext) -> Setting | None:
+    """Return the setting that the run was measured in if it is another one than now, as with other threads or versions."""
     if not job.folder.staircase.exists():
-        return
+        return None
     before = settings(job.folder.latency).get(job.folder.read(job.folder.staircase, Staircases).setting)
-    now = job.meter.setting
-    if before and before.digest != now.digest:
-        was, asked = told_apart(before, now)
+    return before if before and before.digest != job.meter.setting.digest else None
+
+
+def check_setting(job: RunContext) -> None:
+    """Raise RunError if the run was measured in another setting, in which its rows are of no use."""
+    if before := other_setting(job):
+        was, asked = told_apart(before, job.meter.setting)
         raise RunError(
             f"{job.folder.path}: was measured with {was}, and this command would measure anew with {asked}; give --remeasure for "
             "that, or settings as before"

@@ -22,12 +22,12 @@ from genet.models.plain import made_plain
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import SILENT, Progress, on_screen
 from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
-from genet.studies.align.module_subject import ModuleSubject
+from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork
 from genet.studies.align.objective import Mode
 from genet.studies.align.prune import Pruning
 from genet.studies.align.steps import EVIDENCE, by_importance, by_paper, measure_for, places_of, rows_of, run_of
 from genet.studies.align.study import Alignment, Goal, Solver
-from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Scope
+from genet.studies.align.subject import NetworkSubject, Scope
 from genet.studies.align.verdict import goal_faults, no_edge, promising, settled
 from genet.training.inventory import images_named
 

@@ -13,10 +13,11 @@ from genet.arch.network import MULTIPLE
 from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 from genet.studies.align.study import Ratio, no_slower, ratio_of
-from genet.studies.align.subject import Movable, ResizableNetwork, Widths
+from genet.studies.align.subject import Movable, Widths
 
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
+    from genet.studies.align.module_subject import ResizableNetwork
 
 Dimension = Literal["width", "resolution"]
 GROWTH: dict[Dimension, float] = {"width": 1.1, "resolution": 1.15}
