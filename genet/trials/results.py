@@ -72,13 +72,8 @@ class Task(Protocol):
         ...
 
 
-class Result(Protocol):
+class Result(Task, Protocol):
     """The result of a task; it has the task's name."""
-
-    @property
-    def id(self) -> str:
-        """Names the task."""
-        ...
 
     @property
     def failure(self) -> Failure | None:
