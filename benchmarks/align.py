@@ -44,10 +44,8 @@ from genet.models.external import build_structure, structure_of
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
 from genet.storage import Journal, digest, write_atomic
 from genet.studies.align.criteria import kept_channels, norms
-from genet.studies.align.exact import exact
-from genet.studies.align.greedy import greedy
 from genet.studies.align.module_subject import ModuleSubject, cut_to
-from genet.studies.align.objective import Objective
+from genet.studies.align.objective import Objective, exact, greedy
 from genet.studies.align.place import Option, Place
 from genet.studies.align.study import Ratio, ratio_of
 from genet.studies.align.subject import Movable

@@ -19,8 +19,7 @@ from genet.arch.network import Network
 from genet.config.recipe import Mode, Model, Schedule
 from genet.search.validation import agreement, ceiling, free_proxies, perfect
 from genet.storage import Journal, write_atomic
-from genet.trials.audit import additivity
-from genet.trials.results import read_results
+from genet.trials.results import additivity, read_results
 
 MODELS: tuple[Model, ...] = ("auto", "paper")
 

@@ -20,10 +20,9 @@ from scipy.stats import kendalltau
 from genet.cli.console import progress
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
-from genet.latency.predict import relative_errors
 from genet.latency.profile import measure_network
 from genet.latency.staircase.space_sweeps import Staircases, correction_networks, random_networks
-from genet.latency.timing.repeatability import repeatability
+from genet.latency.timing.ratio import repeatability
 from genet.latency.workload import whole
 from genet.pipeline.context import RunContext, open_run, predictor
 from genet.pipeline.profile import profile_device
@@ -71,7 +70,7 @@ class Errors(Record):
     @property
     def errors(self) -> NDArray[np.float64]:
         """The relative error of every network."""
-        return np.array(relative_errors(self.predicted_ms, self.measured_ms))
+        return np.array(self.predicted_ms) / np.array(self.measured_ms) - 1
 
     @property
     def kendall(self) -> float:

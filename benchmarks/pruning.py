@@ -39,9 +39,9 @@ from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
 from genet.storage import Journal, write_atomic
 from genet.studies.align.criteria import kept_channels, norms
 from genet.studies.align.importance import IMAGES
+from genet.studies.align.kept import renewed
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Place
-from genet.studies.align.renewal import renewed
 from genet.studies.align.study import Goal, Ratio, align, find_places, ratio_of
 from genet.training.image_sets import FirstImages, ImageSet
 from genet.training.splits import load_data

@@ -29,8 +29,8 @@ from genet.export.timm_form import to_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
 from genet.latency.timing.clock import Timing, Work, measure_apart
 from genet.latency.timing.runtimes import onnx_work, prepare
+from genet.models.blocks import fused
 from genet.models.build import build
-from genet.models.fuse import fused
 from genet.storage import Record, write_atomic
 from genet.training.image_sets import TensorImages
 from genet.training.splits import Splits

@@ -314,7 +314,7 @@ def superblocks_that_fit(value: Any, handler: ValidatorFunctionWrapHandler, stem
         faults = [
             {"type": error["type"], "loc": error["loc"], "input": error["input"], "ctx": error.get("ctx", {})}
             if error["type"] != "law"
-            else {"type": law(**_law_context(error)), "loc": error["loc"], "input": error["input"]}
+            else {"type": law(error["ctx"]["law"], error["ctx"]["nearest"]), "loc": error["loc"], "input": error["input"]}
             for error in fault.errors()
         ]
     items = value if isinstance(value, list | tuple) else ()
@@ -327,10 +327,6 @@ def superblocks_that_fit(value: Any, handler: ValidatorFunctionWrapHandler, stem
     if faults:
         raise ValidationError.from_exception_data("superblocks", faults)
     return result
-
-
-def _law_context(error: Any) -> dict[str, str]:
-    return {"text": error["ctx"]["law"], "nearest": error["ctx"]["nearest"]}
 
 
 def blocks(network: Network) -> Iterator[Block]:

@@ -230,7 +230,7 @@ class SearchSpace(Described):
         low, high = (round(own * factor, 6) for factor in self.perturb.width)  # 200 * 0.28 is a hair above 56
         step = self.widths.multiple_of if isinstance(self.widths, MultipleOf) else MULTIPLE
         grid = set(range(math.ceil(low / step) * step, math.floor(high) + 1, step)) | {own}
-        return tuple(sorted(width for width in grid if _exportable(block_type, width)))
+        return tuple(sorted(width for width in grid if width > 0 and inner_width_is_exportable(width, block_type.ratio or 1.0)))
 
     def sizes(self, resolution: int) -> tuple[int, ...]:
         """Return the height and width in pixels that each super-block reads, and last those of the head or classifier."""
@@ -329,7 +329,3 @@ def superblock_of(block_type: BlockType, width: int, depth: int, stride: int) ->
             "ratio": block_type.ratio,
         }
     )
-
-
-def _exportable(block_type: BlockType, width: int) -> bool:
-    return width > 0 and inner_width_is_exportable(width, block_type.ratio or 1.0)

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 from genet.arch.network import Network
-from genet.cli.align_importance import option_faults, prune_by_importance
 from genet.cli.align_result import Destination, check_place, compared, destination, write_aligned
-from genet.cli.console import TOO_NOISY, labelled, milliseconds, progress, save_picture, table
+from genet.cli.console import TOO_NOISY, Answer, labelled, milliseconds, progress, save_picture, table
 from genet.cli.measuring import calibrated
 from genet.errors import EvidenceError, SpecError
 from genet.latency.naming import structure_named
+from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter, meter_of
 from genet.models.plain import baked
 from genet.models.weights import check_kept
+from genet.names import some_of
 from genet.search.outcome import percent
 from genet.studies.align.criteria import NORMS
 from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
-from genet.studies.align.module_subject import ModuleSubject, cut_to
+from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork, cut_to
 from genet.studies.align.place import Option, Place
+from genet.studies.align.prune import Pruning
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
-from genet.studies.align.steps import EVIDENCE, by_paper, measure_for, places_of, rows_of, run_of
+from genet.studies.align.steps import EVIDENCE, by_importance, by_paper, measure_for, places_of, rows_of, run_of
 from genet.studies.align.study import Alignment, Goal
-from genet.studies.align.subject import LEFT_OUT, NetworkSubject, ResizableNetwork, Scope, Widths
-from genet.studies.align.verdict import error_of, goal_faults, no_edge, promising, settled
+from genet.studies.align.subject import LEFT_OUT, NetworkSubject, Scope, Widths
+from genet.studies.align.verdict import error_of, goal_faults, importance_faults, no_edge, promising, settled
 from genet.studies.figures import draw_alignment
-from genet.training.named import images_named
+from genet.training.inventory import images_named
 
-Answer = dict[str, Any]
 UNSTEADY = 0.05  # of a latency, from one reading to the next
 MEASURED = ("device", "runtime", "dtype", "memory_format", "batch")
 
@@ -165,7 +167,11 @@ def _print_places(places: tuple[Place, ...], subject: ResizableNetwork) -> None:
     table(["layer", "tied", "width", "lies", "U", "T, TFLOP/s", "left edge", "right edge"], rows)
     print("  time, and T: of all layers that a width changes, its readers among them; U: the share of its step that it fills;")
     print("  edges: the nearest ones; the widest looked at where there is none at the right")
-    for name, why in subject.fixed.items():
+    _print_fixed(subject.fixed)
+
+
+def _print_fixed(fixed: Mapping[str, str]) -> None:
+    for name, why in fixed.items():
         if why != LEFT_OUT:
             print(f"  {name} stays as it is: {why}")
 
@@ -189,14 +195,19 @@ def _print(found: Alignment, goal: Goal) -> None:
     moved = {place.name: place for place in found.places if place.name in found.widths}
     if moved:
         table(["layer", "width", "new"], [[name, str(p.now.width), str(found.widths[name])] for name, p in moved.items()])
-    ratio, count = found.measured, found.parameters
-    how = "estimated" if found.estimate else "measured"
-    print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
-    print(f"{ratio.mean:.3f}{error_of(ratio)} of it; parameters {count[0]:,} -> {count[1]:,} ({found.parameter_gain:+.1%})")
+    _print_change(found)
     said = f"predicted from the layers alone: {found.predicted:.3f}"
     if goal.solver == "greedy" and goal.mode == "latency":
         said += f"; the exact choice under the same bounds would give {found.optimum:.3f} (--solver exact)"
     print(said)
+
+
+def _print_change(found: Alignment | Pruning) -> None:
+    """Print latency and parameters before and after."""
+    ratio, (before, after) = found.measured, found.parameters
+    how = "estimated" if found.estimate else "measured"
+    print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
+    print(f"{ratio.mean:.3f}{error_of(ratio)} of it; parameters {before:,} -> {after:,} ({found.parameter_gain:+.1%})")
 
 
 def _weights(arguments: argparse.Namespace, subject: ResizableNetwork, source: Source | None) -> Kept | None:
@@ -233,3 +244,59 @@ def _before(weights: Kept | None) -> float | None:
 def _accuracies(weights: Kept | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
     """Return its accuracy before and after, with the weights that were kept and no training in between."""
     return compared(weights, weights.build(widths), before, resolution) if weights and before is not None else {}
+
+
+def option_faults(arguments: argparse.Namespace, goal: Goal) -> Iterator[str]:
+    """Yield what is wrong with the options for the objective of importance, one line each."""
+    asked = "--objective importance"
+    if not arguments.data:
+        yield f"--data must go with {asked}: it looks at training images (got none); give --data FOLDER"
+    if arguments.untrained:
+        yield f"--untrained must go without {asked}: fresh weights are all as important; train the network first"
+    given = {
+        "--scale": arguments.scale,
+        "--pruned": arguments.pruned,
+        "--plot": arguments.plot,
+        f"--criterion {arguments.criterion}": arguments.criterion not in ("l1", "taylor"),
+    }
+    yield from importance_faults(goal, asked, others=[option for option, value in given.items() if value])
+
+
+def prune_by_importance(
+    kept: Kept | None, rows: LatencyTable, meter: Meter, target: float, before: float | None, result: Destination
+) -> Answer:
+    """Keep the most important channels and blocks at a share of the latency: choose, print, write."""
+    assert kept is not None  # a network that keeps its weights
+    found = by_importance(kept, rows, meter, target, progress())
+    _print_pruning(found)
+    answer: Answer = found.model_dump(mode="json")
+    answer |= {"widths": found.widths, "parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
+    module, subject = kept.renewed(kept.build(found.widths, found.removed)), kept.subject
+    answer |= compared(kept, module, before) if before is not None else {}
+    if result.folder:
+        structure = subject.described(module, f"{subject.name}-aligned", removed=found.removed)
+        answer["folder"] = str(result.write(structure, module, kept.labels, found))
+    return answer
+
+
+def _print_pruning(found: Pruning) -> None:
+    rows = [
+        [slot.name, str(len(slot.layers)), str(slot.width), ", ".join(map(str, slot.offered[:-1])), *_choice(found, number)]
+        for number, slot in enumerate(found.slots)
+    ]
+    table(["layer", "tied", "width", "narrower ones on offer", "new", "importance kept"], rows)
+    _print_fixed(found.fixed)
+    if found.blocks:
+        named = f": {some_of(found.removed)}" if found.removed else ""
+        print(f"  {len(found.removed)} of {len(found.blocks)} residual blocks removed{named}")
+    _print_change(found)
+    print(f"importance kept: {found.kept:.1%}; to second order the loss rises by {found.rise:.3f}", end="; ")
+    print(f"predicted from the layers alone: {found.predicted:.3f}")
+
+
+def _choice(found: Pruning, number: int) -> tuple[str, str]:
+    """Return a group's new width, and the share of its importance that it keeps."""
+    slot = found.slots[number]
+    if slot.new is None:
+        return "removed", ""
+    return str(slot.new), f"{slot.kept[slot.offered.index(slot.new)]:.1%}"

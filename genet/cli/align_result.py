@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from genet.arch.external import ModelSpec
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.cli.train import recipe_with
 from genet.config.reader import read_structure, read_training, to_yaml
 from genet.config.recipe import TrainingRecipe
@@ -25,12 +25,11 @@ from genet.pipeline.train import train_network
 from genet.search.outcome import percent
 from genet.storage import FolderLock, Record, digest, read_bytes, write_atomic
 from genet.studies.align.kept import Kept
-from genet.studies.align.module_subject import ModuleSubject
-from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Widths
+from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork
+from genet.studies.align.subject import NetworkSubject, Widths
 from genet.training.loop import Execution
 from genet.training.splits import load_data
 
-Answer = dict[str, Any]
 FOUND_FILE = "alignment.json"  # beside the network
 ANSWER_FILE = "answer.json"  # beside a network that is trained on
 CUT = "cut"  # folder, inside that of the trained network, of the network before

@@ -7,13 +7,13 @@ import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from genet.arch.cost import network_cost
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.config.pretrained import check_pretrained
 from genet.config.reader import read_any
 from genet.config.recipe import Measure, Recipe, TrainingRecipe
@@ -28,10 +28,8 @@ from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.progress import duration
 from genet.search.known_designs import check_portfolio, designs_of, known_designs, portfolio_of
 from genet.search.outcome import TELLING
-from genet.training.inventory import Inventory, check_images
-from genet.training.named import images_in
+from genet.training.inventory import Inventory, check_images, images_in
 
-Answer = dict[str, Any]
 T = TypeVar("T")
 UNKNOWN = "known once genet run has measured, which it does first"
 WHOLE = ("notation", "images")  # told in one line, however long

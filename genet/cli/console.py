@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -15,6 +16,7 @@ from genet.progress import on_screen
 from genet.search.regression import Estimate
 from genet.storage import write_atomic
 
+Answer = dict[str, Any]  # of a command, to programs
 WIDTH, GAP = 80, 2  # columns of a table, and between two of its own
 FIRST = 36  # of its first column before it is folded
 NOTHING = ("", "n/a")

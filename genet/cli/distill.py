@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
-from typing import Any
 
-from genet.cli.console import progress, table
+from genet.cli.console import Answer, progress, table
 from genet.errors import RunError
 from genet.pipeline.context import RunContext, open_run, read_run
 from genet.pipeline.distill import ask_for_trials, finished_trials, planned_trials, run_planned_trials, trial_pace
@@ -16,11 +15,9 @@ from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
 from genet.progress import duration
 from genet.search.outcome import percent
+from genet.trials.results import SuperBlockProgress, progress_by_superblock
 from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner
-from genet.trials.status import SuperBlockProgress, progress_by_superblock
-
-Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:

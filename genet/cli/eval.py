@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from typing import Any
 
 import torch
 
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.device import open_device
 from genet.export.opening import open_network
 from genet.search.outcome import percent
 from genet.training.accuracy import EVALUATION_BATCH, top
-from genet.training.named import images_named
+from genet.training.inventory import images_named
 from genet.training.splits import load_test
-
-Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:

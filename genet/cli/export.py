@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from genet.cli.console import milliseconds, progress, say_untimed, table
+from genet.cli.console import Answer, milliseconds, progress, say_untimed, table
 from genet.config.reader import read_training
 from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError
@@ -20,9 +19,7 @@ from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.shortfalls import unmet_budgets
 from genet.search.outcome import percent
 from genet.storage import FolderLock
-from genet.training.named import images_in, images_named
-
-Answer = dict[str, Any]
+from genet.training.inventory import images_in, images_named
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 from statistics import fmean, stdev
-from typing import Any
 
-from genet.cli.console import progress, save_picture, table
+from genet.cli.console import Answer, progress, save_picture, table
 from genet.errors import SpecError
 from genet.progress import duration
 from genet.statistics import half_interval
 from genet.studies.figures import draw_filtering
-from genet.studies.filter.bench import read_bench
-from genet.studies.filter.nats import read_nats
+from genet.studies.filter.bench import read_bench, read_nats
 from genet.studies.filter.study import Conditions, Filtering, Method, study
 
-Answer = dict[str, Any]
 EARLY = 0.9  # of the budget: the output names searches that ended before this share
 DOUBT = 0.05  # probability of a verdict by chance
 HEAD = ["method", "trained", "timed", "cost", "of the true frontier", "hypervolume"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from genet.cli.console import found_ms, table
+from genet.cli.console import Answer, found_ms, table
 from genet.config.budget import Budget
 from genet.search.outcome import Outcome, Outcomes, Raced
 
 
-def answer_of(found: Outcomes) -> dict[str, Any]:
+def answer_of(found: Outcomes) -> Answer:
     """Return the outcomes for programs, with the paths of their exports, and whether any budget was met."""
     rows = [{**row.model_dump(mode="json"), "export": row.export} for row in found.outcomes]
     return {**found.model_dump(mode="json"), "outcomes": rows, "met": bool(found.outcomes or not found.unmet)}

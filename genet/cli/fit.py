@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from genet.cli.console import points, progress, table
+from genet.cli.console import Answer, points, progress, table
 from genet.config.recipe import Model
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.fit import fit_trials
 from genet.search.regression import Regression
-from genet.trials.audit import additivity
+from genet.trials.results import additivity
 
-Answer = dict[str, Any]
 LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how the model deals with too few trials
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any
 
 from genet.arch.external import ModelSpec
-from genet.cli.console import labelled, progress, save_picture, table
+from genet.cli.console import Answer, labelled, progress, save_picture, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.cli.train import recipe_with
 from genet.config.recipe import TrainingRecipe
@@ -24,7 +23,6 @@ from genet.studies.figures import draw_folds
 from genet.studies.fold import Folding, compare, fold
 from genet.training.loop import Execution
 
-Answer = dict[str, Any]
 HEAD = ["network", "FLOPs", "traffic", "FLOP/byte", "images/s", "times as fast", "utilization"]
 
 

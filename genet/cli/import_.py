@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from genet.arch.network import legal_name
+from genet.cli.console import Answer
 from genet.config.preprocessing import Preprocessing, preprocessing_at
 from genet.config.reader import to_yaml
 from genet.export.importing import import_network
@@ -15,8 +15,6 @@ from genet.models.plain import baked
 from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, check_vacant, kernels, save_weights, write_labels
 from genet.names import some_of
 from genet.storage import FolderLock, write_atomic
-
-Answer = dict[str, Any]
 
 
 def _way(shown: Preprocessing) -> str:

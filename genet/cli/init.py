@@ -8,10 +8,9 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from genet.arch.network import legal_name
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.config.budget import Budget
 from genet.config.options import checked_budgets, checked_measure
 from genet.config.reader import shipped_files
@@ -22,8 +21,6 @@ from genet.names import shown, typed
 from genet.pipeline.init_rules import Choice
 from genet.storage import write_atomic
 from genet.training.inventory import take_stock
-
-Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:

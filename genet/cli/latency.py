@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from genet.cli.console import TOO_NOISY, milliseconds, noise, progress, save_picture, say_untimed, table
+from genet.cli.console import TOO_NOISY, Answer, milliseconds, noise, progress, save_picture, say_untimed, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.config.reader import read_space
 from genet.device import open_device, read_card
@@ -18,13 +17,12 @@ from genet.latency.report import LatencyReport, read_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option
 from genet.latency.timing.meter import Meter, meter_of
-from genet.latency.timing.repeatability import Repeatability, repeatability
+from genet.latency.timing.ratio import Repeatability, repeatability
 from genet.latency.workload import Workload, read_part, whole
 from genet.models.weights import NETWORK_FILE
 from genet.names import typed
 from genet.report.latency_figures import draw_curves
 
-Answer = dict[str, Any]
 MOST_LAYERS = 40  # number of rows printed; --json has all
 USUAL = "digits"  # the space whose MasterNet is timed against itself if nothing is named
 

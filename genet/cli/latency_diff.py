@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
 
-from genet.cli.console import milliseconds, table
+from genet.cli.console import Answer, milliseconds, table
 from genet.cli.measuring import say_damaged
 from genet.latency.evidence import Difference, differences
 
 MOST_ROWS = 40  # number of rows printed; --json has all
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> Answer:
     """Compare two evidence files, setting by setting."""
     found = differences(*arguments.files)
     for file in arguments.files:

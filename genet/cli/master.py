@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import Any
 
-from genet.cli.console import progress, table
+from genet.cli.console import Answer, progress, table
 from genet.cli.race import training_runner
 from genet.pipeline.context import RunContext, open_run, read_run
 from genet.pipeline.master import train_master
 from genet.pipeline.tournament import find_masternet, standings_of, summary
 from genet.search.outcome import Trained, percent
 from genet.storage import is_worked_in
-
-Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.pipeline.context import open_run
 from genet.pipeline.profile import profile_device
-
-Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import Any
 
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.cli.final_table import answer_of, print_outcomes
 from genet.pipeline.context import open_run
 from genet.pipeline.race import run_race
@@ -15,7 +14,7 @@ from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> Answer:
     """Train the selected networks and the known designs alike; finished trainings are not repeated."""
     with open_run(arguments.run, progress()) as job:
         found = run_race(job, partial(training_runner, arguments))

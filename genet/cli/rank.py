@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Kind, Network
-from genet.cli.console import save_picture, table
+from genet.cli.console import Answer, save_picture, table
 from genet.device import open_device
 from genet.errors import EvidenceError
 from genet.latency.naming import structure_named, weights_of
@@ -23,7 +22,6 @@ from genet.search.outcome import Trained
 from genet.studies.figures import draw_ranks
 from genet.studies.rank import ENERGY, StageRank, stage_ranks
 
-Answer = dict[str, Any]
 FITS: dict[Kind, str] = {"XX": "full convolution", "BL": "bottleneck or depthwise", "DW": "bottleneck or depthwise"}
 
 

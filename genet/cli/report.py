@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.pipeline.context import read_run
 from genet.pipeline.report import write_report
-
-Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:

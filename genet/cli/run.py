@@ -6,9 +6,8 @@ import argparse
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.cli.final_table import answer_of, print_outcomes
 from genet.config.overrides import Override, overrides_of_serving, read_settings
 from genet.config.reader import read_recipe
@@ -19,9 +18,7 @@ from genet.pipeline.finish import finished_before
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.shortfalls import list_shortfalls
 from genet.search.outcome import Outcomes
-from genet.training.named import images_in
-
-Answer = dict[str, Any]
+from genet.training.inventory import images_in
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
-from genet.cli.console import found_ms, milliseconds, points, progress, table
+from genet.cli.console import Answer, found_ms, milliseconds, points, progress, table
 from genet.config.options import checked_budgets
-from genet.config.recipe import Model
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.explain import explain_selection, propose_trials
 from genet.pipeline.search_state import SearchState, evidence_table
 from genet.pipeline.select import select_from_evidence, select_networks
 from genet.search.certificate import Choice, Selection
-from genet.search.explain import APART, NEARBY, Explanation
-from genet.search.next_single_trials import Proposal
+from genet.search.explain import APART, NEARBY, Explanation, Proposal
 from genet.search.outcome import percent
 from genet.search.regression import Regression
-
-Answer = dict[str, Any]
-LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how the model deals with too few trials
 
 
 def run(arguments: argparse.Namespace) -> Answer:

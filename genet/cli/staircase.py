@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from genet.arch.network import MULTIPLE, Block
-from genet.cli.console import milliseconds, progress, save_picture, table
+from genet.cli.console import Answer, milliseconds, progress, save_picture, table
 from genet.cli.measuring import measure_of, say_damaged
 from genet.errors import SpecError
 from genet.latency.evidence import open_rows, read_evidence
@@ -23,7 +22,6 @@ from genet.names import damaged_lines
 from genet.report.latency_figures import draw_staircase
 from genet.storage import Journal
 
-Answer = dict[str, Any]
 UNCLEAR = 0.2  # latencies that count as equal: few steps are higher than this
 PATTERNS = {
     "stairs": "latency steps up at the edges, and the widths before them are wave-aligned; a rising tread keeps some of its own",
@@ -40,7 +38,11 @@ def run(arguments: argparse.Namespace) -> Answer:
             ["genet staircase must be given one of BLOCK such as 'XX k3 c256 @14', --from CSV, --compare EVIDENCE EVIDENCE"]
         )
     if arguments.compare:
-        return _compare(*arguments.compare)
+        portable = portability(*map(read_evidence, arguments.compare))
+        for file in arguments.compare:
+            say_damaged(file)
+        _print_portability(portable)
+        return portable.model_dump(mode="json")
     if arguments.csv:
         source, estimate = arguments.csv, None
         found = analyse(read_sweep(arguments.csv))
@@ -117,14 +119,6 @@ def _print(found: Staircase, source: str, estimate: bool | None) -> None:
 def _unclear(found: Staircase) -> bool:
     """Return whether noise hides what steps there may be."""
     return found.eps > UNCLEAR
-
-
-def _compare(first: Path, second: Path) -> Answer:
-    found = portability(read_evidence(first), read_evidence(second))
-    for file in (first, second):
-        say_damaged(file)
-    _print_portability(found)
-    return found.model_dump(mode="json")
 
 
 def _print_portability(found: Portability) -> None:

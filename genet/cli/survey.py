@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from genet.cli.console import labelled, milliseconds, progress, save_picture, table
+from genet.cli.console import Answer, labelled, milliseconds, progress, save_picture, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.cli.survey_journal import SurveyJournal
 from genet.config.reader import read_structure
@@ -27,11 +27,9 @@ from genet.latency.workload import BLOCK, Workload, read_part
 from genet.report.page import render
 from genet.storage import Record, write_atomic
 from genet.studies.figures import cloud_info, draw_clouds, draw_roofline, draw_shades
-from genet.studies.survey.presets import PRESETS
-from genet.studies.survey.survey import Frontiers, Percent, Surveyed, frontiers, survey
+from genet.studies.survey.survey import PRESETS, Frontiers, Percent, Surveyed, frontiers, survey
 from genet.studies.tables import as_csv, read_table
 
-Answer = dict[str, Any]
 EVIDENCE = Path("runs") / "survey" / "survey.jsonl"
 HEAD = [
     "network",
@@ -95,7 +93,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Survey networks on a device, and print their frontiers."""
     _check(arguments)
     if arguments.csv_from:
-        rows = tuple(_with_peak(row, arguments.peak) for row in read_table(arguments.csv_from, Surveyed, ("model",)))
+        rows = read_table(arguments.csv_from, Surveyed, ("model",))
+        if arguments.peak is not None:
+            rows = tuple(row.model_copy(update={"peak_tflops_per_sec": arguments.peak}) for row in rows)
         return _tell(Survey(str(arguments.csv_from), rows, {}), arguments)
     accuracies = read_table(arguments.accuracy, Accuracy, ("model", "resolution"), TIMMS) if arguments.accuracy else ()
     failed: dict[str, str] = {}
@@ -139,10 +139,6 @@ def _check(arguments: argparse.Namespace) -> None:
         faults.append(f"--roofline must go with one network, whose layers it draws (got {len(arguments.networks)})")
     if faults:
         raise SpecError(faults)
-
-
-def _with_peak(row: Surveyed, peak: float | None) -> Surveyed:
-    return row if peak is None else row.model_copy(update={"peak_tflops_per_sec": peak})
 
 
 def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, str]) -> list[Named]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
-from genet.cli.console import progress
+from genet.cli.console import Answer, progress
 from genet.config.reader import read_structure, read_training
 from genet.config.recipe import TrainingRecipe
 from genet.device import open_device
@@ -23,10 +22,8 @@ from genet.progress import Progress
 from genet.search.outcome import percent
 from genet.storage import FolderLock
 from genet.training.distributed import ProcessGroup, join
+from genet.training.inventory import images_in
 from genet.training.loop import Execution
-from genet.training.named import images_in
-
-Answer = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> Answer:

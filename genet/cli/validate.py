@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from genet.cli.console import progress, table
-from genet.config.recipe import Model
+from genet.cli.console import Answer, progress, table
 from genet.pipeline.context import open_run
 from genet.pipeline.validate import validate_predictions
-
-Answer = dict[str, Any]
-LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how the model deals with too few trials
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -202,8 +202,7 @@ def _beside_the_file(node: yaml.Node, folder: str) -> str:
 
 def to_yaml(record: Record) -> str:
     """Return the record as YAML that the reader reads back to an equal record."""
-    values = record.model_dump(mode="json", exclude_none=True, by_alias=True)
-    return yaml_of(values)
+    return yaml_of(record.model_dump(mode="json", exclude_none=True, by_alias=True))
 
 
 def shipped_files(folder: str) -> dict[str, Path]:
@@ -235,9 +234,9 @@ def _with_space(node: yaml.Node) -> yaml.Node:
         return node
     for index, (key, value) in enumerate(node.value):
         if key.value == "space" and isinstance(value, yaml.ScalarNode):
-            here = Path(value.start_mark.name).parent
+            beside = Path(value.start_mark.name).parent / value.value
             try:
-                node.value[index] = (key, compose(_find(_beside(here, value.value), "search_spaces")))
+                node.value[index] = (key, compose(_find(beside if beside.is_file() else value.value, "search_spaces")))
             except SpecError as fault:
                 raise SpecError(f"{where(value)}: space: {line}" for line in fault.faults) from None
     return node
@@ -272,11 +271,6 @@ def _masternet(item: yaml.Node) -> yaml.Node:
     if "source" in _keys(tree):
         raise SpecError([f"got {item.value}, which other code builds, expected a network of super-blocks; leave it out"])
     return tree
-
-
-def _beside(folder: Path, name: str) -> str | Path:
-    """Return the path of a file that a YAML file names, relative to that file if it is there."""
-    return folder / name if (folder / name).is_file() else name
 
 
 def _record(model: type[R], node: yaml.Node) -> R:

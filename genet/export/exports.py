@@ -62,7 +62,8 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
         return Exports.load(folder / EVIDENCE_FILE)
     with written_atomically(folder, _written(folder)) as temporary:
         for each in kept.values():
-            _copy(each, folder, temporary)
+            for name in each.files:
+                write_checked(temporary / name, read_checked(folder / name))
         for form in missing:
             try:
                 kept[form.name] = _exported(form, subject, temporary)
@@ -115,11 +116,6 @@ def _is_whole(each: Exported, folder: Path) -> bool:
 def _is_current(each: Exported, subject: TrainedModel) -> bool:
     """Return whether a format was tested on the given images, if there are any and it can be."""
     return not subject.splits or not FORMATS[each.format].runs or each.source == subject.source
-
-
-def _copy(each: Exported, folder: Path, temporary: Path) -> None:
-    for name in each.files:
-        write_checked(temporary / name, read_checked(folder / name))
 
 
 @torch.inference_mode()

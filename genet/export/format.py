@@ -16,15 +16,11 @@ from torch import Tensor, nn
 from genet.arch.network import Network
 from genet.config.preprocessing import Preprocessing, preprocessing_at
 from genet.errors import GenetError
+from genet.models.blocks import fused
 from genet.models.external import structure_of
-from genet.models.fuse import fused
 from genet.training.splits import Splits
 
 Answers = Callable[[Tensor], Tensor]  # images (N, channels, h, w) in fp32 to logits (N, classes), on the CPU
-
-
-def _nothing(subject: TrainedModel) -> str | None:
-    return None
 
 
 def refused_by(write: Callable[[TrainedModel], object]) -> Callable[[TrainedModel], str | None]:
@@ -56,7 +52,7 @@ class Format:
     answers: Callable[[Path], Answers]
     loading: str
     tolerance: float
-    refuses: Callable[[TrainedModel], str | None] = _nothing
+    refuses: Callable[[TrainedModel], str | None] = lambda subject: None
 
     @property
     def runs(self) -> bool:

@@ -122,7 +122,8 @@ def _from_model(model_name: str, name: str) -> Imported:
     import timm
 
     architecture, _, tag = model_name.partition(".")
-    config = timm.get_pretrained_cfg(model_name) if timm.is_model(architecture) and _has_tag(architecture, tag) else None
+    known = timm.is_model(architecture) and (not tag or model_name in timm.list_models(f"{architecture}*", pretrained=True))
+    config = timm.get_pretrained_cfg(model_name) if known else None
     if config is None:
         raise SpecError([f"timm:{model_name} is not the name of a timm model"])
     arguments, (channels, resolution, _) = _registered(architecture), config.input_size
@@ -132,12 +133,6 @@ def _from_model(model_name: str, name: str) -> Imported:
     except GenetError as fault:
         return Imported(network, None, str(fault).removeprefix(f"timm:{model_name}: "))
     return _with_weights(network, model)
-
-
-def _has_tag(architecture: str, tag: str) -> bool:
-    import timm
-
-    return not tag or f"{architecture}.{tag}" in timm.list_models(f"{architecture}*", pretrained=True)
 
 
 def _from_timm_folder(folder: Path, name: str) -> Imported:

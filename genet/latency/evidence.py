@@ -112,11 +112,12 @@ def differences(before: Path, after: Path) -> tuple[Difference, ...]:
 def difference(before: LatencyTable, after: LatencyTable) -> Difference:
     """Compare two tables row by row."""
     old, new = _latencies(before), _latencies(after)
+    was, now = before.setting.device.model_dump(), after.setting.device.model_dump()
     rows = [Moved(name=name, before_ms=old[name], after_ms=new[name]) for name in old if name in new]
     return Difference(
         before=before.setting,
         after=after.setting,
-        facts=_facts(before.setting, after.setting),
+        facts=tuple((name, str(was[name]), str(now[name])) for name in was if was[name] != now[name]),
         rows=tuple(sorted(rows, key=lambda row: -abs(math.log(row.after_ms / row.before_ms)))),
         only_before=len(old.keys() - new.keys()),
         only_after=len(new.keys() - old.keys()),
@@ -128,8 +129,3 @@ def _latencies(table: LatencyTable) -> dict[str, float]:
     """Return plain latencies: the drift within one file is not divided out, for between two it is what one looks for."""
     found = {str(row.block): row.ms for row in table.block_rows if row.ms is not None}
     return found | {row.network: row.mean_ms for row in table.network_rows}
-
-
-def _facts(before: Setting, after: Setting) -> tuple[tuple[str, str, str], ...]:
-    a, b = before.device.model_dump(), after.device.model_dump()
-    return tuple((name, str(a[name]), str(b[name])) for name in a if a[name] != b[name])

@@ -57,7 +57,7 @@ class Op:
 
 
 def block_ops(block: Block) -> tuple[Op, ...]:
-    """Return the kernels of one block in the order they run, named as in the modules of `genet.nets`."""
+    """Return the kernels of one block in the order they run, named as in the modules of `genet.models`."""
     if block.kind in ("Conv", "Depthwise"):
         return tuple(_conv_norm(body(block)[0], "", relu=True))
     return tuple(_last(block) if block.classes else _residual(block))

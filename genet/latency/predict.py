@@ -133,8 +133,3 @@ class Predictor:
         except EvidenceError:
             return None
         return Whole(sum_ms=sum_ms, ops=row.ops, ms=row.ratio * self._masternet_ms) if sum_ms < math.inf else None
-
-
-def relative_errors(predicted: Iterable[float], measured: Iterable[float]) -> tuple[float, ...]:
-    """Return predicted over measured latencies, minus one."""
-    return tuple(p / m - 1 for p, m in zip(predicted, measured, strict=True))

@@ -176,14 +176,11 @@ def profile_sweep(
     if len(finite) < 2:
         failure = next((row.failure for row in table.block_rows if row.failure), "the range has one width")
         raise EvidenceError(f"a staircase needs at least 2 widths that can be measured, got {len(finite)}: {failure}")
-    sigma = tuple(max(table.noise, _standard_error(table, at_width[width])) for width in finite)
+    spreads = [[row.spread or 0.0 for block in at_width[width] if (row := table.block_row(block))] for width in finite]
+    sigma = tuple(max(table.noise, *map(standard_error, each)) for each in spreads)
     macs = tuple(table.setting.batch * sum(block_cost(block).macs for block in at_width[width]) for width in finite)
     return Sweep(widths=tuple(finite), ms=tuple(finite.values()), sigma=sigma), macs
 
 
 def _sum_ms(table: LatencyTable, parts: Sequence[Block]) -> float | None:
     return sum(map(table.ms, parts)) if all(block in table for block in parts) else None
-
-
-def _standard_error(table: LatencyTable, parts: Sequence[Block]) -> float:
-    return max(standard_error(row.spread or 0.0) for block in parts if (row := table.block_row(block)))

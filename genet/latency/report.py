@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from genet.errors import MeasurementError
-from genet.latency.estimate.analytic import KernelEstimate, estimate
+from genet.latency.estimate.analytic import estimate
 from genet.latency.estimate.gpus import similar_gpu
 from genet.latency.table import Setting
 from genet.latency.timing.meter import DeviceMeter, EstimateMeter, Meter
@@ -107,10 +106,6 @@ def _estimated(part: Workload, meter: EstimateMeter) -> LatencyReport:
         device_ms=found.device_ms,
         bound=found.bound if part.whole else None,
         tail_ms=found.tail_ms,
-        layers=tuple(_layers(found)),
+        layers=tuple(LayerLatency(name=op.name, kind=op.kind, ms=op.ms, waves=op.waves, tail_ms=op.tail_ms) for op in found.ops),
         layers_runtime=meter.setting.runtime,
     )
-
-
-def _layers(found: KernelEstimate) -> Sequence[LayerLatency]:
-    return [LayerLatency(name=op.name, kind=op.kind, ms=op.ms, waves=op.waves, tail_ms=op.tail_ms) for op in found.ops]

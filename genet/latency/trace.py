@@ -6,7 +6,8 @@ Eager PyTorch would launch one kernel per call of its dispatcher, except for vie
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,14 +86,11 @@ class _Recorder(TorchDispatchMode):
         self._stack = [("", True)]
         self._weights: dict[int, Tensor] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
         for name, part in model.named_modules():
-            part.register_forward_pre_hook(self._enter(name, any(True for _ in part.children())))
+            part.register_forward_pre_hook(partial(self._enter, name, any(True for _ in part.children())))
             part.register_forward_hook(self._leave, always_call=True)
 
-    def _enter(self, name: str, has_parts: bool) -> Callable[[nn.Module, Any], None]:
-        def enter(_: nn.Module, __: Any) -> None:
-            self._stack.append((name, has_parts))
-
-        return enter
+    def _enter(self, name: str, has_parts: bool, *_: Any) -> None:
+        self._stack.append((name, has_parts))
 
     def _leave(self, *_: Any) -> None:
         self._stack.pop()

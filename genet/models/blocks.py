@@ -5,11 +5,17 @@ Parameter names follow timm's ByobNet, so weights load from and into timm's gern
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from genet.arch.layers import Conv, body, shortcut
 from genet.arch.network import Block
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class ConvNorm(nn.Sequential):
@@ -78,3 +84,12 @@ def build_block(block: Block) -> nn.Module:
     if block.kind == "Classifier":
         return Classifier(block.in_width, block.classes)
     return HeadBlock(block) if block.kind == "Head" else ResidualBlock(block)
+
+
+def fused(module: M) -> M:
+    """Return a copy in eval mode whose convolutions have the batch normalisations' scales, and their shifts as biases."""
+    copied = copy.deepcopy(module).eval()
+    for part in copied.modules():
+        if isinstance(part, ConvNorm):
+            part.conv, part.bn = fuse_conv_bn_eval(part.conv, part.bn), nn.Identity()  # type: ignore[assignment]
+    return copied

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from genet.arch.network import Network
 from genet.arch.space import may_inherit
 from genet.errors import GenetError
-from genet.models.blocks import ConvNorm, ResidualBlock
+from genet.models.blocks import ConvNorm, ResidualBlock, fused
 from genet.models.build import GENet, Stage, build
-from genet.models.fuse import fused
 
 NEW = -1  # in a channel map: the child's channel has no ancestor in the parent
 

@@ -192,11 +192,16 @@ def measured_in(job: RunContext) -> Setting | None:
     return job.tournament.setting if job.tournament else None
 
 
+def other_setting(job: RunContext) -> Setting | None:
+    """Return the setting that the run was measured in if it is another one than now, as with other threads or versions."""
+    before = measured_in(job)
+    return before if before and before.digest != job.meter.setting.digest else None
+
+
 def check_setting(job: RunContext) -> None:
-    """Raise RunError if the run was measured in another setting, in which its rows are of no use, as with other threads."""
-    before, now = measured_in(job), job.meter.setting
-    if before and before.digest != now.digest:
-        was, asked = told_apart(before, now)
+    """Raise RunError if the run was measured in another setting, in which its rows are of no use."""
+    if before := other_setting(job):
+        was, asked = told_apart(before, job.meter.setting)
         raise RunError(
             f"{job.folder.path}: was measured with {was}, and this command would measure anew with {asked}; give --remeasure for "
             "that, or settings as before"

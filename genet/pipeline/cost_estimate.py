@@ -67,11 +67,6 @@ class Preflight(Record):
     contenders: int  # that compete to be the MasterNet; 0 without a tournament
     tournament: float  # that they cost at most, in full trainings (T)
 
-    @property
-    def total_seconds(self) -> float:
-        """Expected seconds of the whole job."""
-        return sum(self.seconds.values())
-
 
 def preflight(job: RunContext) -> Preflight:
     """Size the job up; takes a few seconds and keeps its measurements in the table.
@@ -225,7 +220,7 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
         "tournament": f"{seen.contenders} designs for the MasterNet, at most {seen.tournament:.1f} full trainings' worth"
         + ("" if seen.found else "; all other figures assume the MasterNet of the space"),
         "race": f"at most {seen.trainings:.1f} full trainings' worth",
-        "expected time": f"about {duration(seen.total_seconds)} from the start: "
+        "expected time": f"about {duration(sum(seen.seconds.values()))} from the start: "
         + ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items()),
         "MasterNet's latency": f"{seen.masternet_ms_per_image:.4f} ms/image, {'estimated' if setting.estimate else 'measured'}",
     }

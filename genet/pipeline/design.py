@@ -28,8 +28,7 @@ from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.run_tables import Run
 from genet.progress import SILENT, Progress, on_screen
 from genet.storage import Record
-from genet.training.inventory import Inventory, take_stock
-from genet.training.named import images_in
+from genet.training.inventory import Inventory, images_in, take_stock
 
 OneBudget = str | float | Budget
 NOTHING: Mapping[str, Any] = {}

@@ -20,10 +20,9 @@ from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.probe import expected_seconds
-from genet.trials.results import TRIED_AGAIN, Event, ProgressDelta, TrialResult, read_results
+from genet.trials.results import TRIED_AGAIN, Event, ProgressDelta, TrialResult, progress_by_superblock, read_results
 from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner, run_trials
-from genet.trials.status import progress_by_superblock
 
 PACE_EVERY_S = 2.0
 OpenRunner = Callable[[str], Runner]  # the kinds of a recipe's device

@@ -9,8 +9,7 @@ from genet.arch.network import Network
 from genet.pipeline.distill import finished_trials, planned_trials
 from genet.pipeline.search_state import SearchState
 from genet.search.certificate import Choice, Selection
-from genet.search.explain import Explanation, explain
-from genet.search.next_single_trials import Proposal, propose
+from genet.search.explain import Explanation, Proposal, explain, propose
 from genet.trials.plan import Trial, possible_trials
 
 

@@ -26,7 +26,7 @@ from genet.models.weights import WEIGHTS_FILE, load, load_structure, read_labels
 from genet.pipeline.context import RunContext
 from genet.pipeline.train import name_the_place, note_in
 from genet.progress import Progress, Tracker
-from genet.report.card import Card, card
+from genet.report.page import Card, card
 from genet.search.outcome import Outcomes, Trained
 from genet.storage import digest, write_atomic
 from genet.training.image_identity import Contents, followed

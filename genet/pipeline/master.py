@@ -45,8 +45,14 @@ def train_master(job: RunContext) -> Trained:
 
 
 def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> Trained:
-    """Train the MasterNet from the weights in a folder; RunError if the run's trials started from others."""
-    parent = _beginning(job, folder)
+    """Train the MasterNet from the weights in a folder; RunError if the run's trials started from others.
+
+    Those of a classifier for other classes are drawn anew.
+    """
+    module = cast("GENet", load(folder))
+    if numbered_like(module, read_labels(folder), job.splits.labels) is None:
+        module.head = build(module.network, job.recipe.seed).head
+    parent = _parent(module)
     lesson = lesson_of(job, job.masternet, schedule, parent=parent)
     if trained_before(lesson, job.folder.master) is None:
         _check_no_trials(job, folder)
@@ -55,14 +61,6 @@ def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> Trained:
 
 def _parent(module: GENet) -> Parent:
     return Parent(module, digest(weights_bytes(module)))
-
-
-def _beginning(job: RunContext, folder: Path) -> Parent:
-    """Return the weights that a MasterNet begins with; those of a classifier for other classes are drawn anew."""
-    module = cast("GENet", load(folder))
-    if numbered_like(module, read_labels(folder), job.splits.labels) is None:
-        module.head = build(module.network, job.recipe.seed).head
-    return _parent(module)
 
 
 def parent_of(job: RunContext) -> Parent | None:

@@ -17,7 +17,7 @@ from genet.latency.staircase.space_sweeps import (
     rows_needed,
     sweep_blocks,
 )
-from genet.pipeline.context import RunContext, measured_in, predictor
+from genet.pipeline.context import RunContext, other_setting, predictor
 from genet.pipeline.cost_estimate import Preflight, outlook, preflight
 from genet.pipeline.master import lesson_of
 from genet.pipeline.train import teacher_of
@@ -27,7 +27,8 @@ from genet.progress import Tracker
 def check_job(job: RunContext) -> Preflight:
     """Check before any hour is spent: the job's size, time and budgets, and whether a teacher is available."""
     _same_kind_of_device(job)
-    _say_other_setting(job)
+    if before := other_setting(job):  # whose rows are not used
+        job.progress.say(f"  measured before in another setting, and now anew: {before}")
     undecided = job.recipe.space.masternets is not None and not (job.tournament and job.tournament.winner)
     if undecided or not job.folder.master.exists():
         lesson = lesson_of(job, job.reference, job.recipe.train)
@@ -49,13 +50,6 @@ def _same_kind_of_device(job: RunContext) -> None:
                 f"{job.folder.path}: was measured on {before.name}, and device auto finds {job.card.name} now; "
                 f"give --device {job.card.kind} --remeasure to measure anew here"
             )
-
-
-def _say_other_setting(job: RunContext) -> None:
-    """Report if the run was measured in another setting before, as with other threads or versions, which is not used here."""
-    before = measured_in(job)
-    if before and before.digest != job.table.setting.digest:
-        job.progress.say(f"  measured before in another setting, and now anew: {before}")
 
 
 def profile_device(job: RunContext) -> Staircases:

@@ -23,7 +23,7 @@ from genet.pipeline.tournament import standings_of
 from genet.pipeline.trainings import read_finished
 from genet.report.page import ReportData, page
 from genet.report.race_figures import ShortTraining
-from genet.search.certificate import Choice, Selection
+from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes, Trained
 from genet.search.race import Entrants, short_training
 from genet.search.validation import Validation
@@ -37,7 +37,9 @@ def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup
     Returns them by name. RunError if none has this name, or none was selected.
     """
     selection = job.folder.read(job.folder.selection, Selection)
-    networks = {str(each): each for each in (_named(job, choice) for choice in selection.answers)}  # two budgets may share one
+    networks: dict[str, ModelSpec] = {  # two budgets may share one
+        choice.network: Network.parse(choice.network, name=job.recipe.space.name) for choice in selection.answers
+    }
     if job.folder.entrants.exists():
         entrants = job.folder.read(job.folder.entrants, Entrants).racing
         others = {each.network: read_notation(each.network, each.design or job.recipe.space.name) for each in entrants}
@@ -47,10 +49,6 @@ def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup
         names = ", ".join(map(network_name, networks.values())) or "none, for no budget can be met"
         raise RunError(f"training {name or 'the selected networks'} failed: got no such network, expected one of {names}")
     return {network_name(network): _trained(job, network, world) for network in chosen}
-
-
-def _named(job: RunContext, choice: Choice) -> ModelSpec:
-    return Network.parse(choice.network, name=job.recipe.space.name)
 
 
 def _trained(job: RunContext, network: ModelSpec, world: ProcessGroup) -> Trained:

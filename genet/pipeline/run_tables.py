@@ -31,7 +31,7 @@ class Run:
         """A row for every budget that is met: the network handed out, its latency and accuracy, and the folder of its exports."""
         rows = self._results.outcomes
         return _table(
-            {**row.model_dump(mode="json", exclude={"known", "best_searched"}), "folder": self._exports(row.export)}
+            {**row.model_dump(mode="json", exclude={"known", "best_searched"}), "folder": str(self.folder / row.export)}
             for row in rows
         )
 
@@ -88,9 +88,6 @@ class Run:
     @property
     def _results(self) -> Outcomes:
         return self._files.read(self._files.results, Outcomes)
-
-    def _exports(self, place: str) -> str:
-        return str(self.folder / place)
 
     def __repr__(self) -> str:
         return f"genet.Run({str(self.folder)!r})"

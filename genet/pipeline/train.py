@@ -157,7 +157,8 @@ def save_trained(trained: Trained, result: Path) -> None:
     """Write the result of a training, and its curve beside it: `curves.csv` beside a network's `model.json`."""
     file = result.with_name("curves.csv" if result.stem == "model" else f"{result.stem}.curves.csv")
     if trained.curve:
-        write_atomic(file, trained.curve_csv)
+        rows = [f"{epoch},{loss:.6g},{accuracy:.6g}" for epoch, loss, accuracy in trained.curve]
+        write_atomic(file, "\n".join(["epoch,training_loss,training_accuracy", *rows, ""]).encode())
     else:  # it went on from a checkpoint of an earlier version, at its end
         file.unlink(missing_ok=True)
     trained.save(result)

@@ -29,7 +29,8 @@ def validate_predictions(job: RunContext, count: int, epochs: int | None = None,
     """
     if count < FEWEST:
         raise EvidenceError(f"a validation must train at least {FEWEST} networks, got {count}; `--n 20` is a good number")
-    schedule = _shorter(job.recipe.train, epochs or max(1, job.recipe.train.epochs // 4))
+    usual, epochs = job.recipe.train, epochs or max(1, job.recipe.train.epochs // 4)
+    schedule = usual.model_copy(update={"epochs": epochs, "warmup_epochs": min(usual.warmup_epochs, epochs - 1)})
     state = SearchState(job, job.table)
     if state.regression != job.folder.read(job.folder.regression, Regression):
         job.progress.say("  the trials have changed since they were fitted: fitted anew for this")
@@ -48,10 +49,6 @@ def validate_predictions(job: RunContext, count: int, epochs: int | None = None,
     found = validate(verdicts, schedule.epochs, inputs=state.regression.inputs)
     found.save(job.folder.validation)
     return found
-
-
-def _shorter(schedule: Schedule, epochs: int) -> Schedule:
-    return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": min(schedule.warmup_epochs, epochs - 1)})
 
 
 def _accuracies(

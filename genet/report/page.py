@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs no network."""
+"""A run as one HTML page that needs no network, and the card of a trained network in Markdown."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from genet.arch.external import read_notation
+from genet.arch.cost import Cost
+from genet.arch.external import ModelSpec, read_notation
 from genet.arch.network import Network
+from genet.config.preprocessing import Preprocessing, mode_of
 from genet.config.reader import to_yaml
 from genet.config.recipe import Recipe
 from genet.export.manifest import Exports
@@ -26,13 +28,12 @@ from genet.report import race_figures, search_figures
 from genet.report.race_figures import ShortTraining
 from genet.search.certificate import Selection
 from genet.search.explain import NEARBY, Explanation
-from genet.search.outcome import Outcomes, Raced, Trained, percent
+from genet.search.outcome import Outcome, Outcomes, Raced, Trained, percent
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
 from genet.search.tournament import Standing, Tournament
 from genet.search.validation import Validation
-from genet.trials.audit import additivity
-from genet.trials.results import TrialResult
+from genet.trials.results import TrialResult, additivity
 
 
 class NetworkCard(NamedTuple):
@@ -186,3 +187,41 @@ def render(template: str, **values: object) -> str:
         "plus_minus": lambda half: f" ± {half:.4f}" if half else "",
     }
     return environment.get_template(template).render(**values)
+
+
+@dataclass(frozen=True)
+class Card:
+    """The facts of a card. A network of a run has raced for budgets; one from elsewhere has neither recipe nor accuracy."""
+
+    network: ModelSpec
+    cost: Cost
+    exports: Exports
+    shown: Preprocessing
+    labels: tuple[str, ...] | None
+    data: str | None = None
+    training: str | None = None  # the schedule in YAML
+    trained: Trained | None = None
+    outcomes: Outcomes | None = None
+    raced: Raced | None = None
+    answers: tuple[Outcome, ...] = ()
+
+
+def card(facts: Card) -> str:
+    """Return the card's text: the network's description, its measurements, and the code to load each format."""
+    tested = {each.test_images for each in facts.exports.exported if each.test_images}
+    setting = facts.outcomes.setting if facts.outcomes else None
+    return render(
+        "card.md",
+        facts=facts,
+        network=facts.network,
+        labels=facts.labels,
+        reads=facts.network.input,
+        cost=facts.cost,
+        exports=facts.exports,
+        serving=facts.exports.serving,
+        mode=mode_of(facts.network.input.channels),
+        tested=max(tested, default=None),
+        raced=facts.raced,
+        setting=setting,
+        found=found_in(setting) if setting else "",
+    )

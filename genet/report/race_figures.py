@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import NamedTuple
 
 from genet.arch.network import Network
@@ -117,7 +116,7 @@ def draw_race(info: RaceInfo) -> str:
     axes.set_xlabel("ms per image")
     axes.set_ylabel("accuracy on test images (%)")
     axes.legend(fontsize=7, frameon=False)
-    return _titled(svg(figure), titles)
+    return svg(figure, titles)
 
 
 def draw_rungs(rungs: Sequence[Rungs]) -> str:
@@ -172,10 +171,3 @@ def _short(label: str) -> str:
     kind, *_ = label.split()
     tokens = {token[0]: token[1:] for token in label.split()[1:]}
     return f"{kind} k{tokens['k']}\n{tokens['c']} x {tokens['d']}"
-
-
-def _titled(text: str, titles: Mapping[str, str]) -> str:
-    """Return a figure whose elements of these ids show a text when they are pointed at."""
-    for name, title in titles.items():
-        text = text.replace(f'<g id="{name}">', f'<g id="{name}"><title>{escape(title)}</title>')
-    return text

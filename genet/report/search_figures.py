@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from genet.latency.staircase.space_sweeps import PlacedStaircase, Staircases
@@ -219,8 +220,11 @@ def figure_of(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def svg(figure: Figure) -> str:
-    """Return the figure as an <svg> element; equal figures give equal bytes."""
+def svg(figure: Figure, titles: Mapping[str, str] | None = None) -> str:
+    """Return the figure as an <svg> element; equal figures give equal bytes.
+
+    Elements of the ids in `titles` show a text when they are pointed at.
+    """
     import matplotlib as mpl
 
     for axes in figure.axes:
@@ -232,4 +236,6 @@ def svg(figure: Figure) -> str:
     with mpl.rc_context({"svg.hashsalt": "genet", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=200)
     text = buffer.getvalue()
+    for name, title in (titles or {}).items():
+        text = text.replace(f'<g id="{name}">', f'<g id="{name}"><title>{escape(title)}</title>')
     return text[text.index("<svg") :]

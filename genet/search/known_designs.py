@@ -174,7 +174,7 @@ def _as_written(space: SearchSpace) -> Design:
 def _for_images(network: Network, space: SearchSpace) -> Design:
     """Return a design for the images of a space, which it shrinks no more than the space's MasterNet does."""
     masternet = space.masternet(max(space.input.resolutions))
-    stride = _total_stride([masternet.stem.stride, *(each.stride for each in masternet.superblocks)])
+    stride = masternet.stem.stride * math.prod(each.stride for each in masternet.superblocks)
     return Design(name=network.name, network=_fitted(network, masternet.input, stride))
 
 
@@ -268,7 +268,7 @@ def _fitted(network: Network, reads: Input, total_stride: int) -> Network:
     strides = [network.stem.stride, *(each.stride for each in network.superblocks)]
     places = [place for place, stride in enumerate(strides) if stride > 1]
     for place in [*places[1:2], *places[:1], *places[2:]]:
-        if _total_stride(strides) > total_stride:
+        if math.prod(strides) > total_stride:
             strides[place] = 1
     superblocks = zip(network.superblocks, strides[1:], strict=True)
     return network.model_copy(
@@ -278,7 +278,3 @@ def _fitted(network: Network, reads: Input, total_stride: int) -> Network:
             "superblocks": tuple(each.model_copy(update={"stride": stride}) for each, stride in superblocks),
         }
     )
-
-
-def _total_stride(strides: Sequence[int]) -> int:
-    return math.prod(strides)

@@ -29,12 +29,6 @@ class Trained(Derived):
     curve: tuple[tuple[int, float, float], ...] = ()  # epoch, its training loss and training accuracy
     images: str | None = None  # digest of their names and sizes; None for embedded images, and in an earlier version
 
-    @property
-    def curve_csv(self) -> bytes:
-        """The curve as a file: a line an epoch."""
-        rows = [f"{epoch},{loss:.6g},{accuracy:.6g}" for epoch, loss, accuracy in self.curve]
-        return "\n".join(["epoch,training_loss,training_accuracy", *rows, ""]).encode()
-
     def why_unlearnt(self, classes: int) -> str | None:
         """Return why the network seems to have learnt nothing; None if it has, or if too few images are held out to tell.
 

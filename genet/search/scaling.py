@@ -81,8 +81,8 @@ class Scales(Generic[N]):
             self._look(place)
         widest = self._known_within(limit_ms)
         while widest is not None and look_beyond:
-            beyond = self._expected_within(limit_ms * (1 + REACH), after=widest)
-            beyond = beyond[self._macs[beyond] <= FAR * self._macs[widest]]
+            beyond = np.flatnonzero(self._expected() <= limit_ms * (1 + REACH))
+            beyond = beyond[(beyond > widest) & (self._macs[beyond] <= FAR * self._macs[widest])]
             for place in beyond[np.linspace(0, len(beyond) - 1, min(LOOKS, len(beyond))).round().astype(int)]:
                 self._look(int(place))
             before, widest = widest, self._known_within(limit_ms)
@@ -137,11 +137,6 @@ class Scales(Generic[N]):
         if place not in self._known:
             self._known[place] = self._measure(self._scales[place])
         return self._known[place]
-
-    def _expected_within(self, limit_ms: float, after: int) -> np.ndarray:
-        """Return the places after one that are expected to be within a latency."""
-        fitting = np.flatnonzero(self._expected() <= limit_ms)
-        return np.asarray(fitting[fitting > after])
 
     def _expected(self) -> np.ndarray:
         """Return milliseconds per batch of every scale: on lines between those known, and on one that goes on beyond them."""

@@ -30,11 +30,6 @@ def score(accuracy: np.ndarray) -> np.ndarray:
     return np.asarray(-np.log(np.maximum(1 - np.asarray(accuracy, float), LEAST_ERROR)))
 
 
-def accuracy_of(scores: np.ndarray) -> np.ndarray:
-    """Return the accuracies, from 0 to 1, that have these scores."""
-    return np.asarray(1 - np.exp(-np.asarray(scores, float)))
-
-
 @dataclass(frozen=True)
 class Pool:
     """Networks to choose among, as the surrogate sees them; a row each, every column with mean 0 and deviation 1."""

@@ -121,7 +121,8 @@ def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Vali
     trained = np.array([verdict.accuracies for verdict in verdicts])
     found = np.array([verdict.accuracy for verdict in verdicts])
     networks = [Network.parse(verdict.subject.network) for verdict in verdicts]
-    gains = _advantages(verdicts)
+    reached = {verdict.subject.network: verdict.accuracy for verdict in verdicts}
+    gains = [reached[v.subject.partner] - v.accuracy for v in verdicts if v.subject.partner in reached]
     latencies = [(v.subject.predicted_ms, v.measured_ms) for v in verdicts if v.measured_ms is not None]
     ms, measured = np.array(latencies).T if latencies else (np.empty(0), np.empty(0))
     left = predicted - found - (predicted - found).mean()
@@ -187,12 +188,3 @@ def free_proxies(networks: Sequence[Network]) -> Mapping[str, np.ndarray]:
         "log-parameters": np.array([math.log2(cost.parameters) for cost in costs]),
         "log-MACs": np.array([math.log2(cost.macs) for cost in costs]),
     }
-
-
-def _advantages(verdicts: Sequence[Verdict]) -> list[float]:
-    reached = {verdict.subject.network: verdict.accuracy for verdict in verdicts}
-    return [
-        reached[v.subject.partner] - v.accuracy
-        for v in verdicts
-        if v.subject.partner is not None and v.subject.partner in reached
-    ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from genet.report.search_figures import GREY, figure_of, svg
@@ -96,7 +95,7 @@ def draw_clouds(clouds: Sequence[Cloud], title: str) -> str:
         axes.set_xlabel(cloud.x)
         axes.set_ylabel(cloud.y)
     figure.suptitle(f"{title}{_colours_told([colour for cloud in clouds for colour in cloud.colours])}", fontsize=7)
-    return _told(svg(figure), titles)
+    return svg(figure, titles)
 
 
 def _colours_told(colours: Sequence[str]) -> str:
@@ -123,7 +122,7 @@ def draw_folds(found: Sequence[Folding], ratio: float, title: str) -> str:
     axes.set_xlabel("images per second")
     axes.set_ylabel("utilization (%)")
     figure.suptitle(f"{title}{_colours_told([ABOVE])}", fontsize=7)
-    return _told(svg(figure), titles)
+    return svg(figure, titles)
 
 
 def draw_shades(rows: Sequence[Surveyed]) -> str:
@@ -144,7 +143,7 @@ def draw_shades(rows: Sequence[Surveyed]) -> str:
         axes.plot([row.images_per_sec], [accuracy], "o", markersize=4, alpha=0, gid=f"shade-{place}")
     axes.set_xlabel("images per second")
     axes.set_ylabel("top-1 accuracy (%)")
-    return _told(svg(figure), titles)
+    return svg(figure, titles)
 
 
 def draw_roofline(layers: Sequence[tuple[LayerIntensity, float]], roof: Roof, title: str) -> str:
@@ -165,14 +164,7 @@ def draw_roofline(layers: Sequence[tuple[LayerIntensity, float]], roof: Roof, ti
     axes.set_xlabel("arithmetic intensity (FLOP per byte)")
     axes.set_ylabel("TFLOP/s")
     figure.suptitle(f"{title}{_colours_told([ABOVE])}", fontsize=7)
-    return _told(svg(figure), titles)
-
-
-def _told(text: str, titles: Mapping[str, str]) -> str:
-    """Return an SVG whose groups of these names carry a title, which browsers show beside the pointer."""
-    for name, title in titles.items():
-        text = text.replace(f'<g id="{name}">', f'<g id="{name}"><title>{escape(title)}</title>')
-    return text
+    return svg(figure, titles)
 
 
 def draw_ranks(found: Sequence[StageRank], title: str) -> str:

@@ -84,7 +84,8 @@ def _stages(module: nn.Module, image: tuple[int, int, int]) -> Sequence[str]:
 def _rank(number: int, name: str, layer: nn.Module) -> StageRank:
     weight = layer.get_parameter("weight").detach().double().cpu()
     matrix = weight.reshape(len(weight), -1)
-    values, noise = (torch.linalg.svdvals(each) for each in (matrix, _noise(matrix.shape)))
+    drawn = torch.randn(matrix.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    values, noise = (torch.linalg.svdvals(each) for each in (matrix, drawn))
     if not float(values[0]) > 0:
         raise EvidenceError(f"{name}: got weights that are all zero, expected some that are not")
     return StageRank(
@@ -101,7 +102,3 @@ def _effective(values: Tensor) -> int:
     """Return the number of the descending singular values that hold 90 % of the energy."""
     energy = torch.cumsum(values**2, 0) / (values**2).sum()
     return int((energy < ENERGY).sum()) + 1
-
-
-def _noise(shape: torch.Size) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

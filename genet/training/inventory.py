@@ -16,11 +16,12 @@ from PIL import Image
 from genet.arch.space import SpaceInput
 from genet.config.recipe import Data
 from genet.errors import DataError
-from genet.names import some_of
+from genet.names import check_utf8, some_of
 from genet.progress import SILENT, Progress
 from genet.storage import Record
 from genet.training.class_folders import FolderReader, in_order
 from genet.training.image_sources import (
+    DOWNLOADED,
     check_class_count,
     check_digits,
     check_enough,
@@ -162,3 +163,15 @@ def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, 
         held.append(draw.permutation(members[label])[: min(count, size - 1)])
     held_out = np.sort(np.concatenate(held)) if held else np.array([], dtype=np.int64)
     return np.setdiff1d(np.arange(len(targets)), held_out), held_out
+
+
+def images_named(text: str) -> Data:
+    """Return the images in a folder, or the embedded digits."""
+    return Data(name="digits") if text == "digits" and not Path(text).exists() else Data(name="folder", root=text)
+
+
+def images_in(data: Data, folder: str) -> Data:
+    """Return a recipe's images, in this folder: one folder per class under `train`, or the files of the recipe's dataset."""
+    root = Path(folder).absolute()
+    classes = data.name.startswith(DOWNLOADED) and any((root / name).exists() for name in ("train", "train.tar"))
+    return Data.model_validate({**data.model_dump(), "root": check_utf8(str(root)), **({"name": "folder"} if classes else {})})

@@ -180,7 +180,8 @@ class _Loop:
         self.joined = world.joined(module)
         self.learner = Learner(module, training, clip=training.clip_grad_norm)
         self.averaged = _averaged(module, training.ema)
-        self.loss_of = _Loss(training, module, inputs.teacher and _ready(inputs.teacher, device))
+        teacher = inputs.teacher and inputs.teacher.to(device).to(memory_format=torch.channels_last).eval()
+        self.loss_of = _Loss(training, module, teacher)
         self.descend = Replayed(self._descend, device, recorded=self.learner.recordable and world.size == 1)
         self.checkpoints = Checkpoints(execution.checkpoint) if execution.checkpoint else None
         self.epoch, self.step, self.total, self.right = 0, 0, 0.0, 0.0  # whole epochs, steps of the next, its sums up to `read`
@@ -344,10 +345,6 @@ class _Loop:
             largest_pixel=str(float(pixels.abs().max())),
         ).save(file)
         fault.args = (f"{fault}; the batch's facts are in {file}",)
-
-
-def _ready(teacher: nn.Module, device: torch.device) -> nn.Module:
-    return teacher.to(device).to(memory_format=torch.channels_last).eval()
 
 
 class _Loss:

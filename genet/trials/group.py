@@ -175,7 +175,8 @@ class _Group:
             for child in self._ends(epoch) if self.children else ():
                 self._drop(child)
                 self.stride += 1 - (epoch + 1) / epochs
-                yield self._result(child)
+                found = {"accuracy": child.curve[-1], "curve": tuple(child.curve), "seconds": Seconds(**child.seconds)}
+                yield TrialResult(**dict(child.trial), group=self.size, **found)
             yield from self._walked()
             if not self.children:
                 return
@@ -234,7 +235,12 @@ class _Group:
             if account.bad is not None:
                 yield self._failure(child, "non-finite loss", account.fault(first, epoch), before)
             elif distill.time_limit_s and child.spent_s > distill.time_limit_s:
-                yield self._failure(child, "time limit", _over(distill.time_limit_s), before)
+                yield self._failure(
+                    child,
+                    "time limit",
+                    f"the trial did not end within {distill.time_limit_s:g} s; raise distill.time_limit_s or lower its epochs",
+                    before,
+                )
             else:
                 self.stride += self.unread / whole
         self.unread = 0
@@ -291,15 +297,6 @@ class _Group:
             child.rest.train()
         self._charge("validation", children)
 
-    def _result(self, child: _Child) -> TrialResult:
-        return TrialResult(
-            **dict(child.trial),
-            accuracy=child.curve[-1],
-            curve=tuple(child.curve),
-            group=self.size,
-            seconds=Seconds(**child.seconds),
-        )
-
     def _failure(self, child: _Child, kind: FailureKind, message: str, done: float) -> TrialResult:
         self._drop(child)
         self.stride += 1 - done
@@ -325,7 +322,3 @@ class _Group:
         for child in children:
             child.seconds[kind] += (now - self.lap) / len(children)
         self.lap = now
-
-
-def _over(limit_s: float) -> str:
-    return f"the trial did not end within {limit_s:g} s; raise distill.time_limit_s or lower its epochs"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import random
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -106,15 +107,12 @@ def groups(trials: Iterable[Trial], workers: int) -> list[tuple[Trial, ...]]:
 
     A group of every super-block is enough for one worker; several get about two groups each.
     """
-    by_index = {index: tuple(group) for index, group in itertools.groupby(sorted(trials, key=_index), key=_index)}
+    place = operator.attrgetter("index")
+    by_index = {index: tuple(group) for index, group in itertools.groupby(sorted(trials, key=place), key=place)}
     largest = max(map(len, by_index.values()), default=1)
     if workers > 1:
         largest = min(largest, math.ceil(sum(map(len, by_index.values())) / (2 * workers)))
     return [group[k : k + largest] for group in by_index.values() for k in range(0, len(group), largest)]
-
-
-def _index(trial: Trial) -> int:
-    return trial.index
 
 
 def _child(space: SearchSpace, changes: Iterable[Change], resolution: int) -> Network:

@@ -1,8 +1,9 @@
-"""The results of trials: an accuracy with its learning curve and its cost, or the failure."""
+"""The results of trials: an accuracy with its learning curve and its cost, or the failure; and what they tell together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from genet.errors import EvidenceError
 from genet.storage import Journal, Record
-from genet.trials.plan import Trial
+from genet.trials.plan import Change, Trial
 
 FailureKind = Literal["out of memory", "non-finite loss", "data", "time limit", "worker killed", "bug"]
 TRIED_AGAIN: tuple[FailureKind, ...] = ("data", "worker killed", "bug")  # not caused by the network: the next command tries again
@@ -71,13 +72,8 @@ class Task(Protocol):
         ...
 
 
-class Result(Protocol):
+class Result(Task, Protocol):
     """The result of a task; it has the task's name."""
-
-    @property
-    def id(self) -> str:
-        """Names the task."""
-        ...
 
     @property
     def failure(self) -> Failure | None:
@@ -112,3 +108,74 @@ def read_results(journal: Journal) -> dict[str, TrialResult]:
             ) from None
         results[result.id] = result
     return results
+
+
+class Additivity(Record):
+    """Root mean squares over all paired trials whose parts were tried too, of changes of accuracy against the controls."""
+
+    paired_trials: int
+    interaction: float  # of the difference between the change of a pair and the sum of its parts
+    effect: float  # of the sums
+
+
+def additivity(results: Iterable[TrialResult]) -> Additivity | None:
+    """Return how well effects add up, as the regression assumes, by paired trials; None if none has parts to compare."""
+    found = [(result, result.accuracy) for result in results if result.accuracy is not None]
+    controls = {result.index: accuracy for result, accuracy in found if result.reference}
+    single = {
+        Change(index=result.index, superblock=result.superblock): accuracy - controls[result.index]
+        for result, accuracy in found
+        if not (result.also or result.control) and result.index in controls
+    }
+    pairs = []
+    for result, accuracy in found:
+        parts = [Change(index=result.index, superblock=result.superblock), *result.also]
+        if result.also and result.index in controls and all(part in single for part in parts):
+            pairs.append((accuracy - controls[result.index], sum(single[part] for part in parts)))
+    if not pairs:
+        return None
+    return Additivity(
+        paired_trials=len(pairs),
+        interaction=math.sqrt(sum((change - total) ** 2 for change, total in pairs) / len(pairs)),
+        effect=math.sqrt(sum(total**2 for _, total in pairs) / len(pairs)),
+    )
+
+
+class SuperBlockProgress(Record):
+    """The progress of the trials of one super-block."""
+
+    index: int
+    planned: int
+    done: int
+    failed: int
+    control: float | None  # accuracy of the MasterNet fine-tuned likewise
+    best: float | None
+    best_superblock: str | None
+    seconds_per_trial: float | None
+
+    def __str__(self) -> str:
+        return "" if self.best is None else f"best {self.best:.1%} as {self.best_superblock}"
+
+
+def progress_by_superblock(planned: Iterable[Trial], results: Iterable[TrialResult]) -> tuple[SuperBlockProgress, ...]:
+    """Return the progress per super-block; paired trials are counted with their first."""
+    planned, results = list(planned), list(results)
+    found = []
+    for index in sorted({trial.index for trial in planned}):
+        here = [result for result in results if result.index == index]
+        good = [result for result in here if result.accuracy is not None]
+        single = [result for result in good if not result.also]
+        best = max(single, key=lambda result: result.accuracy or 0.0, default=None)
+        found.append(
+            SuperBlockProgress(
+                index=index,
+                planned=sum(trial.index == index for trial in planned),
+                done=len(here),
+                failed=len(here) - len(good),
+                control=next((result.accuracy for result in single if result.reference), None),
+                best=best.accuracy if best else None,
+                best_superblock=str(best.superblock) if best else None,
+                seconds_per_trial=sum(result.seconds.total for result in good) / len(good) if good else None,
+            )
+        )
+    return tuple(found)

@@ -15,7 +15,7 @@ from genet.cli.survey_journal import SurveyJournal
 from genet.config.reader import to_yaml
 from genet.latency.workload import read_part
 from genet.storage import Journal
-from genet.studies.survey.presets import PRESETS
+from genet.studies.survey.survey import PRESETS
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.simulated import Simulated
 

@@ -17,7 +17,7 @@ from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.errors import EvidenceError
 from genet.latency.ops import network_ops
-from genet.latency.predict import Correction, Predictor, Whole, fit_correction, relative_errors
+from genet.latency.predict import Correction, Predictor, Whole, fit_correction
 from genet.latency.staircase.space_sweeps import random_networks
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
 from genet.storage import Journal
@@ -197,9 +197,3 @@ def test_one_more_network_corrects_what_is_predicted_from_then_on(tmp_path: Path
     predictor.learn(row.model_copy(update={"ms": tuple(1.2 * ms for ms in row.ms)}))
     assert predictor.correction.networks == 2
     assert before < predictor.ms(every[2]) < 1.2 * before
-
-
-def test_errors_are_relative_to_what_was_measured() -> None:
-    assert relative_errors([1.1, 1.0], [1.0, 2.0]) == pytest.approx((0.1, -0.5))
-    with pytest.raises(ValueError, match="zip"):
-        relative_errors([1.0], [1.0, 2.0])

@@ -15,7 +15,7 @@ from genet.latency.report import BOUND, read_latency
 from genet.latency.table import Setting
 from genet.latency.timing.layers import time_layers
 from genet.latency.timing.meter import DeviceMeter, EstimateMeter, open_meter
-from genet.latency.timing.repeatability import PAIRS, repeatability
+from genet.latency.timing.ratio import PAIRS, repeatability
 from genet.latency.workload import read_part, whole
 from tests.fixtures.tiny import tiny_recipe
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from torch import nn
 
 from genet.arch.network import Network
+from genet.models.blocks import fused
 from genet.models.build import build
-from genet.models.fuse import fused
 from tests.fixtures.strategies import networks
 from tests.models.conftest import Randomise
 

@@ -30,9 +30,8 @@ from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.trials.plan import Change, Trial
-from genet.trials.results import FailureKind, Seconds, TrialResult, failed, read_results
+from genet.trials.results import FailureKind, Seconds, TrialResult, failed, progress_by_superblock, read_results
 from genet.trials.runners.runner import InProcess
-from genet.trials.status import progress_by_superblock
 from tests.fixtures.heard import Heard
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
 

@@ -15,7 +15,7 @@ from genet.pipeline.run import run_job
 from genet.progress import Progress
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
-from genet.training.named import images_in
+from genet.training.inventory import images_in
 from genet.training.splits import load_data
 
 RESOLUTIONS = (16, 24, 32)

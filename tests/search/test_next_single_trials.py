@@ -17,8 +17,8 @@ from genet.arch.network import Network
 from genet.arch.space import Widths
 from genet.config.reader import read_space
 from genet.config.recipe import Distill
+from genet.search.explain import Proposal, propose
 from genet.search.fit import fit
-from genet.search.next_single_trials import Proposal, propose
 from genet.search.regression import Regression
 from genet.trials.plan import Trial, plan_trials, possible_trials
 from tests.search.test_fit import ACCURACY, IMAGES, NOISY

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from genet.search.rounds import AT_ONCE, START, Evidence, Quota, promising, race, ranked, search, single_changes, spread
-from genet.search.surrogate import Pool, accuracy_of, fit_surrogate, score
+from genet.search.surrogate import Pool, fit_surrogate, score
 from tests.search.test_surrogate import networks
 
 
@@ -34,7 +34,7 @@ class Trainings:
     """Trainings that reach what is true, with noise; `rounds` are what was asked for at once."""
 
     def __init__(self, truth: np.ndarray, noise: float = 0.005) -> None:
-        self.reached, self.rounds = accuracy_of(truth), list[Sequence[tuple[int, int]]]()
+        self.reached, self.rounds = 1 - np.exp(-truth), list[Sequence[tuple[int, int]]]()
         self.evidence, self._noise = Evidence[int]([], []), noise
 
     def __call__(self, proposals: Sequence[tuple[int, int]]) -> Evidence[int]:

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from genet.errors import GenetError, SpecError
 from genet.progress import Progress
-from genet.studies.filter.bench import Bench, Row, frontier_of
-from genet.studies.filter.nats import read_nats
+from genet.studies.filter.bench import Bench, Row, frontier_of, read_nats
 from genet.studies.filter.searchers import SEARCHERS
 from genet.studies.filter.study import (
     PREDICATES,

@@ -6,9 +6,8 @@ import pytest
 
 from genet.arch.network import BlockType
 from genet.arch.space import superblock_of
-from genet.trials.audit import additivity
 from genet.trials.plan import Change
-from genet.trials.results import TrialResult
+from genet.trials.results import TrialResult, additivity
 
 WIDE, OWN = (superblock_of(BlockType("XX", 3), width, 1, 1) for width in (32, 16))
 

@@ -160,14 +160,10 @@ def scale_of(measured_ms: Sequence[float], estimated_ms: Sequence[float]) -> flo
     """Return the median of measured over estimated, for several networks: a factor that a single odd one cannot move."""
     if not measured_ms or len(measured_ms) != len(estimated_ms):
         raise EvidenceError(f"a scale needs as many times as estimates, got {len(measured_ms)} and {len(estimated_ms)}")
-    _check_times(*measured_ms, *estimated_ms)
-    return median(measured / estimated for measured, estimated in zip(measured_ms, estimated_ms, strict=True))
-
-
-def _check_times(*times: float) -> None:
-    wrong = [time for time in times if not 0 < time < math.inf]
+    wrong = [time for time in (*measured_ms, *estimated_ms) if not 0 < time < math.inf]
     if wrong:
         raise EvidenceError(f"calibration needs milliseconds above 0, got {wrong[0]}; time the network again")
+    return median(measured / estimated for measured, estimated in zip(measured_ms, estimated_ms, strict=True))
 
 
 def _op_estimate(op: Op, at: _Conditions) -> OpEstimate:

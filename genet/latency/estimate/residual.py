@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,11 @@ class LearnedCorrection:
         wrong = [row for row in rows if not (0 < row.measured_ms < math.inf and 0 < row.estimated_ms < math.inf)]
         if wrong:
             raise EvidenceError(f"a residual needs milliseconds above 0, got {wrong[0].measured_ms}; time that layer again")
-        self._trees = _trees(rows)
+        from sklearn.ensemble import ExtraTreesRegressor  # a second to import, and only calibration needs it
+
+        logs = np.log([row.measured_ms / row.estimated_ms for row in rows])
+        places = np.array([features(row.ops, row.batch) for row in rows])
+        self._trees = ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=0).fit(places, logs)
 
     def factors(self, asked: Sequence[tuple[tuple[Op, ...], int]]) -> tuple[float, ...]:
         """Return the expected ratio of measured over estimated time, for each pair of kernels and batch."""
@@ -59,11 +62,3 @@ def features(ops: tuple[Op, ...], batch: int) -> tuple[float, ...]:
     per_position = main.read / max(1, main.rows * main.in_width)
     sizes = (batch * main.rows, main.width, main.in_width // main.groups * area, area, per_position, moved)
     return (*(math.log2(max(size, 2**-8)) for size in sizes), float(main.groups > 1), float(main.depthwise))
-
-
-def _trees(rows: Sequence[Timed]) -> Any:
-    from sklearn.ensemble import ExtraTreesRegressor  # a second to import, and only calibration needs it
-
-    logs = np.log([row.measured_ms / row.estimated_ms for row in rows])
-    places = np.array([features(row.ops, row.batch) for row in rows])
-    return ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=0).fit(places, logs)

@@ -129,13 +129,13 @@ def read_roof(meter: Meter) -> tuple[Roof, Product]:
     tflops = median(reached[product])
     passing = memory_pass(setting)
     traffic = sum(op.bytes(setting.batch, BYTES[setting.dtype]) for op in passing.ops())
-    published = _published(setting)
+    gpu = similar_gpu(setting.device.name)
     return Roof(
         product=product.part.name,
         tflops_per_sec=tflops,
         gb_per_sec=traffic / meter.prepare([passing])(ROUND_REPEATS)[0].ms * 1e-6,
-        published_tflops_per_sec=published[0],
-        published_gb_per_sec=published[1],
+        published_tflops_per_sec=gpu and peak(gpu, setting.dtype),
+        published_gb_per_sec=gpu and gpu.bandwidth_gbs,
     ), product
 
 
@@ -150,9 +150,3 @@ def memory_pass(setting: Setting) -> Workload:
         return nn.ReLU()
 
     return Workload("a pass over memory", (1, 1, values), lambda: ((op,),), build, whole=False)
-
-
-def _published(setting: Setting) -> tuple[float | None, float | None]:
-    """Return TFLOP/s in this number format and GB/s of the data sheet."""
-    gpu = similar_gpu(setting.device.name)
-    return (None, None) if gpu is None else (peak(gpu, setting.dtype), gpu.bandwidth_gbs)

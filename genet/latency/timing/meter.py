@@ -40,7 +40,7 @@ from genet.errors import (
 from genet.latency.estimate.analytic import KernelEstimate, corrected, estimate, scale_of
 from genet.latency.estimate.gpus import Gpu, find_gpu, similar_gpu
 from genet.latency.estimate.residual import LearnedCorrection, Timed
-from genet.latency.ops import Op, block_ops
+from genet.latency.ops import block_ops
 from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.clock import REPEATS, Timing, Work, measure
 from genet.latency.timing.layers import time_layers
@@ -51,6 +51,7 @@ from genet.progress import UNSEEN, Tracker
 _Answer = TypeVar("_Answer")
 CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
 ATTEMPTS = 3
+PASSES = 10  # over which layers are timed
 MOST_IMAGES = 2**14  # upper limit of the search for the largest batch
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -127,9 +128,9 @@ class DeviceMeter:
 
         return race
 
-    def layers(self, part: Workload, passes: int = 10) -> tuple[tuple[str, str, float], ...]:
+    def layers(self, part: Workload) -> tuple[tuple[str, str, float], ...]:
         """Return name, kind and milliseconds of every layer in eager mode, the median of some passes, in running order."""
-        return self._at_work([part], lambda: time_layers(self._module(part), self._images(part), passes))
+        return self._at_work([part], lambda: time_layers(self._module(part), self._images(part), PASSES))
 
     def largest_batch(self, part: Workload) -> int | None:
         """Return the largest power of two of images that fits into memory, up to MOST_IMAGES; None if no batch does.
@@ -176,8 +177,10 @@ class DeviceMeter:
 
         fp32 means what torch serves by default: TF32 convolutions if available, and IEEE linear layers.
         """
-        if self.device.type == "cpu":
-            self._check_memory(parts)
+        if self.device.type == "cpu":  # its allocator may promise more than there is, and the process would be killed
+            free = available_bytes()
+            if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
+                raise self._too_large(parts, free)
         try:
             with (
                 fp32_as_served(),
@@ -212,12 +215,6 @@ class DeviceMeter:
         except RuntimeError:
             return False
         return True
-
-    def _check_memory(self, parts: Sequence[Workload]) -> None:
-        """Refuse a part that does not fit: a CPU's allocator may promise more than there is, and the process would be killed."""
-        free = available_bytes()
-        if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
-            raise self._too_large(parts, free)
 
     def _too_large(self, parts: Sequence[Workload], free: int | None) -> OutOfMemoryError:
         part = max(parts, key=lambda part: self._bytes(part, self.setting.batch))
@@ -275,7 +272,9 @@ class EstimateMeter:
             self.residual.factors([(group, self.wanted.batch) for group in groups]) if self.residual else (1.0,) * len(groups)
         )
         per_op = [self.scale * factor for factor, group in zip(factors, groups, strict=True) for _ in group]
-        return corrected(self._plain(part.ops()), per_op, self.scale)
+        setting = self.setting
+        plain = estimate(part.ops(), self.gpu, setting.batch, setting.dtype, setting.runtime)
+        return corrected(plain, per_op, self.scale)
 
     def scaled_by(self, known: Sequence[tuple[Workload, float]]) -> EstimateMeter:
         """Return the meter with one more factor, from measured times of some networks, in ms per batch."""
@@ -301,10 +300,6 @@ class EstimateMeter:
             for ops, ms in rows
         ]
         return dataclasses.replace(self, residual=LearnedCorrection(learnt), rows=len(learnt))
-
-    def _plain(self, ops: Sequence[Op]) -> KernelEstimate:
-        setting = self.setting
-        return estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime)
 
 
 def estimate_card(gpu: Gpu, name: str) -> DeviceCard:

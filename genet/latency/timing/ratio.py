@@ -1,14 +1,20 @@
-"""Workloads timed in turn with a reference, round by round, until their ratio is known well enough."""
+"""Workloads timed in turn with a reference, round by round, until their ratio is known well enough.
+
+The same network against itself, the A/A test, tells the smallest difference that a machine can resolve.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from genet.latency.table import Rounds
 from genet.latency.workload import Workload
+from genet.storage import Record
 
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
@@ -17,6 +23,7 @@ ROUND_REPEATS = 10
 ROUNDS = 3  # at least, for a whole network: 30 repeats in all
 MOST_ROUNDS = 12
 SLOW_TO_BUILD = ("compile", "tensorrt")  # the others are built anew for every round, since the placement of memory matters too
+PAIRS = 12  # of an A/A test
 
 
 @dataclass(frozen=True)
@@ -61,3 +68,32 @@ def rounds_of(workloads: Sequence[Workload], meter: Meter, earlier: Rounds | Non
         timings = timer(ROUND_REPEATS)
         ms, reference_ms = (*ms, timings[0].ms), (*reference_ms, timings[-1].ms)
         yield Rounds(ms=ms, reference_ms=reference_ms, spread=max(timing.spread for timing in timings))
+
+
+class Repeatability(Record):
+    """Relative differences that 95 of 100 pairs of equal networks stay below.
+
+    `in_turn`: both timed a repeat of each in turn, as networks are compared; `apart`: each timed by itself, built anew, as
+    the rows of a table are. `ms` is per batch.
+    """
+
+    ms: float
+    in_turn: float
+    apart: float
+    pairs: int
+
+
+def repeatability(part: Workload, meter: Meter) -> Repeatability:
+    """Time a part against itself, `PAIRS` times in turn and as often apart."""
+    together = []
+    for _ in range(PAIRS):
+        one, other = meter.prepare([part, part])()
+        together.append(abs(math.log(one.ms / other.ms)))
+    singles = [meter.prepare([part])()[0].ms for _ in range(PAIRS)]
+    apart = [abs(math.log(one / other)) for one, other in itertools.combinations(singles, 2)]
+    return Repeatability(ms=statistics.median(singles), in_turn=_bound(together), apart=_bound(apart), pairs=PAIRS)
+
+
+def _bound(differences: list[float]) -> float:
+    """Return the difference that most pairs stay below: 1.96 standard deviations of differences around zero."""
+    return 1.96 * math.sqrt(statistics.fmean(difference**2 for difference in differences))

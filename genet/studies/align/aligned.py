@@ -24,14 +24,14 @@ from genet.pipeline.run_folder import RunFolder
 from genet.progress import SILENT, Progress, on_screen
 from genet.studies.align import TOLERANCE
 from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
-from genet.studies.align.module_subject import ModuleSubject
+from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork
 from genet.studies.align.objective import Mode
 from genet.studies.align.prune import Pruning
 from genet.studies.align.steps import EVIDENCE, by_importance, by_paper, measure_for, places_of, rows_of, run_of
 from genet.studies.align.study import Alignment, Goal, Solver
-from genet.studies.align.subject import NetworkSubject, ResizableNetwork, Scope
+from genet.studies.align.subject import NetworkSubject, Scope
 from genet.studies.align.verdict import goal_faults, importance_faults, no_edge, promising, settled
-from genet.training.named import images_named
+from genet.training.inventory import images_named
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,25 +44,19 @@ def _reads(probe: nn.Module, images: Tensor) -> dict[str, Tensor]:
     found: dict[str, list[Tensor | None]] = {}
     handles = []
 
-    def begin(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-            plain = len(inputs) == 1 and isinstance(inputs[0], Tensor) and not options
-            found.setdefault(name, []).append(inputs[0].clone() if plain else None)
+    def begin(name: str, _: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        plain = len(inputs) == 1 and isinstance(inputs[0], Tensor) and not options
+        found.setdefault(name, []).append(inputs[0].clone() if plain else None)
 
-        return hook
-
-    def end(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: Any, written: Any) -> None:
-            read = found[name][-1]
-            if read is None or not isinstance(written, Tensor) or written.shape != read.shape:
-                found[name][-1] = None
-
-        return hook
+    def end(name: str, _: nn.Module, __: Any, written: Any) -> None:
+        read = found[name][-1]
+        if read is None or not isinstance(written, Tensor) or written.shape != read.shape:
+            found[name][-1] = None
 
     for name, part in probe.named_modules():
         if name and any(isinstance(inside, nn.Conv2d) for inside in part.modules() if inside is not part):
-            handles.append(part.register_forward_pre_hook(begin(name), with_kwargs=True))
-            handles.append(part.register_forward_hook(end(name)))
+            handles.append(part.register_forward_pre_hook(partial(begin, name), with_kwargs=True))
+            handles.append(part.register_forward_hook(partial(end, name)))
     probe(images)
     for handle in handles:
         handle.remove()

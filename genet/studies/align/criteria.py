@@ -6,6 +6,7 @@ A third, how much the loss depends on them, is in `importance`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -67,11 +68,8 @@ def _ranks(module: nn.Module, images: Tensor) -> Iterator[tuple[str, Tensor]]:
     def add(name: str, maps: Tensor) -> None:
         found[name] = found.get(name, torch.zeros(maps.shape[1])) + torch.linalg.matrix_rank(maps.relu()).float().sum(dim=0)
 
-    def convolved(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(_: nn.Module, __: object, output: Tensor) -> None:
-            written[id(output)] = name, output
-
-        return hook
+    def convolved(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        written[id(output)] = name, output
 
     def normalised(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         if id(inputs[0]) in written:
@@ -79,7 +77,7 @@ def _ranks(module: nn.Module, images: Tensor) -> Iterator[tuple[str, Tensor]]:
 
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d):
-            handles.append(layer.register_forward_hook(convolved(name)))
+            handles.append(layer.register_forward_hook(partial(convolved, name)))
         elif isinstance(layer, _BatchNorm):
             handles.append(layer.register_forward_hook(normalised))
     for some in images.split(AT_ONCE):

@@ -8,8 +8,9 @@ its square is the second order of the loss, with Fisher's information for its cu
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def importance_of(subject: ModuleSubject, images: ImageSet, device: torch.device
     places = {group.name: _read_places(probe, group, device) for group in subject.tied.groups if not group.fixed}
     gates: Gates = []
     for layer in dict.fromkeys(layer for readers in places.values() for layer in readers):
-        probe.get_submodule(layer).register_forward_pre_hook(_gate_on_input(layer, gates))
+        probe.get_submodule(layer).register_forward_pre_hook(partial(_gate_on_input, layer, gates))
     for block in blocks:
         _gate_block(probe.get_submodule(block), block, gates)
     units: dict[str, list[Tensor]] = {name: [] for name in places}
@@ -102,16 +103,13 @@ def _read_places(module: nn.Module, group: Group, device: torch.device) -> dict[
     }
 
 
-def _gate_on_input(name: str, gates: Gates) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    def gate(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        read = inputs[0]
-        shape = [1] * read.dim()
-        axis = 1 if isinstance(layer, nn.Conv2d) else -1
-        shape[0], shape[axis] = read.shape[0], read.shape[axis]
-        gates.append((name, torch.ones(shape, device=read.device, requires_grad=True)))
-        return (read.clone() * gates[-1][1], *inputs[1:])  # another module may write into what was read
-
-    return gate
+def _gate_on_input(name: str, gates: Gates, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    read = inputs[0]
+    shape = [1] * read.dim()
+    axis = 1 if isinstance(layer, nn.Conv2d) else -1
+    shape[0], shape[axis] = read.shape[0], read.shape[axis]
+    gates.append((name, torch.ones(shape, device=read.device, requires_grad=True)))
+    return (read.clone() * gates[-1][1], *inputs[1:])  # another module may write into what was read
 
 
 def _gate_block(block: nn.Module, name: str, gates: Gates) -> None:

@@ -8,7 +8,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genet.arch.external import ExternalModel
 from genet.config.preprocessing import Preprocessing
@@ -23,13 +25,14 @@ from genet.progress import SILENT, Progress
 from genet.studies.align.criteria import NORMS, Scores, kept_channels, norms, ranks
 from genet.studies.align.importance import AT_ONCE, IMAGES, Importance, importance_of
 from genet.studies.align.module_subject import ModuleSubject
-from genet.studies.align.renewal import renewed
 from genet.studies.align.subject import Widths
 from genet.training.accuracy import EVALUATION_BATCH, top
 from genet.training.image_sets import FirstImages, ImageSet, View
+from genet.training.learner import computing_on, on_device
 from genet.training.splits import load_data, load_test
 
 RANK_IMAGES = 500  # images that the ranks of feature maps are averaged over
+RENEWED_AT_ONCE = 128  # images at a time that statistics are renewed by
 
 
 @dataclass(frozen=True)
@@ -144,3 +147,26 @@ def _importance(subject: ModuleSubject, images: FirstImages, progress: Progress)
             return importance_of(subject, images, open_device("auto"), tracker)
 
     return measured
+
+
+@torch.no_grad()
+def renewed(module: nn.Module, images: ImageSet, resolution: int, device: torch.device) -> nn.Module:
+    """Return a copy whose statistics of batch normalisation are averaged anew over training images.
+
+    What the cut channels and blocks added is missing from every later mean.
+    """
+    found = copy.deepcopy(module).to(device).eval()
+    norms = [part for part in found.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+    with computing_on(device):
+        for number, (pixels, _) in enumerate(on_device(images.on(device).batches(RENEWED_AT_ONCE, resolution), device), start=1):
+            if len(pixels) == 1 and number > 1:
+                break  # a map of one pixel has no variance in one image
+            for norm in norms:
+                norm.momentum = 1 / number  # an average over all batches
+            found(pixels)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    return found.cpu().eval()

@@ -19,9 +19,8 @@ from genet.models.external import channels
 from genet.studies.align.branches import removable_blocks, without
 from genet.studies.align.channel_groups import Group, Tied, tie
 from genet.studies.align.layer import Layer
-from genet.studies.align.resizable import verify_resizable
-from genet.studies.align.resize import Kept, resized
-from genet.studies.align.subject import EVERYTHING, WIDEST, Movable, Scope, Widths, grid
+from genet.studies.align.resize import Kept, resized, verify_resizable
+from genet.studies.align.subject import EVERYTHING, WIDEST, Movable, NetworkSubject, Scope, Widths, grid
 
 
 @dataclass(frozen=True)
@@ -153,6 +152,9 @@ class ModuleSubject:
         gone = (*(self.network.removed or ()), *removed)
         described = self.network.model_copy(update={"name": name, "layers": layers | found, "removed": gone or None})
         return described.at(resolution or self.resolution)
+
+
+ResizableNetwork = NetworkSubject | ModuleSubject  # a network that can be built with other widths
 
 
 def cut_to(subject: ModuleSubject, widths: str | Path) -> ModuleSubject:

@@ -1,4 +1,8 @@
-"""The aim of an alignment, and the value of a choice of widths for it (tail-effect paper, equations 6 and 7)."""
+"""The aim of an alignment (tail-effect paper, equations 6 and 7), and the widths chosen for it: greedily, as there, or exactly.
+
+Both ways look at the edges beside each width alone. Edges farther off would trade accuracy for latency: equal parameters mean
+equal accuracy only as long as the shape of the network stays, not if early layers shrink and late ones grow.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from genet.studies.align.place import Option, Place
 
@@ -55,3 +61,65 @@ class Objective:
 def stay(places: Sequence[Place]) -> Chosen:
     """Return the choice that leaves every place as it is."""
     return tuple(place.now for place in places)
+
+
+def greedy(places: Sequence[Place], aim: Objective) -> Chosen:
+    """Move the place with the most to gain, and balance it with moves the other way: algorithm 2, lines 7 to 13.
+
+    For latency a layer is scaled down to its left edge, and layers with the least latency gain are scaled up until the parameters
+    are back in range; for accuracy a layer is scaled up, and those with the most latency gain are scaled down until the time is.
+    If the queue ends before the balance is found, or the balance costs more than the move gains, the move is undone: so the
+    answer keeps the bounds, which the paper's own loop does not ensure. Widths stay if the bounds cannot be kept at all.
+    """
+    down_first = aim.mode == "latency"
+    moves = [(place.left, place.right) if down_first else (place.right, place.left) for place in places]  # ahead, and back
+    gains = [aim.value(place, ahead) if ahead else 0.0 for place, (ahead, _) in zip(places, moves, strict=True)]
+    saved = [place.latency_gain(place.left) if place.left else 0.0 for place in places]
+    chosen = list(stay(places))
+    queue = sorted(range(len(places)), key=lambda index: -gains[index])
+    while queue and gains[queue[0]] > 0:
+        first, *rest = queue
+        trial = list(chosen)
+        trial[first] = moves[first][0] or trial[first]
+        used = aim.used(places, tuple(trial))
+        for last in sorted(rest, key=saved.__getitem__, reverse=not down_first):
+            if used >= aim.least:
+                break
+            back = moves[last][1]
+            if back is None:
+                continue
+            moved = aim.used(places, (*trial[:last], back, *trial[last + 1 :]))
+            if used < moved <= aim.most:
+                trial[last], used = back, moved
+                rest.remove(last)
+        balanced = aim.allows(used)
+        better = aim.worth(places, tuple(trial)) > aim.worth(places, tuple(chosen))
+        chosen, queue = (trial, rest) if balanced and better else (chosen, queue[1:])
+    return tuple(chosen)
+
+
+def exact(places: Sequence[Place], aim: Objective) -> Chosen:
+    """Return the options with the largest value within the bounds, by an integer program with one option per place.
+
+    Every width stays if nothing is within the bounds.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    pairs = [(index, option) for index, place in enumerate(places) for option in place.options]
+    if not pairs:
+        return ()
+    values = np.array([aim.value(places[index], option) for index, option in pairs], float)
+    room = np.array([aim.room(places[index], option) for index, option in pairs], float)
+    scale = 1e-3 * (float(np.abs(room).max()) or 1.0)  # the solver's tolerance is absolute, a millionth: of a thousand here
+    once = np.array([[float(index == row) for index, _ in pairs] for row in range(len(places))])
+    found = milp(
+        -values / (float(np.abs(values).max()) or 1.0),
+        integrality=np.ones(len(pairs)),
+        bounds=Bounds(0, 1),
+        constraints=[LinearConstraint(once, 1, 1), LinearConstraint(room[None] / scale, aim.least / scale, aim.most / scale)],
+        options={"mip_rel_gap": 0.0},
+    )
+    if found.x is None:
+        return stay(places)
+    taken = dict(pair for pair, share in zip(pairs, found.x, strict=True) if share > 0.5)
+    return tuple(taken[index] for index in range(len(places)))

@@ -86,14 +86,9 @@ class Program:
         return math.fsum((*(offer.importance for offer in self.offers), *self.blocks.values()))
 
 
-def least_lost(program: Program, most_ms: float) -> Choice | None:
-    """Return the choice that loses the least importance within a latency; None if no choice is within it."""
-    return _solved(_Rows(program), program, most_ms)
-
-
 def fastest(program: Program) -> Choice:
     """Return the choice with the least latency."""
-    found = _solved(_Rows(program), program, None)
+    found = least_lost(program, None)
     assert found is not None  # to stay as it is can always be chosen
     return found
 
@@ -173,10 +168,11 @@ def _added_up(costs: Iterable[Cost]) -> Iterator[Cost]:
         yield Cost(groups, ms, block)
 
 
-def _solved(rows: _Rows, program: Program, most_ms: float | None) -> Choice | None:
-    """Return the choice with the least loss within a latency, or without one the fastest."""
+def least_lost(program: Program, most_ms: float | None) -> Choice | None:
+    """Return the choice that loses the least importance within a latency, or without one the fastest; None if none is within."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
+    rows = _Rows(program)
     ms, lost = np.array(rows.ms), np.array(rows.lost)
     wanted = ms if most_ms is None else lost
     if not rows.lost:
@@ -187,7 +183,8 @@ def _solved(rows: _Rows, program: Program, most_ms: float | None) -> Choice | No
     constraints = [LinearConstraint(sums, *(np.array([row[bound] for row in rows.rows]) for bound in (1, 2)))]
     if most_ms is not None:
         step = float(np.abs(ms).max()) / SCALE or 1.0
-        constraints.append(LinearConstraint(csr_array(ms[None] / step), -math.inf, (most_ms - _constant(program)) / step))
+        unchanged = math.fsum(float(cost.ms) for cost in program.costs if not cost.groups and cost.block is None)
+        constraints.append(LinearConstraint(csr_array(ms[None] / step), -math.inf, (most_ms - unchanged) / step))
     found = milp(
         wanted * (SCALE / (float(np.abs(wanted).max()) or 1.0)),
         integrality=np.array(rows.whole),
@@ -204,8 +201,3 @@ def _solved(rows: _Rows, program: Program, most_ms: float | None) -> Choice | No
         if offer.block not in removed
     }
     return Choice(widths, removed)
-
-
-def _constant(program: Program) -> float:
-    """Return the milliseconds of layers that no choice changes."""
-    return math.fsum(float(cost.ms) for cost in program.costs if not cost.groups and cost.block is None)

@@ -13,10 +13,11 @@ from genet.arch.network import MULTIPLE
 from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 from genet.studies.align.study import Ratio, no_slower, ratio_of
-from genet.studies.align.subject import Movable, ResizableNetwork, Widths
+from genet.studies.align.subject import Movable, Widths
 
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
+    from genet.studies.align.module_subject import ResizableNetwork
 
 Dimension = Literal["width", "resolution"]
 GROWTH: dict[Dimension, float] = {"width": 1.1, "resolution": 1.15}
@@ -60,15 +61,11 @@ def _times(movable: Movable, factor: float) -> int:
     return round(movable.width * factor / step) * step
 
 
-def resolution_at(resolution: int, factor: float) -> int:
-    """Return the resolution times a factor, as a multiple of 16 and never smaller."""
-    return max(resolution, round(resolution * factor / RESOLUTION_STEP) * RESOLUTION_STEP)
-
-
 def sizes_at(subject: ResizableNetwork, dimensions: tuple[Dimension, ...], exponent: float) -> tuple[Widths, int]:
-    """Return the widths and the resolution of an exponent."""
+    """Return the widths and the resolution of an exponent, the latter as a multiple of 16 and never smaller."""
     widths = widths_at(subject, GROWTH["width"] ** exponent) if "width" in dimensions else {}
-    return widths, resolution_at(subject.resolution, GROWTH["resolution"] ** exponent if "resolution" in dimensions else 1.0)
+    grown = subject.resolution * (GROWTH["resolution"] ** exponent if "resolution" in dimensions else 1.0)
+    return widths, max(subject.resolution, round(grown / RESOLUTION_STEP) * RESOLUTION_STEP)
 
 
 def scale(

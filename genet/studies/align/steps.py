@@ -17,10 +17,10 @@ from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.storage import Journal
 from genet.studies.align.kept import Kept
+from genet.studies.align.module_subject import ResizableNetwork
 from genet.studies.align.place import Place
 from genet.studies.align.prune import MeteredSubject, Pruning, find_offers, find_program, prune
 from genet.studies.align.study import Alignment, Goal, Ratio, align, find_places
-from genet.studies.align.subject import ResizableNetwork
 
 EVIDENCE = Path("runs") / "align" / "latency.jsonl"
 

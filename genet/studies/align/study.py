@@ -19,14 +19,13 @@ from genet.progress import UNSEEN, Tracker
 from genet.statistics import half_interval
 from genet.storage import Record
 from genet.studies.align import TOLERANCE
-from genet.studies.align.exact import exact
-from genet.studies.align.greedy import greedy
-from genet.studies.align.objective import Chosen, Mode, Objective, stay
+from genet.studies.align.objective import Chosen, Mode, Objective, exact, greedy, stay
 from genet.studies.align.place import Place, place, stepless
-from genet.studies.align.subject import Movable, ResizableNetwork, Widths
+from genet.studies.align.subject import Movable, Widths
 
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
+    from genet.studies.align.module_subject import ResizableNetwork
 
 WIDER = 2.0  # factor of the next tolerance to try
 ATTEMPTS = 8

@@ -1,6 +1,6 @@
 """A network whose widths can move: the movable widths, their steps, and the cost with other widths.
 
-A genet network moves by its spec.
+A genet network moves by its spec; one that other code builds is a `ModuleSubject`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import count
-from typing import Protocol
 
 from genet.arch.cost import network_cost
-from genet.arch.external import ModelSpec
 from genet.arch.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
 from genet.config.options import Spelling, as_option
 from genet.errors import SpecError
@@ -90,40 +88,6 @@ class Movable:
     def farther(self) -> tuple[int, ...]:
         """Widths behind those of the grid, to measure if the present one's step does not end within it."""
         return tuple(width for width in grid(self.width, self.multiple, FARTHEST) if width > self.grid[-1])
-
-
-class ResizableNetwork(Protocol):
-    """A network that can be built with other widths."""
-
-    @property
-    def network(self) -> ModelSpec:
-        """Its record, as it is now."""
-
-    @property
-    def name(self) -> str:
-        """The user's name for it."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Layers with a width of their own, whether it may move or not."""
-
-    @property
-    def movable(self) -> tuple[Movable, ...]:
-        """Its places, in running order."""
-
-    @property
-    def fixed(self) -> Mapping[str, str]:
-        """Layers whose width stays, with the reasons."""
-
-    def parameters(self, widths: Widths) -> int:
-        """Return the parameters of the whole network."""
-
-    @property
-    def resolution(self) -> int:
-        """Of its images, in pixels."""
-
-    def part(self, widths: Widths, resolution: int | None = None) -> Workload:
-        """Return the network to be timed, at its own resolution or another."""
 
 
 def grid(width: int, multiple: int = 1, reach: float = WIDEST) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ from genet.studies.align import TOLERANCE
 from genet.studies.align.objective import Mode
 from genet.studies.align.place import Place
 from genet.studies.align.study import UNNOTICED, Alignment, Goal, Ratio, Solver
-from genet.studies.align.subject import ResizableNetwork
 
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
+    from genet.studies.align.module_subject import ResizableNetwork
 
 
 def goal_faults(goal: Goal, spelled: Spelling = as_option) -> Iterator[str]:

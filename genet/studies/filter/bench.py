@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, PositiveFloat, PositiveInt
 
 from genet.arch.network import law
-from genet.errors import SpecError
+from genet.errors import GenetError, SpecError, first_line
+from genet.progress import Progress
 from genet.storage import Record
 from genet.studies.survey.survey import Percent, frontier
 from genet.studies.tables import read_table
 
 TIMING_S = 1.0  # assumed cost of timing a network if a table does not give it
+NATS_EPOCHS = "90"  # of the trainings behind NATS-Bench's accuracies
+NATS_IMAGES = 256  # at a time, behind its latencies
+NATS_PLACE = "NATS-sss-v1_0-50262.pickle.pbz2, or the folder NATS-sss-v1_0-50262-simple, from github.com/D-X-Y/NATS-Bench"
 
 
 def _choices(text: str) -> str:
@@ -110,3 +114,40 @@ def _area(rows: Sequence[Row], corner: tuple[float, float]) -> float:
 def read_bench(path: Path) -> Bench:
     """Read a CSV file with the columns network, top1_percent, images_per_sec, macs, train_sec, and perhaps time_sec."""
     return Bench(read_table(path, Row, ("network",)))
+
+
+def read_nats(path: Path, progress: Progress) -> Bench:
+    """Return NATS-Bench's size space (Dong et al., 2021): 32,768 networks of five widths, through its own package.
+
+    Accuracies are those on CIFAR-10's test images, throughput is by the benchmark's own latencies. GenetError if
+    the file or the package is not there.
+    """
+    if not path.exists():
+        raise GenetError(f"{path} does not exist, expected NATS-Bench's size space; it is {NATS_PLACE}")
+    try:
+        from nats_bench import create
+    except ImportError:
+        raise GenetError("--nats must have the package of NATS-Bench: pip install 'genet-nas[nats]'") from None
+    try:
+        api = create(str(path), "sss", fast_mode=path.is_dir(), verbose=False)
+        with progress.track("networks of NATS-Bench", len(api.meta_archs)) as tracker:
+            rows = []
+            for index, network in enumerate(api.meta_archs):
+                rows.append(_row(api, index, network))
+                tracker.advance()
+    except Exception as fault:  # any error of the package for a damaged file
+        law = f"{path}: reading it as NATS-Bench's size space failed"
+        raise GenetError(f"{law} ({first_line(fault)}); it is {NATS_PLACE}") from None
+    return Bench(tuple(rows))
+
+
+def _row(api: Any, index: int, network: str) -> Row:
+    cost = api.get_cost_info(index, "cifar10")
+    found = api.get_more_info(index, "cifar10", hp=NATS_EPOCHS, is_random=False)
+    return Row(
+        network=network,
+        top1_percent=found["test-accuracy"],
+        images_per_sec=NATS_IMAGES / cost["latency"],
+        macs=round(1e6 * cost["flops"]),
+        train_sec=found["train-all-time"],
+    )

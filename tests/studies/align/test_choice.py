@@ -8,9 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from genet.studies.align.exact import exact
-from genet.studies.align.greedy import greedy
-from genet.studies.align.objective import Objective, stay
+from genet.studies.align.objective import Objective, exact, greedy, stay
 from genet.studies.align.place import Option, Place
 
 NETWORK = 1_000_000  # parameters

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from genet.studies.align.renewal import renewed
+from genet.studies.align.kept import renewed
 from genet.training.image_sets import TensorImages
 from tests.fixtures import align_networks as nets
 

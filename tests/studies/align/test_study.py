@@ -21,11 +21,11 @@ from genet.latency.workload import Workload
 from genet.models.external import build_structure
 from genet.progress import UNSEEN, Count, Tracker
 from genet.storage import Journal
-from genet.studies.align.module_subject import ModuleSubject
+from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork
 from genet.studies.align.place import Place
 from genet.studies.align.scale import scale, widths_at
 from genet.studies.align.study import Goal, Ratio, align, find_places
-from genet.studies.align.subject import NetworkSubject, ResizableNetwork, grid
+from genet.studies.align.subject import NetworkSubject, grid
 from tests.fixtures.simulated import Simulated
 
 OURS = "@32x3 | Conv k3 c24 s1 | XX k3 c72 s2 d2 | BL k3 c200 s2 d2 r0.4 | DW k3 c96 s1 d1 r3 | Conv k1 c320 | 10"
