@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from genet.errors import RunError, StorageError
 
 TEMPORARY = ".genet-"  # name of unfinished files, so that no other files are ever taken for leftovers
+BEFORE = ".before"  # ends the name of a folder that is being replaced
 PATIENCE_S = 60.0  # an append takes milliseconds: a process that holds its lock for so long is stopped or hangs
 QUIET_S = 3.0  # of waiting, before it is reported
 
@@ -74,16 +75,8 @@ class Derived(Record):
     inputs: str
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the file's bytes; StorageError if it is missing or unreadable."""
-    try:
-        return path.read_bytes()
-    except OSError as fault:
-        raise StorageError(f"{path}: cannot be read ({fault.strerror})") from None
-
-
-def read_head(path: Path, most: int) -> bytes:
-    """Return the first bytes of a file that may be large; StorageError if it is missing or unreadable."""
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """Return the file's bytes, or the first of them; StorageError if it is missing or unreadable."""
     try:
         with path.open("rb") as file:
             return file.read(most)
@@ -125,7 +118,7 @@ def written_atomically(folder: Path, ours: Collection[str] = ()) -> Iterator[Pat
         yield temporary
         with _explained(folder):
             temporary.chmod(0o777 & ~_umask())
-            before = temporary.with_name(temporary.name + ".before")
+            before = temporary.with_name(temporary.name + BEFORE)
             if folder.exists():
                 _carry_over(folder, temporary, ours)
                 folder.replace(before)
@@ -134,6 +127,19 @@ def written_atomically(folder: Path, ours: Collection[str] = ()) -> Iterator[Pat
             shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Delete the temporary files below a folder that a killed writer has left, and put back what it was about to replace."""
+    for earlier in folder.rglob(f"{TEMPORARY}*{BEFORE}"):
+        name, _, _ = earlier.name.removeprefix(TEMPORARY).removesuffix(BEFORE).rpartition(".")
+        if not earlier.with_name(name).exists():
+            earlier.rename(earlier.with_name(name))
+    for leftover in folder.rglob(f"{TEMPORARY}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _carry_over(folder: Path, into: Path, ours: Collection[str]) -> None:
@@ -373,15 +379,10 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageError(
-                f"{path}: the disk is full ({_free_space(path)} free); free some space and give the same command again"
-            ) from None
+            free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free / 2**20
+            why = f"{path}: the disk is full ({free:.1f} MiB free); free some space and give the same command again"
+            raise StorageError(why) from None
         raise StorageError(f"{path}: cannot be written ({fault.strerror}); choose another place or change its rights") from None
-
-
-def _free_space(path: Path) -> str:
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    return f"{shutil.disk_usage(existing).free / 2**20:.1f} MiB"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -21,7 +21,16 @@ from pydantic import ValidationError
 
 import genet
 from genet.errors import RunError, StorageError
-from genet.storage import FolderLock, Journal, Record, read_checked, write_atomic, write_checked, written_atomically
+from genet.storage import (
+    FolderLock,
+    Journal,
+    Record,
+    read_checked,
+    remove_temporary,
+    write_atomic,
+    write_checked,
+    written_atomically,
+)
 
 ROOT = Path(genet.__file__).parents[1]
 
@@ -707,3 +716,28 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Pa
     finally:
         os.kill(child, signal.SIGKILL)
         parent.stdout.close()
+
+
+def test_an_export_that_a_kill_interrupted_while_it_was_replaced_is_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = tmp_path / "networks" / "net-1" / "export"
+    export.mkdir(parents=True)
+    (export / "notes.txt").write_text("the user's own")
+    replace, moved = Path.replace, list[Path]()
+
+    def killed_between(path: Path, target: Path) -> Path:
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(target)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed_between)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # a killed process clears nothing away
+    with pytest.raises(KeyboardInterrupt), written_atomically(export) as folder:
+        (folder / "model.onnx").write_bytes(b"new")
+    monkeypatch.undo()
+    assert not export.exists()
+    remove_temporary(tmp_path)
+    assert [file.name for file in export.iterdir()] == ["notes.txt"]
+    assert [file.name for file in export.parent.iterdir()] == ["export"]

@@ -18,7 +18,7 @@ from genet.pipeline.export import export_folder, export_selected
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.shortfalls import unmet_budgets
 from genet.search.outcome import percent
-from genet.storage import FolderLock
+from genet.storage import FolderLock, remove_temporary
 from genet.training.inventory import images_in, images_named
 
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         raise GenetError(f"--network needs a run folder, got {what}, which holds a single network; leave it out")
     else:
         with FolderLock(what):
-            RunFolder(what).remove_leftovers()
+            remove_temporary(what)
             export_folder(what, formats, _images_for(what, arguments.data) if arguments.data else None, progress())
         folders, unmet = (what / "export",), ()
     found = [Exports.load(folder / EVIDENCE_FILE) for folder in folders]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from genet.errors import WEIGHTS_UNDER, StorageError
-from genet.storage import read_head
+from genet.storage import read_bytes
 
 HEAD = 1 << 20  # bytes that identify a file
 SIGN = 64  # of them, in which a text shows its kind
@@ -38,7 +38,7 @@ EMPTY = Kind("an empty file", "save or download it again")
 def kind_of(file: Path) -> Kind | None:
     """Return the kind of a file that people take for a network; None if it is missing, unreadable or of no kind known here."""
     try:
-        head = read_head(file, HEAD)
+        head = read_bytes(file, HEAD)
     except StorageError:
         return None
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:SIGN].lower()
@@ -136,7 +136,7 @@ def _read_pickle(opened: IO[bytes]) -> _Pickled:
 
 def _safetensors(file: Path, length: int) -> Kind:
     try:
-        header = json.loads(read_head(file, 8 + length)[8:])
+        header = json.loads(read_bytes(file, 8 + length)[8:])
     except ValueError:
         return Kind("a damaged or cut-off safetensors file", "save or download it again")
     tensors = len(header.keys() - {"__metadata__"})

@@ -29,7 +29,7 @@ from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.search.known_designs import check_portfolio, designs_of
 from genet.search.tournament import Tournament
-from genet.storage import FolderLock, Journal
+from genet.storage import FolderLock, Journal, remove_temporary
 from genet.training.image_sets import View
 from genet.training.log import Log, open_log
 from genet.training.splits import Splits, check_augment, load_data
@@ -227,7 +227,7 @@ def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None, sam
             if not files.results.exists():
                 job.splits.check(recipe.search_resolution)
         with FolderLock(folder):
-            files.remove_leftovers()
+            remove_temporary(folder)
             job.held = True
             if recipe:
                 job.recognised(job.splits)

@@ -14,7 +14,7 @@ from genet.config.reader import read_kept_recipe, to_yaml
 from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError, RunError, StorageError
 from genet.search.outcome import Trained
-from genet.storage import TEMPORARY, Derived, Journal, Record, write_atomic
+from genet.storage import Derived, Journal, Record, write_atomic
 from genet.training.image_identity import NOTE, Contents, Made, Noted, followed, note_of
 
 R = TypeVar("R", bound=Record)
@@ -131,14 +131,6 @@ class RunFolder:
     def forget_the_race(self) -> None:
         """Delete the checkpoints of a race that is over; its journal and its networks stay."""
         shutil.rmtree(self.race_under_way, ignore_errors=True)
-
-    def remove_leftovers(self) -> None:
-        """Delete the temporary files of a writer that was killed. Only the holder of the folder's lock may call it."""
-        for leftover in self.path.rglob(f"{TEMPORARY}*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink(missing_ok=True)
 
 
 def network_name(network: ModelSpec) -> str:
