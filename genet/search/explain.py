@@ -5,6 +5,7 @@ And the trials that would tell it from them in the least time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -105,6 +106,8 @@ def _steps(offers: ChoiceTables, regression: Regression, network: Network, budge
             superblocks = (*network.superblocks[:index], choice, *network.superblocks[index + 1 :])
             other = network.model_copy(update={"superblocks": superblocks})
             more_ms = scale * (offers.predict(other).ms - own_ms)
+            if not math.isfinite(more_ms):  # its block could not be measured
+                continue
             over = scale * own_ms + more_ms - budget_ms
             yield Step(
                 index=index,

@@ -21,7 +21,7 @@ from genet.arch.space import Widths
 from genet.config.reader import read_space
 from genet.config.recipe import Distill
 from genet.latency.ops import network_ops
-from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, Predicted, ReadingMs, tabulate_choices
 from genet.search.explain import LOOKED_AT, NEARBY, RIVALS, Explanation, explain
 from genet.search.fit import fit
 from genet.search.regression import Regression
@@ -396,3 +396,18 @@ def test_an_explanation_names_its_network_its_budget_and_what_lies_beyond_the_tr
         found.add(why.beyond_trials)
         assert Explanation.model_validate_json(why.model_dump_json()) == why
     assert len(found) > 1
+
+
+def test_a_step_to_a_block_that_could_not_be_measured_is_left_out() -> None:
+    network = SPACE.masternet(32)
+    _, first, *_ = blocks(network)
+
+    def failing_ms(block: Block, in_widths: Sequence[int]) -> np.ndarray:
+        failed = (block.size, block.stride) == (first.size, first.stride) and block.width > first.width
+        return np.full(len(in_widths), math.inf) if failed else reading_ms(block, in_widths)
+
+    def directions(reading: ReadingMs) -> set[str]:
+        offers = tabulate_choices(SPACE, WIDTHS, 32, Predicted(ACCURACY, regression().gain, reading))
+        return {step.direction for step in explain(ExactSolver(offers), regression(), network, 100.0).steps if step.index == 0}
+
+    assert directions(reading_ms) - directions(failing_ms) == {"wider"}
