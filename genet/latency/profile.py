@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DRIFT = 0.02  # a sentinel that moves by more between two readings flags the rows in between
 GROUP_S = 0.5  # between two readings of the sentinel; timed in turn with the rows it would take their caches, and they its
 GPU_GROUP_S = 5.0  # the same on a GPU, whose clock drifts slowly
+TRIES = 3  # at a repeated block, if noise exceeds it
 GROUP_ROWS = 32
 SCAN = Stop(least=2)  # of a network that is timed in search of another, as one round has no error
 FEW = Stop()  # a prediction may be held against such a row
@@ -123,12 +124,15 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
         if not is_repeated(block):
             (timing,) = meter.prepare([chain([block])])()
             return row.model_copy(update=timing.model_dump())
-        one, three = meter.prepare([chain([block]), chain([block] * 3)])()
+        for _ in range(TRIES):
+            one, three = meter.prepare([chain([block]), chain([block] * 3)])()
+            ms, median_ms = (three.ms - one.ms) / 2, (three.median_ms - one.median_ms) / 2
+            if min(ms, median_ms) > 0:
+                break
+        else:  # noise exceeded two blocks each time: a third of the three is then the better answer, and at most too large
+            ms, median_ms = three.ms / 3, three.median_ms / 3
     except MeasurementError as fault:
         return row.model_copy(update={"failure": str(fault)})
-    ms, median_ms = (three.ms - one.ms) / 2, (three.median_ms - one.median_ms) / 2
-    if min(ms, median_ms) <= 0:  # noise exceeded two blocks: a third of the three is then the better answer
-        ms, median_ms = three.ms / 3, three.median_ms / 3
     spread = math.hypot(three.spread * three.median_ms, one.spread * one.median_ms) / 2 / median_ms
     return row.model_copy(update={"ms": ms, "median_ms": median_ms, "spread": spread})
 

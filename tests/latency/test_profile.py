@@ -119,6 +119,20 @@ def test_a_repeated_block_costs_half_of_what_three_take_longer_than_one(tmp_path
     assert measured.ms(first) == pytest.approx(7.0)
 
 
+def test_three_blocks_that_seem_no_slower_than_one_are_timed_again(tmp_path: Path) -> None:
+    repeated, threes = Block("XX", 3, None, 16, 16, 1, 8), list[Workload]()
+
+    def ms(part: Workload) -> float:
+        blocks, noisy = len(part.groups()), not threes
+        if blocks == 3:
+            threes.append(part)
+        return 5.0 - blocks if noisy else 5.0 + 2.0 * blocks
+
+    measured = table(tmp_path)
+    profile_blocks(measured, Simulated(ms), [repeated], SENTINEL)
+    assert measured.ms(repeated) == pytest.approx(2.0)
+
+
 def test_where_noise_swallows_two_of_three_blocks_a_third_of_the_three_counts(tmp_path: Path) -> None:
     repeated = Block("XX", 3, None, 16, 16, 1, 8)
     measured = table(tmp_path)
