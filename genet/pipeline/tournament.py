@@ -21,7 +21,14 @@ from genet.search.scaling import forms_within
 from genet.search.tournament import Contender, Reached, Round, Standing, Tournament, ranked, rounds_of, standings
 from genet.statistics import half_interval
 from genet.storage import digest
+from genet.trials.results import FailureKind
 from genet.trials.runners.opening import open_runner
+
+LOST: tuple[FailureKind, ...] = (
+    "data",
+    "worker killed",
+    "out of memory",
+)  # no verdict on a design; a bug is one, or none would end
 
 
 def find_masternet(job: RunContext, runner: OpenRunner = open_runner) -> Tournament | None:
@@ -157,12 +164,13 @@ def _held(job: RunContext, found: Tournament, runner: OpenRunner) -> Tournament:
             found.save(job.folder.tournament)
         title = f"tournament for the MasterNet, round {number} of {len(rounds)}"
         lines = trainings.train(title, [(network, 0) for network in left], schedule)
-        lost = {line.name: str(line.failure) for line in lines.values() if line.failure and line.failure.kind == "worker killed"}
+        ended = [(line.name, line.failure) for line in lines.values() if line.failure]
+        lost = {name: str(failure) for name, failure in ended if failure.kind in LOST}
         if lost:
             why = "; ".join(f"{name}: {failure}" for name, failure in lost.items())
             raise EvidenceError(
                 f"the tournament for the MasterNet failed: got no result of {len(lost)} designs ({why}), expected one of each; "
-                "the same command tries them again"
+                "the same command tries them again, or leave these designs out of masternets"
             )
         left = ranked(left, {network: line.held_out for (network, _), line in lines.items() if line.held_out is not None})
         if not left:

@@ -15,7 +15,7 @@ from genet.arch.space import SearchSpace
 from genet.cli.main import main
 from genet.config.reader import read_recipe, to_yaml
 from genet.config.recipe import Recipe
-from genet.errors import EvidenceError, RunError
+from genet.errors import DeviceError, EvidenceError, RunError
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.table import LatencyTable
 from genet.pipeline import trainings as step
@@ -316,14 +316,21 @@ def test_a_design_that_cannot_be_trained_is_out_and_said(
     assert {each.state for each in standings_of(read_run(run.path, Progress()))} == {"won", "out", "failed"}
 
 
-def test_a_design_whose_worker_was_lost_ends_the_round_and_is_trained_by_the_next_command(
-    held: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "worker killed"),
+        (DeviceError("32 images do not fit"), "out of memory"),
+    ],
+)
+def test_a_design_whose_worker_or_memory_was_lost_ends_the_round_and_is_trained_by_the_next_command(
+    held: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, kind: str
 ) -> None:
     over, recipe, run = without_its_winner(held, tmp_path)
     assert over.won is not None
-    lost = rf"failed: got no result of 1 designs \({over.won.design}.*: worker killed.* the same command tries them again"
+    lost = rf"failed: got no result of 1 designs \({over.won.design}.*: {kind}.* the same command tries them again"
     with monkeypatch.context() as patch:
-        failing(patch, over.won.design, fault=RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."))
+        failing(patch, over.won.design, fault=fault)
         with pytest.raises(EvidenceError, match=lost):
             said_by(run.path, recipe)
     assert Tournament.load(run.tournament).winner is None
