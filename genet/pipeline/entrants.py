@@ -118,9 +118,9 @@ class Field:
     def searched(self, choice: Choice) -> Iterator[Entrant]:
         """Yield a selected network, and the next best predictions that are within its budget too."""
         count, *_ = self.job.recipe.race.counts
-        slower = (choice.measured_ms_per_image or choice.predicted_ms_per_image) / choice.predicted_ms_per_image
+        slower = self.slower(choice.network, choice.resolution, choice.measured_ms_per_image) or 1.0
         limit_ms = self.state.limit_ms(choice.budget)
-        rivals = self.state.solver(choice.resolution).best(limit_ms / slower, LOOKED_AT) if count > 1 else ()
+        rivals = self.state.best(choice.resolution, limit_ms / slower, LOOKED_AT) if count > 1 else ()
         predicted = {choice.network: (choice.predicted_accuracy, choice.predicted_ms_per_image)}
         predicted |= {each.network: (each.predicted_accuracy, each.predicted_ms / self.batch) for each in rivals}
         found = 0
@@ -136,6 +136,11 @@ class Field:
             found += 1
             facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
             yield self.entrant(network, certificate, None, choice.budget, ms).model_copy(update=facts)
+
+    def slower(self, notation: str, resolution: int, ms_per_image: float | None) -> float | None:
+        """Return how many times slower a network is than is predicted; None if it was not measured or is not on offer."""
+        network, tables = Network.parse(notation), self.state.offers(resolution)
+        return ms_per_image * self.batch / tables.predict(network).ms if ms_per_image and tables.holds(network) else None
 
     def designs(
         self, designs: Sequence[Design], resolutions: dict[Budget, tuple[int, ...]], fastest: dict[Budget, float]

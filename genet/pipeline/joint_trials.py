@@ -56,8 +56,9 @@ class _JointTrials:
     def __init__(self, job: RunContext, found: Entrants, train: Train) -> None:
         self._job, self._found, self._train = job, found, train
         self._field = Field(SearchState(job, job.table), dict.fromkeys(entrant.budget for entrant in found.entrants))
-        pairs = [(each.ms_per_image, each.predicted_ms_per_image) for each in found.entrants]
-        self._slower = median([ms / predicted for ms, predicted in pairs if ms and predicted] or [1.0])
+        searched = [each for each in found.entrants if each.predicted_ms_per_image]
+        slower = [self._field.slower(each.network, each.resolution, each.ms_per_image) for each in searched]
+        self._slower = median([each for each in slower if each] or [1.0])
         self._ms_per_image = {e.network: e.ms_per_image or e.predicted_ms_per_image or math.inf for e in found.entrants}
         self._networks: dict[str, Network] = {}  # of the space's shape that were trained, by notation
         self._reached: dict[str, float] = {}

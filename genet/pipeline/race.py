@@ -49,6 +49,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         unmet=found.unmet,
         raced=raced(entrants, scores),
         failed=trainings.failures,
+        tried_again=trainings.tried_again,
         trainings=_cost(job, trainings),
     )
     if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):

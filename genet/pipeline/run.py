@@ -38,5 +38,5 @@ def run_job(
     outcomes = run_race(job, trainer)
     export_selected(job)
     write_report(job)
-    mark_finished(job.folder, job.recipe, failed=bool(outcomes.failed))
+    mark_finished(job.folder, job.recipe, failed=bool(outcomes.tried_again))
     return outcomes

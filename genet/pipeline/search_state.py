@@ -111,6 +111,14 @@ class SearchState:
         found = self.solver(resolution).frontier() if exact else random_search(offered, how.random_samples, self.job.recipe.seed)
         return filter_by_utilization(found) if how.filter else found
 
+    def best(self, resolution: int, limit_ms: float, count: int) -> tuple[Candidate, ...]:
+        """Return the best candidates of the recipe's method within a latency, best first."""
+        how = self.job.recipe.select
+        if how.method == "exact" and not how.filter:
+            return self.solver(resolution).best(limit_ms, count)
+        within = [each for each in self.frontier(resolution) if each.predicted_ms <= limit_ms]
+        return tuple(sorted(within, key=lambda each: -each.predicted_accuracy)[:count])
+
     @property
     def frontiers(self) -> dict[int, tuple[Candidate, ...]]:
         """The candidates at every resolution; block types without evidence are left out."""

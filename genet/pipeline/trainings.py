@@ -230,6 +230,12 @@ class Trainings:
         """Return why networks could not be trained, by their names."""
         return {line.name: str(line.failure) for line in self.lines(task.id for task in self.tasks) if line.failure}
 
+    @property
+    def tried_again(self) -> tuple[str, ...]:
+        """Return the names of networks whose failures the next command tries again."""
+        lines = self.lines(task.id for task in self.tasks)
+        return tuple(line.name for line in lines if line.failure and line.failure.kind in PASSING)
+
     def _known(self, task: Training) -> bool:
         """Return whether a training is finished; one that keeps its weights may have been run by `genet train`."""
         line = self._finished.get(task.id)

@@ -134,8 +134,8 @@ class Outcomes(Derived):
     """The result of a job, the setting in which all latencies were measured, and every network that raced to the end.
 
     `masternet_ms_per_image` is the latency that budgets are multiples of: that of the MasterNet in the space. `won` tells of the
-    one that was trained, if a tournament found it. `failed` holds the reasons why networks could not be trained; a budget without
-    any trained network has no outcome.
+    one that was trained, if a tournament found it. `failed` tells why networks could not be trained, and `tried_again`
+    which of them the next command tries again; a budget without any trained network has no outcome.
     """
 
     setting: Setting
@@ -146,6 +146,7 @@ class Outcomes(Derived):
     unmet: tuple[Unmet, ...]
     raced: tuple[Raced, ...]
     failed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
+    tried_again: tuple[str, ...] = ()
     trainings: float  # cost of tournament, MasterNet, trials and race, in full trainings (T)
 
     @property

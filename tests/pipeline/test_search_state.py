@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import shutil
 from collections import Counter
@@ -13,19 +14,20 @@ import pytest
 from genet.arch.network import Network
 from genet.config.budget import Budget
 from genet.config.reader import read_recipe
+from genet.config.recipe import Select
 from genet.errors import EvidenceError
 from genet.latency.table import LatencyTable, NetworkRow
 from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import EstimateMeter, InterleavedTimer
 from genet.latency.workload import Workload
-from genet.pipeline.context import open_run
+from genet.pipeline.context import open_run, read_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.fit import fit_trials
 from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
-from genet.pipeline.search_state import INTERIM_LOOKS, SearchState
+from genet.pipeline.search_state import INTERIM_LOOKS, SearchState, run_table
 from genet.pipeline.select import select_networks
 from genet.progress import Progress
 from genet.search.race import Entrant
@@ -103,6 +105,26 @@ def test_a_command_that_was_killed_finds_the_entrants_that_an_undisturbed_one_fi
 ) -> None:
     whole = entrants_of(chosen, tmp_path / "whole", monkeypatch)
     assert entrants_of(chosen, tmp_path / "killed", monkeypatch, 17) == whole
+
+
+def test_the_best_within_a_latency_are_those_of_the_recipes_own_method(chosen: RunFolder) -> None:
+    job = read_run(chosen.path, Progress())
+    size = job.recipe.search_resolution
+    exact = SearchState(job, run_table(job))
+    limit_ms = 1.5 * exact.reference_ms
+    drawn = dataclasses.replace(
+        job,
+        recipe=job.recipe.model_copy(
+            update={"select": Select(budgets=job.recipe.select.budgets, method="random", random_samples=300)}
+        ),
+    )
+    sampled = SearchState(drawn, run_table(drawn))
+    for state in (exact, sampled):
+        found, offered = state.best(size, limit_ms, 3), {each.network for each in state.frontier(size)}
+        assert found[0].network in offered
+        assert all(each.predicted_ms <= limit_ms for each in found)
+        assert [each.predicted_accuracy for each in found] == sorted((e.predicted_accuracy for e in found), reverse=True)
+    assert {each.network for each in sampled.best(size, limit_ms, 12)} <= {each.network for each in sampled.frontier(size)}
 
 
 def test_the_masternet_itself_races_at_its_own_latency_and_nothing_smaller_in_its_place(
