@@ -217,12 +217,12 @@ class _LineTracker(Tracker):
 
     @property
     def facts(self) -> tuple[object, ...]:
-        """What its line tells, but for the time."""
+        """The facts on its line, except the time."""
         return self.position, self.total, self.note
 
     @property
     def moved(self) -> bool:
-        """Whether its line tells something new."""
+        """True if its line tells something new."""
         return self.told != self.facts
 
 

@@ -26,6 +26,7 @@ from genet.latency.timing.ratio import ROUND_REPEATS
 from genet.models.build import build
 from genet.pipeline.context import RunContext
 from genet.pipeline.reach import BudgetOutlook, outlooks
+from genet.pipeline.train import TrainingTask, teacher_of
 from genet.progress import duration
 from genet.search.known_designs import Design, designs_of, portfolio_of
 from genet.search.race import trainings_at_most
@@ -104,7 +105,7 @@ def preflight(job: RunContext) -> Preflight:
 def race_cost(recipe: Recipe) -> float:
     """Return what joint trials and race cost at most, in full trainings (T)."""
     (searched, *_), joint = recipe.race.counts, recipe.search.count
-    designs = sum(2 if len(design.depths) > 1 else 1 for design in _designs(recipe))  # a shallower form may race beside the whole
+    designs = sum(len(design.depths) for design in _designs(recipe))  # every form may race beside the whole
     designs += 2 if recipe.space.masternets else 0  # the winner of the tournament, if it is none of them
     networks = (searched + designs) * _resolutions(recipe)
     networks += searched if joint else 0
@@ -187,7 +188,7 @@ def training_seconds(recipe: Recipe, splits: Splits, device: torch.device, batch
 
 
 def _pace(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> tuple[float, float]:
-    """Measure what a training of the MasterNet costs to begin, and each of its images in steps of a batch, in seconds.
+    """Measure what a final training of the MasterNet costs to begin, and each of its images in steps of a batch, in seconds.
 
     A training of two epochs more than another costs their steps more; the rest is the start: building, recording, choosing
     kernels.
@@ -195,11 +196,14 @@ def _pace(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> t
     size = recipe.search_resolution
     steps = min(STEPS_RECORDED if device.type == "cuda" else 1, splits.train.size // batch)
     images = FirstImages(splits.train, steps * batch)
+    network = recipe.space.masternet(size)
+    teacher = teacher_of(TrainingTask(network, recipe.train, recipe.data, recipe.seed, recipe.augment), splits.labels)
 
     def seconds(epochs: int) -> float:
         start = time.perf_counter()
-        schedule = Schedule(epochs=epochs, batch=batch, learning_rate=1e-6)
-        train(build(recipe.space.masternet(size)), TrainingInputs(images, schedule, size, 0), Execution(device))
+        schedule = recipe.train.model_copy(update={"epochs": epochs, "batch": batch, "learning_rate": 1e-6, "warmup_epochs": 0})
+        inputs = TrainingInputs(images, schedule, size, 0, teacher)
+        train(build(network), inputs, Execution(device))
         return time.perf_counter() - start
 
     seconds(1)  # decodes, and warms up

@@ -13,6 +13,7 @@ from genet.pipeline.distill import planned_trials
 from genet.pipeline.master import lesson_of, parent_of
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.train import train_anew, trained_before
+from genet.search.race import short_training
 from genet.search.regression import Regression
 from genet.search.solver import frontier
 from genet.search.validation import Validation, ValidationNetwork, Verdict, subjects, validate
@@ -30,7 +31,7 @@ def validate_predictions(job: RunContext, count: int, epochs: int | None = None,
     if count < FEWEST:
         raise EvidenceError(f"a validation must train at least {FEWEST} networks, got {count}; `--n 20` is a good number")
     usual, epochs = job.recipe.train, epochs or max(1, job.recipe.train.epochs // 4)
-    schedule = usual.model_copy(update={"epochs": epochs, "warmup_epochs": min(usual.warmup_epochs, epochs - 1)})
+    schedule = usual if epochs == usual.epochs else short_training(usual, epochs / usual.epochs)
     state = SearchState(job, job.table)
     if state.regression != job.folder.read(job.folder.regression, Regression):
         job.progress.say("  the trials have changed since they were fitted: fitted anew for this")
