@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from genet.arch.network import Network
 from genet.cli.parser import parser
+from genet.pipeline.finish import FINISH
+from genet.pipeline.run_folder import RunFolder
+from genet.storage import Journal
+from genet.training.image_identity import NOTE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,3 +61,17 @@ def test_the_readme_is_short_and_reaches_every_page() -> None:
 def test_the_pages_of_keys_are_those_that_the_records_make(name: str) -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))["page"](name)
     assert (ROOT / "docs" / name).read_text() == made, "python docs/make_reference.py makes them anew"
+
+
+def test_every_file_of_a_run_is_described() -> None:
+    files = [*vars(RunFolder(Path("run"))).values(), Path(NOTE), Path(FINISH)]
+    names = {(file.path if isinstance(file, Journal) else file).name for file in files} - {"run"}
+    described = (ROOT / "docs" / "run-folder.md").read_text()
+    assert not [name for name in sorted(names) if name.replace("master.json", "master.safetensors") not in described]
+
+
+def test_every_notation_in_the_docs_reads_back() -> None:
+    notations = [(page.name, found) for page in PAGES for found in re.findall(r'@\d+x\d+ \|[^`"\n]+', page.read_text())]
+    assert len(notations) > 3
+    for page, notation in ((page, each) for page, each in notations if "..." not in each):
+        assert str(Network.parse(notation.replace("\\|", "|"))), page

@@ -27,6 +27,7 @@ def test_the_tables_of_a_run_hold_what_its_files_hold(finished: RunFolder) -> No
     (first, *_) = rows(run.outcomes)
     assert (finished.path / "networks").samefile(Path(str(first["folder"])).parents[1])
     assert first["budget"] == str(run.recipe.select.budgets[0])
+    assert run.exports[str(first["budget"])] == Path(str(first["folder"]))
     assert first["name"] in {row["name"] for row in rows(run.networks)}
     assert len(rows(run.trials)) == len(finished.trials.read().records)
     kinds = {row["kind"] for row in rows(run.latency)}

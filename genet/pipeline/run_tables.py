@@ -36,6 +36,11 @@ class Run:
         )
 
     @property
+    def exports(self) -> dict[str, Path]:
+        """The folder of the exports for every budget that is met, such as `5ms`; `genet.load` reads it."""
+        return {str(row.budget): self.folder / row.export for row in self._results.outcomes}
+
+    @property
     def networks(self) -> Any:
         """A row for every network that was fully trained in the race. Latencies are milliseconds per image."""
         return _table(row.model_dump(mode="json") for row in self._results.raced)
