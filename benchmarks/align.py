@@ -39,7 +39,7 @@ from genet.latency.estimate.gpus import find_gpu
 from genet.latency.naming import structure_named
 from genet.latency.ops import conv_op
 from genet.latency.timing.meter import meter_of
-from genet.latency.workload import read_part
+from genet.latency.workload import read_workload
 from genet.models.external import build_structure, structure_of
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
 from genet.storage import Journal, digest, write_atomic
@@ -140,9 +140,9 @@ def solvers() -> list[str]:
     for _ in range(100):
         places = random_places(draw)
         total = sum(place.left.parameters - place.now.parameters for place in places if place.left)
-        for aim in (Objective("latency", 0.1 * total, -0.1 * total), Objective("accuracy", 0.0)):
-            best = aim.worth(places, exact(places, aim))
-            shares[aim.mode].append(aim.worth(places, greedy(places, aim)) / best if best else 1.0)
+        for objective in (Objective("latency", 0.1 * total, -0.1 * total), Objective("accuracy", 0.0)):
+            best = objective.total_value(places, exact(places, objective))
+            shares[objective.mode].append(objective.total_value(places, greedy(places, objective)) / best if best else 1.0)
     lines = [
         "# The greedy choice against the exact one",
         "",
@@ -197,7 +197,7 @@ def narrowed_alike(arguments: Sequence[str], parameters: int) -> Ratio:
     options = ("device", "dtype", "runtime", "batch", "memory-format")
     measure = {option.replace("-", "_"): given[option] for option in options if option in given}
     meter = meter_of(checked_measure({"device": "auto"} | measure))
-    return ratio_of(subject.part(widths(high)), subject.part({}), meter)
+    return ratio_of(subject.workload(widths(high)), subject.workload({}), meter)
 
 
 def each_aligned(
@@ -422,7 +422,7 @@ def cut(dense: Path, widths: dict[str, int], folder: Path) -> Path:
 def cifar_table(tuned: dict[str, list[str]], accuracies: dict[str, float]) -> list[str]:
     """Accuracies of all seeds and latencies of the first, of the three ways; `tuned` names the folders."""
     meter = meter_of(checked_measure({"device": "auto", "batch": 32}))
-    parts = {way: read_part(str(WORK / tuned[way][0] / "network.yaml")) for way in WAYS}
+    parts = {way: read_workload(str(WORK / tuned[way][0] / "network.yaml")) for way in WAYS}
     lines = [
         "# ResNet-56 on CIFAR-10: dense, pruned, and pruned and aligned",
         "",

@@ -46,7 +46,7 @@ from genet.pipeline.run_folder import network_name
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
 from genet.pipeline.tournament import find_masternet
-from genet.pipeline.train import TrainingTask, learn
+from genet.pipeline.train import TrainingSpec, train_by_epochs
 from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes
 from genet.search.race import Entrant, Entrants
@@ -85,7 +85,7 @@ STUDIED = {
 }
 
 
-class Way(Record):
+class MethodResult(Record):
     """The network that one way of choosing arrives at for a budget, and its measured share of the MasterNet's latency."""
 
     budget: str
@@ -166,7 +166,7 @@ def random_search(recipe: Recipe, base: Path, folder: Path, trainings: float) ->
 def random_entrants(job: RunContext, budget: Budget, count: int) -> Iterator[Entrant]:
     """Random networks of the space that are certified within a budget, and less than a tenth below it."""
     state, limit, resolution = SearchState(job, job.table), budget.amount, job.recipe.search_resolution
-    offered, limit_ms = state.offers(resolution), state.limit_ms(budget)
+    offered, limit_ms = state.choice_tables(resolution), state.limit_ms(budget)
     draw = np.random.default_rng(int(100 * limit))
     picks = offered.random_picks(DRAWN, draw)
     ms = offered.totals(picks).ms
@@ -213,7 +213,7 @@ def selected(recipe: Recipe, folder: Path) -> Path:
     return folder
 
 
-def tournament_alone(recipe: Recipe, found: Outcomes, results: Path) -> Iterator[Way]:
+def tournament_alone(recipe: Recipe, found: Outcomes, results: Path) -> Iterator[MethodResult]:
     """The tournament's winner, as widely scaled as each budget allows: the search without a trial. None without a tournament."""
     if recipe.space.masternets is None:
         return
@@ -225,15 +225,15 @@ def tournament_alone(recipe: Recipe, found: Outcomes, results: Path) -> Iterator
         if entrant.ms_per_image is not None:
             share = entrant.ms_per_image / found.masternet_ms_per_image
             budget, network = str(entrant.budget), entrant.network
-            yield Way(budget=budget, way=TOURNAMENT, name=entrant.name, network=network, share=share, trainings=cost)
+            yield MethodResult(budget=budget, way=TOURNAMENT, name=entrant.name, network=network, share=share, trainings=cost)
 
 
-def ways(found: Outcomes, others: dict[str, Outcomes], selection: Selection) -> Iterator[Way]:
+def method_results(found: Outcomes, others: dict[str, Outcomes], selection: Selection) -> Iterator[MethodResult]:
     """What the search, and every other way, arrives at for every budget."""
     costs = {way: other.trainings for way, other in others.items()}
     masternets = {way: other.masternet_ms_per_image for way, other in others.items()}
     for outcome in found.outcomes:
-        make = partial(Way, budget=str(outcome.budget))
+        make = partial(MethodResult, budget=str(outcome.budget))
         reached = {"handed out": outcome, "best known design": outcome.known, "best of the search": outcome.best_searched}
         for way, other in others.items():
             reached[way] = next((each for each in other.outcomes if each.budget == outcome.budget), None)
@@ -258,11 +258,11 @@ def train_one(recipe: Recipe, network: str, seed: int, start: Path | None) -> di
     """One network by a seed of its own, from scratch or from the weights in a file; its accuracy on the test images."""
     torch.set_num_threads(1)
     keep_memory()
-    lesson = TrainingTask(
+    spec = TrainingSpec(
         read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed, start
     )
-    splits = load_data(recipe.data, recipe.space.input, recipe.seed, lesson.view())
-    _, trained = finished(learn(lesson, splits, Execution()))
+    splits = load_data(recipe.data, recipe.space.input, recipe.seed, spec.view())
+    _, trained = finished(train_by_epochs(spec, splits, Execution()))
     return {"network": network, "seed": seed, "test": trained.test_accuracy, "held_out": trained.nas_accuracy}
 
 
@@ -280,7 +280,7 @@ def train_all(
     return {(str(record["network"]), int(record["seed"])): float(record["test"]) for record in journal.read().records}
 
 
-def table(recipe: Recipe, found: list[Way], reached: dict[tuple[str, int], float]) -> str:
+def table(recipe: Recipe, found: list[MethodResult], reached: dict[tuple[str, int], float]) -> str:
     """Test accuracy of every way at every budget, and how far it is behind what is handed out, seed by seed."""
     classes = recipe.space.input.classes
     lines = [
@@ -331,10 +331,10 @@ def main() -> None:
     single = once("single", lambda folder: race(less, earlier if shared else selected(less, base), folder))
     selection, journal = Selection.load(results / "search-selection.json"), Journal(results / "trained.jsonl")
     alone = list(tournament_alone(recipe, found, results))
-    early = [*ways(found, {study.single: single}, selection), *alone]
+    early = [*method_results(found, {study.single: single}, selection), *alone]
     train_all(recipe, [way.network for way in early], journal)  # random search takes longest
     drawn = once("random", lambda folder: random_search(recipe, selected(less, base), folder, found.trainings))
-    chosen = [*ways(found, {study.single: single, RANDOM: drawn}, selection), *alone]
+    chosen = [*method_results(found, {study.single: single, RANDOM: drawn}, selection), *alone]
     reached = train_all(recipe, [way.network for way in chosen], journal)
     text = table(recipe, chosen, reached)
     print(text)

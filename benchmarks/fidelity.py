@@ -16,12 +16,12 @@ from trials import STUDIES, TRUTH_SEEDS, Study, planned
 from trials_table import Truth, predictions
 
 from genet.arch.network import Network
-from genet.config.recipe import Mode, Model, Schedule
-from genet.search.validation import agreement, ceiling, free_proxies, perfect
+from genet.config.recipe import DistillMode, RegressionModel, Schedule
+from genet.search.validation import agreement, ceiling, free_proxies, perfect_prediction
 from genet.storage import Journal, write_atomic
 from genet.trials.results import additivity, read_results
 
-MODELS: tuple[Model, ...] = ("auto", "paper")
+MODELS: tuple[RegressionModel, ...] = ("auto", "paper")
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def report(study: Study) -> str:
         f"{len(truth.networks)} networks of `{study.name}-space.yaml` on CIFAR-10 (5,000 images, 32x32), {recipe.train.epochs} "
         f"epochs from scratch with {len(TRUTH_SEEDS)} seeds each: {truth.mean.min():.1%} to {truth.mean.max():.1%}.",
         f"Kendall with their mean, whose standard error is {noise:.2f} points: a prediction without fault could expect "
-        f"{perfect(truth.accuracies):.2f},",
+        f"{perfect_prediction(truth.accuracies):.2f},",
         f"and one seed agrees with the mean of the others at {limits}. Standard errors over networks drawn with replacement.",
         f"Evidence: seconds of all trials over those of training the networks once, one thread each ({seconds:.0f} s); the",
         f"MasterNet's own training, {schedule.epochs} epochs, comes on top.",
@@ -64,7 +64,7 @@ def report(study: Study) -> str:
     return "\n".join([*lines, "", *interactions(study, truth), ""])
 
 
-def row(study: Study, truth: Truth, mode: Mode, epochs: int, model: Model, truth_seconds: float) -> list[str]:
+def row(study: Study, truth: Truth, mode: DistillMode, epochs: int, model: RegressionModel, truth_seconds: float) -> list[str]:
     """One line of the table, the mean over trial seeds; none where no seed of the cell is finished."""
     by_seed = {seed: predictions(study, mode, epochs, seed, truth.networks, model) for seed in study.seeds}
     found = {seed: agreement(values, truth.mean) for seed, values in by_seed.items() if values is not None}
@@ -115,7 +115,7 @@ def bends(predicted: np.ndarray, found: np.ndarray) -> tuple[float, float, float
     return float(x @ (found - found.mean()) / (x @ x)), errors[0], errors[1]
 
 
-def spent_seconds(study: Study, mode: Mode, epochs: int, seed: int) -> float:
+def spent_seconds(study: Study, mode: DistillMode, epochs: int, seed: int) -> float:
     """What the trials of a cell took, as their journal has it."""
     results = read_results(study.evidence(mode, epochs, seed))
     return sum(results[trial.id].seconds.total for trial in planned(study.recipe(), seed))

@@ -24,7 +24,7 @@ from statistics import fmean
 from typing import Any
 
 import budgets
-from budgets import RANDOM, SEEDS, ended, race, random_search, selected, standard_error, train_all, ways
+from budgets import RANDOM, SEEDS, ended, method_results, race, random_search, selected, standard_error, train_all
 from cutting import CUT, MASTERNET, Row, cut_by_all, fastnas, folder_of, torch_pruning, trained_masternet
 from pruning import Bench
 from trials import HERE
@@ -35,7 +35,7 @@ from genet.config.budget import Budget
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe, Search, Select
 from genet.latency.timing.meter import meter_of
-from genet.latency.workload import part_of
+from genet.latency.workload import workload_of
 from genet.models.weights import WEIGHTS_FILE
 from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes
@@ -69,7 +69,7 @@ def timed_all(bench: Bench, networks: list[str], journal: Journal) -> dict[str, 
     known = {each.network: each for each in map(Timed.model_validate, journal.read().records) if each.setting == setting.digest}
     for network in dict.fromkeys(networks):
         if network not in known:
-            ratio = ratio_of(part_of(read_notation(network, "network")), bench.subject.part({}), bench.meter)
+            ratio = ratio_of(workload_of(read_notation(network, "network")), bench.subject.workload({}), bench.meter)
             each = Timed(
                 network=network,
                 setting=setting.digest,
@@ -132,7 +132,7 @@ def raced_entries(study: Study, raced: dict[str, Outcomes]) -> Iterator[Entry]:
     designs = {entrant.network for entrant in entrants if entrant.design}
     of_designs = sum(line["epochs"] for line in lines["search"] if line["network"] in designs) / epochs
     selection = Selection.load(study.raced / "search-selection.json")
-    for way in ways(found, {RANDOM: raced["random"]}, selection):
+    for way in method_results(found, {RANDOM: raced["random"]}, selection):
         if way.way not in WAYS or way.trainings is None:
             continue
         cost = of_designs if way.way == "best known design" else way.trainings

@@ -34,7 +34,7 @@ from genet.config.recipe import Data
 from genet.errors import EvidenceError
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter, meter_of
-from genet.latency.workload import read_part, traced
+from genet.latency.workload import read_workload, traced_workload
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
 from genet.storage import Journal, write_atomic
 from genet.studies.align.criteria import kept_channels, norms
@@ -42,7 +42,7 @@ from genet.studies.align.importance import IMAGES
 from genet.studies.align.kept import renewed
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Place
-from genet.studies.align.study import Goal, Ratio, align, find_places, ratio_of
+from genet.studies.align.study import Goal, Ratio, choose_widths, find_places, ratio_of
 from genet.training.image_sets import FirstImages, ImageSet
 from genet.training.splits import load_data
 
@@ -115,7 +115,7 @@ class Bench:
 
     def paper(self, amount: float) -> nn.Module:
         """By the paper's objective, with a tolerance of the parameters."""
-        found = align(self.subject, self.places, self.meter, Goal("latency", None, amount, "exact"))
+        found = choose_widths(self.subject, self.places, self.meter, Goal("latency", None, amount, "exact"))
         return self._cut(found.widths)
 
     def uniform(self, amount: float) -> nn.Module:
@@ -148,7 +148,7 @@ class Bench:
         """Its latency over the dense network's."""
         reads = self.subject.network.input
         image = (reads.channels, reads.resolution, reads.resolution)
-        return ratio_of(traced("pruned", image, lambda: copy.deepcopy(module)), self.subject.part({}), self.meter)
+        return ratio_of(traced_workload("pruned", image, lambda: copy.deepcopy(module)), self.subject.workload({}), self.meter)
 
     def brought_to(self, target: float, cut: Callable[[float], nn.Module], most: float) -> tuple[nn.Module, Ratio] | None:
         """Turn a knob, of which more is faster, until the network is surely as fast as wanted, and nearly so.
@@ -248,7 +248,7 @@ def table(plan: Plan, rows: list[dict[str, Any]], meter: Meter) -> list[str]:
         "| latency wanted | way | test accuracy | importance is ahead by | latency | parameters |",
         "|---|---|---|---|---|---|",
     ]
-    before = read_part(f"{dense['folder']}/{NETWORK_FILE}")
+    before = read_workload(f"{dense['folder']}/{NETWORK_FILE}")
     for target, way in [(1.0, "dense"), *((target, way) for target in plan.targets for way in WAYS)]:
         row = found[target, way, plan.seeds[0]]
         if row["folder"] is None:
@@ -257,7 +257,7 @@ def table(plan: Plan, rows: list[dict[str, Any]], meter: Meter) -> list[str]:
         ours = [found[target, "importance", seed]["accuracy"] for seed in plan.seeds] if way in WAYS else []
         reached = [found[target, way, seed]["accuracy"] for seed in plan.seeds]
         ahead = [a - b for a, b in zip(ours, reached, strict=True) if None not in (a, b)] if way in WAYS[1:] else []
-        ratio = ratio_of(read_part(f"{row['folder']}/{NETWORK_FILE}"), before, meter)
+        ratio = ratio_of(read_workload(f"{row['folder']}/{NETWORK_FILE}"), before, meter)
         count = sum(parameter.numel() for parameter in load(row["folder"]).parameters())
         cells = [_points(reached), _points(ahead, "+"), f"{ratio.mean:.3f} ± {ratio.error:.3f}", f"{count:,}"]
         lines.append(f"| {target} | {way} | {' | '.join(cells)} |")

@@ -26,7 +26,7 @@ from genet.storage import Journal, write_atomic
 from genet.training.splits import load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
-from genet.trials.group import STRIDE_S
+from genet.trials.group import PROGRESS_EVERY_S
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.results import Event, TrialResult, read_results
 from genet.trials.runners.processes import Processes
@@ -125,7 +125,7 @@ def seconds_of(recipe: Recipe, trials: Sequence[Trial], runner: Processes, folde
     run_trials(groups(trials, runner.workers), journal, runner, work, lambda _: heard.append(time.perf_counter()))
     ended = time.perf_counter()
     check_all_ended_well(read_results(journal).values())
-    first = heard[0] - STRIDE_S  # it is told a stride after it began
+    first = heard[0] - PROGRESS_EVERY_S  # it is told a stride after it began
     return first - start, ended - first
 
 

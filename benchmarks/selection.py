@@ -52,7 +52,7 @@ def exact() -> str:
         widths = {key: tuple(sorted(draw.sample(kept, min(4, len(kept))))) for key, kept in small.widths_on_offer().items()}
         noise = np.random.default_rng(seed)
         gains: dict[tuple[int, SuperBlock], float] = {}
-        offers = tabulate_choices(
+        tables = tabulate_choices(
             small,
             widths,
             32,
@@ -62,11 +62,11 @@ def exact() -> str:
                 lambda _, reads, noise=noise: noise.uniform(0.1, 2.0, len(reads)),  # type: ignore[misc]
             ),
         )
-        front = frontier(offers)
+        front = frontier(tables)
         limit = front[0].predicted_ms + (front[-1].predicted_ms - front[0].predicted_ms) * draw.random()
         best = max(candidate.predicted_accuracy for candidate in front if candidate.predicted_ms <= limit)
-        worst = max(worst, abs(best - optimum(offers, limit)))
-        sizes.append(math.prod(len(offer.choices) for offer in offers.superblocks))
+        worst = max(worst, abs(best - optimum(tables, limit)))
+        sizes.append(math.prod(len(table.choices) for table in tables.superblocks))
     return (
         f"# The optimum against integer programming\n\n{INSTANCES} random instances of {min(sizes):,} to {max(sizes):,} "
         f"networks, each with a random budget: the largest difference between the frontier's best and `scipy.optimize.milp`'s is "
@@ -74,28 +74,28 @@ def exact() -> str:
     )
 
 
-def optimum(offers: ChoiceTables, limit_ms: float) -> float:
+def optimum(tables: ChoiceTables, limit_ms: float) -> float:
     """The best accuracy within a budget, by integer programming: a binary per (super-block, width read, choice)."""
     places = [
-        (index, read, int(offer.widths[row, column]), row, column)
-        for index, offer in enumerate(offers.superblocks)
-        for read, row in offer.reads.items()
-        for column in range(len(offer.choices))
+        (index, read, int(table.widths[row, column]), row, column)
+        for index, table in enumerate(tables.superblocks)
+        for read, row in table.reads.items()
+        for column in range(len(table.choices))
     ]
-    last = len(offers.superblocks) - 1
+    last = len(tables.superblocks) - 1
     ms = [
-        offers.superblocks[i].ms[row, column] + (offers.head[written][0] if i == last else 0.0)
+        tables.superblocks[i].ms[row, column] + (tables.head[written][0] if i == last else 0.0)
         for i, _, written, row, column in places
     ]
-    gains = np.array([offers.superblocks[i].gain[column] for i, *_, column in places])
+    gains = np.array([tables.superblocks[i].gain[column] for i, *_, column in places])
     rows: list[list[float]] = [[float(i == index) for i, *_ in places] for index in range(last + 1)]
     bounds = [(1.0, 1.0)] * len(rows)
     for index in range(last):
-        for width in offers.superblocks[index + 1].reads:
+        for width in tables.superblocks[index + 1].reads:
             rows.append([float(i == index and w == width) - float(i == index + 1 and read == width) for i, read, w, *_ in places])
             bounds.append((0.0, 0.0))
     rows.append(ms)
-    bounds.append((-np.inf, limit_ms - offers.stem[0]))
+    bounds.append((-np.inf, limit_ms - tables.stem[0]))
     lower, upper = zip(*bounds, strict=True)
     found = milp(
         -gains,
@@ -104,7 +104,7 @@ def optimum(offers: ChoiceTables, limit_ms: float) -> float:
         bounds=Bounds(0, 1),
         options={"mip_rel_gap": 0},
     )
-    return float(offers.accuracy - found.fun)
+    return float(tables.accuracy - found.fun)
 
 
 class MadeUp:
@@ -143,7 +143,7 @@ def offers_of(job: RunContext) -> Callable[[int], ChoiceTables]:
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
     prediction, space = predictor(job, job.table, kept), job.recipe.space
-    predicted = Predicted(0.75, MadeUp(space), prediction.reading_ms)
+    predicted = Predicted(0.75, MadeUp(space), prediction.ms_by_in_width)
     return lambda resolution: tabulate_choices(space, kept[resolution], resolution, predicted)
 
 
@@ -154,19 +154,19 @@ def paper() -> str:
         make, lines, worse = offers_of(job), [], 0
         for resolution in job.resolutions:
             start = time.process_time()
-            offers = make(resolution)
+            tables = make(resolution)
             tabulated = time.process_time()
-            solution = ExactSolver(offers)
+            solution = ExactSolver(tables)
             front = solution.frontier()
             solved = time.process_time()
             solution.best((front[0].predicted_ms + front[-1].predicted_ms) / 2, BEST)
             best_s = time.process_time() - solved
-            random_ones = random_search(offers, STRUCTURES, 0)
+            random_ones = random_search(tables, STRUCTURES, 0)
             drawn_s = time.process_time() - solved - best_s
-            one_s = one_by_one(offers, job, resolution)
+            one_s = one_by_one(tables, job, resolution)
             gap = gaps(front, random_ones)
             worse += sum(each < -1e-9 for each in gap)
-            size = math.prod(len(offer.choices) for offer in offers.superblocks)
+            size = math.prod(len(table.choices) for table in tables.superblocks)
             share = (solved - start) / (one_s * STRUCTURES)
             lines.append(
                 f"| {resolution} | {size:.1e} | {len(front)} | {tabulated - start:.2f} | {solved - tabulated:.2f} | {best_s:.2f} "
@@ -212,12 +212,12 @@ def gaps(front: tuple[Candidate, ...], others: tuple[Candidate, ...]) -> list[fl
     return found
 
 
-def one_by_one(offers: ChoiceTables, job: RunContext, resolution: int) -> float:
+def one_by_one(tables: ChoiceTables, job: RunContext, resolution: int) -> float:
     """CPU seconds to draw one structure, make its network and predict its latency and accuracy."""
     draw, gain, table = random.Random(0), MadeUp(job.recipe.space), job.table
     start = time.process_time()
     for _ in range(ONE_BY_ONE):
-        network = job.recipe.space.network(tuple(draw.choice(offer.choices) for offer in offers.superblocks), resolution)
+        network = job.recipe.space.network(tuple(draw.choice(table.choices) for table in tables.superblocks), resolution)
         table.predict_ms(network)
         sum(gain(index, superblock) for index, superblock in enumerate(network.superblocks))
     return (time.process_time() - start) / ONE_BY_ONE
@@ -246,11 +246,11 @@ def timed(recipe: Recipe, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         make = offers_of(on_v100(recipe, Path(folder) / "run"))
         start = time.process_time()
-        offers = make(224)
+        tables = make(224)
         tabulated = time.process_time()
-        front = frontier(offers)
+        front = frontier(tables)
         solved = time.process_time()
-    counts = [len(offer.choices) for offer in offers.superblocks]
+    counts = [len(table.choices) for table in tables.superblocks]
     print(name, counts, f"{solved - tabulated:.2f} s", flush=True)
     return (
         f"| {name} | {', '.join(map(str, counts))} | {math.prod(counts):.1e} | {tabulated - start:.2f} "
@@ -292,7 +292,7 @@ def selected(job: RunContext) -> list[str]:
     kept = {each: job.kept_widths(staircases, each) for each in job.resolutions}
     prediction: Predictor = predictor(job, job.table, kept)
     masternet_ms = job.table.masternet_ms(job.masternet)
-    predicted = Predicted(0.9, MadeUp(job.recipe.space), prediction.reading_ms)
+    predicted = Predicted(0.9, MadeUp(job.recipe.space), prediction.ms_by_in_width)
     front = frontier(tabulate_choices(job.recipe.space, kept[resolution], resolution, predicted))
     rows = []
     for budget in BUDGETS:

@@ -27,7 +27,7 @@ from genet.export.format import TrainedModel, quiet
 from genet.export.onnx_formats import FILES
 from genet.export.timm_form import to_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
-from genet.latency.timing.clock import Timing, Work, measure_apart
+from genet.latency.timing.clock import TimedCall, Timing, measure_apart
 from genet.latency.timing.runtimes import onnx_work, prepare
 from genet.models.blocks import fused
 from genet.models.build import build
@@ -55,13 +55,13 @@ class Served(Record):
     timings: dict[str, Timing]
 
 
-def works_of(network: Network, images: Tensor, runtimes: Sequence[str]) -> dict[str, Work]:
+def works_of(network: Network, images: Tensor, runtimes: Sequence[str]) -> dict[str, TimedCall]:
     """Ours and timm's with the same weights, each in these of torch's runtimes, and on a processor in ONNX Runtime too."""
     module = build(network).eval()
     model = to_timm(network).eval()
     model.load_state_dict(module.state_dict())
     last = images.contiguous(memory_format=torch.channels_last)
-    works: dict[str, Work] = {}
+    works: dict[str, TimedCall] = {}
     for whose, one in (("genet", module), ("timm", model), ("genet, fused", fused(module))):
         one = one.to(images.device)
         like = copy.deepcopy(one).to(memory_format=torch.channels_last)

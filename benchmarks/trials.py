@@ -28,7 +28,7 @@ import torch
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.config.reader import read_recipe, to_yaml
-from genet.config.recipe import Mode, Recipe, Schedule
+from genet.config.recipe import DistillMode, Recipe, Schedule
 from genet.device import keep_memory, read_card
 from genet.errors import EvidenceError
 from genet.models.build import GENet, build
@@ -59,7 +59,7 @@ class Study:
     name: str
     networks: int
     spread: bool  # evenly from the fewest parameters to the most, else as they are drawn
-    modes: tuple[Mode, ...]
+    modes: tuple[DistillMode, ...]
     lengths: tuple[int, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -73,11 +73,11 @@ class Study:
         return read_recipe(HERE / f"{self.name}.yaml")
 
     @property
-    def cells(self) -> list[tuple[Mode, int, int]]:
+    def cells(self) -> list[tuple[DistillMode, int, int]]:
         """Mode, epochs and seed of all trials: one seed of each before the others, and the short ones first."""
         return [(mode, epochs, seed) for seed in self.seeds for epochs in self.lengths for mode in self.modes]
 
-    def evidence(self, mode: Mode, epochs: int, seed: int) -> Journal:
+    def evidence(self, mode: DistillMode, epochs: int, seed: int) -> Journal:
         """The trials of one cell."""
         return Journal(self.results / f"{mode}-{epochs}-{seed}.jsonl")
 
@@ -89,7 +89,7 @@ STUDIES = {
         Study("fidelity", networks=20, spread=False, modes=("local", "features"), lengths=(1, 2)),
     )
 }
-WAYS: dict[str, tuple[Mode, bool]] = {  # mode, and whether every trial runs alone
+WAYS: dict[str, tuple[DistillMode, bool]] = {  # mode, and whether every trial runs alone
     "whole": ("whole", False),
     "superblock": ("superblock", False),
     "superblock, each alone": ("superblock", True),
@@ -191,7 +191,7 @@ def masternet(study: Study, recipe: Recipe, work: Path) -> GENet:
     return load_weights(network, weights)
 
 
-def course_of(recipe: Recipe, parent: GENet, mode: Mode, epochs: int, seed: int) -> TrialContext:
+def course_of(recipe: Recipe, parent: GENet, mode: DistillMode, epochs: int, seed: int) -> TrialContext:
     """Trials of this mode and length; the seed decides batches, augmentation and new weights, not which trials there are."""
     distill = recipe.distill.model_copy(update={"mode": mode, "epochs": epochs, "patience": 0})
     return TrialContext(parent, load_data(recipe.data, recipe.space.input, recipe.seed), distill, recipe.search_resolution, seed)

@@ -18,9 +18,9 @@ from scipy.stats import kendalltau
 from trials import STUDIES, TRUTH_SEEDS, Costs, Parent, Study, planned, truth_networks
 
 from genet.arch.network import Network
-from genet.config.recipe import Mode, Model
+from genet.config.recipe import DistillMode, RegressionModel
 from genet.search.fit import fit
-from genet.search.validation import agreement, ceiling, free_proxies, perfect
+from genet.search.validation import agreement, ceiling, free_proxies, perfect_prediction
 from genet.storage import Journal
 from genet.trials.results import Seconds, read_results
 
@@ -29,7 +29,7 @@ HELD_OUT = 4000  # images
 
 
 def predictions(
-    study: Study, mode: Mode, epochs: int, seed: int, networks: list[str], model: Model = "auto"
+    study: Study, mode: DistillMode, epochs: int, seed: int, networks: list[str], model: RegressionModel = "auto"
 ) -> np.ndarray | None:
     """What the regression on one cell's trials predicts for the networks; None where the cell is not finished."""
     recipe, results = study.recipe(), read_results(study.evidence(mode, epochs, seed))
@@ -75,7 +75,7 @@ def main() -> None:
         f"{len(truth.networks)} networks x {len(TRUTH_SEEDS)} seeds trained from scratch: {low:.1%} to {high:.1%}; standard "
         f"deviation of one seed {deviation:.2f} points. MasterNet {reached:.1%}. Costs: {costs.device}.",
         f"Agreement of one seed with the mean of the others, Kendall: {limits}. With the mean of all, a prediction without fault",
-        f"could expect {perfect(truth.accuracies):.2f}.",
+        f"could expect {perfect_prediction(truth.accuracies):.2f}.",
         "",
         *proxy_table(truth),
         "",
@@ -104,10 +104,10 @@ def mode_table(study: Study, truth: Truth, costs: Costs) -> list[str]:
         for mode, epochs in itertools.product(study.modes, study.lengths)
     }
 
-    def fidelity(cell: tuple[Mode, int], networks: np.ndarray) -> float:
+    def fidelity(cell: tuple[DistillMode, int], networks: np.ndarray) -> float:
         return fmean(tau(predicted[networks], truth.mean[networks]) for predicted in found[cell])
 
-    def lead(cell: tuple[Mode, int], networks: np.ndarray) -> float:
+    def lead(cell: tuple[DistillMode, int], networks: np.ndarray) -> float:
         return fidelity(whole, networks) - fidelity(cell, networks)
 
     size = len(truth.networks)
@@ -149,7 +149,7 @@ def costs_table(costs: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def spread(study: Study, mode: Mode, epochs: int) -> str:
+def spread(study: Study, mode: DistillMode, epochs: int) -> str:
     """Standard deviation of a trial's accuracy over seeds, in points, once what all trials of a seed share is taken out."""
     trials = planned(study.recipe(), 0)
     found = [read_results(study.evidence(mode, epochs, seed)) for seed in study.seeds]

@@ -31,7 +31,7 @@ from genet.config.reader import read_network
 from genet.config.recipe import Dtype, Runtime
 from genet.latency.estimate.analytic import LAUNCH_MS, TILES, estimate, scale_of, tiled
 from genet.latency.estimate.gpus import find_gpu
-from genet.latency.estimate.residual import LearnedCorrection, Timed
+from genet.latency.estimate.residual import LearnedCorrection, TimedKernels
 from genet.latency.ops import Op, conv_op, network_ops
 from genet.latency.trace import module_ops
 from genet.storage import write_atomic
@@ -207,7 +207,7 @@ def layers_page(path: Path) -> list[str]:
     return lines
 
 
-def read_layers(path: Path) -> tuple[list[Timed], list[float]]:
+def read_layers(path: Path) -> tuple[list[TimedKernels], list[float]]:
     """The dense rows with their estimates, and the estimates in which a last wave costs only its filled share."""
     gpu, rows, smooth = find_gpu("v100"), [], []
     with gzip.open(path, "rt") as lines:
@@ -219,13 +219,13 @@ def read_layers(path: Path) -> tuple[list[Timed], list[float]]:
             op = conv_op(conv, row["add_fused"])
             op = replace(op, read=op.read + int(row["add_fused"]) * op.written)
             ms = estimate([op], gpu, batch, "fp16", "tensorrt").ms
-            rows.append(Timed((op,), batch, float(row["latency_ms"]), ms))
+            rows.append(TimedKernels((op,), batch, float(row["latency_ms"]), ms))
             compute = min(total - lost for total, _, lost in (tiled(op, gpu, batch, "fp16", tile) for tile in TILES))
             smooth.append(LAUNCH_MS + max(compute, op.bytes(batch, 2) / gpu.bandwidth_gbs * 1e-6))
     return rows, smooth
 
 
-def steps(rows: Sequence[Timed], estimated: Sequence[float]) -> tuple[float, int]:
+def steps(rows: Sequence[TimedKernels], estimated: Sequence[float]) -> tuple[float, int]:
     """Rank correlation of the latency's ratios between neighbouring widths of one layer, at the end of a network."""
     layers: dict[tuple[object, ...], list[tuple[int, float, float]]] = {}
     for row, ms in zip(rows, estimated, strict=True):
@@ -238,7 +238,7 @@ def steps(rows: Sequence[Timed], estimated: Sequence[float]) -> tuple[float, int
     return float(ranks.statistic), len(pairs)
 
 
-def residual_errors(known: Sequence[Timed], asked: Sequence[Timed]) -> list[float]:
+def residual_errors(known: Sequence[TimedKernels], asked: Sequence[TimedKernels]) -> list[float]:
     """Relative errors on layers the residual has not seen."""
     factors = LearnedCorrection(known).factors([(row.ops, row.batch) for row in asked])
     return [abs(row.estimated_ms * factor / row.measured_ms - 1) for row, factor in zip(asked, factors, strict=True)]

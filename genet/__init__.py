@@ -63,19 +63,19 @@ def measure_latency(network: nn.Module | str, example: Tensor | None = None, **s
     """
     import copy
 
-    from genet.config.options import checked_measure, measured_alone
+    from genet.config.options import checked_measure, standalone_measure
     from genet.errors import GenetError
-    from genet.latency.report import read_latency
+    from genet.latency.report import report_latency
     from genet.latency.timing.meter import meter_of
-    from genet.latency.workload import read_part, traced
+    from genet.latency.workload import read_workload, traced_workload
 
     if isinstance(network, str):
         if example is not None:
             raise GenetError(f"timing {network} failed: got an example, expected none beside a name; give batch=N")
-        return read_latency(read_part(network), meter_of(measured_alone(checked_measure(setting, str))))
+        return report_latency(read_workload(network), meter_of(standalone_measure(checked_measure(setting, str))))
     if example is None or example.dim() != 4:
-        told = "none" if example is None else f"a tensor of {tuple(example.shape)}"
-        raise GenetError(f"timing a module failed: got {told} for an example, expected (images, channels, height, width)")
+        given = "none" if example is None else f"a tensor of {tuple(example.shape)}"
+        raise GenetError(f"timing a module failed: got {given} for an example, expected (images, channels, height, width)")
     batch, *image = example.shape
-    part = traced(type(network).__name__, (image[0], image[1], image[2]), lambda: copy.deepcopy(network).eval())
-    return read_latency(part, meter_of(measured_alone(checked_measure({"batch": batch, **setting}, str))))
+    part = traced_workload(type(network).__name__, (image[0], image[1], image[2]), lambda: copy.deepcopy(network).eval())
+    return report_latency(part, meter_of(standalone_measure(checked_measure({"batch": batch, **setting}, str))))

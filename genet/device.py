@@ -133,8 +133,8 @@ def device_fault(fault: BaseException) -> DeviceFault | None:
         return "out of memory"
     if any(sign in text for sign in (*NO_ENGINE, *LIBRARIES)):  # messages of cuBLAS begin with "CUDA error" too
         return "no engine"
-    told = isinstance(fault, torch.AcceleratorError) or any(sign in text for sign in LOST)
-    return "device lost" if told and "captur" not in text else None
+    is_lost = isinstance(fault, torch.AcceleratorError) or any(sign in text for sign in LOST)
+    return "device lost" if is_lost and "captur" not in text else None
 
 
 @contextmanager
@@ -320,8 +320,8 @@ def free_bytes(device: torch.device) -> int | None:
 
     if device.type != "cuda":
         return available_bytes()
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0] + held)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + unused)
 
 
 def total_bytes(device: torch.device) -> int | None:

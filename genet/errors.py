@@ -92,8 +92,8 @@ def first_line(fault: Exception) -> str:
         return type(fault).__name__
     if "in loading state_dict for" in lines[0]:
         return _misfit(str(fault))
-    told = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return (told if " " in told else f"{type(fault).__name__}: {told}")[:200]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return (text if " " in text else f"{type(fault).__name__}: {text}")[:200]
 
 
 def _misfit(text: str) -> str:
@@ -104,12 +104,12 @@ def _misfit(text: str) -> str:
     parts = [f"it lacks {first_of(missing, SHOWN)}"] if missing else []
     parts += [f"has {first_of(extra, SHOWN)} besides"] if extra else []
     parts += [f"has {first_of(others, SHOWN)}"] if others else []
-    way = ""
+    remedy = ""
     if key := next((name for name in extra if name in WEIGHTS_UNDER), None):
-        way = f"; the weights are under [{key!r}]"
+        remedy = f"; the weights are under [{key!r}]"
     elif any(name.startswith(PARALLEL) for name in extra) and not any(name.startswith(PARALLEL) for name in missing):
-        way = f"; take {PARALLEL} off the names, which DataParallel put there"
-    return f"the state_dict does not fit: {' and '.join(parts) or text.splitlines()[0]}{way}"
+        remedy = f"; take {PARALLEL} off the names, which DataParallel put there"
+    return f"the state_dict does not fit: {' and '.join(parts) or text.splitlines()[0]}{remedy}"
 
 
 def _names(kind: str, text: str) -> list[str]:

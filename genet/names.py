@@ -24,23 +24,23 @@ def visible(text: str) -> str:
     return _UNPRINTED.sub(lambda found: ascii(found[0])[1:-1].replace("\\udc", "\\x"), text)
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """Return a name as it is if all of it is visible, else quoted, with escapes for the rest."""
-    seen = name.isprintable() and name == " ".join(name.split()) != ""
-    return name if seen else _quoted(name, repr)
+    harmless = name.isprintable() and name == " ".join(name.split()) != ""
+    return name if harmless else _in_quotes(name, repr)
 
 
-def _quoted(name: str, escaped: Callable[[str], str]) -> str:
+def _in_quotes(name: str, escaped: Callable[[str], str]) -> str:
     """Return a name in quotes, with escapes for bytes that are not UTF-8 and for blanks after blanks too."""
     return escaped(name).replace("\\udc", "\\x").replace("  ", r" \x20")
 
 
-def some_of(names: Sequence[str], show: Callable[[str], str] = shown) -> str:
+def some_of(names: Sequence[str], show: Callable[[str], str] = printable) -> str:
     """Show the first five, and count the others."""
     return first_of([*map(show, names)], 5)
 
 
-def is_a_line(name: str) -> bool:
+def fits_on_a_line(name: str) -> bool:
     """Return whether a text file can hold the name on a line of its own."""
     return not _UNPRINTED.search(name)
 
@@ -51,7 +51,7 @@ def by_class(folders: Mapping[str, T], place: object) -> dict[str, T]:
     DataError if a name cannot stand on a line of labels.txt, or if two are the same.
     """
     called = {folder: _composed(folder) for folder in folders}
-    odd = [folder for folder, name in called.items() if not is_a_line(name)]
+    odd = [folder for folder, name in called.items() if not fits_on_a_line(name)]
     if odd:
         raise DataError(
             f"{place}: got class names that are not UTF-8 or hold control characters, {some_of(odd)}, expected names that each "
@@ -59,10 +59,10 @@ def by_class(folders: Mapping[str, T], place: object) -> dict[str, T]:
         )
     twice = [name for name, count in Counter(called.values()).items() if count > 1]
     if twice:
-        alike = " and ".join(_quoted(folder, ascii) for folder, name in called.items() if name == twice[0])
+        alike = " and ".join(_in_quotes(folder, ascii) for folder, name in called.items() if name == twice[0])
         raise DataError(
             f"{place}: got {alike}, which are one class name written in two ways, expected one folder per class; put all images "
-            f"of {shown(twice[0])} into one of them"
+            f"of {printable(twice[0])} into one of them"
         )
     return {name: folders[folder] for folder, name in called.items()}
 
@@ -72,7 +72,7 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
-def unshared(ours: Collection[str], theirs: Collection[str]) -> tuple[str, str, str] | None:
+def name_differences(ours: Collection[str], theirs: Collection[str]) -> tuple[str, str, str] | None:
     """Return in words the names that only we have and only they have, and a hint if some look alike; None if all are shared.
 
     A text is empty if there are no such names.
@@ -82,12 +82,12 @@ def unshared(ours: Collection[str], theirs: Collection[str]) -> tuple[str, str, 
         return None
     alike = {_look(name) for name in missing} & {_look(name) for name in extra}
 
-    def told_apart(name: str) -> str:
-        return _quoted(name, ascii) if _look(name) in alike else shown(name)
+    def with_code_points(name: str) -> str:
+        return _in_quotes(name, ascii) if _look(name) in alike else printable(name)
 
-    law = "names that look alike, but for capitals, blanks, hidden characters or an alphabet, are different classes"
-    hint = f"; {law}, rename one" if alike else ""
-    return some_of(missing, told_apart), some_of(extra, told_apart), hint
+    reason = "names that look alike, but for capitals, blanks, hidden characters or an alphabet, are different classes"
+    hint = f"; {reason}, rename one" if alike else ""
+    return some_of(missing, with_code_points), some_of(extra, with_code_points), hint
 
 
 def _look(name: str) -> str:
@@ -105,7 +105,7 @@ def check_utf8(text: str) -> str:
     return text
 
 
-def typed(path: Path) -> str:
+def quoted(path: Path) -> str:
     """Return a path as one types it into a shell."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)

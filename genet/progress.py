@@ -19,7 +19,7 @@ LINE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
-class Count:
+class WorkItem:
     """A piece of work of `total` steps, of which `done` were done in an earlier run; None if nobody knows how many there are.
 
     A part of another has no time of its own.
@@ -45,11 +45,11 @@ class Progress:
     @contextmanager
     def track(self, title: str, total: int | None, done: int = 0) -> Iterator[Tracker]:
         """Track one piece of work, counted or open-ended."""
-        with self.tracks([Count(title, total, done)]) as (tracker,):
+        with self.tracks([WorkItem(title, total, done)]) as (tracker,):
             yield tracker
 
     @contextmanager
-    def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
+    def tracks(self, counts: Sequence[WorkItem]) -> Iterator[list[Tracker]]:
         """Track several pieces of work that go on side by side."""
         yield [Tracker(count) for count in counts]
 
@@ -68,7 +68,7 @@ def on_screen() -> Progress:
 class Tracker:
     """A tracker counts steps and estimates the remaining time from the pace of this run."""
 
-    def __init__(self, count: Count) -> None:
+    def __init__(self, count: WorkItem) -> None:
         self.count, self.total, self.done, self.note = count, count.total, count.done, ""
         self._ahead = 0.0  # part done of the steps under way
         self._start = self._paced_from = time.monotonic()
@@ -139,7 +139,7 @@ class Tracker:
         """Show progress."""
 
 
-UNSEEN = Tracker(Count("", None))  # nobody looks at it
+UNSEEN = Tracker(WorkItem("", None))  # nobody looks at it
 
 
 class LinePrinter(Progress):
@@ -157,7 +157,7 @@ class LinePrinter(Progress):
         self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
+    def tracks(self, counts: Sequence[WorkItem]) -> Iterator[list[Tracker]]:
         """See `Progress`."""
         trackers = [_LineTracker(count) for count in counts]
         self._tell(trackers)
@@ -241,7 +241,7 @@ class LiveBar(LinePrinter):
             super()._tell_what_goes_on(began)
 
     @contextmanager
-    def tracks(self, counts: Sequence[Count]) -> Iterator[list[Tracker]]:
+    def tracks(self, counts: Sequence[WorkItem]) -> Iterator[list[Tracker]]:
         """Show bars that end as one line each."""
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
@@ -256,7 +256,7 @@ class LiveBar(LinePrinter):
 
 
 class _BarTracker(Tracker):
-    def __init__(self, count: Count, bars: Any) -> None:
+    def __init__(self, count: WorkItem, bars: Any) -> None:
         super().__init__(count)
         self._bars, self._task = bars, bars.add_task(count.title, total=count.total, state="", note="")
         self._moved()

@@ -269,13 +269,13 @@ class Journal:
         return end
 
 
-_held: set[int] = set()  # handles of the locks this process holds
+_lock_handles: set[int] = set()  # handles of the locks this process holds
 
 
 def _release_in_child() -> None:
     """Close the locks in a forked child, such as a data loader's worker, which would keep them if its parent is killed."""
-    while _held:
-        os.close(_held.pop())
+    while _lock_handles:
+        os.close(_lock_handles.pop())
 
 
 os.register_at_fork(after_in_child=_release_in_child)
@@ -303,7 +303,7 @@ class FolderLock:
             except BaseException:
                 os.close(self._handle)
                 raise
-            _held.add(self._handle)
+            _lock_handles.add(self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -312,11 +312,11 @@ class FolderLock:
                 (self._folder / ".lock").unlink()
                 for folder in self._made:
                     folder.rmdir()
-        _held.discard(self._handle)
+        _lock_handles.discard(self._handle)
         os.close(self._handle)
 
 
-def is_worked_in(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Return whether a process works in a run folder at this moment."""
     try:
         handle = os.open(folder / ".lock", os.O_RDONLY)
@@ -349,16 +349,16 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
 def _locked(handle: int, refusal: str, waiting: Callable[[str], None] | None) -> Iterator[None]:
     """Hold a lock in this process alone: a child forked meanwhile must not keep it. Closing the file releases it."""
     _lock(handle, refusal, waiting)
-    _held.add(handle)
+    _lock_handles.add(handle)
     try:
         yield
     finally:
-        _held.discard(handle)
+        _lock_handles.discard(handle)
 
 
 def _lock(handle: int, refusal: str, waiting: Callable[[str], None] | None = None) -> None:
     """Take a lock, waiting for some time if the wait can be reported; RunError with the refusal if another process keeps it."""
-    began, told = time.monotonic(), False
+    began, reported = time.monotonic(), False
     while True:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -366,9 +366,9 @@ def _lock(handle: int, refusal: str, waiting: Callable[[str], None] | None = Non
         waited = time.monotonic() - began
         if waiting is None or waited > PATIENCE_S:
             raise RunError(refusal)
-        if waited >= QUIET_S and not told:
+        if waited >= QUIET_S and not reported:
             waiting(f"  {refusal.partition(';')[0]}: waiting for it, for {PATIENCE_S:.0f} s at most")
-            told = True
+            reported = True
         time.sleep(0.01)
 
 

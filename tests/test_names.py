@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from genet.errors import DataError, SpecError
-from genet.names import by_class, check_utf8, shown, typed, unshared, visible
+from genet.names import by_class, check_utf8, name_differences, printable, quoted, visible
 
 COMPOSED, DECOMPOSED = "K\u00e4fer", "Ka\u0308fer"
 BYTES = "M\udcfcll"  # Latin-1, as Python reads it
@@ -52,27 +52,27 @@ def test_a_name_in_utf8_is_read_as_such_whatever_the_locale() -> None:
     ],
 )
 def test_names_that_look_alike_are_told_apart_and_said_to_differ(ours: str, theirs: str, told: tuple[str, str]) -> None:
-    assert unshared(["bird", ours], ["bird", theirs]) == (*told, unshared([ours], [theirs])[2])  # type: ignore[index]
-    assert "are different classes" in unshared([ours], [theirs])[2]  # type: ignore[index]
+    assert name_differences(["bird", ours], ["bird", theirs]) == (*told, name_differences([ours], [theirs])[2])  # type: ignore[index]
+    assert "are different classes" in name_differences([ours], [theirs])[2]  # type: ignore[index]
 
 
 def test_names_that_look_different_are_told_as_they_are() -> None:
-    assert unshared([COMPOSED, "none"], [COMPOSED]) == ("none", "", "")
-    assert unshared([COMPOSED], ["cat"]) == (COMPOSED, "cat", "")
-    assert unshared(["cat", "dog"], ["dog", "cat"]) is None
+    assert name_differences([COMPOSED, "none"], [COMPOSED]) == ("none", "", "")
+    assert name_differences([COMPOSED], ["cat"]) == (COMPOSED, "cat", "")
+    assert name_differences(["cat", "dog"], ["dog", "cat"]) is None
 
 
 @given(*[st.text(alphabet="aA\u00e4\u0430 \u00a0\u00ad\u200b\ufeff\u0308\u3164", min_size=1, max_size=4)] * 2)
 def test_no_two_classes_are_told_alike(ours: str, theirs: str) -> None:
     ours, theirs = (unicodedata.normalize("NFC", name) for name in (ours, theirs))
     assume(ours != theirs)
-    first, second, _ = unshared([ours], [theirs])  # type: ignore[misc]
+    first, second, _ = name_differences([ours], [theirs])  # type: ignore[misc]
     seen = [" ".join("".join(c for c in told if c.isprintable()).split()) for told in (first, second)]
     assert seen[0] != seen[1]
 
 
 def test_nothing_that_is_shown_ends_a_line_or_hides() -> None:
-    assert [shown(name) for name in ("cat", COMPOSED, "", "a\nb", " a")] == ["cat", COMPOSED, "''", r"'a\nb'", "' a'"]
+    assert [printable(name) for name in ("cat", COMPOSED, "", "a\nb", " a")] == ["cat", COMPOSED, "''", r"'a\nb'", "' a'"]
     assert visible(f"a\nb\x1b {BYTES} {COMPOSED}") == rf"a\nb\x1b M\xfcll {COMPOSED}"
 
 
@@ -83,7 +83,7 @@ def test_a_path_that_is_not_utf8_is_refused() -> None:
 
 
 def test_a_path_is_typed_so_that_a_shell_and_a_command_take_it_as_one() -> None:
-    assert [typed(Path(name)) for name in ("a.yaml", "a b.yaml", "it's", "-a.yaml")] == [
+    assert [quoted(Path(name)) for name in ("a.yaml", "a b.yaml", "it's", "-a.yaml")] == [
         "a.yaml",
         "'a b.yaml'",
         "'it'\"'\"'s'",

@@ -88,15 +88,15 @@ def test_recorded_trials_reach_what_ordinary_ones_reach(tmp_path: Path, monkeypa
     splits = load_data(recipe.data, recipe.space.input, 0)
     parent = build(recipe.space.masternet(16), seed=1)
     train(parent, TrainingInputs(splits.train, Schedule(epochs=2, batch=64, learning_rate=0.4), 16, 0), Execution(GPU))
-    course = TrialContext(
+    context = TrialContext(
         parent.cpu(), splits, Distill.model_validate({"epochs": 2, "batch": 64, "learning_rate": 0.1, "mode": mode}), 16, seed=7
     )
     trials = [
-        trial for trial in plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, course.distill) if trial.index == 1
+        trial for trial in plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, context.distill) if trial.index == 1
     ]
 
     def reached() -> list[float | None]:
-        return [event.accuracy for event in FineTune(course, "cuda")(trials) if isinstance(event, TrialResult)]
+        return [event.accuracy for event in FineTune(context, "cuda")(trials) if isinstance(event, TrialResult)]
 
     recorded = reached()
     monkeypatch.setattr(replay, "CALLS_BEFORE", 10**9)

@@ -19,12 +19,12 @@ from genet.arch.space import SpaceInput
 from genet.cli import main as cli
 from genet.config.augment import Augment
 from genet.config.reader import read_recipe
-from genet.config.recipe import Data, Distill, Measure, Mode, Schedule, Training
+from genet.config.recipe import Data, Distill, DistillMode, Measure, Schedule, Training
 from genet.device import open_device, read_card
 from genet.errors import DeviceError, LostDeviceError, NonFiniteLossError
 from genet.latency.table import Setting
 from genet.latency.timing.meter import DeviceMeter
-from genet.latency.workload import read_part
+from genet.latency.workload import read_workload
 from genet.models.build import GENet, build
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
@@ -137,7 +137,7 @@ def test_no_step_waits_for_the_gpu(digits: Splits, schedule: Schedule, monkeypat
 def test_training_in_16_bits_learns(digits: Splits) -> None:
     with pretend_gpu():
         module = build(TINY, seed=1)
-        images = few(digits, 640).seen_as(View())
+        images = few(digits, 640).with_view(View())
         loss = train(module, TrainingInputs(images, PLAIN.model_copy(update={"epochs": 8}), 16, 0), Execution(CUDA))
     assert loss < 1.0
 
@@ -295,7 +295,7 @@ def test_a_step_that_hangs_on_the_host_is_caught_by_the_pretend_gpu(digits: Spli
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
     recipe = tiny_recipe(tmp_path_factory.mktemp("recipe"))
     whole = load_data(recipe.data, recipe.space.input, 0)
     train_set, held_out = (next(images.batches(count, 8)) for images, count in ((whole.train, 512), (whole.nas_validation, 250)))
@@ -314,33 +314,35 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trial, ...]:
     return (*single[0], *single[1], *[trial for trial in planned if trial.also][:2])
 
 
-def reached(course: TrialContext, trials: Sequence[Trial], device: str) -> dict[str, tuple[float, ...]]:
+def reached(context: TrialContext, trials: Sequence[Trial], device: str) -> dict[str, tuple[float, ...]]:
     found = {}
     for index in sorted({trial.index for trial in trials}):
-        events = FineTune(course, device)([trial for trial in trials if trial.index == index])
+        events = FineTune(context, device)([trial for trial in trials if trial.index == index])
         found |= {event.id: event for event in events if isinstance(event, TrialResult)}
     assert not [result.failure for result in found.values() if result.failure]
     return {id: result.curve for id, result in found.items()}
 
 
-@pytest.mark.parametrize("mode", ["features", *(pytest.param(mode, marks=SLOW) for mode in get_args(Mode) if mode != "features")])
+@pytest.mark.parametrize(
+    "mode", ["features", *(pytest.param(mode, marks=SLOW) for mode in get_args(DistillMode) if mode != "features")]
+)
 def test_trials_of_every_mode_paired_ones_too_end_on_a_gpu_as_on_the_processor(
-    course: TrialContext, trials: tuple[Trial, ...], mode: Mode
+    context: TrialContext, trials: tuple[Trial, ...], mode: DistillMode
 ) -> None:
-    course = dataclasses.replace(course, distill=course.distill.model_copy(update={"mode": mode}))
+    context = dataclasses.replace(context, distill=context.distill.model_copy(update={"mode": mode}))
     assert any(trial.also for trial in trials)
-    expected = reached(course, trials, "cpu")
+    expected = reached(context, trials, "cpu")
     with pretend_gpu(half=False) as seen:
-        assert reached(course, trials, "cuda") == expected
+        assert reached(context, trials, "cuda") == expected
     assert 0 < seen.most_alive <= 3
 
 
 def test_a_trial_waits_for_the_gpu_no_more_often_the_more_are_in_its_group(
-    course: TrialContext, trials: tuple[Trial, ...]
+    context: TrialContext, trials: tuple[Trial, ...]
 ) -> None:
     def waits(count: int) -> int:
         with pretend_gpu() as seen:
-            reached(course, [trial for trial in trials if not trial.also and trial.index == 1][:count], "cuda")
+            reached(context, [trial for trial in trials if not trial.also and trial.index == 1][:count], "cuda")
         return seen.waits["tolist"]
 
     assert waits(3) == waits(1)
@@ -355,7 +357,7 @@ def test_a_block_and_a_network_are_timed_by_graphs(monkeypatch: pytest.MonkeyPat
         wanted = Measure(device="cuda", dtype="fp32", memory_format="channels_last", batch=2)
         meter = DeviceMeter(Setting.of(read_card(device), wanted), device)
         for name in ("BL k3 c16 r0.5 @8", str(TINY)):
-            assert meter.prepare([read_part(name)])(repeats=3)[0].ms > 0
+            assert meter.prepare([read_workload(name)])(repeats=3)[0].ms > 0
         assert seen.graphs >= 2
 
 

@@ -5,18 +5,18 @@ import time
 
 from rich.console import Console
 
-from genet.progress import Count, LinePrinter, Tracker
+from genet.progress import LinePrinter, Tracker, WorkItem
 
 
 def test_time_left_is_known_only_once_this_run_has_done_something() -> None:
-    tracker = Tracker(Count("trials", 10, done=4))
+    tracker = Tracker(WorkItem("trials", 10, done=4))
     assert tracker.left_s is None
     tracker.advance()
     assert tracker.left_s is not None
 
 
 def test_work_of_an_earlier_run_counts_as_done_and_tells_nothing_of_the_pace() -> None:
-    tracker = Tracker(Count("trials", 6))
+    tracker = Tracker(WorkItem("trials", 6))
     tracker.advance_by(2.0, earlier=True)
     tracker.advance_by(1.0)
     assert tracker.position == 3
@@ -27,7 +27,7 @@ def test_work_of_an_earlier_run_counts_as_done_and_tells_nothing_of_the_pace() -
 
 
 def test_what_comes_before_the_first_strides_is_no_part_of_the_pace() -> None:
-    tracker = Tracker(Count("trials", 100))
+    tracker = Tracker(WorkItem("trials", 100))
     time.sleep(0.2)  # workers start
     tracker.advance_by(0.1)
     time.sleep(0.001)
@@ -37,14 +37,14 @@ def test_what_comes_before_the_first_strides_is_no_part_of_the_pace() -> None:
 
 
 def test_no_work_is_told_to_be_beyond_its_end() -> None:
-    tracker = Tracker(Count("choices", 1))
+    tracker = Tracker(WorkItem("choices", 1))
     for _ in range(4):
         tracker.advance()
     assert tracker.state.startswith("4/4, done in")
 
 
 def test_work_without_an_end_in_sight_tells_what_is_done_and_ends_where_it_is() -> None:
-    tracker = Tracker(Count("choices", None))
+    tracker = Tracker(WorkItem("choices", None))
     for _ in range(3):
         tracker.advance()
     assert (tracker.state, tracker.left_s) == ("3 so far", None)
@@ -71,7 +71,11 @@ def test_a_step_that_takes_long_and_work_that_nothing_counts_are_not_silent() ->
 def test_work_in_parts_is_told_when_nothing_else_was_and_only_what_has_moved() -> None:
     printed = io.StringIO()
     printer = LinePrinter(Console(file=printed, width=200), every_s=0.2)
-    with printer.tracks([Count("trials", 9), Count("first", 4, part=True), Count("second", 5, part=True)]) as (whole, _, second):
+    with printer.tracks([WorkItem("trials", 9), WorkItem("first", 4, part=True), WorkItem("second", 5, part=True)]) as (
+        whole,
+        _,
+        second,
+    ):
         for _ in range(3):
             whole.advance()
             second.advance()

@@ -8,7 +8,7 @@ import torch
 
 from genet.errors import DeviceError, MeasurementError
 from genet.latency.timing.meter import Meter
-from genet.latency.workload import Workload, read_part
+from genet.latency.workload import Workload, read_workload
 from genet.storage import Journal
 from gpu.bench import Bench
 from gpu.checks import SLOW, run_tests
@@ -51,7 +51,7 @@ def _time(bench: Bench, names: Sequence[str], runtimes: Sequence[str]) -> None:
     for name, meter in _each(names, meters):
         if (name, meter.setting.digest) in known:
             continue
-        part = read_part(name)
+        part = read_workload(name)
         try:
             (timing,) = meter.prepare([part])()
             found: dict[str, object] = {"ms": timing.ms, "spread": timing.spread, "ms_per_image": timing.ms / meter.setting.batch}

@@ -12,7 +12,7 @@ from torch import nn
 from genet.config.recipe import MemoryFormat
 from genet.device import device_fault
 from genet.errors import first_line
-from genet.latency.workload import chain, read_blocks
+from genet.latency.workload import block_chain, read_blocks
 from genet.storage import Record
 from genet.training.learner import computing_on, mixed_precision, number_format
 from gpu.bench import Bench
@@ -109,7 +109,7 @@ def _rows(bench: Bench) -> Iterator[dict[str, object]]:
     """One block and three in a row, as a table has them, in both memory formats."""
     for memory_format, text in itertools.product(FORMATS, ("XX k3 c8 @8",) if bench.small else ROWS):
         meter, blocks = bench.meter(memory_format=memory_format), read_blocks(text)
-        parts = [chain(blocks), chain(blocks * 3)]
+        parts = [block_chain(blocks), block_chain(blocks * 3)]
         times = [time.perf_counter()]
         race = meter.prepare(parts)
         times.append(time.perf_counter())

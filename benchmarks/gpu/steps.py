@@ -25,7 +25,7 @@ from genet.training.loop import Execution, TrainingInputs, _Loop
 from genet.training.replay import CALLS_BEFORE, Replayed
 from genet.training.splits import Splits
 from genet.trials.context import TrialContext
-from genet.trials.group import _Group
+from genet.trials.group import _TrialGroup
 from genet.trials.plan import Trial, groups, plan_trials
 from gpu.bench import Bench
 
@@ -39,8 +39,8 @@ NAME, SIZE, CLASSES, IMAGES = (
 )  # of CIFAR-10; what is seen decides no time, so the images are noise
 LARGE_BATCH = 1024  # beside the recipe's own
 RATE = 1e-6  # labels of noise teach nothing, and at a higher rate the loss may cease to be finite
-Way = Literal["eager", "eager, read after each step", "recorded"]
-WAYS: tuple[Way, ...] = ("eager", "eager, read after each step", "recorded")
+StepMode = Literal["eager", "eager, read after each step", "recorded"]
+STEP_MODES: tuple[StepMode, ...] = ("eager", "eager, read after each step", "recorded")
 Answers = Iterator[dict[str, object]]
 
 
@@ -57,7 +57,7 @@ class Step(Record):
     batch: int
     deterministic: bool  # as a training is; otherwise what that costs is seen
     autotuned: bool  # cuDNN tries its kernels first (`benchmark`), which a training does not have it do
-    way: Way
+    way: StepMode
     ms: float | None = None
     first_ms: float | None = None
     fault: str | None = None
@@ -70,7 +70,7 @@ class GroupStep(Record):
     trials: int
     mode: str
     batch: int
-    way: Way
+    way: StepMode
     ms: float | None = None
     first_ms: float | None = None
     fault: str | None = None
@@ -96,7 +96,7 @@ def training_steps(bench: Bench) -> Answers:
     recipe = cifar10()
     batches = (4,) if bench.small else dict.fromkeys((recipe.train.batch, LARGE_BATCH))
     for (name, network), batch in itertools.product(_networks(bench, recipe).items(), batches):
-        for way in WAYS if bench.cuda else WAYS[:1]:
+        for way in STEP_MODES if bench.cuda else STEP_MODES[:1]:
             yield {"steps": (timed_step(bench, name, network, recipe.train.model_copy(update={"batch": batch}), way),)}
 
 
@@ -128,7 +128,13 @@ def smallest(network: Network) -> Network:
 
 
 def timed_step(
-    bench: Bench, name: str, network: Network, training: Training, way: Way, deterministic: bool = True, autotuned: bool = False
+    bench: Bench,
+    name: str,
+    network: Network,
+    training: Training,
+    way: StepMode,
+    deterministic: bool = True,
+    autotuned: bool = False,
 ) -> Step:
     """Time a step of this network, called `name`, trained so."""
     module = build(network).to(bench.device).to(memory_format=torch.channels_last).train()
@@ -137,7 +143,7 @@ def timed_step(
         loop = _Loop(module, TrainingInputs(noise(bench, training.batch, size), once, size, 0), Execution(bench.device), ending)
         if way != "recorded":
             loop.descend = Replayed(loop._descend, bench.device, recorded=False)
-        shown = next(loop.shown())
+        shown = next(loop.batches())
 
         def step() -> None:
             loop.take(*shown)
@@ -162,19 +168,19 @@ def group_steps(bench: Bench) -> Answers:
     planned = plan_trials(space, space.widths_on_offer(), size, recipe.seed, distill)
     trials = next(group for group in groups(planned, workers=1) if group[0].index == 1)
     images = noise(bench, distill.batch, size)
-    course = TrialContext(build(space.masternet(size)), Splits(images, images, images), distill, size, recipe.seed)
+    context = TrialContext(build(space.masternet(size)), Splits(images, images, images), distill, size, recipe.seed)
     facts = {"superblock": trials[0].index + 1, "trials": len(trials), "mode": distill.mode, "batch": distill.batch}
-    for way in WAYS[::2] if bench.cuda else WAYS[:1]:
-        yield {"group_steps": (GroupStep.model_validate({**facts, "way": way, **timed_group_step(bench, course, trials, way)}),)}
+    for way in STEP_MODES[::2] if bench.cuda else STEP_MODES[:1]:
+        yield {"group_steps": (GroupStep.model_validate({**facts, "way": way, **timed_group_step(bench, context, trials, way)}),)}
         bench.give_back()
 
 
-def timed_group_step(bench: Bench, course: TrialContext, trials: Sequence[Trial], way: Way) -> dict[str, object]:
+def timed_group_step(bench: Bench, context: TrialContext, trials: Sequence[Trial], way: StepMode) -> dict[str, object]:
     """Return what a step of all these trials takes, as fields of `GroupStep`."""
-    group = _Group(course, trials, bench.device)
+    group = _TrialGroup(context, trials, bench.device)
     if way != "recorded":
         group.descend = Replayed(group._descend, bench.device, recorded=False)
-    shown, numbers = next(group._shown(0)), itertools.count(1)
+    shown, numbers = next(group._training_images(0)), itertools.count(1)
 
     def step() -> None:
         for _ in group._step(shown, 0, next(numbers)):

@@ -26,7 +26,7 @@ class Row:
 def compared(seed: Published, ours: float, how: str) -> Row:
     """Return a row with both figures; their difference is in points between percentages, plain between ranks, else relative."""
     paper = NO_FIGURES if seed.value is None else f"{seed.value:,.6g}{_unit(seed)}"
-    return Row(seed.where, seed.what, paper, f"{told(ours)}{_unit(seed)}", how, _difference(seed, ours))
+    return Row(seed.where, seed.what, paper, f"{rounded(ours)}{_unit(seed)}", how, _difference(seed, ours))
 
 
 def lacking(seed: Published, why: str) -> Row:
@@ -35,7 +35,7 @@ def lacking(seed: Published, why: str) -> Row:
     return Row(seed.where, seed.what, paper, "none yet", why)
 
 
-def told(value: float) -> str:
+def rounded(value: float) -> str:
     """Return a number with three significant digits, and without an exponent; a count as it is, n/a for what was not measured."""
     if isinstance(value, int) or math.isnan(value):
         return f"{value:,}" if isinstance(value, int) else "n/a"

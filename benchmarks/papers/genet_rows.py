@@ -18,11 +18,11 @@ from genet.config.reader import read_network
 from genet.latency.estimate.analytic import estimate, scale_of
 from genet.latency.estimate.gpus import find_gpu
 from genet.latency.ops import network_ops
-from genet.latency.workload import read_part, with_width
+from genet.latency.workload import read_workload, with_width
 from genet.statistics import spearman
-from genet.studies.survey.survey import frontier
+from genet.studies.survey.survey import pareto_positions
 from papers import Published
-from papers.beside import NO_FIGURES, RANKS, Row, compared, lacking, listed, told
+from papers.beside import NO_FIGURES, RANKS, Row, compared, lacking, listed, rounded
 from papers.evidence import SESSION, on_gpus, timed_networks
 from papers.genet import (
     DESIGNED_FOR,
@@ -134,7 +134,7 @@ def figure_3(results: Path) -> Iterator[Row]:
     gpu = find_gpu("v100")
 
     def modelled(text: str, width: int) -> tuple[float, int]:
-        ops = read_part(with_width(text, width)).ops()
+        ops = read_workload(with_width(text, width)).ops()
         return estimate(ops, gpu, BATCH, "fp16", "eager").ms, sum(op.weights for op in ops if op.macs)
 
     yield from _chains(modelled, f"estimate:{gpu.key}, eager, batch {BATCH}")
@@ -161,10 +161,10 @@ def _chains(cost: Callable[[str, int], tuple[float, int]], how: str) -> Iterator
     depthwise = {ratio: cost(f"DW k3 c64 d10 r{ratio} @{PIXELS}", WIDTH // ratio) for ratio in RATIOS}
     bottleneck = {ratio: cost(f"BL k3 c64 d10 r{1 / ratio:g} @{PIXELS}", WIDTH) for ratio in RATIOS}
     for letters, kind, found in (("ac", "DW", depthwise), ("bd", "BL", bottleneck)):
-        shares = [f"{told(ms / plain_ms)} at r {1 / ratio:g}" for ratio, (ms, _) in found.items()]
+        shares = [f"{rounded(ms / plain_ms)} at r {1 / ratio:g}" for ratio, (ms, _) in found.items()]
         what = f"latency of 10 {kind} blocks over 5 XX blocks, width {WIDTH}"
         yield Row(f"figure 3{letters[0]}", what, NO_FIGURES, listed(shares), how)
-        dense = [f"{told(size / ms * plain_ms / plain_size)} at r {1 / ratio:g}" for ratio, (ms, size) in found.items()]
+        dense = [f"{rounded(size / ms * plain_ms / plain_size)} at r {1 / ratio:g}" for ratio, (ms, size) in found.items()]
         what = f"parameters per millisecond of {kind} blocks over those of XX blocks"
         yield Row(f"figure 3{letters[1]}", what, NO_FIGURES, listed(dense), how)
     if not math.isnan(plain_ms + bottleneck[1][0]):
@@ -188,7 +188,7 @@ def figure_5(results: Path) -> Iterator[Row]:
 def _unbeaten(ms: dict[str, float]) -> int:
     accuracy = {row.model: row.top1_percent for row in latencies(7)}
     names = list(ms)
-    return len({names[place] for place in frontier([(1 / ms[name], accuracy[name]) for name in names])} & {*GENETS})
+    return len({names[place] for place in pareto_positions([(1 / ms[name], accuracy[name]) for name in names])} & {*GENETS})
 
 
 def table_3(results: Path) -> Iterator[Row]:
@@ -268,7 +268,7 @@ def search(results: Path) -> Iterator[Row]:
     for path in sorted(results.glob("*/job/attempts.jsonl")):
         for attempt in last_of_each(read_attempts(path.parent)).values():
             if attempt.status == "done":
-                hours = f"{told(attempt.seconds / 3600)} {SEARCH.unit}"
+                hours = f"{rounded(attempt.seconds / 3600)} {SEARCH.unit}"
                 how = f"measured, {path.parents[1].name}; another task, so no difference"
                 yield Row(SEARCH.where, "a search on CIFAR-10, race included", "none", hours, how)
 

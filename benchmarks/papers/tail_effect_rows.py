@@ -19,7 +19,7 @@ from genet.latency.estimate.gpus import find_gpu
 from genet.latency.staircase.staircase import analyse
 from genet.latency.staircase.sweep import Sweep
 from genet.latency.timing.curves import read_range
-from genet.latency.workload import read_part, with_width
+from genet.latency.workload import read_workload, with_width
 from genet.models.cifar import POOLED, RESNET56_BLOCKS, RESNET_WIDTHS
 from genet.storage import Journal
 from papers import Published
@@ -270,7 +270,7 @@ def figures_9_to_11(results: Path) -> Iterator[Row]:
     titan, modelled = find_gpu("titan-v"), list[Stairs]()
     for figure, layer, grid, batch in layers():
         widths = read_range(grid, "widths")
-        ops = [read_part(with_width(layer, width)).ops() for width in widths]
+        ops = [read_workload(with_width(layer, width)).ops() for width in widths]
         ms = tuple(estimate(each, titan, batch, "fp32", "cudagraph").device_ms for each in ops)
         stairs = analyse(Sweep(widths=widths, ms=ms, sigma=(0.0,) * len(widths)))
         modelled.append((figure, layer, batch, stairs.pattern, len(stairs.edges)))

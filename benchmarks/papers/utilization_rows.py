@@ -14,16 +14,23 @@ from genet.latency.estimate.analytic import estimate, scale_of
 from genet.latency.estimate.gpus import find_gpu
 from genet.latency.naming import structure_named
 from genet.latency.ops import Op, network_ops
-from genet.latency.workload import part_of
+from genet.latency.workload import workload_of
 from genet.statistics import spearman
 from genet.storage import Journal
 from genet.studies.filter.bench import Bench, read_bench
-from genet.studies.filter.study import Predicate, Reward, filtered, filtering_cost, predicate_frontier, sampled
+from genet.studies.filter.study import (
+    Predicate,
+    Reward,
+    filtering_cost,
+    predicate_frontier,
+    search_by_filtering,
+    search_by_sampling,
+)
 from genet.studies.fold import fold
 from genet.studies.survey.survey import Surveyed, frontiers
 from genet.studies.tables import read_table
 from papers import Published
-from papers.beside import NO_FIGURES, RANKS, Row, compared, lacking, listed, told
+from papers.beside import NO_FIGURES, RANKS, Row, compared, lacking, listed, rounded
 from papers.evidence import SESSION, on_gpus
 from papers.utilization import FOLDED, LEFT, ON_ALL, PEAK_TFLOPS, RATIO, REWARD_POWER, SEEDS, SURVEYED, survey
 
@@ -115,7 +122,7 @@ def figure_2(results: Path) -> Iterator[Row]:
     for how, found in surveys(results):
         above = sum(row.intensity > ratio for row in found if row.intensity)
         yield Row("figure 2a", "networks of more FLOP/byte than that", NO_FIGURES, f"{above} of {len(found)}", how)
-    folded = part_of(fold(structure_named("timm:efficientnet_b0", 224, None), STACK)).ops()
+    folded = workload_of(fold(structure_named("timm:efficientnet_b0", 224, None), STACK)).ops()
     before = estimate(paper_ops("EfficientNet-B0"), gpu, BATCH, "fp16", "tensorrt").ms
     after = estimate(folded, gpu, BATCH // STACK, "fp16", "tensorrt").ms
     yield compared(FOLDED, before / after, f"estimate:v100, tensorrt, efficientnet_b0, batch {BATCH}")
@@ -139,16 +146,16 @@ def searches(bench: Bench) -> Iterator[Row]:
     for name in predicates:
         yield compared(LEFT[name], 100 * len(predicate_frontier(bench.rows, name)) / len(bench.rows), how)
     budget, true = filtering_cost(bench, "utilization"), {row.network for row in bench.true_frontier}
-    found = filtered(bench, "utilization", budget, 0)
+    found = search_by_filtering(bench, "utilization", budget, 0)
     hits = f"{len(true & set(found.frontier))} of its {len(true)} networks"
-    seen = f"{told(100 * found.hypervolume)} % of the true frontier's area, {hits}"
+    seen = f"{rounded(100 * found.hypervolume)} % of the true frontier's area, {hits}"
     yield Row("figure 4", "the frontier by utilization beside the true one", "close, with spurious networks", seen, how)
     what = "what filtering by utilization returns once its networks are trained"
     yield Row("figure 5", what, "close, fewer networks", seen, how)
     speeds = sorted(row.images_per_sec for row in bench.rows)
     reward = Reward(speeds[len(speeds) // 2], REWARD_POWER)
-    areas = [100 * sampled(bench, "REINFORCE", reward, budget, seed).hypervolume for seed in range(SEEDS)]
-    area = f"{told(fmean(areas))} ± {told(stdev(areas))} % of the true frontier's area, {told(min(areas))} % at worst"
+    areas = [100 * search_by_sampling(bench, "REINFORCE", reward, budget, seed).hypervolume for seed in range(SEEDS)]
+    area = f"{rounded(fmean(areas))} ± {rounded(stdev(areas))} % of the true frontier's area, {rounded(min(areas))} % at worst"
     what = f"REINFORCE, {SEEDS} seeds, as long, throughput to the power {REWARD_POWER:g}"
     yield Row("figure 6", what, "close, one seed worse", area, how)
     ahead = f"{100 * found.hypervolume - fmean(areas):+.1f} points of the area"

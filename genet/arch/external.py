@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field
 
-from genet.arch.network import Count, Input, Name, Network, law
+from genet.arch.network import Count, Input, Name, Network, broken_rule
 from genet.storage import Record, digest
 
 FUNCTION = r"\w+(\.\w+)*:\w+"
@@ -17,13 +17,13 @@ COMPUTED = r"\d+x\d+(:[-+.\da-z]+){3}"
 
 def _source(text: str) -> str:
     if not (text.startswith("timm:") or re.fullmatch(FUNCTION, text)):
-        raise law("must be timm:MODEL or MODULE:FUNCTION")
+        raise broken_rule("must be timm:MODEL or MODULE:FUNCTION")
     return text
 
 
 def _computes(text: str) -> str:
     if not re.fullmatch(COMPUTED, text):
-        raise law("must be what genet import wrote, or be left out")
+        raise broken_rule("must be what genet import wrote, or be left out")
     return text
 
 

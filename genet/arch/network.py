@@ -30,8 +30,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from genet.errors import SpecError
 from genet.storage import Described, Record, digest
 
-Kind = Literal["XX", "BL", "DW"]
-BlockKind = Literal[Kind, "Conv", "Depthwise", "Head", "Classifier"]
+SuperBlockKind = Literal["XX", "BL", "DW"]
+BlockKind = Literal[SuperBlockKind, "Conv", "Depthwise", "Head", "Classifier"]
 Kernel = Literal[3, 5, 7]
 Stride = Literal[1, 2]
 Count = Annotated[int, Field(ge=1)]
@@ -41,14 +41,14 @@ T = TypeVar("T")
 MULTIPLE = 8  # timm's ByobNet silently rounds widths and inner widths to multiples of 8, so others could not be exported
 
 
-def law(text: str, nearest: str = "") -> PydanticCustomError:
-    """Return a broken law for the reader to print with the value, and the nearest legal value if there is one."""
-    return PydanticCustomError("law", "{law}", {"law": text, "nearest": nearest})
+def broken_rule(text: str, nearest: str = "") -> PydanticCustomError:
+    """Return a broken rule for the reader to print with the value, and the nearest legal value if there is one."""
+    return PydanticCustomError("rule", "{rule}", {"rule": text, "nearest": nearest})
 
 
 def _not_empty(items: tuple[T, ...]) -> tuple[T, ...]:
     if not items:
-        raise law("must have at least one entry")
+        raise broken_rule("must have at least one entry")
     return items
 
 
@@ -57,7 +57,7 @@ NonEmpty = AfterValidator(_not_empty)
 
 def _file_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise law("must be made of letters, digits, dots, dashes and underscores, for it names files")
+        raise broken_rule("must be made of letters, digits, dots, dashes and underscores, for it names files")
     return name
 
 
@@ -79,7 +79,7 @@ def nearest_multiples(value: float) -> str:
 class BlockType:
     """Kind, kernel and bottleneck ratio: the paper counts each combination as a block type of its own (section 4.2)."""
 
-    kind: Kind
+    kind: SuperBlockKind
     kernel: int
     ratio: float | None = None
 
@@ -141,7 +141,7 @@ class SuperBlock(Described):
     Without blocks it cannot stride, and its type and width have no meaning.
     """
 
-    type: Kind
+    type: SuperBlockKind
     """XX: two full convolutions; BL: a bottleneck; DW: a depthwise convolution between two of 1x1."""
     depth: Annotated[int, Field(ge=0)]
     """Blocks; 0 only with stride 1."""
@@ -158,14 +158,14 @@ class SuperBlock(Described):
     @classmethod
     def _width_is_exportable(cls, width: int) -> int:
         if width % MULTIPLE:
-            raise law(f"must be a multiple of {MULTIPLE}", nearest_multiples(width))
+            raise broken_rule(f"must be a multiple of {MULTIPLE}", nearest_multiples(width))
         return width
 
     @field_validator("stride")
     @classmethod
     def _only_a_block_strides(cls, stride: int, info: ValidationInfo) -> int:
         if stride > 1 and info.data.get("depth") == 0:
-            raise law("must be 1 where the depth is 0, for no block is left to stride", "1, or a depth of 1")
+            raise broken_rule("must be 1 where the depth is 0, for no block is left to stride", "1, or a depth of 1")
         return stride
 
     @field_validator("ratio")
@@ -176,7 +176,7 @@ class SuperBlock(Described):
             _check_ratio(kind, ratio)
         if ratio is not None and width is not None and not inner_width_is_exportable(width, ratio):
             inner = width * ratio
-            raise law(
+            raise broken_rule(
                 f"must make the inner width a multiple of {MULTIPLE}, but {width} * {ratio:g} = {inner:g}",
                 f"inner width {nearest_multiples(inner)}",
             )
@@ -195,14 +195,14 @@ class SuperBlock(Described):
         return f"{self.type} k{self.kernel} c{self.width} s{self.stride} d{self.depth}" + _ratio_notation(self.ratio)
 
 
-def _check_ratio(kind: Kind, ratio: float | None) -> None:
-    """Check the laws of the paper's section 3.1: none for XX, at most 1 for BL, at least 1 for DW."""
+def _check_ratio(kind: SuperBlockKind, ratio: float | None) -> None:
+    """Check the rules of the paper's section 3.1: none for XX, at most 1 for BL, at least 1 for DW."""
     if kind == "XX" and ratio is not None:
-        raise law("must be absent for XX, which has no bottleneck")
+        raise broken_rule("must be absent for XX, which has no bottleneck")
     if kind == "BL" and (ratio is None or ratio > 1):
-        raise law("must be given and at most 1 for BL, such as 0.25")
+        raise broken_rule("must be given and at most 1 for BL, such as 0.25")
     if kind == "DW" and (ratio is None or ratio < 1):
-        raise law("must be given and at least 1 for DW, such as 6")
+        raise broken_rule("must be given and at least 1 for DW, such as 6")
 
 
 SuperBlocks = Annotated[tuple[SuperBlock, ...], NonEmpty]
@@ -313,8 +313,12 @@ def superblocks_that_fit(value: Any, handler: ValidatorFunctionWrapHandler, stem
     except ValidationError as fault:
         faults = [
             {"type": error["type"], "loc": error["loc"], "input": error["input"], "ctx": error.get("ctx", {})}
-            if error["type"] != "law"
-            else {"type": law(error["ctx"]["law"], error["ctx"]["nearest"]), "loc": error["loc"], "input": error["input"]}
+            if error["type"] != "rule"
+            else {
+                "type": broken_rule(error["ctx"]["rule"], error["ctx"]["nearest"]),
+                "loc": error["loc"],
+                "input": error["input"],
+            }
             for error in fault.errors()
         ]
     items = value if isinstance(value, list | tuple) else ()
@@ -322,7 +326,7 @@ def superblocks_that_fit(value: Any, handler: ValidatorFunctionWrapHandler, stem
     if stem and resolution and all(stride in (1, 2) for stride in strides):
         total = stem.stride * math.prod(strides)
         if total > resolution:  # the last feature map would have less than one pixel
-            broken = law(f"must have a total stride of at most the resolution {resolution}, but it is {total}")
+            broken = broken_rule(f"must have a total stride of at most the resolution {resolution}, but it is {total}")
             faults.append({"type": broken, "loc": (), "input": f"{len(strides)} super-blocks"})
     if faults:
         raise ValidationError.from_exception_data("superblocks", faults)
@@ -378,7 +382,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _notation_fault(entries: list[str], error: Any) -> str:
-    """Return the entry that a validation error is about, or the whole notation for an error of the whole, and the broken law."""
+    """Return the entry that a validation error is about, or the whole notation for an error of the whole, and the broken rule."""
     place = error["loc"]
     match place:
         case ("superblocks", int(index), *_):

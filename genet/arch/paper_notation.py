@@ -13,11 +13,11 @@ import itertools
 import math
 import re
 
-from genet.arch.network import Kind, Network
+from genet.arch.network import Network, SuperBlockKind
 from genet.errors import SpecError
 
-PARTS: dict[Kind, str] = {"XX": "SuperResKXKX", "BL": "SuperResK1KXK1", "DW": "SuperResK1DWK1"}
-KINDS: dict[str, Kind] = {part: kind for kind, part in PARTS.items()}
+PARTS: dict[SuperBlockKind, str] = {"XX": "SuperResKXKX", "BL": "SuperResK1KXK1", "DW": "SuperResK1DWK1"}
+KINDS: dict[str, SuperBlockKind] = {part: kind for kind, part in PARTS.items()}
 NUMBERS = {"ConvKX": 4, "BN": 1, "RELU": 1, "AdaptiveAvgPool": 2, **dict.fromkeys(KINDS, 6)}
 RATIO = 4  # its place among a super-block's numbers; all others are whole
 FRAME = ("ConvKX", "BN", "RELU")  # stem and head
@@ -96,7 +96,7 @@ def _check_widths(parts: list[tuple[str, tuple[float, ...]]]) -> None:
 
 
 def _entry(part: str, numbers: tuple[float, ...]) -> str:
-    """Return a super-block in the project's own notation, whose laws then hold."""
+    """Return a super-block in the project's own notation, whose rules then hold."""
     kind, (_, width, kernel, stride, ratio, depth) = KINDS[part], numbers
     if kind == "XX" and not math.isclose(ratio, 1):
         raise SpecError([f"{part} must have ratio 1, for both its convolutions are of one width (got {ratio:g})"])

@@ -35,16 +35,16 @@ from genet.arch.network import (
     Head,
     Input,
     Kernel,
-    Kind,
     Name,
     Network,
     NonEmpty,
     Stem,
     SuperBlock,
+    SuperBlockKind,
     SuperBlocks,
     blocks,
+    broken_rule,
     inner_width_is_exportable,
-    law,
     superblock_blocks,
     superblocks_that_fit,
 )
@@ -65,7 +65,7 @@ class SpaceInput(Described):
     @classmethod
     def _resolutions_differ(cls, resolutions: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(resolutions)) < len(resolutions):
-            raise law("must all differ")
+            raise broken_rule("must all differ")
         return resolutions
 
 
@@ -89,7 +89,7 @@ class Perturb(Described):
     """Kernel sizes on offer."""
     ratio: Ratios = Ratios()
     """Inner widths on offer."""
-    types: Annotated[tuple[Kind, ...], NonEmpty] | None = None
+    types: Annotated[tuple[SuperBlockKind, ...], NonEmpty] | None = None
     """Block types on offer to every super-block; without it each keeps its own."""
     trials_per_type: Count
     """Trials per super-block and block type."""
@@ -114,7 +114,7 @@ WidthRule = Annotated[
 def _group(name: Any) -> str:
     if name not in get_args(DesignGroup):
         near = difflib.get_close_matches(str(name), get_args(DesignGroup), n=1)
-        raise law(f"must be {', '.join(get_args(DesignGroup))}, a notation, or the file or folder of a network", *near)
+        raise broken_rule(f"must be {', '.join(get_args(DesignGroup))}, a notation, or the file or folder of a network", *near)
     return str(name)
 
 
@@ -130,12 +130,12 @@ def _for_the_images(own: Network, info: ValidationInfo) -> Network:
     stride, smallest = own.stem.stride * math.prod(each.stride for each in own.superblocks), min(reads.resolutions)
     broken = None
     if (own.input.channels, own.input.classes) != (reads.channels, reads.classes):
-        broken = law(
+        broken = broken_rule(
             f"must read {reads.channels} channels and tell {reads.classes} classes as the space does, not {own.input.channels} "
             f"and {own.input.classes}"
         )
     elif stride > smallest:
-        broken = law(f"must have a total stride of at most {smallest} pixels, not {stride}")
+        broken = broken_rule(f"must have a total stride of at most {smallest} pixels, not {stride}")
     if broken:  # told by its name, for its keys are many
         raise ValidationError.from_exception_data("network", [{"type": broken, "loc": (), "input": own.name}])
     return own
@@ -153,7 +153,7 @@ MasterNets = Annotated[
     ],
     NonEmpty,
 ]
-Widths = dict[tuple[int, BlockType], tuple[int, ...]]  # (super-block, block type) -> widths on offer, ascending
+WidthsOnOffer = dict[tuple[int, BlockType], tuple[int, ...]]  # (super-block, block type) -> widths on offer, ascending
 
 
 class SearchSpace(Described):
@@ -216,7 +216,7 @@ class SearchSpace(Described):
         least = 0 if own.stride == 1 else 1
         return tuple(range(max(least, own.depth + low), own.depth + high + 1))
 
-    def widths_on_offer(self) -> Widths:
+    def widths_on_offer(self) -> WidthsOnOffer:
         """Return every width that could be offered, before any is dropped for lying inside a step of the staircase."""
         return {
             (index, block_type): self._grid(index, block_type)
@@ -241,7 +241,7 @@ class SearchSpace(Described):
             sizes.append(size)
         return tuple(sizes)
 
-    def repeated_blocks(self, index: int, block_type: BlockType, widths: Widths, resolution: int) -> list[Block]:
+    def repeated_blocks(self, index: int, block_type: BlockType, widths: WidthsOnOffer, resolution: int) -> list[Block]:
         """Return the block that a super-block repeats, once per width: a sweep over the widths on offer."""
         size = self.sizes(resolution)[index + 1]
         return [
@@ -249,7 +249,7 @@ class SearchSpace(Described):
             for width in widths[index, block_type]
         ]
 
-    def blocks(self, widths: Widths, resolution: int) -> list[Block]:
+    def blocks(self, widths: WidthsOnOffer, resolution: int) -> list[Block]:
         """Return every block that some network of the space contains, each once, stem and heads included."""
         stem, *_, head = blocks(self.masternet(resolution))
         found = {stem: None}
@@ -283,7 +283,7 @@ class SearchSpace(Described):
         cost = {width: macs + block_cost(dataclasses.replace(head, in_width=width)).macs for width, (macs, _) in best.items()}
         return self.network(best[min(cost, key=lambda width: cost[width])][1], resolution)
 
-    def choices(self, index: int, widths: Widths) -> Iterator[SuperBlock]:
+    def choices(self, index: int, widths: WidthsOnOffer) -> Iterator[SuperBlock]:
         """Yield every super-block that may stand at `index`, given the widths kept; without blocks it is `vanished(index)`."""
         stride = self.superblocks[index].stride
         if 0 in self.depths(index):
@@ -297,7 +297,7 @@ class SearchSpace(Described):
         """Return super-block `index` without blocks: one choice, written with the MasterNet's type and width."""
         return self.superblocks[index].model_copy(update={"depth": 0})
 
-    def size(self, widths: Widths) -> int:
+    def size(self, widths: WidthsOnOffer) -> int:
         """Return the number of networks in the space, all resolutions counted."""
 
         def choices(index: int) -> int:

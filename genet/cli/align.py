@@ -7,27 +7,27 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 from genet.arch.network import Network
-from genet.cli.align_result import Destination, check_place, compared, destination, write_aligned
-from genet.cli.console import TOO_NOISY, Answer, labelled, milliseconds, progress, save_picture, table
+from genet.cli.align_result import Destination, check_destination, compared, destination, write_aligned
+from genet.cli.console import TOO_NOISY, Answer, milliseconds, progress, save_picture, setting_in_words, table
 from genet.cli.measuring import calibrated
 from genet.errors import EvidenceError, SpecError
 from genet.latency.naming import structure_named
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter, meter_of
 from genet.models.plain import baked
-from genet.models.weights import check_kept
+from genet.models.weights import check_rebuildable
 from genet.names import some_of
 from genet.search.outcome import percent
 from genet.studies.align.criteria import NORMS
-from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
+from genet.studies.align.kept import KeptWeights, SourceNetwork, by_norm, kept_with_images, source_of
 from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork, cut_to
 from genet.studies.align.place import Option, Place
 from genet.studies.align.prune import Pruning
 from genet.studies.align.scale import EXPONENTS, Dimension, scale, sizes_at
-from genet.studies.align.steps import EVIDENCE, by_importance, by_paper, measure_for, places_of, rows_of, run_of
+from genet.studies.align.steps import EVIDENCE, align_by_paper, measure_for, places_of, prune_to_share, rows_of, run_of
 from genet.studies.align.study import Alignment, Goal
 from genet.studies.align.subject import LEFT_OUT, NetworkSubject, Scope, Widths
-from genet.studies.align.verdict import error_of, goal_faults, importance_faults, no_edge, promising, settled
+from genet.studies.align.verdict import error_of, final_alignment, goal_faults, has_useful_edge, importance_faults, no_edge
 from genet.studies.figures import draw_alignment
 from genet.training.inventory import images_named
 
@@ -38,7 +38,7 @@ MEASURED = ("device", "runtime", "dtype", "memory_format", "batch")
 def run(arguments: argparse.Namespace) -> Answer:
     """Align a network, and print what each width costs and gains."""
     goal = _goal(arguments)
-    recipe = check_place(arguments)
+    recipe = check_destination(arguments)
     subject, source = _subject(arguments)
     weights = _weights(arguments, subject, source)
     run = run_of(arguments.what)
@@ -47,25 +47,25 @@ def run(arguments: argparse.Namespace) -> Answer:
     result = destination(arguments, recipe, meter.setting, subject.network)
     if known := result.earlier():
         return result.finish(known)
-    before = _before(weights)
+    before = _accuracy_before(weights)
     if arguments.scale:
-        return result.finish(_scaled(subject, arguments, meter, weights, before, result))
+        return result.finish(_scale_network(subject, arguments, meter, weights, before, result))
     rows = rows_of(arguments.evidence or EVIDENCE, meter, run, progress())
-    print(f"{subject.name} on {labelled(meter.setting)}")
+    print(f"{subject.name} on {setting_in_words(meter.setting)}")
     if arguments.objective == "importance":
         return result.finish(prune_by_importance(weights, rows, meter, arguments.target_ratio, before, result))
     places = places_of(subject, rows, meter, progress())
     if rows.noise > UNSTEADY:
-        told = "too noisy to tell steps" if rows.noise > TOO_NOISY else "smaller steps may be noise"
-        print(f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): {told}")
+        warning = "too noisy to tell steps" if rows.noise > TOO_NOISY else "smaller steps may be noise"
+        print(f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): {warning}")
     _print_places(places, subject)
-    if not (promising(places, goal) or arguments.pruned):
+    if not (has_useful_edge(places, goal) or arguments.pruned):
         raise EvidenceError(no_edge(subject, goal, meter))
-    found = by_paper(subject, places, meter, goal, progress())
+    found = align_by_paper(subject, places, meter, goal, progress())
     _print(found, goal)
     if arguments.plot:
         save_picture(arguments.plot, draw_alignment(found))
-    found, why = settled(found, subject, goal, meter, as_it_was=bool(arguments.pruned))
+    found, why = final_alignment(found, subject, goal, meter, as_it_was=bool(arguments.pruned))
     if why:
         print(f"{why}; the result is {'the best one found' if found.widths else 'the network as it was pruned'}")
     answer: Answer = found.model_dump(mode="json")
@@ -92,17 +92,17 @@ def _goal(arguments: argparse.Namespace) -> Goal:
     return goal
 
 
-def _scaled(
+def _scale_network(
     subject: ResizableNetwork,
     arguments: argparse.Namespace,
     meter: Meter,
-    weights: Kept | None,
+    weights: KeptWeights | None,
     before: float | None,
     result: Destination,
 ) -> Answer:
     """Grow width and resolution together, at the current latency."""
     dimensions = cast("tuple[Dimension, ...]", tuple(arguments.scale.split(",")))
-    print(f"{subject.name} on {labelled(meter.setting)}")
+    print(f"{subject.name} on {setting_in_words(meter.setting)}")
     with progress().track("sizes, each measured whole", len(EXPONENTS).bit_length()) as tracker:
         found = scale(subject, dimensions, meter, tracker)
         tracker.end_here()
@@ -128,7 +128,7 @@ def _scaled(
     return answer
 
 
-def _subject(arguments: argparse.Namespace) -> tuple[ResizableNetwork, Source | None]:
+def _subject(arguments: argparse.Namespace) -> tuple[ResizableNetwork, SourceNetwork | None]:
     """Return the subject to align, by its name, and the origin of its weights if it keeps them."""
     what = arguments.what
     structure = structure_named(what, arguments.size, arguments.example)
@@ -142,10 +142,10 @@ def _subject(arguments: argparse.Namespace) -> tuple[ResizableNetwork, Source | 
         trained = bool(arguments.into or arguments.data) and not arguments.untrained
         way = "train it first" if arguments.objective == "importance" else "--untrained for fresh ones"
         source = source_of(what, structure, trained, way)
-        if told := baked(source.module):
-            print(f"  {structure.name}: {told}")
+        if remark := baked(source.module):
+            print(f"  {structure.name}: {remark}")
         if arguments.into:
-            check_kept(source.module, structure)
+            check_rebuildable(source.module, structure)
         subject = ModuleSubject(structure, source.module, scope=scope)
         subject = cut_to(subject, arguments.pruned) if arguments.pruned else subject
     scope.check(subject.layers)
@@ -158,9 +158,9 @@ def _print_places(places: tuple[Place, ...], subject: ResizableNetwork) -> None:
             place.name,
             str(len(place.layers)),
             str(place.now.width),
-            *_lies(place),
-            _offer(place, place.left),
-            _offer(place, place.right),
+            *_position_cells(place),
+            _option_in_words(place, place.left),
+            _option_in_words(place, place.right),
         ]
         for place in places
     ]
@@ -176,14 +176,14 @@ def _print_fixed(fixed: Mapping[str, str]) -> None:
             print(f"  {name} stays as it is: {why}")
 
 
-def _lies(place: Place) -> tuple[str, str, str]:
+def _position_cells(place: Place) -> tuple[str, str, str]:
     """Return the position of its width on the staircase, with utilization and throughput."""
     filled, rate = place.now.utilization, place.now.throughput
-    told = "" if filled is None or place.where == "no step" else f"{filled:.0%}"
-    return place.where, told, "" if rate is None else f"{2 * rate / 1e12:.3g}"
+    utilization = "" if filled is None or place.where == "no step" else f"{filled:.0%}"
+    return place.where, utilization, "" if rate is None else f"{2 * rate / 1e12:.3g}"
 
 
-def _offer(place: Place, option: Option | None) -> str:
+def _option_in_words(place: Place, option: Option | None) -> str:
     """Return an option in words, such as 48 -> 64: +33 % filters, +1 % time."""
     if option is None:
         return ""
@@ -210,7 +210,7 @@ def _print_change(found: Alignment | Pruning) -> None:
     print(f"{ratio.mean:.3f}{error_of(ratio)} of it; parameters {before:,} -> {after:,} ({found.parameter_gain:+.1%})")
 
 
-def _weights(arguments: argparse.Namespace, subject: ResizableNetwork, source: Source | None) -> Kept | None:
+def _weights(arguments: argparse.Namespace, subject: ResizableNetwork, source: SourceNetwork | None) -> KeptWeights | None:
     """Return what happens to its weights; None for a network that is trained from scratch."""
     if isinstance(subject, ModuleSubject) and source is not None:
         criterion = "taylor" if arguments.objective == "importance" else arguments.criterion
@@ -218,20 +218,20 @@ def _weights(arguments: argparse.Namespace, subject: ResizableNetwork, source: S
             return kept_with_images(subject, source, images_named(arguments.data), criterion, progress())
         if criterion not in NORMS:
             raise SpecError([f"--criterion {criterion} must have images to look at: give --data FOLDER (got none)"])
-        return Kept(subject, by_norm(subject, criterion), labels=source.labels)
-    law = "must go with a network that keeps its weights: one of super-blocks is trained anew"
+        return KeptWeights(subject, by_norm(subject, criterion), labels=source.labels)
+    rule = "must go with a network that keeps its weights: one of super-blocks is trained anew"
     importance = arguments.objective == "importance"
     given = {
         "--objective importance": importance,
         "--criterion": arguments.criterion != "l1",
         "--data": arguments.data and not importance,
     }
-    if faults := [f"{option} {law}" for option, value in given.items() if value]:
+    if faults := [f"{option} {rule}" for option, value in given.items() if value]:
         raise SpecError(faults)
     return None
 
 
-def _before(weights: Kept | None) -> float | None:
+def _accuracy_before(weights: KeptWeights | None) -> float | None:
     """Return its present accuracy; None if no images are given."""
     if weights is None or weights.images is None:
         return None
@@ -241,7 +241,7 @@ def _before(weights: Kept | None) -> float | None:
     return found
 
 
-def _accuracies(weights: Kept | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
+def _accuracies(weights: KeptWeights | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
     """Return its accuracy before and after, with the weights that were kept and no training in between."""
     return compared(weights, weights.build(widths), before, resolution) if weights and before is not None else {}
 
@@ -263,11 +263,11 @@ def option_faults(arguments: argparse.Namespace, goal: Goal) -> Iterator[str]:
 
 
 def prune_by_importance(
-    kept: Kept | None, rows: LatencyTable, meter: Meter, target: float, before: float | None, result: Destination
+    kept: KeptWeights | None, rows: LatencyTable, meter: Meter, target: float, before: float | None, result: Destination
 ) -> Answer:
     """Keep the most important channels and blocks at a share of the latency: choose, print, write."""
     assert kept is not None  # a network that keeps its weights
-    found = by_importance(kept, rows, meter, target, progress())
+    found = prune_to_share(kept, rows, meter, target, progress())
     _print_pruning(found)
     answer: Answer = found.model_dump(mode="json")
     answer |= {"widths": found.widths, "parameter_gain": found.parameter_gain, "ratio": found.measured.mean}

@@ -19,12 +19,20 @@ from genet.device import open_device
 from genet.errors import GenetError, RunError, SpecError
 from genet.latency.naming import weights_of
 from genet.latency.table import Setting
-from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, check_vacant, read_labels, save_weights, write_labels
-from genet.names import typed
+from genet.models.weights import (
+    NETWORK_FILE,
+    WEIGHTS_FILE,
+    check_rebuildable,
+    check_vacant,
+    read_labels,
+    save_weights,
+    write_labels,
+)
+from genet.names import quoted
 from genet.pipeline.train import train_network
 from genet.search.outcome import percent
 from genet.storage import FolderLock, Record, digest, read_bytes, write_atomic
-from genet.studies.align.kept import Kept
+from genet.studies.align.kept import KeptWeights
 from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork
 from genet.studies.align.subject import NetworkSubject, Widths
 from genet.training.loop import Execution
@@ -69,16 +77,16 @@ class Destination:
         with FolderLock(folder):
             self._note(None)
             if module is not None:
-                check_kept(module, structure)
+                check_rebuildable(module, structure)
                 save_weights(module, folder / WEIGHTS_FILE)
                 write_labels(folder, labels)
             found.save(folder / FOUND_FILE)
             write_atomic(folder / NETWORK_FILE, to_yaml(structure).encode())
         kind, goes_on = "the network without weights", ""
         if module is not None:
-            kind, goes_on = "the network", f" --from {typed(folder)}"
-        way = f"genet train {typed(folder / NETWORK_FILE)} --recipe R{goes_on} --into TUNED trains it"
-        print(f"{folder}: {kind}" + ("" if self.recipe else f"; {way}"))
+            kind, goes_on = "the network", f" --from {quoted(folder)}"
+        next_command = f"genet train {quoted(folder / NETWORK_FILE)} --recipe R{goes_on} --into TUNED trains it"
+        print(f"{folder}: {kind}" + ("" if self.recipe else f"; {next_command}"))
         return folder
 
     def finish(self, answer: Answer) -> Answer:
@@ -92,8 +100,8 @@ class Destination:
             start = weights if weights.exists() else None
             trained = train_network(self.folder, structure, self.recipe, execution, start)
         before = answer.get("accuracy", ())
-        told = " -> ".join(map(percent, (*before, trained.test_accuracy)))
-        print(f"{self.folder}: trained on by {self.recipe.name}; test accuracy {told}")
+        accuracies = " -> ".join(map(percent, (*before, trained.test_accuracy)))
+        print(f"{self.folder}: trained on by {self.recipe.name}; test accuracy {accuracies}")
         return answer | {"folder": str(self.folder), "trained": trained.model_dump(mode="json")}
 
     def _note(self, answer: Answer | None) -> None:
@@ -107,7 +115,7 @@ def write_aligned(
     widths: Widths,
     found: Record,
     result: Destination,
-    weights: Kept | None,
+    weights: KeptWeights | None,
     resolution: int | None = None,
 ) -> Path:
     """Write a network with other widths; one that other code builds is written with its weights."""
@@ -121,14 +129,14 @@ def write_aligned(
     return result.write(subject.described(module, name, resolution), module, weights.labels, found)
 
 
-def compared(kept: Kept, module: nn.Module, before: float, resolution: int | None = None) -> Answer:
+def compared(kept: KeptWeights, module: nn.Module, before: float, resolution: int | None = None) -> Answer:
     """Return the accuracy before, and that of a network built of its weights, untrained as it is."""
     after = kept.accuracy(module, resolution, progress())
     print(f"accuracy: {percent(before)} -> {percent(after)} of the test images, before it is trained on")
     return {"accuracy": [before, after]}
 
 
-def check_place(arguments: argparse.Namespace) -> TrainingRecipe | None:
+def check_destination(arguments: argparse.Namespace) -> TrainingRecipe | None:
     """Return the recipe to train on by, if one is given, once nothing keeps the result from being written.
 
     GenetError, before anything is measured, if the folder is no place for it, or a recipe has none.

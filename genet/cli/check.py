@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         return _print_designs(record)
     answer: Answer = {"name": record.name}
     if isinstance(record, Recipe | TrainingRecipe):
-        answer |= _told_images(record, images)
+        answer |= _image_counts(record, images)
     if isinstance(record, TrainingRecipe):
         answer |= record.train.model_dump(mode="json", exclude_none=True)
         return _printed(answer)
@@ -135,11 +135,11 @@ def _budgets(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
     return outlooks(recipe, None, (), measure.batch) if table.setting.estimate else recorded_outlooks(recipe, table)
 
 
-def _told_images(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> Answer:
+def _image_counts(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> Answer:
     """Return the counts of a recipe's images, and what may surprise about them."""
     if images is None:
-        told = "not given: check them by --data FOLDER" if recipe.data.name == "folder" else recipe.data.name
-        return {"images": told}
+        images_in_words = "not given: check them by --data FOLDER" if recipe.data.name == "folder" else recipe.data.name
+        return {"images": images_in_words}
     division = images.divided(recipe.data.nas_validation, recipe.seed)
     train, held_out, test = (sum(each[place] for each in division.values()) for place in range(3))
     sizes = [each.train for each in division.values()]
@@ -222,7 +222,7 @@ def _check_augment(recipe: Recipe | TrainingRecipe) -> None:
 def _printed(answer: Answer) -> Answer:
     for key, value in answer.items():
         name = key.replace("_", " ")
-        for told in value if isinstance(value, list) else [value]:
-            text = f"{name:<22} {told:,}" if isinstance(told, int) else f"{name:<22} {told}"
+        for item in value if isinstance(value, list) else [value]:
+            text = f"{name:<22} {item:,}" if isinstance(item, int) else f"{name:<22} {item}"
             print(text if key in WHOLE else textwrap.fill(text, 80, subsequent_indent=" " * 23, break_long_words=False))
     return answer

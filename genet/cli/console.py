@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from genet.export.manifest import Serving
+from genet.export.manifest import ExportLatencies
 from genet.latency.table import Setting
 from genet.progress import on_screen
 from genet.search.regression import Estimate
@@ -29,12 +29,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     Columns that find no room are printed below, each time beside the first, which names the rows.
     """
-    told = [place for place in range(len(head)) if place == 0 or any(row[place] not in NOTHING for row in rows)]
-    width = {place: max(_width(row[place]) for row in (head, *rows)) for place in told}
-    room = WIDTH - min(width[0], FIRST)
+    columns_shown = [place for place in range(len(head)) if place == 0 or any(row[place] not in NOTHING for row in rows)]
+    width = {place: max(_width(row[place]) for row in (head, *rows)) for place in columns_shown}
+    width_left = WIDTH - min(width[0], FIRST)
     parts: list[list[int]] = [[]]
-    for place in told[1:]:
-        if parts[-1] and sum(width[each] + GAP for each in (*parts[-1], place)) > room:
+    for place in columns_shown[1:]:
+        if parts[-1] and sum(width[each] + GAP for each in (*parts[-1], place)) > width_left:
             parts.append([])
         parts[-1].append(place)
     for part in parts:
@@ -55,7 +55,7 @@ def save_picture(file: Path, picture: str) -> None:
     print(f"picture: {file}")
 
 
-def labelled(setting: Setting) -> str:
+def setting_in_words(setting: Setting) -> str:
     """Return a setting in words, marked as an estimate if it is one."""
     return f"{setting}{': estimates, not measurements' if setting.estimate else ''}"
 
@@ -72,14 +72,14 @@ def noise(spread: float) -> str:
     return f"too noisy to tell ({spread:.0%})" if spread > TOO_NOISY else f"{spread:.1%}"
 
 
-def say_untimed(serving: Serving) -> None:
+def say_untimed(serving: ExportLatencies) -> None:
     """Print why formats of an export have no latency."""
     for one in serving.served:
         if one.failure:
             print(f"  {one.format} is not timed: {one.failure}")
 
 
-def found_ms(setting: Setting) -> str:
+def latency_heading(setting: Setting) -> str:
     """Return the heading of a column of latencies: estimates are never called measured."""
     return "estimated ms" if setting.estimate else "measured ms"
 

@@ -9,7 +9,7 @@ from functools import partial
 from genet.cli.console import Answer, progress, table
 from genet.errors import RunError
 from genet.pipeline.context import RunContext, open_run, read_run
-from genet.pipeline.distill import ask_for_trials, finished_trials, planned_trials, run_planned_trials, trial_pace
+from genet.pipeline.distill import finished_trials, planned_trials, request_trials, run_planned_trials, trial_pace
 from genet.pipeline.explain import explain_selection, propose_trials
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
@@ -44,7 +44,7 @@ def _ask_for_more(job: RunContext, count: int) -> None:
     proposals = propose_trials(state, explain_selection(state, selection), count)
     if len(proposals) < count:
         job.progress.say(f"  of {count} more trials there are {len(proposals)}: no other would tell anything")
-    ask_for_trials(job, [proposal.trial for proposal in proposals])
+    request_trials(job, [proposal.trial for proposal in proposals])
     minutes = sum(proposal.seconds for proposal in proposals) / 60
     job.progress.say(f"  {len(proposals)} more trials, to tell the selected networks from the next best: about {minutes:.1f} min")
 

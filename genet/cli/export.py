@@ -12,7 +12,7 @@ from genet.errors import GenetError
 from genet.export.exports import check_formats
 from genet.export.manifest import EVIDENCE_FILE, Exports
 from genet.models.weights import NETWORK_FILE
-from genet.names import typed
+from genet.names import quoted
 from genet.pipeline.context import open_run
 from genet.pipeline.export import export_folder, export_selected
 from genet.pipeline.run_folder import RunFolder
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     what, formats = arguments.what, tuple(arguments.format or ())
     check_formats(formats)
     if (what / EVIDENCE_FILE).exists():
-        raise GenetError(f"{what}: is an export already; genet export {typed(what.parent)} adds formats to it")
+        raise GenetError(f"{what}: is an export already; genet export {quoted(what.parent)} adds formats to it")
     if not ((what / NETWORK_FILE).exists() or RunFolder(what).recipe_file.exists()):
         raise GenetError(
             f"{what}: got no recipe.yaml or network.yaml in it, expected a run folder, or the folder of a trained network"
@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> Answer:
             folders = export_selected(job, formats, arguments.network)
             unmet = () if arguments.network else unmet_budgets(job.folder)
     elif what.absolute().parent.name == "networks" and RunFolder(what.absolute().parent.parent).recipe_file.exists():
-        run = typed(what.parent.parent)
-        raise GenetError(f"{what}: is a run's, which knows its images; genet export {run} --network {typed(Path(what.name))}")
+        run = quoted(what.parent.parent)
+        raise GenetError(f"{what}: is a run's, which knows its images; genet export {run} --network {quoted(Path(what.name))}")
     elif arguments.network:
         raise GenetError(f"--network needs a run folder, got {what}, which holds a single network; leave it out")
     else:

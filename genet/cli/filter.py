@@ -12,7 +12,7 @@ from genet.progress import duration
 from genet.statistics import half_interval
 from genet.studies.figures import draw_filtering
 from genet.studies.filter.bench import read_bench, read_nats
-from genet.studies.filter.study import Conditions, Filtering, Method, study
+from genet.studies.filter.study import Conditions, Filtering, MethodSummary, study
 
 EARLY = 0.9  # of the budget: the output names searches that ended before this share
 DOUBT = 0.05  # probability of a verdict by chance
@@ -46,8 +46,8 @@ def _print(found: Filtering, seeds: int) -> None:
     print(f"{found.networks} networks, {len(found.true_frontier)} on the true frontier of throughput and accuracy")
     for name, count in found.left.items():
         agreement = found.spearman[name]
-        told = f"{'n/a' if agreement is None else format(agreement, '.2f')} with accuracy (Spearman)"
-        print(f"  {name}: {told}; {count} networks on its frontier with throughput, {count / found.networks:.1%} of all")
+        correlation = f"{'n/a' if agreement is None else format(agreement, '.2f')} with accuracy (Spearman)"
+        print(f"  {name}: {correlation}; {count} networks on its frontier with throughput, {count / found.networks:.1%} of all")
     target = f"{found.target_images_per_sec:.6g} images/s to the power {found.weight:g}"
     print(
         f"budget {duration(found.budget_sec)}; {seeds} seeds; searches that learn count accuracy times throughput over {target}"
@@ -61,7 +61,7 @@ def _print(found: Filtering, seeds: int) -> None:
     print(verdict(found))
 
 
-def _row(method: Method) -> list[str]:
+def _row(method: MethodSummary) -> list[str]:
     return [
         method.method,
         f"{method.trained:.0f}",
@@ -84,7 +84,7 @@ def verdict(found: Filtering) -> str:
     if len(ahead) < 2:
         return f"filtering by utilization against {best}: hypervolumes differ by {ahead[0]:+.4f}; one seed tells nothing"
     mean, error = fmean(ahead), stdev(ahead) / math.sqrt(len(ahead))
-    told = f"hypervolumes differ by {mean:+.4f}, standard error {error:.4f}"
+    difference = f"hypervolumes differ by {mean:+.4f}, standard error {error:.4f}"
     if abs(mean) <= half_interval(ahead, 1 - DOUBT / len(rivals)):  # the best of several rivals is picked
-        return f"filtering by utilization and {best} cannot be told apart: {told}"
-    return f"filtering by utilization is {'better' if mean > 0 else 'worse'} than {best}: {told}"
+        return f"filtering by utilization and {best} cannot be told apart: {difference}"
+    return f"filtering by utilization is {'better' if mean > 0 else 'worse'} than {best}: {difference}"

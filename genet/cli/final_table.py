@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genet.cli.console import Answer, found_ms, table
+from genet.cli.console import Answer, latency_heading, table
 from genet.config.budget import Budget
-from genet.search.outcome import Outcome, Outcomes, Raced
+from genet.search.outcome import Outcome, Outcomes, RacedNetwork
 
 
 def answer_of(found: Outcomes) -> Answer:
@@ -25,10 +25,10 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
     table(["network", "budget", "ms/image", "test %", "best known", "params"], rows)
-    print(f"± standard errors of accuracies, half of a 99.9 % interval of {found_ms(found.setting)}")
+    print(f"± standard errors of accuracies, half of a 99.9 % interval of {latency_heading(found.setting)}")
     print(f"the search and the race cost {found.trainings:.1f} full trainings")
-    if found.beginnings:
-        print(found.beginnings)
+    if found.initial_weights_note:
+        print(found.initial_weights_note)
     for row in found.outcomes:
         print(f"\nbudget {row.budget}: {row.verdict}")
         for each in row.exported:
@@ -58,7 +58,7 @@ def _budget(budget: Budget) -> str:
     return f"{budget.amount:.4g}" if budget.unit == "ms/image" else str(budget)
 
 
-def _test(row: Raced) -> str:
+def _test(row: RacedNetwork) -> str:
     return f"{100 * row.test_accuracy:.1f}±{100 * row.test_error:.1f}"
 
 

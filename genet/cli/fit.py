@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 
 from genet.cli.console import Answer, points, progress, table
-from genet.config.recipe import Model
+from genet.config.recipe import RegressionModel
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.fit import fit_trials
 from genet.search.regression import Regression
 from genet.trials.results import additivity
 
-LACKS: dict[Model, str] = {"auto": ", pooled", "paper": ", too few"}  # how the model deals with too few trials
+LACKS: dict[RegressionModel, str] = {"auto": ", pooled", "paper": ", too few"}  # how the model deals with too few trials
 
 
 def run(arguments: argparse.Namespace) -> Answer:

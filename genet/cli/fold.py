@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 
 from genet.arch.external import ModelSpec
-from genet.cli.console import Answer, labelled, progress, save_picture, table
+from genet.cli.console import Answer, progress, save_picture, setting_in_words, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.cli.train import recipe_with
 from genet.config.recipe import TrainingRecipe
 from genet.device import open_device
 from genet.errors import GenetError, LostDeviceError, SpecError
-from genet.latency.estimate.roofline import read_roof
+from genet.latency.estimate.roofline import measure_roof
 from genet.latency.naming import structure_named
 from genet.latency.timing.meter import meter_of
 from genet.pipeline.train import train_network
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     if not found:
         raise GenetError(*(f"{name}: {why}" for name, why in failed.items()))
     answer |= trained
-    answer["networks"] = [_told(one) for one in found]
+    answer["networks"] = [_answer(one) for one in found]
     if arguments.plot:
         save_picture(
             arguments.plot,
@@ -67,8 +67,8 @@ def run(arguments: argparse.Namespace) -> Answer:
 def _measured(structures: list[ModelSpec], arguments: argparse.Namespace) -> tuple[list[Folding], dict[str, str], Answer]:
     """Measure every network before and after; one that cannot be folded is recorded and skipped."""
     meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
-    print(labelled(meter.setting))
-    roof, product = read_roof(meter)
+    print(setting_in_words(meter.setting))
+    roof, product = measure_roof(meter)
     found: list[Folding] = []
     failed: dict[str, str] = {}
     with progress().track("networks, each as it is and folded", len(structures)) as tracker:
@@ -88,14 +88,14 @@ def _measured(structures: list[ModelSpec], arguments: argparse.Namespace) -> tup
     for name, why in failed.items():
         print(f"  {name} is left out: {why}")
     setting = meter.setting
-    told: Answer = {
+    answer: Answer = {
         "device": setting.device.name,
         "setting": str(setting),
         "estimate": setting.estimate,
         "f": arguments.images_per_fold,
         "failed": failed,
     }
-    return found, failed, told | {"roof": {**roof.model_dump(mode="json"), "ratio": roof.ratio}}
+    return found, failed, answer | {"roof": {**roof.model_dump(mode="json"), "ratio": roof.ratio}}
 
 
 def _row(one: Folding) -> list[str]:
@@ -111,7 +111,7 @@ def _row(one: Folding) -> list[str]:
     ]
 
 
-def _told(one: Folding) -> Answer:
+def _answer(one: Folding) -> Answer:
     sides = {
         name: {**side.model_dump(mode="json"), "images_per_sec": f * side.images_per_sec, "utilization": side.utilization}
         for name, f, side in (("before", 1, one.before), ("after", one.f, one.after))

@@ -17,8 +17,8 @@ from genet.config.reader import shipped_files
 from genet.config.recipe import Measure
 from genet.config.yaml_tree import edited
 from genet.errors import RunError
-from genet.names import shown, typed
-from genet.pipeline.init_rules import Choice
+from genet.names import printable, quoted
+from genet.pipeline.init_rules import RecipeChoice
 from genet.storage import write_atomic
 from genet.training.inventory import take_stock
 
@@ -32,16 +32,18 @@ def run(arguments: argparse.Namespace) -> Answer:
         if file.exists():
             raise RunError(f"{file} exists already, expected a new file; name another")
     if not recipe.name.isprintable():
-        raise RunError(f"{shown(recipe.name)}: got characters that are not printable, expected a plain file name; choose another")
+        raise RunError(
+            f"{printable(recipe.name)}: got characters that are not printable, expected a plain file name; choose another"
+        )
     chosen = _choices(arguments, recipe)
-    words = {"NAME": name, "FILE": typed(Path(recipe.name))}
+    words = {"NAME": name, "FILE": quoted(Path(recipe.name))}
     for file, kind in ((space, "space"), (recipe, "recipe")):  # the longer name first, for it may be too long
         values = {key: value for choice in chosen for key, value in getattr(choice, kind).items()}
         write_atomic(file, _filled(shipped_files("templates")[kind], words, values).encode())
     for choice in chosen:
         print(textwrap.fill(f"{choice.what:<12} {choice.why}", 80, subsequent_indent=" " * 13, break_long_words=False))
     data = "" if arguments.data else " --data FOLDER"
-    print(f"wrote {recipe} and {space}; then: genet check {typed(recipe)} && genet run {typed(recipe)}{data}")
+    print(f"wrote {recipe} and {space}; then: genet check {quoted(recipe)} && genet run {quoted(recipe)}{data}")
     return {"recipe": str(recipe), "space": str(space), "choices": {choice.what: choice.why for choice in chosen}}
 
 
@@ -53,31 +55,31 @@ def _filled(template: Path, words: Mapping[str, str], values: Mapping[str, str])
     return edited(text, values)
 
 
-def _choices(arguments: argparse.Namespace, recipe: Path) -> list[Choice]:
+def _choices(arguments: argparse.Namespace, recipe: Path) -> list[RecipeChoice]:
     """Return what is chosen: what the command line says of serving, and what suits the images, if they are given."""
     given = {name: value for name in ("runtime", "batch") if (value := getattr(arguments, name))}
     measure, budgets = checked_measure(given), checked_budgets(arguments.budget or ())
-    suited: list[Choice] = []
+    suited: list[RecipeChoice] = []
     masternet_ms = None
     if arguments.data:
-        from genet.pipeline.design import choose  # loads torch
+        from genet.pipeline.design import choose_settings  # loads torch
 
         place, beside = Path(arguments.data).absolute(), recipe.absolute().parent
         root = os.path.relpath(place, beside) if place.is_relative_to(beside) else str(place)
         images = take_stock(Path(arguments.data), progress())
-        suited, masternet_ms = choose(images, root, measure, budgets, progress())
-    return [*suited, *_served(measure, [*given]), *_budgeted(budgets, masternet_ms, measure)]
+        suited, masternet_ms = choose_settings(images, root, measure, budgets, progress())
+    return [*suited, *_serving_choice(measure, [*given]), *_budget_choice(budgets, masternet_ms, measure)]
 
 
-def _served(measure: Measure, given: Sequence[str]) -> list[Choice]:
+def _serving_choice(measure: Measure, given: Sequence[str]) -> list[RecipeChoice]:
     """Return the choice of runtime and batch, as far as they are given."""
-    told = {"runtime": f"by {measure.runtime}", "batch": f"at batch {measure.batch}"}
+    in_words = {"runtime": f"by {measure.runtime}", "batch": f"at batch {measure.batch}"}
     values = {f"measure.{name}": str(getattr(measure, name)) for name in given}
-    return [Choice("served", " ".join(told[name] for name in given), values)] if given else []
+    return [RecipeChoice("served", " ".join(in_words[name] for name in given), values)] if given else []
 
 
-def _budgeted(budgets: Sequence[Budget], masternet_ms: float | None, measure: Measure) -> list[Choice]:
+def _budget_choice(budgets: Sequence[Budget], masternet_ms: float | None, measure: Measure) -> list[RecipeChoice]:
     """Return the choice of budgets, told in all forms that are known."""
     others = [budget.others(masternet_ms, measure.batch) for budget in budgets]
-    told = ", ".join(f"{budget}{f' ({each})' if each else ''}" for budget, each in zip(budgets, others, strict=True))
-    return [Choice("budget", told, {"select.budgets": f"[{', '.join(map(str, budgets))}]"})] if budgets else []
+    in_words = ", ".join(f"{budget}{f' ({each})' if each else ''}" for budget, each in zip(budgets, others, strict=True))
+    return [RecipeChoice("budget", in_words, {"select.budgets": f"[{', '.join(map(str, budgets))}]"})] if budgets else []

@@ -11,16 +11,16 @@ from genet.cli.measuring import calibrated, measure_of
 from genet.config.reader import read_space
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
-from genet.export.format_latency import RUNTIMES, serving_times
-from genet.export.manifest import EVIDENCE_FILE, Served
-from genet.latency.report import LatencyReport, read_latency
+from genet.export.format_latency import RUNTIMES, time_formats
+from genet.export.manifest import EVIDENCE_FILE, FormatLatency
+from genet.latency.report import LatencyReport, report_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option
 from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.timing.ratio import Repeatability, repeatability
-from genet.latency.workload import Workload, read_part, whole
+from genet.latency.workload import Workload, read_workload, whole_network
 from genet.models.weights import NETWORK_FILE
-from genet.names import typed
+from genet.names import quoted
 from genet.report.latency_figures import draw_curves
 
 MOST_LAYERS = 40  # number of rows printed; --json has all
@@ -40,11 +40,11 @@ def run(arguments: argparse.Namespace) -> Answer:
                     "function that builds its network (genet import --help) and time that"
                 ]
             )
-        raise SpecError([f"an exported file must be timed with its folder, genet latency {typed(folder)} (got {files[0]})"])
+        raise SpecError([f"an exported file must be timed with its folder, genet latency {quoted(folder)} (got {files[0]})"])
     places = (place for name in names if "|" not in name for place in (Path(name), Path(name) / "export"))
     exported = [place for place in places if (place / EVIDENCE_FILE).exists()]
     if exported and not (arguments.sweep or arguments.repeatability or arguments.device.startswith("estimate:")):
-        return _exports(exported, arguments)
+        return _time_exports(exported, arguments)
     meter = calibrated(meter_of(measure_of(arguments)), arguments.calibrate or [])
     if arguments.repeatability:
         return _repeatability(names, meter, arguments.size)
@@ -54,13 +54,13 @@ def run(arguments: argparse.Namespace) -> Answer:
         return _sweep(names, arguments)
     if arguments.plot:
         raise SpecError(["--plot must go with --sweep, which is what is drawn (got none)"])
-    parts = [read_part(name, arguments.size) for name in names]
-    readings = [_read(part, meter) for part in parts]
-    answers = [_answer(reading) for reading in readings]
+    workloads = [read_workload(name, arguments.size) for name in names]
+    reports = [_report(workload, meter) for workload in workloads]
+    answers = [_answer(report) for report in reports]
     return answers[0] if len(answers) == 1 else {"networks": answers}
 
 
-def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
+def _time_exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
     """Time every format of exported networks, each in its own runtime."""
     names: list[str] = arguments.networks
     measure_of(arguments)
@@ -70,13 +70,13 @@ def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
         raise SpecError(
             [
                 f"an export's formats must be timed as they are, without other networks (got {', '.join(given or names)}); "
-                f"genet latency {typed(folders[0] / NETWORK_FILE)} takes everything"
+                f"genet latency {quoted(folders[0] / NETWORK_FILE)} takes everything"
             ]
         )
     device, answers = open_device(arguments.device), {}
     for folder in folders:
         with progress().track("formats, each in some rounds", ROUNDS_APART * len(RUNTIMES)) as tracker:
-            found = serving_times(folder, device, arguments.batch, tracker)
+            found = time_formats(folder, device, arguments.batch, tracker)
             tracker.end_here()
         print(f"{folder}\n  {found.setting}")
         rows = [[one.format, one.runtime, *_speed(one, arguments.batch)] for one in found.served]
@@ -86,40 +86,40 @@ def _exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Answer:
     return {"device": read_card(device).name, "batch": arguments.batch, "exports": answers}
 
 
-def _speed(one: Served, batch: int) -> list[str]:
+def _speed(one: FormatLatency, batch: int) -> list[str]:
     if one.ms is None or one.spread is None:
         return ["n/a"] * 4
     return [milliseconds(one.ms), milliseconds(one.ms / batch), f"{1e3 * batch / one.ms:,.0f}", noise(one.spread)]
 
 
-def _read(part: Workload, meter: Meter) -> LatencyReport:
+def _report(workload: Workload, meter: Meter) -> LatencyReport:
     if meter.setting.estimate:
-        reading = read_latency(part, meter)
+        report = report_latency(workload, meter)
     else:
         with progress().track("repeats", REPEATS) as tracker:
-            reading = read_latency(part, meter, tracker)
-    how = "estimated, not measured" if reading.setting.estimate else f"repeats spread by {reading.spread:.1%}"
-    if reading.spread > TOO_NOISY:
-        how = f"{noise(reading.spread)}: other work disturbs this machine, so take what follows for a hint"
-    print(f"{reading.name}\n  {reading.setting}\n  {how}")
-    image = f"{milliseconds(reading.ms_per_image)} ms per image"
-    print(f"  {milliseconds(reading.ms)} ms per batch, {image}; {reading.ops} kernels")
-    if reading.bound and reading.device_ms:
-        waits = "the host, which launches them" if reading.bound == "host" else "the device"
-        print(f"  its kernels alone take {milliseconds(reading.device_ms)} ms: it waits for {waits}")
-    if reading.tail_ms is not None:
-        print(f"  {reading.tail_ms / (reading.device_ms or reading.ms):.1%} of it is lost in last waves, by the wave model")
-    _print_layers(reading)
-    return reading
+            report = report_latency(workload, meter, tracker)
+    how = "estimated, not measured" if report.setting.estimate else f"repeats spread by {report.spread:.1%}"
+    if report.spread > TOO_NOISY:
+        how = f"{noise(report.spread)}: other work disturbs this machine, so take what follows for a hint"
+    print(f"{report.name}\n  {report.setting}\n  {how}")
+    image = f"{milliseconds(report.ms_per_image)} ms per image"
+    print(f"  {milliseconds(report.ms)} ms per batch, {image}; {report.ops} kernels")
+    if report.bound and report.device_ms:
+        waits = "the host, which launches them" if report.bound == "host" else "the device"
+        print(f"  its kernels alone take {milliseconds(report.device_ms)} ms: it waits for {waits}")
+    if report.tail_ms is not None:
+        print(f"  {report.tail_ms / (report.device_ms or report.ms):.1%} of it is lost in last waves, by the wave model")
+    _print_layers(report)
+    return report
 
 
-def _print_layers(reading: LatencyReport) -> None:
+def _print_layers(report: LatencyReport) -> None:
     """Print the slowest layers, with their shares of all layers together."""
-    slowest = sorted(reading.layers, key=lambda layer: -layer.ms)[:MOST_LAYERS]
-    total = sum(layer.ms for layer in reading.layers)
+    slowest = sorted(report.layers, key=lambda layer: -layer.ms)[:MOST_LAYERS]
+    total = sum(layer.ms for layer in report.layers)
     rows = [
         [
-            layer.name or reading.name,
+            layer.name or report.name,
             layer.kind,
             milliseconds(layer.ms),
             f"{layer.ms / total:.1%}",
@@ -130,20 +130,20 @@ def _print_layers(reading: LatencyReport) -> None:
     ]
     if not rows:
         return
-    told = "ms" if reading.setting.runtime in ("eager", reading.layers_runtime) else f"ms in {reading.layers_runtime} mode"
-    table(["layer", "kind", told, "share", "waves", "lost in the last, ms"], rows)
-    left = sum(layer.ms for layer in reading.layers if layer not in slowest)
+    ms_heading = "ms" if report.setting.runtime in ("eager", report.layers_runtime) else f"ms in {report.layers_runtime} mode"
+    table(["layer", "kind", ms_heading, "share", "waves", "lost in the last, ms"], rows)
+    left = sum(layer.ms for layer in report.layers if layer not in slowest)
     if left:
-        print(f"  the {MOST_LAYERS} slowest of {len(reading.layers)} layers; the others have {left / total:.1%}, --json has all")
-    print(f"  layers by themselves take {milliseconds(total)} ms together, {total / reading.ms:.0%} of the whole")
+        print(f"  the {MOST_LAYERS} slowest of {len(report.layers)} layers; the others have {left / total:.1%}, --json has all")
+    print(f"  layers by themselves take {milliseconds(total)} ms together, {total / report.ms:.0%} of the whole")
 
 
-def _answer(reading: LatencyReport) -> Answer:
-    setting = reading.setting
-    fields = reading.model_dump(mode="json", exclude={"setting"})
+def _answer(report: LatencyReport) -> Answer:
+    setting = report.setting
+    fields = report.model_dump(mode="json", exclude={"setting"})
     return {
         **fields,
-        "ms_per_image": reading.ms_per_image,
+        "ms_per_image": report.ms_per_image,
         "device": setting.device.name,
         "estimate": setting.estimate,
         "batch": setting.batch,
@@ -193,13 +193,13 @@ def _repeatability(names: Sequence[str], meter: Meter, size: int | None) -> Answ
             "--repeatability must be of a device that is here: an estimate always gives the same (got an estimate)"
         )
     usual = read_space(USUAL)
-    parts = [read_part(name, size) for name in names] or [whole(usual.masternet(max(usual.input.resolutions)))]
+    workloads = [read_workload(name, size) for name in names] or [whole_network(usual.masternet(max(usual.input.resolutions)))]
     found: list[Repeatability] = []
-    for part in parts:
+    for workload in workloads:
         with progress().track("the same network against itself", 1) as tracker:
-            found.append(repeatability(part, meter))
+            found.append(repeatability(workload, meter))
             tracker.advance()
-        print(f"{part.name}\n  {meter.setting}\n  {milliseconds(found[-1].ms)} ms per batch")
+        print(f"{workload.name}\n  {meter.setting}\n  {milliseconds(found[-1].ms)} ms per batch")
         print(
             f"  two timings of it in turn differ by up to {found[-1].in_turn:.2%}, two made apart by up to {found[-1].apart:.2%}"
         )

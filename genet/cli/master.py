@@ -11,7 +11,7 @@ from genet.pipeline.context import RunContext, open_run, read_run
 from genet.pipeline.master import train_master
 from genet.pipeline.tournament import find_masternet, standings_of, summary
 from genet.search.outcome import Trained, percent
-from genet.storage import is_worked_in
+from genet.storage import is_locked
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -47,7 +47,7 @@ def _print_status(job: RunContext) -> Answer:
         trained = None  # of an earlier tournament
     if trained:
         print(f"the MasterNet is trained: {percent(trained.nas_accuracy)} on the images held out for the search")
-    elif is_worked_in(job.folder.path):
+    elif is_locked(job.folder.path):
         print("the MasterNet is not trained yet; a process is at work in the folder")
     else:
         print("the MasterNet is not trained yet; `genet master RUN` goes on")

@@ -6,12 +6,12 @@ import argparse
 import math
 from pathlib import Path
 
-from genet.config.options import checked_measure, measured_alone
+from genet.config.options import checked_measure, standalone_measure
 from genet.config.recipe import Measure
 from genet.errors import EvidenceError, SpecError
 from genet.latency.evidence import read_evidence
 from genet.latency.timing.meter import EstimateMeter, Meter
-from genet.latency.workload import Workload, read_part
+from genet.latency.workload import Workload, read_workload
 from genet.names import damaged_lines
 from genet.storage import Journal
 
@@ -19,7 +19,7 @@ from genet.storage import Journal
 def measure_of(arguments: argparse.Namespace) -> Measure:
     """Return the measurement options from `--device`, `--runtime`, `--dtype`, `--memory-format` and `--batch`."""
     names = ("device", "runtime", "dtype", "memory_format", "batch")
-    return measured_alone(checked_measure({name: getattr(arguments, name) for name in names}))
+    return standalone_measure(checked_measure({name: getattr(arguments, name) for name in names}))
 
 
 def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
@@ -39,7 +39,7 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
         evidence = read_evidence(Path(file), meter.wanted.model_copy(update={"runtime": "auto"}))
         say_damaged(Path(file))
         corrected = corrected.corrected_by(evidence)
-    return corrected.scaled_by([_known(text) for text in calibrations if text not in files])
+    return corrected.scaled_by([_calibration(text) for text in calibrations if text not in files])
 
 
 def say_damaged(file: Path) -> None:
@@ -49,12 +49,12 @@ def say_damaged(file: Path) -> None:
         print(damaged_lines(file, damaged))
 
 
-def _known(text: str) -> tuple[Workload, float]:
+def _calibration(text: str) -> tuple[Workload, float]:
     name, _, ms = text.rpartition("=")
     try:
-        taken = float(ms)
+        known_ms = float(ms)
     except ValueError:
-        taken = math.nan
-    if not name or not 0 < taken < math.inf:
+        known_ms = math.nan
+    if not name or not 0 < known_ms < math.inf:
         raise SpecError([f"--calibrate must be NETWORK=MS such as timm:resnet50=31.5, or an evidence file (got {text!r})"])
-    return read_part(name), taken
+    return read_workload(name), known_ms

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from genet.arch.external import ExternalModel, ModelSpec
-from genet.arch.network import Kind, Network
+from genet.arch.network import Network, SuperBlockKind
 from genet.cli.console import Answer, save_picture, table
 from genet.device import open_device
 from genet.errors import EvidenceError
@@ -22,7 +22,7 @@ from genet.search.outcome import Trained
 from genet.studies.figures import draw_ranks
 from genet.studies.rank import ENERGY, StageRank, stage_ranks
 
-FITS: dict[Kind, str] = {"XX": "full convolution", "BL": "bottleneck or depthwise", "DW": "bottleneck or depthwise"}
+FITS: dict[SuperBlockKind, str] = {"XX": "full convolution", "BL": "bottleneck or depthwise", "DW": "bottleneck or depthwise"}
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -80,12 +80,14 @@ def _with_weights(what: str, structure: ModelSpec, random: bool) -> nn.Module:
     )
 
 
-def _types(network: Network, places: Sequence[int]) -> list[Kind | None]:
+def _types(network: Network, places: Sequence[int]) -> list[SuperBlockKind | None]:
     """Return the block types of a network at these super-blocks; None if one has vanished."""
     return [network.superblocks[place].type if network.superblocks[place].depth else None for place in places]
 
 
-def _print(found: tuple[StageRank, ...], own: tuple[Kind, ...], chosen: Sequence[Sequence[Kind | None]], random: bool) -> None:
+def _print(
+    found: tuple[StageRank, ...], own: tuple[SuperBlockKind, ...], chosen: Sequence[Sequence[SuperBlockKind | None]], random: bool
+) -> None:
     head = ["stage", "last convolution", "matrix", f"rank at {ENERGY:.0%}", "of its channels", "noise has", "advice"]
     rows = [
         [

@@ -13,7 +13,7 @@ from genet.config.overrides import Override, overrides_of_serving, read_settings
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.errors import RunError
-from genet.names import check_utf8, typed
+from genet.names import check_utf8, quoted
 from genet.pipeline.finish import finished_before
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.shortfalls import list_shortfalls
@@ -24,7 +24,7 @@ from genet.training.inventory import images_in
 def run(arguments: argparse.Namespace) -> Answer:
     """Run the job, or go on with it; print the results of a finished one without torch, a device or images."""
     if Path(arguments.recipe).is_dir():
-        raise _a_folder(Path(arguments.recipe))
+        raise _folder_error(Path(arguments.recipe))
     recipe = _recipe(arguments)
     folder = arguments.run or default_folder(recipe.name, arguments.new_run)
     if arguments.run and arguments.new_run and folder.exists():
@@ -33,11 +33,11 @@ def run(arguments: argparse.Namespace) -> Answer:
     finish = None if arguments.remeasure else finished_before(files, recipe)
     if finish:
         print(f"{recipe.name} in {folder}: done on {finish.when}, nothing to do")
-        return _told(files, files.read(files.results, Outcomes))
-    return _told(files, _carried_out(recipe, folder, arguments))
+        return _print_results(files, files.read(files.results, Outcomes))
+    return _print_results(files, _run_job(recipe, folder, arguments))
 
 
-def _carried_out(recipe: Recipe, folder: Path, arguments: argparse.Namespace) -> Outcomes:
+def _run_job(recipe: Recipe, folder: Path, arguments: argparse.Namespace) -> Outcomes:
     from genet.cli.distill import trial_runner  # all of these load torch
     from genet.cli.race import training_runner
     from genet.pipeline.context import open_run
@@ -51,21 +51,21 @@ def _carried_out(recipe: Recipe, folder: Path, arguments: argparse.Namespace) ->
         return run_job(job, trials, trainings, arguments.any_master)
 
 
-def _told(files: RunFolder, outcomes: Outcomes) -> Answer:
+def _print_results(files: RunFolder, outcomes: Outcomes) -> Answer:
     """Print the last table, and return it for programs."""
     print_outcomes(outcomes, files.path)
     print(f"\nreport: {files.report}")
-    told = {"run": str(files.path), "report": str(files.report), "shortfalls": list_shortfalls(files)}
-    return {**told, **answer_of(outcomes)}
+    answer = {"run": str(files.path), "report": str(files.report), "shortfalls": list_shortfalls(files)}
+    return {**answer, **answer_of(outcomes)}
 
 
-def _a_folder(folder: Path) -> RunError:
+def _folder_error(folder: Path) -> RunError:
     """Return the error for a folder in place of a recipe."""
     file = RunFolder(folder).recipe_file
     if not file.exists():
         return RunError(f"{folder}: got a folder, expected a recipe; name the recipe's file")
     return RunError(
-        f"{folder}: got the folder of a run, expected a recipe; genet run {typed(file)} --run {typed(folder)} goes on with it"
+        f"{folder}: got the folder of a run, expected a recipe; genet run {quoted(file)} --run {quoted(folder)} goes on with it"
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from genet.cli.console import Answer, found_ms, milliseconds, points, progress, table
+from genet.cli.console import Answer, latency_heading, milliseconds, points, progress, table
 from genet.config.options import checked_budgets
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.explain import explain_selection, propose_trials
 from genet.pipeline.search_state import SearchState, evidence_table
 from genet.pipeline.select import select_from_evidence, select_networks
-from genet.search.certificate import Choice, Selection
+from genet.search.certificate import SelectedNetwork, Selection
 from genet.search.explain import APART, NEARBY, Explanation, Proposal
 from genet.search.outcome import percent
 from genet.search.regression import Regression
@@ -59,7 +59,7 @@ def _print_model(regression: Regression) -> None:
     print(f"accuracies predicted by model {regression.model}, off by {off} points on trials left out one at a time{better}")
 
 
-def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
+def _print_explanation(choice: SelectedNetwork, why: Explanation, batch: int) -> None:
     print(f"\nwhy, for budget {choice.budget} at {choice.resolution} pixels:")
     if why.short_of_best > 0 and why.measured_over_predicted < 1:
         print(
@@ -87,12 +87,12 @@ def _print_explanation(choice: Choice, why: Explanation, batch: int) -> None:
     ]
     table(["super-block", "one step", "to", "ms/image", "points", "over by, ms"], rows)
     for rival in why.rivals:
-        told = "told apart" if rival.apart else "cannot be told apart by these trials"
-        told += f" (by {APART} standard errors)"
+        certainty = "told apart" if rival.apart else "cannot be told apart by these trials"
+        certainty += f" (by {APART} standard errors)"
         side = "behind" if rival.behind.value >= 0 else "ahead"
         print(
             f"  next best: {rival.network}: {abs(100 * rival.behind.value):.2f} ± {100 * rival.behind.error:.2f} points {side}, "
-            f"{rival.parameters:,} parameters; {told}"
+            f"{rival.parameters:,} parameters; {certainty}"
         )
     if why.beyond_trials:
         places = ", ".join(str(index + 1) for index in why.beyond_trials)
@@ -131,7 +131,7 @@ def _print_selection(selection: Selection) -> None:
         ]
         for choice in selection.choices
     ]
-    found = found_ms(selection.setting)
+    found = latency_heading(selection.setting)
     table(["budget", "pixels", "accuracy", "budget ms", "predicted ms", found, "within"], rows)
     print("milliseconds are per image; accuracies are predicted")
     for choice in selection.choices:

@@ -13,17 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from genet.cli.console import Answer, labelled, milliseconds, progress, save_picture, table
+from genet.cli.console import Answer, milliseconds, progress, save_picture, setting_in_words, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.cli.survey_journal import SurveyJournal
 from genet.config.reader import read_structure
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError, OutOfMemoryError, SpecError, first_line
 from genet.latency.estimate.intensity import LayerIntensity, layers_of
-from genet.latency.estimate.roofline import Product, Roof
-from genet.latency.report import read_latency
+from genet.latency.estimate.roofline import MatrixProduct, Roof
+from genet.latency.report import report_latency
 from genet.latency.table import Setting
 from genet.latency.timing.meter import MOST_IMAGES, DeviceMeter, Meter, meter_of
-from genet.latency.workload import BLOCK, Workload, read_part
+from genet.latency.workload import BLOCK, Workload, read_workload
 from genet.report.page import render
 from genet.storage import Record, write_atomic
 from genet.studies.figures import cloud_info, draw_clouds, draw_roofline, draw_shades
@@ -82,10 +82,10 @@ class Survey:
         return [_row(row) for row in sorted(self.rows, key=lambda row: -row.images_per_sec)]
 
 
-class Named(NamedTuple):
+class NamedNetwork(NamedTuple):
     """A network that a user named: the part to time, and the structure that tells it from others of that name."""
 
-    part: Workload
+    workload: Workload
     structure: str
 
 
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         rows = read_table(arguments.csv_from, Surveyed, ("model",))
         if arguments.peak is not None:
             rows = tuple(row.model_copy(update={"peak_tflops_per_sec": arguments.peak}) for row in rows)
-        return _tell(Survey(str(arguments.csv_from), rows, {}), arguments)
+        return _print_survey(Survey(str(arguments.csv_from), rows, {}), arguments)
     accuracies = read_table(arguments.accuracy, Accuracy, ("model", "resolution"), TIMMS) if arguments.accuracy else ()
     failed: dict[str, str] = {}
     networks = _named(dict.fromkeys(arguments.networks) | PRESETS.get(arguments.preset, {}), arguments.size, failed)
@@ -114,9 +114,9 @@ def run(arguments: argparse.Namespace) -> Answer:
         raise EvidenceError(*(f"{name}: {why}" for name, why in failed.items()))
     if meter.setting.device.kind == "cpu":
         print("  the largest batch is a power of two, reckoned from the memory that is free")
-    answer = _tell(Survey(str(meter.setting), rows, failed, roof), arguments)
+    answer = _print_survey(Survey(str(meter.setting), rows, failed, roof), arguments)
     if len(networks) == 1:
-        _print_layers(networks[0].part, meter.at(rows[0].batch or meter.setting.batch), roof, arguments.roofline)
+        _print_layers(networks[0].workload, meter.at(rows[0].batch or meter.setting.batch), roof, arguments.roofline)
     return answer
 
 
@@ -141,12 +141,12 @@ def _check(arguments: argparse.Namespace) -> None:
         raise SpecError(faults)
 
 
-def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, str]) -> list[Named]:
+def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, str]) -> list[NamedNetwork]:
     """Return the named networks, at their own resolution, the one given beside the name or `size`; timm's by a pattern too.
 
     SpecError with every name at fault. Networks of a pattern or a preset that cannot be read go to `failed`.
     """
-    found: dict[str, Named] = {}
+    found: dict[str, NamedNetwork] = {}
     faults: list[str] = []
     for name, own in names.items():
         try:
@@ -164,11 +164,11 @@ def _named(names: Mapping[str, int | None], size: int | None, failed: dict[str, 
     return list(found.values())
 
 
-def _read(name: str, size: int | None) -> Named:
+def _read(name: str, size: int | None) -> NamedNetwork:
     """Return a network with its notation, as a file's content may change; timm's by name and resolution."""
-    part = dataclasses.replace(read_part(name, size), name=name)
+    workload = dataclasses.replace(read_workload(name, size), name=name)
     file = not name.startswith("timm:") and "|" not in name and not re.match(BLOCK, name)
-    return Named(part, str(read_structure(name).at(part.image[-1])) if file else f"{name} @{part.image[-1]}")
+    return NamedNetwork(workload, str(read_structure(name).at(workload.image[-1])) if file else f"{name} @{workload.image[-1]}")
 
 
 def _matching(name: str) -> list[str]:
@@ -184,28 +184,28 @@ def _matching(name: str) -> list[str]:
 
 
 def _survey_all(
-    networks: Sequence[Named], meter: Meter, journal: SurveyJournal, at_largest: bool, failed: dict[str, str]
+    networks: Sequence[NamedNetwork], meter: Meter, journal: SurveyJournal, at_largest: bool, failed: dict[str, str]
 ) -> list[Surveyed]:
     """Survey every network that the journal lacks; one that fails is reported, and the others go on."""
     roof, product = journal.roof()
     rows: list[Surveyed] = []
     done = sum(journal.row(network.structure) is not None for network in networks)
     with progress().track("networks", len(networks), done) as tracker:
-        for part, structure in networks:
+        for workload, structure in networks:
             before = journal.row(structure)
             if before and before.row:
-                rows.append(before.row.model_copy(update={"model": part.name.removeprefix("timm:")}))
+                rows.append(before.row.model_copy(update={"model": workload.name.removeprefix("timm:")}))
             elif before:
-                failed[part.name] = str(before.failure)
+                failed[workload.name] = str(before.failure)
             else:
                 try:
-                    rows.append(_one(part, meter, roof, product, at_largest))
+                    rows.append(_survey_one(workload, meter, roof, product, at_largest))
                 except LostDeviceError as fault:
                     journal.keep(structure, None, str(fault))  # otherwise the same command would end at the same network again
                     raise
                 except Exception as fault:  # any error from building or running another author's network
-                    failed[part.name] = first_line(fault).removeprefix(f"{part.name}: ")
-                    tracker.advance(f"{part.name} failed")
+                    failed[workload.name] = first_line(fault).removeprefix(f"{workload.name}: ")
+                    tracker.advance(f"{workload.name} failed")
                     continue
                 journal.keep(structure, rows[-1])
                 tracker.advance(f"{rows[-1].model}: {rows[-1].images_per_sec:,.4g} images/s")
@@ -214,13 +214,13 @@ def _survey_all(
     return rows
 
 
-def _one(part: Workload, meter: Meter, roof: Roof, product: Product, at_largest: bool) -> Surveyed:
+def _survey_one(workload: Workload, meter: Meter, roof: Roof, product: MatrixProduct, at_largest: bool) -> Surveyed:
     """Survey one network, at the meter's batch or at the largest that fits."""
-    largest = meter.largest_batch(part) if isinstance(meter, DeviceMeter) else None
+    largest = meter.largest_batch(workload) if isinstance(meter, DeviceMeter) else None
     batch = largest if at_largest and largest else meter.setting.batch
     while True:
         try:
-            row = survey(part, meter.at(batch), product.at(batch), roof.ratio)
+            row = survey(workload, meter.at(batch), product.at(batch), roof.ratio)
             return row.model_copy(update={"largest_batch": largest})
         except OutOfMemoryError:
             if batch == 1 or not at_largest:
@@ -244,55 +244,55 @@ def _accuracy(row: Surveyed, usual: bool, known: dict[tuple[str, int | None], fl
 
 
 def _print_roof(roof: Roof, setting: Setting) -> None:
-    print(labelled(setting))
-    told = [
+    print(setting_in_words(setting))
+    lines = [
         f"a matrix product ({roof.product}): {roof.tflops_per_sec:.4g} TFLOP/s",
         f"a pass over memory: {roof.gb_per_sec:.4g} GB/s; compute-to-memory ratio {roof.ratio:.4g} FLOP per byte",
     ]
     if roof.published_ratio:
-        told.append(
+        lines.append(
             f"data sheet: {roof.published_tflops_per_sec:.4g} TFLOP/s, {roof.published_gb_per_sec:.4g} GB/s, "
             f"{roof.published_ratio:.4g} FLOP per byte"
         )
-    print("  " + "\n  ".join(told))
+    print("  " + "\n  ".join(lines))
 
 
-def _print_layers(part: Workload, meter: Meter, roof: Roof, picture: Path | None) -> None:
+def _print_layers(workload: Workload, meter: Meter, roof: Roof, picture: Path | None) -> None:
     """Print the layers of one network, and their position under the roof."""
-    layers = layers_of(part.ops(), meter.setting.batch, meter.setting.dtype)
+    layers = layers_of(workload.ops(), meter.setting.batch, meter.setting.dtype)
     try:
-        reading = read_latency(part, meter)
+        report = report_latency(workload, meter)
     except MeasurementError as fault:
         print(f"  its layers are not timed: {fault}")
         return
-    times = {layer.name: layer.ms for layer in reading.layers}
+    times = {layer.name: layer.ms for layer in report.layers}
     rows = [_layer_row(layer, times.get(layer.name), roof) for layer in layers]
-    mode = "" if reading.layers_runtime == meter.setting.runtime else f" in {reading.layers_runtime} mode"
+    mode = "" if report.layers_runtime == meter.setting.runtime else f" in {report.layers_runtime} mode"
     table(["layer", "GFLOP", "FLOP/byte", f"ms{mode}", "TFLOP/s", "of its roof", "held up by"], rows)
     if picture:
         timed = [(layer, times[layer.name]) for layer in layers if layer.name in times]
         how = "estimated" if meter.setting.estimate else "measured"
-        title = f"{part.name} on {meter.setting.device.name}, batch {meter.setting.batch}, {how}{mode}"
+        title = f"{workload.name} on {meter.setting.device.name}, batch {meter.setting.batch}, {how}{mode}"
         save_picture(picture, draw_roofline(timed, roof, title))
 
 
 def _layer_row(layer: LayerIntensity, ms: float | None, roof: Roof) -> list[str]:
     bound = "memory" if layer.intensity < roof.ratio else "arithmetic"
-    told = [layer.name, f"{layer.flops / 1e9:.4g}", f"{layer.intensity:.1f}"]
+    cells = [layer.name, f"{layer.flops / 1e9:.4g}", f"{layer.intensity:.1f}"]
     if ms is None:
-        return [*told, "n/a", "n/a", "n/a", bound]
-    reached = layer.flops / ms * 1e-9
-    return [*told, milliseconds(ms), f"{reached:.4g}", f"{reached / roof.at(layer.intensity):.0%}", bound]
+        return [*cells, "n/a", "n/a", "n/a", bound]
+    rate = layer.flops / ms * 1e-9
+    return [*cells, milliseconds(ms), f"{rate:.4g}", f"{rate / roof.at(layer.intensity):.0%}", bound]
 
 
-def _tell(survey: Survey, arguments: argparse.Namespace) -> Answer:
+def _print_survey(survey: Survey, arguments: argparse.Namespace) -> Answer:
     """Print, draw and answer."""
     found, roof = survey.frontiers, survey.roof
     if arguments.csv_from and survey.estimate:
         print(f"{survey.source}: estimates, of a device that was not there")
     table(HEAD, survey.cells)
-    for name, told in ON.items():
-        print(f"{told} frontier: {', '.join(getattr(found, name)) or 'no accuracies are known'}")
+    for name, frontier_name in ON.items():
+        print(f"{frontier_name} frontier: {', '.join(getattr(found, name)) or 'no accuracies are known'}")
     print(f"on all three: {', '.join(found.on_all) or 'none'}")
     for name, why in survey.failed.items():
         print(f"  {name} is left out: {why}")
@@ -308,21 +308,21 @@ def _tell(survey: Survey, arguments: argparse.Namespace) -> Answer:
 
 
 def _row(row: Surveyed) -> list[str]:
-    def told(value: float | None, form: str) -> str:
+    def formatted(value: float | None, form: str) -> str:
         return "n/a" if value is None else format(value, form)
 
     return [
         row.model,
-        told(row.resolution, "d"),
+        formatted(row.resolution, "d"),
         f"{row.images_per_sec:,.5g}" if row.images_per_sec < 1000 else f"{row.images_per_sec:,.0f}",
         f"{row.tflops_per_sec:.4g}",
         _share(row),
-        told(row.intensity, ".1f"),
-        told(row.bound_share, ".0%"),
-        told(row.batch, "d"),
-        "≥ " * (row.largest_batch == MOST_IMAGES) + told(row.largest_batch, "d"),
-        told(None if row.macs is None else row.macs / 1e9, ".3f"),
-        told(row.top1_percent, ".2f"),
+        formatted(row.intensity, ".1f"),
+        formatted(row.bound_share, ".0%"),
+        formatted(row.batch, "d"),
+        "≥ " * (row.largest_batch == MOST_IMAGES) + formatted(row.largest_batch, "d"),
+        formatted(None if row.macs is None else row.macs / 1e9, ".3f"),
+        formatted(row.top1_percent, ".2f"),
     ]
 
 

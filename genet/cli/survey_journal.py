@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from genet.cli.measuring import say_damaged
 from genet.errors import EvidenceError
-from genet.latency.estimate.roofline import Kind, Product, Roof, read_roof
+from genet.latency.estimate.roofline import MatrixProduct, ProductKind, Roof, measure_roof
 from genet.latency.evidence import records_of
 from genet.latency.timing.meter import Meter
 from genet.storage import Journal, Record
@@ -19,7 +19,7 @@ from genet.studies.survey.survey import Surveyed
 DOUBTFUL = 0.1  # relative standard error of a utilization, above which a row is measured again
 
 
-class Kept(Record):
+class JournalEntry(Record):
     """A network surveyed in a setting, or why it cannot be.
 
     `at` is the batch that was asked for, or the largest; `structure` the network that a name stood for.
@@ -32,12 +32,12 @@ class Kept(Record):
     failure: str | None = None
 
 
-class KeptRoof(Record):
+class RoofEntry(Record):
     """The roof of a setting, and the matrix product that every network is timed in turn with: the reference of all rows."""
 
     setting: str
     roof: Roof
-    kind: Kind
+    kind: ProductKind
     size: int
 
 
@@ -52,8 +52,8 @@ class SurveyJournal:
         self.path, self._meter, self._at = path, meter, at
         self._setting = meter.setting.digest
         self._journal = Journal(path, waiting=print)
-        self._rows: dict[str, Kept] = {}
-        self._roof: KeptRoof | None = None
+        self._rows: dict[str, JournalEntry] = {}
+        self._roof: RoofEntry | None = None
         if not meter.setting.estimate:
             self._take(records_of(self._journal, "the journal of a survey"))
             say_damaged(self.path)
@@ -63,27 +63,27 @@ class SurveyJournal:
         try:
             for record in records:
                 if "roof" in record:
-                    roof = KeptRoof.model_validate(record)
+                    roof = RoofEntry.model_validate(record)
                     if self._roof is None and roof.setting == self._setting:
                         self._roof = roof
                     continue
-                kept = Kept.model_validate(record)
+                kept = JournalEntry.model_validate(record)
                 if (kept.setting, kept.at) == (self._setting, self._at):
                     self._rows[kept.structure] = kept
         except ValidationError:
-            law = f"{self.path}: got something else, expected the journal of a survey; name another"
-            raise EvidenceError(law) from None
+            failure = f"{self.path}: got something else, expected the journal of a survey; name another"
+            raise EvidenceError(failure) from None
 
-    def roof(self) -> tuple[Roof, Product]:
+    def roof(self) -> tuple[Roof, MatrixProduct]:
         """Return the device's peak performance, and the matrix product that reaches it; measured once for a setting."""
         if self._roof is None:
-            roof, product = read_roof(self._meter)
-            measured = KeptRoof(setting=self._setting, roof=roof, kind=product.kind, size=product.size)
+            roof, product = measure_roof(self._meter)
+            measured = RoofEntry(setting=self._setting, roof=roof, kind=product.kind, size=product.size)
             self._append(measured)
             self._roof = self._roof or measured
-        return self._roof.roof, Product(self._roof.kind, self._roof.size, self._meter.setting.batch)
+        return self._roof.roof, MatrixProduct(self._roof.kind, self._roof.size, self._meter.setting.batch)
 
-    def row(self, structure: str) -> Kept | None:
+    def row(self, structure: str) -> JournalEntry | None:
         """Return what is known of a network; None if nothing is, or its error is so large that it is measured again."""
         kept = self._rows.get(structure)
         doubtful = kept is not None and kept.row is not None and (kept.row.utilization_error or 0.0) > DOUBTFUL
@@ -91,7 +91,7 @@ class SurveyJournal:
 
     def keep(self, structure: str, row: Surveyed | None, failure: str | None = None) -> None:
         """Record a network."""
-        self._append(Kept(setting=self._setting, at=self._at, structure=structure, row=row, failure=failure))
+        self._append(JournalEntry(setting=self._setting, at=self._at, structure=structure, row=row, failure=failure))
 
     def _append(self, record: Record) -> None:
         if not self._meter.setting.estimate:

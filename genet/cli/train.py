@@ -14,7 +14,7 @@ from genet.config.recipe import TrainingRecipe
 from genet.device import open_device
 from genet.errors import GenetError, RunError
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE
-from genet.names import typed
+from genet.names import quoted
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.report import train_selected
 from genet.pipeline.train import train_network
@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> Answer:
             return _train_network(arguments, world)
         if (Path(arguments.what) / "network.yaml").exists():
             raise RunError(
-                f"{arguments.what}: is the folder of one network; genet train {typed(Path(arguments.what) / NETWORK_FILE)} "
-                f"--recipe R --into {typed(Path(arguments.what))} trains it, or goes on with that"
+                f"{arguments.what}: is the folder of one network; genet train {quoted(Path(arguments.what) / NETWORK_FILE)} "
+                f"--recipe R --into {quoted(Path(arguments.what))} trains it, or goes on with that"
             )
         if not Path(arguments.what).is_dir():
             raise RunError(
@@ -69,8 +69,8 @@ def _train_network(arguments: argparse.Namespace, world: ProcessGroup) -> Answer
     network, recipe = _network(arguments.what), recipe_with(arguments.recipe, arguments.data, arguments.device)
     start = _start(arguments.start, network) if arguments.start else None
     folder = arguments.into or Path("runs") / f"{network.name}-{recipe.name}"
-    shown = progress() if world.first else Progress()
-    execution = Execution(open_device(recipe.device), world=world, progress=shown)
+    visible_progress = progress() if world.first else Progress()
+    execution = Execution(open_device(recipe.device), world=world, progress=visible_progress)
     with FolderLock(folder) if world.first else nullcontext():
         trained = train_network(folder, network, recipe, execution, start)
     if world.first:

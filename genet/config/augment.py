@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from genet.arch.network import law
+from genet.arch.network import broken_rule
 from genet.storage import Described
 
 SMALL = 64  # pixels; such images are augmented whole: ImageNet's crops would cut the object away
@@ -36,9 +36,9 @@ class Augment(Described):
     @classmethod
     def _one_crop_alone(cls, scale: tuple[float, float] | None, info: ValidationInfo) -> tuple[float, float] | None:
         if scale and scale[0] > scale[1]:
-            raise law("must go from the smaller share of the area to the larger")
+            raise broken_rule("must go from the smaller share of the area to the larger")
         if scale and info.data.get("crop"):
-            raise law("cannot be combined with crop; leave one of them out")
+            raise broken_rule("cannot be combined with crop; leave one of them out")
         return scale
 
     @property
@@ -60,7 +60,7 @@ def _none(value: Any) -> Any:
     if value == "none":
         return Augment()
     if isinstance(value, str):
-        raise law("must be none, or name what is done such as {crop: 4, flip: true}", f"{{policy: {value}}}")
+        raise broken_rule("must be none, or name what is done such as {crop: 4, flip: true}", f"{{policy: {value}}}")
     return value
 
 

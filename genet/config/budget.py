@@ -11,10 +11,12 @@ from typing import Any, Literal
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from genet.arch.network import law
+from genet.arch.network import broken_rule
 
 Unit = Literal["ms", "ms/image", "x"]
-LAW = "must be milliseconds per batch such as 5ms or per image such as 0.2ms/image, or a multiple of the MasterNet's such as 0.5x"
+RULE = (
+    "must be milliseconds per batch such as 5ms or per image such as 0.2ms/image, or a multiple of the MasterNet's such as 0.5x"
+)
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class Budget:
 
     @classmethod
     def parse(cls, given: object) -> Budget:
-        """Return the budget that a user wrote; a number alone is milliseconds per image. A broken law if it is none."""
+        """Return the budget that a user wrote; a number alone is milliseconds per image. A broken rule if it is none."""
         found = given
         if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
             found = cls(float(given), "ms/image")
         elif isinstance(given, str) and (text := re.fullmatch(r"(\d+(?:\.\d+)?)(x|ms|ms/image)", given)):
             found = cls(float(text[1]), text[2])  # type: ignore[arg-type]
         if not isinstance(found, Budget) or not 0 < found.amount < math.inf:
-            raise law(LAW)
+            raise broken_rule(RULE)
         return found
 
     def __str__(self) -> str:
@@ -58,7 +60,7 @@ class Budget:
         words = {"ms": f" ms per batch of {batch}", "ms/image": " ms/image", "x": "x"}
         return ", ".join(f"{_digits(self.amount * own_ms / ms)}{words[unit]}" for unit, ms in units.items())
 
-    def told(self, masternet_ms: float, batch: int) -> str:
+    def all_forms(self, masternet_ms: float, batch: int) -> str:
         """Return it in all forms, its own first."""
         return f"{self} ({self.others(masternet_ms, batch)})"
 

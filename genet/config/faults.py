@@ -1,4 +1,4 @@
-"""Faults of pydantic in words: file:line:column: path: law (value), nearest legal one."""
+"""Faults of pydantic in words: file:line:column: path: rule (value), nearest legal one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from genet.config.yaml_tree import Fault, child, of_a_file, where
+from genet.config.yaml_tree import Fault, child, is_in_file, node_location
 
 RENAMED = {  # keys of earlier versions
     "accumulate": "grad_accum_steps",
@@ -42,11 +42,11 @@ def fault_of(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
     mark = node.start_mark
     if isinstance(error["input"], tuple):  # a list in the file, a tuple in the records
         error["input"] = list(error["input"])
-    law = _law(model, error, location)
-    place = where(node)
-    named_by_option = not of_a_file(node) and (" " not in place or place.endswith(f" {dotted}"))
-    told = f"{place} {law}" if named_by_option else f"{place}: {dotted + ': ' if dotted else ''}{law}"
-    return (mark.name, mark.line, mark.column), told
+    rule = _rule_and_value(model, error, location)
+    place = node_location(node)
+    named_by_option = not is_in_file(node) and (" " not in place or place.endswith(f" {dotted}"))
+    text = f"{place} {rule}" if named_by_option else f"{place}: {dotted + ': ' if dotted else ''}{rule}"
+    return (mark.name, mark.line, mark.column), text
 
 
 def _written_location(location: tuple[Any, ...]) -> list[Any]:
@@ -59,8 +59,8 @@ def _written_location(location: tuple[Any, ...]) -> list[Any]:
     return written
 
 
-def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
-    """Return the law in words, the value, and the nearest legal one if there is one."""
+def _rule_and_value(model: type[BaseModel], error: Any, location: list[Any]) -> str:
+    """Return the rule in words, the value, and the nearest legal one if there is one."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     got = f" (got {reprlib.repr(value)})"
     match kind:
@@ -92,8 +92,8 @@ def _law(model: type[BaseModel], error: Any, location: list[Any]) -> str:
             return f"must be below {context['lt']:g}{got}"
         case "too_long":
             return f"must have {context['max_length']} entries{got}"
-        case "law":
-            return f"{context['law']}{got}" + (f"; nearest {context['nearest']}" if context["nearest"] else "")
+        case "rule":
+            return f"{context['rule']}{got}" + (f"; nearest {context['nearest']}" if context["nearest"] else "")
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"must be a mapping of keys to values{got}"
         case "tuple_type" | "list_type":

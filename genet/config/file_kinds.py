@@ -25,17 +25,17 @@ EXPORTED = "genet eval {file} --data D runs it as it is; to import it, import th
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """The kind of a file, as in `a web page`, and what to do with it instead."""
 
     what: str
-    way: str
+    remedy: str
 
 
-EMPTY = Kind("an empty file", "save or download it again")
+EMPTY = FileKind("an empty file", "save or download it again")
 
 
-def kind_of(file: Path) -> Kind | None:
+def kind_of(file: Path) -> FileKind | None:
     """Return the kind of a file that people take for a network; None if it is missing, unreadable or of no kind known here."""
     try:
         head = read_bytes(file, HEAD)
@@ -45,9 +45,9 @@ def kind_of(file: Path) -> Kind | None:
     if not start:
         return EMPTY
     if start.startswith((b"<!doctype html", b"<html")):
-        return Kind("a web page, as a download that failed leaves one", "download the file again")
+        return FileKind("a web page, as a download that failed leaves one", "download the file again")
     if start.startswith(b"version https://git-lfs"):
-        return Kind("a pointer of Git LFS in place of the file", "fetch the file: git lfs pull")
+        return FileKind("a pointer of Git LFS in place of the file", "fetch the file: git lfs pull")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _archive(file)
     if re.match(rb"\x80[\x02-\x05]", head):
@@ -55,34 +55,34 @@ def kind_of(file: Path) -> Kind | None:
     if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < LONGEST_HEADER:
         return _safetensors(file, int.from_bytes(head[:8], "little"))
     if re.match(rb"\x08[\x00-\x1f]\x12", head) or file.suffix == ".onnx":
-        return Kind("an ONNX file", EXPORTED.format(file=file))
+        return FileKind("an ONNX file", EXPORTED.format(file=file))
     marks = {b"\x89HDF": "an HDF5 file, as Keras writes", b"\x1f\x8b": "a gzip archive", b"\x93NUMPY": "an array of numpy"}
     found = next((what for mark, what in marks.items() if head.startswith(mark)), None)
     found = "a tar archive" if head[257:262] == b"ustar" else found
-    return Kind(found, ELSEWHERE) if found else None
+    return FileKind(found, ELSEWHERE) if found else None
 
 
-def _archive(file: Path) -> Kind:
+def _archive(file: Path) -> FileKind:
     """Return the kind of a zip archive by the names in it."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             inside = {name.partition("/")[2] or name: name for name in names}
             if any(name.startswith("code/") for name in inside):
-                return Kind("a TorchScript program", "import the function that builds the network it was made from")
+                return FileKind("a TorchScript program", "import the function that builds the network it was made from")
             if "archive_format" in inside or "serialized_exported_program.json" in names:
-                return Kind("a program of torch.export", EXPORTED.format(file=file))
+                return FileKind("a program of torch.export", EXPORTED.format(file=file))
             if "model.weights.h5" in names:
-                return Kind("a Keras file", ELSEWHERE)
+                return FileKind("a Keras file", ELSEWHERE)
             if "data.pkl" in inside:
                 return _pickled(file, "a PyTorch file", io.BytesIO(archive.read(inside["data.pkl"])))
     except (zipfile.BadZipFile, NotImplementedError, OSError):
-        return Kind("a damaged or cut-off archive, as PyTorch's files are", "save or download it again")
+        return FileKind("a damaged or cut-off archive, as PyTorch's files are", "save or download it again")
     arrays = all(name.endswith(".npy") for name in names)
-    return Kind("arrays of numpy", ELSEWHERE) if arrays else Kind("a zip archive", "unpack it")
+    return FileKind("arrays of numpy", ELSEWHERE) if arrays else FileKind("a zip archive", "unpack it")
 
 
-def _pickle(file: Path, head: bytes) -> Kind:
+def _pickle(file: Path, head: bytes) -> FileKind:
     opened = io.BytesIO(head)
     if not head.startswith(LEGACY):
         return _pickled(file, "a pickle", opened)
@@ -91,7 +91,7 @@ def _pickle(file: Path, head: bytes) -> Kind:
     return _pickled(file, "a PyTorch file", opened)
 
 
-def _pickled(file: Path, what: str, opened: IO[bytes]) -> Kind:
+def _pickled(file: Path, what: str, opened: IO[bytes]) -> FileKind:
     """Return a pickle's kind by the calls of unpickling: tensors, alone or in a dictionary, or objects of some code."""
     pickled = _read_pickle(opened)
     objects = [name.replace(" ", ".") for name in pickled.called if not re.fullmatch(TENSORS, name)]
@@ -99,14 +99,14 @@ def _pickled(file: Path, what: str, opened: IO[bytes]) -> Kind:
     if what == "a pickle":
         loaded = f"pickle.load(open({str(file)!r}, 'rb'))"
     if objects and pickled.called[0].replace(" ", ".") == objects[0] and not pickled.dictionary:
-        return Kind(f"{what} of a whole {objects[0]}", _way(f"return {loaded}"))
+        return FileKind(f"{what} of a whole {objects[0]}", _import_remedy(f"return {loaded}"))
     if "torch._utils _rebuild_tensor_v2" not in pickled.called:
-        return Kind(f"{what} without tensors", "genet import --help says what a network can be")
+        return FileKind(f"{what} without tensors", "genet import --help says what a network can be")
     beside = f", with objects such as {objects[0]}" if objects else ""
     key = next((each for each in WEIGHTS_UNDER if each in pickled.words), None)
     if key:
-        return Kind(f"{what} of weights under {key!r}, without the network{beside}", _weights(f"{loaded}[{key!r}]"))
-    return Kind(f"{what} of weights, without the network{beside}", _weights(loaded))
+        return FileKind(f"{what} of weights under {key!r}, without the network{beside}", _weights(f"{loaded}[{key!r}]"))
+    return FileKind(f"{what} of weights, without the network{beside}", _weights(loaded))
 
 
 @dataclass(frozen=True)
@@ -134,22 +134,22 @@ def _read_pickle(opened: IO[bytes]) -> _Pickled:
     return _Pickled(tuple(called), tuple(words), codes == ["EMPTY_DICT"])
 
 
-def _safetensors(file: Path, length: int) -> Kind:
+def _safetensors(file: Path, length: int) -> FileKind:
     try:
         header = json.loads(read_bytes(file, 8 + length)[8:])
     except ValueError:
-        return Kind("a damaged or cut-off safetensors file", "save or download it again")
+        return FileKind("a damaged or cut-off safetensors file", "save or download it again")
     tensors = len(header.keys() - {"__metadata__"})
     what = f"a safetensors file of {tensors} tensors, without the network"
     folder = file.absolute().parent
     if any((folder / name).is_file() for name in ("network.yaml", "config.json")):
-        return Kind(what, f"name its folder, {file.parent}")
-    return Kind(what, _weights(f"safetensors.torch.load_file({str(file)!r})"))
+        return FileKind(what, f"name its folder, {file.parent}")
+    return FileKind(what, _weights(f"safetensors.torch.load_file({str(file)!r})"))
 
 
 def _weights(loaded: str) -> str:
-    return _way(f"build the network, load_state_dict({loaded}) and return it")
+    return _import_remedy(f"build the network, load_state_dict({loaded}) and return it")
 
 
-def _way(what: str) -> str:
+def _import_remedy(what: str) -> str:
     return f"have net() in nets.py {what}, then: genet import nets:net"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from genet.config.budget import Budget
 from genet.config.recipe import Measure, Select
-from genet.config.yaml_tree import compose_value, plain
+from genet.config.yaml_tree import compose_value, plain_values
 from genet.errors import SpecError
 
 Spelling = Callable[[str], str]  # of a name where a user gives it: `str` in a program
@@ -26,11 +26,11 @@ def checked_measure(fields: Mapping[str, Any], spelled: Spelling = as_option) ->
         return Measure.model_validate(dict(fields))
     except ValidationError as fault:
         raise SpecError(
-            f"{spelled(str(error['loc'][0]))} {_law(error['msg'])} (got {error['input']!r})" for error in fault.errors()
+            f"{spelled(str(error['loc'][0]))} {_rule(error['msg'])} (got {error['input']!r})" for error in fault.errors()
         ) from None
 
 
-def measured_alone(wanted: Measure) -> Measure:
+def standalone_measure(wanted: Measure) -> Measure:
     """Return options for a measurement that no recipe asks for: an estimate is of eager mode, as most published timings are."""
     if wanted.runtime == "auto" and wanted.device.startswith("estimate:"):
         return wanted.model_copy(update={"runtime": "eager"})
@@ -43,11 +43,11 @@ def checked_budgets(given: Sequence[object], spelled: Spelling = as_option) -> t
         return ()
     option = spelled("budget")
     try:
-        return Select.model_validate({"budgets": [plain(compose_value(str(text), option)) for text in given]}).budgets
+        return Select.model_validate({"budgets": [plain_values(compose_value(str(text), option)) for text in given]}).budgets
     except ValidationError as fault:
         raise SpecError(f"{option} {error['msg']} (got {error['input']!r})" for error in fault.errors()) from None
 
 
-def _law(message: str) -> str:
+def _rule(message: str) -> str:
     known = ", ".join(Measure.model_fields)
     return message.replace("Input should be", "must be").replace("Extra inputs are not permitted", f"must be one of {known}")

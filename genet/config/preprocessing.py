@@ -34,7 +34,7 @@ def preprocessing_at(channels: int, resolution: int) -> Preprocessing:
     return Preprocessing(*colour, crop)
 
 
-def shown_of(data: Data, channels: int, resolution: int) -> Preprocessing:
+def preprocessing_of(data: Data, channels: int, resolution: int) -> Preprocessing:
     """Return the preparation of a recipe's images; digits are normalised all together."""
     if data.name == "digits":
         return Preprocessing((DIGITS_MEAN,) * channels, (DIGITS_STD,) * channels, 1.0)

@@ -1,4 +1,4 @@
-"""Reading of YAML files into records, with every fault of a file at once: file:line:column: path: law (value), nearest legal one.
+"""YAML files as records, with every fault of a file at once: file:line:column: path: rule (value), nearest legal one.
 
 pydantic finds the faults in plain values; the YAML node tree that PyYAML composes tells the place of each.
 """
@@ -27,10 +27,10 @@ from genet.config.yaml_tree import (
     compose,
     compose_text,
     duplicate_keys,
+    node_location,
     option_mark,
-    plain,
+    plain_values,
     walk,
-    where,
     yaml_of,
 )
 from genet.errors import SpecError
@@ -39,7 +39,7 @@ from genet.storage import Record
 
 R = TypeVar("R", bound=Record)
 NETWORKS = "search_spaces/networks"
-OF_A_SEARCH = {"space", "distill", "master", "select", "race"}  # keys that the recipe of one training does not have
+SEARCH_KEYS = {"space", "distill", "master", "select", "race"}  # keys that the recipe of one training does not have
 
 
 def read_network(source: str | Path) -> Network:
@@ -69,7 +69,7 @@ def read_recipe(source: str | Path, overrides: Sequence[Override] = ()) -> Recip
     return _recipe(compose(_find(source, "recipes")), overrides)
 
 
-def changed(recipe: Recipe, overrides: Sequence[Override]) -> Recipe:
+def with_overrides(recipe: Recipe, overrides: Sequence[Override]) -> Recipe:
     """Return a recipe with some values overridden; files and folders among these are searched for here."""
     if not overrides:
         return recipe
@@ -108,23 +108,25 @@ def read_widths(
         name, first = key.value, seen.setdefault(tied.get(key.value, key.value), key.value)
         if name not in layers:
             near = did_you_mean(name, layers)
-            faults.append(f"{where(key)}: widths.{name}: must be a convolution of the network{near}")
+            faults.append(f"{node_location(key)}: widths.{name}: must be a convolution of the network{near}")
         elif name in fixed and widths[name] != layers[name]:
-            faults.append(f"{where(value)}: widths.{name}: must stay {layers[name]}, for {fixed[name]} (got {widths[name]})")
+            faults.append(
+                f"{node_location(value)}: widths.{name}: must stay {layers[name]}, for {fixed[name]} (got {widths[name]})"
+            )
         elif widths[name] > layers[name]:
             most = layers[name]
             faults.append(
-                f"{where(value)}: widths.{name}: must be at most what it is cut from (got {widths[name]}); nearest {most}"
+                f"{node_location(value)}: widths.{name}: must be at most what it is cut from (got {widths[name]}); nearest {most}"
             )
         elif widths[name] % units.get(name, 1):
             unit, below = units[name], widths[name] // units[name] * units[name]
             faults.append(
-                f"{where(value)}: widths.{name}: must be a multiple of {unit}, as its channels come in groups "
+                f"{node_location(value)}: widths.{name}: must be a multiple of {unit}, as its channels come in groups "
                 f"(got {widths[name]}); nearest {below or unit} or {below + unit}"
             )
         elif name not in fixed and widths[name] * units[first] != widths[first] * units[name]:
             faults.append(
-                f"{where(value)}: widths.{name}: must be that of {first}, whose channels it shares (got {widths[name]}); "
+                f"{node_location(value)}: widths.{name}: must be that of {first}, whose channels it shares (got {widths[name]}); "
                 f"nearest {widths[first] * units[name] // units[first]}"
             )
     if faults:
@@ -139,7 +141,7 @@ def read_any(source: str | Path) -> ModelSpec | SearchSpace | Recipe | TrainingR
     """
     node = compose(_find(source, NETWORKS, "search_spaces", "recipes/training", "recipes"))
     keys = _keys(node)
-    if keys & OF_A_SEARCH:
+    if keys & SEARCH_KEYS:
         return _recipe(node)
     if "train" in keys:
         return _training(node)
@@ -174,7 +176,7 @@ def _design(node: yaml.Node, design: str) -> str:
 
 
 def _training(node: yaml.Node) -> TrainingRecipe:
-    if of_a_search := sorted(_keys(node) & OF_A_SEARCH):
+    if of_a_search := sorted(_keys(node) & SEARCH_KEYS):
         holds, given = ", ".join(TrainingRecipe.model_fields), ", ".join(of_a_search)
         raise SpecError(
             [
@@ -238,7 +240,7 @@ def _with_space(node: yaml.Node) -> yaml.Node:
             try:
                 node.value[index] = (key, compose(_find(beside if beside.is_file() else value.value, "search_spaces")))
             except SpecError as fault:
-                raise SpecError(f"{where(value)}: space: {line}" for line in fault.faults) from None
+                raise SpecError(f"{node_location(value)}: space: {line}" for line in fault.faults) from None
     return node
 
 
@@ -250,7 +252,7 @@ def _with_masternets(space: yaml.Node) -> yaml.Node:
         try:
             items[place] = _masternet(item)
         except SpecError as fault:
-            faults += [f"{where(item)}: masternets[{place}]: {line}" for line in fault.faults]
+            faults += [f"{node_location(item)}: masternets[{place}]: {line}" for line in fault.faults]
     if faults:
         raise SpecError(faults)
     return space
@@ -278,7 +280,7 @@ def _record(model: type[R], node: yaml.Node) -> R:
     faults = list(duplicate_keys(node))
     try:
         # JSON mode takes lists for tuples while staying strict about numbers and strings.
-        return_value = model.model_validate_json(json.dumps(plain(node), default=str), strict=True)
+        return_value = model.model_validate_json(json.dumps(plain_values(node), default=str), strict=True)
         if not faults:
             return return_value
     except ValidationError as fault:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
 
-from genet.arch.network import Count, Name, NonEmpty, law
+from genet.arch.network import Count, Name, NonEmpty, broken_rule
 from genet.arch.space import SearchSpace
 from genet.config.augment import Augmentation
 from genet.config.budget import Budget
@@ -23,7 +23,7 @@ Runtime = Literal["auto", "eager", "cudagraph", "compile", "onnxruntime", "tenso
 
 def _dataset_name(name: str) -> str:
     if name not in ("digits", "folder") and "/" not in name:
-        raise law("must be digits, folder, or a timm dataset name such as torch/cifar10", "folder")
+        raise broken_rule("must be digits, folder, or a timm dataset name such as torch/cifar10", "folder")
     return name
 
 
@@ -71,7 +71,7 @@ class Measure(Described):
     @classmethod
     def _device_has_a_name(cls, device: str) -> str:
         if not re.fullmatch(DEVICE_NAMES, device):
-            raise law("must be auto, cpu, cuda, cuda:N or estimate:GPU", "auto")
+            raise broken_rule("must be auto, cpu, cuda, cuda:N or estimate:GPU", "auto")
         return device
 
     @field_validator("dtype")
@@ -79,7 +79,7 @@ class Measure(Described):
     def _int8_is_an_engines(cls, dtype: Dtype, info: ValidationInfo) -> Dtype:
         device, runtime = info.data.get("device", ""), info.data.get("runtime", "tensorrt")
         if dtype == "int8" and not (device.startswith("estimate:") and runtime == "tensorrt"):
-            raise law("must be fp32, fp16 or bf16 unless device is estimate:GPU and runtime is tensorrt", "fp16")
+            raise broken_rule("must be fp32, fp16 or bf16 unless device is estimate:GPU and runtime is tensorrt", "fp16")
         return dtype
 
     @property
@@ -110,7 +110,7 @@ class Schedule(Described):
     @classmethod
     def _warm_up_ends(cls, warmup: int, info: ValidationInfo) -> int:
         if warmup >= info.data.get("epochs", warmup + 1):
-            raise law(f"must be fewer than the {info.data['epochs']} epochs")
+            raise broken_rule(f"must be fewer than the {info.data['epochs']} epochs")
         return warmup
 
 
@@ -140,7 +140,7 @@ class Training(Schedule):
     def _parts_have_two_images(cls, steps: int, info: ValidationInfo) -> int:
         batch = info.data.get("batch", 2 * steps)
         if batch % steps or batch // steps < 2:
-            raise law(f"must divide the batch of {batch} into parts of two images or more")
+            raise broken_rule(f"must divide the batch of {batch} into parts of two images or more")
         return steps
 
     @property
@@ -209,24 +209,25 @@ class TrainingRecipe(Described):
     @classmethod
     def _there_is_no_masternet(cls, train: Training) -> Training:
         if train.init == "masternet":
-            raise law("must not have init: masternet, for there is no search; leave it out, and give genet train --from FOLDER")
+            remedy = "leave it out, and give genet train --from FOLDER"
+            raise broken_rule(f"must not have init: masternet, for there is no search; {remedy}")
         return train
 
     @field_validator("device")
     @classmethod
     def _device_is_here(cls, device: str) -> str:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-            raise law("must be auto, cpu, cuda or cuda:N", "auto")
+            raise broken_rule("must be auto, cpu, cuda or cuda:N", "auto")
         return device
 
 
-Mode = Literal["whole", "superblock", "local", "features"]
+DistillMode = Literal["whole", "superblock", "local", "features"]
 
 
 class Distill(Schedule):
     """The trials: how long a perturbed network is fine-tuned, what of it is trained, and which perturbations are tried."""
 
-    mode: Mode = "features"
+    mode: DistillMode = "features"
     """What is trained. `features`: the replaced super-block and the first block after it reproduce the MasterNet's activations,
     without labels. `local`: these two and the classifier, with labels. `superblock`: the replaced one alone (the paper's section
     4.2). `whole`: the network."""
@@ -240,13 +241,13 @@ class Distill(Schedule):
     """Seconds after which a trial is given up, or a worker that reports no progress is killed and its trials tried again."""
 
 
-Model = Literal["auto", "paper"]
+RegressionModel = Literal["auto", "paper"]
 
 
 class Fit(Described):
     """The regression of accuracies on the trials."""
 
-    model: Model = "auto"
+    model: RegressionModel = "auto"
     """The `paper`'s form, or `auto`: shrunk towards what size alone predicts."""
 
 
@@ -269,7 +270,7 @@ class Select(Described):
     @classmethod
     def _budgets_differ(cls, budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
         if len(set(budgets)) < len(budgets):
-            raise law("must all differ")
+            raise broken_rule("must all differ")
         return budgets
 
 
@@ -351,7 +352,7 @@ class Recipe(Described):
         if resolution is not None and "space" in info.data:
             offered = info.data["space"].input.resolutions
             if resolution not in offered:
-                raise law(f"must be one of the space's resolutions {', '.join(map(str, offered))}")
+                raise broken_rule(f"must be one of the space's resolutions {', '.join(map(str, offered))}")
         return resolution
 
     @field_validator("select")
@@ -362,21 +363,22 @@ class Recipe(Described):
             for budget in (each for each in select.budgets if not each.relative):
                 other = first.setdefault(f"{budget.ms(math.nan, batch):.9g}", budget)
                 if other is not budget:
-                    raise law(f"must have budgets that differ: {other} is {budget} at batch {batch}")
+                    raise broken_rule(f"must have budgets that differ: {other} is {budget} at batch {batch}")
         return select
 
     @field_validator("master")
     @classmethod
     def _a_tournament_finds_what_is_trained(cls, master: Master, info: ValidationInfo) -> Master:
         if isinstance(master, PretrainedMaster | TunedMaster) and "space" in info.data and info.data["space"].masternets:
-            raise law("must be a training, for the space's masternets compete to be the MasterNet; leave masternets or from out")
+            remedy = "leave masternets or from out"
+            raise broken_rule(f"must be a training, for the space's masternets compete to be the MasterNet; {remedy}")
         return master
 
     @field_validator("train")
     @classmethod
     def _joint_trials_are_shorter(cls, train: Training, info: ValidationInfo) -> Training:
         if train.epochs == 1 and "search" in info.data and info.data["search"].count:
-            raise law(
+            raise broken_rule(
                 "must have 2 epochs at least, for a joint trial is a shorter training; raise epochs, or set joint_trials: 0"
             )
         return train

@@ -60,7 +60,7 @@ def compose(path: Path) -> yaml.Node:
     """Return the file's node tree, with a SpecError if it is not one plain YAML document."""
     kind = kind_of(path)
     if kind and kind != EMPTY:
-        raise SpecError([f"{path}: got {kind.what}, expected a text file of YAML; {kind.way}"])
+        raise SpecError([f"{path}: got {kind.what}, expected a text file of YAML; {kind.remedy}"])
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -99,7 +99,7 @@ def _odd_keys(node: yaml.Node) -> Iterator[str]:
     for part in walk(node):
         if isinstance(part, yaml.MappingNode):
             odd = (key for key, _ in part.value if not isinstance(key, yaml.ScalarNode))
-            yield from (f"{where(key)}: a key must be a plain word" for key in odd)
+            yield from (f"{node_location(key)}: a key must be a plain word" for key in odd)
 
 
 def compose_value(text: str, option: str) -> yaml.Node:
@@ -109,8 +109,8 @@ def compose_value(text: str, option: str) -> yaml.Node:
             raise SpecError([f"{option} must be YAML without anchors and aliases (got {text!r}); write the value out"])
         node = yaml.compose(text, _Loader) or yaml.ScalarNode("tag:yaml.org,2002:null", "")
     except (yaml.YAMLError, RecursionError):
-        way = '; put a notation in quotes, as in ["@32x3 | Conv k3 c16 s2 | 10"]' if "|" in text else ""
-        raise SpecError([f"{option} must be one value in YAML, such as 5, 0.5x or [1, 2] (got {text!r}){way}"]) from None
+        remedy = '; put a notation in quotes, as in ["@32x3 | Conv k3 c16 s2 | 10"]' if "|" in text else ""
+        raise SpecError([f"{option} must be one value in YAML, such as 5, 0.5x or [1, 2] (got {text!r}){remedy}"]) from None
     for part in walk(node):
         part.start_mark = option_mark(option)
     if faults := list(_odd_keys(node)):
@@ -180,19 +180,19 @@ def duplicate_keys(node: yaml.Node) -> Iterator[Fault]:
             for key, _ in part.value:
                 if key.value in seen:
                     first = (
-                        f"stands on line {seen[key.value].start_mark.line + 1} too" if of_a_file(key) else "stands there twice"
+                        f"stands on line {seen[key.value].start_mark.line + 1} too" if is_in_file(key) else "stands there twice"
                     )
                     place = (key.start_mark.name, key.start_mark.line, key.start_mark.column)
-                    yield place, f"{where(key)}: {key.value}: must be given once, and {first}"
+                    yield place, f"{node_location(key)}: {key.value}: must be given once, and {first}"
                 seen.setdefault(key.value, key)
 
 
-def plain(node: yaml.Node) -> Any:
+def plain_values(node: yaml.Node) -> Any:
     """Return the tree's values; YAML's own types beyond text, numbers, truth and null stay text."""
     if isinstance(node, yaml.MappingNode):
-        return {str(key.value): plain(value) for key, value in node.value}
+        return {str(key.value): plain_values(value) for key, value in node.value}
     if isinstance(node, yaml.SequenceNode):
-        return [plain(value) for value in node.value]
+        return [plain_values(value) for value in node.value]
     constructor = _Loader("")
     try:
         return constructor.construct_object(node)
@@ -222,12 +222,12 @@ def walk(node: yaml.Node) -> Iterator[yaml.Node]:
             yield from walk(value)
 
 
-def where(node: yaml.Node) -> str:
+def node_location(node: yaml.Node) -> str:
     """Return file:line:column of a node; the option that a value of the command line was given by."""
-    return f"{node.start_mark.name}:{_place(node.start_mark)}" if of_a_file(node) else str(node.start_mark.name)
+    return f"{node.start_mark.name}:{_place(node.start_mark)}" if is_in_file(node) else str(node.start_mark.name)
 
 
-def of_a_file(node: yaml.Node) -> bool:
+def is_in_file(node: yaml.Node) -> bool:
     """Return whether a node stands in a file, and not on the command line."""
     return bool(node.start_mark.line != NO_LINE)
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 
 from genet.errors import ExportError, GenetError, StorageError, first_line
-from genet.export.format import Answers, Format, TrainedModel
-from genet.export.manifest import EVIDENCE_FILE, Exported, Exports
+from genet.export.format import Format, Forward, TrainedModel
+from genet.export.manifest import EVIDENCE_FILE, ExportedFormat, Exports
 from genet.export.onnx_formats import ONNX, ONNX_FP16, ONNX_INT8
 from genet.export.timm_form import CONFIG_FILE, TIMM
 from genet.export.torch_formats import PT2, SAFETENSORS, STRING
 from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, read_labels, weights_bytes
 from genet.progress import UNSEEN, Tracker
 from genet.storage import digest, read_checked, remove_checked, write_checked, written_atomically
-from genet.training.accuracy import top
+from genet.training.accuracy import top_k_accuracy
 
 FORMATS = {each.name: each for each in (SAFETENSORS, TIMM, ONNX, ONNX_FP16, ONNX_INT8, PT2, STRING)}
 BATCHES = (1, 7, 64)
@@ -51,7 +51,7 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
     if names and refusals:
         raise GenetError("; ".join(f"the format {name} cannot be written: {why}" for name, why in refusals.items()))
     inputs = digest(f"{subject.network.name}/{subject.network}/{digest(weights_bytes(subject.module))}")
-    known = _still_there(folder, inputs, subject)
+    known = _intact_exports(folder, inputs, subject)
     there = {each.format: each for each in known.exported} if known else {}
     kept = {name: each for name, each in there.items() if _is_current(each, subject)}
     failures = {name: known.left_out[name] for name in known.failed if name not in wanted} if known else {}
@@ -60,13 +60,13 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
     missing = [FORMATS[name] for name in dict.fromkeys((*wanted, *there)) if name not in kept and name not in refusals]
     if not missing:
         return Exports.load(folder / EVIDENCE_FILE)
-    with written_atomically(folder, _written(folder)) as temporary:
+    with written_atomically(folder, _written_files(folder)) as temporary:
         for each in kept.values():
             for name in each.files:
                 write_checked(temporary / name, read_checked(folder / name))
         for form in missing:
             try:
-                kept[form.name] = _exported(form, subject, temporary)
+                kept[form.name] = _export_format(form, subject, temporary)
             except ExportError as fault:
                 if form.name in names or form is SAFETENSORS:
                     raise
@@ -84,7 +84,7 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
     return exports
 
 
-def _still_there(folder: Path, inputs: str, subject: TrainedModel) -> Exports | None:
+def _intact_exports(folder: Path, inputs: str, subject: TrainedModel) -> Exports | None:
     """Return the intact formats of an earlier export of this very network."""
     try:
         known = Exports.load(folder / EVIDENCE_FILE)
@@ -96,7 +96,7 @@ def _still_there(folder: Path, inputs: str, subject: TrainedModel) -> Exports | 
     return known.model_copy(update={"exported": tuple(each for each in known.exported if _is_whole(each, folder))})
 
 
-def _written(folder: Path) -> set[str]:
+def _written_files(folder: Path) -> set[str]:
     """Return the files that exports wrote into a folder, by its evidence; without evidence, the files with their names."""
     try:
         found = {name for each in Exports.load(folder / EVIDENCE_FILE).exported for name in each.files}
@@ -106,20 +106,20 @@ def _written(folder: Path) -> set[str]:
     return {EVIDENCE_FILE, *found, *(f"{name}.sha256" for name in found)}
 
 
-def _is_whole(each: Exported, folder: Path) -> bool:
+def _is_whole(each: ExportedFormat, folder: Path) -> bool:
     try:
         return all(digest(read_checked(folder / name)) == known for name, known in each.files.items())
     except StorageError:
         return False
 
 
-def _is_current(each: Exported, subject: TrainedModel) -> bool:
+def _is_current(each: ExportedFormat, subject: TrainedModel) -> bool:
     """Return whether a format was tested on the given images, if there are any and it can be."""
     return not subject.splits or not FORMATS[each.format].runs or each.source == subject.source
 
 
 @torch.inference_mode()
-def _exported(form: Format, subject: TrainedModel, folder: Path) -> Exported:
+def _export_format(form: Format, subject: TrainedModel, folder: Path) -> ExportedFormat:
     """Write one format, load it again, and hold its logits against the network's; ExportError if it fails, with no file left."""
     with _explained(form):
         files = form.files(subject)
@@ -128,16 +128,16 @@ def _exported(form: Format, subject: TrainedModel, folder: Path) -> Exported:
     test = subject.splits.test if subject.splits and form.runs else None
     try:
         with _explained(form):
-            answers = form.answers(folder)
-            errors = tuple(_relative_error(form, subject, answers, batch) for batch in BATCHES)
-            accuracy = top(answers, (1,), test, subject.network.input.resolution, CPU)[0] if test else None
+            forward = form.forward(folder)
+            errors = tuple(_relative_error(form, subject, forward, batch) for batch in BATCHES)
+            accuracy = top_k_accuracy(forward, (1,), test, subject.network.input.resolution, CPU)[0] if test else None
     except ExportError:
         for name in files:
             remove_checked(folder / name)
             with suppress(OSError):  # removes timm's folder once it is empty
                 (folder / name).parent.rmdir()
         raise
-    return Exported(
+    return ExportedFormat(
         format=form.name,
         purpose=form.purpose,
         loading=form.loading,
@@ -177,9 +177,9 @@ def _explained(form: Format) -> Iterator[None]:
         ) from fault
 
 
-def _relative_error(form: Format, subject: TrainedModel, answers: Answers, batch: int) -> float:
-    images, wanted = subject.compared(batch)
-    found = answers(images)
+def _relative_error(form: Format, subject: TrainedModel, forward: Forward, batch: int) -> float:
+    images, wanted = subject.images_and_logits(batch)
+    found = forward(images)
     same = found.shape == wanted.shape
     error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) if same else math.inf
     if not error <= form.tolerance:

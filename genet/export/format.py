@@ -20,7 +20,7 @@ from genet.models.blocks import fused
 from genet.models.external import structure_of
 from genet.training.splits import Splits
 
-Answers = Callable[[Tensor], Tensor]  # images (N, channels, h, w) in fp32 to logits (N, classes), on the CPU
+Forward = Callable[[Tensor], Tensor]  # images (N, channels, h, w) in fp32 to logits (N, classes), on the CPU
 
 
 def refused_by(write: Callable[[TrainedModel], object]) -> Callable[[TrainedModel], str | None]:
@@ -49,7 +49,7 @@ class Format:
     purpose: str
     place: str
     files: Callable[[TrainedModel], dict[str, bytes]]
-    answers: Callable[[Path], Answers]
+    forward: Callable[[Path], Forward]
     loading: str
     tolerance: float
     refuses: Callable[[TrainedModel], str | None] = lambda subject: None
@@ -63,8 +63,8 @@ class Format:
 class TrainedModel:
     """A network to export, with its weights, and images, if there are some, to calibrate, compare and test with.
 
-    `source` names the images: an export with other images is another export. `shown` is their preparation, `labels` are the names
-    of the network's classes, unknown for images that it was not trained on.
+    `source` names the images: an export with other images is another export. `preprocessing` is their preparation, `labels` are
+    the names of the network's classes, unknown for images that it was not trained on.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class TrainedModel:
         module: nn.Module,
         splits: Splits | None = None,
         source: str = "",
-        shown: Preprocessing | None = None,
+        preprocessing: Preprocessing | None = None,
         labels: tuple[str, ...] | None = None,
     ) -> None:
         self.module = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()
         self.network, self.splits, self.source, self.labels = structure_of(module), splits, source, labels
-        self.shown = shown or preprocessing_at(self.network.input.channels, self.network.input.resolution)
+        self.preprocessing = preprocessing or preprocessing_at(self.network.input.channels, self.network.input.resolution)
         self._compared: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
-    def ours(self) -> Network:
+    def superblock_network(self) -> Network:
         """The network, if it is one of super-blocks; GenetError if other code builds it."""
         if not isinstance(self.network, Network):
             raise GenetError(f"this format needs a network made of super-blocks, got {self.network.source}")
@@ -95,7 +95,7 @@ class TrainedModel:
         shape = (batch, reads.channels, reads.resolution, reads.resolution)
         return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
 
-    def compared(self, batch: int) -> tuple[Tensor, Tensor]:
+    def images_and_logits(self, batch: int) -> tuple[Tensor, Tensor]:
         """Return these images and the network's own logits, computed once for all formats."""
         if batch not in self._compared:
             images = self.images(batch)
@@ -110,7 +110,7 @@ class TrainedModel:
     def program(self) -> torch.export.ExportedProgram:
         """The fused network, traced for any batch size. The example has two images: one would be taken for a constant."""
         with quiet():
-            return torch.export.export(fused(self.module), (self.images(2),), dynamic_shapes=self.sizes)
+            return torch.export.export(fused(self.module), (self.images(2),), dynamic_shapes=self.dynamic_shapes)
 
     @cached_property
     def onnx(self) -> bytes:
@@ -119,7 +119,7 @@ class TrainedModel:
             found = torch.onnx.export(
                 self.program,
                 dynamo=True,
-                dynamic_shapes=self.sizes,
+                dynamic_shapes=self.dynamic_shapes,
                 input_names=["images"],
                 output_names=["logits"],
                 verbose=False,
@@ -130,7 +130,7 @@ class TrainedModel:
         return data
 
     @cached_property
-    def sizes(self) -> tuple[dict[int, torch.export.Dim]]:
+    def dynamic_shapes(self) -> tuple[dict[int, torch.export.Dim]]:
         """Return the free dimension of the images' shape: the batch."""
         return ({0: torch.export.Dim("batch", min=1, max=65536)},)
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from genet.config.reader import read_structure
 from genet.device import current, device_fault, keep_memory, read_card
 from genet.errors import LostDeviceError, first_line
-from genet.export.manifest import EVIDENCE_FILE, Exports, Served, Serving
+from genet.export.manifest import EVIDENCE_FILE, ExportLatencies, Exports, FormatLatency
 from genet.export.onnx_formats import FILES
 from genet.export.timm_form import FOLDER, open_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
-from genet.latency.timing.clock import Timing, Work, measure_apart
+from genet.latency.timing.clock import TimedCall, Timing, measure_apart
 from genet.latency.timing.runtimes import WAITING, onnx_work
 from genet.models.weights import load
 from genet.progress import UNSEEN, Tracker
@@ -36,7 +36,7 @@ def with_latencies(exports: Exports, folder: Path, device: torch.device, batch: 
     setting = read_card(device).name, _threads(device), batch
     if known and (known.device, known.threads, known.batch) == setting and all(_is_known(known.of(name)) for name in names):
         return exports
-    timed = exports.model_copy(update={"serving": serving_times(folder, device, batch, limit_s=BRIEFLY_S * len(names))})
+    timed = exports.model_copy(update={"serving": time_formats(folder, device, batch, limit_s=BRIEFLY_S * len(names))})
     timed.save(folder / EVIDENCE_FILE)
     return timed
 
@@ -45,13 +45,13 @@ def _runnable(exports: Exports) -> list[str]:
     return [each.format for each in exports.exported if each.format in RUNTIMES]
 
 
-def _is_known(one: Served | None) -> bool:
+def _is_known(one: FormatLatency | None) -> bool:
     return one is not None and (one.lacks is None or find_spec(one.lacks) is None)
 
 
-def serving_times(
+def time_formats(
     folder: Path, device: torch.device, batch: int, tracker: Tracker = UNSEEN, limit_s: float = math.inf
-) -> Serving:
+) -> ExportLatencies:
     """Time every format in an export's folder on random images; one that cannot run here has the reason instead.
 
     No further round begins after `limit_s` seconds. GenetError if the folder holds no export.
@@ -62,7 +62,7 @@ def serving_times(
         keep_memory()
     shape = (batch, reads.channels, reads.resolution, reads.resolution)
     names = _runnable(exports)
-    works: dict[str, Work] = {}
+    works: dict[str, TimedCall] = {}
     found: dict[str, Timing | Exception] = {}
     with torch.inference_mode(), current(device):
         for name in names:
@@ -71,33 +71,33 @@ def serving_times(
             except Exception as fault:  # any error of a runtime's own
                 found[name] = fault.with_traceback(None)  # which may hold the device's memory
         found |= _timed(works, device, tracker, limit_s)
-    served = tuple(_served(name, found[name]) for name in names)
-    return Serving(device=read_card(device).name, threads=_threads(device), batch=batch, served=served)
+    served = tuple(_format_latency(name, found[name]) for name in names)
+    return ExportLatencies(device=read_card(device).name, threads=_threads(device), batch=batch, served=served)
 
 
-def _served(name: str, found: Timing | Exception) -> Served:
+def _format_latency(name: str, found: Timing | Exception) -> FormatLatency:
     """Return a format's latency, or its failure; LostDeviceError for a failure of the device, which is no format's own."""
     runtime = RUNTIMES[name][0]
     if isinstance(found, Timing):
-        return Served(format=name, runtime=runtime, ms=found.ms, spread=found.spread)
+        return FormatLatency(format=name, runtime=runtime, ms=found.ms, spread=found.spread)
     why = first_line(found)
     if device_fault(found) == "device lost":
         raise LostDeviceError(f"the device stopped answering while {name} was timed ({why}); give the same command again")
     lacks = runtime if runtime in WAITING and find_spec(runtime) is None else None
-    return Served(format=name, runtime=runtime, failure=why, lacks=lacks)
+    return FormatLatency(format=name, runtime=runtime, failure=why, lacks=lacks)
 
 
 def _threads(device: torch.device) -> int | None:
     return torch.get_num_threads() if device.type == "cpu" else None
 
 
-def _work(name: str, folder: Path, images: Tensor) -> Work:
+def _work(name: str, folder: Path, images: Tensor) -> TimedCall:
     work = RUNTIMES[name][1](folder, images)
     work()
     return work
 
 
-def _timed(works: dict[str, Work], device: torch.device, tracker: Tracker, limit_s: float) -> dict[str, Timing | Exception]:
+def _timed(works: dict[str, TimedCall], device: torch.device, tracker: Tracker, limit_s: float) -> dict[str, Timing | Exception]:
     """Time the works, torch's own before the others: the host's clock times those that return when a GPU has answered."""
     waits = {name for name in works if RUNTIMES[name][0] in WAITING}
     timings: dict[str, Timing | Exception] = {}
@@ -107,15 +107,15 @@ def _timed(works: dict[str, Work], device: torch.device, tracker: Tracker, limit
     return timings
 
 
-def _own(folder: Path, images: Tensor) -> Work:
+def _own(folder: Path, images: Tensor) -> TimedCall:
     return _called(load(folder).to(images.device), images)
 
 
-def _timm(folder: Path, images: Tensor) -> Work:
+def _timm(folder: Path, images: Tensor) -> TimedCall:
     return _called(open_timm(folder / FOLDER).to(images.device), images)
 
 
-def _program(folder: Path, images: Tensor) -> Work:
+def _program(folder: Path, images: Tensor) -> TimedCall:
     from torch.export.passes import move_to_device_pass
 
     file = folder / PROGRAM_FILE
@@ -123,15 +123,15 @@ def _program(folder: Path, images: Tensor) -> Work:
     return _called(move_to_device_pass(program, images.device).module(), images)
 
 
-def _called(module: nn.Module, images: Tensor) -> Work:
+def _called(module: nn.Module, images: Tensor) -> TimedCall:
     return lambda: module(images)
 
 
-def _onnx(name: str) -> Callable[[Path, Tensor], Work]:
+def _onnx(name: str) -> Callable[[Path, Tensor], TimedCall]:
     return lambda folder, images: onnx_work(read_checked(folder / FILES[name]), images)
 
 
-RUNTIMES: dict[str, tuple[str, Callable[[Path, Tensor], Work]]] = {
+RUNTIMES: dict[str, tuple[str, Callable[[Path, Tensor], TimedCall]]] = {
     "safetensors": ("eager", _own),
     "timm": ("eager", _timm),
     "pt2": ("eager", _program),

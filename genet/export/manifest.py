@@ -7,7 +7,7 @@ from genet.storage import Derived, Record
 EVIDENCE_FILE = "exports.json"
 
 
-class Served(Record):
+class FormatLatency(Record):
     """Milliseconds per batch of one format in its own runtime, or why it has none: `lacks` names a package that was missing.
 
     `spread` is that of the rounds, or of the repeats if there was time for one round alone.
@@ -21,13 +21,13 @@ class Served(Record):
     lacks: str | None = None
 
 
-class Serving(Record):
+class ExportLatencies(Record):
     """Latencies of an export's formats on one device, with so many images at a time: torch's in rounds, then ONNX Runtime's."""
 
     device: str
     threads: int | None  # of a processor
     batch: int
-    served: tuple[Served, ...]
+    served: tuple[FormatLatency, ...]
 
     @property
     def setting(self) -> str:
@@ -35,7 +35,7 @@ class Serving(Record):
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.threads else ""
         return f"{self.device}{threads}, batch {self.batch}, fp32 images, each format as it is loaded"
 
-    def of(self, form: str) -> Served | None:
+    def of(self, form: str) -> FormatLatency | None:
         """Return what was measured of a format, or why nothing was; None for a structure alone."""
         return next((one for one in self.served if one.format == form), None)
 
@@ -45,7 +45,7 @@ class Serving(Record):
         return None if found is None or found.ms is None else found.ms / self.batch
 
 
-class Exported(Record):
+class ExportedFormat(Record):
     """One format that was written, loaded again and compared.
 
     `relative_error` is the largest difference between its logits and the network's over the largest logit, for every one of
@@ -75,10 +75,10 @@ class Exports(Derived):
     """
 
     network: str
-    exported: tuple[Exported, ...]
+    exported: tuple[ExportedFormat, ...]
     left_out: dict[str, str]
     failed: tuple[str, ...] = ()
-    serving: Serving | None = None
+    serving: ExportLatencies | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genet.errors import GenetError, StorageError, first_line
-from genet.export.format import Answers, Format, TrainedModel, quiet
+from genet.export.format import Format, Forward, TrainedModel, quiet
 from genet.latency.timing.runtimes import EXACT_INT8, session_options
 from genet.names import some_of
 from genet.storage import read_checked
@@ -125,23 +125,23 @@ def _lacking(file: Path) -> list[str]:
     return sorted(place for place in places if not (file.parent / place).exists())
 
 
-def session_answers(session: Any) -> Answers:
+def session_forward(session: Any) -> Forward:
     """Return a session's answer to images."""
     name = session.get_inputs()[0].name
 
-    def answers(images: Tensor) -> Tensor:
+    def forward(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {name: images.contiguous().numpy()})[0])
 
-    return answers
+    return forward
 
 
 def _format(name: str, purpose: str, files: Callable[[TrainedModel], dict[str, bytes]], tolerance: float, **more: Any) -> Format:
     """Return an ONNX format: one file, which ONNX Runtime opens."""
     place = FILES[name]
 
-    def answers(folder: Path) -> Answers:
+    def forward(folder: Path) -> Forward:
         file = folder / place
-        return session_answers(open_session(read_checked(file), str(file)))
+        return session_forward(open_session(read_checked(file), str(file)))
 
     exact = f'options.add_session_config_entry("{EXACT_INT8[0]}", "{EXACT_INT8[1]}")  # for processors without VNNI\n'
     loading = (
@@ -151,7 +151,7 @@ def _format(name: str, purpose: str, files: Callable[[TrainedModel], dict[str, b
         f'session = onnxruntime.InferenceSession("FOLDER/{place}", options, providers=["CPUExecutionProvider"])\n'
         'network = lambda images: session.run(["logits"], {"images": images.numpy()})[0]'
     )
-    return Format(name, purpose, place, files, answers, loading, tolerance, **more)
+    return Format(name, purpose, place, files, forward, loading, tolerance, **more)
 
 
 ONNX = _format("onnx", "ONNX Runtime, TensorRT and others, in fp32", _fp32, tolerance=1e-4)

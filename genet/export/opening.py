@@ -16,35 +16,35 @@ from genet.config.file_kinds import kind_of
 from genet.config.preprocessing import Preprocessing
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.exports import FORMATS, check_formats
-from genet.export.format import Answers
-from genet.export.onnx_formats import open_session, session_answers
-from genet.export.timm_form import CONFIG_FILE, open_timm, shown_to
+from genet.export.format import Forward
+from genet.export.onnx_formats import open_session, session_forward
+from genet.export.timm_form import CONFIG_FILE, open_timm, timm_preprocessing
 from genet.export.torch_formats import open_program
 from genet.models.external import structure_of
 from genet.models.hub import pretrained_model
 from genet.models.weights import LABELS_FILE, NETWORK_FILE, load, read_labels
-from genet.names import typed
+from genet.names import quoted
 from genet.storage import read_from_elsewhere
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedNetwork:
     """A network ready to answer images on `device`, and its input.
 
-    `shown` is None for this project's own preparation of images, `labels` if its folder does not name the classes.
+    `preprocessing` is None for this project's own preparation of images, `labels` if its folder does not name the classes.
     """
 
-    answers: Answers
+    forward: Forward
     reads: Input
     runtime: str
     device: torch.device = CPU
-    shown: Preprocessing | None = None
+    preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
 
 
-def open_network(what: str, device: torch.device, form: str | None = None) -> Opened:
+def open_network(what: str, device: torch.device, form: str | None = None) -> OpenedNetwork:
     """Return a network's folder, or a format in an export's; a .onnx or .pt2 file; the folder of a timm model, or timm:MODEL.
 
     GenetError for anything else, or if it is damaged.
@@ -62,7 +62,7 @@ def open_network(what: str, device: torch.device, form: str | None = None) -> Op
     return dataclasses.replace(opened, labels=labels)
 
 
-def _opened(what: str, place: Path, device: torch.device) -> Opened:
+def _opened(what: str, place: Path, device: torch.device) -> OpenedNetwork:
     if place.suffix == ".onnx":
         return _onnx(place)
     if place.suffix == ".pt2":
@@ -71,12 +71,14 @@ def _opened(what: str, place: Path, device: torch.device) -> Opened:
         return _timm(what, open_timm(place), device)
     if (place / NETWORK_FILE).is_file():
         module = load(place).to(device)
-        return Opened(module, structure_of(module).input, "torch", device)
-    law = "a network's folder (network.yaml, or a timm model's config.json), a .onnx or .pt2 file, or timm:MODEL"
+        return OpenedNetwork(module, structure_of(module).input, "torch", device)
+    expected = "a network's folder (network.yaml, or a timm model's config.json), a .onnx or .pt2 file, or timm:MODEL"
     if re.fullmatch(FUNCTION, what):
-        raise GenetError(f"{what}: got MODULE:FUNCTION, expected {law}; genet import {what} --into FOLDER makes a folder of it")
+        raise GenetError(
+            f"{what}: got MODULE:FUNCTION, expected {expected}; genet import {what} --into FOLDER makes a folder of it"
+        )
     kind = kind_of(place)
-    raise GenetError(f"{what}: got {kind.what}, expected {law}; {kind.way}" if kind else f"{what}: must be {law}")
+    raise GenetError(f"{what}: got {kind.what}, expected {expected}; {kind.remedy}" if kind else f"{what}: must be {expected}")
 
 
 def _place_of(folder: Path, form: str) -> Path:
@@ -92,41 +94,41 @@ def _place_of(folder: Path, form: str) -> Path:
     for place in (folder / name, folder / "export" / name):
         if place.exists():
             return place
-    command = f"genet export {typed(folder)} --format {form}"
+    command = f"genet export {quoted(folder)} --format {form}"
     raise GenetError(f"{folder} does not hold the format {form}; `{command}` writes it")
 
 
-def _onnx(file: Path) -> Opened:
+def _onnx(file: Path) -> OpenedNetwork:
     read_from_elsewhere(file)  # its checksum, if it has one
     session = open_session(file, str(file))
     shapes = [given.shape for given in session.get_inputs() if given.type == "tensor(float)"]
-    answers = session_answers(session)
-    return Opened(answers, _reads(file, shapes if len(session.get_inputs()) == 1 else [], answers), "onnxruntime")
+    forward = session_forward(session)
+    return OpenedNetwork(forward, _input_of_file(file, shapes if len(session.get_inputs()) == 1 else [], forward), "onnxruntime")
 
 
-def _program(file: Path) -> Opened:
+def _program(file: Path) -> OpenedNetwork:
     program = open_program(read_from_elsewhere(file), str(file))
-    answers = cast("Answers", program.module())
+    forward = cast("Forward", program.module())
     images = program.example_inputs[0] if program.example_inputs else ()
     shapes = [["batch", *image.shape[1:]] for image in images if isinstance(image, torch.Tensor)]
-    return Opened(answers, _reads(file, shapes, answers), "torch.export")
+    return OpenedNetwork(forward, _input_of_file(file, shapes, forward), "torch.export")
 
 
 @torch.inference_mode()
-def _reads(file: Path, shapes: list[list[Any]], answers: Answers) -> Input:
+def _input_of_file(file: Path, shapes: list[list[Any]], forward: Forward) -> Input:
     """Return a file's input, as it declares it and as one run confirms."""
-    law = f"{file}: must read images of one square size in fp32, any number at a time, and answer with logits"
+    rule = f"{file}: must read images of one square size in fp32, any number at a time, and answer with logits"
     if len(shapes) != 1 or len(shapes[0]) != 4 or not all(isinstance(size, int) for size in shapes[0][1:]):
-        raise SpecError([f"{law} (it reads {shapes})"])
+        raise SpecError([f"{rule} (it reads {shapes})"])
     images, channels, height, width = shapes[0]
     if isinstance(images, int):
-        raise SpecError([f"{law} (its batch is fixed at {images}); export it with a dynamic batch"])
+        raise SpecError([f"{rule} (its batch is fixed at {images}); export it with a dynamic batch"])
     try:
-        logits = answers(torch.zeros(3, channels, height, width))
+        logits = forward(torch.zeros(3, channels, height, width))
     except Exception as fault:  # any error of a runtime
-        raise SpecError([f"{law} ({first_line(fault)})"]) from None
+        raise SpecError([f"{rule} ({first_line(fault)})"]) from None
     if height != width or logits.ndim != 2 or len(logits) != 3:
-        raise SpecError([f"{law} (it answers {tuple(logits.shape)} to {(3, channels, height, width)})"])
+        raise SpecError([f"{rule} (it answers {tuple(logits.shape)} to {(3, channels, height, width)})"])
     return input_of(str(file), channels, logits.shape[1], height)
 
 
@@ -137,9 +139,11 @@ def input_of(what: str, channels: int, classes: int, resolution: int) -> Input:
     return Input(channels=channels, classes=classes, resolution=resolution)
 
 
-def _timm(what: str, model: Any, device: torch.device) -> Opened:
+def _timm(what: str, model: Any, device: torch.device) -> OpenedNetwork:
     """Return a timm model, opened with the preprocessing in its own configuration."""
     channels, height, width = model.pretrained_cfg["input_size"]
     if height != width:
         raise SpecError([f"{what}: must read images of one square size (got {height} x {width})"])
-    return Opened(model.to(device), input_of(what, channels, model.num_classes, height), "torch", device, shown_to(model))
+    return OpenedNetwork(
+        model.to(device), input_of(what, channels, model.num_classes, height), "torch", device, timm_preprocessing(model)
+    )

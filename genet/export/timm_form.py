@@ -14,7 +14,7 @@ from torch import nn
 from genet.arch.network import Network, blocks
 from genet.config.preprocessing import Preprocessing
 from genet.errors import GenetError, SpecError, StorageError, first_line
-from genet.export.format import Answers, Format, TrainedModel, refused_by
+from genet.export.format import Format, Forward, TrainedModel, refused_by
 from genet.models.weights import WEIGHTS_FILE, weights_bytes
 from genet.storage import read_bytes, read_from_elsewhere
 
@@ -129,7 +129,7 @@ def to_timm(network: Network) -> nn.Module:
 
 def _files(subject: TrainedModel) -> dict[str, bytes]:
     """Return its files as timm keeps its own models: a config.json and the weights."""
-    network, reads, shown = subject.ours, subject.network.input, subject.shown
+    network, reads, preprocessing = subject.superblock_network, subject.network.input, subject.preprocessing
     size = (reads.channels, reads.resolution, reads.resolution)
     *_, last = blocks(network)
     config = {
@@ -143,11 +143,11 @@ def _files(subject: TrainedModel) -> dict[str, bytes]:
             "custom_load": False,
             "input_size": size,
             "fixed_input_size": False,
-            "interpolation": shown.interpolation,
-            "crop_pct": shown.crop,
-            "crop_mode": shown.crop_mode,
-            "mean": shown.mean,
-            "std": shown.std,
+            "interpolation": preprocessing.interpolation,
+            "crop_pct": preprocessing.crop,
+            "crop_mode": preprocessing.crop_mode,
+            "mean": preprocessing.mean,
+            "std": preprocessing.std,
             "num_classes": reads.classes,
             "pool_size": None,
             "first_conv": "stem.conv",
@@ -181,7 +181,7 @@ def open_timm(folder: Path) -> nn.Module:
     return model.eval()
 
 
-def shown_to(model: Any) -> Preprocessing:
+def timm_preprocessing(model: Any) -> Preprocessing:
     """Return the preparation of images for a timm model, by its own configuration."""
     from timm.data import resolve_data_config
 
@@ -211,7 +211,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return usual
 
 
-def _answers(folder: Path) -> Answers:
+def _timm_forward(folder: Path) -> Forward:
     """Open a folder in the way its card shows, by timm alone."""
     import timm
 
@@ -225,7 +225,7 @@ TIMM = Format(
     purpose="plain timm, without genet",
     place=FOLDER,
     files=_files,
-    answers=_answers,
+    forward=_timm_forward,
     loading=(
         "import json, timm\n"
         f'blocks = json.load(open("FOLDER/{FOLDER}/{CONFIG_FILE}"))["model_args"]["blocks"]\n'
@@ -233,5 +233,5 @@ TIMM = Format(
         "blocks=tuple(timm.models.byobnet.ByoBlockCfg(**block) for block in blocks)).eval()"
     ),
     tolerance=1e-6,
-    refuses=refused_by(lambda subject: timm_arguments(subject.ours)),
+    refuses=refused_by(lambda subject: timm_arguments(subject.superblock_network)),
 )

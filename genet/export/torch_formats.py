@@ -14,7 +14,7 @@ import torch
 from genet.arch.paper_notation import from_genet_string, to_genet_string
 from genet.config.reader import read_network, to_yaml
 from genet.errors import StorageError, first_line
-from genet.export.format import Answers, Format, TrainedModel, quiet, refused_by
+from genet.export.format import Format, Forward, TrainedModel, quiet, refused_by
 from genet.models.weights import LABELS_FILE, NETWORK_FILE, WEIGHTS_FILE, labels_bytes, load, load_weights, weights_bytes
 from genet.storage import read_bytes, read_checked
 
@@ -59,16 +59,16 @@ def tensors_alone() -> Iterator[None]:
             os.environ[SWITCH] = before
 
 
-def _program_answers(folder: Path) -> Answers:
+def _program_forward(folder: Path) -> Forward:
     file = folder / PROGRAM_FILE
-    return cast("Answers", open_program(read_checked(file), str(file)).module())
+    return cast("Forward", open_program(read_checked(file), str(file)).module())
 
 
 def _string(subject: TrainedModel) -> dict[str, bytes]:
-    return {STRING_FILE: (to_genet_string(subject.ours) + "\n").encode()}
+    return {STRING_FILE: (to_genet_string(subject.superblock_network) + "\n").encode()}
 
 
-def _from_string(folder: Path) -> Answers:
+def _string_forward(folder: Path) -> Forward:
     """Return the network that the line reads back to, with the weights beside it."""
     reads = read_network(folder / NETWORK_FILE).input
     text = read_bytes(folder / STRING_FILE).decode()
@@ -80,7 +80,7 @@ SAFETENSORS = Format(
     purpose="genet itself, to go on with",
     place=".",
     files=_own,
-    answers=load,
+    forward=load,
     loading='import genet\nnetwork = genet.load("FOLDER")',
     tolerance=0.0,
 )
@@ -89,7 +89,7 @@ PT2 = Format(
     purpose="torch alone; batch normalisation fused, any batch size",
     place=PROGRAM_FILE,
     files=_program,
-    answers=_program_answers,
+    forward=_program_forward,
     loading='import torch\nnetwork = torch.export.load("FOLDER/model.pt2").module()',
     tolerance=1e-4,
 )
@@ -98,7 +98,7 @@ STRING = Format(
     purpose="the notation of the GENet paper's own code; the structure alone",
     place=STRING_FILE,
     files=_string,
-    answers=_from_string,
+    forward=_string_forward,
     loading="",
     tolerance=0.0,
     refuses=refused_by(_string),

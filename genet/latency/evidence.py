@@ -60,14 +60,14 @@ def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
     return content.records
 
 
-def told_apart(before: Setting, after: Setting) -> tuple[str, str]:
+def differences_in_words(before: Setting, after: Setting) -> tuple[str, str]:
     """Return in words what each of two settings has that the other has not; both in full if words do not tell."""
     parts = [str(setting).split(", ") for setting in (before, after)]
     only = [[part for part in own if part not in other] for own, other in (parts, parts[::-1])]
     return ", ".join(only[0]) or str(before), ", ".join(only[1]) or str(after)
 
 
-class Moved(Record):
+class RowChange(Record):
     """One row of two evidence files: its name, and milliseconds per batch before and after."""
 
     name: str
@@ -89,7 +89,7 @@ class Difference(Record):
     before: Setting
     after: Setting
     facts: tuple[tuple[str, str, str], ...]
-    rows: tuple[Moved, ...]
+    rows: tuple[RowChange, ...]
     only_before: int
     only_after: int
     floor: float
@@ -113,7 +113,7 @@ def difference(before: LatencyTable, after: LatencyTable) -> Difference:
     """Compare two tables row by row."""
     old, new = _latencies(before), _latencies(after)
     was, now = before.setting.device.model_dump(), after.setting.device.model_dump()
-    rows = [Moved(name=name, before_ms=old[name], after_ms=new[name]) for name in old if name in new]
+    rows = [RowChange(name=name, before_ms=old[name], after_ms=new[name]) for name in old if name in new]
     return Difference(
         before=before.setting,
         after=after.setting,

@@ -9,8 +9,8 @@ from genet.arch.external import FUNCTION, ExternalModel, ModelSpec
 from genet.arch.network import Input, Network
 from genet.config.reader import read_structure
 from genet.errors import SpecError
-from genet.latency.workload import timm_model
-from genet.models.external import build_structure, identified, logits_of
+from genet.latency.workload import timm_workload
+from genet.models.external import build_structure, count_logits, with_fingerprint
 from genet.models.weights import WEIGHTS_FILE
 
 
@@ -42,11 +42,11 @@ def weights_of(what: str) -> Path | None:
 
 
 def _timm(what: str, size: int | None) -> ExternalModel:
-    part = timm_model(what.removeprefix("timm:"), size)
-    channels, height, width = part.image
+    workload = timm_workload(what.removeprefix("timm:"), size)
+    channels, height, width = workload.image
     if height != width:
         raise SpecError([f"{what}: must read square images (got {height} x {width}); give another network, or a size"])
-    reads = Input(channels=channels, classes=logits_of(part.build(), part.image, what), resolution=height)
+    reads = Input(channels=channels, classes=count_logits(workload.build(), workload.image, what), resolution=height)
     return ExternalModel(name=what.removeprefix("timm:"), source=what, input=reads)
 
 
@@ -58,5 +58,5 @@ def _own(what: str, example: str | None) -> ExternalModel:
         raise SpecError([f"--example must be images,channels,height,width of square images, as in 1,3,224,224 (got {example!r})"])
     reads = Input(channels=int(sizes[1]), classes=2, resolution=int(sizes[2]))
     found = ExternalModel(name=what.rpartition(":")[2], source=what, input=reads)
-    classes = logits_of(build_structure(found), (reads.channels, reads.resolution, reads.resolution), what)
-    return identified(found.model_copy(update={"input": reads.model_copy(update={"classes": classes})}))
+    classes = count_logits(build_structure(found), (reads.channels, reads.resolution, reads.resolution), what)
+    return with_fingerprint(found.model_copy(update={"input": reads.model_copy(update={"classes": classes})}))

@@ -41,7 +41,7 @@ class Correction(Record):
         return self.scale * ms + self.kernel_ms * ops
 
 
-class Whole(Record):
+class WholeNetwork(Record):
     """A network measured whole beside the sum of its blocks."""
 
     sum_ms: float
@@ -49,7 +49,7 @@ class Whole(Record):
     ms: float
 
 
-def fit_correction(wholes: Sequence[Whole], waits_for_host: bool = True) -> Correction:
+def fit_correction(wholes: Sequence[WholeNetwork], waits_for_host: bool = True) -> Correction:
     """Return the correction that errs least, relatively, on networks left out one at a time.
 
     Forms from the plainest: a scale, a scale and a cost per kernel, either with a host cost if the device may wait for its host.
@@ -69,7 +69,7 @@ def fit_correction(wholes: Sequence[Whole], waits_for_host: bool = True) -> Corr
     return Correction(scale=scale, kernel_ms=kernel_ms, host_ms=forms[best][1], networks=len(wholes), left_out_error=error)
 
 
-def _left_out_error(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -> float:
+def _left_out_error(wholes: Sequence[WholeNetwork], per_kernel: bool, host_ms: float) -> float:
     if len(wholes) < 2:
         return math.inf
     errors = []
@@ -81,7 +81,7 @@ def _left_out_error(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -
     return statistics.fmean(errors)
 
 
-def _fit(wholes: Sequence[Whole], per_kernel: bool, host_ms: float) -> tuple[float, float]:
+def _fit(wholes: Sequence[WholeNetwork], per_kernel: bool, host_ms: float) -> tuple[float, float]:
     """Solve least squares of the relative errors, over the networks that the device and not the host decides."""
     device = [whole for whole in wholes if whole.ms > 1.02 * host_ms * whole.ops]
     if not device:  # the sums are then only known to be no longer than the measured times
@@ -115,21 +115,21 @@ class Predictor:
             self._wholes.append(whole)
             self.correction = fit_correction(self._wholes, self._waits)
 
-    def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
+    def ms_by_in_width(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
         """Return the predicted device milliseconds per batch that a block adds to a network, for each width that it may read."""
         own = np.array(in_widths) == block.width
         same, other = (kernel_count(dataclasses.replace(block, in_width=width)) for width in (block.width, block.width + 1))
-        ms = self.table.reading_ms(block, in_widths)
+        ms = self.table.ms_by_in_width(block, in_widths)
         return self.correction.scale * ms + self.correction.kernel_ms * np.where(own, same, other)
 
     def ms(self, network: Network) -> float:
         """Return the predicted milliseconds per batch; EvidenceError if a block of it is not in the table."""
         return self.correction.ms(self.table.predict_ms(network), len(network_ops(network)))
 
-    def _whole(self, row: NetworkRow) -> Whole | None:
+    def _whole(self, row: NetworkRow) -> WholeNetwork | None:
         """Return a row beside the sum of its blocks; None if the table lacks one, as for a network outside the kept widths."""
         try:
             sum_ms = self.table.predict_ms(Network.parse(row.network))
         except EvidenceError:
             return None
-        return Whole(sum_ms=sum_ms, ops=row.ops, ms=row.ratio * self._masternet_ms) if sum_ms < math.inf else None
+        return WholeNetwork(sum_ms=sum_ms, ops=row.ops, ms=row.ratio * self._masternet_ms) if sum_ms < math.inf else None

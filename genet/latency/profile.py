@@ -16,9 +16,9 @@ from genet.arch.network import Block, Network
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
 from genet.latency.ops import block_ops
 from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
-from genet.latency.table import BlockRow, LatencyTable, NetworkRow, standard_error
-from genet.latency.timing.ratio import Stop, measure_ratio
-from genet.latency.workload import chain, part_of, whole
+from genet.latency.table import BlockRow, LatencyTable, NetworkRow, timing_error
+from genet.latency.timing.ratio import StopRule, measure_ratio
+from genet.latency.workload import block_chain, whole_network, workload_of
 from genet.progress import UNSEEN, Tracker
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ GROUP_S = 0.5  # between two readings of the sentinel; timed in turn with the ro
 GPU_GROUP_S = 5.0  # the same on a GPU, whose clock drifts slowly
 TRIES = 3  # at a repeated block, if noise exceeds it
 GROUP_ROWS = 32
-SCAN = Stop(least=2)  # of a network that is timed in search of another, as one round has no error
-FEW = Stop()  # a prediction may be held against such a row
-MANY = Stop(least=10)  # of the MasterNet, as all others are held against it
+SCAN = StopRule(least=2)  # of a network that is timed in search of another, as one round has no error
+FEW = StopRule()  # a prediction may be held against such a row
+MANY = StopRule(least=10)  # of the MasterNet, as all others are held against it
 
 
 def profile_blocks(
@@ -59,7 +59,7 @@ def profile_blocks(
         kept = table.sentinel
         sentinel = kept or sentinel
         try:
-            race = meter.prepare([chain([sentinel])])
+            race = meter.prepare([block_chain([sentinel])])
             before = read()
         except MeasurementError as fault:
             if kept is None:
@@ -122,10 +122,10 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
     row = BlockRow(block=block, ops=len(block_ops(block)))
     try:
         if not is_repeated(block):
-            (timing,) = meter.prepare([chain([block])])()
+            (timing,) = meter.prepare([block_chain([block])])()
             return row.model_copy(update=timing.model_dump())
         for _ in range(TRIES):
-            one, three = meter.prepare([chain([block]), chain([block] * 3)])()
+            one, three = meter.prepare([block_chain([block]), block_chain([block] * 3)])()
             ms, median_ms = (three.ms - one.ms) / 2, (three.median_ms - one.median_ms) / 2
             if min(ms, median_ms) > 0:
                 break
@@ -137,14 +137,16 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
     return row.model_copy(update={"ms": ms, "median_ms": median_ms, "spread": spread})
 
 
-def measure_network(table: LatencyTable, meter: Meter, network: ModelSpec, reference: Network, stop: Stop = FEW) -> NetworkRow:
+def measure_network(
+    table: LatencyTable, meter: Meter, network: ModelSpec, reference: Network, stop: StopRule = FEW
+) -> NetworkRow:
     """Time a whole network in turn with the reference until the rule says stop; the table keeps all rounds, and those count.
 
     MeasurementError if it cannot be timed.
     """
     row = table.network_row(network)
     earlier = row if row is not None and row.reference == str(reference) else None
-    parts = [part_of(network)] if network == reference else [part_of(network), whole(reference)]
+    parts = [workload_of(network)] if network == reference else [workload_of(network), whole_network(reference)]
     rounds = measure_ratio(parts, meter, stop, earlier)
     if not isinstance(rounds, NetworkRow):  # those of the table were not enough
         ops = len(parts[0].ops())
@@ -181,7 +183,7 @@ def profile_sweep(
         failure = next((row.failure for row in table.block_rows if row.failure), "the range has one width")
         raise EvidenceError(f"a staircase needs at least 2 widths that can be measured, got {len(finite)}: {failure}")
     spreads = [[row.spread or 0.0 for block in at_width[width] if (row := table.block_row(block))] for width in finite]
-    sigma = tuple(max(table.noise, *map(standard_error, each)) for each in spreads)
+    sigma = tuple(max(table.noise, *map(timing_error, each)) for each in spreads)
     macs = tuple(table.setting.batch * sum(block_cost(block).macs for block in at_width[width]) for width in finite)
     return Sweep(widths=tuple(finite), ms=tuple(finite.values()), sigma=sigma), macs
 

@@ -51,60 +51,60 @@ class LatencyReport(Record):
         return self.ms / self.setting.batch
 
 
-def read_latency(part: Workload, meter: Meter, tracker: Tracker = UNSEEN) -> LatencyReport:
+def report_latency(workload: Workload, meter: Meter, tracker: Tracker = UNSEEN) -> LatencyReport:
     """Time a network whole, counting the clock's repeats, and its layers; or estimate both."""
     if isinstance(meter, EstimateMeter):
-        return _estimated(part, meter)
-    (timing,) = meter.prepare([part])(tracker=tracker)
+        return _estimated(workload, meter)
+    (timing,) = meter.prepare([workload])(tracker=tracker)
     device_ms: float | None = None
     layers: tuple[LayerLatency, ...] = ()
     if isinstance(meter, DeviceMeter):
-        layers = tuple(LayerLatency(name=name, kind=kind, ms=ms) for name, kind, ms in meter.layers(part))
-        device_ms = _device_ms(part, meter)
+        layers = tuple(LayerLatency(name=name, kind=kind, ms=ms) for name, kind, ms in meter.layers(workload))
+        device_ms = _device_ms(workload, meter)
     return LatencyReport(
-        name=part.name,
+        name=workload.name,
         setting=meter.setting,
         ms=timing.ms,
         spread=timing.spread,
-        ops=len(part.ops()),
+        ops=len(workload.ops()),
         device_ms=device_ms,
         bound=None if device_ms is None else "host" if timing.ms > BOUND * device_ms else "device",
-        tail_ms=_tail_ms(part, meter.setting, timing.ms),
+        tail_ms=_tail_ms(workload, meter.setting, timing.ms),
         layers=layers,
         layers_runtime="eager",
     )
 
 
-def _device_ms(part: Workload, meter: DeviceMeter) -> float | None:
+def _device_ms(workload: Workload, meter: DeviceMeter) -> float | None:
     """Return the time of the kernels without launches by the host; it differs only on a GPU in eager mode."""
     if meter.device.type != "cuda" or meter.setting.runtime != "eager":
         return None
     graphs = meter.setting.model_copy(update={"runtime": "cudagraph"})
     try:
-        return DeviceMeter(graphs, meter.device).prepare([part])()[0].ms
+        return DeviceMeter(graphs, meter.device).prepare([workload])()[0].ms
     except MeasurementError:  # it cannot be captured
         return None
 
 
-def _tail_ms(part: Workload, setting: Setting, ms: float) -> float | None:
+def _tail_ms(workload: Workload, setting: Setting, ms: float) -> float | None:
     """Return the modelled tail of a measured time; None for a device that the wave model does not know."""
     gpu = similar_gpu(setting.device.name)
     if gpu is None:
         return None
-    modelled = estimate(part.ops(), gpu, setting.batch, setting.dtype, setting.runtime)
+    modelled = estimate(workload.ops(), gpu, setting.batch, setting.dtype, setting.runtime)
     return ms * modelled.tail_ms / modelled.device_ms
 
 
-def _estimated(part: Workload, meter: EstimateMeter) -> LatencyReport:
-    found = meter.estimate(part)
+def _estimated(workload: Workload, meter: EstimateMeter) -> LatencyReport:
+    found = meter.estimate(workload)
     return LatencyReport(
-        name=part.name,
+        name=workload.name,
         setting=meter.setting,
-        ms=found.ms if part.whole else found.device_ms,
+        ms=found.ms if workload.whole else found.device_ms,
         spread=0.0,
         ops=len(found.ops),
         device_ms=found.device_ms,
-        bound=found.bound if part.whole else None,
+        bound=found.bound if workload.whole else None,
         tail_ms=found.tail_ms,
         layers=tuple(LayerLatency(name=op.name, kind=op.kind, ms=op.ms, waves=op.waves, tail_ms=op.tail_ms) for op in found.ops),
         layers_runtime=meter.setting.runtime,

@@ -206,7 +206,7 @@ class LatencyTable:
         return next((read_blocks(name)[0] for name in self.sentinels), None)
 
     @property
-    def begun_slower(self) -> float:
+    def initial_slowdown(self) -> float:
         """Return how much slower the machine was at the start of the table than it usually is, by the median of all readings.
 
         Drifts are relative to the first reading, which may have met a machine that was busy for some seconds.
@@ -264,7 +264,7 @@ class LatencyTable:
         elif self.sentinel == other.sentinel:
             slower = other.sentinels[str(other.sentinel)][0] / self.sentinels[str(self.sentinel)][0]
         else:
-            slower = other.begun_slower / self.begun_slower
+            slower = other.initial_slowdown / self.initial_slowdown
         for row in other.block_rows:
             if row.block not in self._blocks:
                 self.add_block(row.model_copy(update={"drift": row.drift * slower}))
@@ -285,12 +285,12 @@ class LatencyTable:
         Infinite for one that could not be measured; EvidenceError if it is missing.
         """
         row = self._blocks.get(block)
-        return self._steady_ms(row) if row else float(self.reading_ms(block, [block.in_width])[0])
+        return self._steady_ms(row) if row else float(self.ms_by_in_width(block, [block.in_width])[0])
 
     def _steady_ms(self, row: BlockRow) -> float:
-        return math.inf if row.ms is None else row.ms / (row.drift * self.begun_slower)
+        return math.inf if row.ms is None else row.ms / (row.drift * self.initial_slowdown)
 
-    def reading_ms(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
+    def ms_by_in_width(self, block: Block, in_widths: Sequence[int]) -> np.ndarray:
         """Return a block's ms, corrected for drift, for each width that it may read.
 
         One that reads a width between two measured ones is interpolated: the channels read enter a convolution's work
@@ -352,7 +352,7 @@ class LatencyTable:
         return [block for block in dict.fromkeys(wanted) if block not in self._blocks]
 
 
-def scatter(rows: Iterable[BlockRow]) -> float:
+def sentinel_noise(rows: Iterable[BlockRow]) -> float:
     """Return the sentinel's noise from the drifts of these rows alone, so that rows measured later do not change it.
 
     A drift is the mean of two readings, and neighbours share one: their difference has 0.71 of one reading's deviation.
@@ -362,7 +362,7 @@ def scatter(rows: Iterable[BlockRow]) -> float:
     return 1.48 * statistics.median(changes) / 0.71 if len(changes) > 1 else 0.0
 
 
-def standard_error(spread: float) -> float:
+def timing_error(spread: float) -> float:
     """Return the relative standard error of the trimmed mean of 30 repeats with an interquartile range of `spread` medians."""
     return 0.74 * spread / math.sqrt(30)
 

@@ -42,23 +42,23 @@ def module_ops(module: nn.Module, images: tuple[int, int, int]) -> tuple[Op, ...
     return tuple(recorder.ops)
 
 
-def ops_or_why(name: str, module: nn.Module, images: tuple[int, int, int], way: str) -> tuple[Op, ...]:
+def external_ops(name: str, module: nn.Module, images: tuple[int, int, int], remedy: str) -> tuple[Op, ...]:
     """Return the kernels of another author's module; SpecError with a remedy if it does not run like this."""
     try:
         return module_ops(module, images)
     except GenetError:
         raise
     except Exception as fault:  # any error of other authors' code
-        law = f"{name} failed to run on images of {' x '.join(map(str, images))} without a look at their values"
-        raise SpecError([f"{law} ({first_line(fault)}); {way}"]) from None
+        failure = f"{name} failed to run on images of {' x '.join(map(str, images))} without a look at their values"
+        raise SpecError([f"{failure} ({first_line(fault)}); {remedy}"]) from None
 
 
 def cost_of(module: nn.Module) -> Cost:
     """Return the cost of a network that `genet.models` built, counted on its kernels; SpecError if these cannot be recorded."""
     structure = structure_of(module)
     reads = structure.input
-    way = "have its forward compute with tensors alone"
-    found = ops_or_why(structure.name, module, (reads.channels, reads.resolution, reads.resolution), way)
+    remedy = "have its forward compute with tensors alone"
+    found = external_ops(structure.name, module, (reads.channels, reads.resolution, reads.resolution), remedy)
     ops = [op for op in found if op.macs]
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Cost(parameters, sum(op.macs for op in ops), sum(op.read + op.written for op in ops))

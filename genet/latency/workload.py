@@ -46,7 +46,7 @@ class Workload:
         return tuple(op for group in self.groups() for op in group)
 
 
-def chain(blocks: Sequence[Block]) -> Workload:
+def block_chain(blocks: Sequence[Block]) -> Workload:
     """Return blocks one after another, each reading the output of the one before."""
     first = blocks[0]
 
@@ -62,7 +62,7 @@ def chain(blocks: Sequence[Block]) -> Workload:
     return Workload(name, image, lambda: tuple(map(block_ops, blocks)), build, whole=False)
 
 
-def whole(network: Network) -> Workload:
+def whole_network(network: Network) -> Workload:
     """Return a whole network."""
 
     def build() -> nn.Module:
@@ -74,7 +74,7 @@ def whole(network: Network) -> Workload:
     return Workload(str(network), image, lambda: by_block(network), build)
 
 
-def timm_model(name: str, size: int | None) -> Workload:
+def timm_workload(name: str, size: int | None) -> Workload:
     """Return a timm model with fresh weights at the given resolution, or at its own; SpecError with the nearest names."""
     import timm
 
@@ -94,10 +94,10 @@ def timm_model(name: str, size: int | None) -> Workload:
         with torch.device("cpu"):  # as in `build_structure`: timm's RegNets compute their widths with tensors
             return cast("nn.Module", timm.create_model(name, pretrained=False))
 
-    return traced(f"timm:{name}", image, build)
+    return traced_workload(f"timm:{name}", image, build)
 
 
-def foreign(network: ExternalModel) -> Workload:
+def external_workload(network: ExternalModel) -> Workload:
     """Return a network that other code builds."""
     image = (network.input.channels, network.input.resolution, network.input.resolution)
 
@@ -106,29 +106,29 @@ def foreign(network: ExternalModel) -> Workload:
 
         return build_structure(network)
 
-    return traced(network.name, image, build)
+    return traced_workload(network.name, image, build)
 
 
-def traced(
-    name: str, image: tuple[int, int, int], build: Callable[[], nn.Module], way: str = "give a size that it reads"
+def traced_workload(
+    name: str, image: tuple[int, int, int], build: Callable[[], nn.Module], remedy: str = "give a size that it reads"
 ) -> Workload:
     """Return a network that is only a module: its kernels are recorded while it runs, without arithmetic.
 
-    Asking for them raises SpecError if it does not run on such images; `way` is the remedy in the message.
+    Asking for them raises SpecError if it does not run on such images; `remedy` ends the message.
     """
 
     @cache
     def groups() -> tuple[tuple[Op, ...], ...]:
-        from genet.latency.trace import ops_or_why
+        from genet.latency.trace import external_ops
 
-        return tuple(by_convolution(ops_or_why(name, build(), image, way)))
+        return tuple(by_convolution(external_ops(name, build(), image, remedy)))
 
     return Workload(name, image, groups, build)
 
 
-def part_of(structure: ModelSpec) -> Workload:
+def workload_of(structure: ModelSpec) -> Workload:
     """Return a whole network of either kind."""
-    return foreign(structure) if isinstance(structure, ExternalModel) else whole(structure)
+    return external_workload(structure) if isinstance(structure, ExternalModel) else whole_network(structure)
 
 
 def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
@@ -142,19 +142,19 @@ def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
     yield tuple(group)
 
 
-def read_part(text: str, size: int | None = None) -> Workload:
+def read_workload(text: str, size: int | None = None) -> Workload:
     """Return the named workload: `timm:resnet50`, a network file or its notation, or blocks such as `BL k3 c64 r0.25 @14`.
 
     `size` is the resolution to use instead of the part's own. SpecError lists the valid forms.
     """
     if text.startswith("timm:"):
-        return timm_model(text.removeprefix("timm:"), size)
+        return timm_workload(text.removeprefix("timm:"), size)
     if re.match(BLOCK, text):
-        return chain(read_blocks(text, size))
+        return block_chain(read_blocks(text, size))
     network = Network.parse(text) if "|" in text else read_structure(text)
     if size:
         network = network.at(size)
-    return dataclasses.replace(part_of(network), name=network.name if "|" not in text else text)
+    return dataclasses.replace(workload_of(network), name=network.name if "|" not in text else text)
 
 
 def read_blocks(text: str, size: int | None = None) -> tuple[Block, ...]:

@@ -47,12 +47,12 @@ class GENet(nn.Module):
         stages = (stage for stage in self.stages if isinstance(stage, Stage))
         return tuple(next(stages) if superblock.depth else Stage(()) for superblock in self.network.superblocks)
 
-    def before(self, index: int) -> nn.Sequential:
+    def prefix(self, index: int) -> nn.Sequential:
         """Return the stem and the super-blocks before `index`; the modules are the network's own."""
         return nn.Sequential(self.stem, *self.superblocks[:index])
 
-    def since(self, index: int) -> nn.Sequential:
-        """Return super-block `index` and everything after it; `since(i)(before(i)(x))` is the network's answer."""
+    def suffix(self, index: int) -> nn.Sequential:
+        """Return super-block `index` and everything after it; `suffix(i)(before(i)(x))` is the network's answer."""
         return nn.Sequential(*self.superblocks[index:], *self._end)
 
     def reader(self, index: int) -> nn.Module:

@@ -16,9 +16,9 @@ from torch.nn.parameter import is_lazy
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.errors import GenetError, SpecError, first_line
 from genet.models.build import GENet, build
-from genet.models.fingerprint import computed, is_computed_alike
+from genet.models.fingerprint import fingerprint, same_fingerprint
 from genet.models.hub import fetching, pretrained_model
-from genet.models.plain import made_plain
+from genet.models.plain import with_plain_weights
 
 
 def build_structure(structure: ModelSpec, seed: int = 0) -> nn.Module:
@@ -32,10 +32,10 @@ def build_structure(structure: ModelSpec, seed: int = 0) -> nn.Module:
             _remove(module, name, structure)
         for name, (written, read) in structure.layers.items():
             _replace(module, name, written, read, structure)
-    return marked(module, structure)
+    return mark_structure(module, structure)
 
 
-def marked(module: nn.Module, structure: ModelSpec) -> nn.Module:
+def mark_structure(module: nn.Module, structure: ModelSpec) -> nn.Module:
     """Return the module, marked with the structure that it was built from."""
     module.genet_structure = structure  # type: ignore[assignment]
     return module
@@ -50,12 +50,12 @@ def pretrained(structure: ExternalModel) -> tuple[nn.Module, str | None]:
     """Return timm's model with trained weights, or why it has none; a head for other classes is fresh."""
     name, reads = structure.source.removeprefix("timm:"), structure.input
     try:
-        return marked(pretrained_model(name, num_classes=reads.classes, in_chans=reads.channels), structure), None
+        return mark_structure(pretrained_model(name, num_classes=reads.classes, in_chans=reads.channels), structure), None
     except GenetError as fault:
         return build_structure(structure), str(fault).removeprefix(f"{structure.source}: ")
 
 
-def attribute(what: str) -> Any:
+def import_attribute(what: str) -> Any:
     """Return MODULE:ATTRIBUTE, from an installed package or from the working folder; GenetError if it cannot be imported."""
     module, _, name = what.partition(":")
     if module.endswith(".py"):
@@ -103,12 +103,12 @@ _checked = dict[tuple[str, str], Any]()  # functions already found unchanged in 
 
 def _check_computed(module: nn.Module, source: str, noted: str) -> None:
     """Raise GenetError if a user's function no longer computes what was noted when it was imported."""
-    function = attribute(source)
+    function = import_attribute(source)
     if _checked.get((source, noted)) is function:
         return
     resolution, channels = map(int, noted.partition(":")[0].split("x"))
     try:
-        same, why = is_computed_alike(computed(module, resolution, channels), noted), ""
+        same, why = same_fingerprint(fingerprint(module, resolution, channels), noted), ""
     except Exception as fault:  # whatever a user's network raises
         same, why = False, f" ({first_line(fault)})"
     if not same:
@@ -119,17 +119,17 @@ def _check_computed(module: nn.Module, source: str, noted: str) -> None:
     _checked[source, noted] = function
 
 
-def identified(structure: ExternalModel) -> ExternalModel:
+def with_fingerprint(structure: ExternalModel) -> ExternalModel:
     """Return a user's network with a note of its function's answer, which is checked whenever the network is built.
 
     There is no note if the answer changes at every call, or fails with other weights than the function's.
     """
     modules, reads = [build_structure(structure, seed) for seed in (0, 1)], structure.input
     try:
-        once, again = (computed(module, reads.resolution, reads.channels) for module in modules)
+        once, again = (fingerprint(module, reads.resolution, reads.channels) for module in modules)
     except Exception:  # whatever a user's network raises
         return structure
-    return structure.model_copy(update={"computes": once}) if is_computed_alike(once, again) else structure
+    return structure.model_copy(update={"computes": once}) if same_fingerprint(once, again) else structure
 
 
 def check_unchanged(structure: ModelSpec) -> None:
@@ -140,7 +140,7 @@ def check_unchanged(structure: ModelSpec) -> None:
 
 def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
     """Return the network that a user's function builds, made plain."""
-    function = attribute(source)
+    function = import_attribute(source)
     if isinstance(function, nn.Module):
         name = source.rpartition(":")[2]
         raise GenetError(
@@ -158,12 +158,12 @@ def _called(source: str, image: tuple[int, int, int]) -> nn.Module:
     if not isinstance(found, nn.Module):
         raise GenetError(f"{source}() returned a {type(found).__name__}, expected a torch.nn.Module")
     if _lazy(found):
-        logits_of(found.cpu().float(), image, source)
+        count_logits(found.cpu().float(), image, source)
         if unused := _lazy(found):
             raise GenetError(
                 f"{source}() returned a network in which {unused} has no shape yet, expected one that runs all its lazy layers"
             )
-    return made_plain(found, source)
+    return with_plain_weights(found, source)
 
 
 def _lazy(module: nn.Module) -> str | None:
@@ -171,7 +171,7 @@ def _lazy(module: nn.Module) -> str | None:
     return next((name for name, each in chain(module.named_parameters(), module.named_buffers()) if is_lazy(each)), None)
 
 
-def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
+def count_logits(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
     """Return the number of a network's logits for an image; GenetError names the innermost module that fails."""
     example, inside = torch.zeros(1, *image), [""]
     handles = []
@@ -187,11 +187,11 @@ def logits_of(module: nn.Module, image: tuple[int, int, int], name: str) -> int:
             answer = module.eval()(example)
     except Exception as fault:  # whatever a user's network raises
         where = f": its module {inside[-1]}" if inside[-1] else ""
-        size, told = " x ".join(map(str, example.shape)), first_line(fault)
-        way = "tell the channels and the size that it reads"
-        if any(word in told.lower() for word in ("cuda", "nvidia", "same device")):
-            way = "leave .cuda() and .to() out of its code: it is put on a device as a whole"
-        raise GenetError(f"{name}{where} failed on images of {size} ({told}); {way}") from None
+        size, reason = " x ".join(map(str, example.shape)), first_line(fault)
+        remedy = "tell the channels and the size that it reads"
+        if any(word in reason.lower() for word in ("cuda", "nvidia", "same device")):
+            remedy = "leave .cuda() and .to() out of its code: it is put on a device as a whole"
+        raise GenetError(f"{name}{where} failed on images of {size} ({reason}); {remedy}") from None
     finally:
         for handle in handles:
             handle.remove()

@@ -15,7 +15,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from genet.errors import GenetError, first_line
 
 
-def made_plain(found: nn.Module, source: str) -> nn.Module:
+def with_plain_weights(found: nn.Module, source: str) -> nn.Module:
     """Return a copy with no weight that is computed from others: reparametrisations and masks become part of the weights.
 
     `baked` names them later. GenetError, with a remedy, for a module that cannot be copied, cut or saved.
@@ -35,7 +35,7 @@ def made_plain(found: nn.Module, source: str) -> nn.Module:
     if found.eval() is not found:
         raise GenetError(f"{source}() returned a module whose train() returns something else, expected itself, as torch's does")
     try:
-        told = (*_formats(found), *_bake(found.cpu().float()))
+        changes = (*_formats(found), *_bake(found.cpu().float()))
         plain = copy.deepcopy(found.train(training))  # a function may return the same module at every call
     except Exception as fault:  # any error of a module's own copying, or of a reparametrisation
         raise GenetError(
@@ -43,18 +43,18 @@ def made_plain(found: nn.Module, source: str) -> nn.Module:
             f"({first_line(fault)}); take off what computes its weights, as with torch.nn.utils.parametrize."
             "remove_parametrizations or torch.nn.utils.prune.remove, and keep nothing in it that copy.deepcopy refuses"
         ) from None
-    plain.genet_baked = told
+    plain.genet_baked = changes
     return plain
 
 
 def baked(module: nn.Module) -> str | None:
     """Name the computed weights that became plain when a network was built; None if there were none."""
-    told: tuple[str, ...] = getattr(module, "genet_baked", ())
-    if not told:
+    changes: tuple[str, ...] = getattr(module, "genet_baked", ())
+    if not changes:
         return None
-    zeros = "; training moves the zeros too" if any("zero" in each for each in told) else ""
-    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-    return f"made plain weights: {', '.join(told[:3])}{more}{zeros}"
+    zeros = "; training moves the zeros too" if any("zero" in each for each in changes) else ""
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return f"made plain weights: {', '.join(changes[:3])}{more}{zeros}"
 
 
 def _formats(module: nn.Module) -> Iterator[str]:
@@ -69,15 +69,15 @@ def _bake(module: nn.Module) -> Iterator[str]:
         if parametrize.is_parametrized(part):
             assert isinstance(part.parametrizations, nn.ModuleDict)
             for name, ways in list(part.parametrizations.items()):
-                kinds = " and ".join(type(way).__name__.strip("_") for way in ways.children())
+                kinds = " and ".join(type(computation).__name__.strip("_") for computation in ways.children())
                 parametrize.remove_parametrizations(part, name, leave_parametrized=True)
-                yield _told(part, place, name, kinds)
+                yield _in_words(part, place, name, kinds)
         for hook in reversed(list(part._forward_pre_hooks.values())):  # the last parametrisation computes from those beneath it
             name = getattr(hook, "_tensor_name", getattr(hook, "name", ""))
-            for kind, remove, way in HOOKS:
+            for kind, remove, computation in HOOKS:
                 if isinstance(hook, kind):
                     remove(part, name)
-                    yield _told(part, place, name, way)
+                    yield _in_words(part, place, name, computation)
 
 
 def _without_spectral_norm(part: nn.Module, name: str) -> None:
@@ -88,10 +88,10 @@ def _without_spectral_norm(part: nn.Module, name: str) -> None:
             del part._load_state_dict_pre_hooks[key]
 
 
-def _told(part: nn.Module, place: str, name: str, way: str) -> str:
+def _in_words(part: nn.Module, place: str, name: str, computation: str) -> str:
     """Return in words, such as mid.0.weight (a mask, 30% of it zero)."""
     zeros = float((getattr(part, name) == 0).float().mean())
-    return f"{place}.{name} ({way}{f', {zeros:.0%} of it zero' if zeros else ''})".lstrip(".")
+    return f"{place}.{name} ({computation}{f', {zeros:.0%} of it zero' if zeros else ''})".lstrip(".")
 
 
 HOOKS: tuple[tuple[type, Callable[[nn.Module, str], object], str], ...] = (  # hooks that compute a weight before every pass

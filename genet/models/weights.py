@@ -16,7 +16,7 @@ from genet.config.reader import read_structure
 from genet.errors import GenetError, StorageError, first_line
 from genet.models.build import GENet
 from genet.models.external import build_structure
-from genet.names import some_of, typed
+from genet.names import quoted, some_of
 from genet.storage import read_bytes, read_checked, write_atomic, write_checked
 
 NETWORK_FILE, WEIGHTS_FILE, LABELS_FILE = "network.yaml", "model.safetensors", "labels.txt"
@@ -58,7 +58,7 @@ def load_structure(network: ModelSpec, path: Path) -> nn.Module:
 
 
 @torch.inference_mode()
-def check_kept(module: nn.Module, structure: ModelSpec) -> None:
+def check_rebuildable(module: nn.Module, structure: ModelSpec) -> None:
     """Check that the network can be rebuilt from its structure and its weights; GenetError if it cannot.
 
     Other code may build a network with tensors that are not saved, or draw its weights anew at every call.
@@ -82,7 +82,7 @@ def check_kept(module: nn.Module, structure: ModelSpec) -> None:
 
 
 @torch.inference_mode()
-def check_answers(module: nn.Module, structure: ModelSpec) -> None:
+def check_repeatable(module: nn.Module, structure: ModelSpec) -> None:
     """Check that a network gives an image the same finite logits twice, alone or not; GenetError if it does not."""
     reads = structure.input
     images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
@@ -110,13 +110,13 @@ def check_answers(module: nn.Module, structure: ModelSpec) -> None:
         )
 
 
-def drawn_anew(module: nn.Module, structure: ModelSpec) -> tuple[str, ...]:
+def unsaved_random_weights(module: nn.Module, structure: ModelSpec) -> tuple[str, ...]:
     """Return the names of matrices and kernels that are random at every build of the structure, as nothing loads them."""
     again = build_structure(structure, seed=1).state_dict()
-    return tuple(name for name in kernels(module) if not torch.equal(module.get_parameter(name), again[name]))
+    return tuple(name for name in weight_matrices(module) if not torch.equal(module.get_parameter(name), again[name]))
 
 
-def kernels(module: nn.Module) -> tuple[str, ...]:
+def weight_matrices(module: nn.Module) -> tuple[str, ...]:
     """Return the parameters of two dimensions or more by name; others often start as ones or zeros."""
     return tuple(name for name, tensor in module.named_parameters() if tensor.dim() > 1)
 
@@ -136,8 +136,8 @@ def load(folder: str | Path) -> nn.Module:
     folder = Path(folder)
     if (folder / NETWORK_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
         raise StorageError(
-            f"{folder}: got a network alone, expected trained weights too; genet train {typed(folder / NETWORK_FILE)} "
-            f"--recipe R --into {typed(folder)} trains it"
+            f"{folder}: got a network alone, expected trained weights too; genet train {quoted(folder / NETWORK_FILE)} "
+            f"--recipe R --into {quoted(folder)} trains it"
         )
     return load_structure(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)
 

@@ -13,17 +13,17 @@ import torch
 
 from genet.arch.external import ExternalModel
 from genet.arch.network import Network
-from genet.arch.space import SearchSpace, Widths
+from genet.arch.space import SearchSpace, WidthsOnOffer
 from genet.config.recipe import Recipe
 from genet.device import DeviceCard, open_device, read_card
 from genet.errors import DataError, GenetError, RunError, SpecError, first_line
-from genet.latency.evidence import read_evidence, told_apart
+from genet.latency.evidence import differences_in_words, read_evidence
 from genet.latency.predict import Predictor
 from genet.latency.profile import FEW
 from genet.latency.staircase.space_sweeps import Staircases, correction_networks
 from genet.latency.table import LatencyTable, NetworkRow, Setting, settings
 from genet.latency.timing.meter import EvidenceMeter, Meter, open_meter
-from genet.latency.workload import part_of
+from genet.latency.workload import workload_of
 from genet.names import damaged_lines
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
@@ -39,13 +39,13 @@ from genet.training.splits import Splits, check_augment, load_data
 class RunContext:
     """A run folder at work: its recipe, and the device and the images once a step asks for them.
 
-    It is `held` if no other process may write into the folder.
+    It is `locked` if no other process may write into the folder.
     """
 
     folder: RunFolder
     recipe: Recipe
     progress: Progress
-    held: bool = False
+    locked: bool = False
 
     @cached_property
     def device(self) -> torch.device:
@@ -72,10 +72,10 @@ class RunContext:
         try:
             return self.recognised(load_data(recipe.data, reads, recipe.seed, view, self.device, progress=self.progress))
         except DataError as fault:
-            if not self.held or recipe.data.root is None or Path(recipe.data.root).exists():
+            if not self.locked or recipe.data.root is None or Path(recipe.data.root).exists():
                 raise
-            way = f"give --data FOLDER to genet run or genet export, or set data.root in {self.folder.recipe_file}"
-            raise DataError(f"{fault}; if they were moved, {way}") from None
+            remedy = f"give --data FOLDER to genet run or genet export, or set data.root in {self.folder.recipe_file}"
+            raise DataError(f"{fault}; if they were moved, {remedy}") from None
 
     def recognised(self, splits: Splits) -> Splits:
         """Return the images under the name by which the run's results know them; RunError if the results were made from others.
@@ -86,9 +86,9 @@ class RunContext:
         if splits.contents:
             noted = self.folder.note_of(self.recipe.data, splits.contents)
             name = noted.name
-            if self.held:
+            if self.locked:
                 noted.keep(self.folder.path, self.progress)
-        if self.held:
+        if self.locked:
             self.folder.adopt(self.recipe)
         return dataclasses.replace(splits, name=name)
 
@@ -152,17 +152,17 @@ class RunContext:
         """Resolutions on offer."""
         return self.recipe.space.input.resolutions
 
-    def kept_widths(self, staircases: Staircases, resolution: int) -> Widths:
+    def kept_widths(self, staircases: Staircases, resolution: int) -> WidthsOnOffer:
         """Return the widths on offer at a resolution: those at staircase edges, or the plain grid."""
         return staircases.kept_widths(self.space.widths_on_offer(), resolution)
 
 
-def predictor(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) -> Predictor:
+def predictor(job: RunContext, table: LatencyTable, kept: Mapping[int, WidthsOnOffer]) -> Predictor:
     """Predict latencies from a table, corrected by the networks that the plan has measured whole for it, and no others."""
     return Predictor(table, job.reference, calibration_rows(job, table, kept))
 
 
-def calibration_rows(job: RunContext, table: LatencyTable, kept: Mapping[int, Widths]) -> list[NetworkRow]:
+def calibration_rows(job: RunContext, table: LatencyTable, kept: Mapping[int, WidthsOnOffer]) -> list[NetworkRow]:
     """Return the rows of the networks that the plan has measured whole: the same whatever is measured later."""
     networks = correction_networks(job.space, kept, job.recipe.measure.calibration_networks, job.recipe.seed)
     rows = [row.first(FEW.least) for network in networks if (row := table.network_row(network))]
@@ -178,7 +178,7 @@ def check_designs(recipe: Recipe) -> None:
             try:
                 network = design.network.at(resolution)
                 if isinstance(network, ExternalModel):
-                    part_of(network).ops()
+                    workload_of(network).ops()
             except GenetError as fault:
                 faults.append(f"race.designs: {design.name} at {resolution} pixels: {first_line(fault)}")
     if faults:
@@ -201,7 +201,7 @@ def other_setting(job: RunContext) -> Setting | None:
 def check_setting(job: RunContext) -> None:
     """Raise RunError if the run was measured in another setting, in which its rows are of no use."""
     if before := other_setting(job):
-        was, asked = told_apart(before, job.meter.setting)
+        was, asked = differences_in_words(before, job.meter.setting)
         raise RunError(
             f"{job.folder.path}: was measured with {was}, and this command would measure anew with {asked}; give --remeasure for "
             "that, or settings as before"
@@ -228,7 +228,7 @@ def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None, sam
                 job.splits.check(recipe.search_resolution)
         with FolderLock(folder):
             remove_temporary(folder)
-            job.held = True
+            job.locked = True
             if recipe:
                 job.recognised(job.splits)
             yield job

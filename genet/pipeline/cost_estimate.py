@@ -18,7 +18,7 @@ from genet.config.augment import augment_at
 from genet.config.recipe import Recipe, Schedule
 from genet.errors import EvidenceError
 from genet.latency.profile import FEW, SCAN, measure_network
-from genet.latency.staircase.space_sweeps import Expected, expected_rows
+from genet.latency.staircase.space_sweeps import ExpectedRows, expected_rows
 from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.clock import REPEAT_MS, REPEATS
 from genet.latency.timing.meter import Meter
@@ -26,7 +26,7 @@ from genet.latency.timing.ratio import ROUND_REPEATS
 from genet.models.build import build
 from genet.pipeline.context import RunContext
 from genet.pipeline.reach import BudgetOutlook, outlooks
-from genet.pipeline.train import TrainingTask, teacher_of
+from genet.pipeline.train import TrainingSpec, teacher_of
 from genet.progress import duration
 from genet.search.known_designs import Design, designs_of, portfolio_of
 from genet.search.race import trainings_at_most
@@ -59,7 +59,7 @@ class Preflight(Record):
     augment: str
     networks: int
     trials: int  # at most
-    rows: Expected
+    rows: ExpectedRows
     masternet_ms_per_image: float
     budgets: tuple[BudgetOutlook, ...]
     seconds: dict[str, float]  # expected, per step, from the start
@@ -136,7 +136,7 @@ def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Ne
 
 
 def _seconds(
-    recipe: Recipe, splits: Splits, device: torch.device, masternets: list[float], rows: Expected, trials: Sequence[Trial]
+    recipe: Recipe, splits: Splits, device: torch.device, masternets: list[float], rows: ExpectedRows, trials: Sequence[Trial]
 ) -> dict[str, float]:
     """Return expected seconds per step, from the timed MasterNet and one timed training step."""
     space, search = recipe.space, recipe.search_resolution
@@ -197,7 +197,7 @@ def _pace(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> t
     steps = min(STEPS_RECORDED if device.type == "cuda" else 1, splits.train.size // batch)
     images = FirstImages(splits.train, steps * batch)
     network = recipe.space.masternet(size)
-    teacher = teacher_of(TrainingTask(network, recipe.train, recipe.data, recipe.seed, recipe.augment), splits.labels)
+    teacher = teacher_of(TrainingSpec(network, recipe.train, recipe.data, recipe.seed, recipe.augment), splits.labels)
 
     def seconds(epochs: int) -> float:
         start = time.perf_counter()

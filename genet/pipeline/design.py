@@ -13,16 +13,16 @@ from genet.arch.space import SearchSpace
 from genet.config.budget import Budget
 from genet.config.options import checked_budgets, checked_measure
 from genet.config.overrides import Override, overrides_of_serving
-from genet.config.reader import changed, read_recipe, read_space, shipped_files, to_yaml
+from genet.config.reader import read_recipe, read_space, shipped_files, to_yaml, with_overrides
 from genet.config.recipe import Measure, Recipe
 from genet.config.yaml_tree import edited
 from genet.errors import GenetError, SpecError
 from genet.latency.timing.meter import meter_of
-from genet.latency.workload import whole
+from genet.latency.workload import whole_network
 from genet.names import check_utf8
 from genet.pipeline.context import open_run
 from genet.pipeline.finish import finished_before
-from genet.pipeline.init_rules import Choice, Suited
+from genet.pipeline.init_rules import RecipeChoice, SettingsForImages
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.run_tables import Run
@@ -60,7 +60,7 @@ def design(
         space = space if isinstance(space, SearchSpace) else read_space(space)
         changes.append(Override("space", "space", to_yaml(space)))
     changes += [Override(f"overrides {key}", key, _text(value)) for key, value in overrides.items()]
-    shown = SILENT if quiet else on_screen()
+    progress = SILENT if quiet else on_screen()
     if recipe is not None:
         wanted = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
         files = RunFolder(Path(folder or default_folder(wanted.name, fresh=False)))
@@ -68,16 +68,16 @@ def design(
         name = legal_name(Path(data).resolve().name)
         files = RunFolder(Path(folder or default_folder(name, fresh=False)))
         there = files.recipe_file.exists()
-        wanted = files.recipe() if there else suited_recipe(name, Path(data), measure, checked, shown)
+        wanted = files.recipe() if there else recipe_for_images(name, Path(data), measure, checked, progress)
     elif folder is not None and (files := RunFolder(Path(folder))).recipe_file.exists():
         wanted = files.recipe()
     else:
         raise SpecError(["data must be a folder of images unless a recipe, or a folder with a run in it, is given (got neither)"])
-    wanted = changed(wanted, changes)
+    wanted = with_overrides(wanted, changes)
     if data is not None:
         wanted = wanted.model_copy(update={"data": images_in(wanted.data, str(data))})
     if not finished_before(files, wanted):
-        with open_run(files.path, shown, wanted, same_setting=True) as job:
+        with open_run(files.path, progress, wanted, same_setting=True) as job:
             run_job(job)
     return Run(files.path)
 
@@ -87,9 +87,9 @@ def _text(value: Any) -> str:
     return to_yaml(value) if isinstance(value, Record) else json.dumps(value, default=str, ensure_ascii=False)
 
 
-def suited_recipe(name: str, data: Path, measure: Measure, budgets: Sequence[Budget], progress: Progress) -> Recipe:
+def recipe_for_images(name: str, data: Path, measure: Measure, budgets: Sequence[Budget], progress: Progress) -> Recipe:
     """Return a recipe that suits a folder of images: the template's, with what is chosen."""
-    choices, _ = choose(take_stock(data, progress), str(data.absolute()), measure, budgets, progress)
+    choices, _ = choose_settings(take_stock(data, progress), str(data.absolute()), measure, budgets, progress)
     templates, named = shipped_files("templates"), {"name": json.dumps(name)}
     of_space = {key: text for choice in choices for key, text in choice.space.items()}
     of_recipe = {key: text for choice in choices for key, text in choice.recipe.items()}
@@ -98,25 +98,25 @@ def suited_recipe(name: str, data: Path, measure: Measure, budgets: Sequence[Bud
     return read_recipe(templates["recipe"], [Override(key, key, text) for key, text in values.items()])
 
 
-def choose(
+def choose_settings(
     images: Inventory, root: str, measure: Measure, budgets: Sequence[Budget], progress: Progress
-) -> tuple[list[Choice], float | None]:
+) -> tuple[list[RecipeChoice], float | None]:
     """Return what suits a folder of images, which a recipe names as `root`, and the ms per batch of the MasterNet chosen.
 
     The latter is None unless a budget is in milliseconds and a network can be timed here.
     """
-    suited = Suited(images, read_space(shipped_files("templates")["space"]))
+    suited = SettingsForImages(images, read_space(shipped_files("templates")["space"]))
     limits_ms = [budget.ms(math.nan, measure.batch) for budget in budgets if not budget.relative]
-    space, masternet_ms = suited.around(max(limits_ms, default=None), lambda network: _ms(network, measure, progress))
+    space, masternet_ms = suited.masternet_choice(max(limits_ms, default=None), lambda network: _ms(network, measure, progress))
     return [_located(images, root), *suited.choices(), space], masternet_ms
 
 
-def _located(images: Inventory, root: str) -> Choice:
+def _located(images: Inventory, root: str) -> RecipeChoice:
     """Return the place of the images, with what they are."""
     train, test = (f"{sum(counts.values()):,}" for counts in (images.train, images.test))
     colours = "grey" if images.grey else "in colour"
-    told = f"{len(images.train)} classes, {train} images to train on and {test} to test on, {colours}"
-    return Choice("images", told, {"data.root": json.dumps(check_utf8(root), ensure_ascii=False)})
+    description = f"{len(images.train)} classes, {train} images to train on and {test} to test on, {colours}"
+    return RecipeChoice("images", description, {"data.root": json.dumps(check_utf8(root), ensure_ascii=False)})
 
 
 def _ms(network: Network, measure: Measure, progress: Progress) -> float | None:
@@ -124,7 +124,7 @@ def _ms(network: Network, measure: Measure, progress: Progress) -> float | None:
     if measure.latency_file is not None:  # of another machine
         return None
     try:
-        return meter_of(measure).prepare([whole(network)])()[0].ms
+        return meter_of(measure).prepare([whole_network(network)])()[0].ms
     except GenetError as fault:
         progress.say(f"  not timed here, so that the space does not depend on the budget: {fault}")
         return None

@@ -12,9 +12,9 @@ from genet.latency.staircase.space_sweeps import Staircases
 from genet.models.weights import load_weights
 from genet.names import damaged_lines
 from genet.pipeline.context import RunContext
-from genet.progress import Count, Tracker, duration
+from genet.progress import Tracker, WorkItem, duration
 from genet.search.outcome import Trained
-from genet.storage import Record, is_worked_in
+from genet.storage import Record, is_locked
 from genet.trials.checkpoint import forget
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
@@ -55,7 +55,7 @@ def run_planned_trials(
     """
     planned, _ = planned_trials(job), job.splits  # the images must not have changed
     results = {result.id: result for result in _results_of(job, planned)}
-    missing = [trial for trial in planned if trial.id not in results or _again(results[trial.id], retry)]
+    missing = [trial for trial in planned if trial.id not in results or _should_rerun(results[trial.id], retry)]
     damaged = job.folder.trials.read().damaged
     if damaged and len(results) < len(planned):
         job.progress.say(f"  {damaged_lines('trials.jsonl', damaged)}, and their trials run again")
@@ -68,16 +68,16 @@ def run_planned_trials(
             raise RunError(f"{weights}: the trials need the MasterNet, and it is not there; `genet master RUN` trains it")
         _check_learnt(job, any_master)
         opened = runner(job.recipe.measure.device if job.recipe.measure.here else "auto")
-        work = FineTune(course(job), str(job.device))
-        with _shown(job, planned, missing, results, opened.workers) as tell:
+        work = FineTune(trial_context(job), str(job.device))
+        with _show_progress(job, planned, missing, results, opened.workers) as tell:
             expected = "not known yet how long they take"
             if opened.speed:
-                expected = f"about {duration(expected_seconds(work.course, missing, job.device) / opened.speed)}"
+                expected = f"about {duration(expected_seconds(work.context, missing, job.device) / opened.speed)}"
             give_back_memory(job.device)
             job.progress.say(f"  {len(missing)} trials to run by {opened.workers} at a time, {expected}")
             run_trials(groups(missing, opened.workers), job.folder.trials, opened, work, tell)
     found = _results_of(job, planned)
-    _say_what_lacks(job, planned, found)
+    _report_missing(job, planned, found)
     return found
 
 
@@ -95,7 +95,7 @@ def _check_learnt(job: RunContext, any_master: bool) -> None:
         )
 
 
-def course(job: RunContext) -> TrialContext:
+def trial_context(job: RunContext) -> TrialContext:
     """Return the common context of all trials of the run."""
     recipe = job.recipe
     masternet = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors"))
@@ -110,18 +110,18 @@ def planned_trials(job: RunContext) -> tuple[Trial, ...]:
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = job.kept_widths(staircases, resolution)
     planned = plan_trials(job.space, kept, resolution, recipe.seed, recipe.distill)
-    return (*planned, *(trial for trial in more_trials(job) if trial not in planned))
+    return (*planned, *(trial for trial in requested_trials(job) if trial not in planned))
 
 
-def more_trials(job: RunContext) -> tuple[Trial, ...]:
+def requested_trials(job: RunContext) -> tuple[Trial, ...]:
     """Return the requested trials beyond the recipe's."""
     return MoreTrials.load(job.folder.more_trials).trials if job.folder.more_trials.exists() else ()
 
 
-def ask_for_trials(job: RunContext, trials: Iterable[Trial]) -> None:
+def request_trials(job: RunContext, trials: Iterable[Trial]) -> None:
     """Add trials to the plan; the next `distill` runs them."""
-    asked = dict.fromkeys([*more_trials(job), *trials])
-    MoreTrials(trials=tuple(asked)).save(job.folder.more_trials)
+    requested = dict.fromkeys([*requested_trials(job), *trials])
+    MoreTrials(trials=tuple(requested)).save(job.folder.more_trials)
 
 
 def finished_trials(job: RunContext) -> tuple[TrialResult, ...]:
@@ -134,7 +134,7 @@ def _results_of(job: RunContext, planned: Sequence[Trial]) -> tuple[TrialResult,
     return tuple(results[trial.id] for trial in planned if trial.id in results)
 
 
-def _again(result: TrialResult, retry: bool) -> bool:
+def _should_rerun(result: TrialResult, retry: bool) -> bool:
     """Return whether a trial that has a result is to be run again."""
     if result.failure is None:
         return False
@@ -143,21 +143,21 @@ def _again(result: TrialResult, retry: bool) -> bool:
 
 def trial_pace(job: RunContext) -> Pace | None:
     """Return the pace that the working process wrote last; None if none works. A killed process leaves a file, but no lock."""
-    if not (job.folder.trials_pace.exists() and is_worked_in(job.folder.path)):
+    if not (job.folder.trials_pace.exists() and is_locked(job.folder.path)):
         return None
     return Pace.load(job.folder.trials_pace)
 
 
 @contextmanager
-def _shown(
+def _show_progress(
     job: RunContext, planned: Sequence[Trial], missing: Sequence[Trial], results: dict[str, TrialResult], workers: int
 ) -> Iterator[Callable[[Event], None]]:
     """Show the progress of all trials and of every super-block, and keep the file that shows it to other terminals."""
     counted = {trial.id for trial in missing}
     kept = {id: result for id, result in results.items() if id not in counted}
 
-    def count(title: str, trials: Sequence[Trial], part: bool) -> Count:
-        return Count(title, len(trials), sum(trial.id in kept for trial in trials), part)
+    def count(title: str, trials: Sequence[Trial], part: bool) -> WorkItem:
+        return WorkItem(title, len(trials), sum(trial.id in kept for trial in trials), part)
 
     indices = sorted({trial.index for trial in planned})
     parts = [count(f"  super-block {index + 1}", [t for t in planned if t.index == index], True) for index in indices]
@@ -207,7 +207,7 @@ def _note(result: TrialResult) -> str:
     return f"super-block {result.index + 1} as {result.superblock}: {found}"
 
 
-def _say_what_lacks(job: RunContext, planned: Sequence[Trial], found: Sequence[TrialResult]) -> None:
+def _report_missing(job: RunContext, planned: Sequence[Trial], found: Sequence[TrialResult]) -> None:
     """Report the super-blocks with failed trials, and those without any evidence."""
     for standing in progress_by_superblock(planned, found):
         kinds = sorted({str(r.failure.kind) for r in found if r.index == standing.index and r.failure})

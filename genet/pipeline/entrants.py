@@ -14,11 +14,11 @@ from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
 from genet.pipeline.context import RunContext
 from genet.pipeline.run_folder import network_name
-from genet.pipeline.scale_designs import SCALING, Scan
+from genet.pipeline.scale_designs import SCALING, ScaledDesigns
 from genet.pipeline.search_state import SearchState
-from genet.search.certificate import Certificate, Choice, Selection
+from genet.search.certificate import Certificate, SelectedNetwork, Selection
 from genet.search.known_designs import Design, designs_of
-from genet.search.outcome import Unmet
+from genet.search.outcome import UnmetBudget
 from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.scaling import Scales, forms_within
 from genet.storage import digest
@@ -46,18 +46,18 @@ def find_entrants(job: RunContext) -> Entrants:
     for choice in selection.choices:
         ms = choice.measured_ms_per_image or choice.predicted_ms_per_image
         fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), ms + (choice.interval_ms_per_image or 0.0))
-    field = Field(SearchState(job, job.table), dict.fromkeys(choice.budget for choice in selection.choices))
-    found = [entrant for choice in _chosen(job, selection) for entrant in field.searched(choice)]
-    found += field.designs(designs, _resolutions(job, selection), fastest)
-    met, budgets = {entrant.budget for entrant in found}, list(field.limits)
+    finder = EntrantFinder(SearchState(job, job.table), dict.fromkeys(choice.budget for choice in selection.choices))
+    found = [entrant for choice in _chosen(job, selection) for entrant in finder.searched(choice)]
+    found += finder.designs(designs, _resolutions(job, selection), fastest)
+    met, budgets = {entrant.budget for entrant in found}, list(finder.limits)
     result = Entrants(
-        inputs="" if field.untimed else inputs,  # what could not be timed for now is tried again by the next command
+        inputs="" if finder.untimed else inputs,  # what could not be timed for now is tried again by the next command
         setting=selection.setting,
         masternet_ms_per_image=selection.masternet_ms_per_image,
         entrants=_named(sorted(found, key=lambda entrant: budgets.index(entrant.budget))),
         unmet=tuple(
-            Unmet(budget=budget, budget_ms_per_image=ms, smallest_ms_per_image=fastest[budget])
-            for budget, ms in field.limits.items()
+            UnmetBudget(budget=budget, budget_ms_per_image=ms, smallest_ms_per_image=fastest[budget])
+            for budget, ms in finder.limits.items()
             if budget not in met
         ),
         joint=_joint_before(job),
@@ -82,7 +82,7 @@ def _joint_before(job: RunContext) -> tuple[JointTrial, ...]:
         return ()
 
 
-def _chosen(job: RunContext, selection: Selection) -> tuple[Choice, ...]:
+def _chosen(job: RunContext, selection: Selection) -> tuple[SelectedNetwork, ...]:
     """Return the selection's answers; in a quick race of every budget the one that is predicted to be best."""
     if job.recipe.race.effort != "quick":
         return selection.answers
@@ -107,7 +107,7 @@ def _named(found: Sequence[Entrant]) -> tuple[Entrant, ...]:
     return tuple(entrant.model_copy(update=names.get(entrant.network, {})) for entrant in found)
 
 
-class Field:
+class EntrantFinder:
     """Certifies networks for some budgets, and enters them in the race. `limits` are the budgets in ms per image."""
 
     def __init__(self, state: SearchState, budgets: Iterable[Budget]) -> None:
@@ -115,7 +115,7 @@ class Field:
         self.limits = {budget: state.limit_ms(budget) / state.batch for budget in budgets}
         self.untimed = False  # whether a design is missing that could not be timed
 
-    def searched(self, choice: Choice) -> Iterator[Entrant]:
+    def searched(self, choice: SelectedNetwork) -> Iterator[Entrant]:
         """Yield a selected network, and the next best predictions that are within its budget too."""
         count, *_ = self.job.recipe.race.counts
         slower = self.slower(choice.network, choice.resolution, choice.measured_ms_per_image) or 1.0
@@ -139,7 +139,7 @@ class Field:
 
     def slower(self, notation: str, resolution: int, ms_per_image: float | None) -> float | None:
         """Return how many times slower a network is than is predicted; None if it was not measured or is not on offer."""
-        network, tables = Network.parse(notation), self.state.offers(resolution)
+        network, tables = Network.parse(notation), self.state.choice_tables(resolution)
         return ms_per_image * self.batch / tables.predict(network).ms if ms_per_image and tables.holds(network) else None
 
     def designs(
@@ -158,16 +158,16 @@ class Field:
 
     def _scaled(self, design: Design, resolution: int, budgets: list[Budget], fastest: dict[Budget, float]) -> Iterator[Entrant]:
         """Yield a design scaled to every budget that it can meet; where it cannot be, that is said."""
-        scan = Scan(self.job)
-        forms = scan.forms(design, resolution)
+        scaled_designs = ScaledDesigns(self.job)
+        forms = scaled_designs.forms(design, resolution)
         whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
         for budget in budgets:
             certify = partial(self.certificate, budget, patient=False)  # a scale that is narrower by 3 % is as good
-            aim_ms = self._aim_ms(budget)
-            found = forms_within(forms, aim_ms, certify, whole_macs)
+            target_ms = self._target_ms(budget)
+            found = forms_within(forms, target_ms, certify, whole_macs)
             found = self._as_it_is(design.network.at(resolution), budget, found)
             for network, certificate in found:
-                yield self.entrant(*scan.widened(network, certificate, aim_ms, certify), design.name, budget)
+                yield self.entrant(*scaled_designs.widened(network, certificate, target_ms, certify), design.name, budget)
             if found:
                 continue
             ends = self._fastest(forms, budget)
@@ -179,11 +179,11 @@ class Field:
                 certain_ms = max(self.state.limit_ms(budget), ends[1].ms + ends[1].interval_ms)
                 fastest[budget] = min(fastest[budget], certain_ms / self.batch)
         if beyond:
-            why = f", and some could not be timed ({first_line(scan.faults[0])})" if scan.faults else ""
+            why = f", and some could not be timed ({first_line(scaled_designs.faults[0])})" if scaled_designs.faults else ""
             self.job.progress.say(f"  {design.name} at {resolution} pixels: no scale of it is within {', '.join(beyond)}{why}")
-            self.untimed = self.untimed or bool(scan.faults)
+            self.untimed = self.untimed or bool(scaled_designs.faults)
 
-    def _aim_ms(self, budget: Budget) -> float:
+    def _target_ms(self, budget: Budget) -> float:
         """Return the ms per batch up to which a scale is worth certifying: nearer to the budget 20 rounds seldom decide."""
         return self.state.limit_ms(budget) / (1 + self.state.margin(budget))
 

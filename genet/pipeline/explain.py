@@ -8,7 +8,7 @@ from statistics import fmean
 from genet.arch.network import Network
 from genet.pipeline.distill import finished_trials, planned_trials
 from genet.pipeline.search_state import SearchState
-from genet.search.certificate import Choice, Selection
+from genet.search.certificate import SelectedNetwork, Selection
 from genet.search.explain import Explanation, Proposal, explain, propose
 from genet.trials.plan import Trial, possible_trials
 
@@ -16,7 +16,7 @@ from genet.trials.plan import Trial, possible_trials
 def explain_selection(state: SearchState, selection: Selection) -> tuple[Explanation, ...]:
     """Return the explanation of each answer of a selection."""
 
-    def explained(choice: Choice) -> Explanation:
+    def explained(choice: SelectedNetwork) -> Explanation:
         network, limit_ms = Network.parse(choice.network), state.limit_ms(choice.budget)
         measured = choice.measured_ms_per_image
         rows = (row for row in state.table.network_rows if row.reference == str(state.job.reference))
@@ -35,12 +35,12 @@ def propose_trials(state: SearchState, explained: Sequence[Explanation], count: 
         return ()
     known = {trial.id for trial in planned_trials(job)}
     possible = possible_trials(job.space, state.kept[recipe.search_resolution], recipe.search_resolution, recipe.seed)
-    taken: dict[int, list[float]] = {}
+    seconds_by_index: dict[int, list[float]] = {}
     for result in (each for each in finished_trials(job) if each.accuracy is not None):
-        taken.setdefault(result.index, []).append(result.seconds.total)
-    usual = fmean(each for found in taken.values() for each in found)
+        seconds_by_index.setdefault(result.index, []).append(result.seconds.total)
+    usual = fmean(each for found in seconds_by_index.values() for each in found)
 
     def seconds(trial: Trial) -> float:
-        return fmean(taken.get(trial.index, [usual]))
+        return fmean(seconds_by_index.get(trial.index, [usual]))
 
     return propose(state.regression, rivals, [trial for trial in possible if trial.id not in known], seconds, count)

@@ -11,7 +11,7 @@ from torch import nn
 
 from genet.arch.external import read_notation
 from genet.arch.network import Input
-from genet.config.preprocessing import preprocessing_at, shown_of
+from genet.config.preprocessing import preprocessing_at, preprocessing_of
 from genet.config.reader import read_training, to_yaml
 from genet.config.recipe import Data, Measure, Recipe, TrainingRecipe
 from genet.device import open_device
@@ -24,12 +24,12 @@ from genet.latency.trace import cost_of, structure_cost
 from genet.models.external import structure_of
 from genet.models.weights import WEIGHTS_FILE, load, load_structure, read_labels, write_labels
 from genet.pipeline.context import RunContext
-from genet.pipeline.train import name_the_place, note_in
+from genet.pipeline.train import note_in, update_image_place
 from genet.progress import Progress, Tracker
 from genet.report.page import Card, card
 from genet.search.outcome import Outcomes, Trained
 from genet.storage import digest, write_atomic
-from genet.training.image_identity import Contents, followed
+from genet.training.image_identity import ImageContents, relocated
 from genet.training.splits import Splits, load_data
 
 
@@ -46,7 +46,7 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
     if not chosen and name is not None:
         names = ", ".join(known) or "none, for no budget can be met"
         raise RunError(f"exporting {name} failed: got no such network, expected one of {names}")
-    recipe, count, images = job.recipe, len(_all(formats)), _Images(job.recipe.data, job.splits, job.recipe.seed)
+    recipe, count, images = job.recipe, len(_all(formats)), _ExportImages(job.recipe.data, job.splits, job.recipe.seed)
     with job.progress.track("exports, each loaded again and compared", len(chosen) * count) as tracker:
         for number, raced in enumerate(chosen.values(), start=1):
             folder = (job.folder.path / raced.export).parent
@@ -61,9 +61,9 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
                 network,
                 structure_cost(network),
                 exports,
-                shown_of(recipe.data, network.input.channels, network.input.resolution),
+                preprocessing_of(recipe.data, network.input.channels, network.input.resolution),
                 job.splits.labels,
-                data=images.told,
+                data=images.description,
                 training=_trained_by(recipe, job.splits),
                 trained=Trained.load(folder / "model.json"),
                 outcomes=outcomes,
@@ -86,7 +86,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     network, cost = structure_of(module), cost_of(module)  # a network that the card cannot describe is not exported
     reads = network.input
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
-    source, seed = data or (followed(recipe.data, folder) if recipe else None), recipe.seed if recipe else 0
+    source, seed = data or (relocated(recipe.data, folder) if recipe else None), recipe.seed if recipe else 0
     labels = read_labels(folder)
     images = _images_of(source, reads, seed, labels, folder if data is None else None, progress) if source else None
     if recipe and images and images.splits.contents:
@@ -102,9 +102,11 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         network,
         cost,
         exports,
-        shown_of(source, reads.channels, reads.resolution) if source else preprocessing_at(reads.channels, reads.resolution),
+        preprocessing_of(source, reads.channels, reads.resolution)
+        if source
+        else preprocessing_at(reads.channels, reads.resolution),
         labels,
-        data=images.told if images else None,
+        data=images.description if images else None,
         training=_trained_by(recipe, images.splits if images and images.own else None) if recipe else None,
         trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
     )
@@ -113,7 +115,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
 
 
 @dataclass(frozen=True)
-class _Images:
+class _ExportImages:
     """Images to calibrate, compare and test with, and their identity."""
 
     data: Data
@@ -127,7 +129,7 @@ class _Images:
         return digest(f"{self.data.identity(self.splits.name)}/{self.seed}/{self.splits.test.size}")[:12]
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Tell which images the network was trained, chosen and tested on."""
         if self.own:
             return f"{self.data.name}: {self.splits.sizes}"
@@ -136,16 +138,16 @@ class _Images:
 
 def _images_of(
     data: Data, reads: Input, seed: int, labels: tuple[str, ...] | None, by_recipe_in: Path | None, progress: Progress
-) -> _Images:
+) -> _ExportImages:
     try:
         splits = load_data(data, reads, seed, labels=labels, progress=progress)
     except DataError as fault:
         where = f"; {by_recipe_in / 'recipe.yaml'} names these images, and --data names others" if by_recipe_in else ""
         raise DataError(f"{fault}{where}") from None
-    return _Images(data, splits, seed, own=by_recipe_in is not None)
+    return _ExportImages(data, splits, seed, own=by_recipe_in is not None)
 
 
-def _recognised(images: _Images, folder: Path, contents: Contents, progress: Progress) -> _Images:
+def _recognised(images: _ExportImages, folder: Path, contents: ImageContents, progress: Progress) -> _ExportImages:
     """Return the images under the name by which the network's folder knows them; its recipe names their place from then on.
 
     RunError if they are others than the network was trained on, unless they were requested.
@@ -159,7 +161,7 @@ def _recognised(images: _Images, folder: Path, contents: Contents, progress: Pro
             raise
         return images
     noted.keep(folder, progress)
-    name_the_place(folder / "recipe.yaml", images.data.root)
+    update_image_place(folder / "recipe.yaml", images.data.root)
     return dataclasses.replace(images, splits=dataclasses.replace(images.splits, name=noted.name), own=True)
 
 
@@ -167,7 +169,7 @@ def _exported(
     module: nn.Module,
     folder: Path,
     formats: Sequence[str],
-    images: _Images | None,
+    images: _ExportImages | None,
     labels: tuple[str, ...] | None,
     tracker: Tracker,
 ) -> Exports:
@@ -175,8 +177,8 @@ def _exported(
     if images is None:
         return export(TrainedModel(module, labels=labels), into, formats, tracker)
     reads = structure_of(module).input
-    shown = shown_of(images.data, reads.channels, reads.resolution)
-    return export(TrainedModel(module, images.splits, images.source, shown, labels), into, formats, tracker)
+    preprocessing = preprocessing_of(images.data, reads.channels, reads.resolution)
+    return export(TrainedModel(module, images.splits, images.source, preprocessing, labels), into, formats, tracker)
 
 
 def _all(formats: Sequence[str]) -> set[str]:

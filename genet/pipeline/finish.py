@@ -20,14 +20,14 @@ from genet.search.known_designs import designs_of
 from genet.search.race import Entrants
 from genet.storage import FolderLock, Record, digest, read_bytes
 from genet.training.class_folders import FolderReader
-from genet.training.image_identity import NOTE, Contents, Noted
+from genet.training.image_identity import NOTE, ImageContents, ImageNote
 from genet.training.image_sources import split_place
 from genet.training.log import FOLDER as LOG
 from genet.trials.results import TRIED_AGAIN, read_results
 
 FINISH = "finished.json"
 ELSEWHERE = (FINISH, NOTE, "recipe.yaml", "environment.json", "report.html", LOG)  # of places and times, or judged by itself
-OF_A_NETWORK = ("network.yaml", "model.safetensors", "labels.txt")  # of those in its folder, what decides its answers
+NETWORK_FILES = ("network.yaml", "model.safetensors", "labels.txt")  # of those in its folder, what decides its answers
 SMALL = 2**20  # bytes: larger files are known by their sizes
 
 
@@ -47,9 +47,9 @@ def mark_finished(files: RunFolder, recipe: Recipe, failed: bool) -> None:
         return
     found = Finish(
         when=time.strftime("%Y-%m-%d %H:%M"),
-        recipe=_of_recipe(recipe),
-        files=_of_files(files.path),
-        sources=_of_sources(recipe),
+        recipe=_recipe_digest(recipe),
+        files=_files_digest(files.path),
+        sources=_source_digests(recipe),
     )
     known = files.if_there(files.path / FINISH, Finish)
     if known is None or known.model_copy(update={"when": found.when}) != found:
@@ -67,9 +67,9 @@ def finish_of(files: RunFolder, recipe: Recipe) -> Finish | None:
             return None
         if not _same_images(recipe.data, files.path / NOTE):
             return None
-        if (found.recipe, found.files) != (_of_recipe(recipe), _of_files(files.path)):
+        if (found.recipe, found.files) != (_recipe_digest(recipe), _files_digest(files.path)):
             return None
-        return found if _of_sources(recipe).items() <= found.sources.items() else None
+        return found if _source_digests(recipe).items() <= found.sources.items() else None
     except (GenetError, OSError):  # something is missing or damaged, which the run itself will tell
         return None
 
@@ -88,29 +88,29 @@ def note_place(files: RunFolder, recipe: Recipe) -> None:
         return
     with FolderLock(files.path):
         if (files.path / NOTE).exists():
-            contents = Noted.load(files.path / NOTE).contents
+            contents = ImageNote.load(files.path / NOTE).contents
             files.note_of(recipe.data, contents).keep(files.path, SILENT)
         files.adopt(recipe)
 
 
-def _of_recipe(recipe: Recipe) -> str:
+def _recipe_digest(recipe: Recipe) -> str:
     """Return a digest of the recipe, wherever the images lie, with the networks of its own designs."""
     own = [str(design.network) for design in designs_of(recipe)] if recipe.race.designs else []
     plain = recipe.model_dump_json(exclude={"data": {"root", "workers"}, "log": True})
     return digest("/".join([__version__, plain, *own]))
 
 
-def _of_sources(recipe: Recipe) -> dict[str, str]:
+def _source_digests(recipe: Recipe) -> dict[str, str]:
     """Return digests of the files that the recipe names and that are there: of MasterNet, teacher and evidence."""
     teacher, evidence = recipe.train.teacher, recipe.measure.latency_file
     folders = [recipe.master.folder] if isinstance(recipe.master, PretrainedMaster | TunedMaster) else []
     folders += [teacher] if teacher and not teacher.startswith("timm:") else []
-    files = [Path(folder, name) for folder in folders for name in OF_A_NETWORK]
+    files = [Path(folder, name) for folder in folders for name in NETWORK_FILES]
     files += [Path(evidence)] if evidence else []
     return {str(file): digest(read_bytes(file)) for file in files if file.is_file()}
 
 
-def _of_files(folder: Path) -> str:
+def _files_digest(folder: Path) -> str:
     """Return a digest of the names and sizes of a run's files, and of the content of small ones."""
     lines = []
     for path in sorted(folder.rglob("*")):
@@ -130,4 +130,4 @@ def _same_images(data: Data, note: Path) -> bool:
     if not all(place.is_dir() for place in places):
         return False
     train, validation = (FolderReader(place).contents for place in places)
-    return note.exists() and Noted.load(note).contents == Contents(train=train, validation=validation)
+    return note.exists() and ImageNote.load(note).contents == ImageContents(train=train, validation=validation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genet.config.recipe import Model
+from genet.config.recipe import RegressionModel
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials, planned_trials
 from genet.search.fit import fit
@@ -10,13 +10,13 @@ from genet.search.outcome import Trained
 from genet.search.regression import Regression
 from genet.storage import digest
 
-WITHOUT: dict[Model, str] = {
+WITHOUT: dict[RegressionModel, str] = {
     "auto": "what they cannot tell is taken from the slopes that all super-blocks share",
     "paper": "its slopes are the smallest of many that fit; --model auto shares slopes among super-blocks",
 }
 
 
-def fit_trials(job: RunContext, model: Model | None = None) -> Regression:
+def fit_trials(job: RunContext, model: RegressionModel | None = None) -> Regression:
     """Fit the regression to the trials in the journal, and report missing evidence; the recipe's model if none is named."""
     regression = _fitted(job, model or job.recipe.fit.model)
     missing = len(planned_trials(job)) - len(finished_trials(job))
@@ -38,13 +38,13 @@ def current_regression(job: RunContext) -> Regression:
     return known if known.inputs == _evidence_digest(job, known.model) else _fitted(job, known.model)
 
 
-def _fitted(job: RunContext, model: Model) -> Regression:
+def _fitted(job: RunContext, model: RegressionModel) -> Regression:
     trained = job.folder.read(job.folder.master, Trained)
     inputs = _evidence_digest(job, model)
     return fit(job.masternet, trained.nas_accuracy, finished_trials(job), trained.nas_images, model, inputs)
 
 
-def _evidence_digest(job: RunContext, model: Model) -> str:
+def _evidence_digest(job: RunContext, model: RegressionModel) -> str:
     master = job.folder.read(job.folder.master, Trained)
     found = ((result.id, result.accuracy) for result in finished_trials(job))
     return digest(f"{model}/{master.inputs}/{master.nas_accuracy}/{sorted(found, key=str)}")

@@ -27,7 +27,7 @@ FLIPS = "leave flip out if left and right differ"
 
 
 @dataclass(frozen=True)
-class Choice:
+class RecipeChoice:
     """Something chosen and why, with the values that it sets in the recipe and in the search space."""
 
     what: str
@@ -61,7 +61,7 @@ REGIMES = (
 
 
 @dataclass(frozen=True)
-class Suited:
+class SettingsForImages:
     """What suits a folder of images, and around which MasterNet of the template a search begins."""
 
     images: Inventory
@@ -109,7 +109,7 @@ class Suited:
         found = scaled(sized.masternet(size), share)
         return sized.model_copy(update={"stem": found.stem, "superblocks": found.superblocks, "head": found.head})
 
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[RecipeChoice]:
         """Return all choices but the space's widths."""
         regime, count, size = self.regime, self.count, self.resolution
         few = f"as there are fewer than {regime.fewer_than:,} images" if regime.fewer_than < math.inf else f"for {count:,} images"
@@ -123,20 +123,22 @@ class Suited:
         }
         trials = {"epochs": regime.trial_epochs, "batch": self.batch, "learning_rate": f"{regime.rate / 4:g}"}
         return [
-            Choice("resolution", f"{size} pixels; {why}"),
-            Choice(
+            RecipeChoice("resolution", f"{size} pixels; {why}"),
+            RecipeChoice(
                 "held out",
                 f"{self.held_out:g} of the images to train on, about {held_out:,}; they decide between networks",
                 {"data.nas_validation": f"{self.held_out:g}"},
             ),
-            Choice("batch", f"{self.batch} images per training step, {(count - held_out) // self.batch or 1:,} times an epoch"),
-            Choice(
+            RecipeChoice(
+                "batch", f"{self.batch} images per training step, {(count - held_out) // self.batch or 1:,} times an epoch"
+            ),
+            RecipeChoice(
                 "epochs",
                 f"{regime.epochs}, for the MasterNet {regime.epochs // 2}, for a trial {regime.trial_epochs}, {few}",
                 {**trainings, **{f"distill.{key}": str(value) for key, value in trials.items()}},
             ),
             _augmentation(size, count),
-            Choice(
+            RecipeChoice(
                 "effort",
                 f"{regime.effort}, and {regime.trials_per_type} trials of a block type, {few}",
                 {"search.effort": regime.effort, "race.effort": regime.effort},
@@ -144,7 +146,9 @@ class Suited:
             ),
         ]
 
-    def around(self, limit_ms: float | None, ms_of: Callable[[Network], float | None]) -> tuple[Choice, float | None]:
+    def masternet_choice(
+        self, limit_ms: float | None, ms_of: Callable[[Network], float | None]
+    ) -> tuple[RecipeChoice, float | None]:
         """Return the choice of the space's widths, and its MasterNet's ms per batch.
 
         `limit_ms` is the largest budget in ms per batch, if there is one in milliseconds; `ms_of` gives the latency of a network
@@ -158,23 +162,23 @@ class Suited:
         while limit_ms and ms and FAR * ms < limit_ms and usual <= share < WIDEST and self.count >= MILD:
             share *= 2
             ms = ms_of(self._masternet(share))
-        told = f"{share:g} times the template's widths" if share != 1 else "the template's widths"
-        told += f"; its MasterNet takes {ms:.3g} ms per batch here" if ms else ""
-        return Choice("space", told, space=_values(self.space(share))), ms
+        description = f"{share:g} times the template's widths" if share != 1 else "the template's widths"
+        description += f"; its MasterNet takes {ms:.3g} ms per batch here" if ms else ""
+        return RecipeChoice("space", description, space=_values(self.space(share))), ms
 
     def _masternet(self, share: float) -> Network:
         return self.space(share).masternet(self.resolution)
 
 
-def _augmentation(size: int, count: int) -> Choice:
+def _augmentation(size: int, count: int) -> RecipeChoice:
     if size <= SMALL:
-        told = f"windows shifted by up to {size // 8} pixels, and flips, as usual up to {SMALL} pixels"
-        return Choice("augment", f"{told}; {FLIPS}", {"augment": f"{{crop: {size // 8}, flip: true}}"})
+        description = f"windows shifted by up to {size // 8} pixels, and flips, as usual up to {SMALL} pixels"
+        return RecipeChoice("augment", f"{description}; {FLIPS}", {"augment": f"{{crop: {size // 8}, flip: true}}"})
     if count < MILD:
-        told = f"windows of 35 % of the area or more, and flips, as there are fewer than {MILD:,} images"
-        return Choice("augment", f"{told}; {FLIPS}", {"augment": "{scale: [0.35, 1], flip: true}"})
+        description = f"windows of 35 % of the area or more, and flips, as there are fewer than {MILD:,} images"
+        return RecipeChoice("augment", f"{description}; {FLIPS}", {"augment": "{scale: [0.35, 1], flip: true}"})
     usual = {"augment": "{scale: [0.08, 1], flip: true, color_jitter: 0.4}"}
-    return Choice("augment", f"that of ImageNet trainings; {FLIPS}", usual)
+    return RecipeChoice("augment", f"that of ImageNet trainings; {FLIPS}", usual)
 
 
 def _values(space: SearchSpace) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Rounds of joint trials: whole networks near the budgets are trained shortly, chosen by what those before have taught.
 
 A joint trial is a short training of the race. Half of them are spread, to tell most about all effects. Then each budget in turn
-gets the network that is best in one of the worlds that all short trainings so far leave possible, among the neighbours of its
-best networks (Thompson sampling). Their latencies are predicted; the best few of each budget are certified, and go on.
+gets the network that is best in one sample of the posterior after all short trainings so far, among the neighbours of its best
+networks (Thompson sampling). Their latencies are predicted; the best few of each budget are certified, and go on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from genet.arch.network import Network
 from genet.arch.space import may_inherit
 from genet.config.budget import Budget
 from genet.pipeline.context import RunContext
-from genet.pipeline.entrants import Field
+from genet.pipeline.entrants import EntrantFinder
 from genet.pipeline.run_folder import network_name
 from genet.pipeline.search_state import SearchState
 from genet.search.candidates import fits, near_budget, neighbours, pool_of
@@ -31,7 +31,7 @@ from genet.storage import digest
 
 PARENTS = 3  # networks of a budget whose neighbours are considered
 CERTIFIED = 4  # joint trials tried for every one that goes on, in case some break the budget
-AIM = 0.96  # share of a budget that joint trials are predicted to take at most: closer to it, certainty is often not reached
+TARGET_SHARE = 0.96  # of a budget that joint trials are predicted to take at most: closer to it, certainty is often not reached
 
 Train = Callable[[Mapping[str, str]], Mapping[str, float]]  # names by network -> held-out accuracies of short trainings
 Known = Callable[[Mapping[str, str]], Collection[str]]  # the same -> those that are trained shortly already
@@ -55,26 +55,28 @@ class _JointTrials:
 
     def __init__(self, job: RunContext, found: Entrants, train: Train) -> None:
         self._job, self._found, self._train = job, found, train
-        self._field = Field(SearchState(job, job.table), dict.fromkeys(entrant.budget for entrant in found.entrants))
+        self._finder = EntrantFinder(SearchState(job, job.table), dict.fromkeys(entrant.budget for entrant in found.entrants))
         searched = [each for each in found.entrants if each.predicted_ms_per_image]
-        slower = [self._field.slower(each.network, each.resolution, each.ms_per_image) for each in searched]
+        slower = [self._finder.slower(each.network, each.resolution, each.ms_per_image) for each in searched]
         self._slower = median([each for each in slower if each] or [1.0])
         self._ms_per_image = {e.network: e.ms_per_image or e.predicted_ms_per_image or math.inf for e in found.entrants}
         self._networks: dict[str, Network] = {}  # of the space's shape that were trained, by notation
         self._reached: dict[str, float] = {}
-        self._near = {budget: self._near_budget(budget) for budget in self._field.limits}
+        self._near = {budget: self._near_budget(budget) for budget in self._finder.limits}
 
     def _near_budget(self, budget: Budget) -> _NearBudget:
-        state, limits = self._field.state, self._field.limits
+        state, limits = self._finder.state, self._finder.limits
         resolutions = sorted({entrant.resolution for entrant in self._found.entrants if entrant.budget == budget})
-        return _NearBudget(state, resolutions, state.limit_ms(budget) * AIM / self._slower, limits[budget], self._ms_per_image)
+        return _NearBudget(
+            state, resolutions, state.limit_ms(budget) * TARGET_SHARE / self._slower, limits[budget], self._ms_per_image
+        )
 
     def run(self, trained: Known) -> None:
         """Go on until every budget has its share of the joint trials, or no other network is near it."""
         count, places = self._job.recipe.search.count, len(self._near)
         shares = {budget: len(range(place, count, places)) for place, budget in enumerate(self._near)}
         self._learn({entrant.network: entrant.name for entrant in self._found.entrants})
-        self._take_back(shares, trained)
+        self._drop_untrained(shares, trained)
         self._learn_joint(self._found.joint)
         known = Counter(trial.budget for trial in self._found.joint)
         quotas = [Quota(near, shares[budget], known[budget]) for budget, near in self._near.items()]
@@ -97,7 +99,7 @@ class _JointTrials:
         scores = score(np.array([self._reached[notation] for notation in self._networks]))
         return Evidence(list(self._networks.values()), scores.tolist())
 
-    def _take_back(self, shares: Mapping[Budget, int], trained: Known) -> None:
+    def _drop_untrained(self, shares: Mapping[Budget, int], trained: Known) -> None:
         """Forget the joint trials beyond a budget's share that were proposed and are not trained."""
         over = trained({trial.network: network_name(self._named(Network.parse(trial.network))) for trial in self._found.joint})
         kept, room = list[JointTrial](), Counter(shares)
@@ -113,7 +115,7 @@ class _JointTrials:
 
     def with_promoted(self) -> Entrants:
         """Return the entrants with the best joint trials of each budget that are certified; predicted, on other evidence."""
-        evidence = f"{sorted(self._reached.items())}/{self._job.recipe.race.counts}/{self._field.state.table.setting.digest}"
+        evidence = f"{sorted(self._reached.items())}/{self._job.recipe.race.counts}/{self._finder.state.table.setting.digest}"
         inputs = digest(f"{self._found.inputs}/{evidence}")
         if self._found.promoted_inputs == inputs:
             return self._found
@@ -131,9 +133,9 @@ class _JointTrials:
         for network in joint[: CERTIFIED * count]:
             if len(found) < count:
                 named, predicted = self._named(network), self._predicted_ms_per_image(network)
-                certificate = self._field.certificate(budget, named, patient=False) if here else None
+                certificate = self._finder.certificate(budget, named, patient=False) if here else None
                 if certificate or not here:
-                    entrant = self._field.entrant(named, certificate, None, budget, predicted)
+                    entrant = self._finder.entrant(named, certificate, None, budget, predicted)
                     found.append(entrant.model_copy(update={"predicted_ms_per_image": predicted}))
         if joint and not found:
             self._job.progress.say(f"  no joint trial for {budget} goes on: none of the best is certified")
@@ -153,14 +155,14 @@ class _JointTrials:
     def _learn_joint(self, trials: Sequence[JointTrial]) -> None:
         networks = [self._named(Network.parse(trial.network)) for trial in trials]
         for network in networks:
-            self._ms_per_image.setdefault(str(network), self._predicted_ms_per_image(network) * self._slower / AIM)
+            self._ms_per_image.setdefault(str(network), self._predicted_ms_per_image(network) * self._slower / TARGET_SHARE)
         self._learn({str(network): network_name(network) for network in networks})
 
     def _predicted_ms_per_image(self, network: Network) -> float:
         """Return what is predicted by the present table; infinite for what is not on offer any more."""
         size = network.input.resolution
-        tables = self._field.state.offers(size) if size in self._job.resolutions else None
-        return tables.predict(network).ms / self._field.batch if tables and tables.holds(network) else math.inf
+        tables = self._finder.state.choice_tables(size) if size in self._job.resolutions else None
+        return tables.predict(network).ms / self._finder.batch if tables and tables.holds(network) else math.inf
 
     def _named(self, network: Network) -> Network:
         return network.model_copy(update={"name": self._job.recipe.space.name})
@@ -179,16 +181,16 @@ class _NearBudget:
     limit_ms: float
     known_ms: Mapping[str, float]
 
-    def near(self, proposed: Sequence[Network], draw: np.random.Generator) -> list[Network]:
+    def near(self, proposed: Sequence[Network], rng: np.random.Generator) -> list[Network]:
         """Return random networks of all resolutions."""
-        tables = [self.state.offers(resolution) for resolution in self.resolutions]
-        return self._new([each for offered in tables for each in near_budget(offered, self.aim_ms, draw)], proposed)
+        tables = [self.state.choice_tables(resolution) for resolution in self.resolutions]
+        return self._new([each for offered in tables for each in near_budget(offered, self.aim_ms, rng)], proposed)
 
-    def alike(self, best: Sequence[Network], proposed: Sequence[Network], draw: np.random.Generator) -> list[Network]:
+    def alike(self, best: Sequence[Network], proposed: Sequence[Network], rng: np.random.Generator) -> list[Network]:
         """Return neighbours of the best networks within the budget; random ones if none of those is new."""
-        parents = [(each, self.state.offers(each.input.resolution)) for each in self.within(best)[:PARENTS]]
-        close = [each for parent, offered in parents for each in neighbours(offered, parent, self.aim_ms, draw)]
-        return self._new(close, proposed) or self.near(proposed, draw)
+        parents = [(each, self.state.choice_tables(each.input.resolution)) for each in self.within(best)[:PARENTS]]
+        close = [each for parent, offered in parents for each in neighbours(offered, parent, self.aim_ms, rng)]
+        return self._new(close, proposed) or self.near(proposed, rng)
 
     def pool(self, networks: Sequence[Network]) -> Pool:
         """Describe networks by their super-blocks."""

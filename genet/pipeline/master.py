@@ -14,7 +14,7 @@ from genet.models.build import GENet, build
 from genet.models.class_order import numbered_like
 from genet.models.weights import WEIGHTS_FILE, load, load_weights, read_labels, save_weights, weights_bytes
 from genet.pipeline.context import RunContext
-from genet.pipeline.train import TrainingTask, train_anew, trained_before
+from genet.pipeline.train import TrainingSpec, train_anew, trained_before
 from genet.search.outcome import Trained
 from genet.storage import digest
 from genet.training.accuracy import accuracy
@@ -36,7 +36,7 @@ def train_master(job: RunContext) -> Trained:
     """Train the MasterNet, the parent of all trials, from new weights or from others; or take one that was trained before."""
     master, own = job.recipe.master, job.folder.master
     if not isinstance(master, PretrainedMaster | TunedMaster):
-        return train_network(job, lesson_of(job, job.masternet, master), own, TITLE, None)
+        return train_unless_done(job, training_spec(job, job.masternet, master), own, TITLE, None)
     folder = Path(master.folder)
     if own.exists() and own.with_suffix(".safetensors").exists() and not (folder / WEIGHTS_FILE).exists():
         return Trained.load(own)  # the run has its own copy
@@ -53,10 +53,10 @@ def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> Trained:
     if numbered_like(module, read_labels(folder), job.splits.labels) is None:
         module.head = build(module.network, job.recipe.seed).head
     parent = _parent(module)
-    lesson = lesson_of(job, job.masternet, schedule, parent=parent)
-    if trained_before(lesson, job.folder.master) is None:
+    spec = training_spec(job, job.masternet, schedule, parent=parent)
+    if trained_before(spec, job.folder.master) is None:
         _check_no_trials(job, folder)
-    return train_network(job, lesson, job.folder.master, TITLE, parent)
+    return train_unless_done(job, spec, job.folder.master, TITLE, parent)
 
 
 def _parent(module: GENet) -> Parent:
@@ -110,32 +110,32 @@ def _take_master(job: RunContext, folder: Path) -> Trained:
     return trained
 
 
-def train_network(
+def train_unless_done(
     job: RunContext,
-    lesson: TrainingTask,
+    spec: TrainingSpec,
     result: Path,
     title: str,
     parent: Parent | None,
     world: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
     """Train a network, unless `result` and the weights beside it show that this is done; `parent` holds what it inherits."""
-    known = trained_before(lesson, result)
+    known = trained_before(spec, result)
     world.wait()  # all processes have checked before the first of them writes
     if known:
         return known
-    splits = job.splits.seen_as(lesson.view(world))
+    splits = job.splits.with_view(spec.view(world))
     log = job.log.under(result.parent.name if result.stem == "model" else result.stem)
-    with job.progress.track(title, lesson.schedule.epochs) as tracker:
+    with job.progress.track(title, spec.schedule.epochs) as tracker:
         execution = Execution(job.device, world=world, progress=job.progress, log=log)
-        return train_anew(lesson, splits, execution, result, tracker, parent.module if parent else None)
+        return train_anew(spec, splits, execution, result, tracker, parent.module if parent else None)
 
 
-def lesson_of(
+def training_spec(
     job: RunContext, network: ModelSpec, schedule: Schedule, repeat: int = 0, parent: Parent | None = None
-) -> TrainingTask:
+) -> TrainingSpec:
     """Return a network trained on the job's images, from a parent's weights if there is one that it may inherit."""
     recipe = job.recipe
     inherits = parent.weights if parent and may_inherit(network, parent.module.network) else ""
-    return TrainingTask(
+    return TrainingSpec(
         network, schedule, recipe.data, recipe.seed, recipe.augment, repeat, inherits=inherits, images=job.splits.name
     )

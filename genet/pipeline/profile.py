@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from genet.arch.network import Block, blocks
-from genet.arch.space import Widths
+from genet.arch.space import WidthsOnOffer
 from genet.device import DeviceCard
 from genet.errors import EvidenceError, MeasurementError, RunError
 from genet.latency.profile import FEW, MANY, measure_network, profile_blocks
@@ -13,13 +13,13 @@ from genet.latency.staircase.space_sweeps import (
     Staircases,
     correction_networks,
     find_staircases,
-    places,
     rows_needed,
+    staircase_sites,
     sweep_blocks,
 )
 from genet.pipeline.context import RunContext, other_setting, predictor
 from genet.pipeline.cost_estimate import Preflight, outlook, preflight
-from genet.pipeline.master import lesson_of
+from genet.pipeline.master import training_spec
 from genet.pipeline.train import teacher_of
 from genet.progress import Tracker
 
@@ -31,8 +31,8 @@ def check_job(job: RunContext) -> Preflight:
         job.progress.say(f"  measured before in another setting, and now anew: {before}")
     undecided = job.recipe.space.masternets is not None and not (job.tournament and job.tournament.winner)
     if undecided or not job.folder.master.exists():
-        lesson = lesson_of(job, job.reference, job.recipe.train)
-        teacher_of(lesson, job.splits.labels)  # a missing teacher must not be found only after the search
+        spec = training_spec(job, job.reference, job.recipe.train)
+        teacher_of(spec, job.splits.labels)  # a missing teacher must not be found only after the search
     job.card.save(job.folder.environment)
     seen = preflight(job)
     batch = max(job.recipe.train.batch, job.recipe.distill.batch)
@@ -83,7 +83,7 @@ def profile_device(job: RunContext) -> Staircases:
 
 def _sweep(job: RunContext) -> None:
     """Measure the sweeps, all places in turn, until all steps are located."""
-    everywhere = places(job.space)
+    everywhere = staircase_sites(job.space)
     own = [superblock.width for superblock in job.space.superblocks]
     if not everywhere:
         return
@@ -121,7 +121,7 @@ def _say_marked(job: RunContext, marked: int) -> None:
         job.progress.say(f"  {marked} rows drifted by over 2 %, and did so when measured again; they are corrected for it")
 
 
-def _measure_networks(job: RunContext, kept: dict[int, Widths]) -> None:
+def _measure_networks(job: RunContext, kept: dict[int, WidthsOnOffer]) -> None:
     """Measure the reference, the MasterNet at every resolution, and random networks, whole."""
     networks = (
         job.reference,

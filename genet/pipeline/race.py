@@ -14,9 +14,9 @@ from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.joint_trials import run_joint_trials
 from genet.pipeline.master import parent_of
-from genet.pipeline.trainings import Finished, Trainings
-from genet.search.outcome import Outcomes, Trained, Won
-from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced
+from genet.pipeline.trainings import FinishedTraining, Trainings
+from genet.search.outcome import Outcomes, TournamentWinner, Trained
+from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced_networks
 from genet.storage import digest
 from genet.trials.runners.opening import open_runner
 
@@ -38,27 +38,27 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     if entrants and not winners:
         why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())
         raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
-    lessons = "/".join(sorted(task.id for task in trainings.tasks))
+    training_ids = "/".join(sorted(task.id for task in trainings.tasks))
     result = Outcomes(
-        inputs=digest(f"{found.model_dump_json(exclude={'joint', 'promoted_inputs'})}/{masternet.inputs}/{lessons}"),
+        inputs=digest(f"{found.model_dump_json(exclude={'joint', 'promoted_inputs'})}/{masternet.inputs}/{training_ids}"),
         setting=found.setting,
         masternet=masternet,
         masternet_ms_per_image=found.masternet_ms_per_image,
         won=_won(job),
         outcomes=winners,
         unmet=found.unmet,
-        raced=raced(entrants, scores),
+        raced=raced_networks(entrants, scores),
         failed=trainings.failures,
         tried_again=trainings.tried_again,
         trainings=_cost(job, trainings),
     )
     if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):
         result.save(job.folder.results)
-    job.folder.forget_the_race()
+    job.folder.delete_race_checkpoints()
     return result
 
 
-def _won(job: RunContext) -> Won | None:
+def _won(job: RunContext) -> TournamentWinner | None:
     """Return the winner of the tournament with its latency in the present setting, as far as it was measured in it."""
     won = job.tournament.won if job.tournament else None
     row = job.table.network_row(job.masternet) if won else None
@@ -76,11 +76,11 @@ def _trained(job: RunContext, trainings: Trainings, entrants: Sequence[Entrant])
         budgets.setdefault(entrant.budget, []).append(entrant)
     trainings.name({entrant.network: entrant.name for entrant in entrants})
     crowded = {budget for budget, own in budgets.items() if len({e.network for e in own}) > FINALISTS}
-    reached = trainings.train_shortly({each.network: each.name for budget in crowded for each in budgets[budget]})
-    full: dict[tuple[str, int], Finished] = {}
+    short_accuracies = trainings.train_shortly({each.network: each.name for budget in crowded for each in budgets[budget]})
+    full: dict[tuple[str, int], FinishedTraining] = {}
     while True:  # the next best takes the place of a finalist that cannot be trained
         gone = {network for (network, _), line in full.items() if line.held_out is None}
-        left = {network: accuracy for network, accuracy in reached.items() if network not in gone}
+        left = {network: accuracy for network, accuracy in short_accuracies.items() if network not in gone}
         chosen = [
             (network, 0)
             for budget, own in budgets.items()
@@ -111,9 +111,9 @@ def _cost(job: RunContext, trainings: Trainings) -> float:
     return cost + (trials / fmean(full) if full else 0.0)
 
 
-def _scores(full: Mapping[tuple[str, int], Finished]) -> dict[str, Score]:
+def _scores(full: Mapping[tuple[str, int], FinishedTraining]) -> dict[str, Score]:
     """Return what the trainings of every network reached that has one."""
-    by_network: dict[str, list[Finished]] = {}
+    by_network: dict[str, list[FinishedTraining]] = {}
     for (network, _), line in full.items():
         if line.held_out is not None:
             by_network.setdefault(network, []).append(line)

@@ -11,7 +11,7 @@ from genet.errors import EvidenceError
 from genet.latency.estimate.gpus import find_gpu
 from genet.latency.predict import Predictor
 from genet.latency.table import LatencyTable
-from genet.latency.workload import whole
+from genet.latency.workload import whole_network
 from genet.storage import Record
 
 
@@ -35,12 +35,12 @@ class BudgetOutlook(Record):
     @property
     def prospect(self) -> str:
         """The budget's other forms, and whether it can be met, as far as both are known."""
-        told = {True: "within reach", False: "probably out of reach", None: ""}[self.reachable]
-        if told and self.fewest_macs_ms_per_image is not None:
-            told += f", the network with the fewest MACs takes {self.fewest_macs_ms_per_image:.4g} ms/image"
-        elif told:
-            told += ", by the MasterNet itself"
-        return ": ".join(filter(None, (self.others, told)))
+        reachability = {True: "within reach", False: "probably out of reach", None: ""}[self.reachable]
+        if reachability and self.fewest_macs_ms_per_image is not None:
+            reachability += f", the network with the fewest MACs takes {self.fewest_macs_ms_per_image:.4g} ms/image"
+        elif reachability:
+            reachability += ", by the MasterNet itself"
+        return ": ".join(filter(None, (self.others, reachability)))
 
 
 def outlooks(recipe: Recipe, masternet_ms: float | None, fastest_ms: Iterable[float], batch: int) -> tuple[BudgetOutlook, ...]:
@@ -70,7 +70,7 @@ def estimated_outlooks(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
     meter = EstimateMeter(recipe.measure, find_gpu(recipe.measure.device.removeprefix("estimate:")))
 
     def ms(network: Network) -> float:
-        return meter.estimate(whole(network)).ms
+        return meter.estimate(whole_network(network)).ms
 
     masternet = recipe.space.masternet(recipe.search_resolution)
     return outlooks(recipe, ms(masternet), map(ms, _smallest(recipe)), recipe.measure.batch)

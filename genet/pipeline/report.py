@@ -15,7 +15,7 @@ from genet.models.weights import write_labels
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials
 from genet.pipeline.explain import explain_selection
-from genet.pipeline.master import lesson_of, parent_of, train_network
+from genet.pipeline.master import parent_of, train_unless_done, training_spec
 from genet.pipeline.run_folder import RunFolder, network_name
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.shortfalls import list_shortfalls
@@ -57,8 +57,8 @@ def _trained(job: RunContext, network: ModelSpec, world: ProcessGroup) -> Traine
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
         write_labels(folder, job.splits.labels)
     parent = parent_of(job)
-    lesson = lesson_of(job, network, job.recipe.train, parent=parent)
-    return train_network(job, lesson, folder / "model.json", f"training {network_name(network)}", parent, world)
+    spec = training_spec(job, network, job.recipe.train, parent=parent)
+    return train_unless_done(job, spec, folder / "model.json", f"training {network_name(network)}", parent, world)
 
 
 def write_report(job: RunContext) -> Path:
@@ -68,7 +68,7 @@ def write_report(job: RunContext) -> Path:
     regression = state.regression if files.regression.exists() else None
     outcomes = files.if_there(files.results, Outcomes)
     roof = files.read_current(files.roof, RunRoof, state.table.setting.digest)
-    story = ReportData(
+    data = ReportData(
         recipe=job.recipe,
         setting=state.table.setting,
         measurements=len(state.table),
@@ -89,7 +89,7 @@ def write_report(job: RunContext) -> Path:
         standings=standings_of(job),
         shortfalls=list_shortfalls(files),
     )
-    write_atomic(files.report, page(story).encode())
+    write_atomic(files.report, page(data).encode())
     return files.report
 
 

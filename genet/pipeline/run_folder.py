@@ -15,7 +15,7 @@ from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError, RunError, StorageError
 from genet.search.outcome import Trained
 from genet.storage import Derived, Journal, Record, write_atomic
-from genet.training.image_identity import NOTE, Contents, Made, Noted, followed, note_of
+from genet.training.image_identity import NOTE, EarlierImages, ImageContents, ImageNote, note_of, relocated
 
 R = TypeVar("R", bound=Record)
 D = TypeVar("D", bound=Derived)
@@ -87,9 +87,9 @@ class RunFolder:
         if not self.recipe_file.exists():
             raise RunError(f"{self.path}: got no recipe.yaml in it, expected a run folder; `genet run RECIPE` makes one")
         recipe = read_kept_recipe(self.recipe_file)
-        return recipe.model_copy(update={"data": followed(recipe.data, self.path)})
+        return recipe.model_copy(update={"data": relocated(recipe.data, self.path)})
 
-    def note_of(self, data: Data, contents: Contents) -> Noted:
+    def note_of(self, data: Data, contents: ImageContents) -> ImageNote:
         """Return the note that the folder keeps of these images; RunError if its results were made from others."""
         results, begun = (
             any(any(self.path.glob(f"{name}{suffix}")) for name in ("master", "networks/*/model"))
@@ -98,7 +98,7 @@ class RunFolder:
         made = None
         if results or begun or self.trials.path.exists():
             images = Trained.load(self.master).images if self.master.exists() else None
-            made = Made(read_kept_recipe(self.recipe_file).data.root, images, tested=results)
+            made = EarlierImages(read_kept_recipe(self.recipe_file).data.root, images, tested=results)
         return note_of(self.path, data, contents, made, "put them back, or give --new-run for a new folder")
 
     def check_free_for(self, recipe: Recipe) -> None:
@@ -128,7 +128,7 @@ class RunFolder:
         if not self.recipe_file.exists() or read_kept_recipe(self.recipe_file) != recipe:
             write_atomic(self.recipe_file, to_yaml(recipe).encode())
 
-    def forget_the_race(self) -> None:
+    def delete_race_checkpoints(self) -> None:
         """Delete the checkpoints of a race that is over; its journal and its networks stay."""
         shutil.rmtree(self.race_under_way, ignore_errors=True)
 

@@ -19,7 +19,7 @@ SCALING = "4"  # raised when designs are scaled in another way, so that a run sc
 C = TypeVar("C")  # the type of a certificate
 
 
-class Scan:
+class ScaledDesigns:
     """The scales of designs, timed as they are asked for; `faults` tells why some could not be."""
 
     def __init__(self, job: RunContext) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from genet.arch.external import ModelSpec
-from genet.arch.space import Widths
+from genet.arch.space import WidthsOnOffer
 from genet.config.budget import Budget
 from genet.errors import EvidenceError
 from genet.latency.evidence import read_evidence
@@ -16,7 +16,7 @@ from genet.latency.predict import Predictor
 from genet.latency.profile import measure_network
 from genet.latency.staircase.space_sweeps import Staircases, find_staircases
 from genet.latency.table import LatencyTable, NetworkRow, Rounds, find_setting
-from genet.latency.timing.ratio import Stop
+from genet.latency.timing.ratio import StopRule
 from genet.names import damaged_lines
 from genet.pipeline.context import RunContext, calibration_rows, predictor
 from genet.pipeline.fit import current_regression
@@ -53,7 +53,7 @@ class SearchState:
 
     def __init__(self, job: RunContext, table: LatencyTable | None = None) -> None:
         self.job, self.table = job, run_table(job) if table is None else table
-        self._offers: dict[int, ChoiceTables] = {}  # by resolution
+        self._choice_tables: dict[int, ChoiceTables] = {}  # by resolution
         self._solved: dict[int, ExactSolver] = {}
 
     @property
@@ -72,7 +72,7 @@ class SearchState:
         return current_regression(self.job)
 
     @cached_property
-    def kept(self) -> dict[int, Widths]:
+    def kept(self) -> dict[int, WidthsOnOffer]:
         """The widths on offer at every resolution, by the table's own staircases; they may differ from the run's."""
         staircases = self.job.folder.read(self.job.folder.staircase, Staircases)
         if staircases.setting != self.table.setting.digest or self.table.path != self.job.folder.latency.path:
@@ -87,26 +87,26 @@ class SearchState:
     def learn(self, row: NetworkRow) -> None:
         """Correct the predictions by one more network measured whole."""
         self.predictor.learn(row)
-        self._offers.clear()
+        self._choice_tables.clear()
         self._solved.clear()
 
-    def offers(self, resolution: int) -> ChoiceTables:
+    def choice_tables(self, resolution: int) -> ChoiceTables:
         """Return what the space offers at a resolution, with its predictions."""
-        if resolution not in self._offers:
+        if resolution not in self._choice_tables:
             known, latency = self.regression, self.predictor
-            predicted = Predicted(known.accuracy, known.gain, latency.reading_ms, latency.correction.host_ms)
-            self._offers[resolution] = tabulate_choices(self.job.space, self.kept[resolution], resolution, predicted)
-        return self._offers[resolution]
+            predicted = Predicted(known.accuracy, known.gain, latency.ms_by_in_width, latency.correction.host_ms)
+            self._choice_tables[resolution] = tabulate_choices(self.job.space, self.kept[resolution], resolution, predicted)
+        return self._choice_tables[resolution]
 
     def solver(self, resolution: int) -> ExactSolver:
         """Return the exact answers to all budgets at a resolution."""
         if resolution not in self._solved:
-            self._solved[resolution] = ExactSolver(self.offers(resolution))
+            self._solved[resolution] = ExactSolver(self.choice_tables(resolution))
         return self._solved[resolution]
 
     def frontier(self, resolution: int) -> tuple[Candidate, ...]:
         """Return the candidates at a resolution: the exact frontier, or the best of random structures if the recipe says so."""
-        offered, how = self.offers(resolution), self.job.recipe.select
+        offered, how = self.choice_tables(resolution), self.job.recipe.select
         exact = how.method == "exact"
         found = self.solver(resolution).frontier() if exact else random_search(offered, how.random_samples, self.job.recipe.seed)
         return filter_by_utilization(found) if how.filter else found
@@ -160,7 +160,7 @@ class SearchState:
             error = self._reference_error(budget)
             return not patient and count >= FUTILE and not could_be_within(rounds.ratios, limit, most, error)
 
-        return measure_network(self.table, self.job.meter, network, self.job.reference, Stop(decided, most=most))
+        return measure_network(self.table, self.job.meter, network, self.job.reference, StopRule(decided, most=most))
 
     def judge(self, row: NetworkRow, budget: Budget) -> Certificate:
         """Judge a network by a budget: a multiple of the MasterNet's latency by ratios to it, which no drift can affect.

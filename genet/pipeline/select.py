@@ -8,12 +8,12 @@ from functools import partial
 from genet.arch.network import Network
 from genet.config.budget import Budget
 from genet.errors import MeasurementError
-from genet.latency.estimate.roofline import RunRoof, read_roof
+from genet.latency.estimate.roofline import RunRoof, measure_roof
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.timing.meter import CALM
 from genet.pipeline.context import RunContext
 from genet.pipeline.search_state import SearchState
-from genet.search.certificate import Certificate, Choice, Selection, best_certified
+from genet.search.certificate import Certificate, SelectedNetwork, Selection, best_certified
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
 from genet.storage import digest
@@ -46,7 +46,7 @@ def _measure_roof(job: RunContext, setting: str) -> None:
     """Measure the device's peak performance for the report, which does without if it cannot be measured."""
     if job.folder.read_current(job.folder.roof, RunRoof, setting) is None:
         try:
-            RunRoof(inputs=setting, roof=read_roof(job.meter)[0]).save(job.folder.roof)
+            RunRoof(inputs=setting, roof=measure_roof(job.meter)[0]).save(job.folder.roof)
         except MeasurementError as fault:
             job.progress.say(f"  utilization is not told: {fault}")
 
@@ -62,7 +62,7 @@ def _certified_selection(state: SearchState) -> Selection:
     return _selection(state, choices, error)
 
 
-def _certified_choice(state: SearchState, budget: Budget, resolution: int) -> Choice:
+def _certified_choice(state: SearchState, budget: Budget, resolution: int) -> SelectedNetwork:
     """Certify candidates until one is within the budget; each measured network refines the predictions of the rest."""
 
     def certify(candidate: Candidate) -> Certificate:
@@ -75,7 +75,7 @@ def _certified_choice(state: SearchState, budget: Budget, resolution: int) -> Ch
     return _choice(state, budget, candidate, found.model_copy(update={"within": bool(found.within)}))
 
 
-def _warn_if_busy(state: SearchState, choices: tuple[Choice, ...]) -> None:
+def _warn_if_busy(state: SearchState, choices: tuple[SelectedNetwork, ...]) -> None:
     rows = [state.table.network_row(Network.parse(choice.network)) for choice in choices]
     worst = max((row.spread for row in rows if row), default=0.0)
     if worst > CALM:
@@ -92,7 +92,7 @@ def select_from_evidence(state: SearchState, budgets: tuple[Budget, ...]) -> Sel
     return _selection(state, choices, state.predictor.correction.left_out_error)
 
 
-def _answered(state: SearchState, budget: Budget, front: Sequence[Candidate]) -> Choice:
+def _answered(state: SearchState, budget: Budget, front: Sequence[Candidate]) -> SelectedNetwork:
     """Return the best network that is predicted to be within the budget, or measured not to break it; else the fastest."""
     limit_ms = state.limit_ms(budget)
     found = {
@@ -115,8 +115,8 @@ def _answered(state: SearchState, budget: Budget, front: Sequence[Candidate]) ->
     return _choice(state, budget, fastest, found.get(fastest.network)).model_copy(update={"within": False})
 
 
-def _choice(state: SearchState, budget: Budget, candidate: Candidate, found: Certificate | None) -> Choice:
-    return Choice(
+def _choice(state: SearchState, budget: Budget, candidate: Candidate, found: Certificate | None) -> SelectedNetwork:
+    return SelectedNetwork(
         budget=budget,
         budget_ms_per_image=state.limit_ms(budget) / state.batch,
         resolution=candidate.resolution,
@@ -129,7 +129,7 @@ def _choice(state: SearchState, budget: Budget, candidate: Candidate, found: Cer
     )
 
 
-def _selection(state: SearchState, choices: list[Choice], error: float | None) -> Selection:
+def _selection(state: SearchState, choices: list[SelectedNetwork], error: float | None) -> Selection:
     return Selection(
         inputs="",
         setting=state.table.setting,

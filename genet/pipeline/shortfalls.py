@@ -24,6 +24,6 @@ def unmet_budgets(files: RunFolder) -> tuple[str, ...]:
 
 def _unmet(files: RunFolder, raced: Outcomes | None) -> tuple[str, ...]:
     if raced:
-        return tuple(each.told(raced.masternet_ms_per_image, raced.setting.batch) for each in raced.unmet)
+        return tuple(each.sentence(raced.masternet_ms_per_image, raced.setting.batch) for each in raced.unmet)
     selection = files.if_there(files.selection, Selection)
     return selection.unmet if selection else ()

@@ -11,14 +11,14 @@ from genet.latency.table import NetworkRow
 from genet.latency.trace import structure_cost
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner
-from genet.pipeline.master import lesson_of
+from genet.pipeline.master import training_spec
 from genet.pipeline.run_folder import network_name
-from genet.pipeline.scale_designs import SCALING, Scan
+from genet.pipeline.scale_designs import SCALING, ScaledDesigns
 from genet.pipeline.trainings import Trainings, read_finished
 from genet.search.known_designs import Design, portfolio_of
 from genet.search.outcome import percent
 from genet.search.scaling import forms_within
-from genet.search.tournament import Contender, Reached, Round, Standing, Tournament, ranked, rounds_of, standings
+from genet.search.tournament import Contender, Round, RoundResult, Standing, Tournament, ranked, standings, tournament_rounds
 from genet.statistics import half_interval
 from genet.storage import digest
 from genet.trials.results import FailureKind
@@ -44,16 +44,16 @@ def find_masternet(job: RunContext, runner: OpenRunner = open_runner) -> Tournam
         return known
     designs = portfolio_of(job.recipe.space)
     shapes = "/".join(f"{design.name} {design.network}" for design in designs)
-    trained = lesson_of(job, job.reference, job.recipe.train).inputs  # stands for images, schedule and seed
+    trained = training_spec(job, job.reference, job.recipe.train).inputs  # stands for images, schedule and seed
     inputs = digest(f"{SCALING}/{shapes}/{job.table.setting.digest}/{trained}")
     if known is None or known.inputs != inputs:
-        known = _begun(job, designs, inputs)
+        known = _start_tournament(job, designs, inputs)
     if known.winner is not None:
         return known
-    job.tournament = _held(job, known, runner)
+    job.tournament = _run_rounds(job, known, runner)
     job.folder.staircase.unlink(missing_ok=True)  # of another MasterNet; what was measured for it stays
     job.tournament.save(job.folder.tournament)
-    job.folder.forget_the_race()
+    job.folder.delete_race_checkpoints()
     job.progress.say(f"  {summary(job)}")
     return job.tournament
 
@@ -68,8 +68,8 @@ def summary(job: RunContext) -> str:
         return f"round {max(1, len(found.rounds))} of {found.planned}, {len(found.contenders)} designs of {ms}"
     if not others:
         return f"no other design is as fast as the MasterNet of the space, {ms}, which stays"
-    reached = "" if first.error is None else f", {percent(first.reached[-1] or 0.0)} ± {100 * first.error:.1f}"
-    return f"the MasterNet is {first.contender.design}, the best of {len(found.contenders)} designs of {ms}{reached}"
+    accuracy = "" if first.error is None else f", {percent(first.reached[-1] or 0.0)} ± {100 * first.error:.1f}"
+    return f"the MasterNet is {first.contender.design}, the best of {len(found.contenders)} designs of {ms}{accuracy}"
 
 
 def standings_of(job: RunContext) -> tuple[Standing, ...]:
@@ -78,13 +78,13 @@ def standings_of(job: RunContext) -> tuple[Standing, ...]:
         return ()
     lines = read_finished(job.folder.race)
     ended = {
-        each: Reached(accuracy=lines[each].held_out, images=lines[each].held_out_images)
+        each: RoundResult(accuracy=lines[each].held_out, images=lines[each].held_out_images)
         for each in job.tournament.trainings & lines.keys()
     }
     return standings(job.tournament, ended)
 
 
-def _begun(job: RunContext, designs: Sequence[Design], inputs: str) -> Tournament:
+def _start_tournament(job: RunContext, designs: Sequence[Design], inputs: str) -> Tournament:
     """Scale every design to the latency of the space's MasterNet; one that no scale of is as fast does not take part."""
     try:
         measure_network(job.table, job.meter, job.reference, job.reference, MANY)
@@ -97,7 +97,7 @@ def _begun(job: RunContext, designs: Sequence[Design], inputs: str) -> Tournamen
             "it, or leave masternets out"
         ) from None
     begun = Tournament(
-        inputs=inputs, setting=job.table.setting, contenders=found, planned=len(rounds_of(len(found), job.recipe.train))
+        inputs=inputs, setting=job.table.setting, contenders=found, planned=len(tournament_rounds(len(found), job.recipe.train))
     )
     begun.save(job.folder.tournament)
     return begun
@@ -132,13 +132,15 @@ def _contender(job: RunContext, design: Design) -> Contender | None:
     if network == job.reference:
         found: tuple[ModelSpec, NetworkRow] = network, measure_network(job.table, job.meter, network, job.reference)
     else:
-        scan = Scan(job)
-        scales = forms_within(scan.forms(design, network.input.resolution), limit_ms, certify, structure_cost(network).macs)
+        scaled_designs = ScaledDesigns(job)
+        scales = forms_within(
+            scaled_designs.forms(design, network.input.resolution), limit_ms, certify, structure_cost(network).macs
+        )
         if not scales:
-            why = f" ({first_line(scan.faults[0])})" if scan.faults else ""
+            why = f" ({first_line(scaled_designs.faults[0])})" if scaled_designs.faults else ""
             job.progress.say(f"  {design.name}: no scale of it is within {limit_ms / batch:.4f} ms/image{why}; it takes no part")
             return None
-        found = scan.widened(*scales[-1], limit_ms, certify)
+        found = scaled_designs.widened(*scales[-1], limit_ms, certify)
     scaled, row = found
     return Contender(
         design=design.name,
@@ -150,12 +152,12 @@ def _contender(job: RunContext, design: Design) -> Contender | None:
     )
 
 
-def _held(job: RunContext, found: Tournament, runner: OpenRunner) -> Tournament:
+def _run_rounds(job: RunContext, found: Tournament, runner: OpenRunner) -> Tournament:
     """Train round after round, and return the tournament with its winner."""
     trainings = Trainings(job, runner, {each.network: each.design for each in found.contenders})
     trainings.name({each.network: each.name for each in found.contenders})
     left = tuple(each.network for each in found.contenders)
-    rounds = rounds_of(len(left), job.recipe.train)
+    rounds = tournament_rounds(len(left), job.recipe.train)
     for number, (count, schedule) in enumerate(rounds, start=1):
         left = left[:count]
         begun = Round(epochs=schedule.epochs, trainings={each: trainings.task(each, schedule).id for each in left})

@@ -22,12 +22,20 @@ from genet.errors import GenetError, RunError, first_line
 from genet.export.opening import open_network
 from genet.models.build import GENet
 from genet.models.class_order import numbered_like
-from genet.models.external import build_structure, check_unchanged, marked
+from genet.models.external import build_structure, check_unchanged, mark_structure
 from genet.models.folded import Folded, unfolded
 from genet.models.inherit import inherit
 from genet.models.plain import baked
-from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, check_kept, load_structure, read_labels, save_weights, write_labels
-from genet.names import unshared
+from genet.models.weights import (
+    NETWORK_FILE,
+    WEIGHTS_FILE,
+    check_rebuildable,
+    load_structure,
+    read_labels,
+    save_weights,
+    write_labels,
+)
+from genet.names import name_differences
 from genet.progress import SILENT, Progress, Tracker
 from genet.search.outcome import Trained, percent
 from genet.storage import digest, read_bytes, write_atomic
@@ -35,7 +43,7 @@ from genet.training.accuracy import accuracy
 from genet.training.checkpoints import Checkpoints
 from genet.training.class_folders import in_order
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from genet.training.image_identity import Contents, Made, Noted, note_of
+from genet.training.image_identity import EarlierImages, ImageContents, ImageNote, note_of
 from genet.training.image_sets import View
 from genet.training.log import NO_LOG, open_log
 from genet.training.loop import Epoch, EpochDone, Execution, TrainingInputs, finished, training_stages
@@ -46,7 +54,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class TrainingTask:
+class TrainingSpec:
     """A network, its training, and its images. Every `repeat` has weights and an order of images of its own.
 
     `start` are the weights to begin with, in place of fresh ones, and `numbered` the classes in the order of those weights, if
@@ -120,16 +128,16 @@ class TrainingTask:
         return View(training.augment or self.augment, training.random_erase_prob, world.rank, world.size)
 
 
-def trained_before(lesson: TrainingTask, result: Path) -> Trained | None:
+def trained_before(spec: TrainingSpec, result: Path) -> Trained | None:
     """Return the result of an earlier training that was exactly this one."""
     if not (result.exists() and result.with_suffix(".safetensors").exists()):
         return None
     known = Trained.load(result)
-    return known if known.inputs in (lesson.inputs, lesson.earlier_inputs) else None
+    return known if known.inputs in (spec.inputs, spec.earlier_inputs) else None
 
 
 def train_anew(
-    lesson: TrainingTask,
+    spec: TrainingSpec,
     splits: Splits,
     execution: Execution,
     result: Path,
@@ -140,11 +148,11 @@ def train_anew(
 
     The tracker counts epochs. Of several processes the first writes.
     """
-    world, checkpoint = execution.world, result.with_suffix(f".{lesson.inputs[:8]}.checkpoint")
+    world, checkpoint = execution.world, result.with_suffix(f".{spec.inputs[:8]}.checkpoint")
     log = execution.log if world.first else NO_LOG
     here = dataclasses.replace(execution, device=world.device(execution.device), checkpoint=checkpoint, log=log)
-    tell = _telling(tracker, splits.train.size)
-    module, trained = finished(learn(lesson, splits, here, parent), tell)
+    tell = _epoch_reporter(tracker, splits.train.size)
+    module, trained = finished(train_by_epochs(spec, splits, here, parent), tell)
     if world.first:
         save_weights(module, result.with_suffix(".safetensors"))
         save_trained(trained, result)
@@ -164,27 +172,27 @@ def save_trained(trained: Trained, result: Path) -> None:
     trained.save(result)
 
 
-def learn(
-    lesson: TrainingTask, splits: Splits, execution: Execution, parent: GENet | None = None
+def train_by_epochs(
+    spec: TrainingSpec, splits: Splits, execution: Execution, parent: GENet | None = None
 ) -> Generator[Epoch, None, tuple[nn.Module, Trained]]:
     """Train a network, from its checkpoint if there is one; yield every epoch's number, loss and accuracy.
 
     `parent` holds the weights that the lesson inherits. Return the network, without its fold, and its accuracies. Nothing but the
     checkpoint and the log is written.
     """
-    module, resolution = _begun(lesson, parent=parent), lesson.network.input.resolution
-    teacher = teacher_of(lesson, splits.labels)
-    inputs = TrainingInputs(splits.train, lesson.schedule, resolution, lesson.order_seed, teacher)
+    module, resolution = _initial_module(spec, parent=parent), spec.network.input.resolution
+    teacher = teacher_of(spec, splits.labels)
+    inputs = TrainingInputs(splits.train, spec.schedule, resolution, spec.order_seed, teacher)
     with closing(execution.log) as log:
         epochs = yield from log.follow(training_stages(module, inputs, execution))
         held_out = [splits.nas_validation, splits.test]
         if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
-            held_out = [images.shuffled(lesson.seed) for images in held_out]
+            held_out = [images.shuffled(spec.seed) for images in held_out]
         nas, test = (accuracy(module, images, resolution, execution.device, execution.world) for images in held_out)
         log.write(epochs[-1][0], {"held-out accuracy": nas, "test accuracy": test})
     trained = Trained(
-        inputs=lesson.inputs,
-        network=str(lesson.network),
+        inputs=spec.inputs,
+        network=str(spec.network),
         resolution=resolution,
         nas_accuracy=nas,
         nas_images=splits.nas_validation.size,
@@ -196,19 +204,19 @@ def learn(
     return (module.inside if isinstance(module, Folded) else module), trained
 
 
-def _begun(lesson: TrainingTask, progress: Progress = SILENT, parent: GENet | None = None) -> nn.Module:
+def _initial_module(spec: TrainingSpec, progress: Progress = SILENT, parent: GENet | None = None) -> nn.Module:
     """Return the network with fresh weights, or with those it begins with; changes to other authors' modules are reported."""
-    network = lesson.network
-    if lesson.inherits and isinstance(network, Network):
+    network = spec.network
+    if spec.inherits and isinstance(network, Network):
         assert parent is not None, "whoever trains a network that inherits has its parent"
-        return inherit(parent, network, lesson.weights_seed).train()
-    module = load_structure(network, lesson.start).train() if lesson.start else build_structure(network, lesson.weights_seed)
+        return inherit(parent, network, spec.weights_seed).train()
+    module = load_structure(network, spec.start).train() if spec.start else build_structure(network, spec.weights_seed)
     if isinstance(network, ExternalModel):
-        for told in filter(None, (baked(module), ready_to_train(module, network))):
-            progress.say(f"  {network.name}: {told}")
-    if lesson.fold == 1:
+        for remark in filter(None, (baked(module), ready_to_train(module, network))):
+            progress.say(f"  {network.name}: {remark}")
+    if spec.fold == 1:
         return module
-    return marked(Folded(module, lesson.fold), network.model_copy(update={"input": lesson.reads}))
+    return mark_structure(Folded(module, spec.fold), network.model_copy(update={"input": spec.reads}))
 
 
 def train_network(
@@ -230,52 +238,52 @@ def train_network(
     world, progress = execution.world, execution.progress
     labels = read_labels(start.parent) if start else None
     numbered = labels if labels and labels != in_order(labels) else None
-    lesson = TrainingTask(
+    spec = TrainingSpec(
         network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, numbered=numbered, fold=fold
     )
     result, device = folder / "model.json", world.device(execution.device)
-    splits = load_data(recipe.data, lesson.reads, recipe.seed, lesson.view(world), device, labels, progress)
+    splits = load_data(recipe.data, spec.reads, recipe.seed, spec.view(world), device, labels, progress)
     noted = None
     if splits.contents:
         noted = note_in(folder, recipe.data, splits.contents, "put them back, or give another --into FOLDER")
-        lesson = dataclasses.replace(lesson, images=noted.name)
-    known = trained_before(lesson, result)
+        spec = dataclasses.replace(spec, images=noted.name)
+    known = trained_before(spec, result)
     if not known:
         execution = dataclasses.replace(execution, log=open_log(recipe.log, folder))
-        _check_free(folder, lesson, recipe)
-        teacher_of(lesson, splits.labels)  # nothing is written for a training that is not possible
-        module = _begun(lesson, progress)
-        check_kept(module.inside if isinstance(module, Folded) else module, network)
+        _check_free(folder, spec, recipe)
+        teacher_of(spec, splits.labels)  # nothing is written for a training that is not possible
+        module = _initial_module(spec, progress)
+        check_rebuildable(module.inside if isinstance(module, Folded) else module, network)
         splits.check(network.input.resolution)
     world.wait()  # all processes have checked before the first of them writes
     if world.first and noted:
         noted.keep(folder, progress)
     if known:
         if world.first:
-            name_the_place(folder / "recipe.yaml", recipe.data.root)
+            update_image_place(folder / "recipe.yaml", recipe.data.root)
         return known
     if world.first:
         write_atomic(folder / "network.yaml", to_yaml(network).encode())
         write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
         write_labels(folder, splits.labels)
-    look = augment_at(lesson.view().augment, recipe.data.name, network.input.resolution)
+    look = augment_at(spec.view().augment, recipe.data.name, network.input.resolution)
     progress.say(f"  {splits.sizes}; augmentation: {look}")
-    if told := splits.shortened(recipe.train.batch):
-        progress.say(told)
+    if remark := splits.shortened(recipe.train.batch):
+        progress.say(remark)
     with progress.track(f"training {network.name}", recipe.train.epochs) as tracker:
-        return train_anew(lesson, splits, execution, result, tracker)
+        return train_anew(spec, splits, execution, result, tracker)
 
 
-def note_in(folder: Path, data: Data, contents: Contents, remedy: str) -> Noted:
+def note_in(folder: Path, data: Data, contents: ImageContents, remedy: str) -> ImageNote:
     """Return the note that a training's folder keeps of these images; RunError if it was trained on others."""
     result, made = folder / "model.json", None
     if (result.exists() or any(folder.glob("model.*.checkpoint*"))) and (folder / "recipe.yaml").exists():
         images = Trained.load(result).images if result.exists() else None
-        made = Made(read_training(folder / "recipe.yaml").data.root, images, tested=result.exists())
+        made = EarlierImages(read_training(folder / "recipe.yaml").data.root, images, tested=result.exists())
     return note_of(folder, data, contents, made, remedy)
 
 
-def name_the_place(file: Path, root: str | None) -> None:
+def update_image_place(file: Path, root: str | None) -> None:
     """Have the recipe of a finished training name the place where its images lie now."""
     recorded = read_training(file) if file.exists() else None
     if recorded and recorded.data.root != root:
@@ -283,19 +291,19 @@ def name_the_place(file: Path, root: str | None) -> None:
         write_atomic(file, to_yaml(recorded.model_copy(update={"data": data})).encode())
 
 
-def _check_free(folder: Path, lesson: TrainingTask, recipe: TrainingRecipe) -> None:
+def _check_free(folder: Path, spec: TrainingSpec, recipe: TrainingRecipe) -> None:
     if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
         if (folder / WEIGHTS_FILE).exists():
             raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")
         file = folder / NETWORK_FILE
-        if file.exists() and read_structure(file) != lesson.network:
+        if file.exists() and read_structure(file) != spec.network:
             raise RunError(f"{file}: got that of another training, expected that of this one; give another --into FOLDER")
         return  # no training was paid for here
-    if any(folder.glob(f"model.{lesson.inputs[:8]}.checkpoint*")):
+    if any(folder.glob(f"model.{spec.inputs[:8]}.checkpoint*")):
         return
     same: dict[str, Callable[[Path], bool]] = {
-        "network.yaml": lambda file: file.read_text() == to_yaml(lesson.network),
-        "recipe.yaml": lambda file: _lying_anywhere(read_training(file)) == _lying_anywhere(recipe),
+        "network.yaml": lambda file: file.read_text() == to_yaml(spec.network),
+        "recipe.yaml": lambda file: _without_place(read_training(file)) == _without_place(recipe),
     }
     for name, is_same in same.items():
         if (folder / name).exists() and not is_same(folder / name):
@@ -304,12 +312,12 @@ def _check_free(folder: Path, lesson: TrainingTask, recipe: TrainingRecipe) -> N
             )
 
 
-def _lying_anywhere(recipe: TrainingRecipe) -> TrainingRecipe:
+def _without_place(recipe: TrainingRecipe) -> TrainingRecipe:
     """Return the recipe without the place of its images, which are identified by their content, and without its log."""
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None}), "log": None})
 
 
-def _telling(tracker: Tracker, images: int) -> EpochDone:
+def _epoch_reporter(tracker: Tracker, images: int) -> EpochDone:
     """Report every epoch on the tracker."""
     before, began = tracker.done, time.monotonic()
 
@@ -323,19 +331,19 @@ def _telling(tracker: Tracker, images: int) -> EpochDone:
     return epoch_done
 
 
-def teacher_of(lesson: TrainingTask, labels: tuple[str, ...] | None) -> nn.Module | None:
+def teacher_of(spec: TrainingSpec, labels: tuple[str, ...] | None) -> nn.Module | None:
     """Return the teacher of a training that has one, answering in the order of the images' labels.
 
     GenetError if it is not available, cannot process the network's images, or has other classes.
     """
-    name = lesson.teacher
+    name = spec.teacher
     if name is None:
         return None
     try:
-        opened, reads = open_network(name, CPU), lesson.reads
+        opened, reads = open_network(name, CPU), spec.reads
     except GenetError as fault:
         raise GenetError(f"teacher: got {name} ({fault}), expected timm:MODEL or a trained network's folder") from None
-    teacher = opened.answers
+    teacher = opened.forward
     if not isinstance(teacher, nn.Module):
         raise GenetError(f"teacher: got {name}, a file for {opened.runtime}, expected timm:MODEL or a trained network's folder")
     try:
@@ -347,9 +355,11 @@ def teacher_of(lesson: TrainingTask, labels: tuple[str, ...] | None) -> nn.Modul
             f"({first_line(fault)})"
         ) from None
     if opened.reads.classes != reads.classes:
-        told = opened.reads.classes
-        raise GenetError(f"teacher: got {name} for {told} classes, expected one for the network's {reads.classes} classes")
-    differ = unshared(labels, opened.labels) if labels and opened.labels else None
+        found_classes = opened.reads.classes
+        raise GenetError(
+            f"teacher: got {name} for {found_classes} classes, expected one for the network's {reads.classes} classes"
+        )
+    differ = name_differences(labels, opened.labels) if labels and opened.labels else None
     if differ:
         lacking, extra, hint = differ
         classes = f"lacks {lacking or 'none'} and has {extra or 'none'} besides"

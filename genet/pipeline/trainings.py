@@ -21,8 +21,8 @@ from genet.models.build import GENet
 from genet.models.weights import WEIGHTS_FILE, weights_bytes, write_labels
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner
-from genet.pipeline.master import Parent, lesson_of
-from genet.pipeline.train import TrainingTask, learn, save_trained, trained_before
+from genet.pipeline.master import Parent, training_spec
+from genet.pipeline.train import TrainingSpec, save_trained, train_by_epochs, trained_before
 from genet.search.outcome import Trained, percent
 from genet.search.race import short_training
 from genet.storage import Journal, Record, write_atomic, write_checked
@@ -30,13 +30,13 @@ from genet.training.checkpoints import Checkpoints
 from genet.training.log import NO_LOG, Log
 from genet.training.loop import Execution
 from genet.training.splits import Splits
-from genet.trials.finetune import told
+from genet.trials.finetune import classify_failure
 from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, ProgressDelta
 
 PASSING = (*TRIED_AGAIN, "out of memory")  # failures that the next command tries again: a device that others fill may have room
 
 
-class Finished(Record):
+class FinishedTraining(Record):
     """A training of a whole network, as the journal keeps it; `id` names all that it depends on. Accuracies are 0 to 1."""
 
     id: str
@@ -54,31 +54,31 @@ class Finished(Record):
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingTask:
     """A network to be trained, and the file that its checkpoints are named after."""
 
     name: str
-    lesson: TrainingTask
+    spec: TrainingSpec
     checkpoint: Path
     keep: bool  # its weights
 
     @property
     def id(self) -> str:
         """Return a digest of everything that its result depends on."""
-        return self.lesson.inputs
+        return self.spec.inputs
 
     @property
     def logged_as(self) -> str:
         """Its name in a log: the network's own for the training that keeps its weights."""
-        repeat = f"-{self.lesson.repeat}" if self.lesson.repeat else ""
-        return self.checkpoint.parent.name if self.keep else f"{self.name}-{self.lesson.schedule.epochs}-epochs{repeat}"
+        repeat = f"-{self.spec.repeat}" if self.spec.repeat else ""
+        return self.checkpoint.parent.name if self.keep else f"{self.name}-{self.spec.schedule.epochs}-epochs{repeat}"
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrainingResult:
     """What comes back from whoever trained: the journal's line, and the weights of a training that keeps them."""
 
-    finished: Finished
+    finished: FinishedTraining
     trained: Trained | None = None
     weights: bytes | None = None
 
@@ -94,7 +94,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class FullTraining:
+class TrainingWork:
     """The work of a runner: networks trained one after the other, with every failure told by kind.
 
     Some inherit the weights of the `parent`, others begin with new ones.
@@ -106,25 +106,25 @@ class FullTraining:
     log: Log = NO_LOG
     silence_s: float | None = None
 
-    def on(self, device: str, share: float = 1.0) -> FullTraining:
+    def on(self, device: str, share: float = 1.0) -> TrainingWork:
         """See `Work`."""
         return dataclasses.replace(self, device=device)
 
-    def failed(self, task: Training, kind: FailureKind, message: str) -> Ended:
+    def failed(self, task: TrainingTask, kind: FailureKind, message: str) -> TrainingResult:
         """See `Work`."""
-        return Ended(_line(task, failure=Failure(kind=kind, message=message)))
+        return TrainingResult(_line(task, failure=Failure(kind=kind, message=message)))
 
-    def __call__(self, tasks: Sequence[Training]) -> Iterator[Event]:
+    def __call__(self, tasks: Sequence[TrainingTask]) -> Iterator[Event]:
         """Train each network, from its checkpoint if there is one.
 
         LostDeviceError if the device stops answering: only another process can go on.
         """
         device = open_device(self.device)
         for task in tasks:
-            walked = 0.0
+            done = 0.0
             try:
                 for event in self._trained(task, device):
-                    walked += event.tasks if isinstance(event, ProgressDelta) else 0.0
+                    done += event.tasks if isinstance(event, ProgressDelta) else 0.0
                     yield event
             except LostDeviceError:
                 raise
@@ -133,36 +133,36 @@ class FullTraining:
             except DeviceError as fault:
                 yield self.failed(task, "out of memory", str(fault))
             except Exception as fault:
-                yield self.failed(task, *told(fault))
-            yield ProgressDelta(1 - walked)
+                yield self.failed(task, *classify_failure(fault))
+            yield ProgressDelta(1 - done)
 
-    def _trained(self, task: Training, device: torch.device) -> Iterator[Event]:
-        began, epochs = time.monotonic(), task.lesson.schedule.epochs
+    def _trained(self, task: TrainingTask, device: torch.device) -> Iterator[Event]:
+        began, epochs = time.monotonic(), task.spec.schedule.epochs
         give_back_memory(device)
         execution = Execution(device, task.checkpoint, log=self.log.under(task.logged_as))
-        learning = learn(task.lesson, self.splits, execution, self.parent)
-        walked = here = 0
+        learning = train_by_epochs(task.spec, self.splits, execution, self.parent)
+        done = here = 0
         while True:
             try:
                 epoch, *_ = next(learning)
             except StopIteration as end:
                 module, trained = end.value
                 break
-            yield ProgressDelta((epoch - walked) / epochs, earlier=epoch - walked > 1)
-            walked, here = epoch, here + 1
+            yield ProgressDelta((epoch - done) / epochs, earlier=epoch - done > 1)
+            done, here = epoch, here + 1
         seconds = (time.monotonic() - began) * epochs / here if here else 0.0
         line = _reached(task, trained, self.splits.test.size, seconds)
-        yield Ended(line, trained, weights_bytes(module) if task.keep else None)
+        yield TrainingResult(line, trained, weights_bytes(module) if task.keep else None)
 
 
-def _line(task: Training, **found: object) -> Finished:
-    lesson = task.lesson
-    facts = {"network": str(lesson.network), "epochs": lesson.schedule.epochs, "repeat": lesson.repeat}
-    facts |= {"inherited": bool(lesson.inherits)}
-    return Finished.model_validate({"id": task.id, "name": task.name, **facts, **found})
+def _line(task: TrainingTask, **found: object) -> FinishedTraining:
+    spec = task.spec
+    facts = {"network": str(spec.network), "epochs": spec.schedule.epochs, "repeat": spec.repeat}
+    facts |= {"inherited": bool(spec.inherits)}
+    return FinishedTraining.model_validate({"id": task.id, "name": task.name, **facts, **found})
 
 
-def _reached(task: Training, trained: Trained, test_images: int, seconds: float = 0.0) -> Finished:
+def _reached(task: TrainingTask, trained: Trained, test_images: int, seconds: float = 0.0) -> FinishedTraining:
     held_out = {"held_out": trained.nas_accuracy, "held_out_images": trained.nas_images}
     return _line(task, **held_out, test=trained.test_accuracy, test_images=test_images, seconds=seconds)
 
@@ -179,7 +179,7 @@ class Trainings:
         self._names: dict[str, str] = {}
         self._tried: set[str] = set()  # by this process: what failed is tried again by the next command
         self._finished = read_finished(job.folder.race)
-        self.tasks: dict[Training, None] = {}  # that were needed
+        self.tasks: dict[TrainingTask, None] = {}  # that were needed
 
     def name(self, names: Mapping[str, str]) -> None:
         """Give networks names, by notation, before they are trained."""
@@ -197,7 +197,7 @@ class Trainings:
         schedule = short_training(self._job.recipe.train)
         return {network for network in names if self._known(self.task(network, schedule))}
 
-    def train(self, title: str, wanted: Sequence[tuple[str, int]], schedule: Schedule) -> dict[tuple[str, int], Finished]:
+    def train(self, title: str, wanted: Sequence[tuple[str, int]], schedule: Schedule) -> dict[tuple[str, int], FinishedTraining]:
         """Return the lines of trainings, by network and repeat; what the journal lacks is run, and a failure is said."""
         tasks = {each: self.task(each[0], schedule, each[1]) for each in dict.fromkeys(wanted)}
         self.tasks |= dict.fromkeys(tasks.values())
@@ -211,17 +211,17 @@ class Trainings:
                 self._job.progress.say(f"  {line.name}: this training failed and is left out: {line.failure}")
         return {each: self._finished[task.id] for each, task in tasks.items()}
 
-    def task(self, network: str, schedule: Schedule, repeat: int = 0) -> Training:
+    def task(self, network: str, schedule: Schedule, repeat: int = 0) -> TrainingTask:
         """Return the training of a named network."""
         name = self._names[network]
         model = read_notation(network, self._designs.get(network, self._job.recipe.space.name))
-        lesson = lesson_of(self._job, model, schedule, repeat, self._parent)
+        spec = training_spec(self._job, model, schedule, repeat, self._parent)
         keep = schedule == self._job.recipe.train and repeat == 0
-        folder = self._job.folder.network(lesson.network) if keep else self._job.folder.race_under_way
+        folder = self._job.folder.network(spec.network) if keep else self._job.folder.race_under_way
         stem = "model" if keep else name  # as `genet train` calls it
-        return Training(name, lesson, folder.absolute() / f"{stem}.{lesson.inputs[:8]}.checkpoint", keep)
+        return TrainingTask(name, spec, folder.absolute() / f"{stem}.{spec.inputs[:8]}.checkpoint", keep)
 
-    def lines(self, ids: Iterable[str]) -> list[Finished]:
+    def lines(self, ids: Iterable[str]) -> list[FinishedTraining]:
         """Return the finished ones of some trainings."""
         return [self._finished[id] for id in ids if id in self._finished]
 
@@ -236,23 +236,23 @@ class Trainings:
         lines = self.lines(task.id for task in self.tasks)
         return tuple(line.name for line in lines if line.failure and line.failure.kind in PASSING)
 
-    def _known(self, task: Training) -> bool:
+    def _known(self, task: TrainingTask) -> bool:
         """Return whether a training is finished; one that keeps its weights may have been run by `genet train`."""
         line = self._finished.get(task.id)
         if task.id in self._tried:
             return True
         if not task.keep:
             return line is not None and (line.failure is None or line.failure.kind not in PASSING)
-        known = trained_before(task.lesson, self._job.folder.network(task.lesson.network) / "model.json")
+        known = trained_before(task.spec, self._job.folder.network(task.spec.network) / "model.json")
         if known and (line is None or line.failure):
             self._finished[task.id] = _reached(task, known, self._job.splits.test.size)
         return known is not None or bool(line and line.failure and line.failure.kind not in PASSING)
 
-    def _run(self, title: str, total: int, missing: Sequence[Training]) -> None:
+    def _run(self, title: str, total: int, missing: Sequence[TrainingTask]) -> None:
         job = self._job
         opened = self._open(job.recipe.measure.device if job.recipe.measure.here else "auto")
         parent = self._parent.module if self._parent else None
-        work = FullTraining(job.splits.seen_as(missing[0].lesson.view()), str(job.device), parent, job.log)
+        work = TrainingWork(job.splits.with_view(missing[0].spec.view()), str(job.device), parent, job.log)
         with (
             job.progress.track(title, total, total - len(missing)) as tracker,
             closing(opened([(task,) for task in missing], work)) as events,
@@ -261,16 +261,16 @@ class Trainings:
             for event in events:
                 if isinstance(event, ProgressDelta):
                     tracker.advance_by(event.tasks, event.earlier)
-                elif isinstance(event, Ended):
+                elif isinstance(event, TrainingResult):
                     self._keep(by_id[event.id], event)
                     line = event.finished
                     tracker.complete(f"{line.name} {percent(line.held_out) if line.held_out is not None else 'failed'}")
 
-    def _keep(self, task: Training, ended: Ended) -> None:
+    def _keep(self, task: TrainingTask, ended: TrainingResult) -> None:
         """Write what a training left: first the weights, then the line that says that they are there."""
         if ended.weights is not None and ended.trained is not None:
-            folder = self._job.folder.network(task.lesson.network)
-            write_atomic(folder / "network.yaml", to_yaml(task.lesson.network).encode())
+            folder = self._job.folder.network(task.spec.network)
+            write_atomic(folder / "network.yaml", to_yaml(task.spec.network).encode())
             write_labels(folder, self._job.splits.labels)
             write_checked(folder / WEIGHTS_FILE, ended.weights)
             save_trained(ended.trained, folder / "model.json")
@@ -280,12 +280,12 @@ class Trainings:
             Checkpoints(task.checkpoint).remove()
 
 
-def read_finished(journal: Journal) -> dict[str, Finished]:
+def read_finished(journal: Journal) -> dict[str, FinishedTraining]:
     """Read the journal, the latest line of every training; a damaged line counts as a training not run."""
     found = {}
     for record in journal.read().records:
         try:
-            line = Finished.model_validate(record)
+            line = FinishedTraining.model_validate(record)
         except ValidationError:
             raise EvidenceError(
                 f"reading {journal.path} failed: got {record!r:.80}, expected a training; move the file away to train anew"

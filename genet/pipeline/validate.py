@@ -10,13 +10,13 @@ from genet.errors import EvidenceError, MeasurementError, NonFiniteLossError
 from genet.latency.profile import measure_network
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import planned_trials
-from genet.pipeline.master import lesson_of, parent_of
+from genet.pipeline.master import parent_of, training_spec
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.train import train_anew, trained_before
 from genet.search.race import short_training
 from genet.search.regression import Regression
 from genet.search.solver import frontier
-from genet.search.validation import Validation, ValidationNetwork, Verdict, subjects, validate
+from genet.search.validation import Validation, ValidationNetwork, ValidationResult, validate, validation_networks
 from genet.training.loop import Execution
 
 TITLE = "training them, epochs"
@@ -35,13 +35,13 @@ def validate_predictions(job: RunContext, count: int, epochs: int | None = None,
     state = SearchState(job, job.table)
     if state.regression != job.folder.read(job.folder.regression, Regression):
         job.progress.say("  the trials have changed since they were fitted: fitted anew for this")
-    offered = state.offers(job.recipe.search_resolution)
+    offered = state.choice_tables(job.recipe.search_resolution)
     known = {str(job.masternet), *(trial.network for trial in planned_trials(job))}
-    chosen = subjects(offered, frontier(offered), known, count, job.recipe.seed)
+    chosen = validation_networks(offered, frontier(offered), known, count, job.recipe.seed)
     measured = _measured_ms(state, chosen)
     accuracies = _accuracies(job, [subject for subject in chosen if subject.network in measured], schedule, trainings)
     verdicts = [
-        Verdict(subject=subject, accuracies=accuracies[subject.network], measured_ms=measured[subject.network])
+        ValidationResult(subject=subject, accuracies=accuracies[subject.network], measured_ms=measured[subject.network])
         for subject in chosen
         if len(accuracies.get(subject.network, ())) == trainings
     ]
@@ -61,15 +61,15 @@ def _accuracies(
     """
     wanted = [(Network.parse(s.network, name=job.recipe.space.name), k) for k in range(trainings) for s in chosen]
     parent = parent_of(job)
-    lessons = {each: lesson_of(job, each[0], schedule, each[1], parent) for each in wanted}
-    before = {each: trained_before(lesson, job.folder.validated(*each)) for each, lesson in lessons.items()}
+    specs = {each: training_spec(job, each[0], schedule, each[1], parent) for each in wanted}
+    before = {each: trained_before(spec, job.folder.validated(*each)) for each, spec in specs.items()}
     done = sum(schedule.epochs for known in before.values() if known)
     missing = len(wanted) - done // schedule.epochs
     job.progress.say(
         f"  {missing} trainings of {schedule.epochs} epochs each are left to run; a stop loses none that is finished"
     )
-    reached: dict[str, tuple[float, ...]] = {}
-    splits = job.splits.seen_as(lesson_of(job, job.masternet, schedule).view())
+    accuracies: dict[str, tuple[float, ...]] = {}
+    splits = job.splits.with_view(training_spec(job, job.masternet, schedule).view())
     module = parent.module if parent else None
     with job.progress.track(TITLE, schedule.epochs * len(wanted), done) as tracker:
         for network, repeat in wanted:
@@ -77,15 +77,15 @@ def _accuracies(
             if known is None:
                 try:
                     execution = Execution(job.device, log=job.log.under(file.stem))
-                    known = train_anew(lessons[network, repeat], splits, execution, file, tracker, module)
+                    known = train_anew(specs[network, repeat], splits, execution, file, tracker, module)
                 except NonFiniteLossError as fault:
                     job.progress.say(f"  {network}: left out, {fault}")
                     continue
                 finally:
                     done += schedule.epochs
                     tracker.resume_at(done)
-            reached[str(network)] = (*reached.get(str(network), ()), known.nas_accuracy)
-    return reached
+            accuracies[str(network)] = (*accuracies.get(str(network), ()), known.nas_accuracy)
+    return accuracies
 
 
 def _measured_ms(state: SearchState, chosen: Sequence[ValidationNetwork]) -> dict[str, float | None]:

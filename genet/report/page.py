@@ -28,7 +28,7 @@ from genet.report import race_figures, search_figures
 from genet.report.race_figures import ShortTraining
 from genet.search.certificate import Selection
 from genet.search.explain import NEARBY, Explanation
-from genet.search.outcome import Outcome, Outcomes, Raced, Trained, percent
+from genet.search.outcome import Outcome, Outcomes, RacedNetwork, Trained, percent
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
 from genet.search.tournament import Standing, Tournament
@@ -39,7 +39,7 @@ from genet.trials.results import TrialResult, additivity
 class NetworkCard(NamedTuple):
     """A network that is handed out: its row, its drawing, and what it was exported to."""
 
-    row: Raced
+    row: RacedNetwork
     drawing: str
     exports: Exports | None
 
@@ -69,14 +69,14 @@ class ReportData:
     shortfalls: tuple[str, ...]  # requests that could not be fulfilled, a sentence each
 
 
-def page(story: ReportData) -> str:
+def page(report: ReportData) -> str:
     """Return the whole page as text."""
-    stairs = search_figures.staircase_info(story.staircases, story.recipe.search_resolution) if story.staircases else ()
-    points = search_figures.trial_info(story.trials, story.masternet.nas_accuracy) if story.masternet else ()
-    outcomes, regression = story.outcomes, story.regression
+    stairs = search_figures.staircase_info(report.staircases, report.recipe.search_resolution) if report.staircases else ()
+    points = search_figures.trial_info(report.trials, report.masternet.nas_accuracy) if report.masternet else ()
+    outcomes, regression = report.outcomes, report.regression
     effects = search_figures.effect_info(regression) if regression and regression.gradients else ()
-    fronts = search_figures.frontier_info(story.fronts, story.selection, story.setting.batch) if story.fronts else ()
-    curves = search_figures.curve_info(story.trials)
+    fronts = search_figures.frontier_info(report.fronts, report.selection, report.setting.batch) if report.fronts else ()
+    curves = search_figures.curve_info(report.trials)
     raced = outcomes if outcomes and outcomes.raced else None
     drawn = {
         "staircases": search_figures.draw_staircases(stairs) if stairs else "",
@@ -84,49 +84,49 @@ def page(story: ReportData) -> str:
         "curves": search_figures.draw_trial_curves(curves) if curves else "",
         "effects": search_figures.draw_effects(effects) if effects else "",
         "race": race_figures.draw_race(race_figures.race_info(raced)) if raced else "",
-        "rungs": race_figures.draw_rungs(race_figures.rungs_info(raced, story.short)) if raced else "",
+        "rungs": race_figures.draw_rungs(race_figures.rungs_info(raced, report.short)) if raced else "",
         "frontier": search_figures.draw_frontier(fronts) if fronts else "",
     }
     script = render("page.js")
     return render(
         "page.html",
-        story=story,
+        report=report,
         drawn=drawn,
-        cards=_cards(story),
-        frontier=_frontier(story),
+        cards=_cards(report),
+        frontier=_frontier(report),
         script=script,
         script_digest=b64encode(sha256(script.encode()).digest()).decode(),
-        recipe=to_yaml(story.recipe),
-        found=found_in(story.setting),
-        contended=found_in(story.tournament.setting) if story.tournament else "",
-        uses=uses(story),
-        unlearnt=story.masternet and story.masternet.why_unlearnt(story.recipe.space.input.classes),
-        audit=additivity(story.trials),
+        recipe=to_yaml(report.recipe),
+        found=latency_word(report.setting),
+        contended=latency_word(report.tournament.setting) if report.tournament else "",
+        uses=uses(report),
+        unlearnt=report.masternet and report.masternet.why_unlearnt(report.recipe.space.input.classes),
+        audit=additivity(report.trials),
         nearby=NEARBY,
-        spent=duration(sum(trial.seconds.total for trial in story.trials)),
-        failures=Counter(trial.failure.kind for trial in story.trials if trial.failure),
+        spent=duration(sum(trial.seconds.total for trial in report.trials)),
+        failures=Counter(trial.failure.kind for trial in report.trials if trial.failure),
     )
 
 
-def _cards(story: ReportData) -> tuple[NetworkCard, ...]:
+def _cards(report: ReportData) -> tuple[NetworkCard, ...]:
     """Return every network that is exported, each once."""
-    rows = {row.name: row for outcome in (story.outcomes.outcomes if story.outcomes else ()) for row in outcome.exported}
-    return tuple(NetworkCard(row, _drawn(row), story.exports.get(name)) for name, row in rows.items())
+    rows = {row.name: row for outcome in (report.outcomes.outcomes if report.outcomes else ()) for row in outcome.exported}
+    return tuple(NetworkCard(row, _drawn(row), report.exports.get(name)) for name, row in rows.items())
 
 
-def _drawn(row: Raced) -> str:
+def _drawn(row: RacedNetwork) -> str:
     network = read_notation(row.network, row.name)
     return race_figures.draw_network(network) if isinstance(network, Network) else ""
 
 
-def _frontier(story: ReportData) -> list[tuple[float, str, str]]:
+def _frontier(report: ReportData) -> list[tuple[float, str, str]]:
     """Return the networks that no other at any resolution beats: milliseconds per image, accuracy, notation."""
     found, best = list[tuple[float, str, str]](), -math.inf
-    every = sorted((each for front in story.fronts.values() for each in front), key=lambda each: each.predicted_ms)
+    every = sorted((each for front in report.fronts.values() for each in front), key=lambda each: each.predicted_ms)
     for each in every:
         if each.predicted_accuracy > best:
             best = each.predicted_accuracy
-            found.append((each.predicted_ms / story.setting.batch, percent(best), each.network))
+            found.append((each.predicted_ms / report.setting.batch, percent(best), each.network))
     return found
 
 
@@ -141,19 +141,19 @@ class Use(NamedTuple):
     utilization: float
 
 
-def uses(story: ReportData) -> tuple[Use, ...]:
+def uses(report: ReportData) -> tuple[Use, ...]:
     """Return the MasterNet and every network that was chosen and measured; empty if the device's roof is not known."""
-    if story.roof is None or story.selection is None:
+    if report.roof is None or report.selection is None:
         return ()
-    masternet, ms = str(story.recipe.space.masternet(story.recipe.search_resolution)), story.selection.masternet_ms_per_image
-    won = story.outcomes.won if story.outcomes else story.tournament.won if story.tournament else None
+    masternet, ms = str(report.recipe.space.masternet(report.recipe.search_resolution)), report.selection.masternet_ms_per_image
+    won = report.outcomes.won if report.outcomes else report.tournament.won if report.tournament else None
     if won:
         masternet, ms = won.network, won.ms_per_image
     timed = {masternet: ("MasterNet", ms)}
-    for choice in story.selection.answers:
+    for choice in report.selection.answers:
         if choice.measured_ms_per_image is not None:
             timed.setdefault(choice.network, (f"budget {choice.budget}", choice.measured_ms_per_image))
-    return tuple(_use(name, network, ms, story.setting, story.roof) for network, (name, ms) in timed.items())
+    return tuple(_use(name, network, ms, report.setting, report.roof) for network, (name, ms) in timed.items())
 
 
 def _use(name: str, notation: str, ms_per_image: float, setting: Setting, roof: Roof) -> Use:
@@ -163,7 +163,7 @@ def _use(name: str, notation: str, ms_per_image: float, setting: Setting, roof: 
     return Use(name, notation, macs, intensity_of(layers), rate, rate / roof.tflops_per_sec)
 
 
-def found_in(setting: Setting) -> str:
+def latency_word(setting: Setting) -> str:
     """Return the word for a latency of this setting: estimates are never called measured."""
     return "estimated" if setting.estimate else "measured"
 
@@ -202,7 +202,7 @@ class Card:
     training: str | None = None  # the schedule in YAML
     trained: Trained | None = None
     outcomes: Outcomes | None = None
-    raced: Raced | None = None
+    raced: RacedNetwork | None = None
     answers: tuple[Outcome, ...] = ()
 
 
@@ -223,5 +223,5 @@ def card(facts: Card) -> str:
         tested=max(tested, default=None),
         raced=facts.raced,
         setting=setting,
-        found=found_in(setting) if setting else "",
+        found=latency_word(setting) if setting else "",
     )

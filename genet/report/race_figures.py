@@ -23,7 +23,7 @@ class RacePoint(NamedTuple):
     won: bool
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The point in words."""
         return f"{self.name}: {self.percent:.1f} ± {self.error:.1f} % at {self.ms_per_image:.4f} ms"
 
@@ -88,8 +88,8 @@ def rungs_info(outcomes: Outcomes, short: Mapping[str, ShortTraining]) -> tuple[
     def rungs(network: str) -> Rungs:
         full, first = raced.get(network), short.get(network)
         named = full or short[network]
-        reached = 100 * full.held_out_accuracy if full else None
-        return Rungs(named.name, named.searched, 100 * first.held_out if first else None, reached, network in winners)
+        full_percent = 100 * full.held_out_accuracy if full else None
+        return Rungs(named.name, named.searched, 100 * first.held_out if first else None, full_percent, network in winners)
 
     found = map(rungs, dict.fromkeys((*raced, *short)))
     return tuple(sorted(found, key=lambda each: (each.full is None, -(each.full or each.short or 0.0))))
@@ -104,7 +104,7 @@ def draw_race(info: RaceInfo) -> str:
             ms, percent, errors = ([getattr(point, name) for point in points] for name in ("ms_per_image", "percent", "error"))
             axes.errorbar(ms, percent, errors, fmt="o", markersize=4, linewidth=1, color=colour, label=label)
         for point in points:
-            titles[f"raced-{len(titles)}"] = point.told
+            titles[f"raced-{len(titles)}"] = point.description
             (dot,) = axes.plot(point.ms_per_image, point.percent, "o", markersize=8, alpha=0, color=colour)
             dot.set_gid(f"raced-{len(titles) - 1}")  # large enough to be pointed at
             axes.annotate(point.design, (point.ms_per_image, point.percent), (4, 3), textcoords="offset points", fontsize=6)

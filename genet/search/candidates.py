@@ -16,19 +16,19 @@ from genet.search.features import HALF_A_BLOCK
 from genet.search.rounds import NEAR
 from genet.search.surrogate import Pool
 
-DRAWN = 4000  # random networks of a resolution or about a parent, of which those near the budget stay
+SAMPLED = 4000  # random networks of a resolution or about a parent, of which those near the budget stay
 KEPT = 600  # of them at most
 STEEPEST = 50.0  # fall of a probability over the latencies of a super-block, as a power of e: hardly any but the fastest is drawn
 SLOPES = 4  # of probabilities over latencies, for one draw
 MOVES = 3  # super-blocks in which a neighbour differs at most
 
 
-def near_budget(tables: ChoiceTables, limit_ms: float, draw: np.random.Generator) -> list[Network]:
+def near_budget(tables: ChoiceTables, limit_ms: float, rng: np.random.Generator) -> list[Network]:
     """Return random networks that are predicted to be within a latency in ms per batch, and not far below it."""
-    return _within(tables, _picks_about(tables, (1 + NEAR) / 2 * limit_ms, draw), limit_ms)
+    return _within(tables, _picks_about(tables, (1 + NEAR) / 2 * limit_ms, rng), limit_ms)
 
 
-def _picks_about(tables: ChoiceTables, aim_ms: float, draw: np.random.Generator) -> np.ndarray:
+def _picks_about(tables: ChoiceTables, aim_ms: float, rng: np.random.Generator) -> np.ndarray:
     """Draw networks, some evenly, others with fast choices likelier, up to where half of them are faster than `aim_ms`.
 
     Even draws seldom come near a budget far below the median of the space. Probabilities that fall exponentially with latency, or
@@ -37,7 +37,7 @@ def _picks_about(tables: ChoiceTables, aim_ms: float, draw: np.random.Generator)
     from scipy.optimize import bisect  # takes half a second to import
 
     costs = [offer.ms.mean(0) for offer in tables.superblocks]  # over the widths that each choice may read
-    chances = draw.random((len(costs), DRAWN))
+    chances = rng.random((len(costs), SAMPLED))
 
     def picks(slope: float) -> np.ndarray:
         shares = (np.cumsum(_shares(ms, slope)[:-1]) for ms in costs)
@@ -65,15 +65,15 @@ def _shares(ms: np.ndarray, slope: float) -> np.ndarray:
     return np.asarray(weights / weights.sum())
 
 
-def neighbours(tables: ChoiceTables, network: Network, limit_ms: float, draw: np.random.Generator) -> list[Network]:
+def neighbours(tables: ChoiceTables, network: Network, limit_ms: float, rng: np.random.Generator) -> list[Network]:
     """Return random networks near the budget that differ from one in three super-blocks at most; none if that is not on offer."""
     if not tables.holds(network):
         return []
     own = [offer.place[each] for offer, each in zip(tables.superblocks, network.superblocks, strict=True)]
-    picks = np.tile(own, (DRAWN, 1))
+    picks = np.tile(own, (SAMPLED, 1))
     for row in picks:
-        for place in draw.choice(len(own), min(len(own), int(draw.integers(1, MOVES + 1))), replace=False):
-            row[place] = draw.integers(len(tables.superblocks[place].choices))
+        for place in rng.choice(len(own), min(len(own), int(rng.integers(1, MOVES + 1))), replace=False):
+            row[place] = rng.integers(len(tables.superblocks[place].choices))
     return [each for each in _within(tables, picks, limit_ms) if str(each) != str(network)]
 
 

@@ -34,7 +34,7 @@ class Certificate(Record):
     within: bool | None
 
 
-class Choice(Record):
+class SelectedNetwork(Record):
     """The answer to one budget at one resolution. Latencies are milliseconds per image.
 
     `within` is True for a network that is certified, False if none is: the one named is then the fastest measured. None means
@@ -58,10 +58,10 @@ class Selection(Derived):
     setting: Setting
     masternet_ms_per_image: float
     prediction_error: float | None  # mean relative error of predictions on networks left out of the correction
-    choices: tuple[Choice, ...]
+    choices: tuple[SelectedNetwork, ...]
 
     @property
-    def answers(self) -> tuple[Choice, ...]:
+    def answers(self) -> tuple[SelectedNetwork, ...]:
         """The choices whose networks are not known to break their budgets."""
         return tuple(choice for choice in self.choices if choice.within is not False)
 
@@ -76,15 +76,15 @@ class Selection(Derived):
         batch, measured = self.setting.batch, nearest.measured_ms_per_image
         masternet_ms = self.masternet_ms_per_image * batch
         how = "predicted" if measured is None else "estimated" if self.setting.estimate else "measured"
-        taken = nearest.predicted_ms_per_image if measured is None else measured
+        ms = nearest.predicted_ms_per_image if measured is None else measured
         smallest = budget.smallest(_certain_ms(nearest) * batch, masternet_ms, batch)
         return (
-            f"budget {budget.told(masternet_ms, batch)} can be met by no network on offer: the fastest is {how} at {taken:.4g} "
-            f"ms/image; the smallest that can be met is {smallest.told(masternet_ms, batch)}"
+            f"budget {budget.all_forms(masternet_ms, batch)} can be met by no network on offer: the fastest is {how} at {ms:.4g} "
+            f"ms/image; the smallest that can be met is {smallest.all_forms(masternet_ms, batch)}"
         )
 
 
-def _certain_ms(choice: Choice) -> float:
+def _certain_ms(choice: SelectedNetwork) -> float:
     """Return the upper end of the interval of a choice's ms per image, or the prediction if it was not measured."""
     if choice.measured_ms_per_image is None:
         return choice.predicted_ms_per_image

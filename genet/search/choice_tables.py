@@ -16,15 +16,15 @@ import numpy as np
 
 from genet.arch.cost import block_cost
 from genet.arch.network import Block, Network, SuperBlock, blocks, superblock_blocks
-from genet.arch.space import SearchSpace, Widths
+from genet.arch.space import SearchSpace, WidthsOnOffer
 from genet.latency.ops import kernel_count
 
-ReadingMs = Callable[[Block, Sequence[int]], np.ndarray]  # latency of a block that reads each of these widths
+MsByInWidth = Callable[[Block, Sequence[int]], np.ndarray]  # latency of a block that reads each of these widths
 Gain = Callable[[int, SuperBlock], float | None]  # None if there is no evidence
 
 
 @dataclass(frozen=True)
-class Offer:
+class ChoiceTable:
     """The choices for one super-block; their costs have the shape (widths read, choices)."""
 
     choices: tuple[SuperBlock, ...]
@@ -65,26 +65,26 @@ class ChoiceTables:
     resolution: int
     accuracy: float  # of the MasterNet
     stem: tuple[float, int, int]  # ms, parameters, kernels
-    superblocks: tuple[Offer, ...]
+    superblocks: tuple[ChoiceTable, ...]
     head: dict[int, tuple[float, int, int]]  # by the width read
     host_ms: float  # per kernel: no network is faster than its launches by the host; 0 if that does not matter
 
     def network(self, choices: Sequence[int]) -> Network:
         """Return the network of one choice per super-block."""
-        picked = (offer.choices[choice] for offer, choice in zip(self.superblocks, choices, strict=True))
+        picked = (table.choices[choice] for table, choice in zip(self.superblocks, choices, strict=True))
         return self.space.network(tuple(picked), self.resolution)
 
-    def random_picks(self, count: int, draw: np.random.Generator) -> np.ndarray:
+    def random_picks(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw so many networks, each a row of one choice per super-block."""
-        return np.column_stack([draw.integers(len(offer.choices), size=count) for offer in self.superblocks])
+        return np.column_stack([rng.integers(len(table.choices), size=count) for table in self.superblocks])
 
     def holds(self, network: Network) -> bool:
         """Return whether every super-block of a network is on offer."""
-        return all(own in offer.place for offer, own in zip(self.superblocks, network.superblocks, strict=True))
+        return all(own in table.place for table, own in zip(self.superblocks, network.superblocks, strict=True))
 
     def predict(self, network: Network) -> Prediction:
         """Return the predictions for a network that is on offer."""
-        places = [offer.place[own] for offer, own in zip(self.superblocks, network.superblocks, strict=True)]
+        places = [table.place[own] for table, own in zip(self.superblocks, network.superblocks, strict=True)]
         found = self.totals(np.array([places]))
         return Prediction(float(found.ms[0]), float(found.accuracy[0]), int(found.parameters[0]))
 
@@ -93,11 +93,11 @@ class ChoiceTables:
         count = len(picks)
         ms, parameters, kernels = (np.full(count, value) for value in self.stem)
         accuracy, row = np.full(count, self.accuracy), np.zeros(count, int)
-        after = [*(offer.reads for offer in self.superblocks[1:]), {width: row for row, width in enumerate(self.head)}]
-        for offer, picked, reads in zip(self.superblocks, picks.T, after, strict=True):
-            ms, accuracy = ms + offer.ms[row, picked], accuracy + offer.gain[picked]
-            parameters, kernels = parameters + offer.parameters[row, picked], kernels + offer.kernels[row, picked]
-            row = np.array([reads[width] for width in offer.widths[row, picked].tolist()], int)
+        after = [*(table.reads for table in self.superblocks[1:]), {width: row for row, width in enumerate(self.head)}]
+        for table, picked, reads in zip(self.superblocks, picks.T, after, strict=True):
+            ms, accuracy = ms + table.ms[row, picked], accuracy + table.gain[picked]
+            parameters, kernels = parameters + table.parameters[row, picked], kernels + table.kernels[row, picked]
+            row = np.array([reads[width] for width in table.widths[row, picked].tolist()], int)
         head = np.array(list(self.head.values()))[row]
         ms = np.maximum(ms + head[:, 0], self.host_ms * (kernels + head[:, 2]))
         return Totals(ms, accuracy, parameters + head[:, 1].astype(int))
@@ -109,30 +109,30 @@ class Predicted:
 
     accuracy: float
     gain: Gain
-    reading_ms: ReadingMs
+    ms_by_in_width: MsByInWidth
     host_ms: float = 0.0  # per kernel that the host launches
 
 
-def tabulate_choices(space: SearchSpace, widths: Widths, resolution: int, predicted: Predicted) -> ChoiceTables:
-    """Return the offers of a space at a resolution.
+def tabulate_choices(space: SearchSpace, widths: WidthsOnOffer, resolution: int, predicted: Predicted) -> ChoiceTables:
+    """Return the choice tables of a space at a resolution.
 
     Choices without a predicted gain are not on offer; a super-block without any keeps the MasterNet's own.
     """
     stem, *_, head = blocks(space.masternet(resolution))
     reads: tuple[int, ...] = (stem.width,)
-    offers = []
+    tables = []
     for index, size in enumerate(space.sizes(resolution)[:-1]):
         gains = {choice: predicted.gain(index, choice) for choice in space.choices(index, widths)}
         known = {choice: change for choice, change in gains.items() if change is not None}
-        offers.append(_offer(known or {space.superblocks[index]: 0.0}, reads, size, predicted.reading_ms))
-        reads = tuple(sorted(set(offers[-1].widths.ravel().tolist())))
-    head_ms = predicted.reading_ms(head, reads)
+        tables.append(_choice_table(known or {space.superblocks[index]: 0.0}, reads, size, predicted.ms_by_in_width))
+        reads = tuple(sorted(set(tables[-1].widths.ravel().tolist())))
+    head_ms = predicted.ms_by_in_width(head, reads)
     return ChoiceTables(
         space=space,
         resolution=resolution,
         accuracy=predicted.accuracy,
-        stem=(float(predicted.reading_ms(stem, [stem.in_width])[0]), block_cost(stem).parameters, kernel_count(stem)),
-        superblocks=tuple(offers),
+        stem=(float(predicted.ms_by_in_width(stem, [stem.in_width])[0]), block_cost(stem).parameters, kernel_count(stem)),
+        superblocks=tuple(tables),
         head={
             width: (float(ms), block_cost(dataclasses.replace(head, in_width=width)).parameters, kernel_count(head))
             for width, ms in zip(reads, head_ms, strict=True)
@@ -141,7 +141,7 @@ def tabulate_choices(space: SearchSpace, widths: Widths, resolution: int, predic
     )
 
 
-def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, reading_ms: ReadingMs) -> Offer:
+def _choice_table(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, ms_by_in_width: MsByInWidth) -> ChoiceTable:
     """Return an offer, in which choices that differ only in depth share their blocks, and one without blocks costs nothing."""
     choices = sorted(gains, key=lambda choice: (choice.depth > 0, choice.width, str(choice.block_type), choice.depth))
     shape = (len(reads), len(choices))
@@ -154,7 +154,7 @@ def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, re
         here = np.s_[:, column : column + len(depths)]
         costs = _first_costs(first, reads)
         for table, firsts, repeated in (
-            (ms, reading_ms(first, reads), float(reading_ms(rest[0], [rest[0].in_width])[0]) if rest else 0.0),
+            (ms, ms_by_in_width(first, reads), float(ms_by_in_width(rest[0], [rest[0].in_width])[0]) if rest else 0.0),
             (parameters, costs[0], block_cost(rest[0]).parameters if rest else 0),
             (kernels, costs[1], kernel_count(rest[0]) if rest else 0),
         ):
@@ -162,7 +162,7 @@ def _offer(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, re
             table[here] = np.add.outer(firsts, rest_of_it)
         column += len(depths)
     widths, gain = np.array([[c.writes(width) for c in choices] for width in reads]), np.array([gains[c] for c in choices])
-    return Offer(tuple(choices), {width: row for row, width in enumerate(reads)}, widths, gain, ms, parameters, kernels)
+    return ChoiceTable(tuple(choices), {width: row for row, width in enumerate(reads)}, widths, gain, ms, parameters, kernels)
 
 
 def _first_costs(first: Block, reads: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

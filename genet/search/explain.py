@@ -77,35 +77,35 @@ def explain(
     broken: Container[str] = (),
 ) -> Explanation:
     """Explain one choice, which took `measured_ms`; networks that were measured and broke the budget are not rivals."""
-    offers = solved.offers
-    scale = measured_ms / offers.predict(network).ms if measured_ms and offers.holds(network) else 1.0
+    tables = solved.tables
+    scale = measured_ms / tables.predict(network).ms if measured_ms and tables.holds(network) else 1.0
     limit = budget_ms / scale
     best, nearby = (solved.best(limit * share, 1) for share in (1.0, 1 + NEARBY))
-    reached = best[0].predicted_accuracy if best else regression.accuracy_of(network)
+    best_accuracy = best[0].predicted_accuracy if best else regression.accuracy_of(network)
     return Explanation(
         network=str(network),
-        resolution=offers.resolution,
+        resolution=tables.resolution,
         budget_ms=budget_ms,
         measured_over_predicted=scale,
-        short_of_best=max(0.0, reached - regression.accuracy_of(network)),
-        more=nearby[0].predicted_accuracy - reached if nearby else 0.0,
+        short_of_best=max(0.0, best_accuracy - regression.accuracy_of(network)),
+        more=nearby[0].predicted_accuracy - best_accuracy if nearby else 0.0,
         slowest_ms=scale * solved.frontier()[-1].predicted_ms,
-        steps=tuple(_steps(offers, regression, network, budget_ms, scale)),
+        steps=tuple(_steps(tables, regression, network, budget_ms, scale)),
         rivals=tuple(_rivals(solved, regression, network, limit, scale, broken)),
         beyond_trials=regression.beyond_trials(network),
     )
 
 
-def _steps(offers: ChoiceTables, regression: Regression, network: Network, budget_ms: float, scale: float) -> Iterator[Step]:
+def _steps(tables: ChoiceTables, regression: Regression, network: Network, budget_ms: float, scale: float) -> Iterator[Step]:
     """Yield one step to every side; none for a network that is not on offer, as after a change of the evidence."""
-    if not offers.holds(network):
+    if not tables.holds(network):
         return
-    own_ms = offers.predict(network).ms
-    for index, (offer, own) in enumerate(zip(offers.superblocks, network.superblocks, strict=True)):
-        for direction, choice in _neighbours(offer.choices, own):
+    own_ms = tables.predict(network).ms
+    for index, (table, own) in enumerate(zip(tables.superblocks, network.superblocks, strict=True)):
+        for direction, choice in _neighbours(table.choices, own):
             superblocks = (*network.superblocks[:index], choice, *network.superblocks[index + 1 :])
             other = network.model_copy(update={"superblocks": superblocks})
-            more_ms = scale * (offers.predict(other).ms - own_ms)
+            more_ms = scale * (tables.predict(other).ms - own_ms)
             if not math.isfinite(more_ms):  # its block could not be measured
                 continue
             over = scale * own_ms + more_ms - budget_ms
@@ -171,7 +171,7 @@ def propose(
     trials = list(possible)
     covariance = np.array(regression.covariance).reshape(len(regression.coefficients), -1)
     differences = np.array([regression.vector(one) - regression.vector(other) for one, other in rivals])
-    readings = np.array([regression.reading(trial.index, trial.superblock) for trial in trials])
+    readings = np.array([regression.trial_vector(trial.index, trial.superblock) for trial in trials])
     costs = np.array([seconds(trial) for trial in trials])
     found: list[Proposal] = []
     while len(found) < count and trials and rivals:

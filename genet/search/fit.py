@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genet.arch.network import BlockType, Network
-from genet.config.recipe import Model
+from genet.config.recipe import RegressionModel
 from genet.errors import EvidenceError
 from genet.search.features import SIZE, Features, Scale, fine_tuning_features, prior_scale
 from genet.search.regression import Quality, Regression
@@ -40,7 +40,7 @@ def fit(
     accuracy: float,
     results: Iterable[TrialResult],
     images: int,
-    model: Model = "auto",
+    model: RegressionModel = "auto",
     inputs: str = "",
 ) -> Regression:
     """Fit a regression to trials of the MasterNet, whose accuracies and the MasterNet's were measured on so many images.
@@ -85,10 +85,10 @@ class _Solution:
 
 
 @dataclass(frozen=True)
-class _Fit:
+class _FormFit:
     """A solution with its form."""
 
-    model: Model
+    model: RegressionModel
     form: Form
     penalty: float
     solution: _Solution
@@ -102,7 +102,7 @@ def _errors(left_out: dict[str, np.ndarray], evidence: _Evidence) -> dict[str, f
     return {name: _rms((values - evidence.changes)[shared]) for name, values in able.items()}
 
 
-def _auto(evidence: _Evidence) -> _Fit:
+def _auto(evidence: _Evidence) -> _FormFit:
     """Fit from the plainest form to the richest, each kept only if it pays; then every trial is weighted by its noise."""
     rows = {form: _rows(evidence, form) for form in (LOGARITHMS, *OTHERS)}
     even = np.ones(len(evidence.changes))
@@ -118,7 +118,7 @@ def _auto(evidence: _Evidence) -> _Fit:
         if error(*richer) < PAYS * error(*kept):
             kept = richer
     weights = _weights(evidence, error(*kept))
-    return _Fit("auto", *kept, _solve(rows[kept[0]], evidence.changes, weights, kept[1]))
+    return _FormFit("auto", *kept, _solve(rows[kept[0]], evidence.changes, weights, kept[1]))
 
 
 def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
@@ -158,12 +158,12 @@ def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.nd
         )
         coefficients[size] = LEAST
     scaled = (matrix * trusted)[:, free]
-    told = scaled.T @ (weights[:, None] * scaled)
-    inverse = np.linalg.inv(told + penalty * np.eye(len(told)))
+    information = scaled.T @ (weights[:, None] * scaled)
+    inverse = np.linalg.inv(information + penalty * np.eye(len(information)))
     leverage = np.einsum("ij,jk,ik,i->i", scaled, inverse, scaled, weights)
     missed = (changes - matrix @ coefficients) / (1 - leverage)  # from each trial's prediction by the others
     variance = float(weights @ missed**2) / len(changes)  # residuals would be too small: the same trials chose the form
-    doubt = np.linalg.inv(told + min(penalty, SURE) * np.eye(len(told)))  # shrinkage is a choice, not knowledge
+    doubt = np.linalg.inv(information + min(penalty, SURE) * np.eye(len(information)))  # shrinkage is a choice, not knowledge
     covariance = np.zeros((len(names), len(names)))
     covariance[np.ix_(free, free)] = variance * doubt * np.outer(trusted[free], trusted[free])
     named = dict(zip(names, coefficients.tolist(), strict=True))
@@ -185,7 +185,7 @@ def _weights(evidence: _Evidence, error: float) -> np.ndarray:
     return np.asarray(variance.mean() / variance)
 
 
-def _paper(evidence: _Evidence) -> _Fit:
+def _paper(evidence: _Evidence) -> _FormFit:
     """Return two slopes for every super-block and block type, by least squares, linear and without an intercept."""
     form: Form = ("linear", "linear")
     terms = Features(evidence.masternet, *form)
@@ -213,7 +213,7 @@ def _paper(evidence: _Evidence) -> _Fit:
             left_out[row_number] = moves[place] @ _least_squares(moves[others], changes[others])
     variance = squares / freedom if freedom else float(np.mean(evidence.changes**2))  # of one group alone it may be 0 by chance
     solution = _Solution(coefficients, variance * covariance, math.sqrt(variance), left_out, leverage)
-    return _Fit("paper", form, 0.0, solution)
+    return _FormFit("paper", form, 0.0, solution)
 
 
 def _least_squares(moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
@@ -223,7 +223,7 @@ def _least_squares(moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
     return np.asarray(LinearRegression(fit_intercept=False).fit(moves, changes).coef_)
 
 
-def _described(fitted: _Fit, evidence: _Evidence, errors: dict[str, float], inputs: str) -> Regression:
+def _described(fitted: _FormFit, evidence: _Evidence, errors: dict[str, float], inputs: str) -> Regression:
     """Return the regression with its pseudo-gradients and their quality."""
     tried: dict[tuple[int, BlockType], list[TrialResult]] = {}
     for result in evidence.results:

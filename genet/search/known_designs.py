@@ -18,10 +18,10 @@ from genet.arch.network import (
     BlockType,
     Head,
     Input,
-    Kind,
     Network,
     Stem,
     SuperBlock,
+    SuperBlockKind,
     inner_width_is_exportable,
 )
 from genet.arch.space import SearchSpace, superblock_of
@@ -47,7 +47,7 @@ LAYOUTS = {
     "4-4-4": (((1, 2),), ((4, 2),), ((4, 2), (4, 1)), ((4, 2),)),
     "6-2-4": (((1, 2),), ((4, 2),), ((6, 2), (2, 1)), ((4, 2),)),
 }
-PATTERNS: tuple[tuple[tuple[Kind, int], ...], ...] = (
+PATTERNS: tuple[tuple[tuple[SuperBlockKind, int], ...], ...] = (
     (("XX", 64), ("XX", 96), ("BL", 512), ("DW", 320)),
     (("XX", 48), ("XX", 64), ("DW", 160), ("DW", 320)),
     (("XX", 32), ("BL", 256), ("DW", 144), ("DW", 288)),
@@ -178,7 +178,7 @@ def _for_images(network: Network, space: SearchSpace) -> Design:
     return Design(name=network.name, network=_fitted(network, masternet.input, stride))
 
 
-def _ratio(space: SearchSpace, kind: Kind, widths: Sequence[int]) -> float | None:
+def _ratio(space: SearchSpace, kind: SuperBlockKind, widths: Sequence[int]) -> float | None:
     """Return the ratio on offer that is nearest to the paper's, of those that these widths allow; else the paper's."""
     paper = RATIOS[kind]
     if paper is None:

@@ -39,14 +39,14 @@ class Trained(Derived):
         chance, guessing = 1 / classes, math.log(classes)
         error = math.sqrt(chance * (1 - chance) / self.nas_images)
         if self.nas_accuracy <= chance + 2 * error:
-            told = f", and its training loss {self.loss:.4g}, where guessing has {guessing:.3f}" if self.loss is not None else ""
-            return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)}){told}"
+            loss = f", and its training loss {self.loss:.4g}, where guessing has {guessing:.3f}" if self.loss is not None else ""
+            return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)}){loss}"
         if self.loss is not None and self.loss > (1 - MOVED) * guessing:
             return f"its training loss is {self.loss:.3f}, and guessing has {guessing:.3f}"
         return None
 
 
-class Raced(Record):
+class RacedNetwork(Record):
     """A network of the race that was trained fully, once or more. Accuracies are 0 to 1, latencies milliseconds per image.
 
     `design` names the known design that it is scaled from; it is None for a network of the search. `inherited` tells whether its
@@ -78,17 +78,17 @@ class Raced(Record):
         return f"networks/{self.name}/export"
 
 
-class Outcome(Raced):
+class Outcome(RacedNetwork):
     """The final network for a budget, with the best known design and the best network of the search beside it."""
 
     budget: Budget
     budget_ms_per_image: float
     tie: bool  # its lead over the best of the other kind is less than one standard error
-    known: Raced | None
-    best_searched: Raced | None
+    known: RacedNetwork | None
+    best_searched: RacedNetwork | None
 
     @property
-    def exported(self) -> tuple[Raced, ...]:
+    def exported(self) -> tuple[RacedNetwork, ...]:
         """Networks exported for the budget: the winner, and the best network of the search if a known design won."""
         return (self,) if self.searched or self.best_searched is None else (self, self.best_searched)
 
@@ -101,28 +101,28 @@ class Outcome(Raced):
         lead = 100 * (self.held_out_accuracy - other.held_out_accuracy)
         kind = "the best known design" if self.searched else "the best network of the search"
         start = ", which began with new weights" if self.inherited and not other.inherited else ""
-        told = f"{lead:.1f} points ahead of {other.name}, {kind}{start}, on the images held out"
-        return f"{self.name}, {told}{'; less than one standard error: a tie' if self.tie else ''}"
+        lead_in_words = f"{lead:.1f} points ahead of {other.name}, {kind}{start}, on the images held out"
+        return f"{self.name}, {lead_in_words}{'; less than one standard error: a tie' if self.tie else ''}"
 
 
-class Unmet(Record):
+class UnmetBudget(Record):
     """A budget that no network meets, and the smallest that one does, in milliseconds per image."""
 
     budget: Budget
     budget_ms_per_image: float
     smallest_ms_per_image: float
 
-    def told(self, masternet_ms_per_image: float, batch: int) -> str:
+    def sentence(self, masternet_ms_per_image: float, batch: int) -> str:
         """Return this as a sentence, with both budgets in all forms."""
         masternet_ms = masternet_ms_per_image * batch
         smallest = self.budget.smallest(self.smallest_ms_per_image * batch, masternet_ms, batch)
         return (
-            f"budget {self.budget.told(masternet_ms, batch)} can be met by no network: the smallest that can be met is "
-            f"{smallest.told(masternet_ms, batch)}"
+            f"budget {self.budget.all_forms(masternet_ms, batch)} can be met by no network: the smallest that can be met is "
+            f"{smallest.all_forms(masternet_ms, batch)}"
         )
 
 
-class Won(Record):
+class TournamentWinner(Record):
     """The design that won the tournament for the MasterNet, and its latency in milliseconds per image."""
 
     design: str
@@ -141,16 +141,16 @@ class Outcomes(Derived):
     setting: Setting
     masternet: Trained
     masternet_ms_per_image: float
-    won: Won | None = None
+    won: TournamentWinner | None = None
     outcomes: tuple[Outcome, ...]
-    unmet: tuple[Unmet, ...]
-    raced: tuple[Raced, ...]
+    unmet: tuple[UnmetBudget, ...]
+    raced: tuple[RacedNetwork, ...]
     failed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
     tried_again: tuple[str, ...] = ()
     trainings: float  # cost of tournament, MasterNet, trials and race, in full trainings (T)
 
     @property
-    def beginnings(self) -> str:
+    def initial_weights_note(self) -> str:
         """Tell which networks of the race began with the MasterNet's weights; empty if none did."""
         fresh = [row.name for row in self.raced if not row.inherited]
         if len(fresh) == len(self.raced):

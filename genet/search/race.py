@@ -13,7 +13,7 @@ from statistics import fmean
 from genet.config.budget import Budget
 from genet.config.recipe import Race, Schedule, Training
 from genet.latency.table import Setting
-from genet.search.outcome import Outcome, Raced, Unmet
+from genet.search.outcome import Outcome, RacedNetwork, UnmetBudget
 from genet.statistics import pooled_variance
 from genet.storage import Derived, Record
 
@@ -62,7 +62,7 @@ class Entrants(Derived):
     setting: Setting
     masternet_ms_per_image: float
     entrants: tuple[Entrant, ...]
-    unmet: tuple[Unmet, ...]
+    unmet: tuple[UnmetBudget, ...]
     joint: tuple[JointTrial, ...] = ()
     promoted: tuple[Entrant, ...] = ()
     promoted_inputs: str = ""
@@ -97,12 +97,12 @@ def short_training(schedule: Schedule, share: float = SHORT) -> Schedule:
     return schedule.model_copy(update={"epochs": epochs, "warmup_epochs": warmup, **raw})
 
 
-def finalists(entrants: Sequence[Entrant], reached: Mapping[str, float], share: float) -> tuple[str, ...]:
+def finalists(entrants: Sequence[Entrant], accuracies: Mapping[str, float], share: float) -> tuple[str, ...]:
     """Return the networks of one budget to train fully, by what short trainings reached: the best share, two at least.
 
     The best of the search and the best known design are among them, so that they are always compared.
     """
-    ranked = sorted({e.network: e for e in entrants if e.network in reached}.values(), key=lambda e: -reached[e.network])
+    ranked = sorted({e.network: e for e in entrants if e.network in accuracies}.values(), key=lambda e: -accuracies[e.network])
     chosen = ranked[: max(FINALISTS, math.ceil(share * len(ranked)))]
     for known in (True, False):
         kind = [entrant for entrant in ranked if (entrant.design is not None) == known]
@@ -115,22 +115,22 @@ def in_doubt(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
     networks = dict.fromkeys(entrant.network for entrant in entrants if entrant.network in scores)
     if len(networks) < 2:
         return ()
-    luck = pooled_variance(score.held_out for score in scores.values())
+    variance = pooled_variance(score.held_out for score in scores.values())
     best = max(networks, key=lambda network: fmean(scores[network].held_out))
-    close = [network for network in networks if _lead(scores[best], scores[network], luck) <= IN_DOUBT]
+    close = [network for network in networks if _lead(scores[best], scores[network], variance) <= IN_DOUBT]
     return tuple(close) if len(close) > 1 else ()
 
 
-def standard_error(accuracies: Sequence[float], images: int, luck: float) -> float:
+def standard_error(accuracies: Sequence[float], images: int, variance: float) -> float:
     """Return the standard error of a mean accuracy over trainings, all judged on the same images."""
     mean = min(1.0, max(0.0, fmean(accuracies)))
     spread = max(mean * (1 - mean), 1 / (images + 2))  # none right, or none wrong, of few images is no certainty
-    return math.sqrt(spread / images + luck / len(accuracies))
+    return math.sqrt(spread / images + variance / len(accuracies))
 
 
-def _lead(one: Score, other: Score, luck: float) -> float:
+def _lead(one: Score, other: Score, variance: float) -> float:
     """Return by how many standard errors of their difference one is ahead of the other."""
-    errors = (standard_error(score.held_out, score.held_out_images, luck) for score in (one, other))
+    errors = (standard_error(score.held_out, score.held_out_images, variance) for score in (one, other))
     return (fmean(one.held_out) - fmean(other.held_out)) / math.hypot(*errors)
 
 
@@ -140,14 +140,14 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
     Beside it stand the best known design and the best network of the search. A lead over the best of the other kind of less than
     one standard error is a tie. A budget none of whose networks was trained is left out.
     """
-    luck, found = pooled_variance(score.held_out for score in scores.values()), []
-    reached = raced(entrants, scores)
+    variance, found = pooled_variance(score.held_out for score in scores.values()), []
+    by_network = raced_networks(entrants, scores)
     limits: dict[Budget, float] = {}
     for entrant in entrants:
         limits.setdefault(entrant.budget, entrant.budget_ms_per_image)
     for budget, limit in limits.items():
         inside = {e.network for e in entrants if e.network in scores and budget in e.within}
-        ranked = sorted((each for each in reached if each.network in inside), key=lambda each: -each.held_out_accuracy)
+        ranked = sorted((each for each in by_network if each.network in inside), key=lambda each: -each.held_out_accuracy)
         if not ranked:
             continue
         best = ranked[0]
@@ -158,7 +158,7 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
                 **dict(best),
                 budget=budget,
                 budget_ms_per_image=limit,
-                tie=other is not None and _lead(scores[best.network], scores[other.network], luck) < TIE,
+                tie=other is not None and _lead(scores[best.network], scores[other.network], variance) < TIE,
                 known=known,
                 best_searched=searched,
             )
@@ -166,14 +166,14 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
     return tuple(found)
 
 
-def raced(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Raced, ...]:
+def raced_networks(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[RacedNetwork, ...]:
     """Return what every fully trained network reached, with its latency."""
-    held_out_luck = pooled_variance(score.held_out for score in scores.values())
-    test_luck = pooled_variance(score.test for score in scores.values())
+    held_out_variance = pooled_variance(score.held_out for score in scores.values())
+    test_variance = pooled_variance(score.test for score in scores.values())
     surest = sorted(entrants, key=lambda entrant: -(entrant.interval_ms_per_image or 0.0))
     by_network = {entrant.network: entrant for entrant in surest}  # of a network measured for two budgets the longer one
     return tuple(
-        Raced(
+        RacedNetwork(
             name=entrant.name,
             network=entrant.network,
             resolution=entrant.resolution,
@@ -182,9 +182,9 @@ def raced(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Rac
             trainings=len(score.held_out),
             inherited=score.inherited,
             held_out_accuracy=fmean(score.held_out),
-            held_out_error=standard_error(score.held_out, score.held_out_images, held_out_luck),
+            held_out_error=standard_error(score.held_out, score.held_out_images, held_out_variance),
             test_accuracy=fmean(score.test),
-            test_error=standard_error(score.test, score.test_images, test_luck),
+            test_error=standard_error(score.test, score.test_images, test_variance),
             predicted_accuracy=entrant.predicted_accuracy,
             predicted_ms_per_image=entrant.predicted_ms_per_image,
             ms_per_image=entrant.ms_per_image,
@@ -201,5 +201,5 @@ def trainings_at_most(networks: int, budgets: int, joint_trials: int, race: Race
     _, share, repeats = race.counts
     finals = min(networks, max(FINALISTS, math.ceil(share * networks)) + 1)  # the best of a kind may come on top
     short = short_training(schedule).epochs / schedule.epochs
-    reading = networks * short if networks > FINALISTS or joint_trials else 0.0
-    return joint_trials * short + budgets * (reading + finals * repeats)
+    short_cost = networks * short if networks > FINALISTS or joint_trials else 0.0
+    return joint_trials * short + budgets * (short_cost + finals * repeats)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from genet.arch.network import BlockType, Network, SuperBlock
-from genet.config.recipe import Model
+from genet.config.recipe import RegressionModel
 from genet.search.features import FRESH, Features, Scale, fine_tuning_features
 from genet.storage import Derived, Record
 
@@ -56,7 +56,7 @@ class Quality(Record):
 class Regression(Derived):
     """A predictor of the accuracy of any network of the space from the MasterNet's."""
 
-    model: Model
+    model: RegressionModel
     masternet: str  # its notation
     accuracy: float  # the MasterNet's, on the NAS validation images
     width: Scale
@@ -96,7 +96,7 @@ class Regression(Derived):
             (self._vector(self._terms(*each)) for each in enumerate(network.superblocks)), np.zeros(len(self.coefficients))
         )
 
-    def reading(self, index: int, superblock: SuperBlock) -> np.ndarray:
+    def trial_vector(self, index: int, superblock: SuperBlock) -> np.ndarray:
         """Return the same for the accuracy of a trial, which fine-tuning has changed too."""
         fresh = superblock.type != self._own[index].type and f"{index + 1} {FRESH}" in self.coefficients
         return self._vector(self._terms(index, superblock) | fine_tuning_features(index, fresh))

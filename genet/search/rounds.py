@@ -37,10 +37,10 @@ class Evidence(Generic[T]):
 class Candidates(Protocol[T]):
     """The networks that may be trained for one budget. Those that a round has proposed for other budgets are left out."""
 
-    def near(self, proposed: Sequence[T], draw: np.random.Generator) -> Sequence[T]:
+    def near(self, proposed: Sequence[T], rng: np.random.Generator) -> Sequence[T]:
         """Return networks near the budget, to spread the start over."""
 
-    def alike(self, best: Sequence[T], proposed: Sequence[T], draw: np.random.Generator) -> Sequence[T]:
+    def alike(self, best: Sequence[T], proposed: Sequence[T], rng: np.random.Generator) -> Sequence[T]:
         """Return networks near the budget that resemble the best of those trained, which come best first."""
 
     def pool(self, networks: Sequence[T]) -> Pool:
@@ -56,21 +56,21 @@ class Quota(Generic[T]):
     done: int = 0
 
 
-Train = Callable[[Sequence[tuple[int, T]]], Evidence[T]]  # networks, each with its quota's place -> all evidence thereafter
+TrainRows = Callable[[Sequence[tuple[int, T]]], Evidence[T]]  # networks, each with its quota's place -> all evidence thereafter
 
 
-def search(quotas: Sequence[Quota[T]], evidence: Evidence[T], train: Train[T], seed: int) -> tuple[int, ...]:
+def search(quotas: Sequence[Quota[T]], evidence: Evidence[T], train: TrainRows[T], seed: int) -> tuple[int, ...]:
     """Train networks until every quota is met or none is near its budget any more; return how many each had."""
     done, turns = [quota.done for quota in quotas], list(range(len(quotas)))
     while turns := [place for place in turns if done[place] < quotas[place].wanted]:
         proposals, at_once = list[tuple[int, T]](), math.ceil(AT_ONCE / len(turns))
         for place in turns.copy():  # each draws by itself, so that a later command repeats what this one found for it
-            draw, quota = np.random.default_rng((seed, place, done[place])), quotas[place]
+            rng, quota = np.random.default_rng((seed, place, done[place])), quotas[place]
             proposed, start = [network for _, network in proposals], math.ceil(START * quota.wanted) - done[place]
-            new = spread_start(quota.candidates, start, proposed, draw) if start > 0 else []
+            new = spread_start(quota.candidates, start, proposed, rng) if start > 0 else []
             if not new:
                 count = min(at_once, quota.wanted - done[place])
-                new = next_round(quota.candidates, evidence, count, proposed, draw)
+                new = next_round(quota.candidates, evidence, count, proposed, rng)
             proposals += [(place, network) for network in new]
             done[place] += len(new)
             if not new:
@@ -80,21 +80,21 @@ def search(quotas: Sequence[Quota[T]], evidence: Evidence[T], train: Train[T], s
     return tuple(done)
 
 
-def spread_start(candidates: Candidates[T], count: int, proposed: Sequence[T], draw: np.random.Generator) -> list[T]:
+def spread_start(candidates: Candidates[T], count: int, proposed: Sequence[T], rng: np.random.Generator) -> list[T]:
     """Return so many networks near a budget that tell most about all effects together."""
-    near = candidates.near(proposed, draw)
-    return [near[row] for row in spread(candidates.pool(near), np.arange(len(near)), count, draw)] if near else []
+    near = candidates.near(proposed, rng)
+    return [near[row] for row in spread(candidates.pool(near), np.arange(len(near)), count, rng)] if near else []
 
 
 def next_round(
-    candidates: Candidates[T], evidence: Evidence[T], count: int, proposed: Sequence[T], draw: np.random.Generator
+    candidates: Candidates[T], evidence: Evidence[T], count: int, proposed: Sequence[T], rng: np.random.Generator
 ) -> list[T]:
     """Return so many networks at most that may be the best of a budget, given all trainings."""
-    new = candidates.alike(ranked(candidates, evidence), proposed, draw)
+    new = candidates.alike(ranked(candidates, evidence), proposed, rng)
     if not new or not evidence.networks:
         return []
     surrogate, known = _fitted(candidates, evidence, new)
-    rows = promising(surrogate, np.arange(known, known + len(new)), count, draw)
+    rows = promising(surrogate, np.arange(known, known + len(new)), count, rng)
     return list(dict.fromkeys(new[row - known] for row in rows))
 
 
@@ -115,25 +115,25 @@ def _fitted(candidates: Candidates[T], evidence: Evidence[T], others: Sequence[T
     return fit_surrogate(pool, [rows[network] for network in evidence.networks], evidence.scores), len(rows)
 
 
-def spread(pool: Pool, rows: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
+def spread(pool: Pool, rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Return networks that tell most about all effects together: a greedy D-optimal design."""
-    rows = draw.choice(rows, min(SPREAD_OVER, len(rows)), replace=False)
+    rows = rng.choice(rows, min(SPREAD_OVER, len(rows)), replace=False)
     effects = np.column_stack([pool.size[rows], pool.local[rows] / np.sqrt(pool.local.shape[1])])
     unknown, chosen = 4 * np.eye(effects.shape[1]), list[int]()
     for _ in range(min(count, len(rows))):
-        told = np.einsum("ij,jk,ik->i", effects, unknown, effects)
-        told[chosen] = -1.0
-        chosen.append(int(told.argmax()))
+        variance = np.einsum("ij,jk,ik->i", effects, unknown, effects)
+        variance[chosen] = -1.0
+        chosen.append(int(variance.argmax()))
         step = unknown @ effects[chosen[-1]]
         unknown -= np.outer(step, step) / (1 + effects[chosen[-1]] @ step)
     return np.asarray(rows[chosen])
 
 
-def promising(surrogate: Surrogate, rows: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
+def promising(surrogate: Surrogate, rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw `count` times from the surrogate's posterior; return the best network of each draw, which may repeat."""
     mean, error = surrogate.predict(rows)
     considered = rows[np.argsort(-(mean + 2 * error))[:CONSIDERED]]
-    return np.array([considered[surrogate.draw(considered, draw, BOLDNESS).argmax()] for _ in range(count)])
+    return np.array([considered[surrogate.sample(considered, rng, BOLDNESS).argmax()] for _ in range(count)])
 
 
 def best(surrogate: Surrogate, rows: np.ndarray) -> int:
@@ -142,10 +142,10 @@ def best(surrogate: Surrogate, rows: np.ndarray) -> int:
     return int(rows[mean.argmax()])
 
 
-def single_changes(pool: Pool, centre: int, count: int, draw: np.random.Generator) -> np.ndarray:
+def single_changes(pool: Pool, centre: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Return networks that differ least from one, as single trials do of the MasterNet (GENet paper, section 4.2)."""
     changed = (np.abs(pool.local - pool.local[centre]) > 1e-9).sum(1)
-    nearest = np.argsort(changed + draw.random(len(pool)) / 2)
+    nearest = np.argsort(changed + rng.random(len(pool)) / 2)
     return np.asarray(nearest[nearest != centre][:count])
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.errors import EvidenceError
-from genet.search.choice_tables import ChoiceTables, Offer
+from genet.search.choice_tables import ChoiceTable, ChoiceTables
 from genet.storage import Record
 
 
@@ -55,42 +55,42 @@ class _Front:
         return _Front(*(getattr(self, name)[kept] for name in self.__slots__))
 
 
-def frontier(offers: ChoiceTables) -> tuple[Candidate, ...]:
+def frontier(tables: ChoiceTables) -> tuple[Candidate, ...]:
     """Return every network that no other is predicted to beat in both latency and accuracy, fastest first.
 
     Of two that are alike in both, it has the one with fewer parameters (or, if the host decides latencies, as their parts
     compare).
     """
-    return ExactSolver(offers).frontier()
+    return ExactSolver(tables).frontier()
 
 
 class ExactSolver:
-    """The dynamic programme of some offers, solved once for all budgets."""
+    """The dynamic programme of some choice tables, solved once for all budgets."""
 
-    def __init__(self, offers: ChoiceTables) -> None:
-        stem_ms, parameters, kernels = offers.stem
+    def __init__(self, tables: ChoiceTables) -> None:
+        stem_ms, parameters, kernels = tables.stem
         if not math.isfinite(stem_ms):
             raise EvidenceError(NOTHING)
         zero = np.zeros(1, int)
-        start = _Front(np.array([stem_ms]), np.array([offers.accuracy]), np.array([parameters]), zero, zero, zero)
-        (stem_width,) = offers.superblocks[0].reads
-        self.offers, self._counted = offers, bool(offers.host_ms)
+        start = _Front(np.array([stem_ms]), np.array([tables.accuracy]), np.array([parameters]), zero, zero, zero)
+        (stem_width,) = tables.superblocks[0].reads
+        self.tables, self._counted = tables, bool(tables.host_ms)
         self._stages: list[dict[State, _Front]] = [{(stem_width, kernels if self._counted else 0): start}]
-        for offer in offers.superblocks:
-            self._stages.append(_advance(self._stages[-1], offer, self._counted))
+        for table in tables.superblocks:
+            self._stages.append(_advance(self._stages[-1], table, self._counted))
 
     def frontier(self) -> tuple[Candidate, ...]:
         """See `frontier`."""
         ends = []
         for number, ((width, kernels), front) in enumerate(self._stages[-1].items()):
-            head_ms, head_parameters, head_kernels = self.offers.head[width]
+            head_ms, head_parameters, head_kernels = self.tables.head[width]
             if math.isfinite(head_ms):
-                ms = np.maximum(front.ms + head_ms, self.offers.host_ms * (kernels + head_kernels))
+                ms = np.maximum(front.ms + head_ms, self.tables.host_ms * (kernels + head_kernels))
                 here = np.arange(len(ms))
                 ends.append(_Front(ms, front.gain, front.parameters + head_parameters, np.full(len(ms), number), here, here))
         if not ends:
             raise EvidenceError(NOTHING)
-        return tuple(_candidates(self.offers, self._stages, _best(ends)))
+        return tuple(_candidates(self.tables, self._stages, _best(ends)))
 
     def best(self, limit_ms: float, count: int) -> tuple[Candidate, ...]:
         """Return up to `count` networks of the highest predicted accuracy within a latency, the best first.
@@ -110,7 +110,7 @@ class ExactSolver:
         found: list[tuple[int, ...]] = []
         while waiting and len(found) < count:
             *_, partial = heapq.heappop(waiting)
-            if len(partial.choices) == len(self.offers.superblocks):
+            if len(partial.choices) == len(self.tables.superblocks):
                 found.append(partial.choices)
             else:
                 push(self._longer(partial))
@@ -118,32 +118,32 @@ class ExactSolver:
 
     def _endings(self, limit_ms: float) -> Iterator[_Partial]:
         for (width, kernels), front in self._stages[-1].items():
-            head_ms, _, head_kernels = self.offers.head[width]
+            head_ms, _, head_kernels = self.tables.head[width]
             left = limit_ms - head_ms
-            if self.offers.host_ms * (kernels + head_kernels) <= limit_ms and front.ms[0] <= left:
-                promise = float(_promises(front, np.array([left]))[0])
+            if self.tables.host_ms * (kernels + head_kernels) <= limit_ms and front.ms[0] <= left:
+                promise = float(_best_gains(front, np.array([left]))[0])
                 yield _Partial(promise, (width, kernels), left, 0.0, ())
 
     def _longer(self, partial: _Partial) -> list[_Partial]:
         """Decide one more super-block: for every state before it its most promising choices."""
-        place = len(self.offers.superblocks) - len(partial.choices) - 1
-        offer, (width, kernels) = self.offers.superblocks[place], partial.state
+        place = len(self.tables.superblocks) - len(partial.choices) - 1
+        table, (width, kernels) = self.tables.superblocks[place], partial.state
         found = []
         for (in_width, launched), front in self._stages[place].items():
-            row = offer.reads[in_width]
-            fits = offer.widths[row] == width
+            row = table.reads[in_width]
+            fits = table.widths[row] == width
             if self._counted:
-                fits = fits & (offer.kernels[row] == kernels - launched)
-            fits = fits & np.isfinite(offer.ms[row]) & (offer.ms[row] <= partial.left_ms - front.ms[0])
+                fits = fits & (table.kernels[row] == kernels - launched)
+            fits = fits & np.isfinite(table.ms[row]) & (table.ms[row] <= partial.left_ms - front.ms[0])
             members = np.flatnonzero(fits)
-            left = partial.left_ms - offer.ms[row, members]
-            promises = partial.gain + offer.gain[members] + _promises(front, left)
+            left = partial.left_ms - table.ms[row, members]
+            promises = partial.gain + table.gain[members] + _best_gains(front, left)
             found += [
                 _Partial(
                     float(promises[k]),
                     (in_width, launched),
                     float(left[k]),
-                    partial.gain + float(offer.gain[members[k]]),
+                    partial.gain + float(table.gain[members[k]]),
                     (int(members[k]), *partial.choices),
                 )
                 for k in range(len(members))
@@ -153,8 +153,8 @@ class ExactSolver:
     def _as_candidates(self, found: Sequence[tuple[int, ...]]) -> tuple[Candidate, ...]:
         if not found:
             return ()
-        totals = self.offers.totals(np.array(found))
-        candidates = [_candidate(self.offers, choices, *values) for choices, *values in zip(found, *totals, strict=True)]
+        totals = self.tables.totals(np.array(found))
+        candidates = [_candidate(self.tables, choices, *values) for choices, *values in zip(found, *totals, strict=True)]
         return tuple(sorted(candidates, key=lambda candidate: (-candidate.predicted_accuracy, candidate.parameters)))
 
 
@@ -168,36 +168,36 @@ class _Partial(NamedTuple):
     choices: tuple[int, ...]
 
 
-def _promises(front: _Front, left_ms: np.ndarray) -> np.ndarray:
+def _best_gains(front: _Front, left_ms: np.ndarray) -> np.ndarray:
     """Return the best gain of a front within each latency; all have one."""
     return np.asarray(front.gain[np.maximum(np.searchsorted(front.ms, left_ms, side="right") - 1, 0)])
 
 
-def _advance(before: dict[State, _Front], offer: Offer, counted: bool) -> dict[State, _Front]:
+def _advance(before: dict[State, _Front], table: ChoiceTable, counted: bool) -> dict[State, _Front]:
     """Advance by one super-block: for every state after it the best of all fronts before it and all choices."""
     grown: dict[State, list[_Front]] = {}
     for number, ((in_width, kernels), front) in enumerate(before.items()):
-        row = offer.reads[in_width]
-        ms, launched = offer.ms[row], offer.kernels[row] if counted else np.zeros(len(offer.choices), int)
-        widths = offer.widths[row]
+        row = table.reads[in_width]
+        ms, launched = table.ms[row], table.kernels[row] if counted else np.zeros(len(table.choices), int)
+        widths = table.widths[row]
         for width, more in {*zip(widths.tolist(), launched.tolist(), strict=True)}:
             members = np.flatnonzero((widths == width) & (launched == more) & np.isfinite(ms))
-            kept = members[pareto(ms[members], offer.gain[members], offer.parameters[row, members])]
+            kept = members[pareto(ms[members], table.gain[members], table.parameters[row, members])]
             if len(kept):
                 state = (width, kernels + more if counted else 0)
-                grown.setdefault(state, []).append(_grow(front, number, offer, row, kept))
+                grown.setdefault(state, []).append(_grow(front, number, table, row, kept))
     if not grown:
         raise EvidenceError(NOTHING)
     return {state: _best(fronts) for state, fronts in sorted(grown.items())}
 
 
-def _grow(front: _Front, number: int, offer: Offer, row: int, choices: np.ndarray) -> _Front:
+def _grow(front: _Front, number: int, table: ChoiceTable, row: int, choices: np.ndarray) -> _Front:
     """Return every way of a front with every choice."""
     ways, size = len(front.ms), len(front.ms) * len(choices)
     return _Front(
-        ms=np.add.outer(front.ms, offer.ms[row, choices]).ravel(),
-        gain=np.add.outer(front.gain, offer.gain[choices]).ravel(),
-        parameters=np.add.outer(front.parameters, offer.parameters[row, choices]).ravel(),
+        ms=np.add.outer(front.ms, table.ms[row, choices]).ravel(),
+        gain=np.add.outer(front.gain, table.gain[choices]).ravel(),
+        parameters=np.add.outer(front.parameters, table.parameters[row, choices]).ravel(),
         before=np.full(size, number),
         position=np.repeat(np.arange(ways), len(choices)),
         choice=np.tile(choices, ways),
@@ -218,14 +218,14 @@ def filter_by_utilization(candidates: Sequence[Candidate]) -> tuple[Candidate, .
 
 def pareto(ms: np.ndarray, gain: np.ndarray, parameters: np.ndarray | None = None) -> np.ndarray:
     """Return positions of the points that none beats in both, ascending in `ms`; ties go to fewest parameters."""
-    hopeful = _hopeful(ms, gain)
+    hopeful = _prefiltered(ms, gain)
     keys = [-gain[hopeful], ms[hopeful]]
     order = hopeful[np.lexsort(keys if parameters is None else [parameters[hopeful], *keys])]
     best = np.maximum.accumulate(gain[order])
     return np.asarray(order[np.concatenate([[True], best[1:] > best[:-1]])[: len(order)]])
 
 
-def _hopeful(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
+def _prefiltered(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Return the positions of points that no faster slice of latencies beats: few of many, found without sorting."""
     if len(ms) < 4 * SLICES or ms.min() == ms.max():
         return np.arange(len(ms))
@@ -235,7 +235,7 @@ def _hopeful(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
     return np.flatnonzero(gain > np.maximum.accumulate(best)[place])
 
 
-def _candidates(offers: ChoiceTables, stages: list[dict[State, _Front]], ends: _Front) -> Iterable[Candidate]:
+def _candidates(tables: ChoiceTables, stages: list[dict[State, _Front]], ends: _Front) -> Iterable[Candidate]:
     """Walk back from every end and write its network down."""
     fronts = [list(stage.values()) for stage in stages[1:]]
     for end in range(len(ends.ms)):
@@ -245,23 +245,23 @@ def _candidates(offers: ChoiceTables, stages: list[dict[State, _Front]], ends: _
             front = stage[state]
             choices.append(int(front.choice[position]))
             state, position = int(front.before[position]), int(front.position[position])
-        yield _candidate(offers, choices[::-1], ends.ms[end], ends.gain[end], ends.parameters[end])
+        yield _candidate(tables, choices[::-1], ends.ms[end], ends.gain[end], ends.parameters[end])
 
 
-def _candidate(offers: ChoiceTables, choices: Sequence[int], ms: float, accuracy: float, parameters: int) -> Candidate:
+def _candidate(tables: ChoiceTables, choices: Sequence[int], ms: float, accuracy: float, parameters: int) -> Candidate:
     return Candidate(
-        network=str(offers.network(choices)),
-        resolution=offers.resolution,
+        network=str(tables.network(choices)),
+        resolution=tables.resolution,
         predicted_ms=float(ms),
         predicted_accuracy=float(accuracy),
         parameters=int(parameters),
     )
 
 
-def random_search(offers: ChoiceTables, count: int, seed: int) -> tuple[Candidate, ...]:
+def random_search(tables: ChoiceTables, count: int, seed: int) -> tuple[Candidate, ...]:
     """Search in the paper's way: of `count` random structures those that no other of them beats, fastest first."""
-    picks = offers.random_picks(count, np.random.default_rng(seed))
-    found = offers.totals(picks)
+    picks = tables.random_picks(count, np.random.default_rng(seed))
+    found = tables.totals(picks)
     possible = np.flatnonzero(np.isfinite(found.ms))
     best = possible[pareto(*(values[possible] for values in found))]
-    return tuple(_candidate(offers, picks[one].tolist(), *(values[one] for values in found)) for one in best)
+    return tuple(_candidate(tables, picks[one].tolist(), *(values[one] for values in found)) for one in best)

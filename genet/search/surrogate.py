@@ -81,16 +81,16 @@ class Surrogate:
         known = np.einsum("ij,ji->i", across, cho_solve(self._factor, across.T))
         return self._mean + across @ self._weights, np.sqrt(np.maximum(own - known, 0.0))
 
-    def draw(self, rows: np.ndarray, draw: np.random.Generator, doubt: float = 1.0) -> np.ndarray:
-        """Return the scores of these networks in one of the worlds that the trainings leave possible.
+    def sample(self, rows: np.ndarray, rng: np.random.Generator, scale: float = 1.0) -> np.ndarray:
+        """Return the scores of these networks in one sample of the posterior.
 
-        `doubt` is the share of the deviation from what is expected that a world may have.
+        `scale` multiplies the deviation of the sample from the expected scores.
         """
         across = self._covariance(rows, self.rows)
         left = self._covariance(rows, rows) - across @ cho_solve(self._factor, across.T)
         left[np.diag_indices_from(left)] += JITTER * np.trace(left) / len(left) + JITTER * self._level
-        deviation = cholesky(left, lower=True) @ draw.normal(size=len(rows))
-        return np.asarray(self._mean + across @ self._weights + doubt * deviation)
+        deviation = cholesky(left, lower=True) @ rng.normal(size=len(rows))
+        return np.asarray(self._mean + across @ self._weights + scale * deviation)
 
     @property
     def _level(self) -> float:
@@ -131,14 +131,14 @@ def fit_surrogate(pool: Pool, rows: Sequence[int] | np.ndarray, scores: Sequence
     level, jitter = (LEVEL * _spread(means)) ** 2, JITTER * _spread(means) ** 2
     off = means - np.average(means, weights=trainings)
 
-    def unlikelihood(logs: np.ndarray) -> float:
+    def negative_log_likelihood(logs: np.ndarray) -> float:
         variances = np.exp(2 * logs)
         known = np.tensordot(variances[:NOISE], kernels, 1) + level + np.diag(variances[NOISE] / trainings + jitter)
         factor = cholesky(known, lower=True)
         explained = off @ cho_solve((factor, True), off) / 2 + np.log(np.diag(factor)).sum()
         return float(explained + (((logs - usual) / DOUBT) ** 2).sum() / 2)
 
-    found = minimize(unlikelihood, usual, method="L-BFGS-B", bounds=[(each - 3, each + 3) for each in usual])
+    found = minimize(negative_log_likelihood, usual, method="L-BFGS-B", bounds=[(each - 3, each + 3) for each in usual])
     return Surrogate(pool, trained, means, trainings, np.exp(2 * found.x))
 
 

@@ -12,11 +12,11 @@ from typing import Literal
 
 from genet.config.recipe import Schedule
 from genet.latency.table import Setting
-from genet.search.outcome import Won
+from genet.search.outcome import TournamentWinner
 from genet.search.race import SHORT, short_training, standard_error
 from genet.storage import Derived, Record
 
-GOING_ON = 1 / 3  # of a round, the best
+SURVIVING_SHARE = 1 / 3  # of a round, the best
 LAST = 3  # designs of which the best wins without a further round
 
 
@@ -51,10 +51,12 @@ class Tournament(Derived):
     winner: str | None = None
 
     @property
-    def won(self) -> Won | None:
+    def won(self) -> TournamentWinner | None:
         """The design that has won, None before the end."""
         found = (each for each in self.contenders if each.network == self.winner)
-        return next((Won(design=each.design, network=each.network, ms_per_image=each.ms_per_image) for each in found), None)
+        return next(
+            (TournamentWinner(design=each.design, network=each.network, ms_per_image=each.ms_per_image) for each in found), None
+        )
 
     @property
     def trainings(self) -> frozenset[str]:
@@ -62,7 +64,7 @@ class Tournament(Derived):
         return frozenset(id for each in self.rounds for id in each.trainings.values())
 
 
-class Reached(Record):
+class RoundResult(Record):
     """What a training reached on the images held out, 0 to 1; None if it failed."""
 
     accuracy: float | None
@@ -81,7 +83,7 @@ class Standing(Record):
     state: Literal["won", "leads", "in", "out", "failed"]
 
 
-def rounds_of(designs: int, schedule: Schedule) -> tuple[tuple[int, Schedule], ...]:
+def tournament_rounds(designs: int, schedule: Schedule) -> tuple[tuple[int, Schedule], ...]:
     """Return how many designs take part in each round, and how they are trained; no round if there is but one.
 
     The first is a short training of all; then the best third goes on, trained for twice as long, until three or fewer are left.
@@ -90,7 +92,7 @@ def rounds_of(designs: int, schedule: Schedule) -> tuple[tuple[int, Schedule], .
     """
     sizes = [designs]
     while sizes[-1] > LAST:
-        sizes.append(math.ceil(GOING_ON * sizes[-1]))
+        sizes.append(math.ceil(SURVIVING_SHARE * sizes[-1]))
     first = 2 * SHORT if len(sizes) == 1 else SHORT
     rounds: dict[int, tuple[int, Schedule]] = {}
     for number, size in enumerate(sizes if designs > 1 else ()):
@@ -99,31 +101,31 @@ def rounds_of(designs: int, schedule: Schedule) -> tuple[tuple[int, Schedule], .
     return tuple(rounds.values())
 
 
-def ranked(networks: Sequence[str], reached: Mapping[str, float]) -> tuple[str, ...]:
+def ranked(networks: Sequence[str], accuracies: Mapping[str, float]) -> tuple[str, ...]:
     """Return the networks that a round has trained, the best first; equals stay in their order."""
-    return tuple(sorted((each for each in networks if each in reached), key=lambda each: -reached[each]))
+    return tuple(sorted((each for each in networks if each in accuracies), key=lambda each: -accuracies[each]))
 
 
-def standings(found: Tournament, ended: Mapping[str, Reached]) -> tuple[Standing, ...]:
+def standings(found: Tournament, ended: Mapping[str, RoundResult]) -> tuple[Standing, ...]:
     """Return the standing of every contender, the best first, by what the trainings that have ended reached."""
-    standing = [_standing(found, each, ended) for each in found.contenders]
-    standing.sort(key=lambda each: (-len(each.reached), each.state == "failed", *(-(last or 0.0) for last in each.reached[-1:])))
-    first = standing[0]
+    ordered = [_standing(found, each, ended) for each in found.contenders]
+    ordered.sort(key=lambda each: (-len(each.reached), each.state == "failed", *(-(last or 0.0) for last in each.reached[-1:])))
+    first = ordered[0]
     if found.winner is None and first.state == "in" and first.error is not None:
-        standing[0] = first.model_copy(update={"state": "leads"})
-    return tuple(sorted(standing, key=lambda each: each.state != "won"))
+        ordered[0] = first.model_copy(update={"state": "leads"})
+    return tuple(sorted(ordered, key=lambda each: each.state != "won"))
 
 
-def _standing(found: Tournament, contender: Contender, ended: Mapping[str, Reached]) -> Standing:
-    taken = [each.trainings[contender.network] for each in found.rounds if contender.network in each.trainings]
-    known = [ended.get(training) for training in taken]
+def _standing(found: Tournament, contender: Contender, ended: Mapping[str, RoundResult]) -> Standing:
+    trainings = [each.trainings[contender.network] for each in found.rounds if contender.network in each.trainings]
+    known = [ended.get(training) for training in trainings]
     last = known[-1] if known else None
     state: Literal["won", "in", "out", "failed"] = "in"
     if contender.network == found.winner:
         state = "won"
     elif last and last.accuracy is None:
         state = "failed"
-    elif found.winner is not None or len(taken) < len(found.rounds):
+    elif found.winner is not None or len(trainings) < len(found.rounds):
         state = "out"
     return Standing(
         contender=contender,
@@ -135,4 +137,4 @@ def _standing(found: Tournament, contender: Contender, ended: Mapping[str, Reach
 
 def cost_in_trainings(designs: int, schedule: Schedule) -> float:
     """Return what a tournament of so many designs costs at most, in full trainings (T)."""
-    return sum(size * training.epochs for size, training in rounds_of(designs, schedule)) / schedule.epochs
+    return sum(size * training.epochs for size, training in tournament_rounds(designs, schedule)) / schedule.epochs

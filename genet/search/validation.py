@@ -16,7 +16,7 @@ from genet.search.solver import Candidate
 from genet.statistics import kendall, spearman
 from genet.storage import Derived, Record
 
-DRAWN = 20_000  # random networks among which to find some of a certain latency or accuracy
+SAMPLED = 20_000  # random networks among which to find some of a certain latency or accuracy
 
 AS_FAST = 0.03  # relative difference of latencies
 Role = Literal["frontier", "random, as fast", "random"]
@@ -32,7 +32,7 @@ class ValidationNetwork(Record):
     predicted_ms: float
 
 
-class Verdict(Record):
+class ValidationResult(Record):
     """A subject with its results: one accuracy per training; latency per batch, None if nothing is measured here."""
 
     subject: ValidationNetwork
@@ -57,7 +57,7 @@ class Validation(Derived):
     """The quality of the predictions, on networks without trials."""
 
     epochs: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ValidationResult, ...]
     accuracy: Agreement
     free: dict[str, Agreement]  # free proxies, by name
     ceiling: tuple[float, ...]  # Kendall of every training with the mean of the others; empty for one training each
@@ -70,26 +70,26 @@ class Validation(Derived):
     latency_error: float | None  # mean relative error, absolute
 
 
-def subjects(
-    offers: ChoiceTables, front: Sequence[Candidate], known: set[str], count: int, seed: int
+def validation_networks(
+    tables: ChoiceTables, front: Sequence[Candidate], known: set[str], count: int, seed: int
 ) -> tuple[ValidationNetwork, ...]:
     """Return `count` networks without trials: some of the frontier, for each a random one as fast, and random ones.
 
     A quarter is of the frontier, spread evenly over it; the last half is spread evenly over the predicted accuracies.
     """
-    draw = np.random.default_rng(seed)
-    picks = np.unique(offers.random_picks(DRAWN, draw), axis=0)
-    found = offers.totals(picks)
+    rng = np.random.default_rng(seed)
+    picks = np.unique(tables.random_picks(SAMPLED, rng), axis=0)
+    found = tables.totals(picks)
     picks, found = picks[np.isfinite(found.ms)], type(found)(*(values[np.isfinite(found.ms)] for values in found))
-    taken = set(known)
+    excluded = set(known)
 
     def nearest(values: np.ndarray, target: float, role: Role, partner: str | None = None) -> ValidationNetwork | None:
         for one in np.argsort(np.abs(values - target), kind="stable")[:200]:
             if partner and abs(values[one] / target - 1) > AS_FAST:
                 return None
-            network = str(offers.network(picks[one].tolist()))
-            if network not in taken:
-                taken.add(network)
+            network = str(tables.network(picks[one].tolist()))
+            if network not in excluded:
+                excluded.add(network)
                 accuracy, ms = float(found.accuracy[one]), float(found.ms[one])
                 return ValidationNetwork(
                     network=network, role=role, partner=partner, predicted_accuracy=accuracy, predicted_ms=ms
@@ -97,9 +97,9 @@ def subjects(
         return None
 
     chosen: list[ValidationNetwork | None] = []
-    fresh = [candidate for candidate in front if candidate.network not in taken]
+    fresh = [candidate for candidate in front if candidate.network not in excluded]
     for candidate in _evenly(fresh, count // 4):
-        taken.add(candidate.network)
+        excluded.add(candidate.network)
         best, ms = candidate.predicted_accuracy, candidate.predicted_ms
         chosen.append(ValidationNetwork(network=candidate.network, role="frontier", predicted_accuracy=best, predicted_ms=ms))
     chosen += [nearest(found.ms, s.predicted_ms, "random, as fast", s.network) for s in tuple(chosen) if s]
@@ -115,7 +115,7 @@ def _evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     return [candidates[math.floor((k + 0.5) * len(candidates) / count)] for k in range(count)]
 
 
-def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Validation:
+def validate(verdicts: Sequence[ValidationResult], epochs: int, inputs: str = "") -> Validation:
     """Compare results with predictions, of at least three networks."""
     predicted = np.array([verdict.subject.predicted_accuracy for verdict in verdicts])
     trained = np.array([verdict.accuracies for verdict in verdicts])
@@ -133,7 +133,7 @@ def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Vali
         accuracy=agreement(predicted, found),
         free={name: agreement(values, found) for name, values in free_proxies(networks).items()},
         ceiling=ceiling(trained),
-        perfect=perfect(trained),
+        perfect=perfect_prediction(trained),
         bias=float((predicted - found).mean()),
         left=float(np.sqrt(np.mean(left**2))),
         advantage=fmean(gains) if gains else None,
@@ -145,8 +145,8 @@ def validate(verdicts: Sequence[Verdict], epochs: int, inputs: str = "") -> Vali
 
 def agreement(predicted: np.ndarray, found: np.ndarray) -> Agreement:
     """Return the rank correlations of a prediction with the results; 0 if a prediction is constant."""
-    draw, size = np.random.default_rng(0), len(found)
-    samples = [_kendall(predicted[k], found[k]) for k in (draw.integers(0, size, size) for _ in range(200))]
+    rng, size = np.random.default_rng(0), len(found)
+    samples = [_kendall(predicted[k], found[k]) for k in (rng.integers(0, size, size) for _ in range(200))]
     ranks = spearman(predicted.tolist(), found.tolist()) or 0.0
     return Agreement(kendall=_kendall(predicted, found), error=float(np.std(samples)), spearman=ranks)
 
@@ -163,7 +163,7 @@ def ceiling(accuracies: np.ndarray) -> tuple[float, ...]:
     return tuple(_kendall(accuracies[:, k], np.delete(accuracies, k, axis=1).mean(1)) for k in range(trainings))
 
 
-def perfect(accuracies: np.ndarray) -> float | None:
+def perfect_prediction(accuracies: np.ndarray) -> float | None:
     """Return the expected Kendall of a perfect prediction with the mean over trainings, which is noisy too.
 
     (networks, trainings) -> the mean over 200 draws; None for one training each. The part of the means' spread that is due to
@@ -175,8 +175,8 @@ def perfect(accuracies: np.ndarray) -> float | None:
     means, noise = accuracies.mean(1), float(np.sqrt(accuracies.var(1, ddof=1).mean() / trainings))
     spread = float(means.var(ddof=1))
     true = means.mean() + (means - means.mean()) * math.sqrt(max(0.0, 1 - noise**2 / spread)) if spread else means
-    draw = np.random.default_rng(0)
-    return fmean(_kendall(true, true + draw.normal(0, noise, len(true))) for _ in range(200))
+    rng = np.random.default_rng(0)
+    return fmean(_kendall(true, true + rng.normal(0, noise, len(true))) for _ in range(200))
 
 
 def free_proxies(networks: Sequence[Network]) -> Mapping[str, np.ndarray]:

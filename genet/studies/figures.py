@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from genet.latency.estimate.intensity import LayerIntensity
     from genet.latency.estimate.roofline import Roof
     from genet.studies.align.study import Alignment
-    from genet.studies.filter.bench import Row
-    from genet.studies.filter.study import Filtering, Found
+    from genet.studies.filter.bench import BenchRow
+    from genet.studies.filter.study import Filtering, SearchRun
     from genet.studies.fold import Folding
     from genet.studies.rank import StageRank
     from genet.studies.survey.survey import Frontiers, Surveyed
@@ -94,11 +94,11 @@ def draw_clouds(clouds: Sequence[Cloud], title: str) -> str:
                 axes.annotate(name, (x, y), xytext=(3, 2), textcoords="offset points", fontsize=4.5)
         axes.set_xlabel(cloud.x)
         axes.set_ylabel(cloud.y)
-    figure.suptitle(f"{title}{_colours_told([colour for cloud in clouds for colour in cloud.colours])}", fontsize=7)
+    figure.suptitle(f"{title}{_colour_legend([colour for cloud in clouds for colour in cloud.colours])}", fontsize=7)
     return svg(figure, titles)
 
 
-def _colours_told(colours: Sequence[str]) -> str:
+def _colour_legend(colours: Sequence[str]) -> str:
     return "\nblue: arithmetic intensity above the device's ratio, red: below" if {*colours} & {ABOVE, BELOW} else ""
 
 
@@ -121,7 +121,7 @@ def draw_folds(found: Sequence[Folding], ratio: float, title: str) -> str:
     axes.set_xscale("log")
     axes.set_xlabel("images per second")
     axes.set_ylabel("utilization (%)")
-    figure.suptitle(f"{title}{_colours_told([ABOVE])}", fontsize=7)
+    figure.suptitle(f"{title}{_colour_legend([ABOVE])}", fontsize=7)
     return svg(figure, titles)
 
 
@@ -155,15 +155,15 @@ def draw_roofline(layers: Sequence[tuple[LayerIntensity, float]], roof: Roof, ti
     axes.plot([low, roof.ratio, high], [roof.at(low), roof.at(roof.ratio), roof.at(high)], color="black", linewidth=1)
     titles = {}
     for place, (layer, ms) in enumerate(layers):
-        reached = layer.flops / ms * 1e-9
-        titles[f"layer-{place}"] = f"{layer.name}: {layer.intensity:.1f} FLOP/byte, {reached:.4g} TFLOP/s, {ms:.4f} ms"
+        rate = layer.flops / ms * 1e-9
+        titles[f"layer-{place}"] = f"{layer.name}: {layer.intensity:.1f} FLOP/byte, {rate:.4g} TFLOP/s, {ms:.4f} ms"
         colour = ABOVE if layer.intensity > roof.ratio else BELOW
-        axes.plot([layer.intensity], [reached], "o", markersize=3.5, color=colour, alpha=0.7, gid=f"layer-{place}")
+        axes.plot([layer.intensity], [rate], "o", markersize=3.5, color=colour, alpha=0.7, gid=f"layer-{place}")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("arithmetic intensity (FLOP per byte)")
     axes.set_ylabel("TFLOP/s")
-    figure.suptitle(f"{title}{_colours_told([ABOVE])}", fontsize=7)
+    figure.suptitle(f"{title}{_colour_legend([ABOVE])}", fontsize=7)
     return svg(figure, titles)
 
 
@@ -182,7 +182,7 @@ def draw_ranks(found: Sequence[StageRank], title: str) -> str:
     return svg(figure)
 
 
-def draw_filtering(rows: Sequence[Row], found: Filtering) -> str:
+def draw_filtering(rows: Sequence[BenchRow], found: Filtering) -> str:
     """Draw the true frontier and the results of every method, with the seed of its median (utilization paper, figures 4 to 6)."""
     known = {row.network: row for row in rows}
     typical = [_median_run(found, method) for method in dict.fromkeys(run.method for run in found.runs)]
@@ -201,6 +201,6 @@ def draw_filtering(rows: Sequence[Row], found: Filtering) -> str:
     return svg(figure)
 
 
-def _median_run(found: Filtering, method: str) -> Found:
+def _median_run(found: Filtering, method: str) -> SearchRun:
     runs = sorted((run for run in found.runs if run.method == method), key=lambda run: run.hypervolume)
     return runs[len(runs) // 2]

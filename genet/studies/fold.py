@@ -15,12 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import MULTIPLE, Input, Network
 from genet.errors import GenetError, SpecError
-from genet.latency.estimate.roofline import Product
+from genet.latency.estimate.roofline import MatrixProduct
 from genet.latency.trace import module_ops
-from genet.latency.workload import part_of
-from genet.models.external import build_structure, channels, logits_of
+from genet.latency.workload import workload_of
+from genet.models.external import build_structure, channels, count_logits
 from genet.storage import Record
-from genet.studies.survey.survey import Entrant, Surveyed, survey_in_turn
+from genet.studies.survey.survey import Surveyed, SurveyEntry, survey_in_turn
 
 if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
@@ -33,7 +33,7 @@ def fold(structure: ModelSpec, f: int) -> ModelSpec:
     """
     if f < 2:
         raise SpecError([f"--images-per-fold must be the number of images that become one, from 2 on, such as 4 (got {f})"])
-    return _fold_own(structure, f) if isinstance(structure, Network) else _fold_foreign(structure, f)
+    return _fold_own(structure, f) if isinstance(structure, Network) else _fold_external(structure, f)
 
 
 def _folded(reads: Input, f: int) -> Input:
@@ -66,7 +66,7 @@ def _fold_own(network: Network, f: int) -> Network:
     )
 
 
-def _fold_foreign(network: ExternalModel, f: int) -> ExternalModel:
+def _fold_external(network: ExternalModel, f: int) -> ExternalModel:
     """Fold every layer by itself: tied layers stay tied, as all grow alike."""
     reads = network.input
     image = (reads.channels, reads.resolution, reads.resolution)
@@ -89,10 +89,12 @@ def _fold_foreign(network: ExternalModel, f: int) -> ExternalModel:
     found = network.model_copy(update={"name": f"{network.name}-folded{f}", "input": _folded(reads, f), "layers": layers})
     root = math.isqrt(f)
     try:
-        classes = logits_of(build_structure(found), (reads.channels * f, *image[1:]), found.name)
+        classes = count_logits(build_structure(found), (reads.channels * f, *image[1:]), found.name)
     except GenetError as fault:
-        law = f"running {network.name} with all its layers {math.sqrt(f):.3g} times as wide failed"
-        raise GenetError(f"{law}: {fault}{'' if root * root == f else '; try a square, such as --images-per-fold 4'}") from None
+        failure = f"running {network.name} with all its layers {math.sqrt(f):.3g} times as wide failed"
+        raise GenetError(
+            f"{failure}: {fault}{'' if root * root == f else '; try a square, such as --images-per-fold 4'}"
+        ) from None
     if classes != reads.classes * f:
         raise GenetError(f"{network.name}: got {classes} logits, expected {reads.classes * f}, for {f} images at once")
     return found
@@ -132,10 +134,10 @@ def _flops(row: Surveyed) -> int:
     return (row.macs or 0) * (row.batch or 0)
 
 
-def compare(structure: ModelSpec, f: int, meter: Meter, product: Product, ratio: float) -> Folding:
+def compare(structure: ModelSpec, f: int, meter: Meter, product: MatrixProduct, ratio: float) -> Folding:
     """Survey a network on the meter's batch of images, which f divides, in turn with the folded one on as many in stacks of f."""
     images = meter.setting.batch
     sides = ((structure, images), (fold(structure, f), images // f))
-    entrants = [Entrant(part_of(each), meter.at(batch), product.at(batch)) for each, batch in sides]
-    before, after = survey_in_turn(entrants, ratio)
+    entries = [SurveyEntry(workload_of(each), meter.at(batch), product.at(batch)) for each, batch in sides]
+    before, after = survey_in_turn(entries, ratio)
     return Folding(network=structure.name, f=f, before=before, after=after)

@@ -33,8 +33,8 @@ def read_table(
     wanted = [name for name, field in row_type.model_fields.items() if field.is_required()]
     missing = [name for name in wanted if name not in header]
     if missing:
-        law = f"must have the columns {', '.join(wanted)}"
-        raise SpecError([f"{path}:1: {law} (got {','.join(header) or 'nothing'}); name the column {' and '.join(missing)}"])
+        rule = f"must have the columns {', '.join(wanted)}"
+        raise SpecError([f"{path}:1: {rule} (got {','.join(header) or 'nothing'}); name the column {' and '.join(missing)}"])
     rows: dict[tuple[object, ...], Row] = {}
     faults: list[str] = []
     for cells in reader:
@@ -42,22 +42,24 @@ def read_table(
             continue
         where = f"{path}:{reader.line_num}"
         if len(cells) != len(header):
-            law = f"got {len(cells)} cells, expected one for each of the {len(header)} columns"
-            faults.append(f"{where}: {law}; numbers are written without commas")
+            rule = f"got {len(cells)} cells, expected one for each of the {len(header)} columns"
+            faults.append(f"{where}: {rule}; numbers are written without commas")
             continue
         given = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()}
         try:
             row = row_type.model_validate({name: cell for name, cell in given.items() if name in row_type.model_fields})
         except ValidationError as fault:
             faults += [
-                f"{where}: {error['loc'][0]}: {_law(error['msg'])} (got {given.get(str(error['loc'][0]), 'nothing')[:40]})"
+                f"{where}: {error['loc'][0]}: {_rule(error['msg'])} (got {given.get(str(error['loc'][0]), 'nothing')[:40]})"
                 for error in fault.errors()
             ]
             continue
         own = tuple(getattr(row, name) for name in key)
         if rows.get(own, row) != row:
-            told = " ".join(str(value) for value in own if value is not None)
-            faults.append(f"{where}: {', '.join(key)}: must stand once (got {told} with other figures before); keep one row")
+            key_values = " ".join(str(value) for value in own if value is not None)
+            faults.append(
+                f"{where}: {', '.join(key)}: must stand once (got {key_values} with other figures before); keep one row"
+            )
         rows[own] = row
     if not rows and not faults:
         faults.append(f"{path}:1: must have a row below the header (got none)")
@@ -75,5 +77,5 @@ def as_csv(rows: Sequence[Record]) -> str:
     return text.getvalue()
 
 
-def _law(message: str) -> str:
+def _rule(message: str) -> str:
     return message.replace("Input should be", "must be").replace("Field required", "must be given")

@@ -20,13 +20,13 @@ def accuracy(
     """Return the share of correctly classified images, 0 to 1; every image counts once, for any number of processes."""
     module.to(device).to(memory_format=torch.channels_last).eval()
     with mixed_precision(device):
-        (share,) = top(module, (1,), images, resolution, device, world)
+        (share,) = top_k_accuracy(module, (1,), images, resolution, device, world)
     return share
 
 
 @torch.inference_mode()
-def top(
-    answers: Callable[[Tensor], Tensor],
+def top_k_accuracy(
+    forward: Callable[[Tensor], Tensor],
     ks: tuple[int, ...],
     images: ImageSet,
     resolution: int,
@@ -37,7 +37,7 @@ def top(
     right = torch.zeros(len(ks), dtype=torch.long, device=device)
     with computing_on(device):
         for pixels, labels in on_device(images.on(device).batches(EVALUATION_BATCH, resolution), device):
-            logits = answers(pixels)
+            logits = forward(pixels)
             best = logits.topk(min(max(ks), logits.shape[1])).indices == labels[:, None]
             right += torch.stack([best[:, :k].any(1).sum() for k in ks])
     return tuple(total / images.size for total in world.total(*right.tolist()))

@@ -25,30 +25,30 @@ DRAWS = 10  # per image: two for the crop, one for the flip, two for the cutout,
 BITS = 30
 
 
-def cropped(pixels: Tensor, chosen: Tensor, drawn: Tensor, augment: Augment) -> Tensor:
+def cropped(pixels: Tensor, chosen: Tensor, random_bits: Tensor, augment: Augment) -> Tensor:
     """Crop the chosen ones of the kept images (N, H + 2 crop, W + 2 crop, C), mirrored or not: (n, C, H, W) in channels_last."""
     size = pixels.shape[1] - 2 * augment.crop
     at = torch.arange(size, device=pixels.device)
-    rows = at + drawn[:, :1] % (2 * augment.crop + 1)
+    rows = at + random_bits[:, :1] % (2 * augment.crop + 1)
     columns = at.expand(len(chosen), size)
     if augment.flip:
-        columns = torch.where((drawn[:, 2:3] & 1).bool(), at.flip(0), at)
-    columns = columns + drawn[:, 1:2] % (2 * augment.crop + 1)
+        columns = torch.where((random_bits[:, 2:3] & 1).bool(), at.flip(0), at)
+    columns = columns + random_bits[:, 1:2] % (2 * augment.crop + 1)
     return pixels[chosen[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def erased(images: Tensor, drawn: Tensor, augment: Augment, share: float) -> Tensor:
+def erased(images: Tensor, random_bits: Tensor, augment: Augment, share: float) -> Tensor:
     """Zero the cutout of every normalised image (n, C, H, W), and a random rectangle of a share of them."""
     size = images.shape[-1]
     if augment.cutout:
-        corners = drawn[:, 3:5] % size - augment.cutout // 2
+        corners = random_bits[:, 3:5] % size - augment.cutout // 2
         images = images.masked_fill(_rectangles(size, corners, torch.full_like(corners, augment.cutout)), 0)
     if share:
-        images = images.masked_fill(_rectangles(size, *_random_rectangles(drawn[:, 5:].float() / 2**BITS, size, share)), 0)
+        images = images.masked_fill(_rectangles(size, *_random_rectangles(random_bits[:, 5:].float() / 2**BITS, size, share)), 0)
     return images
 
 
-def draws(keys: Tensor) -> Tensor:
+def hashed_bits(keys: Tensor) -> Tensor:
     """Hash int64 keys (n,) to whole numbers (n, DRAWS), uniform below 2^30, on the device of the keys (splitmix64)."""
     steps = torch.arange(1, DRAWS + 1, device=keys.device)
     return (_mixed(_mixed(keys * GOLDEN)[:, None] + steps * GOLDEN) >> 33) & (2**BITS - 1)
@@ -60,14 +60,14 @@ def _mixed(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
-def _random_rectangles(drawn: Tensor, size: int, share: float) -> tuple[Tensor, Tensor]:
+def _random_rectangles(random_bits: Tensor, size: int, share: float) -> tuple[Tensor, Tensor]:
     """Return corners and extents (n, 2) of the rectangles to erase; images that keep everything have rectangles of no extent."""
     least, most = ERASED_AREA
-    area = size * size * (least + drawn[:, 1] * (most - least))
-    aspect = torch.exp(math.log(ERASED_ASPECT[0]) + drawn[:, 2] * math.log(ERASED_ASPECT[1] / ERASED_ASPECT[0]))
+    area = size * size * (least + random_bits[:, 1] * (most - least))
+    aspect = torch.exp(math.log(ERASED_ASPECT[0]) + random_bits[:, 2] * math.log(ERASED_ASPECT[1] / ERASED_ASPECT[0]))
     extents = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], 1).round().clamp(1, size)
-    corners = (drawn[:, 3:5] * (size - extents + 1)).floor()
-    return corners, torch.where(drawn[:, :1] < share, extents, 0)
+    corners = (random_bits[:, 3:5] * (size - extents + 1)).floor()
+    return corners, torch.where(random_bits[:, :1] < share, extents, 0)
 
 
 def _rectangles(size: int, corners: Tensor, extents: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def _rectangles(size: int, corners: Tensor, extents: Tensor) -> Tensor:
 
 
 def training_transform(
-    channels: int, resolution: int, augment: Augment, erasing: float, shown: Preprocessing
+    channels: int, resolution: int, augment: Augment, erasing: float, preprocessing: Preprocessing
 ) -> Callable[[Image], Tensor]:
     """Return the same for one decoded image at a time, by timm and torchvision: a tensor (C, H, W) comes out, normalised.
 
@@ -91,15 +91,15 @@ def training_transform(
         (channels, resolution, resolution),
         is_training=True,
         separate=True,
-        interpolation=shown.interpolation,
+        interpolation=preprocessing.interpolation,
         scale=augment.scale or (1.0, 1.0),
         ratio=None if augment.scale else (1.0, 1.0),  # the whole middle of the image
         hflip=0.5 * augment.flip,
         color_jitter=None,  # timm drops it if there is a policy
         auto_augment=augment.policy,
         re_prob=erasing,
-        mean=shown.mean,
-        std=shown.std,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
     )
     padded = [RandomCrop(resolution, padding=augment.crop)] if augment.crop else []
     jitter = [ColorJitter(*[augment.color_jitter] * 3)] if augment.color_jitter else []

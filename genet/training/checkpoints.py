@@ -46,7 +46,7 @@ class Checkpoints:
         """Return a file beside them that is named after them."""
         return self.path.with_suffix(mark)
 
-    def forget_the_last_end(self) -> None:
+    def delete_end_notes(self) -> None:
         """Delete the notes of an earlier process on its end."""
         for mark in (PREEMPTED, BAD_BATCH):
             self.beside(mark).unlink(missing_ok=True)

@@ -18,8 +18,8 @@ from pathlib import Path
 from PIL import Image
 
 from genet.errors import DataError
-from genet.names import by_class, shown, some_of
-from genet.training.image_identity import listed
+from genet.names import by_class, printable, some_of
+from genet.training.image_identity import list_classes
 
 NOT_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow lists these formats, but needs other programs to read them
 SYSTEM_FILES = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
@@ -49,7 +49,7 @@ class FolderReader:
         self._special: list[str] = []  # pipes, sockets and devices: reading one may never end
         self._again: list[str] = []  # folders that were already read
         self._seen = {root.resolve(), *root.resolve().parents}
-        entries = self._shown(root)
+        entries = self._visible_entries(root)
         folders = {entry.name: entry for entry in entries if _is_folder(entry)}
         found: dict[str, list[tuple[str, int]]] = {name: [] for name in folders}
         self._links = [(name, Path(entry)) for name, entry in folders.items() if entry.is_symlink()]  # read after all others
@@ -68,7 +68,7 @@ class FolderReader:
         self.class_to_idx = {name: label for label, name in enumerate(ordered)}
         self.samples = [(file, self.class_to_idx[name]) for name in names for file, _ in images[name]]
         above = f"{root}{os.sep}"
-        self.contents = listed((name, file.removeprefix(above), size) for name in names for file, size in images[name])
+        self.contents = list_classes((name, file.removeprefix(above), size) for name in names for file, size in images[name])
 
     def __getitem__(self, index: int) -> tuple[BytesIO, int]:
         path, label = self.samples[index]
@@ -92,7 +92,7 @@ class FolderReader:
     @property
     def left_out(self) -> str | None:
         """The files left out, in words; None if there are none."""
-        suffixes = ", ".join(f"{count} {shown(suffix)}" for suffix, count in sorted(self._others.items()))
+        suffixes = ", ".join(f"{count} {printable(suffix)}" for suffix, count in sorted(self._others.items()))
         parts = [f"{suffixes} (no images that Pillow reads)"] if suffixes else []
         parts += [f"pipes, sockets or devices {some_of(self._special)}"] if self._special else []
         parts += [f"{self._loose} files beside the class folders"] if self._loose else []
@@ -101,7 +101,7 @@ class FolderReader:
         parts += [f"links to folders that count already {some_of(self._again)}"] if self._again else []
         return f"{self.root}: left out {'; '.join(parts)}" if parts else None
 
-    def _shown(self, folder: Path) -> list[os.DirEntry[str]]:
+    def _visible_entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """Return the entries of a folder, in order, without hidden ones or the system's own."""
         with os.scandir(folder) as found:
             entries = {entry.name: entry for entry in found}
@@ -116,7 +116,7 @@ class FolderReader:
             self._again.append(str(folder.relative_to(self.root)))
             return
         self._seen.add(real)
-        for entry in self._shown(folder):
+        for entry in self._visible_entries(folder):
             path, suffix = Path(entry), Path(entry).suffix.lower()
             if _is_folder(entry) and entry.is_symlink():
                 self._links.append((name, path))

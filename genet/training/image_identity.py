@@ -15,41 +15,43 @@ from genet.progress import Progress
 from genet.storage import Record, digest
 
 NOTE = "images.json"
-TOLD = 3  # changes named in a message; the others are counted
+MOST_NAMED = 3  # changes named in a message; the others are counted
 
 
-class Listed(Record):
+class ClassImages(Record):
     """The images of a class: how many, and a digest of their names and sizes in their order."""
 
     images: int
     digest: str
 
 
-class Contents(Record):
+class ImageContents(Record):
     """The classes of both splits and their files. Other pixels under the same names, in as many bytes, are not noticed."""
 
-    train: dict[str, Listed]
-    validation: dict[str, Listed]
+    train: dict[str, ClassImages]
+    validation: dict[str, ClassImages]
 
     @property
     def digest(self) -> str:
         """Names the images among the inputs of a result."""
         return digest(self.model_dump_json())
 
-    def changes_since(self, before: Contents) -> str:
+    def changes_since(self, before: ImageContents) -> str:
         """Return the changes of classes in words."""
-        told = []
+        changes = []
         for name in dict.fromkeys([*self.train, *self.validation, *before.train, *before.validation]):
             train = _change(self.train.get(name), before.train.get(name))
             validation = _change(self.validation.get(name), before.validation.get(name))
             if train == validation:
-                told += [f"class {name} {train}"] if train else []
+                changes += [f"class {name} {train}"] if train else []
                 continue
-            told += [f"{split}/{name} {change}" for split, change in (("train", train), ("validation", validation)) if change]
-        return ", ".join(told[:TOLD]) + (f" and {len(told) - TOLD} more changes" if len(told) > TOLD else "")
+            changes += [f"{split}/{name} {change}" for split, change in (("train", train), ("validation", validation)) if change]
+        return ", ".join(changes[:MOST_NAMED]) + (
+            f" and {len(changes) - MOST_NAMED} more changes" if len(changes) > MOST_NAMED else ""
+        )
 
 
-def _change(now: Listed | None, then: Listed | None) -> str | None:
+def _change(now: ClassImages | None, then: ClassImages | None) -> str | None:
     if now == then:
         return None
     if then is None:
@@ -60,7 +62,7 @@ def _change(now: Listed | None, then: Listed | None) -> str | None:
     return "has images of other names or sizes" if same else f"has {now.images:,} images and had {then.images:,}"
 
 
-def listed(files: Iterable[tuple[str, str, int]]) -> dict[str, Listed]:
+def list_classes(files: Iterable[tuple[str, str, int]]) -> dict[str, ClassImages]:
     """Sum up images in their order, each given by its class, its name in the split and its size in bytes."""
     counts: dict[str, int] = {}
     hashes: dict[str, hashlib._Hash] = {}
@@ -70,10 +72,10 @@ def listed(files: Iterable[tuple[str, str, int]]) -> dict[str, Listed]:
         line = f"{normalize('NFC', name)}\0{size}\n"  # a name keeps its meaning if a file system spells it differently
         hashes[label].update(line.encode(errors="surrogateescape"))
         counts[label] += 1
-    return {label: Listed(images=count, digest=hashes[label].hexdigest()[:16]) for label, count in counts.items()}
+    return {label: ClassImages(images=count, digest=hashes[label].hexdigest()[:16]) for label, count in counts.items()}
 
 
-class Made(NamedTuple):
+class EarlierImages(NamedTuple):
     """What results tell about their images if there is no note, as an earlier version wrote none."""
 
     root: str | None  # the place, by their recipe
@@ -81,7 +83,7 @@ class Made(NamedTuple):
     tested: bool = True  # whether a result was tested on validation images; they decide nothing before
 
 
-class Noted(Record):
+class ImageNote(Record):
     """The images of a folder's results. `name` stands for them among the inputs of a result.
 
     It is the digest of the contents; for an earlier version's results it is the place of the images.
@@ -90,12 +92,12 @@ class Noted(Record):
     name: str | None
     place: str | None  # their last known place, None if they were downloaded
     beside: str | None  # the same place, seen from the folder
-    contents: Contents
+    contents: ImageContents
 
     def keep(self, folder: Path, progress: Progress) -> None:
         """Write the note into the folder, unless it is there."""
         file = folder / NOTE
-        if file.exists() and Noted.load(file) == self:
+        if file.exists() and ImageNote.load(file) == self:
             return
         if not file.exists() and self.name != self.contents.digest:
             progress.say(
@@ -104,18 +106,18 @@ class Noted(Record):
         self.save(file)
 
 
-def note_of(folder: Path, data: Data, contents: Contents, made: Made | None, remedy: str) -> Noted:
+def note_of(folder: Path, data: Data, contents: ImageContents, made: EarlierImages | None, remedy: str) -> ImageNote:
     """Return the note that a folder keeps of its images; `made` is None as long as no results were made from any.
 
     RunError if results were made from others, with the remedy. Validation images may be repaired until some result was tested.
     """
     place = Path(data.root).absolute() if data.root else None
     beside = os.path.relpath(place.parent.resolve() / place.name, folder.resolve()) if place else None
-    found = Noted(name=contents.digest, place=place and str(place), beside=beside, contents=contents)
+    found = ImageNote(name=contents.digest, place=place and str(place), beside=beside, contents=contents)
     if made is None:
         return found
     if (folder / NOTE).exists():
-        known = Noted.load(folder / NOTE)
+        known = ImageNote.load(folder / NOTE)
         if known.contents == contents or (known.contents.train == contents.train and not made.tested):
             return found.model_copy(update={"name": known.name})
         changes = contents.changes_since(known.contents)
@@ -137,11 +139,11 @@ def _lie_elsewhere(root: str | None, place: Path | None) -> bool:
     return Path(root).exists() and not Path(root).samefile(place)
 
 
-def followed(data: Data, folder: Path) -> Data:
+def relocated(data: Data, folder: Path) -> Data:
     """Return the images that a folder's recipe names: if they were moved together with the folder, in their new place."""
     if data.root is None or not (folder / NOTE).exists():
         return data
-    note, root = Noted.load(folder / NOTE), Path(data.root)
+    note, root = ImageNote.load(folder / NOTE), Path(data.root)
     if note.beside is None or note.place != str(root.absolute()):
         return data
     here = Path(os.path.normpath(folder.resolve() / note.beside))

@@ -24,8 +24,8 @@ from genet.config.augment import Augment, augment_at
 from genet.config.preprocessing import Preprocessing, mode_of, preprocessing_at
 from genet.device import cpus
 from genet.errors import DataError
-from genet.names import shown
-from genet.training.augmentation import cropped, draws, erased, seed_augmentation, training_transform
+from genet.names import printable
+from genet.training.augmentation import cropped, erased, hashed_bits, seed_augmentation, training_transform
 from genet.training.class_folders import FolderReader
 from genet.training.pixels import in_mode, whole_transform
 
@@ -43,7 +43,7 @@ class View(NamedTuple):
     erasing: float = 0.0  # share of the images with a rectangle erased
     rank: int = 0
     ranks: int = 1
-    shown: Preprocessing | None = None  # this project's way if None
+    preprocessing: Preprocessing | None = None  # this project's way if None
     data_name: str | None = None  # decides the default augmentation; none without a name
 
 
@@ -71,7 +71,7 @@ class ImageSet(Protocol):
         """Return the same images in another order, given by the seed."""
         ...
 
-    def seen_as(self, view: View) -> ImageSet:
+    def with_view(self, view: View) -> ImageSet:
         """Return the same images in another view; decoded images are shared."""
         ...
 
@@ -106,16 +106,16 @@ class TensorImages:
         """See `ImageSet`."""
         order = _order(self.size, batch, shuffle_seed, skip, self._view).to(self._labels.device)
         for chosen in order.split(batch // self._view.ranks) if len(order) else ():
-            yield self._shown(chosen, resolution, shuffle_seed), self._labels[chosen]
+            yield self._augmented(chosen, resolution, shuffle_seed), self._labels[chosen]
 
-    def _shown(self, chosen: Tensor, resolution: int, seed: int | None) -> Tensor:
+    def _augmented(self, chosen: Tensor, resolution: int, seed: int | None) -> Tensor:
         augment = _augment(self._view, resolution)
         padded, crop = self._at(resolution, augment.crop), augment.crop
         if seed is None:
             plain = padded[chosen, crop : crop + resolution, crop : crop + resolution]
             return self._normalised(plain.permute(0, 3, 1, 2))
-        drawn = draws(self._keys[chosen] + seed)
-        return erased(self._normalised(cropped(padded, chosen, drawn, augment)), drawn, augment, self._view.erasing)
+        random_bits = hashed_bits(self._keys[chosen] + seed)
+        return erased(self._normalised(cropped(padded, chosen, random_bits, augment)), random_bits, augment, self._view.erasing)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         if self._normalise is None:
@@ -128,7 +128,7 @@ class TensorImages:
         order = _permuted(self.size, seed).to(self._labels.device)
         return TensorImages(self._images[order], self._labels[order], self._view, self._normalise, self._keys[order])
 
-    def seen_as(self, view: View) -> TensorImages:
+    def with_view(self, view: View) -> TensorImages:
         """See `ImageSet`."""
         view = view._replace(data_name=self._view.data_name)
         return self if view == self._view else TensorImages(self._images, self._labels, view, self._normalise, self._keys)
@@ -196,9 +196,9 @@ class FirstImages:
         """See `ImageSet`."""
         return FirstImages(self.images.shuffled(seed), self.size)
 
-    def seen_as(self, view: View) -> FirstImages:
+    def with_view(self, view: View) -> FirstImages:
         """See `ImageSet`."""
-        return FirstImages(self.images.seen_as(view), self.size)
+        return FirstImages(self.images.with_view(view), self.size)
 
 
 class FileImages:
@@ -212,7 +212,7 @@ class FileImages:
     ) -> None:
         self._dataset, self._channels, self._workers, self._view = dataset, channels, workers, view
         self._kept, self._device = kept, CPU
-        self._decoded: dict[int, Batch] = {}  # by resolution, as bytes; shared by the sets that `on` and `seen_as` return
+        self._decoded: dict[int, Batch] = {}  # by resolution, as bytes; shared by the sets that `on` and `with_view` return
         self._memory: dict[tuple[int, torch.device], TensorImages] = {}  # in this view; shared by those of `on`
         self.positions = chosen  # of these images in the dataset
         self.size = len(chosen)
@@ -227,9 +227,9 @@ class FileImages:
         there._device, there._decoded, there._memory = device, self._decoded, self._memory
         return there
 
-    def seen_as(self, view: View) -> FileImages:
+    def with_view(self, view: View) -> FileImages:
         """See `ImageSet`."""
-        view = view._replace(data_name=self._view.data_name, shown=self._view.shown)
+        view = view._replace(data_name=self._view.data_name, preprocessing=self._view.preprocessing)
         if view == self._view:
             return self
         other = self.on(self._device)
@@ -244,8 +244,8 @@ class FileImages:
         chosen = self.positions[_order(self.size, batch, shuffle_seed, skip, self._view).numpy()]
         transform = self._plain(resolution)
         if shuffle_seed is not None:
-            augment, shown = _augment(self._view, resolution), self._shown(resolution)
-            transform = training_transform(self._channels, resolution, augment, self._view.erasing, shown)
+            augment, preprocessing = _augment(self._view, resolution), self._preprocessing(resolution)
+            transform = training_transform(self._channels, resolution, augment, self._view.erasing, preprocessing)
         yield from self._read(chosen, transform, batch // self._view.ranks, shuffle_seed)
 
     def shuffled(self, seed: int) -> FileImages:
@@ -259,13 +259,13 @@ class FileImages:
 
     def _tensors(self, resolution: int) -> TensorImages:
         """Return all images of this set at a resolution, decoded at the first call."""
-        place, shown = (resolution, self._device), self._shown(resolution)
+        place, preprocessing = (resolution, self._device), self._preprocessing(resolution)
         if resolution not in self._decoded:
             read = self._read(self.positions, self._plain(resolution, normalise=False), DECODED_AT_ONCE, once=True)
             pixels, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
             self._decoded[resolution] = pixels, labels
         if place not in self._memory:
-            mean, std = torch.tensor(shown.mean), torch.tensor(shown.std)
+            mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
             keys = torch.from_numpy(self.positions.astype(np.int64))
             images = TensorImages(*self._decoded[resolution], self._view, (1 / (255 * std), -mean / std), keys)
             self._memory[place] = images.on(self._device)
@@ -287,9 +287,9 @@ class FileImages:
             yield from loader
             return
         except DataError as fault:  # a worker sends its traceback too; the last line is the message
-            told = str(fault).strip().splitlines()[-1].split("DataError: ")[-1]
+            reason = str(fault).strip().splitlines()[-1].split("DataError: ")[-1]
         gc.collect()  # the fault held the workers' end; workers that are forked with it would complain of it
-        raise DataError(*(self._faults(whole=True) or [told]))
+        raise DataError(*(self._faults(whole=True) or [reason]))
 
     def faults(self, resolution: int, thorough: bool) -> tuple[str, ...]:
         """Return a line for every image that does not decode.
@@ -311,12 +311,12 @@ class FileImages:
         loader: DataLoader[str] = DataLoader(checked, DECODED_AT_ONCE, num_workers=min(self._workers, cpus()), collate_fn=list)
         return tuple(fault for faults in loader for fault in faults if fault)
 
-    def _shown(self, resolution: int) -> Preprocessing:
-        return self._view.shown or preprocessing_at(self._channels, resolution)
+    def _preprocessing(self, resolution: int) -> Preprocessing:
+        return self._view.preprocessing or preprocessing_at(self._channels, resolution)
 
     def _plain(self, resolution: int, normalise: bool = True) -> Transform:
         """Prepare a whole image; as bytes if it is normalised later."""
-        return whole_transform(self._shown(resolution), self._channels, resolution, normalise)
+        return whole_transform(self._preprocessing(resolution), self._channels, resolution, normalise)
 
 
 class _Decoded(Dataset[Batch]):
@@ -369,7 +369,7 @@ def _opened(dataset: Any, index: int, header_alone: bool = False) -> Iterator[tu
         with source if reader else nullcontext():  # timm's readers return open files, torchvision decoded images
             yield (Image.open(source) if reader else source), label
     except Exception as fault:
-        name = shown(dataset.filename(index, absolute=True)) if reader else f"image {index}"
+        name = printable(dataset.filename(index, absolute=True)) if reader else f"image {index}"
         why = "it is no image that Pillow reads" if isinstance(fault, UnidentifiedImageError) else fault
         if isinstance(reader, FolderReader) and reader.is_empty(index):
             why = "it is empty"

@@ -16,15 +16,15 @@ from genet.arch.network import Input
 from genet.arch.space import SpaceInput
 from genet.config.recipe import Data
 from genet.errors import DataError, first_line
-from genet.names import by_class, some_of, unshared
+from genet.names import by_class, name_differences, some_of
 from genet.progress import Progress
 from genet.training.class_folders import FolderReader, in_order
-from genet.training.image_identity import Listed, listed
+from genet.training.image_identity import ClassImages, list_classes
 
 DOWNLOADED = "torch/"  # datasets that torchvision can download
 
 
-def listed_images(images: Any, root: str) -> dict[str, Listed]:
+def listed_images(images: Any, root: str) -> dict[str, ClassImages]:
     """Return the content of a split: the files of folders and archives, else the number of images per class and their order."""
     source = getattr(images, "reader", images)
     if isinstance(source, FolderReader):
@@ -35,7 +35,7 @@ def listed_images(images: Any, root: str) -> dict[str, Listed]:
     if members and isinstance(members[0], TarInfo):
         files = ((os.path.normpath(member.path), member.size) for member in members)
     labels = (names.get(label, str(label)) for label in targets_of(images).tolist())
-    return listed((label, *file) for label, file in zip(labels, files, strict=True))
+    return list_classes((label, *file) for label, file in zip(labels, files, strict=True))
 
 
 def targets_of(images: Any) -> np.ndarray:
@@ -52,8 +52,8 @@ def check_located(data: Data, reads: Input | SpaceInput) -> str:
     if data.root is None and not data.name.startswith(DOWNLOADED):
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
     if data.root and (data.name == "folder" or data.name.startswith(DOWNLOADED)) and not Path(data.root).exists():
-        law = f"{data.root} does not exist, expected the folder of the images"
-        raise DataError(f"{law}; give --data FOLDER, where they lie now")
+        failure = f"{data.root} does not exist, expected the folder of the images"
+        raise DataError(f"{failure}; give --data FOLDER, where they lie now")
     if reads.channels not in (1, 3):
         raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
     return data.root or _download(data.name)
@@ -115,11 +115,11 @@ def split_place(root: Path, split: str) -> Path:
                 return place
     inside = [entry.name for entry in root.glob("[!.]*") if entry.is_dir()]
     got = f"folders {some_of(in_order(inside))}" if inside else "no such folder"
-    way = "make it"
+    remedy = "make it"
     if inside and not {"train", *names["validation"]} & set(inside):
-        way = f"if these are the classes, move them into {root / split}, and some of the images into the other"
+        remedy = f"if these are the classes, move them into {root / split}, and some of the images into the other"
     raise DataError(
-        f"{root}: got {got}, expected {', '.join(names[split])}, with one folder of images per class, or a .tar of it; {way}"
+        f"{root}: got {got}, expected {', '.join(names[split])}, with one folder of images per class, or a .tar of it; {remedy}"
     )
 
 
@@ -146,7 +146,7 @@ def check_same_classes(train_set: Any, test_set: Any, root: str) -> None:
     ours, theirs = _class_names(train_set, root), _class_names(test_set, root)
     if ours is None or theirs is None:
         return  # datasets whose labels are numbers carry no names that could shift
-    if differ := unshared(ours, theirs):
+    if differ := name_differences(ours, theirs):
         missing, extra, hint = differ
         parts = [f"only {split} has {names}" for split, names in (("train", missing), ("validation", extra)) if names]
         raise DataError(f"{root}: got different classes in train and validation, expected the same: {' and '.join(parts)}{hint}")
@@ -173,7 +173,7 @@ def check_class_count(classes: int, reads: Input | SpaceInput, root: str) -> Non
 
 def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, root: str) -> None:
     """Raise DataError if images have other classes than a network, or number them otherwise; unnamed ones pass."""
-    if ours and theirs and (differ := unshared(ours, theirs)):
+    if ours and theirs and (differ := name_differences(ours, theirs)):
         lacking, extra, hint = differ
         parts = [f"lack {lacking}"] if lacking else []
         parts += [f"have {extra} besides"] if extra else []
@@ -186,7 +186,7 @@ def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, r
         )
 
 
-def numbered(images: Any, root: str) -> tuple[str, ...] | None:
+def ordered_labels(images: Any, root: str) -> tuple[str, ...] | None:
     """Return the classes' names in the order of their labels, if a dataset has names."""
     names = _class_names(images, root)
     return tuple(sorted(names, key=names.__getitem__)) if names else None

@@ -141,8 +141,8 @@ def _heads(images: Any, place: Path, faults: list[str]) -> list[_Head]:
         except Exception:  # whatever Pillow's readers raise
             broken.append(images.filename(index))
     if broken:
-        law = f"of {count:,} looked at {len(broken):,} do not open as images, {some_of(broken)}"
-        faults.append(f"{place}: {law}; repair or remove them")
+        failure = f"of {count:,} looked at {len(broken):,} do not open as images, {some_of(broken)}"
+        faults.append(f"{place}: {failure}; repair or remove them")
     return heads
 
 
@@ -151,17 +151,17 @@ def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, 
 
     Of classes too small for a share of one image, some have one held out, so that the total share is right.
     """
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     labels, sizes = np.unique(targets, return_counts=True)
     by_label = np.split(np.argsort(targets, kind="stable"), np.cumsum(sizes)[:-1])
     members = dict(zip(labels.tolist(), by_label, strict=False))  # without any image there is one part, and no label
-    held, before, seen = [], 0, 0
-    for label, size in draw.permutation(np.stack([labels, sizes], 1)):
+    by_class, before, seen = [], 0, 0
+    for label, size in rng.permutation(np.stack([labels, sizes], 1)):
         seen += size
         count = round(seen * share) - before
         before += count
-        held.append(draw.permutation(members[label])[: min(count, size - 1)])
-    held_out = np.sort(np.concatenate(held)) if held else np.array([], dtype=np.int64)
+        by_class.append(rng.permutation(members[label])[: min(count, size - 1)])
+    held_out = np.sort(np.concatenate(by_class)) if by_class else np.array([], dtype=np.int64)
     return np.setdiff1d(np.arange(len(targets)), held_out), held_out
 
 

@@ -208,14 +208,14 @@ class _Loop:
                 self.say(f"  {damaged}: damaged, and left out")
             if state or damaged:
                 self.say(f"  going on after {self.epoch} epochs and {self.step} steps" if state else "  beginning anew")
-            self.checkpoints.forget_the_last_end()
+            self.checkpoints.delete_end_notes()
         place = float(self.epoch * self.steps + self.step)
         (places,) = self.world.total(place)
         if places != place * self.world.size:
             raise RunError("the processes went on from different checkpoints, expected the same one; let them share the folder")
         while self.epoch < self.training.epochs:
             try:
-                for pixels, labels in self.shown():
+                for pixels, labels in self.batches():
                     self.take(pixels, labels)
             except RuntimeError:
                 if self.ending.asked:  # the signal also reached the processes that decode images
@@ -233,7 +233,7 @@ class _Loop:
             self.module.load_state_dict(self.averaged.module.state_dict())
         return tuple(self.epochs) or ((self.epoch, self.loss, math.nan),)  # of a checkpoint of an earlier version
 
-    def shown(self, skip: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, skip: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the epoch's batches from the next step on, or after a number of them."""
         order = epoch_seed(self.seed, self.epoch)
         batches = self.images.batches(self.batch, self.resolution, order, self.step if skip is None else skip)
@@ -332,7 +332,7 @@ class _Loop:
         """Write the facts of the epoch's batch of that step (from 0) beside the checkpoint, and return the message."""
         if not (self.checkpoints and self.world.first):
             return
-        pixels, labels = next(self.shown(skip=step))
+        pixels, labels = next(self.batches(skip=step))
         finite = pixels.isfinite()
         file = self.checkpoints.beside(BAD_BATCH)
         BadBatch(

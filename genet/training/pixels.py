@@ -40,9 +40,9 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 def _bits(image: Image.Image) -> int:
     """Return the number of bits in the pixels of an image with deep pixels, by its file; ValueError if that tells no range."""
-    told = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE)
-    if told and told[0] <= 16:
-        return int(told[0])
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE)
+    if bits and bits[0] <= 16:
+        return int(bits[0])
     if image.mode == "I" and image.format not in OF_16_BITS:
         raise ValueError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits")
     return 16

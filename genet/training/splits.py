@@ -24,7 +24,7 @@ from genet.errors import DataError
 from genet.names import some_of
 from genet.progress import SILENT, Progress
 from genet.training.class_folders import in_order
-from genet.training.image_identity import Contents
+from genet.training.image_identity import ImageContents
 from genet.training.image_sets import CPU, PLAIN, FileImages, ImageSet, TensorImages, View
 from genet.training.image_sources import (
     check_class_count,
@@ -34,8 +34,8 @@ from genet.training.image_sources import (
     check_labels,
     check_located,
     listed_images,
-    numbered,
     open_split,
+    ordered_labels,
     targets_of,
 )
 from genet.training.inventory import hold_out
@@ -52,7 +52,7 @@ class Splits:
     nas_validation: ImageSet
     test: ImageSet
     labels: tuple[str, ...] | None = None  # the classes' names in their order, if the images have them
-    contents: Contents | None = None  # None for the embedded digits
+    contents: ImageContents | None = None  # None for the embedded digits
     name: str | None = None  # stands for them among the inputs of a result
 
     @property
@@ -66,9 +66,9 @@ class Splits:
         size = self.train.size
         return f"  batch {batch:,} is shortened to {size:,}: there are no more images to train on" if batch > size else None
 
-    def seen_as(self, view: View) -> Splits:
+    def with_view(self, view: View) -> Splits:
         """Return the same sets in another view."""
-        train, nas_validation, test = (images.seen_as(view) for images in (self.train, self.nas_validation, self.test))
+        train, nas_validation, test = (images.with_view(view) for images in (self.train, self.nas_validation, self.test))
         return dataclasses.replace(self, train=train, nas_validation=nas_validation, test=test)
 
     def check(self, resolution: int) -> None:
@@ -113,7 +113,7 @@ def load_data(
 def load_test(
     data: Data,
     reads: Input | SpaceInput,
-    shown: Preprocessing | None = None,
+    preprocessing: Preprocessing | None = None,
     labels: tuple[str, ...] | None = None,
     progress: Progress = SILENT,
 ) -> ImageSet:
@@ -127,7 +127,7 @@ def load_test(
         return digits.test
     root = check_located(data, reads)
     images = open_split(data.name, root, "validation", labels, progress)
-    ordered = numbered(images, root)
+    ordered = ordered_labels(images, root)
     if ordered:
         check_class_count(len(ordered), reads, root)
     check_labels(labels, ordered, root)
@@ -135,7 +135,7 @@ def load_test(
         progress.say(f"  the network has no labels.txt: its logits are taken for the classes by name: {some_of(ordered)}")
     if not len(images):
         raise DataError(f"{root}: got no image to test with, expected at least one")
-    return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(shown=shown))
+    return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(preprocessing=preprocessing))
 
 
 def check_augment(augment: Augment | None, data: Data, reads: Input | SpaceInput | None = None) -> None:
@@ -178,7 +178,7 @@ def _resolutions(reads: Input | SpaceInput) -> tuple[int, ...]:
     return reads.resolutions if isinstance(reads, SpaceInput) else (reads.resolution,)
 
 
-def _keeping(
+def _fits_in_memory(
     data: Data, reads: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device
 ) -> tuple[bool, str | None]:
     """Return whether so many images can be kept on the device and augmented there, with a remark if that is a surprise.
@@ -211,7 +211,7 @@ class _Opened:
     taking: Callable[[np.ndarray], ImageSet]
     test: ImageSet
     labels: tuple[str, ...] | None
-    contents: Contents | None = None
+    contents: ImageContents | None = None
     usual: tuple[str, ...] | None = None
 
     def split(self, share: float, seed: int, progress: Progress) -> Splits:
@@ -254,11 +254,11 @@ def _files(
     root = check_located(data, reads)
     train_set, test_set = (open_split(data.name, root, split, labels, progress) for split in ("train", "validation"))
     check_classes(train_set, test_set, reads, root)
-    kept, note = _keeping(data, reads, view.augment, len(train_set) + len(test_set), device)
+    kept, note = _fits_in_memory(data, reads, view.augment, len(train_set) + len(test_set), device)
     if note:
         progress.say(note)
     make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
-    ordered = numbered(train_set, root)
-    contents = Contents(train=listed_images(train_set, root), validation=listed_images(test_set, root))
+    ordered = ordered_labels(train_set, root)
+    contents = ImageContents(train=listed_images(train_set, root), validation=listed_images(test_set, root))
     test, usual = make(test_set, np.arange(len(test_set))), in_order(ordered) if ordered and data.name == "folder" else None
     return _Opened(targets_of(train_set), partial(make, train_set), test, ordered, contents, usual)

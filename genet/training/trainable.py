@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genet.arch.external import ExternalModel
 from genet.errors import GenetError, first_line
-from genet.models.external import logits_of
+from genet.models.external import count_logits
 
 IMAGES = 2  # the fewest that batch normalisation takes
 
@@ -27,7 +27,7 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
     depend on are frozen: auxiliary heads. GenetError for a network that cannot be trained like this.
     """
     reads, name = structure.input, structure.name
-    classes = logits_of(module, (reads.channels, reads.resolution, reads.resolution), name)
+    classes = count_logits(module, (reads.channels, reads.resolution, reads.resolution), name)
     if classes != reads.classes:
         raise GenetError(f"{name}: got {classes} logits, expected {reads.classes}; set its input.classes")
     if not any(parameter.requires_grad for parameter in module.parameters()):
@@ -50,15 +50,15 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
         if logits and isinstance(answer, Tensor):
             return None
         wanted = _reached(probe, used)
-        reached = {key: _reached(probe, each) for key, each in logits.items()}
-    main = next((key for key in reached if wanted <= reached[key]), None)
+        used_weights = {key: _reached(probe, each) for key, each in logits.items()}
+    main = next((key for key in used_weights if wanted <= used_weights[key]), None)
     if main is None:
         raise GenetError(
             f"{name}: got {_described(answer)} in training mode, expected the logits ({' x '.join(map(str, used.shape))}) that "
             "it answers with when it is used; have its forward return them in training mode too"
         )
     for place, parameter in module.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and place in reached[main])
+        parameter.requires_grad_(parameter.requires_grad and place in used_weights[main])
     module.register_forward_hook(partial(_main, main))
     return f"trained by its logits, [{main!r}] of what it answers with in training; its auxiliary heads stay as they are"
 

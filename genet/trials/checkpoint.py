@@ -34,13 +34,13 @@ BEGINNING = CheckpointPlace(0, 0)
 
 
 class TrialCheckpoints:
-    """The checkpoints of a course's trials on a kind of device; none if the course has no folder for them."""
+    """The checkpoints of a search's trials on a kind of device; none if the context has no folder for them."""
 
-    def __init__(self, course: TrialContext, device: torch.device) -> None:
-        self._folder, self._every_s = course.folder, course.checkpoint_every_s
-        self._course = ""  # named, as a trial must not go on with other weights
-        if course.folder:
-            self._course = digest(f"{course.digest}/{number_format(device)}")[:8]
+    def __init__(self, context: TrialContext, device: torch.device) -> None:
+        self._folder, self._every_s = context.folder, context.checkpoint_every_s
+        self._context_digest = ""  # named, as a trial must not go on with other weights
+        if context.folder:
+            self._context_digest = digest(f"{context.digest}/{number_format(device)}")[:8]
         self._next = time.monotonic() + self._every_s
 
     @property
@@ -58,7 +58,7 @@ class TrialCheckpoints:
                 before = self._files(trial)
                 buffer = io.BytesIO()
                 torch.save(state(), buffer)
-                name = f"{trial.id}-{self._course}.{place.epoch}.{place.step}.checkpoint"
+                name = f"{trial.id}-{self._context_digest}.{place.epoch}.{place.step}.checkpoint"
                 write_checked(self._folder / name, buffer.getvalue())
                 for path in before:
                     remove_checked(path)
@@ -77,7 +77,7 @@ class TrialCheckpoints:
 
     def _files(self, trial: Trial) -> list[Path]:
         """Return checkpoints of the trial; a kill between two writes may leave two."""
-        return list(self._folder.glob(f"{trial.id}-{self._course}.*.checkpoint")) if self._folder else []
+        return list(self._folder.glob(f"{trial.id}-{self._context_digest}.*.checkpoint")) if self._folder else []
 
 
 def forget(folder: Path, ids: Set[str]) -> None:

@@ -29,17 +29,17 @@ SHARE_OF_MEMORY = 0.5  # the rest is for activations
 class FineTune:
     """A callable that runs trials of one super-block; it can be sent to another process.
 
-    A trial's result depends on the course and its own seed, not on its group, the worker or the order.
+    A trial's result depends on the context and its own seed, not on its group, the worker or the order.
     """
 
-    course: TrialContext
+    context: TrialContext
     device: str
     share: float = 1.0  # share of the device's memory
 
     @property
     def silence_s(self) -> float | None:
         """A trial checks its limit only when its losses are read, so silence has the same limit for steps that never end."""
-        return self.course.distill.time_limit_s
+        return self.context.distill.time_limit_s
 
     def on(self, device: str, share: float = 1.0) -> FineTune:
         """See `Work`."""
@@ -57,7 +57,7 @@ class FineTune:
         LostDeviceError if the device stops answering: only another process can go on.
         """
         device = open_device(self.device)
-        checkpoints, at_once = TrialCheckpoints(self.course, device), self._trials_at_once(trials, device)
+        checkpoints, at_once = TrialCheckpoints(self.context, device), self._trials_at_once(trials, device)
         by_place: dict[CheckpointPlace, list[Trial]] = {}
         for trial in trials:
             by_place.setdefault(checkpoints.place(trial), []).append(trial)
@@ -74,20 +74,20 @@ class FineTune:
         return max(1, int(free * self.share * SHARE_OF_MEMORY / (largest * BYTES_PER_PARAMETER)))
 
     def _attempt(self, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> Iterator[Event]:
-        left, walked = list(trials), 0.0
+        left, done = list(trials), 0.0
         try:
-            for event in fine_tune(self.course, trials, device, deterministic):
+            for event in fine_tune(self.context, trials, device, deterministic):
                 if isinstance(event, ProgressDelta):
-                    walked += event.tasks
+                    done += event.tasks
                 else:
                     left = [trial for trial in left if trial.id != event.id]
                 yield event
             return
         except Exception as fault:
             no_engine = deterministic and device_fault(fault) == "no engine"
-            kind, message = told(fault)
+            kind, message = classify_failure(fault)
         finished = len(trials) - len(left)
-        yield ProgressDelta(finished - walked)  # the work of the others is lost
+        yield ProgressDelta(finished - done)  # the work of the others is lost
         if no_engine:
             yield from self._attempt(left, device, deterministic=False)
         elif kind in ("out of memory", "worker killed") and len(left) > 1:
@@ -100,7 +100,7 @@ class FineTune:
             yield ProgressDelta(len(left))
 
 
-def told(fault: Exception) -> tuple[FailureKind, str]:
+def classify_failure(fault: Exception) -> tuple[FailureKind, str]:
     """Return the kind of a failure, and one line about it; LostDeviceError if only another process can go on."""
     text = (str(fault).strip().splitlines() or [""])[0]
     known = device_fault(fault)

@@ -33,7 +33,7 @@ from genet.trials.plan import Trial
 from genet.trials.results import Event, FailureKind, ProgressDelta, Seconds, TrialResult, failed, settled
 
 NORM_IMAGES = 2048  # images read to compute the statistics of batch normalisations again
-STRIDE_S = 1.0
+PROGRESS_EVERY_S = 1.0
 
 
 def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Module, ...]:
@@ -55,14 +55,14 @@ def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Modu
 class _Child:
     """One trial under way."""
 
-    def __init__(self, trial: Trial, course: TrialContext, device: torch.device) -> None:
-        child = inherit(course.parent, Network.parse(trial.network), trial.seed, trial.index if trial.fresh else None)
-        whole = course.distill.mode == "whole"
+    def __init__(self, trial: Trial, context: TrialContext, device: torch.device) -> None:
+        child = inherit(context.parent, Network.parse(trial.network), trial.seed, trial.index if trial.fresh else None)
+        whole = context.distill.mode == "whole"
         self.trial = trial
-        self.rest: nn.Module = child if whole else child.since(trial.index)
+        self.rest: nn.Module = child if whole else child.suffix(trial.index)
         self.rest.to(device).to(memory_format=torch.channels_last)
         self.body = _body(child, trial)
-        self.learner = Learner(self.rest, course.distill, trained_parts(child, trial, course.distill))
+        self.learner = Learner(self.rest, context.distill, trained_parts(child, trial, context.distill))
         self.curve: list[float] = []
         self.cools_from: int | None = None  # the epoch in which a settled trial brings its rate down to zero
         self.seconds = dict.fromkeys(Seconds.model_fields, 0.0)
@@ -108,102 +108,104 @@ def _distance(target: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda found: nn.functional.mse_loss(found, target) / spread
 
 
-def fine_tune(course: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> Iterator[Event]:
+def fine_tune(
+    context: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True
+) -> Iterator[Event]:
     """Run trials of one super-block side by side; yield each result as soon as it is there, and progress in between.
 
     A loss that is not finite fails its own trial only. Errors of memory or data are the whole group's, and are raised.
     Trials with checkpoints must all be equally advanced.
     """
-    group = _Group(course, trials, device, deterministic)
+    group = _TrialGroup(context, trials, device, deterministic)
     try:
         yield from group.run()
     finally:
         group.descend.forget()
 
 
-class _Group:
+class _TrialGroup:
     """The trials under way, and their common state."""
 
-    def __init__(self, course: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> None:
-        self.course, self.device, self.size, self.deterministic = course, device, len(trials), deterministic
-        self.children = [_Child(trial, course, device) for trial in trials]  # trials still under way
-        index, distill = trials[0].index, course.distill
-        parent = copy.deepcopy(course.parent)  # children inherit from a copy that does not move
+    def __init__(self, context: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> None:
+        self.context, self.device, self.size, self.deterministic = context, device, len(trials), deterministic
+        self.children = [_Child(trial, context, device) for trial in trials]  # trials still under way
+        index, distill = trials[0].index, context.distill
+        parent = copy.deepcopy(context.parent)  # children inherit from a copy that does not move
         parent.to(device).to(memory_format=torch.channels_last).eval()
-        self.prefix: nn.Module = nn.Identity() if distill.mode == "whole" else parent.before(index)
+        self.prefix: nn.Module = nn.Identity() if distill.mode == "whole" else parent.prefix(index)
         self.targets: dict[int, nn.Module] = {}  # by the last super-block perturbed; empty if labels are learnt
         if distill.mode == "features":
             self.targets = {trial.last: _body(parent, trial) for trial in trials}
         self.loss_of = nn.CrossEntropyLoss(label_smoothing=distill.label_smoothing)
-        self.train, self.held_out = course.splits.train.on(device), course.splits.nas_validation.on(device)
+        self.train, self.held_out = context.splits.train.on(device), context.splits.nas_validation.on(device)
         self.batch = min(distill.batch, self.train.size)
         self.steps = max(1, self.train.size // self.batch)  # per epoch
-        self.seed = int(digest(f"{course.seed}/{index}")[:12], 16)
-        self.checkpoints = TrialCheckpoints(course, device)
+        self.seed = int(digest(f"{context.seed}/{index}")[:12], 16)
+        self.checkpoints = TrialCheckpoints(context, device)
         self.start = self.checkpoints.place(trials[0])
         if self.start != BEGINNING:
             for child in self.children:
                 child.restore(self.checkpoints.read(child.trial, device))
         self.descend = self._recorded()
         self.unread = 0  # steps whose losses were not read yet
-        self.stride, self.spoken, self.lap = 0.0, time.monotonic(), time.perf_counter()
+        self.unreported, self.reported_at, self.lap = 0.0, time.monotonic(), time.perf_counter()
 
     def _recorded(self) -> Replayed:
         """Return a recorded step of the children still under way."""
         return Replayed(self._descend, self.device, all(child.learner.recordable for child in self.children))
 
     @property
-    def _walked_before(self) -> float:
+    def _share_done_before(self) -> float:
         """Share of every trial that its checkpoint holds."""
-        return (self.start.epoch + self.start.step / self.steps) / self.course.distill.epochs
+        return (self.start.epoch + self.start.step / self.steps) / self.context.distill.epochs
 
     def run(self) -> Iterator[Event]:
         """Train epoch by epoch, until every trial has its result."""
-        epochs = self.course.distill.epochs
+        epochs = self.context.distill.epochs
         if self.start != BEGINNING:
-            yield ProgressDelta(self._walked_before * self.size, earlier=True)
+            yield ProgressDelta(self._share_done_before * self.size, earlier=True)
         for epoch in range(self.start.epoch, epochs):
             first = self.start.step if epoch == self.start.epoch else 0
-            for step, shown in enumerate(self._batches(epoch, first), start=first):
-                yield from self._step(shown, epoch, step)
-                yield from self._walked(at_least_s=STRIDE_S)
+            for step, batch in enumerate(self._batches(epoch, first), start=first):
+                yield from self._step(batch, epoch, step)
+                yield from self._progress_events(at_least_s=PROGRESS_EVERY_S)
                 if self.checkpoints.due:
                     yield from self._close_accounts(epoch, step + 1)
                     self.checkpoints.write(
                         {child.trial: child.state for child in self.children}, CheckpointPlace(epoch, step + 1)
                     )
-            for child in self._ends(epoch) if self.children else ():
+            for child in self._end_epoch(epoch) if self.children else ():
                 self._drop(child)
-                self.stride += 1 - (epoch + 1) / epochs
+                self.unreported += 1 - (epoch + 1) / epochs
                 found = {"accuracy": child.curve[-1], "curve": tuple(child.curve), "seconds": Seconds(**child.seconds)}
                 yield TrialResult(**dict(child.trial), group=self.size, **found)
-            yield from self._walked()
+            yield from self._progress_events()
             if not self.children:
                 return
 
-    def _shown(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+    def _training_images(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Return the training images of an epoch, shuffled and augmented alike for all trials of the super-block."""
-        return on_device(self.train.batches(self.batch, self.course.resolution, epoch_seed(self.seed, epoch), skip), self.device)
+        return on_device(self.train.batches(self.batch, self.context.resolution, epoch_seed(self.seed, epoch), skip), self.device)
 
     def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """Yield an epoch's batches to train on, as long as there are children to train."""
-        batches = self._shown(epoch, skip)
+        batches = self._training_images(epoch, skip)
         while self.children:
             if not self.unread:
                 self.lap = time.perf_counter()  # time of the caller between two steps does not count
-            shown = next(batches, None)
+            batch = next(batches, None)
             self._charge("images", self.children, within=True)
-            if shown is None:
+            if batch is None:
                 return
-            yield shown
+            yield batch
 
-    def _step(self, shown: Batch, epoch: int, step: int) -> Iterator[Event]:
+    def _step(self, batch: Batch, epoch: int, step: int) -> Iterator[Event]:
         """Train all children on one batch, and yield those that failed."""
-        distill = self.course.distill
+        distill = self.context.distill
         for child in self.children:
             child.learner.set_rate(child.rate(distill, self.batch, epoch + (step + 0.5) / self.steps))
         with computing_on(self.device, self.deterministic):
-            self.descend(*shown)
+            self.descend(*batch)
         self.unread += 1
         if self.unread >= steps_unread(self.device) or step + 1 == self.steps:
             yield from self._close_accounts(epoch, step + 1)
@@ -227,7 +229,7 @@ class _Group:
         """Read the results of the steps since the last time, `done` of the epoch's in all; yield the children that failed."""
         if not (self.unread and self.children):
             return
-        distill, first, whole = self.course.distill, done - self.unread, self.steps * self.course.distill.epochs
+        distill, first, whole = self.context.distill, done - self.unread, self.steps * self.context.distill.epochs
         tallies = torch.stack([child.learner.tally() for child in self.children]).tolist()
         self._charge("training", self.children)
         for child, tally in zip(list(self.children), tallies, strict=True):
@@ -242,7 +244,7 @@ class _Group:
                     before,
                 )
             else:
-                self.stride += self.unread / whole
+                self.unreported += self.unread / whole
         self.unread = 0
 
     def _drop(self, child: _Child) -> None:
@@ -251,9 +253,9 @@ class _Group:
         self.descend.forget()
         self.descend = self._recorded()
 
-    def _ends(self, epoch: int) -> list[_Child]:
+    def _end_epoch(self, epoch: int) -> list[_Child]:
         """Measure every child's accuracy after an epoch; return those that have finished, and let settled ones cool down."""
-        distill, self.lap = self.course.distill, time.perf_counter()
+        distill, self.lap = self.context.distill, time.perf_counter()
         last = [child for child in self.children if epoch + 1 == distill.epochs or child.cools_from == epoch]
         if last:
             self._take_statistics(last)
@@ -270,7 +272,7 @@ class _Group:
         for norm in norms:
             norm.reset_running_stats()
         with computing_on(self.device, self.deterministic), mixed_precision(self.device), torch.no_grad():
-            batches = self._shown(self.course.distill.epochs)
+            batches = self._training_images(self.context.distill.epochs)
             for number, (pixels, _) in enumerate(itertools.islice(batches, math.ceil(NORM_IMAGES / self.batch)), start=1):
                 for norm in norms:
                     norm.momentum = 1 / number  # a plain average over all batches; None would wait for the GPU in each
@@ -288,7 +290,7 @@ class _Group:
         for child in children:
             child.rest.eval()
         with computing_on(self.device, self.deterministic), mixed_precision(self.device), torch.inference_mode():
-            for pixels, labels in on_device(images.batches(EVALUATION_BATCH, self.course.resolution), self.device):
+            for pixels, labels in on_device(images.batches(EVALUATION_BATCH, self.context.resolution), self.device):
                 shared = self.prefix(pixels)
                 for number, child in enumerate(children):
                     right[number] += (child.rest(shared).argmax(1) == labels).sum()
@@ -299,14 +301,14 @@ class _Group:
 
     def _failure(self, child: _Child, kind: FailureKind, message: str, done: float) -> TrialResult:
         self._drop(child)
-        self.stride += 1 - done
+        self.unreported += 1 - done
         return failed(child.trial, kind, message, self.size, Seconds(**child.seconds))
 
-    def _walked(self, at_least_s: float = 0.0) -> Iterator[Event]:
-        """Yield the work done since the last stride, every now and then."""
-        if time.monotonic() - self.spoken >= at_least_s:
-            yield ProgressDelta(self.stride)
-            self.stride, self.spoken = 0.0, time.monotonic()
+    def _progress_events(self, at_least_s: float = 0.0) -> Iterator[Event]:
+        """Yield the work done since the last report, every now and then."""
+        if time.monotonic() - self.reported_at >= at_least_s:
+            yield ProgressDelta(self.unreported)
+            self.unreported, self.reported_at = 0.0, time.monotonic()
 
     def _charge(self, kind: str, children: Sequence[_Child], within: bool = False) -> None:
         """Charge the seconds since the last call to these children, in equal parts.

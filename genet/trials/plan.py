@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from genet.arch.network import BlockType, Network, SuperBlock
-from genet.arch.space import SearchSpace, Widths, superblock_of
+from genet.arch.space import SearchSpace, WidthsOnOffer, superblock_of
 from genet.config.recipe import Distill
 from genet.storage import Record, digest
 
@@ -60,7 +60,7 @@ class Trial(Change):
         return max(change.index for change in (self, *self.also))
 
 
-def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, distill: Distill) -> tuple[Trial, ...]:
+def plan_trials(space: SearchSpace, widths: WidthsOnOffer, resolution: int, seed: int, distill: Distill) -> tuple[Trial, ...]:
     """Plan controls per super-block, `perturb.trials_per_type` perturbations per super-block and block type, and paired ones.
 
     No perturbation is repeated; if fewer exist, all are tried. The plan depends on the arguments alone.
@@ -74,16 +74,16 @@ def plan_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int, 
     perturbed = []
     for (index, block_type), kept in widths.items():
         possible = [each for each in _superblocks(space, index, block_type, kept) if each != own[index]]
-        draw = random.Random(f"{seed}/{index}/{block_type}")
+        rng = random.Random(f"{seed}/{index}/{block_type}")
         count = min(space.perturb.trials_per_type, len(possible))
-        taken = draw.sample(possible, count) if distill.sampling == "random" else _spread(possible, count, draw)
-        perturbed += [make(index, superblock) for superblock in taken]
+        chosen = rng.sample(possible, count) if distill.sampling == "random" else _spread(possible, count, rng)
+        perturbed += [make(index, superblock) for superblock in chosen]
     pairs = _pairs(perturbed, round(distill.paired_fraction * len(perturbed)), random.Random(f"{seed}/joint"))
     paired = [make(one.index, one.superblock, also=(Change(index=o.index, superblock=o.superblock),)) for one, o in pairs]
     return (*controls, *perturbed, *paired)
 
 
-def possible_trials(space: SearchSpace, widths: Widths, resolution: int, seed: int) -> tuple[Trial, ...]:
+def possible_trials(space: SearchSpace, widths: WidthsOnOffer, resolution: int, seed: int) -> tuple[Trial, ...]:
     """Return every trial of one perturbation, whether planned or not."""
     make = partial(_trial, space, resolution, seed)
     own = space.superblocks
@@ -98,8 +98,8 @@ def possible_trials(space: SearchSpace, widths: Widths, resolution: int, seed: i
 def _trial(space: SearchSpace, resolution: int, seed: int, index: int, superblock: SuperBlock, **more: Any) -> Trial:
     also = more.get("also", ())
     network = str(_child(space, (Change(index=index, superblock=superblock), *also), resolution))
-    drawn = int(digest(f"{seed}/{index}/{network}{FRESH * more.get('fresh', False)}")[:12], 16)
-    return Trial(index=index, superblock=superblock, network=network, seed=drawn, **more)
+    trial_seed = int(digest(f"{seed}/{index}/{network}{FRESH * more.get('fresh', False)}")[:12], 16)
+    return Trial(index=index, superblock=superblock, network=network, seed=trial_seed, **more)
 
 
 def groups(trials: Iterable[Trial], workers: int) -> list[tuple[Trial, ...]]:
@@ -131,7 +131,7 @@ def _superblocks(space: SearchSpace, index: int, block_type: BlockType, kept: tu
     return none + some
 
 
-def _spread(possible: Sequence[SuperBlock], count: int, draw: random.Random) -> list[SuperBlock]:
+def _spread(possible: Sequence[SuperBlock], count: int, rng: random.Random) -> list[SuperBlock]:
     """Return `count` super-blocks: corners of depth and log-width first, then always the farthest from all taken; ties are drawn.
 
     The one without blocks is a corner too.
@@ -139,13 +139,13 @@ def _spread(possible: Sequence[SuperBlock], count: int, draw: random.Random) -> 
     if not possible:
         return []
     places = _places(possible)
-    order = draw.sample(list(possible), len(possible))  # ties fall to the first of a drawn order
+    order = rng.sample(list(possible), len(possible))  # ties fall to the first of a drawn order
     corners = [each for each in order if set(places[each]) <= {0.0, 1.0} or not each.depth]
-    taken: list[SuperBlock] = []
-    while len(taken) < count:
-        left = [each for each in corners if each not in taken] or [each for each in order if each not in taken]
-        taken.append(max(left, key=lambda each: min((math.dist(places[each], places[one]) for one in taken), default=0.0)))
-    return taken
+    chosen: list[SuperBlock] = []
+    while len(chosen) < count:
+        left = [each for each in corners if each not in chosen] or [each for each in order if each not in chosen]
+        chosen.append(max(left, key=lambda each: min((math.dist(places[each], places[one]) for one in chosen), default=0.0)))
+    return chosen
 
 
 def _places(possible: Sequence[SuperBlock]) -> dict[SuperBlock, tuple[float, float]]:
@@ -159,8 +159,8 @@ def _places(possible: Sequence[SuperBlock]) -> dict[SuperBlock, tuple[float, flo
     return {each: (share(each.depth, depths), share(math.log2(each.width), widths)) for each in possible}
 
 
-def _pairs(trials: Sequence[Trial], count: int, draw: random.Random) -> list[tuple[Trial, Trial]]:
+def _pairs(trials: Sequence[Trial], count: int, rng: random.Random) -> list[tuple[Trial, Trial]]:
     """Return distinct pairs of trials of different super-blocks; each pair in the order of the network."""
     possible = [(one, other) for one, other in itertools.combinations(trials, 2) if one.index != other.index]
-    chosen = draw.sample(possible, min(count, len(possible)))
+    chosen = rng.sample(possible, min(count, len(possible)))
     return [(one, other) if one.index < other.index else (other, one) for one, other in chosen]

@@ -14,7 +14,7 @@ from genet import load
 from genet.arch.external import read_notation
 from genet.cli import main as cli
 from genet.config.reader import read_structure, read_training, to_yaml
-from genet.models.external import identified
+from genet.models.external import with_fingerprint
 from genet.models.weights import save_weights
 from genet.pipeline.train import train_network
 from genet.studies.fold import fold
@@ -101,7 +101,7 @@ def test_a_network_that_an_earlier_version_took_in_goes_on(
 
 @pytest.mark.parametrize("function", [others.scaled_by_numpy, others.scaled_by_torch])
 def test_a_function_that_computes_otherwise_at_every_call_has_no_note_of_that(function: Callable[[], nn.Module]) -> None:
-    assert identified(foreign(function)).computes is None
+    assert with_fingerprint(foreign(function)).computes is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from genet.cli.main import NONE_MET, main
 from genet.config.budget import Budget
-from genet.config.recipe import Model
+from genet.config.recipe import RegressionModel
 from genet.pipeline.context import read_run
 from genet.pipeline.distill import planned_trials
 from genet.pipeline.fit import fit_trials
@@ -25,7 +25,7 @@ from genet.trials.results import read_results
 from tests.fixtures.commands import answer
 
 
-def current_inputs(run: RunFolder, model: Model) -> str:
+def current_inputs(run: RunFolder, model: RegressionModel) -> str:
     """What a regression of this model is made from."""
     return fit_trials(read_run(run.path, Progress()), model).inputs
 

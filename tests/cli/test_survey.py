@@ -13,7 +13,7 @@ from genet.cli import main as cli
 from genet.cli import survey_journal
 from genet.cli.survey_journal import SurveyJournal
 from genet.config.reader import to_yaml
-from genet.latency.workload import read_part
+from genet.latency.workload import read_workload
 from genet.storage import Journal
 from genet.studies.survey.survey import PRESETS
 from tests.fixtures.commands import answer, fault
@@ -184,7 +184,7 @@ def test_networks_at_resolutions_of_their_own_have_the_papers_flops(name: str) -
     rows = {row["model"]: row for row in csv.DictReader(PAPER.open())}
     row = rows[name.removeprefix("timm:")]
     flops = float(row["tflops_per_sec"]) / float(row["images_per_sec"]) * 1e12
-    assert 2 * sum(op.macs for op in read_part(name, PRESETS["paper"][name]).ops()) == pytest.approx(flops, rel=0.01)
+    assert 2 * sum(op.macs for op in read_workload(name, PRESETS["paper"][name]).ops()) == pytest.approx(flops, rel=0.01)
 
 
 def test_estimates_stay_estimates_in_a_table_and_are_not_kept(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from genet.config.budget import LAW, Budget
+from genet.config.budget import RULE, Budget
 from genet.config.recipe import Select
 
 amounts = st.floats(1e-6, 1e6, exclude_min=True)
@@ -60,7 +60,7 @@ def test_a_budget_is_per_batch_per_image_or_a_multiple_and_a_number_alone_is_per
     ],
 )
 def test_anything_else_is_no_budget(given: Any) -> None:
-    with pytest.raises(ValidationError, match=re.escape(LAW)):
+    with pytest.raises(ValidationError, match=re.escape(RULE)):
         Select.model_validate({"budgets": [given]})
 
 
@@ -89,7 +89,7 @@ def test_budgets_are_one_or_more_and_all_differ(budgets: Any, fault: str) -> Non
 def test_each_form_is_told_in_the_two_others(given: Any, ms: float, told: str) -> None:
     budget = Budget.parse(given)
     assert budget.ms(64.0, 16) == pytest.approx(ms)
-    assert budget.told(64.0, 16) == told
+    assert budget.all_forms(64.0, 16) == told
 
 
 def test_without_the_masternets_latency_the_forms_in_milliseconds_are_told_alone() -> None:

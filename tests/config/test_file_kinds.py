@@ -106,8 +106,8 @@ def test_a_file_is_told_by_what_is_in_it(
     kind = kind_of(Path("it"))
     assert kind is not None
     assert what in kind.what
-    assert way in kind.way
-    assert (kind.what + kind.way).isprintable()
+    assert way in kind.remedy
+    assert (kind.what + kind.remedy).isprintable()
 
 
 def test_weights_beside_their_network_are_named_by_their_folder(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_weights_beside_their_network_are_named_by_their_folder(tmp_path: Path) 
     (tmp_path / "config.json").write_text("{}")
     kind = kind_of(tmp_path / "model.safetensors")
     assert kind is not None
-    assert kind.way == f"name its folder, {tmp_path}"
+    assert kind.remedy == f"name its folder, {tmp_path}"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
-from genet.config.budget import LAW
+from genet.config.budget import RULE
 from genet.config.reader import (
     RENAMED,
     read_any,
@@ -294,11 +294,11 @@ RECIPE_FAULTS = [
         "bad budgets",
         ("[0.8x, 0.4]", "[abc, 0x, -1, 0.4, true, [1]]"),
         (
-            f"7:20: select.budgets[0]: {LAW} (got 'abc')",
-            f"7:25: select.budgets[1]: {LAW} (got '0x')",
-            f"7:29: select.budgets[2]: {LAW} (got -1)",
-            f"7:38: select.budgets[4]: {LAW} (got True)",
-            f"7:44: select.budgets[5]: {LAW} (got [1])",
+            f"7:20: select.budgets[0]: {RULE} (got 'abc')",
+            f"7:25: select.budgets[1]: {RULE} (got '0x')",
+            f"7:29: select.budgets[2]: {RULE} (got -1)",
+            f"7:38: select.budgets[4]: {RULE} (got True)",
+            f"7:44: select.budgets[5]: {RULE} (got [1])",
         ),
     ),
     ("no budget", ("[0.8x, 0.4]", "[]"), ("7:19: select.budgets: must have at least one entry (got [])",)),
@@ -550,7 +550,7 @@ def test_a_number_of_thousands_of_digits_is_refused_with_its_place(old: str, fie
 
 
 def test_an_infinite_budget_is_one_fault_and_not_two() -> None:
-    fault = f"bad.yaml:7:20: select.budgets[0]: {LAW} (got inf)"
+    fault = f"bad.yaml:7:20: select.budgets[0]: {RULE} (got inf)"
     faults_of(read_recipe, changed(RECIPE, "0.8x", "1e999"), (fault,))
 
 

@@ -12,7 +12,7 @@ import torch
 
 from genet.export.exports import FORMATS
 from genet.export.format import TrainedModel
-from genet.export.manifest import Exported, Exports
+from genet.export.manifest import ExportedFormat, Exports
 from genet.models.build import GENet
 from genet.storage import digest
 
@@ -34,7 +34,7 @@ NUMPY_IMAGES = (
 )
 
 
-def of(exports: Exports, name: str) -> Exported:
+def of(exports: Exports, name: str) -> ExportedFormat:
     return next(each for each in exports.exported if each.format == name)
 
 
@@ -67,7 +67,7 @@ def test_loaded_again_it_answers_as_the_network_does(
 ) -> None:
     images = TrainedModel(module).images(batch)
     with torch.inference_mode():
-        wanted, found = module(images), FORMATS[name].answers(exported[0])(images)
+        wanted, found = module(images), FORMATS[name].forward(exported[0])(images)
     allowed = FORMATS[name].tolerance * (2 if name == "onnx-int8" else 1)  # random images are none it was calibrated for
     assert found.dtype == torch.float32
     assert float((wanted - found).abs().max()) <= allowed * float(wanted.abs().max())
@@ -92,7 +92,7 @@ def test_the_lines_of_its_card_load_it_in_a_process_of_its_own(
         blocked=APART.get(name, ("genet", "timm", "torch")),
         images=own.format(file=str(images)),
         loading=of(exported[1], name).loading.replace("FOLDER", str(exported[0])),
-        answers=str(answers),
+        forward=str(answers),
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, cwd=tmp_path, capture_output=True, timeout=120)
     with torch.inference_mode():

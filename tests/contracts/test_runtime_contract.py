@@ -23,7 +23,7 @@ from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing import meter as meters
 from genet.latency.timing.meter import DeviceMeter
 from genet.latency.timing.runtimes import RUNTIMES, prepare
-from genet.latency.workload import Workload, chain, read_blocks, whole
+from genet.latency.workload import Workload, block_chain, read_blocks, whole_network
 from genet.storage import Journal
 from tests.fixtures.tiny import tiny_recipe
 
@@ -42,8 +42,8 @@ def meter(runtime: str, device: torch.device, **wanted: object) -> DeviceMeter:
 
 def part(kind: str, folder: Path) -> Workload:
     if kind == "network":
-        return whole(tiny_recipe(folder).space.masternet(16))
-    return chain(read_blocks("DW k3 c8>16 s2 r2 @8" if kind == "block" else "BL k3 c8>16 s2 d3 r0.5 @8"))
+        return whole_network(tiny_recipe(folder).space.masternet(16))
+    return block_chain(read_blocks("DW k3 c8>16 s2 r2 @8" if kind == "block" else "BL k3 c8>16 s2 d3 r0.5 @8"))
 
 
 def times_it(found: DeviceMeter, asked: Workload) -> None:
@@ -97,7 +97,7 @@ def test_a_runtime_of_one_layout_refuses_the_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ON_CPU)
 def test_more_work_takes_longer(runtime: str) -> None:
-    one, eight = (chain(read_blocks(f"XX k3 c32 d{depth} @16")) for depth in (1, 8))
+    one, eight = (block_chain(read_blocks(f"XX k3 c32 d{depth} @16")) for depth in (1, 8))
     few, many = meter(runtime, CPU).prepare([one, eight])(10)
     assert many.median_ms > 2 * few.median_ms
 
@@ -148,7 +148,7 @@ def test_a_module_that_a_runtime_refuses_is_a_fault_of_that_part_alone() -> None
 
 @pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime"])
 def test_a_batch_that_memory_cannot_hold_is_refused_before_memory_is_touched(runtime: str) -> None:
-    huge = chain(read_blocks("XX k3 c64 @224"))
+    huge = block_chain(read_blocks("XX k3 c64 @224"))
     built: list[int] = []
     before = available_bytes()
     watched = Workload(huge.name, huge.image, huge.groups, lambda: built.append(1) or huge.build(), whole=False)  # type: ignore[func-returns-value]
@@ -163,7 +163,7 @@ def test_a_batch_that_memory_cannot_hold_is_refused_before_memory_is_touched(run
 
 
 def test_the_batch_that_is_said_to_fit_fits() -> None:
-    part = chain(read_blocks("Conv k1 c8 @64"))
+    part = block_chain(read_blocks("Conv k1 c8 @64"))
     batch = 10**9
     for _ in range(3):
         with pytest.raises(MeasurementError) as caught:
@@ -171,7 +171,7 @@ def test_the_batch_that_is_said_to_fit_fits() -> None:
         batch = int(str(caught.value).split("batch ")[-1].split()[0])
         if batch < 10**6:
             break
-    assert meter("eager", CPU, batch=batch)._at_work([part], lambda: "not refused") == "not refused"
+    assert meter("eager", CPU, batch=batch)._run_inference([part], lambda: "not refused") == "not refused"
 
 
 class Failing(nn.Module):
@@ -192,7 +192,7 @@ class Failing(nn.Module):
 
 
 def failing(fault: type[Exception], words: str, made: list[weakref.ref[object]] | None = None) -> Workload:
-    plain = chain(read_blocks("XX k3 c8 @8"))
+    plain = block_chain(read_blocks("XX k3 c8 @8"))
     return Workload("XX", plain.image, plain.groups, lambda: Failing(fault, words, [] if made is None else made), whole=False)
 
 
@@ -219,7 +219,7 @@ def test_what_a_device_raises_is_told_by_what_it_means(
 
 
 def test_a_device_that_is_lost_behind_a_librarys_fault_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DeviceMeter, "_answers", lambda self: False)
+    monkeypatch.setattr(DeviceMeter, "_still_works", lambda self: False)
     with pytest.raises(LostDeviceError, match="stopped answering while XX"):
         meter("eager", CPU).prepare([failing(RuntimeError, "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")])(3)
 
@@ -253,7 +253,7 @@ def test_a_block_that_a_library_has_no_kernel_for_is_a_failed_row_and_is_not_tri
 
     def chain_of(blocks: list[object]) -> Workload:
         tried.append(str(blocks[0]))
-        return failing(RuntimeError, UNSUPPORTED) if bad in blocks else chain(blocks)  # type: ignore[arg-type]
+        return failing(RuntimeError, UNSUPPORTED) if bad in blocks else block_chain(blocks)  # type: ignore[arg-type]
 
     monkeypatch.setattr(profile, "chain", chain_of)
     found = meter("eager", CPU)
@@ -285,14 +285,14 @@ def test_compiled_networks_that_nobody_times_any_more_leave_memory() -> None:
 @pytest.mark.gpu
 @needs_gpu
 def test_a_batch_that_a_gpu_cannot_hold_names_one_that_fits() -> None:
-    huge = chain(read_blocks("XX k3 c64 @224"))
+    huge = block_chain(read_blocks("XX k3 c64 @224"))
     with pytest.raises(MeasurementError, match=r"does not fit into memory at batch 10000000; batch \d+ should"):
         meter("eager", GPU, batch=10**7).prepare([huge])
     times_it(meter("eager", GPU, batch=2), huge)  # the device is as good as before
 
 
 def test_parts_are_timed_in_turn_and_answered_in_their_order() -> None:
-    small, large = chain(read_blocks("Conv k1 c8 @4")), chain(read_blocks("Conv k3 c64 @32"))
+    small, large = block_chain(read_blocks("Conv k1 c8 @4")), block_chain(read_blocks("Conv k3 c64 @32"))
     for order in itertools.permutations((small, large)):
         timings = dict(zip([part.name for part in order], meter("eager", CPU).prepare(order)(5), strict=True))
         assert timings[large.name].ms > 2 * timings[small.name].ms

@@ -15,7 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from genet.arch.cost import network_cost
 from genet.arch.network import Block, Network, SuperBlock, blocks, superblock_blocks
-from genet.arch.space import SearchSpace, Widths
+from genet.arch.space import SearchSpace, WidthsOnOffer
 from genet.config.reader import read_space
 from genet.latency.ops import network_ops
 from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
@@ -39,7 +39,7 @@ class Instance:
         changes = {"superblocks": (first, second, third)[: draw.choice([2, 3])], "head": head}
         self.space: SearchSpace = DIGITS.model_copy(update=changes)
         offered = self.space.widths_on_offer()
-        self.widths: Widths = {key: tuple(sorted(draw.sample(kept, min(2, len(kept))))) for key, kept in offered.items()}
+        self.widths: WidthsOnOffer = {key: tuple(sorted(draw.sample(kept, min(2, len(kept))))) for key, kept in offered.items()}
         self._seed, self.host_ms = seed, host_ms
         self.ties = draw.random() < 0.3
 
@@ -54,7 +54,7 @@ class Instance:
         draw = random.Random(f"{self._seed}/{index}/{superblock}").uniform(-0.1, 0.05)
         return round(draw, 2) if self.ties else draw
 
-    def offers(self) -> ChoiceTables:
+    def tables(self) -> ChoiceTables:
         return tabulate_choices(self.space, self.widths, 32, Predicted(0.9, self.gain, self.reading_ms, self.host_ms))
 
     def networks(self) -> list[Network]:
@@ -77,7 +77,7 @@ class Instance:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_frontier_is_brute_forces_frontier(seed: int, host_ms: float) -> None:
     instance = Instance(seed, host_ms)
-    found = frontier(instance.offers())
+    found = frontier(instance.tables())
     scores = np.array([instance.score(network) for network in instance.networks()])
     best = scores[pareto(scores[:, 0].round(9), scores[:, 1].round(9))]
     got = np.array([(c.predicted_ms, c.predicted_accuracy) for c in found])
@@ -90,20 +90,20 @@ def test_the_frontier_is_brute_forces_frontier(seed: int, host_ms: float) -> Non
 
 def test_some_instance_is_decided_by_its_host() -> None:
     bound = [Instance(seed, 0.1) for seed in range(8)]
-    assert any(frontier(instance.offers()) != frontier(Instance(seed).offers()) for seed, instance in enumerate(bound))
+    assert any(frontier(instance.tables()) != frontier(Instance(seed).tables()) for seed, instance in enumerate(bound))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("how", ["frontier", "best", "drawn"])
 def test_every_candidate_scores_what_it_says(seed: int, how: str) -> None:
     instance = Instance(seed, host_ms=0.05)
-    offers = instance.offers()
+    tables = instance.tables()
     ways = {
         "frontier": frontier,
-        "best": lambda offers: ExactSolver(offers).best(3.0, 50),
+        "best": lambda tables: ExactSolver(tables).best(3.0, 50),
         "drawn": lambda o: random_search(o, 100, seed),
     }
-    for candidate in ways[how](offers):
+    for candidate in ways[how](tables):
         network = Network.parse(candidate.network)
         assert (candidate.predicted_ms, candidate.predicted_accuracy) == pytest.approx(instance.score(network))
         assert candidate.parameters == network_cost(network).parameters
@@ -112,7 +112,7 @@ def test_every_candidate_scores_what_it_says(seed: int, how: str) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_three_best_networks_of_a_budget_are_brute_forces(seed: int) -> None:
     instance = Instance(seed)
-    ranked, solved = instance.ranked(), ExactSolver(instance.offers())
+    ranked, solved = instance.ranked(), ExactSolver(instance.tables())
     for budget in np.linspace(min(ms for ms, _ in ranked), max(ms for ms, _ in ranked), 7):
         best = [accuracy for ms, accuracy in ranked if ms <= budget + 1e-9][:3]
         assert [c.predicted_accuracy for c in solved.best(budget + 1e-9, 3)] == pytest.approx(best, abs=1e-9)
@@ -120,7 +120,7 @@ def test_the_three_best_networks_of_a_budget_are_brute_forces(seed: int) -> None
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_filtered_by_utilization_candidates_are_those_that_no_faster_one_beats_in_arithmetic_per_time(seed: int) -> None:
-    found = frontier(Instance(seed).offers())
+    found = frontier(Instance(seed).tables())
     rates = {c: network_cost(Network.parse(c.network)).macs / c.predicted_ms for c in found}
     expected = [
         one
@@ -148,8 +148,8 @@ def test_of_networks_alike_in_both_the_one_with_fewest_parameters_is_chosen(seed
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_draw_is_better_than_the_exact_frontier(seed: int) -> None:
-    offers = Instance(seed).offers()
-    exact, random_ones = frontier(offers), random_search(offers, 50, seed)
+    tables = Instance(seed).tables()
+    exact, random_ones = frontier(tables), random_search(tables, 50, seed)
     for one in random_ones:
         assert (
             max(c.predicted_accuracy for c in exact if c.predicted_ms <= one.predicted_ms + 1e-9) >= one.predicted_accuracy - 1e-9
@@ -159,7 +159,7 @@ def test_no_draw_is_better_than_the_exact_frontier(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_the_optimum_is_integer_programmings(seed: int) -> None:
     instance = Instance(seed)
-    front = frontier(instance.offers())
+    front = frontier(instance.tables())
     low, high = front[0].predicted_ms, front[-1].predicted_ms
     budget = low + (high - low) * random.Random(seed).random()
     best = max(c.predicted_accuracy for c in front if c.predicted_ms <= budget)

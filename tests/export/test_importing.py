@@ -32,7 +32,7 @@ LARGE = model_cfgs["gernet_l"]  # named by a test as MODULE:ATTRIBUTE
 def test_a_folder_of_timms_or_of_our_own_comes_with_its_weights(exported, module: GENet, part: str) -> None:
     found = import_network(str(exported[0] / part), READS, "small")
     assert found.network == NETWORK
-    assert found.without is None
+    assert found.why_no_weights is None
     assert found.module is not None
     images = TrainedModel(module).images(4)
     with torch.inference_mode():
@@ -57,7 +57,7 @@ def test_a_genet_string_is_a_structure_alone(tmp_path: Path, as_file: bool) -> N
     found = import_network(str(tmp_path / "it.txt") if as_file else text, READS, "small")
     assert found.network == NETWORK
     assert found.module is None
-    assert found.without == "the notation holds none"
+    assert found.why_no_weights == "the notation holds none"
 
 
 @pytest.mark.parametrize("part", ["timm", "."])
@@ -65,7 +65,7 @@ def test_a_folder_without_weights_is_a_structure_alone(exported, tmp_path: Path,
     shutil.copytree(exported[0] / part, tmp_path / "bare")
     (tmp_path / "bare" / "model.safetensors").unlink()
     found = import_network(str(tmp_path / "bare"), READS, "small")
-    assert (found.network, found.module, found.without) == (NETWORK, None, "the folder holds none")
+    assert (found.network, found.module, found.why_no_weights) == (NETWORK, None, "the folder holds none")
 
 
 @pytest.mark.parametrize("safe", [True, False])

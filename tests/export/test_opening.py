@@ -33,7 +33,7 @@ def test_a_format_is_opened_from_its_folder_or_the_one_above(exported, module: G
     opened = open_network(str(folder), CPU, form)
     images = TrainedModel(module).images(3)
     with torch.inference_mode():
-        assert opened.answers(images).shape == (3, 10)
+        assert opened.forward(images).shape == (3, 10)
     assert opened.reads == NETWORK.input
 
 
@@ -43,19 +43,19 @@ def test_a_file_says_itself_what_it_reads(exported, file: str) -> None:
 
 
 def test_a_timm_model_is_shown_images_its_own_way(exported, tmp_path: Path) -> None:
-    assert open_network(str(exported[0] / "timm"), CPU).shown == preprocessing_at(1, 12)
+    assert open_network(str(exported[0] / "timm"), CPU).preprocessing == preprocessing_at(1, 12)
     shutil.copytree(exported[0] / "timm", tmp_path / "timm")
     config = json.loads((tmp_path / "timm" / "config.json").read_text())
     config["pretrained_cfg"] |= {"mean": [0.1], "std": [0.2], "crop_pct": 0.9, "interpolation": "bicubic"}
     (tmp_path / "timm" / "config.json").write_text(json.dumps(config))
-    assert open_network(str(tmp_path / "timm"), CPU).shown == ((0.1,), (0.2,), 0.9, "bicubic", "center")
+    assert open_network(str(tmp_path / "timm"), CPU).preprocessing == ((0.1,), (0.2,), 0.9, "bicubic", "center")
 
 
 def test_weights_beside_an_onnx_file_are_read_from_there_wherever_the_command_is_given(
     exported, module: GENet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = TrainedModel(module).images(2)
-    expected = open_network(str(exported[0] / "model.onnx"), CPU).answers(images)
+    expected = open_network(str(exported[0] / "model.onnx"), CPU).forward(images)
     for folder, factor in (("good", 1.0), ("bad", -1.0)):
         model = onnx.load(exported[0] / "model.onnx")
         for weight in model.graph.initializer:
@@ -69,7 +69,7 @@ def test_weights_beside_an_onnx_file_are_read_from_there_wherever_the_command_is
     with pytest.raises(GenetError, match=r"got no model\.onnx\.data, expected its weights beside it; copy it into"):
         open_network(str(alone), CPU)
     monkeypatch.chdir(tmp_path / "bad")  # where another network's weights have the same name
-    torch.testing.assert_close(open_network("../good/model.onnx", CPU).answers(images), expected)
+    torch.testing.assert_close(open_network("../good/model.onnx", CPU).forward(images), expected)
 
 
 def test_an_onnx_file_for_one_image_at_a_time_is_told_the_way_out(exported, tmp_path: Path) -> None:

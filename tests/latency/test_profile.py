@@ -19,9 +19,9 @@ from genet.latency.profile import measure_network, profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import analyse
 from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.meter import DeviceMeter
-from genet.latency.timing.ratio import ROUNDS, Stop
+from genet.latency.timing.ratio import ROUNDS, StopRule
 from genet.latency.workload import Workload, read_blocks, with_width
-from genet.progress import Count, Tracker
+from genet.progress import Tracker, WorkItem
 from genet.storage import Journal
 from tests.fixtures.simulated import SETTING, Simulated
 from tests.fixtures.tiny import tiny_recipe
@@ -62,7 +62,7 @@ def by_width(part: Workload) -> float:
 def test_every_kind_of_block_is_measured_on_this_machine(tmp_path: Path, dtype: str, memory_format: str) -> None:
     setting = SETTING.model_copy(update={"dtype": dtype, "memory_format": memory_format})
     measured = table(tmp_path, setting)
-    ticks = Tracker(Count("rows", None))
+    ticks = Tracker(WorkItem("rows", None))
     profile_blocks(measured, DeviceMeter(setting, CPU), KINDS, SENTINEL, tracker=ticks)
     assert ticks.done == len(measured) == len(KINDS)
     for row in table(tmp_path, setting).block_rows:
@@ -90,7 +90,7 @@ class Stopped(Tracker):
 def test_what_a_stopped_run_had_measured_is_not_measured_again(tmp_path: Path) -> None:
     wanted = convolutions(80)
     with pytest.raises(KeyboardInterrupt):
-        profile_blocks(table(tmp_path), Simulated(by_width), wanted, SENTINEL, tracker=Stopped(Count("rows", 50)))
+        profile_blocks(table(tmp_path), Simulated(by_width), wanted, SENTINEL, tracker=Stopped(WorkItem("rows", 50)))
     kept = len(table(tmp_path))
     assert 0 < kept < 80
     meter = Simulated(by_width)
@@ -296,7 +296,7 @@ def test_a_whole_network_is_timed_in_turn_with_the_reference_until_it_is_enough(
     assert len(row.ms) == ROUNDS
     assert row.ratios == pytest.approx([len(network_ops(network)) / len(network_ops(master))] * ROUNDS)
     assert table(tmp_path).network_row(network) == row
-    more = measure_network(table(tmp_path), Simulated(whole_ms), network, master, Stop(least=7))
+    more = measure_network(table(tmp_path), Simulated(whole_ms), network, master, StopRule(least=7))
     assert len(more.ms) == 7
     assert more.ms[:ROUNDS] == row.ms  # rounds on the disk count
 
@@ -305,7 +305,7 @@ def test_what_few_rounds_tell_does_not_change_when_more_were_measured_later(tmp_
     network, master = networks(tmp_path)
     meter = Simulated(whole_ms, lambda n: 1.0 + n / 10)
     few = measure_network(table(tmp_path), meter, network, master)
-    many = measure_network(table(tmp_path), meter, network, master, Stop(least=9))
+    many = measure_network(table(tmp_path), meter, network, master, StopRule(least=9))
     assert measure_network(table(tmp_path), Simulated(whole_ms), network, master) == few
     found = table(tmp_path).network_row(network)
     assert found == many, "the table keeps all rounds"
@@ -330,7 +330,7 @@ def test_rounds_beside_another_reference_do_not_count(tmp_path: Path) -> None:
 
 def test_fewer_rounds_than_a_prediction_can_be_held_against_are_never_enough(tmp_path: Path) -> None:
     network, master = networks(tmp_path)
-    assert len(measure_network(table(tmp_path), Simulated(whole_ms), network, master, Stop(lambda _: True)).ms) == ROUNDS
+    assert len(measure_network(table(tmp_path), Simulated(whole_ms), network, master, StopRule(lambda _: True)).ms) == ROUNDS
 
 
 def test_the_reference_is_its_own_reference(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_the_reference_is_its_own_reference(tmp_path: Path) -> None:
 
 def test_a_whole_network_is_measured_on_this_machine(tmp_path: Path) -> None:
     network, master = networks(tmp_path)
-    row = measure_network(table(tmp_path), DeviceMeter(SETTING, CPU), network, master, Stop(least=ROUNDS + 2))
+    row = measure_network(table(tmp_path), DeviceMeter(SETTING, CPU), network, master, StopRule(least=ROUNDS + 2))
     assert len(row.ms) == ROUNDS + 2
     assert all(0 < ms < math.inf for ms in (*row.ms, *row.reference_ms))
 
@@ -390,7 +390,7 @@ def test_a_short_grid_is_measured_whole(tmp_path: Path) -> None:
 def test_a_sweep_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     at_width = sweep_of("XX k3 c64 @14")
     with pytest.raises(KeyboardInterrupt):
-        profile_sweep(table(tmp_path), Simulated(stairs(128)), at_width, tracker=Stopped(Count("rows", 6)))
+        profile_sweep(table(tmp_path), Simulated(stairs(128)), at_width, tracker=Stopped(WorkItem("rows", 6)))
     sweep, _ = profile_sweep(table(tmp_path), Simulated(stairs(128)), at_width)
     again = Simulated(stairs(128))
     assert profile_sweep(table(tmp_path), again, at_width)[0] == sweep

@@ -11,12 +11,12 @@ from torch import nn
 
 from genet.config.recipe import Measure
 from genet.device import read_card
-from genet.latency.report import BOUND, read_latency
+from genet.latency.report import BOUND, report_latency
 from genet.latency.table import Setting
 from genet.latency.timing.layers import time_layers
 from genet.latency.timing.meter import DeviceMeter, EstimateMeter, open_meter
 from genet.latency.timing.ratio import PAIRS, repeatability
-from genet.latency.workload import read_part, whole
+from genet.latency.workload import read_workload, whole_network
 from tests.fixtures.tiny import tiny_recipe
 
 CPU = torch.device("cpu")
@@ -32,8 +32,8 @@ def estimate(**wanted: object) -> EstimateMeter:
 
 
 def test_a_block_is_read_on_this_machine_with_its_layers_in_the_order_they_run() -> None:
-    part = read_part(BLOCK)
-    found = read_latency(part, HERE)
+    part = read_workload(BLOCK)
+    found = report_latency(part, HERE)
     assert (found.name, found.setting, found.ops) == (part.name, HERE.setting, len(part.ops()))
     assert 0 < found.ms < math.inf
     assert found.ms_per_image == found.ms / 2
@@ -49,10 +49,10 @@ def test_a_block_is_read_on_this_machine_with_its_layers_in_the_order_they_run()
 
 def test_a_whole_network_is_read_on_this_machine(tmp_path: Path) -> None:
     network = tiny_recipe(tmp_path).space.masternet(16)
-    found = read_latency(whole(network), HERE)
+    found = report_latency(whole_network(network), HERE)
     assert found.layers[0].name.startswith("stem")
     assert found.layers[-1].kind == "Linear"
-    assert sum(layer.kind == "Conv2d" for layer in found.layers) == sum(op.kind == "conv" for op in whole(network).ops())
+    assert sum(layer.kind == "Conv2d" for layer in found.layers) == sum(op.kind == "conv" for op in whole_network(network).ops())
 
 
 def test_layers_are_timed_in_the_order_they_run_and_not_in_which_they_are_listed() -> None:
@@ -81,8 +81,8 @@ def test_a_slow_layer_is_told_from_a_fast_one() -> None:
 
 @pytest.mark.parametrize("batch", [1, 64])
 def test_an_estimate_is_labelled_as_one_and_counts_waves(tmp_path: Path, batch: int) -> None:
-    part, meter = whole(tiny_recipe(tmp_path).space.masternet(16)), estimate(batch=batch)
-    found = read_latency(part, meter)
+    part, meter = whole_network(tiny_recipe(tmp_path).space.masternet(16)), estimate(batch=batch)
+    found = report_latency(part, meter)
     assert found.setting.estimate
     assert found.setting.device.name == "estimate:v100"
     assert str(found.setting).startswith("estimate:v100, ")
@@ -96,35 +96,35 @@ def test_an_estimate_is_labelled_as_one_and_counts_waves(tmp_path: Path, batch: 
 
 
 def test_a_small_network_waits_for_the_host_and_a_large_one_for_the_device(tmp_path: Path) -> None:
-    small = read_latency(whole(tiny_recipe(tmp_path).space.masternet(16)), estimate(batch=1, runtime="eager"))
-    large = read_latency(read_part("genet-light"), estimate(batch=256, runtime="eager"))
+    small = report_latency(whole_network(tiny_recipe(tmp_path).space.masternet(16)), estimate(batch=1, runtime="eager"))
+    large = report_latency(read_workload("genet-light"), estimate(batch=256, runtime="eager"))
     assert (small.bound, large.bound) == ("host", "device")
     assert small.device_ms is not None
     assert small.ms > BOUND * small.device_ms
 
 
 def test_of_a_block_alone_the_kernels_are_estimated_and_nothing_is_said_of_the_host() -> None:
-    found = read_latency(read_part("XX k3 c64 @14"), estimate())
+    found = report_latency(read_workload("XX k3 c64 @14"), estimate())
     assert found.bound is None
     assert found.ms == found.device_ms
 
 
 def test_an_estimate_that_was_scaled_says_so_and_never_mixes_with_one_that_was_not() -> None:
-    part, plain = read_part("XX k3 c64 @14"), estimate()
+    part, plain = read_workload("XX k3 c64 @14"), estimate()
     half = plain.scaled_by([(part, 0.5 * plain.estimate(part).ms)])
-    assert read_latency(part, half).ms == pytest.approx(0.5 * read_latency(part, plain).ms)
+    assert report_latency(part, half).ms == pytest.approx(0.5 * report_latency(part, plain).ms)
     assert half.setting.device.name != plain.setting.device.name
     assert half.setting.digest != plain.setting.digest
     assert plain.scaled_by([]) is plain
 
 
 def test_a_network_timed_against_itself_tells_what_can_be_told_apart() -> None:
-    found = repeatability(read_part("XX k3 c16 @8"), HERE)
+    found = repeatability(read_workload("XX k3 c16 @8"), HERE)
     assert found.pairs == PAIRS
     assert found.ms > 0
     assert 0 < found.in_turn < math.inf
     assert 0 < found.apart < math.inf
-    exact = repeatability(read_part("XX k3 c16 @8"), estimate())
+    exact = repeatability(read_workload("XX k3 c16 @8"), estimate())
     assert (exact.in_turn, exact.apart) == (0, 0)
 
 
@@ -133,7 +133,7 @@ def test_a_network_timed_against_itself_tells_what_can_be_told_apart() -> None:
 def test_a_gpu_in_eager_mode_tells_device_from_host(tmp_path: Path) -> None:
     gpu = torch.device("cuda", 0)
     meter = DeviceMeter(Setting.of(read_card(gpu), Measure(batch=1, runtime="eager")), gpu)
-    found = read_latency(whole(tiny_recipe(tmp_path).space.masternet(16)), meter)
+    found = report_latency(whole_network(tiny_recipe(tmp_path).space.masternet(16)), meter)
     assert found.device_ms is not None
     assert found.bound == "host"
     assert found.ms > found.device_ms

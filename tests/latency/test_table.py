@@ -19,7 +19,7 @@ from genet.config.recipe import Measure
 from genet.device import DeviceCard, read_card
 from genet.errors import EvidenceError
 from genet.latency.evidence import read_evidence
-from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, find_setting, is_repeated, scatter, settings
+from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, find_setting, is_repeated, sentinel_noise, settings
 from genet.storage import Journal
 from tests.fixtures.tiny import tiny_recipe
 
@@ -458,9 +458,9 @@ def test_scatter_tells_the_noise_of_the_sentinel_from_the_drifts_of_rows_alone()
     readings = [math.exp(draw.gauss(0, 0.01)) for _ in range(600)]
     drifts = [math.sqrt(before * after) for before, after in itertools.pairwise(readings)]
     rows = [row(reading(8 * number), 1.0, drift) for number, drift in enumerate(drifts, start=1) for _ in range(3)]
-    assert scatter(rows) == pytest.approx(0.01, rel=0.2)
-    assert scatter(rows[:6]) == scatter([]) == 0  # one change tells nothing
-    assert scatter([row(BLOCK, 1.0)] * 9) == 0
+    assert sentinel_noise(rows) == pytest.approx(0.01, rel=0.2)
+    assert sentinel_noise(rows[:6]) == sentinel_noise([]) == 0  # one change tells nothing
+    assert sentinel_noise([row(BLOCK, 1.0)] * 9) == 0
 
 
 def test_two_tables_on_one_journal_know_each_others_rows_as_soon_as_they_add_to_it(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from genet.device import read_card
 from genet.errors import GenetError, SpecError
 from genet.latency.ops import block_ops, by_block, network_ops
 from genet.latency.timing.meter import open_meter
-from genet.latency.workload import Workload, chain, foreign, read_blocks, read_part, whole, with_width
+from genet.latency.workload import Workload, block_chain, external_workload, read_blocks, read_workload, whole_network, with_width
 from genet.models.build import GENet
 from tests.fixtures.tiny import tiny_recipe
 
@@ -46,7 +46,7 @@ def any_block(draw: st.DrawFn) -> Block:
 @given(any_block())
 def test_every_block_reads_back_from_its_own_notation(block: Block) -> None:
     assert read_blocks(str(block)) == (block,)
-    assert read_part(str(block)).name == str(block)
+    assert read_workload(str(block)).name == str(block)
 
 
 @given(any_block(), st.integers(2, 64))
@@ -136,7 +136,7 @@ def test_what_has_no_single_width_cannot_be_swept_over_widths(text: str) -> None
 
 def test_a_chain_is_built_in_order_and_its_kernels_are_grouped_by_block() -> None:
     found = read_blocks("BL k3 c8>16 s2 d3 r0.5 @8")
-    part = chain(found)
+    part = block_chain(found)
     assert part.name == f"{found[0]} and 2 more"
     assert part.image == (8, 8, 8)
     assert part.groups() == tuple(map(block_ops, found))
@@ -147,7 +147,7 @@ def test_a_chain_is_built_in_order_and_its_kernels_are_grouped_by_block() -> Non
 
 @pytest.mark.parametrize("text", ["Conv k3 c8>16 s2 @8", "Depthwise k3 c8 @8", "XX k3 c8>16 @8", "DW k3 c8 r2 @8"])
 def test_every_kind_of_part_runs(text: str) -> None:
-    part = read_part(text)
+    part = read_workload(text)
     (block,) = read_blocks(text)
     assert part.build().eval()(torch.randn(1, *part.image)).shape == (1, block.width, block.out_size, block.out_size)
 
@@ -156,7 +156,7 @@ def test_a_network_is_named_by_file_by_name_and_by_notation(tmp_path: Path) -> N
     network = tiny_recipe(tmp_path).space.masternet(16)
     path = tmp_path / "net.yaml"
     path.write_text(to_yaml(network))
-    by_file, by_notation, itself = read_part(str(path)), read_part(str(network)), whole(network)
+    by_file, by_notation, itself = read_workload(str(path)), read_workload(str(network)), whole_network(network)
     assert by_file.ops() == by_notation.ops() == itself.ops() == network_ops(network)
     assert by_file.groups() == by_block(network)
     assert by_file.image == by_notation.image == (1, 16, 16)
@@ -167,45 +167,47 @@ def test_a_network_is_named_by_file_by_name_and_by_notation(tmp_path: Path) -> N
 
 def test_a_network_that_comes_with_the_project_is_named_by_its_name() -> None:
     shipped = read_network("genet-light")
-    assert read_part("genet-light").ops() == network_ops(shipped)
+    assert read_workload("genet-light").ops() == network_ops(shipped)
 
 
 def test_a_network_may_be_timed_at_another_resolution(tmp_path: Path) -> None:
     network = tiny_recipe(tmp_path).space.masternet(16)
-    part = read_part(str(network), 32)
+    part = read_workload(str(network), 32)
     assert part.image == (1, 32, 32)
     assert part.ops() == network_ops(Network.parse(str(network).replace("@16x", "@32x")))
-    assert read_part("genet-light", 96).image == (3, 96, 96)
+    assert read_workload("genet-light", 96).image == (3, 96, 96)
 
 
 def test_a_resolution_that_a_network_cannot_read_is_refused(tmp_path: Path) -> None:
     network = tiny_recipe(tmp_path).space.masternet(16)
     with pytest.raises(SpecError, match="total stride of at most the resolution 4"):
-        read_part(str(network), 4)
+        read_workload(str(network), 4)
 
 
 @pytest.mark.parametrize("text", ["no-such-network", "@16x1 | Conv k3 c8 s2", "", "timm:"])
 def test_what_is_nothing_of_all_this_is_a_fault_in_words(text: str) -> None:
     with pytest.raises(GenetError):
-        read_part(text)
+        read_workload(text)
 
 
 def test_a_timm_model_is_read_with_its_own_resolution_or_another() -> None:
-    part = read_part("timm:resnet10t")
+    part = read_workload("timm:resnet10t")
     assert (part.name, part.image, part.whole) == ("timm:resnet10t", (3, 176, 176), True)
-    assert read_part("timm:resnet10t", 64).image == (3, 64, 64)
+    assert read_workload("timm:resnet10t", 64).image == (3, 64, 64)
 
 
 def test_the_kernels_of_a_timm_model_are_grouped_by_convolution() -> None:
-    part = read_part("timm:resnet10t", 64)
+    part = read_workload("timm:resnet10t", 64)
     assert sum(op.kind == "linear" for op in part.ops()) == 1
     assert len(part.groups()) == sum(op.kind in ("conv", "linear") for op in part.ops())
     assert all(sum(op.kind in ("conv", "linear") for op in group) == 1 for group in part.groups())
-    small, large = (sum(op.macs for op in read_part("timm:resnet10t", size).ops()) for size in (64, 128))
+    small, large = (sum(op.macs for op in read_workload("timm:resnet10t", size).ops()) for size in (64, 128))
     assert 3.5 < large / small < 4.5
 
 
-@pytest.mark.parametrize("part", [foreign(CURIOUS), read_part("timm:vit_tiny_patch16_224", 100)], ids=["values", "size"])
+@pytest.mark.parametrize(
+    "part", [external_workload(CURIOUS), read_workload("timm:vit_tiny_patch16_224", 100)], ids=["values", "size"]
+)
 def test_a_network_that_cannot_be_seen_running_is_refused_in_one_line(part: Workload) -> None:
     with pytest.raises(SpecError, match=r"failed to run on images of 3 x \d+ x \d+ without a look at their values \("):
         part.ops()
@@ -218,13 +220,13 @@ def test_a_timm_model_may_look_at_the_values_of_tensors_while_it_is_built(monkey
 
     monkeypatch.setattr(timm, "create_model", looking)
     cpu = torch.device("cpu")
-    part = read_part("timm:resnet10t", 8)
+    part = read_workload("timm:resnet10t", 8)
     (timing,) = open_meter(Measure(device="cpu", dtype="fp32", batch=2), read_card(cpu), cpu).prepare([part])()
     assert timing.ms > 0
 
 
 def test_an_unknown_timm_model_is_told_the_nearest_names() -> None:
     with pytest.raises(SpecError, match=r"timm:resnet55 is not the name of a timm model; nearest: .*resnet5"):
-        read_part("timm:resnet55")
+        read_workload("timm:resnet55")
     with pytest.raises(SpecError, match=r"is not the name of a timm model$"):
-        read_part("timm:qqqqqqqqqqqqqqqq")
+        read_workload("timm:qqqqqqqqqqqqqqqq")

@@ -85,7 +85,7 @@ def test_a_super_block_of_depth_0_is_no_module_and_the_others_have_the_names_tha
     with torch.inference_mode():
         assert torch.equal(module(batch), other(batch))
         for index in range(5):
-            assert torch.equal(module.since(index)(module.before(index)(batch)), other(batch))
+            assert torch.equal(module.suffix(index)(module.prefix(index)(batch)), other(batch))
     readers = [module.reader(index) for index in range(5)]
     assert readers == [module.stages[0][0], *[module.stages[1][0]] * 2, *[module.final_conv] * 2]
 

@@ -15,7 +15,7 @@ from genet.arch.network import Input
 from genet.errors import GenetError
 from genet.models.external import build_structure
 from genet.models.plain import baked
-from genet.models.weights import check_kept, load_structure, save_weights
+from genet.models.weights import check_rebuildable, load_structure, save_weights
 from tests.fixtures import others
 
 TAKEN = [
@@ -45,7 +45,7 @@ def as_it_was(function: Callable[[], Any]) -> nn.Module:
 def test_a_network_answers_as_it_did_once_built_and_once_loaded(function: Callable[[], Any], tmp_path: Path) -> None:
     structure, images = foreign(function), torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     built = build_structure(structure)
-    check_kept(built, structure)
+    check_rebuildable(built, structure)
     save_weights(built, tmp_path / "model.safetensors")
     loaded = load_structure(structure, tmp_path / "model.safetensors")
     theirs = as_it_was(function)
@@ -88,7 +88,7 @@ def test_a_module_that_is_the_same_every_time_is_left_as_it_is() -> None:
 def test_lazy_layers_get_their_shapes_when_it_is_built() -> None:
     built = build_structure(foreign(others.lazy))
     assert built.get_parameter("head.weight").shape == (10, 40)
-    check_kept(built, foreign(others.lazy))
+    check_rebuildable(built, foreign(others.lazy))
 
 
 def test_a_network_is_built_with_values_also_by_what_times_it_without() -> None:
@@ -125,4 +125,4 @@ def test_what_cannot_be_taken_in_is_refused_in_a_line_that_tells_the_way_out(fun
 @pytest.mark.parametrize(("function", "seed"), [(others.scaled_by_torch, 1), (others.scaled_by_numpy, 0)])
 def test_what_would_not_come_back_from_its_weights_is_refused(function: Callable[[], nn.Module], seed: int) -> None:
     with pytest.raises(GenetError, match="building it again from its weights gave another network"):
-        check_kept(build_structure(foreign(function), seed), foreign(function))
+        check_rebuildable(build_structure(foreign(function), seed), foreign(function))

@@ -11,7 +11,7 @@ import genet
 from genet.config.reader import read_recipe
 from genet.config.recipe import Measure
 from genet.errors import SpecError
-from genet.pipeline.design import suited_recipe
+from genet.pipeline.design import recipe_for_images
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import SILENT
 from tests.fixtures.commands import answer
@@ -36,7 +36,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_recipe_chosen_for_images_is_what_init_writes(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer(capsys, "init", "photos.yaml", "--data", images)
-    assert suited_recipe("photos", images, Measure(), (), SILENT) == read_recipe("photos.yaml")
+    assert recipe_for_images("photos", images, Measure(), (), SILENT) == read_recipe("photos.yaml")
 
 
 def test_other_budgets_of_a_run_repeat_neither_measurements_nor_trials(

@@ -21,7 +21,7 @@ from genet.pipeline.run_folder import RunFolder
 from genet.progress import SILENT, Progress
 from genet.search.race import Entrants
 from genet.storage import write_atomic
-from genet.training.image_identity import Contents
+from genet.training.image_identity import ImageContents
 from tests.fixtures.commands import fault
 from tests.fixtures.tiny import tiny_recipe
 
@@ -138,7 +138,7 @@ def test_where_images_lie_and_who_decodes_them_makes_no_other_recipe(copy: RunFo
 
 def test_a_finished_run_notes_where_its_images_lie_now_and_follows_them_from_there(tmp_path: Path) -> None:
     run, kept = RunFolder(tmp_path / "project" / "run"), tiny_recipe(tmp_path)
-    contents = Contents(train={}, validation={})
+    contents = ImageContents(train={}, validation={})
     before, now = (
         kept.model_copy(update={"data": Data(name="folder", root=str(tmp_path / "project" / name))}) for name in ("a", "b")
     )

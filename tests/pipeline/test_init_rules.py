@@ -13,22 +13,22 @@ from genet.arch.network import Network
 from genet.config.reader import read_recipe, read_space, shipped_files
 from genet.config.recipe import Recipe, Schedule
 from genet.config.yaml_tree import edited
-from genet.pipeline.init_rules import FAR, NARROWEST, REGIMES, WIDEST, Suited
+from genet.pipeline.init_rules import FAR, NARROWEST, REGIMES, WIDEST, SettingsForImages
 from genet.training.inventory import Inventory
 
 TEMPLATES = shipped_files("templates")
 TEMPLATE = read_space(TEMPLATES["space"])
 
 
-def suited(classes: int, each: int, edge: int, grey: bool = False) -> Suited:
+def suited(classes: int, each: int, edge: int, grey: bool = False) -> SettingsForImages:
     """For so many images of every class, all of one size."""
     train = {f"class{number}": each for number in range(classes)}
-    return Suited(Inventory(root="images", train=train, test=train, edges=(edge,), grey=grey), TEMPLATE)
+    return SettingsForImages(Inventory(root="images", train=train, test=train, edges=(edge,), grey=grey), TEMPLATE)
 
 
-def written(found: Suited, folder: Path, limit_ms: float | None = None) -> Recipe:
+def written(found: SettingsForImages, folder: Path, limit_ms: float | None = None) -> Recipe:
     """The recipe that is written for it, as it reads back."""
-    space, _ = found.around(limit_ms, megamacs)
+    space, _ = found.masternet_choice(limit_ms, megamacs)
     choices = [*found.choices(), space]
     for name, file in (("recipe", "mine.yaml"), ("space", "mine-space.yaml")):
         text = TEMPLATES[name].read_text().replace("NAME", "mine")
@@ -91,21 +91,21 @@ def test_the_space_is_narrowed_until_its_masternet_is_near_the_budget_and_widene
     for found in (few, many):
         usual = megamacs(found.space(found.regime.share).masternet(found.resolution))
         for limit_ms in (usual * FAR, usual / FAR):
-            assert found.around(limit_ms, megamacs)[1] == usual
-        _, narrowed = found.around(usual / 3, megamacs)
+            assert found.masternet_choice(limit_ms, megamacs)[1] == usual
+        _, narrowed = found.masternet_choice(usual / 3, megamacs)
         assert narrowed is not None
         assert usual / 3 / FAR < narrowed <= usual / 3 * FAR
-        _, long = found.around(usual * 30, megamacs)
+        _, long = found.masternet_choice(usual * 30, megamacs)
         assert long is not None
         assert (long > usual) == (found is many)
     for limit_ms, share in ((1e-9, NARROWEST), (1e9, WIDEST)):
-        choice, _ = many.around(limit_ms, megamacs)
+        choice, _ = many.masternet_choice(limit_ms, megamacs)
         assert choice.why.startswith(f"{share:g} times the template's widths")
 
 
 def test_without_a_budget_in_milliseconds_or_a_way_to_time_it_the_space_is_that_of_the_images() -> None:
     found = suited(3, 48, 110)
-    (plain, none), (untimed, unknown) = found.around(None, megamacs), found.around(1e-9, lambda network: None)
+    (plain, none), (untimed, unknown) = found.masternet_choice(None, megamacs), found.masternet_choice(1e-9, lambda network: None)
     assert (none, unknown) == (None, None)
     assert plain == untimed
 

@@ -228,7 +228,7 @@ def test_networks_of_a_run_begin_with_the_masternets_weights_and_those_of_anothe
     parent = stem_of(job.folder.master.with_suffix(".safetensors"), job.masternet)
     kept = [
         torch.allclose(stem_of(job.folder.network(network) / WEIGHTS_FILE, network), parent, atol=1e-6)
-        for network in (trainings.task(notation, STILL).lesson.network for notation in (like, unlike))
+        for network in (trainings.task(notation, STILL).spec.network for notation in (like, unlike))
     ]
     assert kept == [True, False]
     before = Trainings(job, open_runner, {})

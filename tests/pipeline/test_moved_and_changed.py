@@ -18,7 +18,7 @@ from genet.export.exports import export
 from genet.export.format import TrainedModel
 from genet.models.build import build
 from genet.models.weights import save_weights
-from genet.pipeline.train import TrainingTask, trained_before
+from genet.pipeline.train import TrainingSpec, trained_before
 from genet.search.outcome import Trained
 from genet.storage import write_atomic
 from genet.training.image_identity import NOTE
@@ -211,8 +211,8 @@ def test_a_training_of_an_earlier_version_counts_and_takes_note_of_the_images_th
     """It knew images by their place alone."""
     answer(capsys, *TRAIN)
     recipe, result = read_training("brief.yaml"), Path("net/model.json")
-    lesson = TrainingTask(Network.parse(NETWORK), recipe.train, recipe.data, recipe.seed, images=str(project / "images"))
-    Trained.load(result).model_copy(update={"inputs": lesson.inputs, "images": None}).save(result)
+    spec = TrainingSpec(Network.parse(NETWORK), recipe.train, recipe.data, recipe.seed, images=str(project / "images"))
+    Trained.load(result).model_copy(update={"inputs": spec.inputs, "images": None}).save(result)
     Path("net", NOTE).unlink()
     before = stamps(project)
     Path("images").rename("pictures")
@@ -252,12 +252,12 @@ def test_a_training_that_an_earlier_version_named_by_the_place_of_its_teacher_co
     put_teacher("teacher", 0)
     recipe = read_training("brief.yaml")
     training = recipe.train.model_copy(update={"teacher": "teacher"})
-    lesson = TrainingTask(Network.parse(NETWORK), training, recipe.data, 0)
-    known = Trained(inputs=lesson.earlier_inputs, network="", resolution=8, nas_accuracy=0, nas_images=1, test_accuracy=0)
+    spec = TrainingSpec(Network.parse(NETWORK), training, recipe.data, 0)
+    known = Trained(inputs=spec.earlier_inputs, network="", resolution=8, nas_accuracy=0, nas_images=1, test_accuracy=0)
     known.save(Path("model.json"))
     shutil.copy("teacher/model.safetensors", "model.safetensors")
-    assert lesson.earlier_inputs != lesson.inputs
-    assert trained_before(lesson, Path("model.json")) == known
+    assert spec.earlier_inputs != spec.inputs
+    assert trained_before(spec, Path("model.json")) == known
 
 
 # Runs

@@ -24,10 +24,10 @@ from genet.pipeline import scale_designs as scan_step
 from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
-from genet.pipeline.entrants import Field, find_entrants
+from genet.pipeline.entrants import EntrantFinder, find_entrants
 from genet.pipeline.export import export_selected
 from genet.pipeline.fit import fit_trials
-from genet.pipeline.joint_trials import AIM, run_joint_trials
+from genet.pipeline.joint_trials import TARGET_SHARE, run_joint_trials
 from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
@@ -120,9 +120,9 @@ def test_joint_trials_are_near_their_budgets_and_trained_shortly(raced: RunFolde
     with open_run(raced.path, Progress()) as job:
         state = SearchState(job, job.table)
         for trial in found:
-            ms = state.offers(16).predict(Network.parse(trial.network)).ms
-            assert NEAR * AIM * state.limit_ms(trial.budget) <= 1.01 * ms  # on estimates, predictions are nearly right
-            assert ms <= 1.01 * AIM * state.limit_ms(trial.budget)
+            ms = state.choice_tables(16).predict(Network.parse(trial.network)).ms
+            assert NEAR * TARGET_SHARE * state.limit_ms(trial.budget) <= 1.01 * ms  # on estimates, predictions are nearly right
+            assert ms <= 1.01 * TARGET_SHARE * state.limit_ms(trial.budget)
     shortly = {line["network"] for line in raced.race.read().records if line["epochs"] == 1}  # of two
     assert shortly >= {trial.network for trial in found}
 
@@ -193,7 +193,7 @@ def test_joint_trials_that_are_never_certified_are_said_not_to_go_on(run: RunFol
     with open_run(run.path, Progress(), with_joint_trials(run, 4)) as job:
         job.progress.say = said.append  # type: ignore[method-assign]
         entrants = find_entrants(job)
-        monkeypatch.setattr(Field, "certificate", lambda *_, **__: None)
+        monkeypatch.setattr(EntrantFinder, "certificate", lambda *_, **__: None)
         assert run_joint_trials(job, entrants, more_is_better, more_is_better).promoted == ()
     assert "  no joint trial for 1x goes on: none of the best is certified" in said
 
@@ -253,12 +253,12 @@ def test_more_joint_trials_go_on_from_those_that_there_are(raced: RunFolder, tmp
 
 
 def test_a_round_that_is_killed_is_not_proposed_anew(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(lesson: Any, *given: Any) -> Any:
+    def killed(spec: Any, *given: Any) -> Any:
         raise KeyboardInterrupt
 
-    learnt = step.learn
+    learnt = step.train_by_epochs
     with monkeypatch.context() as patch, open_run(run.path, Progress()) as job:
-        patch.setattr(step, "learn", lambda lesson, *given: (killed if joint_of(run) else learnt)(lesson, *given))
+        patch.setattr(step, "train_by_epochs", lambda spec, *given: (killed if joint_of(run) else learnt)(spec, *given))
         with pytest.raises(KeyboardInterrupt):
             run_race(job)
     proposed = joint_of(run)
@@ -524,14 +524,14 @@ def test_two_processes_find_what_one_does(run: RunFolder, raced: RunFolder) -> N
 
 
 def test_a_network_that_cannot_be_trained_is_left_out_and_said(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    learn, said = step.learn, []
+    learn, said = step.train_by_epochs, []
 
-    def failing(lesson: Any, *given: Any) -> Any:
-        if lesson.network.name == "masternet":
+    def failing(spec: Any, *given: Any) -> Any:
+        if spec.network.name == "masternet":
             raise ZeroDivisionError("in its first step")
-        return learn(lesson, *given)
+        return learn(spec, *given)
 
-    monkeypatch.setattr(step, "learn", failing)
+    monkeypatch.setattr(step, "train_by_epochs", failing)
     with open_run(run.path, Progress(), with_joint_trials(run, 0)) as job:
         job.progress.say = said.append  # type: ignore[method-assign]
         found = run_race(job)
@@ -546,10 +546,10 @@ def test_a_network_that_cannot_be_trained_is_left_out_and_said(run: RunFolder, m
 
 
 def test_a_device_that_is_lost_is_no_verdict_on_a_network(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(lesson: Any, *given: Any) -> Any:
+    def failing(spec: Any, *given: Any) -> Any:
         raise LostDeviceError("the device stopped answering")
 
-    monkeypatch.setattr(step, "learn", failing)
+    monkeypatch.setattr(step, "train_by_epochs", failing)
     with pytest.raises(LostDeviceError), open_run(run.path, Progress()) as job:
         run_race(job)
     assert run.race.read().records == ()
@@ -570,10 +570,10 @@ def test_on_another_machines_evidence_the_searchs_networks_race_alone(run: RunFo
 
 
 def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(lesson: Any, *given: Any) -> Any:
+    def failing(spec: Any, *given: Any) -> Any:
         raise ZeroDivisionError("in its first step")
 
-    monkeypatch.setattr(step, "learn", failing)
+    monkeypatch.setattr(step, "train_by_epochs", failing)
     with (
         pytest.raises(EvidenceError, match=r"the race failed.*ZeroDivisionError"),
         open_run(run.path, Progress(), with_joint_trials(run, 0)) as job,

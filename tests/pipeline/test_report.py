@@ -13,7 +13,7 @@ from genet.latency.table import Setting
 from genet.pipeline.context import read_run
 from genet.pipeline.report import _short_trainings
 from genet.pipeline.run_folder import RunFolder
-from genet.pipeline.trainings import Finished
+from genet.pipeline.trainings import FinishedTraining
 from genet.progress import SILENT
 from genet.report.race_figures import ShortTraining
 from genet.search.race import Entrant, Entrants, JointTrial
@@ -47,7 +47,7 @@ def test_of_all_trainings_the_short_ones_of_who_races_are_shown_with_whose_they_
     trainings += [("joint", 2, 0, 0.4), ("stranger", 2, 0, 0.8), ("failed", 2, 0, None)]
     for network, epochs, repeat, held_out in trainings:
         id = digest(f"{network}/{epochs}/{repeat}")
-        line = Finished(id=id, name=f"tiny-{network}", network=network, epochs=epochs, repeat=repeat, held_out=held_out)
+        line = FinishedTraining(id=id, name=f"tiny-{network}", network=network, epochs=epochs, repeat=repeat, held_out=held_out)
         run.race.append(line.model_dump(mode="json"))
     assert _short_trainings(job) == {
         "searched": ShortTraining("tiny-searched", 0.5, True),

@@ -285,14 +285,14 @@ IN_ITS_FIRST_STEP = ZeroDivisionError("in its first step")
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *names: str, fault: Exception = IN_ITS_FIRST_STEP) -> None:
-    learn = step.learn
+    learn = step.train_by_epochs
 
-    def learnt(lesson: Any, *given: Any) -> Any:
-        if not names or lesson.network.name in names:
+    def learnt(spec: Any, *given: Any) -> Any:
+        if not names or spec.network.name in names:
             raise fault
-        return learn(lesson, *given)
+        return learn(spec, *given)
 
-    monkeypatch.setattr(step, "learn", learnt)
+    monkeypatch.setattr(step, "train_by_epochs", learnt)
 
 
 def without_its_winner(held: RunFolder, folder: Path) -> tuple[Tournament, Recipe, RunFolder]:

@@ -24,7 +24,7 @@ from genet.config.recipe import TrainingRecipe
 from genet.errors import GenetError
 from genet.models.build import build
 from genet.models.weights import load_weights, read_labels, save_weights, write_labels
-from genet.pipeline.train import TrainingTask, teacher_of
+from genet.pipeline.train import TrainingSpec, teacher_of
 from genet.storage import write_atomic
 from genet.training.checkpoints import Checkpoints, Preempted
 
@@ -248,12 +248,12 @@ def test_a_teacher_answers_in_the_order_of_the_images_classes(recipe: Path, tmp_
     recipe.write_text(STILL.replace("MORE", ", teacher: teacher"))
     put_two(tmp_path / "teacher")
     read = read_training(recipe)
-    lesson, images = TrainingTask(TWO, read.train, read.data, 0), torch.randn(3, 1, 16, 16)
-    teacher = teacher_of(lesson, ("a", "b"))
+    spec, images = TrainingSpec(TWO, read.train, read.data, 0), torch.randn(3, 1, 16, 16)
+    teacher = teacher_of(spec, ("a", "b"))
     assert teacher is not None
     assert torch.equal(teacher.eval()(images), build(TWO, seed=3).eval()(images))
     with pytest.raises(GenetError, match=r"teacher: got .*, which lacks c and has b besides, expected the classes of the images"):
-        teacher_of(lesson, ("a", "c"))
+        teacher_of(spec, ("a", "c"))
 
 
 def put_teacher(folder: Path, notation: str, seed: int = 0) -> None:
@@ -289,7 +289,7 @@ def test_a_teacher_is_looked_for_beside_the_recipe_and_its_weights_are_part_of_t
     names = []
     for seed in (0, 1, 0):
         put_teacher(recipe.parent / "trained", NETWORK, seed)
-        names.append(TrainingTask(Network.parse(NETWORK), read.train, read.data, 0).inputs)
+        names.append(TrainingSpec(Network.parse(NETWORK), read.train, read.data, 0).inputs)
     assert names[0] == names[2] != names[1]
 
 

@@ -12,8 +12,8 @@ import pytest
 from genet.arch.network import Network
 from genet.config.recipe import Data, Schedule
 from genet.pipeline import trainings as step
-from genet.pipeline.train import TrainingTask
-from genet.pipeline.trainings import Ended, FullTraining, Training
+from genet.pipeline.train import TrainingSpec
+from genet.pipeline.trainings import TrainingResult, TrainingTask, TrainingWork
 from genet.search.outcome import Trained
 from genet.training.splits import load_data
 
@@ -26,15 +26,19 @@ def test_a_training_that_goes_on_takes_the_seconds_of_all_its_epochs(
 ) -> None:
     """Its process knows the pace of its own epochs, if it has run one."""
 
-    def learn(lesson: TrainingTask, *_: Any) -> Iterator[Any]:
+    def learn(spec: TrainingSpec, *_: Any) -> Iterator[Any]:
         for epoch in range(before + 1, 5):
             time.sleep(0.1)
             yield epoch, 1.0, 0.5
         return None, Trained(inputs="", network=str(NETWORK), resolution=8, nas_accuracy=0.5, nas_images=9, test_accuracy=0.5)
 
-    monkeypatch.setattr(step, "learn", learn)
-    lesson = TrainingTask(NETWORK, Schedule(epochs=4, learning_rate=0.1), Data(), 0)
-    work = FullTraining(load_data(Data(), NETWORK.input, 0), "cpu")
-    (ended,) = (each for each in work([Training("n", lesson, tmp_path / "n.checkpoint", keep=False)]) if isinstance(each, Ended))
+    monkeypatch.setattr(step, "train_by_epochs", learn)
+    spec = TrainingSpec(NETWORK, Schedule(epochs=4, learning_rate=0.1), Data(), 0)
+    work = TrainingWork(load_data(Data(), NETWORK.input, 0), "cpu")
+    (ended,) = (
+        each
+        for each in work([TrainingTask("n", spec, tmp_path / "n.checkpoint", keep=False)])
+        if isinstance(each, TrainingResult)
+    )
     assert ended.finished.failure is None
     assert (ended.finished.seconds >= 0.4) is (before < 4)

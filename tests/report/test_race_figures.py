@@ -7,10 +7,10 @@ from genet.config.recipe import Measure
 from genet.latency.table import Setting
 from genet.report import race_figures
 from genet.report.race_figures import ShortTraining
-from genet.search.outcome import Outcome, Outcomes, Raced, Trained
+from genet.search.outcome import Outcome, Outcomes, RacedNetwork, Trained
 from tests.fixtures.cards import CARD
 
-WON = Raced(
+WON = RacedNetwork(
     name="mine-r8-1",
     network="@8x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | 10",
     resolution=8,
@@ -49,9 +49,9 @@ def outcomes() -> Outcomes:
 
 
 def test_what_the_networks_raced_began_with_is_told_if_some_inherited() -> None:
-    assert outcomes().beginnings == ""
+    assert outcomes().initial_weights_note == ""
     some = outcomes().model_copy(update={"raced": (WON.model_copy(update={"inherited": True}), KNOWN)})
-    assert some.beginnings == f"the networks raced began with the MasterNet's weights, but {KNOWN.name} with new ones"
+    assert some.initial_weights_note == f"the networks raced began with the MasterNet's weights, but {KNOWN.name} with new ones"
 
 
 def test_networks_are_drawn_by_their_test_accuracy_and_each_can_be_pointed_at() -> None:

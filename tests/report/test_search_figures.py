@@ -12,7 +12,7 @@ from genet.latency.table import Setting
 from genet.latency.timing.curves import Curve, Curves
 from genet.report import search_figures
 from genet.report.latency_figures import draw_curves, draw_staircase
-from genet.search.certificate import Choice, Selection
+from genet.search.certificate import SelectedNetwork, Selection
 from genet.search.solver import Candidate
 from genet.trials.results import TrialResult
 from tests.fixtures.cards import CARD
@@ -23,8 +23,8 @@ def stair(index: int, resolution: int, kind: str = "XX k3") -> PlacedStaircase:
     return PlacedStaircase(superblock=index, resolution=resolution, block_type=kind, staircase=found, kept=(8, 16))
 
 
-def choice(within: bool, measured: float | None) -> Choice:
-    return Choice(
+def choice(within: bool, measured: float | None) -> SelectedNetwork:
+    return SelectedNetwork(
         budget="0.5x",
         budget_ms_per_image=0.2,
         resolution=32,

@@ -71,7 +71,7 @@ class Instance:
         draw = random.Random(f"{self.seed}/{index}/{superblock}")
         return draw.randint(-3, 3) / 64 if self.ties else draw.uniform(-0.1, 0.05)
 
-    def offers(self) -> ChoiceTables:
+    def tables(self) -> ChoiceTables:
         space = self.space
         return tabulate_choices(
             space, space.widths_on_offer(), self.resolution, Predicted(ACCURACY, self.gain, reading(self.ms), self.host_ms)
@@ -106,9 +106,9 @@ def solve(instance: Instance, every: list[Scored]) -> ExactSolver:
     """Solved, where there is anything to solve."""
     if not every:
         with pytest.raises(EvidenceError):
-            ExactSolver(instance.offers()).frontier()
+            ExactSolver(instance.tables()).frontier()
     assume(every)
-    return ExactSolver(instance.offers())
+    return ExactSolver(instance.tables())
 
 
 def assert_best(found: tuple[Candidate, ...], every: list[Scored], budget: float, count: int) -> None:
@@ -148,7 +148,7 @@ def test_a_network_is_within_its_own_predicted_latency_and_not_within_less(insta
     every = instance.every()
     solved = solve(instance, every)
     for one in draw.sample(every, min(5, len(every))):
-        own = solved.offers.predict(Network.parse(one.network)).ms
+        own = solved.tables.predict(Network.parse(one.network)).ms
         for budget, held in ((own, True), (one.ms, True), (own * (1 - 1e-6), False)):
             found = {candidate.network for candidate in solved.best(budget, len(every))}
             assert (one.network in found) == held
@@ -215,7 +215,7 @@ def test_of_networks_that_are_all_alike_a_few_are_found_without_a_look_at_all_ot
     solved = ExactSolver(
         tabulate_choices(space, widths, 32, Predicted(ACCURACY, lambda *_: 0.0, reading(lambda block: block.width / 100)))
     )
-    assert math.prod(len(offer.choices) for offer in solved.offers.superblocks) > 4_900_000
+    assert math.prod(len(offer.choices) for offer in solved.tables.superblocks) > 4_900_000
     found = solved.best(99.0, 12)
     assert [candidate.predicted_accuracy for candidate in found] == [ACCURACY] * 12
     assert len({candidate.network for candidate in found}) == 12

@@ -67,8 +67,8 @@ def test_a_network_that_is_not_on_offer_has_no_neighbours_and_a_budget_that_none
     own = SPACE.masternet(SIZE)
     wider = own.superblocks[0].model_copy(update={"width": 800})
     foreign = own.model_copy(update={"superblocks": (wider, *own.superblocks[1:])})
-    draw = np.random.default_rng(0)
-    assert neighbours(tables, foreign, 1e9, draw) == near_budget(tables, 1e-9, draw) == []
+    rng = np.random.default_rng(0)
+    assert neighbours(tables, foreign, 1e9, rng) == near_budget(tables, 1e-9, rng) == []
 
 
 def test_places_are_compared_of_networks_with_the_same_strides_alone() -> None:

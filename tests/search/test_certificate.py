@@ -19,7 +19,7 @@ from genet.errors import EvidenceError
 from genet.latency.table import Setting
 from genet.search.certificate import (
     Certificate,
-    Choice,
+    SelectedNetwork,
     Selection,
     best_certified,
     certificate,
@@ -170,7 +170,7 @@ SETTING = Setting.of(DeviceCard.model_validate(CARD), Measure())
 def selected(*choices: tuple[float | str, int, float, float | None, bool | None]) -> Selection:
     """Choices by budget, resolution, ms per image, half of the interval (None: predicted alone) and verdict; MasterNet: 2 ms."""
     made = [
-        Choice(
+        SelectedNetwork(
             budget=Budget.parse(budget),
             budget_ms_per_image=Budget.parse(budget).ms(128.0, 64) / 64,
             resolution=resolution,

@@ -18,15 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genet.arch.cost import block_cost, network_cost
-from genet.arch.network import Block, Kind, Network, SuperBlock, blocks, superblock_blocks
-from genet.arch.space import SearchSpace, Widths
+from genet.arch.network import Block, Network, SuperBlock, SuperBlockKind, blocks, superblock_blocks
+from genet.arch.space import SearchSpace, WidthsOnOffer
 from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.errors import EvidenceError
 from genet.latency.ops import block_ops, kernel_count, network_ops
 from genet.latency.predict import Correction, Predictor
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
-from genet.search.choice_tables import ChoiceTables, Predicted, ReadingMs, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, MsByInWidth, Predicted, tabulate_choices
 from genet.search.solver import frontier
 from genet.storage import Journal
 from tests.fixtures.strategies import kernels, multiples_of_8, spaces
@@ -67,20 +67,20 @@ def gain(index: int, superblock: SuperBlock) -> float:
     return zlib.crc32(f"{index} {superblock}".encode()) % 1009 / 10_000 - 0.05
 
 
-def reading(ms: Callable[[Block], float]) -> ReadingMs:
-    def reading_ms(block: Block, in_widths: Sequence[int]) -> np.ndarray:
+def reading(ms: Callable[[Block], float]) -> MsByInWidth:
+    def ms_by_in_width(block: Block, in_widths: Sequence[int]) -> np.ndarray:
         return np.array([ms(dataclasses.replace(block, in_width=int(width))) for width in in_widths])
 
-    return reading_ms
+    return ms_by_in_width
 
 
 def tabulated(space: SearchSpace = SPACE, host_ms: float = 0.0, ms: Callable[[Block], float] = block_ms) -> ChoiceTables:
     return tabulate_choices(space, space.widths_on_offer(), SIZE, Predicted(ACCURACY, gain, reading(ms), host_ms))
 
 
-def random_picks(offers: ChoiceTables, count: int, seed: int = 0) -> np.ndarray:
+def random_picks(tables: ChoiceTables, count: int, seed: int = 0) -> np.ndarray:
     draw = np.random.default_rng(seed)
-    return np.column_stack([draw.integers(len(offer.choices), size=count) for offer in offers.superblocks])
+    return np.column_stack([draw.integers(len(offer.choices), size=count) for offer in tables.superblocks])
 
 
 def failing(failed: Callable[[Block], bool]) -> Callable[[Block], float]:
@@ -91,12 +91,12 @@ def failing(failed: Callable[[Block], bool]) -> Callable[[Block], float]:
 # the tables
 
 
-def assert_tables_are_sums(space: SearchSpace, widths: Widths, resolution: int) -> None:
-    offers = tabulate_choices(space, widths, resolution, Predicted(ACCURACY, gain, reading(block_ms)))
+def assert_tables_are_sums(space: SearchSpace, widths: WidthsOnOffer, resolution: int) -> None:
+    tables = tabulate_choices(space, widths, resolution, Predicted(ACCURACY, gain, reading(block_ms)))
     stem, *_, head = blocks(space.masternet(resolution))
-    assert offers.stem == (block_ms(stem), block_cost(stem).parameters, len(block_ops(stem)))
+    assert tables.stem == (block_ms(stem), block_cost(stem).parameters, len(block_ops(stem)))
     reads = {stem.width}
-    for index, (offer, size) in enumerate(zip(offers.superblocks, space.sizes(resolution)[:-1], strict=True)):
+    for index, (offer, size) in enumerate(zip(tables.superblocks, space.sizes(resolution)[:-1], strict=True)):
         offered = list(space.choices(index, widths))
         assert len(offer.choices) == len(offered)
         assert set(offer.choices) == set(offered)
@@ -111,7 +111,7 @@ def assert_tables_are_sums(space: SearchSpace, widths: Widths, resolution: int) 
             assert offer.widths[row].tolist() == [choice.width if choice.depth else width for choice in offer.choices]
         reads = {choice.width if choice.depth else width for choice in offer.choices for width in reads}
     heads = {width: dataclasses.replace(head, in_width=width) for width in reads}
-    assert offers.head == {
+    assert tables.head == {
         width: (block_ms(one), block_cost(one).parameters, len(block_ops(one))) for width, one in heads.items()
     }
 
@@ -124,7 +124,7 @@ def test_every_entry_is_the_sum_over_the_superblocks_blocks() -> None:
         for offer in tabulated().superblocks
         for choice, width in itertools.product(offer.choices, offer.reads)
     }
-    assert cases == set(itertools.product(get_args(Kind), (1, 2), (True, False), (True, False)))
+    assert cases == set(itertools.product(get_args(SuperBlockKind), (1, 2), (True, False), (True, False)))
 
 
 @settings(max_examples=10)
@@ -140,7 +140,7 @@ def test_every_entry_of_any_space_is_the_sum_over_the_superblocks_blocks(space: 
 @st.composite
 def residuals(draw: st.DrawFn) -> Block:
     """Any block with a shortcut, often an identity."""
-    kind = draw(st.sampled_from(get_args(Kind)))
+    kind = draw(st.sampled_from(get_args(SuperBlockKind)))
     width = draw(multiples_of_8)
     ratio = None if kind == "XX" else draw(st.sampled_from([0.25, 0.5, 1.0] if kind == "BL" else [1.0, 3.0]))
     in_width = draw(st.just(width) | multiples_of_8)
@@ -176,10 +176,10 @@ def test_a_projection_is_two_kernels_more_and_a_stem_has_none() -> None:
 
 @pytest.mark.parametrize("host_ms", [0.0, 0.13], ids=["the device decides", "the host may decide"])
 def test_what_is_predicted_of_random_networks_is_summed_over_their_blocks(host_ms: float) -> None:
-    offers = tabulated(host_ms=host_ms)
-    picks = random_picks(offers, 120)
-    found = offers.totals(picks)
-    networks = [offers.network(row) for row in picks.tolist()]
+    tables = tabulated(host_ms=host_ms)
+    picks = random_picks(tables, 120)
+    found = tables.totals(picks)
+    networks = [tables.network(row) for row in picks.tolist()]
     device = np.array([sum(map(block_ms, blocks(network))) for network in networks])
     host = host_ms * np.array([len(network_ops(network)) for network in networks])
     assert found.ms == pytest.approx(np.maximum(device, host))
@@ -190,24 +190,24 @@ def test_what_is_predicted_of_random_networks_is_summed_over_their_blocks(host_m
 
 
 def test_a_network_is_made_of_the_choices_picked() -> None:
-    offers = tabulated()
-    for picks in random_picks(offers, 5).tolist():
-        network = offers.network(picks)
-        assert network.superblocks == tuple(o.choices[place] for o, place in zip(offers.superblocks, picks, strict=True))
+    tables = tabulated()
+    for picks in random_picks(tables, 5).tolist():
+        network = tables.network(picks)
+        assert network.superblocks == tuple(o.choices[place] for o, place in zip(tables.superblocks, picks, strict=True))
         assert (network.input.resolution, network.stem, network.head) == (SIZE, SPACE.stem, SPACE.head)
 
 
 @pytest.mark.parametrize("host_ms", [0.0, 0.13], ids=["the device decides", "the host may decide"])
 def test_of_one_network_on_offer_the_same_is_predicted_as_of_its_choices(host_ms: float) -> None:
-    offers = tabulated(host_ms=host_ms)
-    picks = random_picks(offers, 20, seed=1)
+    tables = tabulated(host_ms=host_ms)
+    picks = random_picks(tables, 20, seed=1)
     for place, choices in enumerate(picks.tolist()):
-        network, found = offers.network(choices), offers.totals(picks)
-        assert offers.holds(network)
-        assert offers.predict(network) == (found.ms[place], found.accuracy[place], found.parameters[place])
+        network, found = tables.network(choices), tables.totals(picks)
+        assert tables.holds(network)
+        assert tables.predict(network) == (found.ms[place], found.accuracy[place], found.parameters[place])
         device, host = sum(map(block_ms, blocks(network))), host_ms * len(network_ops(network))
-        assert offers.predict(network).ms == pytest.approx(max(device, host))
-        assert offers.predict(network).parameters == network_cost(network).parameters
+        assert tables.predict(network).ms == pytest.approx(max(device, host))
+        assert tables.predict(network).parameters == network_cost(network).parameters
 
 
 def test_every_choice_of_a_superblock_has_its_place() -> None:
@@ -239,14 +239,14 @@ def test_what_has_no_gain_is_not_on_offer_and_all_else_is() -> None:
         return None if gone else 0.0 if superblock.depth == 1 else gain(index, superblock)
 
     widths = SPACE.widths_on_offer()
-    offers = tabulate_choices(SPACE, widths, SIZE, Predicted(ACCURACY, known, reading(block_ms)))
-    for index, offer in enumerate(offers.superblocks):
+    tables = tabulate_choices(SPACE, widths, SIZE, Predicted(ACCURACY, known, reading(block_ms)))
+    for index, offer in enumerate(tables.superblocks):
         assert set(offer.choices) == {each for each in SPACE.choices(index, widths) if known(index, each) is not None}
-    assert {choice.type for choice in offers.superblocks[0].choices} == {"XX", "BL"}
-    assert set(offers.superblocks[1].reads) == {8, 16, 24}
-    assert set(offers.superblocks[2].reads) == {8, 16, 24, 32, 40}  # 8 passes where the second super-block vanishes
-    found = offers.totals(picks := random_picks(offers, 20))
-    assert found.ms.tolist() == pytest.approx([sum(map(block_ms, blocks(offers.network(row)))) for row in picks.tolist()])
+    assert {choice.type for choice in tables.superblocks[0].choices} == {"XX", "BL"}
+    assert set(tables.superblocks[1].reads) == {8, 16, 24}
+    assert set(tables.superblocks[2].reads) == {8, 16, 24, 32, 40}  # 8 passes where the second super-block vanishes
+    found = tables.totals(picks := random_picks(tables, 20))
+    assert found.ms.tolist() == pytest.approx([sum(map(block_ms, blocks(tables.network(row)))) for row in picks.tolist()])
 
 
 @pytest.mark.parametrize("kept", ["all widths", "without the own"])
@@ -254,13 +254,13 @@ def test_a_superblock_without_any_gain_keeps_the_masternets_own(kept: str) -> No
     own = SPACE.superblocks[1]
     every = SPACE.widths_on_offer()
     widths = every if kept == "all widths" else {key: tuple(w for w in of if w != own.width) for key, of in every.items()}
-    offers = tabulate_choices(
+    tables = tabulate_choices(
         SPACE, widths, SIZE, Predicted(ACCURACY, lambda i, s: None if i == 1 else gain(i, s), reading(block_ms))
     )
-    only = offers.superblocks[1]
+    only = tables.superblocks[1]
     assert (only.choices, only.gain.tolist()) == ((own,), [0.0])
-    assert set(offers.superblocks[2].reads) == {own.width}
-    assert [len(offers.superblocks[place].choices) > 9 for place in (0, 2)] == [True, True]
+    assert set(tables.superblocks[2].reads) == {own.width}
+    assert [len(tables.superblocks[place].choices) > 9 for place in (0, 2)] == [True, True]
 
 
 def more_is_better(index: int, superblock: SuperBlock) -> float:
@@ -278,15 +278,15 @@ FAILED: dict[str, Callable[[Block], bool]] = {
 def test_a_block_of_infinite_latency_never_reaches_the_frontier_and_takes_nothing_else_from_it(which: str) -> None:
     """Not even where it would be the most accurate."""
     ms = failing(FAILED[which])
-    offers = tabulate_choices(SHORT, SHORT.widths_on_offer(), SIZE, Predicted(ACCURACY, more_is_better, reading(ms)))
-    every = np.array(list(itertools.product(*(range(len(offer.choices)) for offer in offers.superblocks))))
-    networks = [offers.network(row) for row in every.tolist()]
+    tables = tabulate_choices(SHORT, SHORT.widths_on_offer(), SIZE, Predicted(ACCURACY, more_is_better, reading(ms)))
+    every = np.array(list(itertools.product(*(range(len(offer.choices)) for offer in tables.superblocks))))
+    networks = [tables.network(row) for row in every.tolist()]
     slow = np.array([sum(map(ms, blocks(network))) for network in networks])
     accuracy = np.array([ACCURACY + sum(more_is_better(*each) for each in enumerate(n.superblocks)) for n in networks])
     assert np.isfinite(slow).any()
     assert np.isinf(slow[accuracy.argmax()])
-    assert offers.totals(every).ms == pytest.approx(slow)
-    found = frontier(offers)
+    assert tables.totals(every).ms == pytest.approx(slow)
+    found = frontier(tables)
     for budget in np.quantile(slow[np.isfinite(slow)], [0.02, 0.3, 0.7, 1.0]) + 1e-9:
         best = max(c.predicted_accuracy for c in found if c.predicted_ms <= budget)
         assert best == pytest.approx(accuracy[slow <= budget].max())
@@ -345,9 +345,9 @@ def test_a_table_reads_many_widths_at_once_as_it_reads_each_alone(tmp_path: Path
         5.0,
         math.inf,
     ]  # 32 repeats: it is no bracket
-    assert made.reading_ms(block, widths).tolist() == pytest.approx(by_hand)
+    assert made.ms_by_in_width(block, widths).tolist() == pytest.approx(by_hand)
     assert [made.ms(dataclasses.replace(block, in_width=width)) for width in widths] == pytest.approx(by_hand)
-    assert made.reading_ms(block, [80, 8]).tolist() == [3.0, 1.0]  # in the order asked for
+    assert made.ms_by_in_width(block, [80, 8]).tolist() == [3.0, 1.0]  # in the order asked for
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_a_table_asked_for_many_widths_names_the_one_that_it_lacks(tmp_path: Pat
     block = Block("XX", 3, None, 8, 32, 1, 4)
     made = table(tmp_path, {dataclasses.replace(block, in_width=width): 1.0 for width in (8, 16, 64)})
     with pytest.raises(EvidenceError, match=rf"lacks XX k3 c{lacking}>32 s1 @4"):
-        made.reading_ms(block, wanted)
+        made.ms_by_in_width(block, wanted)
 
 
 @pytest.mark.parametrize(
@@ -377,9 +377,9 @@ def test_tables_of_a_predictor_say_of_whole_networks_what_the_predictor_says(tmp
     )
     predictor = Predictor(made, masternet, made.network_rows)
     predictor.correction = correction
-    offers = tabulate_choices(SHORT, widths, SIZE, Predicted(ACCURACY, gain, predictor.reading_ms, correction.host_ms))
-    picks = random_picks(offers, 60)
-    networks = [offers.network(row) for row in picks.tolist()]
-    assert offers.totals(picks).ms.tolist() == pytest.approx([predictor.ms(network) for network in networks])
+    tables = tabulate_choices(SHORT, widths, SIZE, Predicted(ACCURACY, gain, predictor.ms_by_in_width, correction.host_ms))
+    picks = random_picks(tables, 60)
+    networks = [tables.network(row) for row in picks.tolist()]
+    assert tables.totals(picks).ms.tolist() == pytest.approx([predictor.ms(network) for network in networks])
     waits = [predictor.ms(n) > correction.device_ms(made.predict_ms(n), len(network_ops(n))) for n in networks]
     assert (0.1 < np.mean(waits) < 0.9) == (correction.host_ms > 0)

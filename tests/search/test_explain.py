@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from genet.arch.cost import network_cost
 from genet.arch.network import Block, Network, SuperBlock, blocks
-from genet.arch.space import Widths
+from genet.arch.space import WidthsOnOffer
 from genet.config.reader import read_space
 from genet.config.recipe import Distill
 from genet.latency.ops import network_ops
-from genet.search.choice_tables import ChoiceTables, Predicted, ReadingMs, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, MsByInWidth, Predicted, tabulate_choices
 from genet.search.explain import LOOKED_AT, NEARBY, RIVALS, Explanation, explain
 from genet.search.fit import fit
 from genet.search.regression import Regression
@@ -42,7 +42,7 @@ def block_ms(block: Block) -> float:
     return 0.1 + block.width / 50 + zlib.crc32(str(block).encode()) % 1009 / 2000
 
 
-def reading_ms(block: Block, in_widths: Sequence[int]) -> np.ndarray:
+def ms_by_in_width(block: Block, in_widths: Sequence[int]) -> np.ndarray:
     made = [
         Block(block.kind, block.kernel, block.ratio, w, block.width, block.stride, block.size, block.classes) for w in in_widths
     ]
@@ -83,8 +83,8 @@ class Case:
         return explain(self.solved, regression(), network, budget, measured_ms, broken)
 
 
-def table(widths: Widths = WIDTHS, host_ms: float = 0.0) -> ChoiceTables:
-    return tabulate_choices(SPACE, widths, 32, Predicted(ACCURACY, regression().gain, reading_ms, host_ms))
+def table(widths: WidthsOnOffer = WIDTHS, host_ms: float = 0.0) -> ChoiceTables:
+    return tabulate_choices(SPACE, widths, 32, Predicted(ACCURACY, regression().gain, ms_by_in_width, host_ms))
 
 
 @cache
@@ -177,7 +177,7 @@ def test_a_step_that_takes_all_of_the_budget_is_within_it() -> None:
     network = SPACE.masternet(32)
     steps = case().why(network, math.floor(scored(0.0, network).ms)).steps
     wider = next(step for step in steps if step.direction == "wider" and step.over_budget_ms)
-    exactly = case().solved.offers.predict(changed(network, wider.index, wider.superblock)).ms
+    exactly = case().solved.tables.predict(changed(network, wider.index, wider.superblock)).ms
     for budget, fits in ((exactly, True), (math.nextafter(exactly, 0.0), False)):
         (again,) = (s for s in case().why(network, budget).steps if (s.index, s.direction) == (wider.index, "wider"))
         assert (again.over_budget_ms is None) == fits
@@ -258,7 +258,7 @@ def test_all_latencies_are_those_of_networks_as_much_slower_than_predicted_as_th
     share: float, host_ms: float
 ) -> None:
     for network, budget in itertools.product(some_networks(3), case(host_ms).budgets()[::2]):
-        predicted = case(host_ms).solved.offers.predict(network).ms
+        predicted = case(host_ms).solved.tables.predict(network).ms
         plain = case(host_ms).why(network, budget / share)
         scaled = case(host_ms).why(network, budget, share * predicted)
         assert scaled.budget_ms == budget
@@ -343,7 +343,7 @@ def test_networks_that_broke_the_budget_are_no_rivals_and_the_next_ones_take_the
 
 
 def test_of_equally_accurate_rivals_those_with_fewest_parameters_come_first() -> None:
-    flat = ExactSolver(tabulate_choices(SPACE, WIDTHS, 32, Predicted(ACCURACY, lambda *_: 0.0, reading_ms)))
+    flat = ExactSolver(tabulate_choices(SPACE, WIDTHS, 32, Predicted(ACCURACY, lambda *_: 0.0, ms_by_in_width)))
     fastest = sorted(one.ms for one in case().every)
     orders = set()
     for count in range(4, LOOKED_AT):
@@ -404,10 +404,10 @@ def test_a_step_to_a_block_that_could_not_be_measured_is_left_out() -> None:
 
     def failing_ms(block: Block, in_widths: Sequence[int]) -> np.ndarray:
         failed = (block.size, block.stride) == (first.size, first.stride) and block.width > first.width
-        return np.full(len(in_widths), math.inf) if failed else reading_ms(block, in_widths)
+        return np.full(len(in_widths), math.inf) if failed else ms_by_in_width(block, in_widths)
 
-    def directions(reading: ReadingMs) -> set[str]:
+    def directions(reading: MsByInWidth) -> set[str]:
         offers = tabulate_choices(SPACE, WIDTHS, 32, Predicted(ACCURACY, regression().gain, reading))
         return {step.direction for step in explain(ExactSolver(offers), regression(), network, 100.0).steps if step.index == 0}
 
-    assert directions(reading_ms) - directions(failing_ms) == {"wider"}
+    assert directions(ms_by_in_width) - directions(failing_ms) == {"wider"}

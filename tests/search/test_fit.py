@@ -19,7 +19,7 @@ from scipy.stats import kendalltau
 from genet.arch.network import BlockType, Network, SuperBlock
 from genet.arch.space import superblock_of
 from genet.config.reader import read_space
-from genet.config.recipe import Distill, Model
+from genet.config.recipe import Distill, RegressionModel
 from genet.errors import EvidenceError
 from genet.search import fit as fitting
 from genet.search.fit import LEAST, fit
@@ -37,7 +37,7 @@ ACCURACY = 0.6  # the MasterNet's
 IMAGES = 1000
 COUNTLESS = 10**12  # images, so many that every trial is weighted alike
 XX, DW = BlockType("XX", 3), BlockType("DW", 3, 3.0)
-MODELS: tuple[Model, ...] = ("auto", "paper")
+MODELS: tuple[RegressionModel, ...] = ("auto", "paper")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def plain_fit() -> Regression:
 
 
 @cache
-def noisy_fit(model: Model = "auto") -> Regression:
+def noisy_fit(model: RegressionModel = "auto") -> Regression:
     return fit(MASTERNET, ACCURACY, NOISY.results(), IMAGES, model)
 
 
@@ -206,7 +206,7 @@ def test_what_fine_tuning_costs_one_superblock_changes_predictions_by_a_fortieth
 def test_fine_tuning_is_what_it_changed_in_the_control_trial() -> None:
     regression = fit(MASTERNET, ACCURACY, World(costs={1: -0.04, 3: 0.01}).results(FEW), IMAGES)
     coefficients = np.array(list(regression.coefficients.values()))
-    found = {index: float(regression.reading(index, OWN[index]) @ coefficients) for index in (1, 3)}
+    found = {index: float(regression.trial_vector(index, OWN[index]) @ coefficients) for index in (1, 3)}
     assert found == pytest.approx({1: -0.04, 3: 0.01}, abs=0.0005)
 
 
@@ -352,7 +352,7 @@ def test_a_superblock_of_few_trials_borrows_the_slopes_of_the_others_in_part() -
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_failed_and_paired_trials_are_left_out(model: Model) -> None:
+def test_failed_and_paired_trials_are_left_out(model: RegressionModel) -> None:
     good = NOISY.results(FEW)
     bad = failed(trial(1, sized(1, width=40, depth=3)), "bug", "out of luck")
     pair = NOISY.result(trial(1, sized(1, width=48))).model_copy(
@@ -362,7 +362,7 @@ def test_failed_and_paired_trials_are_left_out(model: Model) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_superblock_with_a_control_alone_is_left_out(model: Model) -> None:
+def test_a_superblock_with_a_control_alone_is_left_out(model: RegressionModel) -> None:
     alone = World(costs={2: -0.3}).result(trial(2, OWN[2], control=True))
     regression = fit(MASTERNET, ACCURACY, [*NOISY.results(FEW), alone], IMAGES, model)
     assert regression == fit(MASTERNET, ACCURACY, NOISY.results(FEW), IMAGES, model)
@@ -371,7 +371,7 @@ def test_a_superblock_with_a_control_alone_is_left_out(model: Model) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_nothing_is_predicted_of_a_block_type_without_trials(model: Model) -> None:
+def test_nothing_is_predicted_of_a_block_type_without_trials(model: RegressionModel) -> None:
     trials = [t for t in FEW if (t.index, t.superblock.block_type) != (3, XX)]
     regression = fit(MASTERNET, ACCURACY, NOISY.results(trials), IMAGES, model)
     for index, superblock in CHOICES:
@@ -392,7 +392,9 @@ def test_a_control_is_no_trial_of_the_masternets_own_type_but_belongs_to_what_wa
     [[], [failed(trial(1, sized(1, depth=1)), "bug", "out of luck")], World().results([trial(1, OWN[1], control=True)])],
     ids=["none", "failed", "control"],
 )
-def test_without_a_finished_perturbation_the_command_that_makes_some_is_named(results: list[TrialResult], model: Model) -> None:
+def test_without_a_finished_perturbation_the_command_that_makes_some_is_named(
+    results: list[TrialResult], model: RegressionModel
+) -> None:
     with pytest.raises(EvidenceError, match=r"at least one finished trial.*`genet distill RUN`"):
         fit(MASTERNET, ACCURACY, results, IMAGES, model)
 
@@ -427,7 +429,7 @@ def test_the_left_out_error_is_that_of_fits_without_each_trial(one_penalty: Call
         others = fit(MASTERNET, ACCURACY, [other for other in results if other != result], COUNTLESS)
         assert min(others.coefficients["size"], regression.coefficients["size"]) > LEAST  # with no trial left out is it held
         if not result.control:
-            changed = float(others.reading(result.index, result.superblock) @ [*others.coefficients.values()])
+            changed = float(others.trial_vector(result.index, result.superblock) @ [*others.coefficients.values()])
             errors.append(changed - ((result.accuracy or 0.0) - ACCURACY))
     assert len(errors) == 18
     assert regression.left_out_error == pytest.approx(rms(errors), rel=1e-4)
@@ -446,7 +448,7 @@ def test_the_papers_left_out_error_is_that_of_fits_without_each_trial(one_penalt
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_errors_of_both_models_of_size_alone_and_of_no_change_are_told_whichever_is_fitted(model: Model) -> None:
+def test_errors_of_both_models_of_size_alone_and_of_no_change_are_told_whichever_is_fitted(model: RegressionModel) -> None:
     regression = noisy_fit(model)
     assert set(regression.left_out_errors) == {"auto", "paper", "size alone", "no change"}
     assert regression.left_out_errors == noisy_fit("auto").left_out_errors
@@ -473,7 +475,7 @@ def test_all_left_out_errors_are_over_the_perturbations_that_the_paper_can_predi
     for result in several:
         if not result.control:
             others = fit(MASTERNET, ACCURACY, [lone, *(other for other in several if other != result)], COUNTLESS)
-            predicted = others.reading(result.index, result.superblock) @ list(others.coefficients.values())
+            predicted = others.trial_vector(result.index, result.superblock) @ list(others.coefficients.values())
             changes.append((result.accuracy or 0.0) - ACCURACY)
             missed.append(predicted - changes[-1])
     assert errors["auto"] == pytest.approx(rms(missed), rel=1e-4)
@@ -584,7 +586,7 @@ def test_standard_errors_grow_with_the_noise(one_penalty: Callable[[float], None
 @pytest.mark.parametrize("model", MODELS)
 @given(one=networks(), other=networks())
 def test_the_difference_of_networks_is_that_of_their_gains_and_turns_with_them(
-    model: Model, one: Network, other: Network
+    model: RegressionModel, one: Network, other: Network
 ) -> None:
     regression = noisy_fit(model)
     forth, back = regression.difference(one, other), regression.difference(other, one)
@@ -598,7 +600,7 @@ def test_the_difference_of_networks_is_that_of_their_gains_and_turns_with_them(
 
 @pytest.mark.parametrize("model", MODELS)
 @given(network=networks())
-def test_a_network_differs_from_itself_by_nothing_without_doubt(model: Model, network: Network) -> None:
+def test_a_network_differs_from_itself_by_nothing_without_doubt(model: RegressionModel, network: Network) -> None:
     same = noisy_fit(model).difference(network, network)
     assert (same.value, same.error) == pytest.approx((0.0, 0.0), abs=1e-12)
 
@@ -624,7 +626,7 @@ def fit_once(trials: tuple[Trial, ...]) -> Regression:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_regression_comes_back_from_json_as_it_was(model: Model, tmp_path: Path) -> None:
+def test_the_regression_comes_back_from_json_as_it_was(model: RegressionModel, tmp_path: Path) -> None:
     regression = noisy_fit(model)
     again = Regression.model_validate_json(regression.model_dump_json())
     regression.save(tmp_path / "regression.json")
@@ -639,7 +641,7 @@ def test_the_regression_comes_back_from_json_as_it_was(model: Model, tmp_path: P
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_pseudo_gradients_say_what_the_gains_say(model: Model) -> None:
+def test_pseudo_gradients_say_what_the_gains_say(model: RegressionModel) -> None:
     regression = noisy_fit(model)
     planned = {(index, kind): 0 for index in range(len(OWN)) for kind in SPACE.block_types(index)}
     for t in PLAN:
@@ -731,13 +733,13 @@ def test_the_papers_left_out_error_is_made_of_the_types_that_have_several_trials
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_same_trials_make_the_same_regression(model: Model) -> None:
+def test_the_same_trials_make_the_same_regression(model: RegressionModel) -> None:
     assert fit(MASTERNET, ACCURACY, NOISY.results(), IMAGES, model) == noisy_fit(model)
 
 
 @settings(max_examples=3)
 @given(st.sampled_from(MODELS), st.randoms(use_true_random=False))
-def test_the_order_of_the_trials_does_not_matter(model: Model, draw: random.Random) -> None:
+def test_the_order_of_the_trials_does_not_matter(model: RegressionModel, draw: random.Random) -> None:
     results = NOISY.results()
     shuffled = fit(MASTERNET, ACCURACY, draw.sample(results, len(results)), IMAGES, model)
     ordered = noisy_fit(model)

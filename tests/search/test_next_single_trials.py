@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genet.arch.network import Network
-from genet.arch.space import Widths
+from genet.arch.space import WidthsOnOffer
 from genet.config.reader import read_space
 from genet.config.recipe import Distill
 from genet.search.explain import Proposal, propose
@@ -68,7 +68,7 @@ def doubt(covariance: np.ndarray, pairs: Sequence[Pair]) -> float:
 
 def after(covariance: np.ndarray, trial: Trial) -> np.ndarray:
     """The covariance with one reading more, as a new fit would have it."""
-    reading = regression().reading(trial.index, trial.superblock)
+    reading = regression().trial_vector(trial.index, trial.superblock)
     return np.linalg.inv(np.linalg.inv(covariance) + np.outer(reading, reading) / regression().noise ** 2)
 
 
@@ -195,7 +195,7 @@ def test_where_fewer_trials_are_possible_than_asked_for_all_of_them_are_proposed
 # what is possible
 
 
-def fewer(draw: random.Random) -> Widths:
+def fewer(draw: random.Random) -> WidthsOnOffer:
     """Some of the widths of every block type, at least one."""
     return {key: tuple(sorted(draw.sample(kept, draw.randint(1, len(kept))))) for key, kept in DIGITS.widths_on_offer().items()}
 

@@ -15,7 +15,7 @@ from genet.search.race import (
     finalists,
     in_doubt,
     outcomes,
-    raced,
+    raced_networks,
     short_training,
     standard_error,
     trainings_at_most,
@@ -92,7 +92,7 @@ def test_a_standard_error_has_the_luck_of_images_and_that_of_trainings() -> None
 
 def test_the_error_on_test_images_has_the_luck_of_test_accuracies_alone() -> None:
     few = Score(held_out=(0.8, 0.9), test=(0.85, 0.85), held_out_images=40, test_images=10_000)
-    (found,) = raced([entrant("a")], {"a": few})
+    (found,) = raced_networks([entrant("a")], {"a": few})
     assert found.test_error == pytest.approx(math.sqrt(0.85 * 0.15 / 10_000))
     assert found.held_out_error > 0.05
 

@@ -23,8 +23,8 @@ class Rows:
     def near(self, proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
         return [row for row in self.rows if row not in proposed]
 
-    def alike(self, _best: Sequence[int], proposed: Sequence[int], draw: np.random.Generator) -> list[int]:
-        return self.near(proposed, draw)
+    def alike(self, _best: Sequence[int], proposed: Sequence[int], rng: np.random.Generator) -> list[int]:
+        return self.near(proposed, rng)
 
     def pool(self, rows: Sequence[int]) -> Pool:
         return self.all.take(rows)

@@ -14,13 +14,13 @@ PLACES, OPTIONS = 5, 3
 
 def networks(count: int, seed: int) -> tuple[Pool, np.ndarray]:
     """Networks of five places with three options each, and their true scores: size, and what stands at the last place."""
-    draw = np.random.default_rng(seed)
-    choices = draw.integers(0, OPTIONS, (count, PLACES))
+    rng = np.random.default_rng(seed)
+    choices = rng.integers(0, OPTIONS, (count, PLACES))
     features = [
         np.column_stack([choices[:, place] == option for option in range(1, OPTIONS)]).astype(float) for place in range(PLACES)
     ]
-    macs = 1e6 * (1 + choices.sum(1) + draw.random(count))
-    pool = Pool.of(features, macs, macs * draw.uniform(0.9, 1.1, count))
+    macs = 1e6 * (1 + choices.sum(1) + rng.random(count))
+    pool = Pool.of(features, macs, macs * rng.uniform(0.9, 1.1, count))
     return pool, 1 + 0.2 * np.log(macs / macs.mean()) + 0.15 * (choices[:, -1] == 2)
 
 
@@ -57,14 +57,14 @@ def test_a_network_that_was_trained_again_is_known_better() -> None:
     assert again < once
 
 
-def test_worlds_scatter_about_what_is_expected_as_far_as_it_is_unsure() -> None:
+def test_samples_scatter_about_what_is_expected_as_far_as_it_is_unsure() -> None:
     pool, truth = networks(60, 1)
     surrogate, rows = fit_surrogate(pool, list(range(20)), truth[:20]), np.arange(60)
     mean, error = surrogate.predict(rows)
-    draw = np.random.default_rng(0)
-    worlds = np.stack([surrogate.draw(rows, draw) for _ in range(300)])
-    assert np.abs(worlds.mean(0) - mean).max() < 5 * error.max() / np.sqrt(300)
-    assert worlds.std(0) == pytest.approx(error, rel=0.3)
+    rng = np.random.default_rng(0)
+    samples = np.stack([surrogate.sample(rows, rng) for _ in range(300)])
+    assert np.abs(samples.mean(0) - mean).max() < 5 * error.max() / np.sqrt(300)
+    assert samples.std(0) == pytest.approx(error, rel=0.3)
 
 
 def test_columns_that_are_the_same_for_all_tell_nothing() -> None:

@@ -14,13 +14,13 @@ from genet.latency.table import Setting
 from genet.search.tournament import (
     LAST,
     Contender,
-    Reached,
     Round,
+    RoundResult,
     Tournament,
     cost_in_trainings,
     ranked,
-    rounds_of,
     standings,
+    tournament_rounds,
 )
 from tests.fixtures.cards import CARD
 
@@ -44,7 +44,7 @@ def tournament(*rounds: dict[str, str], winner: str | None = None) -> Tournament
 
 @given(st.integers(2, 81))  # beyond, full trainings are reached before three are left
 def test_a_third_goes_on_for_twice_as_long_until_three_or_fewer_decide(designs: int) -> None:
-    rounds = rounds_of(designs, SCHEDULE)
+    rounds = tournament_rounds(designs, SCHEDULE)
     sizes, epochs = [size for size, _ in rounds], [schedule.epochs for _, schedule in rounds]
     assert sizes[0] == designs
     assert 2 <= sizes[-1] <= LAST
@@ -57,7 +57,7 @@ def test_a_third_goes_on_for_twice_as_long_until_three_or_fewer_decide(designs: 
 @given(st.integers(2, 200), st.integers(1, 60))
 def test_no_round_repeats_the_trainings_of_another(designs: int, epochs: int) -> None:
     schedule = Training(epochs=epochs, learning_rate=0.1, ema=0.99)
-    rounds = rounds_of(designs, schedule)
+    rounds = tournament_rounds(designs, schedule)
     sizes, lengths = [size for size, _ in rounds], [training.epochs for _, training in rounds]
     assert sizes[0] == designs
     assert all(after <= math.ceil(before / 3) for before, after in itertools.pairwise(sizes))
@@ -73,7 +73,7 @@ def test_a_tournament_costs_some_full_trainings_and_one_design_alone_none(design
 
 def test_a_training_as_long_as_the_full_one_is_the_full_one() -> None:
     full = Training(epochs=40, learning_rate=0.1, ema=0.99)
-    *_, (_, last) = rounds_of(100, full)
+    *_, (_, last) = tournament_rounds(100, full)
     assert last == full
 
 
@@ -83,19 +83,19 @@ def test_of_equals_the_first_stays_first_and_what_failed_is_out() -> None:
 
 def test_contenders_stand_by_how_far_they_came_and_then_by_what_they_reached() -> None:
     first = dict(zip("abcd", "1234", strict=True))
-    ended = {"1": Reached(accuracy=0.5, images=100), "2": Reached(accuracy=None, images=0)}
-    ended["3"] = Reached(accuracy=0.7, images=100)
+    ended = {"1": RoundResult(accuracy=0.5, images=100), "2": RoundResult(accuracy=None, images=0)}
+    ended["3"] = RoundResult(accuracy=0.7, images=100)
     begun = [(each.contender.design, each.state) for each in standings(tournament(first), ended)]
     assert begun == [("c", "leads"), ("a", "in"), ("d", "in"), ("b", "failed")]
 
-    ended |= {"4": Reached(accuracy=0.6, images=100), "6": Reached(accuracy=0.8, images=400)}
+    ended |= {"4": RoundResult(accuracy=0.6, images=100), "6": RoundResult(accuracy=0.8, images=400)}
     later = standings(tournament(first, {"c": "5", "d": "6"}), ended)
     assert [(each.contender.design, each.state) for each in later] == [("d", "leads"), ("c", "in"), ("a", "out"), ("b", "failed")]
     assert later[0].reached == (0.6, 0.8)
     assert later[0].error == pytest.approx(0.02)
     assert later[1].reached == (0.7, None)
 
-    ended["5"] = Reached(accuracy=0.8, images=400)
+    ended["5"] = RoundResult(accuracy=0.8, images=400)
     over = tournament(first, {"c": "5", "d": "6"}, winner="d")
     assert [(each.contender.design, each.state) for each in standings(over, ended)][:2] == [("d", "won"), ("c", "out")]
     assert over.won is not None

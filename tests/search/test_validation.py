@@ -19,19 +19,19 @@ from hypothesis import strategies as st
 from genet.arch.cost import network_cost
 from genet.arch.network import Block, Network, blocks
 from genet.config.reader import read_space
-from genet.search.choice_tables import ChoiceTables, Predicted, ReadingMs, tabulate_choices
+from genet.search.choice_tables import ChoiceTables, MsByInWidth, Predicted, tabulate_choices
 from genet.search.solver import Candidate, frontier
 from genet.search.validation import (
     AS_FAST,
     Validation,
     ValidationNetwork,
-    Verdict,
+    ValidationResult,
     agreement,
     ceiling,
     free_proxies,
-    perfect,
-    subjects,
+    perfect_prediction,
     validate,
+    validation_networks,
 )
 from tests.search.test_fit import ACCURACY, World
 
@@ -45,7 +45,7 @@ def block_ms(block: Block) -> float:
     return 0.1 + block.width / 50 + zlib.crc32(str(block).encode()) % 1009 / 2000
 
 
-def reading_ms(block: Block, in_widths: Sequence[int]) -> np.ndarray:
+def ms_by_in_width(block: Block, in_widths: Sequence[int]) -> np.ndarray:
     return np.array([block_ms(dataclasses.replace(block, in_width=int(width))) for width in in_widths])
 
 
@@ -54,11 +54,11 @@ def without_last_depthwise(block: Block, in_widths: Sequence[int]) -> np.ndarray
     return (
         np.full(len(in_widths), np.inf)
         if (block.kind, block.stride, block.size) == ("DW", 2, 4)
-        else reading_ms(block, in_widths)
+        else ms_by_in_width(block, in_widths)
     )
 
 
-def tabulated(ms: ReadingMs = reading_ms) -> ChoiceTables:
+def tabulated(ms: MsByInWidth = ms_by_in_width) -> ChoiceTables:
     return tabulate_choices(SPACE, WIDTHS, 32, Predicted(ACCURACY, WORLD.gain, ms))
 
 
@@ -74,7 +74,7 @@ def front() -> tuple[Candidate, ...]:
 
 @cache
 def found(count: int = 20, seed: int = 0) -> tuple[ValidationNetwork, ...]:
-    return subjects(on_offer(), front(), set(), count, seed)
+    return validation_networks(on_offer(), front(), set(), count, seed)
 
 
 def by_role(chosen: Sequence[ValidationNetwork]) -> dict[str, list[ValidationNetwork]]:
@@ -117,14 +117,14 @@ def test_all_subjects_are_different_networks_of_the_space_with_what_is_predicted
 
 def test_no_subject_is_known() -> None:
     known = {subject.network for subject in found()} | {candidate.network for candidate in front()[::2]}
-    chosen = subjects(on_offer(), front(), known, 20, 0)
+    chosen = validation_networks(on_offer(), front(), known, 20, 0)
     assert len(chosen) == 20
     assert not {subject.network for subject in chosen} & known
 
 
 def test_no_network_of_a_small_space_is_chosen_twice() -> None:
     """Of 585, each drawn dozens of times."""
-    chosen = [subject.network for subject in subjects(small(), frontier(small()), set(), 40, 0)]
+    chosen = [subject.network for subject in validation_networks(small(), frontier(small()), set(), 40, 0)]
     assert len(chosen) > 30
     assert len(set(chosen)) == len(chosen)
 
@@ -133,7 +133,7 @@ def test_no_network_of_a_small_space_is_chosen_twice() -> None:
 def small() -> ChoiceTables:
     """Of 585 networks."""
     space = SPACE.model_copy(update={"superblocks": SPACE.superblocks[:2]})
-    return tabulate_choices(space, space.widths_on_offer(), 32, Predicted(ACCURACY, WORLD.gain, reading_ms))
+    return tabulate_choices(space, space.widths_on_offer(), 32, Predicted(ACCURACY, WORLD.gain, ms_by_in_width))
 
 
 @cache
@@ -146,13 +146,13 @@ def small_networks() -> dict[str, float]:
 def test_a_network_drawn_often_stands_for_itself_alone() -> None:
     """All but a few are known, each of them drawn dozens of times: the few are found nevertheless."""
     known = set(random.Random(0).sample(sorted(small_networks()), 300))
-    chosen = subjects(small(), (), known, 20, 0)
+    chosen = validation_networks(small(), (), known, 20, 0)
     assert [subject.role for subject in chosen] == ["random"] * 20
     assert not {subject.network for subject in chosen} & known
 
 
 def test_where_all_of_the_frontier_is_known_the_others_are_random() -> None:
-    chosen = subjects(on_offer(), front(), {candidate.network for candidate in front()}, 8, 0)
+    chosen = validation_networks(on_offer(), front(), {candidate.network for candidate in front()}, 8, 0)
     assert [subject.role for subject in chosen] == ["random"] * 8
 
 
@@ -162,7 +162,7 @@ def test_subjects_of_the_frontier_are_spread_evenly_over_it() -> None:
     slices = [place * len(taken) // len(front()) for place in taken]
     assert slices == list(range(5))
     assert 0 < taken[0] < taken[-1] < len(front()) - 1
-    every = subjects(on_offer(), front()[:3], set(), 20, 0)
+    every = validation_networks(on_offer(), front()[:3], set(), 20, 0)
     assert [one.network for one in by_role(every)["frontier"]] == [one.network for one in front()[:3]]
 
 
@@ -181,7 +181,7 @@ def test_every_subject_of_the_frontier_has_a_partner_that_is_as_fast() -> None:
 @pytest.mark.parametrize("count", [8, 40, 80])
 def test_a_network_of_the_frontier_has_a_partner_exactly_where_another_is_as_fast_to_3_percent(count: int) -> None:
     """All networks of the small space are drawn; those of the frontier are no partners, nor is one twice."""
-    chosen = by_role(subjects(small(), frontier(small()), set(), count, 0))
+    chosen = by_role(validation_networks(small(), frontier(small()), set(), count, 0))
     assert len(chosen["frontier"]) == min(count // 4, len(frontier(small())))
     partners = {subject.partner: subject for subject in chosen["random, as fast"]}
     assert AS_FAST == 0.03
@@ -199,7 +199,7 @@ def test_a_network_of_the_frontier_has_a_partner_exactly_where_another_is_as_fas
 def test_a_network_of_the_frontier_that_nothing_is_as_fast_as_stays_without_a_partner(slower: float, partners: int) -> None:
     slowest = slower * max(small_networks().values())
     alone = frontier(small())[-1].model_copy(update={"predicted_ms": slowest})
-    chosen = by_role(subjects(small(), [alone], set(), 6, 0))
+    chosen = by_role(validation_networks(small(), [alone], set(), 6, 0))
     assert [subject.network for subject in chosen["frontier"]] == [alone.network]
     assert [subject.partner for subject in chosen["random, as fast"]] == [alone.network] * partners
     assert len(chosen["random"]) == 4  # nothing takes the partner's place
@@ -215,16 +215,16 @@ def test_random_subjects_are_spread_evenly_over_what_is_predicted() -> None:
 
 
 def test_the_same_seed_chooses_the_same_subjects_and_another_seed_others() -> None:
-    assert subjects(on_offer(), front(), set(), 20, 0) == found()
+    assert validation_networks(on_offer(), front(), set(), 20, 0) == found()
     here, there = by_role(found()), by_role(found(seed=1))
     assert here["frontier"] == there["frontier"]
     assert not {one.network for one in here["random"]} & {one.network for one in there["random"]}
 
 
 def test_what_could_not_be_measured_is_no_subject() -> None:
-    offers = tabulated(without_last_depthwise)
-    assert np.isinf(offers.superblocks[3].ms).any()
-    chosen = subjects(offers, frontier(offers), set(), 20, 0)
+    tables = tabulated(without_last_depthwise)
+    assert np.isinf(tables.superblocks[3].ms).any()
+    chosen = validation_networks(tables, frontier(tables), set(), 20, 0)
     assert len(chosen) == 20
     assert not any(Network.parse(subject.network).superblocks[3].type == "DW" for subject in chosen)
     assert any(Network.parse(subject.network).superblocks[3].type == "DW" for subject in found())
@@ -245,11 +245,11 @@ def networks(count: int, seed: int = 0) -> list[Network]:
 
 def verdicts(
     predicted: Sequence[float], accuracies: Sequence[tuple[float, ...]], ms: Sequence[tuple[float, float | None]] = ()
-) -> list[Verdict]:
+) -> list[ValidationResult]:
     """Of random networks: what was predicted and found, accuracies and, where given, latencies."""
     latencies = ms or [(1.0, None)] * len(predicted)
     return [
-        Verdict(
+        ValidationResult(
             subject=ValidationNetwork(network=str(network), role="random", predicted_accuracy=said, predicted_ms=said_ms),
             accuracies=reached,
             measured_ms=measured,
@@ -318,11 +318,11 @@ def test_the_error_of_an_agreement_is_how_far_samples_of_as_many_unrelated_netwo
 # what the frontier is better by
 
 
-def paired(gains: Sequence[float]) -> list[Verdict]:
+def paired(gains: Sequence[float]) -> list[ValidationResult]:
     """Networks of the frontier, each with a random one as fast that is worse by so much, and one without."""
     made, accuracy = networks(2 * len(gains) + 1), 0.6
     found = [
-        Verdict(
+        ValidationResult(
             subject=ValidationNetwork(network=str(made[-1]), role="random", predicted_accuracy=0.1, predicted_ms=1.0),
             accuracies=(0.1, 0.2),
             measured_ms=None,
@@ -334,7 +334,7 @@ def paired(gains: Sequence[float]) -> list[Verdict]:
             subject = ValidationNetwork(
                 network=str(network), role=role, partner=partner, predicted_accuracy=reached, predicted_ms=1.0
             )
-            found.append(Verdict(subject=subject, accuracies=(reached - 0.01, reached + 0.01), measured_ms=None))
+            found.append(ValidationResult(subject=subject, accuracies=(reached - 0.01, reached + 0.01), measured_ms=None))
     return found
 
 
@@ -370,15 +370,15 @@ def test_a_prediction_without_fault_is_expected_to_agree_as_the_truth_itself_doe
     for _ in range(25):
         true = draw.normal(0, 1, 25)
         trainings = true[:, None] + draw.normal(0, 1.2, (25, 3))
-        expected.append(perfect(trainings))
+        expected.append(perfect_prediction(trainings))
         reached.append(kendall(true, trainings.mean(1)))
     assert fmean(expected) == pytest.approx(fmean(reached), abs=0.05)
 
 
 def test_without_noise_a_prediction_without_fault_agrees_fully_and_of_one_training_each_nothing_is_known() -> None:
     true = np.array(luck(8, 0))
-    assert perfect(np.array([true, true]).T) == pytest.approx(1)
-    assert perfect(true[:, None]) is None
+    assert perfect_prediction(np.array([true, true]).T) == pytest.approx(1)
+    assert perfect_prediction(true[:, None]) is None
 
 
 def test_what_costs_nothing_is_widths_depths_parameters_and_macs() -> None:

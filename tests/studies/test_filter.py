@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from genet.errors import GenetError, SpecError
 from genet.progress import Progress
-from genet.studies.filter.bench import Bench, Row, frontier_of, read_nats
+from genet.studies.filter.bench import Bench, BenchRow, frontier_of, read_nats
 from genet.studies.filter.searchers import SEARCHERS
 from genet.studies.filter.study import (
     PREDICATES,
     STUCK,
     Conditions,
     Reward,
-    filtered,
     filtering_cost,
     predicate_frontier,
-    sampled,
+    search_by_filtering,
+    search_by_sampling,
     study,
 )
 
@@ -42,7 +42,7 @@ def bench(seed: int = 0, positions: int = 3, noise: float = 2.0) -> Bench:
         speed = 1e5 / (20 + size) * float(draw.uniform(0.9, 1.1))
         train, macs = 10.0 + size, size * 1000
         name = ":".join(map(str, choices))
-        rows.append(Row(network=name, top1_percent=accuracy, images_per_sec=speed, macs=macs, train_sec=train, time_sec=0.5))
+        rows.append(BenchRow(network=name, top1_percent=accuracy, images_per_sec=speed, macs=macs, train_sec=train, time_sec=0.5))
     return Bench(tuple(rows))
 
 
@@ -84,7 +84,7 @@ def test_utilization_orders_networks_as_operations_per_second_do() -> None:
 @pytest.mark.parametrize("predicate", list(PREDICATES))
 def test_filtering_with_enough_time_trains_the_predicates_frontier_and_nothing_else(predicate) -> None:
     cost = filtering_cost(SPACE, predicate)
-    found = filtered(SPACE, predicate, cost, seed=1)
+    found = search_by_filtering(SPACE, predicate, cost, seed=1)
     left = predicate_frontier(SPACE.rows, predicate)
     assert (found.trained, found.timed) == (len(left), len(SPACE.rows))
     assert found.seconds == pytest.approx(cost)
@@ -94,15 +94,15 @@ def test_filtering_with_enough_time_trains_the_predicates_frontier_and_nothing_e
 @given(st.floats(0, 1), st.integers(0, 5))
 def test_no_search_spends_more_than_its_budget(share: float, seed: int) -> None:
     budget = share * filtering_cost(SPACE, "FLOPs")
-    runs = [filtered(SPACE, name, budget, seed) for name in PREDICATES]
-    runs += [sampled(SPACE, name, REWARD, budget, seed) for name in SEARCHERS]
+    runs = [search_by_filtering(SPACE, name, budget, seed) for name in PREDICATES]
+    runs += [search_by_sampling(SPACE, name, REWARD, budget, seed) for name in SEARCHERS]
     assert all(run.seconds <= budget * (1 + 1e-6) for run in runs)
     assert all(0 <= run.share <= 1 and 0 <= run.hypervolume <= 1 + 1e-9 for run in runs)
 
 
 @pytest.mark.parametrize("method", list(SEARCHERS))
 def test_a_search_is_charged_the_longer_of_training_and_timing_and_once_for_every_network(method: str) -> None:
-    found = sampled(SPACE, method, REWARD, 1e9, 0)
+    found = search_by_sampling(SPACE, method, REWARD, 1e9, 0)
     assert found.seconds <= sum(row.train_sec for row in SPACE.rows)
     if method == "random":
         assert found.trained == len(SPACE.rows)
@@ -113,8 +113,8 @@ def test_a_search_is_charged_the_longer_of_training_and_timing_and_once_for_ever
 @pytest.mark.parametrize("method", list(SEARCHERS))
 def test_a_search_depends_on_its_seed_alone(method: str) -> None:
     budget = 500.0
-    assert sampled(SPACE, method, REWARD, budget, 3) == sampled(SPACE, method, REWARD, budget, 3)
-    others = {sampled(SPACE, method, REWARD, budget, seed).frontier for seed in range(6)}
+    assert search_by_sampling(SPACE, method, REWARD, budget, 3) == search_by_sampling(SPACE, method, REWARD, budget, 3)
+    others = {search_by_sampling(SPACE, method, REWARD, budget, seed).frontier for seed in range(6)}
     assert len(others) > 1
 
 
@@ -146,8 +146,8 @@ def test_every_proposal_is_a_network_of_the_space(method: str, sizes: list[int],
 
 
 def test_a_search_that_has_converged_ends() -> None:
-    one = Bench((Row(network="8", top1_percent=50, images_per_sec=10, macs=1, train_sec=1),))
-    assert sampled(one, "evolution", REWARD, 1e9, 0).trained == 1
+    one = Bench((BenchRow(network="8", top1_percent=50, images_per_sec=10, macs=1, train_sec=1),))
+    assert search_by_sampling(one, "evolution", REWARD, 1e9, 0).trained == 1
     assert STUCK < 10**4
 
 
@@ -168,7 +168,7 @@ def test_a_space_whose_accuracies_are_all_the_same_has_no_agreement_to_tell() ->
 
 
 def test_the_reward_is_the_papers() -> None:
-    row = Row(network="8", top1_percent=90, images_per_sec=350_000, macs=1, train_sec=1)
+    row = BenchRow(network="8", top1_percent=90, images_per_sec=350_000, macs=1, train_sec=1)
     assert Reward(175_000, 0.07)(row) == pytest.approx(0.9 * 2**0.07)
 
 

@@ -16,7 +16,7 @@ from genet.arch.network import Input, Network
 from genet.config.recipe import Data, Measure
 from genet.errors import GenetError, SpecError
 from genet.latency.estimate.gpus import find_gpu
-from genet.latency.estimate.roofline import read_roof
+from genet.latency.estimate.roofline import measure_roof
 from genet.latency.timing.meter import EstimateMeter
 from genet.models.build import build
 from genet.models.external import build_structure
@@ -88,7 +88,7 @@ def test_on_a_vgg_style_network_traffic_falls_by_nearly_the_root(f: int) -> None
     """Utilization paper, section 3.3: by sqrt(f), as intensity rises. Images themselves stay, so large f fall short."""
     measure = Measure(device="estimate:v100", dtype="fp16", runtime="tensorrt", batch=72)
     meter = EstimateMeter(measure, find_gpu("v100"))
-    roof, product = read_roof(meter)
+    roof, product = measure_roof(meter)
     found = compare(VGG_LIKE, f, meter, product, roof.ratio)
     assert 1 / found.traffic == pytest.approx(math.sqrt(f), rel=0.1)
     assert found.flops == pytest.approx(1, rel=0.1)

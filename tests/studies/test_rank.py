@@ -10,7 +10,7 @@ from torch import nn
 
 from genet.arch.network import Network
 from genet.errors import EvidenceError
-from genet.latency.workload import timm_model
+from genet.latency.workload import timm_workload
 from genet.models.build import build
 from genet.studies.rank import stage_ranks
 
@@ -67,7 +67,7 @@ def test_a_layer_that_reads_fewer_values_than_it_writes_channels_gets_no_advice(
 
 def test_resnets_stages_are_the_papers_four() -> None:
     """GENet paper, section 3.3: the last layer of each stage, the stem left out."""
-    part = timm_model("resnet18", 64)
+    part = timm_workload("resnet18", 64)
     found = stage_ranks(part.build(), part.image)
     assert [one.layer for one in found] == [f"layer{stage}.1.conv2" for stage in (1, 2, 3, 4)]
     assert [one.shape for one in found] == [(width, 9 * width) for width in (64, 128, 256, 512)]
@@ -82,7 +82,7 @@ def test_resnets_stages_are_the_papers_four() -> None:
     ],
 )
 def test_a_stage_ends_where_timm_ends_it_and_not_in_the_next_ones_first_convolution(name: str, last: list[str]) -> None:
-    part = timm_model(name, 64)
+    part = timm_workload(name, 64)
     assert [one.layer for one in stage_ranks(part.build(), part.image)] == last
 
 
@@ -99,7 +99,7 @@ def test_stages_of_a_network_of_ours_are_its_super_blocks() -> None:
 
 
 def test_layers_that_narrow_to_one_pixel_or_stand_beside_a_stage_end_none() -> None:
-    part = timm_model("test_efficientnet", 64)
+    part = timm_workload("test_efficientnet", 64)
     found = stage_ranks(part.build(), part.image)
     assert not any("se." in one.layer or "conv_head" in one.layer for one in found)
 

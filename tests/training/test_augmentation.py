@@ -17,7 +17,7 @@ from genet.config.preprocessing import Preprocessing
 from genet.config.recipe import Data
 from genet.errors import DataError
 from genet.training import splits as loading
-from genet.training.augmentation import BITS, draws, seed_augmentation, training_transform
+from genet.training.augmentation import BITS, hashed_bits, seed_augmentation, training_transform
 from genet.training.image_sets import FileImages, TensorImages, View
 from genet.training.splits import load_data
 from tests.fixtures.heard import Heard
@@ -120,7 +120,7 @@ def test_how_an_image_looks_depends_on_the_seed_and_the_image_alone() -> None:
 
 
 def test_draws_are_spread_evenly_over_their_range() -> None:
-    drawn = draws(torch.arange(20_000) + 12345)
+    drawn = hashed_bits(torch.arange(20_000) + 12345)
     assert int(drawn.min()) >= 0
     assert int(drawn.max()) < 2**BITS
     shares = torch.stack([torch.bincount(column % 9, minlength=9) for column in drawn.T]) / len(drawn)
@@ -168,7 +168,7 @@ def test_small_images_are_decoded_once_and_larger_ones_in_every_epoch(folder: Pa
         monkeypatch.setattr(type(reader), "__getitem__", _counting(type(reader).__getitem__, count))
         for seed in range(3):
             list(images.batches(8, SIZE, seed))
-            list(images.seen_as(View(Augment(flip=True))).batches(8, SIZE, seed))
+            list(images.with_view(View(Augment(flip=True))).batches(8, SIZE, seed))
         decoded.append(count[0])
         monkeypatch.undo()
     once, anew = decoded

@@ -16,7 +16,7 @@ from genet.arch.network import Input
 from genet.config.recipe import Data
 from genet.errors import RunError
 from genet.progress import SILENT
-from genet.training.image_identity import NOTE, Contents, Made, followed, listed, note_of
+from genet.training.image_identity import NOTE, EarlierImages, ImageContents, list_classes, note_of, relocated
 from genet.training.splits import load_data
 
 READS = Input(channels=3, classes=2, resolution=8)
@@ -37,7 +37,7 @@ def data_in(root: Path) -> Data:
     return Data(name="folder", root=str(root), nas_validation=0.25)
 
 
-def contents_of(root: Path) -> Contents:
+def contents_of(root: Path) -> ImageContents:
     found = load_data(data_in(root), READS, 0).contents
     assert found is not None
     return found
@@ -92,8 +92,8 @@ def test_what_has_changed_is_told_in_words(images: Path, change: Callable[[Path]
 
 
 def test_of_many_changes_three_are_named() -> None:
-    before, now = (listed((str(number), f"{name}/{number}", 1) for number in range(9)) for name in "ab")
-    told = Contents(train=now, validation=now).changes_since(Contents(train=before, validation=before))
+    before, now = (list_classes((str(number), f"{name}/{number}", 1) for number in range(9)) for name in "ab")
+    told = ImageContents(train=now, validation=now).changes_since(ImageContents(train=before, validation=before))
     assert told.count("has images of other names or sizes") == 3
     assert told.endswith(" and 6 more changes")
 
@@ -123,10 +123,13 @@ def test_an_image_that_cannot_be_reached_does_not_keep_the_others_from_being_lis
 
 
 def test_a_name_that_decomposes_its_letters_is_the_same_name() -> None:
-    assert listed([("é", "é/1.png", 3)])["é"].digest == listed([("é", "e\N{COMBINING ACUTE ACCENT}/1.png", 3)])["é"].digest
+    assert (
+        list_classes([("é", "é/1.png", 3)])["é"].digest
+        == list_classes([("é", "e\N{COMBINING ACUTE ACCENT}/1.png", 3)])["é"].digest
+    )
 
 
-def noted(folder: Path, root: Path, made: Made | None, contents: Contents | None = None) -> str | None:
+def noted(folder: Path, root: Path, made: EarlierImages | None, contents: ImageContents | None = None) -> str | None:
     found = note_of(folder, data_in(root), contents or contents_of(root), made, "put them back")
     found.keep(folder, SILENT)
     return found.name
@@ -139,7 +142,7 @@ def test_as_long_as_nothing_is_made_of_images_they_may_change(images: Path, tmp_
 
 
 def test_results_stay_with_their_images_wherever_these_lie(images: Path, tmp_path: Path) -> None:
-    made = Made(str(images), None)
+    made = EarlierImages(str(images), None)
     name = noted(tmp_path / "run", images, None)
     images.rename(tmp_path / "moved")
     assert noted(tmp_path / "run", tmp_path / "moved", made) == name
@@ -154,7 +157,7 @@ def test_an_earlier_version_knew_images_by_their_place_and_its_results_count_unt
     assert data_in(images).identity(str(images)) == (
         f'{{"name":"folder","root":"{images}","nas_validation":0.25,"loading":"auto"}}'
     )
-    made = Made(str(images), None)
+    made = EarlierImages(str(images), None)
     shutil.copytree(images, tmp_path / "other")
     with pytest.raises(RunError, match=f"got others .its own are in {images}"):
         noted(tmp_path / "run", tmp_path / "other", made)
@@ -170,11 +173,11 @@ def test_an_earlier_version_knew_images_by_their_place_and_its_results_count_unt
 def test_a_note_that_is_lost_is_written_anew_if_the_results_are_of_these_images(images: Path, tmp_path: Path) -> None:
     name = noted(tmp_path / "run", images, None)
     (tmp_path / "run" / NOTE).unlink()
-    assert noted(tmp_path / "run", images, Made("/gone", name)) == name
+    assert noted(tmp_path / "run", images, EarlierImages("/gone", name)) == name
     (tmp_path / "run" / NOTE).unlink()
     rename_class(images)
     with pytest.raises(RunError, match=r"images\.json, which told which, is gone"):
-        noted(tmp_path / "run", images, Made("/gone", name))
+        noted(tmp_path / "run", images, EarlierImages("/gone", name))
 
 
 def test_images_that_moved_together_with_the_folder_are_found_beside_it(images: Path, tmp_path: Path) -> None:
@@ -182,9 +185,9 @@ def test_images_that_moved_together_with_the_folder_are_found_beside_it(images: 
     there = tmp_path / "there"
     shutil.copytree(tmp_path / "runs", there / "runs")
     recorded = data_in(images)
-    assert followed(recorded, there / "runs" / "job") == recorded, "a folder that moved alone"
+    assert relocated(recorded, there / "runs" / "job") == recorded, "a folder that moved alone"
     shutil.copytree(images, there / "images")
-    assert followed(recorded, there / "runs" / "job").root == str(there / "images")
-    assert followed(recorded, tmp_path / "runs" / "job") == recorded
+    assert relocated(recorded, there / "runs" / "job").root == str(there / "images")
+    assert relocated(recorded, tmp_path / "runs" / "job") == recorded
     elsewhere = data_in(tmp_path / "pictures")
-    assert followed(elsewhere, there / "runs" / "job") == elsewhere, "a recipe that was told of another place"
+    assert relocated(elsewhere, there / "runs" / "job") == elsewhere, "a recipe that was told of another place"

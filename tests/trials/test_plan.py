@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.arch.network import BlockType, Network, SuperBlock
-from genet.arch.space import SearchSpace, Widths, superblock_of
+from genet.arch.space import SearchSpace, WidthsOnOffer, superblock_of
 from genet.config.reader import read_space
 from genet.config.recipe import Distill
 from genet.trials.plan import Trial, groups, plan_trials
@@ -27,7 +27,7 @@ Place = tuple[float, float]
 XX = BlockType("XX", 3)
 
 
-def planned(samples: int = 3, seed: int = 0, distill: Distill = DESIGNED, widths: Widths = WIDTHS) -> tuple[Trial, ...]:
+def planned(samples: int = 3, seed: int = 0, distill: Distill = DESIGNED, widths: WidthsOnOffer = WIDTHS) -> tuple[Trial, ...]:
     return plan_trials(sampled(DIGITS, samples), widths, 32, seed, distill)
 
 

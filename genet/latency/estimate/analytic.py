@@ -188,8 +188,8 @@ def _dense(op: Op, at: _Conditions) -> OpEstimate:
     """Return the time of the fastest tile's waves, or of the memory traffic if that takes longer."""
     memory_ms = _memory_ms(_traffic(op, at), at.gpu)
     compute_ms, count, tail_ms = min(tiled(op, at.gpu, at.batch, at.dtype, tile) for tile in TILES)
-    shown = min(tail_ms, max(0.0, compute_ms - memory_ms))
-    return OpEstimate(op.name, op.kind, at.launch_ms + max(compute_ms, memory_ms), count, shown)
+    visible_tail_ms = min(tail_ms, max(0.0, compute_ms - memory_ms))
+    return OpEstimate(op.name, op.kind, at.launch_ms + max(compute_ms, memory_ms), count, visible_tail_ms)
 
 
 def _grouped(op: Op, at: _Conditions) -> OpEstimate:

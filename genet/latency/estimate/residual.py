@@ -20,7 +20,7 @@ TREES = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
+class TimedKernels:
     """One layer or block that was timed: its kernels, the batch, and milliseconds per batch measured and estimated."""
 
     ops: tuple[Op, ...]
@@ -32,7 +32,7 @@ class Timed:
 class LearnedCorrection:
     """A correction learnt from timed rows. EvidenceError for too few rows, or times that are not above 0."""
 
-    def __init__(self, rows: Sequence[Timed]) -> None:
+    def __init__(self, rows: Sequence[TimedKernels]) -> None:
         if len(rows) < FEWEST:
             raise EvidenceError(f"a residual needs at least {FEWEST} timed rows, got {len(rows)}; time some more layers")
         wrong = [row for row in rows if not (0 < row.measured_ms < math.inf and 0 < row.estimated_ms < math.inf)]

@@ -63,14 +63,14 @@ class RunRoof(Derived):
     roof: Roof
 
 
-Kind = Literal["linear layer", "convolution"]
+ProductKind = Literal["linear layer", "convolution"]
 
 
 @dataclass(frozen=True)
-class Product:
+class MatrixProduct:
     """A product of two matrices of about `size` x `size`, split into a batch's images, as something to time."""
 
-    kind: Kind
+    kind: ProductKind
     size: int
     batch: int
 
@@ -84,12 +84,12 @@ class Product:
         """Operations per batch."""
         return 2 * self.batch * self.rows * self.size**2
 
-    def at(self, batch: int) -> Product:
+    def at(self, batch: int) -> MatrixProduct:
         """Return the same product in a batch of another size."""
         return dataclasses.replace(self, batch=batch)
 
     @property
-    def part(self) -> Workload:
+    def workload(self) -> Workload:
         """Frameworks run the two kinds by different libraries, and only convolutions in the number format of convolutions."""
         rows, size = self.rows, self.size
         op = Op("product", "conv", rows * size, rows * size, size * size, rows, size, size)
@@ -107,31 +107,31 @@ class Product:
         return self.flops / ms * 1e-9
 
 
-def read_roof(meter: Meter) -> tuple[Roof, Product]:
+def measure_roof(meter: Meter) -> tuple[Roof, MatrixProduct]:
     """Measure the roof, or estimate it; MeasurementError if no product fits into memory.
 
     The product is returned too: networks are timed in turn with it, so that a device which slows down slows both.
     """
     setting = meter.setting
-    reached: dict[Product, list[float]] = {}
+    rates: dict[MatrixProduct, list[float]] = {}
     failure = MeasurementError("no matrix product was tried")
-    kinds: tuple[Kind, ...] = ("linear layer", "convolution")
+    kinds: tuple[ProductKind, ...] = ("linear layer", "convolution")
     few = setting.device.kind == "cpu" and (setting.device.processors or 1) <= FEW
     for _, size, kind in itertools.product(range(1 if setting.estimate else ROUNDS), SMALL if few else LARGE, kinds):
-        product = Product(kind, size, setting.batch)
+        product = MatrixProduct(kind, size, setting.batch)
         try:
-            reached.setdefault(product, []).append(product.tflops_per_sec(meter.prepare([product.part])(ROUND_REPEATS)[0].ms))
+            rates.setdefault(product, []).append(product.tflops_per_sec(meter.prepare([product.workload])(ROUND_REPEATS)[0].ms))
         except MeasurementError as fault:
             failure = fault
-    if not reached:
+    if not rates:
         raise failure
-    product = max(reached, key=lambda one: median(reached[one]))
-    tflops = median(reached[product])
+    product = max(rates, key=lambda one: median(rates[one]))
+    tflops = median(rates[product])
     passing = memory_pass(setting)
     traffic = sum(op.bytes(setting.batch, BYTES[setting.dtype]) for op in passing.ops())
     gpu = similar_gpu(setting.device.name)
     return Roof(
-        product=product.part.name,
+        product=product.workload.name,
         tflops_per_sec=tflops,
         gb_per_sec=traffic / meter.prepare([passing])(ROUND_REPEATS)[0].ms * 1e-6,
         published_tflops_per_sec=gpu and peak(gpu, setting.dtype),

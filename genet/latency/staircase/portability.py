@@ -11,7 +11,7 @@ from genet.arch.layers import SINGLE, is_repeated
 from genet.errors import EvidenceError
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.staircase.sweep import Sweep
-from genet.latency.table import LatencyTable, standard_error
+from genet.latency.table import LatencyTable, timing_error
 from genet.storage import Record
 
 FEWEST = 3  # widths that make a staircase
@@ -67,7 +67,7 @@ def _staircases(table: LatencyTable) -> dict[str, Staircase]:
         block = row.block
         if row.ms is not None and (is_repeated(block) or block.kind in SINGLE):
             family = dataclasses.replace(block, width=0, in_width=0 if is_repeated(block) else block.in_width)
-            sigma = max(table.noise, standard_error(row.spread or 0.0))
+            sigma = max(table.noise, timing_error(row.spread or 0.0))
             families.setdefault(str(family).replace("c0>0", "c*"), {})[block.width] = (table.ms(block), sigma)
     found = {}
     for name, points in families.items():

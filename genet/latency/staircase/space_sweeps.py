@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from genet.arch.cost import block_cost
 from genet.arch.layers import is_repeated
 from genet.arch.network import Block, BlockType, Network, blocks
-from genet.arch.space import SearchSpace, Widths
+from genet.arch.space import SearchSpace, WidthsOnOffer
 from genet.errors import EvidenceError
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
-from genet.latency.table import LatencyTable, scatter, standard_error
+from genet.latency.table import LatencyTable, sentinel_noise, timing_error
 from genet.storage import Record
 
 READERS = 3  # input widths measured of a block that reads another super-block's output
@@ -47,7 +47,7 @@ class Staircases(Record):
     setting: str
     staircases: tuple[PlacedStaircase, ...]
 
-    def kept_widths(self, offered: Widths, resolution: int) -> Widths:
+    def kept_widths(self, offered: WidthsOnOffer, resolution: int) -> WidthsOnOffer:
         """Return the widths on offer at a resolution."""
         kept = {(s.superblock, s.block_type): s.kept for s in self.staircases if s.resolution == resolution}
         return {(index, kind): kept.get((index, str(kind)), widths) for (index, kind), widths in offered.items()}
@@ -63,7 +63,7 @@ class StaircaseSite:
     sweep: tuple[Block, ...]  # the repeated block at every width on offer
 
 
-def places(space: SearchSpace) -> tuple[StaircaseSite, ...]:
+def staircase_sites(space: SearchSpace) -> tuple[StaircaseSite, ...]:
     """Return every place with a staircase; none if the space asks for a plain grid."""
     if space.widths != "wave-aligned":
         return ()
@@ -75,60 +75,60 @@ def places(space: SearchSpace) -> tuple[StaircaseSite, ...]:
     )
 
 
-def sweep_blocks(place: StaircaseSite, own_width: int, table: LatencyTable) -> tuple[Block, ...]:
+def sweep_blocks(site: StaircaseSite, own_width: int, table: LatencyTable) -> tuple[Block, ...]:
     """Return the blocks of a sweep to measure next, the MasterNet's own width always; none when all steps are found."""
-    by_width = {block.width: block for block in place.sweep}
+    by_width = {block.width: block for block in site.sweep}
     if len(by_width) < SHORT:
-        return tuple(table.missing(place.sweep))
+        return tuple(table.missing(site.sweep))
     known = {width: table.ms(block) for width, block in by_width.items() if block in table}
     grid = [width for width in by_width if known.get(width, 0.0) < math.inf]  # failures are not part of the curve
-    wanted = set(next_widths(grid, {w: ms for w, ms in known.items() if ms < math.inf}, _sigma(place, table)))
+    wanted = set(next_widths(grid, {w: ms for w, ms in known.items() if ms < math.inf}, _sigma(site, table)))
     wanted |= {own_width} & set(by_width) - set(known)
     return tuple(by_width[width] for width in sorted(wanted))
 
 
-def _sigma(place: StaircaseSite, table: LatencyTable) -> float:
+def _sigma(site: StaircaseSite, table: LatencyTable) -> float:
     """Return the relative standard error of one latency: from its repeats, and from how the sentinel varied."""
-    rows = [row for block in place.sweep if (row := table.block_row(block)) and row.spread is not None]
+    rows = [row for block in site.sweep if (row := table.block_row(block)) and row.spread is not None]
     spreads = [row.spread for row in rows if row.spread is not None]
-    return max(table.noise, standard_error(statistics.median(spreads)) if spreads else 0.0)
+    return max(table.noise, timing_error(statistics.median(spreads)) if spreads else 0.0)
 
 
 def find_staircases(space: SearchSpace, table: LatencyTable) -> Staircases:
     """Return the staircases that the table's rows show. EvidenceError if a place has no row at all."""
-    everywhere = places(space)
-    swept = {block for place in everywhere for block in place.sweep}
-    noise = scatter(row for row in table.block_rows if row.block in swept)  # in the order of measuring
+    everywhere = staircase_sites(space)
+    swept = {block for site in everywhere for block in site.sweep}
+    noise = sentinel_noise(row for row in table.block_rows if row.block in swept)  # in the order of measuring
     own = [superblock.width for superblock in space.superblocks]
-    found = tuple(_staircase(place, own[place.superblock], table, noise) for place in everywhere)
+    found = tuple(_staircase(site, own[site.superblock], table, noise) for site in everywhere)
     return Staircases(setting=table.setting.digest, staircases=found)
 
 
-def _staircase(place: StaircaseSite, own_width: int, table: LatencyTable, noise: float) -> PlacedStaircase:
-    answered = [row for block in place.sweep if (row := table.block_row(block))]
+def _staircase(site: StaircaseSite, own_width: int, table: LatencyTable, noise: float) -> PlacedStaircase:
+    answered = [row for block in site.sweep if (row := table.block_row(block))]
     rows = [row for row in answered if row.ms is not None]
     if not answered:
         raise EvidenceError(
-            f"super-block {place.superblock + 1}: got no latency for any width of {place.block_type} at {place.resolution} "
+            f"super-block {site.superblock + 1}: got no latency for any width of {site.block_type} at {site.resolution} "
             f"pixels in {table.setting}, expected at least one; `genet profile RUN` of this very space measures it"
         )
     widths = tuple(row.block.width for row in rows)
     staircase = None
     if len(rows) > 1:
-        sigma = tuple(max(noise, standard_error(row.spread or 0.0)) for row in rows)
+        sigma = tuple(max(noise, timing_error(row.spread or 0.0)) for row in rows)
         macs = [block_cost(row.block).macs * table.setting.batch for row in rows]
         staircase = analyse(Sweep(widths=widths, ms=tuple(table.ms(row.block) for row in rows), sigma=sigma), macs)
     kept = set(staircase.candidates if staircase else widths) | {own_width} & set(widths)
     return PlacedStaircase(
-        superblock=place.superblock,
-        resolution=place.resolution,
-        block_type=str(place.block_type),
+        superblock=site.superblock,
+        resolution=site.resolution,
+        block_type=str(site.block_type),
         staircase=staircase,
         kept=tuple(sorted(kept)),
     )
 
 
-def rows_needed(space: SearchSpace, kept: Mapping[int, Widths]) -> Iterator[Block]:
+def rows_needed(space: SearchSpace, kept: Mapping[int, WidthsOnOffer]) -> Iterator[Block]:
     """Yield every block that the table must hold for the kept widths per resolution, input widths thinned out."""
     for resolution, widths in kept.items():
         yield from _thinned(space.blocks(widths, resolution))
@@ -154,9 +154,9 @@ def _thinned(every: list[Block]) -> Iterator[Block]:
         yield from (alike[round(pick * (len(alike) - 1) / max(1, len(picks) - 1))] for pick in picks)
 
 
-def random_networks(space: SearchSpace, kept: Mapping[int, Widths], count: int, seed: int) -> tuple[Network, ...]:
+def random_networks(space: SearchSpace, kept: Mapping[int, WidthsOnOffer], count: int, seed: int) -> tuple[Network, ...]:
     """Return random networks of the kept widths, all different, as many as there are up to `count`; resolutions in turn."""
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     options = {
         resolution: [list(space.choices(index, widths)) for index in range(len(space.superblocks))]
         for resolution, widths in kept.items()
@@ -164,19 +164,19 @@ def random_networks(space: SearchSpace, kept: Mapping[int, Widths], count: int, 
     found: dict[Network, None] = {}
     for attempt in range(20 * count):
         resolution = list(kept)[attempt % len(kept)]
-        found[space.network(tuple(draw.choice(choices) for choices in options[resolution]), resolution, space.name)] = None
+        found[space.network(tuple(rng.choice(choices) for choices in options[resolution]), resolution, space.name)] = None
         if len(found) == count:
             break
     return tuple(found)
 
 
-def correction_networks(space: SearchSpace, kept: Mapping[int, Widths], count: int, seed: int) -> tuple[Network, ...]:
+def correction_networks(space: SearchSpace, kept: Mapping[int, WidthsOnOffer], count: int, seed: int) -> tuple[Network, ...]:
     """Return the networks measured whole to correct predictions: the MasterNet at every resolution, and random ones."""
     masternets = [space.masternet(resolution) for resolution in kept]
     return tuple(dict.fromkeys([*masternets, *random_networks(space, kept, count, seed)]))
 
 
-class Expected(Record):
+class ExpectedRows(Record):
     """The expected number of rows of a space's table: for the sweeps, and for the blocks of the widths that they keep."""
 
     sweep: int
@@ -189,12 +189,12 @@ class Expected(Record):
         return self.sweep + self.rest
 
 
-def expected_rows(space: SearchSpace, networks: int) -> Expected:
+def expected_rows(space: SearchSpace, networks: int) -> ExpectedRows:
     """Size a table up before anything is measured; on staircases a rough quarter of the widths stays on offer."""
     offered = space.widths_on_offer()
-    sweeps = {place.sweep for place in places(space)}
+    sweeps = {site.sweep for site in staircase_sites(space)}
     sweep = sum(len(blocks) if len(blocks) < SHORT else len(blocks) // 3 for blocks in sweeps)
     kept = {key: widths[::4] if sweeps else widths for key, widths in offered.items()}
     everything = set(rows_needed(space, dict.fromkeys(space.input.resolutions, kept)))
     rest = sum(not (sweeps and is_repeated(block)) for block in everything)
-    return Expected(sweep=sweep, rest=rest, networks=networks + len(space.input.resolutions))
+    return ExpectedRows(sweep=sweep, rest=rest, networks=networks + len(space.input.resolutions))

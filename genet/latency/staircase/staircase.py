@@ -115,7 +115,7 @@ def tail_effect_candidates(staircase: Staircase) -> tuple[int, ...]:
     return tuple(sorted(peaks | {staircase.widths[-1]}))
 
 
-class _Fit(NamedTuple):
+class _TreadFit(NamedTuple):
     """Treads `bounds[k]:bounds[k + 1]` (indices) on one slope (ms per channel), and the latency that they give."""
 
     bounds: NDArray[np.intp]
@@ -143,7 +143,7 @@ def _roughness(sweep: Sweep) -> float:
     return float(np.quantile(bends, 0.25)) / 0.3186  # the lower quartile of |z| for a standard normal z
 
 
-def _fit(widths: _Array, ms: _Array, weights: _Array) -> _Fit:
+def _fit(widths: _Array, ms: _Array, weights: _Array) -> _TreadFit:
     """Return the least-cost treads on one common slope: breaks for a slope and slope for the breaks, in turn until they settle.
 
     The alternation can settle early, so it starts from no slope, from the median one and from half of it.
@@ -153,7 +153,7 @@ def _fit(widths: _Array, ms: _Array, weights: _Array) -> _Fit:
     return min(fits, key=lambda fit: fit.cost)
 
 
-def _settle(widths: _Array, ms: _Array, weights: _Array, slope: float) -> _Fit:
+def _settle(widths: _Array, ms: _Array, weights: _Array, slope: float) -> _TreadFit:
     fit = _treads(widths, ms, weights, slope)
     for _ in range(SETTLED):
         slope = _slope(widths, ms, weights, fit.bounds)
@@ -171,7 +171,7 @@ def _slope(widths: _Array, ms: _Array, weights: _Array, bounds: NDArray[np.intp]
     return max(0.0, float(weights @ (x * y)) / spread) if spread > 0 else 0.0
 
 
-def _treads(widths: _Array, ms: _Array, weights: _Array, slope: float) -> _Fit:
+def _treads(widths: _Array, ms: _Array, weights: _Array, slope: float) -> _TreadFit:
     """Return the treads of least cost for one slope; exact by dynamic programming over the place of the last break.
 
     Cost is the squared error in units of the noise, plus a price per break: a false break lowers the error by the
@@ -192,7 +192,7 @@ def _treads(widths: _Array, ms: _Array, weights: _Array, slope: float) -> _Fit:
         bounds.append(int(last[bounds[-1]]))
     ends = np.array(bounds[::-1])
     fitted = _means(ms - slope * widths, weights, ends) + slope * widths
-    return _Fit(ends, slope, fitted, float(best[count]))
+    return _TreadFit(ends, slope, fitted, float(best[count]))
 
 
 def _means(values: _Array, weights: _Array, bounds: NDArray[np.intp]) -> _Array:
@@ -201,7 +201,7 @@ def _means(values: _Array, weights: _Array, bounds: NDArray[np.intp]) -> _Array:
     return np.repeat(means, np.diff(bounds))
 
 
-def _steps(widths: _Array, fit: _Fit, errors: _Array) -> tuple[NDArray[np.intp], _Array]:
+def _steps(widths: _Array, fit: _TreadFit, errors: _Array) -> tuple[NDArray[np.intp], _Array]:
     """Return the breaks (index of the width behind each) that exceed the floor and the noise of both sides, and their heights.
 
     A height is relative to the latency before the step, and is what the fit rises by beyond the common slope.
@@ -234,10 +234,10 @@ def _candidates(widths: Sequence[int], fitted: _Array, pattern: str, eps: float)
         eps = 0.0
     else:
         offered = [True] * len(widths)
-    taken = [widths[-1]]
+    chosen = [widths[-1]]
     fastest = float(fitted[-1])
     for width, ms, on_offer in list(zip(widths, fitted, offered, strict=True))[-2::-1]:
         if on_offer and fastest > ms * (1 + eps):
-            taken.append(width)
+            chosen.append(width)
             fastest = min(fastest, float(ms))
-    return tuple(reversed(taken))
+    return tuple(reversed(chosen))

@@ -90,8 +90,8 @@ def _rows(path: Path, text: str, faults: list[str]) -> Iterator[_Row]:
         return
     missing = [name for name in COLUMNS if name not in header]
     if missing:
-        law = f"must have the columns {' and '.join(COLUMNS)}"
-        faults.append(f"{path}:{reader.line_num}: {law} (got {','.join(header)}); name the column {' and '.join(missing)}")
+        rule = f"must have the columns {' and '.join(COLUMNS)}"
+        faults.append(f"{path}:{reader.line_num}: {rule} (got {','.join(header)}); name the column {' and '.join(missing)}")
         return
     count = 0
     for cells in reader:
@@ -127,8 +127,8 @@ def _number(where: str, row: Mapping[str, str], column: str, faults: list[str]) 
         value = float(cell)
         if math.isfinite(value) and (value > 0 or (value == 0 and column == SIGMA)):
             return value
-        law = "must be a finite number, 0 or above" if column == SIGMA else "must be a finite number above 0 ms"
-        faults.append(f"{where}{column}: {law} {got}; measure this width again or drop the row")
+        rule = "must be a finite number, 0 or above" if column == SIGMA else "must be a finite number above 0 ms"
+        faults.append(f"{where}{column}: {rule} {got}; measure this width again or drop the row")
     return None
 
 

@@ -39,10 +39,12 @@ class Timing(Record):
     spread: float
 
 
-Work = Callable[[], object]
+TimedCall = Callable[[], object]
 
 
-def measure(works: Sequence[Work], device: torch.device, repeats: int = REPEATS, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
+def measure(
+    works: Sequence[TimedCall], device: torch.device, repeats: int = REPEATS, tracker: Tracker = UNSEEN
+) -> tuple[Timing, ...]:
     """Time works, warmed up, a repeat of each in turn; every round is counted."""
     repeat_ms = _cuda_repeat if device.type == "cuda" else _cpu_repeat
     calls = [_warm_up(work, repeat_ms, WARM_UP_S[device.type], UNSETTLED_S[device.type]) for work in works]
@@ -54,7 +56,7 @@ def measure(works: Sequence[Work], device: torch.device, repeats: int = REPEATS,
 
 
 def measure_apart(
-    works: Sequence[Work], device: torch.device, tracker: Tracker = UNSEEN, limit_s: float = math.inf
+    works: Sequence[TimedCall], device: torch.device, tracker: Tracker = UNSEEN, limit_s: float = math.inf
 ) -> tuple[Timing | Exception, ...]:
     """Time works of different runtimes: each warmed up and repeated by itself, in several rounds.
 
@@ -94,7 +96,7 @@ def summarise(samples_ms: list[float]) -> Timing:
     return Timing(ms=statistics.fmean(samples[cut : len(samples) - cut]), median_ms=median, spread=(high - low) / median)
 
 
-def _warm_up(work: Work, repeat_ms: Callable[[Work, int], float], least_s: float, most_s: float) -> int:
+def _warm_up(work: TimedCall, repeat_ms: Callable[[TimedCall, int], float], least_s: float, most_s: float) -> int:
     """Run until three repeats in a row agree, or for so long; returns the calls that fill one repeat."""
     repeat_ms(work, 2)
     start = time.perf_counter()
@@ -107,16 +109,16 @@ def _warm_up(work: Work, repeat_ms: Callable[[Work, int], float], least_s: float
     return max(1, round(REPEAT_MS / max(min(seen), 1e-3)))
 
 
-def _cpu_repeat(work: Work, calls: int) -> float:
+def _cpu_repeat(work: TimedCall, calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         work()
     return (time.perf_counter() - start) * 1e3
 
 
-def _cuda_repeat(work: Work, calls: int) -> float:
+def _cuda_repeat(work: TimedCall, calls: int) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    hold_back(head_start_ms(calls))
+    delay_gpu(head_start_ms(calls))
     work()  # not timed: the host is then ahead of the device
     start.record()
     for _ in range(calls):
@@ -135,7 +137,7 @@ def head_start_ms(calls: int) -> float:
     return calls * LAUNCH_MS if calls > REPEAT_MS / SHORT_MS else 0.0
 
 
-def hold_back(ms: float) -> None:
+def delay_gpu(ms: float) -> None:
     """Queue a kernel on the current GPU that does nothing for about `ms`."""
     if ms > 0:
         torch.cuda._sleep(round(ms * CYCLES_PER_MS))

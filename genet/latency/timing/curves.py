@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from genet.errors import EvidenceError, MeasurementError, SpecError
-from genet.latency.workload import Workload, read_part, with_width
+from genet.latency.workload import Workload, read_workload, with_width
 from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 
@@ -116,8 +116,8 @@ def measure_curves(
 
 def _part(name: str, variable: str, value: int, size: int | None) -> Workload:
     if variable == "width":
-        return read_part(with_width(name, value), size)
-    return read_part(name, value if variable == "size" else size)
+        return read_workload(with_width(name, value), size)
+    return read_workload(name, value if variable == "size" else size)
 
 
 def _times(parts: Sequence[Workload], meter: Meter) -> Iterable[Timing | None]:
@@ -125,11 +125,11 @@ def _times(parts: Sequence[Workload], meter: Meter) -> Iterable[Timing | None]:
     try:
         return meter.prepare(parts)()
     except MeasurementError:
-        return [_alone(part, meter) for part in parts]
+        return [_alone(workload, meter) for workload in parts]
 
 
-def _alone(part: Workload, meter: Meter) -> Timing | None:
+def _alone(workload: Workload, meter: Meter) -> Timing | None:
     try:
-        return meter.prepare([part])()[0]
+        return meter.prepare([workload])()[0]
     except MeasurementError:
         return None

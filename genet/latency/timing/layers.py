@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from genet.latency.timing.clock import hold_back
+from genet.latency.timing.clock import delay_gpu
 
 Mark = Callable[[], float]  # resolves, after the pass, to milliseconds on one time line
 
@@ -40,7 +40,7 @@ def time_layers(module: nn.Module, images: Tensor, passes: int) -> tuple[tuple[s
         marks.clear()
         begin = time.perf_counter()
         if images.device.type == "cuda":
-            hold_back(2 * launch_ms)
+            delay_gpu(2 * launch_ms)
         module(images)
         if number == -1:
             launch_ms = (time.perf_counter() - begin) * 1e3

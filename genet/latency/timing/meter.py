@@ -39,10 +39,10 @@ from genet.errors import (
 )
 from genet.latency.estimate.analytic import KernelEstimate, corrected, estimate, scale_of
 from genet.latency.estimate.gpus import Gpu, find_gpu, similar_gpu
-from genet.latency.estimate.residual import LearnedCorrection, Timed
+from genet.latency.estimate.residual import LearnedCorrection, TimedKernels
 from genet.latency.ops import block_ops
 from genet.latency.table import LatencyTable, Setting
-from genet.latency.timing.clock import REPEATS, Timing, Work, measure
+from genet.latency.timing.clock import REPEATS, TimedCall, Timing, measure
 from genet.latency.timing.layers import time_layers
 from genet.latency.timing.runtimes import ONE_LAYOUT, WAITING, prepare
 from genet.latency.workload import Workload
@@ -71,7 +71,7 @@ class Meter(Protocol):
     def setting(self) -> Setting:
         """The key of every row."""
 
-    def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
+    def prepare(self, workloads: Sequence[Workload]) -> InterleavedTimer:
         """Make parts ready to be timed in turn, as often as the caller likes."""
 
     def at(self, batch: int) -> Meter:
@@ -104,17 +104,17 @@ class DeviceMeter:
         """See `Meter`."""
         return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
-    def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
+    def prepare(self, workloads: Sequence[Workload]) -> InterleavedTimer:
         """Build the parts with fresh weights on the device, on random images; a time depends on their shape alone."""
         runtime = self.setting.runtime
         if runtime in ONE_LAYOUT and self.setting.memory_format != "contiguous":
             raise DeviceError(f"runtime {runtime} needs memory format contiguous, got {self.setting.memory_format}")
 
-        def works_of() -> tuple[Work, ...]:
-            modules = [(self._module(part), self._images(part)) for part in parts]
-            return prepare(runtime, modules, kernels_alone=not any(part.whole for part in parts))
+        def works_of() -> tuple[TimedCall, ...]:
+            modules = [(self._module(workload), self._images(workload)) for workload in workloads]
+            return prepare(runtime, modules, kernels_alone=not any(workload.whole for workload in workloads))
 
-        works = self._at_work(parts, works_of)
+        works = self._run_inference(workloads, works_of)
         clock = torch.device("cpu") if runtime in WAITING else self.device
 
         def timed(repeats: int, tracker: Tracker) -> tuple[Timing, ...]:
@@ -124,41 +124,41 @@ class DeviceMeter:
             return min(attempts, key=_unrest)
 
         def race(repeats: int = REPEATS, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
-            return self._at_work(parts, lambda: timed(repeats, tracker))
+            return self._run_inference(workloads, lambda: timed(repeats, tracker))
 
         return race
 
-    def layers(self, part: Workload) -> tuple[tuple[str, str, float], ...]:
+    def layers(self, workload: Workload) -> tuple[tuple[str, str, float], ...]:
         """Return name, kind and milliseconds of every layer in eager mode, the median of some passes, in running order."""
-        return self._at_work([part], lambda: time_layers(self._module(part), self._images(part), PASSES))
+        return self._run_inference([workload], lambda: time_layers(self._module(workload), self._images(workload), PASSES))
 
-    def largest_batch(self, part: Workload) -> int | None:
+    def largest_batch(self, workload: Workload) -> int | None:
         """Return the largest power of two of images that fits into memory, up to MOST_IMAGES; None if no batch does.
 
         It is tried on a GPU, by one pass in eager mode, and calculated on a CPU.
         """
         fitting, batch = None, 1
-        while batch <= MOST_IMAGES and self.at(batch)._fits(part):
+        while batch <= MOST_IMAGES and self.at(batch)._fits(workload):
             fitting, batch = batch, 2 * batch
         give_back_memory(self.device)  # runtimes beside torch need it too
         return fitting
 
-    def _fits(self, part: Workload) -> bool:
+    def _fits(self, workload: Workload) -> bool:
         def one_pass() -> None:
             with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True):
-                self._module(part)(self._images(part))
+                self._module(workload)(self._images(workload))
             torch.cuda.synchronize(self.device)
 
         try:
-            self._at_work([part], one_pass if self.device.type == "cuda" else lambda: None)
+            self._run_inference([workload], one_pass if self.device.type == "cuda" else lambda: None)
         except OutOfMemoryError:
             return False
         return True
 
-    def _module(self, part: Workload) -> nn.Module:
+    def _module(self, workload: Workload) -> nn.Module:
         """Make weights on the device: for thousands of blocks, copying them would take longer than timing."""
         with torch.device("meta"):
-            module = part.build()
+            module = workload.build()
         module = module.to(dtype=DTYPES[self.setting.dtype]).to_empty(device=self.device).eval()
         for name, weights in (*module.named_parameters(), *module.named_buffers()):
             if weights.is_floating_point():
@@ -167,20 +167,20 @@ class DeviceMeter:
                 weights.zero_()
         return module.to(memory_format=MEMORY_FORMATS[self.setting.memory_format])
 
-    def _images(self, part: Workload) -> Tensor:
-        shape = (self.setting.batch, *part.image)
+    def _images(self, workload: Workload) -> Tensor:
+        shape = (self.setting.batch, *workload.image)
         pixels = torch.randn(shape, device=self.device, dtype=DTYPES[self.setting.dtype])
         return pixels.contiguous(memory_format=MEMORY_FORMATS[self.setting.memory_format])
 
-    def _at_work(self, parts: Sequence[Workload], body: Callable[[], _Answer]) -> _Answer:
+    def _run_inference(self, workloads: Sequence[Workload], body: Callable[[], _Answer]) -> _Answer:
         """Do the body's inference on the device, with cuDNN's own choice of kernels, and translate its faults.
 
         fp32 means what torch serves by default: TF32 convolutions if available, and IEEE linear layers.
         """
         if self.device.type == "cpu":  # its allocator may promise more than there is, and the process would be killed
             free = available_bytes()
-            if free is not None and sum(self._bytes(part, self.setting.batch) for part in parts) > free:
-                raise self._too_large(parts, free)
+            if free is not None and sum(self._bytes(workload, self.setting.batch) for workload in workloads) > free:
+                raise self._too_large(workloads, free)
         try:
             with (
                 fp32_as_served(),
@@ -195,9 +195,9 @@ class DeviceMeter:
                 raise
         if kind == "out of memory":  # by now the fault is gone, and so are the tensors in its traceback
             give_back_memory(self.device)
-            raise self._too_large(parts, free_bytes(self.device))
-        name = parts[0].name
-        if kind == "device lost" or not self._answers():
+            raise self._too_large(workloads, free_bytes(self.device))
+        name = workloads[0].name
+        if kind == "device lost" or not self._still_works():
             raise LostDeviceError(
                 f"{self.setting.device.name} stopped answering while {name} was timed ({what}); the same command goes on "
                 "without it"
@@ -207,7 +207,7 @@ class DeviceMeter:
             "set measure.dtype or measure.memory_format to another"
         )
 
-    def _answers(self) -> bool:
+    def _still_works(self) -> bool:
         """Return whether the device goes on with other work after a fault of one of its libraries."""
         try:
             if self.device.type == "cuda":
@@ -216,19 +216,19 @@ class DeviceMeter:
             return False
         return True
 
-    def _too_large(self, parts: Sequence[Workload], free: int | None) -> OutOfMemoryError:
-        part = max(parts, key=lambda part: self._bytes(part, self.setting.batch))
-        fits, room = self.setting.batch, math.inf if free is None else free / 2
-        while fits > 1 and self._bytes(part, fits) > room:
+    def _too_large(self, workloads: Sequence[Workload], free: int | None) -> OutOfMemoryError:
+        workload = max(workloads, key=lambda workload: self._bytes(workload, self.setting.batch))
+        fits, available = self.setting.batch, math.inf if free is None else free / 2
+        while fits > 1 and self._bytes(workload, fits) > available:
             fits //= 2
         return OutOfMemoryError(
-            f"{part.name} does not fit into memory at batch {self.setting.batch}; "
+            f"{workload.name} does not fit into memory at batch {self.setting.batch}; "
             f"batch {min(fits, max(1, self.setting.batch // 2))} should"
         )
 
-    def _bytes(self, part: Workload, batch: int) -> int:
+    def _bytes(self, workload: Workload, batch: int) -> int:
         """Return the memory of one pass: weights, images, and the largest input and output of a kernel, twice for workspace."""
-        ops = part.ops()
+        ops = workload.ops()
         largest = max((op.read + op.written for op in ops), default=0)
         values = sum(op.weights for op in ops) + 2 * batch * largest
         return values * DTYPES[self.setting.dtype].itemsize
@@ -258,29 +258,29 @@ class EstimateMeter:
         calibration = f" x {self.scale:.4g}" * (self.scale != 1) + f" corrected by {self.rows} rows" * (self.rows > 0)
         return Setting.of(estimate_card(self.gpu, f"estimate:{self.gpu.key}{calibration}"), self.wanted)
 
-    def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
+    def prepare(self, workloads: Sequence[Workload]) -> InterleavedTimer:
         """Return the estimates, which no repetition changes."""
-        found = [(part, self.estimate(part)) for part in parts]
-        estimates = [estimate.ms if part.whole else estimate.device_ms for part, estimate in found]
+        found = [(workload, self.estimate(workload)) for workload in workloads]
+        estimates = [estimate.ms if workload.whole else estimate.device_ms for workload, estimate in found]
         timings = tuple(Timing(ms=ms, median_ms=ms, spread=0.0) for ms in estimates)
         return lambda repeats=REPEATS, tracker=UNSEEN: timings
 
-    def estimate(self, part: Workload) -> KernelEstimate:
+    def estimate(self, workload: Workload) -> KernelEstimate:
         """Return the whole estimate of a part, calibrated."""
-        groups = part.groups()
+        groups = workload.groups()
         factors = (
             self.residual.factors([(group, self.wanted.batch) for group in groups]) if self.residual else (1.0,) * len(groups)
         )
         per_op = [self.scale * factor for factor, group in zip(factors, groups, strict=True) for _ in group]
         setting = self.setting
-        plain = estimate(part.ops(), self.gpu, setting.batch, setting.dtype, setting.runtime)
+        plain = estimate(workload.ops(), self.gpu, setting.batch, setting.dtype, setting.runtime)
         return corrected(plain, per_op, self.scale)
 
     def scaled_by(self, known: Sequence[tuple[Workload, float]]) -> EstimateMeter:
         """Return the meter with one more factor, from measured times of some networks, in ms per batch."""
         if not known:
             return self
-        factor = scale_of([ms for _, ms in known], [self.estimate(part).ms for part, _ in known])
+        factor = scale_of([ms for _, ms in known], [self.estimate(workload).ms for workload, _ in known])
         return dataclasses.replace(self, scale=self.scale * factor)
 
     def corrected_by(self, evidence: LatencyTable) -> EstimateMeter:
@@ -296,7 +296,7 @@ class EstimateMeter:
             )
         rows = [(block_ops(row.block), evidence.ms(row.block)) for row in evidence.block_rows if row.ms is not None]
         learnt = [
-            Timed(ops, setting.batch, ms, estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime).device_ms)
+            TimedKernels(ops, setting.batch, ms, estimate(ops, self.gpu, setting.batch, setting.dtype, setting.runtime).device_ms)
             for ops, ms in rows
         ]
         return dataclasses.replace(self, residual=LearnedCorrection(learnt), rows=len(learnt))
@@ -331,9 +331,9 @@ class EvidenceMeter:
         """See `Meter`."""
         return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
-    def prepare(self, parts: Sequence[Workload]) -> InterleavedTimer:
+    def prepare(self, workloads: Sequence[Workload]) -> InterleavedTimer:
         """Refuse; EvidenceError names the missing part."""
         raise EvidenceError(
-            f"the evidence of {self.setting.device.name} lacks {parts[0].name}; measure it there with "
+            f"the evidence of {self.setting.device.name} lacks {workloads[0].name}; measure it there with "
             "`genet profile RUN` of this very space, or leave --latency out"
         )

@@ -27,7 +27,7 @@ PAIRS = 12  # of an A/A test
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopRule:
     """A rule that says when rounds are enough: if they are `known` well, from `least` on; after `most` in any case."""
 
     known: Callable[[Rounds], bool] = lambda rounds: True
@@ -38,21 +38,21 @@ class Stop:
         """Return whether no further round is needed."""
         return len(rounds.ms) >= self.most or (len(rounds.ms) >= self.least and self.known(rounds))
 
-    def at(self, meter: Meter) -> Stop:
+    def at(self, meter: Meter) -> StopRule:
         """Return the rule for a meter: one round of an estimate tells all."""
-        return Stop(most=1) if meter.setting.estimate else self
+        return StopRule(most=1) if meter.setting.estimate else self
 
 
-def measure_ratio(workloads: Sequence[Workload], meter: Meter, stop: Stop, earlier: Rounds | None = None) -> Rounds:
+def measure_ratio(workloads: Sequence[Workload], meter: Meter, stop: StopRule, earlier: Rounds | None = None) -> Rounds:
     """Time a workload in turn with a reference, if there is one, until the rule says stop.
 
     Earlier rounds count, but no more of them than it takes: the answer does not depend on later measurements.
     MeasurementError if they cannot be timed.
     """
-    return next(filter(stop, rounds_of(workloads, meter, earlier)))
+    return next(filter(stop, measure_rounds(workloads, meter, earlier)))
 
 
-def rounds_of(workloads: Sequence[Workload], meter: Meter, earlier: Rounds | None = None) -> Iterator[Rounds]:
+def measure_rounds(workloads: Sequence[Workload], meter: Meter, earlier: Rounds | None = None) -> Iterator[Rounds]:
     """Yield the first round, then the first two, and so on: of the earlier ones, then of new ones, as many as requested.
 
     Workloads are built anew for each round unless that is slow.

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from genet.device import device_fault, record_graph, side_stream
 from genet.errors import DeviceError, MeasurementError, OutOfMemoryError, first_line
-from genet.latency.timing.clock import Work
+from genet.latency.timing.clock import TimedCall
 
 
-def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alone: bool = False) -> tuple[Work, ...]:
+def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alone: bool = False) -> tuple[TimedCall, ...]:
     """Return one forward pass of each module on its images as a work of the given runtime.
 
     With `kernels_alone` the host's time to launch a GPU's kernels is excluded, as for parts of a network.
@@ -36,17 +36,17 @@ def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alo
     return tuple(works)
 
 
-def _eager(module: nn.Module, images: Tensor) -> Work:
+def _eager(module: nn.Module, images: Tensor) -> TimedCall:
     return partial(module, images)
 
 
-def _cudagraph(module: nn.Module, images: Tensor) -> Work:
+def _cudagraph(module: nn.Module, images: Tensor) -> TimedCall:
     """Return a replay of the kernels recorded once, whose time does not include the host's launches."""
     _need_cuda("cudagraph", images)
     return _captured(partial(module, images), images.device)
 
 
-def _captured(work: Work, device: torch.device) -> Work:
+def _captured(work: TimedCall, device: torch.device) -> TimedCall:
     with side_stream(device):
         for _ in range(3):
             work()
@@ -60,17 +60,17 @@ def _captured(work: Work, device: torch.device) -> Work:
 
 
 @contextmanager
-def _refusal(law: str) -> Iterator[None]:
+def _refusal(failure: str) -> Iterator[None]:
     """Turn an error of a library into its refusal of the module; faults of the device pass unchanged."""
     try:
         yield
     except Exception as fault:
         if device_fault(fault):
             raise
-        raise MeasurementError(f"{law}: {first_line(fault)}") from fault
+        raise MeasurementError(f"{failure}: {first_line(fault)}") from fault
 
 
-def _compile(module: nn.Module, images: Tensor) -> Work:
+def _compile(module: nn.Module, images: Tensor) -> TimedCall:
     """Compile for these very shapes, before the clock starts."""
     names: dict[str, Any] = {}
     exec("def forward(module, images): return module(images)", names)  # separate code, as compilations are counted per code
@@ -81,11 +81,11 @@ def _compile(module: nn.Module, images: Tensor) -> Work:
     return work
 
 
-def _onnxruntime(module: nn.Module, images: Tensor) -> Work:
+def _onnxruntime(module: nn.Module, images: Tensor) -> TimedCall:
     return onnx_work(_onnx(module, images), images)
 
 
-def onnx_work(model: bytes, images: Tensor) -> Work:
+def onnx_work(model: bytes, images: Tensor) -> TimedCall:
     """Return an ONNX model's answer to these images in ONNX Runtime, on the images' device. See `prepare` for its errors."""
     runtime = _import("onnxruntime", "onnxruntime")
     providers, device = _providers(runtime, images), images.device.type
@@ -129,7 +129,7 @@ def _providers(runtime: ModuleType, images: Tensor) -> list[Any]:
     return [("CUDAExecutionProvider", {"device_id": images.device.index or 0})]
 
 
-def _tensorrt(module: nn.Module, images: Tensor) -> Work:
+def _tensorrt(module: nn.Module, images: Tensor) -> TimedCall:
     trt = _import("tensorrt", "genet-nas[tensorrt]")
     _need_cuda("tensorrt", images)
     logger = trt.Logger(trt.Logger.ERROR)
@@ -161,7 +161,7 @@ ONNX_TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # their 
 EXACT_INT8 = ("session.x64quantprecision", "1")  # without it, sums saturate on x86 processors that lack VNNI
 ONE_LAYOUT = ("onnxruntime", "tensorrt")  # ONNX knows no memory format
 WAITING = ("onnxruntime",)  # their works return when the device has answered, so the host's clock times them
-RUNTIMES: dict[str, Callable[[nn.Module, Tensor], Work]] = {
+RUNTIMES: dict[str, Callable[[nn.Module, Tensor], TimedCall]] = {
     "eager": _eager,
     "cudagraph": _cudagraph,
     "compile": _compile,

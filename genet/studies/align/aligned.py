@@ -14,23 +14,23 @@ from torch import Tensor, nn
 from genet.arch.external import FUNCTION, ExternalModel, ModelSpec
 from genet.arch.network import Input, Network, legal_name
 from genet.errors import EvidenceError, GenetError, SpecError, first_line
-from genet.export.timm_form import shown_to
+from genet.export.timm_form import timm_preprocessing
 from genet.latency.naming import structure_named, weights_of
 from genet.latency.timing.meter import meter_of
-from genet.models.external import logits_of
-from genet.models.fingerprint import computed
-from genet.models.plain import made_plain
+from genet.models.external import count_logits
+from genet.models.fingerprint import fingerprint
+from genet.models.plain import with_plain_weights
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import SILENT, Progress, on_screen
 from genet.studies.align import TOLERANCE
-from genet.studies.align.kept import Kept, Source, by_norm, kept_with_images, source_of
+from genet.studies.align.kept import KeptWeights, SourceNetwork, by_norm, kept_with_images, source_of
 from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork
-from genet.studies.align.objective import Mode
+from genet.studies.align.objective import ObjectiveMode
 from genet.studies.align.prune import Pruning
-from genet.studies.align.steps import EVIDENCE, by_importance, by_paper, measure_for, places_of, rows_of, run_of
+from genet.studies.align.steps import EVIDENCE, align_by_paper, measure_for, places_of, prune_to_share, rows_of, run_of
 from genet.studies.align.study import Alignment, Goal, Solver
 from genet.studies.align.subject import NetworkSubject, Scope
-from genet.studies.align.verdict import goal_faults, importance_faults, no_edge, promising, settled
+from genet.studies.align.verdict import final_alignment, goal_faults, has_useful_edge, importance_faults, no_edge
 from genet.training.inventory import images_named
 
 
@@ -73,7 +73,7 @@ def align(
     network: nn.Module | str,
     example: Tensor | None = None,
     *,
-    mode: Mode = "latency",
+    mode: ObjectiveMode = "latency",
     target_ratio: float | None = None,
     param_tolerance: float = TOLERANCE,
     solver: Solver = "greedy",
@@ -95,21 +95,21 @@ def align(
     faults = [*goal_faults(goal, str), *(importance_faults(goal, "data", str) if data is not None else ())]
     if faults:
         raise SpecError(faults)
-    shown = SILENT if quiet else on_screen()
+    progress = SILENT if quiet else on_screen()
     start = _named(network, example, scope, data is not None) if isinstance(network, str) else _module(network, example, scope)
     scope.check(start.subject.layers, str)
-    kept = _kept(start, data, shown)
+    kept = _kept(start, data, progress)
     meter = meter_of(measure_for({**start.setting, **setting}, start.run, str))
-    rows = rows_of(Path(evidence), meter, start.run, shown)
+    rows = rows_of(Path(evidence), meter, start.run, progress)
     if kept is not None and kept.importance is not None and target_ratio is not None:
-        pruned = by_importance(kept, rows, meter, target_ratio, shown, str)
+        pruned = prune_to_share(kept, rows, meter, target_ratio, progress, str)
         module = kept.renewed(kept.build(pruned.widths, pruned.removed))
         return Aligned(_described(kept.subject, module, pruned.removed), start.as_given(module), pruned)
-    places = places_of(start.subject, rows, meter, shown)
-    if not promising(places, goal):
+    places = places_of(start.subject, rows, meter, progress)
+    if not has_useful_edge(places, goal):
         raise EvidenceError(no_edge(start.subject, goal, meter))
-    found = by_paper(start.subject, places, meter, goal, shown)
-    found, why = settled(found, start.subject, goal, meter, spelled=str)
+    found = align_by_paper(start.subject, places, meter, goal, progress)
+    found, why = final_alignment(found, start.subject, goal, meter, spelled=str)
     if kept is None:
         assert isinstance(start.subject, NetworkSubject)
         structure = start.subject.at(found.widths)
@@ -119,14 +119,14 @@ def align(
 
 
 @dataclass(frozen=True)
-class _Start:
+class _AlignInput:
     """The network to align, the origin of its weights, and what it says of measuring.
 
     It is `weighted` if its weights are worth handing out, and `like` is a parameter of the module that was given.
     """
 
     subject: ResizableNetwork
-    source: Source | None = None
+    source: SourceNetwork | None = None
     weighted: bool = False
     like: Tensor | None = None
     run: RunFolder | None = None
@@ -137,7 +137,7 @@ class _Start:
         return module if self.like is None else module.to(self.like.device, self.like.dtype)
 
 
-def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _Start:
+def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _AlignInput:
     """Return a network by its name, with trained weights if they are needed."""
     if example is not None:
         raise GenetError(f"aligning {what} failed: got an example, expected none beside a name; give batch=N")
@@ -147,17 +147,17 @@ def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _S
     if isinstance(structure, Network):
         if trained:
             raise SpecError(["data must go with a network that keeps its weights: one of super-blocks is trained anew"])
-        return _Start(NetworkSubject(structure, scope), run=run)
+        return _AlignInput(NetworkSubject(structure, scope), run=run)
     source = source_of(what, structure, trained, "the module itself with its weights")
     subject = ModuleSubject(structure, source.module, scope=scope)
-    return _Start(subject, source, trained or weights_of(what) is not None, run=run)
+    return _AlignInput(subject, source, trained or weights_of(what) is not None, run=run)
 
 
-def _module(network: nn.Module, example: Tensor | None, scope: Scope) -> _Start:
+def _module(network: nn.Module, example: Tensor | None, scope: Scope) -> _AlignInput:
     """Return a copy of a module, told apart from others of its class by its answer to a fixed image."""
     if example is None or example.dim() != 4 or example.shape[2] != example.shape[3]:
-        told = "none" if example is None else f"a tensor of {tuple(example.shape)}"
-        raise GenetError(f"aligning a module failed: got {told} for an example, expected (images, channels, size, size)")
+        given = "none" if example is None else f"a tensor of {tuple(example.shape)}"
+        raise GenetError(f"aligning a module failed: got {given} for an example, expected (images, channels, size, size)")
     batch, channels, size, _ = example.shape
     kind = type(network)
     name = legal_name(kind.__name__)
@@ -165,25 +165,25 @@ def _module(network: nn.Module, example: Tensor | None, scope: Scope) -> _Start:
         own = copy.deepcopy(network)
     except Exception as fault:  # any error of a module's own copying
         raise GenetError(f"aligning {name} failed: got a module that cannot be copied ({first_line(fault)})") from None
-    module = made_plain(own, name).eval()
-    reads = Input(channels=channels, classes=logits_of(module, (channels, size, size), name), resolution=size)
+    module = with_plain_weights(own, name).eval()
+    reads = Input(channels=channels, classes=count_logits(module, (channels, size, size), name), resolution=size)
     try:
-        word = computed(module, size, channels)
+        word = fingerprint(module, size, channels)
     except Exception:  # it fails with other weights than its own
         word = None
     structure = ExternalModel(name=name, source=f"{kind.__module__}:{kind.__name__}", computes=word, input=reads)
-    shown = shown_to(module) if getattr(module, "pretrained_cfg", None) else None
-    source = Source(module, getattr(network, "labels", None), shown)
+    preprocessing = timm_preprocessing(module) if getattr(module, "pretrained_cfg", None) else None
+    source = SourceNetwork(module, getattr(network, "labels", None), preprocessing)
     like = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
-    return _Start(ModuleSubject(structure, module, scope=scope), source, weighted=True, like=like, setting={"batch": batch})
+    return _AlignInput(ModuleSubject(structure, module, scope=scope), source, weighted=True, like=like, setting={"batch": batch})
 
 
-def _kept(start: _Start, data: str | Path | None, progress: Progress) -> Kept | None:
+def _kept(start: _AlignInput, data: str | Path | None, progress: Progress) -> KeptWeights | None:
     """Return what is kept of the weights; None for a network of super-blocks."""
     if start.source is None or not isinstance(start.subject, ModuleSubject):
         return None
     if data is None:
-        return Kept(start.subject, by_norm(start.subject))
+        return KeptWeights(start.subject, by_norm(start.subject))
     return kept_with_images(start.subject, start.source, images_named(str(data)), "taylor", progress)
 
 

@@ -32,7 +32,7 @@ def removable_blocks(module: nn.Module, image: tuple[int, int, int]) -> tuple[st
     return tuple(inner if needless(inner) else (name for name in inner if needless([name])))
 
 
-def without(module: nn.Module, blocks: Iterable[str]) -> nn.Module:
+def remove_blocks(module: nn.Module, blocks: Iterable[str]) -> nn.Module:
     """Remove blocks in place; return the module."""
     for name in blocks:
         module.set_submodule(name, nn.Identity())
@@ -77,7 +77,7 @@ def _passes(block: nn.Module, read: Tensor) -> bool:
 
 def _runs(module: nn.Module, removed: Iterable[str], images: Tensor, training: bool = False) -> bool:
     try:
-        without(copy.deepcopy(module), removed).train(training)(images)
+        remove_blocks(copy.deepcopy(module), removed).train(training)(images)
     except Exception:  # any error of a network that needs the block
         return False
     return True

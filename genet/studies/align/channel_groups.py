@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from genet.errors import GenetError, first_line
 from genet.latency.ops import Op
 from genet.latency.trace import module_ops
-from genet.models.external import logits_of
+from genet.models.external import count_logits
 from genet.studies.align.layer import Axis, Layer
 
 Side = Literal["out", "in"]
@@ -41,7 +41,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Group:
+class ChannelGroup:
     """Layers that one width decides, named by the first of them; `fixed` says why the width must stay, None if it may move.
 
     The width is in channels that the first convolution writes. They come and go in units: of one channel, or of all that a
@@ -66,18 +66,18 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Tied:
+class ChannelGroups:
     """A network's layers and groups, in running order."""
 
     layers: Mapping[str, Layer]
-    groups: tuple[Group, ...]
+    groups: tuple[ChannelGroup, ...]
 
-    def of(self, name: str) -> Group:
+    def of(self, name: str) -> ChannelGroup:
         """Return a group by its name."""
         return next(group for group in self.groups if group.name == name)
 
 
-def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
+def find_channel_groups(module: nn.Module, image: tuple[int, int, int], name: str) -> ChannelGroups:
     """Read the groups of a network by running it once on a blank image of (channels, height, width).
 
     GenetError if it does not run on such images, has no convolutions, or packages are missing.
@@ -90,7 +90,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
         ) from None
     module = module.eval()
     example = torch.zeros(1, *image)
-    logits_of(module, image, name)
+    count_logits(module, image, name)
     convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
     if not convolutions:
         raise GenetError(f"{name}: got no convolutions to align; genet align is for convolutional networks")
@@ -115,7 +115,7 @@ def tie(module: nn.Module, image: tuple[int, int, int], name: str) -> Tied:
     read = (_group(each, module, names, order, ops) for each in found)
     groups = sorted((_free_of(shared, group) for group in read), key=lambda group: order.get(group.name, -1))
     groups = list(_bundled(groups, module))
-    return Tied(dict(_layers(module, ops, groups)), tuple(groups))
+    return ChannelGroups(dict(_layers(module, ops, groups)), tuple(groups))
 
 
 def _shared(module: nn.Module) -> dict[str, str]:
@@ -129,7 +129,7 @@ def _shared(module: nn.Module) -> dict[str, str]:
     }
 
 
-def _free_of(shared: dict[str, str], group: Group) -> Group:
+def _free_of(shared: dict[str, str], group: ChannelGroup) -> ChannelGroup:
     """Return the group, fixed if a layer of it shares a weight."""
     why = next((shared[member.layer] for member in group.members if member.layer in shared), None)
     return dataclasses.replace(group, fixed=group.fixed or why)
@@ -141,7 +141,7 @@ def _named_by_layer(ops: tuple[Op, ...], module: nn.Module) -> tuple[Op, ...]:
     return tuple(dataclasses.replace(op, name=names.get(op.name, op.name)) for op in ops)
 
 
-def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str, int], ops: tuple[Op, ...]) -> Group:
+def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str, int], ops: tuple[Op, ...]) -> ChannelGroup:
     """Return a group of Torch-Pruning's: its members that are layers, and any obstacle to moving."""
     width = len(found[0].idxs)
     members: dict[tuple[str, Side], list[set[int]]] = {}
@@ -171,14 +171,14 @@ def _group(found: Any, module: nn.Module, names: dict[int, str], order: dict[str
     writers = sorted(writers, key=lambda layer: order.get(layer, len(order)))
     partly = next((layer for layer in writers if module.get_submodule(layer).out_channels != width), None)
     if partly is None:
-        return Group(writers[0], width, record, why, tuple(writers))
+        return ChannelGroup(writers[0], width, record, why, tuple(writers))
     written = (member.places for member in record if (member.layer, member.side) == (writers[0], "out"))
     first = min(index for places in written for channel in places for index in channel)
     name = f"{writers[0]}[{first}:{first + width}]"  # one of several groups of its channels
-    return Group(name, width, record, why or f"{partly} writes other channels too", tuple(writers))
+    return ChannelGroup(name, width, record, why or f"{partly} writes other channels too", tuple(writers))
 
 
-def _bundled(groups: Sequence[Group], module: nn.Module) -> Iterator[Group]:
+def _bundled(groups: Sequence[ChannelGroup], module: nn.Module) -> Iterator[ChannelGroup]:
     """Yield the groups, with those as one that a convolution with groups of channels ties: of these each is cut as a whole."""
     starts = np.cumsum([0, *(len(group.members[0].places) for group in groups)])
     links, stuck = list[tuple[int, int]](), dict[str, str]()
@@ -215,7 +215,7 @@ def _has_groups(layer: nn.Conv2d) -> bool:
     return layer.groups > 1 and not layer.groups == layer.in_channels == layer.out_channels
 
 
-def _channels_at(groups: Sequence[Group], starts: np.ndarray, layer: str, side: Side) -> dict[int, int]:
+def _channels_at(groups: Sequence[ChannelGroup], starts: np.ndarray, layer: str, side: Side) -> dict[int, int]:
     """Return the channel, counted over all groups, at each position of a layer's axis."""
     return {
         position: int(start) + channel
@@ -233,7 +233,7 @@ def _share(channels: Mapping[int, int], one: int, groups: int) -> list[int]:
     return [channels[position] for position in range(one * each, (one + 1) * each)]
 
 
-def _merged(parts: Sequence[tuple[Group, np.ndarray]]) -> Group:
+def _merged(parts: Sequence[tuple[ChannelGroup, np.ndarray]]) -> ChannelGroup:
     """Return groups as one whose units are the channels with the same number."""
     numbers = dict.fromkeys(int(unit) for _, units in parts for unit in units)
     place_of = {unit: index for index, unit in enumerate(numbers)}
@@ -250,7 +250,7 @@ def _merged(parts: Sequence[tuple[Group, np.ndarray]]) -> Group:
     if len(numbers) < 2:
         why = why or f"{first.name} mixes all of its channels"
     width = len(numbers) * len(axes[first.convolutions[0], "out"][0])
-    return Group(first.name, width, members, why, tuple(layer for group, _ in parts for layer in group.convolutions))
+    return ChannelGroup(first.name, width, members, why, tuple(layer for group, _ in parts for layer in group.convolutions))
 
 
 def _reads(handler: str, layer: nn.Module) -> bool:
@@ -309,7 +309,7 @@ def _pixels(op: Op) -> tuple[int, int]:
     return size if size * size == pixels else 0, op.rows
 
 
-def _layers(module: nn.Module, ops: tuple[Op, ...], groups: list[Group]) -> Iterator[tuple[str, Layer]]:
+def _layers(module: nn.Module, ops: tuple[Op, ...], groups: list[ChannelGroup]) -> Iterator[tuple[str, Layer]]:
     """Yield the layers that groups which may move change."""
     calls = Counter(op.name for op in ops if op.macs)
     sizes = {op.name: _pixels(op)[0] for op in ops if op.kind == "conv"}

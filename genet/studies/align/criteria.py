@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genet.studies.align.channel_groups import Group, Tied
+from genet.studies.align.channel_groups import ChannelGroup, ChannelGroups
 
 NORMS = ("l1", "l2")  # of filters; the other criteria, `rank` and `taylor`, look at images
 AT_ONCE = 25  # images at a time, whose feature maps are all held in memory
-Scores = Callable[[Group], Tensor]  # one number per unit of a group
+Scores = Callable[[ChannelGroup], Tensor]  # one number per unit of a group
 
 
-def kept_channels(tied: Tied, widths: Mapping[str, int], scores: Scores) -> dict[str, list[int]]:
+def kept_channels(tied: ChannelGroups, widths: Mapping[str, int], scores: Scores) -> dict[str, list[int]]:
     """Return for every group that is cut the units with the highest scores."""
     found = {}
     for group in tied.groups:
@@ -32,7 +32,7 @@ def kept_channels(tied: Tied, widths: Mapping[str, int], scores: Scores) -> dict
 def by_filter(module: nn.Module, filters: Callable[[str], Tensor]) -> Scores:
     """Return the sum over the convolutions that write a unit; `filters` gives one number per filter of a convolution."""
 
-    def scores(group: Group) -> Tensor:
+    def scores(group: ChannelGroup) -> Tensor:
         total = torch.zeros(group.units)
         for member in group.members:
             if member.side == "out" and isinstance(module.get_submodule(member.layer), nn.Conv2d):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genet.progress import UNSEEN, Tracker
-from genet.studies.align.channel_groups import Group
+from genet.studies.align.channel_groups import ChannelGroup
 from genet.studies.align.module_subject import ModuleSubject
 from genet.training.image_sets import ImageSet
 from genet.training.learner import computing_on, on_device
@@ -35,11 +35,11 @@ class Importance:
     units: Mapping[str, Tensor]
     blocks: Mapping[str, Tensor]
 
-    def of(self, group: Group) -> Tensor:
+    def of(self, group: ChannelGroup) -> Tensor:
         """Return the rise of the loss with each unit of a group: a criterion for those that a cut keeps."""
         return self.units[group.name].square().mean(dim=0) / 2
 
-    def lost(self, group: Group, counts: Iterable[int]) -> tuple[float, ...]:
+    def lost(self, group: ChannelGroup, counts: Iterable[int]) -> tuple[float, ...]:
         """Return the rise of the loss once a group is cut to so many units, for each count.
 
         It is that of the units one by one or, if more, of all together, whose changes may add up in the same images. It never
@@ -90,7 +90,7 @@ def _changes(loss: Tensor, gates: Gates) -> dict[str, Tensor]:
     return found
 
 
-def _read_places(module: nn.Module, group: Group, device: torch.device) -> dict[str, Tensor]:
+def _read_places(module: nn.Module, group: ChannelGroup, device: torch.device) -> dict[str, Tensor]:
     """Return the positions of each unit, (units, positions), in what each layer that reads the group reads.
 
     A convolution with groups of channels that come and go with it is no reader: what it writes is read in turn.

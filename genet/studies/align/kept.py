@@ -17,16 +17,16 @@ from genet.config.preprocessing import Preprocessing
 from genet.config.recipe import Data
 from genet.device import open_device
 from genet.errors import GenetError
-from genet.export.timm_form import shown_to
+from genet.export.timm_form import timm_preprocessing
 from genet.latency.naming import weights_of
 from genet.models.external import build_structure, pretrained
-from genet.models.weights import drawn_anew, load_structure, read_labels
+from genet.models.weights import load_structure, read_labels, unsaved_random_weights
 from genet.progress import SILENT, Progress
 from genet.studies.align.criteria import NORMS, Scores, kept_channels, norms, ranks
 from genet.studies.align.importance import AT_ONCE, IMAGES, Importance, importance_of
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.subject import Widths
-from genet.training.accuracy import EVALUATION_BATCH, top
+from genet.training.accuracy import EVALUATION_BATCH, top_k_accuracy
 from genet.training.image_sets import FirstImages, ImageSet, View
 from genet.training.learner import computing_on, on_device
 from genet.training.splits import load_data, load_test
@@ -36,7 +36,7 @@ RENEWED_AT_ONCE = 128  # images at a time that statistics are renewed by
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceNetwork:
     """A network with its weights, the names of its classes, and how its author shows it images; None if that is unknown.
 
     Weights that a user's function `built` may be drawn anew at every call.
@@ -44,18 +44,18 @@ class Source:
 
     module: nn.Module
     labels: tuple[str, ...] | None = None
-    shown: Preprocessing | None = None
+    preprocessing: Preprocessing | None = None
     built: bool = False
 
 
-def source_of(what: str, structure: ExternalModel, trained: bool, way: str) -> Source:
+def source_of(what: str, structure: ExternalModel, trained: bool, way: str) -> SourceNetwork:
     """Return the network with its weights: those beside its file, its function's or timm's.
 
     Use fresh ones if `trained` ones are not needed. GenetError if they are, and there are none; `way` is another remedy.
     """
     weights = weights_of(what)
     if weights:
-        return Source(load_structure(structure, weights), read_labels(weights.parent))
+        return SourceNetwork(load_structure(structure, weights), read_labels(weights.parent))
     timms = structure.source.startswith("timm:")
     if not trained or not (timms or structure.changed):
         module = build_structure(structure)
@@ -67,11 +67,11 @@ def source_of(what: str, structure: ExternalModel, trained: bool, way: str) -> S
                 f"with network.yaml and model.safetensors, or {way}"
             )
         module = found
-    return Source(module, shown=shown_to(module) if timms else None, built=not timms)
+    return SourceNetwork(module, preprocessing=timm_preprocessing(module) if timms else None, built=not timms)
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptWeights:
     """A builder of the network with other widths, the images to measure its accuracy on, if any, and its labels.
 
     `labels` are the names of its classes, if they are known. `importance` is measured at its first call, on training images, and
@@ -97,11 +97,11 @@ class Kept:
         answering = copy.deepcopy(module).to(device).eval()
         with progress.track("test images", math.ceil(self.images.size / EVALUATION_BATCH)) as tracker:
 
-            def answers(pixels):  # type: ignore[no-untyped-def]
+            def forward(pixels):  # type: ignore[no-untyped-def]
                 tracker.advance()
                 return answering(pixels)
 
-            return top(answers, (1,), self.images, size, device)[0]
+            return top_k_accuracy(forward, (1,), self.images, size, device)[0]
 
 
 def by_norm(subject: ModuleSubject, criterion: str = "l1") -> Scores:
@@ -109,19 +109,21 @@ def by_norm(subject: ModuleSubject, criterion: str = "l1") -> Scores:
     return norms(subject.source, NORMS.index(criterion) + 1)
 
 
-def kept_with_images(subject: ModuleSubject, source: Source, data: Data, criterion: str, progress: Progress) -> Kept:
+def kept_with_images(
+    subject: ModuleSubject, source: SourceNetwork, data: Data, criterion: str, progress: Progress
+) -> KeptWeights:
     """Return what is kept by a criterion, with images to test on, and for `rank` and `taylor` to look at.
 
     The images are looked for at once, before anything is measured. GenetError if the weights differ in no importance.
     """
-    reads, labels, shown = subject.network.input, source.labels, source.shown
-    images = load_test(data, reads, shown, labels, progress)
+    reads, labels, preprocessing = subject.network.input, source.labels, source.preprocessing
+    images = load_test(data, reads, preprocessing, labels, progress)
     if criterion in NORMS:
-        return Kept(subject, by_norm(subject, criterion), images, labels)
-    splits = load_data(data, reads, 0, View(shown=shown), labels=labels, progress=progress)
+        return KeptWeights(subject, by_norm(subject, criterion), images, labels)
+    splits = load_data(data, reads, 0, View(preprocessing=preprocessing), labels=labels, progress=progress)
     if criterion == "rank":
-        return Kept(subject, _ranks(subject, splits.train), images, labels)
-    if source.built and drawn_anew(subject.source, subject.network):
+        return KeptWeights(subject, _ranks(subject, splits.train), images, labels)
+    if source.built and unsaved_random_weights(subject.source, subject.network):
         raise GenetError(
             f"{subject.network.source}: got weights that are drawn anew at every call, expected trained ones, whose channels "
             "differ in importance; give a folder with network.yaml and model.safetensors"
@@ -129,7 +131,7 @@ def kept_with_images(subject: ModuleSubject, source: Source, data: Data, criteri
     some = FirstImages(splits.train.shuffled(0), min(IMAGES, splits.train.size))
     importance = _importance(subject, some, progress)
     again = functools.partial(renewed, images=some, resolution=subject.resolution, device=open_device("auto"))
-    return Kept(subject, lambda group: importance().of(group), images, labels, importance, again)
+    return KeptWeights(subject, lambda group: importance().of(group), images, labels, importance, again)
 
 
 def _ranks(subject: ModuleSubject, images: ImageSet) -> Scores:

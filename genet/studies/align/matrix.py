@@ -14,7 +14,7 @@ import numpy as np
 
 from genet.arch.network import Block
 from genet.studies.align.layer import Layer
-from genet.studies.align.program import Cost
+from genet.studies.align.program import LayerCost
 
 Widths = Mapping[str, int]
 Cell = Callable[[Layer, Widths], tuple[Block, ...]]
@@ -37,7 +37,7 @@ class Matrices:
         cells = (self.blocks(layer, widths) for layer in self.layers for widths in self._cells(layer))
         return tuple(dict.fromkeys(block for cell in cells for block in cell))
 
-    def costs(self, ms: Callable[[Block], float]) -> tuple[Cost, ...]:
+    def costs(self, ms: Callable[[Block], float]) -> tuple[LayerCost, ...]:
         """Return the latency of all layers that a choice changes, from that of their blocks."""
         return tuple(cost for layer in self.layers for cost in self._costs(layer, ms))
 
@@ -62,23 +62,23 @@ class Matrices:
         for widths in itertools.product(*(self.offered[name] for name in names)):
             yield dict(zip(names, widths, strict=True))
 
-    def _costs(self, layer: Layer, ms: Callable[[Block], float]) -> Iterator[Cost]:
+    def _costs(self, layer: Layer, ms: Callable[[Block], float]) -> Iterator[LayerCost]:
         groups, block = self._groups(layer), self.around(layer.name)
-        taken = np.array([sum(map(ms, self.blocks(layer, widths))) for widths in self._cells(layer)], float)
+        layer_ms = np.array([sum(map(ms, self.blocks(layer, widths))) for widths in self._cells(layer)], float)
         if len(groups) <= 2:
             if groups or block is not None:
-                yield Cost(groups, taken.reshape([len(self.offered[name]) for name in groups]), block)
+                yield LayerCost(groups, layer_ms.reshape([len(self.offered[name]) for name in groups]), block)
             return
         written = self._written(layer)
-        fewest, most = taken.reshape(-1, 2).T
+        fewest, most = layer_ms.reshape(-1, 2).T
         shape = [len(self.offered[name]) for name in written]
-        yield Cost(written, most.reshape(shape), block)
+        yield LayerCost(written, most.reshape(shape), block)
         read = [name for name in groups if name not in written]
         channels = {name: self._channels(layer, name) for name in read}
         apart = sum(int(each[-1] - each[0]) for each in channels.values()) or 1
         per_channel = np.array([(m - f) / apart if m < np.inf and f < np.inf else 0.0 for f, m in zip(fewest, most, strict=True)])
         for name, each in channels.items():
-            yield Cost((name, *written), np.multiply.outer(each - each[-1], per_channel).reshape(len(each), *shape), block)
+            yield LayerCost((name, *written), np.multiply.outer(each - each[-1], per_channel).reshape(len(each), *shape), block)
 
     def _channels(self, layer: Layer, group: str) -> np.ndarray:
         """Return the channels that a layer reads at each width of a group, the others as they are."""

@@ -14,12 +14,12 @@ from torch import nn
 from genet.arch.external import ExternalModel
 from genet.arch.network import Block
 from genet.config.reader import read_widths
-from genet.latency.workload import Workload, traced
+from genet.latency.workload import Workload, traced_workload
 from genet.models.external import channels
-from genet.studies.align.branches import removable_blocks, without
-from genet.studies.align.channel_groups import Group, Tied, tie
+from genet.studies.align.branches import removable_blocks, remove_blocks
+from genet.studies.align.channel_groups import ChannelGroup, ChannelGroups, find_channel_groups
 from genet.studies.align.layer import Layer
-from genet.studies.align.resize import Kept, resized, verify_resizable
+from genet.studies.align.resize import KeptUnits, resized, verify_resizable
 from genet.studies.align.subject import EVERYTHING, WIDEST, Movable, NetworkSubject, Scope, Widths, grid
 
 
@@ -38,10 +38,10 @@ class ModuleSubject:
         return self.network.name
 
     @cached_property
-    def tied(self) -> Tied:
+    def tied(self) -> ChannelGroups:
         """The source's layers and groups."""
         image = (self.network.input.channels, self.resolution, self.resolution)
-        return verify_resizable(self.source, tie(self.source, image, self.name), image)
+        return verify_resizable(self.source, find_channel_groups(self.source, image, self.name), image)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class ModuleSubject:
         stay = [(group, why) for group in self.tied.groups if (why := self._stays(group))]
         return {name: why for group, why in stay for name in (group.name, *group.convolutions[1:])}
 
-    def _stays(self, group: Group) -> str | None:
+    def _stays(self, group: ChannelGroup) -> str | None:
         return group.fixed or self.scope.bars(group.convolutions)
 
     @cached_property
@@ -62,7 +62,7 @@ class ModuleSubject:
         """Groups that may move."""
         return tuple(self._movable(group) for group in self.tied.groups if not self._stays(group))
 
-    def _movable(self, group: Group) -> Movable:
+    def _movable(self, group: ChannelGroup) -> Movable:
         written = (layer for layer in self._touched(group.name) if layer.kind != "norm" and group.name in layer.writes.tied)
         width = self.cut.get(group.name, group.width)
         widest = group.width if self.cut else None
@@ -121,22 +121,22 @@ class ModuleSubject:
         """Return the blocks to time for a layer at some widths."""
         return layer.blocks(self._changes(widths))
 
-    def part(self, widths: Widths, resolution: int | None = None, removed: Sequence[str] = ()) -> Workload:
+    def workload(self, widths: Widths, resolution: int | None = None, removed: Sequence[str] = ()) -> Workload:
         """Return the network with other widths, to be timed; which channels it keeps matters to no latency.
 
         Asking for its kernels raises SpecError if it does not run at another resolution.
         """
         size = resolution or self.resolution
         image = (self.network.input.channels, size, size)
-        way = "scale its width alone" if size != self.resolution else "give it images of another size"
-        return traced(self.name, image, lambda: self.build(widths, removed=removed), way)
+        remedy = "scale its width alone" if size != self.resolution else "give it images of another size"
+        return traced_workload(self.name, image, lambda: self.build(widths, removed=removed), remedy)
 
-    def build(self, widths: Widths, kept: Kept | None = None, removed: Sequence[str] = ()) -> nn.Module:
+    def build(self, widths: Widths, kept: KeptUnits | None = None, removed: Sequence[str] = ()) -> nn.Module:
         """Return the network with other widths, without some blocks, and with the source's weights.
 
         `kept` names the units that groups keep.
         """
-        return without(resized(self.source, self.tied, {**self.cut, **widths}, kept), removed)
+        return remove_blocks(resized(self.source, self.tied, {**self.cut, **widths}, kept), removed)
 
     def described(
         self, module: nn.Module, name: str, resolution: int | None = None, removed: Sequence[str] = ()

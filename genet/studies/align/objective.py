@@ -1,4 +1,4 @@
-"""The aim of an alignment (tail-effect paper, equations 6 and 7), and the widths chosen for it: greedily, as there, or exactly.
+"""The objective of an alignment (tail-effect paper, equations 6 and 7), and the widths chosen for it: greedily, or exactly.
 
 Both ways look at the edges beside each width alone. Edges farther off would trade accuracy for latency: equal parameters mean
 equal accuracy only as long as the shape of the network stays, not if early layers shrink and late ones grow.
@@ -15,7 +15,7 @@ import numpy as np
 
 from genet.studies.align.place import Option, Place
 
-Mode = Literal["latency", "accuracy"]
+ObjectiveMode = Literal["latency", "accuracy"]
 Chosen = tuple[Option, ...]  # one option per place
 NANOSECOND = 6  # digits of milliseconds
 
@@ -29,7 +29,7 @@ class Objective:
     widths.
     """
 
-    mode: Mode
+    mode: ObjectiveMode
     least: float
     most: float = math.inf
     count: Callable[[Chosen], float] | None = None
@@ -38,24 +38,24 @@ class Objective:
         """Return the quantity to maximise."""
         return place.latency_gain(option) if self.mode == "latency" else place.parameter_gain(option)
 
-    def room(self, place: Place, option: Option) -> float:
+    def bounded_value(self, place: Place, option: Option) -> float:
         """Return the bounded quantity, in nanoseconds if it is latency, so that rounding decides nothing."""
         return place.parameter_gain(option) if self.mode == "latency" else round(place.latency_gain(option), NANOSECOND)
 
-    def worth(self, places: Sequence[Place], chosen: Chosen) -> float:
+    def total_value(self, places: Sequence[Place], chosen: Chosen) -> float:
         """Return the sum of the quantity to maximise."""
         return math.fsum(self.value(place, option) for place, option in zip(places, chosen, strict=True))
 
-    def used(self, places: Sequence[Place], chosen: Chosen) -> float:
+    def bounded_total(self, places: Sequence[Place], chosen: Chosen) -> float:
         """Return the bounded quantity of all places together."""
         if self.count:
             return self.count(chosen)
-        return math.fsum(self.room(place, option) for place, option in zip(places, chosen, strict=True))
+        return math.fsum(self.bounded_value(place, option) for place, option in zip(places, chosen, strict=True))
 
-    def allows(self, used: float) -> bool:
+    def allows(self, total: float) -> bool:
         """Return whether a sum is within the bounds, up to rounding."""
-        slack = 1e-9 * max(1.0, abs(used))
-        return self.least - slack <= used <= self.most + slack
+        slack = 1e-9 * max(1.0, abs(total))
+        return self.least - slack <= total <= self.most + slack
 
 
 def stay(places: Sequence[Place]) -> Chosen:
@@ -81,19 +81,19 @@ def greedy(places: Sequence[Place], aim: Objective) -> Chosen:
         first, *rest = queue
         trial = list(chosen)
         trial[first] = moves[first][0] or trial[first]
-        used = aim.used(places, tuple(trial))
+        used = aim.bounded_total(places, tuple(trial))
         for last in sorted(rest, key=saved.__getitem__, reverse=not down_first):
             if used >= aim.least:
                 break
             back = moves[last][1]
             if back is None:
                 continue
-            moved = aim.used(places, (*trial[:last], back, *trial[last + 1 :]))
+            moved = aim.bounded_total(places, (*trial[:last], back, *trial[last + 1 :]))
             if used < moved <= aim.most:
                 trial[last], used = back, moved
                 rest.remove(last)
         balanced = aim.allows(used)
-        better = aim.worth(places, tuple(trial)) > aim.worth(places, tuple(chosen))
+        better = aim.total_value(places, tuple(trial)) > aim.total_value(places, tuple(chosen))
         chosen, queue = (trial, rest) if balanced and better else (chosen, queue[1:])
     return tuple(chosen)
 
@@ -109,7 +109,7 @@ def exact(places: Sequence[Place], aim: Objective) -> Chosen:
     if not pairs:
         return ()
     values = np.array([aim.value(places[index], option) for index, option in pairs], float)
-    room = np.array([aim.room(places[index], option) for index, option in pairs], float)
+    room = np.array([aim.bounded_value(places[index], option) for index, option in pairs], float)
     scale = 1e-3 * (float(np.abs(room).max()) or 1.0)  # the solver's tolerance is absolute, a millionth: of a thousand here
     once = np.array([[float(index == row) for index, _ in pairs] for row in range(len(places))])
     found = milp(

@@ -12,7 +12,7 @@ from genet.latency.staircase.staircase import Staircase, tail_effect_candidates
 from genet.storage import Record
 from genet.studies.align.subject import Movable
 
-Where = Literal["edge", "inside", "no step"]
+StepPosition = Literal["edge", "inside", "no step"]
 
 
 class Option(Record):
@@ -42,7 +42,7 @@ class Place(Record):
     now: Option
     left: Option | None
     right: Option | None
-    where: Where
+    where: StepPosition
 
     def latency_gain(self, option: Option) -> float:
         """Return milliseconds per batch that the option saves (equation 5a)."""

@@ -21,7 +21,7 @@ GAP = 1e-6  # relative, between the choice and what no choice can beat
 
 
 @dataclass(frozen=True)
-class Offer:
+class GroupOffer:
     """The widths on offer for a group, ascending, the present one last, and the importance lost at each.
 
     `importance` is that of all of its channels, `block` the removable block that all of its layers lie in, if they do.
@@ -35,7 +35,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Cost:
+class LayerCost:
     """Milliseconds of layers over the widths of up to two groups, an axis each; none if the block around them is removed.
 
     Infinite ones could not be measured, and are not chosen.
@@ -47,7 +47,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PruningChoice:
     """A width for each group outside the blocks that are removed."""
 
     widths: Mapping[str, int]
@@ -58,23 +58,23 @@ class Choice:
 class Program:
     """What is on offer, the importance lost with each block that may be removed, and the latency of all that depends on it."""
 
-    offers: tuple[Offer, ...]
+    offers: tuple[GroupOffer, ...]
     blocks: Mapping[str, float]
-    costs: tuple[Cost, ...]
+    costs: tuple[LayerCost, ...]
 
     @property
-    def present(self) -> Choice:
+    def present(self) -> PruningChoice:
         """The choice that leaves everything as it is."""
-        return Choice({offer.name: offer.widths[-1] for offer in self.offers})
+        return PruningChoice({offer.name: offer.widths[-1] for offer in self.offers})
 
-    def ms(self, choice: Choice) -> float:
+    def ms(self, choice: PruningChoice) -> float:
         """Return the predicted milliseconds of all layers that depend on the choice."""
         offers = (offer for offer in self.offers if offer.name in choice.widths)
         index = {offer.name: offer.widths.index(choice.widths[offer.name]) for offer in offers}
         there = (cost for cost in self.costs if cost.block not in choice.removed)
         return math.fsum(float(cost.ms[tuple(index[name] for name in cost.groups)]) for cost in there)
 
-    def lost(self, choice: Choice) -> float:
+    def lost(self, choice: PruningChoice) -> float:
         """Return the importance that is lost."""
         kept = (offer for offer in self.offers if offer.name in choice.widths)
         lost = (offer.lost[offer.widths.index(choice.widths[offer.name])] for offer in kept)
@@ -86,7 +86,7 @@ class Program:
         return math.fsum((*(offer.importance for offer in self.offers), *self.blocks.values()))
 
 
-def fastest(program: Program) -> Choice:
+def fastest(program: Program) -> PruningChoice:
     """Return the choice with the least latency."""
     found = least_lost(program, None)
     assert found is not None  # to stay as it is can always be chosen
@@ -145,7 +145,7 @@ class _Rows:
         else:
             self.rows.append(([*terms, (self.stays[block], -1.0)], 0.0, 0.0))
 
-    def _pairs(self, cost: Cost) -> None:
+    def _pairs(self, cost: LayerCost) -> None:
         """Add a share for each combination of widths; the shares of one width sum to no more than its own."""
         shares = np.empty(cost.ms.shape, int)
         for place, ms in np.ndenumerate(cost.ms):
@@ -157,7 +157,7 @@ class _Rows:
                 self.rows.append(([*((int(share), 1.0) for share in along.ravel()), (chosen, -1.0)], -math.inf, 0.0))
 
 
-def _added_up(costs: Iterable[Cost]) -> Iterator[Cost]:
+def _added_up(costs: Iterable[LayerCost]) -> Iterator[LayerCost]:
     """Yield the costs with those of the same groups and block as one."""
     sums: dict[tuple[tuple[str, ...], str | None], np.ndarray] = {}
     for cost in costs:
@@ -165,10 +165,10 @@ def _added_up(costs: Iterable[Cost]) -> Iterator[Cost]:
         key = tuple(cost.groups[axis] for axis in order), cost.block
         sums[key] = sums.get(key, 0.0) + np.transpose(cost.ms, order)
     for (groups, block), ms in sums.items():
-        yield Cost(groups, ms, block)
+        yield LayerCost(groups, ms, block)
 
 
-def least_lost(program: Program, most_ms: float | None) -> Choice | None:
+def least_lost(program: Program, most_ms: float | None) -> PruningChoice | None:
     """Return the choice that loses the least importance within a latency, or without one the fastest; None if none is within."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -200,4 +200,4 @@ def least_lost(program: Program, most_ms: float | None) -> Choice | None:
         for offer in program.offers
         if offer.block not in removed
     }
-    return Choice(widths, removed)
+    return PruningChoice(widths, removed)

@@ -18,11 +18,11 @@ from genet.errors import EvidenceError
 from genet.latency.profile import profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.table import LatencyTable, NetworkRow, Rounds
-from genet.latency.timing.ratio import rounds_of
+from genet.latency.timing.ratio import measure_rounds
 from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 from genet.studies.align.matrix import Matrices
-from genet.studies.align.program import Choice, Offer, Program, fastest, least_lost
+from genet.studies.align.program import GroupOffer, Program, PruningChoice, fastest, least_lost
 from genet.studies.align.study import NEGLIGIBLE, Ratio, begin_table, check_measured
 from genet.studies.align.subject import Movable
 
@@ -40,7 +40,7 @@ APART = 0.001  # shares of the layers' time that are told apart
 SURELY = 0.2  # of what lies between two shares, that a step leaves behind at least
 
 
-class Slot(Record):
+class PrunedGroup(Record):
     """A group's widths on offer, the share of its importance kept at each, and its width in the result; None once it is gone."""
 
     name: str
@@ -64,7 +64,7 @@ class Pruning(Record):
     estimate: bool
     batch: int
     target: float
-    slots: tuple[Slot, ...]
+    slots: tuple[PrunedGroup, ...]
     blocks: tuple[str, ...]
     removed: tuple[str, ...]
     fixed: dict[str, str]
@@ -104,14 +104,14 @@ def narrower(movable: Movable) -> tuple[int, ...]:
     return tuple(sorted({width, *range(-(-least // step) * step, width, step)}))
 
 
-def on_offer(staircase: Staircase) -> tuple[int, ...]:
+def widths_on_offer(staircase: Staircase) -> tuple[int, ...]:
     """Return the edges of a staircase up to the present width, its last, or all widths on a slope; the most apart of many."""
     widths = staircase.widths if staircase.pattern == "slope" else staircase.candidates
     picked = np.linspace(0, len(widths) - 1, min(OFFERED, len(widths))).round().astype(int)
     return tuple(widths[index] for index in picked)
 
 
-def find_offers(metered: MeteredSubject, importance: Importance, tracker: Tracker = UNSEEN) -> tuple[Offer, ...]:
+def find_offers(metered: MeteredSubject, importance: Importance, tracker: Tracker = UNSEEN) -> tuple[GroupOffer, ...]:
     """Measure every group over narrower widths, as far as the table lacks them, and offer its edges.
 
     EvidenceError if no width of the network may move.
@@ -125,15 +125,15 @@ def find_offers(metered: MeteredSubject, importance: Importance, tracker: Tracke
         if len(at_width) > 1:
             sweep, _ = profile_sweep(table, meter, at_width, (movable.width,), tracker)
             check_measured(movable, sweep.widths, table)
-            widths = on_offer(analyse(sweep))
+            widths = widths_on_offer(analyse(sweep))
         group = subject.tied.of(movable.name)
         every, *lost = importance.lost(group, (0, *(width // movable.multiple for width in widths)))
-        found.append(Offer(movable.name, widths, tuple(lost), every, subject.around_group(movable.name)))
+        found.append(GroupOffer(movable.name, widths, tuple(lost), every, subject.around_group(movable.name)))
     return tuple(found)
 
 
 def find_program(
-    metered: MeteredSubject, offers: Sequence[Offer], blocks: Mapping[str, float], tracker: Tracker = UNSEEN
+    metered: MeteredSubject, offers: Sequence[GroupOffer], blocks: Mapping[str, float], tracker: Tracker = UNSEEN
 ) -> Program:
     """Measure every layer over the pairs of widths that it may read and write, as far as the table lacks them."""
     subject, table = metered.subject, metered.table
@@ -153,13 +153,13 @@ def prune(
     near it. EvidenceError, with the option as the user spells it, if even the fastest choice is not within it.
     """
     floor, now = fastest(program), program.ms(program.present)
-    search = _Search(target, program.ms(floor) / now)
-    known: list[tuple[Choice, Ratio]] = []
+    search = _ShareSearch(target, program.ms(floor) / now)
+    known: list[tuple[PruningChoice, Ratio]] = []
 
-    def ratio_with(choice: Choice) -> Ratio:
+    def ratio_with(choice: PruningChoice) -> Ratio:
         found = next((ratio for other, ratio in known if other == choice), None)
         if found is None:
-            found = timed(metered, choice)
+            found = measure_choice(metered, choice)
             known.append((choice, found))
             tracker.advance(f"{found.mean:.3f} of the latency")
         return found
@@ -182,7 +182,7 @@ def prune(
     return _pruning(metered, program, target, *min(met, key=lambda each: program.lost(each[0])))
 
 
-class _Search:
+class _ShareSearch:
     """The share of the layers' own time to ask for next, between one that met the target and one that missed it."""
 
     def __init__(self, target: float, least: float) -> None:
@@ -217,13 +217,13 @@ class _Search:
         return low + (high - low) * (self.target - NEAR / 2 - below) / (above - below)
 
 
-def timed(metered: MeteredSubject, choice: Choice) -> Ratio:
+def measure_choice(metered: MeteredSubject, choice: PruningChoice) -> Ratio:
     """Return a whole network against the present one; the table keeps every round, and those it has count."""
     subject, table, meter = metered.subject, metered.table, metered.meter
     reference, module = str(subject.network), subject.build(choice.widths, removed=choice.removed)
     network = subject.described(module, subject.name, removed=choice.removed)
-    part = subject.part(choice.widths, removed=choice.removed)
-    row, ops = table.network_row(network), len(part.ops())
+    workload = subject.workload(choice.widths, removed=choice.removed)
+    row, ops = table.network_row(network), len(workload.ops())
     earlier = row if row and (row.reference, row.ops) == (reference, ops) else None
 
     def kept(rounds: Rounds) -> Rounds:
@@ -231,16 +231,16 @@ def timed(metered: MeteredSubject, choice: Choice) -> Ratio:
             table.add_network(NetworkRow(network=str(network), reference=reference, ops=ops, **rounds.model_dump()))
         return rounds
 
-    so_far = map(kept, rounds_of([part, subject.part({})], meter, earlier))
+    so_far = map(kept, measure_rounds([workload, subject.workload({})], meter, earlier))
     return Ratio.of(next(filter(NEGLIGIBLE.at(meter), so_far)))
 
 
-def _pruning(metered: MeteredSubject, program: Program, target: float, choice: Choice, ratio: Ratio) -> Pruning:
+def _pruning(metered: MeteredSubject, program: Program, target: float, choice: PruningChoice, ratio: Ratio) -> Pruning:
     subject, setting = metered.subject, metered.meter.setting
     layers = {movable.name: movable.layers for movable in subject.movable}
     built = subject.build(choice.widths, removed=choice.removed)
     slots = tuple(
-        Slot(
+        PrunedGroup(
             name=offer.name,
             layers=layers[offer.name],
             width=offer.widths[-1],

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genet.studies.align.channel_groups import Group, Side, Tied, segments
+from genet.studies.align.channel_groups import ChannelGroup, ChannelGroups, Side, segments
 
-Kept = Mapping[str, Sequence[int]]  # of a group, the units to keep, ascending; by default the first ones
+KeptUnits = Mapping[str, Sequence[int]]  # of a group, the units to keep, ascending; by default the first ones
 NEW = -1  # in an order: a new channel
 MORE = 3  # units to widen a group by, as a test
 CLOSE = 1e-3  # of the largest logit
@@ -24,7 +24,7 @@ REASON = "the network fails or answers otherwise with another width there"
 WHILE_TRAINED = "the network fails with another width there while it is trained"
 
 
-def resized(module: nn.Module, tied: Tied, widths: Mapping[str, int], kept: Kept | None = None) -> nn.Module:
+def resized(module: nn.Module, tied: ChannelGroups, widths: Mapping[str, int], kept: KeptUnits | None = None) -> nn.Module:
     """Return a copy in which groups have other widths."""
     result = copy.deepcopy(module)
     groups = [group for group in tied.groups if widths.get(group.name, group.width) != group.width]
@@ -45,7 +45,9 @@ def _length(part: nn.Module, side: Side) -> int:
     return part.num_features
 
 
-def _order(length: int, layer: str, side: Side, groups: Sequence[Group], widths: Mapping[str, int], kept: Kept) -> list[int]:
+def _order(
+    length: int, layer: str, side: Side, groups: Sequence[ChannelGroup], widths: Mapping[str, int], kept: KeptUnits
+) -> list[int]:
     """Return the new order of the axis: indices of the channels that stay, and NEW for added ones, behind their group's last."""
     dropped: set[int] = set()
     added: dict[int, int] = {}
@@ -110,7 +112,7 @@ def _replace(part: nn.Module, name: str, dim: int, order: list[int], fill: str) 
 
 
 @torch.inference_mode()
-def verify_resizable(module: nn.Module, tied: Tied, image: tuple[int, int, int]) -> Tied:
+def verify_resizable(module: nn.Module, tied: ChannelGroups, image: tuple[int, int, int]) -> ChannelGroups:
     """Return the groups, fixing those with which the network cannot be widened unchanged, cut, or trained afterwards.
 
     All are tried together, and one by one only if that fails.
@@ -137,7 +139,9 @@ def _varied(module: nn.Module) -> nn.Module:
     return probe
 
 
-def _stuck(probe: nn.Module, tied: Tied, groups: list[Group], images: Tensor, wanted: Tensor, trains: bool) -> str | None:
+def _stuck(
+    probe: nn.Module, tied: ChannelGroups, groups: list[ChannelGroup], images: Tensor, wanted: Tensor, trains: bool
+) -> str | None:
     """Return why these groups cannot move, all at once; None if they can."""
     wider: Mapping[str, int] = {group.name: group.width + MORE * group.unit for group in groups}
     narrower = {group.name: max(1, group.units // 2) * group.unit for group in groups}

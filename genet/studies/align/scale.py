@@ -84,13 +84,13 @@ def scale(
     while high - low > 1:
         middle = (low + high) // 2
         widths, resolution = sizes_at(subject, dimensions, EXPONENTS[middle])
-        part = subject.part(widths, resolution)
+        workload = subject.workload(widths, resolution)
         scaled = Scaled(
             exponent=EXPONENTS[middle],
             resolution=resolution,
             parameters=subject.parameters(widths),
-            macs=sum(op.macs for op in part.ops()),
-            measured=ratio_of(part, subject.part({}), meter),
+            macs=sum(op.macs for op in workload.ops()),
+            measured=ratio_of(workload, subject.workload({}), meter),
         )
         found.append(scaled)
         tracker.advance(f"{scaled.measured.mean:.3f} of the latency")
@@ -107,7 +107,7 @@ def scale(
         dimensions=dimensions,
         resolution=subject.resolution,
         parameters=subject.parameters({}),
-        macs=sum(op.macs for op in subject.part({}).ops()),
+        macs=sum(op.macs for op in subject.workload({}).ops()),
         best=best if best and (best.parameters, best.resolution) != (subject.parameters({}), subject.resolution) else None,
         tried=tuple(found),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genet.config.options import Spelling, as_option, checked_measure, measured_alone
+from genet.config.options import Spelling, as_option, checked_measure, standalone_measure
 from genet.config.recipe import Measure
 from genet.errors import SpecError
 from genet.latency.evidence import open_rows
@@ -16,11 +16,11 @@ from genet.names import damaged_lines
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.storage import Journal
-from genet.studies.align.kept import Kept
+from genet.studies.align.kept import KeptWeights
 from genet.studies.align.module_subject import ResizableNetwork
 from genet.studies.align.place import Place
 from genet.studies.align.prune import MeteredSubject, Pruning, find_offers, find_program, prune
-from genet.studies.align.study import Alignment, Goal, Ratio, align, find_places
+from genet.studies.align.study import Alignment, Goal, Ratio, choose_widths, find_places
 
 EVIDENCE = Path("runs") / "align" / "latency.jsonl"
 
@@ -48,7 +48,7 @@ def measure_for(given: Mapping[str, Any], run: RunFolder | None, spelled: Spelli
             )
         if given.get("device", measure.device) == measure.device:
             return checked_measure({**measure.model_dump(exclude={"latency_file"}), **given}, spelled)
-    return measured_alone(checked_measure(given, spelled))
+    return standalone_measure(checked_measure(given, spelled))
 
 
 def rows_of(path: Path, meter: Meter, run: RunFolder | None, progress: Progress) -> LatencyTable:
@@ -71,21 +71,23 @@ def places_of(subject: ResizableNetwork, rows: LatencyTable, meter: Meter, progr
     return found
 
 
-def by_paper(subject: ResizableNetwork, places: tuple[Place, ...], meter: Meter, goal: Goal, progress: Progress) -> Alignment:
+def align_by_paper(
+    subject: ResizableNetwork, places: tuple[Place, ...], meter: Meter, goal: Goal, progress: Progress
+) -> Alignment:
     """Choose widths among the edges beside the present ones, by whole networks measured."""
     with progress.track("choices, each measured whole", None) as tracker:
 
         def tried(tolerance: float, ratio: Ratio) -> None:
-            told = f"parameters within {tolerance:.0%}" if goal.mode == "latency" else "more parameters"
-            tracker.advance(f"{told}: {ratio.mean:.3f} of the latency")
+            bounds = f"parameters within {tolerance:.0%}" if goal.mode == "latency" else "more parameters"
+            tracker.advance(f"{bounds}: {ratio.mean:.3f} of the latency")
 
-        found = align(subject, places, meter, goal, tried)
+        found = choose_widths(subject, places, meter, goal, tried)
         tracker.end_here()
     return found
 
 
-def by_importance(
-    kept: Kept, rows: LatencyTable, meter: Meter, target: float, progress: Progress, spelled: Spelling = as_option
+def prune_to_share(
+    kept: KeptWeights, rows: LatencyTable, meter: Meter, target: float, progress: Progress, spelled: Spelling = as_option
 ) -> Pruning:
     """Choose the most important channels and blocks at a share of the latency."""
     assert kept.importance is not None

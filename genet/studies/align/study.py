@@ -13,13 +13,13 @@ from genet.errors import EvidenceError
 from genet.latency.profile import profile_blocks, profile_sweep
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.table import LatencyTable, Rounds
-from genet.latency.timing.ratio import MOST_ROUNDS, Stop, measure_ratio
+from genet.latency.timing.ratio import MOST_ROUNDS, StopRule, measure_ratio
 from genet.latency.workload import Workload
 from genet.progress import UNSEEN, Tracker
 from genet.statistics import half_interval
 from genet.storage import Record
 from genet.studies.align import TOLERANCE
-from genet.studies.align.objective import Chosen, Mode, Objective, exact, greedy, stay
+from genet.studies.align.objective import Chosen, Objective, ObjectiveMode, exact, greedy, stay
 from genet.studies.align.place import Place, place, stepless
 from genet.studies.align.subject import Movable, Widths
 
@@ -32,7 +32,7 @@ ATTEMPTS = 8
 NARROWER = (0.75, 0.5, 0.25, 0.1)  # shares of the bounds to try if the bounds themselves lead beyond them
 SURE = 0.95  # confidence of the interval of a ratio
 UNNOTICED = 0.005  # share of the latency
-NEGLIGIBLE = Stop(lambda rounds: Ratio.of(rounds).margin <= UNNOTICED, most=MOST_ROUNDS)
+NEGLIGIBLE = StopRule(lambda rounds: Ratio.of(rounds).margin <= UNNOTICED, most=MOST_ROUNDS)
 
 
 Solver = Literal["greedy", "exact"]
@@ -83,7 +83,7 @@ class Alignment(Record):
     device: str
     estimate: bool
     batch: int
-    mode: Mode
+    mode: ObjectiveMode
     solver: Solver
     tolerance: float
     reached: bool
@@ -111,7 +111,7 @@ class Alignment(Record):
 class Goal:
     """The user's goal: `reduce` is the wanted latency over the present one, `tolerance` the parameters' relative change."""
 
-    mode: Mode
+    mode: ObjectiveMode
     reduce: float | None = None
     tolerance: float = TOLERANCE
     solver: Solver = "greedy"
@@ -173,7 +173,7 @@ def _staircase(movable: Movable, table: LatencyTable, meter: Meter, tracker: Tra
     return staircase
 
 
-def align(
+def choose_widths(
     subject: ResizableNetwork,
     places: Sequence[Place],
     meter: Meter,
@@ -190,16 +190,16 @@ def align(
     tolerance, owed = goal.tolerance, 0.0
     attempts: list[_Attempt] = []
     for _ in range(ATTEMPTS):
-        aim = Objective("accuracy", owed)
+        objective = Objective("accuracy", owed)
         if goal.mode == "latency":
-            aim = Objective("latency", -tolerance * before, tolerance * before)
-        chosen = _kept_to(subject, places, aim, goal.solver, before)
+            objective = Objective("latency", -tolerance * before, tolerance * before)
+        chosen = _best_within(subject, places, objective, goal.solver, before)
         if chosen == stay(places):
             if goal.mode == "accuracy":
                 break
         elif not attempts or chosen != attempts[-1].chosen:
-            ratio = ratio_of(subject.part(_widths(places, chosen)), subject.part({}), meter)
-            attempts.append(_Attempt(tolerance, aim, chosen, ratio))
+            ratio = ratio_of(subject.workload(_widths(places, chosen)), subject.workload({}), meter)
+            attempts.append(_Attempt(tolerance, objective, chosen, ratio))
             tried(tolerance, ratio)
             if _reached(goal, ratio):
                 return _alignment(subject, places, meter, goal, attempts[-1])
@@ -209,8 +209,8 @@ def align(
         owed += max(attempts[-1].ratio.above - 1, 0) * attempts[-1].ratio.before_ms if attempts else 0
     best = min(attempts, key=lambda attempt: attempt.ratio.above, default=None)
     if best is None or goal.mode == "accuracy":
-        ms = best.ratio.before_ms if best else ratio_of(subject.part({}), subject.part({}), meter).ms
-        best = _Attempt(goal.tolerance, aim, stay(places), Ratio(ms=ms, before_ms=ms, rounds=(1.0,)))
+        ms = best.ratio.before_ms if best else ratio_of(subject.workload({}), subject.workload({}), meter).ms
+        best = _Attempt(goal.tolerance, objective, stay(places), Ratio(ms=ms, before_ms=ms, rounds=(1.0,)))
     return _alignment(subject, places, meter, goal, best)
 
 
@@ -219,37 +219,37 @@ class _Attempt:
     """A choice, its bounds, and the measurement of the whole network with it."""
 
     tolerance: float
-    aim: Objective
+    objective: Objective
     chosen: Chosen
     ratio: Ratio
 
 
-def _kept_to(subject: ResizableNetwork, places: Sequence[Place], aim: Objective, solver: str, before: int) -> Chosen:
+def _best_within(subject: ResizableNetwork, places: Sequence[Place], objective: Objective, solver: str, before: int) -> Chosen:
     """Return the solver's best choice whose parameters, counted with all its widths together, are within the bounds.
 
     The greedy solver counts like this itself. The integer program adds up the gains of each place with the others unchanged: if
     the sum is off, it is solved again with bounds shifted by the difference, and with narrower ones; single moves and the greedy
     choice are considered too, so that an allowed choice is never passed over for a worse one.
     """
-    counted = aim
-    if aim.mode == "latency":
-        counted = dataclasses.replace(aim, count=lambda chosen: subject.parameters(_widths(places, chosen)) - before)
+    counted = objective
+    if objective.mode == "latency":
+        counted = dataclasses.replace(objective, count=lambda chosen: subject.parameters(_widths(places, chosen)) - before)
 
     def allowed(chosen: Chosen) -> bool:
-        return aim.mode == "accuracy" or counted.allows(counted.used(places, chosen))
+        return objective.mode == "accuracy" or counted.allows(counted.bounded_total(places, chosen))
 
     found = [stay(places), greedy(places, counted)]
     if solver == "exact":
-        solved = [exact(places, aim)]
+        solved = [exact(places, objective)]
         while not allowed(solved[-1]) and len(solved) < ATTEMPTS:
-            off = counted.used(places, solved[-1]) - aim.used(places, solved[-1])
-            bounds = Objective("latency", min(aim.least - off, 0.0), max(aim.most - off, 0.0))
+            off = counted.bounded_total(places, solved[-1]) - objective.bounded_total(places, solved[-1])
+            bounds = Objective("latency", min(objective.least - off, 0.0), max(objective.most - off, 0.0))
             solved.append(exact(places, bounds))
         if len(solved) > 1:
-            solved += [exact(places, Objective("latency", share * aim.least, share * aim.most)) for share in NARROWER]
+            solved += [exact(places, Objective("latency", share * objective.least, share * objective.most)) for share in NARROWER]
             solved += _single_moves(places)
         found += solved
-    return max((chosen for chosen in found if allowed(chosen)), key=lambda chosen: aim.worth(places, chosen))
+    return max((chosen for chosen in found if allowed(chosen)), key=lambda chosen: objective.total_value(places, chosen))
 
 
 def _single_moves(places: Sequence[Place]) -> list[Chosen]:
@@ -304,6 +304,6 @@ def _alignment(subject: ResizableNetwork, places: Sequence[Place], meter: Meter,
         widths=dict(widths),
         parameters=(subject.parameters({}), subject.parameters(widths)),
         predicted=predicted(chosen),
-        optimum=predicted(_kept_to(subject, places, best.aim, "exact", subject.parameters({}))),
+        optimum=predicted(_best_within(subject, places, best.objective, "exact", subject.parameters({}))),
         measured=ratio,
     )

@@ -14,7 +14,7 @@ from genet.arch.cost import network_cost
 from genet.arch.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
 from genet.config.options import Spelling, as_option
 from genet.errors import SpecError
-from genet.latency.workload import Workload, whole
+from genet.latency.workload import Workload, whole_network
 
 NARROWEST, WIDEST = 0.5, 1.5  # range around the present width at which a place is measured
 FARTHEST = 3.0  # larger range if its step does not end there
@@ -36,10 +36,10 @@ class Scope:
     def check(self, layers: Sequence[str], spelled: Spelling = as_option) -> None:
         """Raise SpecError with every pattern that no layer matches."""
         more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
-        told = f"{', '.join(layers[:NAMED])}{more}"
+        listed = f"{', '.join(layers[:NAMED])}{more}"
         options = {spelled("include"): self.include, spelled("exclude"): self.exclude}
         faults = [
-            f"{option}: got {pattern!r}, expected a pattern that matches a layer or a module around it; the layers are {told}"
+            f"{option}: got {pattern!r}, expected a pattern that matches a layer or a module around it; the layers are {listed}"
             for option, patterns in options.items()
             for pattern in patterns
             if not any(_matches(layer, (pattern,)) for layer in layers)
@@ -172,9 +172,9 @@ class NetworkSubject:
         """Of its images, in pixels."""
         return self.network.input.resolution
 
-    def part(self, widths: Widths, resolution: int | None = None) -> Workload:
+    def workload(self, widths: Widths, resolution: int | None = None) -> Workload:
         """Return the whole network."""
-        return whole(self.at(widths).at(resolution or self.resolution))
+        return whole_network(self.at(widths).at(resolution or self.resolution))
 
 
 def _multiple(superblock: SuperBlock) -> int:

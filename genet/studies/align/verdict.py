@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, get_args
 
 from genet.config.options import Spelling, as_option
 from genet.errors import EvidenceError
-from genet.latency.report import read_latency
+from genet.latency.report import report_latency
 from genet.studies.align import TOLERANCE
-from genet.studies.align.objective import Mode
+from genet.studies.align.objective import ObjectiveMode
 from genet.studies.align.place import Place
 from genet.studies.align.study import UNNOTICED, Alignment, Goal, Ratio, Solver
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def goal_faults(goal: Goal, spelled: Spelling = as_option) -> Iterator[str]:
     """Yield what is wrong with a goal, one line each, with its options as the user spells them."""
     ratio, tolerance, mode = map(spelled, ("target_ratio", "param_tolerance", "mode"))
-    for name, value, known in ((mode, goal.mode, Mode), (spelled("solver"), goal.solver, Solver)):
+    for name, value, known in ((mode, goal.mode, ObjectiveMode), (spelled("solver"), goal.solver, Solver)):
         if value not in get_args(known):
             yield f"{name} must be {' or '.join(get_args(known))} (got {value})"
     if goal.reduce is not None and not 0 < goal.reduce < 1:
@@ -48,7 +48,7 @@ def importance_faults(goal: Goal, asked: str, spelled: Spelling = as_option, oth
         yield f"{option} must go without {asked}: importance chooses widths and channels itself; leave one of them out"
 
 
-def promising(places: Sequence[Place], goal: Goal) -> bool:
+def has_useful_edge(places: Sequence[Place], goal: Goal) -> bool:
     """Return whether an edge beside a width gives what the goal asks for."""
     if goal.mode == "accuracy":
         return any(place.right is not None for place in places)
@@ -61,7 +61,7 @@ def no_edge(subject: ResizableNetwork, goal: Goal, meter: Meter) -> str:
     return f"{subject.name}: no layer has a {side} edge on {device}, so there is nothing to gain"
 
 
-def settled(
+def final_alignment(
     found: Alignment,
     subject: ResizableNetwork,
     goal: Goal,
@@ -75,7 +75,7 @@ def settled(
     """
     if found.reached:
         return found, ""
-    hopeful = promising(found.places, goal)
+    hopeful = has_useful_edge(found.places, goal)
     why = _unreached(found, goal, spelled) + _waiting(subject, meter, spelled) if hopeful else no_edge(subject, goal, meter)
     if goal.reduce is not None and found.measured.above < 1:
         return found, why
@@ -112,7 +112,7 @@ def _unreached(found: Alignment, goal: Goal, spelled: Spelling) -> str:
 
 def _waiting(subject: ResizableNetwork, meter: Meter, spelled: Spelling) -> str:
     """Return the reason why no width can matter much, if it is known."""
-    if meter.setting.device.kind == "cpu" or read_latency(subject.part({}), meter).bound != "host":
+    if meter.setting.device.kind == "cpu" or report_latency(subject.workload({}), meter).bound != "host":
         return ""
     larger, other = f"a larger {spelled('batch')}", f"{spelled('runtime')} cudagraph"
     return f"; it waits for the host, which launches its kernels: {larger}, or {other}, lets widths count"

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, PositiveFloat, PositiveInt
 
-from genet.arch.network import law
+from genet.arch.network import broken_rule
 from genet.errors import GenetError, SpecError, first_line
 from genet.progress import Progress
 from genet.storage import Record
-from genet.studies.survey.survey import Percent, frontier
+from genet.studies.survey.survey import Percent, pareto_positions
 from genet.studies.tables import read_table
 
 TIMING_S = 1.0  # assumed cost of timing a network if a table does not give it
@@ -28,11 +28,11 @@ NATS_PLACE = "NATS-sss-v1_0-50262.pickle.pbz2, or the folder NATS-sss-v1_0-50262
 
 def _choices(text: str) -> str:
     if not re.fullmatch(r"\d+(:\d+)*", text):
-        raise law("must be widths joined by colons, such as 8:16:64")
+        raise broken_rule("must be widths joined by colons, such as 8:16:64")
     return text
 
 
-class Row(Record):
+class BenchRow(Record):
     """One network of a space: its widths and known values. Throughput is in images per second, MACs are of one image."""
 
     network: Annotated[str, AfterValidator(_choices)]
@@ -62,7 +62,7 @@ class Row(Record):
 class Bench:
     """A space of which all networks are known. SpecError if one is missing: searches move from each to its neighbours."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
 
     def __post_init__(self) -> None:
         positions = {len(row.choices) for row in self.rows}
@@ -70,8 +70,8 @@ class Bench:
             raise SpecError([f"a space needs networks with the same number of widths, got {sorted(positions)}"])
         size = math.prod(map(len, self.options))
         if len(self.rows) != size:
-            told = " x ".join(str(len(each)) for each in self.options)
-            raise SpecError([f"a space needs every combination of its widths, {told} = {size} networks, got {len(self.rows)}"])
+            sizes = " x ".join(str(len(each)) for each in self.options)
+            raise SpecError([f"a space needs every combination of its widths, {sizes} = {size} networks, got {len(self.rows)}"])
 
     @cached_property
     def options(self) -> tuple[tuple[int, ...], ...]:
@@ -79,12 +79,12 @@ class Bench:
         return tuple(tuple(sorted(set(each))) for each in zip(*(row.choices for row in self.rows), strict=True))
 
     @cached_property
-    def row_of(self) -> dict[tuple[int, ...], Row]:
+    def row_of(self) -> dict[tuple[int, ...], BenchRow]:
         """Networks by their widths."""
         return {row.choices: row for row in self.rows}
 
     @cached_property
-    def true_frontier(self) -> tuple[Row, ...]:
+    def true_frontier(self) -> tuple[BenchRow, ...]:
         """The frontier of throughput and accuracy."""
         return frontier_of(self.rows)
 
@@ -93,18 +93,18 @@ class Bench:
         """The least throughput and accuracy of all, the reference point of hypervolumes."""
         return min(row.images_per_sec for row in self.rows), min(row.top1_percent for row in self.rows)
 
-    def hypervolume(self, rows: Sequence[Row]) -> float:
+    def hypervolume(self, rows: Sequence[BenchRow]) -> float:
         """Return the share of the true frontier's area of throughput and accuracy that networks dominate; 1 for no area."""
         whole = _area(self.true_frontier, self.corner)
         return _area(frontier_of(rows), self.corner) / whole if whole else 1.0
 
 
-def frontier_of(rows: Sequence[Row]) -> tuple[Row, ...]:
+def frontier_of(rows: Sequence[BenchRow]) -> tuple[BenchRow, ...]:
     """Return the networks that no other beats in throughput and accuracy."""
-    return tuple(rows[place] for place in frontier([row.point for row in rows]))
+    return tuple(rows[place] for place in pareto_positions([row.point for row in rows]))
 
 
-def _area(rows: Sequence[Row], corner: tuple[float, float]) -> float:
+def _area(rows: Sequence[BenchRow], corner: tuple[float, float]) -> float:
     """Return the area of the staircase from a corner up to a frontier."""
     points = np.array(sorted({row.point for row in rows}, reverse=True)).reshape(-1, 2) - corner
     heights = np.diff(points[:, 1], prepend=0.0)  # accuracy rises as throughput falls
@@ -113,7 +113,7 @@ def _area(rows: Sequence[Row], corner: tuple[float, float]) -> float:
 
 def read_bench(path: Path) -> Bench:
     """Read a CSV file with the columns network, top1_percent, images_per_sec, macs, train_sec, and perhaps time_sec."""
-    return Bench(read_table(path, Row, ("network",)))
+    return Bench(read_table(path, BenchRow, ("network",)))
 
 
 def read_nats(path: Path, progress: Progress) -> Bench:
@@ -141,10 +141,10 @@ def read_nats(path: Path, progress: Progress) -> Bench:
     return Bench(tuple(rows))
 
 
-def _row(api: Any, index: int, network: str) -> Row:
+def _row(api: Any, index: int, network: str) -> BenchRow:
     cost = api.get_cost_info(index, "cifar10")
     found = api.get_more_info(index, "cifar10", hp=NATS_EPOCHS, is_random=False)
-    return Row(
+    return BenchRow(
         network=network,
         top1_percent=found["test-accuracy"],
         images_per_sec=NATS_IMAGES / cost["latency"],

@@ -14,12 +14,12 @@ from genet.errors import SpecError
 from genet.progress import UNSEEN, Tracker
 from genet.statistics import spearman
 from genet.storage import Record
-from genet.studies.filter.bench import Bench, Row, frontier_of
+from genet.studies.filter.bench import Bench, BenchRow, frontier_of
 from genet.studies.filter.searchers import SEARCHERS, Searcher
-from genet.studies.survey.survey import frontier
+from genet.studies.survey.survey import pareto_positions
 
 Predicate = Literal["utilization", "FLOPs"]
-PREDICATES: dict[Predicate, Callable[[Row], float]] = {
+PREDICATES: dict[Predicate, Callable[[BenchRow], float]] = {
     "utilization": lambda row: row.utilization,
     "FLOPs": lambda row: float(row.macs),
 }
@@ -33,12 +33,12 @@ class Reward:
     target_images_per_sec: float
     weight: float = 0.07
 
-    def __call__(self, row: Row) -> float:
+    def __call__(self, row: BenchRow) -> float:
         """Return the reward of one network."""
         return row.top1_percent / 100 * (row.images_per_sec / self.target_images_per_sec) ** self.weight
 
 
-class Found(Record):
+class SearchRun(Record):
     """The result of one search with one seed."""
 
     method: str
@@ -51,7 +51,7 @@ class Found(Record):
     hypervolume: float  # hypervolume over the true frontier's
 
 
-class Method(Record):
+class MethodSummary(Record):
     """One method over all seeds: means, and standard deviations over seeds."""
 
     method: str
@@ -74,13 +74,13 @@ class Filtering(Record):
     budget_sec: float
     target_images_per_sec: float
     weight: float
-    runs: tuple[Found, ...]
-    methods: tuple[Method, ...]
+    runs: tuple[SearchRun, ...]
+    methods: tuple[MethodSummary, ...]
 
 
-def predicate_frontier(rows: Sequence[Row], predicate: Predicate) -> tuple[Row, ...]:
+def predicate_frontier(rows: Sequence[BenchRow], predicate: Predicate) -> tuple[BenchRow, ...]:
     """Return networks that no other beats in throughput and in the cheap figure: those worth training."""
-    return tuple(rows[place] for place in frontier([(row.images_per_sec, PREDICATES[predicate](row)) for row in rows]))
+    return tuple(rows[place] for place in pareto_positions([(row.images_per_sec, PREDICATES[predicate](row)) for row in rows]))
 
 
 def filtering_cost(bench: Bench, predicate: Predicate) -> float:
@@ -90,13 +90,13 @@ def filtering_cost(bench: Bench, predicate: Predicate) -> float:
     )
 
 
-def filtered(bench: Bench, predicate: Predicate, budget_sec: float, seed: int) -> Found:
+def search_by_filtering(bench: Bench, predicate: Predicate, budget_sec: float, seed: int) -> SearchRun:
     """Time all networks (section 4.3.2), then train those on the frontier, in any order, as far as the budget goes.
 
     If it does not suffice to time all, half of it goes into timing and half into training.
     """
-    draw = np.random.default_rng(seed)
-    order = [bench.rows[place] for place in draw.permutation(len(bench.rows))]
+    rng = np.random.default_rng(seed)
+    order = [bench.rows[place] for place in rng.permutation(len(bench.rows))]
     spent, seen = 0.0, []
     timing = math.fsum(row.time_sec for row in order)
     for row in order:
@@ -106,7 +106,7 @@ def filtered(bench: Bench, predicate: Predicate, budget_sec: float, seed: int) -
         seen.append(row)
     trained = []
     left = predicate_frontier(seen, predicate)
-    for place in draw.permutation(len(left)):
+    for place in rng.permutation(len(left)):
         if spent + left[place].train_sec > budget_sec * (1 + 1e-9):
             break
         spent += left[place].train_sec
@@ -114,10 +114,10 @@ def filtered(bench: Bench, predicate: Predicate, budget_sec: float, seed: int) -
     return _found(bench, f"filter by {predicate}", seed, trained, len(seen), spent)
 
 
-def sampled(bench: Bench, method: str, reward: Reward, budget_sec: float, seed: int) -> Found:
+def search_by_sampling(bench: Bench, method: str, reward: Reward, budget_sec: float, seed: int) -> SearchRun:
     """Propose, train and time side by side, learn (algorithm 1), until the budget is spent; known networks cost nothing."""
     searcher: Searcher = SEARCHERS[method]([len(each) for each in bench.options], seed)
-    known: dict[tuple[int, ...], Row] = {}
+    known: dict[tuple[int, ...], BenchRow] = {}
     spent, repeats = 0.0, 0
     while repeats < STUCK and len(known) < len(bench.rows):
         choices = searcher.propose()
@@ -132,10 +132,10 @@ def sampled(bench: Bench, method: str, reward: Reward, budget_sec: float, seed: 
     return _found(bench, method, seed, list(known.values()), len(known), spent)
 
 
-def _found(bench: Bench, method: str, seed: int, trained: Sequence[Row], timed: int, seconds: float) -> Found:
+def _found(bench: Bench, method: str, seed: int, trained: Sequence[BenchRow], timed: int, seconds: float) -> SearchRun:
     front = frontier_of(trained)
     true = {row.network for row in bench.true_frontier}
-    return Found(
+    return SearchRun(
         method=method,
         seed=seed,
         trained=len(trained),
@@ -168,8 +168,8 @@ def study(bench: Bench, conditions: Conditions = Conditions(), tracker: Tracker 
         target = float(np.median([row.images_per_sec for row in bench.rows]))
     reward, runs = Reward(target, conditions.weight), []
     for seed in range(conditions.seeds):
-        runs += [filtered(bench, predicate, budget, seed) for predicate in PREDICATES]
-        runs += [sampled(bench, method, reward, budget, seed) for method in SEARCHERS]
+        runs += [search_by_filtering(bench, predicate, budget, seed) for predicate in PREDICATES]
+        runs += [search_by_sampling(bench, method, reward, budget, seed) for method in SEARCHERS]
         tracker.advance()
     accuracies = [row.top1_percent for row in bench.rows]
     return Filtering(
@@ -185,14 +185,14 @@ def study(bench: Bench, conditions: Conditions = Conditions(), tracker: Tracker 
     )
 
 
-def _method(runs: Sequence[Found]) -> Method:
-    def mean(of: Callable[[Found], float]) -> float:
+def _method(runs: Sequence[SearchRun]) -> MethodSummary:
+    def mean(of: Callable[[SearchRun], float]) -> float:
         return fmean(of(run) for run in runs)
 
-    def deviation(of: Callable[[Found], float]) -> float:
+    def deviation(of: Callable[[SearchRun], float]) -> float:
         return stdev(of(run) for run in runs) if len(runs) > 1 else 0.0
 
-    return Method(
+    return MethodSummary(
         method=runs[0].method,
         trained=mean(lambda run: run.trained),
         timed=mean(lambda run: run.timed),

@@ -12,9 +12,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from genet.errors import MeasurementError
 from genet.latency.estimate.intensity import LayerIntensity, flops_of, intensity_of, layers_of
-from genet.latency.estimate.roofline import Product
+from genet.latency.estimate.roofline import MatrixProduct
 from genet.latency.table import Rounds
-from genet.latency.timing.ratio import MOST_ROUNDS, Stop, rounds_of
+from genet.latency.timing.ratio import MOST_ROUNDS, StopRule, measure_rounds
 from genet.latency.workload import Workload
 from genet.search.solver import pareto
 from genet.storage import Record
@@ -83,7 +83,7 @@ class Frontiers(Record):
         return tuple(name for name in self.throughput_accuracy if name in rest)
 
 
-def frontier(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
+def pareto_positions(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
     """Return the positions of points that none dominates, by being as good in both and better in one; equal points stay."""
     if not points:
         return ()
@@ -99,7 +99,7 @@ def frontiers(rows: Sequence[Surveyed]) -> Frontiers:
 
     def names(one: Sequence[float], two: Sequence[float | None]) -> tuple[str, ...]:
         known = [(row.model, (x, y)) for row, x, y in zip(rows, one, two, strict=True) if y is not None]
-        return tuple(known[position][0] for position in frontier([point for _, point in known]))
+        return tuple(known[position][0] for position in pareto_positions([point for _, point in known]))
 
     accuracy = [row.top1_percent for row in rows]
     return Frontiers(
@@ -115,58 +115,58 @@ def utilizations(rows: Sequence[Surveyed]) -> tuple[float, ...]:
     return shares if len(shares) == len(rows) else tuple(row.tflops_per_sec for row in rows)
 
 
-class Entrant(NamedTuple):
+class SurveyEntry(NamedTuple):
     """A network to survey, on a meter that sets its batch, with the matrix product in that batch."""
 
-    part: Workload
+    workload: Workload
     meter: Meter
-    product: Product
+    product: MatrixProduct
 
 
-def survey(part: Workload, meter: Meter, product: Product, ratio: float) -> Surveyed:
+def survey(workload: Workload, meter: Meter, product: MatrixProduct, ratio: float) -> Surveyed:
     """Time a network in turn with the matrix product; `ratio` is the device's compute-to-memory ratio."""
-    return survey_in_turn([Entrant(part, meter, product)], ratio)[0]
+    return survey_in_turn([SurveyEntry(workload, meter, product)], ratio)[0]
 
 
-def survey_in_turn(entrants: Sequence[Entrant], ratio: float) -> tuple[Surveyed, ...]:
+def survey_in_turn(entries: Sequence[SurveyEntry], ratio: float) -> tuple[Surveyed, ...]:
     """Time networks for a comparison in turn, round by round, and the matrix product with each of them.
 
     The figures are medians over the rounds: a round disturbed by other work on the machine does not affect them.
     """
-    layers = [_layers(entrant) for entrant in entrants]
-    stop = Stop(lambda rounds: _error(rounds) <= KNOWN, most=MOST_ROUNDS).at(entrants[0].meter)
-    in_turn = zip(*(rounds_of([part, product.part], meter) for part, meter, product in entrants), strict=True)
+    layers = [_layers(entry) for entry in entries]
+    stop = StopRule(lambda rounds: _error(rounds) <= KNOWN, most=MOST_ROUNDS).at(entries[0].meter)
+    in_turn = zip(*(measure_rounds([workload, product.workload], meter) for workload, meter, product in entries), strict=True)
     rounds = next(each for each in in_turn if all(map(stop, each)))
-    return tuple(_surveyed(*each, ratio) for each in zip(entrants, layers, rounds, strict=True))
+    return tuple(_surveyed(*each, ratio) for each in zip(entries, layers, rounds, strict=True))
 
 
-def _layers(entrant: Entrant) -> tuple[LayerIntensity, ...]:
+def _layers(entry: SurveyEntry) -> tuple[LayerIntensity, ...]:
     """Return the layers that count; MeasurementError if there are none, or operations that do not count."""
-    part, setting = entrant.part, entrant.meter.setting
-    layers = layers_of(part.ops(), setting.batch, setting.dtype)
+    workload, setting = entry.workload, entry.meter.setting
+    layers = layers_of(workload.ops(), setting.batch, setting.dtype)
     if not flops_of(layers):
-        raise MeasurementError(f"{part.name}: got no convolutions or linear layers, expected some to judge it by")
-    uncounted = next((op.name for op in part.ops() if op.kind == "product"), None)
+        raise MeasurementError(f"{workload.name}: got no convolutions or linear layers, expected some to judge it by")
+    uncounted = next((op.name for op in workload.ops() if op.kind == "product"), None)
     if uncounted:
         raise MeasurementError(
-            f"{part.name}: got products of activations ({uncounted}), which are not counted, expected a convolutional network"
+            f"{workload.name}: got products of activations ({uncounted}), which are not counted, expected a convolutional network"
         )
     return layers
 
 
-def _surveyed(entrant: Entrant, layers: Sequence[LayerIntensity], rounds: Rounds, ratio: float) -> Surveyed:
-    part, product, setting = entrant.part, entrant.product, entrant.meter.setting
+def _surveyed(entry: SurveyEntry, layers: Sequence[LayerIntensity], rounds: Rounds, ratio: float) -> Surveyed:
+    workload, product, setting = entry.workload, entry.product, entry.meter.setting
     ms, flops = median(rounds.ms), flops_of(layers)
     return Surveyed(
-        model=part.name.removeprefix("timm:"),
+        model=workload.name.removeprefix("timm:"),
         images_per_sec=1e3 * setting.batch / ms,
         tflops_per_sec=flops / ms * 1e-9,
         peak_tflops_per_sec=product.tflops_per_sec(median(rounds.reference_ms)),
         utilization_error=_error(rounds) if len(rounds.ms) > 1 else None,
         estimate=setting.estimate,
-        resolution=part.image[-1],
+        resolution=workload.image[-1],
         batch=setting.batch,
-        parameters=sum(parameter.numel() for parameter in part.build().parameters()),
+        parameters=sum(parameter.numel() for parameter in workload.build().parameters()),
         macs=flops // (2 * setting.batch),
         intensity=intensity_of(layers),
         bound_share=sum(layer.flops for layer in layers if layer.intensity > ratio) / flops,

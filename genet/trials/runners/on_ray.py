@@ -48,29 +48,29 @@ class OnRay:
         """See `Runner`."""
         ray = self._ray
         task = ray.remote(_run).options(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES)
-        paces = ray.remote(_Paces).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
+        progress = ray.remote(_GroupProgress).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
         shared = ray.put(work.on("cuda:0", self._share) if self._gpus else work.on("cpu"))
         running: dict[Any, tuple[Task, ...]] = {}
 
         def submit(group: Sequence[Task]) -> None:
-            running[task.remote(shared, tuple(group), paces)] = tuple(group)
+            running[task.remote(shared, tuple(group), progress)] = tuple(group)
 
         for group in groups:
             submit(group)
-        seen: dict[str, float] = {}  # progress shown so far, by the group's first task
+        reported_by_group: dict[str, float] = {}  # progress shown so far, by the group's first task
         try:
             while running:
                 done, _ = ray.wait(list(running), timeout=LOOK_S)
-                walked = ray.get(paces.walked.remote())
+                done_by_group = ray.get(progress.done_by_group.remote())
                 for group in running.values():
                     name = group[0].id
-                    yield ProgressDelta(walked.get(name, 0.0) - seen.get(name, 0.0))
-                    seen[name] = walked.get(name, 0.0)
+                    yield ProgressDelta(done_by_group.get(name, 0.0) - reported_by_group.get(name, 0.0))
+                    reported_by_group[name] = done_by_group.get(name, 0.0)
                 for reference in done:
                     group = running.pop(reference)
                     results = _results(ray, reference, group, work)
-                    told = seen.pop(group[0].id)
-                    yield ProgressDelta(len(results) - told)
+                    reported = reported_by_group.pop(group[0].id)
+                    yield ProgressDelta(len(results) - reported)
                     yield from results
                     if not results:  # a task that kills its workers then affects no others
                         for alone in group:
@@ -123,18 +123,18 @@ def _on_this_node(ray: Any) -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _run(work: Work, group: tuple[Task, ...], paces: Any) -> list[Result]:
+def _run(work: Work, group: tuple[Task, ...], progress: Any) -> list[Result]:
     """Run a group as a task and return its results; its progress goes to the actor that the driver reads."""
     import torch
 
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     name, results = group[0].id, []
-    paces.begin.remote(name)
+    progress.begin.remote(name)
     try:
         for event in work(group):
             if isinstance(event, ProgressDelta):
-                paces.walk.remote(name, event.tasks)
+                progress.add.remote(name, event.tasks)
             else:
                 results.append(event)
     except LostDeviceError:
@@ -142,23 +142,23 @@ def _run(work: Work, group: tuple[Task, ...], paces: Any) -> list[Result]:
     return results
 
 
-class _Paces:
+class _GroupProgress:
     """An actor that keeps the progress of every group for the driver. A group is named by its first task."""
 
     def __init__(self) -> None:
-        self._walked: dict[str, float] = {}
+        self._done_by_group: dict[str, float] = {}
 
     def begin(self, name: str) -> None:
         """Record that a group starts, perhaps again."""
-        self._walked[name] = 0.0
+        self._done_by_group[name] = 0.0
 
-    def walk(self, name: str, tasks: float) -> None:
+    def add(self, name: str, tasks: float) -> None:
         """Record further progress of a group."""
-        self._walked[name] += tasks
+        self._done_by_group[name] += tasks
 
-    def walked(self) -> dict[str, float]:
+    def done_by_group(self) -> dict[str, float]:
         """Return the progress in tasks, by group."""
-        return self._walked
+        return self._done_by_group
 
 
 def _results(ray: Any, reference: Any, group: Sequence[Task], work: Work) -> list[Result]:

@@ -27,15 +27,15 @@ DEATHS = 2  # deaths of its worker after which a single task is not tried again
 
 
 @dataclass(frozen=True)
-class _Group:
+class _TaskGroup:
     tasks: tuple[Task, ...]
     deaths: int = 0  # deaths of workers on the task
 
-    def parts(self) -> list[_Group]:
+    def parts(self) -> list[_TaskGroup]:
         """Return the same tasks in smaller groups, so that a task that kills its worker is found and affects no others."""
         size = max(1, (len(self.tasks) + 1) // 2) if self.deaths == 0 else 1
         starts = range(0, len(self.tasks), size)
-        return [_Group(self.tasks[start : start + size], self.deaths + 1) for start in starts]
+        return [_TaskGroup(self.tasks[start : start + size], self.deaths + 1) for start in starts]
 
 
 class Processes:
@@ -51,7 +51,7 @@ class Processes:
 
     def __call__(self, groups: Iterable[Sequence[Task]], work: Work) -> Generator[Event]:
         """See `Runner`. RunError if a worker does not even start."""
-        waiting = deque(_Group(tuple(group)) for group in groups)
+        waiting = deque(_TaskGroup(tuple(group)) for group in groups)
         devices = self._devices[: len(waiting)]
         threads = max(1, torch.get_num_threads() // max(1, len(devices)))
         slots = [_Slot(d, work.on(d, 1 / devices.count(d)), threads) for d in devices]
@@ -67,7 +67,7 @@ class Processes:
                     yield from slot.events()
                     slot.end_if_silent(work.silence_s)
                     if slot.group and slot.dead:
-                        yield from slot.bury(waiting)
+                        yield from slot.requeue_unfinished(waiting)
         finally:
             for slot in slots:
                 slot.stop()
@@ -80,7 +80,7 @@ class _Slot:
 
     def __init__(self, device: str, work: Work, threads: int) -> None:
         self._device, self._work, self._threads, self._sent = device, work, threads, pickle.dumps(work)
-        self.group: _Group | None = None
+        self.group: _TaskGroup | None = None
         self._process: SpawnProcess | None = None
         self._failed_starts = 0  # in a row
 
@@ -99,11 +99,11 @@ class _Slot:
         except OSError:
             self.dead = True
 
-    def give(self, group: _Group) -> None:
+    def give(self, group: _TaskGroup) -> None:
         """Give the worker a group; start a new worker if the last was killed."""
         if self._process is None:
             self.start()
-        self.group, self._left, self._walked = group, {task.id: task for task in group.tasks}, 0.0
+        self.group, self._left, self._done = group, {task.id: task for task in group.tasks}, 0.0
         if not self._knows_work:
             self._send(self._sent)
             self._knows_work = True
@@ -123,7 +123,7 @@ class _Slot:
                 self._ready, self.group = True, self.group if not self._ready else None
                 continue
             if isinstance(event, ProgressDelta):
-                self._walked += event.tasks
+                self._done += event.tasks
             else:
                 del self._left[event.id]
             yield event
@@ -134,7 +134,7 @@ class _Slot:
             self._process.kill()
             self.dead = True
 
-    def bury(self, waiting: deque[_Group]) -> Generator[Event]:
+    def requeue_unfinished(self, waiting: deque[_TaskGroup]) -> Generator[Event]:
         """Give a dead worker's unfinished tasks back, or yield them as failed if they were tried often enough."""
         if self.group is None or self._process is None:
             return
@@ -150,9 +150,9 @@ class _Slot:
         if not self._ready:
             waiting.appendleft(group)
             return
-        yield ProgressDelta(len(group.tasks) - len(left) - self._walked)
+        yield ProgressDelta(len(group.tasks) - len(left) - self._done)
         if group.deaths < DEATHS:
-            waiting.extendleft(_Group(left, group.deaths).parts())
+            waiting.extendleft(_TaskGroup(left, group.deaths).parts())
         else:
             yield from (self._work.failed(task, "worker killed", f"{DEATHS + 1} times, with exit code {code}") for task in left)
             yield ProgressDelta(len(left))

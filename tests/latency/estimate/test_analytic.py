@@ -19,7 +19,7 @@ from genet.arch.network import Network
 from genet.errors import DeviceError, EvidenceError, SpecError
 from genet.latency.estimate.analytic import LAUNCH_MS, TILES, Tile, corrected, estimate, scale_of, tiled, waves
 from genet.latency.estimate.gpus import GPUS, find_gpu
-from genet.latency.estimate.residual import FEWEST, LearnedCorrection, Timed
+from genet.latency.estimate.residual import FEWEST, LearnedCorrection, TimedKernels
 from genet.latency.ops import Op, network_ops
 from tests.fixtures.strategies import networks
 
@@ -211,8 +211,8 @@ def test_a_scale_is_the_median_of_measured_over_estimated_and_needs_real_times()
         scale_of([], [])
 
 
-def timed(ratio: float, op: Op) -> Timed:
-    return Timed((op,), 64, ratio, 1.0)
+def timed(ratio: float, op: Op) -> TimedKernels:
+    return TimedKernels((op,), 64, ratio, 1.0)
 
 
 def test_a_residual_corrects_what_it_has_seen_and_keeps_depthwise_apart() -> None:

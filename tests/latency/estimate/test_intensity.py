@@ -11,9 +11,9 @@ from genet.config.recipe import Dtype, Measure
 from genet.device import read_card
 from genet.latency.estimate.gpus import find_gpu
 from genet.latency.estimate.intensity import flops_of, intensity_of, layers_of
-from genet.latency.estimate.roofline import PASS_BYTES, Product, memory_pass, read_roof
+from genet.latency.estimate.roofline import PASS_BYTES, MatrixProduct, measure_roof, memory_pass
 from genet.latency.timing.meter import EstimateMeter, Meter, open_meter
-from genet.latency.workload import read_part
+from genet.latency.workload import read_workload
 from genet.studies.survey.survey import survey
 
 # Convolutions of ResNet-50 at 224 pixels: how many, kernel, channels read and written, size read and written.
@@ -59,19 +59,19 @@ def test_resnet50_and_gernet_l_have_the_intensity_that_a_sum_by_hand_gives(batch
         ("timm:resnet50", RESNET50, [], 2048),
         ("timm:gernet_l", GERNET_L, DEPTHWISE, 2560),
     ):
-        layers = layers_of(read_part(name).ops(), batch, dtype)
+        layers = layers_of(read_workload(name).ops(), batch, dtype)
         assert intensity_of(layers) == pytest.approx(by_hand(dense, depthwise, last, batch, value), rel=1e-9), name
 
 
 def test_a_network_of_ours_has_the_intensity_of_timms_model_of_it() -> None:
-    ours, theirs = (layers_of(read_part(name).ops(), 64, "fp16") for name in ("genet-large", "timm:gernet_l"))
+    ours, theirs = (layers_of(read_workload(name).ops(), 64, "fp16") for name in ("genet-large", "timm:gernet_l"))
     assert intensity_of(ours) == pytest.approx(intensity_of(theirs))
     assert flops_of(ours) == flops_of(theirs)
 
 
 def test_larger_batches_raise_the_intensity_up_to_what_activations_allow() -> None:
     """Utilization paper, section 2.2."""
-    ops = read_part("genet-light").ops()
+    ops = read_workload("genet-light").ops()
     found = [intensity_of(layers_of(ops, batch, "fp16")) for batch in (1, 8, 64, 512, 4096)]
     assert found == sorted(found)
     assert found[-1] < 1.02 * found[-2]
@@ -80,12 +80,12 @@ def test_larger_batches_raise_the_intensity_up_to_what_activations_allow() -> No
 @pytest.mark.parametrize("batch", [1, 6, 64, 1000])
 def test_a_product_is_what_it_says_in_any_batch(batch: int) -> None:
     for kind in ("linear layer", "convolution"):
-        part = Product(kind, 256, batch).part
+        part = MatrixProduct(kind, 256, batch).workload
         module = part.build()
         images = torch.randn(batch, *part.image)
         written = module(images)
-        assert 2 * written.numel() * 256 == Product(kind, 256, batch).flops
-        assert sum(2 * op.macs * batch for op in part.ops()) == Product(kind, 256, batch).flops
+        assert 2 * written.numel() * 256 == MatrixProduct(kind, 256, batch).flops
+        assert sum(2 * op.macs * batch for op in part.ops()) == MatrixProduct(kind, 256, batch).flops
 
 
 def estimate(gpu: str) -> Meter:
@@ -95,7 +95,7 @@ def estimate(gpu: str) -> Meter:
 
 def test_a_roof_tells_the_data_sheet_beside_what_is_reached() -> None:
     """V100: 125 TFLOP/s over 900 GB/s are the 139 FLOP per byte of the utilization paper."""
-    roof, _ = read_roof(estimate("v100"))
+    roof, _ = measure_roof(estimate("v100"))
     assert roof.published_ratio == pytest.approx(139, abs=0.5)
     assert 0.75 * 125 < roof.tflops_per_sec < 125
     assert 0.7 * 900 < roof.gb_per_sec < 900
@@ -113,6 +113,6 @@ def test_a_pass_over_memory_is_beyond_every_cache() -> None:
 def test_a_matrix_product_timed_in_turn_with_itself_uses_the_whole_device() -> None:
     """The median of a few within 5 %, or within what they scatter by where others share this machine."""
     meter = open_meter(Measure(device="cpu", batch=4), read_card(torch.device("cpu")), torch.device("cpu"))
-    product = Product("convolution", 1024, 4)
-    shares = [survey(product.part, meter, product, 10.0).utilization or 0.0 for _ in range(5)]
+    product = MatrixProduct("convolution", 1024, 4)
+    shares = [survey(product.workload, meter, product, 10.0).utilization or 0.0 for _ in range(5)]
     assert abs(statistics.median(shares) - 1) < max(0.05, 2 * statistics.stdev(shares)), shares

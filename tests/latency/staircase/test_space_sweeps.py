@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from genet.arch.network import Block, BlockType, blocks
-from genet.arch.space import MultipleOf, SearchSpace, Widths
+from genet.arch.space import MultipleOf, SearchSpace, WidthsOnOffer
 from genet.config.reader import read_space
 from genet.config.recipe import Measure
 from genet.device import read_card
@@ -23,9 +23,9 @@ from genet.latency.staircase.space_sweeps import (
     correction_networks,
     expected_rows,
     find_staircases,
-    places,
     random_networks,
     rows_needed,
+    staircase_sites,
     sweep_blocks,
 )
 from genet.latency.staircase.sweep import SHORT
@@ -53,7 +53,7 @@ def fill(measured: LatencyTable, wanted: Iterable[Block], ms: Callable[[Block], 
         measured.add_block(row(block, ms(block)))
 
 
-def every(space: SearchSpace, step: int = 1) -> dict[int, Widths]:
+def every(space: SearchSpace, step: int = 1) -> dict[int, WidthsOnOffer]:
     """Every n-th width on offer, at every resolution."""
     thinned = {key: widths[::step] for key, widths in space.widths_on_offer().items()}
     return dict.fromkeys(space.input.resolutions, thinned)
@@ -129,7 +129,7 @@ def test_the_papers_space_is_a_table_of_thousands_of_rows_and_not_of_millions() 
 
 def test_a_plain_grid_has_no_sweeps_and_all_its_rows_are_counted() -> None:
     plain = DIGITS.model_copy(update={"widths": MultipleOf(multiple_of=16)})
-    assert places(plain) == ()
+    assert staircase_sites(plain) == ()
     expected = expected_rows(plain, networks=3)
     assert expected.sweep == 0
     assert expected.rest == len(set(rows_needed(plain, every(plain))))
@@ -166,7 +166,9 @@ def test_a_sweep_ends_and_has_found_the_planted_edges_with_half_of_the_widths(tm
 
 
 def test_a_sweep_of_the_papers_third_superblock_finds_its_edges_among_25_widths(tmp_path: Path) -> None:
-    place = next(place for place in places(MASTERNET) if str(place.block_type) == "BL k3 r0.25" and place.superblock == 2)
+    place = next(
+        place for place in staircase_sites(MASTERNET) if str(place.block_type) == "BL k3 r0.25" and place.superblock == 2
+    )
     assert len(place.sweep) <= 30
     measured = table(tmp_path)
     swept(place, 512, measured, stairs(256))
@@ -214,11 +216,11 @@ def test_a_sweep_of_which_hardly_anything_fits_ends_too(tmp_path: Path, fitting:
 def test_the_staircases_keep_the_widths_at_the_edges_and_the_masternets_own(tmp_path: Path) -> None:
     space = DIGITS.model_copy(update={"input": DIGITS.input.model_copy(update={"resolutions": (32,)})})
     measured = table(tmp_path)
-    for place in places(space):
+    for place in staircase_sites(space):
         fill(measured, place.sweep, stairs(20))
     found = find_staircases(space, measured)
     assert found.setting == SETTING.digest
-    for placed, place in zip(found.staircases, places(space), strict=True):
+    for placed, place in zip(found.staircases, staircase_sites(space), strict=True):
         widths = {block.width for block in place.sweep}
         own = space.superblocks[placed.superblock].width
         last_of_a_tread = {width for width in widths if math.ceil(width / 20) < math.ceil((width + 8) / 20)} | {max(widths)}
@@ -236,7 +238,7 @@ def test_a_drift_that_was_divided_out_is_not_taken_for_noise(tmp_path: Path) -> 
     """Rows are measured in random order while the machine slows down by a tenth; the sentinel shows no noise at all."""
     space = DIGITS.model_copy(update={"input": DIGITS.input.model_copy(update={"resolutions": (32,)})})
     steady, drifting = table(tmp_path), table(tmp_path / "b")
-    every_row = list(dict.fromkeys(block for place in places(space) for block in place.sweep))
+    every_row = list(dict.fromkeys(block for place in staircase_sites(space) for block in place.sweep))
     random.Random(0).shuffle(every_row)
     for number, block in enumerate(every_row):
         ms, drift = stairs(20)(block), 1 + 0.1 * (number // 4) / (len(every_row) // 4)  # four rows between two readings
@@ -249,12 +251,12 @@ def test_a_drift_that_was_divided_out_is_not_taken_for_noise(tmp_path: Path) -> 
 
 def test_widths_that_failed_are_never_kept_and_no_part_of_a_staircase(tmp_path: Path) -> None:
     measured = table(tmp_path)
-    for place in places(DIGITS):
+    for place in staircase_sites(DIGITS):
         middle = place.sweep[len(place.sweep) // 2].width
         fill(measured, place.sweep, lambda block, middle=middle: None if block.width > middle else stairs(16)(block))
     failed = {str(row.block) for row in measured.block_rows if row.failure}
     assert len(failed) > 10
-    for placed, place in zip(find_staircases(DIGITS, measured).staircases, places(DIGITS), strict=True):
+    for placed, place in zip(find_staircases(DIGITS, measured).staircases, staircase_sites(DIGITS), strict=True):
         gone = {block.width for block in place.sweep if str(block) in failed}
         assert not gone & set(placed.kept)
         assert placed.staircase is None or not gone & set(placed.staircase.widths)
@@ -263,7 +265,7 @@ def test_widths_that_failed_are_never_kept_and_no_part_of_a_staircase(tmp_path: 
 def test_a_block_type_of_which_no_width_could_be_measured_is_not_on_offer(tmp_path: Path) -> None:
     """Profiling again, as the refusal of a place without any row advises, would change nothing: failures are answers."""
     measured = table(tmp_path)
-    for place in places(DIGITS):
+    for place in staircase_sites(DIGITS):
         fill(measured, place.sweep, lambda block: None if block.kind == "DW" else stairs(16)(block))
     for placed in find_staircases(DIGITS, measured).staircases:
         assert (placed.kept == ()) == placed.block_type.startswith("DW")
@@ -271,7 +273,7 @@ def test_a_block_type_of_which_no_width_could_be_measured_is_not_on_offer(tmp_pa
 
 def test_a_single_width_that_could_be_measured_is_kept_without_a_staircase(tmp_path: Path) -> None:
     measured = table(tmp_path)
-    for place in places(DIGITS):
+    for place in staircase_sites(DIGITS):
         smallest = min(block.width for block in place.sweep)
         fill(measured, place.sweep, lambda block, smallest=smallest: 1.0 if block.width == smallest else None)
     alone = [placed for placed in find_staircases(DIGITS, measured).staircases if placed.staircase is None]

@@ -24,7 +24,7 @@ from genet.latency.timing.clock import (
     measure_apart,
     summarise,
 )
-from genet.progress import Count, Tracker
+from genet.progress import Tracker, WorkItem
 
 CPU = torch.device("cpu")
 
@@ -142,7 +142,7 @@ def test_a_work_that_is_shorter_than_its_launch_takes_the_device_no_longer_than_
 
 
 def test_no_round_of_works_apart_begins_beyond_the_limit_but_the_first() -> None:
-    rounds = Tracker(Count("", None))
+    rounds = Tracker(WorkItem("", None))
     (timing,) = measure_apart([lambda: time.sleep(0.001)], CPU, rounds, limit_s=0.0)
     assert rounds.done == 1
     assert isinstance(timing, Timing)

@@ -14,8 +14,8 @@ from genet.latency.table import Setting
 from genet.latency.timing.clock import Timing
 from genet.latency.timing.curves import measure_curves, read_range, read_sweep_option
 from genet.latency.timing.meter import Meter, open_meter
-from genet.latency.workload import Workload, read_part, with_width
-from genet.progress import Count, Tracker
+from genet.latency.workload import Workload, read_workload, with_width
+from genet.progress import Tracker, WorkItem
 
 CPU = torch.device("cpu")
 CARD = read_card(CPU)
@@ -74,14 +74,14 @@ def estimate_at(batch: int | None) -> Meter:
 
 
 def test_curves_over_the_batch_are_what_the_meter_says_at_each_batch() -> None:
-    ticks = Tracker(Count("values", None))
+    ticks = Tracker(WorkItem("values", None))
     found = measure_curves([BLOCK, OTHER], "batch", (1, 8, 64), estimate_at, None, ticks)
     assert ticks.done == 3
     assert (found.variable, found.batch, found.estimate, found.device) == ("batch", None, True, "estimate:v100")
     assert [curve.name for curve in found.curves] == [BLOCK, OTHER]
     for curve in found.curves:
         assert curve.values == (1, 8, 64)
-        expected = [estimate_at(batch).prepare([read_part(curve.name)])()[0].ms for batch in (1, 8, 64)]
+        expected = [estimate_at(batch).prepare([read_workload(curve.name)])()[0].ms for batch in (1, 8, 64)]
         assert curve.ms == tuple(expected)
         assert sorted(expected) == expected
         assert len(set(curve.parameters)) == 1
@@ -91,7 +91,7 @@ def test_curves_over_width_grow_in_parameters_too() -> None:
     found = measure_curves([BLOCK], "width", (32, 64, 128), estimate_at, 7)
     (curve,) = found.curves
     assert found.batch == 16
-    parts = [read_part(with_width(BLOCK, width), 7) for width in (32, 64, 128)]
+    parts = [read_workload(with_width(BLOCK, width), 7) for width in (32, 64, 128)]
     assert curve.parameters == tuple(2 * 9 * width**2 for width in (32, 64, 128))  # of its two convolutions
     assert curve.ms == tuple(estimate_at(None).prepare([part])()[0].ms for part in parts)
 
@@ -99,7 +99,7 @@ def test_curves_over_width_grow_in_parameters_too() -> None:
 def test_curves_over_size_take_the_place_of_the_things_own() -> None:
     found = measure_curves([BLOCK], "size", (7, 56), estimate_at, None)
     (curve,) = found.curves
-    assert curve.ms == tuple(estimate_at(None).prepare([read_part(BLOCK, size)])()[0].ms for size in (7, 56))
+    assert curve.ms == tuple(estimate_at(None).prepare([read_workload(BLOCK, size)])()[0].ms for size in (7, 56))
     assert curve.parameters[0] == curve.parameters[1]
 
 

@@ -37,20 +37,28 @@ aims = st.builds(lambda bound: Objective("latency", -bound, bound), st.floats(0,
 
 @example([place("0", (1.0, 0), (-1e-6, 0))], Objective("accuracy", 0.0))
 @given(places(), aims)
-def test_the_exact_choice_is_the_best_of_all_that_keep_the_bounds(some: list[Place], aim: Objective) -> None:
-    allowed = [chosen for chosen in itertools.product(*(each.options for each in some)) if aim.allows(aim.used(some, chosen))]
-    found = exact(some, aim)
-    assert aim.allows(aim.used(some, found))
-    assert aim.worth(some, found) == pytest.approx(max(aim.worth(some, chosen) for chosen in allowed), rel=1e-6, abs=1e-6)
+def test_the_exact_choice_is_the_best_of_all_that_keep_the_bounds(some: list[Place], objective: Objective) -> None:
+    allowed = [
+        chosen
+        for chosen in itertools.product(*(each.options for each in some))
+        if objective.allows(objective.bounded_total(some, chosen))
+    ]
+    found = exact(some, objective)
+    assert objective.allows(objective.bounded_total(some, found))
+    assert objective.total_value(some, found) == pytest.approx(
+        max(objective.total_value(some, chosen) for chosen in allowed), rel=1e-6, abs=1e-6
+    )
 
 
 @example([place("0", None, (1e-12, 1))], Objective("accuracy", 0.0))
 @given(places(), aims)
-def test_the_greedy_choice_keeps_the_bounds_and_is_never_better_than_the_exact_one(some: list[Place], aim: Objective) -> None:
-    found = greedy(some, aim)
-    assert aim.allows(aim.used(some, found))
-    worth = aim.worth(some, found)
-    assert 0 <= worth <= aim.worth(some, exact(some, aim)) * (1 + 1e-6) + 1e-6
+def test_the_greedy_choice_keeps_the_bounds_and_is_never_better_than_the_exact_one(
+    some: list[Place], objective: Objective
+) -> None:
+    found = greedy(some, objective)
+    assert objective.allows(objective.bounded_total(some, found))
+    worth = objective.total_value(some, found)
+    assert 0 <= worth <= objective.total_value(some, exact(some, objective)) * (1 + 1e-6) + 1e-6
 
 
 def test_the_layer_with_the_most_to_gain_moves_left_and_the_one_with_the_least_moves_right() -> None:
@@ -67,8 +75,8 @@ def test_the_layer_with_the_most_to_gain_moves_left_and_the_one_with_the_least_m
 def test_what_moves_together_is_counted_together(least: float, widths: tuple[int, int]) -> None:
     some = [place("slow", (3.0, 30_000), None), place("reader", None, (0.0, 28_000))]
     together = {(32, 32): 0.0, (24, 32): -30_000.0, (32, 40): 28_000.0, (24, 40): -16_000.0}
-    aim = Objective("latency", least, 20_000, lambda chosen: together[chosen[0].width, chosen[1].width])
-    assert tuple(option.width for option in greedy(some, aim)) == widths
+    objective = Objective("latency", least, 20_000, lambda chosen: together[chosen[0].width, chosen[1].width])
+    assert tuple(option.width for option in greedy(some, objective)) == widths
 
 
 def test_for_accuracy_widths_that_cost_no_time_grow_and_slower_ones_are_paid_for() -> None:

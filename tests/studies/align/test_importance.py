@@ -9,7 +9,7 @@ from torch import nn
 from genet.arch.external import ExternalModel
 from genet.arch.network import Input
 from genet.models.cifar import BasicBlock, resnet20
-from genet.studies.align.branches import removable_blocks, without
+from genet.studies.align.branches import removable_blocks, remove_blocks
 from genet.studies.align.criteria import kept_channels
 from genet.studies.align.importance import Importance, importance_of
 from genet.studies.align.module_subject import ModuleSubject
@@ -109,7 +109,7 @@ def test_of_blocks_inside_one_another_the_innermost_go() -> None:
     inner = nn.Sequential(BasicBlock(16, 16, 1), BasicBlock(16, 16, 1))
     stage = nn.Sequential(nets.conv(1, 16), inner, nn.Flatten(), nn.Linear(1024, 10))
     assert removable_blocks(stage, (1, 8, 8)) == ("1.0", "1.1")
-    assert without(stage, ["1.0"])(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert remove_blocks(stage, ["1.0"])(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
 def test_a_block_with_a_layer_that_is_left_out_stays() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genet.studies.align.program import Choice, Cost, Offer, Program, fastest, least_lost
+from genet.studies.align.program import GroupOffer, LayerCost, Program, PruningChoice, fastest, least_lost
 
 BLOCKS = ("one", "two")
 tenths = st.integers(0, 30).map(lambda number: number / 10)
@@ -25,7 +25,7 @@ def programs(draw: st.DrawFn) -> Program:
         widths = tuple(range(8, 8 * draw(st.integers(2, 4)) + 1, 8))
         lost = sorted(draw(st.lists(tenths, min_size=len(widths) - 1, max_size=len(widths) - 1)), reverse=True)
         block = draw(st.sampled_from([None, *blocks]))
-        offers.append(Offer(str(number), widths, (*lost, 0.0), sum(lost), block))
+        offers.append(GroupOffer(str(number), widths, (*lost, 0.0), sum(lost), block))
     costs = []
     for _ in range(draw(st.integers(1, 6))):
         block = draw(st.sampled_from([None, *blocks]))
@@ -35,17 +35,17 @@ def programs(draw: st.DrawFn) -> Program:
         ms = np.array(draw(st.lists(tenths, min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))).reshape(shape)
         if names and draw(st.booleans()):
             ms[(0,) * len(shape)] = np.inf
-        costs.append(Cost(tuple(offer.name for offer in names), ms, block))
+        costs.append(LayerCost(tuple(offer.name for offer in names), ms, block))
     return Program(tuple(offers), blocks, tuple(costs))
 
 
-def choices(program: Program) -> Iterator[Choice]:
+def choices(program: Program) -> Iterator[PruningChoice]:
     """All there are."""
     for stays in itertools.product((True, False), repeat=len(program.blocks)):
         removed = tuple(block for block, there in zip(program.blocks, stays, strict=True) if not there)
         left = [offer for offer in program.offers if offer.block not in removed]
         for widths in itertools.product(*(offer.widths for offer in left)):
-            yield Choice(dict(zip((offer.name for offer in left), widths, strict=True)), removed)
+            yield PruningChoice(dict(zip((offer.name for offer in left), widths, strict=True)), removed)
 
 
 @given(programs(), st.floats(0, 1))

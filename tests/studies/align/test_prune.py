@@ -18,12 +18,12 @@ from genet.latency.staircase.staircase import analyse
 from genet.latency.staircase.sweep import Sweep
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter, meter_of
-from genet.latency.workload import Workload, chain
+from genet.latency.workload import Workload, block_chain
 from genet.storage import Journal
 from genet.studies.align.importance import importance_of
 from genet.studies.align.module_subject import ModuleSubject
-from genet.studies.align.program import Choice, Program
-from genet.studies.align.prune import MeteredSubject, Pruning, find_offers, find_program, on_offer, prune
+from genet.studies.align.program import Program, PruningChoice
+from genet.studies.align.prune import MeteredSubject, Pruning, find_offers, find_program, prune, widths_on_offer
 from genet.studies.align.subject import Scope
 from genet.training.image_sets import TensorImages
 from tests.fixtures import align_networks as nets
@@ -111,14 +111,14 @@ def test_concatenations_and_groups_of_channels_are_predicted_as_the_layers_are_m
     found, meter = subject(getattr(nets, form)(), 3, 16), Simulated(by_macs)
     table = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
     program = program_of(found, meter, table)
-    choice = Choice({offer.name: offer.widths[number % len(offer.widths)] for number, offer in enumerate(program.offers)})
+    choice = PruningChoice({offer.name: offer.widths[number % len(offer.widths)] for number, offer in enumerate(program.offers)})
     layers = [layer for layer in found.tied.layers.values() if layer.kind != "norm"]
     taken = sum(meter._ms(part) for part in parts(found, layers, choice))
     assert program.ms(choice) == pytest.approx(taken, rel=1e-6)
 
 
-def parts(found: ModuleSubject, layers, choice: Choice) -> list[Workload]:  # type: ignore[no-untyped-def]
-    return [chain([block]) for layer in layers for block in found.layer_blocks(layer, choice.widths)]
+def parts(found: ModuleSubject, layers, choice: PruningChoice) -> list[Workload]:  # type: ignore[no-untyped-def]
+    return [block_chain([block]) for layer in layers for block in found.layer_blocks(layer, choice.widths)]
 
 
 class KilledError(Exception):
@@ -152,7 +152,7 @@ def without(sentinel: str, timed: Counter[str]) -> dict[str, int]:
 def test_edges_are_offered_over_all_narrower_widths_and_on_a_slope_some_of_all() -> None:
     def of(widths: range, ms: Callable[[int], float]) -> tuple[int, ...]:
         sweep = Sweep(widths=tuple(widths), ms=tuple(map(ms, widths)), sigma=(0.001,) * len(widths))
-        return on_offer(analyse(sweep))
+        return widths_on_offer(analyse(sweep))
 
     assert of(range(8, 257, 8), lambda width: 1 + 0.5 * ((width - 1) // 64)) == (64, 128, 192, 256)
     assert of(range(2, 17), lambda width: 0.1 * width) == (2, 4, 6, 8, 10, 12, 14, 16)

@@ -13,7 +13,7 @@ from genet.arch.network import Input
 from genet.errors import GenetError
 from genet.models.cifar import resnet56, vgg16
 from genet.models.external import build_structure
-from genet.studies.align.channel_groups import Tied, tie
+from genet.studies.align.channel_groups import ChannelGroups, find_channel_groups
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.resize import resized
 from tests.fixtures import align_networks as nets
@@ -22,7 +22,7 @@ pytest.importorskip("torch_pruning", reason="torch-pruning is not installed: pip
 
 IMAGE = (3, 16, 16)
 TANGLED = nets.tangled().eval()
-TIED = tie(TANGLED, IMAGE, "tangled")
+TIED = find_channel_groups(TANGLED, IMAGE, "tangled")
 
 
 def subject(module: nn.Module, size: int = 16, source: str = "own:net") -> ModuleSubject:
@@ -30,7 +30,7 @@ def subject(module: nn.Module, size: int = 16, source: str = "own:net") -> Modul
     return ModuleSubject(ExternalModel(name="own", source=source, input=reads), module)
 
 
-def ties(tied: Tied) -> dict[str, set[str]]:
+def ties(tied: ChannelGroups) -> dict[str, set[str]]:
     return {group.name: {member.layer for member in group.members if not member.layer.endswith(".1")} for group in tied.groups}
 
 
@@ -127,7 +127,7 @@ def test_the_networks_that_pruning_is_shown_on_are_tied_throughout(build) -> Non
 )
 def test_a_network_that_cannot_be_aligned_is_refused_with_the_reason(module: nn.Module, law: str) -> None:
     with pytest.raises(GenetError, match=law):
-        tie(module, IMAGE, "own")
+        find_channel_groups(module, IMAGE, "own")
 
 
 FORMS = ["sum and parts", "itself", "halves", "known width", "padded", "shuffled", "normalised", "channels last", "without scale"]

@@ -19,12 +19,12 @@ from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import InterleavedTimer, Meter, meter_of
 from genet.latency.workload import Workload
 from genet.models.external import build_structure
-from genet.progress import UNSEEN, Count, Tracker
+from genet.progress import UNSEEN, Tracker, WorkItem
 from genet.storage import Journal
 from genet.studies.align.module_subject import ModuleSubject, ResizableNetwork
 from genet.studies.align.place import Place
 from genet.studies.align.scale import scale, widths_at
-from genet.studies.align.study import Goal, Ratio, align, find_places
+from genet.studies.align.study import Goal, Ratio, choose_widths, find_places
 from genet.studies.align.subject import NetworkSubject, grid
 from tests.fixtures.simulated import Simulated
 
@@ -63,17 +63,17 @@ def known_places(name: str, batch: int) -> tuple[Place, ...]:
 @pytest.mark.parametrize("solver", ["greedy", "exact"])
 def test_the_parameters_of_the_whole_network_stay_within_the_tolerance(name: str, solver: Any) -> None:
     subject = SUBJECTS[name]
-    found = align(subject, known_places(name, 1024), meter_at(1024), Goal("latency", None, 0.03, solver))
+    found = choose_widths(subject, known_places(name, 1024), meter_at(1024), Goal("latency", None, 0.03, solver))
     assert found.reached
     assert found.widths
     assert found.measured.mean < 1
     assert abs(found.parameter_gain) <= 0.03
-    assert found.parameters[1] == sum(p.numel() for p in subject.part(found.widths).build().parameters())
+    assert found.parameters[1] == sum(p.numel() for p in subject.workload(found.widths).build().parameters())
 
 
 @pytest.mark.parametrize("solver", ["greedy", "exact"])
 def test_for_accuracy_parameters_are_gained_and_the_whole_network_takes_no_longer(solver: Any) -> None:
-    found = align(SUBJECTS["pruned"], known_places("pruned", 1024), meter_at(1024), Goal("accuracy", solver=solver))
+    found = choose_widths(SUBJECTS["pruned"], known_places("pruned", 1024), meter_at(1024), Goal("accuracy", solver=solver))
     assert found.reached
     assert found.parameter_gain > 0
     assert found.measured.mean <= 1
@@ -82,7 +82,7 @@ def test_for_accuracy_parameters_are_gained_and_the_whole_network_takes_no_longe
 def test_the_tolerance_is_doubled_until_the_latency_asked_for_is_there() -> None:
     heard: list[tuple[float, float]] = []
     places, goal = known_places("pruned", 1024), Goal("latency", 0.8, 0.002)
-    found = align(SUBJECTS["pruned"], places, meter_at(1024), goal, lambda *said: heard.append((said[0], said[1].mean)))
+    found = choose_widths(SUBJECTS["pruned"], places, meter_at(1024), goal, lambda *said: heard.append((said[0], said[1].mean)))
     assert found.reached
     tolerances = [tolerance for tolerance, _ in heard]
     assert set(tolerances) < {0.002 * 2**k for k in range(8)}
@@ -96,7 +96,7 @@ def test_the_tolerance_is_doubled_until_the_latency_asked_for_is_there() -> None
 def test_a_latency_that_no_choice_reaches_ends_with_the_best_that_was_found() -> None:
     heard: list[float] = []
     places, goal = known_places("pruned", 1024), Goal("latency", 0.05, 0.02)
-    found = align(SUBJECTS["pruned"], places, meter_at(1024), goal, lambda _, ratio: heard.append(ratio.mean))
+    found = choose_widths(SUBJECTS["pruned"], places, meter_at(1024), goal, lambda _, ratio: heard.append(ratio.mean))
     assert not found.reached
     assert found.measured.mean == min(heard)
 
@@ -107,7 +107,9 @@ def test_a_latency_that_no_choice_reaches_ends_with_the_best_that_was_found() ->
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_the_exact_choice_for_a_whole_network_is_never_worse_than_the_greedy_one(name: str, tolerance: float) -> None:
     subject, places, meter = SUBJECTS[name], known_places(name, 512), meter_at(512)
-    one, other = (align(subject, places, meter, Goal("latency", None, tolerance, solver)) for solver in ("exact", "greedy"))
+    one, other = (
+        choose_widths(subject, places, meter, Goal("latency", None, tolerance, solver)) for solver in ("exact", "greedy")
+    )
     assert one.predicted <= other.predicted
     assert other.optimum == pytest.approx(one.predicted) or not other.widths
     for found in (one, other):
@@ -118,7 +120,7 @@ class Slower:
     """The estimates, and whatever differs from the network as it is takes so much longer, round by round."""
 
     def __init__(self, subject: ResizableNetwork, meter: Meter, times: tuple[float, ...]) -> None:
-        self.meter, self.before, self.times = meter, subject.part({}).build(), list(times)
+        self.meter, self.before, self.times = meter, subject.workload({}).build(), list(times)
 
     @property
     def setting(self) -> Setting:
@@ -145,14 +147,14 @@ class Slower:
 @pytest.mark.parametrize("times", [(1.5,), (0.95, 1.05, 1.25), (0.9, 1.1)], ids=["slower", "noisy", "as fast but noisy"])
 def test_what_is_not_sure_to_be_as_fast_is_not_reached(mode: Any, times: tuple[float, ...]) -> None:
     subject, places, meter = SUBJECTS["pruned"], known_places("pruned", 1024), meter_at(1024)
-    found = align(subject, places, Slower(subject, meter, times), Goal(mode))
+    found = choose_widths(subject, places, Slower(subject, meter, times), Goal(mode))
     assert not found.reached
     assert found.widths == {} or mode == "latency"
 
 
 def test_what_is_sure_to_be_faster_is_reached_also_by_a_noisy_clock() -> None:
     subject, places, meter = SUBJECTS["pruned"], known_places("pruned", 1024), meter_at(1024)
-    found = align(subject, places, Slower(subject, meter, (0.88, 0.9, 0.93)), Goal("latency", 0.95))
+    found = choose_widths(subject, places, Slower(subject, meter, (0.88, 0.9, 0.93)), Goal("latency", 0.95))
     assert found.reached
     assert len(found.measured.rounds) > 3
     assert found.measured.above <= 0.95
@@ -160,7 +162,7 @@ def test_what_is_sure_to_be_faster_is_reached_also_by_a_noisy_clock() -> None:
 
 def test_rounds_are_added_until_a_difference_that_matters_is_told_from_noise() -> None:
     subject, places, meter = SUBJECTS["pruned"], known_places("pruned", 1024), meter_at(1024)
-    found = align(subject, places, Slower(subject, meter, (0.996, 1.0, 1.004)), Goal("accuracy"))
+    found = choose_widths(subject, places, Slower(subject, meter, (0.996, 1.0, 1.004)), Goal("accuracy"))
     assert found.reached  # three such rounds are not sure to be within half a percent, more of them are
     assert found.widths
     assert 3 < len(found.measured.rounds) < 12
@@ -195,7 +197,7 @@ def test_what_was_measured_once_is_not_measured_again(tmp_path: Path) -> None:
     subject, meter = SUBJECTS["ours"], meter_at(64)
     first = places_of(subject, meter, tmp_path)
     rows = LatencyTable(Journal(tmp_path / "latency.jsonl"), meter.setting)
-    measured = Tracker(Count("rows", None))
+    measured = Tracker(WorkItem("rows", None))
     assert find_places(subject, rows, meter, measured) == first
     assert not measured.done
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genet.studies.survey.survey import Surveyed, frontier, frontiers
+from genet.studies.survey.survey import Surveyed, frontiers, pareto_positions
 
 FEW = st.integers(0, 5).map(float)  # ties and duplicates are frequent
 
@@ -17,7 +17,7 @@ def beaten(one: tuple[float, float], other: tuple[float, float]) -> bool:
 @given(st.lists(st.tuples(FEW, FEW), max_size=40))
 def test_a_frontier_holds_exactly_what_no_other_beats(points: list[tuple[float, float]]) -> None:
     expected = tuple(place for place, one in enumerate(points) if not any(beaten(one, other) for other in points))
-    assert frontier(points) == expected
+    assert pareto_positions(points) == expected
 
 
 def test_equal_networks_stay_together() -> None:

@@ -11,15 +11,15 @@ import torch
 from genet.arch.network import Network
 from genet.config.recipe import Measure
 from genet.device import read_card
-from genet.latency.estimate.roofline import Product
+from genet.latency.estimate.roofline import MatrixProduct
 from genet.latency.table import Setting
 from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import Meter
 from genet.latency.timing.ratio import MOST_ROUNDS, ROUNDS
-from genet.latency.workload import Workload, whole
-from genet.studies.survey.survey import Entrant, Surveyed, survey, survey_in_turn
+from genet.latency.workload import Workload, whole_network
+from genet.studies.survey.survey import Surveyed, SurveyEntry, survey, survey_in_turn
 
-NETWORK = whole(Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"))
+NETWORK = whole_network(Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"))
 
 
 class Disturbed:
@@ -42,7 +42,7 @@ class Disturbed:
 
 
 def surveyed(device: Disturbed) -> Surveyed:
-    return survey(NETWORK, device, Product("linear layer", 512, 8), 10.0)
+    return survey(NETWORK, device, MatrixProduct("linear layer", 512, 8), 10.0)
 
 
 def test_a_calm_device_is_asked_for_as_many_rounds_as_it_takes_and_no_more() -> None:
@@ -89,6 +89,6 @@ class Slowing:
 
 
 def test_networks_that_are_compared_are_timed_in_turn_so_that_a_device_that_slows_down_favours_none() -> None:
-    product = Product("linear layer", 512, 8)
-    one, other = survey_in_turn([Entrant(NETWORK, Slowing(ms), product) for ms in (3.0, 1.0)], 10.0)
+    product = MatrixProduct("linear layer", 512, 8)
+    one, other = survey_in_turn([SurveyEntry(NETWORK, Slowing(ms), product) for ms in (3.0, 1.0)], 10.0)
     assert other.images_per_sec / one.images_per_sec == pytest.approx(3, rel=0.015), "timed apart, by over 0.03 less"
