@@ -370,17 +370,14 @@ class Recipe(Described):
     @classmethod
     def _a_tournament_finds_what_is_trained(cls, master: Master, info: ValidationInfo) -> Master:
         if isinstance(master, PretrainedMaster | TunedMaster) and "space" in info.data and info.data["space"].masternets:
-            remedy = "leave masternets or from out"
-            raise broken_rule(f"must be a training, for the space's masternets compete to be the MasterNet; {remedy}")
+            raise broken_rule("must be a training, for the space's masternets compete to be the MasterNet; leave one of both out")
         return master
 
     @field_validator("train")
     @classmethod
     def _joint_trials_are_shorter(cls, train: Training, info: ValidationInfo) -> Training:
         if train.epochs == 1 and "search" in info.data and info.data["search"].count:
-            raise broken_rule(
-                "must have 2 epochs at least, for a joint trial is a shorter training; raise epochs, or set joint_trials: 0"
-            )
+            raise broken_rule("must have 2 epochs at least, as joint trials are shorter; raise epochs, or set joint_trials: 0")
         return train
 
     @property

@@ -56,7 +56,7 @@ class _JointTrials:
     def __init__(self, job: RunContext, found: Entrants, train: Train) -> None:
         self._job, self._found, self._train = job, found, train
         self._finder = EntrantFinder(SearchState(job, job.table), dict.fromkeys(entrant.budget for entrant in found.entrants))
-        searched = [each for each in found.entrants if each.predicted_ms_per_image]
+        searched = [each for each in found.entrants if each.design is None]
         slower = [self._finder.slower(each.network, each.resolution, each.ms_per_image) for each in searched]
         self._slower = median([each for each in slower if each] or [1.0])
         self._ms_per_image = {e.network: e.ms_per_image or e.predicted_ms_per_image or math.inf for e in found.entrants}

@@ -196,7 +196,7 @@ class Card:
     network: ModelSpec
     cost: Cost
     exports: Exports
-    shown: Preprocessing
+    preprocessing: Preprocessing
     labels: tuple[str, ...] | None
     data: str | None = None
     training: str | None = None  # the schedule in YAML

@@ -82,7 +82,7 @@ def test_joint_trials_as_long_as_full_trainings_are_refused_beside_all_other_fau
         read_recipe(file, [single, *read_settings(["search.joint_trials=4", "master.epochs=0"])])
     first, second = told.value.faults
     assert "master.epochs must be at least 1" in first
-    assert "train: must have 2 epochs at least, for a joint trial is a shorter training; raise epochs, or set" in second
+    assert "train: must have 2 epochs at least, as joint trials are shorter; raise epochs, or set" in second
 
 
 @pytest.mark.parametrize("text", ["train.epochs", "=5", "train..epochs=5", "train.=5", "a b=5", ""])

@@ -92,7 +92,7 @@ def test_the_lines_of_its_card_load_it_in_a_process_of_its_own(
         blocked=APART.get(name, ("genet", "timm", "torch")),
         images=own.format(file=str(images)),
         loading=of(exported[1], name).loading.replace("FOLDER", str(exported[0])),
-        forward=str(answers),
+        answers=str(answers),
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, cwd=tmp_path, capture_output=True, timeout=120)
     with torch.inference_mode():

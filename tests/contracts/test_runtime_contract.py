@@ -255,7 +255,7 @@ def test_a_block_that_a_library_has_no_kernel_for_is_a_failed_row_and_is_not_tri
         tried.append(str(blocks[0]))
         return failing(RuntimeError, UNSUPPORTED) if bad in blocks else block_chain(blocks)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(profile, "chain", chain_of)
+    monkeypatch.setattr(profile, "block_chain", chain_of)
     found = meter("eager", CPU)
     for again in (False, True):
         tried.clear()
