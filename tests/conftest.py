@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes side by side: threads beyond one each would wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-settings.register_profile("few", deadline=None, max_examples=20)
+settings.register_profile("few", deadline=None, max_examples=12)
 settings.register_profile("many", deadline=None, max_examples=300)  # pytest --hypothesis-profile many
 settings.load_profile("few")
 

@@ -179,6 +179,7 @@ def _on_gpu(images: TensorImages) -> TensorImages:
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [pytest.param(2, marks=SLOW), 30])
 def test_a_training_told_to_end_goes_on_to_where_an_undisturbed_one_ends(digits: Splits, tmp_path: Path, step: int) -> None:
     schedule = EVERYTHING.model_copy(update={"batch": 16})
@@ -323,6 +324,7 @@ def reached(context: TrialContext, trials: Sequence[Trial], device: str) -> dict
     return {id: result.curve for id, result in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode", ["features", *(pytest.param(mode, marks=SLOW) for mode in get_args(DistillMode) if mode != "features")]
 )
@@ -337,6 +339,7 @@ def test_trials_of_every_mode_paired_ones_too_end_on_a_gpu_as_on_the_processor(
     assert 0 < seen.most_alive <= 3
 
 
+@pytest.mark.slow
 def test_a_trial_waits_for_the_gpu_no_more_often_the_more_are_in_its_group(
     context: TrialContext, trials: tuple[Trial, ...]
 ) -> None:

@@ -168,6 +168,7 @@ def test_a_trained_timm_network_is_aligned_with_its_own_weights(capsys: pytest.C
     assert torch.allclose(load("wide").eval()(images), module.eval()(images), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_cut_network_keeps_its_best_filters_and_is_trained_on_and_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,7 +43,11 @@ def take(name: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("main_last", "trained by its logits, [2] of what"), ("masked", "training moves the zeros too"), ("Convolutional", "")],
+    [
+        pytest.param("main_last", "trained by its logits, [2] of what", marks=pytest.mark.slow),
+        pytest.param("masked", "training moves the zeros too", marks=pytest.mark.slow),
+        ("Convolutional", ""),
+    ],
 )
 def test_it_is_imported_trained_and_exported(name: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     answer(capsys, *take(name))

@@ -35,6 +35,7 @@ def test_what_nobody_can_read_disturbs_nothing(command: str, streams: str) -> No
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [CHECK, f"{sys.executable} -m genet --version"])
 def test_an_answer_that_finds_no_room_is_a_fault_of_one_line(command: str) -> None:
     ended = in_a_shell(f"{command} > /dev/full")

@@ -283,6 +283,7 @@ def accuracies(fine_tune: FineTune, trials: tuple[Trial, ...]) -> dict[str, floa
     return {result.id: result.accuracy for trial in trials for result in results_of(list(fine_tune([trial])))}
 
 
+@pytest.mark.slow
 def test_the_accuracies_are_the_same_whoever_runs_the_trials(
     runner: Runner, trials: tuple[Trial, ...], fine_tune: FineTune, accuracies: dict[str, float | None]
 ) -> None:

@@ -163,6 +163,7 @@ def test_files_that_no_export_wrote_stay(module: GENet, tmp_path: Path) -> None:
     assert contents(folder) == {**before, "model.onnx": b"mine"}
 
 
+@pytest.mark.slow
 def test_what_images_were_used_for_stays_without_images_and_is_made_again_with_others(
     module: GENet, splits: Splits, copy: Path
 ) -> None:

@@ -302,6 +302,7 @@ def moved(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 STEPS = (("run", "tiny.yaml"), *((name, "runs/tiny") for name in ("master", "distill", "train", "export")))
 
 
+@pytest.mark.slow
 def test_a_moved_project_is_finished(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = stamps(moved)
     for step in STEPS[1:]:

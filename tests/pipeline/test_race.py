@@ -72,6 +72,7 @@ def run(chosen: RunFolder, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_design_of_a_function_that_was_edited_does_not_race_though_it_is_known(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +149,7 @@ def test_rounds_come_closer_to_what_is_best_and_the_best_of_each_budget_goes_on_
         assert entrant.ms_per_image <= entrant.budget_ms_per_image
 
 
+@pytest.mark.slow
 def test_a_network_with_new_weights_teaches_nothing_about_those_that_inherit(run: RunFolder) -> None:
     recipe, found = with_joint_trials(run, 6), list[Entrants]()
     train = recipe.train.model_copy(update={"init": "masternet"})
@@ -165,6 +167,7 @@ def test_a_network_with_new_weights_teaches_nothing_about_those_that_inherit(run
     assert found[0].joint == found[1].joint
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_added_gets_joint_trials_of_its_own_and_learns_from_those_before(run: RunFolder) -> None:
     with open_run(run.path, Progress(), with_joint_trials(run, 4)) as job:
         before = run_joint_trials(job, find_entrants(job), more_is_better, more_is_better)
@@ -177,6 +180,7 @@ def test_a_budget_that_is_added_gets_joint_trials_of_its_own_and_learns_from_tho
     assert [str(trial.budget) for trial in after.joint[4:]] == ["0.9x", "0.9x"]
 
 
+@pytest.mark.slow
 def test_a_budget_that_no_network_is_near_leaves_the_others_their_rounds(run: RunFolder) -> None:
     recipe, said = with_joint_trials(run, 12), list[str]()
     select = Select(budgets=("90x", "1.0x"), measure_top_k=recipe.select.measure_top_k)
@@ -308,6 +312,7 @@ def test_joint_trials_stay_if_the_entrants_change(raced: RunFolder, tmp_path: Pa
 # What is handed out
 
 
+@pytest.mark.slow
 def test_two_budgets_with_one_network_share_a_card(run: RunFolder) -> None:
     recipe = with_joint_trials(run, 0)
     select = Select(budgets=("1.2x", "1.21x"))  # which all entrants of the first keep too

@@ -46,6 +46,7 @@ def stamps(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_job_whose_only_budget_none_can_meet_says_so_with_the_smallest_again_each_time(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -344,6 +344,7 @@ def test_nothing_is_remembered_for_gradients_of_the_prefix(context: TrialContext
     assert all(parameter.grad is None for parameter in context.parent.parameters())
 
 
+@pytest.mark.slow
 def test_features_are_learnt_without_a_single_label(context: TrialContext, trials: tuple[Trial, ...]) -> None:
     pixels, labels = shown(context.splits.train)
     for mode, blind in (("features", True), ("local", False)):
@@ -573,6 +574,7 @@ def crowded(context: TrialContext, room: int) -> FineTune:
     return FineTune(trained_on(context, Crowded(images, room)), "cpu")
 
 
+@pytest.mark.slow
 def test_a_group_without_room_is_run_in_two_halves_with_the_same_results(
     context: TrialContext, trials: tuple[Trial, ...]
 ) -> None:

@@ -251,6 +251,7 @@ def test_a_grid_holds_the_present_width_and_never_leaves_its_limits(width: int) 
     assert all(each % 8 == 0 or each == width for each in grid(width, multiple=8))
 
 
+@pytest.mark.slow
 def test_where_the_host_is_what_one_waits_for_a_network_grows_for_nothing() -> None:
     found = scale(foreign("genet.models.cifar:resnet56"), ("width", "resolution"), meter_at(1, "eager"))
     assert found.best is not None
