@@ -39,7 +39,7 @@ from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load, save_weights
 from genet.storage import Journal, write_atomic
 from genet.studies.align.criteria import kept_channels, norms
 from genet.studies.align.importance import IMAGES
-from genet.studies.align.kept import renewed
+from genet.studies.align.kept import with_new_statistics
 from genet.studies.align.module_subject import ModuleSubject
 from genet.studies.align.place import Place
 from genet.studies.align.study import Goal, Ratio, choose_widths, find_places, ratio_of
@@ -174,7 +174,7 @@ class Bench:
 
     def write(self, module: nn.Module, folder: Path) -> None:
         """A cut network as one that `genet train` goes on with."""
-        found = renewed(module, self.images, self.subject.resolution, CPU)
+        found = with_new_statistics(module, self.images, self.subject.resolution, CPU)
         save_weights(found, folder / WEIGHTS_FILE)
         write_atomic(folder / NETWORK_FILE, to_yaml(self.subject.described(found, "pruned")).encode())
 

@@ -139,7 +139,7 @@ class Tracker:
         """Show progress."""
 
 
-UNSEEN = Tracker(WorkItem("", None))  # nobody looks at it
+UNSEEN = Tracker(WorkItem("", None))  # its progress is not shown
 
 
 class LinePrinter(Progress):

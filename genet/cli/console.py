@@ -20,7 +20,7 @@ Answer = dict[str, Any]  # of a command, to programs
 WIDTH, GAP = 80, 2  # columns of a table, and between two of its own
 FIRST = 36  # of its first column before it is folded
 NOTHING = ("", "n/a")
-TOO_NOISY = 0.25  # spread above which a timing counts as disturbed; `CALM` of the meter is the same
+TOO_NOISY = 0.25  # spread above which a timing counts as disturbed; equals `CALM` in latency/timing/meter.py
 progress = on_screen  # of long work
 
 

@@ -83,7 +83,7 @@ class Survey:
 
 
 class NamedNetwork(NamedTuple):
-    """A network that a user named: the part to time, and the structure that tells it from others of that name."""
+    """A network that a user named: the workload to time, and the structure that tells it from others of that name."""
 
     workload: Workload
     structure: str

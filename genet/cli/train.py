@@ -59,7 +59,7 @@ def _train_run(folder: Path, name: str | None, world: ProcessGroup) -> Answer:
         if world.first:
             for each, found in trained.items():
                 print(f"{each}: test accuracy {percent(found.test_accuracy)}")
-            print(f"genet race {folder} trains what they are held against, and says which is handed out")
+            print(f"genet race {folder} trains the other entrants too, and names the winners")
         return {"trained": {each: found.model_dump(mode="json") for each, found in trained.items()}}
 
 

@@ -68,7 +68,7 @@ Augmentation = Annotated[Augment | None, BeforeValidator(_none)]  # None: the de
 
 
 def augment_at(wanted: Augment | None, data_name: str | None, resolution: int) -> Augment:
-    """Return the augmentation of images at a resolution: the wanted one, or the default that trained best (benchmarks/README).
+    """Return the augmentation of images at a resolution: the wanted one, or that which trained best (benchmarks/README.md).
 
     Larger images get the augmentation of ImageNet trainings, the GENet paper's among them (section 5); unnamed images get none.
     """

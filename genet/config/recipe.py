@@ -28,7 +28,7 @@ def _dataset_name(name: str) -> str:
 
 
 class Data(Described):
-    """Images. Those for testing decide nothing: they only tell how good the trained networks are."""
+    """The images. Test images decide nothing: they only measure how good the trained networks are."""
 
     name: Annotated[str, AfterValidator(_dataset_name)] = "digits"
     """`digits` (embedded), `folder` (ROOT/train/CLASS and ROOT/validation/CLASS), or a timm dataset such as `torch/cifar10`."""
@@ -42,9 +42,9 @@ class Data(Described):
     """Training images are decoded once and kept on the `device`, or anew each time (`stream`); `auto`: kept if small."""
 
     def identity(self, images: str | None) -> str:
-        """Return what decides which images there are and how they are divided, given what stands for them.
+        """Return all settings that decide which images there are and how they are divided; `images` replaces their folder.
 
-        Neither where they lie nor how many processes decode them is part of it.
+        The number of processes that decode them is no part of it.
         """
         return self.model_copy(update={"root": images}).model_dump_json(exclude={"workers"})
 
@@ -120,7 +120,7 @@ class Training(Schedule):
     augment: Augmentation = None
     """Augmentation of this training alone, in place of the recipe's."""
     random_erase_prob: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the images that a rectangle is erased of."""
+    """Share of the images in which a rectangle is erased."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup's Beta distribution."""
     teacher: str | None = None
@@ -156,7 +156,7 @@ class PretrainedMaster(Described):
     model_config = ConfigDict(populate_by_name=True)
 
     folder: Annotated[str, Field(alias="from")]
-    """Folder of a network of just the MasterNet's structure, with weights (`genet import`)."""
+    """Folder of a network of exactly the MasterNet's structure, with weights (`genet import`)."""
 
 
 class TunedMaster(Schedule):
@@ -275,7 +275,7 @@ class Select(Described):
 
 
 class Race(Described):
-    """Who is trained before a network is handed out. Every known design enters, scaled to every budget."""
+    """Which networks are trained before one is handed out. Every known design enters, scaled to every budget."""
 
     effort: Literal["quick", "normal", "thorough"] = "normal"
     """Decides the counts that are not given; `quick` takes the resolution alone that is predicted to be best."""

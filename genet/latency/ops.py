@@ -1,6 +1,6 @@
 """A network as the kernels of one forward pass, in closed form: the input of the analytic device model.
 
-The convolutions come from `genet.arch.cost`; this module adds the passes between them, which eager PyTorch runs as separate
+The convolutions come from `genet.arch.layers`; this module adds the passes between them, which eager PyTorch runs as separate
 kernels: normalisation, activation, the residual addition, pooling. `genet.latency.trace` reads the same list off the modules that
 are really built, and a test holds the two together.
 """

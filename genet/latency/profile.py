@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from genet.latency.timing.meter import Meter
 
 DRIFT = 0.02  # a sentinel that moves by more between two readings flags the rows in between
-GROUP_S = 0.5  # between two readings of the sentinel; timed in turn with the rows it would take their caches, and they its
+GROUP_S = 0.5  # between two readings of the sentinel; timed after every row it would evict the row's data from the caches
 GPU_GROUP_S = 5.0  # the same on a GPU, whose clock drifts slowly
 TRIES = 3  # at a repeated block, if noise exceeds it
 GROUP_ROWS = 32
-SCAN = StopRule(least=2)  # of a network that is timed in search of another, as one round has no error
+SCAN = StopRule(least=2)  # of a scale that is timed to find the next one: a single round has no error estimate
 FEW = StopRule()  # a prediction may be held against such a row
 MANY = StopRule(least=10)  # of the MasterNet, as all others are held against it
 
@@ -129,7 +129,7 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
             ms, median_ms = (three.ms - one.ms) / 2, (three.median_ms - one.median_ms) / 2
             if min(ms, median_ms) > 0:
                 break
-        else:  # noise exceeded two blocks each time: a third of the three is then the better answer, and at most too large
+        else:  # each time noise exceeded the time of two blocks: a third of the three is safer, as it can only be too large
             ms, median_ms = three.ms / 3, three.median_ms / 3
     except MeasurementError as fault:
         return row.model_copy(update={"failure": str(fault)})

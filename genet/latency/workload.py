@@ -47,7 +47,7 @@ class Workload:
 
 
 def block_chain(blocks: Sequence[Block]) -> Workload:
-    """Return blocks one after another, each reading the output of the one before."""
+    """Return the workload of blocks in sequence, each reading the output of the one before."""
     first = blocks[0]
 
     def build() -> nn.Module:
@@ -63,7 +63,7 @@ def block_chain(blocks: Sequence[Block]) -> Workload:
 
 
 def whole_network(network: Network) -> Workload:
-    """Return a whole network."""
+    """Return the workload of a whole network of super-blocks."""
 
     def build() -> nn.Module:
         from genet.models.build import GENet
@@ -127,7 +127,7 @@ def traced_workload(
 
 
 def workload_of(structure: ModelSpec) -> Workload:
-    """Return a whole network of either kind."""
+    """Return the workload of a whole network of either kind."""
     return external_workload(structure) if isinstance(structure, ExternalModel) else whole_network(structure)
 
 
@@ -145,7 +145,7 @@ def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
 def read_workload(text: str, size: int | None = None) -> Workload:
     """Return the named workload: `timm:resnet50`, a network file or its notation, or blocks such as `BL k3 c64 r0.25 @14`.
 
-    `size` is the resolution to use instead of the part's own. SpecError lists the valid forms.
+    `size` is the resolution to use instead of the workload's own. SpecError lists the valid forms.
     """
     if text.startswith("timm:"):
         return timm_workload(text.removeprefix("timm:"), size)

@@ -1,4 +1,4 @@
-"""XX, BL and DW blocks as torch modules (GENet paper, figure 1), built from the convolutions that `arch.cost` lists.
+"""XX, BL and DW blocks as torch modules (GENet paper, figure 1), built from the convolutions that `arch.layers` lists.
 
 Parameter names follow timm's ByobNet, so weights load from and into timm's gernet models unchanged.
 """

@@ -52,7 +52,7 @@ class GENet(nn.Module):
         return nn.Sequential(self.stem, *self.superblocks[:index])
 
     def suffix(self, index: int) -> nn.Sequential:
-        """Return super-block `index` and everything after it; `suffix(i)(before(i)(x))` is the network's answer."""
+        """Return super-block `index` and everything after it; `suffix(i)(prefix(i)(x))` is the network's answer."""
         return nn.Sequential(*self.superblocks[index:], *self._end)
 
     def reader(self, index: int) -> nn.Module:

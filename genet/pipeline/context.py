@@ -37,7 +37,7 @@ from genet.training.splits import Splits, check_augment, load_data
 
 @dataclass
 class RunContext:
-    """A run folder at work: its recipe, and the device and the images once a step asks for them.
+    """The context of all steps of a job on its run folder. What a step asks for is loaded then, and kept.
 
     It is `locked` if no other process may write into the folder.
     """
@@ -80,7 +80,7 @@ class RunContext:
     def recognised(self, splits: Splits) -> Splits:
         """Return the images under the name by which the run's results know them; RunError if the results were made from others.
 
-        A held folder records them, and its recipe names their place.
+        A locked folder records them, and its recipe names their place.
         """
         name = None
         if splits.contents:

@@ -1,4 +1,4 @@
-"""Before any hour is spent: how large the job is, how long it will take here, and which budgets can be met at all.
+"""The pre-flight: how large the job is, how long it will take here, and which budgets can be met at all.
 
 The MasterNet and the network with the fewest MACs are timed whole, a training step is timed, and so are a few steps of a trial
 in every super-block; nothing is guessed from the size of the machine.

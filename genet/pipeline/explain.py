@@ -28,7 +28,7 @@ def explain_selection(state: SearchState, selection: Selection) -> tuple[Explana
 
 
 def propose_trials(state: SearchState, explained: Sequence[Explanation], count: int) -> tuple[Proposal, ...]:
-    """Return the trials that should take away most doubt between the selected networks and their rivals."""
+    """Return the trials that should best separate the selected networks from their rivals."""
     job, recipe = state.job, state.job.recipe
     rivals = [(Network.parse(why.network), Network.parse(r.network)) for why in explained for r in why.rivals if not r.apart]
     if not rivals:

@@ -1,4 +1,4 @@
-"""The first recipe for a folder of images: what suits them, by rules that docs/your-own-images.md tells, each with its reason.
+"""The first recipe for a folder of images: settings that suit them, each with its reason (docs/your-own-images.md).
 
 A choice carries what it changes in the templates of recipe and search space; what no rule is about stays as it is there.
 """

@@ -172,24 +172,24 @@ class _JointTrials:
 class _NearBudget:
     """The networks of the space near one budget that were neither trained nor proposed.
 
-    `aim_ms` is per batch; `limit_ms` and `known_ms`, by the notation of all that were trained so far, are per image.
+    `target_ms` is per batch; `limit_ms` and `known_ms`, by the notation of all that were trained so far, are per image.
     """
 
     state: SearchState
     resolutions: Sequence[int]
-    aim_ms: float
+    target_ms: float
     limit_ms: float
     known_ms: Mapping[str, float]
 
     def near(self, proposed: Sequence[Network], rng: np.random.Generator) -> list[Network]:
         """Return random networks of all resolutions."""
         tables = [self.state.choice_tables(resolution) for resolution in self.resolutions]
-        return self._new([each for offered in tables for each in near_budget(offered, self.aim_ms, rng)], proposed)
+        return self._new([each for offered in tables for each in near_budget(offered, self.target_ms, rng)], proposed)
 
     def alike(self, best: Sequence[Network], proposed: Sequence[Network], rng: np.random.Generator) -> list[Network]:
         """Return neighbours of the best networks within the budget; random ones if none of those is new."""
         parents = [(each, self.state.choice_tables(each.input.resolution)) for each in self.within(best)[:PARENTS]]
-        close = [each for parent, offered in parents for each in neighbours(offered, parent, self.aim_ms, rng)]
+        close = [each for parent, offered in parents for each in neighbours(offered, parent, self.target_ms, rng)]
         return self._new(close, proposed) or self.near(proposed, rng)
 
     def pool(self, networks: Sequence[Network]) -> Pool:

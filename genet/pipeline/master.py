@@ -133,7 +133,7 @@ def train_unless_done(
 def training_spec(
     job: RunContext, network: ModelSpec, schedule: Schedule, repeat: int = 0, parent: Parent | None = None
 ) -> TrainingSpec:
-    """Return a network trained on the job's images, from a parent's weights if there is one that it may inherit."""
+    """Return the training of a network on the job's images, from a parent's weights if there is one that it may inherit."""
     recipe = job.recipe
     inherits = parent.weights if parent and may_inherit(network, parent.module.network) else ""
     return TrainingSpec(

@@ -48,7 +48,7 @@ def _measure_roof(job: RunContext, setting: str) -> None:
         try:
             RunRoof(inputs=setting, roof=measure_roof(job.meter)[0]).save(job.folder.roof)
         except MeasurementError as fault:
-            job.progress.say(f"  utilization is not told: {fault}")
+            job.progress.say(f"  utilization is not reported: {fault}")
 
 
 def _certified_selection(state: SearchState) -> Selection:

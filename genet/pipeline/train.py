@@ -57,9 +57,9 @@ CPU = torch.device("cpu")
 class TrainingSpec:
     """A network, its training, and its images. Every `repeat` has weights and an order of images of its own.
 
-    `start` are the weights to begin with, in place of fresh ones, and `numbered` the classes in the order of those weights, if
-    that is not their usual one; `inherits` is a digest of those of a network like it, which whoever trains it has. A folded
-    network sees `fold` images as one. `images` stands for the images, as their splits have it.
+    `start` is the file of weights to begin with, in place of fresh ones; `numbered` gives the classes in the order of those
+    weights, if that is not the usual one. `inherits` is the digest of a parent's weights, which the caller passes. A folded
+    network sees `fold` images as one. `images` is the name of the images in their `Splits`.
     """
 
     network: ModelSpec
@@ -177,8 +177,8 @@ def train_by_epochs(
 ) -> Generator[Epoch, None, tuple[nn.Module, Trained]]:
     """Train a network, from its checkpoint if there is one; yield every epoch's number, loss and accuracy.
 
-    `parent` holds the weights that the lesson inherits. Return the network, without its fold, and its accuracies. Nothing but the
-    checkpoint and the log is written.
+    `parent` holds the weights that the network inherits. Return the network, without its fold, and its accuracies. Nothing but
+    the checkpoint and the log is written.
     """
     module, resolution = _initial_module(spec, parent=parent), spec.network.input.resolution
     teacher = teacher_of(spec, splits.labels)

@@ -28,8 +28,8 @@ def near_budget(tables: ChoiceTables, limit_ms: float, rng: np.random.Generator)
     return _within(tables, _picks_about(tables, (1 + NEAR) / 2 * limit_ms, rng), limit_ms)
 
 
-def _picks_about(tables: ChoiceTables, aim_ms: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw networks, some evenly, others with fast choices likelier, up to where half of them are faster than `aim_ms`.
+def _picks_about(tables: ChoiceTables, target_ms: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw networks, some evenly, others with fast choices likelier, up to where half of them are faster than `target_ms`.
 
     Even draws seldom come near a budget far below the median of the space. Probabilities that fall exponentially with latency, or
     rise, leave the choices as even as a mean latency allows: they have the most entropy.
@@ -44,7 +44,7 @@ def _picks_about(tables: ChoiceTables, aim_ms: float, rng: np.random.Generator) 
         return np.column_stack([np.searchsorted(upto, chance, "right") for upto, chance in zip(shares, chances, strict=True)])
 
     def above(slope: float) -> float:
-        return float(np.median(tables.totals(picks(slope)).ms)) - aim_ms
+        return float(np.median(tables.totals(picks(slope)).ms)) - target_ms
 
     spans = [float(np.ptp(ms[np.isfinite(ms)])) for ms in costs if np.isfinite(ms).any()]
     steepest = STEEPEST / min((span for span in spans if span > 0), default=1.0)

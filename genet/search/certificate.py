@@ -19,7 +19,7 @@ from genet.search.solver import Candidate
 from genet.statistics import half_interval, intervals_per_deviation
 from genet.storage import Derived, Record
 
-WIDEST = 0.1  # interval that is expected of a network: on a machine so noisy, what is certified is luck
+WIDEST = 0.1  # interval that is expected of a network at most: a noisier machine certifies by chance
 PATIENCE = 4  # times `measure_top_k`: so many measurements before a budget counts as out of reach
 
 

@@ -142,7 +142,7 @@ def tabulate_choices(space: SearchSpace, widths: WidthsOnOffer, resolution: int,
 
 
 def _choice_table(gains: dict[SuperBlock, float], reads: tuple[int, ...], size: int, ms_by_in_width: MsByInWidth) -> ChoiceTable:
-    """Return an offer, in which choices that differ only in depth share their blocks, and one without blocks costs nothing."""
+    """Return a choice table: choices that differ only in depth share their blocks, and one without blocks costs nothing."""
     choices = sorted(gains, key=lambda choice: (choice.depth > 0, choice.width, str(choice.block_type), choice.depth))
     shape = (len(reads), len(choices))
     ms, parameters, kernels = np.zeros(shape), np.zeros(shape, int), np.zeros(shape, int)

@@ -171,19 +171,19 @@ def propose(
     trials = list(possible)
     covariance = np.array(regression.covariance).reshape(len(regression.coefficients), -1)
     differences = np.array([regression.vector(one) - regression.vector(other) for one, other in rivals])
-    readings = np.array([regression.trial_vector(trial.index, trial.superblock) for trial in trials])
+    vectors = np.array([regression.trial_vector(trial.index, trial.superblock) for trial in trials])
     costs = np.array([seconds(trial) for trial in trials])
     found: list[Proposal] = []
     while len(found) < count and trials and rivals:
         open_variance = float(np.einsum("ij,jk,ik->", differences, covariance, differences))
-        heard = readings @ covariance  # (trials, coefficients)
-        noise = regression.noise**2 + np.einsum("ij,ij->i", heard, readings)
-        taken = ((heard @ differences.T) ** 2).sum(1) / noise
-        best = int(np.argmax(taken / costs))
-        if not taken[best] > 0:
+        projected = vectors @ covariance  # (trials, coefficients)
+        noise = regression.noise**2 + np.einsum("ij,ij->i", projected, vectors)
+        reductions = ((projected @ differences.T) ** 2).sum(1) / noise
+        best = int(np.argmax(reductions / costs))
+        if not reductions[best] > 0:
             break
         trial = trials.pop(best)
-        found.append(Proposal(trial=trial, seconds=seconds(trial), share=float(taken[best]) / open_variance))
-        covariance = covariance - np.outer(heard[best], heard[best]) / noise[best]
-        readings, costs = np.delete(readings, best, axis=0), np.delete(costs, best)
+        found.append(Proposal(trial=trial, seconds=seconds(trial), share=float(reductions[best]) / open_variance))
+        covariance = covariance - np.outer(projected[best], projected[best]) / noise[best]
+        vectors, costs = np.delete(vectors, best, axis=0), np.delete(costs, best)
     return tuple(found)

@@ -1,7 +1,7 @@
 """The race: known designs and the search's best are trained alike, and per budget the best of all within it is handed out.
 
 The images held out for the search decide, and nothing else. An accuracy's standard error has two parts: the choice of these
-images, which training again does not change, and the luck of a training, which it does.
+images, which training again does not change, and the variance between trainings, which it reduces.
 """
 
 from __future__ import annotations

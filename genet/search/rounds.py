@@ -56,10 +56,10 @@ class Quota(Generic[T]):
     done: int = 0
 
 
-TrainRows = Callable[[Sequence[tuple[int, T]]], Evidence[T]]  # networks, each with its quota's place -> all evidence thereafter
+TrainRound = Callable[[Sequence[tuple[int, T]]], Evidence[T]]  # networks, each with its quota's place -> all evidence thereafter
 
 
-def search(quotas: Sequence[Quota[T]], evidence: Evidence[T], train: TrainRows[T], seed: int) -> tuple[int, ...]:
+def search(quotas: Sequence[Quota[T]], evidence: Evidence[T], train: TrainRound[T], seed: int) -> tuple[int, ...]:
     """Train networks until every quota is met or none is near its budget any more; return how many each had."""
     done, turns = [quota.done for quota in quotas], list(range(len(quotas)))
     while turns := [place for place in turns if done[place] < quotas[place].wanted]:

@@ -66,7 +66,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """Beliefs about the score of every network of a pool, after some were trained."""
+    """The posterior of the score of every network of a pool, given trainings of some."""
 
     pool: Pool
     rows: np.ndarray  # (trained,) in the pool, each once
@@ -116,7 +116,7 @@ class Surrogate:
 
 
 def fit_surrogate(pool: Pool, rows: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> Surrogate:
-    """Fit beliefs to the scores of trainings; a network may have been trained more than once.
+    """Fit the posterior to the scores of trainings; a network may have been trained more than once.
 
     ValueError for no training at all.
     """

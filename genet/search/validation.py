@@ -33,7 +33,7 @@ class ValidationNetwork(Record):
 
 
 class ValidationResult(Record):
-    """A subject with its results: one accuracy per training; latency per batch, None if nothing is measured here."""
+    """A trained network with its results: one accuracy per training; latency per batch, None if nothing is measured here."""
 
     subject: ValidationNetwork
     accuracies: tuple[float, ...]

@@ -39,7 +39,7 @@ class ProcessGroup(NamedTuple):
         return value / self.size
 
     def leave(self) -> None:
-        """Take leave of the others, at the end."""
+        """Leave the process group, at the end."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 

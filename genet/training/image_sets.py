@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 
 class View(NamedTuple):
-    """The augmentation of training images, a process's part of every batch, and the preparation for foreign networks."""
+    """The augmentation of training images, a process's part of every batch, and the preparation for external networks."""
 
     augment: Augment | None = None  # the default for the images if None
     erasing: float = 0.0  # share of the images with a rectangle erased

@@ -23,8 +23,8 @@ IMAGES = 2  # the fewest that batch normalisation takes
 def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
     """Make the module answer with its logits alone while it is trained; return a remark on that.
 
-    Of several tensors the logits are the first that depends on all weights behind its answer in use. Weights that it does not
-    depend on are frozen: auxiliary heads. GenetError for a network that cannot be trained like this.
+    Of several tensors the logits are the first that depends on all weights that the answer in eval mode uses. Weights that they
+    do not depend on are frozen: auxiliary heads. GenetError for a network that cannot be trained like this.
     """
     reads, name = structure.input, structure.name
     classes = count_logits(module, (reads.channels, reads.resolution, reads.resolution), name)

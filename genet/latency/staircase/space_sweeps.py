@@ -55,7 +55,7 @@ class Staircases(Record):
 
 @dataclass(frozen=True, slots=True)
 class StaircaseSite:
-    """A place to search for a staircase."""
+    """A super-block, block type and resolution whose staircase is searched for."""
 
     superblock: int
     resolution: int
@@ -64,7 +64,7 @@ class StaircaseSite:
 
 
 def staircase_sites(space: SearchSpace) -> tuple[StaircaseSite, ...]:
-    """Return every place with a staircase; none if the space asks for a plain grid."""
+    """Return every site of a staircase; none if the space asks for a plain grid."""
     if space.widths != "wave-aligned":
         return ()
     offered = space.widths_on_offer()
@@ -190,7 +190,7 @@ class ExpectedRows(Record):
 
 
 def expected_rows(space: SearchSpace, networks: int) -> ExpectedRows:
-    """Size a table up before anything is measured; on staircases a rough quarter of the widths stays on offer."""
+    """Estimate the rows of a table before anything is measured; of a staircase about a quarter of the widths is kept."""
     offered = space.widths_on_offer()
     sweeps = {site.sweep for site in staircase_sites(space)}
     sweep = sum(len(blocks) if len(blocks) < SHORT else len(blocks) // 3 for blocks in sweeps)

@@ -1,6 +1,6 @@
 """One clock for CPU and CUDA: warm-up, 30 repeats, the mean without the highest and lowest tenth (GENet paper, section 3.2).
 
-The contract: works that are compared are timed in turn, one repeat of each after the other, so that a machine that slows
+The contract: calls that are compared are timed in turn, one repeat of each after the other, so that a machine that slows
 down slows all of them alike; a repeat lasts long enough for the timer; the first repeats, while caches, clocks and
 autotuning settle, are not counted. CUDA work is asynchronous, so a GPU's repeats are timed by events on the stream.
 """
@@ -45,7 +45,7 @@ TimedCall = Callable[[], object]
 def measure(
     works: Sequence[TimedCall], device: torch.device, repeats: int = REPEATS, tracker: Tracker = UNSEEN
 ) -> tuple[Timing, ...]:
-    """Time works, warmed up, a repeat of each in turn; every round is counted."""
+    """Time calls, warmed up, a repeat of each in turn; every round is counted."""
     repeat_ms = _cuda_repeat if device.type == "cuda" else _cpu_repeat
     calls = [_warm_up(work, repeat_ms, WARM_UP_S[device.type], UNSETTLED_S[device.type]) for work in works]
     rounds = []
@@ -58,11 +58,11 @@ def measure(
 def measure_apart(
     works: Sequence[TimedCall], device: torch.device, tracker: Tracker = UNSEEN, limit_s: float = math.inf
 ) -> tuple[Timing | Exception, ...]:
-    """Time works of different runtimes: each warmed up and repeated by itself, in several rounds.
+    """Time calls of different runtimes: each warmed up and repeated by itself, in several rounds.
 
-    The threads of one runtime spin for a while after its call, and would slow the next work if it came at once. Each work of
+    The threads of one runtime spin for a while after its call, and would slow the next call if it came at once. Each call of
     each round is counted. No round begins after `limit_s` seconds, but the first: a time of one round has the spread of its
-    repeats. A work that fails has its fault instead, and no further round.
+    repeats. A call that fails has its exception instead, and no further round.
     """
     timings: list[list[Timing]] = [[] for _ in works]
     faults: dict[int, Exception] = {}

@@ -120,12 +120,12 @@ def _part(name: str, variable: str, value: int, size: int | None) -> Workload:
     return read_workload(name, value if variable == "size" else size)
 
 
-def _times(parts: Sequence[Workload], meter: Meter) -> Iterable[Timing | None]:
-    """Time all in turn; if they do not fit together, each by itself, with None for parts that do not fit at all."""
+def _times(workloads: Sequence[Workload], meter: Meter) -> Iterable[Timing | None]:
+    """Time all in turn; if they do not fit together, each by itself, with None for workloads that do not fit at all."""
     try:
-        return meter.prepare(parts)()
+        return meter.prepare(workloads)()
     except MeasurementError:
-        return [_alone(workload, meter) for workload in parts]
+        return [_alone(workload, meter) for workload in workloads]
 
 
 def _alone(workload: Workload, meter: Meter) -> Timing | None:

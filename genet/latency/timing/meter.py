@@ -58,21 +58,21 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 
 
 class InterleavedTimer(Protocol):
-    """A timer of prepared parts, a repeat of each in turn."""
+    """A timer of prepared workloads, a repeat of each in turn."""
 
     def __call__(self, repeats: int = REPEATS, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
-        """Return one timing per part; every round is counted."""
+        """Return one timing per workload; every round is counted."""
 
 
 class Meter(Protocol):
-    """A meter times parts in one setting. MeasurementError if one cannot be timed, DeviceError if none can."""
+    """A meter times workloads in one setting. MeasurementError if one cannot be timed, DeviceError if none can."""
 
     @property
     def setting(self) -> Setting:
         """The key of every row."""
 
     def prepare(self, workloads: Sequence[Workload]) -> InterleavedTimer:
-        """Make parts ready to be timed in turn, as often as the caller likes."""
+        """Make workloads ready to be timed in turn, as often as the caller likes."""
 
     def at(self, batch: int) -> Meter:
         """Return the same meter with so many images at a time."""
@@ -105,7 +105,7 @@ class DeviceMeter:
         return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
     def prepare(self, workloads: Sequence[Workload]) -> InterleavedTimer:
-        """Build the parts with fresh weights on the device, on random images; a time depends on their shape alone."""
+        """Build the workloads with fresh weights on the device, on random images; a time depends on their shapes alone."""
         runtime = self.setting.runtime
         if runtime in ONE_LAYOUT and self.setting.memory_format != "contiguous":
             raise DeviceError(f"runtime {runtime} needs memory format contiguous, got {self.setting.memory_format}")
@@ -266,7 +266,7 @@ class EstimateMeter:
         return lambda repeats=REPEATS, tracker=UNSEEN: timings
 
     def estimate(self, workload: Workload) -> KernelEstimate:
-        """Return the whole estimate of a part, calibrated."""
+        """Return the whole estimate of a workload, calibrated."""
         groups = workload.groups()
         factors = (
             self.residual.factors([(group, self.wanted.batch) for group in groups]) if self.residual else (1.0,) * len(groups)
@@ -323,7 +323,7 @@ def estimate_card(gpu: Gpu, name: str) -> DeviceCard:
 
 @dataclass(frozen=True)
 class EvidenceMeter:
-    """A meter for a device that is elsewhere: parts missing from its evidence file cannot be timed here."""
+    """A meter for a device that is elsewhere: workloads missing from its evidence file cannot be timed here."""
 
     setting: Setting
 
@@ -332,7 +332,7 @@ class EvidenceMeter:
         return dataclasses.replace(self, setting=self.setting.model_copy(update={"batch": batch}))
 
     def prepare(self, workloads: Sequence[Workload]) -> InterleavedTimer:
-        """Refuse; EvidenceError names the missing part."""
+        """Refuse; EvidenceError names the missing workload."""
         raise EvidenceError(
             f"the evidence of {self.setting.device.name} lacks {workloads[0].name}; measure it there with "
             "`genet profile RUN` of this very space, or leave --latency out"

@@ -83,13 +83,13 @@ class Repeatability(Record):
     pairs: int
 
 
-def repeatability(part: Workload, meter: Meter) -> Repeatability:
-    """Time a part against itself, `PAIRS` times in turn and as often apart."""
+def repeatability(workload: Workload, meter: Meter) -> Repeatability:
+    """Time a workload against itself, `PAIRS` times in turn and as often apart."""
     together = []
     for _ in range(PAIRS):
-        one, other = meter.prepare([part, part])()
+        one, other = meter.prepare([workload, workload])()
         together.append(abs(math.log(one.ms / other.ms)))
-    singles = [meter.prepare([part])()[0].ms for _ in range(PAIRS)]
+    singles = [meter.prepare([workload])()[0].ms for _ in range(PAIRS)]
     apart = [abs(math.log(one / other)) for one, other in itertools.combinations(singles, 2)]
     return Repeatability(ms=statistics.median(singles), in_turn=_bound(together), apart=_bound(apart), pairs=PAIRS)
 

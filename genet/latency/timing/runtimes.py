@@ -24,7 +24,7 @@ from genet.latency.timing.clock import TimedCall
 
 
 def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alone: bool = False) -> tuple[TimedCall, ...]:
-    """Return one forward pass of each module on its images as a work of the given runtime.
+    """Return one forward pass of each module on its images as a call of the given runtime.
 
     With `kernels_alone` the host's time to launch a GPU's kernels is excluded, as for parts of a network.
     DeviceError if the runtime is not there, MeasurementError if it refuses a module.

@@ -37,7 +37,7 @@ RENEWED_AT_ONCE = 128  # images at a time that statistics are renewed by
 
 @dataclass(frozen=True)
 class SourceNetwork:
-    """A network with its weights, the names of its classes, and how its author shows it images; None if that is unknown.
+    """A network with its weights, the names of its classes, and its author's preprocessing of images; None if unknown.
 
     Weights that a user's function `built` may be drawn anew at every call.
     """
@@ -72,7 +72,7 @@ def source_of(what: str, structure: ExternalModel, trained: bool, way: str) -> S
 
 @dataclass(frozen=True)
 class KeptWeights:
-    """A builder of the network with other widths, the images to measure its accuracy on, if any, and its labels.
+    """The weights that a network keeps at other widths, and the images, if any, to measure its accuracy on.
 
     `labels` are the names of its classes, if they are known. `importance` is measured at its first call, on training images, and
     `renewed` takes statistics anew from them.
@@ -130,7 +130,7 @@ def kept_with_images(
         )
     some = FirstImages(splits.train.shuffled(0), min(IMAGES, splits.train.size))
     importance = _importance(subject, some, progress)
-    again = functools.partial(renewed, images=some, resolution=subject.resolution, device=open_device("auto"))
+    again = functools.partial(with_new_statistics, images=some, resolution=subject.resolution, device=open_device("auto"))
     return KeptWeights(subject, lambda group: importance().of(group), images, labels, importance, again)
 
 
@@ -152,7 +152,7 @@ def _importance(subject: ModuleSubject, images: FirstImages, progress: Progress)
 
 
 @torch.no_grad()
-def renewed(module: nn.Module, images: ImageSet, resolution: int, device: torch.device) -> nn.Module:
+def with_new_statistics(module: nn.Module, images: ImageSet, resolution: int, device: torch.device) -> nn.Module:
     """Return a copy whose statistics of batch normalisation are averaged anew over training images.
 
     What the cut channels and blocks added is missing from every later mean.

@@ -63,7 +63,7 @@ def stay(places: Sequence[Place]) -> Chosen:
     return tuple(place.now for place in places)
 
 
-def greedy(places: Sequence[Place], aim: Objective) -> Chosen:
+def greedy(places: Sequence[Place], objective: Objective) -> Chosen:
     """Move the place with the most to gain, and balance it with moves the other way: algorithm 2, lines 7 to 13.
 
     For latency a layer is scaled down to its left edge, and layers with the least latency gain are scaled up until the parameters
@@ -71,9 +71,9 @@ def greedy(places: Sequence[Place], aim: Objective) -> Chosen:
     If the queue ends before the balance is found, or the balance costs more than the move gains, the move is undone: so the
     answer keeps the bounds, which the paper's own loop does not ensure. Widths stay if the bounds cannot be kept at all.
     """
-    down_first = aim.mode == "latency"
+    down_first = objective.mode == "latency"
     moves = [(place.left, place.right) if down_first else (place.right, place.left) for place in places]  # ahead, and back
-    gains = [aim.value(place, ahead) if ahead else 0.0 for place, (ahead, _) in zip(places, moves, strict=True)]
+    gains = [objective.value(place, ahead) if ahead else 0.0 for place, (ahead, _) in zip(places, moves, strict=True)]
     saved = [place.latency_gain(place.left) if place.left else 0.0 for place in places]
     chosen = list(stay(places))
     queue = sorted(range(len(places)), key=lambda index: -gains[index])
@@ -81,24 +81,24 @@ def greedy(places: Sequence[Place], aim: Objective) -> Chosen:
         first, *rest = queue
         trial = list(chosen)
         trial[first] = moves[first][0] or trial[first]
-        used = aim.bounded_total(places, tuple(trial))
+        total = objective.bounded_total(places, tuple(trial))
         for last in sorted(rest, key=saved.__getitem__, reverse=not down_first):
-            if used >= aim.least:
+            if total >= objective.least:
                 break
             back = moves[last][1]
             if back is None:
                 continue
-            moved = aim.bounded_total(places, (*trial[:last], back, *trial[last + 1 :]))
-            if used < moved <= aim.most:
-                trial[last], used = back, moved
+            moved = objective.bounded_total(places, (*trial[:last], back, *trial[last + 1 :]))
+            if total < moved <= objective.most:
+                trial[last], total = back, moved
                 rest.remove(last)
-        balanced = aim.allows(used)
-        better = aim.total_value(places, tuple(trial)) > aim.total_value(places, tuple(chosen))
+        balanced = objective.allows(total)
+        better = objective.total_value(places, tuple(trial)) > objective.total_value(places, tuple(chosen))
         chosen, queue = (trial, rest) if balanced and better else (chosen, queue[1:])
     return tuple(chosen)
 
 
-def exact(places: Sequence[Place], aim: Objective) -> Chosen:
+def exact(places: Sequence[Place], objective: Objective) -> Chosen:
     """Return the options with the largest value within the bounds, by an integer program with one option per place.
 
     Every width stays if nothing is within the bounds.
@@ -108,18 +108,21 @@ def exact(places: Sequence[Place], aim: Objective) -> Chosen:
     pairs = [(index, option) for index, place in enumerate(places) for option in place.options]
     if not pairs:
         return ()
-    values = np.array([aim.value(places[index], option) for index, option in pairs], float)
-    room = np.array([aim.bounded_value(places[index], option) for index, option in pairs], float)
-    scale = 1e-3 * (float(np.abs(room).max()) or 1.0)  # the solver's tolerance is absolute, a millionth: of a thousand here
+    values = np.array([objective.value(places[index], option) for index, option in pairs], float)
+    bounded = np.array([objective.bounded_value(places[index], option) for index, option in pairs], float)
+    scale = 1e-3 * (float(np.abs(bounded).max()) or 1.0)  # the solver's tolerance is absolute, a millionth: of a thousand here
     once = np.array([[float(index == row) for index, _ in pairs] for row in range(len(places))])
     found = milp(
         -values / (float(np.abs(values).max()) or 1.0),
         integrality=np.ones(len(pairs)),
         bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(once, 1, 1), LinearConstraint(room[None] / scale, aim.least / scale, aim.most / scale)],
+        constraints=[
+            LinearConstraint(once, 1, 1),
+            LinearConstraint(bounded[None] / scale, objective.least / scale, objective.most / scale),
+        ],
         options={"mip_rel_gap": 0.0},
     )
     if found.x is None:
         return stay(places)
-    taken = dict(pair for pair, share in zip(pairs, found.x, strict=True) if share > 0.5)
-    return tuple(taken[index] for index in range(len(places)))
+    chosen = dict(pair for pair, share in zip(pairs, found.x, strict=True) if share > 0.5)
+    return tuple(chosen[index] for index in range(len(places)))

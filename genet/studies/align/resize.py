@@ -122,9 +122,9 @@ def verify_resizable(module: nn.Module, tied: ChannelGroups, image: tuple[int, i
     wanted = probe(images)
     trains = _runs(copy.deepcopy(probe).train(), images)  # auxiliary heads read channels that evaluation does not show
     free = [group for group in tied.groups if not group.fixed]
-    if _stuck(probe, tied, free, images, wanted, trains) is None:
+    if _why_fixed(probe, tied, free, images, wanted, trains) is None:
         return tied
-    why = {group.name: _stuck(probe, tied, [group], images, wanted, trains) for group in free}
+    why = {group.name: _why_fixed(probe, tied, [group], images, wanted, trains) for group in free}
     groups = tuple(dataclasses.replace(group, fixed=group.fixed or why[group.name]) for group in tied.groups)
     return dataclasses.replace(tied, groups=groups)
 
@@ -139,7 +139,7 @@ def _varied(module: nn.Module) -> nn.Module:
     return probe
 
 
-def _stuck(
+def _why_fixed(
     probe: nn.Module, tied: ChannelGroups, groups: list[ChannelGroup], images: Tensor, wanted: Tensor, trains: bool
 ) -> str | None:
     """Return why these groups cannot move, all at once; None if they can."""

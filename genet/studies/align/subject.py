@@ -1,6 +1,6 @@
 """A network whose widths can move: the movable widths, their steps, and the cost with other widths.
 
-A genet network moves by its spec; one that other code builds is a `ModuleSubject`.
+A network of super-blocks is a `NetworkSubject`, one that other code builds a `ModuleSubject`.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class NetworkSubject:
         return self.network.input.resolution
 
     def workload(self, widths: Widths, resolution: int | None = None) -> Workload:
-        """Return the whole network."""
+        """Return the workload of the whole network."""
         return whole_network(self.at(widths).at(resolution or self.resolution))
 
 

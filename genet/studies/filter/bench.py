@@ -136,8 +136,8 @@ def read_nats(path: Path, progress: Progress) -> Bench:
                 rows.append(_row(api, index, network))
                 tracker.advance()
     except Exception as fault:  # any error of the package for a damaged file
-        law = f"{path}: reading it as NATS-Bench's size space failed"
-        raise GenetError(f"{law} ({first_line(fault)}); it is {NATS_PLACE}") from None
+        failure = f"{path}: reading it as NATS-Bench's size space failed"
+        raise GenetError(f"{failure} ({first_line(fault)}); it is {NATS_PLACE}") from None
     return Bench(tuple(rows))
 
 
