@@ -172,7 +172,7 @@ def random_entrants(job: RunContext, budget: Budget, count: int) -> Iterator[Ent
     ms = offered.totals(picks).ms
     for pick in picks[(ms <= limit_ms) & (ms > 0.9 * limit_ms)]:
         network = Network.parse(str(offered.network(pick.tolist())), name="random")
-        found = state.judge(state.measure(network, budget), budget)
+        found = state.judge(state.measure(network, budget, patient=False), budget)
         if not found.within or found.ms <= 0.9 * limit_ms:
             continue
         cost = network_cost(network)
