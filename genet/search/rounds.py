@@ -1,7 +1,7 @@
 """Which whole networks to train next: a spread start near the budgets, then rounds by Thompson sampling.
 
-A round draws samples from the surrogate's posterior, and trains the network that is best in each: so a network is tried about as
-often as it may be the best one. The rounds ask for candidates and trainings alone: a job trains its own networks, and benchmarks
+A round draws samples from the surrogate's posterior, and trains the network that is best in each: the likelier a network is the
+best, the likelier it is trained. The rounds ask for candidates and trainings alone: a job trains its own networks, and benchmarks
 look up those that others trained.
 """
 
