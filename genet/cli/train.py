@@ -16,8 +16,8 @@ from genet.errors import GenetError, RunError
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE
 from genet.names import quoted
 from genet.pipeline.context import open_run, read_run
-from genet.pipeline.report import train_selected
 from genet.pipeline.train import train_network
+from genet.pipeline.train_selected import train_selected
 from genet.progress import Progress
 from genet.search.outcome import percent
 from genet.storage import FolderLock
