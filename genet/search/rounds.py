@@ -35,7 +35,7 @@ class Evidence(Generic[T]):
 
 
 class Candidates(Protocol[T]):
-    """The networks that may be trained for one budget. Those that a round has proposed for other budgets are left out."""
+    """The networks that may be trained for one budget; they decide whether one that a round has proposed may be once more."""
 
     def near(self, proposed: Sequence[T], rng: np.random.Generator) -> Sequence[T]:
         """Return networks near the budget, to spread the start over."""
@@ -64,13 +64,13 @@ def search(quotas: Sequence[Quota[T]], evidence: Evidence[T], train: TrainRound[
     done, turns = [quota.done for quota in quotas], list(range(len(quotas)))
     while turns := [place for place in turns if done[place] < quotas[place].wanted]:
         proposals, at_once = list[tuple[int, T]](), math.ceil(AT_ONCE / len(turns))
-        for place in turns.copy():  # each draws by itself, so that a later command repeats what this one found for it
-            rng, quota = np.random.default_rng((seed, place, done[place])), quotas[place]
-            proposed, start = [network for _, network in proposals], math.ceil(START * quota.wanted) - done[place]
-            new = spread_start(quota.candidates, start, proposed, rng) if start > 0 else []
-            if not new:
-                count = min(at_once, quota.wanted - done[place])
-                new = next_round(quota.candidates, evidence, count, proposed, rng)
+        for place in turns.copy():
+            quota, others, new = quotas[place], [network for _, network in proposals], list[T]()
+            start = math.ceil(START * quota.wanted) - done[place]
+            if start > 0:
+                new += spread_start(quota.candidates, start, others, _rng(seed, place, done[place]))
+            for count in range(done[place], min(done[place] + at_once, quota.wanted) if not new else 0):
+                new += next_network(quota.candidates, evidence, [*others, *new], _rng(seed, place, count))
             proposals += [(place, network) for network in new]
             done[place] += len(new)
             if not new:
@@ -80,22 +80,24 @@ def search(quotas: Sequence[Quota[T]], evidence: Evidence[T], train: TrainRound[
     return tuple(done)
 
 
+def _rng(*seeds: int) -> np.random.Generator:
+    """Return random numbers for one proposal alone, so that a later command repeats what this one found."""
+    return np.random.default_rng(seeds)
+
+
 def spread_start(candidates: Candidates[T], count: int, proposed: Sequence[T], rng: np.random.Generator) -> list[T]:
     """Return so many networks near a budget that tell most about all effects together."""
     near = candidates.near(proposed, rng)
     return [near[row] for row in spread(candidates.pool(near), np.arange(len(near)), count, rng)] if near else []
 
 
-def next_round(
-    candidates: Candidates[T], evidence: Evidence[T], count: int, proposed: Sequence[T], rng: np.random.Generator
-) -> list[T]:
-    """Return so many networks at most that may be the best of a budget, given all trainings."""
+def next_network(candidates: Candidates[T], evidence: Evidence[T], proposed: Sequence[T], rng: np.random.Generator) -> list[T]:
+    """Return a network that may be the best of a budget, given all trainings; none if there is none."""
     new = candidates.alike(ranked(candidates, evidence), proposed, rng)
     if not new or not evidence.networks:
         return []
     surrogate, known = _fitted(candidates, evidence, new)
-    rows = promising(surrogate, np.arange(known, known + len(new)), count, rng)
-    return list(dict.fromkeys(new[row - known] for row in rows))
+    return [new[promising(surrogate, np.arange(known, known + len(new)), rng) - known]]
 
 
 def ranked(candidates: Candidates[T], evidence: Evidence[T]) -> list[T]:
@@ -129,11 +131,11 @@ def spread(pool: Pool, rows: np.ndarray, count: int, rng: np.random.Generator) -
     return np.asarray(rows[chosen])
 
 
-def promising(surrogate: Surrogate, rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw `count` times from the surrogate's posterior; return the best network of each draw, which may repeat."""
+def promising(surrogate: Surrogate, rows: np.ndarray, rng: np.random.Generator) -> int:
+    """Return the row of the network that is best in one sample of the surrogate's posterior."""
     mean, error = surrogate.predict(rows)
     considered = rows[np.argsort(-(mean + 2 * error))[:CONSIDERED]]
-    return np.array([considered[surrogate.sample(considered, rng, BOLDNESS).argmax()] for _ in range(count)])
+    return int(considered[surrogate.sample(considered, rng, BOLDNESS).argmax()])
 
 
 def best(surrogate: Surrogate, rows: np.ndarray) -> int:
