@@ -35,6 +35,11 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_FOUND_IN[name]), name)
 
 
+def __dir__() -> list[str]:
+    """Return the public names, those that are not imported yet among them."""
+    return [*__all__, "__version__"]
+
+
 def load(folder: str | Path) -> nn.Module:
     """Return the trained network in a folder, such as `runs/NAME/networks/NAME/export`, as a torch module in eval mode.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,8 @@ def test_a_setting_at_fault_is_named_without_dashes() -> None:
 def test_what_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = genet.nonsense  # type: ignore[attr-defined]
+
+
+def test_the_public_names_are_offered_before_they_are_imported() -> None:
+    told = subprocess.run([sys.executable, "-c", "import genet; print(*dir(genet))"], capture_output=True, text=True, check=True)
+    assert set(told.stdout.split()) == {*genet.__all__, "__version__"}
