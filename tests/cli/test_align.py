@@ -87,6 +87,7 @@ def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]
     assert any("70 -> 64: -9% filters, -" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_widths_and_latencies_are_drawn_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, *VGG, *V100, "--plot", "widths.svg")
     drawn = Path("widths.svg").read_text()

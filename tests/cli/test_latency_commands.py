@@ -227,6 +227,7 @@ def test_a_whole_job_on_an_estimate_is_labelled_so_everywhere(tmp_path: Path, ca
     assert "measured latency" not in card
 
 
+@pytest.mark.slow
 def test_a_job_runs_on_the_evidence_of_another_machine(
     finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,6 +180,7 @@ def test_an_export_is_made_on_the_networks_own_images_or_on_others_that_are_aske
     assert "| data | not known; calibrated and tested on images of pictures |" in Path("net/card.md").read_text()
 
 
+@pytest.mark.slow
 def test_images_of_others_do_not_tell_what_a_networks_classes_are_called(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -311,6 +312,7 @@ def test_a_moved_project_is_finished(moved: Path, capsys: pytest.CaptureFixture[
     assert stamps(moved) == before
 
 
+@pytest.mark.slow
 def test_of_images_that_were_moved_alone_the_recipe_or_an_option_tells(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = stamps(moved)
     Path("images").rename("pictures")

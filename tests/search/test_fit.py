@@ -311,6 +311,7 @@ def test_pure_noise_leaves_the_ranking_to_size_where_fine_tuning_costs_superbloc
     assert ranked_by_size(0.005, {0: -0.005, 1: -0.01, 2: -0.015, 3: -0.02}, range(5)) >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.0005, 0.003])
 def test_a_weak_trend_is_seldom_ranked_worse_than_by_size_alone(slope: float) -> None:
     """In one of six draws at most, in which luck is taken for slopes."""

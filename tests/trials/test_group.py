@@ -425,6 +425,7 @@ def test_a_trial_goes_to_its_last_epoch_where_its_patience_is_longer(context: Tr
     assert {len(result.curve) for result in ran(still, of(trials, 1)).values()} == {4}
 
 
+@pytest.mark.slow
 def test_settling_early_is_each_trials_own_affair(context: TrialContext, trials: tuple[Trial, ...]) -> None:
     asked = changed(context, epochs=8, patience=1)
     together = ran(asked, of(trials, 0))
