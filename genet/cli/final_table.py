@@ -24,7 +24,7 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     masternet = f"{100 * found.masternet.test_accuracy:.1f}"
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
-    table(["network", "budget", "ms/image", "test %", "best known", "params"], rows)
+    table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
     print(f"± standard errors of accuracies, half of a 99.9 % interval of {latency_heading(found.setting)}")
     print(f"the search and the race cost {found.trainings:.1f} full trainings")
     if found.initial_weights_note:
@@ -32,7 +32,8 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     for row in found.outcomes:
         print(f"\nbudget {row.budget}: {row.verdict}")
         for each in row.exported:
-            print(f"  {each.network}\n  {folder / each.export}\n  genet latency {folder / 'networks' / each.name}")
+            print("  handed out:" if each.name == row.name else "  best of the search:")
+            print(f"    {each.network}\n    {folder / each.export}\n    genet latency {folder / 'networks' / each.name}")
     for name, why in found.failed.items():
         print(f"\n{name} is out of the race: {why}")
 
@@ -40,15 +41,16 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
 def _row(row: Outcome) -> list[str]:
     latency = "n/a" if row.ms_per_image is None else f"{row.ms_per_image:.4f}"
     interval = f"±{row.interval_ms_per_image:.4f}" if row.interval_ms_per_image else ""
-    known = (
-        f"{row.known.design}\n{_test(row.known)}" if row.known and row.searched else "it is one" if row.known else "none raced"
-    )
+    if row.searched:
+        rival = f"{row.known.design}\n{_test(row.known)}" if row.known else "no known design"
+    else:
+        rival = f"best searched\n{_test(row.best_searched)}" if row.best_searched else "none searched"
     return [
         row.name,
         _budget(row.budget),
         latency + interval,
         _test(row),
-        known + (", tie" if row.tie else ""),
+        rival + (", tie" if row.tie else ""),
         _count(row.parameters),
     ]
 

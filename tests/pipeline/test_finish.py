@@ -51,7 +51,7 @@ def test_the_same_command_says_when_it_was_done_and_its_table_without_torch_in_t
     assert told.returncode == 0, told.stderr
     first, *rest = told.stdout.splitlines()
     assert re.fullmatch(rf"tiny in {copy.path}: done on \d{{4}}-\d\d-\d\d \d\d:\d\d, nothing to do", first)
-    assert rest[0].split() == ["network", "budget", "ms/image", "test", "%", "best", "known", "params"]
+    assert rest[0].split() == ["network", "budget", "ms/image", "test", "%", "held", "against", "params"]
     assert f"report: {copy.report}" in rest
     assert told.stderr.startswith("budget 0.000001ms/image (")
     assert stamps(copy.path) == before

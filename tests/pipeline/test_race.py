@@ -464,7 +464,9 @@ def test_the_last_table_fits_80_columns_and_the_command_repeats_nothing(
     lines = len(raced.race.read().records)
     assert main(["race", str(raced.path)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    notations = [line for line in printed if line.startswith("  @") or str(raced.path) in line or line.startswith("budget")]
+    notations = [
+        line for line in printed if line.lstrip().startswith("@") or str(raced.path) in line or line.startswith("budget")
+    ]
     assert max(len(line.rstrip()) for line in printed if line not in notations) <= 80
     found = answer(capsys, "race", str(raced.path))
     assert len(raced.race.read().records) == lines
@@ -473,18 +475,20 @@ def test_the_last_table_fits_80_columns_and_the_command_repeats_nothing(
     )
 
 
-def test_on_a_narrow_terminal_no_name_is_cut(
-    raced: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("searched", "rival"), [(True, "mobilenetv2"), (False, "best searched")])
+def test_on_a_narrow_terminal_no_name_is_cut_and_the_best_of_the_other_kind_stands_beside_it(
+    raced: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, searched: bool, rival: str
 ) -> None:
     found = Outcomes.load(raced.results)
-    names = {"name": "mobilenetv2-r224-abcdef", "searched": True, "tie": True}
+    names = {"name": "mobilenetv2-r224-abcdef", "searched": searched, "tie": True}
     known = found.raced[0].model_copy(update={"design": "mobilenetv2"})
-    rows = tuple(outcome.model_copy(update={**names, "known": known}) for outcome in found.outcomes)
+    best = {"known": known, "best_searched": found.raced[0]}
+    rows = tuple(outcome.model_copy(update=names | best) for outcome in found.outcomes)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     print_outcomes(found.model_copy(update={"outcomes": rows}), raced.path)
     printed = capsys.readouterr().out
-    assert printed.count("mobilenetv2-r224-abcdef  ") == len(rows)
+    assert printed.count("mobilenetv2-r224-abcdef  ") == printed.count(f"  {rival}  ") == len(rows)
     assert "…" not in printed
 
 
