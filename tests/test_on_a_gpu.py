@@ -16,7 +16,7 @@ from genet.models.build import GENet, build
 from genet.progress import SILENT, Progress
 from genet.training import replay
 from genet.training.image_sets import View
-from genet.training.loop import Execution, TrainingInputs, train
+from genet.training.loop import EpochDone, Execution, TrainingInputs, train
 from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
 from genet.trials.finetune import FineTune
@@ -38,10 +38,17 @@ def digits() -> Splits:
     return load_data(Data(), SpaceInput(channels=1, classes=10, resolutions=(32,)), 0, View(look, 0.3), GPU)
 
 
-def trained(digits: Splits, schedule: Schedule, checkpoint: Path | None = None, progress: Progress = SILENT) -> GENet:
+def trained(
+    digits: Splits,
+    schedule: Schedule,
+    checkpoint: Path | None = None,
+    progress: Progress = SILENT,
+    epoch_done: EpochDone | None = None,
+) -> GENet:
     module = build(NETWORK, seed=1)
     teacher = build(NETWORK, seed=5) if schedule is EVERYTHING else None
-    train(module, TrainingInputs(digits.train, schedule, 32, 0, teacher), Execution(GPU, checkpoint, progress=progress))
+    inputs = TrainingInputs(digits.train, schedule, 32, 0, teacher)
+    train(module, inputs, Execution(GPU, checkpoint, progress=progress), epoch_done)
     return module
 
 
