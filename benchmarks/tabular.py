@@ -108,7 +108,7 @@ class Rows:
         costs = self.asked.table.costs
         return [int(row) for row in self.asked.within if costs[row] >= NEAR * self.asked.budget]
 
-    def alike(self, _best: Sequence[int], _proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
+    def alike(self, _evidence: Evidence[int], _proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
         """Return all within the budget."""
         return [int(row) for row in self.asked.within]
 

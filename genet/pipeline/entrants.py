@@ -118,7 +118,7 @@ class EntrantFinder:
     def searched(self, choice: SelectedNetwork) -> Iterator[Entrant]:
         """Yield a selected network, and the next best predictions that are within its budget too."""
         count, *_ = self.job.recipe.race.counts
-        slower = self.slower(choice.network, choice.resolution, choice.measured_ms_per_image) or 1.0
+        slower = self.slower(choice.network, choice.measured_ms_per_image) or 1.0
         limit_ms = self.state.limit_ms(choice.budget)
         rivals = self.state.best(choice.resolution, limit_ms / slower, LOOKED_AT) if count > 1 else ()
         predicted = {choice.network: (choice.predicted_accuracy, choice.predicted_ms_per_image)}
@@ -137,10 +137,10 @@ class EntrantFinder:
             facts = {"predicted_accuracy": accuracy, "predicted_ms_per_image": ms}
             yield self.entrant(network, certificate, None, choice.budget, ms).model_copy(update=facts)
 
-    def slower(self, notation: str, resolution: int, ms_per_image: float | None) -> float | None:
+    def slower(self, notation: str, ms_per_image: float | None) -> float | None:
         """Return how many times slower a network is than is predicted; None if it was not measured or is not on offer."""
-        network, tables = Network.parse(notation), self.state.choice_tables(resolution)
-        return ms_per_image * self.batch / tables.predict(network).ms if ms_per_image and tables.holds(network) else None
+        predicted_ms = self.state.predicted_ms(Network.parse(notation))
+        return ms_per_image * self.batch / predicted_ms if ms_per_image and math.isfinite(predicted_ms) else None
 
     def designs(
         self, designs: Sequence[Design], resolutions: dict[Budget, tuple[int, ...]], fastest: dict[Budget, float]

@@ -57,7 +57,7 @@ class _JointTrials:
         self._job, self._found, self._train = job, found, train
         self._finder = EntrantFinder(SearchState(job, job.table), dict.fromkeys(entrant.budget for entrant in found.entrants))
         searched = [each for each in found.entrants if each.design is None]
-        slower = [self._finder.slower(each.network, each.resolution, each.ms_per_image) for each in searched]
+        slower = [self._finder.slower(each.network, each.ms_per_image) for each in searched]
         self._slower = median([each for each in slower if each] or [1.0])
         self._ms_per_image = {e.network: e.ms_per_image or e.predicted_ms_per_image or math.inf for e in found.entrants}
         self._networks: dict[str, Network] = {}  # of the space's shape that were trained, by notation
@@ -127,7 +127,7 @@ class _JointTrials:
     def _promoted(self, budget: Budget) -> list[Entrant]:
         count, *_ = self._job.recipe.race.counts
         entered, here = {entrant.network for entrant in self._found.entrants}, not self._job.recipe.measure.latency_file
-        best = self._near[budget].within(ranked(self._near[budget], self._evidence))
+        best = self._near[budget].within(self._evidence)
         joint = [network for network in best if str(network) not in entered]
         found = list[Entrant]()
         for network in joint[: CERTIFIED * count]:
@@ -159,10 +159,7 @@ class _JointTrials:
         self._learn({str(network): network_name(network) for network in networks})
 
     def _predicted_ms_per_image(self, network: Network) -> float:
-        """Return what is predicted by the present table; infinite for what is not on offer any more."""
-        size = network.input.resolution
-        tables = self._finder.state.choice_tables(size) if size in self._job.resolutions else None
-        return tables.predict(network).ms / self._finder.batch if tables and tables.holds(network) else math.inf
+        return self._finder.state.predicted_ms(network) / self._finder.batch
 
     def _named(self, network: Network) -> Network:
         return network.model_copy(update={"name": self._job.recipe.space.name})
@@ -186,9 +183,9 @@ class _NearBudget:
         tables = [self.state.choice_tables(resolution) for resolution in self.resolutions]
         return self._new([each for offered in tables for each in near_budget(offered, self.target_ms, rng)], proposed)
 
-    def alike(self, best: Sequence[Network], proposed: Sequence[Network], rng: np.random.Generator) -> list[Network]:
+    def alike(self, evidence: Evidence[Network], proposed: Sequence[Network], rng: np.random.Generator) -> list[Network]:
         """Return neighbours of the best networks within the budget; random ones if none of those is new."""
-        parents = [(each, self.state.choice_tables(each.input.resolution)) for each in self.within(best)[:PARENTS]]
+        parents = [(each, self.state.choice_tables(each.input.resolution)) for each in self.within(evidence)[:PARENTS]]
         close = [each for parent, offered in parents for each in neighbours(offered, parent, self.target_ms, rng)]
         return self._new(close, proposed) or self.near(proposed, rng)
 
@@ -196,9 +193,9 @@ class _NearBudget:
         """Describe networks by their super-blocks."""
         return pool_of(networks)
 
-    def within(self, networks: Sequence[Network]) -> list[Network]:
-        """Return those of the trained networks that are within the budget, in their order."""
-        return [network for network in networks if self.known_ms[str(network)] <= self.limit_ms]
+    def within(self, evidence: Evidence[Network]) -> list[Network]:
+        """Return those of the trained networks that are within the budget, best first."""
+        return [network for network in ranked(self, evidence) if self.known_ms[str(network)] <= self.limit_ms]
 
     def _new(self, networks: Sequence[Network], proposed: Sequence[Network]) -> list[Network]:
         known = {*self.known_ms, *map(str, proposed)}

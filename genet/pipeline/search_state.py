@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from genet.arch.external import ModelSpec
+from genet.arch.network import Network
 from genet.arch.space import WidthsOnOffer
 from genet.config.budget import Budget
 from genet.errors import EvidenceError
@@ -97,6 +98,12 @@ class SearchState:
             predicted = Predicted(known.accuracy, known.gain, latency.ms_by_in_width, latency.correction.host_ms)
             self._choice_tables[resolution] = tabulate_choices(self.job.space, self.kept[resolution], resolution, predicted)
         return self._choice_tables[resolution]
+
+    def predicted_ms(self, network: Network) -> float:
+        """Return what is predicted for a network of the space; infinite if it is not on offer."""
+        resolution = network.input.resolution
+        tables = self.choice_tables(resolution) if resolution in self.job.resolutions else None
+        return tables.predict(network).ms if tables and tables.holds(network) else math.inf
 
     def solver(self, resolution: int) -> ExactSolver:
         """Return the exact answers to all budgets at a resolution."""

@@ -14,21 +14,16 @@ from genet.pipeline.distill import OpenRunner
 from genet.pipeline.master import training_spec
 from genet.pipeline.run_folder import network_name
 from genet.pipeline.scale_designs import SCALING, ScaledDesigns
-from genet.pipeline.trainings import Trainings, read_finished
+from genet.pipeline.trainings import PASSING, Trainings, read_finished
 from genet.search.known_designs import Design, portfolio_of
 from genet.search.outcome import percent
 from genet.search.scaling import forms_within
 from genet.search.tournament import Contender, Round, RoundResult, Standing, Tournament, ranked, standings, tournament_rounds
 from genet.statistics import half_interval
 from genet.storage import digest
-from genet.trials.results import FailureKind
 from genet.trials.runners.opening import open_runner
 
-LOST: tuple[FailureKind, ...] = (
-    "data",
-    "worker killed",
-    "out of memory",
-)  # no verdict on a design; a bug is one, or none would end
+LOST = tuple(kind for kind in PASSING if kind != "bug")  # no verdict on a design; a bug ends no tournament
 
 
 def find_masternet(job: RunContext, runner: OpenRunner = open_runner) -> Tournament | None:

@@ -40,8 +40,8 @@ class Candidates(Protocol[T]):
     def near(self, proposed: Sequence[T], rng: np.random.Generator) -> Sequence[T]:
         """Return networks near the budget, to spread the start over."""
 
-    def alike(self, best: Sequence[T], proposed: Sequence[T], rng: np.random.Generator) -> Sequence[T]:
-        """Return networks near the budget that resemble the best of those trained, which come best first."""
+    def alike(self, evidence: Evidence[T], proposed: Sequence[T], rng: np.random.Generator) -> Sequence[T]:
+        """Return networks near the budget that resemble the best of those trained."""
 
     def pool(self, networks: Sequence[T]) -> Pool:
         """Describe networks to the surrogate."""
@@ -93,7 +93,7 @@ def spread_start(candidates: Candidates[T], count: int, proposed: Sequence[T], r
 
 def next_network(candidates: Candidates[T], evidence: Evidence[T], proposed: Sequence[T], rng: np.random.Generator) -> list[T]:
     """Return a network that may be the best of a budget, given all trainings; none if there is none."""
-    new = candidates.alike(ranked(candidates, evidence), proposed, rng)
+    new = candidates.alike(evidence, proposed, rng)
     if not new or not evidence.networks:
         return []
     surrogate, known = _fitted(candidates, evidence, new)

@@ -23,7 +23,7 @@ class Rows:
     def near(self, proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
         return [row for row in self.rows if row not in proposed]
 
-    def alike(self, _best: Sequence[int], proposed: Sequence[int], rng: np.random.Generator) -> list[int]:
+    def alike(self, _evidence: Evidence[int], proposed: Sequence[int], rng: np.random.Generator) -> list[int]:
         return self.near(proposed, rng)
 
     def pool(self, rows: Sequence[int]) -> Pool:
@@ -88,7 +88,7 @@ def test_a_budget_that_random_networks_miss_begins_with_rounds() -> None:
         def near(self, _proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
             return []
 
-        def alike(self, _best: Sequence[int], _proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
+        def alike(self, _evidence: Evidence[int], _proposed: Sequence[int], _draw: np.random.Generator) -> list[int]:
             return list(self.rows)
 
     pool, truth = networks(50, 0)
