@@ -25,6 +25,7 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
     table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
+    print("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says")
     print(f"± standard errors of accuracies, half of a 99.9 % interval of {latency_heading(found.setting)}")
     print(f"the search and the race cost {found.trainings:.1f} full trainings")
     if found.initial_weights_note:

@@ -99,10 +99,19 @@ class Outcome(RacedNetwork):
         if other is None:
             return f"{self.name}; {'no known design' if self.searched else 'no network of the search'} was within it"
         lead = 100 * (self.held_out_accuracy - other.held_out_accuracy)
+        error = 100 * math.hypot(self.held_out_error, other.held_out_error)
         kind = "the best known design" if self.searched else "the best network of the search"
         start = ", which began with new weights" if self.inherited and not other.inherited else ""
-        lead_in_words = f"{lead:.1f} points ahead of {other.name}, {kind}{start}, on the images held out"
-        return f"{self.name}, {lead_in_words}{'; less than one standard error: a tie' if self.tie else ''}"
+        reached = f"{100 * self.held_out_accuracy:.1f} ± {100 * self.held_out_error:.1f} % of the images held out"
+        tie = f"; a tie, as that is less than one standard error{_speeds(self, other)}" if self.tie else ""
+        return f"{self.name} has {reached}, {lead:.1f} ± {error:.1f} points ahead of {other.name}, {kind}{start}{tie}"
+
+
+def _speeds(one: RacedNetwork, other: RacedNetwork) -> str:
+    """Return by how much the other network is faster, for one who may prefer it; empty if it is not."""
+    if one.ms_per_image is None or other.ms_per_image is None or other.ms_per_image >= one.ms_per_image:
+        return ""
+    return f", and {other.name} has {1 - other.ms_per_image / one.ms_per_image:.0%} less latency"
 
 
 class UnmetBudget(Record):

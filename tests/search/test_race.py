@@ -101,7 +101,15 @@ def test_the_error_on_test_images_has_the_luck_of_test_accuracies_alone() -> Non
 def test_a_lead_over_a_design_that_began_with_new_weights_is_told_as_one(inherited: bool, said: str) -> None:
     scores = {name: score(0.8).model_copy(update={"inherited": name == "a" or inherited}) for name in ("a", "b")}
     (won,) = outcomes([entrant("a"), entrant("b", design="known")], scores)
-    assert f"ahead of b, the best known design{said}, on the images held out" in won.verdict
+    assert f"points ahead of b, the best known design{said}; a tie" in won.verdict
+
+
+def test_a_verdict_tells_accuracy_and_lead_with_errors_and_the_latency_of_a_faster_network_that_ties() -> None:
+    slow, fast = entrant("a"), entrant("b", design="known").model_copy(update={"ms_per_image": 0.75})
+    (won,) = outcomes([slow.model_copy(update={"ms_per_image": 1.0}), fast], {"a": score(0.81), "b": score(0.80)})
+    held_out = 100 * math.sqrt(0.81 * 0.19 / 1000)
+    assert f"a has 81.0 ± {held_out:.1f} % of the images held out, 1.0 ± " in won.verdict
+    assert won.verdict.endswith("; a tie, as that is less than one standard error, and b has 25% less latency")
 
 
 @given(st.lists(st.tuples(SHARES, st.sampled_from([1.0, 2.0, 3.0]), st.booleans()), min_size=1, max_size=9))
