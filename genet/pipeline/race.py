@@ -1,4 +1,4 @@
-"""Race: the entrants are trained by successive halving, and per budget the best of all within it wins."""
+"""Race: entrants are certified, joint trials add better ones, successive halving trains all; per budget the best one wins."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from genet.trials.runners.opening import open_runner
 
 
 def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
-    """Train the entrants, short and then fully, and say who wins each budget.
+    """Find the entrants, add the best of joint trials, train all, short and then fully, and say who wins each budget.
 
-    What is trained already is not repeated; what failed by the machine or the images is.
+    Joint trials belong to the race: they are its short trainings, and the entrants' short trainings teach them. What is
+    trained already is not repeated; what failed by the machine or the images is.
 
     EvidenceError if no network of any budget can be trained.
     """
