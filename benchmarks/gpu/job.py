@@ -105,6 +105,6 @@ def _small(recipe: Recipe, cuda: bool) -> Recipe:
             "select": select,
             "search": recipe.search.model_copy(update={"joint_trials": 2}),
             "race": recipe.race.model_copy(update={"effort": "quick"}),
-            "train": train,
+            "train": train.model_copy(update={"epochs": 2}),  # joint trials are shorter
         }
     )
