@@ -14,6 +14,7 @@ from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
 from genet.cli.console import Answer, progress
+from genet.cli.recipe_overrides import recipe_overrides
 from genet.config.pretrained import check_pretrained
 from genet.config.reader import read_any
 from genet.config.recipe import Measure, Recipe, TrainingRecipe
@@ -41,11 +42,7 @@ Checked = ModelSpec | SearchSpace | Recipe | TrainingRecipe
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Report every fault of a file, or its cost, and what images it is for."""
-    record: Checked = Network.parse(arguments.file) if "|" in arguments.file else read_any(arguments.file)
-    if arguments.data:
-        if not isinstance(record, Recipe | TrainingRecipe):
-            raise SpecError([f"--data must go with a recipe, whose images they are (got {arguments.file})"])
-        record = record.model_copy(update={"data": images_in(record.data, arguments.data)})
+    record = _read(arguments)
     images, budgets = _checked(record)
     if arguments.designs:
         return _print_designs(record)
@@ -92,6 +89,20 @@ def run(arguments: argparse.Namespace) -> Answer:
     if isinstance(record, Recipe) and images:
         answer["expected_time"] = _expected_time(record, images, cost.macs)
     return _printed(answer)
+
+
+def _read(arguments: argparse.Namespace) -> Checked:
+    """Return the record of a file or a notation; a recipe with the values of the command line, which no other record takes."""
+    file, overrides = arguments.file, recipe_overrides(arguments)
+    record: Checked = Network.parse(file) if "|" in file else read_any(file, overrides)
+    faults = [] if isinstance(record, Recipe) else [f"{each.option} must go with the recipe of a search" for each in overrides]
+    if arguments.data and isinstance(record, Recipe | TrainingRecipe):
+        record = record.model_copy(update={"data": images_in(record.data, arguments.data)})
+    elif arguments.data:
+        faults.append("--data must go with a recipe, whose images they are")
+    if faults:
+        raise SpecError(f"{fault} (got {file})" for fault in faults)
+    return record
 
 
 def _checked(record: Checked) -> tuple[Inventory | None, tuple[BudgetOutlook, ...]]:

@@ -17,8 +17,8 @@ def add_design_commands(add: Add) -> None:
 
     check = add("check", "check a recipe, a search space or a network, and show its cost")
     check.add_argument("file", help="a YAML file, the name of one that comes with genet, or a network's notation in quotes")
-    check.add_argument("--data", metavar="FOLDER", help="for a recipe: the folder of its images, which are counted")
     check.add_argument("--designs", action="store_true", help="list the known designs that a race compares the search with")
+    _add_recipe_values(check)
 
     _add_run(add)
     _add_step(add, "profile", "measure the latency of every block on offer and find the staircases")
@@ -56,17 +56,22 @@ def _add_run(add: Add) -> None:
     whole.add_argument(
         "--remeasure", action="store_true", help="measure anew if threads, runtime or device are others than the run's"
     )
-    whole.add_argument("--data", metavar="FOLDER", help="the folder of the images")
-    whole.add_argument(
+    _add_recipe_values(whole)
+    add_runner(whole)
+
+
+def _add_recipe_values(command: argparse.ArgumentParser) -> None:
+    """Add the options for other values than a recipe's, as if they stood in its file."""
+    command.add_argument("--data", metavar="FOLDER", help="the folder of the images")
+    command.add_argument(
         "--set",
         action="append",
         metavar="KEY=VALUE",
         help="another value of the recipe, in YAML: train.epochs=5, as if it stood in the file",
     )
-    _add_served(whole)
-    whole.add_argument("--device", help="auto, cpu, cuda, cuda:N, or estimate:GPU for a GPU that this machine lacks")
-    whole.add_argument("--latency", metavar="FILE", help="another machine's latency.jsonl, used instead of measurements")
-    add_runner(whole)
+    _add_served(command)
+    command.add_argument("--device", help="auto, cpu, cuda, cuda:N, or estimate:GPU for a GPU that this machine lacks")
+    command.add_argument("--latency", metavar="FILE", help="another machine's latency.jsonl, used instead of measurements")
 
 
 def _add_served(command: argparse.ArgumentParser) -> None:

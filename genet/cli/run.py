@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
 from genet.cli.console import Answer, progress
 from genet.cli.final_table import answer_of, print_outcomes
-from genet.config.overrides import Override, overrides_of_serving, read_settings
+from genet.cli.recipe_overrides import recipe_overrides
 from genet.config.reader import read_recipe
 from genet.config.recipe import Recipe
 from genet.errors import RunError
-from genet.names import check_utf8, quoted
+from genet.names import quoted
 from genet.pipeline.finish import finished_before
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.shortfalls import list_shortfalls
@@ -71,10 +70,5 @@ def _folder_error(folder: Path) -> RunError:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     """Return the recipe with the values of the command line, which its own checks judge like the file's."""
-    setting = {name: value for name in ("device", "runtime", "batch") if (value := getattr(arguments, name))}
-    given = read_settings(arguments.set or ()) + overrides_of_serving(arguments.budget or (), setting)
-    if arguments.latency:
-        file = check_utf8(str(Path(arguments.latency).absolute()))
-        given.append(Override("--latency", "measure.latency_file", json.dumps(file, ensure_ascii=False)))
-    recipe = read_recipe(arguments.recipe, given)
+    recipe = read_recipe(arguments.recipe, recipe_overrides(arguments))
     return recipe.model_copy(update={"data": images_in(recipe.data, arguments.data)}) if arguments.data else recipe

@@ -134,15 +134,15 @@ def read_widths(
     return widths
 
 
-def read_any(source: str | Path) -> ModelSpec | SearchSpace | Recipe | TrainingRecipe:
+def read_any(source: str | Path, overrides: Sequence[Override] = ()) -> ModelSpec | SearchSpace | Recipe | TrainingRecipe:
     """Return a recipe (has `space`), a space (`perturb` or `widths`), a training (`train`), or else a network.
 
-    Of names that several have, a recipe's comes first.
+    Of names that several have, a recipe's comes first. Values are overridden in a recipe alone.
     """
     node = compose(_find(source, NETWORKS, "search_spaces", "recipes/training", "recipes"))
     keys = _keys(node)
     if keys & SEARCH_KEYS:
-        return _recipe(node)
+        return _recipe(node, overrides)
     if "train" in keys:
         return _training(node)
     if keys & {"perturb", "widths"}:

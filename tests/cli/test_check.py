@@ -107,6 +107,28 @@ def test_images_go_with_recipes_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert fault(capsys, "check", "genet-light", "--data", tmp_path).startswith("--data must go with a recipe")
 
 
+def test_values_of_the_command_line_are_checked_as_run_takes_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = write_recipe(tmp_path)
+    found = answer(capsys, "check", recipe, "--budget", "3ms", "--batch", "2", "--runtime", "onnxruntime")
+    assert [key for key in found if key.startswith("budget ")] == ["budget 3ms"]
+    assert found["budget 3ms"].startswith("1.5 ms/image: known once")
+    assert "within reach" in answer(capsys, "check", recipe, "--budget", "9ms", "--device", "estimate:v100")["budget 9ms"]
+    faulty = ("--set", "train.epochs=0", "--budget", "5s", "--batch", "many")
+    assert fault(capsys, "check", recipe, *faulty) == fault(capsys, "run", recipe, *faulty)
+    assert fault(capsys, "check", recipe, "--set", "space.input.classes=7").startswith("digits have 1 channel and 10 classes")
+
+
+def test_values_of_the_command_line_go_with_the_recipe_of_a_search(capsys: pytest.CaptureFixture[str]) -> None:
+    said = fault(capsys, "check", "@32x3 | Conv k3 c16 s2 | XX k3 c32 s2 d1 | 10", "--set", "seed=1", "--budget", "5ms")
+    assert [line.split(" (got ")[0] for line in said.splitlines()] == [
+        "--set seed must go with the recipe of a search",
+        "--budget must go with the recipe of a search",
+    ]
+
+
 def test_budgets_are_told_in_all_forms_and_by_what_is_measured_whether_they_can_be_met(
     finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
