@@ -6,7 +6,6 @@ are decoded anew each time they are shown.
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from genet.config.augment import Augment, augment_at
 from genet.config.preprocessing import Preprocessing, mode_of, preprocessing_at
@@ -282,14 +281,17 @@ class FileImages:
         """Decode and transform these images in the recipe's processes, up to one per processor; `once` if they are kept."""
         decoded = Subset(_Decoded(self._dataset, self._channels, transform, seed), chosen.tolist())
         pinned = self._device.type == "cuda" and not once
-        loader: DataLoader[Batch] = DataLoader(decoded, batch, num_workers=min(self._workers, cpus()), pin_memory=pinned)
-        try:
-            yield from loader
+        loader: DataLoader[Batch | str] = DataLoader(
+            decoded, batch, num_workers=min(self._workers, cpus()), pin_memory=pinned, collate_fn=_batch_or_fault
+        )
+        for found in loader:
+            if isinstance(found, str):
+                fault = found
+                break
+            yield found
+        else:
             return
-        except DataError as fault:  # a worker sends its traceback too; the last line is the message
-            reason = str(fault).strip().splitlines()[-1].split("DataError: ")[-1]
-        gc.collect()  # the fault held the workers' end; workers that are forked with it would complain of it
-        raise DataError(*(self._faults(whole=True) or [reason]))
+        raise DataError(*(self._faults(whole=True) or [fault]))  # the loader is gone by now, and its processes with it
 
     def faults(self, resolution: int, thorough: bool) -> tuple[str, ...]:
         """Return a line for every image that does not decode.
@@ -319,8 +321,11 @@ class FileImages:
         return whole_transform(self._preprocessing(resolution), self._channels, resolution, normalise)
 
 
-class _Decoded(Dataset[Batch]):
-    """A dataset that decodes and transforms. It raises for an image that does not decode, while timm would use the next one."""
+class _Decoded(Dataset[Batch | str]):
+    """A dataset that decodes and transforms. An image that does not decode is its fault, while timm would use the next one.
+
+    The fault is returned: one that is raised would travel between processes with its traceback, and hold their ends open.
+    """
 
     def __init__(self, dataset: Any, channels: int, transform: Transform, seed: int | None) -> None:
         self._dataset, self._mode, self._transform, self._seed = dataset, mode_of(channels), transform, seed
@@ -328,12 +333,22 @@ class _Decoded(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> Batch:
-        with _opened(self._dataset, index) as (picture, label):
-            image = in_mode(picture, self._mode)
+    def __getitem__(self, index: int) -> Batch | str:
+        try:
+            with _opened(self._dataset, index) as (picture, label):
+                image = in_mode(picture, self._mode)
+        except DataError as fault:
+            return str(fault)
         if self._seed is not None:
             seed_augmentation(self._seed + index)
         return self._transform(image), label
+
+
+def _batch_or_fault(images: list[Batch | str]) -> Batch | str:
+    """Return the images as a batch, or the fault of the first that has one."""
+    fault = next((image for image in images if isinstance(image, str)), None)
+    batch: Batch | str = fault or default_collate(images)
+    return batch
 
 
 class _Faults(Dataset[str]):

@@ -103,6 +103,20 @@ def test_images_that_a_run_would_refuse_are_refused(
     assert said in fault(capsys, "check", write_recipe(tmp_path, FOLDER), "--data", images)
 
 
+def test_an_image_that_is_cut_short_is_told_in_one_line_whoever_decodes_it(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = draw_images(tmp_path / "images", CLASSES)
+    for file in (images / "train").glob("*/[0-4].png"):
+        file.write_bytes(file.read_bytes()[:60])
+    recipe.write_text(recipe.read_text().replace("folder,", "folder, workers: 2, loading: stream,"))
+    lines = fault(capfd, "check", recipe, "--data", images).splitlines()
+    assert len(lines) > 3
+    for line in lines:
+        assert line.startswith(f"{images}/train/")
+        assert line.endswith("; repair or remove it")
+
+
 def test_images_go_with_recipes_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fault(capsys, "check", "genet-light", "--data", tmp_path).startswith("--data must go with a recipe")
 

@@ -11,6 +11,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -330,12 +331,26 @@ def test_an_image_that_does_not_decode_is_named(folder: Path, workers: int, cont
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("loading", ["stream", "device"])
+def test_processes_that_decode_say_nothing_of_an_image_that_they_cannot_and_end_by_themselves(
+    folder: Path, loading: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, stop = list[BaseProcess](), BaseProcess.terminate
+    monkeypatch.setattr(BaseProcess, "terminate", lambda process: (stopped.append(process), stop(process)))
+    (folder / "train" / "bee" / "0.png").write_bytes((folder / "train" / "bee" / "0.png").read_bytes()[:60])
+    splits = load_data(Data(name="folder", root=str(folder), workers=2, loading=loading), COLOURED, seed=1)
+    with pytest.raises(DataError, match=r"^\S*bee/0\.png: must be an image that decodes"):
+        contents(splits.train, 16)
+    assert not [*stopped, *multiprocessing.active_children()]
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.slow
 def test_a_training_that_an_image_stops_says_so_without_tracebacks_of_its_workers(folder: Path, tmp_path: Path) -> None:
     for number in range(2):
         (folder / "train" / "bee" / f"{number}.png").write_bytes(b"no image")
     recipe = tmp_path / "r.yaml"
-    data = f"{{name: folder, root: {folder}, workers: 1}}"
+    data = f"{{name: folder, root: {folder}, workers: 2}}"
     recipe.write_text(f"name: brief\ndata: {data}\ndevice: cpu\ntrain: {{epochs: 1, batch: 2, learning_rate: 0.1}}\n")
     network = "@16x3 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | Conv k1 c8 | 3"
     command = [sys.executable, "-m", "genet", "train", network, "--recipe", str(recipe), "--into", str(tmp_path / "net")]
