@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from genet.config.augment import SMALL
@@ -20,6 +21,10 @@ class Preprocessing(NamedTuple):
     crop: float  # the share of an image's edge that the crop keeps
     interpolation: str = "bilinear"
     crop_mode: str = "center"
+
+    def resized(self, resolution: int) -> int:
+        """Return the length of the shorter edge of an image before its middle is cropped."""
+        return math.floor(resolution / self.crop)
 
 
 def mode_of(channels: int) -> str:

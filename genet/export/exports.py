@@ -58,8 +58,8 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
     if folder.is_file():
         raise GenetError(f"{folder} exists and is a file, expected a folder or nothing; move it away")
     missing = [FORMATS[name] for name in dict.fromkeys((*wanted, *there)) if name not in kept and name not in refusals]
-    if not missing:
-        return Exports.load(folder / EVIDENCE_FILE)
+    if known and not missing:
+        return known
     with written_atomically(folder, _written_files(folder)) as temporary:
         for each in kept.values():
             for name in each.files:
@@ -85,7 +85,7 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
 
 
 def _intact_exports(folder: Path, inputs: str, subject: TrainedModel) -> Exports | None:
-    """Return the intact formats of an earlier export of this very network."""
+    """Return the intact formats of an earlier export of this very network, with the lines that load them now."""
     try:
         known = Exports.load(folder / EVIDENCE_FILE)
     except StorageError:
@@ -93,7 +93,9 @@ def _intact_exports(folder: Path, inputs: str, subject: TrainedModel) -> Exports
     named = any(LABELS_FILE in each.files for each in known.exported)
     if known.inputs != inputs or subject.labels != (read_labels(folder) if named else None):
         return None
-    return known.model_copy(update={"exported": tuple(each for each in known.exported if _is_whole(each, folder))})
+    intact = (each for each in known.exported if _is_whole(each, folder))
+    exported = tuple(each.model_copy(update={"loading": FORMATS[each.format].loading}) for each in intact)
+    return known.model_copy(update={"exported": exported})
 
 
 def _written_files(folder: Path) -> set[str]:

@@ -41,8 +41,8 @@ class Format:
     """One way to write a network.
 
     `place` is the file to open. Its logits may differ from the network's by `tolerance`, as a share of the largest. `loading`
-    holds the lines of Python that load it, with FOLDER in place of its path. `refuses` returns why a network cannot be written in
-    it, None if it can.
+    holds the lines of Python that load it as `network`, in which `Exports.loading` fills in FOLDER and more. `refuses` returns
+    why a network cannot be written in it, None if it can.
     """
 
     name: str

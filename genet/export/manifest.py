@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 from genet.storage import Derived, Record
 
 EVIDENCE_FILE = "exports.json"
@@ -50,7 +53,7 @@ class ExportedFormat(Record):
 
     `relative_error` is the largest difference between its logits and the network's over the largest logit, for every one of
     `batches`; `accuracy` its share of right answers on the test images, if that was measured. `source` names the images that
-    it was calibrated or tested with. `loading` holds lines of Python, with FOLDER in place of its path.
+    it was calibrated or tested with. `loading` holds lines of Python as `Exports.loading` fills them in.
     """
 
     format: str
@@ -79,6 +82,19 @@ class Exports(Derived):
     left_out: dict[str, str]
     failed: tuple[str, ...] = ()
     serving: ExportLatencies | None = None
+
+    def loading(self, form: ExportedFormat, folder: str) -> str:
+        """Return the lines of Python that load a format from this folder and run it as it ran when its latency was measured.
+
+        THREADS stands for the processor's threads in a format's own lines, 0 for as many as the runtime likes if no latency is
+        known, and PROVIDERS for the devices of ONNX Runtime, the first choice first.
+        """
+        served = self.serving.of(form.format) if self.serving else None
+        timed = self.serving if served and served.ms is not None else None
+        on_gpu = timed is not None and timed.threads is None
+        providers = ["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"]
+        values = {"FOLDER": folder, "THREADS": (timed and timed.threads) or 0, "PROVIDERS": json.dumps(providers)}
+        return re.sub("|".join(values), lambda found: str(values[found[0]]), form.loading)
 
     @property
     def failures(self) -> tuple[str, ...]:

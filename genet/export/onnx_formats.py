@@ -147,9 +147,10 @@ def _format(name: str, purpose: str, files: Callable[[TrainedModel], dict[str, b
     loading = (
         "import onnxruntime\n"
         "options = onnxruntime.SessionOptions()\n"
+        "options.intra_op_num_threads = THREADS  # as its latency was measured; 0: as many as there are cores\n"
         f"{exact if name == 'onnx-int8' else ''}"
-        f'session = onnxruntime.InferenceSession("FOLDER/{place}", options, providers=["CPUExecutionProvider"])\n'
-        'network = lambda images: session.run(["logits"], {"images": images.numpy()})[0]'
+        f'session = onnxruntime.InferenceSession("FOLDER/{place}", options, providers=PROVIDERS)\n'
+        'network = lambda images: session.run(["logits"], {"images": images})[0]'
     )
     return Format(name, purpose, place, files, forward, loading, tolerance, **more)
 

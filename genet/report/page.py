@@ -220,6 +220,7 @@ def card(facts: Card) -> str:
         exports=facts.exports,
         serving=facts.exports.serving,
         mode=mode_of(facts.network.input.channels),
+        resized=facts.preprocessing.resized(facts.network.input.resolution),
         tested=max(tested, default=None),
         raced=facts.raced,
         setting=setting,

@@ -124,11 +124,11 @@ def test_the_cards_lines_and_timms_config_prepare_an_image_as_the_network_was_sh
     first = np.random.default_rng(0).permutation(1797)[0]  # of the test images
     Image.fromarray((load_digits().images[first] / 16 * 255).round().astype(np.uint8)).save("image.png")
     found: dict[str, Any] = {}
-    exec(textwrap.dedent(Path("card.md").read_text().split("reads it:\n")[1].split("From the folder")[0]), found)
+    exec(textwrap.dedent(Path("card.md").read_text().split("to 8 before):\n")[1].split("Then, from")[0]), found)
     config = resolve_data_config(model=open_timm(Path("export/timm")))
     by_timm = create_transform(**config)(Image.open("image.png"))[None]
     shown, _ = next(load_test(Data(), NETWORK.input).batches(1, 12))
-    for images in (found["images"], by_timm):
+    for images in (torch.from_numpy(found["images"]), by_timm):
         assert torch.allclose(images, shown, atol=0.02)  # twice the step of a byte
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from genet.config.reader import read_structure, read_training, to_yaml
 from genet.models.external import with_fingerprint
 from genet.models.weights import save_weights
 from genet.pipeline.train import train_network
+from genet.search.outcome import percent
 from genet.studies.fold import fold
 from genet.training.loop import Execution
 from tests.fixtures import others
@@ -57,6 +59,24 @@ def test_it_is_imported_trained_and_exported(name: str, told: str, capsys: pytes
     assert told in capsys.readouterr().out
     assert load("trained")(images).shape == (3, 10)
     assert answer(capsys, "export", "trained", "--format", "onnx")["exports"] == ["trained/export"]
+
+
+def test_the_onnx_file_of_an_imported_network_tells_its_accuracy_on_images_that_are_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genet.export.format_latency.BRIEFLY_S", 0.0)
+    answer(capsys, *take("Convolutional"))
+    (found,) = answer(capsys, "export", "mine", "--format", "onnx", "--data", "digits")["formats"].values()
+    (onnx,) = (each for each in found["exported"] if each["format"] == "onnx")
+    assert onnx["test_images"] == 359
+    assert onnx["accuracy"] == answer(capsys, "eval", "mine/export/model.onnx", "--data", "digits")["top1"]
+    assert f"| {percent(onnx['accuracy'])} | {onnx_ms(found):.4f} in onnxruntime, " in Path("mine/card.md").read_text()
+
+
+def onnx_ms(found: dict[str, Any]) -> float:
+    """The latency of an export's ONNX file, in milliseconds per image."""
+    serving = found["serving"]
+    return next(one["ms"] for one in serving["served"] if one["format"] == "onnx") / serving["batch"]
 
 
 class Sigmoids(others.Net):

@@ -29,9 +29,7 @@ answers = network(images)
 numpy.save({answers!r}, getattr(answers, "detach", lambda: answers)())
 """
 TORCH_IMAGES = "import torch\nimages = torch.from_numpy(numpy.load({file!r}))"
-NUMPY_IMAGES = (
-    "class Images:\n    def numpy(self):\n        return numpy.load({file!r})\nimages = Images()"  # no torch to hold them
-)
+NUMPY_IMAGES = "images = numpy.load({file!r})"
 
 
 def of(exports: Exports, name: str) -> ExportedFormat:
@@ -91,7 +89,7 @@ def test_the_lines_of_its_card_load_it_in_a_process_of_its_own(
     script = RUN.format(
         blocked=APART.get(name, ("genet", "timm", "torch")),
         images=own.format(file=str(images)),
-        loading=of(exported[1], name).loading.replace("FOLDER", str(exported[0])),
+        loading=exported[1].loading(of(exported[1], name), str(exported[0])),
         answers=str(answers),
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, cwd=tmp_path, capture_output=True, timeout=120)
