@@ -28,11 +28,14 @@ LARGEST_STRIDE = 32  # beyond it timm dilates, unless the stride is given
 
 def timm_arguments(network: Network) -> dict[str, Any]:
     """Return the arguments for timm's model of a network, with blocks as plain values. GenetError if timm has no such network."""
-    stem = network.stem
-    if stem.stride != 2 or stem.kernel not in STEMS or len(network.stages) < 2:
+    stem, stages = network.stem, len(network.stages)
+    lacking = [f"a stem of stride {stem.stride}"] if stem.stride != 2 else []
+    lacking += [f"a stem of kernel {stem.kernel}"] if stem.kernel not in STEMS else []
+    lacking += ["a single super-block"] if stages == 1 else ["no super-block"] if not stages else []
+    if lacking:
         raise GenetError(
-            "the format timm needs a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, got stride "
-            f"{stem.stride}, kernel {stem.kernel} and {len(network.stages)}; leave it out"
+            "plain timm has no such model, which needs a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, got "
+            f"{' and '.join(lacking)}; the other formats hold the same network"
         )
     stride = stem.stride * math.prod(superblock.stride for superblock in network.stages)
     features = network.head.width if network.head else 0  # 0: no convolution

@@ -55,8 +55,8 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
             exports = _exported(module, folder, formats, images, job.splits.labels, tracker)
             exports = with_latencies(exports, folder / "export", job.device, recipe.measure.batch)
             tracker.resume_at(number * count)
-            for line in exports.failures:
-                job.progress.say(f"  {raced.name}: {line}")
+            for form, why in exports.left_out.items():
+                job.progress.say(f"  {raced.name}: {form} is left out: {why}")
             facts = Card(
                 network,
                 structure_cost(network),

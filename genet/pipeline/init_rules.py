@@ -23,6 +23,7 @@ FEWEST_STEPS, SMALLEST_BATCH = 8, 4  # steps of an epoch, if they can be had, an
 MILD = 50_000  # images: with fewer ImageNet's augmentation is too strong
 FAR = 2.0  # the MasterNet is narrowed if it takes so many times the budget, and widened if the budget is so many times as long
 NARROWEST, WIDEST = 1 / 8, 4.0  # times the template's widths
+WITHOUT_TIMM = f"all but timm: its models halve the image in their first layer, and below {SMALL} pixels these do not"
 FLIPS = "leave flip out if left and right differ"
 
 
@@ -96,11 +97,16 @@ class SettingsForImages:
         """The share of the images that decides: enough to tell networks apart, a quarter at most."""
         return max(LEAST_SHARE, min(LARGEST_SHARE, round(ENOUGH / self.count, 2)))
 
+    @property
+    def stem_stride(self) -> int:
+        """The stride of the stem: small images are not halved by it."""
+        return 1 if self.resolution < SMALL else 2
+
     def space(self, share: float) -> SearchSpace:
         """Return the template's space for these images, of so many times its widths."""
         size, own = self.resolution, self.template
         whole = math.log2(size / LAST_MAP) >= 1 + len(own.superblocks)  # the stem and each super-block halve the image
-        stem = own.stem.model_copy(update={"stride": 1 if size < SMALL else 2})
+        stem = own.stem.model_copy(update={"stride": self.stem_stride})
         first, *others = own.superblocks
         first = first.model_copy(update={"stride": 2 if whole else 1})
         channels, classes = 1 if self.images.grey else 3, len(self.images.train)
@@ -124,6 +130,7 @@ class SettingsForImages:
         trials = {"epochs": regime.trial_epochs, "batch": self.batch, "learning_rate": f"{regime.rate / 4:g}"}
         return [
             RecipeChoice("resolution", f"{size} pixels; {why}"),
+            *([RecipeChoice("formats", WITHOUT_TIMM)] if self.stem_stride == 1 else []),
             RecipeChoice(
                 "held out",
                 f"{self.held_out:g} of the images to train on, about {held_out:,}; they decide between networks",

@@ -28,6 +28,7 @@ def test_what_is_written_for_images_is_accepted_by_check_and_begun_by_run(
     told = answer(capsys, "init", "my.yaml", "--data", images.name, *SERVED)["choices"]
     assert told["images"] == "3 classes, 66 images to train on and 6 to test on, in colour"
     assert told["resolution"] == "32 pixels; half of the images are no larger than 36"
+    assert told["formats"].startswith("all but timm")
     assert told["served"] == "by onnxruntime at batch 1"
     assert told["budget"].startswith("5ms (5 ms/image, ")
     recipe = read_recipe("my.yaml")

@@ -68,16 +68,20 @@ def test_a_timm_model_without_features_of_its_own_is_a_network_without_a_head() 
 
 
 @pytest.mark.parametrize(
-    "middle",
+    ("middle", "got"),
     [
-        "Conv k3 c8 s1 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1",
-        "Conv k5 c8 s2 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1",
-        "Conv k3 c8 s2 | XX k3 c16 s2 d1",
-        "Conv k3 c8 s2 | XX k3 c16 s2 d1 | XX k3 c16 s1 d0",
+        ("Conv k3 c8 s1 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1", "a stem of stride 1"),
+        ("Conv k5 c8 s2 | XX k3 c16 s2 d1 | XX k3 c16 s2 d1", "a stem of kernel 5"),
+        ("Conv k3 c8 s2 | XX k3 c16 s2 d1", "a single super-block"),
+        (
+            "Conv k5 c8 s1 | XX k3 c16 s2 d1 | XX k3 c16 s1 d0",
+            "a stem of stride 1 and a stem of kernel 5 and a single super-block",
+        ),
     ],
 )
-def test_what_timm_does_not_have_is_said(middle: str) -> None:
-    with pytest.raises(GenetError, match=r"needs a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, got"):
+def test_what_timm_does_not_have_is_said(middle: str, got: str) -> None:
+    law = "plain timm has no such model, which needs a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, got"
+    with pytest.raises(GenetError, match=rf"^{law} {got}; the other formats hold the same network$"):
         timm_arguments(Network.parse(f"@16x1 | {middle} | Conv k1 c32 | 10"))
 
 

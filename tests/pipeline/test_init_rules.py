@@ -13,6 +13,8 @@ from genet.arch.network import Network
 from genet.config.reader import read_recipe, read_space, shipped_files
 from genet.config.recipe import Recipe, Schedule
 from genet.config.yaml_tree import edited
+from genet.errors import GenetError
+from genet.export.timm_form import timm_arguments
 from genet.pipeline.init_rules import FAR, NARROWEST, REGIMES, WIDEST, SettingsForImages
 from genet.training.inventory import Inventory
 
@@ -108,6 +110,18 @@ def test_without_a_budget_in_milliseconds_or_a_way_to_time_it_the_space_is_that_
     (plain, none), (untimed, unknown) = found.masternet_choice(None, megamacs), found.masternet_choice(1e-9, lambda network: None)
     assert (none, unknown) == (None, None)
     assert plain == untimed
+
+
+@pytest.mark.parametrize("edge", [40, 63, 64, 110])
+def test_images_whose_networks_can_have_no_timm_format_are_told_so(edge: int) -> None:
+    found = suited(3, 48, edge)
+    told = [choice.why for choice in found.choices() if choice.what == "formats"]
+    masternet = found.space(found.regime.share).masternet(found.resolution)
+    try:
+        assert timm_arguments(masternet)
+        assert not told
+    except GenetError:
+        assert told == ["all but timm: its models halve the image in their first layer, and below 64 pixels these do not"]
 
 
 def test_the_template_itself_is_what_images_of_its_size_and_number_get() -> None:
