@@ -131,7 +131,10 @@ def _frontier(report: ReportData) -> list[tuple[float, str, str]]:
 
 
 class Use(NamedTuple):
-    """One network's use of the device: floating-point operations, FLOP per byte, TFLOP/s, and the share of the roof's."""
+    """One network's use of the device: floating-point operations, FLOP per byte, TFLOP/s, and the share of the roof's.
+
+    `name` tells what it is in the run: the MasterNet, handed out for a budget, selected for one.
+    """
 
     name: str
     network: str
@@ -142,18 +145,23 @@ class Use(NamedTuple):
 
 
 def uses(report: ReportData) -> tuple[Use, ...]:
-    """Return the MasterNet and every network that was chosen and measured; empty if the device's roof is not known."""
+    """Return the MasterNet and every network that is handed out or selected, and measured; empty without the device's roof."""
     if report.roof is None or report.selection is None:
         return ()
     masternet, ms = str(report.recipe.space.masternet(report.recipe.search_resolution)), report.selection.masternet_ms_per_image
     won = report.outcomes.won if report.outcomes else report.tournament.won if report.tournament else None
     if won:
         masternet, ms = won.network, won.ms_per_image
-    timed = {masternet: ("MasterNet", ms)}
-    for choice in report.selection.answers:
-        if choice.measured_ms_per_image is not None:
-            timed.setdefault(choice.network, (f"budget {choice.budget}", choice.measured_ms_per_image))
-    return tuple(_use(name, network, ms, report.setting, report.roof) for network, (name, ms) in timed.items())
+    handed_out = report.outcomes.outcomes if report.outcomes else ()
+    own = (each for each in handed_out if isinstance(read_notation(each.network, each.name), Network))
+    judged = [(each.network, f"handed out for {each.budget}", each.ms_per_image) for each in own]
+    judged += [(each.network, f"selected for {each.budget}", each.measured_ms_per_image) for each in report.selection.answers]
+    roles, timed = {masternet: ["MasterNet"]}, {masternet: ms}
+    for network, role, found in judged:
+        if found is not None:
+            roles.setdefault(network, []).append(role)
+            timed.setdefault(network, found)
+    return tuple(_use(", ".join(roles[network]), network, ms, report.setting, report.roof) for network, ms in timed.items())
 
 
 def _use(name: str, notation: str, ms_per_image: float, setting: Setting, roof: Roof) -> Use:

@@ -17,9 +17,11 @@ import torch
 import genet
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
+from genet.cli.parser import parser
 from genet.config.budget import Budget
 from genet.config.reader import read_recipe
 from genet.errors import EvidenceError, RunError
+from genet.export.manifest import Exports
 from genet.latency.estimate.roofline import RunRoof
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.pipeline.context import open_run, read_run
@@ -209,13 +211,32 @@ def test_the_report_runs_the_script_that_it_names_and_no_other(finished: RunFold
     assert len(latencies) > 1
 
 
+def test_every_command_in_the_report_can_be_given(finished: RunFolder) -> None:
+    commands = re.findall(r"<code>genet ([^<]+)</code>", finished.report.read_text())
+    assert {command.split()[0] for command in commands} == {"select", "run"}
+    for command in commands:
+        parser().parse_args(command.split())
+
+
+def test_no_column_of_the_report_has_a_heading_too_long_for_a_narrow_screen(finished: RunFolder) -> None:
+    text = finished.report.read_text()
+    headings = re.findall(r"<th[ >](.*?)</th>", text, re.S)
+    assert len(headings) > 20
+    assert max(len(re.sub(r'<br>|class="n">', " ", each)) for each in headings) <= 36
+    (outcome,) = Outcomes.load(finished.results).outcomes
+    serving = Exports.load(finished.path / outcome.export / "exports.json").serving
+    assert serving
+    assert f"in its own runtime when it was exported, on {serving.setting}." in text
+
+
 def test_the_report_tells_how_well_the_networks_use_the_device(finished: RunFolder) -> None:
     roof = RunRoof.load(finished.roof).roof
     selection = Selection.load(finished.selection)
     (text,) = re.findall(r'<table id="uses">.*?</table>', finished.report.read_text(), re.S)
     rows = re.findall(r"<tr><td>(.*?)</td><td><code>(.*?)</code></td>.*?>([\d.]+%)</td></tr>", text, re.S)
-    assert rows[0][0] == "MasterNet"
-    assert {network for _, network, _ in rows[1:]} <= {choice.network for choice in selection.answers}
+    roles = {(each.network, f"handed out for {each.budget}") for each in Outcomes.load(finished.results).outcomes}
+    roles |= {(choice.network, f"selected for {choice.budget}") for choice in selection.answers} | {(rows[0][1], "MasterNet")}
+    assert {(network, role) for names, network, _ in rows for role in names.split(", ")} == roles
     macs = network_cost(Network.parse(rows[0][1])).macs
     share = 2 * macs / (selection.masternet_ms_per_image * 1e9) / roof.tflops_per_sec
     assert rows[0][2] == f"{share:.1%}"
