@@ -27,7 +27,7 @@ from genet.config.recipe import Data, Training
 from genet.device import open_device, read_card
 from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.timing.ratio import ROUND_REPEATS
-from genet.latency.workload import whole_network
+from genet.latency.workload import network_workload
 from genet.models.build import build
 from genet.storage import Journal, digest, write_atomic
 from genet.studies.filter.bench import BenchRow
@@ -90,7 +90,7 @@ def time_all(folder: Path, every: dict[str, Network], meter: Meter) -> dict[str,
     missing = [name for name in every if name not in known]
     for batch in _batched(missing, IN_TURN):
         start = time.perf_counter()
-        timings = meter.prepare([whole_network(every[name]) for name in (first, *batch)])(ROUND_REPEATS)
+        timings = meter.prepare([network_workload(every[name]) for name in (first, *batch)])(ROUND_REPEATS)
         seconds = (time.perf_counter() - start) / (len(batch) + 1)
         reference = timings[0].ms
         for name, timing in zip(batch, timings[1:], strict=True):

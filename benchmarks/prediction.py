@@ -23,7 +23,7 @@ from genet.config.recipe import Recipe
 from genet.latency.profile import measure_network
 from genet.latency.staircase.space_sweeps import Staircases, correction_networks, random_networks
 from genet.latency.timing.ratio import repeatability
-from genet.latency.workload import whole_network
+from genet.latency.workload import network_workload
 from genet.pipeline.context import RunContext, open_run, predictor
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
@@ -103,7 +103,7 @@ def errors_of(job: RunContext, count: int) -> Errors:
             row = measure_network(job.table, job.meter, network, job.masternet)
             measured.append(row.ratio * job.table.masternet_ms(job.masternet))
             tracker.advance()
-    floor = repeatability(whole_network(job.masternet), job.meter)
+    floor = repeatability(network_workload(job.masternet), job.meter)
     correction = prediction.correction
     return Errors(
         name=job.recipe.name,

@@ -18,7 +18,7 @@ from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option
 from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.timing.ratio import Repeatability, repeatability
-from genet.latency.workload import Workload, read_workload, whole_network
+from genet.latency.workload import Workload, network_workload, read_workload
 from genet.models.weights import NETWORK_FILE
 from genet.names import quoted
 from genet.report.latency_figures import draw_curves
@@ -193,7 +193,7 @@ def _repeatability(names: Sequence[str], meter: Meter, size: int | None) -> Answ
             "--repeatability must be of a device that is here: an estimate always gives the same (got an estimate)"
         )
     usual = read_space(USUAL)
-    workloads = [read_workload(name, size) for name in names] or [whole_network(usual.masternet(max(usual.input.resolutions)))]
+    workloads = [read_workload(name, size) for name in names] or [network_workload(usual.masternet(max(usual.input.resolutions)))]
     found: list[Repeatability] = []
     for workload in workloads:
         with progress().track("the same network against itself", 1) as tracker:

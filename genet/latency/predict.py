@@ -41,15 +41,15 @@ class Correction(Record):
         return self.scale * ms + self.kernel_ms * ops
 
 
-class WholeNetwork(Record):
-    """A network measured whole beside the sum of its blocks."""
+class CalibrationNetwork(Record):
+    """A calibration network: its latency measured whole, beside the sum of its blocks."""
 
     sum_ms: float
     ops: int
     ms: float
 
 
-def fit_correction(wholes: Sequence[WholeNetwork], waits_for_host: bool = True) -> Correction:
+def fit_correction(wholes: Sequence[CalibrationNetwork], waits_for_host: bool = True) -> Correction:
     """Return the correction that errs least, relatively, on networks left out one at a time.
 
     Forms from the plainest: a scale, a scale and a cost per kernel, either with a host cost if the device may wait for its host.
@@ -69,7 +69,7 @@ def fit_correction(wholes: Sequence[WholeNetwork], waits_for_host: bool = True) 
     return Correction(scale=scale, kernel_ms=kernel_ms, host_ms=forms[best][1], networks=len(wholes), left_out_error=error)
 
 
-def _left_out_error(wholes: Sequence[WholeNetwork], per_kernel: bool, host_ms: float) -> float:
+def _left_out_error(wholes: Sequence[CalibrationNetwork], per_kernel: bool, host_ms: float) -> float:
     if len(wholes) < 2:
         return math.inf
     errors = []
@@ -81,7 +81,7 @@ def _left_out_error(wholes: Sequence[WholeNetwork], per_kernel: bool, host_ms: f
     return statistics.fmean(errors)
 
 
-def _fit(wholes: Sequence[WholeNetwork], per_kernel: bool, host_ms: float) -> tuple[float, float]:
+def _fit(wholes: Sequence[CalibrationNetwork], per_kernel: bool, host_ms: float) -> tuple[float, float]:
     """Solve least squares of the relative errors, over the networks that the device and not the host decides."""
     device = [whole for whole in wholes if whole.ms > 1.02 * host_ms * whole.ops]
     if not device:  # the sums are then only known to be no longer than the measured times
@@ -126,10 +126,10 @@ class Predictor:
         """Return the predicted milliseconds per batch; EvidenceError if a block of it is not in the table."""
         return self.correction.ms(self.table.predict_ms(network), len(network_ops(network)))
 
-    def _whole(self, row: NetworkRow) -> WholeNetwork | None:
+    def _whole(self, row: NetworkRow) -> CalibrationNetwork | None:
         """Return a row beside the sum of its blocks; None if the table lacks one, as for a network outside the kept widths."""
         try:
             sum_ms = self.table.predict_ms(Network.parse(row.network))
         except EvidenceError:
             return None
-        return WholeNetwork(sum_ms=sum_ms, ops=row.ops, ms=row.ratio * self._masternet_ms) if sum_ms < math.inf else None
+        return CalibrationNetwork(sum_ms=sum_ms, ops=row.ops, ms=row.ratio * self._masternet_ms) if sum_ms < math.inf else None

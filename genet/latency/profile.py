@@ -18,7 +18,7 @@ from genet.latency.ops import block_ops
 from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, timing_error
 from genet.latency.timing.ratio import StopRule, measure_ratio
-from genet.latency.workload import block_chain, whole_network, workload_of
+from genet.latency.workload import block_chain, network_workload, workload_of
 from genet.progress import UNSEEN, Tracker
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def measure_network(
     """
     row = table.network_row(network)
     earlier = row if row is not None and row.reference == str(reference) else None
-    parts = [workload_of(network)] if network == reference else [workload_of(network), whole_network(reference)]
+    parts = [workload_of(network)] if network == reference else [workload_of(network), network_workload(reference)]
     rounds = measure_ratio(parts, meter, stop, earlier)
     if not isinstance(rounds, NetworkRow):  # those of the table were not enough
         ops = len(parts[0].ops())

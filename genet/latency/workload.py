@@ -62,8 +62,8 @@ def block_chain(blocks: Sequence[Block]) -> Workload:
     return Workload(name, image, lambda: tuple(map(block_ops, blocks)), build, whole=False)
 
 
-def whole_network(network: Network) -> Workload:
-    """Return the workload of a whole network of super-blocks."""
+def network_workload(network: Network) -> Workload:
+    """Return the workload of a network of super-blocks."""
 
     def build() -> nn.Module:
         from genet.models.build import GENet
@@ -127,8 +127,8 @@ def traced_workload(
 
 
 def workload_of(structure: ModelSpec) -> Workload:
-    """Return the workload of a whole network of either kind."""
-    return external_workload(structure) if isinstance(structure, ExternalModel) else whole_network(structure)
+    """Return the workload of a network of either kind."""
+    return external_workload(structure) if isinstance(structure, ExternalModel) else network_workload(structure)
 
 
 def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:

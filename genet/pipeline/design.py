@@ -18,7 +18,7 @@ from genet.config.recipe import Measure, Recipe
 from genet.config.yaml_tree import edited
 from genet.errors import GenetError, SpecError
 from genet.latency.timing.meter import meter_of
-from genet.latency.workload import whole_network
+from genet.latency.workload import network_workload
 from genet.names import check_utf8
 from genet.pipeline.context import open_run
 from genet.pipeline.finish import finished_before
@@ -124,7 +124,7 @@ def _ms(network: Network, measure: Measure, progress: Progress) -> float | None:
     if measure.latency_file is not None:  # of another machine
         return None
     try:
-        return meter_of(measure).prepare([whole_network(network)])()[0].ms
+        return meter_of(measure).prepare([network_workload(network)])()[0].ms
     except GenetError as fault:
         progress.say(f"  not timed here, so that the space does not depend on the budget: {fault}")
         return None

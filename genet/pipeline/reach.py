@@ -11,7 +11,7 @@ from genet.errors import EvidenceError
 from genet.latency.estimate.gpus import find_gpu
 from genet.latency.predict import Predictor
 from genet.latency.table import LatencyTable
-from genet.latency.workload import whole_network
+from genet.latency.workload import network_workload
 from genet.storage import Record
 
 
@@ -70,7 +70,7 @@ def estimated_outlooks(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
     meter = EstimateMeter(recipe.measure, find_gpu(recipe.measure.device.removeprefix("estimate:")))
 
     def ms(network: Network) -> float:
-        return meter.estimate(whole_network(network)).ms
+        return meter.estimate(network_workload(network)).ms
 
     masternet = recipe.space.masternet(recipe.search_resolution)
     return outlooks(recipe, ms(masternet), map(ms, _smallest(recipe)), recipe.measure.batch)

@@ -23,7 +23,7 @@ from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing import meter as meters
 from genet.latency.timing.meter import DeviceMeter
 from genet.latency.timing.runtimes import RUNTIMES, prepare
-from genet.latency.workload import Workload, block_chain, read_blocks, whole_network
+from genet.latency.workload import Workload, block_chain, network_workload, read_blocks
 from genet.storage import Journal
 from tests.fixtures.tiny import tiny_recipe
 
@@ -42,7 +42,7 @@ def meter(runtime: str, device: torch.device, **wanted: object) -> DeviceMeter:
 
 def part(kind: str, folder: Path) -> Workload:
     if kind == "network":
-        return whole_network(tiny_recipe(folder).space.masternet(16))
+        return network_workload(tiny_recipe(folder).space.masternet(16))
     return block_chain(read_blocks("DW k3 c8>16 s2 r2 @8" if kind == "block" else "BL k3 c8>16 s2 d3 r0.5 @8"))
 
 

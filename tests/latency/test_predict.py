@@ -17,7 +17,7 @@ from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.errors import EvidenceError
 from genet.latency.ops import network_ops
-from genet.latency.predict import Correction, Predictor, WholeNetwork, fit_correction
+from genet.latency.predict import CalibrationNetwork, Correction, Predictor, fit_correction
 from genet.latency.staircase.space_sweeps import random_networks
 from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting
 from genet.storage import Journal
@@ -28,18 +28,18 @@ SETTING = Setting.of(read_card(torch.device("cpu")), Measure(batch=2))
 
 def wholes(
     count: int, scale: float, kernel: float = 0.0, host: float = 0.0, noise: float = 0.0, seed: int = 0
-) -> list[WholeNetwork]:
+) -> list[CalibrationNetwork]:
     """Networks of 1 to 10 ms and 30 to 90 kernels that keep to the law exactly, up to the noise."""
     draw = random.Random(seed)
     found = []
     for _ in range(count):
         sum_ms, ops = draw.uniform(1, 10), draw.randrange(30, 90)
         ms = max(scale * sum_ms + kernel * ops, host * ops) * math.exp(draw.gauss(0, noise))
-        found.append(WholeNetwork(sum_ms=sum_ms, ops=ops, ms=ms))
+        found.append(CalibrationNetwork(sum_ms=sum_ms, ops=ops, ms=ms))
     return found
 
 
-def plain_error(networks: list[WholeNetwork]) -> float:
+def plain_error(networks: list[CalibrationNetwork]) -> float:
     """What a single scale errs on networks left out one at a time."""
     errors = []
     for number, left_out in enumerate(networks):
@@ -82,7 +82,7 @@ def test_networks_that_all_wait_for_the_host_are_predicted_by_their_kernels() ->
 
 
 def test_a_few_networks_that_do_not_wait_for_the_host_leave_the_others_at_their_kernels() -> None:
-    large = [WholeNetwork(sum_ms=100.0 + number, ops=50, ms=1.1 * (100 + number)) for number in range(2)]
+    large = [CalibrationNetwork(sum_ms=100.0 + number, ops=50, ms=1.1 * (100 + number)) for number in range(2)]
     found = fit_correction([*wholes(12, 1.1, host=1.0), *large])
     assert found.ms(5.0, 50) == pytest.approx(50.0)
     assert found.ms(100.5, 50) == pytest.approx(1.1 * 100.5, rel=0.01)
@@ -103,7 +103,7 @@ def test_a_few_networks_get_the_plainest_form() -> None:
 
 
 def test_a_single_network_gives_a_scale_and_no_error() -> None:
-    assert fit_correction([WholeNetwork(sum_ms=2.0, ops=9, ms=3.0)]) == Correction(
+    assert fit_correction([CalibrationNetwork(sum_ms=2.0, ops=9, ms=3.0)]) == Correction(
         scale=1.5, kernel_ms=0.0, host_ms=0.0, networks=1, left_out_error=None
     )
 
@@ -114,13 +114,15 @@ def test_without_a_network_there_is_no_correction() -> None:
 
 
 networks = st.lists(
-    st.builds(WholeNetwork, sum_ms=st.floats(0.1, 100), ops=st.integers(5, 200), ms=st.floats(0.1, 100)), min_size=2, max_size=9
+    st.builds(CalibrationNetwork, sum_ms=st.floats(0.1, 100), ops=st.integers(5, 200), ms=st.floats(0.1, 100)),
+    min_size=2,
+    max_size=9,
 )
 
 
 @given(networks)
 @settings(deadline=None, max_examples=60)
-def test_the_correction_errs_no_more_on_left_out_networks_than_a_plain_scale(measured: list[WholeNetwork]) -> None:
+def test_the_correction_errs_no_more_on_left_out_networks_than_a_plain_scale(measured: list[CalibrationNetwork]) -> None:
     found = fit_correction(measured)
     assert found.left_out_error is not None
     assert found.left_out_error <= plain_error(measured) + 1e-9
@@ -129,7 +131,7 @@ def test_the_correction_errs_no_more_on_left_out_networks_than_a_plain_scale(mea
 
 @given(networks)
 @settings(deadline=None, max_examples=60)
-def test_a_richer_form_is_chosen_only_where_it_pays(measured: list[WholeNetwork]) -> None:
+def test_a_richer_form_is_chosen_only_where_it_pays(measured: list[CalibrationNetwork]) -> None:
     found = fit_correction(measured)
     assert found.left_out_error is not None
     if found.kernel_ms or found.host_ms:

@@ -16,7 +16,7 @@ from genet.latency.table import Setting
 from genet.latency.timing.layers import time_layers
 from genet.latency.timing.meter import DeviceMeter, EstimateMeter, open_meter
 from genet.latency.timing.ratio import PAIRS, repeatability
-from genet.latency.workload import read_workload, whole_network
+from genet.latency.workload import network_workload, read_workload
 from tests.fixtures.tiny import tiny_recipe
 
 CPU = torch.device("cpu")
@@ -49,10 +49,12 @@ def test_a_block_is_read_on_this_machine_with_its_layers_in_the_order_they_run()
 
 def test_a_whole_network_is_read_on_this_machine(tmp_path: Path) -> None:
     network = tiny_recipe(tmp_path).space.masternet(16)
-    found = report_latency(whole_network(network), HERE)
+    found = report_latency(network_workload(network), HERE)
     assert found.layers[0].name.startswith("stem")
     assert found.layers[-1].kind == "Linear"
-    assert sum(layer.kind == "Conv2d" for layer in found.layers) == sum(op.kind == "conv" for op in whole_network(network).ops())
+    assert sum(layer.kind == "Conv2d" for layer in found.layers) == sum(
+        op.kind == "conv" for op in network_workload(network).ops()
+    )
 
 
 def test_layers_are_timed_in_the_order_they_run_and_not_in_which_they_are_listed() -> None:
@@ -81,7 +83,7 @@ def test_a_slow_layer_is_told_from_a_fast_one() -> None:
 
 @pytest.mark.parametrize("batch", [1, 64])
 def test_an_estimate_is_labelled_as_one_and_counts_waves(tmp_path: Path, batch: int) -> None:
-    part, meter = whole_network(tiny_recipe(tmp_path).space.masternet(16)), estimate(batch=batch)
+    part, meter = network_workload(tiny_recipe(tmp_path).space.masternet(16)), estimate(batch=batch)
     found = report_latency(part, meter)
     assert found.setting.estimate
     assert found.setting.device.name == "estimate:v100"
@@ -96,7 +98,7 @@ def test_an_estimate_is_labelled_as_one_and_counts_waves(tmp_path: Path, batch: 
 
 
 def test_a_small_network_waits_for_the_host_and_a_large_one_for_the_device(tmp_path: Path) -> None:
-    small = report_latency(whole_network(tiny_recipe(tmp_path).space.masternet(16)), estimate(batch=1, runtime="eager"))
+    small = report_latency(network_workload(tiny_recipe(tmp_path).space.masternet(16)), estimate(batch=1, runtime="eager"))
     large = report_latency(read_workload("genet-light"), estimate(batch=256, runtime="eager"))
     assert (small.bound, large.bound) == ("host", "device")
     assert small.device_ms is not None
@@ -133,7 +135,7 @@ def test_a_network_timed_against_itself_tells_what_can_be_told_apart() -> None:
 def test_a_gpu_in_eager_mode_tells_device_from_host(tmp_path: Path) -> None:
     gpu = torch.device("cuda", 0)
     meter = DeviceMeter(Setting.of(read_card(gpu), Measure(batch=1, runtime="eager")), gpu)
-    found = report_latency(whole_network(tiny_recipe(tmp_path).space.masternet(16)), meter)
+    found = report_latency(network_workload(tiny_recipe(tmp_path).space.masternet(16)), meter)
     assert found.device_ms is not None
     assert found.bound == "host"
     assert found.ms > found.device_ms

@@ -20,7 +20,15 @@ from genet.device import read_card
 from genet.errors import GenetError, SpecError
 from genet.latency.ops import block_ops, by_block, network_ops
 from genet.latency.timing.meter import open_meter
-from genet.latency.workload import Workload, block_chain, external_workload, read_blocks, read_workload, whole_network, with_width
+from genet.latency.workload import (
+    Workload,
+    block_chain,
+    external_workload,
+    network_workload,
+    read_blocks,
+    read_workload,
+    with_width,
+)
 from genet.models.build import GENet
 from tests.fixtures.tiny import tiny_recipe
 
@@ -156,7 +164,7 @@ def test_a_network_is_named_by_file_by_name_and_by_notation(tmp_path: Path) -> N
     network = tiny_recipe(tmp_path).space.masternet(16)
     path = tmp_path / "net.yaml"
     path.write_text(to_yaml(network))
-    by_file, by_notation, itself = read_workload(str(path)), read_workload(str(network)), whole_network(network)
+    by_file, by_notation, itself = read_workload(str(path)), read_workload(str(network)), network_workload(network)
     assert by_file.ops() == by_notation.ops() == itself.ops() == network_ops(network)
     assert by_file.groups() == by_block(network)
     assert by_file.image == by_notation.image == (1, 16, 16)

@@ -14,7 +14,7 @@ from genet.arch.cost import network_cost
 from genet.arch.network import MULTIPLE, Block, Network, SuperBlock, blocks, inner_width_is_exportable, superblock_blocks
 from genet.config.options import Spelling, as_option
 from genet.errors import SpecError
-from genet.latency.workload import Workload, whole_network
+from genet.latency.workload import Workload, network_workload
 
 NARROWEST, WIDEST = 0.5, 1.5  # range around the present width at which a place is measured
 FARTHEST = 3.0  # larger range if its step does not end there
@@ -174,7 +174,7 @@ class NetworkSubject:
 
     def workload(self, widths: Widths, resolution: int | None = None) -> Workload:
         """Return the workload of the whole network."""
-        return whole_network(self.at(widths).at(resolution or self.resolution))
+        return network_workload(self.at(widths).at(resolution or self.resolution))
 
 
 def _multiple(superblock: SuperBlock) -> int:

@@ -16,10 +16,10 @@ from genet.latency.table import Setting
 from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import Meter
 from genet.latency.timing.ratio import MOST_ROUNDS, ROUNDS
-from genet.latency.workload import Workload, whole_network
+from genet.latency.workload import Workload, network_workload
 from genet.studies.survey.survey import Surveyed, SurveyEntry, survey, survey_in_turn
 
-NETWORK = whole_network(Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"))
+NETWORK = network_workload(Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | Conv k1 c32 | 10"))
 
 
 class Disturbed:
