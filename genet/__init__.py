@@ -44,7 +44,8 @@ def load(folder: str | Path) -> nn.Module:
     """Return the trained network in a folder, such as `runs/NAME/networks/NAME/export`, as a torch module in eval mode.
 
     It has `labels`, the names of its classes in the order of its logits (None if they are unknown), `preprocess`, which makes
-    a batch of image files or images of Pillow, and `card`, its card as text (None if there is none).
+    a batch of image files or images of Pillow, and `card`, its card as text (None if there is none). GenetError if the folder
+    holds no network, as that of a run, whose networks it names.
     """
     from genet.models.external import structure_of  # torch is imported only when a network is asked for
     from genet.models.weights import load as load_network
@@ -59,28 +60,29 @@ def load(folder: str | Path) -> nn.Module:
     return module
 
 
-def measure_latency(network: nn.Module | str, example: Tensor | None = None, **setting: Any) -> LatencyReport:
+def measure_latency(network: nn.Module | str | Path, example: Tensor | None = None, **setting: Any) -> LatencyReport:
     """Measure a network's latency on this machine, whole and by layer, as `genet latency` does.
 
     `network` is a module with an `example` batch (images, channels, height, width), or a name as on the command line:
     `timm:resnet50`, a folder, a notation. `setting` holds the keys of a recipe's `measure`: device, runtime, dtype,
     memory_format, batch (that of the example). GenetError if it cannot be measured.
     """
-    import copy
-
-    from genet.config.options import checked_measure, standalone_measure
+    from genet.config.options import checked_measure, faults_name_arguments, standalone_measure
     from genet.errors import GenetError
     from genet.latency.report import report_latency
     from genet.latency.timing.meter import meter_of
-    from genet.latency.workload import read_workload, traced_workload
+    from genet.latency.workload import example_shape, read_workload, traced_workload
+    from genet.models.plain import own_copy
 
-    if isinstance(network, str):
-        if example is not None:
-            raise GenetError(f"timing {network} failed: got an example, expected none beside a name; give batch=N")
-        return report_latency(read_workload(network), meter_of(standalone_measure(checked_measure(setting, str))))
-    if example is None or example.dim() != 4:
-        given = "none" if example is None else f"a tensor of {tuple(example.shape)}"
-        raise GenetError(f"timing a module failed: got {given} for an example, expected (images, channels, height, width)")
-    batch, *image = example.shape
-    part = traced_workload(type(network).__name__, (image[0], image[1], image[2]), lambda: copy.deepcopy(network).eval())
-    return report_latency(part, meter_of(standalone_measure(checked_measure({"batch": batch, **setting}, str))))
+    with faults_name_arguments():
+        if isinstance(network, str | Path):
+            if example is not None:
+                raise GenetError(f"timing {network} failed: got an example, expected none beside a name; give batch=N")
+            return report_latency(read_workload(str(network)), meter_of(standalone_measure(checked_measure(setting, str))))
+        kind, doing = type(network).__name__, "timing a module"
+        own_copy(network, doing)  # later copies succeed if this one does
+        batch, *image = example_shape(example, doing)
+        shape = (image[0], image[1], image[2])
+        part = traced_workload(kind, shape, lambda: own_copy(network, doing), "give an example that it reads")
+        part.ops()  # whether it runs at all, before anything is timed
+        return report_latency(part, meter_of(standalone_measure(checked_measure({"batch": batch, **setting}, str))))

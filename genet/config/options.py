@@ -1,8 +1,10 @@
-"""Options that a command line or a program gives by themselves, without a recipe's file: how latency is measured, and budgets."""
+"""Options that a command line or a program gives by themselves, without a recipe's file, and their names in faults."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,14 +12,43 @@ from pydantic import ValidationError
 from genet.config.budget import Budget
 from genet.config.recipe import Measure, Select
 from genet.config.yaml_tree import compose_value, plain_values
-from genet.errors import SpecError
+from genet.errors import GenetError, SpecError
 
+Replacement = str | Callable[[re.Match[str]], str]
+AS_ARGUMENTS: dict[str, Replacement] = {  # patterns of what faults name on the command line, and what functions have instead
+    r"use --new-run for a new folder, or --run FOLDER": "give another folder",
+    r"--new-run( for (a new folder|new trials))?": "another folder",
+    r"--remeasure": "another folder",
+    r"--any-master": "`genet run --any-master`",
+    r"(--data FOLDER) to genet run or genet export": r"\1",
+    r", or set input\.classes to \d+ in the network's file": "",
+    r"set (space\.[\w.]+) to (\d+)": r"overrides={'\1': \2}",
+    r"(?<![\w./-])--([a-z-]+)( FOLDER)?": lambda found: found[1].replace("-", "_") + ("=FOLDER" if found[2] else ""),
+}
 Spelling = Callable[[str], str]  # of a name where a user gives it: `str` in a program
 
 
 def as_option(name: str) -> str:
     """Return a name as an option of the command line."""
     return f"--{name.replace('_', '-')}"
+
+
+@contextmanager
+def faults_name_arguments() -> Iterator[None]:
+    """Have the faults of the block, or of a function, name arguments in place of options of the command line."""
+    try:
+        yield
+    except GenetError as fault:
+        fault.args = tuple(_for_programs(str(line)) for line in fault.args)
+        if isinstance(fault, SpecError):
+            fault.faults = fault.args
+        raise
+
+
+def _for_programs(line: str) -> str:
+    for option, argument in AS_ARGUMENTS.items():
+        line = re.sub(option, argument, line)
+    return line
 
 
 def checked_measure(fields: Mapping[str, Any], spelled: Spelling = as_option) -> Measure:

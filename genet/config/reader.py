@@ -34,7 +34,7 @@ from genet.config.yaml_tree import (
     yaml_of,
 )
 from genet.errors import SpecError
-from genet.names import check_utf8
+from genet.names import check_utf8, some_of
 from genet.storage import Record
 
 R = TypeVar("R", bound=Record)
@@ -52,11 +52,19 @@ def read_structure(source: str | Path) -> ModelSpec:
     """Return a network by file, folder or name, made of super-blocks or built by other code. SpecError lists every fault."""
     inside = Path(source) / "network.yaml"
     if inside.parent.is_dir() and not inside.is_file() and str(source) not in shipped_files(NETWORKS):
-        raise SpecError(
-            [f"{source}: got a folder without network.yaml, expected a network's folder, which has one; name another"]
-        )
+        raise SpecError([no_network_in(inside.parent)])
     node = compose(_find(inside if inside.is_file() else source, NETWORKS))
     return _record(ExternalModel, node) if "source" in _keys(node) else _record(Network, node)
+
+
+def no_network_in(folder: Path) -> str:
+    """Return the fault of a folder that is to hold a network and does not: if it is that of a run, its networks are named."""
+    own = [str(file.parent) for file in sorted(folder.glob("networks/*/network.yaml"))]
+    if own or (folder / "recipe.yaml").exists():
+        rest = f"name one of its networks, {some_of(own)}" if own else "it has none yet, and genet run goes on with it"
+        return f"{folder}: got the folder of a run, expected that of a network; {rest}"
+    got = "a folder without network.yaml" if folder.is_dir() else "a file" if folder.exists() else "no such folder"
+    return f"{folder}: got {got}, expected a network's folder, which has network.yaml; name another"
 
 
 def read_space(source: str | Path) -> SearchSpace:

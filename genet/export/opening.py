@@ -14,6 +14,7 @@ from genet.arch.external import FUNCTION
 from genet.arch.network import Input
 from genet.config.file_kinds import kind_of
 from genet.config.preprocessing import Preprocessing
+from genet.config.reader import no_network_in
 from genet.errors import GenetError, SpecError, first_line
 from genet.export.exports import FORMATS, check_formats
 from genet.export.format import Forward
@@ -77,6 +78,8 @@ def _opened(what: str, place: Path, device: torch.device) -> OpenedNetwork:
         raise GenetError(
             f"{what}: got MODULE:FUNCTION, expected {expected}; genet import {what} --into FOLDER makes a folder of it"
         )
+    if (place / "recipe.yaml").is_file() or (place / "networks").is_dir():
+        raise GenetError(no_network_in(place))
     kind = kind_of(place)
     raise GenetError(f"{what}: got {kind.what}, expected {expected}; {kind.remedy}" if kind else f"{what}: must be {expected}")
 

@@ -45,6 +45,10 @@ class LatencyReport(Record):
     layers: tuple[LayerLatency, ...]
     layers_runtime: str  # measured layers are always those of eager mode, as other runtimes do not keep them apart
 
+    def __repr__(self) -> str:
+        ms = f"{self.ms:.4g} ms per batch of {self.setting.batch}, spread {self.spread:.1%}"
+        return f"LatencyReport({self.name}: {ms}, {len(self.layers)} layers, {self.setting})"
+
     @property
     def ms_per_image(self) -> float:
         """Milliseconds per image at the setting's batch."""

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Block, Network, SuperBlock, superblock_blocks
 from genet.config.reader import read_structure
-from genet.errors import SpecError
+from genet.errors import GenetError, SpecError
 from genet.latency.ops import Op, block_ops, by_block
 
 if TYPE_CHECKING:
@@ -129,6 +129,19 @@ def traced_workload(
 def workload_of(structure: ModelSpec) -> Workload:
     """Return the workload of a network of either kind."""
     return external_workload(structure) if isinstance(structure, ExternalModel) else network_workload(structure)
+
+
+def example_shape(example: object, doing: str, square: bool = False) -> tuple[int, int, int, int]:
+    """Return images, channels, height and width of the example batch of a module; GenetError if it has no such shape."""
+    shape = tuple(getattr(example, "shape", ()))
+    if len(shape) != 4 or (square and shape[2] != shape[3]):
+        given = f"a tensor of {shape}" if hasattr(example, "shape") else f"a {type(example).__name__}"
+        expected = f"(images, channels, {'size, size' if square else 'height, width'})"
+        raise GenetError(
+            f"{doing} failed: got {'none' if example is None else given} for an example, expected {expected}; give a tensor such "
+            "as torch.zeros(1, 3, 224, 224)"
+        )
+    return shape[0], shape[1], shape[2], shape[3]
 
 
 def by_convolution(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:

@@ -15,6 +15,20 @@ from torch.nn.utils.weight_norm import WeightNorm
 from genet.errors import GenetError, first_line
 
 
+def own_copy(network: object, doing: str) -> nn.Module:
+    """Return a copy of a user's module in eval mode; GenetError if it is none, or cannot be copied."""
+    if not isinstance(network, nn.Module):
+        given = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
+        raise GenetError(f"{doing} failed: got {given}, expected a torch.nn.Module, or a name such as timm:resnet50; give one")
+    try:
+        return copy.deepcopy(network).eval()
+    except Exception as fault:  # any error of a module's own copying
+        raise GenetError(
+            f"{doing} failed: got a {type(network).__name__} that copy.deepcopy refuses ({first_line(fault)}), expected a module "
+            "that can be copied; give its network alone"
+        ) from None
+
+
 def with_plain_weights(found: nn.Module, source: str) -> nn.Module:
     """Return a copy with no weight that is computed from others: reparametrisations and masks become part of the weights.
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from genet.arch.external import ModelSpec
 from genet.arch.network import Network
-from genet.config.reader import read_structure
-from genet.errors import GenetError, StorageError, first_line
+from genet.config.reader import no_network_in, read_structure
+from genet.errors import GenetError, SpecError, StorageError, first_line
 from genet.models.build import GENet
 from genet.models.external import build_structure
 from genet.names import quoted, some_of
@@ -134,7 +134,9 @@ def _answer(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
 def load(folder: str | Path) -> nn.Module:
     """Return the network in a folder that holds network.yaml and model.safetensors, in eval mode."""
     folder = Path(folder)
-    if (folder / NETWORK_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
+    if not (folder / NETWORK_FILE).exists():
+        raise SpecError([no_network_in(folder)])
+    if not (folder / WEIGHTS_FILE).exists():
         raise StorageError(
             f"{folder}: got a network alone, expected trained weights too; genet train {quoted(folder / NETWORK_FILE)} "
             f"--recipe R --into {quoted(folder)} trains it"

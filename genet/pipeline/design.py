@@ -11,7 +11,7 @@ from typing import Any
 from genet.arch.network import Network, legal_name
 from genet.arch.space import SearchSpace
 from genet.config.budget import Budget
-from genet.config.options import checked_budgets, checked_measure
+from genet.config.options import checked_budgets, checked_measure, faults_name_arguments
 from genet.config.overrides import Override, overrides_of_serving
 from genet.config.reader import read_recipe, read_space, shipped_files, to_yaml, with_overrides
 from genet.config.recipe import Measure, Recipe
@@ -34,6 +34,7 @@ OneBudget = str | float | Budget
 NOTHING: Mapping[str, Any] = {}
 
 
+@faults_name_arguments()
 def design(
     data: str | Path | None = None,
     budget: OneBudget | Sequence[OneBudget] = (),

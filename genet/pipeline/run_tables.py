@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from genet.config.budget import Budget
+from genet.config.options import checked_budgets
+from genet.errors import RunError, SpecError
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.table import LatencyTable, find_setting
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.shortfalls import list_shortfalls
 from genet.search.outcome import Outcomes
 from genet.trials.results import read_results
+
+
+class Exports(dict[str, Path]):
+    """The folders of a run's exports by budget; any form of a budget finds its folder.
+
+    RunError, which names the budgets, for one that is none of them.
+    """
+
+    def __init__(self, folder: Path, found: Outcomes) -> None:
+        super().__init__({str(row.budget): folder / row.export for row in found.outcomes})
+        self._folder, self._found = folder, found
+
+    def __missing__(self, asked: object) -> Path:
+        """Return the folder of a budget that is written in another form, such as 0.50x or 5ms/image."""
+        try:
+            (wanted,) = checked_budgets([asked], str)
+        except SpecError:
+            raise self._error(asked, "a budget is 5ms, 0.2ms/image or 0.5x") from None
+        equal = (row for row in self._found.outcomes if math.isclose(self._ms(row.budget), self._ms(wanted)))
+        if row := next(equal, None):
+            return self[str(row.budget)]
+        if wanted in {each.budget for each in self._found.unmet}:
+            raise self._error(asked, "run.shortfalls tells why no network meets it")
+        raise self._error(asked, f"genet.design(folder={str(self._folder)!r}, budget={str(asked)!r}) designs for it too")
+
+    def _error(self, asked: object, remedy: str) -> RunError:
+        known = f"one of {', '.join(self)}" if self else "one that is met, and none is"
+        return RunError(f"{self._folder}: got budget {asked}, expected {known}; {remedy}")
+
+    def _ms(self, budget: Budget) -> float:
+        batch = self._found.setting.batch
+        return budget.ms(self._found.masternet_ms_per_image * batch, batch)
 
 
 class Run:
@@ -36,9 +72,9 @@ class Run:
         )
 
     @property
-    def exports(self) -> dict[str, Path]:
+    def exports(self) -> Exports:
         """The folder of the exports for every budget that is met, such as `5ms`; `genet.load` reads it."""
-        return {str(row.budget): self.folder / row.export for row in self._results.outcomes}
+        return Exports(self.folder, self._results)
 
     @property
     def networks(self) -> Any:

@@ -163,11 +163,11 @@ def check_classes(train_set: Any, test_set: Any, reads: Input | SpaceInput, root
 def check_class_count(classes: int, reads: Input | SpaceInput, root: str) -> None:
     """Raise DataError unless there are as many classes as the network or the space has."""
     if classes != reads.classes:
-        whose, file = "network's", "the network's file"
+        whose, key, file = "network's", "input.classes", " in the network's file"
         if isinstance(reads, SpaceInput):
-            whose, file = "search space's", "the search space, the file that `space` names in the recipe"
+            whose, key, file = "search space's", "space.input.classes", ""
         raise DataError(
-            f"{root}: got {classes} classes, expected the {whose} {reads.classes}; give others, or change input.classes in {file}"
+            f"{root}: got {classes} classes, expected the {whose} {reads.classes}; give others, or set {key} to {classes}{file}"
         )
 
 

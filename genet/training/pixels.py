@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genet.arch.network import Input
 from genet.config.preprocessing import Preprocessing, mode_of, preprocessing_at
+from genet.errors import DataError, first_line
+from genet.names import printable
 
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 OF_16_BITS = ("PNG", "PPM")  # formats whose deep pixels have this depth, or are given it by Pillow, in mode I too
@@ -73,12 +76,26 @@ class Preprocess:
         self._transform = whole_transform(how, reads.channels, reads.resolution)
 
     def __call__(self, *images: str | Path | Image.Image) -> torch.Tensor:
-        """Return a tensor of (images, channels, height, width)."""
+        """Return a tensor of (images, channels, height, width); DataError that names an image that cannot be read."""
+        if not images:
+            raise DataError("preparing images failed: got none, expected files or images of Pillow; give one or more")
         return torch.stack([self._prepared(image) for image in images])
 
     def _prepared(self, image: str | Path | Image.Image) -> torch.Tensor:
-        if isinstance(image, Image.Image):
-            prepared: torch.Tensor = self._transform(in_mode(image, self._mode))
-            return prepared
-        with Image.open(image) as opened:
-            return self._prepared(opened)
+        if not isinstance(image, str | Path | Image.Image):
+            raise DataError(
+                f"preparing images failed: got a {type(image).__name__}, expected files or images of Pillow, each an argument of "
+                "its own; PIL.Image.fromarray makes one of an array"
+            )
+        name = "an image of Pillow" if isinstance(image, Image.Image) else printable(str(image))
+        try:
+            with nullcontext(image) if isinstance(image, Image.Image) else Image.open(image) as opened:
+                prepared: torch.Tensor = self._transform(in_mode(opened, self._mode))
+                return prepared
+        except FileNotFoundError:
+            got, remedy = "no such file", "check the path"
+        except UnidentifiedImageError:
+            got, remedy = "a file that Pillow does not read", "repair it or give another"
+        except Exception as fault:  # whatever Pillow's readers raise
+            got, remedy = first_line(fault), "repair it or give another"
+        raise DataError(f"preparing {name} failed: got {got}, expected an image that decodes; {remedy}")

@@ -10,7 +10,7 @@ import pytest
 import genet
 from genet.config.reader import read_recipe
 from genet.config.recipe import Measure
-from genet.errors import SpecError
+from genet.errors import GenetError, SpecError
 from genet.pipeline.design import recipe_for_images
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import SILENT
@@ -73,7 +73,7 @@ def test_images_become_networks_and_the_same_call_finds_them(images: Path, capsy
         ({"bugdet": "5ms"}, "bugdet must be one of device, runtime, "),
         ({"budget": ["5ms", "5s"]}, "budget must be milliseconds per batch"),
         ({"overrides": {"train.epochs": 0}}, "overrides train.epochs must be at least 1 (got 0)"),
-        ({"overrides": {"train": {"epochs": 2}}}, "overrides train: train.learning_rate: must be given"),
+        ({"overrides": {"train": {"epochs": 2}}}, "overrides train.learning_rate must be given"),
         ({"overrides": {"train.warmup_epochs": 2}}, "overrides train.warmup_epochs must be fewer than the 2 epochs (got 2)"),
         ({"overrides": {"master.warmup_epochs": 2, "master.epochs": 1}}, "overrides master.warmup_epochs must be fewer than the"),
         ({"space": "digit"}, "digit: must be a file or one of cifar10, digits, masternet; did you mean digits?"),
@@ -85,3 +85,16 @@ def test_what_cannot_be_is_named_as_it_was_given(tmp_path: Path, asked: dict[str
         genet.design(recipe=recipe, folder=tmp_path / "run", **asked)
     assert law in str(told.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_fault_names_the_argument_and_not_the_option_of_a_command(images: Path, finished: RunFolder) -> None:
+    def told(**asked: Any) -> str:
+        with pytest.raises(GenetError) as caught:
+            genet.design(**asked)
+        return str(caught.value)
+
+    assert told(data="nowhere").endswith("expected the folder of the images; give data=FOLDER, where they lie now")
+    classes = told(data="photos", space="digits", folder="new")
+    assert classes.endswith("got 2 classes, expected the search space's 10; give others, or overrides={'space.input.classes': 2}")
+    assert told(recipe="cifar10", folder=finished.path).endswith("expected one of this recipe; give another folder")
+    assert told(folder=finished.path, device="estimate:v100").endswith("; give another folder for that, or settings as before")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,13 +12,15 @@ from torch import Tensor, nn
 
 from genet.arch.external import FUNCTION, ExternalModel, ModelSpec
 from genet.arch.network import Input, Network, legal_name
-from genet.errors import EvidenceError, GenetError, SpecError, first_line
+from genet.config.options import faults_name_arguments
+from genet.errors import EvidenceError, GenetError, SpecError
 from genet.export.timm_form import timm_preprocessing
 from genet.latency.naming import structure_named, weights_of
 from genet.latency.timing.meter import meter_of
+from genet.latency.workload import example_shape
 from genet.models.external import count_logits
 from genet.models.fingerprint import fingerprint
-from genet.models.plain import with_plain_weights
+from genet.models.plain import own_copy, with_plain_weights
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import SILENT, Progress, on_screen
 from genet.studies.align import TOLERANCE
@@ -48,6 +49,11 @@ class Aligned:
     found: Alignment | Pruning
     shortfall: str = ""
 
+    def __repr__(self) -> str:
+        ms = f"{self.before_ms:.4g} to {self.ms:.4g} ms per batch, ratio {self.ratio:.3f}"
+        missed = f", {self.shortfall}" if self.shortfall else ""
+        return f"Aligned({self.network.name}: {ms}, {len(self.widths)} widths{missed})"
+
     @property
     def widths(self) -> dict[str, int]:
         """The new widths, by the name of the first layer of each group."""
@@ -69,8 +75,9 @@ class Aligned:
         return self.found.measured.mean
 
 
+@faults_name_arguments()
 def align(
-    network: nn.Module | str,
+    network: nn.Module | str | Path,
     example: Tensor | None = None,
     *,
     mode: ObjectiveMode = "latency",
@@ -96,7 +103,10 @@ def align(
     if faults:
         raise SpecError(faults)
     progress = SILENT if quiet else on_screen()
-    start = _named(network, example, scope, data is not None) if isinstance(network, str) else _module(network, example, scope)
+    if isinstance(network, str | Path):
+        start = _named(str(network), example, scope, data is not None)
+    else:
+        start = _module(network, example, scope)
     scope.check(start.subject.layers, str)
     kept = _kept(start, data, progress)
     meter = meter_of(measure_for({**start.setting, **setting}, start.run, str))
@@ -153,18 +163,12 @@ def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _A
     return _AlignInput(subject, source, trained or weights_of(what) is not None, run=run)
 
 
-def _module(network: nn.Module, example: Tensor | None, scope: Scope) -> _AlignInput:
+def _module(network: nn.Module, example: object, scope: Scope) -> _AlignInput:
     """Return a copy of a module, told apart from others of its class by its answer to a fixed image."""
-    if example is None or example.dim() != 4 or example.shape[2] != example.shape[3]:
-        given = "none" if example is None else f"a tensor of {tuple(example.shape)}"
-        raise GenetError(f"aligning a module failed: got {given} for an example, expected (images, channels, size, size)")
-    batch, channels, size, _ = example.shape
+    own = own_copy(network, "aligning a module")
+    batch, channels, size, _ = example_shape(example, "aligning a module", square=True)
     kind = type(network)
     name = legal_name(kind.__name__)
-    try:
-        own = copy.deepcopy(network)
-    except Exception as fault:  # any error of a module's own copying
-        raise GenetError(f"aligning {name} failed: got a module that cannot be copied ({first_line(fault)})") from None
     module = with_plain_weights(own, name).eval()
     reads = Input(channels=channels, classes=count_logits(module, (channels, size, size), name), resolution=size)
     try:

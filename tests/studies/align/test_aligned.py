@@ -58,6 +58,9 @@ def test_a_network_of_super_blocks_is_aligned_by_its_name() -> None:
     assert found.network.superblocks[0].width == found.widths["stages.0"]
     assert found.module is None
     assert "target_ratio must be " in found.shortfall
+    shown = f"Aligned({found.network.name}: {found.before_ms:.4g} to {found.ms:.4g} ms per batch, ratio {found.ratio:.3f}, "
+    assert repr(found).startswith(shown)
+    assert repr(found).endswith(f" widths, {found.shortfall})")
     assert "their best is " in found.shortfall
     assert "--" not in found.shortfall
 
@@ -85,6 +88,7 @@ def test_the_result_is_in_the_number_format_and_on_the_device_of_what_was_given(
     [
         (nn.ReLU(), None, {}, "got none for an example, expected (images, channels, size, size)"),
         (nn.ReLU(), torch.zeros(1, 3, 8, 9), {}, "got a tensor of (1, 3, 8, 9) for an example"),
+        (nn.ReLU(), [1, 3, 8, 8], {}, "got a list for an example"),
         (OURS, torch.zeros(1, 3, 8, 8), {}, "got an example, expected none beside a name"),
         (
             OURS,
@@ -134,3 +138,8 @@ def test_a_network_of_a_run_is_measured_as_by_its_recipe_with_the_keys_of_an_ear
 def test_nothing_to_gain_is_an_error() -> None:
     with pytest.raises(EvidenceError, match=r"nothing to gain|certain to be faster"):
         genet.align("@8x1 | Conv k3 c16 s1 | XX k3 c16 s2 d1 | Conv k1 c16 | 10", batch=1, **V100)
+
+
+def test_a_fault_of_the_images_names_the_argument() -> None:
+    with pytest.raises(GenetError, match="expected the folder of the images; give data=FOLDER, where they lie now"):
+        genet.align(small(), torch.zeros(8, 1, 8, 8), data="nowhere", target_ratio=0.7)
