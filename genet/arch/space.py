@@ -128,16 +128,18 @@ def _for_the_images(own: Network, info: ValidationInfo) -> Network:
     if reads is None:
         return own
     stride, smallest = own.stem.stride * math.prod(each.stride for each in own.superblocks), min(reads.resolutions)
-    broken = None
+    broken = []
     if (own.input.channels, own.input.classes) != (reads.channels, reads.classes):
-        broken = broken_rule(
-            f"must read {reads.channels} channels and tell {reads.classes} classes as the space does, not {own.input.channels} "
-            f"and {own.input.classes}"
+        broken.append(
+            broken_rule(
+                f"must read {reads.channels} channels and tell {reads.classes} classes as the space does, not "
+                f"{own.input.channels} and {own.input.classes}"
+            )
         )
-    elif stride > smallest:
-        broken = broken_rule(f"must have a total stride of at most {smallest} pixels, not {stride}")
+    if stride > smallest:
+        broken.append(broken_rule(f"must have a total stride of at most {smallest} pixels, not {stride}"))
     if broken:  # told by its name, for its keys are many
-        raise ValidationError.from_exception_data("network", [{"type": broken, "loc": (), "input": own.name}])
+        raise ValidationError.from_exception_data("network", [{"type": each, "loc": (), "input": own.name} for each in broken])
     return own
 
 

@@ -44,9 +44,27 @@ def fault_of(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
         error["input"] = list(error["input"])
     rule = _rule_and_value(model, error, location)
     place = node_location(node)
-    named_by_option = not is_in_file(node) and (" " not in place or place.endswith(f" {dotted}"))
-    text = f"{place} {rule}" if named_by_option else f"{place}: {dotted + ': ' if dotted else ''}{rule}"
+    if is_in_file(node) or not dotted:
+        text = f"{place}: {dotted + ': ' if dotted else ''}{rule}"
+    else:
+        text = _named_by_option(place, dotted, rule, error)
     return (mark.name, mark.line, mark.column), text
+
+
+def _named_by_option(option: str, dotted: str, rule: str, error: Any) -> str:
+    """Return a fault of a value given by an option, such as `--set train.epochs`, with each key named once."""
+    kind, _, key = option.partition(" ")
+    if not key or dotted == key:
+        return f"{option} {rule}"
+    if dotted.startswith((f"{key}.", f"{key}[")):
+        return f"{kind} {dotted} {rule}"
+    rest = key.removeprefix(dotted)
+    if error["type"] == "extra_forbidden" and rest.startswith("."):  # a key above the one that was given
+        return f"{option} {rule[:-1]}{rest}?" if rule.endswith("?") else f"{option} {rule}"
+    if isinstance(error["input"], dict) and error["type"] != "rule" and rest.startswith("."):
+        whole = "; give the whole list" if rule.startswith("must be a list") else ""
+        return f"{option} is not a key here: {dotted} {rule.replace(_got(error['input']), '')}{whole}"
+    return f"{option}: {dotted}: {rule}"
 
 
 def _written_location(location: tuple[Any, ...]) -> list[Any]:
@@ -62,7 +80,7 @@ def _written_location(location: tuple[Any, ...]) -> list[Any]:
 def _rule_and_value(model: type[BaseModel], error: Any, location: list[Any]) -> str:
     """Return the rule in words, the value, and the nearest legal one if there is one."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
-    got = f" (got {reprlib.repr(value)})"
+    got = _got(value)
     match kind:
         case "multiple_of":
             step = context["multiple_of"]
@@ -105,6 +123,10 @@ def _rule_and_value(model: type[BaseModel], error: Any, location: list[Any]) -> 
         if kind.startswith(prefix):
             return f"must be {words}{got}"
     return f"{error['msg'][0].lower()}{error['msg'][1:]}{got}"
+
+
+def _got(value: Any) -> str:
+    return f" (got {reprlib.repr(value)})"
 
 
 def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:

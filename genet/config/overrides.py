@@ -16,7 +16,7 @@ from genet.errors import SpecError
 class Override(NamedTuple):
     """A value in YAML for a key such as `train.epochs`, and the option by which it was given.
 
-    An option of two words ends with the key, which a fault below it is told with; one of a single word stands for the key.
+    An option of two words ends with the key, and a fault below or above names that; one of a single word stands for the key.
     """
 
     option: str

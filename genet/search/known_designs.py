@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from genet.arch.cost import network_cost
 from genet.arch.external import ExternalModel, ModelSpec
@@ -190,29 +190,48 @@ def _ratio(space: SearchSpace, kind: SuperBlockKind, widths: Sequence[int]) -> f
 def designs_of(recipe: Recipe) -> tuple[Design, ...]:
     """Return the designs that a recipe's race holds the search against: the known ones, and the recipe's own.
 
-    SpecError for a design that cannot be read, has the name of another, or is for other images or classes.
+    SpecError with every design that cannot be read, has the name of another, or is for other images or classes.
     """
-    space = recipe.space
-    reads = space.masternet(recipe.search_resolution).input
-    designs = list(known_designs(space))
+    designs, faults = list(known_designs(recipe.space)), list[str]()
+    reads = recipe.space.masternet(recipe.search_resolution).input
     for text in recipe.race.designs:
-        if text.startswith("timm:"):
-            network: ModelSpec = ExternalModel(name=re.sub(r"[^\w.-]", "-", text), source=text, input=reads)
-        else:
-            network = Network.parse(text) if "|" in text else read_structure(text)
-        asked, found = ((each.channels, each.classes) for each in (reads, network.input))
-        if found != asked:
-            raise SpecError(
-                [
-                    f"race.designs: got {text}, which reads {found[0]} channels and tells {found[1]} classes, expected "
-                    f"{asked[0]} and {asked[1]}; change its input, or leave it out"
-                ]
-            )
+        try:
+            network = _read_design(text, reads)
+        except SpecError as fault:
+            faults += [f"race.designs: {text}: {line}" for line in fault.faults]
+            continue
         name = f"design-{network.digest[:6]}" if "|" in text else network.name
+        faults += [f"race.designs: {text}: {line}" for line in _misfits(text, network, recipe)]
         if name in {design.name for design in designs}:
-            raise SpecError([f"race.designs: got two designs called {name}, expected names that differ; rename one"])
+            faults.append(f"race.designs: got two designs called {name}, expected names that differ; rename one")
         designs.append(Design(name=name, network=network))
+    if faults:
+        raise SpecError(faults)
     return tuple(designs)
+
+
+def _read_design(text: str, reads: Input) -> ModelSpec:
+    if text.startswith("timm:"):
+        return ExternalModel(name=re.sub(r"[^\w.-]", "-", text), source=text, input=reads)
+    return Network.parse(text) if "|" in text else read_structure(text)
+
+
+def _misfits(text: str, network: ModelSpec, recipe: Recipe) -> Iterator[str]:
+    """Yield what is wrong with a design for the images, the classes or a resolution of a recipe, each with its own remedy."""
+    asked, found, own, notation = recipe.space.input, network.input, isinstance(network, Network), "|" in text
+    if found.channels != asked.channels:
+        remedy = f"begin it with @{found.resolution}x{asked.channels}" if notation else f"set input.channels to {asked.channels}"
+        failure = f"got a network that reads {found.channels} channels, expected {asked.channels}"
+        yield f"{failure}; {remedy if own else 'leave it out'}"
+    if found.classes != asked.classes:
+        remedy = f"end it with | {asked.classes}" if notation else f"set input.classes to {asked.classes}"
+        failure = f"got a network that tells {found.classes} classes, expected {asked.classes}"
+        yield f"{failure}; {remedy if own else f'import it again, with --classes {asked.classes}'}"
+    for resolution in asked.resolutions if own else ():
+        try:
+            network.at(resolution)
+        except SpecError as fault:
+            yield from (f"at {resolution} pixels: {line}" for line in fault.faults)
 
 
 def _every_width(network: ModelSpec) -> tuple[ModelSpec, ...]:

@@ -59,11 +59,30 @@ def test_all_faults_are_told_at_once_each_by_its_option(tmp_path: Path) -> None:
     assert told.value.faults == (
         "--budget must be milliseconds per batch such as 5ms or per image such as 0.2ms/image, or a multiple of the MasterNet's "
         "such as 0.5x (got '5s')",
-        "--set seed.x: seed: must be a whole number (got {'x': 1})",
+        "--set seed.x is not a key here: seed must be a whole number",
         "--set select.measure_top_k must be a whole number (got 2.5)",
-        "--set train: train.epochs: must be at least 1 (got 0); nearest 1",
-        "--set trian.epochs: trian: is not a key here; did you mean train?",
+        "--set train.epochs must be at least 1 (got 0); nearest 1",
+        "--set trian.epochs is not a key here; did you mean train.epochs?",
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "law"),
+    [
+        ("train.optimiser.momentum=0.9", "--set train.optimiser.momentum is not a key here"),
+        ("spcae.perturb.depth=[0]", "--set spcae.perturb.depth is not a key here; did you mean space.perturb.depth?"),
+        ("select.budgets.0=5ms", "--set select.budgets.0 is not a key here: select.budgets must be a list; give the whole list"),
+        ("select.budgets=5ms", "--set select.budgets must be a list (got '5ms')"),
+        ("select.method.name=exact", "--set select.method.name is not a key here: select.method must be exact or random"),
+        ("train.epochs=ten", "--set train.epochs must be a whole number (got 'ten')"),
+        ("train={epochs: 2}", "--set train.learning_rate must be given"),
+        ("train.clip=1", "--set train.clip is not a key here; it is called clip_grad_norm now"),
+    ],
+)
+def test_a_key_is_named_once_wherever_the_fault_lies(tmp_path: Path, given: str, law: str) -> None:
+    with pytest.raises(SpecError) as told:
+        read_recipe(write_recipe(tmp_path), read_settings([given]))
+    assert told.value.faults == (law,)
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_one_beside_the_faults_of_the_file(tmp_path: Path) -> None:

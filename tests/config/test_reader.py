@@ -632,6 +632,7 @@ def test_the_recipe_in_a_run_folder_of_an_earlier_version_is_read_by_the_new_nam
 # Designs that compete to be the MasterNet
 
 MINE = "@32x3 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | 10"
+DEEP = f"@64x3 | Conv k3 c8 s2 | {'XX k3 c16 s2 d1 | ' * 4}7"
 
 
 def space_with(folder: Path, masternets: str, classes: int = 10) -> Path:
@@ -675,6 +676,10 @@ def test_without_masternets_a_space_is_written_as_before(tmp_path: Path) -> None
             r"masternets\[0\]: must read 3 channels and .*, not 1 and 10 \(got 'design-",
         ),
         (f'["{MINE.replace("| 10", "| 7")}"]', r"masternets\[0\]: must read .*, not 3 and 7 \(got 'design-"),
+        (
+            f'["{DEEP}"]',
+            r"must read .*, not 3 and 7 [^\n]*\n.*must have a total stride of at most 24 pixels, not 32",
+        ),
         (f'["{MINE.replace("XX k3", "XX k4")}"]', r"masternets\[0\]: XX k4 c16 s2 d1: "),
         ('["@32x3 | Conv k3 c8 s2"]', r"masternets\[0\]: a notation must have at least 4 entries"),
         (f'["{MINE.replace("| XX", "| XX k3 c8 s2 d1" * 3 + "| XX")}"]', r"must have a total stride of at most 24 pixels, not"),

@@ -375,8 +375,8 @@ def test_a_design_of_ones_own_is_a_notation_a_file_beside_the_recipe_or_a_timm_m
 @pytest.mark.parametrize(
     ("design", "law"),
     [
-        (OWN.replace("x1 ", "x3 "), "reads 3 channels and tells 10 classes, expected 1 and 10"),
-        (OWN.replace("| 10", "| 7"), "tells 7 classes"),
+        (OWN.replace("x1 ", "x3 "), "got a network that reads 3 channels, expected 1; begin it with @16x1$"),
+        (OWN.replace("| 10", "| 7"), r"tells 7 classes, expected 10; end it with \| 10$"),
         ("nowhere.yaml", "nowhere.yaml"),
         ("timm:no_such_network", "no_such_network"),
         ("@64x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | 10", "at 16 pixels"),

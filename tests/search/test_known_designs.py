@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace
-from genet.config.reader import read_network, read_space, shipped_files
+from genet.config.reader import read_network, read_space, shipped_files, to_yaml
 from genet.errors import SpecError
 from genet.models.build import build
-from genet.search.known_designs import MASTERNET, SHAPES, check_portfolio, pattern_designs, portfolio_of
+from genet.search.known_designs import MASTERNET, SHAPES, check_portfolio, designs_of, pattern_designs, portfolio_of
+from tests.fixtures.tiny import tiny_recipe
 
 OWN = Network.parse("@24x1 | Conv k3 c8 s2 | XX k3 c16 s2 d1 | 10", "mine")
 TABLE_6 = [read_network(name) for name in shipped_files("search_spaces/networks") if name.startswith("net")]
@@ -81,3 +83,22 @@ def test_a_portfolio_begins_with_the_masternet_of_the_space_and_keeps_the_order_
 def test_designs_of_one_name_and_a_portfolio_of_one_are_refused(listed: tuple[str | Network, ...], law: str) -> None:
     with pytest.raises(SpecError, match=law):
         check_portfolio(with_masternets(*listed))
+
+
+def test_every_fault_of_a_races_own_designs_is_told_at_once_with_its_remedy(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    (tmp_path / "mine.yaml").write_text(to_yaml(Network.parse(str(OWN).replace("@24x1", "@24x3"), "mine")))
+    shape = "Conv k3 c8 s2 | XX k3 c16 s2 d1"
+    deeper = f"@64x1 | {shape}{' | XX k3 c16 s2 d1' * 3} | 10"
+    listed = (f"@16x3 | {shape} | 3", f"@16x1 | {shape}", str(tmp_path / "mine.yaml"), deeper)
+    with pytest.raises(SpecError) as told:
+        designs_of(recipe.model_copy(update={"race": recipe.race.model_copy(update={"designs": listed})}))
+    other, short, file, deep = (f"race.designs: {text}: " for text in listed)
+    first, second, third, *rest = told.value.faults
+    assert first == f"{other}got a network that reads 3 channels, expected 1; begin it with @16x1"
+    assert second == f"{other}got a network that tells 3 classes, expected 10; end it with | 10"
+    assert third.startswith(f"{short}a notation must have at least ")
+    assert rest[0] == f"{file}got a network that reads 3 channels, expected 1; set input.channels to 1"
+    assert rest[1].startswith(f"{deep}at 16 pixels: ")
+    assert "total stride of at most the resolution 16, but it is 32" in rest[1]
+    assert len(rest) == 2
