@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,8 @@ class Progress:
         """Show one line to the user."""
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
-        """Say at least every ten seconds that the work in the block goes on."""
+    def awake(self, doing: str = "at work") -> Iterator[None]:
+        """Say at least every ten seconds that the work in the block goes on, and what it is."""
         yield
 
     @contextmanager
@@ -70,8 +70,9 @@ class Tracker:
 
     def __init__(self, count: WorkItem) -> None:
         self.count, self.total, self.done, self.note = count, count.total, count.done, ""
+        self.doing = ""  # in the step under way
         self._ahead = 0.0  # part done of the steps under way
-        self._start = self._paced_from = time.monotonic()
+        self._start = self._paced_from = self._last = time.monotonic()
         self._start_done, self._paced = float(count.done), False
 
     def advance(self, note: str = "") -> None:
@@ -79,13 +80,20 @@ class Tracker:
         self.done += 1
         if self.total is not None:
             self.total = max(self.total, self.done)
-        self.note = note or self.note
+        self.note, self.doing = note or self.note, ""
+        self._last = time.monotonic()
+        self._moved()
+
+    def now(self, doing: str) -> None:
+        """Tell what is being done in the step under way; it takes the place of the latest remark until the step is done."""
+        self.doing = doing
         self._moved()
 
     def advance_by(self, steps: float, earlier: bool = False) -> None:
         """Add a part to the steps under way, done here or in an earlier run; `complete` counts a whole one."""
         self._ahead += steps
         self._start_done += steps if earlier else 0
+        self._last = time.monotonic()
         if steps > 0 and not (earlier or self._paced):  # the start before the first strides does not count for the pace
             self._paced, self._paced_from, self._start_done = True, time.monotonic(), self.position
         self._moved()
@@ -98,7 +106,8 @@ class Tracker:
     def resume_at(self, done: int) -> None:
         """Set the part done before, once it is known: a resumed training begins further on."""
         if self.done < done:
-            self.done = self._start_done = done
+            self.done, self.doing = done, ""
+            self._start_done = done
 
     def end_here(self) -> None:
         """Take what is done for all: the rest turned out not to be needed."""
@@ -117,11 +126,15 @@ class Tracker:
 
     @property
     def left_s(self) -> float | None:
-        """Expected seconds left; None before this run has done anything, and for work without an end in sight."""
+        """Expected seconds left; None before this run has done anything, and for work without an end in sight.
+
+        They are those of the pace at the last step, counted down since; a step that takes longer than expected adds none.
+        """
         steps = self.position - self._start_done
         if steps <= 0 or self.total is None:
             return None
-        return max(0.0, (time.monotonic() - self._paced_from) / steps * (self.total - self.position))
+        pace_s, left = (self._last - self._paced_from) / steps, self.total - self.position
+        return max(0.0, pace_s * left - (time.monotonic() - self._last), pace_s * (left - 1))
 
     @property
     def state(self) -> str:
@@ -133,7 +146,10 @@ class Tracker:
             return counted
         if self.done >= self.total:
             return f"{counted}, done in {duration(self.elapsed_s)}"
-        return f"{counted}, {duration(self.left_s)} left" if self.left_s is not None else f"{counted}, starting"
+        if self.left_s is None:
+            return f"{counted}, {'under way' if self.doing or self.elapsed_s >= LINE_EVERY_S else 'starting'}"
+        overdue = self.left_s < 0.5 and self.position >= self.total - 1
+        return f"{counted}, {'longer than expected' if overdue else f'{duration(self.left_s)} left'}"
 
     def _moved(self) -> None:
         """Show progress."""
@@ -149,7 +165,7 @@ class LinePrinter(Progress):
         self._console, self.every_s = console, every_s
         self._told = time.monotonic()  # when the last line was printed
         self._under_way: list[Tracker] = []  # a whole before its parts
-        self._watched = False
+        self._doing: list[tuple[str, float]] = []  # the work that nothing counts, the innermost last, and when it began
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -166,17 +182,24 @@ class LinePrinter(Progress):
         self._tell([tracker for tracker in trackers if tracker.moved])
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
+    def awake(self, doing: str = "at work") -> Iterator[None]:
         """See `Progress`."""
-        if self._watched:
-            yield
-            return
-        self._watched, over, began = True, threading.Event(), time.monotonic()
+        watched = bool(self._doing)
+        self._doing.append((doing, time.monotonic()))
+        try:
+            with nullcontext() if watched else self._watching():
+                yield
+        finally:
+            self._doing.pop()
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        over = threading.Event()
 
         def watch() -> None:
             while not over.wait(max(0.0, self._told + self.every_s - time.monotonic())):
                 if time.monotonic() - self._told >= self.every_s:
-                    self._tell_what_goes_on(began)
+                    self._tell_what_goes_on()
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -185,15 +208,15 @@ class LinePrinter(Progress):
         finally:
             over.set()
             watcher.join()
-            self._watched = False
 
-    def _tell_what_goes_on(self, began: float) -> None:
+    def _tell_what_goes_on(self) -> None:
         """Print all work that has moved since it was last told; if none has, for a step may take long, the first again."""
         under_way = [tracker for tracker in self._under_way if isinstance(tracker, _LineTracker)]
         if under_way:
             self._tell([tracker for tracker in under_way if tracker.moved] or under_way[:1], so_far=True)
         else:
-            self.say(f"  at work, {duration(time.monotonic() - began)} so far")
+            doing, began = self._doing[-1]
+            self.say(f"  {doing}, {duration(time.monotonic() - began)} so far")
 
     def _tell(self, trackers: Sequence[_LineTracker], so_far: bool = False) -> None:
         for tracker in trackers:
@@ -218,7 +241,7 @@ class _LineTracker(Tracker):
     @property
     def facts(self) -> tuple[object, ...]:
         """The facts on its line, except the time."""
-        return self.position, self.total, self.note
+        return self.position, self.total, self.doing or self.note
 
     @property
     def moved(self) -> bool:
@@ -227,18 +250,18 @@ class _LineTracker(Tracker):
 
 
 def _line(tracker: Tracker) -> str:
-    note = f"  {tracker.note}" if tracker.note else ""
+    note = f"  {tracker.doing or tracker.note}" if tracker.doing or tracker.note else ""
     return f"  {tracker.count.title}: {tracker.state}{note}"
 
 
 class LiveBar(LinePrinter):
     """Moving bars with the time left, for terminals."""
 
-    def _tell_what_goes_on(self, began: float) -> None:
+    def _tell_what_goes_on(self) -> None:
         if self._under_way:  # the bars are to be seen
             self._told = time.monotonic()
         else:
-            super()._tell_what_goes_on(began)
+            super()._tell_what_goes_on()
 
     @contextmanager
     def tracks(self, counts: Sequence[WorkItem]) -> Iterator[list[Tracker]]:
@@ -262,7 +285,7 @@ class _BarTracker(Tracker):
         self._moved()
 
     def _moved(self) -> None:
-        self._bars.update(self._task, total=self.total, completed=self.position, state=self.state, note=self.note)
+        self._bars.update(self._task, total=self.total, completed=self.position, state=self.state, note=self.doing or self.note)
 
 
 def duration(seconds: float) -> str:

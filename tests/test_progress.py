@@ -68,6 +68,40 @@ def test_a_step_that_takes_long_and_work_that_nothing_counts_are_not_silent() ->
     assert printed.getvalue().splitlines() == lines, "nothing is told once the work is over"
 
 
+def test_the_time_left_does_not_grow_while_a_step_takes_longer_than_those_before() -> None:
+    tracker = Tracker(WorkItem("trials", 5))
+    time.sleep(0.02)
+    tracker.advance()
+    told = [tracker.left_s or 0.0]
+    for _ in range(5):
+        time.sleep(0.02)
+        told.append(tracker.left_s or 0.0)
+    assert told == sorted(told, reverse=True)
+    assert 0.06 <= told[-1] < told[0], "the three steps behind the one under way"
+    tracker.advance()
+    assert (tracker.left_s or 0.0) > told[0], "it is known by now how long a step may take"
+    tracker.advance()
+    tracker.advance()
+    tracker._last -= 60
+    assert tracker.state == "4/5, longer than expected", "and not 0 s left"
+
+
+def test_work_that_nothing_counts_is_told_by_its_name_and_a_step_by_what_is_being_done() -> None:
+    printed = io.StringIO()
+    printer = LinePrinter(Console(file=printed, width=200), every_s=0.05)
+    with printer.awake(), printer.awake("fitting the regression"):
+        time.sleep(0.12)
+        with printer.track("selecting", 1) as tracker:
+            tracker.now("network 2")
+            time.sleep(0.12)
+            tracker.advance()
+    lines = printed.getvalue().splitlines()
+    start = lines.index("  selecting: 0/1, starting")
+    assert set(lines[:start]) == {"  fitting the regression, 0 s so far"}
+    assert set(lines[start + 1 : -1]) == {"  selecting: 0/1, under way  network 2, 0 s so far"}
+    assert lines[-1] == "  selecting: 1/1, done in 0 s"
+
+
 def test_work_in_parts_is_told_when_nothing_else_was_and_only_what_has_moved() -> None:
     printed = io.StringIO()
     printer = LinePrinter(Console(file=printed, width=200), every_s=0.2)

@@ -65,13 +65,14 @@ def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), track
             for name in each.files:
                 write_checked(temporary / name, read_checked(folder / name))
         for form in missing:
+            tracker.now(form.name)
             try:
                 kept[form.name] = _export_format(form, subject, temporary)
             except ExportError as fault:
                 if form.name in names or form is SAFETENSORS:
                     raise
                 failures[form.name] = str(fault)
-            tracker.advance(form.name)
+            tracker.advance()
         left_out = {name: why for name, why in (*refusals.items(), *failures.items()) if name not in kept}
         exports = Exports(
             inputs=inputs,

@@ -70,7 +70,8 @@ class RunContext:
             check_augment(recipe.train.augment, recipe.data, reads)
         view = View(augment=recipe.augment)
         try:
-            return self.recognised(load_data(recipe.data, reads, recipe.seed, view, self.device, progress=self.progress))
+            with self.progress.awake("reading the images"):
+                return self.recognised(load_data(recipe.data, reads, recipe.seed, view, self.device, progress=self.progress))
         except DataError as fault:
             if not self.locked or recipe.data.root is None or Path(recipe.data.root).exists():
                 raise

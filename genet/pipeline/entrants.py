@@ -16,6 +16,7 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.run_folder import network_name
 from genet.pipeline.scale_designs import SCALING, ScaledDesigns
 from genet.pipeline.search_state import SearchState
+from genet.progress import UNSEEN
 from genet.search.certificate import Certificate, SelectedNetwork, Selection
 from genet.search.known_designs import Design, designs_of
 from genet.search.outcome import UnmetBudget
@@ -47,7 +48,8 @@ def find_entrants(job: RunContext) -> Entrants:
         ms = choice.measured_ms_per_image or choice.predicted_ms_per_image
         fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), ms + (choice.interval_ms_per_image or 0.0))
     finder = EntrantFinder(SearchState(job, job.table), dict.fromkeys(choice.budget for choice in selection.choices))
-    found = [entrant for choice in _chosen(job, selection) for entrant in finder.searched(choice)]
+    with job.progress.awake("certifying what is predicted to be next best"):
+        found = [entrant for choice in _chosen(job, selection) for entrant in finder.searched(choice)]
     found += finder.designs(designs, _resolutions(job, selection), fastest)
     met, budgets = {entrant.budget for entrant in found}, list(finder.limits)
     result = Entrants(
@@ -113,6 +115,7 @@ class EntrantFinder:
     def __init__(self, state: SearchState, budgets: Iterable[Budget]) -> None:
         self.state, self.job, self.batch = state, state.job, state.batch
         self.limits = {budget: state.limit_ms(budget) / state.batch for budget in budgets}
+        self.tracker = UNSEEN  # of the designs, while they are scaled
         self.untimed = False  # whether a design is missing that could not be timed
 
     def searched(self, choice: SelectedNetwork) -> Iterator[Entrant]:
@@ -151,6 +154,7 @@ class EntrantFinder:
         if not wanted:
             return
         with self.job.progress.track("known designs, each scaled to every budget", len(wanted)) as tracker:
+            self.tracker = tracker
             for design, resolution in wanted:
                 budgets = [budget for budget, offered in resolutions.items() if resolution in offered]
                 yield from self._scaled(design, resolution, budgets, fastest)
@@ -158,7 +162,7 @@ class EntrantFinder:
 
     def _scaled(self, design: Design, resolution: int, budgets: list[Budget], fastest: dict[Budget, float]) -> Iterator[Entrant]:
         """Yield a design scaled to every budget that it can meet; where it cannot be, that is said."""
-        scaled_designs = ScaledDesigns(self.job)
+        scaled_designs = ScaledDesigns(self.job, self.tracker)
         forms = scaled_designs.forms(design, resolution)
         whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
         for budget in budgets:
@@ -206,17 +210,22 @@ class EntrantFinder:
             return None
         network, _ = min(found, key=lambda each: each[1])
         try:
-            return network, self.state.judge(self.state.measure(network, budget), budget)
+            return network, self._judged(budget, network)
         except MeasurementError:
             return None
 
     def certificate(self, budget: Budget, network: ModelSpec, patient: bool = True) -> Certificate | None:
         """Certify a network; None if it is not within the budget, or cannot be measured. For `patient` see `SearchState`."""
         try:
-            found = self.state.judge(self.state.measure(network, budget, patient), budget)
+            found = self._judged(budget, network, patient)
         except MeasurementError:
             return None
         return found if found.within else None
+
+    def _judged(self, budget: Budget, network: ModelSpec, patient: bool = True) -> Certificate:
+        """Return a network's certificate, whatever it says; MeasurementError if it cannot be timed."""
+        self.tracker.now(f"{network.name} at {network.input.resolution} pixels, certified for {budget}")
+        return self.state.judge(self.state.measure(network, budget, patient), budget)
 
     def entrant(
         self, network: ModelSpec, found: Certificate | None, design: str | None, budget: Budget, predicted: float = math.inf

@@ -32,6 +32,8 @@ from genet.storage import digest, write_atomic
 from genet.training.image_identity import ImageContents, relocated
 from genet.training.splits import Splits, load_data
 
+TIMED = 1  # the step after the formats of a network
+
 
 def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | None = None) -> tuple[Path, ...]:
     """Export the winner of every budget and the best searched network beside it, or the one of this name, in all formats or some.
@@ -46,13 +48,14 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
     if not chosen and name is not None:
         names = ", ".join(known) or "none, for no budget can be met"
         raise RunError(f"exporting {name} failed: got no such network, expected one of {names}")
-    recipe, count, images = job.recipe, len(_all(formats)), _ExportImages(job.recipe.data, job.splits, job.recipe.seed)
+    recipe, count, images = job.recipe, len(_all(formats)) + TIMED, _ExportImages(job.recipe.data, job.splits, job.recipe.seed)
     with job.progress.track("exports, each loaded again and compared", len(chosen) * count) as tracker:
         for number, raced in enumerate(chosen.values(), start=1):
             folder = (job.folder.path / raced.export).parent
             network = read_notation(raced.network, raced.name)
             module = load_structure(network, folder / WEIGHTS_FILE)
             exports = _exported(module, folder, formats, images, job.splits.labels, tracker)
+            tracker.now("timing the formats")
             exports = with_latencies(exports, folder / "export", job.device, recipe.measure.batch)
             tracker.resume_at(number * count)
             for form, why in exports.left_out.items():
@@ -94,8 +97,9 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     if labels is None and images and images.own:
         labels = images.splits.labels
         write_labels(folder, labels)
-    with progress.track("exports, each loaded again and compared", len(_all(formats))) as tracker:
+    with progress.track("exports, each loaded again and compared", len(_all(formats)) + TIMED) as tracker:
         exports = _exported(module, folder, formats, images, labels, tracker)
+        tracker.now("timing the formats")
         exports = with_latencies(exports, folder / "export", device, Measure().batch)
         tracker.end_here()
     facts = Card(

@@ -41,7 +41,8 @@ def current_regression(job: RunContext) -> Regression:
 def _fitted(job: RunContext, model: RegressionModel) -> Regression:
     trained = job.folder.read(job.folder.master, Trained)
     inputs = _evidence_digest(job, model)
-    return fit(job.masternet, trained.nas_accuracy, finished_trials(job), trained.nas_images, model, inputs)
+    with job.progress.awake("fitting the regression"):
+        return fit(job.masternet, trained.nas_accuracy, finished_trials(job), trained.nas_images, model, inputs)
 
 
 def _evidence_digest(job: RunContext, model: RegressionModel) -> str:

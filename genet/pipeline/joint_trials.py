@@ -46,8 +46,10 @@ def run_joint_trials(job: RunContext, found: Entrants, train: Train, trained: Kn
     if not job.recipe.search.count or not found.entrants:
         return found.model_copy(update={"promoted": ()})
     trials = _JointTrials(job, found, train)
-    trials.run(trained)
-    return trials.with_promoted()
+    with job.progress.awake("choosing joint trials"):
+        trials.run(trained)
+    with job.progress.awake("certifying the best joint trials"):
+        return trials.with_promoted()
 
 
 class _JointTrials:

@@ -34,7 +34,8 @@ def check_job(job: RunContext) -> Preflight:
         spec = training_spec(job, job.reference, job.recipe.train)
         teacher_of(spec, job.splits.labels)  # a missing teacher must not be found only after the search
     job.card.save(job.folder.environment)
-    seen = preflight(job)
+    with job.progress.awake("timing the MasterNet, and steps of its trainings, to foresee the time"):
+        seen = preflight(job)
     batch = max(job.recipe.train.batch, job.recipe.distill.batch)
     for line in filter(None, (*outlook(seen, job.table.setting), job.splits.shortened(batch))):
         job.progress.say(line)
@@ -48,7 +49,7 @@ def _same_kind_of_device(job: RunContext) -> None:
         if before.kind != job.card.kind:
             raise RunError(
                 f"{job.folder.path}: was measured on {before.name}, and device auto finds {job.card.name} now; "
-                f"give --device {job.card.kind} --remeasure to measure anew here"
+                f"give --device {job.card.kind} and --remeasure to measure anew here"
             )
 
 
@@ -63,7 +64,8 @@ def profile_device(job: RunContext) -> Staircases:
     if not job.folder.staircase.exists() or job.folder.read(job.folder.staircase, Staircases).setting != setting:
         if not job.recipe.measure.latency_file:
             _sweep(job)
-        find_staircases(job.space, job.table).save(job.folder.staircase)
+        with job.progress.awake("finding the staircases"):
+            find_staircases(job.space, job.table).save(job.folder.staircase)
     staircases = job.folder.read(job.folder.staircase, Staircases)
     kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
     wanted = [*rows_needed(job.space, kept), *blocks(job.masternet)]

@@ -26,6 +26,11 @@ from genet.storage import write_atomic
 
 def write_report(job: RunContext) -> Path:
     """Write one self-contained page about the whole run; missing results are left out."""
+    with job.progress.awake("writing the report"):
+        return _write_report(job)
+
+
+def _write_report(job: RunContext) -> Path:
     files, state = job.folder, SearchState(job)
     selection, validation = files.if_there(files.selection, Selection), files.if_there(files.validation, Validation)
     regression = state.regression if files.regression.exists() else None

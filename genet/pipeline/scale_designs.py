@@ -12,6 +12,7 @@ from genet.errors import MeasurementError
 from genet.latency.profile import SCAN, measure_network
 from genet.latency.trace import structure_cost
 from genet.pipeline.context import RunContext
+from genet.progress import UNSEEN, Tracker
 from genet.search.known_designs import Design, to_next_edge
 from genet.search.scaling import Scales
 
@@ -20,10 +21,10 @@ C = TypeVar("C")  # the type of a certificate
 
 
 class ScaledDesigns:
-    """The scales of designs, timed as they are asked for; `faults` tells why some could not be."""
+    """The scales of designs, timed as they are asked for; `faults` tells why some could not be, and `tracker` which it is."""
 
-    def __init__(self, job: RunContext) -> None:
-        self._job = job
+    def __init__(self, job: RunContext, tracker: Tracker = UNSEEN) -> None:
+        self._job, self._tracker, self._timed = job, tracker, 0
         self._reference_ms = job.table.masternet_ms(job.reference)
         self.faults: list[MeasurementError] = []
 
@@ -57,6 +58,8 @@ class ScaledDesigns:
 
     def _ms(self, network: ModelSpec) -> float:
         """Return milliseconds per batch, infinite if it cannot be timed."""
+        self._timed += 1
+        self._tracker.now(f"{network.name} at {network.input.resolution} pixels, scale {self._timed}")
         try:
             row = measure_network(self._job.table, self._job.meter, network, self._job.reference, SCAN)
         except MeasurementError as fault:

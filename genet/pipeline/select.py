@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,6 +14,7 @@ from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.timing.meter import CALM
 from genet.pipeline.context import RunContext
 from genet.pipeline.search_state import SearchState
+from genet.progress import Tracker
 from genet.search.certificate import Certificate, SelectedNetwork, Selection, best_certified
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
@@ -46,7 +48,8 @@ def _measure_roof(job: RunContext, setting: str) -> None:
     """Measure the device's peak performance for the report, which does without if it cannot be measured."""
     if job.folder.read_current(job.folder.roof, RunRoof, setting) is None:
         try:
-            RunRoof(inputs=setting, roof=measure_roof(job.meter)[0]).save(job.folder.roof)
+            with job.progress.awake("measuring the peak rates of the device"):
+                RunRoof(inputs=setting, roof=measure_roof(job.meter)[0]).save(job.folder.roof)
         except MeasurementError as fault:
             job.progress.say(f"  utilization is not reported: {fault}")
 
@@ -57,15 +60,17 @@ def _certified_selection(state: SearchState) -> Selection:
     with state.job.progress.track("selecting, each network measured whole", len(budgets) * len(state.kept)) as tracker:
         for budget in budgets:
             for resolution in state.kept:
-                choices.append(_certified_choice(state, budget, resolution))
+                choices.append(_certified_choice(state, budget, resolution, tracker))
                 tracker.advance()
     return _selection(state, choices, error)
 
 
-def _certified_choice(state: SearchState, budget: Budget, resolution: int) -> SelectedNetwork:
+def _certified_choice(state: SearchState, budget: Budget, resolution: int, tracker: Tracker) -> SelectedNetwork:
     """Certify candidates until one is within the budget; each measured network refines the predictions of the rest."""
+    tries = itertools.count(1)
 
     def certify(candidate: Candidate) -> Certificate:
+        tracker.now(f"for {budget} at {resolution} pixels, network {next(tries)}")
         row = state.measure(Network.parse(candidate.network), budget)
         state.learn(row)
         return state.judge(row, budget)

@@ -15,6 +15,7 @@ from genet.pipeline.master import training_spec
 from genet.pipeline.run_folder import network_name
 from genet.pipeline.scale_designs import SCALING, ScaledDesigns
 from genet.pipeline.trainings import PASSING, Trainings, read_finished
+from genet.progress import Tracker
 from genet.search.known_designs import Design, portfolio_of
 from genet.search.outcome import percent
 from genet.search.scaling import forms_within
@@ -102,14 +103,14 @@ def _contenders(job: RunContext, designs: Sequence[Design]) -> tuple[Contender, 
     found: dict[str, Contender] = {}
     with job.progress.track("designs for the MasterNet, each scaled to one latency", len(designs)) as tracker:
         for design in designs:
-            contender = _contender(job, design)
+            contender = _contender(job, design, tracker)
             if contender is not None:
                 found.setdefault(contender.network, contender)
             tracker.advance()
     return tuple(found.values())
 
 
-def _contender(job: RunContext, design: Design) -> Contender | None:
+def _contender(job: RunContext, design: Design, tracker: Tracker) -> Contender | None:
     """Return a design at the reference's latency, and the reference as it is; None, which is said, if no scale is as fast.
 
     If it would have to give up more than half of its widths, it takes part with less depth.
@@ -127,7 +128,7 @@ def _contender(job: RunContext, design: Design) -> Contender | None:
     if network == job.reference:
         found: tuple[ModelSpec, NetworkRow] = network, measure_network(job.table, job.meter, network, job.reference)
     else:
-        scaled_designs = ScaledDesigns(job)
+        scaled_designs = ScaledDesigns(job, tracker)
         scales = forms_within(
             scaled_designs.forms(design, network.input.resolution), limit_ms, certify, structure_cost(network).macs
         )
