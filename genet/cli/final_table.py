@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
-from genet.cli.console import Answer, latency_heading, table
+from genet.cli.console import WIDTH, Answer, latency_heading, table
 from genet.config.budget import Budget
-from genet.search.outcome import Outcome, Outcomes, RacedNetwork
+from genet.search.outcome import Outcome, Outcomes, RacedNetwork, cost_in_words
 
 
 def answer_of(found: Outcomes) -> Answer:
@@ -27,7 +28,8 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
     print("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says")
     print(f"± standard errors of accuracies, half of a 99.9 % interval of {latency_heading(found.setting)}")
-    print(f"the search and the race cost {found.trainings:.1f} full trainings")
+    cost = cost_in_words(found.cost) if found.cost else f"{found.trainings:.1f} full trainings' worth"
+    print(textwrap.fill(f"the search and the race cost {cost}", WIDTH))
     if found.initial_weights_note:
         print(found.initial_weights_note)
     for row in found.outcomes:

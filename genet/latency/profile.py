@@ -104,9 +104,9 @@ class _Window:
 
 def _group(meter: Meter, missing: list[Block]) -> Iterator[BlockRow]:
     """Yield the rows of some seconds, taken off `missing`. The block at which a device is lost is a failure like others."""
-    start, seconds = time.monotonic(), GPU_GROUP_S if meter.setting.device.kind == "cuda" else GROUP_S
+    start = time.monotonic()
     for _ in range(GROUP_ROWS):
-        if not missing or time.monotonic() - start > seconds:
+        if not missing or time.monotonic() - start > _group_s(meter):
             return
         block = missing.pop()
         try:
@@ -115,6 +115,11 @@ def _group(meter: Meter, missing: list[Block]) -> Iterator[BlockRow]:
             yield BlockRow(block=block, ops=len(block_ops(block)), failure=str(fault))
             raise
         yield row
+
+
+def _group_s(meter: Meter) -> float:
+    """Return the seconds of rows between two readings of the sentinel."""
+    return GPU_GROUP_S if meter.setting.device.kind == "cuda" else GROUP_S
 
 
 def _block_row(meter: Meter, block: Block) -> BlockRow:
@@ -135,6 +140,25 @@ def _block_row(meter: Meter, block: Block) -> BlockRow:
         return row.model_copy(update={"failure": str(fault)})
     spread = math.hypot(three.spread * three.median_ms, one.spread * one.median_ms) / 2 / median_ms
     return row.model_copy(update={"ms": ms, "median_ms": median_ms, "spread": spread})
+
+
+def seconds_per_row(meter: Meter, kinds: Sequence[Sequence[Block]]) -> list[float]:
+    """Measure how long a row of each kind of block takes here, with all that a disturbed machine repeats; nothing is kept.
+
+    The first block is the sentinel, and what `profile_blocks` does with it is counted: it is read after every group of rows, and
+    if it moves, rows are measured twice.
+    """
+    race = meter.prepare([block_chain(kinds[0][:1])])
+    began = time.monotonic()
+    before, reading_s, seconds = race()[0].ms, time.monotonic() - began, []
+    for some in kinds:
+        began = time.monotonic()
+        for block in some:
+            _block_row(meter, block)
+        row_s = (time.monotonic() - began) / len(some)
+        seconds.append(row_s + reading_s * min(1.0, row_s / _group_s(meter)))
+    times = 2 if abs(math.log(race()[0].ms / before)) > DRIFT else 1
+    return [times * each for each in seconds]
 
 
 def measure_network(

@@ -1,7 +1,7 @@
 """The pre-flight: how large the job is, how long it will take here, and which budgets can be met at all.
 
-The MasterNet and the network with the fewest MACs are timed whole, a training step is timed, and so are a few steps of a trial
-in every super-block; nothing is guessed from the size of the machine.
+The MasterNet and the network with the fewest MACs are timed whole, and some of what the job repeats many times is done: rows of
+the table, rounds of a network, training steps, steps of a trial in every super-block. Nothing is guessed from the machine's size.
 """
 
 from __future__ import annotations
@@ -10,25 +10,29 @@ import textwrap
 import time
 from collections.abc import Sequence
 from functools import partial
+from statistics import fmean
 
 import torch
 
-from genet.arch.network import Network
+from genet.arch.layers import is_repeated
+from genet.arch.network import Block, Network, blocks
 from genet.config.augment import augment_at
 from genet.config.recipe import Recipe, Schedule
 from genet.errors import EvidenceError
-from genet.latency.profile import FEW, SCAN, measure_network
+from genet.latency.profile import FEW, SCAN, measure_network, seconds_per_row
 from genet.latency.staircase.space_sweeps import ExpectedRows, expected_rows
 from genet.latency.table import LatencyTable, Setting
-from genet.latency.timing.clock import REPEAT_MS, REPEATS
 from genet.latency.timing.meter import Meter
 from genet.latency.timing.ratio import ROUND_REPEATS
+from genet.latency.workload import network_workload
 from genet.models.build import build
 from genet.pipeline.context import RunContext
+from genet.pipeline.master import master_schedule
 from genet.pipeline.reach import BudgetOutlook, outlooks
 from genet.pipeline.train import TrainingSpec, teacher_of
 from genet.progress import duration
 from genet.search.known_designs import Design, designs_of, portfolio_of
+from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, cost_in_words
 from genet.search.race import trainings_at_most
 from genet.search.tournament import cost_in_trainings
 from genet.storage import Record
@@ -36,7 +40,7 @@ from genet.training.image_sets import FirstImages
 from genet.training.loop import Execution, TrainingInputs, train
 from genet.training.splits import Splits
 from genet.trials.context import TrialContext
-from genet.trials.plan import Trial, plan_trials
+from genet.trials.plan import plan_trials
 from genet.trials.probe import STEPS_RECORDED, expected_seconds
 
 # Of a design for a budget, its shallower forms among them: 9 to 15 with cifar10 on the analytic V100 and H200.
@@ -44,9 +48,9 @@ SCALES_MEASURED = 14
 # The same of a design for the MasterNet, for one latency alone: 9 to 21 there, and 22 with digits on a CPU.
 CONTENDER_SCALES = 18
 COLUMNS, MARGIN = 80, 24  # of the pre-flight
-# Before it is timed a row is built, warmed up and, on a GPU, tried with several kernels: on an H200 0.14 to 0.33 s a row, and
-# 0.5 to 2 s a whole network.
-PREPARE_S, AS_MANY_ROWS = {"cpu": 0.02, "cuda": 0.2}, 4
+PROBED = 2  # blocks of a kind whose rows are timed
+# A network that was not timed before is built and, on a GPU, tried with several kernels: on an H200 0.5 to 2 s.
+PREPARE_S = {"cpu": 0.08, "cuda": 0.8}
 # Rounds of a certificate, on average, and certificates of a design within a budget: as it is scaled, and widened to edges.
 CERTIFICATE_ROUNDS, CERTIFICATES = 10, 2  # 9.7 and 8.8 rounds in two runs of benchmarks/budgets.py on two CPU cores
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
@@ -63,10 +67,9 @@ class Preflight(Record):
     masternet_ms_per_image: float
     budgets: tuple[BudgetOutlook, ...]
     seconds: dict[str, float]  # expected, per step, from the start
-    trainings: float  # that joint trials and race cost at most, in full trainings (T)
+    cost: dict[str, float]  # of each part at most, in full trainings (T), as `Outcomes` counts them
     found: bool  # whether the MasterNet is known; if not, all other figures assume that of the space
     contenders: int  # that compete to be the MasterNet; 0 without a tournament
-    tournament: float  # that they cost at most, in full trainings (T)
 
 
 def preflight(job: RunContext) -> Preflight:
@@ -81,11 +84,21 @@ def preflight(job: RunContext) -> Preflight:
     widths, batch = space.widths_on_offer(), table.setting.batch
     timed = partial(_whole_ms, table, job.meter, job.reference)
     timed(job.reference)
-    masternets = [ms for r in space.input.resolutions if (ms := timed(space.masternet(r))) is not None]
     masternet_ms = table.masternet_ms(job.reference)
     fastest_ms = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
     rows = expected_rows(space, recipe.measure.calibration_networks)
     trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
+    trained = training_seconds(recipe, splits, job.device, recipe.train.batch)
+    untrained = TrialContext(
+        build(space.masternet(recipe.search_resolution)), splits, recipe.distill, recipe.search_resolution, recipe.seed
+    )
+    distill_s = expected_seconds(untrained, trials, job.device)
+    measuring = _measuring_seconds(job, recipe, rows)
+    steps = ("tournament", "profile", "master", "distill", "select", "designs", "race", "export")
+    spent = {"distill": distill_s, "export": EXPORT_S * len(recipe.select.budgets)}
+    seconds = {step: sum(part.get(step, 0.0) for part in (spent, trained, measuring)) for step in steps}
+    if not recipe.space.masternets:
+        del seconds["tournament"]
     return Preflight(
         images=splits.train.size,
         augment=str(augment_at(recipe.augment, recipe.data.name, recipe.search_resolution)),
@@ -94,12 +107,23 @@ def preflight(job: RunContext) -> Preflight:
         rows=rows,
         masternet_ms_per_image=masternet_ms / batch,
         budgets=outlooks(recipe, masternet_ms, fastest_ms, batch),
-        trainings=race_cost(recipe),
+        cost=_cost(recipe, distill_s / trained["full"]),
         found=found,
         contenders=_contenders(recipe),
-        tournament=cost_in_trainings(_contenders(recipe), recipe.train),
-        seconds=_seconds(recipe, splits, job.device, masternets, rows, trials),
+        seconds=seconds,
     )
+
+
+def _cost(recipe: Recipe, trials: float) -> dict[str, float]:
+    """Return what each part costs at most, in full trainings (T), given that of the single trials."""
+    master = master_schedule(recipe)
+    cost = {
+        TOURNAMENT: cost_in_trainings(_contenders(recipe), recipe.train),
+        MASTER: master.epochs / recipe.train.epochs if master else 0.0,
+        TRIALS: trials,
+        RACE: race_cost(recipe),
+    }
+    return {part: spent for part, spent in cost.items() if spent}
 
 
 def race_cost(recipe: Recipe) -> float:
@@ -135,44 +159,50 @@ def _whole_ms(table: LatencyTable, meter: Meter, reference: Network, network: Ne
         return None
 
 
-def _seconds(
-    recipe: Recipe, splits: Splits, device: torch.device, masternets: list[float], rows: ExpectedRows, trials: Sequence[Trial]
-) -> dict[str, float]:
-    """Return expected seconds per step, from the timed MasterNet and one timed training step."""
-    space, search = recipe.space, recipe.search_resolution
-    depth = sum(superblock.depth for superblock in space.superblocks) + 2
-    network_ms = sum(masternets) / max(1, len(masternets))
-    block_ms = max(REPEAT_MS, network_ms / depth)
-    per_row = REPEATS + 4
-    prepare_s = PREPARE_S[device.type]
-    profile_ms = (5 * rows.sweep + rows.rest) * per_row * block_ms  # a row of a sweep times one block, and three in a row
-    profile_s = profile_ms / 1e3 + rows.rows * prepare_s
-    round_s = 2 * (ROUND_REPEATS + 4) * max(REPEAT_MS, network_ms) / 1e3
+def _measuring_seconds(job: RunContext, recipe: Recipe, rows: ExpectedRows) -> dict[str, float]:
+    """Return the expected seconds of measuring per step, from rows and rounds that are timed here; none on other evidence."""
+    if not recipe.measure.here:
+        return {}
+    space, meter = recipe.space, job.meter
+    own = list(dict.fromkeys(blocks(space.masternet(recipe.search_resolution))))
+    repeated, single = ([block for block in own if is_repeated(block) == kind] for kind in (True, False))
+    sweep_row_s, rest_row_s = seconds_per_row(meter, [_spread(alike or own) for alike in (repeated, single)])
+    round_s = fmean(_round_seconds(meter, space.masternet(resolution)) for resolution in space.input.resolutions)
 
     def timings(networks: float, rounds: int) -> float:
-        return networks * (rounds * round_s + AS_MANY_ROWS * prepare_s) if recipe.measure.here else 0.0
+        return networks * (rounds * round_s + PREPARE_S[job.device.type])
 
-    trained = training_seconds(recipe, splits, device, recipe.train.batch)
-    untrained = TrialContext(build(space.masternet(search)), splits, recipe.distill, search, recipe.seed)
     (searched, *_), joint, budgets = recipe.race.counts, recipe.search.count, len(recipe.select.budgets)
     contenders = _contenders(recipe)
     scaled = (len(_designs(recipe)) + bool(contenders)) * _resolutions(recipe) * budgets  # the winner is scaled too
     selected = recipe.select.measure_top_k * len(space.input.resolutions) * budgets
     rivals = ((searched - 1) * _resolutions(recipe) + (searched if joint else 0)) * budgets
-    tournament = timings(CONTENDER_SCALES * contenders, SCAN.least) + timings(CERTIFICATES * contenders, FEW.least)
-    return ({"tournament": tournament + trained["tournament"]} if contenders else {}) | {
-        "profile": profile_s + timings(rows.networks, FEW.least) if recipe.measure.here else 0.0,
-        "master": trained["master"],
-        "distill": expected_seconds(untrained, trials, device),
+    return {
+        "tournament": timings(CONTENDER_SCALES * contenders, SCAN.least) + timings(CERTIFICATES * contenders, FEW.least),
+        "profile": rows.sweep * sweep_row_s + rows.rest * rest_row_s + timings(rows.networks, FEW.least),
         "select": timings(selected, CERTIFICATE_ROUNDS),
         "designs": timings(SCALES_MEASURED * scaled, SCAN.least) + timings(CERTIFICATES * scaled, CERTIFICATE_ROUNDS),
-        "race": trained["race"] + timings(rivals, CERTIFICATE_ROUNDS),
-        "export": EXPORT_S * budgets,
+        "race": timings(rivals, CERTIFICATE_ROUNDS),
     }
 
 
+def _spread(alike: Sequence[Block]) -> list[Block]:
+    """Return some blocks, evenly spread over a network."""
+    return [alike[number * len(alike) // PROBED] for number in range(PROBED)]
+
+
+def _round_seconds(meter: Meter, network: Network) -> float:
+    """Measure how long a round of a network takes here, in turn with another as large; both are built anew for it."""
+    began = time.monotonic()
+    meter.prepare([network_workload(network)] * 2)(ROUND_REPEATS)
+    return time.monotonic() - began
+
+
 def training_seconds(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> dict[str, float]:
-    """Return expected seconds of tournament, MasterNet, and race with its joint trials, at most, from timed steps of a batch."""
+    """Return expected seconds of tournament, MasterNet, and race with its joint trials, at most, from timed steps of a batch.
+
+    `full` is one full training of the MasterNet.
+    """
     start_s, image_s = _pace(recipe, splits, device, min(batch, splits.train.size))
 
     def training(schedule: Schedule) -> float:
@@ -180,9 +210,11 @@ def training_seconds(recipe: Recipe, splits: Splits, device: torch.device, batch
 
     resolutions, search = recipe.space.input.resolutions, recipe.search_resolution
     mean_share = sum((r / search) ** 2 for r in resolutions) / len(resolutions)
+    master = master_schedule(recipe)
     return {
+        "full": training(recipe.train),
         "tournament": cost_in_trainings(_contenders(recipe), recipe.train) * training(recipe.train),
-        "master": training(recipe.master) if isinstance(recipe.master, Schedule) else 0.0,
+        "master": training(master) if master else 0.0,
         "race": race_cost(recipe) * training(recipe.train) * mean_share,
     }
 
@@ -221,9 +253,9 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
         "trials": f"at most {seen.trials}",
         "measurements": f"about {seen.rows.rows} blocks, {seen.rows.sweep} of them to find the staircases, and "
         f"{seen.rows.networks} whole networks",
-        "tournament": f"{seen.contenders} designs for the MasterNet, at most {seen.tournament:.1f} full trainings' worth"
-        + ("" if seen.found else "; all other figures assume the MasterNet of the space"),
-        "race": f"at most {seen.trainings:.1f} full trainings' worth",
+        "tournament": f"{seen.contenders} designs for the MasterNet, at most {seen.cost.get(TOURNAMENT, 0):.1f} full trainings' "
+        "worth" + ("" if seen.found else "; all other figures assume the MasterNet of the space"),
+        "cost": f"at most {cost_in_words(seen.cost)}",
         "expected time": f"about {duration(sum(seen.seconds.values()))} from the start: "
         + ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items()),
         "MasterNet's latency": f"{seen.masternet_ms_per_image:.4f} ms/image, {'estimated' if setting.estimate else 'measured'}",

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 from genet.arch.external import ModelSpec
 from genet.arch.space import may_inherit
 from genet.config.pretrained import check_pretrained
-from genet.config.recipe import PretrainedMaster, Schedule, TunedMaster
+from genet.config.recipe import PretrainedMaster, Recipe, Schedule, TunedMaster
 from genet.errors import RunError
 from genet.models.build import GENet, build
 from genet.models.class_order import numbered_like
@@ -42,6 +42,12 @@ def train_master(job: RunContext) -> Trained:
         return Trained.load(own)  # the run has its own copy
     check_pretrained(job.recipe)
     return _take_master(job, folder) if isinstance(master, PretrainedMaster) else _tune_master(job, master.schedule, folder)
+
+
+def master_schedule(recipe: Recipe) -> Schedule | None:
+    """Return how the MasterNet is trained, from new weights or from others; None if it is taken as it is."""
+    master = recipe.master
+    return master.schedule if isinstance(master, TunedMaster) else master if isinstance(master, Schedule) else None
 
 
 def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> Trained:

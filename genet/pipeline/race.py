@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from genet.config.budget import Budget
-from genet.config.recipe import Schedule
 from genet.errors import EvidenceError
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.joint_trials import run_joint_trials
-from genet.pipeline.master import parent_of
+from genet.pipeline.master import master_schedule, parent_of
 from genet.pipeline.trainings import FinishedTraining, Trainings
-from genet.search.outcome import Outcomes, TournamentWinner, Trained
+from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, Outcomes, TournamentWinner, Trained
 from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced_networks
 from genet.storage import digest
 from genet.trials.runners.opening import open_runner
@@ -39,6 +38,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     if entrants and not winners:
         why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())
         raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
+    cost = _cost(job, trainings)
     training_ids = "/".join(sorted(task.id for task in trainings.tasks))
     result = Outcomes(
         inputs=digest(f"{found.model_dump_json(exclude={'joint', 'promoted_inputs'})}/{masternet.inputs}/{training_ids}"),
@@ -51,7 +51,8 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         raced=raced_networks(entrants, scores),
         failed=trainings.failures,
         tried_again=trainings.tried_again,
-        trainings=_cost(job, trainings),
+        trainings=sum(cost.values()),
+        cost=cost,
     )
     if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):
         result.save(job.folder.results)
@@ -101,15 +102,23 @@ def _trained(job: RunContext, trainings: Trainings, entrants: Sequence[Entrant])
         full |= trainings.train("trainings of those in doubt, once more", again, schedule)
 
 
-def _cost(job: RunContext, trainings: Trainings) -> float:
-    """Return what the whole search cost, in full trainings: by epochs, and trials by the time that they took."""
+def _cost(job: RunContext, trainings: Trainings) -> dict[str, float]:
+    """Return what each part of the search cost, in full trainings: by epochs, and single trials by the time that they took.
+
+    A training that the race takes over from the tournament counts there alone.
+    """
+    epochs, master = job.recipe.train.epochs, master_schedule(job.recipe)
     earlier = job.tournament.trainings if job.tournament else frozenset()
-    epochs, lines = job.recipe.train.epochs, trainings.lines({task.id for task in trainings.tasks} | earlier)
-    master = job.recipe.master
-    cost = sum(line.epochs for line in lines) / epochs + (master.epochs / epochs if isinstance(master, Schedule) else 0.0)
-    full = [line.seconds for line in lines if line.epochs == epochs and line.seconds]
-    trials = sum(trial.seconds.total for trial in finished_trials(job))
-    return cost + (trials / fmean(full) if full else 0.0)
+    held, raced = trainings.lines(earlier), trainings.lines({task.id for task in trainings.tasks} - earlier)
+    full_s = [line.seconds for line in held + raced if line.epochs == epochs and line.seconds]
+    trials_s = sum(trial.seconds.total for trial in finished_trials(job))
+    cost = {
+        TOURNAMENT: sum(line.epochs for line in held) / epochs,
+        MASTER: master.epochs / epochs if master else 0.0,
+        TRIALS: trials_s / fmean(full_s) if full_s else 0.0,
+        RACE: sum(line.epochs for line in raced) / epochs,
+    }
+    return {part: spent for part, spent in cost.items() if spent}
 
 
 def _scores(full: Mapping[tuple[str, int], FinishedTraining]) -> dict[str, Score]:

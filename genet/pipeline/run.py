@@ -10,6 +10,7 @@ from genet.pipeline.distill import OpenRunner, run_planned_trials
 from genet.pipeline.export import export_selected
 from genet.pipeline.finish import mark_finished
 from genet.pipeline.fit import fit_trials
+from genet.pipeline.forecast import Forecast
 from genet.pipeline.master import train_master
 from genet.pipeline.profile import check_job, profile_device
 from genet.pipeline.race import run_race
@@ -28,13 +29,18 @@ def run_job(
     A tournament for the MasterNet comes before blocks are measured, which are those that may stand in its winner's place.
     For `any_master` see `distill`.
     """
-    check_job(job)
-    find_masternet(job, trainer)
-    profile_device(job)
-    train_master(job)
-    run_planned_trials(job, runner, any_master=any_master)
+    forecast = Forecast(check_job(job).seconds, job.progress, resumed=bool(job.tournament or job.table.block_rows))
+    with forecast.step("tournament"):
+        find_masternet(job, trainer)
+    with forecast.step("profile"):
+        profile_device(job)
+    with forecast.step("master"):
+        train_master(job)
+    with forecast.step("distill"):
+        run_planned_trials(job, runner, any_master=any_master)
     fit_trials(job)
-    select_networks(job)
+    with forecast.step("select"):
+        select_networks(job)
     outcomes = run_race(job, trainer)
     export_selected(job)
     write_report(job)

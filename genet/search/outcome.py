@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from genet.config.budget import Budget
 from genet.latency.table import Setting
@@ -10,6 +11,9 @@ from genet.storage import Derived, Record
 
 TELLING = 30  # images: with fewer, a standard error says little
 MOVED = 0.02  # share of the loss of guessing that a network which learns stays below
+
+
+TOURNAMENT, MASTER, TRIALS, RACE = "tournament", "MasterNet", "single trials", "joint trials and race"  # parts of a search's cost
 
 
 def percent(share: float) -> str:
@@ -157,6 +161,7 @@ class Outcomes(Derived):
     failed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
     tried_again: tuple[str, ...] = ()
     trainings: float  # cost of tournament, MasterNet, trials and race, in full trainings (T)
+    cost: dict[str, float] = {}  # noqa: RUF012 (the same by parts; none in a file of an earlier version)
 
     @property
     def initial_weights_note(self) -> str:
@@ -171,3 +176,8 @@ class Outcomes(Derived):
     def trained_masternet_ms_per_image(self) -> float:
         """Latency of the MasterNet that was trained."""
         return self.won.ms_per_image if self.won else self.masternet_ms_per_image
+
+
+def cost_in_words(parts: Mapping[str, float]) -> str:
+    """Return what a search costs, in full trainings and by its parts."""
+    return f"{sum(parts.values()):.1f} full trainings' worth: " + ", ".join(f"{part} {cost:.1f}" for part, cost in parts.items())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from genet.config.reader import read_recipe
-from genet.latency.profile import SCAN
+from genet.latency.profile import SCAN, seconds_per_row
+from genet.latency.workload import Workload, read_blocks
 from genet.pipeline.context import open_run
 from genet.pipeline.cost_estimate import CERTIFICATE_ROUNDS, SCALES_MEASURED
 from genet.pipeline.profile import check_job
+from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
+from genet.search.outcome import MASTER, RACE, TRIALS, Outcomes
+from tests.fixtures.simulated import Simulated
 from tests.fixtures.tiny import RECIPE, write_recipe
 
 ONE_BUDGET = RECIPE.replace("[2.0x, 0.000001]", "[1.0x]")
@@ -33,3 +38,26 @@ def test_the_time_of_certificates_is_counted_beside_that_of_predictions_and_scan
 def test_what_is_not_measured_here_takes_no_time(tmp_path: Path) -> None:
     found = seconds(tmp_path, ONE_BUDGET.replace("device: cpu", "device: estimate:v100"))
     assert {step for step, spent in found.items() if spent == 0} == {"profile", "select", "designs"}
+
+
+def test_rows_take_as_long_as_they_take_here_and_twice_that_on_a_machine_that_changes_its_speed() -> None:
+    (block,) = read_blocks("XX k3 c8 @8")
+
+    def slow(part: Workload) -> float:
+        time.sleep(0.01)
+        return 3.0 if "more" in part.name else 1.0
+
+    (steady,) = seconds_per_row(Simulated(slow), [[block, block]])
+    (changing,) = seconds_per_row(Simulated(slow, speed=lambda number: 1.0 + number), [[block, block]])
+    assert steady >= 0.02, "a block alone, and three in a row"
+    assert changing > 1.3 * steady
+
+
+def test_the_cost_is_told_by_the_parts_that_a_finished_run_tells(finished: RunFolder) -> None:
+    with open_run(finished.path, Progress(), finished.recipe()) as job:
+        seen = check_job(job)
+    spent = Outcomes.load(finished.results)
+    assert [*seen.cost] == [*spent.cost] == [MASTER, TRIALS, RACE]
+    assert (seen.cost[MASTER], spent.cost[MASTER]) == (1.5, 1.5)
+    assert spent.cost[RACE] <= seen.cost[RACE]
+    assert spent.trainings == sum(spent.cost.values())

@@ -30,7 +30,7 @@ from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.tournament import find_masternet, standings_of
 from genet.progress import Progress, duration
 from genet.search.known_designs import MASTERNET
-from genet.search.outcome import Outcomes
+from genet.search.outcome import TOURNAMENT, Outcomes
 from genet.search.race import Entrants
 from genet.search.tournament import Tournament
 from genet.trials.runners.processes import Processes
@@ -135,7 +135,7 @@ def test_the_preflight_tells_what_a_tournament_costs_in_full_trainings_and_in_ti
         seen = check_job(job)
     told = " ".join(" ".join(outlook(seen, job.table.setting)).split())
     assert seen.contenders == 19
-    assert seen.tournament == pytest.approx((19 * 1 + 7 * 2 + 3 * 4) / 5)
+    assert seen.cost[TOURNAMENT] == pytest.approx((19 * 1 + 7 * 2 + 3 * 4) / 5)
     assert "tournament 19 designs for the MasterNet, at most 9.0 full trainings' worth" in told
     assert seen.seconds["tournament"] > 0
     assert f"from the start: tournament {duration(seen.seconds['tournament'])}, profile" in told
