@@ -93,9 +93,9 @@ class Preprocess:
                 prepared: torch.Tensor = self._transform(in_mode(opened, self._mode))
                 return prepared
         except FileNotFoundError:
-            got, remedy = "no such file", "check the path"
+            why, remedy = "no such file", "check the path"
         except UnidentifiedImageError:
-            got, remedy = "a file that Pillow does not read", "repair it or give another"
+            why, remedy = "Pillow does not read it", "repair it or give another"
         except Exception as fault:  # whatever Pillow's readers raise
-            got, remedy = first_line(fault), "repair it or give another"
-        raise DataError(f"preparing {name} failed: got {got}, expected an image that decodes; {remedy}")
+            why, remedy = first_line(fault), "repair it or give another"
+        raise DataError(f"preparing {name} failed ({why}): expected an image that decodes; {remedy}")
