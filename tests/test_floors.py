@@ -55,6 +55,7 @@ NEVER_TORCH = [
     "studies.tables",
     "latency.estimate",
     "latency.evidence",
+    "latency.noise",
     "latency.ops",
     "latency.predict",
     "latency.profile",

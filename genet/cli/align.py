@@ -8,10 +8,11 @@ from typing import cast
 
 from genet.arch.network import Network
 from genet.cli.align_result import Destination, check_destination, compared, destination, write_aligned
-from genet.cli.console import TOO_NOISY, Answer, milliseconds, progress, save_picture, setting_in_words, table
+from genet.cli.console import Answer, milliseconds, progress, save_picture, setting_in_words, table
 from genet.cli.measuring import calibrated
 from genet.errors import EvidenceError, SpecError
 from genet.latency.naming import structure_named
+from genet.latency.noise import TOO_NOISY
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter, meter_of
 from genet.models.plain import baked

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from genet.export.manifest import ExportLatencies
+from genet.latency.noise import TOO_NOISY
 from genet.latency.table import Setting
 from genet.progress import on_screen
 from genet.search.regression import Estimate
@@ -20,7 +21,6 @@ Answer = dict[str, Any]  # of a command, to programs
 WIDTH, GAP = 80, 2  # columns of a table, and between two of its own
 FIRST = 36  # of its first column before it is folded
 NOTHING = ("", "n/a")
-TOO_NOISY = 0.25  # spread above which a timing counts as disturbed; equals `CALM` in latency/timing/meter.py
 progress = on_screen  # of long work
 
 

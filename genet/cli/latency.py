@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from genet.cli.console import TOO_NOISY, Answer, milliseconds, noise, progress, save_picture, say_untimed, table
+from genet.cli.console import Answer, milliseconds, noise, progress, save_picture, say_untimed, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.config.reader import read_space
 from genet.device import open_device, read_card
 from genet.errors import EvidenceError, SpecError
 from genet.export.format_latency import RUNTIMES, time_formats
 from genet.export.manifest import EVIDENCE_FILE, FormatLatency
+from genet.latency.noise import TOO_NOISY
 from genet.latency.report import LatencyReport, report_latency
 from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option

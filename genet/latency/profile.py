@@ -14,9 +14,10 @@ from genet.arch.external import ModelSpec
 from genet.arch.layers import is_repeated
 from genet.arch.network import Block, Network
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError
+from genet.latency.noise import timing_error
 from genet.latency.ops import block_ops
 from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
-from genet.latency.table import BlockRow, LatencyTable, NetworkRow, timing_error
+from genet.latency.table import BlockRow, LatencyTable, NetworkRow
 from genet.latency.timing.ratio import StopRule, measure_ratio
 from genet.latency.workload import block_chain, network_workload, workload_of
 from genet.progress import UNSEEN, Tracker

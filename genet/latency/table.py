@@ -352,21 +352,6 @@ class LatencyTable:
         return [block for block in dict.fromkeys(wanted) if block not in self._blocks]
 
 
-def sentinel_noise(rows: Iterable[BlockRow]) -> float:
-    """Return the sentinel's noise from the drifts of these rows alone, so that rows measured later do not change it.
-
-    A drift is the mean of two readings, and neighbours share one: their difference has 0.71 of one reading's deviation.
-    """
-    drifts = list(dict.fromkeys(row.drift for row in rows))
-    changes = [abs(math.log(after / before)) for before, after in itertools.pairwise(drifts)]
-    return 1.48 * statistics.median(changes) / 0.71 if len(changes) > 1 else 0.0
-
-
-def timing_error(spread: float) -> float:
-    """Return the relative standard error of the trimmed mean of 30 repeats with an interquartile range of `spread` medians."""
-    return 0.74 * spread / math.sqrt(30)
-
-
 def _any_reader(block: Block) -> Block:
     return dataclasses.replace(block, in_width=0)
 

@@ -10,8 +10,8 @@ from genet.arch.network import Network
 from genet.config.budget import Budget
 from genet.errors import MeasurementError
 from genet.latency.estimate.roofline import RunRoof, measure_roof
+from genet.latency.noise import noise_warning
 from genet.latency.staircase.space_sweeps import Staircases
-from genet.latency.timing.meter import CALM
 from genet.pipeline.context import RunContext
 from genet.pipeline.search_state import SearchState
 from genet.progress import Tracker
@@ -83,11 +83,8 @@ def _certified_choice(state: SearchState, budget: Budget, resolution: int, track
 def _warn_if_busy(state: SearchState, choices: tuple[SelectedNetwork, ...]) -> None:
     rows = [state.table.network_row(Network.parse(choice.network)) for choice in choices]
     worst = max((row.spread for row in rows if row), default=0.0)
-    if worst > CALM:
-        state.job.progress.say(
-            f"  other work disturbs this machine: repeats of one timing spread by {worst:.0%}, so take these latencies with "
-            "care, or run again with --new-run when it is quiet"
-        )
+    if warning := noise_warning(worst):
+        state.job.progress.say(f"  {warning}")
 
 
 def select_from_evidence(state: SearchState, budgets: tuple[Budget, ...]) -> Selection:

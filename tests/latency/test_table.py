@@ -19,7 +19,8 @@ from genet.config.recipe import Measure
 from genet.device import DeviceCard, read_card
 from genet.errors import EvidenceError
 from genet.latency.evidence import read_evidence
-from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, find_setting, is_repeated, sentinel_noise, settings
+from genet.latency.noise import sentinel_noise
+from genet.latency.table import BlockRow, LatencyTable, NetworkRow, Setting, find_setting, is_repeated, settings
 from genet.storage import Journal
 from tests.fixtures.tiny import tiny_recipe
 

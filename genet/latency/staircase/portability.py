@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from genet.arch.layers import SINGLE, is_repeated
 from genet.errors import EvidenceError
+from genet.latency.noise import timing_error
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.staircase.sweep import Sweep
-from genet.latency.table import LatencyTable, timing_error
+from genet.latency.table import LatencyTable
 from genet.storage import Record
 
 FEWEST = 3  # widths that make a staircase

@@ -19,9 +19,10 @@ from genet.arch.layers import is_repeated
 from genet.arch.network import Block, BlockType, Network, blocks
 from genet.arch.space import SearchSpace, WidthsOnOffer
 from genet.errors import EvidenceError
+from genet.latency.noise import sentinel_noise, timing_error
 from genet.latency.staircase.staircase import Staircase, analyse
 from genet.latency.staircase.sweep import SHORT, Sweep, next_widths
-from genet.latency.table import LatencyTable, sentinel_noise, timing_error
+from genet.latency.table import LatencyTable
 from genet.storage import Record
 
 READERS = 3  # input widths measured of a block that reads another super-block's output

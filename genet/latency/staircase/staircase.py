@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from genet.errors import EvidenceError
+from genet.latency.noise import NOISE_FLOOR
 from genet.latency.staircase.sweep import Sweep
 from genet.storage import Record
 
-NOISE_FLOOR = 0.002  # a GPU's clock is not steadier than this, however well the repeats agree
 NOISE_UNKNOWN = 0.01  # assumed if neither the sweep nor its differences tell
 STEP_FLOOR = 0.025  # a smaller step up is no edge
 EPS_FLOOR = 0.02  # two latencies closer than this are never told apart

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from genet.errors import SpecError
+from genet.latency.noise import NOISE_FLOOR
 from genet.storage import Record, read_bytes
 
 COLUMNS = ("width", "latency_ms")
 SIGMA = "sigma"
 TOLERANCE = 0.03  # rises below this share of the latency are ignored
 SIGMAS = 3.5  # and so are those within noise: 2.5 standard errors of a difference
-STEADIEST = 0.002  # a GPU's clock is not steadier than this
 SHORT = 40  # a grid of fewer widths is measured whole
 FEWEST = 8  # measurements that any sweep may take, however short its grid
 PATIENCE = 8  # one call spends an eighth of the remaining measurements
@@ -168,7 +168,7 @@ def next_widths(grid: Sequence[int], measured: Mapping[int, float], sigma: float
         return tuple(first[: max(left, 0)])
     if len(known) < 2:
         return ()
-    rising = _rising(grid, known, max(sigma, STEADIEST))
+    rising = _rising(grid, known, max(sigma, NOISE_FLOOR))
     stride = _stride(grid, [grid[a] for _, a, b in rising if b == a + 1])
     wide = sorted((interval for interval in rising if interval[2] > interval[1] + 1), reverse=True)
     if not wide:  # equal steps may have looked like a slope: the remaining measurements go into the widest rises

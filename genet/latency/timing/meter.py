@@ -40,6 +40,7 @@ from genet.errors import (
 from genet.latency.estimate.analytic import KernelEstimate, corrected, estimate, scale_of
 from genet.latency.estimate.gpus import Gpu, find_gpu, similar_gpu
 from genet.latency.estimate.residual import LearnedCorrection, TimedKernels
+from genet.latency.noise import TOO_NOISY
 from genet.latency.ops import block_ops
 from genet.latency.table import LatencyTable, Setting
 from genet.latency.timing.clock import REPEATS, TimedCall, Timing, measure
@@ -49,7 +50,6 @@ from genet.latency.workload import Workload
 from genet.progress import UNSEEN, Tracker
 
 _Answer = TypeVar("_Answer")
-CALM = 0.25  # a timing whose repeats spread wider was disturbed by other work, and is taken again
 ATTEMPTS = 3
 PASSES = 10  # over which layers are timed
 MOST_IMAGES = 2**14  # upper limit of the search for the largest batch
@@ -119,7 +119,7 @@ class DeviceMeter:
 
         def timed(repeats: int, tracker: Tracker) -> tuple[Timing, ...]:
             attempts = [measure(works, clock, repeats, tracker)]
-            while len(attempts) < ATTEMPTS and _unrest(attempts[-1]) > CALM:
+            while len(attempts) < ATTEMPTS and _unrest(attempts[-1]) > TOO_NOISY:
                 attempts.append(measure(works, clock, repeats))
             return min(attempts, key=_unrest)
 
