@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genet.cli.console import WIDTH, Answer, latency_heading, table
 from genet.config.budget import Budget
-from genet.search.outcome import Outcome, Outcomes, RacedNetwork, cost_in_words
+from genet.search.outcome import Outcome, Outcomes, RacedNetwork, UnmetBudget, cost_in_words
 
 
 def answer_of(found: Outcomes) -> Answer:
@@ -19,15 +19,15 @@ def answer_of(found: Outcomes) -> Answer:
 def print_outcomes(found: Outcomes, folder: Path) -> None:
     """Print the final table, 80 columns wide, with notations and folders below it, one a line."""
     rows = [_row(row) for row in found.outcomes]
-    rows += [
-        ["cannot be met", _budget(each.budget), f"from {each.smallest_ms_per_image:.4f}", "", "", ""] for each in found.unmet
-    ]
+    rows += [_unmet(each) for each in found.unmet]
     masternet = f"{100 * found.masternet.test_accuracy:.1f}"
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
     table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
     print("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says")
     print(f"± standard errors of accuracies, half of a 99.9 % interval of {latency_heading(found.setting)}")
+    if found.noise_warning:
+        print(textwrap.fill(found.noise_warning, WIDTH))
     cost = cost_in_words(found.cost) if found.cost else f"{found.trainings:.1f} full trainings' worth"
     print(textwrap.fill(f"the search and the race cost {cost}", WIDTH))
     if found.initial_weights_note:
@@ -51,11 +51,17 @@ def _row(row: Outcome) -> list[str]:
     return [
         row.name,
         _budget(row.budget),
-        latency + interval,
+        latency + interval + ("\ntoo noisy\nto tell" if row.too_noisy else ""),
         _test(row),
         rival + (", tie" if row.tie else ""),
         _count(row.parameters),
     ]
+
+
+def _unmet(row: UnmetBudget) -> list[str]:
+    if row.measured_ms_per_image is None:
+        return ["cannot be met", _budget(row.budget), f"from {row.smallest_ms_per_image:.4f}", "", "", ""]
+    return ["not certified", _budget(row.budget), f"{row.measured_ms_per_image:.4f}±{row.interval_ms_per_image:.4f}", "", "", ""]
 
 
 def _budget(budget: Budget) -> str:

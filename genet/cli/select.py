@@ -127,7 +127,7 @@ def _print_selection(selection: Selection) -> None:
             milliseconds(choice.budget_ms_per_image),
             milliseconds(choice.predicted_ms_per_image),
             milliseconds(choice.measured_ms_per_image, choice.interval_ms_per_image),
-            "n/a" if choice.within is None else "yes" if choice.within else "no",
+            "unclear" if choice.undecided else "n/a" if choice.within is None else "yes" if choice.within else "no",
         ]
         for choice in selection.choices
     ]

@@ -333,6 +333,11 @@ class LatencyTable:
         """Return the milliseconds per batch: the sum over the network's blocks."""
         return sum(self.ms(block) for block in blocks(network))
 
+    def forget(self, networks: Iterable[str]) -> None:
+        """Leave out the rows of networks until they are measured again; the file keeps them."""
+        for network in networks:
+            self._networks.pop(network, None)
+
     def network_row(self, network: ModelSpec) -> NetworkRow | None:
         """Return the measurement of a whole network, None if there is none."""
         return self._networks.get(str(network))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from genet.arch.external import ExternalModel, ModelSpec
@@ -16,6 +16,7 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.run_folder import network_name
 from genet.pipeline.scale_designs import SCALING, ScaledDesigns
 from genet.pipeline.search_state import SearchState
+from genet.pipeline.select import select_networks
 from genet.progress import UNSEEN
 from genet.search.certificate import Certificate, SelectedNetwork, Selection
 from genet.search.known_designs import Design, designs_of
@@ -32,15 +33,17 @@ def find_entrants(job: RunContext) -> Entrants:
 
     On another machine's evidence no design can be timed: the search's networks race alone, and that is said.
     """
-    selection, race = job.folder.read(job.folder.selection, Selection), job.recipe.race
+    selection = job.folder.read(job.folder.selection, Selection)
     designs = () if job.recipe.measure.latency_file else _designs(job)
     for design in designs:
         check_unchanged(design.network)
-    shapes = "/".join((SCALING, *(f"{design.name} {design.network}" for design in designs)))
-    inputs = digest(f"{selection.model_dump_json()}/{race.model_dump_json(include={'effort', 'searched'})}/{shapes}")
+    inputs = _inputs(job, selection, designs)
     known = job.folder.read_current(job.folder.entrants, Entrants, inputs)
-    if known:
+    if known and not known.undecided:
         return known
+    if known:  # nothing was selected since
+        selection = select_networks(job)
+        inputs = _inputs(job, selection, designs)
     if not designs:
         job.progress.say("  latencies are another machine's evidence: known designs cannot be timed there, and do not race")
     fastest: dict[Budget, float] = {}
@@ -51,21 +54,45 @@ def find_entrants(job: RunContext) -> Entrants:
     with job.progress.awake("certifying what is predicted to be next best"):
         found = [entrant for choice in _chosen(job, selection) for entrant in finder.searched(choice)]
     found += finder.designs(designs, _resolutions(job, selection), fastest)
-    met, budgets = {entrant.budget for entrant in found}, list(finder.limits)
+    budgets = list(finder.limits)
     result = Entrants(
         inputs="" if finder.untimed else inputs,  # what could not be timed for now is tried again by the next command
         setting=selection.setting,
         masternet_ms_per_image=selection.masternet_ms_per_image,
         entrants=_named(sorted(found, key=lambda entrant: budgets.index(entrant.budget))),
-        unmet=tuple(
-            UnmetBudget(budget=budget, budget_ms_per_image=ms, smallest_ms_per_image=fastest[budget])
-            for budget, ms in finder.limits.items()
-            if budget not in met
-        ),
+        unmet=_unmet(finder, selection, {entrant.budget for entrant in found}, fastest),
         joint=_joint_before(job),
     )
     result.save(job.folder.entrants)
     return result
+
+
+def _inputs(job: RunContext, selection: Selection, designs: Sequence[Design]) -> str:
+    """Return a digest of everything that the entrants depend on."""
+    shapes = "/".join((SCALING, *(f"{design.name} {design.network}" for design in designs)))
+    race = job.recipe.race.model_dump_json(include={"effort", "searched"})
+    return digest(f"{selection.model_dump_json()}/{race}/{shapes}")
+
+
+def _unmet(
+    finder: EntrantFinder, selection: Selection, met: Collection[Budget], fastest: Mapping[Budget, float]
+) -> tuple[UnmetBudget, ...]:
+    """Return the budgets without an entrant, each with the nearest network that may be within it, if there is one."""
+
+    def unmet(budget: Budget, limit: float) -> UnmetBudget:
+        nearest = [(found.ms / finder.batch, found.interval_ms / finder.batch) for found in finder.undecided.get(budget, ())]
+        nearest += [
+            (choice.measured_ms_per_image or 0.0, choice.interval_ms_per_image or 0.0)
+            for choice in selection.choices
+            if choice.budget == budget and choice.undecided
+        ]
+        plain = UnmetBudget(budget=budget, budget_ms_per_image=limit, smallest_ms_per_image=fastest[budget])
+        if not nearest:
+            return plain
+        ms, half = min(nearest)
+        return plain.model_copy(update={"measured_ms_per_image": ms, "interval_ms_per_image": half})
+
+    return tuple(unmet(budget, limit) for budget, limit in finder.limits.items() if budget not in met)
 
 
 def _designs(job: RunContext) -> tuple[Design, ...]:
@@ -117,6 +144,7 @@ class EntrantFinder:
         self.limits = {budget: state.limit_ms(budget) / state.batch for budget in budgets}
         self.tracker = UNSEEN  # of the designs, while they are scaled
         self.untimed = False  # whether a design is missing that could not be timed
+        self.undecided: dict[Budget, list[Certificate]] = {}  # of the fastest scales that may be within a budget
 
     def searched(self, choice: SelectedNetwork) -> Iterator[Entrant]:
         """Yield a selected network, and the next best predictions that are within its budget too."""
@@ -179,6 +207,8 @@ class EntrantFinder:
                 yield self.entrant(*ends, design.name, budget)
                 continue
             beyond.append(str(budget))
+            if ends and ends[1].within is None:
+                self.undecided.setdefault(budget, []).append(ends[1])
             if ends:
                 certain_ms = max(self.state.limit_ms(budget), ends[1].ms + ends[1].interval_ms)
                 fastest[budget] = min(fastest[budget], certain_ms / self.batch)

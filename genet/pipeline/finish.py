@@ -41,9 +41,10 @@ class Finish(Record):
 
 
 def mark_finished(files: RunFolder, recipe: Recipe, failed: bool) -> None:
-    """Note that the run is at its end, unless its next command tries again what failed, in the race or before."""
+    """Note that the run is at its end, unless its next command tries again what failed, or what could not be decided."""
     again = [each for each in read_results(files.trials).values() if each.failure and each.failure.kind in TRIED_AGAIN]
-    if failed or again or not Entrants.load(files.entrants).inputs:
+    entrants = Entrants.load(files.entrants)
+    if failed or again or not entrants.inputs or entrants.undecided:
         return
     found = Finish(
         when=time.strftime("%Y-%m-%d %H:%M"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from genet.arch.network import Block, blocks
 from genet.arch.space import WidthsOnOffer
@@ -21,6 +21,7 @@ from genet.pipeline.context import RunContext, other_setting, predictor
 from genet.pipeline.cost_estimate import Preflight, outlook, preflight
 from genet.pipeline.master import training_spec
 from genet.pipeline.train import teacher_of
+from genet.pipeline.undecided import forget_doubtful
 from genet.progress import Tracker
 
 
@@ -34,6 +35,7 @@ def check_job(job: RunContext) -> Preflight:
         spec = training_spec(job, job.reference, job.recipe.train)
         teacher_of(spec, job.splits.labels)  # a missing teacher must not be found only after the search
     job.card.save(job.folder.environment)
+    forget_doubtful(job)
     with job.progress.awake("timing the MasterNet, and steps of its trainings, to foresee the time"):
         seen = preflight(job)
     batch = max(job.recipe.train.batch, job.recipe.distill.batch)
@@ -73,7 +75,7 @@ def profile_device(job: RunContext) -> Staircases:
         _check_evidence(job, wanted)
     else:
         _measure(job, wanted, "latency of blocks on offer")
-        _measure_networks(job, kept)
+        measure_networks(job, kept)
     correction = predictor(job, job.table, kept).correction
     if correction.left_out_error is not None:
         job.progress.say(
@@ -123,7 +125,7 @@ def _say_marked(job: RunContext, marked: int) -> None:
         job.progress.say(f"  {marked} rows drifted by over 2 %, and did so when measured again; they are corrected for it")
 
 
-def _measure_networks(job: RunContext, kept: dict[int, WidthsOnOffer]) -> None:
+def measure_networks(job: RunContext, kept: Mapping[int, WidthsOnOffer]) -> None:
     """Measure the reference, the MasterNet at every resolution, and random networks, whole."""
     networks = (
         job.reference,

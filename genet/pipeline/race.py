@@ -53,11 +53,18 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         tried_again=trainings.tried_again,
         trainings=sum(cost.values()),
         cost=cost,
+        spread=_widest_spread(job, entrants),
     )
     if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):
         result.save(job.folder.results)
     job.folder.delete_race_checkpoints()
     return result
+
+
+def _widest_spread(job: RunContext, entrants: Sequence[Entrant]) -> float:
+    """Return the widest spread of the entrants' timings, 0 for latencies that are evidence from elsewhere."""
+    networks = {entrant.network for entrant in entrants if entrant.ms_per_image is not None}
+    return max((row.spread for row in job.table.network_rows if row.network in networks), default=0.0)
 
 
 def _won(job: RunContext) -> TournamentWinner | None:

@@ -150,6 +150,7 @@ class SearchState:
     def measure(self, network: ModelSpec, budget: Budget, patient: bool = True) -> NetworkRow:
         """Measure a network in turn with the MasterNet until its interval is clear of a budget; 20 rounds at most.
 
+        One that is within the budget is measured until its latency is known, too.
         If not `patient`, stop as soon as 20 rounds are unlikely to certify it. The MasterNet keeps its rounds, as budgets are
         multiples of them. MeasurementError if it cannot be timed.
         """
@@ -161,7 +162,8 @@ class SearchState:
             count = len(rounds.ms)
             if count not in INTERIM_LOOKS:  # checking often would make chance look like certainty
                 return False
-            if self._certificate(rounds, budget).within is not None:
+            found = self._certificate(rounds, budget)
+            if found.within is False or (found.within and not found.too_noisy):
                 return True
             limit = self.limit_ms(budget) / self._slowest_ms(rounds, budget)
             error = self._reference_error(budget)

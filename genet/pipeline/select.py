@@ -13,7 +13,9 @@ from genet.latency.estimate.roofline import RunRoof, measure_roof
 from genet.latency.noise import noise_warning
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.pipeline.context import RunContext
+from genet.pipeline.profile import measure_networks
 from genet.pipeline.search_state import SearchState
+from genet.pipeline.undecided import forget_doubtful, undecided_before
 from genet.progress import Tracker
 from genet.search.certificate import Certificate, SelectedNetwork, Selection, best_certified
 from genet.search.regression import Regression
@@ -31,10 +33,13 @@ def select_networks(job: RunContext) -> Selection:
     evidence = (state.regression.model_dump_json(), staircases.model_dump_json(), job.recipe.select.model_dump_json())
     inputs = digest("/".join((state.table.setting.digest, *evidence)))
     selection = job.folder.read_current(job.folder.selection, Selection, inputs)
-    if selection is None:
+    if selection is None or undecided_before(job):
         if job.recipe.measure.latency_file:
             selection = select_from_evidence(state, job.recipe.select.budgets)
         else:
+            if forget_doubtful(job):
+                measure_networks(job, state.kept)
+                state = SearchState(job, job.table)
             selection = _certified_selection(state)
             _warn_if_busy(state, selection.choices)
         selection = selection.model_copy(update={"inputs": inputs})
@@ -77,7 +82,8 @@ def _certified_choice(state: SearchState, budget: Budget, resolution: int, track
 
     solve, count = partial(state.frontier, resolution), state.job.recipe.select.measure_top_k
     candidate, found = best_certified(state.limit_ms(budget), solve, certify, count)
-    return _choice(state, budget, candidate, found.model_copy(update={"within": bool(found.within)}))
+    choice = _choice(state, budget, candidate, found.model_copy(update={"within": bool(found.within)}))
+    return choice.model_copy(update={"undecided": found.within is None})
 
 
 def _warn_if_busy(state: SearchState, choices: tuple[SelectedNetwork, ...]) -> None:

@@ -14,24 +14,32 @@ from typing import NamedTuple
 
 from genet.config.budget import Budget
 from genet.errors import EvidenceError, MeasurementError
+from genet.latency.noise import TOO_NOISY
 from genet.latency.table import Setting
 from genet.search.solver import Candidate
 from genet.statistics import half_interval, intervals_per_deviation
 from genet.storage import Derived, Record
 
 WIDEST = 0.1  # interval that is expected of a network at most: a noisier machine certifies by chance
+ALL_ABOVE = 10  # rounds that are all above a budget: once in a thousand times by chance, if half of all were below
 PATIENCE = 4  # times `measure_top_k`: so many measurements before a budget counts as out of reach
 
 
 class Certificate(Record):
     """A network's latency, measured whole: the mean of its rounds and half the width of its confidence interval.
 
-    `within` is True or False if the interval is clear of the budget, None if it straddles it.
+    `within` is True if the interval is within the budget, False if it is above, and most rounds too, or if all of many rounds
+    are: a few disturbed ones widen an interval or lift it. Else it is None.
     """
 
     ms: float
     interval_ms: float
     within: bool | None
+
+    @property
+    def too_noisy(self) -> bool:
+        """Return whether the latency is known too badly to tell anything."""
+        return self.interval_ms > TOO_NOISY * self.ms
 
 
 class SelectedNetwork(Record):
@@ -39,6 +47,7 @@ class SelectedNetwork(Record):
 
     `within` is True for a network that is certified, False if none is: the one named is then the fastest measured. None means
     that nothing was measured here, and the prediction decides. `interval_ms_per_image` is half of the confidence interval.
+    A network is `undecided` if its timings spread too much to tell whether it is within; it is not certified then.
     """
 
     budget: Budget
@@ -50,6 +59,7 @@ class SelectedNetwork(Record):
     measured_ms_per_image: float | None
     interval_ms_per_image: float | None
     within: bool | None
+    undecided: bool = False
 
 
 class Selection(Derived):
@@ -66,6 +76,12 @@ class Selection(Derived):
         return tuple(choice for choice in self.choices if choice.within is not False)
 
     @property
+    def undecided(self) -> tuple[Budget, ...]:
+        """The budgets that no network is certified for, though one may be within them."""
+        met = {choice.budget for choice in self.answers}
+        return tuple(dict.fromkeys(choice.budget for choice in self.choices if choice.undecided and choice.budget not in met))
+
+    @property
     def unmet(self) -> tuple[str, ...]:
         """Sentences on budgets that no network meets at any resolution, with the smallest that one does, in the same unit."""
         met = {choice.budget for choice in self.answers}
@@ -75,6 +91,10 @@ class Selection(Derived):
         nearest = min((choice for choice in self.choices if choice.budget == budget), key=_certain_ms)
         batch, measured = self.setting.batch, nearest.measured_ms_per_image
         masternet_ms = self.masternet_ms_per_image * batch
+        if budget in self.undecided:
+            straddling = [choice for choice in self.choices if choice.budget == budget and choice.undecided]
+            ms, half = min((each.measured_ms_per_image or 0.0, each.interval_ms_per_image or 0.0) for each in straddling)
+            return uncertified(budget, ms, half, masternet_ms, batch)
         how = "predicted" if measured is None else "estimated" if self.setting.estimate else "measured"
         ms = nearest.predicted_ms_per_image if measured is None else measured
         smallest = budget.smallest(_certain_ms(nearest) * batch, masternet_ms, batch)
@@ -91,6 +111,19 @@ def _certain_ms(choice: SelectedNetwork) -> float:
     return choice.measured_ms_per_image + (choice.interval_ms_per_image or 0.0)
 
 
+def uncertified(budget: Budget, ms_per_image: float, interval_ms_per_image: float, masternet_ms: float, batch: int) -> str:
+    """Return the sentence on a budget that the nearest network measured may or may not be within; the last two are per batch."""
+    certain = ms_per_image + interval_ms_per_image
+    larger = budget.smallest(certain * batch, masternet_ms, batch)
+    calm = interval_ms_per_image <= TOO_NOISY * ms_per_image
+    return (
+        f"budget {budget.all_forms(masternet_ms, batch)} could not be certified: the nearest network was measured at "
+        f"{ms_per_image:.4g} ± {interval_ms_per_image:.4g} ms/image ({interval_ms_per_image / ms_per_image:.1%}), which does not "
+        "tell whether it is within; stop other programs and give the same command again, which measures anew"
+        + (f", or take {larger.all_forms(masternet_ms, batch)}" if calm else "")
+    )
+
+
 def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, reference_error: float = 0.0) -> Certificate:
     """Judge the rounds of a network: its latency over the reference's, in each.
 
@@ -98,8 +131,9 @@ def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, 
     """
     mean = statistics.fmean(ratios)
     half = math.hypot(half_interval(ratios), reference_error * mean)
-    low, high, limit = mean - half, mean + half, budget_ms / reference_ms
-    within = True if high <= limit else False if low > limit else None
+    low, high, limit = min(mean - half, statistics.median(ratios)), mean + half, budget_ms / reference_ms
+    above = low > limit or (len(ratios) >= ALL_ABOVE and min(ratios) * (1 - reference_error) > limit)
+    within = True if high <= limit else False if above else None
     return Certificate(ms=mean * reference_ms, interval_ms=half * reference_ms, within=within)
 
 
@@ -139,7 +173,8 @@ def best_certified(
     `solve` gives the frontier, and is asked anew after every measurement, which has corrected the predictions. The error of the
     last one is taken to hold for its neighbours too, so that the next candidate is the best that should fit. About `count`
     candidates are measured. If none should fit, up to `count` of the fastest are measured, and if none did, finally the very
-    fastest; if none is certified, the fastest one measured is returned, and its certificate says so.
+    fastest; if none is certified, the fastest one that may be within is returned, else the fastest one measured, and its
+    certificate says so.
     """
     seen: dict[str, Certified] = {}
     failures: dict[str, MeasurementError] = {}
@@ -174,7 +209,8 @@ def best_certified(
     fitting = _within(seen)
     if fitting:
         return max(fitting, key=lambda found: found.candidate.predicted_accuracy)
-    return min(seen.values(), key=lambda found: found.certificate.ms)
+    undecided = [found for found in seen.values() if found.certificate.within is None]
+    return min(undecided or seen.values(), key=lambda found: found.certificate.ms)
 
 
 def _within(seen: dict[str, Certified]) -> list[Certified]:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 
 from genet.config.budget import Budget
+from genet.latency.noise import TOO_NOISY, noise_warning
 from genet.latency.table import Setting
+from genet.search.certificate import uncertified
 from genet.storage import Derived, Record
 
 TELLING = 30  # images: with fewer, a standard error says little
@@ -77,6 +79,16 @@ class RacedNetwork(Record):
     macs: int
 
     @property
+    def noise(self) -> float:
+        """Half of the interval of its latency, as a share of it; 0 if it was not measured."""
+        return (self.interval_ms_per_image or 0.0) / self.ms_per_image if self.ms_per_image else 0.0
+
+    @property
+    def too_noisy(self) -> str:
+        """A remark on a latency that tells nothing; empty for others."""
+        return f"too noisy to tell ({self.noise:.0%})" if self.noise > TOO_NOISY else ""
+
+    @property
     def export(self) -> str:
         """Folder of its exports, relative to the run folder."""
         return f"networks/{self.name}/export"
@@ -119,15 +131,32 @@ def _speeds(one: RacedNetwork, other: RacedNetwork) -> str:
 
 
 class UnmetBudget(Record):
-    """A budget that no network meets, and the smallest that one does, in milliseconds per image."""
+    """A budget that no network meets, and the smallest that one does, in milliseconds per image.
+
+    If timings spread too much to tell, `measured_ms_per_image` is the nearest network's, with half of its interval.
+    """
 
     budget: Budget
     budget_ms_per_image: float
     smallest_ms_per_image: float
+    measured_ms_per_image: float | None = None
+    interval_ms_per_image: float = 0.0
+
+    @property
+    def noise(self) -> float:
+        """Half of the interval of the nearest network's latency, as a share of it; 0 if none may be within."""
+        return self.interval_ms_per_image / self.measured_ms_per_image if self.measured_ms_per_image else 0.0
+
+    @property
+    def undecided(self) -> bool:
+        """Return whether a network may be within the budget after all."""
+        return self.measured_ms_per_image is not None
 
     def sentence(self, masternet_ms_per_image: float, batch: int) -> str:
         """Return this as a sentence, with both budgets in all forms."""
         masternet_ms = masternet_ms_per_image * batch
+        if self.measured_ms_per_image is not None:
+            return uncertified(self.budget, self.measured_ms_per_image, self.interval_ms_per_image, masternet_ms, batch)
         smallest = self.budget.smallest(self.smallest_ms_per_image * batch, masternet_ms, batch)
         return (
             f"budget {self.budget.all_forms(masternet_ms, batch)} can be met by no network: the smallest that can be met is "
@@ -162,6 +191,13 @@ class Outcomes(Derived):
     tried_again: tuple[str, ...] = ()
     trainings: float  # cost of tournament, MasterNet, trials and race, in full trainings (T)
     cost: dict[str, float] = {}  # noqa: RUF012 (the same by parts; none in a file of an earlier version)
+    spread: float = 0.0  # of the repeats of one timing of a network raced, the widest
+
+    @property
+    def noise_warning(self) -> str:
+        """A warning of latencies that other work has disturbed; empty if none was."""
+        shares = (*(row.noise for row in self.outcomes), *(each.noise for each in self.unmet))
+        return noise_warning(max((self.spread, *shares)))
 
     @property
     def initial_weights_note(self) -> str:

@@ -68,6 +68,11 @@ class Entrants(Derived):
     promoted_inputs: str = ""
 
     @property
+    def undecided(self) -> tuple[Budget, ...]:
+        """The budgets that no network is certified for, though one may be within them."""
+        return tuple(each.budget for each in self.unmet if each.undecided)
+
+    @property
     def racing(self) -> tuple[Entrant, ...]:
         """All who race."""
         return self.entrants + self.promoted

@@ -160,9 +160,18 @@ def test_the_end_is_noted_once_and_not_while_something_is_to_be_tried_again(copy
     note.unlink()
     mark_finished(copy, recipe, failed=True)
     assert not note.exists()
-    Entrants.load(copy.entrants).model_copy(update={"inputs": ""}).save(copy.entrants)  # a design that could not be timed
+    entrants = Entrants.load(copy.entrants)
+    entrants.model_copy(update={"inputs": ""}).save(copy.entrants)  # a design that could not be timed
     mark_finished(copy, recipe, failed=False)
     assert not note.exists()
+    straddling = {"measured_ms_per_image": 1.0, "interval_ms_per_image": 3.0}
+    unmet = tuple(each.model_copy(update=straddling) for each in entrants.unmet)
+    entrants.model_copy(update={"unmet": unmet}).save(copy.entrants)  # a budget that could not be certified
+    mark_finished(copy, recipe, failed=False)
+    assert not note.exists()
+    entrants.save(copy.entrants)
+    mark_finished(copy, recipe, failed=False)
+    assert note.exists()
 
 
 @pytest.mark.parametrize(

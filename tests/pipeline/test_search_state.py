@@ -20,7 +20,7 @@ from genet.latency.table import LatencyTable, NetworkRow
 from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import EstimateMeter, InterleavedTimer
 from genet.latency.workload import Workload
-from genet.pipeline.context import open_run, read_run
+from genet.pipeline.context import calibration_rows, open_run, read_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.fit import fit_trials
@@ -30,6 +30,7 @@ from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.search_state import INTERIM_LOOKS, SearchState, run_table
 from genet.pipeline.select import select_networks
 from genet.progress import Progress
+from genet.search.certificate import Selection
 from genet.search.race import Entrant
 from genet.storage import Journal
 from tests.fixtures.tiny import RECIPE, write_recipe
@@ -39,10 +40,10 @@ BUDGETS = RECIPE.replace("device: cpu", "device: estimate:v100").replace("[2.0x,
 
 
 class Noise:
-    """Rounds of whole networks scatter by 6 %, alike for the same network and round, whoever asks."""
+    """Rounds of whole networks scatter by 6 %, or by much more, alike for the same network and round, whoever asks."""
 
-    def __init__(self) -> None:
-        self.rounds = Counter[str]()
+    def __init__(self, wild: bool = False) -> None:
+        self.wild, self.rounds = wild, Counter[str]()
         self.plain = EstimateMeter.prepare
 
     def follow(self, table: LatencyTable) -> None:
@@ -56,7 +57,10 @@ class Noise:
         def timed(repeats: int = 30, tracker: object = None) -> tuple[Timing, ...]:
             draw = random.Random(f"{name}/{self.rounds[name]}")
             self.rounds[name] += 1
-            return tuple(each.model_copy(update={"ms": each.ms * draw.gauss(1, 0.06)}) for each in timer(repeats))
+            factors = [draw.lognormvariate(0, 2) if self.wild else draw.gauss(1, 0.06) for _ in parts]
+            return tuple(
+                each.model_copy(update={"ms": each.ms * factor}) for each, factor in zip(timer(repeats), factors, strict=True)
+            )
 
         return timed
 
@@ -148,6 +152,32 @@ def test_a_network_too_close_to_its_budget_is_given_up_unless_one_is_patient(
         given_up = state.measure(network, close, patient=False)
         assert state.judge(given_up, close).within is None
         assert len(given_up.ms) < INTERIM_LOOKS[-1] == len(state.measure(network, close).ms)
+
+
+def test_a_budget_that_noise_leaves_undecided_is_measured_anew_by_the_next_command_and_met(
+    chosen: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(chosen.path, tmp_path / "run")
+    run, noise, said = RunFolder(tmp_path / "run"), Noise(wild=True), list[str]()
+    recipe = run.recipe()
+    recipe = recipe.model_copy(update={"select": Select(budgets=("0.8x", "0.000001x"), measure_top_k=2)})
+    with monkeypatch.context() as patch, open_run(run.path, Progress(), recipe) as job:
+        patch.setattr(EstimateMeter, "prepare", lambda meter, parts: noise.prepare(meter, parts))
+        planned = {row.network for row in calibration_rows(job, job.table, SearchState(job, job.table).kept)}
+        job.table.forget({row.network for row in job.table.network_rows} - planned - {str(job.reference)})
+        selection, entrants = select_networks(job), find_entrants(job)
+    assert [str(budget) for budget in selection.undecided] == [str(budget) for budget in entrants.undecided] == ["0.8x"]
+    assert "could not be certified" in selection.unmet[0]
+    with open_run(run.path, Progress()) as job:
+        job.progress.say = said.append  # type: ignore[method-assign]
+        entrants = find_entrants(job)  # as `genet race`, which selects anew then
+    selection = Selection.load(run.selection)
+    assert "0.8x could not be certified before" in said[0]
+    assert (selection.undecided, entrants.undecided) == ((), ())
+    assert {str(entrant.budget) for entrant in entrants.entrants} == {"0.8x"}
+    assert [str(each.budget) for each in entrants.unmet] == ["0.000001x"]
+    with open_run(run.path, Progress()) as job:
+        assert (select_networks(job), find_entrants(job)) == (selection, entrants), "and then it is decided"
 
 
 def test_a_table_without_a_block_is_no_reason_to_take_another(chosen: RunFolder, tmp_path: Path) -> None:

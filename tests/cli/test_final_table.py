@@ -1,0 +1,62 @@
+"""The last table of a run on a noisy machine: what was measured too badly to tell anything says so wherever it is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from genet.cli.final_table import print_outcomes
+from genet.pipeline.run_folder import RunFolder
+from genet.search.outcome import Outcomes
+from tests.fixtures.commands import answer
+
+REMARK, WARNING = "too noisy to tell (121%)", "other work disturbs this machine: timings of one network spread by 140%"
+
+
+@pytest.fixture
+def noisy(copy: RunFolder) -> RunFolder:
+    """A run whose winner was measured at 8.6 ± 10.4 ms, and whose other budget was left undecided."""
+    found = Outcomes.load(copy.results)
+    measured = {"ms_per_image": 8.6, "interval_ms_per_image": 10.4}
+    outcomes = tuple(each.model_copy(update=measured) for each in found.outcomes)
+    straddling = {"measured_ms_per_image": 0.5, "interval_ms_per_image": 0.7}
+    unmet = tuple(each.model_copy(update=straddling) for each in found.unmet)
+    raced = tuple(each.model_copy(update=measured) for each in found.raced)
+    found.model_copy(update={"outcomes": outcomes, "unmet": unmet, "raced": raced, "spread": 0.1}).save(copy.results)
+    return copy
+
+
+def printed_table(found: Outcomes, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    print_outcomes(found, Path("run"))
+    return capsys.readouterr().out
+
+
+def test_the_last_table_marks_it_and_repeats_the_warning(noisy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    found = Outcomes.load(noisy.results)
+    printed = printed_table(found, capsys)
+    words = " ".join(printed.split())
+    assert "8.6000±10.4000" in printed
+    assert printed.index("8.6000±") < printed.index("too noisy") < printed.index("to tell") < printed.index("not certified")
+    assert "0.5000±0.7000" in printed
+    assert WARNING in words
+    calm = {"ms_per_image": 8.6, "interval_ms_per_image": 0.4}
+    outcomes = tuple(each.model_copy(update=calm) for each in found.outcomes)
+    undecided = found.model_copy(update={"outcomes": outcomes})
+    assert "spread by 140%" in " ".join(printed_table(undecided, capsys).split()), "by the budget left undecided"
+    quiet = undecided.model_copy(update={"unmet": ()})
+    assert "noisy" not in printed_table(quiet, capsys)
+    assert "spread by 90%" in " ".join(printed_table(quiet.model_copy(update={"spread": 0.9}), capsys).split())
+
+
+def test_report_and_card_say_it_beside_the_latency(noisy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    (outcome,) = Outcomes.load(noisy.results).outcomes
+    answer(capsys, "report", noisy.path)
+    page = noisy.report.read_text()
+    assert f"8.6000 ± 10.4000 ms, {REMARK}." in page
+    assert WARNING in page
+    assert "could not be certified: the nearest network takes 0.5000 ± 0.7000 ms per image" in page
+    answer(capsys, "export", noisy.path, "--network", outcome.name, "--format", "genet-string")
+    card = (noisy.path / outcome.export).with_name("card.md").read_text()
+    assert f"8.6000 ± 10.4000 ms per image, whole network (half of a 99.9 % confidence interval): {REMARK} |" in card
