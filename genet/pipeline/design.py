@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from genet.latency.workload import network_workload
 from genet.names import check_utf8
 from genet.pipeline.context import open_run
 from genet.pipeline.finish import finished_before
-from genet.pipeline.init_rules import RecipeChoice, SettingsForImages
+from genet.pipeline.init_rules import BriefTiming, RecipeChoice, SettingsForImages
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.run_tables import Run
@@ -32,6 +33,7 @@ from genet.training.inventory import Inventory, images_in, take_stock
 
 OneBudget = str | float | Budget
 NOTHING: Mapping[str, Any] = {}
+TIMINGS, TIMING_REPEATS = 5, 5  # of a MasterNet that is a candidate for a budget in milliseconds
 
 
 @faults_name_arguments()
@@ -108,7 +110,7 @@ def choose_settings(
     """
     suited = SettingsForImages(images, read_space(shipped_files("templates")["space"]))
     limits_ms = [budget.ms(math.nan, measure.batch) for budget in budgets if not budget.relative]
-    space, masternet_ms = suited.masternet_choice(max(limits_ms, default=None), lambda network: _ms(network, measure, progress))
+    space, masternet_ms = suited.masternet_choice(max(limits_ms, default=None), partial(_timed, measure, progress))
     return [_located(images, root), *suited.choices(), space], masternet_ms
 
 
@@ -120,12 +122,21 @@ def _located(images: Inventory, root: str) -> RecipeChoice:
     return RecipeChoice("images", description, {"data.root": json.dumps(check_utf8(root), ensure_ascii=False)})
 
 
-def _ms(network: Network, measure: Measure, progress: Progress) -> float | None:
-    """Return a network's ms per batch; None if it cannot be timed here, as without its runtime, which is said."""
+def _timed(measure: Measure, progress: Progress, network: Network) -> BriefTiming | None:
+    """Return a network's latency, the shortest of some timings, since other work only makes one longer.
+
+    None if it cannot be timed here, as without its runtime, which is said.
+    """
     if measure.latency_file is not None:  # of another machine
         return None
     try:
-        return meter_of(measure).prepare([network_workload(network)])()[0].ms
+        timer = meter_of(measure).prepare([network_workload(network)])
+        with progress.track("latency of the MasterNet", TIMINGS) as tracker:
+            found = []
+            for _ in range(TIMINGS):
+                found.append(timer(TIMING_REPEATS)[0].median_ms)
+                tracker.advance()
+        return BriefTiming(min(found), max(found) / min(found) - 1)
     except GenetError as fault:
         progress.say(f"  not timed here, so that the space does not depend on the budget: {fault}")
         return None

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace, SpaceInput
 from genet.config.augment import SMALL
+from genet.latency.noise import TOO_NOISY
 from genet.search.known_designs import scaled
 from genet.training.inventory import Inventory
 
@@ -59,6 +60,18 @@ REGIMES = (
     Regime(500_000, 160, 256, 60, 1, 0.1, "5e-4", 1.0, 6, "normal"),
     Regime(math.inf, 224, 256, 120, 1, 0.1, "4e-5", 1.0, 6, "normal"),
 )
+
+
+class BriefTiming(NamedTuple):
+    """A network's ms per batch, the shortest of some brief timings, and the longest over it less one."""
+
+    ms: float
+    spread: float
+
+    def __str__(self) -> str:
+        told = f"{self.ms:.3g} ms per batch here, the shortest of timings that spread by {self.spread:.0%}"
+        busy = self.spread > TOO_NOISY
+        return told + (": other work disturbs this machine, and when it is quiet another choice may be better" if busy else "")
 
 
 @dataclass(frozen=True)
@@ -154,24 +167,24 @@ class SettingsForImages:
         ]
 
     def masternet_choice(
-        self, limit_ms: float | None, ms_of: Callable[[Network], float | None]
+        self, limit_ms: float | None, timed: Callable[[Network], BriefTiming | None]
     ) -> tuple[RecipeChoice, float | None]:
         """Return the choice of the space's widths, and its MasterNet's ms per batch.
 
-        `limit_ms` is the largest budget in ms per batch, if there is one in milliseconds; `ms_of` gives the latency of a network
+        `limit_ms` is the largest budget in ms per batch, if there is one in milliseconds; `timed` gives the latency of a network
         where it will serve, None if it cannot be timed here.
         """
         share = usual = self.regime.share
-        ms = None if limit_ms is None else ms_of(self._masternet(share))
-        while limit_ms and ms and ms > FAR * limit_ms and share > NARROWEST:
+        found = None if limit_ms is None else timed(self._masternet(share))
+        while limit_ms and found and found.ms > FAR * limit_ms and share > NARROWEST:
             share /= 2
-            ms = ms_of(self._masternet(share))
-        while limit_ms and ms and FAR * ms < limit_ms and usual <= share < WIDEST and self.count >= MILD:
+            found = timed(self._masternet(share))
+        while limit_ms and found and FAR * found.ms < limit_ms and usual <= share < WIDEST and self.count >= MILD:
             share *= 2
-            ms = ms_of(self._masternet(share))
+            found = timed(self._masternet(share))
         description = f"{share:g} times the template's widths" if share != 1 else "the template's widths"
-        description += f"; its MasterNet takes {ms:.3g} ms per batch here" if ms else ""
-        return RecipeChoice("space", description, space=_values(self.space(share))), ms
+        description += f"; its MasterNet takes {found}" if found else ""
+        return RecipeChoice("space", description, space=_values(self.space(share))), found.ms if found else None
 
     def _masternet(self, share: float) -> Network:
         return self.space(share).masternet(self.resolution)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
-from genet.config.reader import read_recipe, shipped_files
+from genet.config.reader import read_recipe, read_space, shipped_files
+from genet.pipeline import design
 from genet.pipeline.context import open_run
 from genet.progress import Progress
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.images import draw_images
+from tests.fixtures.simulated import Simulated
 
 SERVED = ("--budget", "5ms", "--budget", "0.5x", "--runtime", "onnxruntime", "--batch", "1")
 
@@ -39,6 +42,19 @@ def test_what_is_written_for_images_is_accepted_by_check_and_begun_by_run(
     assert (checked["classes"], checked["images_to_train"], checked["images_held_out"]) == (3, 50, 16)
     with open_run(tmp_path / "run", Progress(), recipe) as job:
         assert (job.splits.train.size, job.meter.setting.runtime) == (50, "onnxruntime")
+
+
+def test_on_a_busy_machine_each_call_chooses_the_same_space_and_tells_how_far_timings_spread(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(1)
+    busy = Simulated(lambda part: 7.0, lambda number: draw.choice((1.0, 1.0, 2.0, 5.0, 30.0)))
+    monkeypatch.setattr(design, "meter_of", lambda measure: busy)
+    told = [answer(capsys, "init", f"{name}.yaml", "--data", images, "--budget", "5ms")["choices"]["space"] for name in "abcd"]
+    spaces = {read_space(f"{name}-space.yaml").model_copy(update={"name": "same"}) for name in "abcd"}
+    assert len(spaces) == 1
+    assert all("takes 7 ms per batch here, the shortest of timings that spread by " in each for each in told)
+    assert any("other work disturbs this machine" in each for each in told)
 
 
 def test_the_columns_of_comments_stay_as_they_were(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from genet.config.recipe import Recipe, Schedule
 from genet.config.yaml_tree import edited
 from genet.errors import GenetError
 from genet.export.timm_form import timm_arguments
-from genet.pipeline.init_rules import FAR, NARROWEST, REGIMES, WIDEST, SettingsForImages
+from genet.pipeline.init_rules import FAR, NARROWEST, REGIMES, WIDEST, BriefTiming, SettingsForImages
 from genet.training.inventory import Inventory
 
 TEMPLATES = shipped_files("templates")
@@ -38,9 +38,9 @@ def written(found: SettingsForImages, folder: Path, limit_ms: float | None = Non
     return read_recipe(folder / "mine.yaml")
 
 
-def megamacs(network: Network) -> float:
+def megamacs(network: Network) -> BriefTiming:
     """A latency by MACs alone."""
-    return network_cost(network).macs / 1e6
+    return BriefTiming(network_cost(network).macs / 1e6, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_whatever_the_images_are_it_reads_back_for_them_and_enlarges_none_of_32_
 def test_the_space_is_narrowed_until_its_masternet_is_near_the_budget_and_widened_for_many_images_alone() -> None:
     few, many = suited(3, 48, 110), suited(100, 1000, 480)
     for found in (few, many):
-        usual = megamacs(found.space(found.regime.share).masternet(found.resolution))
+        usual = megamacs(found.space(found.regime.share).masternet(found.resolution)).ms
         for limit_ms in (usual * FAR, usual / FAR):
             assert found.masternet_choice(limit_ms, megamacs)[1] == usual
         _, narrowed = found.masternet_choice(usual / 3, megamacs)
@@ -103,6 +103,13 @@ def test_the_space_is_narrowed_until_its_masternet_is_near_the_budget_and_widene
     for limit_ms, share in ((1e-9, NARROWEST), (1e9, WIDEST)):
         choice, _ = many.masternet_choice(limit_ms, megamacs)
         assert choice.why.startswith(f"{share:g} times the template's widths")
+
+
+@pytest.mark.parametrize(("spread", "busy"), [(0.1, False), (0.8, True)])
+def test_the_space_tells_how_far_timings_of_its_masternet_spread(spread: float, busy: bool) -> None:
+    choice, _ = suited(3, 48, 110).masternet_choice(1e9, lambda network: BriefTiming(2.0, spread))
+    assert f"takes 2 ms per batch here, the shortest of timings that spread by {spread:.0%}" in choice.why
+    assert choice.why.endswith("another choice may be better") is busy
 
 
 def test_without_a_budget_in_milliseconds_or_a_way_to_time_it_the_space_is_that_of_the_images() -> None:
