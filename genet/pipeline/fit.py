@@ -22,12 +22,10 @@ def fit_trials(job: RunContext, model: RegressionModel | None = None) -> Regress
     missing = len(planned_trials(job)) - len(finished_trials(job))
     if missing:
         job.progress.say(f"  {missing} planned trials are not run yet; `genet distill RUN` runs them")
-    for gradient in regression.gradients:
-        if gradient.missing:
-            job.progress.say(
-                f"  super-block {gradient.index + 1} as {gradient.block_type}: {gradient.trials} finished trials for "
-                f"{gradient.unknowns} unknowns, {gradient.missing} are missing; {WITHOUT[regression.model]}"
-            )
+    lacking = [gradient for gradient in regression.gradients if gradient.missing]
+    if lacking:
+        trials = ", ".join(f"{each.index + 1} as {each.block_type} ({each.trials} of {each.unknowns})" for each in lacking)
+        job.progress.say(f"  too few finished trials of super-blocks {trials}: {WITHOUT[regression.model]}")
     regression.save(job.folder.regression)
     return regression
 
