@@ -58,6 +58,10 @@ class LostDeviceError(DeviceError):
     """The device stopped answering; only a new process can use it again."""
 
 
+class NoKernelError(DeviceError):
+    """No library of the device has a kernel for this work in its number format and layout; trying again would not help."""
+
+
 class DataError(GenetError):
     """Images or labels are missing, unreadable, or do not agree between training and validation."""
 

@@ -21,7 +21,7 @@ from genet.config.augment import Augment
 from genet.config.reader import read_recipe
 from genet.config.recipe import Data, Distill, DistillMode, Measure, Schedule, Training
 from genet.device import open_device, read_card
-from genet.errors import DeviceError, LostDeviceError, NonFiniteLossError
+from genet.errors import DeviceError, LostDeviceError, NoKernelError, NonFiniteLossError
 from genet.latency.table import Setting
 from genet.latency.timing.meter import DeviceMeter
 from genet.latency.workload import read_workload
@@ -267,7 +267,7 @@ def test_a_gpu_without_deterministic_kernels_trains_without_them_and_says_so(dig
         assert differing(module, trained(few(digits, 640), PLAIN, CUDA)) == []
         assert [line for line in said.lines if "lacks deterministic kernels" in line]
         without = _hooked(lambda _: True, missing)
-        with pytest.raises(DeviceError, match="unable to find an engine"):
+        with pytest.raises(NoKernelError, match="unable to find an engine"):
             train(without, TrainingInputs(few(digits, 640), PLAIN, 16, 0), Execution(CUDA))
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from genet.arch.external import ExternalModel, ModelSpec
 from genet.arch.network import Network
 from genet.config.budget import Budget
-from genet.errors import MeasurementError, StorageError, first_line
+from genet.errors import MeasurementError, OutOfMemoryError, StorageError, first_line
 from genet.latency.trace import structure_cost
 from genet.models.external import check_unchanged
 from genet.pipeline.context import RunContext
@@ -21,7 +21,7 @@ from genet.progress import UNSEEN
 from genet.search.certificate import Certificate, SelectedNetwork, Selection
 from genet.search.known_designs import Design, designs_of
 from genet.search.outcome import UnmetBudget
-from genet.search.race import Entrant, Entrants, JointTrial
+from genet.search.race import Entrant, Entrants
 from genet.search.scaling import Scales, forms_within
 from genet.storage import digest
 
@@ -55,13 +55,15 @@ def find_entrants(job: RunContext) -> Entrants:
         found = [entrant for choice in _chosen(job, selection) for entrant in finder.searched(choice)]
     found += finder.designs(designs, _resolutions(job, selection), fastest)
     budgets = list(finder.limits)
+    before = _before(job)
     result = Entrants(
-        inputs="" if finder.untimed else inputs,  # what could not be timed for now is tried again by the next command
+        inputs="" if _may_pass(finder, before) else inputs,  # what could not be timed for now is tried again by the next command
         setting=selection.setting,
         masternet_ms_per_image=selection.masternet_ms_per_image,
         entrants=_named(sorted(found, key=lambda entrant: budgets.index(entrant.budget))),
         unmet=_unmet(finder, selection, {entrant.budget for entrant in found}, fastest),
-        joint=_joint_before(job),
+        joint=before.joint if before else (),  # what they taught is not lost, whatever budget they were for
+        untimed={name: first_line(faults[0]) for name, faults in finder.untimed.items()},
     )
     result.save(job.folder.entrants)
     return result
@@ -103,12 +105,19 @@ def _designs(job: RunContext) -> tuple[Design, ...]:
     return (*designs, Design(name=won.design, network=job.masternet))
 
 
-def _joint_before(job: RunContext) -> tuple[JointTrial, ...]:
-    """Return the joint trials of the entrants before: what they taught is not lost, whatever budget they were for."""
+def _before(job: RunContext) -> Entrants | None:
+    """Return the last entrants, whatever they were made from; None if there are none, or of an earlier version."""
     try:
-        return Entrants.load(job.folder.entrants).joint
-    except StorageError:  # none, or of an earlier version
-        return ()
+        return Entrants.load(job.folder.entrants)
+    except StorageError:
+        return None
+
+
+def _may_pass(finder: EntrantFinder, before: Entrants | None) -> bool:
+    """Return whether a design that could not be timed may be later: for lack of memory, or if it fails so for the first time."""
+    known = before.untimed if before else {}
+    lacks_memory = any(isinstance(fault, OutOfMemoryError) for faults in finder.untimed.values() for fault in faults)
+    return lacks_memory or any(known.get(name) != first_line(faults[0]) for name, faults in finder.untimed.items())
 
 
 def _chosen(job: RunContext, selection: Selection) -> tuple[SelectedNetwork, ...]:
@@ -143,7 +152,7 @@ class EntrantFinder:
         self.state, self.job, self.batch = state, state.job, state.batch
         self.limits = {budget: state.limit_ms(budget) / state.batch for budget in budgets}
         self.tracker = UNSEEN  # of the designs, while they are scaled
-        self.untimed = False  # whether a design is missing that could not be timed
+        self.untimed: dict[str, list[MeasurementError]] = {}  # designs that are missing, and why scales could not be timed
         self.undecided: dict[Budget, list[Certificate]] = {}  # of the fastest scales that may be within a budget
 
     def searched(self, choice: SelectedNetwork) -> Iterator[Entrant]:
@@ -215,7 +224,8 @@ class EntrantFinder:
         if beyond:
             why = f", and some could not be timed ({first_line(scaled_designs.faults[0])})" if scaled_designs.faults else ""
             self.job.progress.say(f"  {design.name} at {resolution} pixels: no scale of it is within {', '.join(beyond)}{why}")
-            self.untimed = self.untimed or bool(scaled_designs.faults)
+            if scaled_designs.faults:
+                self.untimed[f"{design.name} at {resolution} pixels"] = scaled_designs.faults
 
     def _target_ms(self, budget: Budget) -> float:
         """Return the ms per batch up to which a scale is worth certifying: nearer to the budget 20 rounds seldom decide."""

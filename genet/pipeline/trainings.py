@@ -16,7 +16,7 @@ from genet.arch.external import read_notation
 from genet.config.reader import to_yaml
 from genet.config.recipe import Schedule
 from genet.device import give_back_memory, open_device
-from genet.errors import DeviceError, EvidenceError, LostDeviceError, NonFiniteLossError
+from genet.errors import DeviceError, EvidenceError, LostDeviceError, NoKernelError, NonFiniteLossError
 from genet.models.build import GENet
 from genet.models.weights import WEIGHTS_FILE, weights_bytes, write_labels
 from genet.pipeline.context import RunContext
@@ -130,6 +130,8 @@ class TrainingWork:
                 raise
             except NonFiniteLossError as fault:
                 yield self.failed(task, "non-finite loss", str(fault))
+            except NoKernelError as fault:
+                yield self.failed(task, "no kernels", str(fault))
             except DeviceError as fault:
                 yield self.failed(task, "out of memory", str(fault))
             except Exception as fault:

@@ -56,7 +56,8 @@ class JointTrial(Record):
 class Entrants(Derived):
     """All networks in the race, budget by budget, and the budgets that no network meets.
 
-    `joint` are the joint trials that were proposed, and `promoted` those of them that go on in the race.
+    `joint` are the joint trials that were proposed, and `promoted` those of them that go on in the race. `untimed` are designs
+    that are missing from a budget since scales of theirs could not be timed, and why.
     """
 
     setting: Setting
@@ -66,6 +67,7 @@ class Entrants(Derived):
     joint: tuple[JointTrial, ...] = ()
     promoted: tuple[Entrant, ...] = ()
     promoted_inputs: str = ""
+    untimed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
 
     @property
     def undecided(self) -> tuple[Budget, ...]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from genet.config.recipe import Schedule, Training
 from genet.device import device_fault, give_back_memory
-from genet.errors import DataError, DeviceError, LostDeviceError, NonFiniteLossError, RunError, first_line
+from genet.errors import DataError, DeviceError, LostDeviceError, NoKernelError, NonFiniteLossError, RunError, first_line
 from genet.models.external import structure_of
 from genet.progress import SILENT, Progress
 from genet.signals import GracefulShutdown, Terminated
@@ -74,8 +74,8 @@ def train(
     """Train `module` in place, from its checkpoint if there is one; with averaged weights (EMA) it ends with these.
 
     Returns the mean training loss of the last epoch. NonFiniteLossError stops before the step that would spoil the weights,
-    with the batch's facts beside the checkpoint; DeviceError if a batch does not fit, LostDeviceError if the device stops
-    answering. When asked to end (SIGTERM, Ctrl-C), it saves first.
+    with the batch's facts beside the checkpoint; DeviceError if a batch does not fit, NoKernelError if no library can do
+    its work, LostDeviceError if the device stops answering. When asked to end (SIGTERM, Ctrl-C), it saves first.
     """
     return finished(training_stages(module, inputs, execution), epoch_done)[-1][1]
 
@@ -119,7 +119,7 @@ def training_stages(module: nn.Module, inputs: TrainingInputs, execution: Execut
             "  this GPU lacks deterministic kernels for it: an interrupted run will end close to, not at, the same weights"
         )
         module.load_state_dict(untrained)  # the step that failed has changed statistics
-    raise DeviceError(f"training failed on {device}: {message}; another batch or resolution may have kernels")
+    raise NoKernelError(f"training failed on {device}: {message}; another batch or resolution may have kernels")
 
 
 def _too_large(module: nn.Module, inputs: TrainingInputs, execution: Execution) -> str:

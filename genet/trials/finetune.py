@@ -112,5 +112,7 @@ def classify_failure(fault: Exception) -> tuple[FailureKind, str]:
         return "worker killed", f"a process that decodes images ended ({text})"
     if isinstance(fault, LostDeviceError) or known == "device lost":
         raise LostDeviceError(f"the device stopped answering ({text}); give the same command again") from fault
+    if known == "no engine":
+        return "no kernels", text
     last = traceback.extract_tb(fault.__traceback__)[-1]
     return "bug", f"{type(fault).__name__}: {text} ({Path(last.filename).name}:{last.lineno})"

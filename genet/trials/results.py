@@ -13,7 +13,7 @@ from genet.errors import EvidenceError
 from genet.storage import Journal, Record
 from genet.trials.plan import Change, Trial
 
-FailureKind = Literal["out of memory", "non-finite loss", "data", "time limit", "worker killed", "bug"]
+FailureKind = Literal["out of memory", "non-finite loss", "data", "time limit", "worker killed", "no kernels", "bug"]
 TRIED_AGAIN: tuple[FailureKind, ...] = ("data", "worker killed", "bug")  # not caused by the network: the next command tries again
 
 

@@ -18,7 +18,7 @@ from genet.cli.final_table import print_outcomes
 from genet.cli.main import main
 from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe, Search, Select
-from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError
+from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError, NoKernelError, OutOfMemoryError
 from genet.latency.trace import structure_cost
 from genet.pipeline import scale_designs as scan_step
 from genet.pipeline import trainings as step
@@ -430,6 +430,30 @@ def test_a_design_that_could_not_be_timed_for_now_is_looked_for_again_by_the_nex
         assert find_entrants(job) == before
 
 
+@pytest.mark.parametrize(("fault", "tried"), [(MeasurementError("no kernel"), 2), (OutOfMemoryError("no memory"), 3)])
+def test_a_design_that_could_not_be_timed_twice_for_the_same_reason_is_named_and_not_tried_again(
+    raced: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: MeasurementError, tried: int
+) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run, attempts = RunFolder(tmp_path / "run"), list[int]()
+    run.entrants.unlink()
+
+    def failing(*_: object, **__: object) -> None:
+        attempts[-1] += 1
+        raise fault
+
+    monkeypatch.setattr(scan_step, "measure_network", failing)
+    for _ in range(3):
+        attempts.append(0)
+        with open_run(run.path, Progress()) as job:
+            found = find_entrants(job)
+    assert sum(map(bool, attempts)) == tried
+    assert bool(found.inputs) is (tried == 2)
+    assert found.untimed["resnet18 at 16 pixels"] == str(fault)
+    with open_run(run.path, Progress(), with_joint_trials(run, 0)) as job:
+        assert run_race(job).failed["resnet18 at 16 pixels"] == f"not timed: {fault}"
+
+
 def test_a_super_block_of_no_block_has_no_edge_to_be_widened_to() -> None:
     network = Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c24 s1 d0 | XX k3 c24 s2 d1 | 10")
     assert to_next_edge(network, 0) is None
@@ -552,6 +576,26 @@ def test_a_network_that_cannot_be_trained_is_left_out_and_said(run: RunFolder, m
         again = run_race(job)
     assert not again.failed
     assert again != found
+
+
+def test_a_network_that_no_library_has_a_kernel_for_is_out_for_good(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn, tried = step.train_by_epochs, list[str]()
+
+    def failing(spec: Any, *given: Any) -> Any:
+        tried.append(spec.network.name)
+        if spec.network.name == "masternet":
+            raise NoKernelError("no kernel")
+        return learn(spec, *given)
+
+    monkeypatch.setattr(step, "train_by_epochs", failing)
+    with open_run(run.path, Progress(), with_joint_trials(run, 0)) as job:
+        found = run_race(job)
+    assert {"no kernels: no kernel"} == {why for name, why in found.failed.items() if name.startswith("masternet")}
+    assert found.tried_again == ()
+    tried.clear()
+    with open_run(run.path, Progress()) as job:
+        assert run_race(job) == found
+    assert not tried
 
 
 def test_a_device_that_is_lost_is_no_verdict_on_a_network(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_a_failed_trial_has_a_kind_and_no_accuracy_at_all(trial, kind: FailureKi
 
 
 def test_what_is_the_networks_own_doing_is_not_tried_again_by_itself() -> None:
-    assert set(KINDS) - set(TRIED_AGAIN) == {"out of memory", "non-finite loss", "time limit"}
+    assert set(KINDS) - set(TRIED_AGAIN) == {"out of memory", "non-finite loss", "time limit", "no kernels"}
 
 
 def test_the_seconds_of_a_trial_are_all_of_its_parts() -> None:

@@ -69,8 +69,8 @@ def run_trials(
 ) -> None:
     """Run the groups; only this function writes the journal.
 
-    EvidenceError after three trials of different super-blocks, or of the only one, that failed alike by a bug or by the images,
-    as the others would too.
+    EvidenceError after three trials of different super-blocks, or of the only one, that failed alike by a bug, by the images or
+    for lack of kernels, as the others would too.
     """
     groups = list(groups)
     enough = min(2, len({trial.index for group in groups for trial in group}))
@@ -80,7 +80,7 @@ def run_trials(
             if isinstance(event, TrialResult):
                 journal.append(event.model_dump(mode="json"))
             tell(event)
-            if isinstance(event, TrialResult) and event.failure and event.failure.kind in ("bug", "data"):
+            if isinstance(event, TrialResult) and event.failure and event.failure.kind in ("bug", "data", "no kernels"):
                 found = alike.setdefault(event.failure.message, [])
                 found.append(event.index)
                 if len(found) >= ALIKE and len(set(found)) >= enough:
