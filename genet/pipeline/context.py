@@ -39,13 +39,14 @@ from genet.training.splits import Splits, check_augment, load_data
 class RunContext:
     """The context of all steps of a job on its run folder. What a step asks for is loaded then, and kept.
 
-    It is `locked` if no other process may write into the folder.
+    It is `locked` if no other process may write into the folder, and may `remeasure` in another setting than the run's.
     """
 
     folder: RunFolder
     recipe: Recipe
     progress: Progress
     locked: bool = False
+    remeasure: bool = False
 
     @cached_property
     def device(self) -> torch.device:
@@ -107,7 +108,12 @@ class RunContext:
 
     @cached_property
     def table(self) -> LatencyTable:
-        """The latency table of this device and setting; the rows of another machine's evidence are taken into it."""
+        """The latency table of this device and setting; the rows of another machine's evidence are taken into it.
+
+        RunError if the run was measured in another setting, unless that may be measured anew.
+        """
+        if not self.remeasure:
+            check_setting(self)
         table = LatencyTable(Journal(self.folder.latency.path, self.progress.say), self.meter.setting)
         self._say_damaged(self.folder.latency.path.name, table)
         if self._evidence is not None:
@@ -204,8 +210,8 @@ def check_setting(job: RunContext) -> None:
     if before := other_setting(job):
         was, asked = differences_in_words(before, job.meter.setting)
         raise RunError(
-            f"{job.folder.path}: was measured with {was}, and this command would measure anew with {asked}; give --remeasure for "
-            "that, or settings as before"
+            f"{job.folder.path}: was measured with {was}, and this command would measure anew with {asked}; give genet run "
+            "--remeasure for that, or settings as before"
         )
 
 
@@ -214,10 +220,11 @@ def open_run(folder: Path, progress: Progress, recipe: Recipe | None = None, sam
     """Take a run folder for this process, for the given recipe or for the one it holds.
 
     If the recipe's device or images are missing, its folder is not free, or it must go on in the `same_setting` and was measured
-    in another, nothing changes on disk.
+    in another, nothing changes on disk. The recipe that the folder holds goes on in the same setting in any case, which is
+    checked once latencies are needed.
     """
     files = RunFolder(folder)
-    job = RunContext(files, recipe or files.recipe(), progress)
+    job = RunContext(files, recipe or files.recipe(), progress, remeasure=recipe is not None and not same_setting)
     with progress.awake():
         if recipe:
             files.check_free_for(recipe)

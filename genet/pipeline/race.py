@@ -13,6 +13,7 @@ from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.joint_trials import run_joint_trials
 from genet.pipeline.master import master_schedule, parent_of
+from genet.pipeline.search_state import run_table
 from genet.pipeline.trainings import FinishedTraining, Trainings
 from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, Outcomes, TournamentWinner, Trained
 from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced_networks
@@ -64,16 +65,20 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
 def _widest_spread(job: RunContext, entrants: Sequence[Entrant]) -> float:
     """Return the widest spread of the entrants' timings, 0 for latencies that are evidence from elsewhere."""
     networks = {entrant.network for entrant in entrants if entrant.ms_per_image is not None}
-    return max((row.spread for row in job.table.network_rows if row.network in networks), default=0.0)
+    rows = run_table(job).network_rows if networks else ()
+    return max((row.spread for row in rows if row.network in networks), default=0.0)
 
 
 def _won(job: RunContext) -> TournamentWinner | None:
-    """Return the winner of the tournament with its latency in the present setting, as far as it was measured in it."""
+    """Return the winner of the tournament with its latency in the run's setting, as far as it was measured in it."""
     won = job.tournament.won if job.tournament else None
-    row = job.table.network_row(job.masternet) if won else None
-    if won is None or row is None:
+    if won is None:
+        return None
+    table = run_table(job)
+    row = table.network_row(job.masternet)
+    if row is None:
         return won
-    ms = row.ratio * job.table.masternet_ms(job.reference) / job.table.setting.batch
+    ms = row.ratio * table.masternet_ms(job.reference) / table.setting.batch
     return won.model_copy(update={"ms_per_image": ms})
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from genet.cli.main import main
 from genet.config.budget import Budget
+from genet.config.reader import to_yaml
 from genet.config.recipe import Data, PretrainedMaster, Recipe
 from genet.latency.table import settings
 from genet.pipeline.context import open_run
@@ -22,7 +23,7 @@ from genet.progress import SILENT, Progress
 from genet.search.race import Entrants
 from genet.storage import write_atomic
 from genet.training.image_identity import ImageContents
-from tests.fixtures.commands import fault
+from tests.fixtures.commands import answer, fault
 from tests.fixtures.tiny import tiny_recipe
 
 WITHOUT_TORCH = """
@@ -192,8 +193,22 @@ def test_another_setting_is_told_first_in_one_line_and_not_measured_without_bein
     _, told, now = re.split(r": was measured with |, and this command would measure anew with ", said)
     assert (was in told) is (was != "contiguous")
     assert asked in now
-    assert now.endswith("; give --remeasure for that, or settings as before")
+    assert now.endswith("; give genet run --remeasure for that, or settings as before")
     assert stamps(copy.path) == before
+
+
+@pytest.mark.parametrize("command", [("profile",), ("select",), ("validate",), ("distill", "--extra", "1")])
+def test_no_step_measures_in_another_setting_than_the_run(
+    copy: RunFolder, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_atomic(copy.recipe_file, to_yaml(other_batch(copy.recipe())).encode())
+    before = copy.latency.path.read_bytes()
+    step, *options = command
+    said = fault(capsys, step, copy.path, *options)
+    assert said.startswith(f"{copy.path}: was measured with batch 64, and this command would measure anew with batch 32; ")
+    assert copy.latency.path.read_bytes() == before
+    for measures_nothing in ("fit", "race"):
+        answer(capsys, measures_nothing, copy.path)
 
 
 def test_what_is_asked_to_be_measured_anew_is(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -233,7 +233,7 @@ def test_on_another_device_it_is_measured_anew_and_no_training_is_repeated_and_a
 def test_on_another_device_a_run_that_has_only_its_tournament_goes_no_further_without_being_asked(run: RunFolder) -> None:
     recipe, before = run.recipe(), run.latency.path.stat().st_mtime_ns
     elsewhere = recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"device": "estimate:t4"})})
-    law = r"was measured with .*v100.* would measure anew with .*t4.*; give --remeasure for that"
+    law = r"was measured with .*v100.* would measure anew with .*t4.*; give genet run --remeasure for that"
     with pytest.raises(RunError, match=law), open_run(run.path, Progress(), elsewhere, same_setting=True):
         pass
     assert run.latency.path.stat().st_mtime_ns == before
