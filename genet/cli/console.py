@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ WIDTH, GAP = 80, 2  # columns of a table, and between two of its own
 FIRST = 36  # of its first column before it is folded
 NOTHING = ("", "n/a")
 progress = on_screen  # of long work
+
+
+def wrapped(text: str) -> str:
+    """Return text in lines as wide as a table; names and paths stay whole."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

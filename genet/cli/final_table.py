@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
-from genet.cli.console import WIDTH, Answer, latency_heading, table
+from genet.cli.console import Answer, latency_heading, table, wrapped
 from genet.config.budget import Budget
 from genet.search.outcome import Outcome, Outcomes, RacedNetwork, UnmetBudget, cost_in_words
 
@@ -24,21 +23,21 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
     table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
-    print("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says")
+    print(wrapped("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says"))
     print(f"± standard errors of accuracies, half of a 99.9 % interval of {latency_heading(found.setting)}")
     if found.noise_warning:
-        print(textwrap.fill(found.noise_warning, WIDTH))
+        print(wrapped(found.noise_warning))
     cost = cost_in_words(found.cost) if found.cost else f"{found.trainings:.1f} full trainings' worth"
-    print(textwrap.fill(f"the search and the race cost {cost}", WIDTH))
+    print(wrapped(f"the search and the race cost {cost}"))
     if found.initial_weights_note:
-        print(found.initial_weights_note)
+        print(wrapped(found.initial_weights_note))
     for row in found.outcomes:
-        print(f"\nbudget {row.budget}: {row.verdict}")
+        print("\n" + wrapped(f"budget {row.budget}: {row.verdict}"))
         for each in row.exported:
             print("  handed out:" if each.name == row.name else "  best of the search:")
             print(f"    {each.network}\n    {folder / each.export}\n    genet latency {folder / 'networks' / each.name}")
     for name, why in found.failed.items():
-        print(f"\n{name} is out of the race: {why}")
+        print("\n" + wrapped(f"{name} is out of the race: {why}"))
 
 
 def _row(row: Outcome) -> list[str]:

@@ -18,7 +18,7 @@ Replacement = str | Callable[[re.Match[str]], str]
 AS_ARGUMENTS: dict[str, Replacement] = {  # patterns of what faults name on the command line, and what functions have instead
     r"use --new-run for a new folder, or --run FOLDER": "give another folder",
     r"--new-run( for (a new folder|new trials))?": "another folder",
-    r"--remeasure": "another folder",
+    r"(genet run )?--remeasure": "another folder",
     r"--any-master": "`genet run --any-master`",
     r"(--data FOLDER) to genet run or genet export": r"\1",
     r", or set input\.classes to \d+ in the network's file": "",
