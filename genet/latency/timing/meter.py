@@ -156,16 +156,19 @@ class DeviceMeter:
         return True
 
     def _module(self, workload: Workload) -> nn.Module:
-        """Make weights on the device: for thousands of blocks, copying them would take longer than timing."""
-        with torch.device("meta"):
-            module = workload.build()
-        module = module.to(dtype=DTYPES[self.setting.dtype]).to_empty(device=self.device).eval()
-        for name, weights in (*module.named_parameters(), *module.named_buffers()):
-            if weights.is_floating_point():
-                weights.normal_(std=0.05) if "running_var" not in name else weights.fill_(1)
-            else:
-                weights.zero_()
-        return module.to(memory_format=MEMORY_FORMATS[self.setting.memory_format])
+        """Build a workload with random weights on the device."""
+        if self.device.type == "cpu":
+            module = workload.build().to(dtype=DTYPES[self.setting.dtype])
+        else:  # of thousands of blocks, copying the weights to a GPU would take longer than timing
+            with torch.device("meta"):
+                module = workload.build()
+            module = module.to(dtype=DTYPES[self.setting.dtype]).to_empty(device=self.device)
+            for name, weights in (*module.named_parameters(), *module.named_buffers()):
+                if weights.is_floating_point():
+                    weights.normal_(std=0.05) if "running_var" not in name else weights.fill_(1)
+                else:
+                    weights.zero_()
+        return module.eval().to(memory_format=MEMORY_FORMATS[self.setting.memory_format])
 
     def _images(self, workload: Workload) -> Tensor:
         shape = (self.setting.batch, *workload.image)
