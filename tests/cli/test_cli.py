@@ -319,6 +319,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_after(tmp_path: Path) -> No
     assert json.loads(after.stdout.splitlines()[-1])["outcomes"]
 
 
+@pytest.mark.slow
 def test_output_cut_off_by_a_reader_is_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)

@@ -44,6 +44,7 @@ def test_an_answer_that_finds_no_room_is_a_fault_of_one_line(command: str) -> No
     assert line.startswith("standard output: got 'No space left on device'")
 
 
+@pytest.mark.slow
 def test_a_fault_keeps_its_code_when_nobody_can_read_it() -> None:
     assert in_a_shell(f"{sys.executable} -m genet check nowhere.yaml >&- 2>&-").returncode == 2
     assert in_a_shell(f"{sys.executable} -m genet nonsense 2> /dev/full").returncode == 2

@@ -256,6 +256,7 @@ def test_more_joint_trials_go_on_from_those_that_there_are(raced: RunFolder, tmp
     assert not any(line["network"] in {trial.network for trial in before} and line["epochs"] == 1 for line in new)
 
 
+@pytest.mark.slow
 def test_a_round_that_is_killed_is_not_proposed_anew(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(spec: Any, *given: Any) -> Any:
         raise KeyboardInterrupt

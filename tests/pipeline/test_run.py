@@ -114,6 +114,7 @@ def test_running_again_repeats_nothing(copy: RunFolder) -> None:
     }
 
 
+@pytest.mark.slow
 def test_other_budgets_repeat_no_measured_block_and_no_trial(copy: RunFolder) -> None:
     recipe = copy.recipe()
     blocks_before = sum(record["row"] == "block" for record in copy.latency.read().records)

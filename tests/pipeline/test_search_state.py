@@ -104,6 +104,7 @@ def entrants_of(run: RunFolder, folder: Path, patch: pytest.MonkeyPatch, killed_
     return found.entrants
 
 
+@pytest.mark.slow
 def test_a_command_that_was_killed_finds_the_entrants_that_an_undisturbed_one_finds(
     chosen: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

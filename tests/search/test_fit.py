@@ -301,6 +301,7 @@ def ranked_by_size(noise: float, costs: dict[int, float], seeds: Iterable[int]) 
     return sum(agreement(size_of, fit(MASTERNET, ACCURACY, world.results(), IMAGES)) >= 0.8 for world in worlds)
 
 
+@pytest.mark.slow
 def test_pure_noise_mostly_leaves_the_ranking_to_size() -> None:
     """In 10 of 15 draws at least; in the others slopes of luck predict left-out trials better than size alone by `PAYS`."""
     draws = ((0.005, 0.0, range(5)), (0.02, -0.02, range(5, 10)), (0.05, -0.05, range(10, 15)))
