@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genet.cli.console import Answer, latency_heading, table, wrapped
+from genet.cli.console import Answer, table, wrapped
 from genet.config.budget import Budget
 from genet.search.outcome import Outcome, Outcomes, RacedNetwork, UnmetBudget, cost_in_words
 
@@ -23,8 +23,9 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
     table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
+    print(wrapped(f"± of accuracies: standard errors; of ms: half of a 99.9 % interval. {_latencies(found)}"))
+    print("the images held out decide, as the lines below tell; test images decide nothing")
     print(wrapped("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says"))
-    print(f"± standard errors of accuracies, half of a 99.9 % interval of {latency_heading(found.setting)}")
     if found.noise_warning:
         print(wrapped(found.noise_warning))
     cost = cost_in_words(found.cost) if found.cost else f"{found.trainings:.1f} full trainings' worth"
@@ -34,10 +35,19 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     for row in found.outcomes:
         print("\n" + wrapped(f"budget {row.budget}: {row.verdict}"))
         for each in row.exported:
+            place = folder / "networks" / each.name
             print("  handed out:" if each.name == row.name else "  best of the search:")
-            print(f"    {each.network}\n    {folder / each.export}\n    genet latency {folder / 'networks' / each.name}")
+            print(f"    {each.network}\n    exports: {folder / each.export}\n    how to load and serve it: {place / 'card.md'}")
+            print(f"    next: genet latency {place}")
     for name, why in found.failed.items():
         print("\n" + wrapped(f"{name} is out of the race: {why}"))
+
+
+def _latencies(found: Outcomes) -> str:
+    """Return what the column of latencies tells."""
+    how = "Estimated" if found.setting.estimate else "Measured"
+    served = f"{found.setting.runtime} at batch {found.setting.batch}"
+    return f"{how} in {served}, in turn with the MasterNet, as multiples of its {found.masternet_ms_per_image:.4f} ms/image."
 
 
 def _row(row: Outcome) -> list[str]:
@@ -49,7 +59,7 @@ def _row(row: Outcome) -> list[str]:
         rival = f"best searched\n{_test(row.best_searched)}" if row.best_searched else "none searched"
     return [
         row.name,
-        _budget(row.budget),
+        _budget(row.budget) + (f"\n{row.budget_ms_per_image:.4f}" if row.budget.relative else ""),
         latency + interval + ("\ntoo noisy\nto tell" if row.too_noisy else ""),
         _test(row),
         rival + (", tie" if row.tie else ""),

@@ -89,11 +89,7 @@ def _print_explanation(choice: SelectedNetwork, why: Explanation, batch: int) ->
     for rival in why.rivals:
         certainty = "told apart" if rival.apart else "cannot be told apart by these trials"
         certainty += f" (by {APART} standard errors)"
-        side = "behind" if rival.behind.value >= 0 else "ahead"
-        print(
-            f"  next best: {rival.network}: {abs(100 * rival.behind.value):.2f} ± {100 * rival.behind.error:.2f} points {side}, "
-            f"{rival.parameters:,} parameters; {certainty}"
-        )
+        print(f"  next best: {rival.network}: {rival.points}, {rival.parameters:,} parameters; {certainty}")
     if why.beyond_trials:
         places = ", ".join(str(index + 1) for index in why.beyond_trials)
         print(f"  super-blocks {places} are of sizes outside what the trials tried: there the prediction extrapolates")

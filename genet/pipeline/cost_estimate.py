@@ -6,6 +6,7 @@ the table, rounds of a network, training steps, steps of a trial in every super-
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from collections.abc import Sequence
@@ -263,9 +264,15 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
     if not seen.contenders:
         del facts["tournament"]
     facts |= {f"budget {each.budget}": each.prospect for each in seen.budgets}
-    indent = " " * MARGIN
+    indent, kept = " " * MARGIN, r"(?<=\d) (?=(?:s|min|h)\b)"  # a number stays with its unit
     return [
-        line
+        line.replace("\xa0", " ")
         for name, fact in facts.items()
-        for line in textwrap.wrap(f"{name:<{MARGIN - 1}} {fact}", COLUMNS, subsequent_indent=indent, break_long_words=False)
+        for line in textwrap.wrap(
+            f"{name:<{MARGIN - 1}} {re.sub(kept, chr(0xA0), fact)}",
+            COLUMNS,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     ]

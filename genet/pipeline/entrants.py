@@ -54,6 +54,7 @@ def find_entrants(job: RunContext) -> Entrants:
     with job.progress.awake("certifying what is predicted to be next best"):
         found = [entrant for choice in _chosen(job, selection) for entrant in finder.searched(choice)]
     found += finder.designs(designs, _resolutions(job, selection), fastest)
+    found += list(_certified_for_another(found, finder.limits))
     budgets = list(finder.limits)
     before = _before(job)
     result = Entrants(
@@ -74,6 +75,14 @@ def _inputs(job: RunContext, selection: Selection, designs: Sequence[Design]) ->
     shapes = "/".join((SCALING, *(f"{design.name} {design.network}" for design in designs)))
     race = job.recipe.race.model_dump_json(include={"effort", "searched"})
     return digest(f"{selection.model_dump_json()}/{race}/{shapes}")
+
+
+def _certified_for_another(found: Sequence[Entrant], limits: Mapping[Budget, float]) -> Iterator[Entrant]:
+    """Yield entrants of other budgets for each budget that has none of its own, if they are certified within it too."""
+    for budget, limit in limits.items():
+        if all(entrant.budget != budget for entrant in found):
+            within = (entrant for entrant in found if budget in entrant.within)
+            yield from (each.model_copy(update={"budget": budget, "budget_ms_per_image": limit}) for each in within)
 
 
 def _unmet(

@@ -76,6 +76,7 @@ def profile_device(job: RunContext) -> Staircases:
     else:
         _measure(job, wanted, "latency of blocks on offer")
         measure_networks(job, kept)
+        _say_budgets(job)
     correction = predictor(job, job.table, kept).correction
     if correction.left_out_error is not None:
         job.progress.say(
@@ -123,6 +124,15 @@ def _profile(job: RunContext, wanted: Iterable[Block], tracker: Tracker) -> int:
 def _say_marked(job: RunContext, marked: int) -> None:
     if marked:
         job.progress.say(f"  {marked} rows drifted by over 2 %, and did so when measured again; they are corrected for it")
+
+
+def _say_budgets(job: RunContext) -> None:
+    """Say how long the MasterNet takes by all its rounds, and the budgets that are multiples of it."""
+    batch, masternet_ms = job.table.setting.batch, job.table.masternet_ms(job.reference)
+    row = job.table.network_row(job.reference)
+    rounds, relative = len(row.ms) if row else 0, [budget for budget in job.recipe.select.budgets if budget.relative]
+    told = "".join(f", {budget} is {budget.ms(masternet_ms, batch) / batch:.4f}" for budget in relative)
+    job.progress.say(f"  the MasterNet takes {masternet_ms / batch:.4f} ms/image over {rounds} rounds{told}")
 
 
 def measure_networks(job: RunContext, kept: Mapping[int, WidthsOnOffer]) -> None:

@@ -52,6 +52,12 @@ class Rival(Record):
     behind: Estimate  # accuracy of the network chosen over this one
     apart: bool  # whether the trials can tell them apart
 
+    @property
+    def points(self) -> str:
+        """Distance behind the network chosen, or ahead of it, in points with its standard error."""
+        side = "behind" if self.behind.value >= 0 else "ahead"
+        return f"{abs(100 * self.behind.value):.2f} ± {100 * self.behind.error:.2f} points {side}"
+
 
 class Explanation(Record):
     """Why this network was chosen."""

@@ -9,7 +9,7 @@ from genet.config.reader import read_recipe
 from genet.latency.profile import SCAN, seconds_per_row
 from genet.latency.workload import Workload, read_blocks
 from genet.pipeline.context import open_run
-from genet.pipeline.cost_estimate import CERTIFICATE_ROUNDS, SCALES_MEASURED
+from genet.pipeline.cost_estimate import CERTIFICATE_ROUNDS, SCALES_MEASURED, outlook, preflight
 from genet.pipeline.profile import check_job
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
@@ -61,3 +61,12 @@ def test_the_cost_is_told_by_the_parts_that_a_finished_run_tells(finished: RunFo
     assert (seen.cost[MASTER], spent.cost[MASTER]) == (1.5, 1.5)
     assert spent.cost[RACE] <= seen.cost[RACE]
     assert spent.trainings == sum(spent.cost.values())
+
+
+def test_no_line_of_it_ends_between_a_number_and_its_unit(finished: RunFolder) -> None:
+    with open_run(finished.path, Progress()) as job:
+        seen, setting = preflight(job), job.table.setting
+    for minutes in range(40):
+        lines = outlook(seen.model_copy(update={"seconds": {"profile": 61.0 * minutes, "race": 3e4 + 67.0 * minutes}}), setting)
+        assert max(map(len, lines)) <= 80
+        assert not [line for line in lines if line.split()[0] in ("s", "min", "h")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from genet.arch.external import ExternalModel, read_notation
 from genet.arch.network import Input, Network
 from genet.cli.final_table import print_outcomes
 from genet.cli.main import main
+from genet.config.budget import Budget
 from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe, Search, Select
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError, NoKernelError, OutOfMemoryError
@@ -24,7 +26,7 @@ from genet.pipeline import scale_designs as scan_step
 from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
-from genet.pipeline.entrants import EntrantFinder, find_entrants
+from genet.pipeline.entrants import EntrantFinder, _certified_for_another, find_entrants
 from genet.pipeline.export import export_selected
 from genet.pipeline.fit import fit_trials
 from genet.pipeline.joint_trials import TARGET_SHARE, run_joint_trials
@@ -98,6 +100,23 @@ def raced(chosen: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFol
         export_selected(job, ["timm"])
         write_report(job)
     return RunFolder(folder)
+
+
+def test_no_training_is_run_twice_whatever_budgets_a_network_races_for(raced: RunFolder) -> None:
+    ids = [record["id"] for record in raced.race.read().records]
+    assert len(ids) == len(set(ids)) > 1
+
+
+def test_designs_race_at_every_resolution_and_in_budgets_that_they_are_certified_for(run: RunFolder) -> None:
+    with open_run(run.path, Progress()) as job:
+        finder = EntrantFinder(SearchState(job, job.table), job.recipe.select.budgets[:1])
+        (budget,) = finder.limits
+        found = list(finder.designs(designs_of(job.recipe)[:1], {budget: (12, 16)}, {budget: math.inf}))
+    assert {(each.design, each.resolution) for each in found} == {("masternet", 12), ("masternet", 16)}
+    smaller = Budget.parse("0.1x")
+    within = found[0].model_copy(update={"within": (budget, smaller)})
+    (added,) = _certified_for_another([within, *found[1:]], {budget: 1.0, smaller: 0.5})
+    assert (added.budget, added.budget_ms_per_image, added.network) == (smaller, 0.5, within.network)
 
 
 def without_joint(found: Entrants) -> Entrants:
