@@ -22,7 +22,7 @@ from genet.search.certificate import Certificate, SelectedNetwork, Selection
 from genet.search.known_designs import Design, designs_of
 from genet.search.outcome import UnmetBudget
 from genet.search.race import Entrant, Entrants
-from genet.search.scaling import Scales, forms_within
+from genet.search.scaling import Scales
 from genet.storage import digest
 
 LOOKED_AT = 12  # of the next best predictions, in case some break the budget
@@ -214,10 +214,10 @@ class EntrantFinder:
         for budget in budgets:
             certify = partial(self.certificate, budget, patient=False)  # a scale that is narrower by 3 % is as good
             target_ms = self._target_ms(budget)
-            found = forms_within(forms, target_ms, certify, whole_macs)
+            found = scaled_designs.within(forms, target_ms, certify, whole_macs)
             found = self._as_it_is(design.network.at(resolution), budget, found)
             for network, certificate in found:
-                yield self.entrant(*scaled_designs.widened(network, certificate, target_ms, certify), design.name, budget)
+                yield self.entrant(network, certificate, design.name, budget)
             if found:
                 continue
             ends = self._fastest(forms, budget)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from statistics import fmean
 
 from genet.config.budget import Budget
@@ -33,7 +32,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     masternet, _ = job.folder.read(job.folder.master, Trained), job.splits  # the images must not have changed
     found = find_entrants(job)
     trainings = Trainings(job, runner, {each.network: each.design for each in found.entrants if each.design}, parent_of(job))
-    found = run_joint_trials(job, found, partial(trainings.train_shortly, title="joint trials"), trainings.trained_shortly)
+    found = run_joint_trials(job, found, trainings.train_shortly, trainings.trained_shortly)
     entrants = found.racing
     scores = _trained(job, trainings, entrants)
     winners = outcomes(entrants, scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from genet.arch.external import ModelSpec
@@ -14,9 +14,9 @@ from genet.latency.trace import structure_cost
 from genet.pipeline.context import RunContext
 from genet.progress import UNSEEN, Tracker
 from genet.search.known_designs import Design, to_next_edge
-from genet.search.scaling import Scales
+from genet.search.scaling import Scales, forms_within
 
-SCALING = "4"  # raised when designs are scaled in another way, so that a run scales them anew
+SCALING = "5"  # raised when designs are scaled in another way, so that a run scales them anew
 C = TypeVar("C")  # the type of a certificate
 
 
@@ -36,25 +36,34 @@ class ScaledDesigns:
             for networks in design.forms(resolution)
         ]
 
-    def widened(
-        self, network: ModelSpec, certificate: C, limit_ms: float, certify: Callable[[Network], C | None]
-    ) -> tuple[ModelSpec, C]:
-        """Widen one super-block after the other to the end of its step, if the network is still within the limit.
+    def within(
+        self, forms: Sequence[Scales[ModelSpec]], limit_ms: float, certify: Callable[[ModelSpec], C | None], whole_macs: int
+    ) -> list[tuple[ModelSpec, C]]:
+        """Return the scales of a design's forms that are certified within a limit, widened to the ends of their steps.
 
-        The widest is certified; if that fails, the one before it, and so on.
+        Of a scale the widest network is certified; if that fails, the one before it, and so on, down to the scale itself. For
+        `whole_macs` see `forms_within`.
         """
-        if not isinstance(network, Network):
-            return network, certificate
-        widened = [network]
-        for index in range(len(network.superblocks)):
-            wider = to_next_edge(widened[-1], index)
+
+        def certified(scale: ModelSpec) -> tuple[ModelSpec, C] | None:
+            for network in reversed(self._widened(scale, limit_ms)):
+                found = certify(network)
+                if found is not None:
+                    return network, found
+            return None
+
+        return [found for _, found in forms_within(forms, limit_ms, certified, whole_macs)]
+
+    def _widened(self, scale: ModelSpec, limit_ms: float) -> Sequence[ModelSpec]:
+        """Return a scale, and after it what it becomes as one super-block after the other goes to the end of its step."""
+        if not isinstance(scale, Network):
+            return [scale]
+        networks = [scale]
+        for index in range(len(scale.superblocks)):
+            wider = to_next_edge(networks[-1], index)
             if wider is not None and self._ms(wider) <= limit_ms:
-                widened.append(wider)
-        for candidate in reversed(widened[1:]):
-            found = certify(candidate)
-            if found is not None:
-                return candidate, found
-        return network, certificate
+                networks.append(wider)
+        return networks
 
     def _ms(self, network: ModelSpec) -> float:
         """Return milliseconds per batch, infinite if it cannot be timed."""

@@ -18,7 +18,6 @@ from genet.pipeline.trainings import PASSING, Trainings, read_finished
 from genet.progress import Tracker
 from genet.search.known_designs import Design, portfolio_of
 from genet.search.outcome import percent
-from genet.search.scaling import forms_within
 from genet.search.tournament import Contender, Round, RoundResult, Standing, Tournament, ranked, standings, tournament_rounds
 from genet.statistics import half_interval
 from genet.storage import digest
@@ -129,14 +128,13 @@ def _contender(job: RunContext, design: Design, tracker: Tracker) -> Contender |
         found: tuple[ModelSpec, NetworkRow] = network, measure_network(job.table, job.meter, network, job.reference)
     else:
         scaled_designs = ScaledDesigns(job, tracker)
-        scales = forms_within(
-            scaled_designs.forms(design, network.input.resolution), limit_ms, certify, structure_cost(network).macs
-        )
+        forms = scaled_designs.forms(design, network.input.resolution)
+        scales = scaled_designs.within(forms, limit_ms, certify, structure_cost(network).macs)
         if not scales:
             why = f" ({first_line(scaled_designs.faults[0])})" if scaled_designs.faults else ""
             job.progress.say(f"  {design.name}: no scale of it is within {limit_ms / batch:.4f} ms/image{why}; it takes no part")
             return None
-        found = scaled_designs.widened(*scales[-1], limit_ms, certify)
+        found = scales[-1]
     scaled, row = found
     return Contender(
         design=design.name,
