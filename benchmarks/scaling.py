@@ -25,12 +25,12 @@ from genet.models.build import build
 from genet.storage import Journal, write_atomic
 from genet.training.splits import load_data
 from genet.trials.context import TrialContext
-from genet.trials.finetune import FineTune
-from genet.trials.group import PROGRESS_EVERY_S
+from genet.trials.finetune import PROGRESS_EVERY_S
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.results import Event, TrialResult, read_results
 from genet.trials.runners.processes import Processes
 from genet.trials.runners.runner import Work, run_trials
+from genet.trials.work import FineTune
 
 RESULTS = 3000  # handed to the driver at once
 GPUS = 1000

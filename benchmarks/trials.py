@@ -39,12 +39,12 @@ from genet.training.image_sets import FirstImages
 from genet.training.loop import Execution, TrainingInputs, train
 from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
-from genet.trials.finetune import FineTune
-from genet.trials.group import NORM_IMAGES
+from genet.trials.finetune import NORM_IMAGES
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.results import Seconds, TrialResult, read_results
 from genet.trials.runners.processes import Processes
 from genet.trials.runners.runner import run_trials
+from genet.trials.work import FineTune
 
 HERE = Path(__file__).parent
 PER_CLASS = 900

@@ -19,9 +19,9 @@ from genet.training.image_sets import View
 from genet.training.loop import EpochDone, Execution, TrainingInputs, train
 from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
-from genet.trials.finetune import FineTune
 from genet.trials.plan import plan_trials
 from genet.trials.results import TrialResult
+from genet.trials.work import FineTune
 from tests.fixtures.heard import Heard
 from tests.fixtures.tiny import tiny_recipe
 

@@ -39,9 +39,9 @@ from genet.training.image_sets import Batch, TensorImages, View
 from genet.training.loop import Execution, TrainingInputs, train
 from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
-from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.results import TrialResult
+from genet.trials.work import FineTune
 from tests.fixtures.heard import Heard
 from tests.fixtures.pretend_gpu import CUDA, label, pretend_gpu
 from tests.fixtures.tiny import RECIPE, tiny_recipe, write_recipe

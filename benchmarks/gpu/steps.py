@@ -25,7 +25,7 @@ from genet.training.loop import Execution, TrainingInputs, _Loop
 from genet.training.replay import CALLS_BEFORE, Replayed
 from genet.training.splits import Splits
 from genet.trials.context import TrialContext
-from genet.trials.group import _TrialGroup
+from genet.trials.finetune import _TrialGroup
 from genet.trials.plan import Trial, groups, plan_trials
 from gpu.bench import Bench
 

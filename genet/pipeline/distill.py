@@ -17,12 +17,12 @@ from genet.search.outcome import Trained
 from genet.storage import Record, is_locked
 from genet.trials.checkpoint import forget
 from genet.trials.context import TrialContext
-from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.probe import expected_seconds
 from genet.trials.results import TRIED_AGAIN, Event, ProgressDelta, TrialResult, progress_by_superblock, read_results
 from genet.trials.runners.opening import open_runner
 from genet.trials.runners.runner import Runner, run_trials
+from genet.trials.work import FineTune
 
 PACE_EVERY_S = 2.0
 OpenRunner = Callable[[str], Runner]  # the kinds of a recipe's device

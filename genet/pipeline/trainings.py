@@ -30,8 +30,8 @@ from genet.training.checkpoints import Checkpoints
 from genet.training.log import NO_LOG, Log
 from genet.training.loop import Execution
 from genet.training.splits import Splits
-from genet.trials.finetune import classify_failure
 from genet.trials.results import TRIED_AGAIN, Event, Failure, FailureKind, ProgressDelta
+from genet.trials.work import classify_failure
 
 PASSING = (*TRIED_AGAIN, "out of memory")  # failures that the next command tries again: a device that others fill may have room
 

@@ -16,10 +16,10 @@ from genet.training.accuracy import EVALUATION_BATCH
 from genet.training.image_sets import FirstImages
 from genet.training.splits import Splits
 from genet.trials.context import TrialContext
-from genet.trials.finetune import FineTune
-from genet.trials.group import NORM_IMAGES
+from genet.trials.finetune import NORM_IMAGES
 from genet.trials.plan import Trial, groups
 from genet.trials.results import Seconds, TrialResult
+from genet.trials.work import FineTune
 
 STEPS, STEPS_RECORDED = 2, 20  # steps in an epoch of the probe; a GPU's first few record the graph that the others replay
 TOGETHER = 2  # trials in the probe's group, which share the common work

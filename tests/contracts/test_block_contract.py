@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from timm.models.byobnet import BasicBlock, BottleneckBlock, LayerFn
 from torch import nn
 
 from genet.arch.cost import block_cost
-from genet.arch.network import Block
+from genet.arch.network import Block, SuperBlockKind
 from genet.models.blocks import ResidualBlock, build_block
 from genet.models.build import initialise
 
@@ -18,10 +20,10 @@ SIZE = 9  # odd, so that a stride of 2 has to round
 
 BLOCKS = [
     pytest.param(
-        Block(kind, kernel, ratio, in_width, WIDTH, stride, SIZE),  # type: ignore[arg-type]
+        Block(kind, kernel, RATIOS[kind], in_width, WIDTH, stride, SIZE),
         id=f"{kind}-k{kernel}-s{stride}-{'equal' if in_width == WIDTH else 'unequal'}",
     )
-    for kind, ratio in RATIOS.items()
+    for kind in get_args(SuperBlockKind)
     for kernel in (3, 5, 7)
     for stride in (1, 2)
     for in_width in (WIDTH, OTHER_WIDTH)

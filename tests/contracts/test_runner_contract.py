@@ -20,12 +20,12 @@ from genet.storage import Journal
 from genet.training.image_sets import TensorImages
 from genet.training.splits import Splits, load_data
 from genet.trials.context import TrialContext
-from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.results import Event, ProgressDelta, TrialResult, failed, read_results
 from genet.trials.runners.on_ray import OnRay
 from genet.trials.runners.processes import Processes
 from genet.trials.runners.runner import InProcess, Runner, Work, run_trials
+from genet.trials.work import FineTune
 from tests.fixtures.stand_ins import OnAnyDevice, answer
 from tests.fixtures.tiny import tiny_recipe
 

@@ -23,10 +23,10 @@ from genet.progress import Progress
 from genet.storage import Journal
 from genet.training.splits import load_data
 from genet.trials.context import TrialContext
-from genet.trials.finetune import FineTune
 from genet.trials.plan import Trial, groups, plan_trials
 from genet.trials.results import Event, TrialResult, read_results
 from genet.trials.runners.runner import run_trials
+from genet.trials.work import FineTune
 from tests.fixtures.stand_ins import WORKERS, Sleeping
 from tests.fixtures.tiny import tiny_recipe
 

@@ -27,10 +27,10 @@ from genet.training.loop import TrainingInputs, epoch_seed, train
 from genet.training.splits import Splits, load_data
 from genet.trials.checkpoint import CheckpointPlace
 from genet.trials.context import TrialContext
-from genet.trials.finetune import FineTune
-from genet.trials.group import _Child, _TrialGroup, fine_tune, trained_parts
+from genet.trials.finetune import _Child, _TrialGroup, fine_tune, trained_parts
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.results import Event, FailureKind, ProgressDelta, TrialResult, settled
+from genet.trials.work import FineTune
 from tests.fixtures.tiny import tiny_recipe
 
 CPU = torch.device("cpu")
@@ -531,7 +531,7 @@ def test_a_fault_of_the_program_is_told_with_its_place(context: TrialContext, tr
     line = next(n for n, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "raise self._fault" in text)
     assert kinds(results) == ["bug"] * len(of(trials, 0))
     messages = {result.failure.message for result in results.values() if result.failure}
-    assert messages == {f"ZeroDivisionError: division by zero (test_group.py:{line})"}
+    assert messages == {f"ZeroDivisionError: division by zero (test_finetune.py:{line})"}
 
 
 def test_a_trial_that_has_its_result_keeps_it_when_the_rest_of_its_group_fails(
