@@ -20,6 +20,7 @@ from genet.errors import GenetError, StorageError
 from genet.export import exports as writing
 from genet.export.exports import FORMATS, export
 from genet.export.format import TrainedModel
+from genet.export.format_latency import RUNTIMES
 from genet.export.manifest import EVIDENCE_FILE, Exports
 from genet.models.build import GENet, build
 from genet.models.weights import load_weights, save_weights
@@ -325,3 +326,7 @@ def test_saved_weights_load_bit_for_bit(tmp_path: Path) -> None:
     ours, theirs = module.state_dict(), load_weights(NETWORK, tmp_path / "weights.safetensors").state_dict()
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_every_format_that_runs_is_timed_in_a_runtime() -> None:
+    assert set(RUNTIMES) == {each.name for each in FORMATS.values() if each.runs}
