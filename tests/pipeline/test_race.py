@@ -552,7 +552,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
 
 
 def without_cost(run: RunFolder) -> Outcomes:
-    return Outcomes.load(run.results).model_copy(update={"trainings": 0.0})
+    return Outcomes.load(run.results).model_copy(update={"trainings": 0.0, "cost": {}})
 
 
 @pytest.mark.slow
