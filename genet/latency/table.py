@@ -11,7 +11,7 @@ import importlib
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -341,6 +341,10 @@ class LatencyTable:
     def network_row(self, network: ModelSpec) -> NetworkRow | None:
         """Return the measurement of a whole network, None if there is none."""
         return self._networks.get(str(network))
+
+    def widest_spread(self, networks: Collection[str]) -> float:
+        """Return the widest spread of the timings of whole networks, by their notations; 0 if none was measured."""
+        return max((row.spread for row in self._networks.values() if row.network in networks), default=0.0)
 
     def masternet_ms(self, masternet: Network) -> float:
         """Return milliseconds per batch of the MasterNet measured whole; EvidenceError if it was not."""

@@ -28,7 +28,7 @@ from genet.latency.timing.ratio import ROUND_REPEATS
 from genet.latency.workload import network_workload
 from genet.models.build import build
 from genet.pipeline.context import RunContext
-from genet.pipeline.master import master_schedule
+from genet.pipeline.master import master_cost, master_schedule
 from genet.pipeline.reach import BudgetOutlook, outlooks
 from genet.pipeline.train import TrainingSpec, teacher_of
 from genet.progress import duration
@@ -52,7 +52,7 @@ COLUMNS, MARGIN = 80, 24  # of the pre-flight
 PROBED = 2  # blocks of a kind whose rows are timed
 # A network that was not timed before is built and, on a GPU, tried with several kernels: on an H200 0.5 to 2 s.
 PREPARE_S = {"cpu": 0.08, "cuda": 0.8}
-# Rounds of a certificate, on average, and certificates of a design within a budget: as it is scaled, and widened to edges.
+# Rounds of a certificate, on average, and certificates of a design within a budget: widened to edges, and if that fails less so.
 CERTIFICATE_ROUNDS, CERTIFICATES = 10, 2  # 9.7 and 8.8 rounds in two runs of benchmarks/budgets.py on two CPU cores
 EXPORT_S = 5.0  # one ONNX export with its check, as measured on two CPU cores; a small share of any job
 
@@ -117,10 +117,9 @@ def preflight(job: RunContext) -> Preflight:
 
 def _cost(recipe: Recipe, trials: float) -> dict[str, float]:
     """Return what each part costs at most, in full trainings (T), given that of the single trials."""
-    master = master_schedule(recipe)
     cost = {
         TOURNAMENT: cost_in_trainings(_contenders(recipe), recipe.train),
-        MASTER: master.epochs / recipe.train.epochs if master else 0.0,
+        MASTER: master_cost(recipe),
         TRIALS: trials,
         RACE: race_cost(recipe),
     }

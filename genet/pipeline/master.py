@@ -50,6 +50,12 @@ def master_schedule(recipe: Recipe) -> Schedule | None:
     return master.schedule if isinstance(master, TunedMaster) else master if isinstance(master, Schedule) else None
 
 
+def master_cost(recipe: Recipe) -> float:
+    """Return what training the MasterNet costs, in full trainings (T)."""
+    master = master_schedule(recipe)
+    return master.epochs / recipe.train.epochs if master else 0.0
+
+
 def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> Trained:
     """Train the MasterNet from the weights in a folder; RunError if the run's trials started from others.
 

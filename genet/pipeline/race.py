@@ -12,7 +12,7 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.joint_trials import run_joint_trials
-from genet.pipeline.master import master_schedule, parent_of
+from genet.pipeline.master import master_cost, parent_of
 from genet.pipeline.search_state import run_table
 from genet.pipeline.trainings import FinishedTraining, Trainings
 from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, Outcomes, TournamentWinner, Trained
@@ -65,8 +65,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
 def _widest_spread(job: RunContext, entrants: Sequence[Entrant]) -> float:
     """Return the widest spread of the entrants' timings, 0 for latencies that are evidence from elsewhere."""
     networks = {entrant.network for entrant in entrants if entrant.ms_per_image is not None}
-    rows = run_table(job).network_rows if networks else ()
-    return max((row.spread for row in rows if row.network in networks), default=0.0)
+    return run_table(job).widest_spread(networks) if networks else 0.0
 
 
 def _won(job: RunContext) -> TournamentWinner | None:
@@ -119,14 +118,14 @@ def _cost(job: RunContext, trainings: Trainings) -> dict[str, float]:
 
     A training that the race takes over from the tournament counts there alone.
     """
-    epochs, master = job.recipe.train.epochs, master_schedule(job.recipe)
+    epochs = job.recipe.train.epochs
     earlier = job.tournament.trainings if job.tournament else frozenset()
     held, raced = trainings.lines(earlier), trainings.lines({task.id for task in trainings.tasks} - earlier)
     full_s = [line.seconds for line in held + raced if line.epochs == epochs and line.seconds]
     trials_s = sum(trial.seconds.total for trial in finished_trials(job))
     cost = {
         TOURNAMENT: sum(line.epochs for line in held) / epochs,
-        MASTER: master.epochs / epochs if master else 0.0,
+        MASTER: master_cost(job.recipe),
         TRIALS: trials_s / fmean(full_s) if full_s else 0.0,
         RACE: sum(line.epochs for line in raced) / epochs,
     }

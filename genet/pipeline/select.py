@@ -87,9 +87,7 @@ def _certified_choice(state: SearchState, budget: Budget, resolution: int, track
 
 
 def _warn_if_busy(state: SearchState, choices: tuple[SelectedNetwork, ...]) -> None:
-    rows = [state.table.network_row(Network.parse(choice.network)) for choice in choices]
-    worst = max((row.spread for row in rows if row), default=0.0)
-    if warning := noise_warning(worst):
+    if warning := noise_warning(state.table.widest_spread({choice.network for choice in choices})):
         state.job.progress.say(f"  {warning}")
 
 
