@@ -16,7 +16,7 @@ from genet.progress import UNSEEN, Tracker
 from genet.search.known_designs import Design, to_next_edge
 from genet.search.scaling import Scales, forms_within
 
-SCALING = "5"  # raised when designs are scaled in another way, so that a run scales them anew
+SCALING = "6"  # raised when designs are scaled in another way, so that a run scales them anew
 C = TypeVar("C")  # the type of a certificate
 
 

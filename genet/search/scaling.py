@@ -53,14 +53,10 @@ class Scales(Generic[N]):
                     return self._scales[place], found
         return None
 
-    def can_be_within(self, limit_ms: float) -> bool:
-        """Return whether the narrowest scale is within the limit."""
-        return self._look(0) <= limit_ms
-
-    def macs_within(self, limit_ms: float) -> int:
-        """Return the MACs of the widest scale that is measured to be within the limit, 0 if none is."""
-        widest = self._widest_within(limit_ms, look_beyond=True)
-        return 0 if widest is None else int(self._macs[widest])
+    def can_be_within(self, limit_ms: float, macs: float = 0) -> bool:
+        """Return whether the narrowest scale, or the narrowest of so many MACs, is within the limit."""
+        narrowest = int(np.searchsorted(self._macs, macs))
+        return narrowest < len(self._scales) and self._look(narrowest) <= limit_ms
 
     def macs_of(self, scale: N) -> int:
         """Return the MACs of one of the scales."""
@@ -167,7 +163,7 @@ def forms_within(
     for form in forms:
         if not found and form is not forms[0] and not forms[-1].can_be_within(limit_ms):
             break  # all in between take longer than the shallowest
-        if found and (macs >= whole_macs * NARROW**2 or form.macs_within(limit_ms) < MUCH_MORE * macs):
+        if found and (macs >= whole_macs * NARROW**2 or not form.can_be_within(limit_ms, MUCH_MORE * macs)):
             continue
         widest = form.certified_within(limit_ms, certify)
         if widest is not None:

@@ -128,8 +128,10 @@ def test_a_design_that_need_not_give_up_half_its_widths_keeps_its_depth_and_no_o
 def test_the_published_depth_races_whenever_it_is_within_and_a_shallower_form_beside_it_if_much_larger() -> None:
     found = forms_within(forms(1.0, 0.001, []), 5.2, lambda scale: scale, whole_macs=MACS[-1])
     assert [blocks for (blocks, _), _ in found] == [4, 2]
-    narrow = forms_within(forms(0.0, 0.001, []), 1.2, lambda scale: scale, whole_macs=MACS[-1])
+    seen: list[tuple[int, int]] = []
+    narrow = forms_within(forms(0.0, 0.001, seen), 1.2, lambda scale: scale, whole_macs=MACS[-1])
     assert [blocks for (blocks, _), _ in narrow] == [4]
+    assert [blocks for blocks, _ in seen if blocks < 4] == [2, 1], "one scale of each shallower form tells that it is no larger"
 
 
 def test_of_a_design_that_is_within_no_limit_nothing_is_taken() -> None:
