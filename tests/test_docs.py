@@ -14,6 +14,7 @@ from genet.arch.network import Network
 from genet.cli.parser import parser
 from genet.pipeline.finish import FINISH
 from genet.pipeline.run_folder import RunFolder
+from genet.search.outcome import Outcome, Outcomes, TournamentWinner, Trained, UnmetBudget
 from genet.storage import Journal
 from genet.training.image_identity import NOTE
 
@@ -68,6 +69,12 @@ def test_every_file_of_a_run_is_described() -> None:
     names = {(file.path if isinstance(file, Journal) else file).name for file in files} - {"run"}
     described = (ROOT / "docs" / "run-folder.md").read_text()
     assert not [name for name in sorted(names) if name.replace("master.json", "master.safetensors") not in described]
+
+
+def test_every_field_of_the_results_is_described() -> None:
+    text = (ROOT / "docs" / "run-folder.md").read_text()
+    fields = {field for record in (Outcomes, Outcome, UnmetBudget, Trained, TournamentWinner) for field in record.model_fields}
+    assert {field for field in fields if f"`{field}`" not in text} == set()
 
 
 def test_every_notation_in_the_docs_reads_back() -> None:
