@@ -19,6 +19,7 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     """Print the final table, 80 columns wide, with notations and folders below it, one a line."""
     rows = [_row(row) for row in found.outcomes]
     rows += [_unmet(each) for each in found.unmet]
+    rows += [["none was trained", _budget(each), "", "", "", ""] for each in found.untrained]
     masternet = f"{100 * found.masternet.test_accuracy:.1f}"
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])

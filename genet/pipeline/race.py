@@ -39,7 +39,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     if entrants and not winners:
         why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())
         raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
-    cost = _cost(job, trainings)
+    cost, met = _cost(job, trainings), {winner.budget for winner in winners}
     training_ids = "/".join(sorted(task.id for task in trainings.tasks))
     result = Outcomes(
         inputs=digest(f"{found.model_dump_json(exclude={'joint', 'promoted_inputs'})}/{masternet.inputs}/{training_ids}"),
@@ -49,6 +49,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         won=_won(job),
         outcomes=winners,
         unmet=found.unmet,
+        untrained=tuple(dict.fromkeys(each.budget for each in entrants if each.budget not in met)),
         raced=raced_networks(entrants, scores),
         failed=trainings.failures | {name: f"not timed: {why}" for name, why in found.untimed.items()},
         tried_again=trainings.tried_again,

@@ -37,8 +37,8 @@ class Exports(dict[str, Path]):
         equal = (row for row in self._found.outcomes if math.isclose(self._ms(row.budget), self._ms(wanted)))
         if row := next(equal, None):
             return self[str(row.budget)]
-        if wanted in {each.budget for each in self._found.unmet}:
-            raise self._error(asked, "run.shortfalls tells why no network meets it")
+        if wanted in {*self._found.untrained, *(each.budget for each in self._found.unmet)}:
+            raise self._error(asked, "run.shortfalls tells why it has no network")
         raise self._error(asked, f"genet.design(folder={str(self._folder)!r}, budget={str(asked)!r}) designs for it too")
 
     def _error(self, asked: object, remedy: str) -> RunError:

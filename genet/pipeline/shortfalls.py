@@ -9,7 +9,7 @@ from genet.search.outcome import Outcomes
 
 
 def list_shortfalls(files: RunFolder) -> tuple[str, ...]:
-    """Return the requests that the run could not fulfil, a line each: budgets that no network meets, formats that failed."""
+    """Return the requests that the run could not fulfil, a line each: budgets without a network, formats that failed."""
     outcomes = files.if_there(files.results, Outcomes)
     exported = [each for outcome in (outcomes.outcomes if outcomes else ()) for each in outcome.exported]
     evidence = dict.fromkeys(files.path / each.export / EVIDENCE_FILE for each in exported)
@@ -18,12 +18,12 @@ def list_shortfalls(files: RunFolder) -> tuple[str, ...]:
 
 
 def unmet_budgets(files: RunFolder) -> tuple[str, ...]:
-    """Return the budgets of the run that no network meets, a line each: by the race if there was one, else by the selection."""
+    """Return the budgets of the run that have no network, a line each: by the race if there was one, else by the selection."""
     return _unmet(files, files.if_there(files.results, Outcomes))
 
 
 def _unmet(files: RunFolder, raced: Outcomes | None) -> tuple[str, ...]:
     if raced:
-        return tuple(each.sentence(raced.masternet_ms_per_image, raced.setting.batch) for each in raced.unmet)
+        return raced.shortfalls
     selection = files.if_there(files.selection, Selection)
     return selection.unmet if selection else ()

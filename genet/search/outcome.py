@@ -177,7 +177,8 @@ class Outcomes(Derived):
 
     `masternet_ms_per_image` is the latency that budgets are multiples of: that of the MasterNet in the space. `won` tells of the
     one that was trained, if a tournament found it. `failed` tells why networks could not be trained, and `tried_again`
-    which of them the next command tries again; a budget without any trained network has no outcome.
+    which of them the next command tries again. A budget has an outcome, or is `unmet`, or is `untrained`: networks were
+    certified for it, and the training of every one failed.
     """
 
     setting: Setting
@@ -186,12 +187,25 @@ class Outcomes(Derived):
     won: TournamentWinner | None = None
     outcomes: tuple[Outcome, ...]
     unmet: tuple[UnmetBudget, ...]
+    untrained: tuple[Budget, ...] = ()
     raced: tuple[RacedNetwork, ...]
     failed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
     tried_again: tuple[str, ...] = ()
     trainings: float  # cost of tournament, MasterNet, trials and race, in full trainings (T)
     cost: dict[str, float] = {}  # noqa: RUF012 (the same by parts; none in a file of an earlier version)
     spread: float = 0.0  # of the repeats of one timing of a network raced, the widest
+
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """Sentences on the budgets that nothing is handed out for."""
+        batch = self.setting.batch
+        return (
+            *(each.sentence(self.masternet_ms_per_image, batch) for each in self.unmet),
+            *(
+                f"budget {each.all_forms(self.masternet_ms_per_image * batch, batch)} has no network: every training within it failed"
+                for each in self.untrained
+            ),
+        )
 
     @property
     def noise_warning(self) -> str:

@@ -38,12 +38,14 @@ from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
+from genet.pipeline.shortfalls import list_shortfalls
 from genet.progress import Progress
 from genet.search.known_designs import SHAPES, designs_of, known_designs, scaled, to_next_edge
 from genet.search.outcome import Outcomes
 from genet.search.race import Entrants, JointTrial
 from genet.search.rounds import NEAR
 from genet.storage import write_atomic
+from genet.trials.runners.on_ray import OnRay
 from genet.trials.runners.processes import Processes
 from tests.fixtures.commands import answer
 from tests.fixtures.tiny import RECIPE, write_recipe
@@ -570,9 +572,13 @@ def test_killed_before_every_line_of_its_journal_it_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_does(run: RunFolder, raced: RunFolder) -> None:
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+@pytest.mark.parametrize("runner", ["processes", "ray"])
+def test_two_workers_find_what_one_process_does(run: RunFolder, raced: RunFolder, runner: str) -> None:
+    if runner == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'genet-nas[ray]'")
     with open_run(run.path, Progress()) as job:
-        run_race(job, lambda device: Processes(["cpu", "cpu"]))
+        run_race(job, lambda device: Processes(["cpu", "cpu"]) if runner == "processes" else OnRay(None, device))
     assert without_cost(run) == without_cost(raced)
 
 
@@ -652,6 +658,29 @@ def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.M
         open_run(run.path, Progress(), with_joint_trials(run, 0)) as job,
     ):
         run_race(job)
+
+
+def test_a_budget_all_of_whose_trainings_fail_has_a_row_and_a_sentence_and_the_others_their_networks(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn, smaller = step.train_by_epochs, Budget(1.0, "x")
+    with open_run(run.path, Progress(), with_joint_trials(run, 0)) as job:
+        within = {entrant.network for entrant in find_entrants(job).entrants if smaller in entrant.within}
+
+        def failing(spec: Any, *given: Any) -> Any:
+            if str(spec.network) in within:
+                raise NoKernelError("no kernel")
+            return learn(spec, *given)
+
+        monkeypatch.setattr(step, "train_by_epochs", failing)
+        found, _ = run_race(job), write_report(job)
+    assert [str(each.budget) for each in found.outcomes] == ["1.2x"]
+    assert found.untrained == (smaller,)
+    assert any(line.startswith("budget 1x (") and "every training within it failed" in line for line in list_shortfalls(run))
+    capsys.readouterr()
+    print_outcomes(found, run.path)
+    assert any(line.startswith("none was trained") and "1x" in line for line in capsys.readouterr().out.splitlines())
+    assert "has no network: every training within it failed" in run.report.read_text()
 
 
 @pytest.mark.slow
