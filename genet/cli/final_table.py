@@ -24,7 +24,8 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
     table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
-    print(wrapped(f"± of accuracies: standard errors; of ms: half of a 99.9 % interval. {_latencies(found)}"))
+    once = " of the choice of images alone, as all were trained once" if all(each.trainings == 1 for each in found.raced) else ""
+    print(wrapped(f"± of accuracies: standard errors{once}; of ms: half of a 99.9 % interval. {_latencies(found)}"))
     print("the images held out decide, as the lines below tell; test images decide nothing")
     print(wrapped("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says"))
     if found.noise_warning:
