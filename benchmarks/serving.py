@@ -27,8 +27,8 @@ from genet.export.format import TrainedModel, quiet
 from genet.export.onnx_formats import FILES
 from genet.export.timm_form import to_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
-from genet.latency.timing.clock import TimedCall, Timing, measure_apart
 from genet.latency.timing.runtimes import onnx_work, prepare
+from genet.latency.timing.stopwatch import TimedCall, Timing, measure_apart
 from genet.models.blocks import fused
 from genet.models.build import build
 from genet.storage import Record, write_atomic

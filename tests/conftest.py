@@ -35,16 +35,16 @@ settings.load_profile("few")
 def brief_timings() -> Iterator[None]:
     """Timings of milliseconds: no test is about how close they come."""
     from genet.latency.estimate import roofline
-    from genet.latency.timing import clock, ratio
+    from genet.latency.timing import ratio, stopwatch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(clock.WARM_UP_S, "cpu", 0.001)
-        patch.setitem(clock.UNSETTLED_S, "cpu", 0.003)
-        patch.setattr(clock, "REPEAT_MS", 0.1)
+        patch.setitem(stopwatch.WARM_UP_S, "cpu", 0.001)
+        patch.setitem(stopwatch.UNSETTLED_S, "cpu", 0.003)
+        patch.setattr(stopwatch, "REPEAT_MS", 0.1)
         for module in (ratio, roofline):
             patch.setattr(module, "ROUND_REPEATS", 3)
-        patch.setattr(clock, "ROUNDS_APART", 2)
-        patch.setattr(clock, "PAUSE_S", 0.005)
+        patch.setattr(stopwatch, "ROUNDS_APART", 2)
+        patch.setattr(stopwatch, "PAUSE_S", 0.005)
         yield
 
 

@@ -15,10 +15,10 @@ from genet.export.format_latency import RUNTIMES, time_formats
 from genet.export.manifest import EVIDENCE_FILE, FormatLatency
 from genet.latency.noise import TOO_NOISY
 from genet.latency.report import LatencyReport, report_latency
-from genet.latency.timing.clock import REPEATS, ROUNDS_APART
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option
 from genet.latency.timing.meter import Meter, meter_of
 from genet.latency.timing.ratio import Repeatability, repeatability
+from genet.latency.timing.stopwatch import REPEATS, ROUNDS_APART
 from genet.latency.workload import Workload, network_workload, read_workload
 from genet.models.weights import NETWORK_FILE
 from genet.names import quoted

@@ -17,8 +17,8 @@ from genet.export.manifest import EVIDENCE_FILE, ExportLatencies, Exports, Forma
 from genet.export.onnx_formats import FILES
 from genet.export.timm_form import FOLDER, open_timm
 from genet.export.torch_formats import PROGRAM_FILE, open_program
-from genet.latency.timing.clock import TimedCall, Timing, measure_apart
 from genet.latency.timing.runtimes import WAITING, onnx_work
+from genet.latency.timing.stopwatch import TimedCall, Timing, measure_apart
 from genet.models.weights import load
 from genet.progress import UNSEEN, Tracker
 from genet.storage import read_checked

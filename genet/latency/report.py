@@ -56,7 +56,7 @@ class LatencyReport(Record):
 
 
 def report_latency(workload: Workload, meter: Meter, tracker: Tracker = UNSEEN) -> LatencyReport:
-    """Time a network whole, counting the clock's repeats, and its layers; or estimate both."""
+    """Time a network whole, counting the stopwatch's repeats, and its layers; or estimate both."""
     if isinstance(meter, EstimateMeter):
         return _estimated(workload, meter)
     (timing,) = meter.prepare([workload])(tracker=tracker)

@@ -108,7 +108,7 @@ def test_the_work_runs_the_module_and_not_nothing(runtime: str) -> None:
     modules = [nn.Conv2d(width, width, 3, padding=1, bias=False).eval() for width in (8, 128)]
     with torch.inference_mode():
         works = prepare(runtime, [(module, torch.randn(1, module.in_channels, 32, 32)) for module in modules])
-        from genet.latency.timing.clock import measure
+        from genet.latency.timing.stopwatch import measure
 
         narrow, wide = measure(works, CPU, 5)
     assert wide.median_ms > 5 * narrow.median_ms

@@ -17,8 +17,8 @@ from genet.config.reader import read_recipe
 from genet.config.recipe import Select
 from genet.errors import EvidenceError
 from genet.latency.table import LatencyTable, NetworkRow
-from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import EstimateMeter, InterleavedTimer
+from genet.latency.timing.stopwatch import Timing
 from genet.latency.workload import Workload
 from genet.pipeline.context import calibration_rows, open_run, read_run
 from genet.pipeline.distill import run_planned_trials

@@ -1,1 +1,1 @@
-"""Timing on the device at hand: the clock, the runtimes, and meters that time workloads in turn."""
+"""Timing on the device at hand: the stopwatch, the runtimes, and meters that time workloads in turn."""

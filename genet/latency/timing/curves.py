@@ -13,8 +13,8 @@ from genet.progress import UNSEEN, Tracker
 from genet.storage import Record
 
 if TYPE_CHECKING:
-    from genet.latency.timing.clock import Timing
     from genet.latency.timing.meter import Meter
+    from genet.latency.timing.stopwatch import Timing
 
 VARIABLES = ("batch", "size", "width")
 

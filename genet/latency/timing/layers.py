@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from genet.latency.timing.clock import delay_gpu
+from genet.latency.timing.stopwatch import delay_gpu
 
 Mark = Callable[[], float]  # resolves, after the pass, to milliseconds on one time line
 

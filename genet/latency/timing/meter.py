@@ -43,9 +43,9 @@ from genet.latency.estimate.residual import LearnedCorrection, TimedKernels
 from genet.latency.noise import TOO_NOISY
 from genet.latency.ops import block_ops
 from genet.latency.table import LatencyTable, Setting
-from genet.latency.timing.clock import REPEATS, TimedCall, Timing, measure
 from genet.latency.timing.layers import time_layers
 from genet.latency.timing.runtimes import ONE_LAYOUT, WAITING, prepare
+from genet.latency.timing.stopwatch import REPEATS, TimedCall, Timing, measure
 from genet.latency.workload import Workload
 from genet.progress import UNSEEN, Tracker
 

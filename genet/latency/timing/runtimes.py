@@ -1,4 +1,4 @@
-"""The runtimes that can serve a network. Each turns a module and its images into a work that the clock can repeat.
+"""The runtimes that can serve a network. Each turns a module and its images into a work that the stopwatch can repeat.
 
 A network's latency depends on the runtime as much as on the device, and even the order of two networks does, so the
 runtime is part of every row's key. Works for a GPU enqueue on the current stream, except those that `wait` for it.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from genet.device import device_fault, record_graph, side_stream
 from genet.errors import DeviceError, MeasurementError, OutOfMemoryError, first_line
-from genet.latency.timing.clock import TimedCall
+from genet.latency.timing.stopwatch import TimedCall
 
 
 def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alone: bool = False) -> tuple[TimedCall, ...]:

@@ -11,9 +11,9 @@ from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.errors import EvidenceError, MeasurementError, SpecError
 from genet.latency.table import Setting
-from genet.latency.timing.clock import Timing
 from genet.latency.timing.curves import measure_curves, read_range, read_sweep_option
 from genet.latency.timing.meter import Meter, open_meter
+from genet.latency.timing.stopwatch import Timing
 from genet.latency.workload import Workload, read_workload, with_width
 from genet.progress import Tracker, WorkItem
 

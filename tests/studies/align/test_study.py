@@ -15,8 +15,8 @@ from genet.arch.network import Input, Network, blocks
 from genet.config.options import checked_measure
 from genet.errors import EvidenceError
 from genet.latency.table import BlockRow, LatencyTable, Setting
-from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import InterleavedTimer, Meter, meter_of
+from genet.latency.timing.stopwatch import Timing
 from genet.latency.workload import Workload
 from genet.models.external import build_structure
 from genet.progress import UNSEEN, Tracker, WorkItem

@@ -13,9 +13,9 @@ from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.latency.estimate.roofline import MatrixProduct
 from genet.latency.table import Setting
-from genet.latency.timing.clock import Timing
 from genet.latency.timing.meter import Meter
 from genet.latency.timing.ratio import MOST_ROUNDS, ROUNDS
+from genet.latency.timing.stopwatch import Timing
 from genet.latency.workload import Workload, network_workload
 from genet.studies.survey.survey import Surveyed, SurveyEntry, survey, survey_in_turn
 

@@ -1,4 +1,4 @@
-"""One clock for CPU and CUDA: warm-up, 30 repeats, the mean without the highest and lowest tenth (GENet paper, section 3.2).
+"""One stopwatch for CPU and CUDA: warm-up, 30 repeats, the mean without the highest and lowest tenth (GENet paper, section 3.2).
 
 The contract: calls that are compared are timed in turn, one repeat of each after the other, so that a machine that slows
 down slows all of them alike; a repeat lasts long enough for the timer; the first repeats, while caches, clocks and

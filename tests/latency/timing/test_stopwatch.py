@@ -1,4 +1,4 @@
-"""The clock: repeats, the paper's trimmed mean, and that it times what was asked."""
+"""The stopwatch: repeats, the paper's trimmed mean, and that it times what was asked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genet.errors import MeasurementError
-from genet.latency.timing import clock
-from genet.latency.timing.clock import (
+from genet.latency.timing import stopwatch
+from genet.latency.timing.stopwatch import (
     LAUNCH_MS,
     REPEAT_MS,
     REPEATS,
@@ -70,7 +70,7 @@ def test_short_work_is_warmed_up_and_repeated_until_a_repeat_is_long_enough() ->
 
 
 def test_long_work_is_called_more_often_than_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(clock.UNSETTLED_S, "cpu", 0.1)
+    monkeypatch.setitem(stopwatch.UNSETTLED_S, "cpu", 0.1)
     calls = []
 
     def work() -> None:
