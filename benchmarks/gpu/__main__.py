@@ -88,7 +88,7 @@ def _run(command: Command, arguments: argparse.Namespace, ends: float, scratch: 
         log=log,
     )
     try:
-        _go_on([folder / archive.name for folder in (supplies, archive.parent) if folder], results)
+        restore_results([folder / archive.name for folder in (supplies, archive.parent) if folder], results)
         if supplies:
             _take(supplies, results, site)
         print(f"genet at {session.commit}; the archive will be {archive}", flush=True)
@@ -97,7 +97,7 @@ def _run(command: Command, arguments: argparse.Namespace, ends: float, scratch: 
     return session.run()
 
 
-def _go_on(archives: Sequence[Path], results: Path) -> None:
+def restore_results(archives: Sequence[Path], results: Path) -> None:
     """Go on from the first of these archives that is there; of a damaged one with what could be read."""
     for earlier in filter(Path.exists, archives):
         try:

@@ -21,11 +21,11 @@ from genet.signals import GracefulShutdown
 from genet.storage import Record
 from genet.training.image_sets import TensorImages, View
 from genet.training.learner import computing_on, on_device, steps_unread
-from genet.training.loop import Execution, TrainingInputs, _Loop
+from genet.training.loop import Execution, TrainingInputs, TrainingLoop
 from genet.training.replay import CALLS_BEFORE, Replayed
 from genet.training.splits import Splits
 from genet.trials.context import TrialContext
-from genet.trials.finetune import _TrialGroup
+from genet.trials.finetune import TrialGroup
 from genet.trials.plan import Trial, groups, plan_trials
 from gpu.bench import Bench
 
@@ -45,7 +45,7 @@ Answers = Iterator[dict[str, object]]
 
 
 class Step(Record):
-    """Milliseconds of a step of `_Loop`, a mean over many, images not included.
+    """Milliseconds of a step of `TrainingLoop`, a mean over many, images not included.
 
     `recorded` is how a training takes it on a GPU, its losses read every 50 steps, and `eager` the same launched kernel by
     kernel. `first_ms` is what the first calls took together, in which kernels are chosen and the step is recorded. `fault` says
@@ -140,9 +140,11 @@ def timed_step(
     module = build(network).to(bench.device).to(memory_format=torch.channels_last).train()
     size, once = network.input.resolution, training.model_copy(update={"learning_rate": RATE})
     with computing_on(bench.device, deterministic), _autotuned(autotuned), GracefulShutdown() as ending:
-        loop = _Loop(module, TrainingInputs(noise(bench, training.batch, size), once, size, 0), Execution(bench.device), ending)
+        loop = TrainingLoop(
+            module, TrainingInputs(noise(bench, training.batch, size), once, size, 0), Execution(bench.device), ending
+        )
         if way != "recorded":
-            loop.descend = Replayed(loop._descend, bench.device, recorded=False)
+            loop.descend = Replayed(loop.launch_step, bench.device, recorded=False)
         shown = next(loop.batches())
 
         def step() -> None:
@@ -177,13 +179,13 @@ def group_steps(bench: Bench) -> Answers:
 
 def timed_group_step(bench: Bench, context: TrialContext, trials: Sequence[Trial], way: StepMode) -> dict[str, object]:
     """Return what a step of all these trials takes, as fields of `GroupStep`."""
-    group = _TrialGroup(context, trials, bench.device)
+    group = TrialGroup(context, trials, bench.device)
     if way != "recorded":
-        group.descend = Replayed(group._descend, bench.device, recorded=False)
-    shown, numbers = next(group._training_images(0)), itertools.count(1)
+        group.descend = Replayed(group.launch_step, bench.device, recorded=False)
+    shown, numbers = next(group.training_images(0)), itertools.count(1)
 
     def step() -> None:
-        for _ in group._step(shown, 0, next(numbers)):
+        for _ in group.step(shown, 0, next(numbers)):
             pass
 
     return timed(bench, step, group.descend)

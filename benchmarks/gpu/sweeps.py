@@ -30,7 +30,7 @@ class Figure(Record):
 def blocks(bench: Bench) -> None:
     """Time networks over the batch, and chains of blocks over their width at 224 pixels; kept curve by curve."""
     over_batch: Swept = (("XX k3 c8 @8",), "batch", (1, 2)) if bench.small else (BATCHED, "batch", BATCHES)
-    chains = _chains((32, 64), 4)[:2] if bench.small else _chains(WIDTHS, PIXELS)
+    chains = chains_of((32, 64), 4)[:2] if bench.small else chains_of(WIDTHS, PIXELS)
 
     def meter_at(batch: int | None) -> Meter:
         bench.give_back()  # what the last value took
@@ -53,7 +53,7 @@ def blocks(bench: Bench) -> None:
             write_atomic(bench.folder / f"{name}-{len(found)}.svg", draw_curves(curves).encode())
 
 
-def _chains(widths: Sequence[int], pixels: int) -> list[Swept]:
+def chains_of(widths: Sequence[int], pixels: int) -> list[Swept]:
     """Return figure 3's sweeps: 5 XX blocks against 10 of the others, with the width of DW that of its depthwise convolution."""
     plain = (f"XX k3 c64 d5 @{pixels}", *(f"BL k3 c64 d10 r{1 / ratio:g} @{pixels}" for ratio in RATIOS))
     depthwise = [((f"DW k3 c64 d10 r{ratio} @{pixels}",), "width", tuple(width // ratio for width in widths)) for ratio in RATIOS]

@@ -51,7 +51,7 @@ def _write_report(job: RunContext) -> Path:
         explanations=explain_selection(state, selection) if selection else (),
         validation=validation if validation and regression and validation.inputs == regression.inputs else None,
         outcomes=outcomes,
-        short=_short_trainings(job),
+        short=short_trainings(job),
         exports=_exports(files, outcomes),
         tournament=job.tournament,
         standings=standings_of(job),
@@ -61,7 +61,7 @@ def _write_report(job: RunContext) -> Path:
     return files.report
 
 
-def _short_trainings(job: RunContext) -> dict[str, ShortTraining]:
+def short_trainings(job: RunContext) -> dict[str, ShortTraining]:
     """Return the short trainings of all who race, and of the joint trials, by notation; of several of a network the last."""
     found = job.folder.if_there(job.folder.entrants, Entrants)
     if found is None:

@@ -57,7 +57,7 @@ def fit(
     evidence = _Evidence(masternet, accuracy, tuple(good), changes, images)
     fits = {"auto": _auto(evidence), "paper": _paper(evidence)}
     left_out = {name: found.solution.left_out for name, found in fits.items()}
-    left_out["size alone"] = _solve(_rows(evidence, LOGARITHMS), changes, np.ones(len(changes)), ALONE).left_out
+    left_out["size alone"] = solve(_rows(evidence, LOGARITHMS), changes, np.ones(len(changes)), ALONE).left_out
     left_out["no change"] = np.zeros(len(changes))
     return _described(fits[model], evidence, _errors(left_out, evidence), inputs)
 
@@ -108,7 +108,7 @@ def _auto(evidence: _Evidence) -> _FormFit:
     even = np.ones(len(evidence.changes))
 
     def error(form: Form, penalty: float) -> float:
-        return _rms(_solve(rows[form], evidence.changes, even, penalty).left_out - evidence.changes)
+        return _rms(solve(rows[form], evidence.changes, even, penalty).left_out - evidence.changes)
 
     def best(forms: Sequence[Form]) -> tuple[Form, float]:
         return min(((form, penalty) for form in forms for penalty in PENALTIES), key=lambda choice: error(*choice))
@@ -118,7 +118,7 @@ def _auto(evidence: _Evidence) -> _FormFit:
         if error(*richer) < PAYS * error(*kept):
             kept = richer
     weights = _weights(evidence, error(*kept))
-    return _FormFit("auto", *kept, _solve(rows[kept[0]], evidence.changes, weights, kept[1]))
+    return _FormFit("auto", *kept, solve(rows[kept[0]], evidence.changes, weights, kept[1]))
 
 
 def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
@@ -140,7 +140,7 @@ def _rows(evidence: _Evidence, form: Form) -> list[dict[str, float]]:
     return rows
 
 
-def _solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.ndarray, penalty: float) -> _Solution:
+def solve(rows: Sequence[dict[str, float]], changes: np.ndarray, weights: np.ndarray, penalty: float) -> _Solution:
     """Return the ridge regression, in which size brings at least `LEAST`: if it would bring less it is held there.
 
     Terms that no trial changed stay in; the covariance holds their uncertainty.

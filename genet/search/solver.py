@@ -113,7 +113,7 @@ class ExactSolver:
             if len(partial.choices) == len(self.tables.superblocks):
                 found.append(partial.choices)
             else:
-                push(self._longer(partial))
+                push(self.extensions(partial))
         return self._as_candidates(found)
 
     def _endings(self, limit_ms: float) -> Iterator[_Partial]:
@@ -124,7 +124,7 @@ class ExactSolver:
                 promise = float(_best_gains(front, np.array([left]))[0])
                 yield _Partial(promise, (width, kernels), left, 0.0, ())
 
-    def _longer(self, partial: _Partial) -> list[_Partial]:
+    def extensions(self, partial: _Partial) -> list[_Partial]:
         """Decide one more super-block: for every state before it its most promising choices."""
         place = len(self.tables.superblocks) - len(partial.choices) - 1
         table, (width, kernels) = self.tables.superblocks[place], partial.state

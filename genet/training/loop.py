@@ -99,7 +99,7 @@ def training_stages(module: nn.Module, inputs: TrainingInputs, execution: Execut
 
     def run(deterministic: bool) -> Generator[Epoch, None, tuple[Epoch, ...]]:
         with computing_on(device, deterministic), GracefulShutdown() as ending:
-            epochs = yield from _Loop(module, inputs, execution, ending).run()
+            epochs = yield from TrainingLoop(module, inputs, execution, ending).run()
         module.eval()
         return epochs
 
@@ -134,7 +134,7 @@ def _too_large(module: nn.Module, inputs: TrainingInputs, execution: Execution) 
         try:
             with computing_on(device), GracefulShutdown() as ending:
                 some = dataclasses.replace(inputs, images=blank, schedule=brief, seed=0)
-                finished(_Loop(module, some, Execution(device), ending).run())
+                finished(TrainingLoop(module, some, Execution(device), ending).run())
         except RuntimeError as fault:
             if device_fault(fault) != "out of memory":
                 raise
@@ -159,7 +159,7 @@ def largest_fitting(fits: Callable[[int], bool], step: int, above: int) -> int |
     return low * step or None
 
 
-class _Loop:
+class TrainingLoop:
     """A training under way."""
 
     def __init__(self, module: nn.Module, inputs: TrainingInputs, execution: Execution, ending: GracefulShutdown) -> None:
@@ -182,7 +182,7 @@ class _Loop:
         self.averaged = _averaged(module, training.ema)
         teacher = inputs.teacher and inputs.teacher.to(device).to(memory_format=torch.channels_last).eval()
         self.loss_of = _Loss(training, module, teacher)
-        self.descend = Replayed(self._descend, device, recorded=self.learner.recordable and world.size == 1)
+        self.descend = Replayed(self.launch_step, device, recorded=self.learner.recordable and world.size == 1)
         self.checkpoints = Checkpoints(execution.checkpoint) if execution.checkpoint else None
         self.epoch, self.step, self.total, self.right = 0, 0, 0.0, 0.0  # whole epochs, steps of the next, its sums up to `read`
         self.read = 0  # steps of this epoch whose losses and right answers are in the sums
@@ -257,7 +257,7 @@ class _Loop:
         """Return the learning rate of a step of this epoch."""
         return learning_rate(self.training, self.batch, self.epoch + (step + 0.5) / self.steps)
 
-    def _descend(self, mixed: Tensor, targets: Tensor) -> None:
+    def launch_step(self, mixed: Tensor, targets: Tensor) -> None:
         """Take one step on the device alone; it may be recorded."""
         self.learner.forget()
         parts = self.training.grad_accum_steps

@@ -52,7 +52,7 @@ def trained_parts(child: GENet, trial: Trial, distill: Distill) -> tuple[nn.Modu
             return tuple(dict.fromkeys((*stages, *readers)))
 
 
-class _Child:
+class Child:
     """One trial under way."""
 
     def __init__(self, trial: Trial, context: TrialContext, device: torch.device) -> None:
@@ -116,19 +116,19 @@ def fine_tune(
     A loss that is not finite fails its own trial only. Errors of memory or data are the whole group's, and are raised.
     Trials with checkpoints must all be equally advanced.
     """
-    group = _TrialGroup(context, trials, device, deterministic)
+    group = TrialGroup(context, trials, device, deterministic)
     try:
         yield from group.run()
     finally:
         group.descend.forget()
 
 
-class _TrialGroup:
+class TrialGroup:
     """The trials under way, and their common state."""
 
     def __init__(self, context: TrialContext, trials: Sequence[Trial], device: torch.device, deterministic: bool = True) -> None:
         self.context, self.device, self.size, self.deterministic = context, device, len(trials), deterministic
-        self.children = [_Child(trial, context, device) for trial in trials]  # trials still under way
+        self.children = [Child(trial, context, device) for trial in trials]  # trials still under way
         index, distill = trials[0].index, context.distill
         parent = copy.deepcopy(context.parent)  # children inherit from a copy that does not move
         parent.to(device).to(memory_format=torch.channels_last).eval()
@@ -152,7 +152,7 @@ class _TrialGroup:
 
     def _recorded(self) -> Replayed:
         """Return a recorded step of the children still under way."""
-        return Replayed(self._descend, self.device, all(child.learner.recordable for child in self.children))
+        return Replayed(self.launch_step, self.device, all(child.learner.recordable for child in self.children))
 
     @property
     def _share_done_before(self) -> float:
@@ -167,7 +167,7 @@ class _TrialGroup:
         for epoch in range(self.start.epoch, epochs):
             first = self.start.step if epoch == self.start.epoch else 0
             for step, batch in enumerate(self._batches(epoch, first), start=first):
-                yield from self._step(batch, epoch, step)
+                yield from self.step(batch, epoch, step)
                 yield from self._progress_events(at_least_s=PROGRESS_EVERY_S)
                 if self.checkpoints.due:
                     yield from self._close_accounts(epoch, step + 1)
@@ -183,13 +183,13 @@ class _TrialGroup:
             if not self.children:
                 return
 
-    def _training_images(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+    def training_images(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Return the training images of an epoch, shuffled and augmented alike for all trials of the super-block."""
         return on_device(self.train.batches(self.batch, self.context.resolution, epoch_seed(self.seed, epoch), skip), self.device)
 
     def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """Yield an epoch's batches to train on, as long as there are children to train."""
-        batches = self._training_images(epoch, skip)
+        batches = self.training_images(epoch, skip)
         while self.children:
             if not self.unread:
                 self.lap = time.perf_counter()  # time of the caller between two steps does not count
@@ -199,7 +199,7 @@ class _TrialGroup:
                 return
             yield batch
 
-    def _step(self, batch: Batch, epoch: int, step: int) -> Iterator[Event]:
+    def step(self, batch: Batch, epoch: int, step: int) -> Iterator[Event]:
         """Train all children on one batch, and yield those that failed."""
         distill = self.context.distill
         for child in self.children:
@@ -210,7 +210,7 @@ class _TrialGroup:
         if self.unread >= steps_unread(self.device) or step + 1 == self.steps:
             yield from self._close_accounts(epoch, step + 1)
 
-    def _descend(self, pixels: Tensor, labels: Tensor) -> None:
+    def launch_step(self, pixels: Tensor, labels: Tensor) -> None:
         """Take one step of every child, on the device alone; it may be recorded."""
         with mixed_precision(self.device), torch.no_grad():
             shared = self.prefix(pixels)
@@ -247,13 +247,13 @@ class _TrialGroup:
                 self.unreported += self.unread / whole
         self.unread = 0
 
-    def _drop(self, child: _Child) -> None:
+    def _drop(self, child: Child) -> None:
         """Remove a child that has its result."""
         self.children.remove(child)
         self.descend.forget()
         self.descend = self._recorded()
 
-    def _end_epoch(self, epoch: int) -> list[_Child]:
+    def _end_epoch(self, epoch: int) -> list[Child]:
         """Measure every child's accuracy after an epoch; return those that have finished, and let settled ones cool down."""
         distill, self.lap = self.context.distill, time.perf_counter()
         last = [child for child in self.children if epoch + 1 == distill.epochs or child.cools_from == epoch]
@@ -265,14 +265,14 @@ class _TrialGroup:
                 child.cools_from = epoch + 1
         return last
 
-    def _take_statistics(self, children: Sequence[_Child]) -> None:
+    def _take_statistics(self, children: Sequence[Child]) -> None:
         """Average the statistics of all batch normalisations with a new input over training images."""
         norms = [part for child in children for part in child.rest.modules() if isinstance(part, nn.BatchNorm2d)]
         usual = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
         with computing_on(self.device, self.deterministic), mixed_precision(self.device), torch.no_grad():
-            batches = self._training_images(self.context.distill.epochs)
+            batches = self.training_images(self.context.distill.epochs)
             for number, (pixels, _) in enumerate(itertools.islice(batches, math.ceil(NORM_IMAGES / self.batch)), start=1):
                 for norm in norms:
                     norm.momentum = 1 / number  # a plain average over all batches; None would wait for the GPU in each
@@ -299,7 +299,7 @@ class _TrialGroup:
             child.rest.train()
         self._charge("validation", children)
 
-    def _failure(self, child: _Child, kind: FailureKind, message: str, done: float) -> TrialResult:
+    def _failure(self, child: Child, kind: FailureKind, message: str, done: float) -> TrialResult:
         self._drop(child)
         self.unreported += 1 - done
         return failed(child.trial, kind, message, self.size, Seconds(**child.seconds))
@@ -310,7 +310,7 @@ class _TrialGroup:
             yield ProgressDelta(self.unreported)
             self.unreported, self.reported_at = 0.0, time.monotonic()
 
-    def _charge(self, kind: str, children: Sequence[_Child], within: bool = False) -> None:
+    def _charge(self, kind: str, children: Sequence[Child], within: bool = False) -> None:
         """Charge the seconds since the last call to these children, in equal parts.
 
         Calls `within` a step count on the processor alone: on a GPU that would mean waiting. There the next call outside charges

@@ -147,7 +147,7 @@ def test_a_folder_that_is_not_there_is_refused_before_anything_is_done(tmp_path:
 
 
 def test_an_archive_of_the_folder_that_is_given_comes_before_one_where_the_next_is_to_be_written(tmp_path: Path) -> None:
-    from gpu.__main__ import _go_on
+    from gpu.__main__ import restore_results
     from gpu.archive import pack
 
     for name in ("given", "out"):
@@ -158,6 +158,6 @@ def test_an_archive_of_the_folder_that_is_given_comes_before_one_where_the_next_
     archives = [tmp_path / name / "archive.tar.gz" for name in ("given", "out")]
     for expected in ("given", "out"):
         (tmp_path / f"into-{expected}").mkdir()
-        _go_on(archives, tmp_path / f"into-{expected}")
+        restore_results(archives, tmp_path / f"into-{expected}")
         assert (tmp_path / f"into-{expected}" / "told.txt").read_text() == expected
         archives[0].unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from genet.config.recipe import Measure
 from genet.device import read_card
 from genet.latency.table import Setting
 from genet.pipeline.context import read_run
-from genet.pipeline.report import _short_trainings
+from genet.pipeline.report import short_trainings
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.trainings import FinishedTraining
 from genet.progress import SILENT
@@ -33,7 +33,7 @@ def test_of_all_trainings_the_short_ones_of_who_races_are_shown_with_whose_they_
     run = RunFolder(tmp_path)
     write_recipe(tmp_path, FIVE, SPACE).rename(run.recipe_file)
     job = read_run(run.path, SILENT)
-    assert _short_trainings(job) == {}, "before the race"
+    assert short_trainings(job) == {}, "before the race"
     Entrants(
         inputs="",
         setting=Setting.of(read_card(torch.device("cpu")), Measure()),
@@ -49,7 +49,7 @@ def test_of_all_trainings_the_short_ones_of_who_races_are_shown_with_whose_they_
         id = digest(f"{network}/{epochs}/{repeat}")
         line = FinishedTraining(id=id, name=f"tiny-{network}", network=network, epochs=epochs, repeat=repeat, held_out=held_out)
         run.race.append(line.model_dump(mode="json"))
-    assert _short_trainings(job) == {
+    assert short_trainings(job) == {
         "searched": ShortTraining("tiny-searched", 0.5, True),
         "known": ShortTraining("resnet18-known", 0.6, False),  # it was a joint trial by another name when it was trained
         "joint": ShortTraining("tiny-joint", 0.4, True),

@@ -203,13 +203,13 @@ def test_what_could_not_be_measured_is_never_among_the_best_however_good_it_is()
 
 def test_of_networks_that_are_all_alike_a_few_are_found_without_a_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after trials that all ended at chance."""
-    longer, looks = ExactSolver._longer, itertools.count(1)
+    longer, looks = ExactSolver.extensions, itertools.count(1)
 
     def counted(self: ExactSolver, partial: object) -> object:
         assert next(looks) <= 1000
         return longer(self, partial)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ExactSolver, "_longer", counted)
+    monkeypatch.setattr(ExactSolver, "extensions", counted)
     space = read_space("digits")
     widths = space.widths_on_offer()
     solved = ExactSolver(

@@ -413,10 +413,10 @@ def test_left_out_predictions_are_those_of_a_ridge_without_the_row(penalty: floa
     rows = [row | {"size": float(draw.uniform(0.5, 1.5) * draw.choice([-1, 1]))} for row in rows]
     changes = np.array([slope * row["size"] for row in rows]) + draw.normal(0, 0.05, size=count)
     weights = draw.uniform(0.2, 2.0, size=count)
-    found = fitting._solve(rows, changes, weights, penalty)
+    found = fitting.solve(rows, changes, weights, penalty)
     for row in range(count):
         others = np.arange(count) != row
-        refit = fitting._solve([rows[other] for other in np.flatnonzero(others)], changes[others], weights[others], penalty)
+        refit = fitting.solve([rows[other] for other in np.flatnonzero(others)], changes[others], weights[others], penalty)
         predicted = sum(refit.coefficients[name] * value for name, value in rows[row].items())
         assert (found.coefficients["size"] == LEAST) == (refit.coefficients["size"] == LEAST) == (slope < 0)
         assert found.left_out[row] == pytest.approx(predicted, abs=1e-6)

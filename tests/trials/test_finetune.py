@@ -27,7 +27,7 @@ from genet.training.loop import TrainingInputs, epoch_seed, train
 from genet.training.splits import Splits, load_data
 from genet.trials.checkpoint import CheckpointPlace
 from genet.trials.context import TrialContext
-from genet.trials.finetune import _Child, _TrialGroup, fine_tune, trained_parts
+from genet.trials.finetune import Child, TrialGroup, fine_tune, trained_parts
 from genet.trials.plan import Trial, plan_trials
 from genet.trials.results import Event, FailureKind, ProgressDelta, TrialResult, settled
 from genet.trials.work import FineTune
@@ -167,7 +167,7 @@ def meant_parts(rest: nn.Module, trial: Trial, mode: DistillMode) -> list[nn.Mod
 def test_the_parts_of_the_mode_are_trained_and_no_others(
     context: TrialContext, trials: tuple[Trial, ...], mode: DistillMode, index: int
 ) -> None:
-    group = _TrialGroup(changed(context, mode=mode), of(trials, index), CPU)
+    group = TrialGroup(changed(context, mode=mode), of(trials, index), CPU)
     children = list(group.children)
     before = [[parameter.detach().clone() for parameter in child.rest.parameters()] for child in children]
     list(group.run())
@@ -215,7 +215,7 @@ def test_without_a_head_the_masternets_logits_are_learnt_without_a_single_label(
     blind = changed(blind, mode="features", epochs=6, learning_rate=0.5)
     planned = of(plan_trials(space, space.widths_on_offer(), 16, 0, SHORT), 1)
     trial = min(planned, key=lambda each: each.superblock.width)
-    group, (seen_large, _) = _TrialGroup(blind, [trial], CPU), next(context.splits.train.batches(256, 16))
+    group, (seen_large, _) = TrialGroup(blind, [trial], CPU), next(context.splits.train.batches(256, 16))
     (child,) = group.children
 
     @torch.no_grad()
@@ -313,7 +313,7 @@ def test_a_trial_with_a_shared_prefix_is_the_one_trained_the_plain_way(
     context: TrialContext, trials: tuple[Trial, ...], mode: DistillMode, index: int
 ) -> None:
     context = changed(context, mode=mode, warmup_epochs=1, label_smoothing=0.1)
-    group = _TrialGroup(context, of(trials, index), CPU)
+    group = TrialGroup(context, of(trials, index), CPU)
     children = list(group.children)
     results = by_id(group.run())
     for child in children:
@@ -368,7 +368,7 @@ def test_learning_features_brings_a_child_closer_to_the_masternet(context: Trial
     for trial in of(trials, 0):
         target = seen(context.parent.eval(), trial, pixels)
         child = inherit(context.parent, Network.parse(trial.network), trial.seed).train()
-        group = _TrialGroup(asked, [trial], CPU)
+        group = TrialGroup(asked, [trial], CPU)
         (learnt,) = group.children
         list(group.run())
         with torch.no_grad():
@@ -378,7 +378,7 @@ def test_learning_features_brings_a_child_closer_to_the_masternet(context: Trial
 
 
 def test_statistics_of_all_batch_normalisations_are_taken_anew(context: TrialContext, trials: tuple[Trial, ...]) -> None:
-    group = _TrialGroup(changed(context, mode="features"), of(trials, 0), CPU)
+    group = TrialGroup(changed(context, mode="features"), of(trials, 0), CPU)
     children = list(group.children)
     list(group.run())
     for child in children:
@@ -439,7 +439,7 @@ def test_the_rate_of_a_settled_trial_falls_from_the_schedules_to_zero_within_an_
     context: TrialContext, trials: tuple[Trial, ...]
 ) -> None:
     schedule = context.distill.model_copy(update={"epochs": 10})
-    child = _Child(trials[0], context, CPU)
+    child = Child(trials[0], context, CPU)
     assert child.rate(schedule, 128, 3.5) == learning_rate(schedule, 128, 3.5)
     child.cools_from = 4
     rates = [child.rate(schedule, 128, epoch) for epoch in (4.0, 4.5, 5.0)]
@@ -551,7 +551,7 @@ def test_a_lost_device_is_no_trials_failure(context: TrialContext, trials: tuple
 
 def under_way() -> int:
     """Trials whose networks are in memory."""
-    return sum(type(each) is _Child for each in gc.get_objects())
+    return sum(type(each) is Child for each in gc.get_objects())
 
 
 class Crowded(TensorImages):
@@ -687,7 +687,7 @@ def test_trials_that_go_on_from_any_step_end_as_undisturbed_ones(
 ) -> None:
     context, steps = changed(context, mode=mode), 512 // SHORT.batch
     expected = ran(context, of(trials, 1))
-    group = _TrialGroup(stopped(saving(context, tmp_path, mode), after), of(trials, 1), CPU)
+    group = TrialGroup(stopped(saving(context, tmp_path, mode), after), of(trials, 1), CPU)
     with pytest.raises(UserStops):
         list(group.run())
     place = CheckpointPlace((after - 1) // steps, (after - 1) % steps + 1)
