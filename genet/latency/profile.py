@@ -52,7 +52,7 @@ def profile_blocks(
         return marked
 
     def read() -> float:
-        table.add_sentinel(sentinel, race()[0].ms)
+        table.add_sentinel(sentinel, timer()[0].ms)
         return table.sentinels[str(sentinel)][-1]
 
     begun = False
@@ -60,7 +60,7 @@ def profile_blocks(
         kept = table.sentinel
         sentinel = kept or sentinel
         try:
-            race = meter.prepare([block_chain([sentinel])])
+            timer = meter.prepare([block_chain([sentinel])])
             before = read()
         except MeasurementError as fault:
             if kept is None:
@@ -149,16 +149,16 @@ def seconds_per_row(meter: Meter, kinds: Sequence[Sequence[Block]]) -> list[floa
     The first block is the sentinel, and what `profile_blocks` does with it is counted: it is read after every group of rows, and
     if it moves, rows are measured twice.
     """
-    race = meter.prepare([block_chain(kinds[0][:1])])
+    timer = meter.prepare([block_chain(kinds[0][:1])])
     began = time.monotonic()
-    before, reading_s, seconds = race()[0].ms, time.monotonic() - began, []
+    before, reading_s, seconds = timer()[0].ms, time.monotonic() - began, []
     for some in kinds:
         began = time.monotonic()
         for block in some:
             _block_row(meter, block)
         row_s = (time.monotonic() - began) / len(some)
         seconds.append(row_s + reading_s * min(1.0, row_s / _group_s(meter)))
-    times = 2 if abs(math.log(race()[0].ms / before)) > DRIFT else 1
+    times = 2 if abs(math.log(timer()[0].ms / before)) > DRIFT else 1
     return [times * each for each in seconds]
 
 

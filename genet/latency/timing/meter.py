@@ -123,10 +123,10 @@ class DeviceMeter:
                 attempts.append(measure(works, clock, repeats))
             return min(attempts, key=_unrest)
 
-        def race(repeats: int = REPEATS, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
+        def timer(repeats: int = REPEATS, tracker: Tracker = UNSEEN) -> tuple[Timing, ...]:
             return self._run_inference(workloads, lambda: timed(repeats, tracker))
 
-        return race
+        return timer
 
     def layers(self, workload: Workload) -> tuple[tuple[str, str, float], ...]:
         """Return name, kind and milliseconds of every layer in eager mode, the median of some passes, in running order."""
