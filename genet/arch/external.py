@@ -50,12 +50,12 @@ class ExternalModel(Record):
     removed: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
-        reads = self.input
+        input_ = self.input
         computes = f"#{self.computes}" if self.computes else ""
-        entries = [f"{self.source}{computes} @{reads.resolution}x{reads.channels}"]
+        entries = [f"{self.source}{computes} @{input_.resolution}x{input_.channels}"]
         entries += [f"{block}{REMOVED}" for block in self.removed or ()]
         entries += [f"{layer} c{read}>{written}" for layer, (written, read) in self.layers.items()]
-        return " | ".join([*entries, str(reads.classes)])
+        return " | ".join([*entries, str(input_.classes)])
 
     @property
     def changed(self) -> bool:
@@ -87,8 +87,8 @@ def read_notation(notation: str, name: str) -> ModelSpec:
         layer, _, widths = entry.rpartition(" c")
         read, written = map(int, widths.split(">"))
         layers[layer] = (written, read)
-    reads = Input(channels=channels, classes=int(classes), resolution=resolution)
+    input_ = Input(channels=channels, classes=int(classes), resolution=resolution)
     function, _, computes = source.partition("#")
     return ExternalModel(
-        name=name, source=function, computes=computes or None, input=reads, layers=layers, removed=removed or None
+        name=name, source=function, computes=computes or None, input=input_, layers=layers, removed=removed or None
     )

@@ -124,15 +124,15 @@ def _masternet_form(value: Any) -> str:
 
 def _for_the_images(own: Network, info: ValidationInfo) -> Network:
     """Refuse a network that cannot be the MasterNet for the images of the space."""
-    reads: SpaceInput | None = info.data.get("input")
-    if reads is None:
+    input_: SpaceInput | None = info.data.get("input")
+    if input_ is None:
         return own
-    stride, smallest = own.stem.stride * math.prod(each.stride for each in own.superblocks), min(reads.resolutions)
+    stride, smallest = own.stem.stride * math.prod(each.stride for each in own.superblocks), min(input_.resolutions)
     broken = []
-    if (own.input.channels, own.input.classes) != (reads.channels, reads.classes):
+    if (own.input.channels, own.input.classes) != (input_.channels, input_.classes):
         broken.append(
             broken_rule(
-                f"must read {reads.channels} channels and tell {reads.classes} classes as the space does, not "
+                f"must read {input_.channels} channels and tell {input_.classes} classes as the space does, not "
                 f"{own.input.channels} and {own.input.classes}"
             )
         )
@@ -193,8 +193,8 @@ class SearchSpace(Described):
 
     def network(self, superblocks: tuple[SuperBlock, ...], resolution: int, name: str = "network") -> Network:
         """Return the space's stem and head around the given super-blocks."""
-        reads = Input(channels=self.input.channels, classes=self.input.classes, resolution=resolution)
-        return Network(name=name, input=reads, stem=self.stem, superblocks=superblocks, head=self.head)
+        input_ = Input(channels=self.input.channels, classes=self.input.classes, resolution=resolution)
+        return Network(name=name, input=input_, stem=self.stem, superblocks=superblocks, head=self.head)
 
     def masternet(self, resolution: int) -> Network:
         """Return the unperturbed network."""

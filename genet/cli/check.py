@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         answer |= record.train.model_dump(mode="json", exclude_none=True)
         return _printed(answer)
     if isinstance(record, ExternalModel):
-        reads = record.input
-        answer |= {"notation": str(record), "layers_of_other_widths": len(record.layers), "size": reads.resolution}
+        input_ = record.input
+        answer |= {"notation": str(record), "layers_of_other_widths": len(record.layers), "size": input_.resolution}
         answer |= {"blocks_removed": len(record.removed)} if record.removed else {}
         return _printed(answer | {"digest": record.digest})
     if isinstance(record, Network):
@@ -125,8 +125,8 @@ def _checked(record: Checked) -> tuple[Inventory | None, tuple[BudgetOutlook, ..
         budgets = tried(lambda: _budgets(record))
     if isinstance(record, Recipe | TrainingRecipe):
         tried(lambda: _check_augment(record))
-        reads = record.space.input if isinstance(record, Recipe) else None
-        images = tried(lambda: check_images(record.data, reads, record.seed, progress()))
+        input_ = record.space.input if isinstance(record, Recipe) else None
+        images = tried(lambda: check_images(record.data, input_, record.seed, progress()))
     if faults:
         raise SpecError(dict.fromkeys(faults))
     return images, budgets or ()
@@ -224,10 +224,10 @@ def _check_augment(recipe: Recipe | TrainingRecipe) -> None:
     if asked:  # otherwise torch need not be loaded
         from genet.training.splits import check_augment
 
-        reads = recipe.space.input if isinstance(recipe, Recipe) else None
-        check_augment(recipe.augment, recipe.data, reads)
+        input_ = recipe.space.input if isinstance(recipe, Recipe) else None
+        check_augment(recipe.augment, recipe.data, input_)
         if recipe.train.augment:
-            check_augment(recipe.train.augment, recipe.data, reads)
+            check_augment(recipe.train.augment, recipe.data, input_)
 
 
 def _printed(answer: Answer) -> Answer:

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Print top-1 and top-5 accuracy of a trained network."""
     device = open_device(arguments.device)
     opened = open_network(arguments.what, device, arguments.format)
-    images = load_test(images_named(arguments.data), opened.reads, opened.preprocessing, opened.labels, progress())
+    images = load_test(images_named(arguments.data), opened.input, opened.preprocessing, opened.labels, progress())
     began = time.monotonic()
     with progress().track("images", math.ceil(images.size / EVALUATION_BATCH)) as tracker:
 
@@ -30,12 +30,12 @@ def run(arguments: argparse.Namespace) -> Answer:
             tracker.advance()
             return found
 
-        first, fifth = top_k_accuracy(forward, (1, 5), images, opened.reads.resolution, opened.device)
+        first, fifth = top_k_accuracy(forward, (1, 5), images, opened.input.resolution, opened.device)
     seconds = time.monotonic() - began
-    top_5 = "" if opened.reads.classes <= 5 else f", top-5 {percent(fifth)}"
+    top_5 = "" if opened.input.classes <= 5 else f", top-5 {percent(fifth)}"
     form = f" as {arguments.format}" if arguments.format else ""
     print(
-        f"{arguments.what}{form}: top-1 {percent(first)}{top_5} of {images.size:,} images at {opened.reads.resolution} pixels, "
+        f"{arguments.what}{form}: top-1 {percent(first)}{top_5} of {images.size:,} images at {opened.input.resolution} pixels, "
         f"in {opened.runtime} on {opened.device}, {images.size / seconds:.0f} images/s with their decoding"
     )
     return {

@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Import a network from elsewhere into a folder, with its weights if it has any."""
     folder: Path = arguments.into
     check_vacant(folder)
-    reads = input_of("--classes", arguments.channels, arguments.classes, arguments.size)
-    found = import_network(arguments.what, reads, legal_name(folder.absolute().name))
+    input_ = input_of("--classes", arguments.channels, arguments.classes, arguments.size)
+    found = import_network(arguments.what, input_, legal_name(folder.absolute().name))
     with FolderLock(folder):
         if found.module is not None:
             save_weights(found.module, folder / WEIGHTS_FILE)

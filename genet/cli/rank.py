@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     else:
         structure = structure_named(arguments.what, arguments.size, arguments.example)
         module = _with_weights(arguments.what, structure, arguments.random)
-    reads = structure.input
-    found = stage_ranks(module, (reads.channels, reads.resolution, reads.resolution))
+    input_ = structure.input
+    found = stage_ranks(module, (input_.channels, input_.resolution, input_.resolution))
     superblocks = structure.superblocks if isinstance(structure, Network) else ()
     places = [place for place, block in enumerate(superblocks) if block.depth]  # stages that have ranks
     own = tuple(superblocks[place].type for place in places)

@@ -38,7 +38,7 @@ class OpenedNetwork:
     """
 
     forward: Forward
-    reads: Input
+    input: Input
     runtime: str
     device: torch.device = CPU
     preprocessing: Preprocessing | None = None
@@ -55,9 +55,9 @@ def open_network(what: str, device: torch.device, form: str | None = None) -> Op
     place = _place_of(Path(what), form) if form else Path(what)
     beside = place if (place / NETWORK_FILE).is_file() else place.parent  # of a file, or of timm's folder in an export
     opened, labels = _opened(what, place, device), read_labels(beside)
-    if labels is not None and len(labels) != opened.reads.classes:
+    if labels is not None and len(labels) != opened.input.classes:
         raise GenetError(
-            f"{beside / LABELS_FILE}: got {len(labels)} names, expected one for each of the network's {opened.reads.classes} "
+            f"{beside / LABELS_FILE}: got {len(labels)} names, expected one for each of the network's {opened.input.classes} "
             "logits; give a line to each"
         )
     return dataclasses.replace(opened, labels=labels)

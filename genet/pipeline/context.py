@@ -66,13 +66,13 @@ class RunContext:
     @cached_property
     def splits(self) -> Splits:
         """The images; RunError if the run's results were made from others."""
-        recipe, reads = self.recipe, self.recipe.space.input
+        recipe, input_ = self.recipe, self.recipe.space.input
         if recipe.train.augment:
-            check_augment(recipe.train.augment, recipe.data, reads)
+            check_augment(recipe.train.augment, recipe.data, input_)
         view = View(augment=recipe.augment)
         try:
             with self.progress.awake("reading the images"):
-                return self.recognised(load_data(recipe.data, reads, recipe.seed, view, self.device, progress=self.progress))
+                return self.recognised(load_data(recipe.data, input_, recipe.seed, view, self.device, progress=self.progress))
         except DataError as fault:
             if not self.locked or recipe.data.root is None or Path(recipe.data.root).exists():
                 raise

@@ -87,11 +87,11 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     device = open_device("auto")
     module = load(folder)
     network, cost = structure_of(module), cost_of(module)  # a network that the card cannot describe is not exported
-    reads = network.input
+    input_ = network.input
     recipe = read_training(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else None
     source, seed = data or (relocated(recipe.data, folder) if recipe else None), recipe.seed if recipe else 0
     labels = read_labels(folder)
-    images = _images_of(source, reads, seed, labels, folder if data is None else None, progress) if source else None
+    images = _images_of(source, input_, seed, labels, folder if data is None else None, progress) if source else None
     if recipe and images and images.splits.contents:
         images = _recognised(images, folder, images.splits.contents, progress)
     if labels is None and images and images.own:
@@ -106,9 +106,9 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         network,
         cost,
         exports,
-        preprocessing_of(source, reads.channels, reads.resolution)
+        preprocessing_of(source, input_.channels, input_.resolution)
         if source
-        else preprocessing_at(reads.channels, reads.resolution),
+        else preprocessing_at(input_.channels, input_.resolution),
         labels,
         data=images.description if images else None,
         training=_trained_by(recipe, images.splits if images and images.own else None) if recipe else None,
@@ -141,10 +141,10 @@ class _ExportImages:
 
 
 def _images_of(
-    data: Data, reads: Input, seed: int, labels: tuple[str, ...] | None, by_recipe_in: Path | None, progress: Progress
+    data: Data, input_: Input, seed: int, labels: tuple[str, ...] | None, by_recipe_in: Path | None, progress: Progress
 ) -> _ExportImages:
     try:
-        splits = load_data(data, reads, seed, labels=labels, progress=progress)
+        splits = load_data(data, input_, seed, labels=labels, progress=progress)
     except DataError as fault:
         where = f"; {by_recipe_in / 'recipe.yaml'} names these images, and --data names others" if by_recipe_in else ""
         raise DataError(f"{fault}{where}") from None
@@ -180,8 +180,8 @@ def _exported(
     into = folder / "export"
     if images is None:
         return export(TrainedModel(module, labels=labels), into, formats, tracker)
-    reads = structure_of(module).input
-    preprocessing = preprocessing_of(images.data, reads.channels, reads.resolution)
+    input_ = structure_of(module).input
+    preprocessing = preprocessing_of(images.data, input_.channels, input_.resolution)
     return export(TrainedModel(module, images.splits, images.source, preprocessing, labels), into, formats, tracker)
 
 

@@ -123,8 +123,8 @@ class SettingsForImages:
         first, *others = own.superblocks
         first = first.model_copy(update={"stride": 2 if whole else 1})
         channels, classes = 1 if self.images.grey else 3, len(self.images.train)
-        reads = SpaceInput(channels=channels, classes=classes, resolutions=(size,))
-        sized = own.model_copy(update={"input": reads, "stem": stem, "superblocks": (first, *others)})
+        input_ = SpaceInput(channels=channels, classes=classes, resolutions=(size,))
+        sized = own.model_copy(update={"input": input_, "stem": stem, "superblocks": (first, *others)})
         found = scaled(sized.masternet(size), share)
         return sized.model_copy(update={"stem": found.stem, "superblocks": found.superblocks, "head": found.head})
 
@@ -203,8 +203,8 @@ def _augmentation(size: int, count: int) -> RecipeChoice:
 
 def _values(space: SearchSpace) -> dict[str, str]:
     """Return the values of a space that the template has otherwise."""
-    reads, head = space.input, space.head
-    found = {"input.channels": reads.channels, "input.classes": reads.classes, "input.resolutions": [*reads.resolutions]}
+    input_, head = space.input, space.head
+    found = {"input.channels": input_.channels, "input.classes": input_.classes, "input.resolutions": [*input_.resolutions]}
     found |= {"stem.width": space.stem.width, "stem.stride": space.stem.stride}
     for place, superblock in enumerate(space.superblocks):
         found |= {f"superblocks.{place}.width": superblock.width, f"superblocks.{place}.stride": superblock.stride}

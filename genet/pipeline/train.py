@@ -95,7 +95,7 @@ class TrainingSpec:
         return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}{order}{inherited}")
 
     @property
-    def reads(self) -> Input:
+    def input(self) -> Input:
         """The input of its images."""
         return unfolded(self.network.input, self.fold)
 
@@ -216,7 +216,7 @@ def _initial_module(spec: TrainingSpec, progress: Progress = SILENT, parent: GEN
             progress.say(f"  {network.name}: {remark}")
     if spec.fold == 1:
         return module
-    return mark_structure(Folded(module, spec.fold), network.model_copy(update={"input": spec.reads}))
+    return mark_structure(Folded(module, spec.fold), network.model_copy(update={"input": spec.input}))
 
 
 def train_network(
@@ -242,7 +242,7 @@ def train_network(
         network, recipe.train, recipe.data, recipe.seed, recipe.augment, start=start, numbered=numbered, fold=fold
     )
     result, device = folder / "model.json", world.device(execution.device)
-    splits = load_data(recipe.data, spec.reads, recipe.seed, spec.view(world), device, labels, progress)
+    splits = load_data(recipe.data, spec.input, recipe.seed, spec.view(world), device, labels, progress)
     noted = None
     if splits.contents:
         noted = note_in(folder, recipe.data, splits.contents, "put them back, or give another --into FOLDER")
@@ -340,7 +340,7 @@ def teacher_of(spec: TrainingSpec, labels: tuple[str, ...] | None) -> nn.Module 
     if name is None:
         return None
     try:
-        opened, reads = open_network(name, CPU), spec.reads
+        opened, input_ = open_network(name, CPU), spec.input
     except GenetError as fault:
         raise GenetError(f"teacher: got {name} ({fault}), expected timm:MODEL or a trained network's folder") from None
     teacher = opened.forward
@@ -348,16 +348,16 @@ def teacher_of(spec: TrainingSpec, labels: tuple[str, ...] | None) -> nn.Module 
         raise GenetError(f"teacher: got {name}, a file for {opened.runtime}, expected timm:MODEL or a trained network's folder")
     try:
         with torch.inference_mode():
-            teacher.eval()(torch.zeros(1, reads.channels, reads.resolution, reads.resolution))
+            teacher.eval()(torch.zeros(1, input_.channels, input_.resolution, input_.resolution))
     except RuntimeError as fault:
         raise GenetError(
-            f"teacher: {name} failed on images of {reads.channels} x {reads.resolution} x {reads.resolution} "
+            f"teacher: {name} failed on images of {input_.channels} x {input_.resolution} x {input_.resolution} "
             f"({first_line(fault)})"
         ) from None
-    if opened.reads.classes != reads.classes:
-        found_classes = opened.reads.classes
+    if opened.input.classes != input_.classes:
+        found_classes = opened.input.classes
         raise GenetError(
-            f"teacher: got {name} for {found_classes} classes, expected one for the network's {reads.classes} classes"
+            f"teacher: got {name} for {found_classes} classes, expected one for the network's {input_.classes} classes"
         )
     differ = name_differences(labels, opened.labels) if labels and opened.labels else None
     if differ:

@@ -36,8 +36,8 @@ def fold(structure: ModelSpec, f: int) -> ModelSpec:
     return _fold_own(structure, f) if isinstance(structure, Network) else _fold_external(structure, f)
 
 
-def _folded(reads: Input, f: int) -> Input:
-    return reads.model_copy(update={"channels": reads.channels * f, "classes": reads.classes * f})
+def _folded(input_: Input, f: int) -> Input:
+    return input_.model_copy(update={"channels": input_.channels * f, "classes": input_.classes * f})
 
 
 def _wider(width: int, f: int, step: int = 1) -> int:
@@ -68,13 +68,13 @@ def _fold_own(network: Network, f: int) -> Network:
 
 def _fold_external(network: ExternalModel, f: int) -> ExternalModel:
     """Fold every layer by itself: tied layers stay tied, as all grow alike."""
-    reads = network.input
-    image = (reads.channels, reads.resolution, reads.resolution)
+    input_ = network.input
+    image = (input_.channels, input_.resolution, input_.resolution)
     module = build_structure(network)
     ops = module_ops(module, image)
     pixels = math.prod(image)
-    first = {op.name for op in ops if op.kind == "conv" and op.in_width == reads.channels and op.read == pixels}
-    last = [op.name for op in ops if op.macs and op.width == reads.classes and op.rows == 1][-1:]
+    first = {op.name for op in ops if op.kind == "conv" and op.in_width == input_.channels and op.read == pixels}
+    last = [op.name for op in ops if op.macs and op.width == input_.classes and op.rows == 1][-1:]
     if not first or not last:
         raise GenetError(
             f"{network.name}: got other layers at its ends, expected a convolution that reads images and a layer that classifies"
@@ -86,17 +86,17 @@ def _fold_external(network: ExternalModel, f: int) -> ExternalModel:
             written = widths[0] * f if name in last else _wider(widths[0], f)
             read = widths[1] * f if name in first else _wider(widths[1], f)
             layers[name] = (written, written if isinstance(part, _BatchNorm) else read)
-    found = network.model_copy(update={"name": f"{network.name}-folded{f}", "input": _folded(reads, f), "layers": layers})
+    found = network.model_copy(update={"name": f"{network.name}-folded{f}", "input": _folded(input_, f), "layers": layers})
     root = math.isqrt(f)
     try:
-        classes = count_logits(build_structure(found), (reads.channels * f, *image[1:]), found.name)
+        classes = count_logits(build_structure(found), (input_.channels * f, *image[1:]), found.name)
     except GenetError as fault:
         failure = f"running {network.name} with all its layers {math.sqrt(f):.3g} times as wide failed"
         raise GenetError(
             f"{failure}: {fault}{'' if root * root == f else '; try a square, such as --images-per-fold 4'}"
         ) from None
-    if classes != reads.classes * f:
-        raise GenetError(f"{network.name}: got {classes} logits, expected {reads.classes * f}, for {f} images at once")
+    if classes != input_.classes * f:
+        raise GenetError(f"{network.name}: got {classes} logits, expected {input_.classes * f}, for {f} images at once")
     return found
 
 

@@ -47,15 +47,15 @@ def targets_of(images: Any) -> np.ndarray:
     return np.zeros(len(images), dtype=np.int64) if targets is None else np.asarray(targets, dtype=np.int64)
 
 
-def check_located(data: Data, reads: Input | SpaceInput) -> str:
+def check_located(data: Data, input_: Input | SpaceInput) -> str:
     """Return the place of a dataset, and download it if it is one of torchvision's; DataError if there is none."""
     if data.root is None and not data.name.startswith(DOWNLOADED):
         raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
     if data.root and (data.name == "folder" or data.name.startswith(DOWNLOADED)) and not Path(data.root).exists():
         failure = f"{data.root} does not exist, expected the folder of the images"
         raise DataError(f"{failure}; give --data FOLDER, where they lie now")
-    if reads.channels not in (1, 3):
-        raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {reads.channels}; change input.channels")
+    if input_.channels not in (1, 3):
+        raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {input_.channels}; change input.channels")
     return data.root or _download(data.name)
 
 
@@ -132,12 +132,12 @@ def check_enough(train: int, held_out: int, test: int) -> None:
         )
 
 
-def check_digits(reads: Input | SpaceInput) -> None:
+def check_digits(input_: Input | SpaceInput) -> None:
     """Raise DataError unless a network reads and tells what the embedded digits are."""
-    if (reads.channels, reads.classes) != (1, 10):
+    if (input_.channels, input_.classes) != (1, 10):
         raise DataError(
-            f"digits have 1 channel and 10 classes, and the network has {reads.channels} and {reads.classes}; change its input, "
-            "or give other images"
+            f"digits have 1 channel and 10 classes, and the network has {input_.channels} and {input_.classes}; change its "
+            "input, or give other images"
         )
 
 
@@ -152,22 +152,22 @@ def check_same_classes(train_set: Any, test_set: Any, root: str) -> None:
         raise DataError(f"{root}: got different classes in train and validation, expected the same: {' and '.join(parts)}{hint}")
 
 
-def check_classes(train_set: Any, test_set: Any, reads: Input | SpaceInput, root: str) -> None:
+def check_classes(train_set: Any, test_set: Any, input_: Input | SpaceInput, root: str) -> None:
     """Raise DataError unless both splits have the same classes, and as many as the space."""
     check_same_classes(train_set, test_set, root)
     names = _class_names(train_set, root)
     if names is not None and _class_names(test_set, root) is not None:
-        check_class_count(len(names), reads, root)
+        check_class_count(len(names), input_, root)
 
 
-def check_class_count(classes: int, reads: Input | SpaceInput, root: str) -> None:
+def check_class_count(classes: int, input_: Input | SpaceInput, root: str) -> None:
     """Raise DataError unless there are as many classes as the network or the space has."""
-    if classes != reads.classes:
+    if classes != input_.classes:
         whose, key, file = "network's", "input.classes", " in the network's file"
-        if isinstance(reads, SpaceInput):
+        if isinstance(input_, SpaceInput):
             whose, key, file = "search space's", "space.input.classes", ""
         raise DataError(
-            f"{root}: got {classes} classes, expected the {whose} {reads.classes}; give others, or set {key} to {classes}{file}"
+            f"{root}: got {classes} classes, expected the {whose} {input_.classes}; give others, or set {key} to {classes}{file}"
         )
 
 

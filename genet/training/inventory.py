@@ -100,13 +100,13 @@ def take_stock(root: Path, progress: Progress = SILENT) -> Inventory:
     )
 
 
-def check_images(data: Data, reads: SpaceInput | None, seed: int, progress: Progress = SILENT) -> Inventory | None:
+def check_images(data: Data, input_: SpaceInput | None, seed: int, progress: Progress = SILENT) -> Inventory | None:
     """Look at a recipe's images, if it names an image folder; for a search they must be those of its space.
 
     DataError with all that a job would refuse, a line each. Nothing is downloaded.
     """
-    if data.name == "digits" and reads:
-        check_digits(reads)
+    if data.name == "digits" and input_:
+        check_digits(input_)
     if data.name != "folder" or data.root is None:
         return None
     found = take_stock(Path(data.root), progress)
@@ -114,8 +114,8 @@ def check_images(data: Data, reads: SpaceInput | None, seed: int, progress: Prog
     division = found.divided(data.nas_validation, seed).values()
     counts = [sum(each[place] for each in division) for place in range(len(Division._fields))]
     checks: list[Callable[[], object]] = [lambda: check_enough(*counts)]
-    if reads:
-        checks += [lambda: check_class_count(len(found.train), reads, found.root), lambda: check_located(data, reads)]
+    if input_:
+        checks += [lambda: check_class_count(len(found.train), input_, found.root), lambda: check_located(data, input_)]
     for check in checks:
         try:
             check()

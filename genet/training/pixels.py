@@ -70,10 +70,10 @@ def whole_transform(how: Preprocessing, channels: int, resolution: int, normalis
 class Preprocess:
     """From image files, or images of Pillow, to the batch that a network reads: as its test images were prepared."""
 
-    def __init__(self, reads: Input) -> None:
-        self._mode = mode_of(reads.channels)
-        how = preprocessing_at(reads.channels, reads.resolution)
-        self._transform = whole_transform(how, reads.channels, reads.resolution)
+    def __init__(self, input_: Input) -> None:
+        self._mode = mode_of(input_.channels)
+        how = preprocessing_at(input_.channels, input_.resolution)
+        self._transform = whole_transform(how, input_.channels, input_.resolution)
 
     def __call__(self, *images: str | Path | Image.Image) -> torch.Tensor:
         """Return a tensor of (images, channels, height, width); DataError that names an image that cannot be read."""

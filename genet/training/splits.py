@@ -87,7 +87,7 @@ class Splits:
 
 def load_data(
     data: Data,
-    reads: Input | SpaceInput,
+    input_: Input | SpaceInput,
     seed: int,
     view: View = PLAIN,
     device: torch.device = CPU,
@@ -102,8 +102,8 @@ def load_data(
     DataError if images or classes are missing, do not fit the space's channels and classes or the labels, or cannot be augmented
     as wanted.
     """
-    check_augment(view.augment, data, reads)
-    opened = _digits(data, reads, view) if data.name == "digits" else _files(data, reads, view, device, labels, progress)
+    check_augment(view.augment, data, input_)
+    opened = _digits(data, input_, view) if data.name == "digits" else _files(data, input_, view, device, labels, progress)
     check_labels(labels, opened.labels, data.root or data.name)
     splits = opened.split(data.nas_validation, seed, progress)
     check_enough(splits.train.size, splits.nas_validation.size, splits.test.size)
@@ -112,7 +112,7 @@ def load_data(
 
 def load_test(
     data: Data,
-    reads: Input | SpaceInput,
+    input_: Input | SpaceInput,
     preprocessing: Preprocessing | None = None,
     labels: tuple[str, ...] | None = None,
     progress: Progress = SILENT,
@@ -122,33 +122,33 @@ def load_test(
     DataError as for `load_data`, and for other labels.
     """
     if data.name == "digits":
-        digits = _digits(data, reads, PLAIN)
+        digits = _digits(data, input_, PLAIN)
         check_labels(labels, digits.labels, data.name)
         return digits.test
-    root = check_located(data, reads)
+    root = check_located(data, input_)
     images = open_split(data.name, root, "validation", labels, progress)
     ordered = ordered_labels(images, root)
     if ordered:
-        check_class_count(len(ordered), reads, root)
+        check_class_count(len(ordered), input_, root)
     check_labels(labels, ordered, root)
     if ordered and not labels:
         progress.say(f"  the network has no labels.txt: its logits are taken for the classes by name: {some_of(ordered)}")
     if not len(images):
         raise DataError(f"{root}: got no image to test with, expected at least one")
-    return FileImages(images, np.arange(len(images)), reads.channels, data.workers, View(preprocessing=preprocessing))
+    return FileImages(images, np.arange(len(images)), input_.channels, data.workers, View(preprocessing=preprocessing))
 
 
-def check_augment(augment: Augment | None, data: Data, reads: Input | SpaceInput | None = None) -> None:
+def check_augment(augment: Augment | None, data: Data, input_: Input | SpaceInput | None = None) -> None:
     """Check that images can be augmented like this, or by their default; DataError if not, for any network or for its input."""
     if augment is None:
-        usual = augment_at(None, data.name, max(_resolutions(reads))) if reads else Augment()
+        usual = augment_at(None, data.name, max(_resolutions(input_))) if input_ else Augment()
         if data.loading == "device" and not usual.in_memory:
             raise DataError(
                 f"data.loading: got device for images augmented by {usual} unless told otherwise, expected crop, flip or cutout "
                 "alone; set augment, or leave loading out"
             )
         return
-    smallest = min(_resolutions(reads)) if reads else math.inf
+    smallest = min(_resolutions(input_)) if input_ else math.inf
     for key, most in (("crop", smallest // 2), ("cutout", smallest - 1)):
         if getattr(augment, key) > most:
             raise DataError(
@@ -159,10 +159,10 @@ def check_augment(augment: Augment | None, data: Data, reads: Input | SpaceInput
         raise DataError(f"augment: got {augment} for {kept}, expected crop, flip or cutout alone; leave the others out")
     if augment.policy is None:
         return
-    if reads and reads.channels != 3:
+    if input_ and input_.channels != 3:
         raise DataError(
-            f"augment.policy: got {augment.policy!r} for images of {reads.channels} channels, expected images of three; leave it "
-            "out"
+            f"augment.policy: got {augment.policy!r} for images of {input_.channels} channels, expected images of three; leave "
+            "it out"
         )
     from timm.data import create_transform  # seconds to import, and few recipes need it
 
@@ -174,26 +174,26 @@ def check_augment(augment: Augment | None, data: Data, reads: Input | SpaceInput
         ) from None
 
 
-def _resolutions(reads: Input | SpaceInput) -> tuple[int, ...]:
-    return reads.resolutions if isinstance(reads, SpaceInput) else (reads.resolution,)
+def _resolutions(input_: Input | SpaceInput) -> tuple[int, ...]:
+    return input_.resolutions if isinstance(input_, SpaceInput) else (input_.resolution,)
 
 
 def _fits_in_memory(
-    data: Data, reads: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device
+    data: Data, input_: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device
 ) -> tuple[bool, str | None]:
     """Return whether so many images can be kept on the device and augmented there, with a remark if that is a surprise.
 
     It depends on how much memory the device has, not on how much is free, as a training must not see other images from day to
     day.
     """
-    resolutions = _resolutions(reads)
+    resolutions = _resolutions(input_)
     looks = [augment_at(augment, data.name, resolution) for resolution in resolutions]
     small = all(look.in_memory and resolution <= SMALL for look, resolution in zip(looks, resolutions, strict=True))
     if data.loading == "stream" or (data.loading == "auto" and not small):
         return False, None
     edges = [resolution + 2 * look.crop for look, resolution in zip(looks, resolutions, strict=True)]
     pixels = sum(edge * edge + resolution * resolution for edge, resolution in zip(edges, resolutions, strict=True))
-    needed, there = images * reads.channels * pixels, total_bytes(device)
+    needed, there = images * input_.channels * pixels, total_bytes(device)
     if there is not None and needed > there * SHARE_OF_MEMORY:
         sizes = f"{needed / 2**30:.1f} GiB decoded, and {device} has {there / 2**30:.1f} GiB"
         return False, f"  {images:,} images take {sizes}: they are decoded anew in every epoch"
@@ -228,11 +228,11 @@ class _Opened:
         return Splits(self.taking(train), self.taking(held_out), self.test, self.labels, self.contents, name)
 
 
-def _digits(data: Data, reads: Input | SpaceInput, view: View) -> _Opened:
+def _digits(data: Data, input_: Input | SpaceInput, view: View) -> _Opened:
     """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
     from sklearn.datasets import load_digits
 
-    check_digits(reads)
+    check_digits(input_)
     pixels, targets = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8)
     images = (images - images.mean()) / images.std()
@@ -248,16 +248,16 @@ def _digits(data: Data, reads: Input | SpaceInput, view: View) -> _Opened:
 
 
 def _files(
-    data: Data, reads: Input | SpaceInput, view: View, device: torch.device, labels: tuple[str, ...] | None, progress: Progress
+    data: Data, input_: Input | SpaceInput, view: View, device: torch.device, labels: tuple[str, ...] | None, progress: Progress
 ) -> _Opened:
     """Return an image folder, or a dataset by timm's name; the test set is timm's validation split."""
-    root = check_located(data, reads)
+    root = check_located(data, input_)
     train_set, test_set = (open_split(data.name, root, split, labels, progress) for split in ("train", "validation"))
-    check_classes(train_set, test_set, reads, root)
-    kept, note = _fits_in_memory(data, reads, view.augment, len(train_set) + len(test_set), device)
+    check_classes(train_set, test_set, input_, root)
+    kept, note = _fits_in_memory(data, input_, view.augment, len(train_set) + len(test_set), device)
     if note:
         progress.say(note)
-    make = partial(FileImages, channels=reads.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
+    make = partial(FileImages, channels=input_.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
     ordered = ordered_labels(train_set, root)
     contents = ImageContents(train=listed_images(train_set, root), validation=listed_images(test_set, root))
     test, usual = make(test_set, np.arange(len(test_set))), in_order(ordered) if ordered and data.name == "folder" else None

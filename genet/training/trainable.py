@@ -26,15 +26,16 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
     Of several tensors the logits are the first that depends on all weights that the answer in eval mode uses. Weights that they
     do not depend on are frozen: auxiliary heads. GenetError for a network that cannot be trained like this.
     """
-    reads, name = structure.input, structure.name
-    classes = count_logits(module, (reads.channels, reads.resolution, reads.resolution), name)
-    if classes != reads.classes:
-        raise GenetError(f"{name}: got {classes} logits, expected {reads.classes}; set its input.classes")
+    input_, name = structure.input, structure.name
+    classes = count_logits(module, (input_.channels, input_.resolution, input_.resolution), name)
+    if classes != input_.classes:
+        raise GenetError(f"{name}: got {classes} logits, expected {input_.classes}; set its input.classes")
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise GenetError(
             f"{name}: got weights that are all frozen, expected some to train; set requires_grad of some in {structure.source}"
         )
-    images = torch.randn(IMAGES, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
+    shape, draw = (input_.channels, input_.resolution, input_.resolution), torch.Generator().manual_seed(0)
+    images = torch.randn(IMAGES, *shape, generator=draw)
     probe = copy.deepcopy(module)  # with statistics that may change
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)

@@ -22,8 +22,8 @@ LARGE = (
 
 @given(networks().filter(lambda network: network.stages))
 def test_a_network_that_is_written_is_read_back_but_for_super_blocks_without_blocks(network: Network) -> None:
-    reads, kept = network.input, network.model_copy(update={"superblocks": network.stages})
-    assert from_genet_string(to_genet_string(network), reads.resolution, reads.classes, network.name) == kept
+    input_, kept = network.input, network.model_copy(update={"superblocks": network.stages})
+    assert from_genet_string(to_genet_string(network), input_.resolution, input_.classes, network.name) == kept
 
 
 def test_a_network_without_any_block_cannot_be_written() -> None:

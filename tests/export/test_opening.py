@@ -34,12 +34,12 @@ def test_a_format_is_opened_from_its_folder_or_the_one_above(exported, module: G
     images = TrainedModel(module).images(3)
     with torch.inference_mode():
         assert opened.forward(images).shape == (3, 10)
-    assert opened.reads == NETWORK.input
+    assert opened.input == NETWORK.input
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "model.int8.onnx", "model.pt2", "timm", "."])
 def test_a_file_says_itself_what_it_reads(exported, file: str) -> None:
-    assert open_network(str(exported[0] / file), CPU).reads == NETWORK.input
+    assert open_network(str(exported[0] / file), CPU).input == NETWORK.input
 
 
 def test_a_timm_model_is_shown_images_its_own_way(exported, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_onnx_file_for_one_image_at_a_time_is_told_the_way_out(exported, tmp_
 def test_a_file_from_elsewhere_needs_no_checksum_but_one_beside_it_must_hold(exported, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     shutil.copy(exported[0] / "model.onnx", file)
-    assert open_network(str(file), CPU).reads == NETWORK.input
+    assert open_network(str(file), CPU).input == NETWORK.input
     (tmp_path / "model.onnx.sha256").write_text(f"{'0' * 64}  model.onnx\n")
     with pytest.raises(GenetError, match="does not match its SHA-256"):
         open_network(str(file), CPU)

@@ -35,8 +35,8 @@ def test_timms_form_has_the_same_logits(notation: str) -> None:
     network = Network.parse(notation) if "|" in notation else read_network(notation)
     module, model = with_own_statistics(build(network)).eval(), to_timm(network).eval()
     model.load_state_dict(module.state_dict())
-    reads = network.input
-    images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
+    input_ = network.input
+    images = torch.randn(2, input_.channels, input_.resolution, input_.resolution, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         wanted, found = module(images), model(images)
     assert float((wanted - found).abs().max() / wanted.abs().max()) < 1e-6
@@ -48,8 +48,8 @@ STACKS = st.lists(superblocks(), min_size=2, max_size=4).map(tuple).filter(lambd
 
 @given(network=networks(STEMS, STACKS))
 def test_a_network_comes_back_from_timms_fields_but_for_super_blocks_without_blocks(network: Network) -> None:
-    reads, kept = network.input, network.model_copy(update={"superblocks": network.stages})
-    assert from_timm(timm_arguments(network), reads.resolution, reads.channels, reads.classes, network.name) == kept
+    input_, kept = network.input, network.model_copy(update={"superblocks": network.stages})
+    assert from_timm(timm_arguments(network), input_.resolution, input_.channels, input_.classes, network.name) == kept
 
 
 @pytest.mark.parametrize(

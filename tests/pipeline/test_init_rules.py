@@ -80,10 +80,10 @@ def test_whatever_the_images_are_it_reads_back_for_them_and_enlarges_none_of_32_
 ) -> None:
     found = suited(classes, each, edge, grey)
     recipe = written(found, tmp_path_factory.mktemp("written"), limit_ms)
-    reads = recipe.space.input
-    assert (reads.classes, reads.channels) == (classes, 1 if grey else 3)
-    assert reads.resolutions[0] <= max(32, edge)
-    assert recipe.space.sizes(reads.resolutions[0])[-1] in range(4, 8)  # the last feature map
+    input_ = recipe.space.input
+    assert (input_.classes, input_.channels) == (classes, 1 if grey else 3)
+    assert input_.resolutions[0] <= max(32, edge)
+    assert recipe.space.sizes(input_.resolutions[0])[-1] in range(4, 8)  # the last feature map
     assert recipe.train.batch == 4 or (1 - recipe.data.nas_validation) * classes * each // recipe.train.batch >= 7
     assert all(len(choice.why) < 140 for choice in found.choices())
 

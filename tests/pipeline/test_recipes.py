@@ -24,7 +24,7 @@ RESOLUTIONS = (16, 24, 32)
 def shrunk(recipe: Recipe) -> Recipe:
     """The same settings with few narrow blocks, digits for images, and an epoch for each training."""
     space = recipe.space
-    reads = space.input.model_copy(update={"channels": 1, "classes": 10, "resolutions": RESOLUTIONS})
+    input_ = space.input.model_copy(update={"channels": 1, "classes": 10, "resolutions": RESOLUTIONS})
     blocks = tuple(
         block.model_copy(update={"width": 32 if block.type == "BL" else 16, "depth": 1 + number % 2, "stride": 1 + (number < 2)})
         for number, block in enumerate(space.superblocks)
@@ -33,7 +33,7 @@ def shrunk(recipe: Recipe) -> Recipe:
         update={"trials_per_type": 2, "kernel": (3,), "ratio": Ratios(BL=(0.5,), DW=(3,)), "width": (0.5, 1.5)}
     )
     small = {"superblocks": blocks, "stem": space.stem.model_copy(update={"width": 8}), "perturb": perturb}
-    space = space.model_copy(update={"input": reads, "head": space.head.model_copy(update={"width": 32}), **small})
+    space = space.model_copy(update={"input": input_, "head": space.head.model_copy(update={"width": 32}), **small})
     brief = {"epochs": 1, "warmup_epochs": 0, "batch": 64}
     schedules = {name: getattr(recipe, name).model_copy(update=brief) for name in ("master", "distill", "train")}
     measure = recipe.measure.model_copy(update={"device": "estimate:v100", "calibration_networks": 3})

@@ -93,9 +93,9 @@ def test_the_digits_are_normalised_over_all_of_them(digits: Splits) -> None:
 
 @pytest.mark.parametrize(("channels", "classes"), [(3, 10), (1, 9)])
 def test_a_space_that_does_not_fit_the_digits_is_refused(channels: int, classes: int) -> None:
-    reads = SpaceInput(channels=channels, classes=classes, resolutions=(8,))
+    input_ = SpaceInput(channels=channels, classes=classes, resolutions=(8,))
     with pytest.raises(DataError, match=f"digits have 1 channel and 10 classes, and the network has {channels} and {classes}"):
-        load_data(Data(), reads, seed=0)
+        load_data(Data(), input_, seed=0)
 
 
 def test_a_share_that_leaves_a_set_empty_is_refused() -> None:
@@ -185,8 +185,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def loaded(folder: Path, reads: SpaceInput = COLOURED, seed: int = 0, workers: int = 0) -> Splits:
-    return load_data(Data(name="folder", root=str(folder), workers=workers), reads, seed)
+def loaded(folder: Path, input_: SpaceInput = COLOURED, seed: int = 0, workers: int = 0) -> Splits:
+    return load_data(Data(name="folder", root=str(folder), workers=workers), input_, seed)
 
 
 def test_a_folder_gives_three_sets_with_its_classes_in_order(folder: Path) -> None:
@@ -468,8 +468,8 @@ def mnist(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("seed", [None, 3])
 def test_a_torchvision_data_set_gives_three_sets_that_share_no_image(mnist: Path, channels: int, seed: int | None) -> None:
-    reads = SpaceInput(channels=channels, classes=10, resolutions=(16,))
-    splits = load_data(Data(name="torch/mnist", root=str(mnist)), reads, seed=0)
+    input_ = SpaceInput(channels=channels, classes=10, resolutions=(16,))
+    splits = load_data(Data(name="torch/mnist", root=str(mnist)), input_, seed=0)
     assert (splits.train.size, splits.nas_validation.size, splits.test.size) == (16, 4, 10)
     assert next(splits.train.batches(4, 16, seed))[0].shape == (4, channels, 16, 16)
     assert len({image for images in sets_of(splits).values() for image in contents(images, 16)}) == 30

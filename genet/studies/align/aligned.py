@@ -170,12 +170,12 @@ def _module(network: nn.Module, example: object, scope: Scope) -> _AlignInput:
     kind = type(network)
     name = legal_name(kind.__name__)
     module = with_plain_weights(own, name).eval()
-    reads = Input(channels=channels, classes=count_logits(module, (channels, size, size), name), resolution=size)
+    input_ = Input(channels=channels, classes=count_logits(module, (channels, size, size), name), resolution=size)
     try:
         word = fingerprint(module, size, channels)
     except Exception:  # it fails with other weights than its own
         word = None
-    structure = ExternalModel(name=name, source=f"{kind.__module__}:{kind.__name__}", computes=word, input=reads)
+    structure = ExternalModel(name=name, source=f"{kind.__module__}:{kind.__name__}", computes=word, input=input_)
     preprocessing = timm_preprocessing(module) if getattr(module, "pretrained_cfg", None) else None
     source = SourceNetwork(module, getattr(network, "labels", None), preprocessing)
     like = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)

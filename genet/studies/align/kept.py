@@ -116,11 +116,11 @@ def kept_with_images(
 
     The images are looked for at once, before anything is measured. GenetError if the weights differ in no importance.
     """
-    reads, labels, preprocessing = subject.network.input, source.labels, source.preprocessing
-    images = load_test(data, reads, preprocessing, labels, progress)
+    input_, labels, preprocessing = subject.network.input, source.labels, source.preprocessing
+    images = load_test(data, input_, preprocessing, labels, progress)
     if criterion in NORMS:
         return KeptWeights(subject, by_norm(subject, criterion), images, labels)
-    splits = load_data(data, reads, 0, View(preprocessing=preprocessing), labels=labels, progress=progress)
+    splits = load_data(data, input_, 0, View(preprocessing=preprocessing), labels=labels, progress=progress)
     if criterion == "rank":
         return KeptWeights(subject, _ranks(subject, splits.train), images, labels)
     if source.built and unsaved_random_weights(subject.source, subject.network):
