@@ -183,7 +183,7 @@ def _image_counts(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> 
 
 def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
     """Return how long the trainings take at most, if a few steps of one can be timed in passing."""
-    from genet.pipeline.cost_estimate import training_seconds
+    from genet.pipeline.preflight import training_seconds
     from genet.training.image_sets import View
     from genet.training.splits import load_data
 

@@ -18,8 +18,8 @@ from genet.latency.staircase.space_sweeps import (
     sweep_blocks,
 )
 from genet.pipeline.context import RunContext, other_setting, predictor
-from genet.pipeline.cost_estimate import Preflight, outlook, preflight
 from genet.pipeline.master import training_spec
+from genet.pipeline.preflight import Preflight, outlook, preflight
 from genet.pipeline.train import teacher_of
 from genet.pipeline.undecided import forget_doubtful
 from genet.progress import Tracker

@@ -20,10 +20,10 @@ from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.table import LatencyTable
 from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run, read_run
-from genet.pipeline.cost_estimate import outlook
 from genet.pipeline.distill import planned_trials
 from genet.pipeline.entrants import find_entrants
 from genet.pipeline.master import train_master
+from genet.pipeline.preflight import outlook
 from genet.pipeline.profile import check_job, profile_device
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder

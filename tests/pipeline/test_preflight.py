@@ -9,7 +9,7 @@ from genet.config.reader import read_recipe
 from genet.latency.profile import SCAN, seconds_per_row
 from genet.latency.workload import Workload, read_blocks
 from genet.pipeline.context import open_run
-from genet.pipeline.cost_estimate import CERTIFICATE_ROUNDS, SCALES_MEASURED, outlook, preflight
+from genet.pipeline.preflight import CERTIFICATE_ROUNDS, SCALES_MEASURED, outlook, preflight
 from genet.pipeline.profile import check_job
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
