@@ -18,7 +18,7 @@ from genet.search.outcome import Outcomes
 from genet.trials.results import read_results
 
 
-class Exports(dict[str, Path]):
+class ExportFolders(dict[str, Path]):
     """The folders of a run's exports by budget; any form of a budget finds its folder.
 
     RunError, which names the budgets, for one that is none of them.
@@ -72,9 +72,9 @@ class Run:
         )
 
     @property
-    def exports(self) -> Exports:
+    def exports(self) -> ExportFolders:
         """The folder of the exports for every budget that is met, such as `5ms`; `genet.load` reads it."""
-        return Exports(self.folder, self._results)
+        return ExportFolders(self.folder, self._results)
 
     @property
     def networks(self) -> Any:
