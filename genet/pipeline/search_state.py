@@ -21,7 +21,7 @@ from genet.latency.timing.ratio import StopRule
 from genet.names import damaged_lines
 from genet.pipeline.context import RunContext, calibration_rows, predictor
 from genet.pipeline.fit import current_regression
-from genet.search.certificate import Certificate, certificate, could_be_within, expected_interval
+from genet.search.certificate import Certificate, certificate_of, could_be_within, expected_interval
 from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
 from genet.search.regression import Regression
 from genet.search.solver import Candidate, ExactSolver, filter_by_utilization, random_search
@@ -183,7 +183,7 @@ class SearchState:
 
     def _certificate(self, rounds: Rounds, budget: Budget) -> Certificate:
         ms, error = self._slowest_ms(rounds, budget), self._reference_error(budget)
-        return certificate(rounds.ratios, ms, self.limit_ms(budget), error)
+        return certificate_of(rounds.ratios, ms, self.limit_ms(budget), error)
 
     def _slowest_ms(self, rounds: Rounds, budget: Budget) -> float:
         """Return the MasterNet's latency, for a budget in milliseconds the longer one of its own rounds and the network's."""

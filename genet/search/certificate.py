@@ -124,7 +124,7 @@ def uncertified(budget: Budget, ms_per_image: float, interval_ms_per_image: floa
     )
 
 
-def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, reference_error: float = 0.0) -> Certificate:
+def certificate_of(ratios: Sequence[float], reference_ms: float, budget_ms: float, reference_error: float = 0.0) -> Certificate:
     """Judge the rounds of a network: its latency over the reference's, in each.
 
     `reference_error` is half the relative interval of the reference's own latency, 0 for budgets that are multiples of it.
@@ -140,7 +140,7 @@ def certificate(ratios: Sequence[float], reference_ms: float, budget_ms: float, 
 def could_be_within(ratios: Sequence[float], limit: float, most: int, reference_error: float = 0.0) -> bool:
     """Return whether `most` rounds would certify a network if they had the mean and the spread of these.
 
-    `limit` is the budget over the reference's latency; `reference_error` as in `certificate`.
+    `limit` is the budget over the reference's latency; `reference_error` as in `certificate_of`.
     """
     mean = statistics.fmean(ratios)
     return mean + math.hypot(statistics.stdev(ratios) * intervals_per_deviation(most), reference_error * mean) <= limit

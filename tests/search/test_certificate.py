@@ -22,7 +22,7 @@ from genet.search.certificate import (
     SelectedNetwork,
     Selection,
     best_certified,
-    certificate,
+    certificate_of,
     could_be_within,
     expected_interval,
 )
@@ -56,51 +56,51 @@ def exactly(budget: float, slower: float = 1.0, measured: list[str] | None = Non
     def certify(candidate: Candidate) -> Certificate:
         if measured is not None:
             measured.append(candidate.network)
-        return certificate((candidate.predicted_ms * slower,) * 3, 1.0, budget)
+        return certificate_of((candidate.predicted_ms * slower,) * 3, 1.0, budget)
 
     return certify
 
 
 def test_a_network_whose_interval_is_clear_of_the_budget_is_within_or_over_it_and_else_unclear() -> None:
     half = half_interval(RATIOS)
-    assert [certificate(RATIOS, 10.0, 10.0 * limit).within for limit in (1.1, 1.0, 0.9)] == [True, None, False]
-    assert certificate(RATIOS, 10.0, 10.0 * (1 + half) + 1e-9).within is True
-    assert certificate(RATIOS, 10.0, 10.0 * (1 + half) - 1e-6).within is None
-    assert certificate(RATIOS, 10.0, 10.0 * (1 - half) - 1e-6).within is False
+    assert [certificate_of(RATIOS, 10.0, 10.0 * limit).within for limit in (1.1, 1.0, 0.9)] == [True, None, False]
+    assert certificate_of(RATIOS, 10.0, 10.0 * (1 + half) + 1e-9).within is True
+    assert certificate_of(RATIOS, 10.0, 10.0 * (1 + half) - 1e-6).within is None
+    assert certificate_of(RATIOS, 10.0, 10.0 * (1 - half) - 1e-6).within is False
 
 
 def test_a_certificate_tells_milliseconds_at_the_references_speed() -> None:
-    found = certificate(RATIOS, 10.0, 99.0)
+    found = certificate_of(RATIOS, 10.0, 99.0)
     assert found.ms == pytest.approx(10.0)
     assert found.interval_ms == pytest.approx(10 * half_interval(RATIOS))
 
 
 def test_the_uncertainty_of_the_reference_widens_the_interval() -> None:
-    plain, wide = certificate(RATIOS, 10.0, 10.5), certificate(RATIOS, 10.0, 10.5, reference_error=0.03)
+    plain, wide = certificate_of(RATIOS, 10.0, 10.5), certificate_of(RATIOS, 10.0, 10.5, reference_error=0.03)
     assert wide.interval_ms == pytest.approx(math.hypot(plain.interval_ms, 0.3))
     budget = 10.0 + (plain.interval_ms + wide.interval_ms) / 2
-    assert certificate(RATIOS, 10.0, budget).within is True
-    assert certificate(RATIOS, 10.0, budget, reference_error=0.03).within is None
+    assert certificate_of(RATIOS, 10.0, budget).within is True
+    assert certificate_of(RATIOS, 10.0, budget, reference_error=0.03).within is None
 
 
 def test_a_few_disturbed_rounds_do_not_put_a_network_above_a_budget_that_most_rounds_keep() -> None:
     disturbed = (0.99,) * 11 + (3.0,) * 9
     assert statistics.fmean(disturbed) - half_interval(disturbed) > 1.0
-    assert certificate(disturbed, 10.0, 10.0).within is None
-    assert certificate(disturbed, 10.0, 9.8).within is False
+    assert certificate_of(disturbed, 10.0, 10.0).within is None
+    assert certificate_of(disturbed, 10.0, 9.8).within is False
 
 
 def test_a_budget_below_all_of_many_rounds_is_too_small_however_they_spread() -> None:
     wild = (1.0,) * 19 + (40.0,)
     assert statistics.fmean(wild) < half_interval(wild)
-    assert [certificate(wild, 1.0, budget).within for budget in (0.99, 1.0)] == [False, None]
-    assert certificate(wild, 1.0, 0.9, reference_error=0.2).within is None
-    assert certificate(wild[-3:], 1.0, 0.99).within is None, "three say little"
+    assert [certificate_of(wild, 1.0, budget).within for budget in (0.99, 1.0)] == [False, None]
+    assert certificate_of(wild, 1.0, 0.9, reference_error=0.2).within is None
+    assert certificate_of(wild[-3:], 1.0, 0.99).within is None, "three say little"
 
 
 def test_equal_rounds_say_all() -> None:
-    assert certificate((1.0, 1.0), 2.0, 2.0).within is True
-    assert certificate((1.0, 1.0), 2.0, 1.999).within is False
+    assert certificate_of((1.0, 1.0), 2.0, 2.0).within is True
+    assert certificate_of((1.0, 1.0), 2.0, 1.999).within is False
 
 
 @given(st.lists(st.floats(0.5, 2), min_size=2, max_size=20), st.floats(0.5, 10), st.floats(0.1, 30), st.floats(0, 0.1))
@@ -108,7 +108,7 @@ def test_a_larger_budget_never_turns_a_verdict_to_the_worse(
     ratios: list[float], reference: float, budget: float, error: float
 ) -> None:
     rank = {True: 2, None: 1, False: 0}
-    tight, loose = (certificate(ratios, reference, each, error) for each in (budget, budget * 1.1))
+    tight, loose = (certificate_of(ratios, reference, each, error) for each in (budget, budget * 1.1))
     assert rank[tight.within] <= rank[loose.within]
     assert tight.ms == loose.ms
 
@@ -140,7 +140,7 @@ def test_predictions_are_asked_anew_after_every_measurement() -> None:
     def certify(candidate: Candidate) -> Certificate:
         measured.append(candidate.network)
         learnt.append(3.0)
-        return certificate((3.0 * int(candidate.network.removeprefix("net")),) * 3, 1.0, 12.0)
+        return certificate_of((3.0 * int(candidate.network.removeprefix("net")),) * 3, 1.0, 12.0)
 
     found = best_certified(12.0, solving(front(40), learnt), certify, count=3)
     assert found.candidate.network == "net4"
@@ -171,7 +171,7 @@ def test_before_a_budget_counts_as_out_of_reach_the_fastest_network_is_measured(
     def certify(candidate: Candidate) -> Certificate:
         measured.append(candidate.network)
         ms = 1.0 if candidate.network == "net1" else 10.05  # whatever is predicted
-        return certificate((ms, ms), 1.0, 10.0)
+        return certificate_of((ms, ms), 1.0, 10.0)
 
     found = best_certified(10.0, solving(front(40)), certify, count=2)
     assert (measured[-1], len(measured)) == ("net1", 8)
@@ -254,7 +254,7 @@ def test_the_fastest_is_tried_even_when_it_is_predicted_to_break_the_budget() ->
 def test_a_network_whose_interval_straddles_the_budget_is_not_within_it() -> None:
     def certify(candidate: Candidate) -> Certificate:
         shares = (0.98, 1.0, 1.02)
-        return certificate([share * candidate.predicted_ms for share in shares], 1.0, 20.0)
+        return certificate_of([share * candidate.predicted_ms for share in shares], 1.0, 20.0)
 
     half = half_interval((0.98, 1.0, 1.02))
     found = best_certified(20.0, solving(front(40)), certify, count=3)
@@ -264,7 +264,7 @@ def test_a_network_whose_interval_straddles_the_budget_is_not_within_it() -> Non
 
 def test_where_all_are_unclear_the_fastest_is_named_and_is_not_within() -> None:
     def certify(candidate: Candidate) -> Certificate:
-        return certificate((0.01 * candidate.predicted_ms, 1.99 * candidate.predicted_ms), 1.0, 5.0)
+        return certificate_of((0.01 * candidate.predicted_ms, 1.99 * candidate.predicted_ms), 1.0, 5.0)
 
     found = best_certified(5.0, solving(front(10)), certify, count=2)
     assert (found.candidate.network, found.certificate.within) == ("net1", None)
@@ -273,7 +273,7 @@ def test_where_all_are_unclear_the_fastest_is_named_and_is_not_within() -> None:
 def test_one_that_may_be_within_is_named_before_a_faster_one_that_is_not() -> None:
     def certify(candidate: Candidate) -> Certificate:
         rounds = (0.01, 19.9) if candidate.network == "net3" else (candidate.predicted_ms,) * 3
-        return certificate(rounds, 1.0, 0.5)
+        return certificate_of(rounds, 1.0, 0.5)
 
     found = best_certified(0.5, solving(front(10)), certify, count=4)
     assert (found.candidate.network, found.certificate.within) == ("net3", None)
@@ -283,7 +283,7 @@ def test_one_wildly_slow_reading_does_not_rule_out_all_but_the_fastest() -> None
     slow = {"net20": 100.0, "net19": 100.0}
 
     def certify(candidate: Candidate) -> Certificate:
-        return certificate((slow.get(candidate.network, candidate.predicted_ms),) * 3, 1.0, 20.0)
+        return certificate_of((slow.get(candidate.network, candidate.predicted_ms),) * 3, 1.0, 20.0)
 
     found = best_certified(20.0, solving(front(20)), certify, count=2)
     assert found.certificate.within is True
@@ -297,7 +297,7 @@ def test_no_network_is_named_as_within_that_was_measured_above(bias: float, budg
 
     def certify(candidate: Candidate) -> Certificate:
         ms = candidate.predicted_ms * bias * draw.uniform(0.9, 1.1)
-        measured[candidate.network] = certificate((ms,) * 3, 1.0, budget)
+        measured[candidate.network] = certificate_of((ms,) * 3, 1.0, budget)
         return measured[candidate.network]
 
     found = best_certified(budget, solving(front(40)), certify, count)
@@ -338,7 +338,7 @@ class Device:
         """Ratios to the MasterNet, timed in turn, until the certificate is clear."""
         self.measured += 1
         noise, ratios = self.draw.uniform(0.01, 0.02), []
-        while len(ratios) < 3 or (certificate(ratios, 1.0, budget).within is None and len(ratios) < MOST_ROUNDS):
+        while len(ratios) < 3 or (certificate_of(ratios, 1.0, budget).within is None and len(ratios) < MOST_ROUNDS):
             self.speed *= math.exp(self.draw.gauss(0, 0.01))
             own = self.true_ratio[network] * self.speed * math.exp(self.draw.gauss(0, noise))
             ratios.append(own / (self.speed * math.exp(self.draw.gauss(0, noise))))
@@ -377,7 +377,7 @@ def selection(seed: int) -> Outcome:
     def certify(candidate: Candidate) -> Certificate:
         rounds = device.rounds(candidate.network, budget)
         ratios.append(statistics.fmean(rounds) / first[candidate.network])
-        return certificate(rounds, 1.0, budget)
+        return certificate_of(rounds, 1.0, budget)
 
     found = best_certified(budget, solving(candidates, ratios), certify, count=3)
     fitting = [n for n in range(SIZE) if device.true_ratio[f"net{n}"] <= budget]
@@ -406,10 +406,10 @@ def test_of_a_hundred_selections_on_a_noisy_device_no_certified_one_is_broken(se
 
 def test_rounds_that_spread_too_widely_for_the_room_left_would_not_be_within_with_more_of_them() -> None:
     near = (0.79, 0.78, 0.80, 0.77, 0.81, 0.79)
-    assert certificate(near, 10.0, 8.0).within is None
+    assert certificate_of(near, 10.0, 8.0).within is None
     assert not could_be_within(near, 0.80, most=20)
     assert could_be_within(near, 0.82, most=20)
-    assert certificate(near * 4, 10.0, 8.2).within
+    assert certificate_of(near * 4, 10.0, 8.2).within
 
 
 def test_more_rounds_do_not_make_the_reference_any_surer() -> None:
