@@ -10,7 +10,7 @@ from genet.cli.race import training_runner
 from genet.pipeline.context import RunContext, open_run, read_run
 from genet.pipeline.master import train_master
 from genet.pipeline.tournament import find_masternet, standings_of, summary
-from genet.search.outcome import Trained, percent
+from genet.search.outcome import TrainedNetwork, percent
 from genet.storage import is_locked
 
 
@@ -42,7 +42,7 @@ def _print_status(job: RunContext) -> Answer:
         table(["design", "ms/image", *(f"{each.epochs} epochs" for each in found.rounds), ""], rows)
     if job.recipe.space.masternets:
         print(summary(job))
-    trained = Trained.load(job.folder.master) if job.folder.master.exists() else None
+    trained = TrainedNetwork.load(job.folder.master) if job.folder.master.exists() else None
     if trained and found and trained.network != found.winner:
         trained = None  # of an earlier tournament
     if trained:

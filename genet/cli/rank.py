@@ -18,7 +18,7 @@ from genet.models.external import build_structure, pretrained
 from genet.models.weights import NETWORK_FILE, load_structure
 from genet.pipeline.run_folder import RunFolder
 from genet.search.certificate import Selection
-from genet.search.outcome import Trained
+from genet.search.outcome import TrainedNetwork
 from genet.studies.figures import draw_ranks
 from genet.studies.rank import ENERGY, StageRank, stage_ranks
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     run = RunFolder(Path(arguments.what))
     chosen: tuple[Network, ...] = ()
     if "|" not in arguments.what and run.recipe_file.exists() and not (run.path / NETWORK_FILE).exists():
-        structure: ModelSpec = Network.parse(run.read(run.master, Trained).network)
+        structure: ModelSpec = Network.parse(run.read(run.master, TrainedNetwork).network)
         module = load_structure(structure, run.master.with_suffix(".safetensors"))
         if run.selection.exists():
             answers = run.read(run.selection, Selection).answers

@@ -13,7 +13,7 @@ from genet.models.weights import load_weights
 from genet.names import damaged_lines
 from genet.pipeline.context import RunContext
 from genet.progress import Tracker, WorkItem, duration
-from genet.search.outcome import Trained
+from genet.search.outcome import TrainedNetwork
 from genet.storage import Record, is_locked
 from genet.trials.checkpoint import forget
 from genet.trials.context import TrialContext
@@ -83,7 +83,7 @@ def run_planned_trials(
 
 def _check_learnt(job: RunContext, any_master: bool) -> None:
     """Check that the MasterNet is better than chance; only report it if `any_master` is set."""
-    why = job.folder.read(job.folder.master, Trained).why_unlearnt(job.recipe.space.input.classes)
+    why = job.folder.read(job.folder.master, TrainedNetwork).why_unlearnt(job.recipe.space.input.classes)
     if why and any_master:
         job.progress.say(f"  going on with a MasterNet that has learnt nothing: {why}; its trials tell little")
     elif why:

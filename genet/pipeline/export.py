@@ -27,7 +27,7 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.train import note_in, update_image_place
 from genet.progress import Progress, Tracker
 from genet.report.page import Card, card
-from genet.search.outcome import Outcomes, Trained
+from genet.search.outcome import Outcomes, TrainedNetwork
 from genet.storage import digest, write_atomic
 from genet.training.image_identity import ImageContents, relocated
 from genet.training.splits import Splits, load_data
@@ -68,7 +68,7 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
                 job.splits.labels,
                 data=images.description,
                 training=_trained_by(recipe, job.splits),
-                trained=Trained.load(folder / "model.json"),
+                trained=TrainedNetwork.load(folder / "model.json"),
                 outcomes=outcomes,
                 raced=raced,
                 answers=tuple(each for each in outcomes.outcomes if raced.name in {every.name for every in each.exported}),
@@ -112,7 +112,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
         labels,
         data=images.description if images else None,
         training=_trained_by(recipe, images.splits if images and images.own else None) if recipe else None,
-        trained=Trained.load(folder / "model.json") if (folder / "model.json").exists() else None,
+        trained=TrainedNetwork.load(folder / "model.json") if (folder / "model.json").exists() else None,
     )
     write_atomic(folder / "card.md", card(facts).encode())
     return exports

@@ -6,7 +6,7 @@ from genet.config.recipe import RegressionModel
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials, planned_trials
 from genet.search.fit import fit
-from genet.search.outcome import Trained
+from genet.search.outcome import TrainedNetwork
 from genet.search.regression import Regression
 from genet.storage import digest
 
@@ -37,13 +37,13 @@ def current_regression(job: RunContext) -> Regression:
 
 
 def _fitted(job: RunContext, model: RegressionModel) -> Regression:
-    trained = job.folder.read(job.folder.master, Trained)
+    trained = job.folder.read(job.folder.master, TrainedNetwork)
     inputs = _evidence_digest(job, model)
     with job.progress.awake("fitting the regression"):
         return fit(job.masternet, trained.nas_accuracy, finished_trials(job), trained.nas_images, model, inputs)
 
 
 def _evidence_digest(job: RunContext, model: RegressionModel) -> str:
-    master = job.folder.read(job.folder.master, Trained)
+    master = job.folder.read(job.folder.master, TrainedNetwork)
     found = ((result.id, result.accuracy) for result in finished_trials(job))
     return digest(f"{model}/{master.inputs}/{master.nas_accuracy}/{sorted(found, key=str)}")

@@ -15,7 +15,7 @@ from genet.models.class_order import numbered_like
 from genet.models.weights import WEIGHTS_FILE, load, load_weights, read_labels, save_weights, weights_bytes
 from genet.pipeline.context import RunContext
 from genet.pipeline.train import TrainingSpec, train_anew, trained_before
-from genet.search.outcome import Trained
+from genet.search.outcome import TrainedNetwork
 from genet.storage import digest
 from genet.training.accuracy import accuracy
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -32,14 +32,14 @@ class Parent(NamedTuple):
     weights: str
 
 
-def train_master(job: RunContext) -> Trained:
+def train_master(job: RunContext) -> TrainedNetwork:
     """Train the MasterNet, the parent of all trials, from new weights or from others; or take one that was trained before."""
     master, own = job.recipe.master, job.folder.master
     if not isinstance(master, PretrainedMaster | TunedMaster):
         return train_unless_done(job, training_spec(job, job.masternet, master), own, TITLE, None)
     folder = Path(master.folder)
     if own.exists() and own.with_suffix(".safetensors").exists() and not (folder / WEIGHTS_FILE).exists():
-        return Trained.load(own)  # the run has its own copy
+        return TrainedNetwork.load(own)  # the run has its own copy
     check_pretrained(job.recipe)
     return _take_master(job, folder) if isinstance(master, PretrainedMaster) else _tune_master(job, master.schedule, folder)
 
@@ -56,7 +56,7 @@ def master_cost(recipe: Recipe) -> float:
     return master.epochs / recipe.train.epochs if master else 0.0
 
 
-def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> Trained:
+def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> TrainedNetwork:
     """Train the MasterNet from the weights in a folder; RunError if the run's trials started from others.
 
     Those of a classifier for other classes are drawn anew.
@@ -79,7 +79,7 @@ def parent_of(job: RunContext) -> Parent | None:
     """Return the trained MasterNet if the networks of the run begin with its weights; None if they begin with new ones."""
     if job.recipe.train.init == "scratch":
         return None
-    job.folder.read(job.folder.master, Trained)
+    job.folder.read(job.folder.master, TrainedNetwork)
     return _parent(load_weights(job.masternet, job.folder.master.with_suffix(".safetensors")))
 
 
@@ -91,7 +91,7 @@ def _check_no_trials(job: RunContext, folder: Path) -> None:
         )
 
 
-def _take_master(job: RunContext, folder: Path) -> Trained:
+def _take_master(job: RunContext, folder: Path) -> TrainedNetwork:
     """Copy a trained network of the MasterNet's structure into the run, with its accuracies on the run's images.
 
     SpecError if it is another network, RunError if it is not the one that the run's trials started from.
@@ -102,14 +102,14 @@ def _take_master(job: RunContext, folder: Path) -> Trained:
     if numbered_like(module, labels, splits.labels) is None:
         check_labels(labels, splits.labels, str(recipe.data.root or recipe.data.name))
     inputs = digest(f"{digest(weights_bytes(module))}/{ours}/{recipe.data.identity(splits.name)}/{recipe.seed}")
-    known = job.folder.read_current(job.folder.master, Trained, inputs)
+    known = job.folder.read_current(job.folder.master, TrainedNetwork, inputs)
     if known and weights.exists():
         return known
     _check_no_trials(job, folder)
     size, sets = ours.input.resolution, (splits.nas_validation, splits.test)
     nas, test = (accuracy(module, images, size, job.device) for images in sets)
     save_weights(module, weights)
-    trained = Trained(
+    trained = TrainedNetwork(
         inputs=inputs,
         network=str(ours),
         resolution=size,
@@ -129,7 +129,7 @@ def train_unless_done(
     title: str,
     parent: Parent | None,
     world: ProcessGroup = SINGLE_PROCESS,
-) -> Trained:
+) -> TrainedNetwork:
     """Train a network, unless `result` and the weights beside it show that this is done; `parent` holds what it inherits."""
     known = trained_before(spec, result)
     world.wait()  # all processes have checked before the first of them writes

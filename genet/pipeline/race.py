@@ -15,7 +15,7 @@ from genet.pipeline.joint_trials import run_joint_trials
 from genet.pipeline.master import master_cost, parent_of
 from genet.pipeline.search_state import run_table
 from genet.pipeline.trainings import FinishedTraining, Trainings
-from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, Outcomes, TournamentWinner, Trained
+from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, Outcomes, TournamentWinner, TrainedNetwork
 from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced_networks
 from genet.storage import digest
 from genet.trials.runners.opening import open_runner
@@ -29,7 +29,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
 
     EvidenceError if no network of any budget can be trained.
     """
-    masternet, _ = job.folder.read(job.folder.master, Trained), job.splits  # the images must not have changed
+    masternet, _ = job.folder.read(job.folder.master, TrainedNetwork), job.splits  # the images must not have changed
     found = find_entrants(job)
     trainings = Trainings(job, runner, {each.network: each.design for each in found.entrants if each.design}, parent_of(job))
     found = run_joint_trials(job, found, trainings.train_shortly, trainings.trained_shortly)

@@ -18,7 +18,7 @@ from genet.pipeline.trainings import read_finished
 from genet.report.page import ReportData, page
 from genet.report.race_figures import ShortTraining
 from genet.search.certificate import Selection
-from genet.search.outcome import Outcomes, Trained
+from genet.search.outcome import Outcomes, TrainedNetwork
 from genet.search.race import Entrants, short_training
 from genet.search.validation import Validation
 from genet.storage import write_atomic
@@ -42,7 +42,7 @@ def _write_report(job: RunContext) -> Path:
         measurements=len(state.table),
         grid_rows=grid_rows(job.space),
         staircases=files.read(files.staircase, Staircases),
-        masternet=files.if_there(files.master, Trained),
+        masternet=files.if_there(files.master, TrainedNetwork),
         trials=finished_trials(job),
         regression=regression,
         fronts=state.frontiers if files.regression.exists() else {},

@@ -13,7 +13,7 @@ from genet.arch.network import Network
 from genet.config.reader import read_kept_recipe, to_yaml
 from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError, RunError, StorageError
-from genet.search.outcome import Trained
+from genet.search.outcome import TrainedNetwork
 from genet.storage import Derived, Journal, Record, write_atomic
 from genet.training.image_identity import NOTE, EarlierImages, ImageContents, ImageNote, note_of, relocated
 
@@ -97,7 +97,7 @@ class RunFolder:
         )
         made = None
         if results or begun or self.trials.path.exists():
-            images = Trained.load(self.master).images if self.master.exists() else None
+            images = TrainedNetwork.load(self.master).images if self.master.exists() else None
             made = EarlierImages(read_kept_recipe(self.recipe_file).data.root, images, tested=results)
         return note_of(self.path, data, contents, made, "put them back, or give --new-run for a new folder")
 

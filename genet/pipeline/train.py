@@ -37,7 +37,7 @@ from genet.models.weights import (
 )
 from genet.names import name_differences
 from genet.progress import SILENT, Progress, Tracker
-from genet.search.outcome import Trained, percent
+from genet.search.outcome import TrainedNetwork, percent
 from genet.storage import digest, read_bytes, write_atomic
 from genet.training.accuracy import accuracy
 from genet.training.checkpoints import Checkpoints
@@ -128,11 +128,11 @@ class TrainingSpec:
         return View(training.augment or self.augment, training.random_erase_prob, world.rank, world.size)
 
 
-def trained_before(spec: TrainingSpec, result: Path) -> Trained | None:
+def trained_before(spec: TrainingSpec, result: Path) -> TrainedNetwork | None:
     """Return the result of an earlier training that was exactly this one."""
     if not (result.exists() and result.with_suffix(".safetensors").exists()):
         return None
-    known = Trained.load(result)
+    known = TrainedNetwork.load(result)
     return known if known.inputs in (spec.inputs, spec.earlier_inputs) else None
 
 
@@ -143,7 +143,7 @@ def train_anew(
     result: Path,
     tracker: Tracker,
     parent: GENet | None = None,
-) -> Trained:
+) -> TrainedNetwork:
     """Train a network; one that was interrupted goes on from its last checkpoint, which lies beside the result.
 
     The tracker counts epochs. Of several processes the first writes.
@@ -161,7 +161,7 @@ def train_anew(
     return trained
 
 
-def save_trained(trained: Trained, result: Path) -> None:
+def save_trained(trained: TrainedNetwork, result: Path) -> None:
     """Write the result of a training, and its curve beside it: `curves.csv` beside a network's `model.json`."""
     file = result.with_name("curves.csv" if result.stem == "model" else f"{result.stem}.curves.csv")
     if trained.curve:
@@ -174,7 +174,7 @@ def save_trained(trained: Trained, result: Path) -> None:
 
 def train_by_epochs(
     spec: TrainingSpec, splits: Splits, execution: Execution, parent: GENet | None = None
-) -> Generator[Epoch, None, tuple[nn.Module, Trained]]:
+) -> Generator[Epoch, None, tuple[nn.Module, TrainedNetwork]]:
     """Train a network, from its checkpoint if there is one; yield every epoch's number, loss and accuracy.
 
     `parent` holds the weights that the network inherits. Return the network, without its fold, and its accuracies. Nothing but
@@ -190,7 +190,7 @@ def train_by_epochs(
             held_out = [images.shuffled(spec.seed) for images in held_out]
         nas, test = (accuracy(module, images, resolution, execution.device, execution.world) for images in held_out)
         log.write(epochs[-1][0], {"held-out accuracy": nas, "test accuracy": test})
-    trained = Trained(
+    trained = TrainedNetwork(
         inputs=spec.inputs,
         network=str(spec.network),
         resolution=resolution,
@@ -226,7 +226,7 @@ def train_network(
     execution: Execution,
     start: Path | None = None,
     fold: int = 1,
-) -> Trained:
+) -> TrainedNetwork:
     """Train any network into a folder of its own, from scratch or from the weights in `start`, or folded.
 
     A finished training of exactly this kind is not repeated.
@@ -278,7 +278,7 @@ def note_in(folder: Path, data: Data, contents: ImageContents, remedy: str) -> I
     """Return the note that a training's folder keeps of these images; RunError if it was trained on others."""
     result, made = folder / "model.json", None
     if (result.exists() or any(folder.glob("model.*.checkpoint*"))) and (folder / "recipe.yaml").exists():
-        images = Trained.load(result).images if result.exists() else None
+        images = TrainedNetwork.load(result).images if result.exists() else None
         made = EarlierImages(read_training(folder / "recipe.yaml").data.root, images, tested=result.exists())
     return note_of(folder, data, contents, made, remedy)
 

@@ -11,13 +11,13 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.master import parent_of, train_unless_done, training_spec
 from genet.pipeline.run_folder import network_name
 from genet.search.certificate import Selection
-from genet.search.outcome import Trained
+from genet.search.outcome import TrainedNetwork
 from genet.search.race import Entrants
 from genet.storage import write_atomic
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
-def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup = SINGLE_PROCESS) -> dict[str, Trained]:
+def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup = SINGLE_PROCESS) -> dict[str, TrainedNetwork]:
     """Train the selected networks, or the one of this name or notation, so that the race finds them trained.
 
     Returns them by name. RunError if none has this name, or none was selected.
@@ -37,7 +37,7 @@ def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup
     return {network_name(network): _trained(job, network, world) for network in chosen}
 
 
-def _trained(job: RunContext, network: ModelSpec, world: ProcessGroup) -> Trained:
+def _trained(job: RunContext, network: ModelSpec, world: ProcessGroup) -> TrainedNetwork:
     folder = job.folder.network(network)
     if world.first:
         write_atomic(folder / "network.yaml", to_yaml(network).encode())

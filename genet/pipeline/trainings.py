@@ -23,7 +23,7 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner
 from genet.pipeline.master import Parent, training_spec
 from genet.pipeline.train import TrainingSpec, save_trained, train_by_epochs, trained_before
-from genet.search.outcome import Trained, percent
+from genet.search.outcome import TrainedNetwork, percent
 from genet.search.race import short_training
 from genet.storage import Journal, Record, write_atomic, write_checked
 from genet.training.checkpoints import Checkpoints
@@ -79,7 +79,7 @@ class TrainingResult:
     """What comes back from whoever trained: the journal's line, and the weights of a training that keeps them."""
 
     finished: FinishedTraining
-    trained: Trained | None = None
+    trained: TrainedNetwork | None = None
     weights: bytes | None = None
 
     @property
@@ -164,7 +164,7 @@ def _line(task: TrainingTask, **found: object) -> FinishedTraining:
     return FinishedTraining.model_validate({"id": task.id, "name": task.name, **facts, **found})
 
 
-def _reached(task: TrainingTask, trained: Trained, test_images: int, seconds: float = 0.0) -> FinishedTraining:
+def _reached(task: TrainingTask, trained: TrainedNetwork, test_images: int, seconds: float = 0.0) -> FinishedTraining:
     held_out = {"held_out": trained.nas_accuracy, "held_out_images": trained.nas_images}
     return _line(task, **held_out, test=trained.test_accuracy, test_images=test_images, seconds=seconds)
 

@@ -28,7 +28,7 @@ from genet.report import race_figures, search_figures
 from genet.report.race_figures import ShortTraining
 from genet.search.certificate import Selection
 from genet.search.explain import NEARBY, Explanation
-from genet.search.outcome import Outcome, Outcomes, RacedNetwork, Trained, percent
+from genet.search.outcome import Outcome, Outcomes, RacedNetwork, TrainedNetwork, percent
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
 from genet.search.tournament import Standing, Tournament
@@ -53,7 +53,7 @@ class ReportData:
     measurements: int
     grid_rows: int  # rows that a table of all widths, at staircase edges or not, would need
     staircases: Staircases | None
-    masternet: Trained | None
+    masternet: TrainedNetwork | None
     trials: tuple[TrialResult, ...]
     regression: Regression | None
     fronts: Mapping[int, tuple[Candidate, ...]]
@@ -208,7 +208,7 @@ class Card:
     labels: tuple[str, ...] | None
     data: str | None = None
     training: str | None = None  # the schedule in YAML
-    trained: Trained | None = None
+    trained: TrainedNetwork | None = None
     outcomes: Outcomes | None = None
     raced: RacedNetwork | None = None
     answers: tuple[Outcome, ...] = ()

@@ -23,7 +23,7 @@ def percent(share: float) -> str:
     return "over 100%" if share > 1 else f"{share:.1%}"
 
 
-class Trained(Derived):
+class TrainedNetwork(Derived):
     """A trained network. Accuracies are 0 to 1; `nas_accuracy` is on the `nas_images` held out for the search."""
 
     network: str
@@ -182,7 +182,7 @@ class Outcomes(Derived):
     """
 
     setting: Setting
-    masternet: Trained
+    masternet: TrainedNetwork
     masternet_ms_per_image: float
     won: TournamentWinner | None = None
     outcomes: tuple[Outcome, ...]

@@ -23,7 +23,7 @@ from genet.pipeline.report import write_report
 from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.trainings import Trainings
 from genet.progress import Progress
-from genet.search.outcome import Trained
+from genet.search.outcome import TrainedNetwork
 from genet.storage import write_atomic
 from genet.trials.runners.opening import open_runner
 from tests.fixtures.tiny import RECIPE, tiny_recipe, write_recipe
@@ -48,7 +48,7 @@ def test_it_becomes_the_runs_masternet_weight_by_weight(job: RunContext, tmp_pat
     ours = load_weights(job.masternet, job.folder.master.with_suffix(".safetensors")).state_dict()
     theirs = build(job.masternet, 7).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert Trained.load(job.folder.master) == trained
+    assert TrainedNetwork.load(job.folder.master) == trained
     assert 0 <= trained.nas_accuracy <= 1
 
 
@@ -255,7 +255,7 @@ def test_networks_of_a_run_begin_with_the_masternets_weights_and_those_of_anothe
 def test_a_network_at_chance_or_with_the_loss_of_guessing_has_learnt_nothing(
     accuracy: float, loss: float | None, said: str | None
 ) -> None:
-    known = Trained(
+    known = TrainedNetwork(
         inputs="", network="", resolution=32, nas_accuracy=accuracy, nas_images=400, test_accuracy=accuracy, loss=loss
     )
     why = known.why_unlearnt(10)

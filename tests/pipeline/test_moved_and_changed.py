@@ -19,7 +19,7 @@ from genet.export.format import TrainedModel
 from genet.models.build import build
 from genet.models.weights import save_weights
 from genet.pipeline.train import TrainingSpec, trained_before
-from genet.search.outcome import Trained
+from genet.search.outcome import TrainedNetwork
 from genet.storage import write_atomic
 from genet.training.image_identity import NOTE
 from tests.fixtures.commands import answer, fault
@@ -213,7 +213,7 @@ def test_a_training_of_an_earlier_version_counts_and_takes_note_of_the_images_th
     answer(capsys, *TRAIN)
     recipe, result = read_training("brief.yaml"), Path("net/model.json")
     spec = TrainingSpec(Network.parse(NETWORK), recipe.train, recipe.data, recipe.seed, images=str(project / "images"))
-    Trained.load(result).model_copy(update={"inputs": spec.inputs, "images": None}).save(result)
+    TrainedNetwork.load(result).model_copy(update={"inputs": spec.inputs, "images": None}).save(result)
     Path("net", NOTE).unlink()
     before = stamps(project)
     Path("images").rename("pictures")
@@ -254,7 +254,7 @@ def test_a_training_that_an_earlier_version_named_by_the_place_of_its_teacher_co
     recipe = read_training("brief.yaml")
     training = recipe.train.model_copy(update={"teacher": "teacher"})
     spec = TrainingSpec(Network.parse(NETWORK), training, recipe.data, 0)
-    known = Trained(inputs=spec.earlier_inputs, network="", resolution=8, nas_accuracy=0, nas_images=1, test_accuracy=0)
+    known = TrainedNetwork(inputs=spec.earlier_inputs, network="", resolution=8, nas_accuracy=0, nas_images=1, test_accuracy=0)
     known.save(Path("model.json"))
     shutil.copy("teacher/model.safetensors", "model.safetensors")
     assert spec.earlier_inputs != spec.inputs

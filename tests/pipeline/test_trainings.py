@@ -14,7 +14,7 @@ from genet.config.recipe import Data, Schedule
 from genet.pipeline import trainings as step
 from genet.pipeline.train import TrainingSpec
 from genet.pipeline.trainings import TrainingResult, TrainingTask, TrainingWork
-from genet.search.outcome import Trained
+from genet.search.outcome import TrainedNetwork
 from genet.training.splits import load_data
 
 NETWORK = Network.parse("@8x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | 10")
@@ -30,7 +30,9 @@ def test_a_training_that_goes_on_takes_the_seconds_of_all_its_epochs(
         for epoch in range(before + 1, 5):
             time.sleep(0.1)
             yield epoch, 1.0, 0.5
-        return None, Trained(inputs="", network=str(NETWORK), resolution=8, nas_accuracy=0.5, nas_images=9, test_accuracy=0.5)
+        return None, TrainedNetwork(
+            inputs="", network=str(NETWORK), resolution=8, nas_accuracy=0.5, nas_images=9, test_accuracy=0.5
+        )
 
     monkeypatch.setattr(step, "train_by_epochs", learn)
     spec = TrainingSpec(NETWORK, Schedule(epochs=4, learning_rate=0.1), Data(), 0)

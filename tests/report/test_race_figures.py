@@ -7,7 +7,7 @@ from genet.config.recipe import Measure
 from genet.latency.table import Setting
 from genet.report import race_figures
 from genet.report.race_figures import ShortTraining
-from genet.search.outcome import Outcome, Outcomes, RacedNetwork, Trained
+from genet.search.outcome import Outcome, Outcomes, RacedNetwork, TrainedNetwork
 from tests.fixtures.cards import CARD
 
 WON = RacedNetwork(
@@ -39,7 +39,7 @@ def outcomes() -> Outcomes:
     return Outcomes(
         inputs="",
         setting=Setting.of(CARD, Measure()),
-        masternet=Trained(inputs="", network="m", resolution=8, nas_accuracy=0.7, nas_images=100, test_accuracy=0.71),
+        masternet=TrainedNetwork(inputs="", network="m", resolution=8, nas_accuracy=0.7, nas_images=100, test_accuracy=0.71),
         masternet_ms_per_image=0.5,
         outcomes=(Outcome.model_validate(WON.model_dump() | facts),),
         unmet=(),
