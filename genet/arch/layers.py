@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from genet.arch.network import Block, inner_width
+from genet.arch.network import Block, inner_width, out_size
 
 SINGLE = ("Conv", "Depthwise", "Head", "Classifier")  # blocks of one convolution at most, without a shortcut
 
@@ -24,8 +24,8 @@ class Conv:
 
     @property
     def out_size(self) -> int:
-        """Height and width of the output, in pixels (padding keeps the size, the stride divides it)."""
-        return (self.size - 1) // self.stride + 1
+        """Height and width of the output, in pixels."""
+        return out_size(self.size, self.stride)
 
     @property
     def weights(self) -> int:

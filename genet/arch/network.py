@@ -98,6 +98,11 @@ def inner_width_is_exportable(width: int, ratio: float) -> bool:
     return abs(inner - round(inner)) < 1e-6 and round(inner) % MULTIPLE == 0
 
 
+def out_size(size: int, stride: int) -> int:
+    """Return the height and width of a layer's output, in pixels: padding keeps the size, the stride divides it."""
+    return -(-size // stride)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Block:
     """One block in its place: everything its latency and cost depend on, and nothing else.
@@ -127,7 +132,7 @@ class Block:
     @property
     def out_size(self) -> int:
         """Height and width of the output, in pixels."""
-        return (self.size - 1) // self.stride + 1
+        return out_size(self.size, self.stride)
 
     @property
     def pooled_width(self) -> int:
@@ -311,16 +316,10 @@ def superblocks_that_fit(value: Any, handler: ValidatorFunctionWrapHandler, stem
     try:
         result = handler(tuple(value) if isinstance(value, list) else value)  # strict validation needs a tuple here
     except ValidationError as fault:
-        faults = [
-            {"type": error["type"], "loc": error["loc"], "input": error["input"], "ctx": error.get("ctx", {})}
-            if error["type"] != "rule"
-            else {
-                "type": broken_rule(error["ctx"]["rule"], error["ctx"]["nearest"]),
-                "loc": error["loc"],
-                "input": error["input"],
-            }
-            for error in fault.errors()
-        ]
+        for error in fault.errors():
+            known, facts = error["type"], error.get("ctx", {})
+            broken = broken_rule(facts["rule"], facts["nearest"]) if known == "rule" else known
+            faults.append({"type": broken, "loc": error["loc"], "input": error["input"], "ctx": facts})
     items = value if isinstance(value, list | tuple) else ()
     strides: list[Any] = [item.get("stride") if isinstance(item, dict) else getattr(item, "stride", None) for item in items]
     if stem and resolution and all(stride in (1, 2) for stride in strides):

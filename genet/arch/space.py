@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
@@ -45,6 +46,7 @@ from genet.arch.network import (
     blocks,
     broken_rule,
     inner_width_is_exportable,
+    out_size,
     superblock_blocks,
     superblocks_that_fit,
 )
@@ -236,12 +238,8 @@ class SearchSpace(Described):
 
     def sizes(self, resolution: int) -> tuple[int, ...]:
         """Return the height and width in pixels that each super-block reads, and last those of the head or classifier."""
-        size = -(-resolution // self.stem.stride)
-        sizes = [size]
-        for superblock in self.superblocks:
-            size = -(-size // superblock.stride)
-            sizes.append(size)
-        return tuple(sizes)
+        strides = (superblock.stride for superblock in self.superblocks)
+        return tuple(itertools.accumulate(strides, out_size, initial=out_size(resolution, self.stem.stride)))
 
     def repeated_blocks(self, index: int, block_type: BlockType, widths: WidthsOnOffer, resolution: int) -> list[Block]:
         """Return the block that a super-block repeats, once per width: a sweep over the widths on offer."""

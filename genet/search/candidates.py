@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from genet.arch.cost import block_cost, network_cost
-from genet.arch.network import Block, Network, SuperBlock, superblock_blocks
+from genet.arch.network import Block, Network, SuperBlock, out_size, superblock_blocks
 from genet.arch.space import SearchSpace
 from genet.search.choice_tables import ChoiceTables
 from genet.search.features import HALF_A_BLOCK
@@ -101,10 +101,10 @@ def pool_of(networks: Sequence[Network]) -> Pool:
 
 def _with_parameters(network: Network) -> Iterator[tuple[SuperBlock, int, int]]:
     """Yield every super-block with the width that it writes and its parameters."""
-    width, size = network.stem.width, -(-network.input.resolution // network.stem.stride)
+    width, size = network.stem.width, out_size(network.input.resolution, network.stem.stride)
     for superblock in network.superblocks:
         parameters = sum(_parameters(block) for block in superblock_blocks(superblock, width, size))
-        width, size = superblock.writes(width), -(-size // superblock.stride)
+        width, size = superblock.writes(width), out_size(size, superblock.stride)
         yield superblock, width, parameters
 
 

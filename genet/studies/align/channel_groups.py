@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from genet.arch.network import out_size
 from genet.errors import GenetError, first_line
 from genet.latency.ops import Op
 from genet.latency.trace import module_ops
@@ -297,7 +298,7 @@ def _obstacle(place: str, layer: nn.Module, ops: tuple[Op, ...]) -> str | None:
     kernel, (height, width) = layer.kernel_size[0], layer.kernel_size
     plain = height == width and kernel % 2 == 1 and layer.dilation == (1, 1) and layer.stride[0] == layer.stride[1]
     shapes = [_pixels(op) for op in ops if op.kind == "conv" and op.name == place]
-    if not (plain and shapes and all(rows == ((size - 1) // layer.stride[0] + 1) ** 2 for size, rows in shapes if size)):
+    if not (plain and shapes and all(rows == out_size(size, layer.stride[0]) ** 2 for size, rows in shapes if size)):
         return f"{place} is no square convolution whose padding keeps the size"
     return None if all(size for size, _ in shapes) else f"{place} reads an oblong map"
 
