@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from genet.latency.staircase.staircase import Staircase
 from genet.latency.timing.curves import Curve, Curves
-from genet.report.search_figures import GREY, figure_of, svg
+from genet.report.drawing import GREY, figure_of, svg
 
 UNITS = {"batch": "batch size", "size": "resolution (pixels)", "width": "width (channels)"}
 NAME_LENGTH = 40

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from genet.arch.network import Network
-from genet.report.search_figures import GREY, KIND_COLOURS, figure_of, svg
+from genet.report.drawing import GREY, KIND_COLOURS, figure_of, svg
 from genet.search.outcome import Outcomes
 
 SEARCHED, KNOWN = "#1b6ca8", "#c8553d"  # colours of the search's networks and of known designs

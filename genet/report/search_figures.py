@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from genet.latency.staircase.space_sweeps import PlacedStaircase, Staircases
+from genet.report.drawing import GREY, KIND_COLOURS, figure_of, svg
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
 from genet.trials.results import TrialResult
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-KIND_COLOURS = {"XX": "#1b6ca8", "BL": "#c8553d", "DW": "#588157"}
-GREY = "#8a8f98"
 
 
 class StairPanel(NamedTuple):
@@ -211,31 +204,3 @@ def draw_effects(effects: Sequence[Effect]) -> str:
     axes.invert_yaxis()
     axes.set_xlabel("change of accuracy, points")
     return svg(figure)
-
-
-def figure_of(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def svg(figure: Figure, titles: Mapping[str, str] | None = None) -> str:
-    """Return the figure as an <svg> element; equal figures give equal bytes.
-
-    Elements of the ids in `titles` show a text when they are pointed at.
-    """
-    import matplotlib as mpl
-
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=7)
-        axes.xaxis.label.set_fontsize(8)
-        axes.yaxis.label.set_fontsize(8)
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "genet", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=200)
-    text = buffer.getvalue()
-    for name, title in (titles or {}).items():
-        text = text.replace(f'<g id="{name}">', f'<g id="{name}"><title>{escape(title)}</title>')
-    return text[text.index("<svg") :]

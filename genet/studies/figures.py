@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from genet.report.search_figures import GREY, figure_of, svg
+from genet.report.drawing import GREY, figure_of, svg
 from genet.studies.survey.survey import utilizations
 
 if TYPE_CHECKING:
