@@ -117,14 +117,11 @@ def verify_resizable(module: nn.Module, tied: ChannelGroups, image: tuple[int, i
 
     All are tried together, and one by one only if that fails.
     """
-    probe = _varied(module)
-    images = torch.randn(2, *image, generator=torch.Generator().manual_seed(0))
-    wanted = probe(images)
-    trains = _runs(copy.deepcopy(probe).train(), images)  # auxiliary heads read channels that evaluation does not show
+    probe = _Probe(_varied(module), tied, torch.randn(2, *image, generator=torch.Generator().manual_seed(0)))
     free = [group for group in tied.groups if not group.fixed]
-    if _why_fixed(probe, tied, free, images, wanted, trains) is None:
+    if probe.why_fixed(free) is None:
         return tied
-    why = {group.name: _why_fixed(probe, tied, [group], images, wanted, trains) for group in free}
+    why = {group.name: probe.why_fixed([group]) for group in free}
     groups = tuple(dataclasses.replace(group, fixed=group.fixed or why[group.name]) for group in tied.groups)
     return dataclasses.replace(tied, groups=groups)
 
@@ -139,21 +136,27 @@ def _varied(module: nn.Module) -> nn.Module:
     return probe
 
 
-def _why_fixed(
-    probe: nn.Module, tied: ChannelGroups, groups: list[ChannelGroup], images: Tensor, wanted: Tensor, trains: bool
-) -> str | None:
-    """Return why these groups cannot move, all at once; None if they can."""
-    wider: Mapping[str, int] = {group.name: group.width + MORE * group.unit for group in groups}
-    narrower = {group.name: max(1, group.units // 2) * group.unit for group in groups}
-    try:
-        widened = resized(probe, tied, wider)
-        answer = widened(images)
-        resized(probe, tied, narrower)(images)
-    except Exception:  # any error of a network whose shapes do not fit
-        return REASON
-    if answer.shape != wanted.shape or not (answer - wanted).abs().max() <= CLOSE * wanted.abs().max():
-        return REASON
-    return WHILE_TRAINED if trains and not _runs(widened.train(), images) else None
+class _Probe:
+    """A network on which widths are tried, with its answer to some images."""
+
+    def __init__(self, module: nn.Module, tied: ChannelGroups, images: Tensor) -> None:
+        self._module, self._tied, self._images, self._wanted = module, tied, images, module(images)
+        self._trains = _runs(copy.deepcopy(module).train(), images)  # auxiliary heads read channels that evaluation does not show
+
+    def why_fixed(self, groups: Sequence[ChannelGroup]) -> str | None:
+        """Return why these groups cannot move, all at once; None if they can."""
+        wider = {group.name: group.width + MORE * group.unit for group in groups}
+        narrower = {group.name: max(1, group.units // 2) * group.unit for group in groups}
+        try:
+            widened = resized(self._module, self._tied, wider)
+            answer = widened(self._images)
+            resized(self._module, self._tied, narrower)(self._images)
+        except Exception:  # any error of a network whose shapes do not fit
+            return REASON
+        wanted = self._wanted
+        if answer.shape != wanted.shape or not (answer - wanted).abs().max() <= CLOSE * wanted.abs().max():
+            return REASON
+        return WHILE_TRAINED if self._trains and not _runs(widened.train(), self._images) else None
 
 
 def _runs(module: nn.Module, images: Tensor) -> bool:
