@@ -87,8 +87,8 @@ def fastnas(asked: Question) -> Answer | None:
     import modelopt.torch.prune as mtp
 
     subject = asked.bench.subject
-    reads = subject.network.input
-    batches = list(asked.bench.images.batches(BATCH, reads.resolution))
+    input_ = subject.network.input
+    batches = list(asked.bench.images.batches(BATCH, input_.resolution))
     rules = mtp.fastnas.FastNASConfig()
     rules["nn.Conv2d"]["*"]["channel_divisor"] = rules["nn.BatchNorm2d"]["*"]["feature_divisor"] = DIVISOR
 
@@ -100,7 +100,7 @@ def fastnas(asked: Question) -> Answer | None:
             dummy_input=batches[0][0][:1],
             config={
                 "data_loader": batches,
-                "score_func": lambda found: accuracy(found, asked.held_out, reads.resolution, CPU),
+                "score_func": lambda found: accuracy(found, asked.held_out, input_.resolution, CPU),
                 "checkpoint": str(asked.folder / "fastnas.pth"),  # scores hold for every share
                 "verbose": False,
             },
@@ -115,8 +115,7 @@ def torch_pruning(asked: Question) -> Answer | None:
     from torch_pruning.utils import count_ops_and_params
 
     bench = asked.bench
-    reads = bench.subject.network.input
-    example = torch.zeros(1, reads.channels, reads.resolution, reads.resolution)
+    example = torch.zeros(1, *bench.subject.network.input.image)
     whole, _ = count_ops_and_params(bench.subject.source, example)
     amounts = [step / STEPS for step in range(round(MOST * STEPS) + 1)]
 

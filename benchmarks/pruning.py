@@ -130,10 +130,10 @@ class Bench:
         """By Torch-Pruning: the smallest magnitudes of all groups, as in its own command for CIFAR-10."""
         import torch_pruning as tp
 
-        reads, module = self.subject.network.input, copy.deepcopy(self.subject.source)
+        input_, module = self.subject.network.input, copy.deepcopy(self.subject.source)
         pruner = tp.pruner.MetaPruner(
             module,
-            torch.zeros(1, reads.channels, reads.resolution, reads.resolution),
+            torch.zeros(1, *input_.image),
             importance=tp.importance.GroupMagnitudeImportance(p=2),
             global_pruning=True,
             pruning_ratio=amount,
@@ -146,8 +146,7 @@ class Bench:
 
     def ratio(self, module: nn.Module) -> Ratio:
         """Its latency over the dense network's."""
-        reads = self.subject.network.input
-        image = (reads.channels, reads.resolution, reads.resolution)
+        image = self.subject.network.input.image
         return ratio_of(traced_workload("pruned", image, lambda: copy.deepcopy(module)), self.subject.workload({}), self.meter)
 
     def brought_to(self, target: float, cut: Callable[[float], nn.Module], most: float) -> tuple[nn.Module, Ratio] | None:

@@ -71,8 +71,8 @@ def works_of(network: Network, images: Tensor, runtimes: Sequence[str]) -> dict[
     if images.device.type == "cuda":
         return works  # the files' runtime waits for the device, which the events of another do not see
     with torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        size, reads = network.input.resolution, network.input
-        random = TensorImages(torch.randn(64, reads.channels, size, size), torch.zeros(64, dtype=torch.long))
+        size, input_ = network.input.resolution, network.input
+        random = TensorImages(torch.randn(64, input_.channels, size, size), torch.zeros(64, dtype=torch.long))
         export(TrainedModel(module, Splits(random, random, random)), Path(folder), ("onnx", "onnx-fp16", "onnx-int8", "pt2"))
         for name, file in FILES.items():
             works[f"genet: {name}"] = onnx_work((Path(folder) / file).read_bytes(), images)
@@ -114,10 +114,9 @@ def table(found: list[Served]) -> str:
 def serve(name: str, device: torch.device, batch: int, runtimes: Sequence[str] | None = None) -> Served:
     """Time one network in every runtime that is here, or in these of torch's alone."""
     network = Network.parse(name) if "|" in name else read_network(name)
-    reads = network.input
     if device.type == "cpu":
         keep_memory()
-    images = torch.randn(batch, reads.channels, reads.resolution, reads.resolution, device=device)
+    images = torch.randn(batch, *network.input.image, device=device)
     with torch.inference_mode():
         works = works_of(network, images, runtimes or TORCH_RUNTIMES[device.type])
         timings = {}

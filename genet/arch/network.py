@@ -177,8 +177,12 @@ class SuperBlock(Described):
     @classmethod
     def _ratio_fits_the_type(cls, ratio: float | None, info: ValidationInfo) -> float | None:
         kind, width = info.data.get("type"), info.data.get("width")
-        if kind is not None:
-            _check_ratio(kind, ratio)
+        if kind == "XX" and ratio is not None:  # the rules of the paper's section 3.1
+            raise broken_rule("must be absent for XX, which has no bottleneck")
+        if kind == "BL" and (ratio is None or ratio > 1):
+            raise broken_rule("must be given and at most 1 for BL, such as 0.25")
+        if kind == "DW" and (ratio is None or ratio < 1):
+            raise broken_rule("must be given and at least 1 for DW, such as 6")
         if ratio is not None and width is not None and not inner_width_is_exportable(width, ratio):
             inner = width * ratio
             raise broken_rule(
@@ -198,16 +202,6 @@ class SuperBlock(Described):
 
     def __str__(self) -> str:
         return f"{self.type} k{self.kernel} c{self.width} s{self.stride} d{self.depth}" + _ratio_notation(self.ratio)
-
-
-def _check_ratio(kind: SuperBlockKind, ratio: float | None) -> None:
-    """Check the rules of the paper's section 3.1: none for XX, at most 1 for BL, at least 1 for DW."""
-    if kind == "XX" and ratio is not None:
-        raise broken_rule("must be absent for XX, which has no bottleneck")
-    if kind == "BL" and (ratio is None or ratio > 1):
-        raise broken_rule("must be given and at most 1 for BL, such as 0.25")
-    if kind == "DW" and (ratio is None or ratio < 1):
-        raise broken_rule("must be given and at least 1 for DW, such as 6")
 
 
 SuperBlocks = Annotated[tuple[SuperBlock, ...], NonEmpty]
@@ -237,6 +231,11 @@ class Input(Record):
     channels: Count
     classes: Annotated[int, Field(ge=2)]
     resolution: Count
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        return self.channels, self.resolution, self.resolution
 
 
 class Network(Record):

@@ -39,8 +39,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     else:
         structure = structure_named(arguments.what, arguments.size, arguments.example)
         module = _with_weights(arguments.what, structure, arguments.random)
-    input_ = structure.input
-    found = stage_ranks(module, (input_.channels, input_.resolution, input_.resolution))
+    found = stage_ranks(module, structure.input.image)
     superblocks = structure.superblocks if isinstance(structure, Network) else ()
     places = [place for place, block in enumerate(superblocks) if block.depth]  # stages that have ranks
     own = tuple(superblocks[place].type for place in places)

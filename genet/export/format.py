@@ -89,11 +89,9 @@ class TrainedModel:
 
     def images(self, batch: int) -> Tensor:
         """Return images to compare logits on, the same every time: of the training set, or random ones."""
-        reads = self.network.input
         if self.splits and self.splits.train.size >= batch:
-            return next(self.splits.train.batches(batch, reads.resolution, shuffle_seed=batch))[0]
-        shape = (batch, reads.channels, reads.resolution, reads.resolution)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
+            return next(self.splits.train.batches(batch, self.network.input.resolution, shuffle_seed=batch))[0]
+        return torch.randn(batch, *self.network.input.image, generator=torch.Generator().manual_seed(batch))
 
     def images_and_logits(self, batch: int) -> tuple[Tensor, Tensor]:
         """Return these images and the network's own logits, computed once for all formats."""

@@ -57,10 +57,9 @@ def time_formats(
     No further round begins after `limit_s` seconds. GenetError if the folder holds no export.
     """
     exports = Exports.load(folder / EVIDENCE_FILE)
-    reads = read_structure(folder / "network.yaml").input
+    shape = (batch, *read_structure(folder / "network.yaml").input.image)
     if device.type == "cpu":
         keep_memory()
-    shape = (batch, reads.channels, reads.resolution, reads.resolution)
     names = _runnable(exports)
     works: dict[str, TimedCall] = {}
     found: dict[str, Timing | Exception] = {}

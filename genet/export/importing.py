@@ -55,21 +55,21 @@ class ImportedNetwork:
     random_weights: tuple[str, ...] = ()
 
 
-def import_network(what: str, reads: Input, name: str) -> ImportedNetwork:
+def import_network(what: str, input_: Input, name: str) -> ImportedNetwork:
     """Return the network that a user names: timm:MODEL, a folder, MODULE:ATTRIBUTE, or a GENet string or its file.
 
-    The attribute is a ByoModelCfg of timm's, or a function that builds a network. `reads` gives the input that a structure alone
+    The attribute is a ByoModelCfg of timm's, or a function that builds a network. `input_` gives the input that a structure alone
     does not determine. SpecError lists everything unsupported.
     """
     if what.startswith(STRING):
-        return ImportedNetwork(from_genet_string(what, reads.resolution, reads.classes, name), None, "the notation holds none")
+        return ImportedNetwork(from_genet_string(what, input_.resolution, input_.classes, name), None, "the notation holds none")
     if what.startswith("timm:"):
         return _from_model(what.removeprefix("timm:"), name)
     if file := re.fullmatch(r"(.+)/(\w+)\.py:(\w+)", what):
         where, module, name = file.groups()
         raise GenetError(f"{what}: got a file, expected MODULE:FUNCTION; write {module}:{name}, with {where} in PYTHONPATH")
     if re.fullmatch(FUNCTION, what):
-        return _from_module(what, reads, name)
+        return _from_module(what, input_, name)
     folder = Path(what)
     try:
         folder.exists()
@@ -83,7 +83,7 @@ def import_network(what: str, reads: Input, name: str) -> ImportedNetwork:
         module = load(folder)
         return ImportedNetwork(structure_of(module), module, labels=read_labels(folder))
     if folder.is_file():
-        return import_network(_text(folder), reads, name)
+        return import_network(_text(folder), input_, name)
     if folder.is_dir():
         raise GenetError(f"{what}: got a folder of something else, expected {RULE}{_folder_hint(folder)}")
     raise GenetError(f"{what}: got no file or folder of that name here, expected {RULE}")
@@ -162,19 +162,19 @@ def _registered(architecture: str) -> dict[str, Any]:
     return dict(vars(model_cfgs[architecture]))
 
 
-def _from_module(what: str, reads: Input, name: str) -> ImportedNetwork:
+def _from_module(what: str, input_: Input, name: str) -> ImportedNetwork:
     found = import_attribute(what)
     if dataclasses.is_dataclass(found) and hasattr(found, "blocks"):
-        sizes = reads.resolution, reads.channels, reads.classes
+        sizes = input_.resolution, input_.channels, input_.classes
         return ImportedNetwork(from_timm(dict(vars(found)), *sizes, name), None, "a ByoModelCfg holds none")
     if not callable(found):
         kind = type(found).__name__
         raise GenetError(f"{what}: got a {kind}, expected timm's ByoModelCfg or a function that builds a network")
-    network = ExternalModel(name=name, source=what, input=reads)
+    network = ExternalModel(name=name, source=what, input=input_)
     module = build_structure(network)
-    classes = count_logits(module, (reads.channels, reads.resolution, reads.resolution), what)
-    if classes != reads.classes:
-        raise GenetError(f"{what}: got {classes} logits, expected {reads.classes}; give --classes {classes}")
+    classes = count_logits(module, input_.image, what)
+    if classes != input_.classes:
+        raise GenetError(f"{what}: got {classes} logits, expected {input_.classes}; give --classes {classes}")
     check_repeatable(module, network)
     check_rebuildable(module, network)
     structure_cost(network)  # a network whose kernels depend on its images' values could be trained, and never exported
@@ -185,15 +185,14 @@ def _from_module(what: str, reads: Input, name: str) -> ImportedNetwork:
 @torch.inference_mode()
 def _with_weights(network: Network, model: nn.Module) -> ImportedNetwork:
     """Return the network with timm's weights, checked to give the same logits."""
-    module, reads = build(network), network.input
+    module = build(network)
     try:
         module.load_state_dict(model.state_dict())
     except RuntimeError as fault:
         raise GenetError(
             f"{network.name}: got weights that do not fit ({first_line(fault)}), expected those of {network}"
         ) from None
-    size = (2, reads.channels, reads.resolution, reads.resolution)
-    images = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, *network.input.image, generator=torch.Generator().manual_seed(0))
     wanted, found = model(images), module.eval()(images)
     error = float((wanted - found).abs().max() / wanted.abs().max())
     if not error <= CLOSE:

@@ -125,33 +125,32 @@ def to_timm(network: Network) -> nn.Module:
     """Return timm's model of this structure, with fresh weights."""
     import timm
 
-    reads, arguments = network.input, with_blocks(timm_arguments(network))
-    model: nn.Module = timm.create_model(ARCHITECTURE, num_classes=reads.classes, in_chans=reads.channels, **arguments)
+    input_, arguments = network.input, with_blocks(timm_arguments(network))
+    model: nn.Module = timm.create_model(ARCHITECTURE, num_classes=input_.classes, in_chans=input_.channels, **arguments)
     return model
 
 
 def _files(subject: TrainedModel) -> dict[str, bytes]:
     """Return its files as timm keeps its own models: a config.json and the weights."""
-    network, reads, preprocessing = subject.superblock_network, subject.network.input, subject.preprocessing
-    size = (reads.channels, reads.resolution, reads.resolution)
+    network, input_, preprocessing = subject.superblock_network, subject.network.input, subject.preprocessing
     *_, last = blocks(network)
     config = {
         "architecture": ARCHITECTURE,
-        "num_classes": reads.classes,
+        "num_classes": input_.classes,
         "num_features": last.pooled_width,
         "global_pool": "avg",
         **({"label_names": subject.labels} if subject.labels else {}),
-        "model_args": {**timm_arguments(network), "in_chans": reads.channels},
+        "model_args": {**timm_arguments(network), "in_chans": input_.channels},
         "pretrained_cfg": {
             "custom_load": False,
-            "input_size": size,
+            "input_size": input_.image,
             "fixed_input_size": False,
             "interpolation": preprocessing.interpolation,
             "crop_pct": preprocessing.crop,
             "crop_mode": preprocessing.crop_mode,
             "mean": preprocessing.mean,
             "std": preprocessing.std,
-            "num_classes": reads.classes,
+            "num_classes": input_.classes,
             "pool_size": None,
             "first_conv": "stem.conv",
             "classifier": "head.fc",

@@ -70,9 +70,9 @@ def _string(subject: TrainedModel) -> dict[str, bytes]:
 
 def _string_forward(folder: Path) -> Forward:
     """Return the network that the line reads back to, with the weights beside it."""
-    reads = read_network(folder / NETWORK_FILE).input
+    input_ = read_network(folder / NETWORK_FILE).input
     text = read_bytes(folder / STRING_FILE).decode()
-    return load_weights(from_genet_string(text, reads.resolution, reads.classes), folder / WEIGHTS_FILE)
+    return load_weights(from_genet_string(text, input_.resolution, input_.classes), folder / WEIGHTS_FILE)
 
 
 SAFETENSORS = Format(

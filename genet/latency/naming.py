@@ -46,8 +46,8 @@ def _timm(what: str, size: int | None) -> ExternalModel:
     channels, height, width = workload.image
     if height != width:
         raise SpecError([f"{what}: must read square images (got {height} x {width}); give another network, or a size"])
-    reads = Input(channels=channels, classes=count_logits(workload.build(), workload.image, what), resolution=height)
-    return ExternalModel(name=what.removeprefix("timm:"), source=what, input=reads)
+    input_ = Input(channels=channels, classes=count_logits(workload.build(), workload.image, what), resolution=height)
+    return ExternalModel(name=what.removeprefix("timm:"), source=what, input=input_)
 
 
 def _own(what: str, example: str | None) -> ExternalModel:
@@ -56,7 +56,7 @@ def _own(what: str, example: str | None) -> ExternalModel:
     sizes = re.fullmatch(r"[1-9]\d*,([1-9]\d*),([1-9]\d*),\2", example)
     if not sizes:
         raise SpecError([f"--example must be images,channels,height,width of square images, as in 1,3,224,224 (got {example!r})"])
-    reads = Input(channels=int(sizes[1]), classes=2, resolution=int(sizes[2]))
-    found = ExternalModel(name=what.rpartition(":")[2], source=what, input=reads)
-    classes = count_logits(build_structure(found), (reads.channels, reads.resolution, reads.resolution), what)
-    return with_fingerprint(found.model_copy(update={"input": reads.model_copy(update={"classes": classes})}))
+    input_ = Input(channels=int(sizes[1]), classes=2, resolution=int(sizes[2]))
+    found = ExternalModel(name=what.rpartition(":")[2], source=what, input=input_)
+    classes = count_logits(build_structure(found), input_.image, what)
+    return with_fingerprint(found.model_copy(update={"input": input_.model_copy(update={"classes": classes})}))

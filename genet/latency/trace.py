@@ -56,9 +56,8 @@ def external_ops(name: str, module: nn.Module, images: tuple[int, int, int], rem
 def cost_of(module: nn.Module) -> Cost:
     """Return the cost of a network that `genet.models` built, counted on its kernels; SpecError if these cannot be recorded."""
     structure = structure_of(module)
-    reads = structure.input
     remedy = "have its forward compute with tensors alone"
-    found = external_ops(structure.name, module, (reads.channels, reads.resolution, reads.resolution), remedy)
+    found = external_ops(structure.name, module, structure.input.image, remedy)
     ops = [op for op in found if op.macs]
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Cost(parameters, sum(op.macs for op in ops), sum(op.read + op.written for op in ops))

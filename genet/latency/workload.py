@@ -70,8 +70,7 @@ def network_workload(network: Network) -> Workload:
 
         return GENet(network)
 
-    image = (network.input.channels, network.input.resolution, network.input.resolution)
-    return Workload(str(network), image, lambda: by_block(network), build)
+    return Workload(str(network), network.input.image, lambda: by_block(network), build)
 
 
 def timm_workload(name: str, size: int | None) -> Workload:
@@ -99,14 +98,13 @@ def timm_workload(name: str, size: int | None) -> Workload:
 
 def external_workload(network: ExternalModel) -> Workload:
     """Return a network that other code builds."""
-    image = (network.input.channels, network.input.resolution, network.input.resolution)
 
     def build() -> nn.Module:
         from genet.models.external import build_structure
 
         return build_structure(network)
 
-    return traced_workload(network.name, image, build)
+    return traced_workload(network.name, network.input.image, build)
 
 
 def traced_workload(

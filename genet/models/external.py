@@ -48,9 +48,9 @@ def structure_of(module: nn.Module) -> ModelSpec:
 
 def pretrained(structure: ExternalModel) -> tuple[nn.Module, str | None]:
     """Return timm's model with trained weights, or why it has none; a head for other classes is fresh."""
-    name, reads = structure.source.removeprefix("timm:"), structure.input
+    name, input_ = structure.source.removeprefix("timm:"), structure.input
     try:
-        return mark_structure(pretrained_model(name, num_classes=reads.classes, in_chans=reads.channels), structure), None
+        return mark_structure(pretrained_model(name, num_classes=input_.classes, in_chans=input_.channels), structure), None
     except GenetError as fault:
         return build_structure(structure), str(fault).removeprefix(f"{structure.source}: ")
 
@@ -81,18 +81,18 @@ def import_attribute(what: str) -> Any:
 
 
 def _built(structure: ExternalModel) -> nn.Module:
-    source, reads = structure.source, structure.input
+    source, input_ = structure.source, structure.input
     if source.startswith("timm:"):
         import timm
 
         name = source.removeprefix("timm:")
         try:
-            found = timm.create_model(name, pretrained=False, num_classes=reads.classes, in_chans=reads.channels)
+            found = timm.create_model(name, pretrained=False, num_classes=input_.classes, in_chans=input_.channels)
         except Exception as fault:  # any error of timm
-            raise GenetError(f"building {source} for {reads.classes} classes failed ({first_line(fault)})") from None
+            raise GenetError(f"building {source} for {input_.classes} classes failed ({first_line(fault)})") from None
         return cast("nn.Module", found)
     with torch.device("cpu"):  # timing builds networks on the meta device; a user's function may read the values of its tensors
-        module = _called(source, (reads.channels, reads.resolution, reads.resolution))
+        module = _called(source, input_.image)
         if structure.computes:
             _check_computed(module, source, structure.computes)
         return module
@@ -124,9 +124,9 @@ def with_fingerprint(structure: ExternalModel) -> ExternalModel:
 
     There is no note if the answer changes at every call, or fails with other weights than the function's.
     """
-    modules, reads = [build_structure(structure, seed) for seed in (0, 1)], structure.input
+    modules, input_ = [build_structure(structure, seed) for seed in (0, 1)], structure.input
     try:
-        once, again = (fingerprint(module, reads.resolution, reads.channels) for module in modules)
+        once, again = (fingerprint(module, input_.resolution, input_.channels) for module in modules)
     except Exception:  # whatever a user's network raises
         return structure
     return structure.model_copy(update={"computes": once}) if same_fingerprint(once, again) else structure

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from genet.arch.network import Input
 
 
-def unfolded(reads: Input, f: int) -> Input:
+def unfolded(input_: Input, f: int) -> Input:
     """Return the input of the images that a network folded by f answers for."""
-    return reads.model_copy(update={"channels": reads.channels // f, "classes": reads.classes // f})
+    return input_.model_copy(update={"channels": input_.channels // f, "classes": input_.classes // f})
 
 
 class Folded(nn.Module):

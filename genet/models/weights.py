@@ -63,8 +63,7 @@ def check_rebuildable(module: nn.Module, structure: ModelSpec) -> None:
 
     Other code may build a network with tensors that are not saved, or draw its weights anew at every call.
     """
-    reads = structure.input
-    images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, *structure.input.image, generator=torch.Generator().manual_seed(0))
     again = build_structure(structure)
     try:
         tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -84,8 +83,7 @@ def check_rebuildable(module: nn.Module, structure: ModelSpec) -> None:
 @torch.inference_mode()
 def check_repeatable(module: nn.Module, structure: ModelSpec) -> None:
     """Check that a network gives an image the same finite logits twice, alone or not; GenetError if it does not."""
-    reads = structure.input
-    images = torch.randn(2, reads.channels, reads.resolution, reads.resolution, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, *structure.input.image, generator=torch.Generator().manual_seed(0))
     mode = module.training
     first, second, alone = (module.eval()(each.clone()) for each in (images, images, images[:1]))
     module.train(mode)

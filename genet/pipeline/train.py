@@ -348,7 +348,7 @@ def teacher_of(spec: TrainingSpec, labels: tuple[str, ...] | None) -> nn.Module 
         raise GenetError(f"teacher: got {name}, a file for {opened.runtime}, expected timm:MODEL or a trained network's folder")
     try:
         with torch.inference_mode():
-            teacher.eval()(torch.zeros(1, input_.channels, input_.resolution, input_.resolution))
+            teacher.eval()(torch.zeros(1, *input_.image))
     except RuntimeError as fault:
         raise GenetError(
             f"teacher: {name} failed on images of {input_.channels} x {input_.resolution} x {input_.resolution} "

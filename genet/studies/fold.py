@@ -68,8 +68,7 @@ def _fold_own(network: Network, f: int) -> Network:
 
 def _fold_external(network: ExternalModel, f: int) -> ExternalModel:
     """Fold every layer by itself: tied layers stay tied, as all grow alike."""
-    input_ = network.input
-    image = (input_.channels, input_.resolution, input_.resolution)
+    input_, image = network.input, network.input.image
     module = build_structure(network)
     ops = module_ops(module, image)
     pixels = math.prod(image)

@@ -27,15 +27,14 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
     do not depend on are frozen: auxiliary heads. GenetError for a network that cannot be trained like this.
     """
     input_, name = structure.input, structure.name
-    classes = count_logits(module, (input_.channels, input_.resolution, input_.resolution), name)
+    classes = count_logits(module, input_.image, name)
     if classes != input_.classes:
         raise GenetError(f"{name}: got {classes} logits, expected {input_.classes}; set its input.classes")
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise GenetError(
             f"{name}: got weights that are all frozen, expected some to train; set requires_grad of some in {structure.source}"
         )
-    shape, draw = (input_.channels, input_.resolution, input_.resolution), torch.Generator().manual_seed(0)
-    images = torch.randn(IMAGES, *shape, generator=draw)
+    images = torch.randn(IMAGES, *input_.image, generator=torch.Generator().manual_seed(0))
     probe = copy.deepcopy(module)  # with statistics that may change
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)

@@ -36,7 +36,7 @@ def test_timms_form_has_the_same_logits(notation: str) -> None:
     module, model = with_own_statistics(build(network)).eval(), to_timm(network).eval()
     model.load_state_dict(module.state_dict())
     input_ = network.input
-    images = torch.randn(2, input_.channels, input_.resolution, input_.resolution, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, *input_.image, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         wanted, found = module(images), model(images)
     assert float((wanted - found).abs().max() / wanted.abs().max()) < 1e-6

@@ -40,7 +40,7 @@ class ModuleSubject:
     @cached_property
     def tied(self) -> ChannelGroups:
         """The source's layers and groups."""
-        image = (self.network.input.channels, self.resolution, self.resolution)
+        image = self.network.input.image
         return verify_resizable(self.source, find_channel_groups(self.source, image, self.name), image)
 
     @property
@@ -101,7 +101,7 @@ class ModuleSubject:
     @cached_property
     def removable(self) -> tuple[str, ...]:
         """Residual blocks without which it runs, in running order, as far as the scope has all of their layers move."""
-        image = (self.network.input.channels, self.resolution, self.resolution)
+        image = self.network.input.image
         return tuple(name for name in removable_blocks(self.source, image) if not self.scope.bars(self._convolutions_in(name)))
 
     def _convolutions_in(self, block: str) -> tuple[str, ...]:

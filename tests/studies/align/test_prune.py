@@ -36,14 +36,14 @@ CPU = torch.device("cpu")
 
 def subject(module: nn.Module, channels: int = 1, size: int = 8) -> ModuleSubject:
     classes = module(torch.zeros(2, channels, size, size)).shape[1]
-    reads = Input(channels=channels, classes=classes, resolution=size)
-    return ModuleSubject(ExternalModel(name="own", source="own:net", input=reads), module.eval())
+    input_ = Input(channels=channels, classes=classes, resolution=size)
+    return ModuleSubject(ExternalModel(name="own", source="own:net", input=input_), module.eval())
 
 
 def program_of(found: ModuleSubject, meter: Meter, table: LatencyTable) -> Program:
-    reads, draw = found.network.input, torch.Generator().manual_seed(0)
-    pixels = torch.randn(20, reads.channels, reads.resolution, reads.resolution, generator=draw)
-    images = TensorImages(pixels, torch.randint(reads.classes, (20,), generator=draw))
+    input_, draw = found.network.input, torch.Generator().manual_seed(0)
+    pixels = torch.randn(20, *input_.image, generator=draw)
+    images = TensorImages(pixels, torch.randint(input_.classes, (20,), generator=draw))
     importance = importance_of(found, images, CPU)
     metered = MeteredSubject(found, table, meter)
     offers = find_offers(metered, importance)
