@@ -55,10 +55,6 @@ def trained(
     return module
 
 
-def local_parts(module: GENet, index: int) -> tuple[nn.Module, ...]:
-    return module.superblocks[index], module.reader(index), module.head
-
-
 def differing(one: nn.Module, other: nn.Module) -> list[str]:
     ones, others = one.state_dict(), other.state_dict()
     return [name for name in ones if not torch.equal(ones[name], others[name])]
