@@ -23,10 +23,6 @@ CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 32
 FILES = {"onnx": "model.onnx", "onnx-fp16": "model.fp16.onnx", "onnx-int8": "model.int8.onnx"}
 
 
-def _fp32(subject: TrainedModel) -> dict[str, bytes]:
-    return {FILES["onnx"]: subject.onnx}
-
-
 def _fp16(subject: TrainedModel) -> dict[str, bytes]:
     """Return the model in fp16 except for images and logits, which stay in fp32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -155,7 +151,9 @@ def _format(name: str, purpose: str, files: Callable[[TrainedModel], dict[str, b
     return Format(name, purpose, place, files, forward, loading, tolerance, **more)
 
 
-ONNX = _format("onnx", "ONNX Runtime, TensorRT and others, in fp32", _fp32, tolerance=1e-4)
+ONNX = _format(
+    "onnx", "ONNX Runtime, TensorRT and others, in fp32", lambda subject: {FILES["onnx"]: subject.onnx}, tolerance=1e-4
+)
 ONNX_FP16 = _format("onnx-fp16", "TensorRT, strongly typed: fp16 but for images and logits", _fp16, tolerance=0.05)
 ONNX_INT8 = _format(
     "onnx-int8",

@@ -196,7 +196,8 @@ def profile_sweep(
     sampled = len(grid) >= SHORT and not table.setting.estimate  # an estimate costs nothing
     sentinel = at_width[grid[0]][0]  # sentinel of a new table: the narrowest fits into memory if any does
     while True:
-        known = {width: ms for width in grid if (ms := _sum_ms(table, at_width[width])) is not None}
+        measured = [width for width in grid if all(block in table for block in at_width[width])]
+        known = {width: sum(map(table.ms, at_width[width])) for width in measured}
         finite = {width: ms for width, ms in known.items() if ms < math.inf}
         offered = [width for width in grid if width in finite or width not in known]
         wanted = [width for width in (always if sampled else grid) if width not in known]
@@ -211,7 +212,3 @@ def profile_sweep(
     sigma = tuple(max(table.noise, *map(timing_error, each)) for each in spreads)
     macs = tuple(table.setting.batch * sum(block_cost(block).macs for block in at_width[width]) for width in finite)
     return Sweep(widths=tuple(finite), ms=tuple(finite.values()), sigma=sigma), macs
-
-
-def _sum_ms(table: LatencyTable, parts: Sequence[Block]) -> float | None:
-    return sum(map(table.ms, parts)) if all(block in table for block in parts) else None
