@@ -10,7 +10,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -26,7 +26,7 @@ class DeviceCard(Record):
 
     kind: str  # cpu, cuda, or estimate: a GPU that is not here
     name: str
-    processors: int | None  # streaming multiprocessors of a GPU, threads torch uses on a CPU
+    processors: int | None  # streaming multiprocessors of a GPU, threads that a CPU is timed with
     memory_bytes: int | None
     l2_bytes: int | None
     capability: str | None
@@ -102,11 +102,26 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def current(device: torch.device) -> AbstractContextManager[object]:
-    """Make a GPU the current one: events are recorded on the current GPU's stream, whatever tensors are elsewhere."""
+@contextmanager
+def current(device: torch.device, threads: int | None = None) -> Iterator[None]:
+    """Make a GPU the current one, or let a CPU use so many threads meanwhile, if they are given.
+
+    Events are recorded on the current GPU's stream, whatever tensors are elsewhere. DeviceError for more threads than processors.
+    """
     import torch
 
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            yield
+        return
+    before = torch.get_num_threads()
+    if threads and threads > before and threads > cpus():
+        raise DeviceError(f"measure.threads: got {threads}, expected at most {cpus()}, the processors here; more would only wait")
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 DeviceFault = Literal["out of memory", "no engine", "device lost"]

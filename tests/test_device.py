@@ -12,8 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from genet.arch.network import Network
+from genet.config.recipe import Measure
 from genet.device import DeviceCard, cpus, device_fault, fp32_as_served, open_device, read_card, record_graph, side_stream
 from genet.errors import DeviceError, LostDeviceError, MeasurementError, OutOfMemoryError
+from genet.latency.timing import stopwatch
+from genet.latency.timing.meter import meter_of
+from genet.latency.workload import network_workload
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
@@ -45,6 +50,26 @@ def test_the_card_names_the_software_at_work() -> None:
     card = read_card(torch.device("cpu"))
     assert (card.torch, card.python) == (torch.__version__, platform.python_version())
     assert card.platform == f"{platform.system()} {platform.machine()}"
+
+
+def test_a_network_is_timed_with_the_threads_that_are_asked_for_and_torch_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[int]()
+
+    def repeat(work: Callable[[], object], _calls: int) -> float:
+        seen.append(torch.get_num_threads())
+        return 1.0
+
+    monkeypatch.setattr(stopwatch, "_cpu_repeat", repeat)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        meter = meter_of(Measure(device="cpu", threads=1, batch=2))
+        meter.prepare([network_workload(Network.parse("@8x1 | Conv k3 c8 s2 | XX k3 c8 s1 d1 | 10"))])(3)
+        assert (meter.setting.device.processors, set(seen), torch.get_num_threads()) == (1, {1}, min(2, cpus()))
+    finally:
+        torch.set_num_threads(threads)
+    with pytest.raises(DeviceError, match=r"measure.threads: got 4096, expected at most \d+"):
+        meter_of(Measure(device="cpu", threads=4096))
 
 
 def test_the_processors_of_a_processor_are_the_threads_that_torch_uses() -> None:

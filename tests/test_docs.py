@@ -14,7 +14,7 @@ from genet.arch.network import Network
 from genet.cli.parser import parser
 from genet.pipeline.finish import FINISH
 from genet.pipeline.run_folder import RunFolder
-from genet.search.outcome import Outcome, Outcomes, TournamentWinner, Trained, UnmetBudget
+from genet.search.outcome import Outcome, Outcomes, TournamentWinner, TrainedNetwork, UnmetBudget
 from genet.storage import Journal
 from genet.training.image_identity import NOTE
 
@@ -73,7 +73,8 @@ def test_every_file_of_a_run_is_described() -> None:
 
 def test_every_field_of_the_results_is_described() -> None:
     text = (ROOT / "docs" / "run-folder.md").read_text()
-    fields = {field for record in (Outcomes, Outcome, UnmetBudget, Trained, TournamentWinner) for field in record.model_fields}
+    records = Outcomes, Outcome, UnmetBudget, TrainedNetwork, TournamentWinner
+    fields = {field for record in records for field in record.model_fields}
     assert {field for field in fields if f"`{field}`" not in text} == set()
 
 

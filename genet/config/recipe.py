@@ -62,6 +62,8 @@ class Measure(Described):
     """Order of an activation's values in memory."""
     batch: Count = 64
     """Images per batch."""
+    threads: Count | None = None
+    """Threads of a CPU that a network is served with; null is as many as torch uses, as training always does."""
     calibration_networks: Annotated[int, Field(ge=3, le=20)] = 20
     """Random networks measured whole, to correct the predictions of all others."""
     latency_file: str | None = None

@@ -15,7 +15,7 @@ from genet.arch.external import ExternalModel
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace, WidthsOnOffer
 from genet.config.recipe import Recipe
-from genet.device import DeviceCard, open_device, read_card
+from genet.device import DeviceCard, current, open_device, read_card
 from genet.errors import DataError, GenetError, RunError, SpecError, first_line
 from genet.latency.evidence import differences_in_words, read_evidence
 from genet.latency.predict import Predictor
@@ -56,7 +56,8 @@ class RunContext:
     @cached_property
     def card(self) -> DeviceCard:
         """Facts that could be read of the device."""
-        return read_card(self.device)
+        with current(self.device, self.recipe.measure.threads):
+            return read_card(self.device)
 
     @cached_property
     def log(self) -> Log:

@@ -14,7 +14,7 @@ from genet.arch.network import Input
 from genet.config.preprocessing import preprocessing_at, preprocessing_of
 from genet.config.reader import read_training, to_yaml
 from genet.config.recipe import Data, Measure, Recipe, TrainingRecipe
-from genet.device import open_device
+from genet.device import current, open_device
 from genet.errors import DataError, RunError
 from genet.export.exports import FORMATS, check_formats, export
 from genet.export.format import TrainedModel
@@ -56,7 +56,8 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
             module = load_structure(network, folder / WEIGHTS_FILE)
             exports = _exported(module, folder, formats, images, job.splits.labels, tracker)
             tracker.now("timing the formats")
-            exports = with_latencies(exports, folder / "export", job.device, recipe.measure.batch)
+            with current(job.device, recipe.measure.threads):
+                exports = with_latencies(exports, folder / "export", job.device, recipe.measure.batch)
             tracker.resume_at(number * count)
             for form, why in exports.left_out.items():
                 job.progress.say(f"  {raced.name}: {form} is left out: {why}")

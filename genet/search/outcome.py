@@ -198,14 +198,10 @@ class Outcomes(Derived):
     @property
     def shortfalls(self) -> tuple[str, ...]:
         """Sentences on the budgets that nothing is handed out for."""
-        batch = self.setting.batch
-        return (
-            *(each.sentence(self.masternet_ms_per_image, batch) for each in self.unmet),
-            *(
-                f"budget {each.all_forms(self.masternet_ms_per_image * batch, batch)} has no network: every training within it failed"
-                for each in self.untrained
-            ),
-        )
+        ms, batch = self.masternet_ms_per_image, self.setting.batch
+        unmet = (each.sentence(ms, batch) for each in self.unmet)
+        failed = "has no network: every training within it failed"
+        return (*unmet, *(f"budget {each.all_forms(ms * batch, batch)} {failed}" for each in self.untrained))
 
     @property
     def noise_warning(self) -> str:

@@ -81,7 +81,8 @@ class Meter(Protocol):
 def meter_of(wanted: Measure) -> Meter:
     """Return the meter for the options of a user: the device that they name, or an estimate."""
     device = open_device(wanted.device if wanted.here else "cpu")
-    return open_meter(wanted, read_card(device), device)
+    with current(device, wanted.threads):
+        return open_meter(wanted, read_card(device), device)
 
 
 def open_meter(wanted: Measure, card: DeviceCard, device: torch.device) -> Meter:
@@ -189,7 +190,7 @@ class DeviceMeter:
                 fp32_as_served(),
                 torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True),
                 torch.inference_mode(),
-                current(self.device),
+                current(self.device, self.setting.device.processors),
             ):
                 return body()
         except Exception as fault:
