@@ -5,6 +5,8 @@ The pipeline speaks through this small interface and knows nothing of terminals;
 
 from __future__ import annotations
 
+import re
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_EVERY_S = 10.0
+COLUMNS = 80
+WORD = 8  # columns: of a remark that has less room nothing is shown
 
 
 @dataclass(frozen=True)
@@ -168,9 +172,10 @@ class LinePrinter(Progress):
         self._doing: list[tuple[str, float]] = []  # the work that nothing counts, the innermost last, and when it began
 
     def say(self, text: str) -> None:
-        """Print one line."""
+        """Print a sentence, in lines as wide as the console."""
         self._told = time.monotonic()
-        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        lines = wrapped(text, self._console.width)
+        self._console.print(lines, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def tracks(self, counts: Sequence[WorkItem]) -> Iterator[list[Tracker]]:
@@ -222,7 +227,8 @@ class LinePrinter(Progress):
         for tracker in trackers:
             tracker.told = tracker.facts
             timed = so_far and not tracker.count.part
-            self.say(_line(tracker) + (f", {duration(tracker.elapsed_s)} so far" if timed else ""))
+            elapsed = f", {duration(tracker.elapsed_s)} so far" if timed else ""
+            self.say(_line(tracker, self._console.width, elapsed))
 
     @contextmanager
     def _at(self, trackers: Sequence[Tracker]) -> Iterator[None]:
@@ -249,9 +255,23 @@ class _LineTracker(Tracker):
         return self.told != self.facts
 
 
-def _line(tracker: Tracker) -> str:
-    note = f"  {tracker.doing or tracker.note}" if tracker.doing or tracker.note else ""
-    return f"  {tracker.count.title}: {tracker.state}{note}"
+def _line(tracker: Tracker, width: int, elapsed: str = "") -> str:
+    """Return a tracker's line. What finds no room goes, in this order: title and remark behind their commas, then the rest of it.
+
+    The time that work has taken goes before a remark does if the time left is told.
+    """
+    title, state, note = tracker.count.title, tracker.state, tracker.doing or tracker.note
+    name, parts = title.partition(",")[0], note.split(", ")
+    notes = [", ".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    ends = (elapsed, "") if state.endswith(" left") else (elapsed,)
+    drafts = [(title, note, elapsed), *((name, shorter, end) for shorter in notes for end in ends)]
+    lines = [f"  {what}: {state}{f'  {remark}' if remark else ''}{end}" for what, remark, end in drafts]
+    fitting = next((line for line in lines if len(line) <= width), None)
+    if fitting is not None:
+        return fitting
+    start, end = f"  {name}: {state}", ends[-1]
+    room = width - len(start) - len(end) - len("  …")
+    return f"{start}  {note[:room]}…{end}" if room >= WORD else f"{start}{end}"
 
 
 class LiveBar(LinePrinter):
@@ -275,7 +295,7 @@ class LiveBar(LinePrinter):
             with self._at(trackers):
                 yield list(trackers)
         for tracker in trackers:
-            self.say(_line(tracker))
+            self.say(_line(tracker, self._console.width))
 
 
 class _BarTracker(Tracker):
@@ -296,3 +316,19 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def wrapped(text: str, width: int = COLUMNS, indent: str | None = None) -> str:
+    """Return text in lines of a width; names, paths and a number with its unit stay whole.
+
+    Unless an `indent` is given, the lines after the first are indented twice as far as it is.
+    """
+    own = text[: len(text) - len(text.lstrip())]
+    lines = textwrap.fill(
+        re.sub(r"(?<=\d) (?=(?:s|min|h|ms)\b|%)", "\xa0", text),
+        width,
+        subsequent_indent=2 * own if indent is None else indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines.replace("\xa0", " ")

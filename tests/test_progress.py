@@ -119,3 +119,27 @@ def test_work_in_parts_is_told_when_nothing_else_was_and_only_what_has_moved() -
     assert [line.split(":")[0].strip() for line in quiet] == ["trials", "first", "second"], "a step prints nothing by itself"
     assert [line.split(",")[0] for line in told] == ["  trials: 3/9", "  second: 3/5"]
     assert printed.getvalue().count("first: 0/4") == 1
+
+
+def test_no_line_is_wider_than_the_console_and_a_progress_line_keeps_its_count_and_the_start_of_its_remark() -> None:
+    printed = io.StringIO()
+    printer = LinePrinter(Console(file=printed, width=80), every_s=0.05)
+    printer.say("  distill took 27 s, expected 28 s; the rest takes about 5 min 6 s by the pace so far: select 19 s, race 9 s")
+    with printer.track("known designs, each scaled to every budget", 5) as tracker:
+        tracker.advance()
+        tracker.now("genet at 24 pixels, certified for 0.8x, " + "one more remark, " * 3)
+        time.sleep(0.12)
+        tracker._last -= 600
+        tracker.now("super-block 1 as DW k3 c160 s1 d2 r3 and super-block 2 as BL k3 c96 s2 d1 r0.5: 94.2%")
+        tracker.end_here()
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[:3] == [
+        "  distill took 27 s, expected 28 s; the rest takes about 5 min 6 s by the pace",
+        "    so far: select 19 s, race 9 s",
+        "  known designs, each scaled to every budget: 0/5, starting",
+    ]
+    assert lines[3].startswith("  known designs: 1/5, ")
+    assert "  genet at 24 pixels, certified for 0.8x" in lines[3]
+    assert lines[-1].startswith("  known designs: 1/1, done in ")
+    assert lines[-1].endswith(" r3 and sup…"), "no comma to cut it at"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +25,7 @@ from genet.names import some_of
 from genet.pipeline.context import check_designs
 from genet.pipeline.reach import BudgetOutlook, estimated_outlooks, outlooks, recorded_outlooks
 from genet.pipeline.run_folder import RunFolder, default_folder
-from genet.progress import duration
+from genet.progress import duration, wrapped
 from genet.search.known_designs import check_portfolio, designs_of, known_designs, portfolio_of
 from genet.search.outcome import TELLING
 from genet.training.inventory import Inventory, check_images, images_in
@@ -235,5 +234,5 @@ def _printed(answer: Answer) -> Answer:
         name = key.replace("_", " ")
         for item in value if isinstance(value, list) else [value]:
             text = f"{name:<22} {item:,}" if isinstance(item, int) else f"{name:<22} {item}"
-            print(text if key in WHOLE else textwrap.fill(text, 80, subsequent_indent=" " * 23, break_long_words=False))
+            print(text if key in WHOLE else wrapped(text, indent=" " * 23))
     return answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,15 @@ from rich.table import Column, Table
 from genet.export.manifest import ExportLatencies
 from genet.latency.noise import TOO_NOISY
 from genet.latency.table import Setting
-from genet.progress import on_screen
+from genet.progress import COLUMNS, on_screen
 from genet.search.regression import Estimate
 from genet.storage import write_atomic
 
 Answer = dict[str, Any]  # of a command, to programs
-WIDTH, GAP = 80, 2  # columns of a table, and between two of its own
+GAP = 2  # columns between two of a table
 FIRST = 36  # of its first column before it is folded
 NOTHING = ("", "n/a")
 progress = on_screen  # of long work
-
-
-def wrapped(text: str) -> str:
-    """Return text in lines as wide as a table; names and paths stay whole."""
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -37,7 +31,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """
     columns_shown = [place for place in range(len(head)) if place == 0 or any(row[place] not in NOTHING for row in rows)]
     width = {place: max(_width(row[place]) for row in (head, *rows)) for place in columns_shown}
-    width_left = WIDTH - min(width[0], FIRST)
+    width_left = COLUMNS - min(width[0], FIRST)
     parts: list[list[int]] = [[]]
     for place in columns_shown[1:]:
         if parts[-1] and sum(width[each] + GAP for each in (*parts[-1], place)) > width_left:
@@ -48,7 +42,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         found = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for row in rows:
             found.add_row(*(row[place] for place in (0, *part)))
-        Console(width=WIDTH, markup=False, emoji=False, highlight=False).print(found)
+        Console(width=COLUMNS, markup=False, emoji=False, highlight=False).print(found)
 
 
 def _width(text: str) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genet.cli.console import Answer, table, wrapped
+from genet.cli.console import Answer, table
 from genet.config.budget import Budget
+from genet.progress import wrapped
 from genet.search.outcome import Outcome, Outcomes, RacedNetwork, UnmetBudget, cost_in_words
 
 

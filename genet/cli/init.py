@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from genet.config.yaml_tree import edited
 from genet.errors import RunError
 from genet.names import printable, quoted
 from genet.pipeline.init_rules import RecipeChoice
+from genet.progress import wrapped
 from genet.storage import write_atomic
 from genet.training.inventory import take_stock
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         values = {key: value for choice in chosen for key, value in getattr(choice, kind).items()}
         write_atomic(file, _filled(shipped_files("templates")[kind], words, values).encode())
     for choice in chosen:
-        print(textwrap.fill(f"{choice.what:<12} {choice.why}", 80, subsequent_indent=" " * 13, break_long_words=False))
+        print(wrapped(f"{choice.what:<12} {choice.why}", indent=" " * 13))
     data = "" if arguments.data else " --data FOLDER"
     print(f"wrote {recipe} and {space}; then: genet check {quoted(recipe)} && genet run {quoted(recipe)}{data}")
     return {"recipe": str(recipe), "space": str(space), "choices": {choice.what: choice.why for choice in chosen}}

@@ -6,8 +6,6 @@ the table, rounds of a network, training steps, steps of a trial in every super-
 
 from __future__ import annotations
 
-import re
-import textwrap
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -31,7 +29,7 @@ from genet.pipeline.context import RunContext
 from genet.pipeline.master import master_cost, master_schedule
 from genet.pipeline.reach import BudgetOutlook, outlooks
 from genet.pipeline.train import TrainingSpec, teacher_of
-from genet.progress import duration
+from genet.progress import duration, wrapped
 from genet.search.known_designs import Design, designs_of, portfolio_of
 from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, cost_in_words
 from genet.search.race import trainings_at_most
@@ -48,7 +46,7 @@ from genet.trials.probe import STEPS_RECORDED, expected_seconds
 SCALES_MEASURED = 14
 # The same of a design for the MasterNet, for one latency alone: 9 to 21 there, and 22 with digits on a CPU.
 CONTENDER_SCALES = 18
-COLUMNS, MARGIN = 80, 24  # of the pre-flight
+MARGIN = 24  # columns of the names in the pre-flight
 PROBED = 2  # blocks of a kind whose rows are timed
 # A network that was not timed before is built and, on a GPU, tried with several kernels: on an H200 0.5 to 2 s.
 PREPARE_S = {"cpu": 0.08, "cuda": 0.8}
@@ -263,15 +261,5 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
     if not seen.contenders:
         del facts["tournament"]
     facts |= {f"budget {each.budget}": each.prospect for each in seen.budgets}
-    indent, kept = " " * MARGIN, r"(?<=\d) (?=(?:s|min|h)\b)"  # a number stays with its unit
-    return [
-        line.replace("\xa0", " ")
-        for name, fact in facts.items()
-        for line in textwrap.wrap(
-            f"{name:<{MARGIN - 1}} {re.sub(kept, chr(0xA0), fact)}",
-            COLUMNS,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    ]
+    told = (wrapped(f"{name:<{MARGIN - 1}} {fact}", indent=" " * MARGIN) for name, fact in facts.items())
+    return [line for lines in told for line in lines.splitlines()]

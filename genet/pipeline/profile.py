@@ -123,7 +123,7 @@ def _profile(job: RunContext, wanted: Iterable[Block], tracker: Tracker) -> int:
 
 def _say_marked(job: RunContext, marked: int) -> None:
     if marked:
-        job.progress.say(f"  {marked} rows drifted by over 2 %, and did so when measured again; they are corrected for it")
+        job.progress.say(f"  the machine's speed changed by over 2 % during {marked} timings; they are corrected")
 
 
 def _say_budgets(job: RunContext) -> None:
