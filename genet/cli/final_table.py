@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genet.cli.console import Answer, table
+from genet.cli.console import Answer, noise, table
 from genet.config.budget import Budget
+from genet.export.manifest import EVIDENCE_FILE, Exports
+from genet.latency.noise import TOO_NOISY
+from genet.latency.table import Setting
 from genet.progress import wrapped
-from genet.search.outcome import Outcome, Outcomes, RacedNetwork, UnmetBudget, cost_in_words
+from genet.search.outcome import Outcome, Outcomes, RacedNetwork, UnmetBudget, cost_in_words, percent
 
 
 def answer_of(found: Outcomes) -> Answer:
@@ -35,15 +38,46 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     print(wrapped(f"the search and the race cost {cost}"))
     if found.initial_weights_note:
         print(wrapped(found.initial_weights_note))
+    print()
     for row in found.outcomes:
-        print("\n" + wrapped(f"budget {row.budget}: {row.verdict}"))
-        for each in row.exported:
-            place = folder / "networks" / each.name
-            print("  handed out:" if each.name == row.name else "  best of the search:")
-            print(f"    {each.network}\n    exports: {folder / each.export}\n    how to load and serve it: {place / 'card.md'}")
-            print(f"    next: genet latency {place}")
+        print(wrapped(f"budget {row.budget}: {row.verdict}"))
+    _print_networks(found, folder)
     for name, why in found.failed.items():
         print("\n" + wrapped(f"{name} is out of the race: {why}"))
+
+
+def _print_networks(found: Outcomes, folder: Path) -> None:
+    """Print every network that is exported once, with all the budgets that it answers, and the fastest of its files."""
+    rows, roles = dict[str, RacedNetwork](), dict[str, dict[str, list[str]]]()
+    for outcome in found.outcomes:
+        for row in outcome.exported:
+            rows.setdefault(row.name, row)
+            role = "handed out" if row.name == outcome.name else "best of the search"
+            roles.setdefault(row.name, {}).setdefault(role, []).append(str(outcome.budget))
+    for name, row in rows.items():
+        place = folder / "networks" / name
+        print(f"\n{name}, " + ", ".join(f"{role} for {' and '.join(budgets)}" for role, budgets in roles[name].items()))
+        print(f"  {row.network}\n  exports: {folder / row.export}")
+        evidence = folder / row.export / EVIDENCE_FILE
+        if evidence.exists() and (fastest := _fastest(Exports.load(evidence), row, found.setting)):
+            print(wrapped(f"  {fastest}"))
+        print(f"  how to load and serve it: {place / 'card.md'}\n  next: genet latency {place}")
+
+
+def _fastest(exports: Exports, row: RacedNetwork, setting: Setting) -> str:
+    """Return which file of an export is fastest, and how much of the certified latency it takes; empty if none was timed."""
+    serving, found = exports.serving, exports.fastest
+    if serving is None or found is None:
+        return ""
+    form, served = found
+    ms = serving.ms_per_image(form.format) or 0.0
+    told = f"fastest: {next(reversed(form.files))} in {served.runtime}, {ms:.4f} ms/image at batch {serving.batch} when exported"
+    if row.ms_per_image:
+        word = "estimated" if setting.estimate else "certified"
+        told += f", {ms / row.ms_per_image:.2f}x of the {row.ms_per_image:.4f} {word} in {setting.runtime}"
+    if (served.spread or 0.0) > TOO_NOISY:
+        told += f", {noise(served.spread or 0.0)}"
+    return told if form.accuracy is None else f"{told}; {percent(form.accuracy)} on test images"
 
 
 def _latencies(found: Outcomes) -> str:

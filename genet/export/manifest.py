@@ -97,6 +97,18 @@ class Exports(Derived):
         return re.sub("|".join(values), lambda found: str(values[found[0]]), form.loading)
 
     @property
+    def fastest(self) -> tuple[ExportedFormat, FormatLatency] | None:
+        """The format with the least latency, with it; of several that its spread does not tell apart the first.
+
+        None if none was timed.
+        """
+        served = {form.format: self.serving.of(form.format) for form in self.exported} if self.serving else {}
+        timed = [(form, found) for form in self.exported if (found := served.get(form.format)) and found.ms is not None]
+        least = min((found for _, found in timed), key=lambda each: each.ms or 0.0, default=None)
+        limit = (least.ms or 0.0) * (1 + (least.spread or 0.0)) if least else 0.0
+        return next((each for each in timed if (each[1].ms or 0.0) <= limit), None)
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """Say why each format that failed is left out, a line each."""
         return tuple(f"{name} is left out: {self.left_out[name]}" for name in self.failed)

@@ -1,4 +1,4 @@
-"""The last table of a run on a noisy machine: what was measured too badly to tell anything says so wherever it is shown."""
+"""The last table of a run: every network once, with its fastest file; what was measured too badly to tell anything says so."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from genet.cli.final_table import print_outcomes
+from genet.config.budget import Budget
+from genet.export.manifest import EVIDENCE_FILE, ExportedFormat, ExportLatencies, Exports, FormatLatency
 from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import Outcomes
 from tests.fixtures.commands import answer
+from tests.fixtures.raced import WON, outcomes
 
 REMARK, WARNING = "too noisy to tell (121%)", "other work disturbs this machine: timings of one network spread by 140%"
 
@@ -60,3 +63,42 @@ def test_report_and_card_say_it_beside_the_latency(noisy: RunFolder, capsys: pyt
     answer(capsys, "export", noisy.path, "--network", outcome.name, "--format", "genet-string")
     card = (noisy.path / outcome.export).with_name("card.md").read_text()
     assert f"8.6000 ± 10.4000 ms per image, whole network (half of a 99.9 % confidence interval): {REMARK} |" in card
+
+
+def exported(name: str, runtime: str, ms: float) -> tuple[ExportedFormat, FormatLatency]:
+    """A format of one file, half of whose answers are right, timed with a spread of a tenth."""
+    file = {f"model.{name}": ""}
+    form = ExportedFormat(
+        format=name,
+        purpose="",
+        loading="",
+        files=file,
+        batches=(),
+        relative_error=(),
+        accuracy=0.5,
+        test_images=10,
+        source=None,
+        packages={},
+    )
+    return form, FormatLatency(format=name, runtime=runtime, ms=ms, spread=0.1)
+
+
+def test_a_network_of_two_budgets_is_listed_once_with_the_fastest_of_its_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first,) = outcomes().outcomes
+    other = first.model_copy(update={"budget": Budget.parse("0.4x")})
+    timed = exported("pt2", "eager", 8.0), exported("onnx", "runtime", 2.05), exported("fp16", "runtime", 2.0)
+    formats, served = zip(*timed, strict=True)
+    serving = ExportLatencies(device="it", threads=2, batch=20, served=served)
+    evidence = tmp_path / WON.export / EVIDENCE_FILE
+    evidence.parent.mkdir(parents=True)
+    Exports(inputs="", network=WON.network, exported=formats, left_out={}, serving=serving).save(evidence)
+    print_outcomes(outcomes().model_copy(update={"outcomes": (first, other)}), tmp_path)
+    printed = capsys.readouterr().out
+    assert f"\n{WON.name}, handed out for 0.5x and 0.4x\n" in printed
+    assert printed.count(WON.network) == printed.count(f"exports: {tmp_path}") == 1
+    told = " ".join(printed.split())
+    assert (
+        "fastest: model.onnx in runtime, 0.1025 ms/image at batch 20 when exported, 0.49x of the 0.2100 certified in" in told
+    ), "and not model.fp16, which its spread does not tell from it"

@@ -3,49 +3,11 @@
 from __future__ import annotations
 
 from genet.arch.network import Network
-from genet.config.recipe import Measure
-from genet.latency.table import Setting
 from genet.report import race_figures
 from genet.report.race_figures import ShortTraining
-from genet.search.outcome import Outcome, Outcomes, RacedNetwork, TrainedNetwork
-from tests.fixtures.cards import CARD
+from tests.fixtures.raced import KNOWN, OTHER, WON, outcomes
 
-WON = RacedNetwork(
-    name="mine-r8-1",
-    network="@8x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | 10",
-    resolution=8,
-    searched=True,
-    design=None,
-    trainings=2,
-    held_out_accuracy=0.9,
-    held_out_error=0.01,
-    test_accuracy=0.88,
-    test_error=0.012,
-    predicted_accuracy=0.91,
-    predicted_ms_per_image=0.2,
-    ms_per_image=0.21,
-    interval_ms_per_image=0.01,
-    parameters=10,
-    macs=20,
-)
-OTHER, LOST = (WON.network.replace("c8", width) for width in ("c16", "c24"))
-KNOWN = WON.model_copy(
-    update={"name": "resnet-r8-2", "network": OTHER, "searched": False, "design": "resnet", "held_out_accuracy": 0.8}
-)
-
-
-def outcomes() -> Outcomes:
-    facts = {"budget": "0.5x", "budget_ms_per_image": 0.25, "tie": False, "known": KNOWN, "best_searched": WON}
-    return Outcomes(
-        inputs="",
-        setting=Setting.of(CARD, Measure()),
-        masternet=TrainedNetwork(inputs="", network="m", resolution=8, nas_accuracy=0.7, nas_images=100, test_accuracy=0.71),
-        masternet_ms_per_image=0.5,
-        outcomes=(Outcome.model_validate(WON.model_dump() | facts),),
-        unmet=(),
-        raced=(WON, KNOWN),
-        trainings=3.0,
-    )
+LOST = WON.network.replace("c8", "c24")
 
 
 def test_what_the_networks_raced_began_with_is_told_if_some_inherited() -> None:
