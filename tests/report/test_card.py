@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import textwrap
 from pathlib import Path
@@ -16,13 +17,19 @@ from genet.config.preprocessing import preprocessing_at
 from genet.export.manifest import ExportedFormat, ExportLatencies, Exports, FormatLatency
 from genet.report.page import Card, card
 from genet.training.pixels import Preprocess
+from tests.fixtures.raced import WON, outcomes
 
 TURNED = 6  # of the EXIF tag: a quarter
 ORIENTATION = 0x0112
 
 
 def card_of(
-    channels: int, resolution: int, threads: int | None = 2, left_out: dict[str, str] | None = None, tested: bool = True
+    channels: int,
+    resolution: int,
+    threads: int | None = 2,
+    left_out: dict[str, str] | None = None,
+    tested: bool = True,
+    raced: bool = False,
 ) -> str:
     """The card of a network that reads such images, with one format."""
     network = Network.parse(f"@{resolution}x{channels} | Conv k3 c8 s1 | XX k3 c8 s2 d1 | 10", name="it")
@@ -41,7 +48,15 @@ def card_of(
     served = (FormatLatency(format="onnx", runtime="onnxruntime", ms=3.0, spread=0.01),)
     serving = ExportLatencies(device="some device", threads=threads, batch=4, served=served)
     exports = Exports(inputs="", network=str(network), exported=(form,), left_out=left_out or {}, serving=serving)
-    return card(Card(network, network_cost(network), exports, preprocessing_at(channels, resolution), None))
+    facts = Card(network, network_cost(network), exports, preprocessing_at(channels, resolution), None)
+    return card(dataclasses.replace(facts, outcomes=outcomes(), raced=WON) if raced else facts)
+
+
+def test_it_says_why_the_certified_latency_and_those_of_the_formats_differ() -> None:
+    assert "ratio to the MasterNet" not in card_of(1, 8), "a network from elsewhere was not certified"
+    text = card_of(1, 8, raced=True)
+    assert "ratio to the MasterNet, timed in turn in eager, times the MasterNet's first measurement.\n" in text
+    assert "later, in the runtimes below, when the machine may have had another speed.\n" in text
 
 
 def drawn(size: tuple[int, int], mode: str) -> Image.Image:
