@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from genet.config.budget import Budget
 from genet.export.manifest import EVIDENCE_FILE, Exports
 from genet.latency.estimate.roofline import RunRoof
 from genet.latency.staircase.space_sweeps import Staircases, grid_rows
@@ -23,6 +24,8 @@ from genet.search.race import Entrants, short_training
 from genet.search.validation import Validation
 from genet.storage import write_atomic
 
+PLAIN = Budget(1.0, "x")  # certificates for it are in the MasterNet's time, as the others of a page are
+
 
 def write_report(job: RunContext) -> Path:
     """Write one self-contained page about the whole run; missing results are left out."""
@@ -34,6 +37,7 @@ def _write_report(job: RunContext) -> Path:
     files, state = job.folder, SearchState(job)
     selection, validation = files.if_there(files.selection, Selection), files.if_there(files.validation, Validation)
     regression = state.regression if files.regression.exists() else None
+    fronts = state.frontiers if files.regression.exists() else {}
     outcomes = files.if_there(files.results, Outcomes)
     roof = files.read_current(files.roof, RunRoof, state.table.setting.digest)
     data = ReportData(
@@ -45,7 +49,8 @@ def _write_report(job: RunContext) -> Path:
         masternet=files.if_there(files.master, TrainedNetwork),
         trials=finished_trials(job),
         regression=regression,
-        fronts=state.frontiers if files.regression.exists() else {},
+        fronts=fronts,
+        certificates=state.certificates((each for front in fronts.values() for each in front), PLAIN),
         selection=selection,
         roof=roof.roof if roof else None,
         explanations=explain_selection(state, selection) if selection else (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -180,6 +181,12 @@ class SearchState:
         if row.reference != str(self.job.reference):
             raise EvidenceError(f"{row.network}: got a latency on its own, expected one measured in turn with the MasterNet")
         return self._certificate(row, budget)
+
+    def certificates(self, candidates: Iterable[Candidate], budget: Budget) -> dict[str, Certificate]:
+        """Return the certificates of those candidates that were measured in turn with the MasterNet, by notation."""
+        rows = ((each.network, self.table.network_row(Network.parse(each.network))) for each in candidates)
+        reference = str(self.job.reference)
+        return {network: self.judge(row, budget) for network, row in rows if row and row.reference == reference}
 
     def _certificate(self, rounds: Rounds, budget: Budget) -> Certificate:
         ms, error = self._slowest_ms(rounds, budget), self._reference_error(budget)

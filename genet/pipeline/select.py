@@ -101,11 +101,7 @@ def select_from_evidence(state: SearchState, budgets: tuple[Budget, ...]) -> Sel
 def _answered(state: SearchState, budget: Budget, front: Sequence[Candidate]) -> SelectedNetwork:
     """Return the best network that is predicted to be within the budget, or measured not to break it; else the fastest."""
     limit_ms = state.limit_ms(budget)
-    found = {
-        candidate.network: state.judge(row, budget)
-        for candidate in front
-        if (row := state.table.network_row(Network.parse(candidate.network))) and row.reference == str(state.job.reference)
-    }
+    found = state.certificates(front, budget)
 
     def fits(candidate: Candidate) -> bool:
         known = found.get(candidate.network)

@@ -8,11 +8,10 @@ for (const button of document.querySelectorAll("button.copy")) {
 }
 const slider = document.getElementById("budget");
 if (slider) {
-  const frontier = JSON.parse(document.getElementById("frontier").textContent);
+  const offers = JSON.parse(document.getElementById("frontier").textContent);
   const show = () => {
-    const [ms, accuracy, network] = frontier[slider.value];
-    document.getElementById("chosen").textContent =
-      `${ms.toFixed(4)} ms per image, ${accuracy}, both predicted: ${network}`;
+    const [ms, known, network] = offers[slider.value];
+    document.getElementById("chosen").textContent = `From ${ms.toFixed(4)} ms per image on: ${network} (${known}).`;
   };
   slider.oninput = show;
   show();

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping
@@ -25,8 +24,9 @@ from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.table import Setting
 from genet.progress import duration
 from genet.report import race_figures, search_figures
+from genet.report.budget_slider import offers, slowdown
 from genet.report.race_figures import ShortTraining
-from genet.search.certificate import Selection
+from genet.search.certificate import Certificate, Selection
 from genet.search.explain import NEARBY, Explanation
 from genet.search.outcome import Outcome, Outcomes, RacedNetwork, TrainedNetwork, percent
 from genet.search.regression import Regression
@@ -57,6 +57,7 @@ class ReportData:
     trials: tuple[TrialResult, ...]
     regression: Regression | None
     fronts: Mapping[int, tuple[Candidate, ...]]
+    certificates: Mapping[str, Certificate]  # of those of their networks that were measured, by notation
     selection: Selection | None
     roof: Roof | None
     explanations: tuple[Explanation, ...]
@@ -78,6 +79,8 @@ def page(report: ReportData) -> str:
     fronts = search_figures.frontier_info(report.fronts, report.selection, report.setting.batch) if report.fronts else ()
     curves = search_figures.curve_info(report.trials)
     raced = outcomes if outcomes and outcomes.raced else None
+    candidates = [each for front in report.fronts.values() for each in front]
+    trained = {row.network: row for row in (raced.raced if raced else ())}
     drawn = {
         "staircases": search_figures.draw_staircases(stairs) if stairs else "",
         "trials": search_figures.draw_trials(points) if points else "",
@@ -93,7 +96,8 @@ def page(report: ReportData) -> str:
         report=report,
         drawn=drawn,
         cards=_cards(report),
-        frontier=_frontier(report),
+        offers=offers(candidates, report.certificates, trained, report.setting.batch),
+        slower=slowdown(candidates, report.certificates),
         script=script,
         script_digest=b64encode(sha256(script.encode()).digest()).decode(),
         recipe=to_yaml(report.recipe),
@@ -117,17 +121,6 @@ def _cards(report: ReportData) -> tuple[NetworkCard, ...]:
 def _drawn(row: RacedNetwork) -> str:
     network = read_notation(row.network, row.name)
     return race_figures.draw_network(network) if isinstance(network, Network) else ""
-
-
-def _frontier(report: ReportData) -> list[tuple[float, str, str]]:
-    """Return the networks that no other at any resolution beats: milliseconds per image, accuracy, notation."""
-    found, best = list[tuple[float, str, str]](), -math.inf
-    every = sorted((each for front in report.fronts.values() for each in front), key=lambda each: each.predicted_ms)
-    for each in every:
-        if each.predicted_accuracy > best:
-            best = each.predicted_accuracy
-            found.append((each.predicted_ms / report.setting.batch, percent(best), each.network))
-    return found
 
 
 class Use(NamedTuple):
