@@ -18,6 +18,7 @@ from genet.arch.cost import block_cost
 from genet.arch.network import Block, Network, SuperBlock, blocks, superblock_blocks
 from genet.arch.space import SearchSpace, WidthsOnOffer
 from genet.latency.ops import kernel_count
+from genet.search.features import attainable
 
 MsByInWidth = Callable[[Block, Sequence[int]], np.ndarray]  # latency of a block that reads each of these widths
 Gain = Callable[[int, SuperBlock], float | None]  # None if there is no evidence
@@ -100,7 +101,7 @@ class ChoiceTables:
             row = np.array([reads[width] for width in table.widths[row, picked].tolist()], int)
         head = np.array(list(self.head.values()))[row]
         ms = np.maximum(ms + head[:, 0], self.host_ms * (kernels + head[:, 2]))
-        return Totals(ms, accuracy, parameters + head[:, 1].astype(int))
+        return Totals(ms, attainable(accuracy, self.accuracy), parameters + head[:, 1].astype(int))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,25 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
+
 from genet.arch.network import Network, SuperBlock
 
 Scale = Literal["linear", "log2"]
 HALF_A_BLOCK = 0.5
+LEAST_ERROR = 0.01  # of the MasterNet: if none of few images is wrong, that is chance
 SIZE, FINE_TUNING, FRESH = "size", "fine-tuning", "fresh weights"
+
+
+def attainable(accuracy: np.ndarray, masternet: float) -> np.ndarray:
+    """Return accuracies that sums of effects stand for: below 1, and in the order of the sums.
+
+    Effects add up until half of the MasterNet's error is gone. From there on each takes the same share of the rest, down to a
+    tenth of that error: plain sums would soon be beyond 100 %.
+    """
+    whole = max(1 - masternet, LEAST_ERROR)
+    over, rest = np.maximum(accuracy - (1 - whole / 2), 0.0), 0.4 * whole
+    return np.where(over > 0, 1 - whole / 10 - rest * np.exp(-over / rest), accuracy)
 
 
 class Features:

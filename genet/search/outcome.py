@@ -19,8 +19,8 @@ TOURNAMENT, MASTER, TRIALS, RACE = "tournament", "MasterNet", "single trials", "
 
 
 def percent(share: float) -> str:
-    """Return a share as a percentage. The regression is linear and knows no ceiling, so a prediction may lie above 100 %."""
-    return "over 100%" if share > 1 else f"{share:.1%}"
+    """Return a share as a percentage."""
+    return f"{share:.1%}"
 
 
 class TrainedNetwork(Derived):

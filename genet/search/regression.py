@@ -13,7 +13,7 @@ import numpy as np
 
 from genet.arch.network import BlockType, Network, SuperBlock
 from genet.config.recipe import RegressionModel
-from genet.search.features import FRESH, Features, Scale, fine_tuning_features
+from genet.search.features import FRESH, Features, Scale, attainable, fine_tuning_features
 from genet.storage import Derived, Record
 
 
@@ -84,7 +84,8 @@ class Regression(Derived):
 
     def accuracy_of(self, network: Network) -> float:
         """Return the predicted accuracy, block types without trials included."""
-        return self.accuracy + self._estimate(self.vector(network)).value
+        summed = self.accuracy + self._estimate(self.vector(network)).value
+        return float(attainable(np.array(summed), self.accuracy))
 
     def difference(self, one: Network, other: Network) -> Estimate:
         """Return the predicted accuracy of a network over another's."""

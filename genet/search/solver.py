@@ -21,6 +21,7 @@ from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.errors import EvidenceError
 from genet.search.choice_tables import ChoiceTable, ChoiceTables
+from genet.search.features import attainable
 from genet.storage import Record
 
 
@@ -237,7 +238,7 @@ def _prefiltered(ms: np.ndarray, gain: np.ndarray) -> np.ndarray:
 
 def _candidates(tables: ChoiceTables, stages: list[dict[State, _Front]], ends: _Front) -> Iterable[Candidate]:
     """Walk back from every end and write its network down."""
-    fronts = [list(stage.values()) for stage in stages[1:]]
+    fronts, accuracies = [list(stage.values()) for stage in stages[1:]], attainable(ends.gain, tables.accuracy)
     for end in range(len(ends.ms)):
         state, position = int(ends.before[end]), int(ends.position[end])
         choices: list[int] = []
@@ -245,7 +246,7 @@ def _candidates(tables: ChoiceTables, stages: list[dict[State, _Front]], ends: _
             front = stage[state]
             choices.append(int(front.choice[position]))
             state, position = int(front.before[position]), int(front.position[position])
-        yield _candidate(tables, choices[::-1], ends.ms[end], ends.gain[end], ends.parameters[end])
+        yield _candidate(tables, choices[::-1], ends.ms[end], accuracies[end], ends.parameters[end])
 
 
 def _candidate(tables: ChoiceTables, choices: Sequence[int], ms: float, accuracy: float, parameters: int) -> Candidate:

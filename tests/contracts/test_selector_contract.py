@@ -22,6 +22,7 @@ from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
 from genet.search.solver import ExactSolver, filter_by_utilization, frontier, pareto, random_search
 
 DIGITS = read_space("digits")
+ACCURACY = 0.5  # of the MasterNet: so low that effects add up
 SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))]
 
 
@@ -55,7 +56,7 @@ class Instance:
         return round(draw, 2) if self.ties else draw
 
     def tables(self) -> ChoiceTables:
-        return tabulate_choices(self.space, self.widths, 32, Predicted(0.9, self.gain, self.reading_ms, self.host_ms))
+        return tabulate_choices(self.space, self.widths, 32, Predicted(ACCURACY, self.gain, self.reading_ms, self.host_ms))
 
     def networks(self) -> list[Network]:
         """All of them."""
@@ -65,7 +66,7 @@ class Instance:
     def score(self, network: Network) -> tuple[float, float]:
         """Latency and accuracy, summed the plain way."""
         ms = sum(self.ms(block) for block in blocks(network))
-        accuracy = 0.9 + sum(self.gain(i, superblock) for i, superblock in enumerate(network.superblocks))
+        accuracy = ACCURACY + sum(self.gain(i, superblock) for i, superblock in enumerate(network.superblocks))
         return max(ms, self.host_ms * len(network_ops(network))), accuracy
 
     def ranked(self) -> list[tuple[float, float]]:
@@ -140,7 +141,7 @@ def test_filtered_by_utilization_candidates_are_those_that_no_faster_one_beats_i
 def test_of_networks_alike_in_both_the_one_with_fewest_parameters_is_chosen(seed: int) -> None:
     instance = Instance(seed)
     flat = tabulate_choices(
-        instance.space, instance.widths, 32, Predicted(0.9, lambda *_: 0.0, lambda _, reads: np.zeros(len(reads)), 0.0)
+        instance.space, instance.widths, 32, Predicted(ACCURACY, lambda *_: 0.0, lambda _, reads: np.zeros(len(reads)), 0.0)
     )
     (only,) = frontier(flat)
     assert only.parameters == min(network_cost(network).parameters for network in instance.networks())
@@ -204,7 +205,7 @@ def solve_by_milp(instance: Instance, budget: float) -> float:
         bounds=Bounds(0, 1),
         options={"mip_rel_gap": 0},
     )
-    return float(0.9 - result.fun)
+    return float(ACCURACY - result.fun)
 
 
 @given(st.integers(0, 10**6), st.sampled_from([10, 2000, 20000]), st.sampled_from([1, 3]))
@@ -223,3 +224,17 @@ def test_pareto_keeps_exactly_what_nothing_beats(points: list[tuple[int, int]]) 
     kept = {points[i] for i in pareto(ms, gain)}
     beaten = {p for p in points if any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)}
     assert kept == set(points) - beaten
+
+
+def test_no_prediction_is_beyond_100_percent_and_the_best_stay_the_best() -> None:
+    low = Instance(0).tables()
+    high = dataclasses.replace(low, accuracy=0.99)
+    summed, found = frontier(low), frontier(high)
+    assert max(each.predicted_accuracy for each in summed) > low.accuracy + 0.02, "plain sums would be beyond 100 %"
+    assert [each.network for each in found] == [each.network for each in summed]
+    accuracies = [each.predicted_accuracy for each in found]
+    assert accuracies == sorted(set(accuracies))
+    assert 0.995 < accuracies[-1] <= 0.999, "at most nine tenths of its error go"
+    assert [each.network for each in ExactSolver(high).best(3.0, 5)] == [each.network for each in ExactSolver(low).best(3.0, 5)]
+    for each in found:
+        assert high.predict(Network.parse(each.network)).accuracy == pytest.approx(each.predicted_accuracy)

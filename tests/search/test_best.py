@@ -24,7 +24,7 @@ from genet.search.solver import Candidate, ExactSolver
 from tests.fixtures.strategies import spaces
 from tests.search.test_choice_tables import SHORT, SIZE, reading
 
-ACCURACY = 0.625
+ACCURACY = 0.25  # so low that effects add up
 BY_ROUNDING = 1e-9
 
 
