@@ -23,7 +23,9 @@ AS_ARGUMENTS: dict[str, Replacement] = {  # patterns of what faults name on the 
     r"(--data FOLDER) to genet run or genet export": r"\1",
     r", or set input\.classes to \d+ in the network's file": "",
     r"set (space\.[\w.]+) to (\d+)": r"overrides={'\1': \2}",
-    r"(?<![\w./-])--([a-z-]+)( FOLDER)?": lambda found: found[1].replace("-", "_") + ("=FOLDER" if found[2] else ""),
+    r"genet [a-z]+ [^;,`]*|(?<![\w./-])--([a-z-]+)( FOLDER)?": lambda found: (  # a command stays as it is to be given
+        found[1].replace("-", "_") + ("=FOLDER" if found[2] else "") if found[1] else found[0]
+    ),
 }
 Spelling = Callable[[str], str]  # of a name where a user gives it: `str` in a program
 
