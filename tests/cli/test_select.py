@@ -73,16 +73,19 @@ def test_a_budget_that_no_network_is_predicted_to_meet_is_said_to_be_out_of_reac
     assert "can be met by no network on offer: the fastest is predicted at " in said
 
 
-def test_too_few_trials_are_named_in_one_line_with_what_is_missing(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_trials_are_named_in_one_sentence_with_what_is_missing(
+    copy: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer(capsys, "fit", copy.path)
     main(["fit", str(copy.path)])
     said = capsys.readouterr().out
     lacking = [gradient for gradient in Regression.load(copy.regression).gradients if gradient.missing]
     assert lacking, "two trials are too few for a type that is not the MasterNet's own"
     assert len(lacking) > 1
-    (line,) = [line for line in said.splitlines() if "too few finished trials" in line]
+    assert said.count("too few finished trials") == 1
+    _, sentence = " ".join(said.split()).split("too few finished trials")
     for gradient in lacking:
-        assert f"{gradient.index + 1} as {gradient.block_type} ({gradient.trials} of 3)" in line
+        assert f"{gradient.index + 1} as {gradient.block_type} ({gradient.trials} of 3)" in sentence
 
 
 def test_a_selection_learns_from_trials_that_came_since_the_fit(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
