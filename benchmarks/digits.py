@@ -1,6 +1,6 @@
-"""The README's table and picture: the whole job on digits, from a fresh folder.
+"""The README's table: the whole job on digits, from a fresh folder.
 
-    python benchmarks/digits.py            (four to six minutes on two CPU cores)
+    python benchmarks/digits.py            (about five minutes on two CPU cores)
 
 Writes benchmarks/results/digits/: results.json, environment.json, staircases.svg and table.md.
 """
