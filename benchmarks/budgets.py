@@ -269,11 +269,11 @@ def train_one(recipe: Recipe, network: str, seed: int, start: Path | None) -> di
 
 
 def train_all(
-    recipe: Recipe, networks: list[str], journal: Journal, starts: Mapping[str, Path] = MappingProxyType({})
+    recipe: Recipe, networks: list[str], journal: Journal, starts: Mapping[str, Path] = MappingProxyType({}), seeds: int = SEEDS
 ) -> dict[tuple[str, int], float]:
     """Test accuracy of every network and seed; what the journal lacks is trained, from the weights in `starts` if it has some."""
     known = {(str(record["network"]), int(record["seed"])): float(record["test"]) for record in journal.read().records}
-    missing = [(network, seed) for seed in range(SEEDS) for network in dict.fromkeys(networks) if (network, seed) not in known]
+    missing = [(network, seed) for seed in range(seeds) for network in dict.fromkeys(networks) if (network, seed) not in known]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for done in as_completed([pool.submit(train_one, recipe, *each, starts.get(each[0])) for each in missing]):
             record = done.result()
