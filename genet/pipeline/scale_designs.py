@@ -16,7 +16,7 @@ from genet.progress import UNSEEN, Tracker
 from genet.search.known_designs import Design, to_next_edge
 from genet.search.scaling import Scales, forms_within
 
-SCALING = "6"  # raised when designs are scaled in another way, so that a run scales them anew
+SCALING = "7"  # raised when designs are scaled in another way, so that a run scales them anew
 C = TypeVar("C")  # the type of a certificate
 
 
@@ -52,7 +52,7 @@ class ScaledDesigns:
                     return network, found
             return None
 
-        return [found for _, found in forms_within(forms, limit_ms, certified, whole_macs)]
+        return forms_within(forms, limit_ms, certified, lambda network: structure_cost(network).macs, whole_macs)
 
     def _widened(self, scale: ModelSpec, limit_ms: float) -> Sequence[ModelSpec]:
         """Return a scale, and after it what it becomes as one super-block after the other goes to the end of its step."""

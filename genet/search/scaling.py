@@ -38,8 +38,8 @@ class Scales(Generic[N]):
         self._measure, self._ms_per_mac = measure, ms_per_mac
         self._known: dict[int, float] = {}  # place -> ms
 
-    def certified_within(self, limit_ms: float, certify: Callable[[N], C | None]) -> tuple[N, C] | None:
-        """Return the widest scale that is certified to be within the limit, with its certificate; None if there is none."""
+    def certified_within(self, limit_ms: float, certify: Callable[[N], C | None]) -> C | None:
+        """Return what certifies the widest scale that can be certified to be within the limit; None if there is none."""
         tried: set[int] = set()
         for share in TIGHTER:
             widest = self._widest_within(limit_ms * share, look_beyond=share == 1)
@@ -50,17 +50,13 @@ class Scales(Generic[N]):
                 tried.add(place)
                 found = certify(self._scales[place])
                 if found is not None:
-                    return self._scales[place], found
+                    return found
         return None
 
     def can_be_within(self, limit_ms: float, macs: float = 0) -> bool:
         """Return whether the narrowest scale, or the narrowest of so many MACs, is within the limit."""
         narrowest = int(np.searchsorted(self._macs, macs))
         return narrowest < len(self._scales) and self._look(narrowest) <= limit_ms
-
-    def macs_of(self, scale: N) -> int:
-        """Return the MACs of one of the scales."""
-        return int(self._macs[self._scales.index(scale)])
 
     @property
     def fastest(self) -> tuple[N, float] | None:
@@ -151,12 +147,17 @@ class Scales(Generic[N]):
 
 
 def forms_within(
-    forms: Sequence[Scales[N]], limit_ms: float, certify: Callable[[N], C | None], whole_macs: int
+    forms: Sequence[Scales[N]],
+    limit_ms: float,
+    certify: Callable[[N], tuple[N, C] | None],
+    macs_of: Callable[[N], int],
+    whole_macs: int,
 ) -> list[tuple[N, C]]:
     """Return the scales of a design's forms, the deepest first, that are worth racing within the limit, with their certificates.
 
     The deepest form that is within is always one of them. If it has to give up more than half of the published widths, whose
-    MACs are `whole_macs`, shallower ones are too that have many more MACs.
+    MACs are `whole_macs`, shallower ones are too that have many more MACs. `certify` may return a wider network than the scale
+    that it is given, if that is as fast; it is this network's MACs that count.
     """
     found: list[tuple[N, C]] = []
     macs = 0
@@ -166,7 +167,7 @@ def forms_within(
         if found and (macs >= whole_macs * NARROW**2 or not form.can_be_within(limit_ms, MUCH_MORE * macs)):
             continue
         widest = form.certified_within(limit_ms, certify)
-        if widest is not None:
+        if widest is not None and macs_of(widest[0]) >= MUCH_MORE * macs:
             found.append(widest)
-            macs = form.macs_of(widest[0])
+            macs = macs_of(widest[0])
     return found
