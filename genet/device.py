@@ -102,6 +102,12 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
+def check_threads(threads: int | None) -> None:
+    """Raise DeviceError for more threads than processors."""
+    if threads and threads > cpus():
+        raise DeviceError(f"measure.threads: got {threads}, expected at most {cpus()}, the processors here; more would only wait")
+
+
 @contextmanager
 def current(device: torch.device, threads: int | None = None) -> Iterator[None]:
     """Make a GPU the current one, or let a CPU use so many threads meanwhile, if they are given.
@@ -115,8 +121,8 @@ def current(device: torch.device, threads: int | None = None) -> Iterator[None]:
             yield
         return
     before = torch.get_num_threads()
-    if threads and threads > before and threads > cpus():
-        raise DeviceError(f"measure.threads: got {threads}, expected at most {cpus()}, the processors here; more would only wait")
+    if threads and threads > before:
+        check_threads(threads)
     torch.set_num_threads(threads or before)
     try:
         yield

@@ -33,7 +33,7 @@ from genet.studies.figures import draw_alignment
 from genet.training.inventory import images_named
 
 UNSTEADY = 0.05  # of a latency, from one reading to the next
-MEASURED = ("device", "runtime", "dtype", "memory_format", "batch")
+MEASURED = ("device", "runtime", "dtype", "memory_format", "batch", "threads")
 
 
 def run(arguments: argparse.Namespace) -> Answer:

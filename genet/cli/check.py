@@ -17,7 +17,7 @@ from genet.cli.recipe_overrides import recipe_overrides
 from genet.config.pretrained import check_pretrained
 from genet.config.reader import read_any
 from genet.config.recipe import Measure, Recipe, TrainingRecipe
-from genet.device import open_device
+from genet.device import check_threads, open_device
 from genet.errors import DeviceError, EvidenceError, GenetError, SpecError
 from genet.latency.evidence import read_evidence
 from genet.latency.staircase.space_sweeps import expected_rows
@@ -119,6 +119,7 @@ def _checked(record: Checked) -> tuple[Inventory | None, tuple[BudgetOutlook, ..
     if isinstance(record, SearchSpace):
         tried(lambda: check_portfolio(record))
     if isinstance(record, Recipe):
+        tried(lambda: check_threads(record.measure.threads if record.measure.here else None))
         tried(lambda: check_pretrained(record))
         tried(lambda: check_designs(record))
         budgets = tried(lambda: _budgets(record))

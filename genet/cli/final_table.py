@@ -6,9 +6,11 @@ from pathlib import Path
 
 from genet.cli.console import Answer, noise, table
 from genet.config.budget import Budget
+from genet.device import cpus
 from genet.export.manifest import EVIDENCE_FILE, Exports
 from genet.latency.noise import TOO_NOISY
 from genet.latency.table import Setting
+from genet.names import quoted
 from genet.progress import wrapped
 from genet.search.outcome import Outcome, Outcomes, RacedNetwork, UnmetBudget, cost_in_words, percent
 
@@ -61,7 +63,14 @@ def _print_networks(found: Outcomes, folder: Path) -> None:
         evidence = folder / row.export / EVIDENCE_FILE
         if evidence.exists() and (fastest := _fastest(Exports.load(evidence), row, found.setting)):
             print(wrapped(f"  {fastest}"))
-        print(f"  how to load and serve it: {place / 'card.md'}\n  next: genet latency {place}")
+        print(f"  how to load and serve it: {place / 'card.md'}")
+        print(f"  next: genet latency {quoted(place)}{_as_certified(found.setting)}")
+
+
+def _as_certified(setting: Setting) -> str:
+    """Return the options that time an export at the batch, and with the threads, of the run."""
+    threads = setting.device.processors if setting.device.kind == "cpu" else None
+    return f" --batch {setting.batch}" + (f" --threads {threads}" if threads and threads != cpus() else "")
 
 
 def _fastest(exports: Exports, row: RacedNetwork, setting: Setting) -> str:

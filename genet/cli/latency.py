@@ -9,7 +9,7 @@ from pathlib import Path
 from genet.cli.console import Answer, milliseconds, noise, progress, save_picture, say_untimed, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.config.reader import read_space
-from genet.device import open_device, read_card
+from genet.device import current, open_device, read_card
 from genet.errors import EvidenceError, SpecError
 from genet.export.format_latency import RUNTIMES, time_formats
 from genet.export.manifest import EVIDENCE_FILE, FormatLatency
@@ -77,7 +77,8 @@ def _time_exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Ans
     device, answers = open_device(arguments.device), {}
     for folder in folders:
         with progress().track("formats, each in some rounds", ROUNDS_APART * len(RUNTIMES)) as tracker:
-            found = time_formats(folder, device, arguments.batch, tracker)
+            with current(device, arguments.threads):
+                found = time_formats(folder, device, arguments.batch, tracker)
             tracker.end_here()
         print(f"{folder}\n  {found.setting}")
         rows = [[one.format, one.runtime, *_speed(one, arguments.batch)] for one in found.served]

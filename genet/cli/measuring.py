@@ -17,8 +17,8 @@ from genet.storage import Journal
 
 
 def measure_of(arguments: argparse.Namespace) -> Measure:
-    """Return the measurement options from `--device`, `--runtime`, `--dtype`, `--memory-format` and `--batch`."""
-    names = ("device", "runtime", "dtype", "memory_format", "batch")
+    """Return the measurement options that `add_measure` has added."""
+    names = ("device", "runtime", "dtype", "memory_format", "batch", "threads")
     return standalone_measure(checked_measure({name: getattr(arguments, name) for name in names}))
 
 

@@ -33,6 +33,7 @@ def add_measure(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", default="fp32", help="fp32, fp16 or bf16; int8 for an estimate with --runtime tensorrt")
     command.add_argument("--memory-format", default="contiguous", help="contiguous or channels_last")
     command.add_argument("--batch", type=int, default=64, help="images per batch (default: 64)")
+    command.add_argument("--threads", type=positive, metavar="N", help="threads of a CPU (default: all)")
 
 
 def add_runner(command: argparse.ArgumentParser) -> None:

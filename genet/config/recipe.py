@@ -84,6 +84,13 @@ class Measure(Described):
             raise broken_rule("must be fp32, fp16 or bf16 unless device is estimate:GPU and runtime is tensorrt", "fp16")
         return dtype
 
+    @field_validator("threads")
+    @classmethod
+    def _threads_are_a_cpus(cls, threads: int | None, info: ValidationInfo) -> int | None:
+        if threads and info.data.get("device", "auto") not in ("auto", "cpu"):
+            raise broken_rule("must be left out unless device is auto or cpu")
+        return threads
+
     @property
     def here(self) -> bool:
         """Return whether latency is measured on this machine."""

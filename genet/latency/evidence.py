@@ -23,7 +23,7 @@ def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
         known = "; ".join(map(str, fitting or found))
         raise EvidenceError(
             f"{path}: got {len(fitting)} settings that fit what is asked, expected one (known: {known}); "
-            "set measure's runtime, dtype, memory_format and batch to it, or pass a file with one setting"
+            "set measure's runtime, dtype, memory_format, batch and threads to it, or pass a file with one setting"
         )
     return LatencyTable(Journal(path), fitting[0])
 
@@ -39,7 +39,8 @@ def _settings(path: Path) -> tuple[Setting, ...]:
 
 def _fits(setting: Setting, wanted: Measure) -> bool:
     same_runtime = wanted.runtime in ("auto", setting.runtime)
-    return same_runtime and _conditions(setting)[1:] == (wanted.dtype, wanted.memory_format, wanted.batch)
+    same_threads = setting.device.kind != "cpu" or wanted.threads in (None, setting.device.processors)
+    return same_runtime and same_threads and _conditions(setting)[1:] == (wanted.dtype, wanted.memory_format, wanted.batch)
 
 
 def _conditions(setting: Setting) -> tuple[object, ...]:

@@ -56,7 +56,8 @@ class RunContext:
     @cached_property
     def card(self) -> DeviceCard:
         """Facts that could be read of the device."""
-        with current(self.device, self.recipe.measure.threads):
+        measure = self.recipe.measure
+        with current(self.device, measure.threads if measure.here else None):
             return read_card(self.device)
 
     @cached_property
