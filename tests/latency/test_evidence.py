@@ -80,6 +80,16 @@ def test_of_several_settings_the_one_that_fits_the_recipe_is_taken(tmp_path: Pat
     assert read_evidence(path, Measure(batch=4)).ms(BLOCKS[0]) == 2.0  # `auto` fits every runtime
 
 
+def test_of_two_thread_counts_the_one_of_the_recipe_is_taken_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "latency.jsonl"
+    for place, threads in enumerate((1, 64)):
+        write(path, (1.0 + place,), other_card(processors=threads))
+    assert read_evidence(path, Measure(batch=2, threads=64)).ms(BLOCKS[0]) == 2.0
+    for threads in (None, 2):
+        with pytest.raises(EvidenceError, match=r"set measure's runtime, dtype, memory_format, batch and threads to it"):
+            read_evidence(path, Measure(batch=2, threads=threads))
+
+
 def test_several_settings_without_a_recipe_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [1.0])
     write(path, [1.0], SETTING.model_copy(update={"batch": 4}))

@@ -24,6 +24,7 @@ from genet.errors import EvidenceError, RunError
 from genet.export.manifest import Exports
 from genet.latency.estimate.roofline import RunRoof
 from genet.latency.staircase.space_sweeps import Staircases
+from genet.pipeline import export as exporting
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.distill import run_planned_trials
 from genet.pipeline.export import export_selected
@@ -217,6 +218,16 @@ def test_every_command_in_the_report_can_be_given(finished: RunFolder) -> None:
     assert {command.split()[0] for command in commands} == {"select", "run"}
     for command in commands:
         parser().parse_args(command.split())
+
+
+def test_exports_are_timed_with_the_threads_of_the_recipe(copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, recipe = list[int](), copy.recipe()
+    monkeypatch.setattr(exporting, "with_latencies", lambda exports, *_: seen.append(torch.get_num_threads()) or exports)
+    served = recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"threads": 1})})
+    with open_run(copy.path, Progress(), served) as job:
+        torch.set_num_threads(2)
+        export_selected(job, ["safetensors"])
+    assert set(seen) == {1}
 
 
 def test_no_column_of_the_report_has_a_heading_too_long_for_a_narrow_screen(finished: RunFolder) -> None:
