@@ -49,7 +49,10 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
 
 
 def _print_networks(found: Outcomes, folder: Path) -> None:
-    """Print every network that is exported once, with all the budgets that it answers, and the fastest of its files."""
+    """Print every network that is handed out once, with all the budgets that it answers, and the fastest of its files.
+
+    One that is not exported yet has neither files nor a card: the command that writes them is named.
+    """
     rows, roles = dict[str, RacedNetwork](), dict[str, dict[str, list[str]]]()
     for outcome in found.outcomes:
         for row in outcome.exported:
@@ -59,9 +62,13 @@ def _print_networks(found: Outcomes, folder: Path) -> None:
     for name, row in rows.items():
         place = folder / "networks" / name
         print(f"\n{name}, " + ", ".join(f"{role} for {' and '.join(budgets)}" for role, budgets in roles[name].items()))
-        print(f"  {row.network}\n  exports: {folder / row.export}")
+        print(f"  {row.network}")
         evidence = folder / row.export / EVIDENCE_FILE
-        if evidence.exists() and (fastest := _fastest(Exports.load(evidence), row, found.setting)):
+        if not evidence.exists():
+            print(f"  next: genet export {quoted(folder)}")
+            continue
+        print(f"  exports: {folder / row.export}")
+        if fastest := _fastest(Exports.load(evidence), row, found.setting):
             print(wrapped(f"  {fastest}"))
         print(f"  how to load and serve it: {place / 'card.md'}")
         print(f"  next: genet latency {quoted(place)}{_as_certified(found.setting)}")

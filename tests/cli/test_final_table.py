@@ -102,3 +102,13 @@ def test_a_network_of_two_budgets_is_listed_once_with_the_fastest_of_its_files(
     assert (
         "fastest: model.onnx in runtime, 0.1025 ms/image at batch 20 when exported, 0.49x of the 0.2100 certified in" in told
     ), "and not model.fp16, which its spread does not tell from it"
+
+
+def test_before_the_export_its_command_stands_in_place_of_files_that_are_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_outcomes(outcomes(), tmp_path / "my run")
+    printed = capsys.readouterr().out
+    assert f"  {WON.network}\n  next: genet export '{tmp_path}/my run'\n" in printed
+    assert "exports:" not in printed
+    assert "card.md" not in printed
