@@ -81,12 +81,13 @@ def page(report: ReportData) -> str:
     raced = outcomes if outcomes and outcomes.raced else None
     candidates = [each for front in report.fronts.values() for each in front]
     trained = {row.network: row for row in (raced.raced if raced else ())}
+    race = race_figures.race_info(raced) if raced else None
     drawn = {
         "staircases": search_figures.draw_staircases(stairs) if stairs else "",
         "trials": search_figures.draw_trials(points) if points else "",
         "curves": search_figures.draw_trial_curves(curves) if curves else "",
         "effects": search_figures.draw_effects(effects) if effects else "",
-        "race": race_figures.draw_race(race_figures.race_info(raced)) if raced else "",
+        "race": race_figures.draw_race(race) if race else "",
         "rungs": race_figures.draw_rungs(race_figures.rungs_info(raced, report.short)) if raced else "",
         "frontier": search_figures.draw_frontier(fronts) if fronts else "",
     }
@@ -95,6 +96,7 @@ def page(report: ReportData) -> str:
         "page.html",
         report=report,
         drawn=drawn,
+        race=race,
         cards=_cards(report),
         offers=offers(candidates, report.certificates, trained, report.setting.batch),
         slower=slowdown(candidates, report.certificates),

@@ -13,7 +13,10 @@ SEARCHED, KNOWN = "#1b6ca8", "#c8553d"  # colours of the search's networks and o
 
 
 class RacePoint(NamedTuple):
-    """A network that was trained fully: its design, if it is a known one, its latency, and its test accuracy in percent."""
+    """A network that was trained fully: its design, if it is a known one, its latency, and its test accuracy in percent.
+
+    `predicted` tells that its latency was not measured.
+    """
 
     name: str
     design: str
@@ -21,11 +24,13 @@ class RacePoint(NamedTuple):
     percent: float
     error: float
     won: bool
+    predicted: bool
 
     @property
     def description(self) -> str:
         """The point in words."""
-        return f"{self.name}: {self.percent:.1f} ± {self.error:.1f} % at {self.ms_per_image:.4f} ms"
+        latency = f"{'predicted ' if self.predicted else ''}{self.ms_per_image:.4f} ms"
+        return f"{self.name}: {self.percent:.1f} ± {self.error:.1f} % at {latency}"
 
 
 class RaceInfo(NamedTuple):
@@ -35,6 +40,11 @@ class RaceInfo(NamedTuple):
     known: tuple[RacePoint, ...]
     masternet: tuple[float, float]
     budgets: tuple[float, ...]
+
+    @property
+    def predicted(self) -> bool:
+        """Return whether there are latencies that were not measured."""
+        return any(point.predicted for point in self.searched + self.known)
 
 
 class ShortTraining(NamedTuple):
@@ -56,7 +66,7 @@ class Rungs(NamedTuple):
 
 
 def race_info(outcomes: Outcomes) -> RaceInfo:
-    """Return every network raced, with the MasterNet and the budgets."""
+    """Return every network raced whose latency was measured or predicted, with the MasterNet and the budgets."""
     winners = {outcome.network for outcome in outcomes.outcomes}
 
     def points(searched: bool) -> tuple[RacePoint, ...]:
@@ -64,16 +74,19 @@ def race_info(outcomes: Outcomes) -> RaceInfo:
             RacePoint(
                 each.name,
                 each.design or "",
-                each.ms_per_image or each.predicted_ms_per_image or 0.0,
+                ms,
                 100 * each.test_accuracy,
                 100 * each.test_error,
                 each.network in winners,
+                predicted=each.ms_per_image is None,
             )
             for each in outcomes.raced
-            if each.searched == searched
+            if each.searched == searched and (ms := each.ms_per_image or each.predicted_ms_per_image) is not None
         )
 
+    batch, masternet_ms = outcomes.setting.batch, outcomes.masternet_ms_per_image * outcomes.setting.batch
     limits = [each.budget_ms_per_image for each in outcomes.outcomes] + [each.budget_ms_per_image for each in outcomes.unmet]
+    limits += [budget.ms(masternet_ms, batch) / batch for budget in outcomes.untrained]
     masternet = (outcomes.trained_masternet_ms_per_image, 100 * outcomes.masternet.test_accuracy)
     return RaceInfo(points(True), points(False), masternet, tuple(limits))
 
@@ -96,13 +109,21 @@ def rungs_info(outcomes: Outcomes, short: Mapping[str, ShortTraining]) -> tuple[
 
 
 def draw_race(info: RaceInfo) -> str:
-    """Draw test accuracy over latency with errors: the search, known designs, the MasterNet; winners are ringed."""
+    """Draw test accuracy over latency with errors: the search, known designs, the MasterNet; winners are ringed.
+
+    Points of predicted latency are hollow diamonds.
+    """
     figure = figure_of(6.4, 3.6)
     axes, titles = figure.subplots(), dict[str, str]()
     for label, points, colour in (("of the search", info.searched, SEARCHED), ("known designs", info.known, KNOWN)):
-        if points:
-            ms, percent, errors = ([getattr(point, name) for point in points] for name in ("ms_per_image", "percent", "error"))
-            axes.errorbar(ms, percent, errors, fmt="o", markersize=4, linewidth=1, color=colour, label=label)
+        for predicted, mark, fill in ((False, "o", colour), (True, "D", "white")):
+            alike = [point for point in points if point.predicted == predicted]
+            if alike:
+                ms, percent, errors = ([getattr(point, name) for point in alike] for name in ("ms_per_image", "percent", "error"))
+                drawn = axes.errorbar(
+                    ms, percent, errors, fmt=mark, markersize=4, linewidth=1, color=colour, markerfacecolor=fill
+                )
+                drawn.set_label(f"{label}, latency predicted" if predicted else label)
         for point in points:
             titles[f"raced-{len(titles)}"] = point.description
             (dot,) = axes.plot(point.ms_per_image, point.percent, "o", markersize=8, alpha=0, color=colour)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from genet.arch.network import Network
+from genet.config.budget import Budget
 from genet.report import race_figures
 from genet.report.race_figures import ShortTraining
 from tests.fixtures.raced import KNOWN, OTHER, WON, outcomes
@@ -24,6 +27,24 @@ def test_networks_are_drawn_by_their_test_accuracy_and_each_can_be_pointed_at() 
     drawn = race_figures.draw_race(info)
     assert "<title>mine-r8-1: 88.0 ± 1.2 % at 0.2100 ms</title>" in drawn
     assert "<title>resnet-r8-2: " in drawn
+
+
+def test_latencies_that_were_not_measured_are_drawn_as_predictions_or_not_at_all() -> None:
+    predicted, unknown = (each.model_copy(update={"ms_per_image": None, "interval_ms_per_image": None}) for each in (WON, KNOWN))
+    unknown = unknown.model_copy(update={"predicted_ms_per_image": None})
+    measured = race_figures.race_info(outcomes())
+    info = race_figures.race_info(outcomes().model_copy(update={"raced": (predicted, unknown)}))
+    ((point,), known) = info.searched, info.known
+    assert (point.ms_per_image, known) == (0.2, ())
+    assert (info.predicted, measured.predicted) == (True, False)
+    drawn, filled = race_figures.draw_race(info), race_figures.draw_race(measured._replace(known=()))
+    assert "<title>mine-r8-1: 88.0 ± 1.2 % at predicted 0.2000 ms</title>" in drawn
+    assert drawn.count("fill: #ffffff") > filled.count("fill: #ffffff"), "hollow"
+
+
+def test_a_budget_all_of_whose_trainings_failed_is_drawn_too() -> None:
+    failed = outcomes().model_copy(update={"untrained": (Budget.parse("0.1x"),)})
+    assert race_figures.race_info(failed).budgets == pytest.approx((0.25, 0.05))
 
 
 def test_the_rungs_of_a_race_lead_from_short_to_full_trainings_the_best_first() -> None:
