@@ -58,21 +58,22 @@ def evidence(stairs: Staircases, selection: Selection) -> str:
 def table(outcomes: Outcomes, environment: Path, seconds: float) -> str:
     """The results as Markdown."""
     device = json.loads(environment.read_text())
+    threads = f"{device['processors']} thread{'s' if device['processors'] > 1 else ''}"
     lines = [
-        f"{device['name']}, {device['processors']} threads, torch {device['torch']}; the whole job took {seconds:.0f} s.",
+        f"{device['name']}, {threads}, torch {device['torch']}; the whole job took {seconds:.0f} s.",
         "",
-        "| budget | network | test accuracy | budget, ms/image | measured, ms/image | parameters | MACs |",
+        "| budget | network | test accuracy, %, ± standard error | budget, ms/image | measured, ms/image | parameters | MACs |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in outcomes.outcomes:
+        accuracy = f"{100 * row.test_accuracy:.1f} ± {100 * row.test_error:.1f}"
+        measured = milliseconds(row.ms_per_image, row.interval_ms_per_image)
         lines.append(
-            f"| {row.budget} | {cell(row.network)} | {row.test_accuracy:.1%} | {row.budget_ms_per_image:.4f} "
-            f"| {milliseconds(row.ms_per_image, row.interval_ms_per_image)} | {row.parameters:,} | {row.macs:,} |"
+            f"| {row.budget} | {cell(row.network)} | {accuracy} | {row.budget_ms_per_image:.4f} | {measured} "
+            f"| {row.parameters:,} | {row.macs:,} |"
         )
-    masternet = outcomes.masternet
-    lines.append(
-        f"| MasterNet | {cell(masternet.network)} | {masternet.test_accuracy:.1%} | | {outcomes.masternet_ms_per_image:.4f} | | |"
-    )
+    masternet, accuracy = outcomes.masternet.network, f"{100 * outcomes.masternet.test_accuracy:.1f}"
+    lines.append(f"| MasterNet | {cell(masternet)} | {accuracy} | | {outcomes.masternet_ms_per_image:.4f} | | |")
     return "\n".join(lines) + "\n"
 
 
