@@ -124,8 +124,11 @@ class Outcome(RacedNetwork):
 
 
 def _speeds(one: RacedNetwork, other: RacedNetwork) -> str:
-    """Return by how much the other network is faster, for one who may prefer it; empty if it is not."""
-    if one.ms_per_image is None or other.ms_per_image is None or other.ms_per_image >= one.ms_per_image:
+    """Return by how much the other network is faster, for one who may prefer it; empty if their intervals do not tell that."""
+    if one.ms_per_image is None or other.ms_per_image is None:
+        return ""
+    halves = (one.interval_ms_per_image or 0.0) + (other.interval_ms_per_image or 0.0)
+    if one.ms_per_image - other.ms_per_image <= halves:
         return ""
     return f", and {other.name} has {1 - other.ms_per_image / one.ms_per_image:.0%} less latency"
 

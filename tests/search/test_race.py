@@ -112,6 +112,16 @@ def test_a_verdict_tells_accuracy_and_lead_with_errors_and_the_latency_of_a_fast
     assert won.verdict.endswith("; a tie, as that is less than one standard error, and b has 25% less latency")
 
 
+@pytest.mark.parametrize(("interval", "ends"), [(0.0032, "less than one standard error"), (0.0001, "and b has 1% less latency")])
+def test_a_difference_of_latency_within_its_noise_is_not_told(interval: float, ends: str) -> None:
+    entrants = [
+        each.model_copy(update={"ms_per_image": ms, "interval_ms_per_image": interval})
+        for each, ms in ((entrant("a"), 0.1399), (entrant("b", design="known"), 0.1382))
+    ]
+    (won,) = outcomes(entrants, {"a": score(0.81), "b": score(0.80)})
+    assert won.verdict.endswith(ends)
+
+
 @given(st.lists(st.tuples(SHARES, st.sampled_from([1.0, 2.0, 3.0]), st.booleans()), min_size=1, max_size=9))
 def test_no_larger_budget_gets_a_network_that_is_worse_on_the_images_held_out(found: list[tuple[float, float, bool]]) -> None:
     entrants = [
