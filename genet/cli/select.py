@@ -90,9 +90,8 @@ def _print_explanation(choice: SelectedNetwork, why: Explanation, batch: int) ->
         certainty = "told apart" if rival.apart else "cannot be told apart by these trials"
         certainty += f" (by {APART} standard errors)"
         print(f"  next best: {rival.network}: {rival.points}, {rival.parameters:,} parameters; {certainty}")
-    if why.beyond_trials:
-        places = ", ".join(str(index + 1) for index in why.beyond_trials)
-        print(f"  super-blocks {places} are of sizes outside what the trials tried: there the prediction extrapolates")
+    if why.extrapolation:
+        print(f"  {why.extrapolation}")
 
 
 def _print_proposals(proposals: Sequence[Proposal]) -> None:

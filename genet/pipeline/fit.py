@@ -22,10 +22,8 @@ def fit_trials(job: RunContext, model: RegressionModel | None = None) -> Regress
     missing = len(planned_trials(job)) - len(finished_trials(job))
     if missing:
         job.progress.say(f"  {missing} planned trials are not run yet; `genet distill RUN` runs them")
-    lacking = [gradient for gradient in regression.gradients if gradient.missing]
-    if lacking:
-        trials = ", ".join(f"{each.index + 1} as {each.block_type} ({each.trials} of {each.unknowns})" for each in lacking)
-        job.progress.say(f"  too few finished trials of super-blocks {trials}: {WITHOUT[regression.model]}")
+    if regression.lacking:
+        job.progress.say(f"  too few finished trials of {regression.lacking}: {WITHOUT[regression.model]}")
     regression.save(job.folder.regression)
     return regression
 

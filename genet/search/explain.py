@@ -73,6 +73,13 @@ class Explanation(Record):
     rivals: tuple[Rival, ...]
     beyond_trials: tuple[int, ...]  # super-blocks (from 0) of sizes that no trial came near
 
+    @property
+    def extrapolation(self) -> str:
+        """The super-blocks of sizes outside those tried, in a sentence; empty if there are none."""
+        places = ", ".join(str(index + 1) for index in self.beyond_trials)
+        which = f"super-blocks {places} are of sizes" if len(self.beyond_trials) > 1 else f"super-block {places} is of a size"
+        return f"{which} outside what the trials tried: there the prediction extrapolates" if places else ""
+
 
 def explain(
     solved: ExactSolver,

@@ -74,6 +74,14 @@ class Regression(Derived):
         """Root mean square error on trials left out one at a time."""
         return self.left_out_errors.get(self.model)
 
+    @property
+    def lacking(self) -> str:
+        """The super-blocks and types that have too few finished trials, and how many they have, in words; empty if none."""
+        lacking = [gradient for gradient in self.gradients if gradient.missing]
+        trials = ", ".join(f"{each.index + 1} as {each.block_type} ({each.trials} of {each.unknowns})" for each in lacking)
+        several = len({each.index for each in lacking}) > 1
+        return f"super-block{'s' if several else ''} {trials}" if lacking else ""
+
     def gain(self, index: int, superblock: SuperBlock) -> float | None:
         """Return the predicted change of accuracy from putting `superblock` at `index`; None for a block type without trials."""
         if superblock == self._own[index]:

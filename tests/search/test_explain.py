@@ -396,6 +396,10 @@ def test_an_explanation_names_its_network_its_budget_and_what_lies_beyond_the_tr
         found.add(why.beyond_trials)
         assert Explanation.model_validate_json(why.model_dump_json()) == why
     assert len(found) > 1
+    one, two, none = (why.model_copy(update={"beyond_trials": places}).extrapolation for places in ((2,), (0, 2), ()))
+    assert one.startswith("super-block 3 is of a size outside")
+    assert two.startswith("super-blocks 1, 3 are of sizes outside")
+    assert not none
 
 
 def test_a_step_to_a_block_that_could_not_be_measured_is_left_out() -> None:

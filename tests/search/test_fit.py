@@ -324,6 +324,17 @@ def test_a_weak_trend_is_seldom_ranked_worse_than_by_size_alone(slope: float) ->
     assert sum(more >= -0.05 for more in found) >= 5
 
 
+def test_too_few_trials_are_told_of_one_super_block_or_of_several() -> None:
+    one = fit(MASTERNET, ACCURACY, World().results([trial(3, sized(3, width=96))]), IMAGES)
+    (gradient,) = one.gradients
+    two, none = (
+        one.model_copy(update={"gradients": each}) for each in ((gradient.model_copy(update={"index": 0}), gradient), ())
+    )
+    assert one.lacking == f"super-block 4 as {gradient.block_type} (1 of 2)"
+    assert two.lacking.startswith("super-blocks 1 as ")
+    assert not none.lacking
+
+
 @settings(max_examples=5)
 @given(st.floats(-0.03, 0.03), st.floats(-0.03, 0.03), st.integers(0, 99))
 def test_size_is_never_worth_less_than_the_least(width: float, depth: float, seed: int) -> None:
