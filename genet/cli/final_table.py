@@ -137,7 +137,8 @@ def _test(row: RacedNetwork) -> str:
 
 def _count(number: int) -> str:
     """Return a count as people read it, in at most six characters."""
+    rounded = float(f"{number:.3g}")  # which may be of the next unit
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
+        if rounded >= size:
+            return f"{rounded / size:g}{unit}"
     return str(number)

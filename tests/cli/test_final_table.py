@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,17 @@ def test_a_network_of_two_budgets_is_listed_once_with_the_fastest_of_its_files(
     assert (
         "fastest: model.onnx in runtime, 0.1025 ms/image at batch 20 when exported, 0.49x of the 0.2100 certified in" in told
     ), "and not model.fp16, which its spread does not tell from it"
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(999, "999"), (9_994, "9.99k"), (999_499, "999k"), (999_600, "1M"), (182_202, "182k"), (10**9, "1G")]
+)
+def test_a_count_of_parameters_is_told_in_three_digits_and_its_unit(
+    number: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (row,) = outcomes().outcomes
+    printed = printed_table(outcomes().model_copy(update={"outcomes": (row.model_copy(update={"parameters": number}),)}), capsys)
+    assert re.search(rf"^{WON.name} .* {shown}\s*$", printed, re.MULTILINE)
 
 
 def test_before_the_export_its_command_stands_in_place_of_files_that_are_not_there(
