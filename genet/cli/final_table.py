@@ -34,6 +34,8 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     print(wrapped(f"± of accuracies: standard errors{once}; of ms: half of a 99.9 % interval. {_latencies(found)}"))
     print("the images held out decide, as the lines below tell; test images decide nothing")
     print(wrapped("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says"))
+    if found.not_within_note:
+        print(wrapped(found.not_within_note))
     if found.noise_warning:
         print(wrapped(found.noise_warning))
     cost = cost_in_words(found.cost) if found.cost else f"{found.trainings:.1f} full trainings' worth"

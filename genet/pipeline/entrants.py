@@ -55,16 +55,17 @@ def find_entrants(job: RunContext) -> Entrants:
         found = [entrant for choice in _chosen(job, selection) for entrant in finder.searched(choice)]
     found += finder.designs(designs, _resolutions(job, selection), fastest)
     found += list(_certified_for_another(found, finder.limits))
-    budgets = list(finder.limits)
+    budgets, met = list(finder.limits), {entrant.budget for entrant in found}
     before = _before(job)
     result = Entrants(
         inputs="" if _may_pass(finder, before) else inputs,  # what could not be timed for now is tried again by the next command
         setting=selection.setting,
         masternet_ms_per_image=selection.masternet_ms_per_image,
         entrants=_named(sorted(found, key=lambda entrant: budgets.index(entrant.budget))),
-        unmet=_unmet(finder, selection, {entrant.budget for entrant in found}, fastest),
+        unmet=_unmet(finder, selection, met, fastest),
         joint=before.joint if before else (),  # what they taught is not lost, whatever budget they were for
         untimed={name: first_line(faults[0]) for name, faults in finder.untimed.items()},
+        not_within=missing_designs(designs, found, [budget for budget in budgets if budget in met]),
     )
     result.save(job.folder.entrants)
     return result
@@ -83,6 +84,17 @@ def _certified_for_another(found: Sequence[Entrant], limits: Mapping[Budget, flo
         if all(entrant.budget != budget for entrant in found):
             within = (entrant for entrant in found if budget in entrant.within)
             yield from (each.model_copy(update={"budget": budget, "budget_ms_per_image": limit}) for each in within)
+
+
+def missing_designs(
+    designs: Iterable[Design], found: Sequence[Entrant], budgets: Sequence[Budget]
+) -> dict[str, tuple[Budget, ...]]:
+    """Return the budgets that no entrant of a design is certified to be within, by its name; none for one that is within all."""
+    within = {
+        design.name: {budget for each in found if each.design == design.name for budget in each.within} for design in designs
+    }
+    missing = {name: tuple(budget for budget in budgets if budget not in own) for name, own in within.items()}
+    return {name: each for name, each in missing.items() if each}
 
 
 def _unmet(

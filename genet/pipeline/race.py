@@ -20,6 +20,8 @@ from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, ou
 from genet.storage import digest
 from genet.trials.runners.opening import open_runner
 
+UNRACED = {"joint", "promoted_inputs", "not_within"}  # of the entrants' fields: no training depends on them
+
 
 def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     """Find the entrants, add the best of joint trials, train all, short and then fully, and say who wins each budget.
@@ -42,7 +44,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     cost, met = _cost(job, trainings), {winner.budget for winner in winners}
     training_ids = "/".join(sorted(task.id for task in trainings.tasks))
     result = Outcomes(
-        inputs=digest(f"{found.model_dump_json(exclude={'joint', 'promoted_inputs'})}/{masternet.inputs}/{training_ids}"),
+        inputs=digest(f"{found.model_dump_json(exclude=UNRACED)}/{masternet.inputs}/{training_ids}"),
         setting=found.setting,
         masternet=masternet,
         masternet_ms_per_image=found.masternet_ms_per_image,
@@ -56,6 +58,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         trainings=sum(cost.values()),
         cost=cost,
         spread=_widest_spread(job, entrants),
+        not_within=found.not_within,
     )
     if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):
         result.save(job.folder.results)

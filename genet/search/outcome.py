@@ -181,7 +181,8 @@ class Outcomes(Derived):
     `masternet_ms_per_image` is the latency that budgets are multiples of: that of the MasterNet in the space. `won` tells of the
     one that was trained, if a tournament found it. `failed` tells why networks could not be trained, and `tried_again`
     which of them the next command tries again. A budget has an outcome, or is `unmet`, or is `untrained`: networks were
-    certified for it, and the training of every one failed.
+    certified for it, and the training of every one failed. `not_within` has the known designs that are missing from budgets
+    which others are within, as no scale of them is certified to be.
     """
 
     setting: Setting
@@ -197,6 +198,7 @@ class Outcomes(Derived):
     trainings: float  # cost of tournament, MasterNet, trials and race, in full trainings (T)
     cost: dict[str, float] = {}  # noqa: RUF012 (the same by parts; none in a file of an earlier version)
     spread: float = 0.0  # of the repeats of one timing of a network raced, the widest
+    not_within: dict[str, tuple[Budget, ...]] = {}  # noqa: RUF012 (by design; none in a file of an earlier version)
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
@@ -211,6 +213,18 @@ class Outcomes(Derived):
         """A warning of latencies that other work has disturbed; empty if none was."""
         shares = (*(row.noise for row in self.outcomes), *(each.noise for each in self.unmet))
         return noise_warning(max((self.spread, *shares)))
+
+    @property
+    def not_within_note(self) -> str:
+        """Tell which known designs are missing from which budgets; empty if none is."""
+        alike: dict[str, list[str]] = {}  # names by their budgets
+        for name, budgets in self.not_within.items():
+            alike.setdefault(", ".join(map(str, budgets)), []).append(name)
+        groups = [
+            f"of {' and '.join(names)} {'within' if place else 'is certified within'} {budgets}"
+            for place, (budgets, names) in enumerate(alike.items())
+        ]
+        return f"no scale {'; '.join(groups)}" if groups else ""
 
     @property
     def initial_weights_note(self) -> str:

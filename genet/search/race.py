@@ -56,8 +56,9 @@ class JointTrial(Record):
 class Entrants(Derived):
     """All networks in the race, budget by budget, and the budgets that no network meets.
 
-    `joint` are the joint trials that were proposed, and `promoted` those of them that go on in the race. `untimed` are designs
-    that are missing from a budget since scales of theirs could not be timed, and why.
+    `joint` are the joint trials that were proposed, and `promoted` those of them that go on in the race. `not_within` has the
+    known designs that are missing from budgets which others are within, as no scale of them is certified to be. `untimed` are
+    those that are missing since scales of theirs could not be timed, and why.
     """
 
     setting: Setting
@@ -68,6 +69,7 @@ class Entrants(Derived):
     promoted: tuple[Entrant, ...] = ()
     promoted_inputs: str = ""
     untimed: dict[str, str] = {}  # noqa: RUF012 (a field of a frozen record)
+    not_within: dict[str, tuple[Budget, ...]] = {}  # noqa: RUF012 (by design; none in a file of an earlier version)
 
     @property
     def undecided(self) -> tuple[Budget, ...]:

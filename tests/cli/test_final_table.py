@@ -116,6 +116,15 @@ def test_a_count_of_parameters_is_told_in_three_digits_and_its_unit(
     assert re.search(rf"^{WON.name} .* {shown}\s*$", printed, re.MULTILINE)
 
 
+def test_known_designs_that_are_within_no_scale_of_a_budget_are_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    larger, smaller = Budget.parse("0.8x"), Budget.parse("0.5x")
+    missing = {"mobilenetv2": (larger, smaller), "regnet": (smaller,), "genet": (smaller,)}
+    printed = printed_table(outcomes().model_copy(update={"not_within": missing}), capsys)
+    line = "\nno scale of mobilenetv2 is certified within 0.8x, 0.5x; of regnet and genet\nwithin 0.5x\n"
+    assert line in printed
+    assert "no scale" not in printed_table(outcomes(), capsys)
+
+
 def test_before_the_export_its_command_stands_in_place_of_files_that_are_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

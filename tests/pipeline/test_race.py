@@ -26,7 +26,7 @@ from genet.pipeline import scale_designs as scan_step
 from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run
 from genet.pipeline.distill import run_planned_trials
-from genet.pipeline.entrants import EntrantFinder, _certified_for_another, find_entrants
+from genet.pipeline.entrants import EntrantFinder, _certified_for_another, find_entrants, missing_designs
 from genet.pipeline.export import export_selected
 from genet.pipeline.fit import fit_trials
 from genet.pipeline.joint_trials import TARGET_SHARE, run_joint_trials
@@ -40,9 +40,9 @@ from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
 from genet.pipeline.shortfalls import list_shortfalls
 from genet.progress import Progress
-from genet.search.known_designs import SHAPES, designs_of, known_designs, scaled, to_next_edge
+from genet.search.known_designs import SHAPES, Design, designs_of, known_designs, scaled, to_next_edge
 from genet.search.outcome import Outcomes
-from genet.search.race import Entrants, JointTrial
+from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.rounds import NEAR
 from genet.storage import write_atomic
 from genet.trials.runners.on_ray import OnRay
@@ -119,6 +119,22 @@ def test_designs_race_at_every_resolution_and_in_budgets_that_they_are_certified
     within = found[0].model_copy(update={"within": (budget, smaller)})
     (added,) = _certified_for_another([within, *found[1:]], {budget: 1.0, smaller: 0.5})
     assert (added.budget, added.budget_ms_per_image, added.network) == (smaller, 0.5, within.network)
+
+
+def test_a_design_is_missing_from_the_budgets_that_none_of_its_entrants_is_within() -> None:
+    larger, smaller = Budget.parse("1x"), Budget.parse("0.5x")
+    network = Network.parse("@16x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | 10")
+    designs = [Design(name=name, network=network) for name in ("both", "one", "none")]
+    facts = {"budget_ms_per_image": 1.0, "network": str(network), "resolution": 16, "parameters": 1, "macs": 1}
+    entrants = [
+        Entrant(budget=budget, within=within, design=design, name=str(design), **facts)
+        for budget, within, design in [
+            (smaller, (larger, smaller), "both"),  # one that is smaller than it need be is missing nowhere
+            (larger, (larger,), "one"),
+            (smaller, (larger, smaller), None),
+        ]
+    ]
+    assert missing_designs(designs, entrants, (larger, smaller)) == {"one": (smaller,), "none": (larger, smaller)}
 
 
 def without_joint(found: Entrants) -> Entrants:
@@ -473,7 +489,9 @@ def test_a_design_that_could_not_be_timed_twice_for_the_same_reason_is_named_and
     assert bool(found.inputs) is (tried == 2)
     assert found.untimed["resnet18 at 16 pixels"] == str(fault)
     with open_run(run.path, Progress(), with_joint_trials(run, 0)) as job:
-        assert run_race(job).failed["resnet18 at 16 pixels"] == f"not timed: {fault}"
+        result = run_race(job)
+    assert result.failed["resnet18 at 16 pixels"] == f"not timed: {fault}"
+    assert result.not_within["resnet18"] == tuple(each.budget for each in result.outcomes)
 
 
 def test_a_super_block_of_no_block_has_no_edge_to_be_widened_to() -> None:
