@@ -59,7 +59,7 @@ def _print_networks(found: Outcomes, folder: Path) -> None:
     for outcome in found.outcomes:
         for row in outcome.exported:
             rows.setdefault(row.name, row)
-            role = "handed out" if row.name == outcome.name else "best of the search"
+            role = "handed out" if row.name == outcome.name else "best searched"
             roles.setdefault(row.name, {}).setdefault(role, []).append(str(outcome.budget))
     for name, row in rows.items():
         place = folder / "networks" / name

@@ -13,7 +13,7 @@ from genet.export.manifest import EVIDENCE_FILE, ExportedFormat, ExportLatencies
 from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import Outcomes
 from tests.fixtures.commands import answer
-from tests.fixtures.raced import WON, outcomes
+from tests.fixtures.raced import KNOWN, WON, outcomes
 
 REMARK, WARNING = "too noisy to tell (121%)", "other work disturbs this machine: timings of one network spread by 140%"
 
@@ -123,6 +123,17 @@ def test_known_designs_that_are_within_no_scale_of_a_budget_are_named_once(capsy
     line = "\nno scale of mobilenetv2 is certified within 0.8x, 0.5x; of regnet and genet\nwithin 0.5x\n"
     assert line in printed
     assert "no scale" not in printed_table(outcomes(), capsys)
+
+
+def test_the_network_that_a_known_design_is_held_against_is_named_in_the_words_of_the_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (row,) = outcomes().outcomes
+    won = row.model_copy(update=dict(KNOWN))
+    printed = printed_table(outcomes().model_copy(update={"outcomes": (won,)}), capsys)
+    table, below = printed.split("± of accuracies")
+    assert "best searched" in table
+    assert f"\n{WON.name}, best searched for 0.5x\n" in below
 
 
 def test_before_the_export_its_command_stands_in_place_of_files_that_are_not_there(
