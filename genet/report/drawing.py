@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KIND_COLOURS = {"XX": "#1b6ca8", "BL": "#c8553d", "DW": "#588157"}
-GREY = "#8a8f98"
+BLUE, RED, GREEN, GREY = "#1b6ca8", "#c8553d", "#588157", "#8a8f98"
+KIND_COLOURS = {"XX": BLUE, "BL": RED, "DW": GREEN}
 
 
 def figure_of(width: float, height: float) -> Figure:

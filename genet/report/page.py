@@ -218,7 +218,7 @@ def card(facts: Card) -> str:
         facts=facts,
         network=facts.network,
         labels=facts.labels,
-        reads=facts.network.input,
+        input=facts.network.input,
         cost=facts.cost,
         exports=facts.exports,
         serving=facts.exports.serving,

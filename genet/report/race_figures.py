@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from genet.arch.network import Network
-from genet.report.drawing import GREY, KIND_COLOURS, figure_of, svg
+from genet.arch.network import Network, out_size
+from genet.report.drawing import BLUE, GREY, KIND_COLOURS, RED, figure_of, svg
 from genet.search.outcome import Outcomes
 
-SEARCHED, KNOWN = "#1b6ca8", "#c8553d"  # colours of the search's networks and of known designs
+SEARCHED, KNOWN = BLUE, RED  # colours of the search's networks and of known designs
 
 
 class RacePoint(NamedTuple):
@@ -164,11 +164,11 @@ def draw_network(network: Network) -> str:
     """Draw a network's blocks to scale: as high as they are wide in channels, shaded less the more they have shrunk images."""
     from matplotlib.patches import Rectangle
 
-    figure, place, size = figure_of(6.4, 1.2), 0.0, -(-network.input.resolution // network.stem.stride)
+    figure, place, size = figure_of(6.4, 1.2), 0.0, out_size(network.input.resolution, network.stem.stride)
     axes = figure.subplots()
     parts = [("stem", network.stem.width, GREY, 1, size)]
     for superblock in network.stages:
-        size = -(-size // superblock.stride)
+        size = out_size(size, superblock.stride)
         parts.append((str(superblock), superblock.width, KIND_COLOURS[superblock.type], superblock.depth, size))
     if network.head:
         parts.append(("head", network.head.width, GREY, 1, size))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from genet.latency.staircase.space_sweeps import PlacedStaircase, Staircases
-from genet.report.drawing import GREY, KIND_COLOURS, figure_of, svg
+from genet.report.drawing import BLUE, GREY, KIND_COLOURS, figure_of, svg
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
@@ -183,7 +183,7 @@ def draw_trial_curves(panels: Sequence[CurvePanel]) -> str:
     figure = figure_of(1.7 * len(panels) + 0.8, 2.2)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True):
         for curve in panel.trials:
-            axes.plot(range(1, len(curve) + 1), curve, "o-", markersize=2, linewidth=0.7, alpha=0.6, color="#1b6ca8")
+            axes.plot(range(1, len(curve) + 1), curve, "o-", markersize=2, linewidth=0.7, alpha=0.6, color=BLUE)
         for curve in panel.controls:
             axes.plot(range(1, len(curve) + 1), curve, "--", linewidth=1.2, color="black")
         axes.set_title(f"super-block {panel.superblock}", fontsize=9)

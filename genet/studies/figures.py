@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from genet.report.drawing import GREY, figure_of, svg
+from genet.report.drawing import BLUE, GREY, RED, figure_of, svg
 from genet.studies.survey.survey import utilizations
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Cloud(NamedTuple):
     colours: tuple[str, ...]
 
 
-ABOVE, BELOW = "#1b6ca8", "#c8553d"  # the device's compute-to-memory ratio
+ABOVE, BELOW = BLUE, RED  # the device's compute-to-memory ratio
 
 
 def cloud_info(rows: Sequence[Surveyed], found: Frontiers, ratio: float | None) -> tuple[Cloud, ...]:
