@@ -46,7 +46,7 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
     known = {each.name: each for outcome in outcomes.outcomes for each in outcome.exported}
     chosen = {each.name: each for each in known.values() if name in (None, each.name, each.network)}
     if not chosen and name is not None:
-        names = ", ".join(known) or "none, for no budget can be met"
+        names = ", ".join(known) or "none, for no budget has a network"
         raise RunError(f"exporting {name} failed: got no such network, expected one of {names}")
     recipe, count, images = job.recipe, len(_all(formats)) + TIMED, _ExportImages(job.recipe.data, job.splits, job.recipe.seed)
     with job.progress.track("exports, each loaded again and compared", len(chosen) * count) as tracker:

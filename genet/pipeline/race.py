@@ -29,7 +29,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     Joint trials belong to the race: they are its short trainings, and the entrants' short trainings teach them. What is
     trained already is not repeated; what failed by the machine or the images is.
 
-    EvidenceError if no network of any budget can be trained.
+    EvidenceError if no network of any budget can be trained, once the results tell so.
     """
     masternet, _ = job.folder.read(job.folder.master, TrainedNetwork), job.splits  # the images must not have changed
     found = find_entrants(job)
@@ -38,9 +38,6 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     entrants = found.racing
     scores = _trained(job, trainings, entrants)
     winners = outcomes(entrants, scores)
-    if entrants and not winners:
-        why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())
-        raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
     cost, met = _cost(job, trainings), {winner.budget for winner in winners}
     training_ids = "/".join(sorted(task.id for task in trainings.tasks))
     result = Outcomes(
@@ -62,6 +59,9 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     )
     if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):
         result.save(job.folder.results)
+    if entrants and not winners:
+        why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())
+        raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
     job.folder.delete_race_checkpoints()
     return result
 

@@ -5,6 +5,7 @@ Each step reads the results of earlier steps from the run folder, does only the 
 
 from __future__ import annotations
 
+from genet.errors import EvidenceError
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, run_planned_trials
 from genet.pipeline.export import export_selected
@@ -27,7 +28,7 @@ def run_job(
     """Go from a recipe to trained and exported networks; `runner` opens the runner of the trials, `trainer` that of trainings.
 
     A tournament for the MasterNet comes before blocks are measured, which are those that may stand in its winner's place.
-    For `any_master` see `distill`.
+    For `any_master` see `distill`. EvidenceError if no network of any budget can be trained: the report tells why.
     """
     forecast = Forecast(check_job(job).seconds, job.progress, resumed=bool(job.tournament or job.table.block_rows))
     with forecast.step("tournament"):
@@ -41,7 +42,11 @@ def run_job(
     fit_trials(job)
     with forecast.step("select"):
         select_networks(job)
-    outcomes = run_race(job, trainer)
+    try:
+        outcomes = run_race(job, trainer)
+    except EvidenceError:
+        write_report(job)  # which tells why no budget has a network
+        raise
     export_selected(job)
     write_report(job)
     mark_finished(job.folder, job.recipe, failed=bool(outcomes.tried_again))

@@ -16,7 +16,7 @@ import pytest
 from genet.arch.external import ExternalModel, read_notation
 from genet.arch.network import Input, Network
 from genet.cli.final_table import print_outcomes
-from genet.cli.main import main
+from genet.cli.main import NONE_MET, main
 from genet.config.budget import Budget
 from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe, Search, Select
@@ -666,8 +666,13 @@ def test_on_another_machines_evidence_the_searchs_networks_race_alone(run: RunFo
     assert any("known designs cannot be timed there" in line for line in said)
 
 
-def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_in_which_all_fail_says_why_with_a_row_for_every_budget_and_the_next_command_tries_again(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = list[str]()
+
     def failing(spec: Any, *given: Any) -> Any:
+        tried.append(str(spec.network))
         raise ZeroDivisionError("in its first step")
 
     monkeypatch.setattr(step, "train_by_epochs", failing)
@@ -675,7 +680,18 @@ def test_a_race_in_which_all_fail_says_why(run: RunFolder, monkeypatch: pytest.M
         pytest.raises(EvidenceError, match=r"the race failed.*ZeroDivisionError"),
         open_run(run.path, Progress(), with_joint_trials(run, 0)) as job,
     ):
+        run_job(job, any_master=True)
+    found = Outcomes.load(run.results)
+    assert (found.outcomes, [str(each) for each in found.untrained]) == ((), ["1.2x", "1x"])
+    assert [str(each.budget) for each in found.unmet] == ["0.000001ms/image"]
+    assert {*found.tried_again} == {*found.failed}
+    for line in (*found.shortfalls, *(f"{name}: {why}" for name, why in found.failed.items())):
+        assert line in run.report.read_text()
+    assert answer(capsys, "export", run.path, code=NONE_MET)["shortfalls"] == list(found.shortfalls)
+    first, _ = tried.copy(), tried.clear()
+    with pytest.raises(EvidenceError, match="the race failed"), open_run(run.path, Progress()) as job:
         run_race(job)
+    assert tried == first
 
 
 def test_a_budget_all_of_whose_trainings_fail_has_a_row_and_a_sentence_and_the_others_their_networks(
