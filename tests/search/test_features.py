@@ -6,6 +6,7 @@ import math
 from functools import cache
 from typing import get_args
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from genet.arch.network import BlockType, SuperBlock
 from genet.arch.space import SearchSpace, superblock_of
 from genet.config.reader import read_space
-from genet.search.features import FINE_TUNING, FRESH, SIZE, Features, Scale, fine_tuning_features, prior_scale
+from genet.search.features import FINE_TUNING, FRESH, SIZE, Features, Scale, attainable, fine_tuning_features, prior_scale
 
 SHARED = {"size", "depth"}
 SPACES = ("digits", "cifar10", "masternet")
@@ -179,3 +180,19 @@ def test_what_all_share_is_trusted_most_and_a_types_slope_in_its_place_least(nam
                 assert trusted >= 100
             else:
                 assert trusted == (0.5 if term in least else 1.0)
+
+
+# what sums of effects stand for
+
+MASTERNETS = np.linspace(0, 1, 101).tolist()
+
+
+@pytest.mark.parametrize("masternet", MASTERNETS[::10] + MASTERNETS[-5:-1])
+def test_accuracies_keep_the_order_of_sums_and_none_reaches_1(masternet: float) -> None:
+    assert (np.diff(attainable(np.linspace(-0.5, 1.05, 1000), masternet)) > 0).all()
+    assert attainable(np.array([1.05, 2.0, 100.0]), masternet).max() < 1
+
+
+def test_a_network_without_any_change_is_predicted_within_a_fifth_of_a_point_of_the_masternet() -> None:
+    for masternet in MASTERNETS:
+        assert attainable(np.array(masternet), masternet) == pytest.approx(masternet, abs=0.002)
