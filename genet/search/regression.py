@@ -16,6 +16,8 @@ from genet.config.recipe import RegressionModel
 from genet.search.features import FRESH, Features, Scale, attainable, fine_tuning_features
 from genet.storage import Derived, Record
 
+SLIGHT = 1e-5  # change of an accuracy; what smaller ones shrink by is found of one as large, for rounding
+
 
 class Estimate(Record):
     """A value and its standard error."""
@@ -92,12 +94,18 @@ class Regression(Derived):
 
     def accuracy_of(self, network: Network) -> float:
         """Return the predicted accuracy, block types without trials included."""
-        summed = self.accuracy + self._estimate(self.vector(network)).value
-        return float(attainable(np.array(summed), self.accuracy))
+        return float(attainable(np.array(self._sum(network)), self.accuracy))
 
     def difference(self, one: Network, other: Network) -> Estimate:
-        """Return the predicted accuracy of a network over another's."""
-        return self._estimate(self.vector(one) - self.vector(other))
+        """Return the predicted accuracy of a network over another's; near 100 % its error shrinks as the difference does."""
+        summed, start = self._estimate(self.vector(one) - self.vector(other)), self._sum(other)
+        change = summed.value if abs(summed.value) > SLIGHT else SLIGHT
+        before, after = attainable(np.array([start, start + change]), self.accuracy).tolist()
+        share = (after - before) / change
+        return Estimate(value=share * summed.value, error=share * summed.error)
+
+    def _sum(self, network: Network) -> float:
+        return self.accuracy + self._estimate(self.vector(network)).value
 
     def vector(self, network: Network) -> np.ndarray:
         """Return the sum of a network's terms, which the coefficients multiply; (coefficients,)."""

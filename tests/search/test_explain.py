@@ -376,6 +376,23 @@ def test_rivals_are_apart_exactly_beyond_1_96_standard_errors(place: int, budget
         assert rival.apart == apart
 
 
+def test_near_100_percent_steps_and_rivals_are_differences_of_accuracies_that_can_be_reached_as_sure_as_before() -> None:
+    high = Regression(**{**dict(regression()), "accuracy": 0.98})
+    solved = ExactSolver(tabulate_choices(SPACE, WIDTHS, 32, Predicted(high.accuracy, high.gain, ms_by_in_width)))
+    shares = []
+    for network, budget in itertools.product(some_networks(4), case().budgets()[1::2]):
+        why = explain(solved, high, network, budget)
+        told = [(changed(network, step.index, step.superblock), network, step.accuracy) for step in why.steps]
+        told += [(network, Network.parse(rival.network), rival.behind) for rival in why.rivals]
+        for one, other, found in told:
+            plain = regression().difference(one, other)
+            assert found.value == pytest.approx(high.accuracy_of(one) - high.accuracy_of(other), abs=1e-9)
+            assert found.value * plain.error == pytest.approx(plain.value * found.error, abs=1e-9)
+            shares.append(found.error / plain.error)
+    assert min(shares) < 0.2
+    assert max(shares) == pytest.approx(1.0)
+
+
 def test_some_rivals_are_apart_and_some_are_not() -> None:
     best, *_, worst = case().within(math.inf)
     apart = [[rival.apart for rival in case().why(one.network, 99.0).rivals] for one in (best, worst)]
