@@ -33,8 +33,10 @@ PARENTS = 3  # networks of a budget whose neighbours are considered
 CERTIFIED = 4  # joint trials tried for every one that goes on, in case some break the budget
 TARGET_SHARE = 0.96  # of a budget that joint trials are predicted to take at most: closer to it, certainty is often not reached
 
-Train = Callable[[Mapping[str, str]], Mapping[str, float]]  # names by network -> held-out accuracies of short trainings
-Known = Callable[[Mapping[str, str]], Collection[str]]  # the same -> those that are trained shortly already
+ENTRANTS = "short trainings of the entrants"
+
+Train = Callable[[Mapping[str, str], str], Mapping[str, float]]  # names by network, title -> held-out accuracies
+Known = Callable[[Mapping[str, str]], Collection[str]]  # the same names -> those that are trained shortly already
 
 
 def run_joint_trials(job: RunContext, found: Entrants, train: Train, trained: Known) -> Entrants:
@@ -77,9 +79,9 @@ class _JointTrials:
         """Go on until every budget has its share of the joint trials, or no other network is near it."""
         count, places = self._job.recipe.search.count, len(self._near)
         shares = {budget: len(range(place, count, places)) for place, budget in enumerate(self._near)}
-        self._learn({entrant.network: entrant.name for entrant in self._found.entrants})
+        self._learn({entrant.network: entrant.name for entrant in self._found.entrants}, ENTRANTS)
         self._drop_untrained(shares, trained)
-        self._learn_joint(self._found.joint)
+        self._learn_joint(self._found.joint, "joint trials of earlier rounds")
         known = Counter(trial.budget for trial in self._found.joint)
         quotas = [Quota(near, shares[budget], known[budget]) for budget, near in self._near.items()]
         found = search(quotas, self._evidence, self._run_round, self._job.recipe.seed)
@@ -89,11 +91,11 @@ class _JointTrials:
 
     def _run_round(self, proposals: Sequence[tuple[int, Network]]) -> Evidence[Network]:
         """Write down what is proposed, so that a later command goes on with it, and train it."""
-        budgets = list(self._near)
-        new = tuple(JointTrial(network=str(network), budget=budgets[place]) for place, network in proposals)
+        budgets, number = list(self._near), 1 + max((trial.round for trial in self._found.joint), default=0)
+        new = tuple(JointTrial(network=str(network), budget=budgets[place], round=number) for place, network in proposals)
         self._found = self._found.model_copy(update={"joint": (*self._found.joint, *new)})
         self._found.save(self._job.folder.entrants)
-        self._learn_joint(new)
+        self._learn_joint(new, f"joint trials, round {number}")
         return self._evidence
 
     @property
@@ -143,9 +145,9 @@ class _JointTrials:
             self._job.progress.say(f"  no joint trial for {budget} goes on: none of the best is certified")
         return found
 
-    def _learn(self, names: Mapping[str, str]) -> None:
+    def _learn(self, names: Mapping[str, str], title: str) -> None:
         """Train networks shortly, and keep those that can be compared with the space's."""
-        self._reached |= self._train(names)
+        self._reached |= self._train(names, title)
         networks = [read_notation(notation, name) for notation, name in names.items() if notation in self._reached]
         self._networks |= {str(each): each for each in networks if isinstance(each, Network) and self._comparable(each)}
 
@@ -154,11 +156,11 @@ class _JointTrials:
         begins_alike = self._job.recipe.train.init == "scratch" or may_inherit(network, self._job.masternet)
         return begins_alike and fits(network, self._job.space)
 
-    def _learn_joint(self, trials: Sequence[JointTrial]) -> None:
+    def _learn_joint(self, trials: Sequence[JointTrial], title: str) -> None:
         networks = [self._named(Network.parse(trial.network)) for trial in trials]
         for network in networks:
             self._ms_per_image.setdefault(str(network), self._predicted_ms_per_image(network) * self._slower / TARGET_SHARE)
-        self._learn({str(network): network_name(network) for network in networks})
+        self._learn({str(network): network_name(network) for network in networks}, title)
 
     def _predicted_ms_per_image(self, network: Network) -> float:
         return self._finder.state.predicted_ms(network) / self._finder.batch

@@ -11,7 +11,7 @@ from genet.errors import EvidenceError
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner, finished_trials
 from genet.pipeline.entrants import find_entrants
-from genet.pipeline.joint_trials import run_joint_trials
+from genet.pipeline.joint_trials import ENTRANTS, run_joint_trials
 from genet.pipeline.master import master_cost, parent_of
 from genet.pipeline.search_state import run_table
 from genet.pipeline.trainings import FinishedTraining, Trainings
@@ -93,7 +93,8 @@ def _trained(job: RunContext, trainings: Trainings, entrants: Sequence[Entrant])
         budgets.setdefault(entrant.budget, []).append(entrant)
     trainings.name({entrant.network: entrant.name for entrant in entrants})
     crowded = {budget for budget, own in budgets.items() if len({e.network for e in own}) > FINALISTS}
-    short_accuracies = trainings.train_shortly({each.network: each.name for budget in crowded for each in budgets[budget]})
+    names = {each.network: each.name for budget in crowded for each in budgets[budget]}
+    short_accuracies = trainings.train_shortly(names, ENTRANTS)
     full: dict[tuple[str, int], FinishedTraining] = {}
     while True:  # the next best takes the place of a finalist that cannot be trained
         gone = {network for (network, _), line in full.items() if line.held_out is None}

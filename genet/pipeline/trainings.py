@@ -187,10 +187,10 @@ class Trainings:
         """Give networks names, by notation, before they are trained."""
         self._names |= names
 
-    def train_shortly(self, names: Mapping[str, str]) -> dict[str, float]:
+    def train_shortly(self, names: Mapping[str, str], title: str) -> dict[str, float]:
         """Return the held-out accuracies of short trainings of named networks, by notation; one that failed has none."""
         self.name(names)
-        short = self.train("short trainings", [(network, 0) for network in names], short_training(self._job.recipe.train))
+        short = self.train(title, [(network, 0) for network in names], short_training(self._job.recipe.train))
         return {network: line.held_out for (network, _), line in short.items() if line.held_out is not None}
 
     def trained_shortly(self, names: Mapping[str, str]) -> set[str]:

@@ -51,6 +51,7 @@ class JointTrial(Record):
 
     network: str
     budget: Budget
+    round: int = 0  # of its run, from 1; 0 in a file of an earlier version
 
 
 class Entrants(Derived):

@@ -165,7 +165,7 @@ def test_joint_trials_are_near_their_budgets_and_trained_shortly(raced: RunFolde
     assert shortly >= {trial.network for trial in found}
 
 
-def more_is_better(names: Mapping[str, str]) -> dict[str, float]:
+def more_is_better(names: Mapping[str, str], _title: str = "") -> dict[str, float]:
     """Accuracies that grow with the parameters: the search is not told so."""
     found = {network: read_notation(network, name) for network, name in names.items()}
     return {key: 1 - 1e3 / structure_cost(network).parameters for key, network in found.items()}
@@ -186,6 +186,22 @@ def test_rounds_come_closer_to_what_is_best_and_the_best_of_each_budget_goes_on_
         assert entrant.ms_per_image <= entrant.budget_ms_per_image
 
 
+def test_the_short_trainings_of_entrants_and_of_every_round_of_joint_trials_have_titles_of_their_own(run: RunFolder) -> None:
+    titles = list[str]()
+
+    def titled(names: Mapping[str, str], title: str) -> dict[str, float]:
+        titles.extend([title] if names else [])
+        return more_is_better(names)
+
+    for count in (4, 6):  # for two budgets: one each to begin with, then one each a round
+        with open_run(run.path, Progress(), with_joint_trials(run, count)) as job:
+            run_joint_trials(job, find_entrants(job), titled, more_is_better)
+    entrants, *rounds = titles
+    assert entrants == "short trainings of the entrants"
+    assert rounds[:2] == ["joint trials, round 1", "joint trials, round 2"]
+    assert rounds[2:] == [entrants, "joint trials of earlier rounds", "joint trials, round 3"]
+
+
 @pytest.mark.slow
 def test_a_network_with_new_weights_teaches_nothing_about_those_that_inherit(run: RunFolder) -> None:
     recipe, found = with_joint_trials(run, 6), list[Entrants]()
@@ -197,7 +213,7 @@ def test_a_network_with_new_weights_teaches_nothing_about_those_that_inherit(run
         entrants = entrants.model_copy(update={"entrants": (*entrants.entrants, other)})
         for share in (0.0, 1.0):
 
-            def reached(names: Mapping[str, str], share: float = share) -> dict[str, float]:
+            def reached(names: Mapping[str, str], _title: str = "", share: float = share) -> dict[str, float]:
                 return more_is_better(names) | {network: share for network in names if network == unlike}
 
             found.append(run_joint_trials(job, entrants, reached, reached))
@@ -311,7 +327,7 @@ def test_a_round_that_is_killed_is_not_proposed_anew(run: RunFolder, monkeypatch
 
 
 def test_of_fewer_joint_trials_than_were_proposed_those_that_are_not_trained_are_taken_back(run: RunFolder) -> None:
-    def killed(names: Mapping[str, str]) -> dict[str, float]:
+    def killed(names: Mapping[str, str], _title: str) -> dict[str, float]:
         if joint_of(run):
             raise KeyboardInterrupt
         return more_is_better(names)
@@ -321,7 +337,7 @@ def test_of_fewer_joint_trials_than_were_proposed_those_that_are_not_trained_are
     proposed, asked = joint_of(run), list[str]()
     assert [str(trial.budget) for trial in proposed] == ["1.2x"] * 3 + ["1x"] * 3
 
-    def noted(names: Mapping[str, str]) -> dict[str, float]:
+    def noted(names: Mapping[str, str], _title: str) -> dict[str, float]:
         asked.extend(names)
         return more_is_better(names)
 
