@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from genet.progress import Progress, duration
 
-KINDS = {"measuring": ("profile", "select", "designs"), "training": ("master", "distill", "race")}
+# Steps of one pace: timings of whole networks, and trainings. Timings of blocks are repeated for drift, others are not.
+ALIKE = (("calibration", "select", "designs"), ("master", "distill", "race"))
 TOLD_FROM_S = 60.0  # of work on: shorter steps tell little of the pace
 
 
@@ -42,7 +43,7 @@ class Forecast:
             self._progress.say(f"  {took}; the rest takes about {duration(sum(rest.values()))} by the pace so far: {steps}")
 
     def _pace(self, step: str) -> float:
-        """Return by how much steps of this kind took longer than expected; 1 before the first of them."""
-        alike = next((steps for steps in KINDS.values() if step in steps), ())
+        """Return by how much steps like this one took longer than expected; 1 before the first of them."""
+        alike = next((steps for steps in ALIKE if step in steps), ())
         taken = [self._taken[each] for each in alike if each in self._taken and self._taken[each][1]]
         return sum(seconds for seconds, _ in taken) / sum(expected for _, expected in taken) if taken else 1.0

@@ -93,7 +93,7 @@ def preflight(job: RunContext) -> Preflight:
     )
     distill_s = expected_seconds(untrained, trials, job.device)
     measuring = _measuring_seconds(job, recipe, rows)
-    steps = ("tournament", "profile", "master", "distill", "select", "designs", "race", "export")
+    steps = ("tournament", "profile", "calibration", "master", "distill", "select", "designs", "race", "export")
     spent = {"distill": distill_s, "export": EXPORT_S * len(recipe.select.budgets)}
     seconds = {step: sum(part.get(step, 0.0) for part in (spent, trained, measuring)) for step in steps}
     if not recipe.space.masternets:
@@ -177,7 +177,8 @@ def _measuring_seconds(job: RunContext, recipe: Recipe, rows: ExpectedRows) -> d
     rivals = ((searched - 1) * _resolutions(recipe) + (searched if joint else 0)) * budgets
     return {
         "tournament": timings(CONTENDER_SCALES * contenders, SCAN.least) + timings(CERTIFICATES * contenders, FEW.least),
-        "profile": rows.sweep * sweep_row_s + rows.rest * rest_row_s + timings(rows.networks, FEW.least),
+        "profile": rows.sweep * sweep_row_s + rows.rest * rest_row_s,
+        "calibration": timings(rows.networks, FEW.least),
         "select": timings(selected, CERTIFICATE_ROUNDS),
         "designs": timings(SCALES_MEASURED * scaled, SCAN.least) + timings(CERTIFICATES * scaled, CERTIFICATE_ROUNDS),
         "race": timings(rivals, CERTIFICATE_ROUNDS),

@@ -56,11 +56,17 @@ def _same_kind_of_device(job: RunContext) -> None:
 
 
 def profile_device(job: RunContext) -> Staircases:
+    """Measure all that latencies are predicted from: blocks, and then whole networks."""
+    staircases = measure_blocks(job)
+    calibrate(job, staircases)
+    return staircases
+
+
+def measure_blocks(job: RunContext) -> Staircases:
     """Measure the latency of the blocks on offer, and keep the widths at the edges of the device's staircase.
 
     First the repeated block of each super-block and block type, at the widths where its staircase may step; then the blocks that
-    the kept widths need with their real input widths, and the MasterNet and random networks whole, which correct the predictions
-    from blocks.
+    the kept widths need with their real input widths.
     """
     setting = job.table.setting.digest
     if not job.folder.staircase.exists() or job.folder.read(job.folder.staircase, Staircases).setting != setting:
@@ -69,12 +75,18 @@ def profile_device(job: RunContext) -> Staircases:
         with job.progress.awake("finding the staircases"):
             find_staircases(job.space, job.table).save(job.folder.staircase)
     staircases = job.folder.read(job.folder.staircase, Staircases)
-    kept = {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
-    wanted = [*rows_needed(job.space, kept), *blocks(job.masternet)]
+    wanted = [*rows_needed(job.space, _kept(job, staircases)), *blocks(job.masternet)]
     if job.recipe.measure.latency_file:
         _check_evidence(job, wanted)
     else:
         _measure(job, wanted, "latency of blocks on offer")
+    return staircases
+
+
+def calibrate(job: RunContext, staircases: Staircases) -> None:
+    """Measure the MasterNet and random networks whole, which correct the predictions from blocks."""
+    kept = _kept(job, staircases)
+    if not job.recipe.measure.latency_file:
         measure_networks(job, kept)
         _say_budgets(job)
     correction = predictor(job, job.table, kept).correction
@@ -83,7 +95,11 @@ def profile_device(job: RunContext) -> Staircases:
             f"  predictions: {correction.scale:.3f} x sum of blocks + {correction.kernel_ms:.3g} ms per kernel, off by "
             f"{correction.left_out_error:.1%} on average over {correction.networks} networks left out one at a time"
         )
-    return staircases
+
+
+def _kept(job: RunContext, staircases: Staircases) -> dict[int, WidthsOnOffer]:
+    """Return the widths on offer at every resolution."""
+    return {resolution: job.kept_widths(staircases, resolution) for resolution in job.resolutions}
 
 
 def _sweep(job: RunContext) -> None:

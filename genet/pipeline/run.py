@@ -13,7 +13,7 @@ from genet.pipeline.finish import mark_finished
 from genet.pipeline.fit import fit_trials
 from genet.pipeline.forecast import Forecast
 from genet.pipeline.master import train_master
-from genet.pipeline.profile import check_job, profile_device
+from genet.pipeline.profile import calibrate, check_job, measure_blocks
 from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report
 from genet.pipeline.select import select_networks
@@ -34,7 +34,9 @@ def run_job(
     with forecast.step("tournament"):
         find_masternet(job, trainer)
     with forecast.step("profile"):
-        profile_device(job)
+        staircases = measure_blocks(job)
+    with forecast.step("calibration"):
+        calibrate(job, staircases)
     with forecast.step("master"):
         train_master(job)
     with forecast.step("distill"):

@@ -5,21 +5,24 @@ from __future__ import annotations
 from genet.pipeline.forecast import Forecast
 from tests.fixtures.heard import Heard
 
-EXPECTED = {"profile": 100.0, "master": 50.0, "distill": 200.0, "select": 10.0, "designs": 40.0, "race": 100.0, "export": 5.0}
+EXPECTED = {"profile": 100.0, "calibration": 20.0, "master": 50.0, "distill": 200.0, "select": 10.0, "designs": 40.0}
+EXPECTED |= {"race": 100.0, "export": 5.0}
 
 
-def test_the_rest_is_told_by_the_pace_of_measuring_and_of_training_each() -> None:
+def test_the_rest_is_told_by_the_pace_of_whole_networks_and_of_trainings_each_and_by_none_of_blocks() -> None:
     heard = Heard()
     forecast = Forecast(EXPECTED, heard, resumed=False)
     forecast.ended("tournament", 0.0)
-    forecast.ended("profile", 700.0)
+    forecast.ended("profile", 700.0)  # drift had its rows repeated
+    forecast.ended("calibration", 30.0)
     forecast.ended("master", 100.0)
-    measured, trained = heard.lines
-    assert measured == (
-        "  profile took 11 min 40 s, expected 1 min 40 s; the rest takes about 11 min 45 s by the pace so far: master 50 s, "
-        "distill 3 min 20 s, select 1 min 10 s, designs 4 min 40 s, race 1 min 40 s, export 5 s"
+    blocks, networks, trained = heard.lines
+    assert blocks == (
+        "  profile took 11 min 40 s, expected 1 min 40 s; the rest takes about 7 min 5 s by the pace so far: calibration 20 s, "
+        "master 50 s, distill 3 min 20 s, select 10 s, designs 40 s, race 1 min 40 s, export 5 s"
     )
-    assert "distill 6 min 40 s, select 1 min 10 s, designs 4 min 40 s, race 3 min 20 s, export 5 s" in trained
+    assert networks.endswith(": master 50 s, distill 3 min 20 s, select 15 s, designs 1 min 0 s, race 1 min 40 s, export 5 s")
+    assert trained.endswith(": distill 6 min 40 s, select 15 s, designs 1 min 0 s, race 3 min 20 s, export 5 s")
 
 
 def test_nothing_is_told_of_the_first_seconds_nor_by_what_an_earlier_process_did() -> None:

@@ -37,7 +37,7 @@ def test_the_time_of_certificates_is_counted_beside_that_of_predictions_and_scan
 
 def test_what_is_not_measured_here_takes_no_time(tmp_path: Path) -> None:
     found = seconds(tmp_path, ONE_BUDGET.replace("device: cpu", "device: estimate:v100"))
-    assert {step for step, spent in found.items() if spent == 0} == {"profile", "select", "designs"}
+    assert {step for step, spent in found.items() if spent == 0} == {"profile", "calibration", "select", "designs"}
 
 
 def test_rows_take_as_long_as_they_take_here_and_twice_that_on_a_machine_that_changes_its_speed() -> None:
