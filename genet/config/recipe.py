@@ -63,7 +63,7 @@ class Measure(Described):
     batch: Count = 64
     """Images per batch."""
     threads: Count | None = None
-    """Threads of a CPU that a network is served with; null is as many as torch uses, as training always does."""
+    """Threads that a network is served with on a CPU; null is as many as torch uses, as training always does."""
     calibration_networks: Annotated[int, Field(ge=3, le=20)] = 20
     """Random networks measured whole, to correct the predictions of all others."""
     latency_file: str | None = None
@@ -83,13 +83,6 @@ class Measure(Described):
         if dtype == "int8" and not (device.startswith("estimate:") and runtime == "tensorrt"):
             raise broken_rule("must be fp32, fp16 or bf16 unless device is estimate:GPU and runtime is tensorrt", "fp16")
         return dtype
-
-    @field_validator("threads")
-    @classmethod
-    def _threads_are_a_cpus(cls, threads: int | None, info: ValidationInfo) -> int | None:
-        if threads and info.data.get("device", "auto") not in ("auto", "cpu"):
-            raise broken_rule("must be left out unless device is auto or cpu")
-        return threads
 
     @property
     def here(self) -> bool:

@@ -59,7 +59,7 @@ def test_the_only_setting_is_taken_where_nothing_else_is_asked_for(tmp_path: Pat
         table = read_evidence(path, wanted)
         assert table.setting == SETTING
         assert [table.ms(block) for block in BLOCKS] == [1.0, math.inf, 3.0]
-    with pytest.raises(EvidenceError, match="set measure's runtime, dtype, memory_format and batch"):
+    with pytest.raises(EvidenceError, match="set measure's runtime, dtype, memory_format, batch and threads"):
         read_evidence(path, Measure(batch=2, dtype="bf16"))
 
 

@@ -224,9 +224,13 @@ def test_exports_are_timed_with_the_threads_of_the_recipe(copy: RunFolder, monke
     seen, recipe = list[int](), copy.recipe()
     monkeypatch.setattr(exporting, "with_latencies", lambda exports, *_: seen.append(torch.get_num_threads()) or exports)
     served = recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"threads": 1})})
-    with open_run(copy.path, Progress(), served) as job:
-        torch.set_num_threads(2)
-        export_selected(job, ["safetensors"])
+    threads = torch.get_num_threads()
+    try:
+        with open_run(copy.path, Progress(), served) as job:
+            torch.set_num_threads(2)
+            export_selected(job, ["safetensors"])
+    finally:
+        torch.set_num_threads(threads)
     assert set(seen) == {1}
 
 
