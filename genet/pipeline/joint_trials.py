@@ -2,7 +2,8 @@
 
 A joint trial is a short training of the race. Half of them are spread, to tell most about all effects. Then each budget in turn
 gets the network that is best in one sample of the posterior after all short trainings so far, among the neighbours of its best
-networks (Thompson sampling). Their latencies are predicted; the best few of each budget are certified, and go on.
+networks (Thompson sampling). Their latencies are predicted, neighbours of the best to be off as it is itself, which is measured;
+the best few of each budget are certified, and go on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -19,6 +21,8 @@ from genet.arch.external import read_notation
 from genet.arch.network import Network
 from genet.arch.space import may_inherit
 from genet.config.budget import Budget
+from genet.errors import MeasurementError
+from genet.latency.profile import FEW, measure_network
 from genet.pipeline.context import RunContext
 from genet.pipeline.entrants import EntrantFinder
 from genet.pipeline.run_folder import network_name
@@ -60,9 +64,8 @@ class _JointTrials:
     def __init__(self, job: RunContext, found: Entrants, train: Train) -> None:
         self._job, self._found, self._train = job, found, train
         self._finder = EntrantFinder(SearchState(job, job.table), dict.fromkeys(entrant.budget for entrant in found.entrants))
-        searched = [each for each in found.entrants if each.design is None]
-        slower = [self._finder.slower(each.network, each.ms_per_image) for each in searched]
-        self._slower = median([each for each in slower if each] or [1.0])
+        slower = [(e.budget, self._finder.slower(e.network, e.ms_per_image)) for e in found.entrants if e.design is None]
+        self._slower = {budget: [each for own, each in slower if each and own == budget] for budget in self._finder.limits}
         self._ms_per_image = {e.network: e.ms_per_image or e.predicted_ms_per_image or math.inf for e in found.entrants}
         self._networks: dict[str, Network] = {}  # of the space's shape that were trained, by notation
         self._reached: dict[str, float] = {}
@@ -71,9 +74,28 @@ class _JointTrials:
     def _near_budget(self, budget: Budget) -> _NearBudget:
         state, limits = self._finder.state, self._finder.limits
         resolutions = sorted({entrant.resolution for entrant in self._found.entrants if entrant.budget == budget})
+        target_ms = state.limit_ms(budget) * TARGET_SHARE
         return _NearBudget(
-            state, resolutions, state.limit_ms(budget) * TARGET_SHARE / self._slower, limits[budget], self._ms_per_image
+            state, resolutions, target_ms, limits[budget], self._ms_per_image, partial(self._slower_than_predicted, budget)
         )
+
+    def _slower_than_predicted(self, budget: Budget, best: Network | None) -> float:
+        """Return how many times its predicted latency the best network near a budget takes; if none is known, what is selected.
+
+        It is measured for this, if latencies are of this machine.
+        """
+        usual = self._usual(budget)
+        if best is None or self._job.recipe.measure.latency_file:
+            return usual
+        state = self._finder.state
+        try:
+            row = measure_network(state.table, self._job.meter, best, self._job.reference, FEW)
+        except MeasurementError:
+            return usual
+        return row.ratio * state.reference_ms / state.predicted_ms(best)
+
+    def _usual(self, budget: Budget) -> float:
+        return median(self._slower.get(budget) or [1.0])
 
     def run(self, trained: Known) -> None:
         """Go on until every budget has its share of the joint trials, or no other network is near it."""
@@ -158,8 +180,9 @@ class _JointTrials:
 
     def _learn_joint(self, trials: Sequence[JointTrial], title: str) -> None:
         networks = [self._named(Network.parse(trial.network)) for trial in trials]
-        for network in networks:
-            self._ms_per_image.setdefault(str(network), self._predicted_ms_per_image(network) * self._slower / TARGET_SHARE)
+        for trial, network in zip(trials, networks, strict=True):  # taken to be within the budget that it was proposed for
+            ms = self._predicted_ms_per_image(network) * self._usual(trial.budget) / TARGET_SHARE
+            self._ms_per_image.setdefault(str(network), min(ms, self._finder.limits.get(trial.budget, ms)))
         self._learn({str(network): network_name(network) for network in networks}, title)
 
     def _predicted_ms_per_image(self, network: Network) -> float:
@@ -173,7 +196,8 @@ class _JointTrials:
 class _NearBudget:
     """The networks of the space near one budget that were neither trained nor proposed.
 
-    `target_ms` is per batch; `limit_ms` and `known_ms`, by the notation of all that were trained so far, are per image.
+    `target_ms` is per batch; `limit_ms` and `known_ms`, by the notation of all that were trained so far, are per image. `slower`
+    tells how many times their predicted latency networks like the best one take, or usual ones.
     """
 
     state: SearchState
@@ -181,16 +205,20 @@ class _NearBudget:
     target_ms: float
     limit_ms: float
     known_ms: Mapping[str, float]
+    slower: Callable[[Network | None], float]
 
     def near(self, proposed: Sequence[Network], rng: np.random.Generator) -> list[Network]:
         """Return random networks of all resolutions."""
         tables = [self.state.choice_tables(resolution) for resolution in self.resolutions]
-        return self._new([each for offered in tables for each in near_budget(offered, self.target_ms, rng)], proposed)
+        target_ms = self.target_ms / self.slower(None)
+        return self._new([each for offered in tables for each in near_budget(offered, target_ms, rng)], proposed)
 
     def alike(self, evidence: Evidence[Network], proposed: Sequence[Network], rng: np.random.Generator) -> list[Network]:
         """Return neighbours of the best networks within the budget; random ones if none of those is new."""
-        parents = [(each, self.state.choice_tables(each.input.resolution)) for each in self.within(evidence)[:PARENTS]]
-        close = [each for parent, offered in parents for each in neighbours(offered, parent, self.target_ms, rng)]
+        within = self.within(evidence)
+        target_ms = self.target_ms / self.slower(next((each for each in within if self._on_offer(each)), None))
+        parents = [(each, self.state.choice_tables(each.input.resolution)) for each in within[:PARENTS]]
+        close = [each for parent, offered in parents for each in neighbours(offered, parent, target_ms, rng)]
         return self._new(close, proposed) or self.near(proposed, rng)
 
     def pool(self, networks: Sequence[Network]) -> Pool:
@@ -200,6 +228,9 @@ class _NearBudget:
     def within(self, evidence: Evidence[Network]) -> list[Network]:
         """Return those of the trained networks that are within the budget, best first."""
         return [network for network in ranked(self, evidence) if self.known_ms[str(network)] <= self.limit_ms]
+
+    def _on_offer(self, network: Network) -> bool:
+        return math.isfinite(self.state.predicted_ms(network))
 
     def _new(self, networks: Sequence[Network], proposed: Sequence[Network]) -> list[Network]:
         known = {*self.known_ms, *map(str, proposed)}

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import pytest
@@ -21,7 +21,10 @@ from genet.config.budget import Budget
 from genet.config.reader import read_recipe, read_space, to_yaml
 from genet.config.recipe import Recipe, Search, Select
 from genet.errors import EvidenceError, GenetError, LostDeviceError, MeasurementError, NoKernelError, OutOfMemoryError
+from genet.latency.profile import measure_network
+from genet.latency.table import NetworkRow
 from genet.latency.trace import structure_cost
+from genet.pipeline import joint_trials as joint_step
 from genet.pipeline import scale_designs as scan_step
 from genet.pipeline import trainings as step
 from genet.pipeline.context import open_run
@@ -184,6 +187,20 @@ def test_rounds_come_closer_to_what_is_best_and_the_best_of_each_budget_goes_on_
         assert reached[entrant.network] >= own[-2]
         assert entrant.ms_per_image is not None
         assert entrant.ms_per_image <= entrant.budget_ms_per_image
+
+
+def test_neighbours_of_the_best_network_are_proposed_as_it_is_measured_and_not_as_it_was_predicted(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sooner(*given: Any) -> NetworkRow:
+        row = measure_network(*given)
+        return row.model_copy(update={"ms": tuple(ms / 2 for ms in row.ms)})
+
+    monkeypatch.setattr(joint_step, "measure_network", sooner)
+    with open_run(run.path, Progress(), with_joint_trials(run, 12)) as job:
+        found, state = run_joint_trials(job, find_entrants(job), more_is_better, more_is_better), SearchState(job, job.table)
+        shares = [state.predicted_ms(Network.parse(each.network)) / state.limit_ms(each.budget) for each in found.joint]
+    assert max(shares[:6]) <= 1 < median(shares[6:]), "half of the predicted latency leaves room for twice as much"
 
 
 def test_the_short_trainings_of_entrants_and_of_every_round_of_joint_trials_have_titles_of_their_own(run: RunFolder) -> None:
