@@ -92,7 +92,7 @@ class _JointTrials:
             row = measure_network(state.table, self._job.meter, best, self._job.reference, FEW)
         except MeasurementError:
             return usual
-        return row.ratio * state.reference_ms / state.predicted_ms(best)
+        return self._finder.slower(str(best), row.ratio * state.reference_ms / state.batch) or usual
 
     def _usual(self, budget: Budget) -> float:
         return median(self._slower.get(budget) or [1.0])
