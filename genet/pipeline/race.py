@@ -16,7 +16,8 @@ from genet.pipeline.master import master_cost, parent_of
 from genet.pipeline.search_state import run_table
 from genet.pipeline.trainings import FinishedTraining, Trainings
 from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, Outcomes, TournamentWinner, TrainedNetwork
-from genet.search.race import FINALISTS, Entrant, Score, finalists, in_doubt, outcomes, raced_networks
+from genet.search.race import FINALISTS, Entrant, finalists, in_doubt, outcomes, raced_networks
+from genet.search.scores import Score
 from genet.storage import digest
 from genet.trials.runners.opening import open_runner
 
@@ -149,6 +150,8 @@ def _scores(full: Mapping[tuple[str, int], FinishedTraining]) -> dict[str, Score
             test=tuple(line.test for line in lines if line.test is not None),
             held_out_images=lines[0].held_out_images,
             test_images=lines[0].test_images,
+            parts=tuple(line.part for line in lines),
+            right=tuple(line.right for line in lines),
             inherited=lines[0].inherited,
         )
         for network, lines in by_network.items()

@@ -38,8 +38,9 @@ from genet.models.weights import (
 from genet.names import name_differences
 from genet.progress import SILENT, Progress, Tracker
 from genet.search.outcome import TrainedNetwork, percent
+from genet.search.scores import packed_answers
 from genet.storage import digest, read_bytes, write_atomic
-from genet.training.accuracy import accuracy
+from genet.training.accuracy import right_answers
 from genet.training.checkpoints import Checkpoints
 from genet.training.class_folders import in_order
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -59,7 +60,8 @@ class TrainingSpec:
 
     `start` is the file of weights to begin with, in place of fresh ones; `numbered` gives the classes in the order of those
     weights, if that is not the usual one. `inherits` is the digest of a parent's weights, which the caller passes. A folded
-    network sees `fold` images as one. `images` is the name of the images in their `Splits`.
+    network sees `fold` images as one. `images` is the name of the images in their `Splits`, and `part` the part of the training
+    images that is held out.
     """
 
     network: ModelSpec
@@ -73,6 +75,7 @@ class TrainingSpec:
     inherits: str = ""
     fold: int = 1
     images: str | None = None
+    part: int = 0
 
     @property
     def inputs(self) -> str:
@@ -91,8 +94,9 @@ class TrainingSpec:
         order = f"/numbered {self.numbered}" if self.numbered else ""
         look = self.augment.model_dump_json() if self.augment else "default"
         inherited = f"/inherits {self.inherits}" if self.inherits else ""
+        part = f"/holding out part {self.part}" if self.part else ""
         asked = f"{schedule.model_dump_json(exclude={'init'})}/{self.data.identity(self.images)}/{look}"
-        return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}{order}{inherited}")
+        return digest(f"{self.network}/{asked}/{self._drawn}{taught}{folded}{order}{inherited}{part}")
 
     @property
     def input(self) -> Input:
@@ -181,14 +185,17 @@ def train_by_epochs(
     the checkpoint and the log is written.
     """
     module, resolution = _initial_module(spec, parent=parent), spec.network.input.resolution
+    splits = splits.holding_out(spec.part)
     teacher = teacher_of(spec, splits.labels)
     inputs = TrainingInputs(splits.train, spec.schedule, resolution, spec.order_seed, teacher)
     with closing(execution.log) as log:
         epochs = yield from log.follow(training_stages(module, inputs, execution))
-        held_out = [splits.nas_validation, splits.test]
+        judging = [splits.nas_validation, splits.test]
         if isinstance(module, Folded):  # images of one class must not share a stack because they lie side by side
-            held_out = [images.shuffled(spec.seed) for images in held_out]
-        nas, test = (accuracy(module, images, resolution, execution.device, execution.world) for images in held_out)
+            judging = [images.shuffled(spec.seed) for images in judging]
+        answers, tested = (right_answers(module, images, resolution, execution.device) for images in judging)
+        right, right_of_test = execution.world.total(int(answers.sum()), int(tested.sum()))
+        nas, test = right / splits.nas_validation.size, right_of_test / splits.test.size
         log.write(epochs[-1][0], {"held-out accuracy": nas, "test accuracy": test})
     trained = TrainedNetwork(
         inputs=spec.inputs,
@@ -196,6 +203,7 @@ def train_by_epochs(
         resolution=resolution,
         nas_accuracy=nas,
         nas_images=splits.nas_validation.size,
+        nas_answers=packed_answers(answers.numpy(force=True)) if execution.world.size == 1 else "",
         test_accuracy=test,
         loss=epochs[-1][1],
         curve=tuple(epoch for epoch in epochs if math.isfinite(epoch[2])),

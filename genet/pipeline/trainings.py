@@ -46,6 +46,8 @@ class FinishedTraining(Record):
     repeat: int
     held_out: float | None = None
     held_out_images: int = 0
+    part: int = 0  # of the training images, which was held out
+    right: str = ""  # which of the images held out it classifies correctly, packed
     test: float | None = None
     test_images: int = 0
     seconds: float = 0.0  # of all its epochs, by the pace of those that the last process ran; 0 if it ran none
@@ -160,12 +162,12 @@ class TrainingWork:
 def _line(task: TrainingTask, **found: object) -> FinishedTraining:
     spec = task.spec
     facts = {"network": str(spec.network), "epochs": spec.schedule.epochs, "repeat": spec.repeat}
-    facts |= {"inherited": bool(spec.inherits)}
+    facts |= {"inherited": bool(spec.inherits), "part": spec.part}
     return FinishedTraining.model_validate({"id": task.id, "name": task.name, **facts, **found})
 
 
 def _reached(task: TrainingTask, trained: TrainedNetwork, test_images: int, seconds: float = 0.0) -> FinishedTraining:
-    held_out = {"held_out": trained.nas_accuracy, "held_out_images": trained.nas_images}
+    held_out = {"held_out": trained.nas_accuracy, "held_out_images": trained.nas_images, "right": trained.nas_answers}
     return _line(task, **held_out, test=trained.test_accuracy, test_images=test_images, seconds=seconds)
 
 
@@ -214,10 +216,12 @@ class Trainings:
         return {each: self._finished[task.id] for each, task in tasks.items()}
 
     def task(self, network: str, schedule: Schedule, repeat: int = 0) -> TrainingTask:
-        """Return the training of a named network."""
+        """Return the training of a named network. Each repeat holds out other images, unless inherited weights have seen them."""
         name = self._names[network]
         model = read_notation(network, self._designs.get(network, self._job.recipe.space.name))
         spec = training_spec(self._job, model, schedule, repeat, self._parent)
+        if not spec.inherits:
+            spec = dataclasses.replace(spec, part=repeat % self._job.splits.parts)
         keep = schedule == self._job.recipe.train and repeat == 0
         folder = self._job.folder.network(spec.network) if keep else self._job.folder.race_under_way
         stem = "model" if keep else name  # as `genet train` calls it

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from pydantic import Field
+
 from genet.config.budget import Budget
 from genet.latency.noise import TOO_NOISY, noise_warning
 from genet.latency.table import Setting
@@ -31,6 +33,7 @@ class TrainedNetwork(Derived):
     nas_accuracy: float
     nas_images: int
     test_accuracy: float
+    nas_answers: str = Field("", exclude=True)  # which of these it classifies correctly, packed; in memory alone
     loss: float | None = None  # mean training loss of the last epoch; None if it was trained elsewhere
     curve: tuple[tuple[int, float, float], ...] = ()  # epoch, its training loss and training accuracy
     images: str | None = None  # digest of their names and sizes; None for embedded images, and in an earlier version
@@ -100,6 +103,7 @@ class Outcome(RacedNetwork):
     budget: Budget
     budget_ms_per_image: float
     tie: bool  # its lead over the best of the other kind is less than one standard error
+    lead_error: float | None = None  # standard error of that lead; None if there is no other, and in a file of an earlier version
     known: RacedNetwork | None
     best_searched: RacedNetwork | None
 
@@ -115,7 +119,7 @@ class Outcome(RacedNetwork):
         if other is None:
             return f"{self.name}; {'no known design' if self.searched else 'no network of the search'} was within it"
         lead = 100 * (self.held_out_accuracy - other.held_out_accuracy)
-        error = 100 * math.hypot(self.held_out_error, other.held_out_error)
+        error = 100 * (self.lead_error or math.hypot(self.held_out_error, other.held_out_error))
         kind = "the best known design" if self.searched else "the best network of the search"
         start = ", which began with new weights" if self.inherited and not other.inherited else ""
         reached = f"{100 * self.held_out_accuracy:.1f} ± {100 * self.held_out_error:.1f} % of the images held out"

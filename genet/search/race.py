@@ -1,7 +1,6 @@
 """The race: known designs and the search's best are trained alike, and per budget the best of all within it is handed out.
 
-The images held out for the search decide, and nothing else. An accuracy's standard error has two parts: the choice of these
-images, which training again does not change, and the variance between trainings, which it reduces.
+The images held out for the search decide, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from genet.config.budget import Budget
 from genet.config.recipe import Race, Schedule, Training
 from genet.latency.table import Setting
 from genet.search.outcome import Outcome, RacedNetwork, UnmetBudget
+from genet.search.scores import Comparison, Score, standard_error
 from genet.statistics import pooled_variance
 from genet.storage import Derived, Record
 
@@ -83,16 +83,6 @@ class Entrants(Derived):
         return self.entrants + self.promoted
 
 
-class Score(Record):
-    """What a network reached in its full trainings; accuracies are 0 to 1, on so many images."""
-
-    held_out: tuple[float, ...]
-    test: tuple[float, ...]
-    held_out_images: int
-    test_images: int
-    inherited: bool = False
-
-
 def short_training(schedule: Schedule, share: float = SHORT) -> Schedule:
     """Return the same training with a fifth of its epochs, or another share, of which a quarter at most warm up.
 
@@ -122,26 +112,13 @@ def finalists(entrants: Sequence[Entrant], accuracies: Mapping[str, float], shar
 
 def in_doubt(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[str, ...]:
     """Return the networks of one budget that are within two standard errors of the best, if there are several."""
-    networks = dict.fromkeys(entrant.network for entrant in entrants if entrant.network in scores)
+    networks, compared = dict.fromkeys(each.network for each in entrants if each.network in scores), Comparison(scores)
     if len(networks) < 2:
         return ()
-    variance = pooled_variance(score.held_out for score in scores.values())
-    best = max(networks, key=lambda network: fmean(scores[network].held_out))
-    close = [network for network in networks if _lead(scores[best], scores[network], variance) <= IN_DOUBT]
+    best = max(networks, key=compared.accuracy)
+    leads = {network: compared.lead(best, network) for network in networks}
+    close = [network for network, (lead, error) in leads.items() if network == best or lead <= IN_DOUBT * error]
     return tuple(close) if len(close) > 1 else ()
-
-
-def standard_error(accuracies: Sequence[float], images: int, variance: float) -> float:
-    """Return the standard error of a mean accuracy over trainings, all judged on the same images."""
-    mean = min(1.0, max(0.0, fmean(accuracies)))
-    spread = max(mean * (1 - mean), 1 / (images + 2))  # none right, or none wrong, of few images is no certainty
-    return math.sqrt(spread / images + variance / len(accuracies))
-
-
-def _lead(one: Score, other: Score, variance: float) -> float:
-    """Return by how many standard errors of their difference one is ahead of the other."""
-    errors = (standard_error(score.held_out, score.held_out_images, variance) for score in (one, other))
-    return (fmean(one.held_out) - fmean(other.held_out)) / math.hypot(*errors)
 
 
 def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[Outcome, ...]:
@@ -150,7 +127,7 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
     Beside it stand the best known design and the best network of the search. A lead over the best of the other kind of less than
     one standard error is a tie. A budget none of whose networks was trained is left out.
     """
-    variance, found = pooled_variance(score.held_out for score in scores.values()), []
+    compared, found = Comparison(scores), []
     by_network = raced_networks(entrants, scores)
     limits: dict[Budget, float] = {}
     for entrant in entrants:
@@ -163,12 +140,14 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
         best = ranked[0]
         known, searched = (next((each for each in ranked if each.searched == kind), None) for kind in (False, True))
         other = known if best.searched else searched
+        lead, error = compared.lead(best.network, other.network) if other else (0.0, None)
         found.append(
             Outcome(
                 **dict(best),
                 budget=budget,
                 budget_ms_per_image=limit,
-                tie=other is not None and _lead(scores[best.network], scores[other.network], variance) < TIE,
+                tie=error is not None and lead < TIE * error,
+                lead_error=error,
                 known=known,
                 best_searched=searched,
             )
@@ -178,7 +157,7 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
 
 def raced_networks(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[RacedNetwork, ...]:
     """Return what every fully trained network reached, with its latency."""
-    held_out_variance = pooled_variance(score.held_out for score in scores.values())
+    compared = Comparison(scores)
     test_variance = pooled_variance(score.test for score in scores.values())
     surest = sorted(entrants, key=lambda entrant: -(entrant.interval_ms_per_image or 0.0))
     by_network = {entrant.network: entrant for entrant in surest}  # of a network measured for two budgets the longer one
@@ -191,8 +170,8 @@ def raced_networks(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> 
             design=entrant.design,
             trainings=len(score.held_out),
             inherited=score.inherited,
-            held_out_accuracy=fmean(score.held_out),
-            held_out_error=standard_error(score.held_out, score.held_out_images, held_out_variance),
+            held_out_accuracy=compared.accuracy(entrant.network),
+            held_out_error=compared.error(entrant.network),
             test_accuracy=fmean(score.test),
             test_error=standard_error(score.test, score.test_images, test_variance),
             predicted_accuracy=entrant.predicted_accuracy,

@@ -13,7 +13,8 @@ from typing import Literal
 from genet.config.recipe import Schedule
 from genet.latency.table import Setting
 from genet.search.outcome import TournamentWinner
-from genet.search.race import SHORT, short_training, standard_error
+from genet.search.race import SHORT, short_training
+from genet.search.scores import standard_error
 from genet.storage import Derived, Record
 
 SURVIVING_SHARE = 1 / 3  # of a round, the best

@@ -146,10 +146,11 @@ def _heads(images: Any, place: Path, faults: list[str]) -> list[_Head]:
     return heads
 
 
-def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(targets: np.ndarray, share: float, seed: int, part: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return positions to train on and positions held out: a share of every class, one more or less, and never all of one.
 
-    Of classes too small for a share of one image, some have one held out, so that the total share is right.
+    Of classes too small for a share of one image, some have one held out, so that the total share is right. Every `part` holds
+    out other images, until all were held out once.
     """
     rng = np.random.default_rng(seed)
     labels, sizes = np.unique(targets, return_counts=True)
@@ -160,7 +161,8 @@ def hold_out(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, 
         seen += size
         count = round(seen * share) - before
         before += count
-        by_class.append(rng.permutation(members[label])[: min(count, size - 1)])
+        count = min(count, size - 1)
+        by_class.append(np.roll(rng.permutation(members[label]), -part * count)[:count])
     held_out = np.sort(np.concatenate(by_class)) if by_class else np.array([], dtype=np.int64)
     return np.setdiff1d(np.arange(len(targets)), held_out), held_out
 

@@ -40,13 +40,17 @@ from genet.training.image_sources import (
 )
 from genet.training.inventory import hold_out
 
+PARTS = 3  # of the training images that can be held out in turn, at most
 NAMED = 20  # images that do not decode named in a message; the others are counted
 SHARE_OF_MEMORY = 0.25  # share of the device's memory that decoded images may take
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The three sets of a job, and the names of their classes."""
+    """The three sets of a job, and the names of their classes.
+
+    `others` are the pairs of training and held-out images that hold out another part of the training set each.
+    """
 
     train: ImageSet
     nas_validation: ImageSet
@@ -54,6 +58,7 @@ class Splits:
     labels: tuple[str, ...] | None = None  # the classes' names in their order, if the images have them
     contents: ImageContents | None = None  # None for the embedded digits
     name: str | None = None  # stands for them among the inputs of a result
+    others: tuple[tuple[ImageSet, ImageSet], ...] = ()
 
     @property
     def sizes(self) -> str:
@@ -69,7 +74,20 @@ class Splits:
     def with_view(self, view: View) -> Splits:
         """Return the same sets in another view."""
         train, nas_validation, test = (images.with_view(view) for images in (self.train, self.nas_validation, self.test))
-        return dataclasses.replace(self, train=train, nas_validation=nas_validation, test=test)
+        others = tuple((shown.with_view(view), held_out.with_view(view)) for shown, held_out in self.others)
+        return dataclasses.replace(self, train=train, nas_validation=nas_validation, test=test, others=others)
+
+    @property
+    def parts(self) -> int:
+        """Number of parts of the training set that can be held out in turn."""
+        return 1 + len(self.others)
+
+    def holding_out(self, part: int) -> Splits:
+        """Return the sets with this part of the training set held out; part 0 is the one that the search is judged by."""
+        if part == 0:
+            return self
+        train, nas_validation = self.others[part - 1]
+        return dataclasses.replace(self, train=train, nas_validation=nas_validation)
 
     def check(self, resolution: int) -> None:
         """Check that every image decodes, before hours are spent on some; DataError with all images that do not.
@@ -219,13 +237,15 @@ class _Opened:
         targets, labels = self.targets, self.usual or self.labels
         if self.usual and self.labels:
             targets = np.array([self.usual.index(label) for label in self.labels])[targets]
-        train, held_out = hold_out(targets, share, seed)
+        parts = [hold_out(targets, share, seed, part) for part in range(max(1, min(PARTS, int(1 / share))))]
+        _, held_out = parts[0]
         lacking = np.setdiff1d(targets, targets[held_out]).tolist()
         if lacking and len(held_out):
             names = [labels[label] if labels else str(label) for label in lacking]
             progress.say(f"  too few images to hold one out for the search: {some_of(names)}")
         name = self.contents.digest if self.contents else None
-        return Splits(self.taking(train), self.taking(held_out), self.test, self.labels, self.contents, name)
+        (shown, judged), *others = ((self.taking(train), self.taking(held_out)) for train, held_out in parts)
+        return Splits(shown, judged, self.test, self.labels, self.contents, name, tuple(others))
 
 
 def _digits(data: Data, input_: Input | SpaceInput, view: View) -> _Opened:

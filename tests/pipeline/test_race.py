@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import math
 import shutil
@@ -24,6 +25,7 @@ from genet.errors import EvidenceError, GenetError, LostDeviceError, Measurement
 from genet.latency.profile import measure_network
 from genet.latency.table import NetworkRow
 from genet.latency.trace import structure_cost
+from genet.models.build import build
 from genet.pipeline import joint_trials as joint_step
 from genet.pipeline import scale_designs as scan_step
 from genet.pipeline import trainings as step
@@ -33,7 +35,7 @@ from genet.pipeline.entrants import EntrantFinder, _certified_for_another, find_
 from genet.pipeline.export import export_selected
 from genet.pipeline.fit import fit_trials
 from genet.pipeline.joint_trials import TARGET_SHARE, run_joint_trials
-from genet.pipeline.master import train_master
+from genet.pipeline.master import Parent, train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.race import run_race
 from genet.pipeline.report import write_report
@@ -42,6 +44,7 @@ from genet.pipeline.run_folder import RunFolder
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
 from genet.pipeline.shortfalls import list_shortfalls
+from genet.pipeline.trainings import Trainings
 from genet.progress import Progress
 from genet.search.known_designs import SHAPES, Design, designs_of, known_designs, scaled, to_next_edge
 from genet.search.outcome import Outcomes
@@ -49,6 +52,7 @@ from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.rounds import NEAR
 from genet.storage import write_atomic
 from genet.trials.runners.on_ray import OnRay
+from genet.trials.runners.opening import open_runner
 from genet.trials.runners.processes import Processes
 from tests.fixtures.commands import answer
 from tests.fixtures.tiny import RECIPE, write_recipe
@@ -110,6 +114,19 @@ def raced(chosen: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFol
 def test_no_training_is_run_twice_whatever_budgets_a_network_races_for(raced: RunFolder) -> None:
     ids = [record["id"] for record in raced.race.read().records]
     assert len(ids) == len(set(ids)) > 1
+
+
+def test_a_second_training_holds_out_other_images_unless_its_weights_have_seen_them(raced: RunFolder) -> None:
+    with open_run(raced.path, Progress()) as job:
+        network = str(job.masternet)
+        for parent, parts in ((None, [0, 1, 2, 0]), (Parent(build(job.masternet), "weights"), [0, 0, 0, 0])):
+            trainings = Trainings(job, open_runner, {}, parent)
+            trainings.name({network: "m"})
+            specs = [trainings.task(network, job.recipe.train, repeat).spec for repeat in range(4)]
+            assert [spec.part for spec in specs] == parts
+            assert len({spec.inputs for spec in specs}) == 4
+    for line in raced.race.read().records:
+        assert len(base64.b64decode(line["right"])) == math.ceil(line["held_out_images"] / 8)
 
 
 def test_designs_race_at_every_resolution_and_in_budgets_that_they_are_certified_for(run: RunFolder) -> None:

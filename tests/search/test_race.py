@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from genet.config.recipe import Race, Schedule, Training
 from genet.search.race import (
     Entrant,
-    Score,
     finalists,
     in_doubt,
     outcomes,
     raced_networks,
     short_training,
-    standard_error,
     trainings_at_most,
 )
+from genet.search.scores import Score
 
 SHARES = st.floats(0.01, 0.99)
 
@@ -81,13 +80,6 @@ def test_those_within_two_standard_errors_of_the_best_are_trained_once_more() ->
     assert in_doubt(entrants, scores) == ("a", "b")
     assert in_doubt(entrants, {"a": score(0.9), "c": score(0.8)}) == ()
     assert in_doubt([entrants[0]], scores) == ()
-
-
-def test_a_standard_error_has_the_luck_of_images_and_that_of_trainings() -> None:
-    assert standard_error([0.9], 1000, 0.0) == pytest.approx(math.sqrt(0.09 / 1000))
-    assert standard_error([0.9, 0.9], 1000, 0.0) == standard_error([0.9], 1000, 0.0)  # the same images again
-    assert standard_error([0.9, 0.9], 1000, 0.0004) == pytest.approx(math.sqrt(0.09 / 1000 + 0.0002))
-    assert standard_error([1.0], 50, 0.0) > 0.01
 
 
 def test_the_error_on_test_images_has_the_luck_of_test_accuracies_alone() -> None:

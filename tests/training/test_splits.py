@@ -78,6 +78,15 @@ def test_every_set_of_digits_holds_all_ten_classes(digits: Splits) -> None:
         assert {label for labels in labels_of(images, 64) for label in labels} == set(range(10))
 
 
+def test_every_part_of_the_training_set_is_held_out_in_turn_and_never_trained_on_then(digits: Splits) -> None:
+    turns = [digits.holding_out(part) for part in range(digits.parts)]
+    assert len(turns) == 3
+    held_out = [set(contents(each.nas_validation)) for each in turns]
+    assert len(set().union(*held_out)) == 3 * digits.nas_validation.size
+    assert not any(own & set(contents(each.train)) for own, each in zip(held_out, turns, strict=True))
+    assert load_data(Data(nas_validation=0.6), DIGITS, 0).parts == 1
+
+
 def test_the_hold_out_depends_on_the_seed_and_the_test_set_does_not(digits: Splits) -> None:
     again, other = load_data(Data(), DIGITS, seed=0), load_data(Data(), DIGITS, seed=1)
     assert contents(again.nas_validation) == contents(digits.nas_validation)
