@@ -7,6 +7,7 @@ torch's own FLOP counter, so the two cannot drift apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from genet.arch.layers import convolutions
 from genet.arch.network import Block, Network, blocks
@@ -28,6 +29,7 @@ class Cost:
         return bytes_per_value * (self.parameters + batch * self.activations)
 
 
+@lru_cache(maxsize=100_000)  # a design scaled to hundreds of widths, or a searched space, repeats its blocks
 def block_cost(block: Block) -> Cost:
     """Return the cost of one block: its convolutions with their batch normalisations, and the classifier of the last one."""
     total = Cost()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from genet.arch.cost import block_cost, network_cost
-from genet.arch.network import Block, Network, SuperBlock, out_size, superblock_blocks
+from genet.arch.network import Network, SuperBlock, out_size, superblock_blocks
 from genet.arch.space import SearchSpace
 from genet.search.choice_tables import ChoiceTables
 from genet.search.features import HALF_A_BLOCK
@@ -103,14 +102,9 @@ def _with_parameters(network: Network) -> Iterator[tuple[SuperBlock, int, int]]:
     """Yield every super-block with the width that it writes and its parameters."""
     width, size = network.stem.width, out_size(network.input.resolution, network.stem.stride)
     for superblock in network.superblocks:
-        parameters = sum(_parameters(block) for block in superblock_blocks(superblock, width, size))
+        parameters = sum(block_cost(block).parameters for block in superblock_blocks(superblock, width, size))
         width, size = superblock.writes(width), out_size(size, superblock.stride)
         yield superblock, width, parameters
-
-
-@lru_cache(maxsize=100_000)
-def _parameters(block: Block) -> int:
-    return block_cost(block).parameters
 
 
 def _described(superblock: SuperBlock, width: int, parameters: int) -> tuple[float, ...]:

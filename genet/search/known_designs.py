@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from genet.arch.cost import network_cost
 from genet.arch.external import ExternalModel, ModelSpec
@@ -244,25 +245,28 @@ def _every_width(network: ModelSpec) -> tuple[ModelSpec, ...]:
     return tuple(sorted(found.values(), key=lambda each: network_cost(each).macs))
 
 
+@lru_cache(maxsize=10_000)
+def _nearest_width(own: int, ratio: float | None, factor: float) -> int:
+    """Return the width nearest to the scaled one that can be exported; every depth and resolution of a design asks for it."""
+    step = math.ceil(MULTIPLE / min(1.0, ratio or 1.0))  # least distance between legal widths
+    most = math.ceil(own * max(1.0, factor)) + step + MULTIPLE
+    legal = (each for each in range(MULTIPLE, most, MULTIPLE) if inner_width_is_exportable(each, ratio or 1.0))
+    return min(legal, key=lambda each: abs(each - own * factor), default=own)
+
+
 def scaled(network: Network, factor: float) -> Network:
     """Return a network with all its widths scaled, each to the nearest that can be exported."""
     if factor == 1:
         return network  # the stem's width is free, and may be none of these
 
-    def width(own: int, ratio: float | None = None) -> int:
-        step = math.ceil(MULTIPLE / min(1.0, ratio or 1.0))  # least distance between legal widths
-        most = math.ceil(own * max(1.0, factor)) + step + MULTIPLE
-        legal = (each for each in range(MULTIPLE, most, MULTIPLE) if inner_width_is_exportable(each, ratio or 1.0))
-        return min(legal, key=lambda each: abs(each - own * factor), default=own)
-
     def superblock(own: SuperBlock) -> SuperBlock:
-        return own.model_copy(update={"width": width(own.width, own.ratio)})
+        return own.model_copy(update={"width": _nearest_width(own.width, own.ratio, factor)})
 
     return network.model_copy(
         update={
-            "stem": network.stem.model_copy(update={"width": width(network.stem.width)}),
+            "stem": network.stem.model_copy(update={"width": _nearest_width(network.stem.width, None, factor)}),
             "superblocks": tuple(map(superblock, network.superblocks)),
-            "head": network.head and network.head.model_copy(update={"width": width(network.head.width)}),
+            "head": network.head and network.head.model_copy(update={"width": _nearest_width(network.head.width, None, factor)}),
         }
     )
 
