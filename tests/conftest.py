@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -31,6 +32,23 @@ settings.register_profile("many", deadline=None, max_examples=300)  # pytest --h
 settings.load_profile("few")
 
 
+gc.disable()  # while modules are imported and tests collected: none of it is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, but never look at the modules and tests that are there: they are millions of objects."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """No write waits until it is on the disk itself: a test can kill a process, and cannot cut the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def brief_timings() -> Iterator[None]:
     """Timings of milliseconds: no test is about how close they come."""
@@ -39,7 +57,7 @@ def brief_timings() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stopwatch.WARM_UP_S, "cpu", 0.001)
-        patch.setitem(stopwatch.UNSETTLED_S, "cpu", 0.003)
+        patch.setitem(stopwatch.UNSETTLED_S, "cpu", 0.001)
         patch.setattr(stopwatch, "REPEAT_MS", 0.1)
         for module in (ratio, roofline):
             patch.setattr(module, "ROUND_REPEATS", 3)

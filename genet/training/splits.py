@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -248,23 +248,29 @@ class _Opened:
         return Splits(shown, judged, self.test, self.labels, self.contents, name, tuple(others))
 
 
-def _digits(data: Data, input_: Input | SpaceInput, view: View) -> _Opened:
-    """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
+@cache
+def _handwritten() -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
+    """Return the digits' images and classes, and which of them are for tests and for training: every step of a job asks."""
     from sklearn.datasets import load_digits
 
-    check_digits(input_)
     pixels, targets = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8)
-    images = (images - images.mean()) / images.std()
     order = np.random.default_rng(0).permutation(len(targets))
     test, training = np.split(order, [len(order) // 5])
+    return (images - images.mean()) / images.std(), torch.tensor(targets), test, training
+
+
+def _digits(data: Data, input_: Input | SpaceInput, view: View) -> _Opened:
+    """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fifth is the test set, whatever the seed."""
+    check_digits(input_)
+    images, targets, test, training = _handwritten()
     view = view._replace(data_name=data.name)
 
     def taking(chosen: np.ndarray) -> TensorImages:
-        return TensorImages(images[chosen], torch.tensor(targets[chosen]), view)
+        return TensorImages(images[chosen], targets[chosen], view)
 
     names = tuple(map(str, range(10)))
-    return _Opened(targets[training], lambda positions: taking(training[positions]), taking(test), names)
+    return _Opened(targets[training].numpy(), lambda positions: taking(training[positions]), taking(test), names)
 
 
 def _files(
