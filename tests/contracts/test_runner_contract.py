@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,7 +24,7 @@ from genet.trials.runners.on_ray import OnRay
 from genet.trials.runners.processes import Processes
 from genet.trials.runners.runner import InProcess, Runner, Work, run_trials
 from genet.trials.work import FineTune
-from tests.fixtures.stand_ins import OnAnyDevice, answer
+from tests.fixtures.stand_ins import Buggy, Deadly, DiesLast, DoesNotArrive, Hangs, OnAnyDevice, Slow, answer
 from tests.fixtures.tiny import tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,72 +72,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 @pytest.fixture(scope="module")
 def trials(recipe: Recipe) -> tuple[Trial, ...]:
     return plan_trials(recipe.space, recipe.space.widths_on_offer(), 16, 0, SHORT)
-
-
-# Work that can be sent to another process
-
-
-@dataclass
-class Slow(OnAnyDevice):
-    """Leaves a file for every trial begun, and takes its time."""
-
-    folder: Path
-
-    def result(self, trial: Trial) -> TrialResult:
-        (self.folder / trial.id).touch()
-        time.sleep(0.3)
-        return answer(trial)
-
-
-@dataclass
-class Buggy(OnAnyDevice):
-    """Fails all trials alike but one."""
-
-    good: str
-
-    def result(self, trial: Trial) -> TrialResult:
-        return answer(trial) if trial.id == self.good else failed(trial, "bug", "ZeroDivisionError: x (blocks.py:7)")
-
-
-@dataclass
-class Deadly(OnAnyDevice):
-    """One trial kills its worker: whenever it is tried, or as long as there is no mark that it was."""
-
-    killer: str
-    mark: Path
-    always: bool
-
-    def result(self, trial: Trial) -> TrialResult:
-        if trial.id == self.killer and (self.always or not self.mark.exists()):
-            self.mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return answer(trial)
-
-
-@dataclass
-class Hangs(OnAnyDevice):
-    """One trial never ends the first time it is tried."""
-
-    sleeper: str
-    mark: Path
-    silence_s: float | None = 1.0
-
-    def result(self, trial: Trial) -> TrialResult:
-        if trial.id == self.sleeper and not self.mark.exists():
-            self.mark.touch()
-            time.sleep(10**6)
-        return answer(trial)
-
-
-class DoesNotArrive(OnAnyDevice):
-    """Can be sent, and not be received."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _refused, ()
-
-
-def _refused() -> None:
-    raise ImportError("this work is not known here")
 
 
 def walked(events: Sequence[Event]) -> float:
@@ -240,15 +172,6 @@ def test_a_worker_that_is_killed_once_all_its_results_are_there_costs_nothing(tr
     runner, journal = Processes(["cpu"]), Journal(tmp_path / "trials.jsonl")
     run_trials([trials], journal, runner, DiesLast(), lambda _: None)
     assert read_results(journal) == {trial.id: answer(trial) for trial in trials}
-
-
-@dataclass
-class DiesLast(OnAnyDevice):
-    """Kills its worker after the last result, before it could say that it is done."""
-
-    def __call__(self, trials: Sequence[Trial]) -> Iterator[Event]:
-        yield from super().__call__(trials)
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_trials_that_fail_each_in_their_own_way_stop_nothing(trials: tuple[Trial, ...], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ WAIT_S = 20.0
 KILLS = 50
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def nothing_remains() -> Iterator[None]:
     """Sums in one order, so that equal means equal; and the signal handler that the command line sets is taken back."""
     threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
@@ -99,9 +99,7 @@ def distilling(run: RunFolder) -> subprocess.Popen[bytes]:
 
 def finish(run: RunFolder) -> None:
     """Run the trials to their end, and fit them."""
-    with distilling(run) as process:
-        _, said = process.communicate()
-    assert process.returncode == 0, said.decode()
+    assert main(["distill", str(run.path)]) == 0
     with open_run(run.path, Progress()) as job:
         fit_trials(job)
 
