@@ -134,7 +134,7 @@ def _checked(record: Checked) -> tuple[Inventory | None, tuple[BudgetOutlook, ..
 
 def _budgets(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
     """Return the budgets by an estimate, by the recipe's evidence, or by what its run has measured."""
-    measure, run = recipe.measure, RunFolder(default_folder(recipe.name, fresh=False))
+    measure, budgets, run = recipe.measure, recipe.select.budgets, RunFolder(default_folder(recipe.name, fresh=False))
     if measure.latency_file:
         return recorded_outlooks(recipe, read_evidence(Path(measure.latency_file), measure))
     if not measure.here:
@@ -142,8 +142,8 @@ def _budgets(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
     try:
         table = read_evidence(run.latency.path, measure)
     except EvidenceError:  # nothing measured yet, or in several settings
-        return outlooks(recipe, None, (), measure.batch)
-    return outlooks(recipe, None, (), measure.batch) if table.setting.estimate else recorded_outlooks(recipe, table)
+        return outlooks(budgets, None, (), measure.batch)
+    return outlooks(budgets, None, (), measure.batch) if table.setting.estimate else recorded_outlooks(recipe, table)
 
 
 def _image_counts(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> Answer:

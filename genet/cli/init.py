@@ -10,14 +10,14 @@ from pathlib import Path
 
 from genet.arch.network import legal_name
 from genet.cli.console import Answer, progress
-from genet.config.budget import Budget
 from genet.config.options import checked_budgets, checked_measure
 from genet.config.reader import shipped_files
 from genet.config.recipe import Measure
 from genet.config.yaml_tree import edited
 from genet.errors import RunError
 from genet.names import printable, quoted
-from genet.pipeline.init_rules import RecipeChoice
+from genet.pipeline.init_rules import RecipeChoice, budget_choice
+from genet.pipeline.reach import outlooks
 from genet.progress import wrapped
 from genet.storage import write_atomic
 from genet.training.inventory import take_stock
@@ -57,29 +57,22 @@ def _filled(template: Path, words: Mapping[str, str], values: Mapping[str, str])
 
 def _choices(arguments: argparse.Namespace, recipe: Path) -> list[RecipeChoice]:
     """Return what is chosen: what the command line says of serving, and what suits the images, if they are given."""
-    given = {name: value for name in ("runtime", "batch") if (value := getattr(arguments, name))}
+    given = {name: value for name in ("runtime", "batch", "threads") if (value := getattr(arguments, name))}
     measure, budgets = checked_measure(given), checked_budgets(arguments.budget or ())
-    suited: list[RecipeChoice] = []
-    masternet_ms = None
-    if arguments.data:
-        from genet.pipeline.design import choose_settings  # loads torch
+    served = _serving_choice(measure, [*given])
+    if not arguments.data:
+        return [*served, *([budget_choice(outlooks(budgets, None, (), measure.batch), given=True)] if budgets else [])]
+    from genet.pipeline.design import choose_settings  # loads torch
 
-        place, beside = Path(arguments.data).absolute(), recipe.absolute().parent
-        root = os.path.relpath(place, beside) if place.is_relative_to(beside) else str(place)
-        images = take_stock(Path(arguments.data), progress())
-        suited, masternet_ms = choose_settings(images, root, measure, budgets, progress())
-    return [*suited, *_serving_choice(measure, [*given]), *_budget_choice(budgets, masternet_ms, measure)]
+    place, beside = Path(arguments.data).absolute(), recipe.absolute().parent
+    root = os.path.relpath(place, beside) if place.is_relative_to(beside) else str(place)
+    images = take_stock(Path(arguments.data), progress())
+    return [*served, *choose_settings(images, root, measure, budgets, progress())]
 
 
 def _serving_choice(measure: Measure, given: Sequence[str]) -> list[RecipeChoice]:
-    """Return the choice of runtime and batch, as far as they are given."""
-    in_words = {"runtime": f"by {measure.runtime}", "batch": f"at batch {measure.batch}"}
+    """Return the choice of runtime, batch and threads, as far as they are given."""
+    threads = f"with {measure.threads} thread{'s' * (measure.threads != 1)}"
+    in_words = {"runtime": f"by {measure.runtime}", "batch": f"at batch {measure.batch}", "threads": threads}
     values = {f"measure.{name}": str(getattr(measure, name)) for name in given}
     return [RecipeChoice("served", " ".join(in_words[name] for name in given), values)] if given else []
-
-
-def _budget_choice(budgets: Sequence[Budget], masternet_ms: float | None, measure: Measure) -> list[RecipeChoice]:
-    """Return the choice of budgets, told in all forms that are known."""
-    others = [budget.others(masternet_ms, measure.batch) for budget in budgets]
-    in_words = ", ".join(f"{budget}{f' ({each})' if each else ''}" for budget, each in zip(budgets, others, strict=True))
-    return [RecipeChoice("budget", in_words, {"select.budgets": f"[{', '.join(map(str, budgets))}]"})] if budgets else []

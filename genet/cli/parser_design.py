@@ -84,6 +84,7 @@ def _add_served(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--runtime", help="the runtime that serves: eager, cudagraph, compile, onnxruntime, tensorrt")
     command.add_argument("--batch", metavar="N", help="images per batch when serving")
+    command.add_argument("--threads", metavar="N", help="threads of a CPU when serving")
 
 
 def _add_step(add: Add, name: str, text: str) -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from genet.names import check_utf8
 
 def recipe_overrides(arguments: argparse.Namespace) -> list[Override]:
     """Return what the options of `genet run` and `genet check` set, but for the place of the images."""
-    setting = {name: value for name in ("device", "runtime", "batch") if (value := getattr(arguments, name))}
+    setting = {name: value for name in ("device", "runtime", "batch", "threads") if (value := getattr(arguments, name))}
     given = read_settings(arguments.set or ()) + overrides_of_serving(arguments.budget or (), setting)
     if arguments.latency:
         file = check_utf8(str(Path(arguments.latency).absolute()))

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genet.arch.network import Network, legal_name
+from genet.arch.network import legal_name
 from genet.arch.space import SearchSpace
 from genet.config.budget import Budget
 from genet.config.options import checked_budgets, checked_measure, faults_name_arguments
 from genet.config.overrides import Override, overrides_of_serving
 from genet.config.reader import read_recipe, read_space, shipped_files, to_yaml, with_overrides
 from genet.config.recipe import Measure, Recipe
-from genet.config.yaml_tree import edited
-from genet.errors import GenetError, SpecError
-from genet.latency.timing.meter import meter_of
-from genet.latency.workload import network_workload
+from genet.config.yaml_tree import compose, edited, plain_values
+from genet.errors import SpecError
 from genet.names import check_utf8
 from genet.pipeline.context import open_run
 from genet.pipeline.finish import finished_before
-from genet.pipeline.init_rules import BriefTiming, RecipeChoice, SettingsForImages
+from genet.pipeline.init_rules import RecipeChoice, SettingsForImages, budget_choice, measured_choices
+from genet.pipeline.init_timing import BriefTimer
+from genet.pipeline.reach import outlooks
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder, default_folder
 from genet.pipeline.run_tables import Run
@@ -33,7 +32,6 @@ from genet.training.inventory import Inventory, images_in, take_stock
 
 OneBudget = str | float | Budget
 NOTHING: Mapping[str, Any] = {}
-TIMINGS, TIMING_REPEATS = 5, 5  # of a MasterNet that is a candidate for a budget in milliseconds
 
 
 @faults_name_arguments()
@@ -51,10 +49,10 @@ def design(
     """Design networks for a folder of images and return the run, as `genet init --data` and `genet run` do.
 
     `budget` is one such as `5ms`, `0.2ms/image` or `0.5x`, or several; `setting` holds the keys of a recipe's `measure`:
-    device, runtime, dtype, memory_format, batch. What else is needed is chosen to suit the images, or stands in `recipe`: a file,
-    the name of one that comes with genet, or a record, whose images `data` replaces. `space` and `overrides`, values by keys such
-    as `train.epochs`, change the recipe. A run that is in `folder` already (by default `runs/NAME`) is gone on with, by its own
-    recipe and images if none are given. `quiet=False` shows the progress.
+    device, runtime, dtype, memory_format, batch, threads. What else is needed is chosen to suit the images, or stands in
+    `recipe`: a file, the name of one that comes with genet, or a record, whose images `data` replaces. `space` and
+    `overrides`, values by keys such as `train.epochs`, change the recipe. A run that is in `folder` already (by default
+    `runs/NAME`) is gone on with, by its own recipe and images if none are given. `quiet=False` shows the progress.
     """
     budgets = list(budget) if isinstance(budget, Sequence) and not isinstance(budget, str) else [budget]
     checked, measure = checked_budgets(budgets, str), checked_measure(setting, str)
@@ -92,7 +90,7 @@ def _text(value: Any) -> str:
 
 def recipe_for_images(name: str, data: Path, measure: Measure, budgets: Sequence[Budget], progress: Progress) -> Recipe:
     """Return a recipe that suits a folder of images: the template's, with what is chosen."""
-    choices, _ = choose_settings(take_stock(data, progress), str(data.absolute()), measure, budgets, progress)
+    choices = choose_settings(take_stock(data, progress), str(data.absolute()), measure, budgets, progress)
     templates, named = shipped_files("templates"), {"name": json.dumps(name)}
     of_space = {key: text for choice in choices for key, text in choice.space.items()}
     of_recipe = {key: text for choice in choices for key, text in choice.recipe.items()}
@@ -103,15 +101,23 @@ def recipe_for_images(name: str, data: Path, measure: Measure, budgets: Sequence
 
 def choose_settings(
     images: Inventory, root: str, measure: Measure, budgets: Sequence[Budget], progress: Progress
-) -> tuple[list[RecipeChoice], float | None]:
-    """Return what suits a folder of images, which a recipe names as `root`, and the ms per batch of the MasterNet chosen.
-
-    The latter is None unless a budget is in milliseconds and a network can be timed here.
-    """
+) -> list[RecipeChoice]:
+    """Return what suits a folder of images, which a recipe names as `root`, by the latencies of networks that are timed here."""
     suited = SettingsForImages(images, read_space(shipped_files("templates")["space"]))
     limits_ms = [budget.ms(math.nan, measure.batch) for budget in budgets if not budget.relative]
-    space, masternet_ms = suited.masternet_choice(max(limits_ms, default=None), partial(_timed, measure, progress))
-    return [_located(images, root), *suited.choices(), space], masternet_ms
+    timer = BriefTimer(measure, progress)
+    choice, space, masternet = suited.masternet_choice(max(limits_ms, default=None), timer)
+    smallest = timer(space.smallest(suited.resolution), masternet.threads) if masternet else None
+    fastest_ms = [min(masternet.ms, smallest.ms)] if masternet and smallest else []
+    known = outlooks(budgets or _usual_budgets(), masternet and masternet.ms, fastest_ms, measure.batch)
+    measured = measured_choices(masternet, smallest, measure.batch) if masternet else []
+    return [_located(images, root), *suited.choices(), choice, *measured, budget_choice(known, given=bool(budgets))]
+
+
+def _usual_budgets() -> tuple[Budget, ...]:
+    """Return the template's budgets."""
+    template: Any = plain_values(compose(shipped_files("templates")["recipe"]))
+    return checked_budgets(template["select"]["budgets"])
 
 
 def _located(images: Inventory, root: str) -> RecipeChoice:
@@ -120,23 +126,3 @@ def _located(images: Inventory, root: str) -> RecipeChoice:
     colours = "grey" if images.grey else "in colour"
     description = f"{len(images.train)} classes, {train} images to train on and {test} to test on, {colours}"
     return RecipeChoice("images", description, {"data.root": json.dumps(check_utf8(root), ensure_ascii=False)})
-
-
-def _timed(measure: Measure, progress: Progress, network: Network) -> BriefTiming | None:
-    """Return a network's latency, the shortest of some timings, since other work only makes one longer.
-
-    None if it cannot be timed here, as without its runtime, which is said.
-    """
-    if measure.latency_file is not None:  # of another machine
-        return None
-    try:
-        timer = meter_of(measure).prepare([network_workload(network)])
-        with progress.track("latency of the MasterNet", TIMINGS) as tracker:
-            found = []
-            for _ in range(TIMINGS):
-                found.append(timer(TIMING_REPEATS)[0].median_ms)
-                tracker.advance()
-        return BriefTiming(min(found), max(found) / min(found) - 1)
-    except GenetError as fault:
-        progress.say(f"  not timed here, so that the space does not depend on the budget: {fault}")
-        return None

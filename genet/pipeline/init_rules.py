@@ -6,20 +6,23 @@ A choice carries what it changes in the templates of recipe and search space; wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace, SpaceInput
 from genet.config.augment import SMALL
+from genet.config.budget import Budget
 from genet.latency.noise import TOO_NOISY
+from genet.pipeline.reach import BudgetOutlook
 from genet.search.known_designs import scaled
 from genet.training.inventory import Inventory
 
 EDGES = (32, 48, 64, 96, 128, 160, 192, 224)  # resolutions to choose from, in pixels
 LAST_MAP = 4  # pixels of the last feature map at least
 LARGEST_SHARE, LEAST_SHARE, ENOUGH = 0.25, 0.04, 5_000  # held out: so many images, between these shares of all
+TIMINGS = 5  # of a network at most
 FEWEST_STEPS, SMALLEST_BATCH = 8, 4  # steps of an epoch, if they can be had, and images of a step
 MILD = 50_000  # images: with fewer ImageNet's augmentation is too strong
 FAR = 2.0  # the MasterNet is narrowed if it takes so many times the budget, and widened if the budget is so many times as long
@@ -67,6 +70,9 @@ class BriefTiming(NamedTuple):
 
     ms: float
     spread: float
+    setting: str = ""  # in words
+    threads: int | None = None  # with which it is clearly faster than with all; None: with all, or with those given
+    by_threads: tuple[tuple[int | None, float], ...] = ()  # ms with so many, if they were compared, all of them first
 
     def __str__(self) -> str:
         told = f"{self.ms:.3g} ms per batch here, the shortest of timings that spread by {self.spread:.0%}"
@@ -168,14 +174,14 @@ class SettingsForImages:
 
     def masternet_choice(
         self, limit_ms: float | None, timed: Callable[[Network], BriefTiming | None]
-    ) -> tuple[RecipeChoice, float | None]:
-        """Return the choice of the space's widths, and its MasterNet's ms per batch.
+    ) -> tuple[RecipeChoice, SearchSpace, BriefTiming | None]:
+        """Return the choice of the space's widths, the space, and the latency of its MasterNet.
 
         `limit_ms` is the largest budget in ms per batch, if there is one in milliseconds; `timed` gives the latency of a network
         where it will serve, None if it cannot be timed here.
         """
         share = usual = self.regime.share
-        found = None if limit_ms is None else timed(self._masternet(share))
+        found = timed(self._masternet(share))
         while limit_ms and found and found.ms > FAR * limit_ms and share > NARROWEST:
             share /= 2
             found = timed(self._masternet(share))
@@ -184,10 +190,39 @@ class SettingsForImages:
             found = timed(self._masternet(share))
         description = f"{share:g} times the template's widths" if share != 1 else "the template's widths"
         description += f"; its MasterNet takes {found}" if found else ""
-        return RecipeChoice("space", description, space=_values(self.space(share))), found.ms if found else None
+        space = self.space(share)
+        return RecipeChoice("space", description, space=_values(space)), space, found
 
     def _masternet(self, share: float) -> Network:
         return self.space(share).masternet(self.resolution)
+
+
+def measured_choices(masternet: BriefTiming, smallest: BriefTiming | None, batch: int) -> list[RecipeChoice]:
+    """Return what the latencies of the MasterNet and of the network with the fewest MACs tell: threads, and budgets in reach."""
+    found = []
+    if masternet.by_threads:
+        (every, every_ms), (one, one_ms) = masternet.by_threads
+        chosen = f"{one}, which is faster" if masternet.threads else f"all {every}"
+        told = f"{chosen}: the MasterNet takes {one_ms:.3g} ms per batch with {one} and {every_ms:.3g} with {every}"
+        found.append(RecipeChoice("threads", told, {"measure.threads": "1"} if masternet.threads else {}))
+    found.append(RecipeChoice("latencies", f"on {masternet.setting}, each network at most {TIMINGS} times, the shortest counts"))
+    if smallest:
+        least = Budget(float(f"{smallest.ms:.3g}"), "ms")
+        forms = least.all_forms(masternet.ms, batch)
+        found.append(RecipeChoice("in reach", f"budgets from about {forms} on, which the network with the fewest MACs takes"))
+    return found
+
+
+def budget_choice(budgets: Sequence[BudgetOutlook], given: bool) -> RecipeChoice:
+    """Return the choice of budgets, told in all forms that are known, and those that seem out of reach."""
+
+    def told(each: BudgetOutlook) -> str:
+        forms = f"{each.budget} ({each.others})" if each.others else str(each.budget)
+        return f"{forms}, probably out of reach" if each.reachable is False else forms
+
+    in_words = "; ".join(map(told, budgets))
+    values = {"select.budgets": f"[{', '.join(str(each.budget) for each in budgets)}]"}
+    return RecipeChoice("budget", in_words, values) if given else RecipeChoice("budget", f"{in_words}, as none is given")
 
 
 def _augmentation(size: int, count: int) -> RecipeChoice:

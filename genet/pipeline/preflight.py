@@ -105,7 +105,7 @@ def preflight(job: RunContext) -> Preflight:
         trials=len(trials),
         rows=rows,
         masternet_ms_per_image=masternet_ms / batch,
-        budgets=outlooks(recipe, masternet_ms, fastest_ms, batch),
+        budgets=outlooks(recipe.select.budgets, masternet_ms, fastest_ms, batch),
         cost=_cost(recipe, distill_s / trained["full"]),
         found=found,
         contenders=_contenders(recipe),

@@ -43,8 +43,10 @@ class BudgetOutlook(Record):
         return ": ".join(filter(None, (self.others, reachability)))
 
 
-def outlooks(recipe: Recipe, masternet_ms: float | None, fastest_ms: Iterable[float], batch: int) -> tuple[BudgetOutlook, ...]:
-    """Return the recipe's budgets, given the latency of the MasterNet and those of networks with few MACs, in ms per batch."""
+def outlooks(
+    budgets: Iterable[Budget], masternet_ms: float | None, fastest_ms: Iterable[float], batch: int
+) -> tuple[BudgetOutlook, ...]:
+    """Return what is known of budgets, given the ms per batch of the MasterNet and those of networks with few MACs."""
     fastest = min(fastest_ms, default=None)
 
     def ms_per_image(budget: Budget) -> float | None:
@@ -59,7 +61,7 @@ def outlooks(recipe: Recipe, masternet_ms: float | None, fastest_ms: Iterable[fl
             ms_per_image=ms_per_image(budget),
             fewest_macs_ms_per_image=None if fastest is None else fastest / batch,
         )
-        for budget in recipe.select.budgets
+        for budget in budgets
     )
 
 
@@ -73,14 +75,14 @@ def estimated_outlooks(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
         return meter.estimate(network_workload(network)).ms
 
     masternet = recipe.space.masternet(recipe.search_resolution)
-    return outlooks(recipe, ms(masternet), map(ms, _smallest(recipe)), recipe.measure.batch)
+    return outlooks(recipe.select.budgets, ms(masternet), map(ms, _smallest(recipe)), recipe.measure.batch)
 
 
 def recorded_outlooks(recipe: Recipe, table: LatencyTable) -> tuple[BudgetOutlook, ...]:
     """Return the budgets by a table of measurements, as far as it tells: networks measured whole, or predicted from blocks."""
     masternet = recipe.space.masternet(recipe.search_resolution)
     if table.network_row(masternet) is None:
-        return outlooks(recipe, None, (), recipe.measure.batch)
+        return outlooks(recipe.select.budgets, None, (), recipe.measure.batch)
     rows = [row for row in table.network_rows if row.reference == str(masternet)]
     known = []
     for network in _smallest(recipe):
@@ -92,7 +94,7 @@ def recorded_outlooks(recipe: Recipe, table: LatencyTable) -> tuple[BudgetOutloo
             known.append(Predictor(table, masternet, rows).ms(network))
         except EvidenceError:  # no blocks measured yet, or a width that its staircases do not keep
             continue
-    return outlooks(recipe, table.masternet_ms(masternet), known, table.setting.batch)
+    return outlooks(recipe.select.budgets, table.masternet_ms(masternet), known, table.setting.batch)
 
 
 def _smallest(recipe: Recipe) -> tuple[Network, ...]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from genet.config.reader import read_recipe, read_space, shipped_files
-from genet.pipeline import design
+from genet.config.recipe import Measure
+from genet.pipeline import init_timing
 from genet.pipeline.context import open_run
 from genet.progress import Progress
 from tests.fixtures.commands import answer, fault
@@ -49,7 +50,7 @@ def test_on_a_busy_machine_each_call_chooses_the_same_space_and_tells_how_far_ti
 ) -> None:
     draw = random.Random(1)
     busy = Simulated(lambda part: 7.0, lambda number: draw.choice((1.0, 1.0, 2.0, 5.0, 30.0)))
-    monkeypatch.setattr(design, "meter_of", lambda measure: busy)
+    monkeypatch.setattr(init_timing, "meter_of", lambda measure: busy)
     told = [answer(capsys, "init", f"{name}.yaml", "--data", images, "--budget", "5ms")["choices"]["space"] for name in "abcd"]
     spaces = {read_space(f"{name}-space.yaml").model_copy(update={"name": "same"}) for name in "abcd"}
     assert len(spaces) == 1
@@ -57,7 +58,64 @@ def test_on_a_busy_machine_each_call_chooses_the_same_space_and_tells_how_far_ti
     assert any("other work disturbs this machine" in each for each in told)
 
 
-def test_the_columns_of_comments_stay_as_they_were(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def machine(monkeypatch: pytest.MonkeyPatch, every_ms: float, one_ms: float) -> None:
+    """Two threads on which the MasterNet takes so long, and with one of them so long; the smallest network a tenth of it."""
+
+    def meter(measure: Measure) -> Simulated:
+        own_ms = one_ms if measure.threads == 1 else every_ms
+        found = Simulated(lambda part: own_ms / 10 if " d0 " in part.name else own_ms)
+        card = found.setting.device.model_copy(update={"kind": "cpu", "processors": measure.threads or 2})
+        found.setting = found.setting.model_copy(update={"device": card, "batch": measure.batch})
+        return found
+
+    monkeypatch.setattr(init_timing, "meter_of", meter)
+
+
+def test_before_a_budget_is_given_it_tells_what_is_in_reach_and_on_what_that_was_measured(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, 7.0, 70.0)
+    told = answer(capsys, "init", "my.yaml", "--data", images, "--batch", "2")["choices"]
+    assert told["in reach"].startswith(
+        "budgets from about 0.7ms (0.35 ms/image, 0.1x) on, which the network with the fewest MACs"
+    )
+    assert "2 threads" in told["latencies"]
+    assert told["budget"].startswith("0.8x (5.6 ms per batch of 2, 2.8 ms/image); 0.5x")
+    assert told["threads"] == "all 2: the MasterNet takes 70 ms per batch with 1 and 7 with 2"
+    assert read_recipe("my.yaml").measure.threads is None
+
+
+def test_a_budget_that_no_network_on_offer_reaches_is_told(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, 7.0, 70.0)
+    told = answer(capsys, "init", "my.yaml", "--data", images, "--budget", "0.001ms", "--budget", "5ms", "--batch", "1")[
+        "choices"
+    ]
+    hopeless, met = told["budget"].split("; ")
+    assert hopeless.endswith(", probably out of reach")
+    assert met.startswith("5ms (")
+    assert met.endswith("x)")
+
+
+@pytest.mark.parametrize(("given", "threads"), [((), 1), (("--threads", "2"), 2)])
+def test_one_thread_is_chosen_if_it_is_faster_unless_their_number_is_given(
+    given: tuple[str, ...], threads: int, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, 1.4, 1.0)
+    told = answer(capsys, "init", "my.yaml", "--data", images, "--batch", "1", *given)["choices"]
+    assert read_recipe("my.yaml").measure.threads == threads
+    assert told.get("threads") == (
+        None if given else "1, which is faster: the MasterNet takes 1 ms per batch with 1 and 1.4 with 2"
+    )
+    assert f"takes {1.4 if given else 1:g} ms per batch here" in told["space"]
+    assert f", {threads} thread" in told["latencies"]
+
+
+def test_the_columns_of_comments_stay_as_they_were(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, 7.0, 7.0)
     answer(capsys, "init", "my.yaml", "--data", images, "--runtime", "onnxruntime")
     for name, file in (("recipe", "my.yaml"), ("space", "my-space.yaml")):
         before = [line for line in shipped_files("templates")[name].read_text().splitlines() if "  # " in line]

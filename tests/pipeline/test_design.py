@@ -34,6 +34,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return draw_images(tmp_path / "photos", {"cat": 30, "dog": 30}, size=(40, 36))
 
 
+@pytest.mark.usefixtures("one_thread")  # or timings would choose their number
 def test_the_recipe_chosen_for_images_is_what_init_writes(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer(capsys, "init", "photos.yaml", "--data", images)
     assert recipe_for_images("photos", images, Measure(), (), SILENT) == read_recipe("photos.yaml")

@@ -30,7 +30,7 @@ def suited(classes: int, each: int, edge: int, grey: bool = False) -> SettingsFo
 
 def written(found: SettingsForImages, folder: Path, limit_ms: float | None = None) -> Recipe:
     """The recipe that is written for it, as it reads back."""
-    space, _ = found.masternet_choice(limit_ms, megamacs)
+    space, *_ = found.masternet_choice(limit_ms, megamacs)
     choices = [*found.choices(), space]
     for name, file in (("recipe", "mine.yaml"), ("space", "mine-space.yaml")):
         text = TEMPLATES[name].read_text().replace("NAME", "mine")
@@ -93,30 +93,34 @@ def test_the_space_is_narrowed_until_its_masternet_is_near_the_budget_and_widene
     for found in (few, many):
         usual = megamacs(found.space(found.regime.share).masternet(found.resolution)).ms
         for limit_ms in (usual * FAR, usual / FAR):
-            assert found.masternet_choice(limit_ms, megamacs)[1] == usual
-        _, narrowed = found.masternet_choice(usual / 3, megamacs)
+            assert found.masternet_choice(limit_ms, megamacs)[-1] == BriefTiming(usual, 0.0)
+        *_, narrowed = found.masternet_choice(usual / 3, megamacs)
         assert narrowed is not None
-        assert usual / 3 / FAR < narrowed <= usual / 3 * FAR
-        _, long = found.masternet_choice(usual * 30, megamacs)
+        assert usual / 3 / FAR < narrowed.ms <= usual / 3 * FAR
+        *_, long = found.masternet_choice(usual * 30, megamacs)
         assert long is not None
-        assert (long > usual) == (found is many)
+        assert (long.ms > usual) == (found is many)
     for limit_ms, share in ((1e-9, NARROWEST), (1e9, WIDEST)):
-        choice, _ = many.masternet_choice(limit_ms, megamacs)
+        choice, *_ = many.masternet_choice(limit_ms, megamacs)
         assert choice.why.startswith(f"{share:g} times the template's widths")
 
 
 @pytest.mark.parametrize(("spread", "busy"), [(0.1, False), (0.8, True)])
 def test_the_space_tells_how_far_timings_of_its_masternet_spread(spread: float, busy: bool) -> None:
-    choice, _ = suited(3, 48, 110).masternet_choice(1e9, lambda network: BriefTiming(2.0, spread))
+    choice, *_ = suited(3, 48, 110).masternet_choice(1e9, lambda network: BriefTiming(2.0, spread))
     assert f"takes 2 ms per batch here, the shortest of timings that spread by {spread:.0%}" in choice.why
     assert choice.why.endswith("another choice may be better") is busy
 
 
 def test_without_a_budget_in_milliseconds_or_a_way_to_time_it_the_space_is_that_of_the_images() -> None:
     found = suited(3, 48, 110)
-    (plain, none), (untimed, unknown) = found.masternet_choice(None, megamacs), found.masternet_choice(1e-9, lambda network: None)
-    assert (none, unknown) == (None, None)
-    assert plain == untimed
+    (_, plain, known), (_, untimed, unknown) = (
+        found.masternet_choice(None, megamacs),
+        found.masternet_choice(1e-9, lambda _: None),
+    )
+    assert known == megamacs(plain.masternet(found.resolution))
+    assert unknown is None
+    assert plain == untimed == found.space(found.regime.share)
 
 
 @pytest.mark.parametrize("edge", [40, 63, 64, 110])
