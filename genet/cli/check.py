@@ -34,7 +34,7 @@ T = TypeVar("T")
 UNKNOWN = "known once genet run has measured, which it does first"
 WHOLE = ("notation", "images")  # told in one line, however long
 FEW = 10  # images to train on: a class with fewer is named
-AT_ONCE = 5e8  # MACs of the images of a timed training step on a processor, so that it takes a fraction of a second
+AT_ONCE = 4e9  # MACs of the images of a timed training step on a processor at most, so that it takes a second or so
 MOST_IMAGES = 20_000  # of which a first batch is decoded in passing
 Checked = ModelSpec | SearchSpace | Recipe | TrainingRecipe
 
@@ -183,7 +183,8 @@ def _image_counts(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> 
 
 def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
     """Return how long the trainings take at most, if a few steps of one can be timed in passing."""
-    from genet.pipeline.preflight import training_seconds
+    from genet.pipeline.pace import measure_pace, steps_per_epoch
+    from genet.pipeline.preflight import race_cost, training_seconds
     from genet.training.image_sets import View
     from genet.training.splits import load_data
 
@@ -193,13 +194,20 @@ def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
         return UNKNOWN
     if sum(images.train.values()) > MOST_IMAGES:
         return UNKNOWN
-    few = recipe.train.batch if device.type == "cuda" else min(recipe.train.batch, max(2, int(AT_ONCE / macs)))
+    schedule = recipe.train
+    few = schedule.batch if device.type == "cuda" else min(schedule.batch, max(2, int(AT_ONCE / macs)))
     splits = load_data(recipe.data, recipe.space.input, recipe.seed, View(augment=recipe.augment), device)
-    spent = training_seconds(recipe, splits, device, few)
-    tournament = f"the tournament for it {duration(spent['tournament'])}, " if recipe.space.masternets else ""
+    pace = measure_pace(recipe, splits, device, few)
+    spent = training_seconds(recipe, splits.train.size, pace)
+    count = steps_per_epoch(schedule, splits.train.size)
+    steps = f"{schedule.epochs} epochs of {count} step{'s' * (count != 1)}"
+    timed = f"{pace.batch} images" if few == schedule.batch else f"{pace.batch} of their {schedule.batch} images"
+    parts = [f"a full training {duration(spent['full'])} ({steps})", f"that of the MasterNet {duration(spent['master'])}"]
+    parts += [f"the tournament for it {duration(spent['tournament'])}"] if recipe.space.masternets else []
+    race = f"joint trials and race {duration(spent['race'])} at most ({race_cost(recipe):.1f} full trainings)"
     return (
-        f"training the MasterNet {duration(spent['master'])}, {tournament}joint trials and race {duration(spent['race'])} at "
-        f"most, by steps of {few} images timed here; measuring and trials come on top"
+        f"{', '.join(parts)}, {race}, by steps of {timed} timed here, {1e3 * pace.step_s:,.0f} ms each, and "
+        f"{1e3 * pace.epoch_s:,.0f} ms to begin an epoch; measuring and trials come on top"
     )
 
 

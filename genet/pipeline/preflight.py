@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
 
-import torch
-
 from genet.arch.layers import is_repeated
 from genet.arch.network import Block, Network, blocks
 from genet.config.augment import augment_at
-from genet.config.recipe import Recipe, Schedule
+from genet.config.recipe import Recipe
 from genet.errors import EvidenceError
 from genet.latency.profile import FEW, SCAN, measure_network, seconds_per_row
 from genet.latency.staircase.space_sweeps import ExpectedRows, expected_rows
@@ -27,20 +25,17 @@ from genet.latency.workload import network_workload
 from genet.models.build import build
 from genet.pipeline.context import RunContext
 from genet.pipeline.master import master_cost, master_schedule
+from genet.pipeline.pace import Pace, measure_pace
 from genet.pipeline.reach import BudgetOutlook, outlooks
-from genet.pipeline.train import TrainingSpec, teacher_of
 from genet.progress import duration, wrapped
 from genet.search.known_designs import Design, designs_of, portfolio_of
 from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, cost_in_words
 from genet.search.race import trainings_at_most
 from genet.search.tournament import cost_in_trainings
 from genet.storage import Record
-from genet.training.image_sets import FirstImages
-from genet.training.loop import Execution, TrainingInputs, train
-from genet.training.splits import Splits
 from genet.trials.context import TrialContext
 from genet.trials.plan import plan_trials
-from genet.trials.probe import STEPS_RECORDED, expected_seconds
+from genet.trials.probe import expected_seconds
 
 # Of a design for a budget, its shallower forms among them: 9 to 15 with cifar10 on the analytic V100 and H200.
 SCALES_MEASURED = 14
@@ -87,7 +82,8 @@ def preflight(job: RunContext) -> Preflight:
     fastest_ms = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
     rows = expected_rows(space, recipe.measure.calibration_networks)
     trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
-    trained = training_seconds(recipe, splits, job.device, recipe.train.batch)
+    pace = measure_pace(recipe, splits, job.device, recipe.train.batch)
+    trained = training_seconds(recipe, splits.train.size, pace)
     untrained = TrialContext(
         build(space.masternet(recipe.search_resolution)), splits, recipe.distill, recipe.search_resolution, recipe.seed
     )
@@ -197,50 +193,17 @@ def _round_seconds(meter: Meter, network: Network) -> float:
     return time.monotonic() - began
 
 
-def training_seconds(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> dict[str, float]:
-    """Return expected seconds of tournament, MasterNet, and race with its joint trials, at most, from timed steps of a batch.
-
-    `full` is one full training of the MasterNet.
-    """
-    start_s, image_s = _pace(recipe, splits, device, min(batch, splits.train.size))
-
-    def training(schedule: Schedule) -> float:
-        return start_s + schedule.epochs * splits.train.size * image_s
-
+def training_seconds(recipe: Recipe, images: int, pace: Pace) -> dict[str, float]:
+    """Return expected seconds of tournament, MasterNet, and race with its joint trials, at most; `full`: of a full training."""
+    full_s, master = pace.training_s(recipe.train, images), master_schedule(recipe)
     resolutions, search = recipe.space.input.resolutions, recipe.search_resolution
     mean_share = sum((r / search) ** 2 for r in resolutions) / len(resolutions)
-    master = master_schedule(recipe)
     return {
-        "full": training(recipe.train),
-        "tournament": cost_in_trainings(_contenders(recipe), recipe.train) * training(recipe.train),
-        "master": training(master) if master else 0.0,
-        "race": race_cost(recipe) * training(recipe.train) * mean_share,
+        "full": full_s,
+        "tournament": cost_in_trainings(_contenders(recipe), recipe.train) * full_s,
+        "master": pace.training_s(master, images) if master else 0.0,
+        "race": race_cost(recipe) * full_s * mean_share,
     }
-
-
-def _pace(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> tuple[float, float]:
-    """Measure what a final training of the MasterNet costs to begin, and each of its images in steps of a batch, in seconds.
-
-    A training of two epochs more than another costs their steps more; the rest is the start: building, recording, choosing
-    kernels.
-    """
-    size = recipe.search_resolution
-    steps = min(STEPS_RECORDED if device.type == "cuda" else 1, splits.train.size // batch)
-    images = FirstImages(splits.train, steps * batch)
-    network = recipe.space.masternet(size)
-    teacher = teacher_of(TrainingSpec(network, recipe.train, recipe.data, recipe.seed, recipe.augment), splits.labels)
-
-    def seconds(epochs: int) -> float:
-        start = time.perf_counter()
-        schedule = recipe.train.model_copy(update={"epochs": epochs, "batch": batch, "learning_rate": 1e-6, "warmup_epochs": 0})
-        inputs = TrainingInputs(images, schedule, size, 0, teacher)
-        train(build(network), inputs, Execution(device))
-        return time.perf_counter() - start
-
-    seconds(1)  # decodes, and warms up
-    once = seconds(1)
-    step_s = max(0.0, seconds(3) - once) / (2 * steps)
-    return max(0.0, once - steps * step_s), step_s / batch
 
 
 def outlook(seen: Preflight, setting: Setting) -> list[str]:

@@ -45,7 +45,8 @@ def test_images_are_counted_by_set_and_classes_with_too_few_are_named(
     few, error = found["notes"]
     assert few == "few images to train on: owl (2)"
     assert error == "accuracies by the 10 images held out have a standard error of up to 16 points"
-    assert "by steps of" in found["expected_time"]
+    assert " epochs of 1 step), that of the MasterNet " in found["expected_time"]
+    assert "by steps of 29 images timed here, " in found["expected_time"]
     assert cli.main(["check", str(recipe), "--data", "images"]) == 0
     printed = capsys.readouterr().out
     assert f"{tmp_path}/images/train: left out 1 .txt (no images that Pillow reads)" in " ".join(printed.split())

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from genet.config.reader import read_recipe
 from genet.latency.profile import SCAN, seconds_per_row
 from genet.latency.workload import Workload, read_blocks
 from genet.pipeline.context import open_run
+from genet.pipeline.pace import measure_pace
 from genet.pipeline.preflight import CERTIFICATE_ROUNDS, SCALES_MEASURED, outlook, preflight
 from genet.pipeline.profile import check_job
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.search.outcome import MASTER, RACE, TRIALS, Outcomes
+from genet.training.image_sets import Batch, FirstImages
+from genet.training.splits import load_data
 from tests.fixtures.simulated import Simulated
 from tests.fixtures.tiny import RECIPE, write_recipe
 
@@ -38,6 +45,28 @@ def test_the_time_of_certificates_is_counted_beside_that_of_predictions_and_scan
 def test_what_is_not_measured_here_takes_no_time(tmp_path: Path) -> None:
     found = seconds(tmp_path, ONE_BUDGET.replace("device: cpu", "device: estimate:v100"))
     assert {step for step, spent in found.items() if spent == 0} == {"profile", "calibration", "select", "designs"}
+
+
+def test_what_it_takes_to_begin_an_epoch_is_not_counted_with_each_of_its_steps(tmp_path: Path) -> None:
+    begin_s, (images, batch, epochs) = 0.2, (1_150, 10, 3)
+
+    class Late(FirstImages):
+        """Images whose first batch comes late, as from processes that decode them."""
+
+        def batches(self, batch: int, resolution: int, shuffle_seed: int | None = None, skip: int = 0) -> Iterator[Batch]:
+            time.sleep(begin_s)
+            yield from super().batches(batch, resolution, shuffle_seed, skip)
+
+        def on(self, device: torch.device) -> FirstImages:
+            return Late(self.images.on(device), self.size)
+
+    recipe = read_recipe(write_recipe(tmp_path, ONE_BUDGET))
+    splits = load_data(recipe.data, recipe.space.input, recipe.seed)
+    late = dataclasses.replace(splits, train=Late(splits.train, splits.train.size))
+    pace = measure_pace(recipe, late, torch.device("cpu"), batch)
+    assert pace.epoch_s > 0.75 * begin_s
+    schedule = recipe.train.model_copy(update={"batch": batch, "epochs": epochs})
+    assert pace.training_s(schedule, images) < images // batch * begin_s, "less than if each step took so long, in one epoch"
 
 
 def test_rows_take_as_long_as_they_take_here_and_twice_that_on_a_machine_that_changes_its_speed() -> None:

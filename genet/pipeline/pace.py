@@ -1,0 +1,70 @@
+"""The pace of trainings here, from some steps of one that are timed: what it takes to begin, per epoch, and per step."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+
+import torch
+
+from genet.config.recipe import Recipe, Schedule
+from genet.models.build import build
+from genet.pipeline.train import TrainingSpec, teacher_of
+from genet.training.image_sets import FirstImages
+from genet.training.loop import Execution, TrainingInputs, train
+from genet.training.splits import Splits
+from genet.trials.probe import STEPS_RECORDED
+
+PROBE_S = 0.5  # about as long are the shorter of the epochs that are timed, if a step is not longer
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The seconds of a final training of the MasterNet: to begin, to begin an epoch, and of a step of so many images.
+
+    To begin takes building, recording and choosing kernels; to begin an epoch, the processes that decode its images.
+    """
+
+    start_s: float
+    epoch_s: float
+    step_s: float
+    batch: int
+
+    def training_s(self, schedule: Schedule, images: int) -> float:
+        """Return the seconds of a training on so many images; a step of another batch takes in proportion to its images."""
+        step_s = self.step_s * min(schedule.batch, images) / self.batch
+        return self.start_s + schedule.epochs * (self.epoch_s + steps_per_epoch(schedule, images) * step_s)
+
+
+def steps_per_epoch(schedule: Schedule, images: int) -> int:
+    """Return the steps of an epoch of so many images."""
+    return max(1, images // schedule.batch)
+
+
+def measure_pace(recipe: Recipe, splits: Splits, device: torch.device, batch: int) -> Pace:
+    """Measure the pace by steps of a batch: two short trainings of two epochs, of which one has twice as many steps."""
+    size = recipe.search_resolution
+    batch = min(batch, splits.train.size)
+    network = recipe.space.masternet(size)
+    teacher = teacher_of(TrainingSpec(network, recipe.train, recipe.data, recipe.seed, recipe.augment), splits.labels)
+    schedule = recipe.train.model_copy(update={"batch": batch, "learning_rate": 1e-6, "warmup_epochs": 0})
+
+    def lasted(steps: int, epochs: int) -> list[float]:
+        """Train, and return the seconds of each epoch; those of the first hold the start."""
+        moments = [time.perf_counter()]
+        brief = schedule.model_copy(update={"epochs": epochs})
+        inputs = TrainingInputs(FirstImages(splits.train, steps * batch), brief, size, 0, teacher)
+        train(build(network), inputs, Execution(device), lambda *_: moments.append(time.perf_counter()))
+        return [after - before for before, after in itertools.pairwise(moments)]
+
+    there = splits.train.size // batch
+    first_s = sum(lasted(1, 1))  # decodes, and warms up
+    steps = STEPS_RECORDED if device.type == "cuda" else min(STEPS_RECORDED, max(1, int(PROBE_S / first_s)))
+    steps = min(steps, max(1, there // 2))
+    short = lasted(steps, 2)
+    if there == 1:
+        return Pace(max(0.0, short[0] - short[1]), 0.0, short[1], batch)
+    long = lasted(2 * steps, 2)
+    step_s = max(0.0, sum(long) - sum(short)) / (2 * steps)
+    return Pace(max(0.0, short[0] - short[1]), max(0.0, short[1] - steps * step_s), step_s, batch)
