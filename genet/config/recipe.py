@@ -42,10 +42,7 @@ class Data(Described):
     """Training images are decoded once and kept on the `device`, or anew each time (`stream`); `auto`: kept if small."""
 
     def identity(self, images: str | None) -> str:
-        """Return all settings that decide which images there are and how they are divided; `images` replaces their folder.
-
-        The number of processes that decode them is no part of it.
-        """
+        """Return all settings that decide which images there are and how they are divided; `images` replaces their folder."""
         return self.model_copy(update={"root": images}).model_dump_json(exclude={"workers"})
 
 
@@ -312,6 +309,10 @@ class Search(Described):
         return {"quick": 12, "normal": 24, "thorough": 48}[self.effort] if self.joint_trials is None else self.joint_trials
 
 
+APART: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "search", "race", "train", "log"), True)
+APART |= {"data": {"workers", "root"}, "master": {"folder"}, "distill": {"time_limit_s"}}  # keys that no trial depends on
+
+
 class Recipe(Described):
     """Everything a job needs; with the seed it decides every random choice."""
 
@@ -394,7 +395,5 @@ class Recipe(Described):
         Budgets and the final training are not part of it, so changing them repeats nothing; nor is the way of
         measuring, for every row of the latency table carries its own setting, nor a log.
         """
-        apart: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "search", "race", "train", "log"), True)
-        apart |= {"data": {"workers", "root"}, "master": {"folder"}, "distill": {"time_limit_s"}}
         tuned = "/tuned" if isinstance(self.master, TunedMaster) else ""
-        return digest(self.model_dump_json(exclude=apart) + tuned)[:12]
+        return digest(self.model_dump_json(exclude=APART) + tuned)[:12]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from genet.arch.external import ModelSpec
 from genet.arch.network import Network
 from genet.config.reader import read_kept_recipe, to_yaml
-from genet.config.recipe import Data, Recipe
-from genet.errors import GenetError, RunError, StorageError
+from genet.config.recipe import APART, Data, Recipe
+from genet.errors import GenetError, RunError, StorageError, first_of
+from genet.names import quoted
 from genet.search.outcome import TrainedNetwork
 from genet.storage import Derived, Journal, Record, write_atomic
 from genet.training.image_identity import NOTE, EarlierImages, ImageContents, ImageNote, note_of, relocated
 
+DIFFERENCES_TOLD = 3
 R = TypeVar("R", bound=Record)
 D = TypeVar("D", bound=Derived)
 
@@ -105,9 +108,11 @@ class RunFolder:
         """Raise RunError if the folder holds another recipe's trials, or files that do not belong to a run."""
         if self.recipe_file.exists():
             if not self._is_of(recipe):
+                differ = first_of(_differences(recipe, self.recipe()), DIFFERENCES_TOLD)
                 raise RunError(
-                    f"{self.path}: got a run of another recipe (space, data, schedules or seed differ), expected one of this "
-                    "recipe; use --new-run for a new folder, or --run FOLDER"
+                    f"{self.path}: got a run of another recipe ({differ}), expected one of this recipe; use --new-run for a new "
+                    f"folder, or --run FOLDER; `genet run {quoted(self.recipe_file)} --run {quoted(self.path)}` goes on with "
+                    "that run as it is"
                 )
         elif self.path.exists() and (
             not self.path.is_dir() or any(file.name not in (".lock", NOTE) for file in self.path.iterdir())
@@ -131,6 +136,22 @@ class RunFolder:
     def delete_race_checkpoints(self) -> None:
         """Delete the checkpoints of a race that is over; its journal and its networks stay."""
         shutil.rmtree(self.race_under_way, ignore_errors=True)
+
+
+def _differences(recipe: Recipe, earlier: Recipe) -> list[str]:
+    """Return the keys that trials depend on and whose values differ, with both values."""
+    ours, theirs = (dict(_leaves("", each.model_dump(mode="json", by_alias=True, exclude=APART))) for each in (recipe, earlier))
+    keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    return [f"{key}: {ours.get(key)} here, {theirs.get(key)} in the run" for key in keys] or ["master.from"]
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the values in a tree by their keys, such as `master.epochs`."""
+    below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not below:
+        yield key, value
+    for name, each in below:
+        yield from _leaves(f"{key}.{name}" if key else str(name), each)
 
 
 def network_name(network: ModelSpec) -> str:

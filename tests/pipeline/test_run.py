@@ -19,7 +19,8 @@ from genet.arch.cost import network_cost
 from genet.arch.network import Network
 from genet.cli.parser import parser
 from genet.config.budget import Budget
-from genet.config.reader import read_recipe
+from genet.config.overrides import Override
+from genet.config.reader import read_recipe, with_overrides
 from genet.errors import EvidenceError, RunError
 from genet.export.manifest import Exports
 from genet.latency.estimate.roofline import RunRoof
@@ -42,7 +43,7 @@ from genet.search.certificate import Selection
 from genet.search.outcome import Outcomes
 from genet.storage import Journal
 from genet.trials.results import read_results
-from tests.fixtures.tiny import RECIPE, write_recipe
+from tests.fixtures.tiny import RECIPE, tiny_recipe, write_recipe
 
 NOT_FINITE = {"kind": "non-finite loss", "message": "the loss must stay finite"}
 
@@ -134,6 +135,18 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(copy: RunFolder) -
     with pytest.raises(RunError, match="got a run of another recipe"), open_run(copy.path, Progress(), other):
         pass
     assert stamps(copy.path) == before
+
+
+def test_a_run_of_another_recipe_tells_the_keys_that_differ_and_how_to_go_on_with_it(tmp_path: Path) -> None:
+    files = RunFolder(tmp_path / "run")
+    files.adopt(tiny_recipe(tmp_path))
+    files.trials.path.touch()
+    changes = {"seed": "1", "distill.epochs": "7", "train.epochs": "9"}  # the last is none that trials depend on
+    other = with_overrides(files.recipe(), [Override(f"--set {key}", key, text) for key, text in changes.items()])
+    with pytest.raises(RunError) as refused:
+        files.check_free_for(other)
+    assert "(distill.epochs: 7 here, 1 in the run, seed: 1 here, 0 in the run), expected one of this recipe" in str(refused.value)
+    assert f"`genet run {files.recipe_file} --run {files.path}` goes on with that run" in str(refused.value)
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(copy: RunFolder, tmp_path: Path) -> None:
