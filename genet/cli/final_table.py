@@ -23,7 +23,7 @@ def answer_of(found: Outcomes) -> Answer:
 
 def print_outcomes(found: Outcomes, folder: Path) -> None:
     """Print the final table, 80 columns wide, with notations and folders below it, one a line."""
-    rows = [_row(row) for row in found.outcomes]
+    rows = [_row(row, row.name in found.unlearnt) for row in found.outcomes]
     rows += [_unmet(each) for each in found.unmet]
     rows += [["none was trained", _budget(each), "", "", "", ""] for each in found.untrained]
     masternet = f"{100 * found.masternet.test_accuracy:.1f}"
@@ -65,6 +65,8 @@ def _print_networks(found: Outcomes, folder: Path) -> None:
         place = folder / "networks" / name
         print(f"\n{name}, " + ", ".join(f"{role} for {' and '.join(budgets)}" for role, budgets in roles[name].items()))
         print(f"  {row.network}")
+        if name in found.unlearnt:
+            print(wrapped(f"  it has learnt nothing: {found.unlearnt[name]}"))
         evidence = folder / row.export / EVIDENCE_FILE
         if not evidence.exists():
             print(f"  next: genet export {quoted(folder)}")
@@ -105,7 +107,7 @@ def _latencies(found: Outcomes) -> str:
     return f"{how} in {served}, in turn with the MasterNet, as multiples of its {found.masternet_ms_per_image:.4f} ms/image."
 
 
-def _row(row: Outcome) -> list[str]:
+def _row(row: Outcome, unlearnt: bool) -> list[str]:
     latency = "n/a" if row.ms_per_image is None else f"{row.ms_per_image:.4f}"
     interval = f"±{row.interval_ms_per_image:.4f}" if row.interval_ms_per_image else ""
     if row.searched:
@@ -116,7 +118,7 @@ def _row(row: Outcome) -> list[str]:
         row.name,
         _budget(row.budget) + (f"\n{row.budget_ms_per_image:.4f}" if row.budget.relative else ""),
         latency + interval + ("\ntoo noisy\nto tell" if row.too_noisy else ""),
-        _test(row),
+        _test(row) + ("\nlearnt\nnothing" if unlearnt else ""),
         rival + (", tie" if row.tie else ""),
         _count(row.parameters),
     ]

@@ -15,7 +15,7 @@ from genet.pipeline.joint_trials import ENTRANTS, run_joint_trials
 from genet.pipeline.master import master_cost, parent_of
 from genet.pipeline.search_state import run_table
 from genet.pipeline.trainings import FinishedTraining, Trainings
-from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, Outcomes, TournamentWinner, TrainedNetwork
+from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, Outcomes, RacedNetwork, TournamentWinner, TrainedNetwork
 from genet.search.race import FINALISTS, Entrant, finalists, in_doubt, outcomes, raced_networks
 from genet.search.scores import Score
 from genet.storage import digest
@@ -39,7 +39,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     entrants = found.racing
     scores = _trained(job, trainings, entrants)
     winners = outcomes(entrants, scores)
-    cost, met = _cost(job, trainings), {winner.budget for winner in winners}
+    cost, met, raced = _cost(job, trainings), {winner.budget for winner in winners}, raced_networks(entrants, scores)
     training_ids = "/".join(sorted(task.id for task in trainings.tasks))
     result = Outcomes(
         inputs=digest(f"{found.model_dump_json(exclude=UNRACED)}/{masternet.inputs}/{training_ids}"),
@@ -50,13 +50,14 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         outcomes=winners,
         unmet=found.unmet,
         untrained=tuple(dict.fromkeys(each.budget for each in entrants if each.budget not in met)),
-        raced=raced_networks(entrants, scores),
+        raced=raced,
         failed=trainings.failures | {name: f"not timed: {why}" for name, why in found.untimed.items()},
         tried_again=trainings.tried_again,
         trainings=sum(cost.values()),
         cost=cost,
         spread=_widest_spread(job, entrants),
         not_within=found.not_within,
+        unlearnt=_unlearnt(job, raced),
     )
     if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):
         result.save(job.folder.results)
@@ -71,6 +72,13 @@ def _widest_spread(job: RunContext, entrants: Sequence[Entrant]) -> float:
     """Return the widest spread of the entrants' timings, 0 for latencies that are evidence from elsewhere."""
     networks = {entrant.network for entrant in entrants if entrant.ms_per_image is not None}
     return run_table(job).widest_spread(networks) if networks else 0.0
+
+
+def _unlearnt(job: RunContext, raced: Sequence[RacedNetwork]) -> dict[str, str]:
+    """Return why networks seem to have learnt nothing, by their names, for those whose kept weights do."""
+    kept = {row.name: TrainedNetwork.load((job.folder.path / row.export).with_name("model.json")) for row in raced}
+    found = {name: trained.why_unlearnt(job.recipe.space.input.classes) for name, trained in kept.items()}
+    return {name: why for name, why in found.items() if why}
 
 
 def _won(job: RunContext) -> TournamentWinner | None:

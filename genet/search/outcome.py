@@ -186,7 +186,8 @@ class Outcomes(Derived):
     one that was trained, if a tournament found it. `failed` tells why networks could not be trained, and `tried_again`
     which of them the next command tries again. A budget has an outcome, or is `unmet`, or is `untrained`: networks were
     certified for it, and the training of every one failed. `not_within` has the known designs that are missing from budgets
-    which others are within, as no scale of them is certified to be.
+    which others are within, as no scale of them is certified to be. `unlearnt` tells why raced networks seem to have learnt
+    nothing.
     """
 
     setting: Setting
@@ -203,14 +204,21 @@ class Outcomes(Derived):
     cost: dict[str, float] = {}  # noqa: RUF012 (the same by parts; none in a file of an earlier version)
     spread: float = 0.0  # of the repeats of one timing of a network raced, the widest
     not_within: dict[str, tuple[Budget, ...]] = {}  # noqa: RUF012 (by design; none in a file of an earlier version)
+    unlearnt: dict[str, str] = {}  # noqa: RUF012 (by name; none in a file of an earlier version)
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
-        """Sentences on the budgets that nothing is handed out for."""
+        """Sentences on the budgets that nothing, or nothing of use, is handed out for."""
         ms, batch = self.masternet_ms_per_image, self.setting.batch
         unmet = (each.sentence(ms, batch) for each in self.unmet)
-        failed = "has no network: every training within it failed"
-        return (*unmet, *(f"budget {each.all_forms(ms * batch, batch)} {failed}" for each in self.untrained))
+        failed = dict.fromkeys(self.untrained, "has no network: every training within it failed")
+        useless = {
+            row.budget: f"has no network of use: {row.name}, its best, has learnt nothing: {self.unlearnt[row.name]}"
+            for row in self.outcomes
+            if row.name in self.unlearnt
+        }
+        others = (failed | useless).items()
+        return (*unmet, *(f"budget {budget.all_forms(ms * batch, batch)} {why}" for budget, why in others))
 
     @property
     def noise_warning(self) -> str:

@@ -47,7 +47,7 @@ from genet.pipeline.shortfalls import list_shortfalls
 from genet.pipeline.trainings import Trainings
 from genet.progress import Progress
 from genet.search.known_designs import SHAPES, Design, designs_of, known_designs, scaled, to_next_edge
-from genet.search.outcome import Outcomes
+from genet.search.outcome import Outcomes, TrainedNetwork
 from genet.search.race import Entrant, Entrants, JointTrial
 from genet.search.rounds import NEAR
 from genet.storage import write_atomic
@@ -765,6 +765,33 @@ def test_a_budget_all_of_whose_trainings_fail_has_a_row_and_a_sentence_and_the_o
     print_outcomes(found, run.path)
     assert any(line.startswith("none was trained") and "1x" in line for line in capsys.readouterr().out.splitlines())
     assert "has no network: every training within it failed" in run.report.read_text()
+
+
+def test_a_winner_at_chance_is_said_to_have_learnt_nothing_wherever_it_is_handed_out(
+    raced: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run, why = RunFolder(tmp_path / "run"), "its accuracy is 10.0%, within two standard errors of chance (10.0%)"
+    won = Outcomes.load(run.results).outcomes[0]
+    assert not any("learnt nothing" in line for line in list_shortfalls(run))
+    model = (run.path / won.export).with_name("model.json")
+    TrainedNetwork.load(model).model_copy(update={"nas_accuracy": 0.1, "loss": None}).save(model)
+    with open_run(run.path, Progress()) as job:
+        found = run_race(job)
+        export_selected(job, ["timm"], won.name)
+        write_report(job)
+    assert Outcomes.load(run.results).unlearnt == found.unlearnt == {won.name: why}
+    said = [line for line in list_shortfalls(run) if line.endswith(f"{won.name}, its best, has learnt nothing: {why}")]
+    assert [line.split()[1] for line in said] == [str(each.budget) for each in found.outcomes if each.name == won.name]
+    assert f"| of no use | it has learnt nothing: {why} |" in (run.path / won.export).with_name("card.md").read_text()
+    page = run.report.read_text()
+    assert f"It has learnt nothing: {why}." in page
+    assert said[0] in page
+    capsys.readouterr()
+    print_outcomes(found, run.path)
+    printed = capsys.readouterr().out
+    assert f"it has learnt nothing: {why}" in " ".join(printed.split())
+    assert printed.index("\n\n") > printed.index("learnt") > printed.index(won.name), "in the table too"
 
 
 @pytest.mark.slow
