@@ -116,5 +116,25 @@ def test_it_tells_accuracy_and_latency_of_every_format_and_what_they_were_timed_
     assert "set_num_threads" not in on_gpu
 
 
+def test_its_loop_prints_the_latency_of_calls_that_are_warm_at_the_batch_that_was_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, seconds, calls = card_of(1, 8), [0.0], list[int]()
+    assert "calls right after one another, the mean of 6 to 30 repeats" in text
+    lines = textwrap.dedent(text.split("times all formats, for longer.\n")[1].split("##")[0])
+
+    def network(batch: np.ndarray) -> None:
+        calls.append(len(batch))
+        seconds[0] += 1.0 if len(calls) <= 20 else 0.028 if len(calls) > 115 else 0.008  # cold at first, disturbed now and then
+
+    monkeypatch.setattr("time.perf_counter", lambda: seconds[0])
+    exec(lines, {"np": np, "images": np.zeros((1, 1, 8, 8), np.float32), "network": network})
+    monkeypatch.undo()
+    printed = capsys.readouterr().out
+    assert {*calls} == {4}
+    assert printed == "2.2500 ms per image; half of the calls take at most 2.0000, 99 of 100 at most 7.0000\n"
+    assert "perf_counter" not in card_of(1, 8, threads=None), "on a GPU the images are in its memory"
+
+
 def test_it_says_why_a_format_is_missing() -> None:
     assert "Left out: timm: plain timm has no such model." in card_of(3, 32, left_out={"timm": "plain timm has no such model"})
