@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from genet.export.manifest import ExportLatencies
-from genet.latency.noise import TOO_NOISY
+from genet.latency.noise import TOO_NOISY, with_interval
 from genet.latency.table import Setting
 from genet.progress import COLUMNS, on_screen
 from genet.search.regression import Estimate
@@ -61,10 +61,8 @@ def setting_in_words(setting: Setting) -> str:
 
 
 def milliseconds(ms: float | None, interval: float | None = None) -> str:
-    """Return milliseconds with four digits, and half the width of their interval; n/a if nothing was measured."""
-    if ms is None:
-        return "n/a"
-    return f"{ms:.4f}" if not interval else f"{ms:.4f} ± {interval:.4f}"
+    """Return milliseconds with four digits and their interval, as `with_interval` does; n/a if nothing was measured."""
+    return "n/a" if ms is None else with_interval(ms, interval)
 
 
 def noise(spread: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genet.cli.console import Answer, noise, table
+from genet.cli.console import Answer, milliseconds, noise, table
 from genet.config.budget import Budget
 from genet.device import cpus
 from genet.export.manifest import EVIDENCE_FILE, Exports
@@ -108,8 +108,6 @@ def _latencies(found: Outcomes) -> str:
 
 
 def _row(row: Outcome, unlearnt: bool) -> list[str]:
-    latency = "n/a" if row.ms_per_image is None else f"{row.ms_per_image:.4f}"
-    interval = f"±{row.interval_ms_per_image:.4f}" if row.interval_ms_per_image else ""
     if row.searched:
         rival = f"{row.known.design}\n{_test(row.known)}" if row.known else "no known design"
     else:
@@ -117,7 +115,7 @@ def _row(row: Outcome, unlearnt: bool) -> list[str]:
     return [
         row.name,
         _budget(row.budget) + (f"\n{row.budget_ms_per_image:.4f}" if row.budget.relative else ""),
-        latency + interval + ("\ntoo noisy\nto tell" if row.too_noisy else ""),
+        _ms(row.ms_per_image, row.interval_ms_per_image) + ("\ntoo noisy\nto tell" if row.too_noisy else ""),
         _test(row) + ("\nlearnt\nnothing" if unlearnt else ""),
         rival + (", tie" if row.tie else ""),
         _count(row.parameters),
@@ -127,7 +125,12 @@ def _row(row: Outcome, unlearnt: bool) -> list[str]:
 def _unmet(row: UnmetBudget) -> list[str]:
     if row.measured_ms_per_image is None:
         return ["cannot be met", _budget(row.budget), f"from {row.smallest_ms_per_image:.4f}", "", "", ""]
-    return ["not certified", _budget(row.budget), f"{row.measured_ms_per_image:.4f}±{row.interval_ms_per_image:.4f}", "", "", ""]
+    return ["not certified", _budget(row.budget), _ms(row.measured_ms_per_image, row.interval_ms_per_image), "", "", ""]
+
+
+def _ms(ms: float | None, interval: float | None) -> str:
+    """Return a latency for a narrow column."""
+    return milliseconds(ms, interval).replace(" ± ", "±").replace("at most ", "at most\n")
 
 
 def _budget(budget: Budget) -> str:

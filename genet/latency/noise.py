@@ -13,6 +13,13 @@ TOO_NOISY = 0.25  # a timing that spreads wider was disturbed by other work: it 
 NOISE_FLOOR = 0.002  # a GPU's clock is not steadier than this, however well the repeats agree
 
 
+def with_interval(ms: float, half: float | None) -> str:
+    """Return milliseconds with half of their interval; of a wide one only its upper end, as the lower one tells nothing."""
+    if not half:
+        return f"{ms:.4f}"
+    return f"at most {ms + half:.4f}" if half > TOO_NOISY * ms else f"{ms:.4f} ± {half:.4f}"
+
+
 def noise_warning(spread: float) -> str:
     """Return a warning of latencies that spread so far, as a share; empty if they tell enough."""
     if spread <= TOO_NOISY:

@@ -87,7 +87,8 @@ def _certified_choice(state: SearchState, budget: Budget, resolution: int, track
 
 
 def _warn_if_busy(state: SearchState, choices: tuple[SelectedNetwork, ...]) -> None:
-    if warning := noise_warning(state.table.widest_spread({choice.network for choice in choices})):
+    timed = {choice.network for choice in choices if choice.within or choice.undecided}  # a hopeless budget is no fault of noise
+    if warning := noise_warning(state.table.widest_spread(timed)):
         state.job.progress.say(f"  {warning}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
+from genet.latency.noise import with_interval
 from genet.search.certificate import Certificate
 from genet.search.outcome import RacedNetwork, percent
 from genet.search.solver import Candidate
@@ -45,7 +46,7 @@ def offers(
         if each.predicted_accuracy > best:
             best, certificate = each.predicted_accuracy, measured.get(each.network)
             if certificate:
-                latency = f"{certificate.ms / batch:.4f} ± {certificate.interval_ms / batch:.4f} ms measured"
+                latency = f"{with_interval(certificate.ms / batch, certificate.interval_ms / batch)} ms measured"
             else:
                 latency = f"{slower * each.predicted_ms / batch:.4f} ms predicted, not measured"
             known = f"{latency}; {_accuracy(each, trained.get(each.network))}"

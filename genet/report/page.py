@@ -19,6 +19,7 @@ from genet.config.recipe import Recipe
 from genet.export.manifest import Exports
 from genet.latency.estimate.intensity import flops_of, intensity_of, layers_of
 from genet.latency.estimate.roofline import Roof
+from genet.latency.noise import with_interval
 from genet.latency.ops import network_ops
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.latency.table import Setting
@@ -186,8 +187,7 @@ def render(template: str, **values: object) -> str:
     environment.filters |= {
         "percent": percent,
         "points": lambda estimate: f"{100 * estimate.value:+.2f} ± {100 * estimate.error:.2f}",
-        "ms": lambda value: "n/a" if value is None else f"{value:.4f}",
-        "plus_minus": lambda half: f" ± {half:.4f}" if half else "",
+        "ms": lambda value, half=None: "n/a" if value is None else with_interval(value, half),
     }
     return environment.get_template(template).render(**values)
 

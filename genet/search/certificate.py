@@ -22,6 +22,7 @@ from genet.storage import Derived, Record
 
 WIDEST = 0.1  # interval that is expected of a network at most: a noisier machine certifies by chance
 ALL_ABOVE = 10  # rounds that are all above a budget: once in a thousand times by chance, if half of all were below
+FAR_ABOVE = 2.0  # times a budget: rounds that all take longer are not disturbed ones of a network within it
 PATIENCE = 4  # times `measure_top_k`: so many measurements before a budget counts as out of reach
 
 
@@ -29,7 +30,7 @@ class Certificate(Record):
     """A network's latency, measured whole: the mean of its rounds and half the width of its confidence interval.
 
     `within` is True if the interval is within the budget, False if it is above, and most rounds too, or if all of many rounds
-    are: a few disturbed ones widen an interval or lift it. Else it is None.
+    are, or all are far above: a few disturbed ones widen an interval or lift it. Else it is None.
     """
 
     ms: float
@@ -116,11 +117,15 @@ def uncertified(budget: Budget, ms_per_image: float, interval_ms_per_image: floa
     certain = ms_per_image + interval_ms_per_image
     larger = budget.smallest(certain * batch, masternet_ms, batch)
     calm = interval_ms_per_image <= TOO_NOISY * ms_per_image
+    measured = (
+        f"{ms_per_image:.4g} ± {interval_ms_per_image:.4g} ms/image ({interval_ms_per_image / ms_per_image:.1%})"
+        if calm
+        else f"{ms_per_image:.4g} ms/image on average, at most {certain:.4g}"
+    )
     return (
         f"budget {budget.all_forms(masternet_ms, batch)} could not be certified: the nearest network was measured at "
-        f"{ms_per_image:.4g} ± {interval_ms_per_image:.4g} ms/image ({interval_ms_per_image / ms_per_image:.1%}), which does not "
-        "tell whether it is within; stop other programs and give the same command again, which measures anew"
-        + (f", or take {larger.all_forms(masternet_ms, batch)}" if calm else "")
+        f"{measured}, which does not tell whether it is within; stop other programs and give the same command again, which "
+        "measures anew" + (f", or take {larger.all_forms(masternet_ms, batch)}" if calm else "")
     )
 
 
@@ -132,7 +137,8 @@ def certificate_of(ratios: Sequence[float], reference_ms: float, budget_ms: floa
     mean = statistics.fmean(ratios)
     half = math.hypot(half_interval(ratios), reference_error * mean)
     low, high, limit = min(mean - half, statistics.median(ratios)), mean + half, budget_ms / reference_ms
-    above = low > limit or (len(ratios) >= ALL_ABOVE and min(ratios) * (1 - reference_error) > limit)
+    far = min(ratios) > FAR_ABOVE * (1 + reference_error) * limit
+    above = low > limit or far or (len(ratios) >= ALL_ABOVE and min(ratios) * (1 - reference_error) > limit)
     within = True if high <= limit else False if above else None
     return Certificate(ms=mean * reference_ms, interval_ms=half * reference_ms, within=within)
 
