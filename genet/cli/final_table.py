@@ -32,7 +32,8 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
     once = " of the choice of images alone, as all were trained once" if all(each.trainings == 1 for each in found.raced) else ""
     print(wrapped(f"± of accuracies: standard errors{once}; of ms: half of a 99.9 % interval. {_latencies(found)}"))
-    print("the images held out decide, as the lines below tell; test images decide nothing")
+    if found.outcomes:
+        print("the images held out decide, as the lines below tell; test images decide nothing")
     print(wrapped("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says"))
     if found.not_within_note:
         print(wrapped(found.not_within_note))
@@ -45,6 +46,12 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     print()
     for row in found.outcomes:
         print(wrapped(f"budget {row.budget}: {row.verdict}"))
+    for title, others in (
+        ("trained fully too", [f"{row.name} {_accuracy(row.held_out_accuracy, row.held_out_error)}" for row in found.others]),
+        ("out after a short training", [f"{name} {100 * reached:.1f}" for name, reached in found.outraced.items()]),
+    ):
+        if others:
+            print(wrapped(f"{title}, with % of the images held out: {', '.join(others)}"))
     _print_networks(found, folder)
     for name, why in found.failed.items():
         print("\n" + wrapped(f"{name} is out of the race: {why}"))
@@ -111,7 +118,7 @@ def _row(row: Outcome, unlearnt: bool) -> list[str]:
     if row.searched:
         rival = f"{row.known.design}\n{_test(row.known)}" if row.known else "no known design"
     else:
-        rival = f"best searched\n{_test(row.best_searched)}" if row.best_searched else "none searched"
+        rival = f"best searched\n{_test(row.best_searched)}" if row.best_searched else "no network\nof the search"
     return [
         row.name,
         _budget(row.budget) + (f"\n{row.budget_ms_per_image:.4f}" if row.budget.relative else ""),
@@ -139,7 +146,11 @@ def _budget(budget: Budget) -> str:
 
 
 def _test(row: RacedNetwork) -> str:
-    return f"{100 * row.test_accuracy:.1f}±{100 * row.test_error:.1f}"
+    return _accuracy(row.test_accuracy, row.test_error)
+
+
+def _accuracy(share: float, error: float) -> str:
+    return f"{100 * share:.1f}±{100 * error:.1f}"
 
 
 def _count(number: int) -> str:

@@ -15,7 +15,19 @@ from genet.pipeline.joint_trials import ENTRANTS, run_joint_trials
 from genet.pipeline.master import master_cost, parent_of
 from genet.pipeline.search_state import run_table
 from genet.pipeline.trainings import FinishedTraining, Trainings
-from genet.search.outcome import MASTER, RACE, TOURNAMENT, TRIALS, Outcomes, RacedNetwork, TournamentWinner, TrainedNetwork
+from genet.search.certificate import Selection
+from genet.search.known_designs import designs_of
+from genet.search.outcome import (
+    MASTER,
+    RACE,
+    TOURNAMENT,
+    TRIALS,
+    Outcome,
+    Outcomes,
+    RacedNetwork,
+    TournamentWinner,
+    TrainedNetwork,
+)
 from genet.search.race import FINALISTS, Entrant, finalists, in_doubt, outcomes, raced_networks
 from genet.search.scores import Score
 from genet.storage import digest
@@ -38,7 +50,9 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
     found = run_joint_trials(job, found, trainings.train_shortly, trainings.trained_shortly)
     entrants = found.racing
     scores = _trained(job, trainings, entrants)
-    winners = outcomes(entrants, scores)
+    winners = tuple(
+        each.model_copy(update={"unrivalled": why_unrivalled(job, entrants, each)}) for each in outcomes(entrants, scores)
+    )
     cost, met, raced = _cost(job, trainings), {winner.budget for winner in winners}, raced_networks(entrants, scores)
     training_ids = "/".join(sorted(task.id for task in trainings.tasks))
     result = Outcomes(
@@ -58,6 +72,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         spread=_widest_spread(job, entrants),
         not_within=found.not_within,
         unlearnt=_unlearnt(job, raced),
+        outraced=_outraced(trainings, entrants, scores),
     )
     if result != job.folder.read_current(job.folder.results, Outcomes, result.inputs):
         result.save(job.folder.results)
@@ -74,11 +89,33 @@ def _widest_spread(job: RunContext, entrants: Sequence[Entrant]) -> float:
     return run_table(job).widest_spread(networks) if networks else 0.0
 
 
+def why_unrivalled(job: RunContext, entrants: Sequence[Entrant], winner: Outcome) -> str:
+    """Return why no network of the other kind stands beside a winner; empty if one does."""
+    if (winner.known if winner.searched else winner.best_searched) is not None:
+        return ""
+    if winner.searched and (job.recipe.measure.latency_file or not designs_of(job.recipe)):
+        return "no known design raced"
+    kind = "known design" if winner.searched else "network of the search"
+    if any((each.design is not None) == winner.searched and winner.budget == each.budget for each in entrants):
+        return f"every training of a {kind} within the budget failed"
+    undecided = not winner.searched and winner.budget in job.folder.read(job.folder.selection, Selection).undecided
+    noise = ": timings spread too much to tell whether one is" if undecided else ""
+    return f"no {kind} was certified to be within the budget{noise}"
+
+
 def _unlearnt(job: RunContext, raced: Sequence[RacedNetwork]) -> dict[str, str]:
     """Return why networks seem to have learnt nothing, by their names, for those whose kept weights do."""
     kept = {row.name: TrainedNetwork.load((job.folder.path / row.export).with_name("model.json")) for row in raced}
     found = {name: trained.why_unlearnt(job.recipe.space.input.classes) for name, trained in kept.items()}
     return {name: why for name, why in found.items() if why}
+
+
+def _outraced(trainings: Trainings, entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> dict[str, float]:
+    """Return what the short trainings reached of entrants that no full one followed, by their names, the best first."""
+    names = {each.network: each.name for each in entrants if each.network not in scores and each.name not in trainings.failures}
+    lines = trainings.lines(task.id for task in trainings.tasks)
+    reached = {names[line.network]: line.held_out for line in lines if line.network in names and line.held_out is not None}
+    return dict(sorted(reached.items(), key=lambda each: -each[1]))
 
 
 def _won(job: RunContext) -> TournamentWinner | None:

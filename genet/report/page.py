@@ -172,6 +172,10 @@ def latency_word(setting: Setting) -> str:
     return "estimated" if setting.estimate else "measured"
 
 
+def _milliseconds(value: float | None, half: float | None = None) -> str:
+    return "n/a" if value is None else with_interval(value, half)
+
+
 def render(template: str, **values: object) -> str:
     """Return a template of this folder with values filled in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -187,7 +191,7 @@ def render(template: str, **values: object) -> str:
     environment.filters |= {
         "percent": percent,
         "points": lambda estimate: f"{100 * estimate.value:+.2f} ± {100 * estimate.error:.2f}",
-        "ms": lambda value, half=None: "n/a" if value is None else with_interval(value, half),
+        "ms": _milliseconds,
     }
     return environment.get_template(template).render(**values)
 

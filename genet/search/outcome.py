@@ -106,6 +106,7 @@ class Outcome(RacedNetwork):
     lead_error: float | None = None  # standard error of that lead; None if there is no other, and in a file of an earlier version
     known: RacedNetwork | None
     best_searched: RacedNetwork | None
+    unrivalled: str = ""  # why no network of the other kind stands beside it; empty in a file of an earlier version
 
     @property
     def exported(self) -> tuple[RacedNetwork, ...]:
@@ -116,15 +117,15 @@ class Outcome(RacedNetwork):
     def verdict(self) -> str:
         """Which network won and by how much, on the held-out images, in words."""
         other = self.known if self.searched else self.best_searched
+        reached = f"{self.name} has {100 * self.held_out_accuracy:.1f} ± {100 * self.held_out_error:.1f} % of the images held out"
         if other is None:
-            return f"{self.name}; {'no known design' if self.searched else 'no network of the search'} was within it"
+            return f"{reached}; {self.unrivalled}" if self.unrivalled else reached
         lead = 100 * (self.held_out_accuracy - other.held_out_accuracy)
         error = 100 * (self.lead_error or math.hypot(self.held_out_error, other.held_out_error))
         kind = "the best known design" if self.searched else "the best network of the search"
         start = ", which began with new weights" if self.inherited and not other.inherited else ""
-        reached = f"{100 * self.held_out_accuracy:.1f} ± {100 * self.held_out_error:.1f} % of the images held out"
         tie = f"; a tie, as that is less than one standard error{_speeds(self, other)}" if self.tie else ""
-        return f"{self.name} has {reached}, {lead:.1f} ± {error:.1f} points ahead of {other.name}, {kind}{start}{tie}"
+        return f"{reached}, {lead:.1f} ± {error:.1f} points ahead of {other.name}, {kind}{start}{tie}"
 
 
 def _speeds(one: RacedNetwork, other: RacedNetwork) -> str:
@@ -187,7 +188,7 @@ class Outcomes(Derived):
     which of them the next command tries again. A budget has an outcome, or is `unmet`, or is `untrained`: networks were
     certified for it, and the training of every one failed. `not_within` has the known designs that are missing from budgets
     which others are within, as no scale of them is certified to be. `unlearnt` tells why raced networks seem to have learnt
-    nothing.
+    nothing, `outraced` the held-out accuracies of short trainings that no full one followed.
     """
 
     setting: Setting
@@ -205,6 +206,7 @@ class Outcomes(Derived):
     spread: float = 0.0  # of the repeats of one timing of a network raced, the widest
     not_within: dict[str, tuple[Budget, ...]] = {}  # noqa: RUF012 (by design; none in a file of an earlier version)
     unlearnt: dict[str, str] = {}  # noqa: RUF012 (by name; none in a file of an earlier version)
+    outraced: dict[str, float] = {}  # noqa: RUF012 (by name; none in a file of an earlier version)
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
@@ -219,6 +221,12 @@ class Outcomes(Derived):
         }
         others = (failed | useless).items()
         return (*unmet, *(f"budget {budget.all_forms(ms * batch, batch)} {why}" for budget, why in others))
+
+    @property
+    def others(self) -> tuple[RacedNetwork, ...]:
+        """The networks that raced to the end and neither are handed out nor stand beside one that is, the best first."""
+        beside = {each.name for row in self.outcomes for each in (row, row.known, row.best_searched) if each}
+        return tuple(sorted((row for row in self.raced if row.name not in beside), key=lambda row: -row.held_out_accuracy))
 
     @property
     def noise_warning(self) -> str:

@@ -37,7 +37,7 @@ from genet.pipeline.fit import fit_trials
 from genet.pipeline.joint_trials import TARGET_SHARE, run_joint_trials
 from genet.pipeline.master import Parent, train_master
 from genet.pipeline.profile import profile_device
-from genet.pipeline.race import run_race
+from genet.pipeline.race import run_race, why_unrivalled
 from genet.pipeline.report import write_report
 from genet.pipeline.run import run_job
 from genet.pipeline.run_folder import RunFolder
@@ -46,6 +46,7 @@ from genet.pipeline.select import select_networks
 from genet.pipeline.shortfalls import list_shortfalls
 from genet.pipeline.trainings import Trainings
 from genet.progress import Progress
+from genet.search.certificate import Selection
 from genet.search.known_designs import SHAPES, Design, designs_of, known_designs, scaled, to_next_edge
 from genet.search.outcome import Outcomes, TrainedNetwork
 from genet.search.race import Entrant, Entrants, JointTrial
@@ -765,6 +766,55 @@ def test_a_budget_all_of_whose_trainings_fail_has_a_row_and_a_sentence_and_the_o
     print_outcomes(found, run.path)
     assert any(line.startswith("none was trained") and "1x" in line for line in capsys.readouterr().out.splitlines())
     assert "has no network: every training within it failed" in run.report.read_text()
+
+
+def test_every_network_of_the_race_is_in_the_last_lines_and_in_the_report_with_what_it_reached(
+    raced: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, racing = Outcomes.load(raced.results), Entrants.load(raced.entrants).racing
+    networks = {each.network for each in found.raced}
+    assert {*found.outraced} == {each.name for each in racing if each.network not in networks}
+    assert found.outraced, "the best third is trained fully"
+    lost = found.raced[-1].model_copy(update={"name": "resnet18-r16-lost", "held_out_accuracy": 0.5, "held_out_error": 0.01})
+    capsys.readouterr()
+    print_outcomes(found.model_copy(update={"raced": (*found.raced, lost)}), raced.path)
+    printed, page = " ".join(capsys.readouterr().out.split()), raced.report.read_text()
+    assert "resnet18-r16-lost 50.0±1.0" in printed
+    for name, reached in found.outraced.items():
+        assert f"{name} {100 * reached:.1f}" in printed
+        assert f"<td><b>{name}</b></td>" in page
+    for each in found.raced:
+        assert each.name in printed
+        assert f"<td><b>{each.name}</b><br>" in page
+
+
+def test_a_winner_without_a_rival_tells_what_it_reached_and_what_became_of_the_others(
+    raced: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(raced.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    found, selection, entrants = Outcomes.load(run.results), Selection.load(run.selection), Entrants.load(run.entrants).racing
+    won = found.outcomes[0].model_copy(update={"searched": False, "known": None, "best_searched": None})
+    assert found.outcomes[0].unrivalled == ""
+    assert (
+        won.verdict
+        == f"{won.name} has {100 * won.held_out_accuracy:.1f} ± {100 * won.held_out_error:.1f} % of the images held out"
+    )
+    designs = [each for each in entrants if each.design]
+    with open_run(run.path, Progress()) as job:
+        assert why_unrivalled(job, entrants, won) == "every training of a network of the search within the budget failed"
+        assert why_unrivalled(job, designs, won) == "no network of the search was certified to be within the budget"
+        lost = tuple(each.model_copy(update={"within": False, "undecided": True}) for each in selection.choices)
+        selection.model_copy(update={"choices": lost}).save(run.selection)
+        noise = why_unrivalled(job, designs, won)
+        assert (
+            why_unrivalled(job, [], won.model_copy(update={"searched": True}))
+            == "no known design was certified to be within the budget"
+        )
+    assert noise.endswith("was certified to be within the budget: timings spread too much to tell whether one is")
+    capsys.readouterr()
+    print_outcomes(found.model_copy(update={"outcomes": (won.model_copy(update={"unrivalled": noise}),)}), run.path)
+    assert f" % of the images held out; {noise}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_winner_at_chance_is_said_to_have_learnt_nothing_wherever_it_is_handed_out(
